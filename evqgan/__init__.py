@@ -1,0 +1,14 @@
+"""Efficient-VQGAN (Cao et al., ICCV 2023) in JAX and Flax.
+
+Letters used in every docstring:
+
+    B        batch                    D   depth of the quantizer (codes a token)
+    H, W     image height and width   V   number of codes in the codebook
+    h, w     token grid               c   channels
+    N        h * w tokens
+
+Paper means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generation with Efficient Vision
+Transformers", ICCV 2023, unless another one is named.
+"""
+
+__version__ = "0.1.0"
