@@ -1,0 +1,110 @@
+"""Checkpoints with orbax: asynchronous, the last and the best kept, checked on restore, readable on any devices."""
+
+import pathlib
+import zlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from evqgan.core.errors import InputError
+from evqgan.core.mesh import path_name
+
+
+def manifest(tree):
+    """{path: [shape, CRC-32 of the bytes or None]} of every array; None for those that this process holds in part.
+
+    Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell.
+    """
+    rows = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        whole = getattr(leaf, "is_fully_addressable", True)
+        rows[path_name(path)] = [list(leaf.shape), zlib.crc32(np.ascontiguousarray(leaf).tobytes()) if whole else None]
+    return rows
+
+
+class Checkpoints:
+    """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(), close()."""
+
+    def __init__(self, workdir, keep=1):
+        """Keeps the `keep` latest checkpoints and the one with the lowest score."""
+        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        policy = AnyPreservationPolicy(
+            [LatestN(n=keep), BestN(get_metric_fn=lambda m: m["score"], reverse=True, n=1)]
+        )
+        try:
+            self.manager = ocp.CheckpointManager(
+                self.folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy)
+            )
+        except OSError as error:
+            raise InputError(f"cannot keep checkpoints in {self.folder}: {error.strerror or error}") from error
+
+    def steps(self):
+        """The steps that have a checkpoint, ascending. Saves that were cut off do not count."""
+        return sorted(self.manager.all_steps())
+
+    def save(self, step, state, score=float("inf")):
+        """Starts to save; the state may be donated or changed right after. `score`: lower is better."""
+        if step in self.manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state), manifest=ocp.args.JsonSave(manifest(state))
+        )
+        try:
+            self.manager.save(step, args=items, metrics={"score": float(score)}, force=True)
+        except OSError as error:
+            raise InputError(f"cannot write checkpoint {step} in {self.folder}: {error.strerror or error}") from error
+
+    def restore(self, like, step=None):
+        """The state saved at `step` (default: the latest), with the structure, shapes and shardings of `like`.
+
+        `like` may hold a part of the state's top-level keys: only these are read. Raises InputError when there is no
+        checkpoint, when its arrays are not those of `like`, and when one is missing, cut short or changed.
+        """
+        steps = self.steps()
+        step = steps[-1] if step is None and steps else step
+        if step not in steps:
+            raise InputError(f"there is no checkpoint {'' if step is None else f'of step {step} '}in {self.folder}")
+        where = self.folder / str(step)
+        damaged = f"checkpoint {where} is damaged (remove that folder to go on from an earlier one)"
+        try:
+            saved = self.manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
+            for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+                name = path_name(path)
+                shape = saved.get(name, ["nothing"])[0]
+                if shape != list(leaf.shape):
+                    raise InputError(
+                        f"checkpoint {where} is of another model: {name} is {shape} there, {list(leaf.shape)} was expected"
+                    )
+            # The target's shardings rule, whatever devices wrote the checkpoint.
+            target = ocp.args.PyTreeRestore(
+                like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+            )
+            state = self.manager.restore(step, args=ocp.args.Composite(state=target))["state"]
+        except InputError:
+            raise
+        except Exception as error:  # orbax and tensorstore raise many kinds; all mean that this folder cannot be read
+            raise InputError(f"{damaged}: {first_line(error)}") from error
+        for name, (_, crc32) in manifest(state).items():
+            if None not in (crc32, saved[name][1]) and crc32 != saved[name][1]:
+                raise InputError(f"{damaged}: {name} is not what was saved")
+        return state
+
+    def wait(self):
+        """Returns when what was saved is on disk; raises InputError if it could not be written."""
+        try:
+            self.manager.wait_until_finished()
+            self.manager.check_for_errors()
+        except Exception as error:  # the writing threads hand on whatever the file system raised
+            raise InputError(f"cannot write checkpoints in {self.folder}: {first_line(error)}") from error
+
+    def close(self):
+        """Waits for running saves, then lets go of the folder."""
+        self.wait()
+        self.manager.close()
+
+
+def first_line(error):
+    """The first line of an error's message, at most 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
