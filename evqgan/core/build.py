@@ -22,20 +22,25 @@ def plain(value):
     return value
 
 
-def call(function, config, where, /, **given):
-    """`function(**config, **given)`; a key that `function` does not take raises InputError naming the nearest one.
+def check(function, keys, where):
+    """Raises InputError for a key in `keys` that `function` does not take, naming the nearest one it does.
 
     `where` is how the config is called in the message, such as "config.generator".
     """
-    keys = plain(config)
     parameters = inspect.signature(function).parameters
     ours = ("parent", "name") if "parent" in parameters else ()  # linen's own fields, not a config's
     accepted = [name for name in parameters if name not in ours]
     for key in keys:
         if key not in accepted:
             raise InputError(f"{where} has no key {key!r}: {nearest(key, accepted)}")
-    for name in accepted:
-        if parameters[name].default is inspect.Parameter.empty and name not in {**keys, **given}:
+
+
+def call(function, config, where, /, **given):
+    """`function(**config, **given)`; InputError for a key that `function` does not take, or needs and does not get."""
+    keys = plain(config)
+    check(function, keys, where)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in {**keys, **given}:
             raise InputError(f"{where} needs the key {name!r}")
     return function(**{**keys, **given})
 

@@ -23,6 +23,11 @@ def to_steps(duration, examples, batch_size, total=None):
     return round(number * examples / batch_size) if found[2].startswith("epoch") else round(number)
 
 
+def sides(size):
+    """A config's image size, a number or (height, width) -> (height, width)."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def schedule(kind, peak, warmup, total, final=0.0):
     """The learning rate by step: linear warm-up over `warmup` steps, then "constant", "cosine" or "linear" to `final`."""
     rest = max(total - warmup, 1)
@@ -69,6 +74,15 @@ def optimizer(
     chain = [optax.clip_by_global_norm(clip)] if clip else []
     chain.append(optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=is_decayed))
     return optax.chain(*chain), rate
+
+
+def apply(optimizer, grads, state, params):
+    """One step of an optax transformation -> params, its new state."""
+    updates, state = optimizer.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+norm = optax.tree.norm
 
 
 def average(ema, params, step, decay):

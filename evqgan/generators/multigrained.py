@@ -154,26 +154,26 @@ def random_visible(rng, batch, number, blocks, target):
     return jnp.where(raster, every < target[..., None], subset) & (every != target[..., None])
 
 
-def random_mask(rng, shape, ratio):
-    """True for exactly ceil(gamma(ratio) * n) of the n last-axis positions; ratio [...] in [0, 1) (paper, Sec. 3.3)."""
-    number = shape[-1]
-    count = jnp.ceil(jnp.clip(decoding.cosine(ratio), 1e-6, 1.0) * number).astype(jnp.int32)
+def random_mask(rng, shape, share):
+    """True for exactly ceil(share * n) of the n last-axis positions; share [...] in (0, 1] (paper, Sec. 3.3)."""
+    count = jnp.ceil(share * shape[-1]).astype(jnp.int32)
     scores = jax.random.uniform(rng, shape)
     rank = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)
     return rank < count[..., None]
 
 
-def corrupt(model, ids, rng, masks, targets, ratio=None):
+def corrupt(model, ids, rng, masks, targets, share=None):
     """Draws targets and masks -> the arguments of `Model.__call__` but the label, and is_masked [B,K,T] bool.
 
-    ids [B,h,w] int32. targets: K random blocks an image, or 0 = all. ratio: r of the mask schedule, drawn when None.
+    ids [B,h,w] int32. targets: K random blocks an image, or 0 = all. share: of tokens masked; None draws it by the
+    cosine schedule, gamma(r) with r uniform.
     masks "matched" (ours): only the target is partly masked; other blocks are seen whole or not at all, ring and
     globals alike. masks "paper": one uniform token mask on the whole grid for the local tokens, an independent mask
     of whole blocks for the global ones (Sec. 3.3).
     """
     batch, h, w = ids.shape
     blocks, mask_id = model.blocks, model.codes
-    rng_target, rng_visible, rng_ratio, rng_mask = jax.random.split(rng, 4)
+    rng_target, rng_visible, rng_share, rng_mask = jax.random.split(rng, 4)
     if targets:
         order = jax.vmap(lambda key: jax.random.permutation(key, blocks))(jax.random.split(rng_target, batch))
         block = order[:, :targets].astype(jnp.int32)
@@ -186,20 +186,23 @@ def corrupt(model, ids, rng, masks, targets, ratio=None):
     flat = ids.reshape(batch, h * w)
     ring, target = gather(flat, ring_index), gather(flat, target_index)
 
-    def draw(shape):
-        return jax.random.uniform(rng_ratio, shape) if ratio is None else jnp.full(shape, ratio)
+    def draw(key, shape):
+        return decoding.cosine(jax.random.uniform(key, shape))  # r < 1, so that gamma > 0
+
+    def token_share(shape):
+        return draw(rng_share, shape) if share is None else jnp.full(shape, share)
 
     if masks == "matched":
         visible = random_visible(rng_visible, batch, number, blocks, block)
         block_at = np.arange(h * w).reshape(h, w)
         block_at = (block_at // w // model.window) * (w // model.window) + block_at % w // model.window
         ring_known = jnp.take_along_axis(visible, jnp.asarray(block_at).reshape(-1)[ring_index], axis=-1)
-        is_masked = random_mask(rng_mask, target.shape, draw((batch, number)))
+        is_masked = random_mask(rng_mask, target.shape, token_share((batch, number)))
     elif masks == "paper":
         rng_grid, rng_count, rng_block = jax.random.split(rng_visible, 3)
-        masked_blocks = random_mask(rng_block, (batch, blocks), jax.random.uniform(rng_count, (batch,)))
+        masked_blocks = random_mask(rng_block, (batch, blocks), draw(rng_count, (batch,)))
         visible = jnp.broadcast_to(~masked_blocks[:, None], (batch, number, blocks))
-        grid_masked = random_mask(rng_grid, (batch, h * w), draw((batch,)))
+        grid_masked = random_mask(rng_grid, (batch, h * w), token_share((batch,)))
         ring_known, is_masked = ~gather(grid_masked, ring_index), gather(grid_masked, target_index)
     else:
         raise InputError(f"the generator's masks are 'matched' or 'paper', not {masks!r}")
@@ -213,24 +216,50 @@ def corrupt(model, ids, rng, masks, targets, ratio=None):
     return inputs, target, is_masked
 
 
-def loss(model, params, ids, label, rng, *, masks="matched", targets=1, label_smoothing=0.0, ratio=None, train=True):
+def init(model, rng, label):
+    """The parameters of `model`. label [1] int32."""
+    ids = jnp.zeros((1, *model.latent), jnp.int32)
+    inputs, _, _ = corrupt(model, ids, rng, "matched", 1)
+    return model.init(rng, **inputs, label=label if model.classes else None)["params"]
+
+
+def likelihood(model, params, ids, label, rng, masks, targets, label_smoothing=0.0, share=None, train=False):
+    """-> negative log-likelihood, argmax is right, token is masked: each [B,K,T], of the target tokens."""
+    rng_corrupt, rng_dropout = jax.random.split(rng)
+    inputs, target, is_masked = corrupt(model, single(ids), rng_corrupt, masks, targets, share)
+    label = label if model.classes else None
+    rngs = {"dropout": rng_dropout}
+    logits = model.apply({"params": params}, **inputs, label=label, deterministic=not train, rngs=rngs)
+    one_hot = optax.smooth_labels(jax.nn.one_hot(target, model.codes), label_smoothing)
+    return optax.softmax_cross_entropy(logits, one_hot), jnp.argmax(logits, axis=-1) == target, is_masked
+
+
+def loss(model, params, ids, label, rng, *, masks="matched", targets=1, label_smoothing=0.0):
     """The negative log-likelihood of masked target tokens (paper, Eq. 2) -> scalar, {"accuracy", "masked"}.
 
     ids [B,h,w,1] int32, label [B] int32. The mean over all masked tokens of the batch. targets = 0 is Eq. 2's sum over
     all blocks, targets = k estimates it from k random blocks an image, in memory that does not grow with resolution.
-    label_smoothing: 0 is Eq. 2's one-hot target (MaskGIT: 0.1). ratio fixes the mask schedule's r, for evaluation.
+    label_smoothing: 0 is Eq. 2's one-hot target (MaskGIT: 0.1).
     """
-    rng_corrupt, rng_dropout = jax.random.split(rng)
-    inputs, target, is_masked = corrupt(model, single(ids), rng_corrupt, masks, targets, ratio)
-    logits = model.apply(
-        {"params": params}, **inputs, label=label if model.classes else None,
-        deterministic=not train, rngs={"dropout": rng_dropout},
-    )  # fmt: skip
-    one_hot = optax.smooth_labels(jax.nn.one_hot(target, model.codes), label_smoothing)
-    nll = optax.softmax_cross_entropy(logits, one_hot)
+    nll, right, is_masked = likelihood(model, params, ids, label, rng, masks, targets, label_smoothing, train=True)
     weight = is_masked / jnp.maximum(jnp.sum(is_masked), 1)
-    right = jnp.argmax(logits, axis=-1) == target
     return jnp.sum(nll * weight), {"accuracy": jnp.sum(right * weight), "masked": jnp.mean(is_masked)}
+
+
+def evaluate(model, params, ids, label, rng, *, masks="matched", targets=1, label_smoothing=0.0):
+    """{"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: an image's sum over masked tokens, and their number.
+
+    By the share of tokens masked; 1.00 is the first step of sampling a block. Takes `loss`'s arguments; unsmoothed.
+    """
+    del label_smoothing
+    result = {}
+    for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
+        key = jax.random.fold_in(rng, i)
+        nll, right, is_masked = likelihood(model, params, ids, label, key, masks, targets, share=share)
+        for name, value in (("cross_entropy", nll), ("accuracy", right)):
+            pair = jnp.stack([jnp.sum(value * is_masked, (1, 2)), jnp.sum(is_masked, (1, 2))], axis=-1)
+            result[f"{name}@{share:.2f}"] = pair
+    return result
 
 
 def sample(model, params, ids, mask, label, keys, **in_block):

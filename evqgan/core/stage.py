@@ -1,0 +1,18 @@
+"""What the training loop knows of a stage."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """A stage as functions; `state` is a dict pytree of arrays of which the loop reads `state["step"]` alone.
+
+    Each stage module has `resolve(config) -> config`, which fills in what the config takes from other workdirs, and
+    `make(config, examples, classes) -> Stage`. batch: {"image" uint8 [B,H,W,3], "label" int32 [B]}.
+    """
+
+    init: Callable  # init() -> state; traceable, the same for the same seed
+    load: Callable  # load(state) -> state with what comes from files; called once, when a new run begins
+    update: Callable  # update(state, batch) -> state, {name: scalar}; randomness from (seed, step) alone
+    predict: Callable  # predict(state, batch, rng) -> {name: array [B,...]}, for evaluators
+    sample: Callable | None = None  # sample(state, ids, mask, label, keys) -> ids, image uint8; stage 2 only

@@ -1,0 +1,36 @@
+"""How well a generator predicts the tokens of held-out images, and what it generates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evqgan.core import pictures
+
+
+class Evaluator:
+    """What the generator's `evaluate` counts (cross_entropy@0.50, accuracy@0.50, ...: by share of tokens masked) over the
+    validation images, `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed.
+    """
+
+    def __init__(self, predict, batches, config, sample, show=16):
+        self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
+        self.classes = config.generator.get("classes", 0)
+
+    def run(self, state):
+        """Yields (name, value) for this state; depends on nothing else."""
+        totals, latent = {}, None
+        for i, batch in enumerate(self.batches()):
+            out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
+            latent, valid = out["ids"].shape[1:], np.asarray(out["valid"])
+            for name, value in out.items():
+                if "@" in name:
+                    totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
+        numbers = {name: float(total / count) for name, (total, count) in totals.items()}
+        yield from numbers.items()
+        entropies = [value for name, value in numbers.items() if name.startswith("cross_entropy")]
+        yield "cross_entropy", float(np.mean(entropies))
+
+        label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
+        ids = jnp.zeros((self.show, *latent), jnp.int32)
+        _, images = self.sample(state, ids, jnp.ones(ids.shape[:-1], bool), label, jax.random.split(jax.random.key(0), self.show))
+        yield "samples", pictures.grid(np.asarray(images))

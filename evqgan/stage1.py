@@ -1,0 +1,72 @@
+"""Stage 1: training a tokenizer (paper, Sec. 3.1, Eq. 1).
+
+The loss so far: L2 + quantization.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.core import build, optim
+from evqgan.core.stage import Stage
+from evqgan.data import transforms
+from evqgan.tokenizers import tokenizer as tokenizers
+
+
+def resolve(config):
+    """A tokenizer takes nothing from other workdirs."""
+    return config
+
+
+def make(config, examples=1, classes=0):
+    """The stage of `config`; examples: size of the training set, for durations in epochs. State:
+
+    step, params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt.
+    """
+    model = tokenizers.make(config.tokenizer, config.dtype)
+    total = optim.to_steps(config.duration, examples, config.batch_size)
+    keys = build.plain(config.optimizer)
+    decay, pieces = keys.pop("ema", 0.999), keys.pop("accumulate", 1)  # 0.999: MaskGIT's tokenizer
+    optimizer, rate = build.call(
+        optim.optimizer, keys, "config.optimizer", examples=examples, batch_size=config.batch_size, total=total
+    )
+    height, width = optim.sides(config.dataset.size)
+
+    def init():
+        rngs = dict(zip(("params", "codebook"), jax.random.split(jax.random.key(config.seed)), strict=True))
+        variables = model.init(rngs, jnp.zeros((1, height, width, 3)), train=True)
+        params = variables["params"]
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": params,
+            "ema": jax.tree.map(jnp.copy, params),
+            "codebook": variables.get("codebook", {}),
+            "opt": optimizer.init(params),
+        }
+
+    def loss(params, codebook, batch, rng):
+        image = transforms.scale(batch["image"])
+        (reconstruction, _, aux), changed = model.apply(
+            {"params": params, "codebook": codebook}, image, train=True, rngs={"codebook": rng}, mutable=["codebook"]
+        )
+        l2 = jnp.mean(jnp.square(reconstruction - image))
+        total = l2 + aux["quantizer_loss"]
+        return total, (changed.get("codebook", {}), {"l2": l2, **aux})
+
+    def update(state, batch):
+        rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
+        value_and_grad = optim.accumulated(jax.value_and_grad(loss, has_aux=True), pieces)
+        (value, (codebook, metrics)), grads = value_and_grad(state["params"], state["codebook"], batch, rng)
+        params, opt = optim.apply(optimizer, grads, state["opt"], state["params"])
+        ema = optim.average(state["ema"], params, state["step"], decay)
+        metrics = {
+            "loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])
+        }
+        new = {"step": state["step"] + 1, "params": params, "ema": ema, "codebook": codebook, "opt": opt}
+        return new, metrics
+
+    def predict(state, batch, rng):
+        variables = {"params": state["ema"], "codebook": state["codebook"]}
+        reconstruction, ids, _ = model.apply(variables, transforms.scale(batch["image"]), train=False)
+        return {"reconstruction": transforms.unscale(reconstruction), "ids": ids}
+
+    return Stage(init, lambda state: state, update, predict)

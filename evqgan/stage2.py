@@ -1,0 +1,117 @@
+"""Stage 2: training a generator on the ids of a frozen tokenizer (paper, Sec. 3.2 and 3.3, Eq. 2)."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.core import build, checkpoint, optim
+from evqgan.core.errors import InputError
+from evqgan.core.stage import Stage
+from evqgan.data import transforms
+from evqgan.tokenizers import tokenizer as tokenizers
+
+
+def resolve(config):
+    """Fills config.tokenizer.model from the tokenizer's workdir, config.tokenizer.weights.
+
+    weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the machinery alone.
+    """
+    if config.tokenizer.get("model"):
+        return config
+    weights = config.tokenizer.weights
+    file = pathlib.Path(weights) / "config.json"
+    if not weights or not file.is_file():
+        raise InputError(
+            f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): train one first, with "
+            "--config of a stage 1, and give its --workdir here"
+        )
+    theirs = json.loads(file.read_text())
+    if theirs.get("stage") != "stage1":
+        raise InputError(f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1")
+    with config.unlocked():
+        config.tokenizer.model = theirs["tokenizer"]
+    return config
+
+
+def make(config, examples=1, classes=0):
+    """The stage of a resolved `config`; examples: size of the training set; classes: how many classes the data has.
+
+    State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
+    workdir is complete in itself).
+    """
+    tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
+    height, width = optim.sides(config.dataset.size)
+    latent = (height // tokenizer.factor, width // tokenizer.factor)
+    codes = config.tokenizer.model.quantizer.codes
+    if classes and config.generator.get("classes") and config.generator.classes != classes:
+        raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
+    generators = build.module("generators", config.generator.name, "config.generator")
+    model = build.build(
+        "generators", "Model", config.generator, "config.generator", codes=codes, latent=latent, dtype=config.dtype
+    )
+    loss_keys, sample_keys = build.plain(config.loss), build.plain(config.sample)
+    build.check(generators.loss, loss_keys, "config.loss")
+    total = optim.to_steps(config.duration, examples, config.batch_size)
+    keys = build.plain(config.optimizer)
+    decay, pieces = keys.pop("ema", 0.9999), keys.pop("accumulate", 1)
+    optimizer, rate = build.call(
+        optim.optimizer, keys, "config.optimizer", examples=examples, batch_size=config.batch_size, total=total
+    )
+
+    def init():
+        rng = jax.random.key(config.seed)
+        label = jnp.zeros((1,), jnp.int32)
+        params = generators.init(model, rng, label)
+        rngs = {"params": rng, "codebook": rng}
+        frozen = tokenizer.init(rngs, jnp.zeros((1, height, width, 3)), train=False)
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": params,
+            "ema": jax.tree.map(jnp.copy, params),
+            "opt": optimizer.init(params),
+            "tokenizer": {"params": frozen["params"], "codebook": frozen.get("codebook", {})},
+        }
+
+    def load(state):
+        if config.tokenizer.weights == "random":
+            return state
+        like = {"ema": state["tokenizer"]["params"], "codebook": state["tokenizer"]["codebook"]}
+        saved = checkpoint.Checkpoints(config.tokenizer.weights)
+        theirs = saved.restore(like)
+        saved.close()
+        return {**state, "tokenizer": {"params": theirs["ema"], "codebook": theirs["codebook"]}}
+
+    def encode(state, image):
+        _, ids, _ = tokenizer.apply(state["tokenizer"], transforms.scale(image), method="encode")
+        return jax.lax.stop_gradient(ids)
+
+    def update(state, batch):
+        rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
+        # Known to the loop over parts as the "variables" that pass through; a generator has none.
+        data = {"ids": encode(state, batch["image"]), "label": batch["label"]}
+
+        def loss(params, variables, data, rng):
+            value, metrics = generators.loss(model, params, data["ids"], data["label"], rng, **loss_keys)
+            return value, (variables, metrics)
+
+        value_and_grad = optim.accumulated(jax.value_and_grad(loss, has_aux=True), pieces)
+        (value, (_, metrics)), grads = value_and_grad(state["params"], {}, data, rng)
+        params, opt = optim.apply(optimizer, grads, state["opt"], state["params"])
+        ema = optim.average(state["ema"], params, state["step"], decay)
+        metrics = {
+            "loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])
+        }
+        return {**state, "step": state["step"] + 1, "params": params, "ema": ema, "opt": opt}, metrics
+
+    def predict(state, batch, rng):
+        ids = encode(state, batch["image"])
+        return {"ids": ids, **generators.evaluate(model, state["ema"], ids, batch["label"], rng, **loss_keys)}
+
+    def sample(state, ids, mask, label, keys, **changes):
+        ids = generators.sample(model, state["ema"], ids, mask, label, keys, **{**sample_keys, **changes})
+        z_q = tokenizer.apply(state["tokenizer"], ids, method="embed")
+        return ids, transforms.unscale(tokenizer.apply(state["tokenizer"], z_q, method="decode"))
+
+    return Stage(init, load, update, predict, sample)

@@ -1,0 +1,201 @@
+"""THE training loop: batches -> stage.update -> log -> evaluate -> checkpoint. It knows no stage."""
+
+import contextlib
+import json
+import pathlib
+import signal
+import time
+
+import jax
+import numpy as np
+from clu import parameter_overview
+
+from evqgan.core import build, checkpoint, files, mesh, optim, pictures
+from evqgan.core.errors import InputError
+from evqgan.core.log import Progress, Writer, check_finite
+from evqgan.data import pipeline
+
+# Keys that say how a run is watched and where it runs, not what it computes: they may change when it goes on.
+FREE = ("log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep")
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop (SIGTERM), and has saved its state. Exit code 143, as the shell reports a SIGTERM."""
+
+    def __init__(self, step):
+        super().__init__(143)
+        self.step = step
+
+
+@contextlib.contextmanager
+def stop_signal():
+    """Yields a function that tells whether SIGTERM has come since."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def claim(workdir, config):
+    """Makes `workdir` the place of `config`, or raises InputError when it holds a run of another one."""
+    file = pathlib.Path(workdir) / "config.json"
+    ours = json.loads(config.to_json())
+    if file.exists():
+        theirs = json.loads(file.read_text())
+        for key, (here, there) in difference(ours, theirs).items():
+            if key.split(".")[0] not in FREE:
+                raise InputError(
+                    f"{workdir} holds a run with config.{key} = {there}, now it is {here}: "
+                    "give another --workdir, or the config it was made with"
+                )
+    if jax.process_index() == 0:
+        files.save_json(file, ours)
+
+
+def difference(a, b, prefix=""):
+    """{dotted key: (value in a, value in b)} where two nested dicts differ; a missing value is None."""
+    found = {}
+    for key in sorted({*a, *b}):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            found |= difference(x, y, f"{prefix}{key}.")
+        elif x != y:
+            found[prefix + key] = (x, y)
+    return found
+
+
+def jitted(stage, device_mesh, rules=mesh.RULES):
+    """-> abstract state (shapes with shardings), init, update, all compiled over the mesh; update donates its state."""
+    shapes = jax.eval_shape(stage.init)
+    shardings = mesh.shardings(shapes, device_mesh, rules)
+    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    init = jax.jit(stage.init, out_shardings=shardings)
+    whole = mesh.replicated(device_mesh)
+    update = jax.jit(stage.update, donate_argnums=0, out_shardings=(shardings, whole))
+    return like, init, update
+
+
+def evaluators(config, stage, dataset, device_mesh):
+    """{prefix: Evaluator} of config.evals, each with the stage's functions compiled and the validation data at hand."""
+    whole = mesh.replicated(device_mesh)  # every host needs all of it
+    predict = jax.jit(lambda state, batch, rng: {**batch, **stage.predict(state, batch, rng)}, out_shardings=whole)
+    sample = stage.sample and jax.jit(stage.sample, out_shardings=whole)
+
+    def batches():
+        hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+        size = config.get("eval_batch_size", config.batch_size)
+        for batch in pipeline.eval_batches(dataset, dataset.validation, size, **hosts):
+            yield mesh.put(batch, device_mesh)
+
+    given = {"predict": predict, "sample": sample, "batches": batches, "config": config}
+    return {
+        name: build.build("evals", "Evaluator", {"name": name, **build.plain(keys)}, f"config.evals.{name}", **given)
+        for name, keys in config.evals.items()
+    }
+
+
+def evaluate(evals, state):
+    """Runs evaluators -> {"val/name": float}, {"val/name": picture uint8 [H,W,3]}."""
+    numbers, shown = {}, {}
+    for evaluator in evals.values():
+        for name, value in evaluator.run(state):
+            (shown if np.ndim(value) == 3 else numbers)[f"val/{name}"] = value
+    return numbers, shown
+
+
+def train(config, workdir):
+    """Trains `config` in `workdir`, going on from its latest checkpoint -> the final state.
+
+    State and data are functions of (seed, step): a run that was stopped or killed and started again ends with the
+    same bits as one that was not. Raises InputError for what a user can mend, NonFinite when the loss is not finite,
+    Stopped after SIGTERM.
+    """
+    workdir = pathlib.Path(workdir)
+    module = build.module("", config.stage, "config.stage")
+    config = module.resolve(config)
+    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    pipeline.prepare(dataset)
+    source = pipeline.open_split(dataset, dataset.train)
+    with config.unlocked():
+        config.class_names = list(source.class_names)  # so that samples can be asked for by name
+    stage = module.make(config, len(source), len(source.class_names))
+    total = optim.to_steps(config.duration, len(source), config.batch_size)
+    every = {k: optim.to_steps(config[f"{k}_every"], len(source), config.batch_size, total) for k in ("log", "eval", "checkpoint")}
+    device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
+    chief = jax.process_index() == 0
+
+    like, init, update = jitted(stage, device_mesh)
+    evals = evaluators(config, stage, dataset, device_mesh)
+    claim(workdir, config)
+    checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
+    if checkpoints.steps():
+        state = checkpoints.restore(like)
+    else:
+        state = stage.load(init())
+    start = int(state["step"])
+    say = print if chief else (lambda *_, **__: None)
+    if start >= total:
+        say(f"{workdir}: trained to step {start:,} of {total:,}", flush=True)
+        checkpoints.close()
+        return state
+    if chief:
+        with files.atomic(workdir / "parameters.txt") as file:
+            file.write(parameter_overview.get_parameter_overview(like["params"], include_stats=False).encode())
+    parameters = sum(x.size for x in jax.tree.leaves(like["params"]))
+    say(
+        f"{workdir}: {config.stage}, {parameters:,} parameters, {len(source):,} images, batch {config.batch_size}, steps "
+        f"{start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
+        flush=True,
+    )
+
+    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start=start, **hosts)
+    progress = Progress(total, config.batch_size)
+    last_good = start
+    with contextlib.closing(batches), Writer(workdir, start, enabled=chief) as writer, stop_signal() as stopping:
+        for step in range(start, total):
+            batch = mesh.put(next(batches), device_mesh)
+            state, metrics = update(state, batch)
+            done = step + 1
+            stop = stop_now(stopping, checkpoints, done)
+            due = {name: done % n == 0 or done == total for name, n in every.items()}
+            if step == start:  # the first step compiles; rates are counted from the second
+                with progress.paused():
+                    jax.block_until_ready(metrics)
+            if due["log"] or due["eval"] or due["checkpoint"] or stop:
+                host = {f"train/{k}": float(v) for k, v in metrics.items()}
+                check_finite(done, host, last_good)
+                last_good = done
+            if due["log"]:
+                say(progress.line(done, host), flush=True)
+                writer.write(done, {**host, **progress.rates(), "perf/skipped_images": batches.skipped()})
+            score = float("inf")
+            if due["eval"]:
+                with progress.paused():
+                    began = time.perf_counter()
+                    numbers, shown = evaluate(evals, state)
+                    score = numbers.get(config.get("best", ""), score)
+                    writer.write(done, {**numbers, "perf/evaluation_seconds": time.perf_counter() - began})
+                    writer.images(done, shown)
+                    if chief:
+                        for name, picture in shown.items():
+                            pictures.save_png(workdir / "samples" / f"{name.split('/')[-1]}_{done:07d}.png", picture)
+                    say("  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()), flush=True)
+            if due["checkpoint"] or due["eval"] or stop:
+                with progress.paused():
+                    checkpoints.save(done, state, score)
+            if stop and done < total:
+                checkpoints.close()
+                say(f"stopped by SIGTERM at step {done:,}; the same command goes on from there", flush=True)
+                raise Stopped(done)
+    checkpoints.close()
+    return state
+
+
+def stop_now(stopping, checkpoints, step):
+    """Whether this process, or any other of the run, was asked to stop; all processes answer alike for one step."""
+    if jax.process_count() == 1:
+        return stopping()
+    return checkpoints.manager.reached_preemption(step)
