@@ -1,0 +1,203 @@
+"""What a run says while it trains: metrics.jsonl, TensorBoard, a progress line, and a stop on non-finite numbers."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import time
+
+import numpy as np
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from evqgan.core.errors import InputError
+from evqgan.core.files import atomic, writable
+
+SHOWN = 6  # ours: metrics of the progress line, so that it fits a terminal's width
+
+
+class NonFinite(RuntimeError):
+    """A metric became NaN or infinite: training cannot go on, and the state of this step must not be saved."""
+
+
+class Writer:
+    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events beside it.
+
+    A run that resumes from its state after `resume_step` steps gives that number: lines of later steps are dropped
+    (TensorBoard is told to do the same) and written again, so that metrics.jsonl ends as if nothing had happened, but
+    for perf/*. 0 means a run from the start: every line goes. Only one process of a run may write: give the others
+    `enabled=False`, and nothing is touched. An OSError, such as a full disk, becomes InputError. `workdir` is local.
+    """
+
+    def __init__(self, workdir, resume_step=0, enabled=True):
+        self._lines = self._events = None
+        if not enabled:
+            return
+        if "://" in str(workdir):
+            raise InputError(f"metrics are written to a local folder, but the workdir is {workdir}: give a local one")
+        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        with writable(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        _keep(self.path, resume_step)
+        with writable(self.path):
+            self._lines = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+            # EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its queue then blocks.
+            self._events = EventsWriter(str(self.path.parent / "events"), f".{resume_step}.{os.getpid()}")
+            start = SessionLog(status=SessionLog.START)  # TensorBoard hides older events from this step on
+            self._event(step=resume_step + 1 if resume_step else 0, session_log=start)
+            self._events.flush()
+
+    def write(self, step, scalars):
+        """One line {"step": step, **scalars}; a non-finite number is null there and named under "errors"."""
+        if self._lines is None:
+            return
+        values = {name: _host(name, value) for name, value in scalars.items()}
+        errors = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
+        line = {"step": int(step)} | {name: None if name in errors else value for name, value in values.items()}
+        if errors:
+            line["errors"] = errors
+        with writable(self.path):
+            self._lines.write(json.dumps(line, allow_nan=False) + "\n")
+            self._lines.flush()
+            for name, value in values.items():
+                self._event(step=int(step), summary=summary.scalar(name, value))
+            self._events.flush()
+
+    def images(self, step, pictures):
+        """Pictures {name: uint8 [H,W,3]} to TensorBoard."""
+        if self._lines is None:
+            return
+        with writable(self.path.parent):
+            for name, picture in pictures.items():
+                self._event(step=int(step), summary=summary.image(name, np.asarray(picture), dataformats="HWC"))
+            self._events.flush()
+
+    def close(self):
+        """Closes both files; calling it again does nothing."""
+        if self._lines is not None:
+            with writable(self.path):
+                self._lines.close()
+                self._events.close()
+            self._lines = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def _event(self, **fields):
+        self._events.write_event(Event(wall_time=time.time(), **fields))
+
+
+class Progress:
+    """Says in one line where a run stands and how fast it is, not counting pauses (evaluation, saving).
+
+    Call `start(step)` once the first step, whose time is compilation, has been waited for; without it, the first line
+    starts the measuring.
+    """
+
+    def __init__(self, total_steps, batch_size, clock=time.perf_counter):
+        self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
+        self._step = self._time = None  # where the interval under way began
+        self._paused = 0.0  # seconds of it that do not count
+        self._rates = {}
+
+    def start(self, step):
+        """Begins an interval at `step`; what came before it is not measured."""
+        self._step, self._time, self._paused = step, self._clock(), 0.0
+
+    @contextlib.contextmanager
+    def paused(self):
+        """The time of the body does not count."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._paused += self._clock() - began
+
+    def line(self, step, metrics):
+        """step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s
+
+        `metrics` {name: scalar}: the first six are shown, by the last part of their names, perf/* apart. The rate is
+        that of the steps since `start` or the last line; this line ends their interval and begins the next.
+        """
+        if self._step is not None and step > self._step:
+            seconds = max(self._clock() - self._time - self._paused, 1e-9) / (step - self._step)  # a clock may stand
+            self._rates = {"perf/step_seconds": seconds, "perf/images_per_second": self.batch_size / seconds}
+        self.start(step)
+        parts = [f"step {step:,}/{self.total_steps:,}"]
+        shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
+        parts += [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
+        if self._rates:
+            seconds, speed = self._rates.values()
+            parts += [
+                f"{_three(seconds * 1000)} ms/step" if seconds < 1 else f"{_three(seconds)} s/step",
+                f"{_three(speed)} images/s",
+                f"ETA {duration(seconds * max(self.total_steps - step, 0))}",
+            ]
+        return "  ".join(parts)
+
+    def rates(self):
+        """{"perf/step_seconds", "perf/images_per_second"} as the last line had them; {} if it had none."""
+        return dict(self._rates)
+
+
+def duration(seconds):
+    """Seconds as people say them: 7s, 3m12s, 2h05m, 3d04h."""
+    seconds = round(seconds)
+    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}{seconds % size // below:02d}{smaller}"
+    return f"{seconds}s"
+
+
+def check_finite(step, metrics, last_good):
+    """Raises NonFinite if a host scalar of `metrics` {name: scalar} is NaN or infinite; one line that says what to do.
+
+    `last_good`: the last step whose metrics were finite, None if there was none.
+    """
+    wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if wrong:
+        since = f"everything was finite at step {last_good:,}" if last_good is not None else "nothing was finite before"
+        raise NonFinite(
+            f"stopped at step {step:,}: {', '.join(wrong)}; {since}. Checkpoints are untouched: start again from the "
+            "last one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype float32"
+        )
+
+
+def _keep(path, step):
+    """Drops the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut short."""
+    with writable(path):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = text.splitlines()
+    kept = []
+    for number, line in enumerate(lines, 1):
+        try:
+            at = int(json.loads(line)["step"])
+        except (ValueError, TypeError, KeyError):
+            if number == len(lines):
+                break
+            raise InputError(
+                f"{path} line {number} is not a JSON object with a step: move the file away to go on"
+            ) from None
+        if step and at <= step:
+            kept.append(line + "\n")
+    if "".join(kept) != text:
+        with atomic(path) as file:
+            file.write("".join(kept).encode())
+
+
+def _three(value):
+    """A positive number with three digits, or with all it has before the point: 0.231, 23.1, 12,345."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def _host(name, value):
+    """A Python int or float from a Python or NumPy number."""
+    value = np.asarray(value)
+    if value.shape or value.dtype.kind not in "biuf":
+        raise TypeError(f"expected a number for {name}, got {value.dtype} {list(value.shape)}")
+    return value.item()

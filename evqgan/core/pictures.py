@@ -1,0 +1,70 @@
+"""Pictures for people: uint8 arrays laid side by side, labelled, and written as PNG."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from evqgan.core.files import atomic
+
+PAPER = 255  # ours: gaps and empty cells are white, the background most viewers and pages have
+GAIN = 4  # ours: a good reconstruction is off by a few grey levels, too dark to see as it is
+
+
+def row(images, gap=2):
+    """Images, each uint8 [H,W,3], side by side from the left, tops aligned -> uint8 [max H, sum W + gaps, 3]."""
+    images = [_checked(image) for image in images]
+    if not images:
+        raise ValueError("expected at least one image")
+    height = max(image.shape[0] for image in images)
+    width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
+    picture = np.full((height, width, 3), PAPER, np.uint8)
+    left = 0
+    for image in images:
+        picture[: image.shape[0], left : left + image.shape[1]] = image
+        left += image.shape[1] + gap
+    return picture
+
+
+def column(images, gap=2):
+    """Images, each uint8 [H,W,3], one below the other, left sides aligned -> uint8 [sum H + gaps, max W, 3]."""
+    turned = [_checked(image).transpose(1, 0, 2) for image in images]
+    return np.ascontiguousarray(row(turned, gap).transpose(1, 0, 2))
+
+
+def grid(images, columns=None, gap=2):
+    """uint8 [N,H,W,3] in reading order -> one uint8 [h,w,3]; `columns` defaults to the squarest grid."""
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"expected images [N,H,W,3] with N > 0, got shape {images.shape}")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    return column([row(images[i : i + columns], gap) for i in range(0, len(images), columns)], gap)
+
+
+def error_map(a, b):
+    """Where two pictures differ: uint8 [...,3] and uint8 [...,3] -> uint8, 4 times the absolute difference, clipped."""
+    difference = np.abs(np.asarray(a, np.int32) - np.asarray(b, np.int32))
+    return np.minimum(difference * GAIN, 255).astype(np.uint8)
+
+
+def label(image, text):
+    """uint8 [H,W,3] with `text` in black on a white band above it; the picture grows wider if the text needs it."""
+    font = ImageFont.load_default()
+    left, _, right, bottom = (math.ceil(edge) for edge in font.getbbox(text))
+    band = Image.new("RGB", (max(right - left, 1) + 2, max(bottom, 1) + 3), (PAPER,) * 3)
+    ImageDraw.Draw(band).text((1 - left, 1), text, fill=(0, 0, 0), font=font)
+    return column([np.asarray(band), image], gap=0)
+
+
+def save_png(path, image):
+    """uint8 [H,W,3] as a PNG file under `path`, whole or not at all; InputError if it cannot be written."""
+    image = Image.fromarray(_checked(image))
+    with atomic(path) as file:
+        image.save(file, format="PNG")
+
+
+def _checked(image):
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected a uint8 image [H,W,3], got {image.dtype} {list(image.shape)}")
+    return image

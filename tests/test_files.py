@@ -1,0 +1,53 @@
+"""Files appear whole or not at all."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from evqgan.core.errors import InputError
+from evqgan.core.files import atomic, save_json, save_npz
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    save_json(tmp_path / "a.json", {"old": 1})
+    with pytest.raises(KeyError), atomic(tmp_path / "a.json") as file:
+        file.write(b"half")
+        raise KeyError
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_path(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(InputError, match=r"cannot write .*b\.npz: No space left") as caught, atomic(tmp_path / "b.npz"):
+        raise full
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        save_json(tmp_path / "file" / "a.json", {})
+
+
+def test_json_and_npz_come_back_as_they_went(tmp_path):
+    value = {"psnr": 25.5, "names": ["null", "ä"], "none": None}
+    save_json(tmp_path / "new" / "e.json", value)
+    assert json.loads((tmp_path / "new" / "e.json").read_text(encoding="utf-8")) == value
+    images = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3)
+    save_npz(tmp_path / "s.npz", images=images, labels=np.array([3], np.int32))
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as stored:
+        np.testing.assert_array_equal(stored["images"], images)
+        assert stored["images"].dtype == np.uint8 and stored["labels"].dtype == np.int32
+
+
+def test_nan_and_objects_are_refused(tmp_path):
+    with pytest.raises(ValueError):
+        save_json(tmp_path / "e.json", {"psnr": float("nan")})
+    with pytest.raises(ValueError):
+        save_npz(tmp_path / "s.npz", images=np.array([{}], object))
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,210 @@
+"""metrics.jsonl of an interrupted run equals an uninterrupted one's; the progress line and the stop are readable."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from evqgan.core import log
+from evqgan.core.errors import InputError
+
+
+def train(workdir, start, stop, resume_step):
+    with log.Writer(workdir, resume_step) as writer:
+        for step in range(start, stop + 1):
+            writer.write(step, {"train/loss": np.float32(1 / step), "perf/step_seconds": start + step / 7, "n": step})
+            if step % 2 == 0:
+                writer.write(step, {"eval/psnr": 20.0 + step})
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_perf(workdir):
+    return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines(workdir)]
+
+
+def events(workdir):
+    """The TensorBoard events of a workdir, file by file: records of length, checksum, bytes, checksum."""
+    found = []
+    for path in sorted(workdir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+            at += 16 + length
+    return found
+
+
+@pytest.mark.parametrize("cut", ["", '{"step": 7, "train/lo', '{"step": 7}'])
+def test_an_interrupted_run_ends_with_the_same_metrics(tmp_path, cut):
+    train(tmp_path / "whole", 1, 9, 0)
+    train(tmp_path / "cut", 1, 6, 0)
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as file:
+        file.write(cut)
+    train(tmp_path / "cut", 5, 9, resume_step=4)
+    assert without_perf(tmp_path / "cut") == without_perf(tmp_path / "whole")
+    assert len(without_perf(tmp_path / "cut")) == 13
+    assert sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"  # no part of the rewriting stays
+
+
+def test_a_last_line_without_its_newline_is_kept_when_it_is_whole(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}')
+    with log.Writer(tmp_path, resume_step=2) as writer:
+        writer.write(3, {"a": 3})
+    assert [line["a"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_start_from_nothing_drops_the_lines_of_a_run_that_saved_nothing(tmp_path):
+    train(tmp_path, 1, 3, 0)
+    train(tmp_path, 1, 1, 0)
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+
+
+def test_a_file_that_is_no_metrics_file_is_not_touched(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nmy notes\n{"step": 2}\n')
+    with pytest.raises(InputError, match="line 2 is not a JSON object with a step"):
+        log.Writer(tmp_path, resume_step=1)
+    assert "my notes" in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_lines_can_be_read_while_the_run_goes_on(tmp_path):
+    with log.Writer(tmp_path) as writer:
+        writer.write(1, {"train/loss": 0.1, "images": np.int64(64), "on": np.bool_(True)})
+        assert lines(tmp_path) == [{"step": 1, "train/loss": 0.1, "images": 64, "on": True}]
+
+
+def test_non_finite_numbers_are_null_and_named(tmp_path):
+    with log.Writer(tmp_path) as writer:
+        writer.write(1, {"a": float("nan"), "b": np.float32(-np.inf), "c": 1.0})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text) == {"step": 1, "a": None, "b": None, "c": 1.0, "errors": {"a": "nan", "b": "-inf"}}
+
+
+def test_an_array_is_no_scalar(tmp_path):
+    with log.Writer(tmp_path) as writer, pytest.raises(TypeError, match="expected a number for train/loss"):
+        writer.write(1, {"train/loss": np.zeros(2)})
+    assert lines(tmp_path) == []
+
+
+def test_tensorboard_has_scalars_and_images_and_purges_what_is_written_again(tmp_path):
+    train(tmp_path, 1, 3, 0)
+    with log.Writer(tmp_path, resume_step=2) as writer:
+        writer.write(3, {"train/loss": 0.5})
+        writer.images(3, {"samples": np.zeros((4, 6, 3), np.uint8)})
+    found = events(tmp_path)
+    starts = [event.step for event in found if event.HasField("session_log")]
+    assert starts == [0, 3]
+    values = [(event.step, value) for event in found for value in event.summary.value]
+    losses = [(step, value.simple_value) for step, value in values if value.tag == "train/loss"]
+    assert [step for step, _ in losses] == [1, 2, 3, 3] and losses[-1][1] == 0.5
+    picture = next(value.image for _, value in values if value.tag == "samples")
+    assert (picture.height, picture.width) == (4, 6) and picture.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
+    with log.Writer(tmp_path / "run", enabled=False) as writer:
+        writer.write(1, {"a": 1.0})
+        writer.images(1, {"b": np.zeros((2, 2, 3), np.uint8)})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*file/run"):
+        log.Writer(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="give a local one"):
+        log.Writer("gs://bucket/run")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with log.Writer(tmp_path) as writer:
+        monkeypatch.setattr(writer, "_lines", Full(full))
+        with pytest.raises(InputError, match=r"cannot write .*metrics\.jsonl: No space left"):
+            writer.write(1, {"a": 1.0})
+
+
+class Full:
+    """A file on a full disk."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def close(self):
+        pass
+
+
+FILLED = """
+import resource, sys
+import numpy as np
+from evqgan.core import log
+writer = log.Writer(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+for step in range(1000):
+    writer.images(step, {"noise": np.random.default_rng(step).integers(0, 255, (16, 16, 3)).astype(np.uint8)})
+"""
+
+
+def test_a_full_disk_under_tensorboard_stops_the_run_instead_of_hanging_it(tmp_path):
+    command = [sys.executable, "-c", FILLED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode and f"InputError: cannot write {tmp_path}: File too large" in done.stderr
+
+
+def clocked(*times):
+    """A clock that shows these times one after the other."""
+    times = iter(times)
+    return lambda: next(times)
+
+
+def test_the_progress_line():
+    progress = log.Progress(5000, 64, clock=clocked(0.0, 100.0, 100.0 + 200 * 0.231, 100.0 + 200 * 0.231))
+    assert progress.line(1, {"train/loss": 2.5}) == "step 1/5,000  loss 2.5" and progress.rates() == {}
+    progress.start(1000)
+    line = progress.line(1200, {"train/loss": np.float32(1.2341), "perf/step_seconds": 9.0})
+    assert line == "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 14m38s"
+
+
+def test_pauses_and_compilation_do_not_count():
+    progress = log.Progress(100, 10, clock=clocked(50.0, 52.0, 59.0, 60.0, 60.0, 70.0, 71.0))
+    progress.start(1)  # at 50, when the first step has compiled
+    with progress.paused():  # 52 to 59
+        pass
+    progress.line(4, {})  # at 60: 3 of 10 seconds for 3 steps
+    assert progress.rates() == {"perf/step_seconds": 1.0, "perf/images_per_second": 10.0}
+    progress.line(9, {})  # the next interval has no pause
+    assert progress.rates() == {"perf/step_seconds": 2.0, "perf/images_per_second": 5.0}
+
+
+def test_large_rates_are_written_out():
+    progress = log.Progress(10, 4096, clock=clocked(0.0, 2.0, 2.0))
+    progress.start(0)
+    assert progress.line(8, {}) == "step 8/10  250 ms/step  16,384 images/s  ETA 0s"
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (192, "3m12s"), (3600, "1h00m"), (7500, "2h05m"), (273600, "3d04h")],
+)
+def test_durations(seconds, text):
+    assert log.duration(seconds) == text
+
+
+def test_check_finite_names_what_where_and_what_to_do():
+    log.check_finite(7, {"train/loss": 1.0, "n": 3}, last_good=None)
+    with pytest.raises(log.NonFinite) as caught:
+        log.check_finite(1200, {"train/loss": float("nan"), "ok": 1.0, "train/grad": np.float32("inf")}, 1150)
+    message = str(caught.value)
+    assert "\n" not in message and "ok" not in message.split(";")[0]
+    for part in ("step 1,200", "train/loss = nan", "train/grad = inf", "finite at step 1,150", "learning rate"):
+        assert part in message
+    with pytest.raises(log.NonFinite, match="nothing was finite before"):
+        log.check_finite(1, {"train/loss": float("nan")}, None)

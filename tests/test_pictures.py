@@ -1,0 +1,70 @@
+"""Pictures keep every pixel of what they are made of."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evqgan.core import pictures
+from evqgan.core.errors import InputError
+
+
+def some(number, height=5, width=7):
+    return np.random.default_rng(0).integers(0, 200, (number, height, width, 3)).astype(np.uint8)
+
+
+def test_a_grid_holds_the_images_in_reading_order():
+    images = some(5)
+    picture = pictures.grid(images, columns=3, gap=2)
+    assert picture.shape == (2 * 5 + 2, 3 * 7 + 2 * 2, 3) and picture.dtype == np.uint8
+    for i, image in enumerate(images):
+        top, left = i // 3 * 7, i % 3 * 9
+        np.testing.assert_array_equal(picture[top : top + 5, left : left + 7], image)
+    assert (picture[7:, 18:] == 255).all() and (picture[5:7] == 255).all()
+
+
+@pytest.mark.parametrize("number, shape", [(1, (5, 7)), (4, (12, 16)), (10, (3 * 5 + 4, 4 * 7 + 6))])
+def test_a_grid_is_square_by_default(number, shape):
+    assert pictures.grid(some(number)).shape[:2] == shape
+
+
+def test_rows_and_columns_take_different_sizes():
+    small, large = some(1)[0], some(1, 8, 9)[0]
+    side = pictures.row([small, large], gap=1)
+    np.testing.assert_array_equal(side[:5, :7], small)
+    np.testing.assert_array_equal(side[:, 8:], large)
+    below = pictures.column([small, large], gap=1)
+    np.testing.assert_array_equal(below[:5, :7], small)
+    np.testing.assert_array_equal(below[6:], large)
+
+
+def test_the_error_map_is_zero_where_pictures_agree_and_does_not_wrap():
+    a, b = some(2)
+    b[:, :3] = a[:, :3]
+    a[0, 6], b[0, 6], a[1, 6], b[1, 6] = 0, 255, 3, 1
+    error = pictures.error_map(a, b)
+    assert (error[:, :3] == 0).all() and (error[0, 6] == 255).all() and (error[1, 6] == 8).all()
+    np.testing.assert_array_equal(error, pictures.error_map(b, a))
+
+
+def test_a_label_leaves_the_picture_as_it_is():
+    image = some(1)[0]
+    labelled = pictures.label(image, "input and reconstruction")
+    np.testing.assert_array_equal(labelled[-5:, :7], image)
+    band = labelled[:-5]
+    assert band.min() < 128 and (band[0] == 255).all() and (band[:, -1] == 255).all()
+
+
+def test_a_saved_picture_comes_back(tmp_path):
+    image = some(1)[0]
+    pictures.save_png(tmp_path / "samples" / "x.png", image)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "samples" / "x.png")), image)
+    with pytest.raises(InputError, match=r"cannot write .*x\.png"):
+        pictures.save_png(tmp_path / "samples" / "x.png" / "x.png", image)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8)])
+def test_what_is_no_uint8_rgb_picture_is_refused(wrong, tmp_path):
+    for function in (lambda: pictures.row([wrong]), lambda: pictures.save_png(tmp_path / "x.png", wrong)):
+        with pytest.raises(ValueError, match="expected a uint8 image"):
+            function()
+    assert not list(tmp_path.iterdir())
