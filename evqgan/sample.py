@@ -166,25 +166,28 @@ class Loaded:
         fill, began = self._fill(**sampler), time.perf_counter()
         root = jax.random.key(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(root, np.arange(len(ids)))
-        done = 0
+        done, number = 0, len(ids)
 
         def one(ids, mask, labels, keys):
             nonlocal done
             result = jax.block_until_ready(fill(self.state, ids, mask, labels, keys))
-            done = min(done + self.batch_size, len(labels_all))
+            done = min(done + len(labels), number)
             if report:
                 report(done, time.perf_counter() - began)
             return result
 
-        labels_all = labels
         ids, images = self._batched(one, ids, mask, labels, keys)
         return images, ids
 
     def _batched(self, function, *arrays):
-        """function over batches of `batch_size` rows (the last filled with copies of its last row), as NumPy."""
+        """function over batches, the last filled up with copies of its last row, as NumPy.
+
+        Batches have `batch_size` rows, or the next power of two where fewer are asked for: few sizes to compile for.
+        """
         number, results = len(arrays[0]), []
-        for i in range(0, number, self.batch_size):
-            rows = np.minimum(np.arange(i, i + self.batch_size), number - 1)
+        size = min(self.batch_size, 1 << (number - 1).bit_length())
+        for i in range(0, number, size):
+            rows = np.minimum(np.arange(i, i + size), number - 1)
             out = function(*(array[rows] for array in arrays))
             results.append(jax.tree.map(lambda x, n=number - i: np.asarray(x)[:n], out))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)

@@ -162,18 +162,18 @@ def train(config, workdir):
             stop = stop_now(stopping, checkpoints, done)
             due = {name: done % n == 0 or done == total for name, n in every.items()}
             if step == start:  # the first step compiles; rates are counted from the second
-                with progress.paused():
-                    jax.block_until_ready(metrics)
+                jax.block_until_ready(metrics)
+                progress.start(done)
             if due["log"] or due["eval"] or due["checkpoint"] or stop:
                 host = {f"train/{k}": float(v) for k, v in metrics.items()}
                 check_finite(done, host, last_good)
                 last_good = done
             if due["log"]:
                 say(progress.line(done, host), flush=True)
-                writer.write(done, {**host, **progress.rates(), "perf/skipped_images": batches.skipped()})
+                writer.write(done, {**host, **progress.perf(done), "perf/skipped_images": batches.skipped()})
             score = float("inf")
             if due["eval"]:
-                with progress.paused():
+                with progress.pause():
                     began = time.perf_counter()
                     numbers, shown = evaluate(evals, state)
                     score = numbers.get(config.get("best", ""), score)
@@ -184,7 +184,7 @@ def train(config, workdir):
                             pictures.save_png(workdir / "samples" / f"{name.split('/')[-1]}_{done:07d}.png", picture)
                     say("  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()), flush=True)
             if due["checkpoint"] or due["eval"] or stop:
-                with progress.paused():
+                with progress.pause():
                     checkpoints.save(done, state, score)
             if stop and done < total:
                 checkpoints.close()

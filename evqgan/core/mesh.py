@@ -14,10 +14,11 @@ AXES = ("data", "fsdp", "tensor")
 # scanned layers stays whole. "fsdp" splits a weight over the devices that also split the batch (ZeRO-3); "tensor" splits
 # heads and hidden units (Megatron). Optimizer and averaged weights have the same paths and so the same shardings.
 RULES = (
-    (r"attention/(query|key|value|qkv)/kernel$", ("fsdp", "tensor")),
-    (r"attention/(out|projection)/kernel$", ("tensor", "fsdp")),
-    (r"mlp/(up|fc1|Dense_0)/kernel$", ("fsdp", "tensor")),
-    (r"mlp/(down|fc2|Dense_1)/kernel$", ("tensor", "fsdp")),
+    (r"attention/query/kernel$", ("fsdp", "tensor", None)),  # [c,heads,d]
+    (r"attention/key_value/kernel$", ("fsdp", None, "tensor", None)),  # [c,2,heads,d]
+    (r"attention/out/kernel$", ("tensor", None, "fsdp")),  # [heads,d,c]
+    (r"mlp/hidden/kernel$", ("fsdp", "tensor")),
+    (r"mlp/out/kernel$", ("tensor", "fsdp")),
     (r"(kernel|embedding)$", ("fsdp", None)),
     (r".*", ()),
 )

@@ -1,0 +1,19 @@
+"""Efficient-VQGAN's unconditional generator on CelebA-HQ (paper, Sec. 4.2, Table 3).
+
+python -m evqgan.main --config=configs/celebahq_stage2.py --workdir=workdirs/celebahq_stage2
+
+256x256, 16x16 tokens, blocks of 8x8, T = 8. Needs the tokenizer of configs/celebahq_stage1.py.
+Published: gFID 7.81.   Ours: not trained yet.
+:tiny  a few steps on generated images.
+Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
+"""
+
+from configs import celebahq_stage1, common
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = common.stage2("workdirs/celebahq_stage1", 256)
+    config.dataset = celebahq_stage1.get_config().dataset
+    return common.tiny(config) if variant == "tiny" else config

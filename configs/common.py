@@ -1,0 +1,92 @@
+"""What the experiments share. A config file holds only how it differs from these."""
+
+from ml_collections import ConfigDict
+
+
+def stage1(depths, size, codes=1024, width=128, window=8):
+    """A Swin tokenizer; f = 2 * 2 ** len(depths). 1024 codes: paper, Sec. 4.1; widths: Swin-B (the paper gives none)."""
+    swin = {"name": "swin", "width": width, "depths": depths, "window": window}
+    config = ConfigDict()
+    config.stage = "stage1"
+    config.seed = 0
+    config.dtype = "bfloat16"
+    config.batch_size = 128  # 16 on each of the paper's 8 GPUs (Sec. 4.1)
+    config.duration = "20 epochs"
+    config.dataset = {"size": size}
+    config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": {"codes": codes, "width": 256}}
+    # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
+    config.optimizer = {
+        "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "5000 steps", "clip": 1.0,
+        "ema": 0.999,
+    }  # fmt: skip
+    config.evals = {"reconstruction": {}}
+    config.best = "val/mse"
+    cadence(config, "100 steps", "1 epoch", "5000 steps")
+    return config
+
+
+def stage2(tokenizer, size, classes=0):
+    """The multi-grained generator on the tokenizer of the workdir `tokenizer`; 185 M parameters (paper, Table 6)."""
+    config = ConfigDict()
+    config.stage = "stage2"
+    config.seed = 0
+    config.dtype = "bfloat16"
+    config.batch_size = 256  # MaskGIT (its Sec. 4.1); the paper does not say
+    config.duration = "200 epochs"  # paper, Sec. 4.2
+    config.dataset = {"size": size}
+    config.tokenizer = {"weights": tokenizer, "model": {}}
+    config.generator = {"name": "multigrained", "window": 8, "extend": 4, "classes": classes, "remat": True}
+    config.loss = {"masks": "matched", "targets": 1}
+    # MaskGIT's configuration.
+    config.optimizer = {
+        "learning_rate": 1e-4, "b1": 0.9, "b2": 0.96, "weight_decay": 0.045, "warmup": "5000 steps", "clip": 1.0,
+        "ema": 0.9999,
+    }  # fmt: skip
+    config.sample = {"steps": 8}  # T: paper, Sec. 4.2
+    config.evals = {"generation": {}}
+    config.best = "val/cross_entropy"
+    cadence(config, "100 steps", "1 epoch", "5000 steps")
+    return config
+
+
+def cadence(config, log, evaluation, checkpoint):
+    """How often a run logs, evaluates and saves, as durations."""
+    config.log_every, config.eval_every, config.checkpoint_every = log, evaluation, checkpoint
+    return config
+
+
+def variant(name, allowed):
+    """`name` if it is one of `allowed`, "" or "tiny"; ValueError names what there is."""
+    if name not in ("", "tiny", *allowed):
+        raise ValueError(f"there is no variant {name!r} of this config: expected one of {', '.join([*allowed, 'tiny'])}")
+    return name
+
+
+def tiny(config):
+    """The same experiment, small enough for a minute on a CPU: a few steps on generated images of the same shapes."""
+    classes = config.generator.get("classes", 0) if "generator" in config else 0
+    dataset = {"name": "generated", "size": config.dataset.size, "classes": classes, "num_examples": 16}
+    dataset["train"] = dataset["validation"] = "train"
+    config.dataset = ConfigDict(dataset)
+    config.dtype = "float32"
+    config.batch_size, config.duration = 2, 4
+    config.optimizer.warmup = 0
+    cadence(config, 1, 4, 4)
+    if config.stage == "stage1":
+        shrink(config.tokenizer)
+    else:
+        # An untrained tokenizer: this shows that the machinery runs, nothing else.
+        small = stage1((2, 2, 2), config.dataset.size).tokenizer  # f = 16, as every stage 2 here (paper, Sec. 4.2)
+        config.tokenizer = ConfigDict({"weights": "random", "model": shrink(small)})
+        config.generator.update({"layers": 2, "width": 32, "heads": 2, "code_width": 8})
+        config.evals.generation = ConfigDict({"show": 2})
+    return config
+
+
+def shrink(tokenizer):
+    """A tokenizer's config with two narrow blocks a stage."""
+    for coder in (tokenizer.encoder, tokenizer.decoder):
+        coder.update({"width": 16, "head_dim": 8, "depths": (2,) * len(coder.depths)})
+    tokenizer.quantizer.update({"codes": 64, "width": 8})
+    return tokenizer
+

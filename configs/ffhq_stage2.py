@@ -1,0 +1,24 @@
+"""Efficient-VQGAN's unconditional generator on FFHQ (paper, Sec. 4.2, Tables 3 and 4).
+
+python -m evqgan.main --config=configs/ffhq_stage2.py --workdir=workdirs/ffhq_stage2 --config.dataset.folder=FOLDER
+
+256x256, 16x16 tokens, blocks of 8x8, T = 8. Needs the tokenizer of configs/ffhq_stage1.py.
+Published: gFID 5.28 at 256x256, 11.81 at 1024x1024.   Ours: not trained yet.
+:1024  1024x1024, 64x64 tokens, 64 blocks, four of them a step. Needs configs/ffhq_stage1.py:1024.
+:tiny  a few steps on generated images.
+Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
+"""
+
+from configs import common
+
+
+def get_config(variant=""):
+    """The config of `variant`: "", "1024" or "tiny"."""
+    common.variant(variant, ["1024"])
+    size, tokenizer = (1024, "ffhq_stage1_1024") if variant == "1024" else (256, "ffhq_stage1")
+    config = common.stage2(f"workdirs/{tokenizer}", size)
+    config.dataset.update({"folder": "data/ffhq", "train": "all[:60000]", "validation": "all[60000:]"})
+    if variant == "1024":
+        config.batch_size = 64
+        config.loss.targets = 4
+    return common.tiny(config) if variant == "tiny" else config

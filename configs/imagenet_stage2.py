@@ -1,0 +1,21 @@
+"""Efficient-VQGAN's class-conditional generator on ImageNet (paper, Sec. 4.2, Table 5).
+
+python -m evqgan.main --config=configs/imagenet_stage2.py --workdir=workdirs/imagenet_stage2
+
+256x256, 16x16 tokens, blocks of 8x8, T = 8, 185 M parameters. Needs the tokenizer of configs/imagenet_stage1.py.
+Published: gFID 9.92, IS 82.2 (with rejection of half: 6.81, 135.84).   Ours: not trained yet.
+:512   512x512, 32x32 tokens.
+:tiny  a few steps on generated images.
+Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
+"""
+
+from configs import common
+
+
+def get_config(variant=""):
+    """The config of `variant`: "", "512" or "tiny"."""
+    common.variant(variant, ["512"])
+    size, tokenizer = (512, "imagenet_stage1_512") if variant == "512" else (256, "imagenet_stage1")
+    config = common.stage2(f"workdirs/{tokenizer}", size, classes=1000)
+    config.dataset.update({"name": "imagenet2012", "crop": "random_resized"})
+    return common.tiny(config) if variant == "tiny" else config

@@ -1,0 +1,22 @@
+"""A tokenizer on the photographs that come with scikit-image and scikit-learn: real images, nothing to download.
+
+python -m evqgan.main --config=configs/photos_stage1.py --workdir=workdirs/photos_stage1
+
+128x128 crops, f = 16: 8x8 tokens, 1024 codes; regions of each photograph are held out for validation.
+Expected: see the README.
+:tiny  a few steps on generated images.
+"""
+
+from configs import common
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = common.stage1((2, 2, 2), 128, codes=1024, width=32)
+    config.dtype, config.batch_size, config.duration = "float32", 16, 1500
+    config.dataset.update({"name": "photographs"})
+    config.tokenizer.quantizer.width = 32
+    config.optimizer.update({"learning_rate": 1e-3, "warmup": 100, "decay": "cosine", "ema": 0.99})
+    common.cadence(config, 50, 500, 500)
+    return common.tiny(config) if variant == "tiny" else config

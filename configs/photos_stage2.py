@@ -1,0 +1,23 @@
+"""A generator of 128x128 pieces of the bundled photographs, conditional on the photograph.
+
+python -m evqgan.main --config=configs/photos_stage2.py --workdir=workdirs/photos_stage2
+
+8x8 tokens, blocks of 4x4, T = 8. Needs the tokenizer of configs/photos_stage1.py.
+Expected: see the README.
+:tiny  a few steps on generated images.
+"""
+
+from configs import common
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = common.stage2("workdirs/photos_stage1", 128, classes=9)
+    config.dtype, config.batch_size, config.duration = "float32", 32, 1500
+    config.dataset.update({"name": "photographs"})
+    config.generator.update({"window": 4, "extend": 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
+    config.generator.remat = False
+    config.optimizer.update({"learning_rate": 1e-3, "warmup": 100, "decay": "cosine", "ema": 0.99})
+    common.cadence(config, 50, 500, 500)
+    return common.tiny(config) if variant == "tiny" else config

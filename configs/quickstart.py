@@ -1,0 +1,47 @@
+"""Both stages on real handwritten digits, then samples, reconstructions and edits: the main job, in minutes on a CPU.
+
+bash launch/local.sh
+
+32x32 images, f = 4: 8x8 tokens, 256 codes; blocks of 4x4, T = 8.
+:tiny  a few steps on generated images.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = ConfigDict({"stage": "quickstart", "samples": 1000})
+    config.tokenizer, config.generator = tokenizer(), generator()
+    if variant == "tiny":
+        config.samples = 20
+        config.tokenizer = common.tiny(config.tokenizer)
+        config.generator = common.tiny(config.generator)
+        config.generator.tokenizer = {"weights": "", "model": {}}
+        for part in (config.tokenizer, config.generator):
+            part.dataset.update({"classes": 10, "num_examples": 64})
+    return config
+
+
+def tokenizer():
+    """Stage 1: a Swin tokenizer of 32x32 digits."""
+    config = common.stage1((2,), 32, codes=256, width=64, window=4)
+    config.dtype, config.batch_size, config.duration = "float32", 64, 600
+    config.dataset.update({"name": "digits", "flip": False})
+    config.tokenizer.quantizer.width = 16
+    config.optimizer.update({"learning_rate": 2e-3, "warmup": 50, "decay": "cosine", "ema": 0.99})
+    return common.cadence(config, 50, 300, 300)
+
+
+def generator():
+    """Stage 2: class-conditional, four blocks of 4x4 tokens."""
+    config = common.stage2("", 32, classes=10)
+    config.dtype, config.batch_size, config.duration = "float32", 64, 1000
+    config.dataset.update({"name": "digits", "flip": False})
+    config.generator.update({"window": 4, "extend": 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
+    config.generator.remat = False
+    config.optimizer.update({"learning_rate": 2e-3, "warmup": 100, "decay": "cosine", "ema": 0.99})
+    return common.cadence(config, 50, 500, 500)
