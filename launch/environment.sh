@@ -1,0 +1,127 @@
+# shellcheck shell=bash
+# Sourced by the launch scripts, which set `root`: environment FILE... makes what they need and sets `python`.
+#   EVQGAN_VENV     DIR: keep the environment there instead of .venv; none: use the current one and install nothing
+#   EVQGAN_JAX      cpu, cuda12, cuda13 or tpu: the build of JAX; without it, what nvidia-smi says the machine has
+#   EVQGAN_DRY_RUN  1: print the commands instead of running them
+
+say() { printf 'evqgan: %s\n' "$*" >&2; }
+
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 2
+}
+
+# Runs a command, or prints it when EVQGAN_DRY_RUN is set.
+run() {
+  if [ -n "${EVQGAN_DRY_RUN:-}" ]; then
+    printf '+'
+    printf ' %q' "$@"
+    printf '\n'
+  else
+    "$@"
+  fi
+}
+
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+  local name
+  for name in python3.11 python3.12 python3.13 python3 python; do
+    if command -v "$name" >/dev/null && recent "$name"; then
+      echo "$name"
+      return
+    fi
+  done
+  fail "expected Python 3.11 or later on the PATH, found $(python3 --version 2>/dev/null || echo none): install it"
+}
+
+# The build of JAX for this machine. CUDA 13 wants driver 580 and compute capability 7.5, CUDA 12 driver 525 (JAX's
+# installation page).
+jax_build() {
+  local gpu driver capability
+  case ${EVQGAN_JAX:-} in
+    cpu | cuda12 | cuda13 | tpu) echo "$EVQGAN_JAX" && return ;;
+    ?*) fail "expected EVQGAN_JAX to be cpu, cuda12, cuda13 or tpu, got $EVQGAN_JAX" ;;
+  esac
+  gpu=$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null) || gpu=
+  gpu=${gpu%%$'\n'*} # such as "580.65.06, 9.0"
+  driver=${gpu%%.*}
+  capability=${gpu##*, }
+  if [ -z "$gpu" ]; then
+    echo cpu
+  elif [ "$driver" -ge 580 ] && [ "${capability/./}" -ge 75 ]; then
+    echo cuda13
+  elif [ "$driver" -ge 525 ]; then
+    echo cuda12
+  else
+    fail "expected an NVIDIA driver 525 or later, found ${gpu%%,*}: update it, or set EVQGAN_JAX=cpu"
+  fi
+}
+
+# environment FILE...: sets `python`, in an environment that has the packages of these requirement files.
+environment() {
+  local venv=${EVQGAN_VENV:-$root/.venv} jax file stamp base want="" packages=()
+  if [ "$venv" = none ]; then
+    current_environment "$@"
+    return
+  fi
+  case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
+  jax=$(jax_build) || exit 2
+  for file in "$@"; do
+    want+="${want:+$'\n'}$file $(cksum <"$root/$file") $jax"
+    packages+=(-r "$root/$file")
+  done
+  [ "$jax" = cpu ] || packages+=("jax[$jax]==$(sed -n 's/^jax==//p' "$root/requirements.txt")")
+  python=$venv/bin/python
+  stamp=$venv/.evqgan # a line for every file that is installed; "incomplete" while that changes
+  if installed; then
+    return
+  fi
+  if [ -e "$venv" ] && [ ! -e "$stamp" ] && [ -n "$(ls -A "$venv")" ]; then
+    fail "$venv was not made by this script: activate it and set EVQGAN_VENV=none, or set EVQGAN_VENV to another folder"
+  fi
+  base=$(find_python) || exit 2
+  say "installing $* into $venv ($("$base" --version), $jax build of JAX); about a minute, more with CUDA"
+  if [ -n "${EVQGAN_DRY_RUN:-}" ]; then
+    install
+    return
+  fi
+  if ! mkdir -p "$venv" || ! : >>"$stamp"; then
+    fail "cannot write $venv: set EVQGAN_VENV to another folder"
+  fi
+  exec 9>>"$stamp"
+  if command -v flock >/dev/null; then flock 9; fi # of two starts at once the second waits, and finds it done
+  if ! installed; then
+    if grep -qx incomplete "$stamp" || ! recent "$python"; then
+      find "$venv" -mindepth 1 ! -path "$stamp" -delete # cut short, or its Python has gone: from the start
+    fi
+    echo incomplete >"$stamp"
+    install 9>&- || fail "the installation failed, see above; the same command starts it again"
+    echo "$want" >"$stamp"
+  fi
+  exec 9>&-
+}
+
+# The three below are steps of `environment` and read its variables.
+installed() { [ "$(grep -cxF -e "$want" "$stamp" 2>/dev/null)" = "$(wc -l <<<"$want" | tr -d ' ')" ] && recent "$python"; }
+
+install() {
+  local pip=("$python" -m pip) without=()
+  if ! "$base" -c 'import ensurepip' 2>/dev/null; then # Debian's Python without python3-venv
+    pip=("$base" -m pip --python "$python")
+    without=(--without-pip)
+  fi
+  [ -x "$python" ] || run "$base" -m venv ${without[@]+"${without[@]}"} "$venv" || return
+  run "${pip[@]}" install --quiet --no-input --disable-pip-version-check "${packages[@]}"
+}
+
+current_environment() {
+  python=$(command -v python || command -v python3) || fail "EVQGAN_VENV=none, but there is no python on the PATH"
+  recent "$python" || fail "expected Python 3.11 or later, found $("$python" --version 2>&1) ($python)"
+  local file modules=()
+  for file in "$@"; do
+    case $file in requirements.txt) modules+=(jax flax grain tensorboardX) ;; *) modules+=(pytest xdist ruff) ;; esac
+  done
+  "$python" -c 'import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))' \
+    "${modules[@]}" || fail "expected ${modules[*]} in the current environment ($python): pip install ${*/#/-r }"
+}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Makes the environment of launch/local.sh with the test tools, then runs lint and the tests; arguments go to pytest.
+# Tests marked slow run only when asked for:   bash launch/test.sh -m slow
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/environment.sh
+. "$root/launch/environment.sh"
+
+marked=no
+for argument in "$@"; do
+  case $argument in -m | -m?*) marked=yes ;; esac
+done
+[ "$marked" = yes ] || set -- -m "not slow" "$@"
+
+environment requirements.txt requirements-test.txt
+cd "$root"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+say "$python: ruff check, then pytest $*"
+status=0
+run "$python" -m ruff check || status=1
+run "$python" -m pytest -n 2 "$@" || status=$?
+exit "$status"

@@ -1,0 +1,95 @@
+"""From a config to an object: every slip of a config's author is named, with the nearest word that would have done."""
+
+import sys
+import types
+
+import pytest
+from flax import linen
+from ml_collections import ConfigDict
+
+from evqgan.core import build
+from evqgan.core.errors import InputError
+
+
+class Model(linen.Module):
+    """Stands for a module that a config names."""
+
+    width: int
+    depths: tuple = (1,)
+    dtype: str = "float32"
+
+
+@pytest.fixture
+def boxes(monkeypatch):
+    """The package evqgan.boxes with one module, `swin`, that has a Model."""
+    package, swin = types.ModuleType("evqgan.boxes"), types.ModuleType("evqgan.boxes.swin")
+    package.__path__ = []
+    swin.Model = Model
+    monkeypatch.setitem(sys.modules, "evqgan.boxes", package)
+    monkeypatch.setitem(sys.modules, "evqgan.boxes.swin", swin)
+
+
+def made(**keys):
+    return build.build("boxes", "Model", ConfigDict(keys), "config.tokenizer", dtype="bfloat16")
+
+
+def test_a_config_becomes_the_object_it_names(boxes):
+    assert made(name="swin", width=8, depths=(1, 2)) == Model(width=8, depths=(1, 2), dtype="bfloat16")
+    assert made(name="swin", width=8) == Model(width=8, dtype="bfloat16")  # defaults live in the constructor
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"name": "swin", "widht": 8}, "config.tokenizer has no key 'widht': did you mean 'width'?"),
+        ({"name": "swin", "width": 8, "zzz": 1}, "has no key 'zzz': expected one of depths, dtype, width"),
+        ({"name": "swin", "width": 8, "parent": None}, "has no key 'parent'"),  # linen's own field
+        ({"name": "swin"}, "config.tokenizer needs the key 'width'"),
+        ({"width": 8}, "config.tokenizer needs the key 'name'"),
+        ({"name": "swim", "width": 8}, "config.tokenizer names 'swim', but there is no module evqgan.boxes.swim"),
+        ({"name": 3, "width": 8}, "there is no module evqgan.boxes.3"),
+    ],
+)
+def test_a_slip_is_one_line_that_names_it(boxes, keys, message):
+    with pytest.raises(InputError) as caught:
+        made(**keys)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_module_without_the_entry_is_named(boxes):
+    with pytest.raises(InputError, match=r"evqgan/boxes/swin\.py has no Decoder"):
+        build.build("boxes", "Decoder", {"name": "swin"}, "config.tokenizer.decoder")
+
+
+def test_an_import_that_fails_inside_the_module_is_a_defect_and_no_input_error(tmp_path, monkeypatch, boxes):
+    (tmp_path / "broken.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.setattr(sys.modules["evqgan.boxes"], "__path__", [str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        made(name="broken")
+
+
+def test_plain_values_can_be_hashed_where_linen_needs_it():
+    config = ConfigDict({"a": {"b": [1, [2, 3]]}, "c": (4,), "d": "text", "e": None})
+    assert build.plain(config) == {"a": {"b": (1, (2, 3))}, "c": (4,), "d": "text", "e": None}
+    hash(build.plain(config)["a"]["b"])
+
+
+def test_what_the_program_gives_need_not_be_in_the_config():
+    def function(*, width, dtype):
+        return width, dtype
+
+    assert build.call(function, {"width": 1}, "config.x", dtype="float32") == (1, "float32")
+    with pytest.raises(InputError, match=r"config\.x needs the key 'dtype'"):
+        build.call(function, {"width": 1}, "config.x")
+
+
+def test_check_finds_a_slip_without_building():
+    build.check(Model, {"depths": ()}, "config.x")  # a missing key is no slip: the program may give it
+    with pytest.raises(InputError, match=r"config\.x has no key 'depth': did you mean 'depths'"):
+        build.check(Model, {"depth": ()}, "config.x")
+
+
+@pytest.mark.parametrize("word, said", [("generater", "did you mean 'generator'?"), ("q", "expected one of a1, b2")])
+def test_nearest(word, said):
+    words = ["generator", "tokenizer"] if word == "generater" else ["b2", "a1"]
+    assert build.nearest(word, words) == said
