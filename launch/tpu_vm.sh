@@ -15,6 +15,7 @@ package=$(mktemp -d)/evqgan.tar.gz
 trap 'rm -r "$(dirname "$package")"' EXIT
 
 recent='python3 -c "import sys; sys.exit(sys.version_info < (3, 11))"'
+# shellcheck disable=SC2016 # $HOME and $PATH are the worker's
 remote='export PATH=$HOME/.local/bin:$PATH && rm -rf evqgan/evqgan evqgan/configs && mkdir -p evqgan'
 remote+=' && tar -xzf evqgan.tar.gz -C evqgan && cd evqgan'
 remote+=" && { $recent || command -v python3.12 || { python3 -m pip install --user uv && uv python install 3.12; }; }"
