@@ -1,0 +1,68 @@
+"""Decoded examples of a source. An image that does not decode is replaced, counted and named; too many are an error."""
+
+import threading
+
+import numpy as np
+from absl import logging
+
+from evqgan.core.errors import InputError
+from evqgan.data.transforms import as_rgb
+
+CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are decoded once
+
+
+class Decoded:
+    """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads.
+
+    An undecodable image counts once however often it is met; each is logged by name. More of them than the share
+    `max_bad` of the data set raise InputError; a single one is always forgiven unless `max_bad` is 0.
+    """
+
+    def __init__(self, source, max_bad):
+        self.source, self.max_bad = source, max_bad
+        self.kept, self.bad, self.lock = {}, set(), threading.Lock()
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        """Example `index`, or the next one that decodes: the replacement is the same on every run and host."""
+        for step in range(len(self)):
+            example = self.load((index + step) % len(self))
+            if example is not None:
+                return example
+        raise InputError("the data set holds no image that decodes")
+
+    def load(self, index):
+        """Example `index`, or None if its image does not decode."""
+        if index in self.bad:
+            return None
+        if index in self.kept:
+            return self.kept[index]
+        try:
+            raw = self.source[index]
+            example = {"image": as_rgb(raw["image"]), "label": np.int32(raw["label"])}
+        except InputError as error:
+            self._count(index, error)
+            return None
+        if example["image"].nbytes * len(self) <= CACHE_BYTES:
+            self.kept[index] = example
+        return example
+
+    def _count(self, index, error):
+        where = self.source.where(index)
+        with self.lock:
+            new = index not in self.bad
+            self.bad.add(index)
+            count = len(self.bad)
+        if new:
+            logging.warning("Skipped %s: %s", where, error)
+        if count > self.allowed:
+            raise InputError(
+                f"{count} of {len(self)} images do not decode, which is more than the share config.dataset.max_bad = "
+                f"{self.max_bad:g}; the last was {where}: {error}; repair or remove them, or raise max_bad"
+            )
+
+    @property
+    def allowed(self):
+        return max(1, int(self.max_bad * len(self))) if self.max_bad else 0

@@ -1,0 +1,145 @@
+"""Data sets by name: ours and every image data set of TensorFlow Datasets, read as array_record without TensorFlow."""
+
+import contextlib
+import difflib
+import importlib
+import io
+import os
+
+import numpy as np
+from absl import logging
+
+from evqgan.core.build import nearest
+from evqgan.core.errors import InputError
+
+OURS = {"digits": "Digits", "photographs": "Photographs"}  # module of evqgan/data/builders: its builder
+
+
+@contextlib.contextmanager
+def quiet(ours=False):
+    """Keeps back the many INFO lines of tfds; of our own data sets, which take seconds, also its progress bars."""
+    import tensorflow_datasets as tfds  # here, not above: importing the pipeline must stay quick
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        with contextlib.ExitStack() as stack:
+            if ours:
+                tfds.disable_progress_bar()
+                stack.callback(tfds.enable_progress_bar)
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def first_line(error):
+    """What an exception of another library says, shortened to one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0].rstrip(":") if lines else type(error).__name__)[:300]
+
+
+def find(name, data_dir):
+    """The tfds builder of `name`; InputError naming the nearest data set if there is none."""
+    import tensorflow_datasets as tfds
+
+    with quiet():
+        try:
+            if name in OURS:
+                module = importlib.import_module(f"evqgan.data.builders.{name}")
+                return getattr(module, OURS[name])(data_dir=data_dir)
+            return tfds.builder(name, data_dir=data_dir)
+        except tfds.core.registered.DatasetNotFoundError:
+            known = [*OURS, "generated", *tfds.list_builders(with_community_datasets=False)]
+            close = difflib.get_close_matches(name.split("/")[0], known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "see `tfds.list_builders()`; a folder goes to .folder"
+            raise InputError(f"config.dataset.name: there is no data set {name!r}; {hint}") from None
+        except OSError as error:
+            raise InputError(f"the data set {name!r} cannot be read: {first_line(error)}") from None
+        except ValueError as error:
+            raise InputError(f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}") from None
+
+
+def prepare(name, data_dir=""):
+    """The tfds builder of `name`, after its data were written as array_record if they were absent.
+
+    Processes may do this at the same time: each writes beside, the first to finish puts its own in place, the others
+    take it. InputError if the data cannot be had or written.
+    """
+    directory = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
+    builder = find(name, directory)
+    if builder.data_path.exists():
+        return builder
+    logging.info("Preparing the data set %s in %s (once)", name, builder.data_path)
+    try:
+        with quiet(ours=name in OURS):
+            builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # tfds, its downloads and its data sets raise all kinds
+        if not builder.data_path.exists():
+            elsewhere = f", or run `tfds build {name} --file_format=array_record` where TensorFlow is, which some need"
+            raise InputError(
+                f"the data set {name!r} is not in {builder.data_path} and cannot be prepared there: "
+                f"{first_line(error)}; give a folder that holds it or can be written as config.dataset.data_dir "
+                f"(or TFDS_DATA_DIR){'' if name in OURS else elsewhere}"
+            ) from error
+        builder = find(name, directory)
+    return builder
+
+
+def label_feature(features, name, label_key):
+    """The key of the labels, or "" if there are none; InputError if `label_key` names no whole number."""
+    if label_key in ("", "label") and label_key not in features:
+        return ""
+    if label_key not in features:
+        raise InputError(f"config.dataset.label_key: {name!r} has no {label_key!r}; {nearest(label_key, features)}")
+    feature = features[label_key]
+    if feature.shape != () or not np.issubdtype(feature.np_dtype, np.integer):
+        raise InputError(f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no labels")
+    return label_key
+
+
+def data_source(builder, name, split):
+    """The random-access source of `split`; InputError if it does not exist, is empty or is written as tfrecord."""
+    try:
+        source = builder.as_data_source(split)
+        if len(source):
+            return source
+        reason = "no example is left"
+    except NotImplementedError:
+        raise InputError(
+            f"the data set {name!r} in {builder.data_path} is written as {builder.info.file_format.value}, expected "
+            "array_record; give another folder as config.dataset.data_dir to have it prepared there, or run "
+            f"`tfds build {name} --file_format=array_record --data_dir=FOLDER`"
+        ) from None
+    except (ValueError, KeyError, AssertionError) as error:
+        reason = first_line(error)
+    splits = ", ".join(builder.info.splits)
+    raise InputError(f"the data set {name!r} cannot give the split {split!r} (it has {splits}): {reason}")
+
+
+class Named:
+    """Source of the encoded images of one split of the tfds data set `name`."""
+
+    def __init__(self, name, split, data_dir="", image_key="image", label_key="label"):
+        import tensorflow_datasets as tfds
+
+        self.name, self.split, self.image_key = name, split, image_key
+        builder = prepare(name, data_dir)
+        features = dict(builder.info.features)
+        if image_key not in features:
+            raise InputError(f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}")
+        self.label_key = label_feature(features, name, label_key)
+        self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())
+        self.source = data_source(builder, name, split)
+        # Given after, not in the call above: there tfds.testing.mock_data would want TensorFlow.
+        self.source.decoders = {image_key: tfds.decode.SkipDecoding()}
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, i):
+        example = self.source[i]
+        return {"image": example[self.image_key], "label": int(example[self.label_key]) if self.label_key else 0}
+
+    def where(self, i):
+        return f"example {i} of {self.name}, {self.split}"

@@ -1,0 +1,184 @@
+"""From a data set to batches: one path for tfds names, plain folders and generated images.
+
+The order is exact and elastic. The stream of examples is one sequence, which (data, seed) fixes, crops and flips
+included; of n hosts, host h takes every n-th from the h-th. So the streams of any number of hosts interleave to the
+same sequence, and training restarts at any batch, on any number of hosts, as if it had not stopped.
+"""
+
+import dataclasses
+import os
+
+import cv2
+import grain
+import numpy as np
+
+from evqgan.core.build import nearest
+from evqgan.core.errors import InputError
+from evqgan.data import named, transforms
+from evqgan.data.decoded import Decoded
+from evqgan.data.folder import Folder
+from evqgan.data.generated import Generated
+
+CROPS = ("resize", "random_resized", "native")
+MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What config.dataset says; InputError on values that make no sense.
+
+    name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs" or "generated"; or
+    folder: a folder of images, a class per sub-folder or none. Exactly one of the two.
+    data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
+    train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see `folder.layout`.
+    size: side of the images, or (H, W).
+    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's, RQ-VAE's and ours for
+        ImageNet); "random_resized" = a random part of min_scale to 1 of the image, scaled (RQ-VAE for FFHQ and an open
+        ViT-VQGAN with 0.75; MaskGIT's RandomResizeAndCrop); "native" = a random part as it is (VQGAN's crops of faces).
+        In validation the centre of the image, scaled until it covers; with "native" as it is.
+    flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
+    image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a folder no classes.
+    classes, num_examples: of "generated".
+    max_bad: the share of undecodable images above which it stops.
+    """
+
+    name: str = ""
+    folder: str = ""
+    data_dir: str = ""
+    train: str = "train"
+    validation: str = "validation"
+    size: int | tuple[int, int] = 256
+    crop: str = "resize"
+    min_scale: float = 0.75
+    flip: bool = True
+    image_key: str = "image"
+    label_key: str = "label"
+    classes: int = 0
+    num_examples: int = 1024
+    max_bad: float = 0.01
+
+    def __post_init__(self):
+        if bool(self.name) == bool(self.folder):
+            given = f"both {self.name!r} and {self.folder!r}" if self.name else "neither"
+            raise InputError(f"config.dataset expects one of name (such as digits) and folder, got {given}")
+        if len(self.shape) != 2 or not all(isinstance(side, int) and side > 0 for side in self.shape):
+            raise InputError(f"config.dataset.size expects a side or (height, width) in pixels, got {self.size!r}")
+        if self.crop not in CROPS:
+            raise InputError(f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}")
+        if not 0 < self.min_scale <= 1:
+            raise InputError(f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}")
+        if not 0 <= self.max_bad <= 1:
+            raise InputError(f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}")
+        if self.num_examples < 1 or self.classes < 0:
+            raise InputError("config.dataset expects num_examples >= 1 and classes >= 0")
+
+    @property
+    def shape(self):
+        """(H, W)."""
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+
+class Batches:
+    """Iterator over batches, dicts of arrays; `close()` ends its threads, `skipped()` counts the bad images met."""
+
+    def __init__(self, stream, local, examples, start):
+        threads = min(MAX_THREADS, os.cpu_count() or 1)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
+        cv2.setNumThreads(1)  # each thread prepares batches of its own; OpenCV's would only wait for each other
+        self.iterator = iter(stream.batch(local, drop_remainder=True).to_iter_dataset(options))
+        self.iterator.set_state({"next_index": start})
+        self.examples = examples
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.iterator)
+
+    def skipped(self):
+        return len(self.examples.bad)
+
+    def close(self):
+        self.iterator.close()
+
+
+def prepare(dataset):
+    """Writes the data of `dataset` where they will be read, if they are not there yet; folders need nothing."""
+    if dataset.name not in ("", "generated"):
+        named.prepare(dataset.name, dataset.data_dir)
+
+
+def open_split(dataset, split):
+    """-> source of one split, prepared first if need be; InputError if there is no such data set or split.
+
+    len(source) examples; source[i] -> {"image": encoded bytes or uint8 [H',W',3], "label": int}, label 0 where there is
+    none; source.class_names: tuple of str, empty where there are no classes; source.where(i): the example in words.
+    """
+    if dataset.folder:
+        return Folder(dataset.folder, split, labelled=bool(dataset.label_key))
+    if dataset.name == "generated":
+        return Generated(split, dataset.shape, dataset.classes, dataset.num_examples)
+    return named.Named(dataset.name, split, dataset.data_dir, dataset.image_key, dataset.label_key)
+
+
+def training_view(image, dataset, rng):
+    """image uint8 [H',W',3] -> uint8 [H,W,3] of dataset.size, cropped and flipped at random."""
+    if dataset.crop == "random_resized":
+        view = transforms.random_resized_crop(image, dataset.shape, rng, dataset.min_scale)
+    else:
+        view = transforms.random_crop(_covering(image, dataset), dataset.shape, rng)
+    return transforms.random_flip(view, rng) if dataset.flip else view
+
+
+def validation_view(image, dataset):
+    """image uint8 [H',W',3] -> its centre, uint8 [H,W,3] of dataset.size."""
+    return transforms.centre_crop(_covering(image, dataset), dataset.shape)
+
+
+def _covering(image, dataset):
+    """The image at the scale that is cropped: with crop "native" its own, unless it is too small."""
+    large = all(have >= want for have, want in zip(image.shape, dataset.shape, strict=False))
+    return image if dataset.crop == "native" and large else transforms.cover(image, dataset.shape)
+
+
+def _local(batch_size, host, hosts):
+    """Examples a host has of each batch."""
+    if batch_size < 1 or batch_size % hosts or not 0 <= host < hosts:
+        raise InputError(f"config.batch_size expects a positive multiple of the {hosts} hosts, got {batch_size}")
+    return batch_size // hosts
+
+
+def train_batches(dataset, batch_size, seed, start=0, host=0, hosts=1):
+    """-> endless iterator of {"image": uint8 [batch_size//hosts,H,W,3], "label": int32 [batch_size//hosts]}.
+
+    It begins at batch number `start`. Every epoch has every example once, in an order of its own; a batch may reach
+    over the end of an epoch. Example n of the stream depends on (data, seed, n) alone.
+    """
+    local = _local(batch_size, host, hosts)
+    examples = Decoded(open_split(dataset, dataset.train), dataset.max_bad)
+
+    def augment(example, rng):
+        return {**example, "image": training_view(example["image"], dataset, rng)}
+
+    stream = grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
+    return Batches(stream[host::hosts], local, examples, start)  # hosts divide last, or their streams do not interleave
+
+
+def eval_batches(dataset, split, batch_size, host=0, hosts=1):
+    """-> iterator of {"image", "label"} as in training and "valid": bool [batch_size//hosts], in a fixed order, once.
+
+    Every example comes once, on one host. Examples that fill the last batch are black and not valid, and so is an image
+    that does not decode: a replacement would count another one twice.
+    """
+    local = _local(batch_size, host, hosts)
+    examples = Decoded(open_split(dataset, split), dataset.max_bad)
+    blank = {"image": np.zeros((*dataset.shape, 3), np.uint8), "label": np.int32(0), "valid": np.False_}
+
+    def load(index):
+        example = examples.load(index) if index < len(examples) else None
+        if example is None:
+            return blank
+        return {**example, "image": validation_view(example["image"], dataset), "valid": np.True_}
+
+    padded = -(-len(examples) // batch_size) * batch_size
+    return Batches(grain.MapDataset.range(padded)[host::hosts].map(load), local, examples, start=0)

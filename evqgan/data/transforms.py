@@ -1,0 +1,136 @@
+"""Images as plain functions: decode, resize, crop, flip, scale. Between files and the device an image is uint8 RGB."""
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from evqgan.core.errors import InputError
+
+MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
+ORIENTATION = 0x0112  # the EXIF tag; 1 = upright
+
+
+def decode(data):
+    """Encoded image bytes -> image uint8 [H,W,3] RGB, upright, at most MAX_PIXELS pixels.
+
+    Grey, palette and CMYK become RGB, transparency is laid over white, 16 bits become 8, EXIF rotation is applied, of
+    an animation the first frame is taken. InputError if the bytes are no whole image of a known range.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise InputError(f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}")
+            pixels = _decode_common(image, data)
+            return _decode_any(image) if pixels is None else pixels
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever the damaged bytes make them raise
+        reason = str(error).splitlines()[0].split("<_io")[0].strip() if str(error) else type(error).__name__
+        raise InputError(f"expected an image, got {len(data)} bytes that do not decode: {reason}") from None
+
+
+def _decode_common(image, data):
+    """Pixels of a whole, upright, opaque 8-bit JPEG or PNG by OpenCV (twice as fast as Pillow), else None.
+
+    OpenCV fills the missing part of a truncated file with grey, so only files with their end marker come here.
+    """
+    whole = {"JPEG": data[-32:].rstrip(b"\0").endswith(b"\xff\xd9"), "PNG": data[-12:-4].endswith(b"IEND")}
+    info = image.info
+    if not whole.get(image.format) or image.mode not in ("RGB", "L") or "transparency" in info:
+        return None
+    if "exif" in info and image.getexif().get(ORIENTATION, 1) != 1:
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None or pixels.shape[:2] != image.size[::-1]:
+        return None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _decode_any(image):
+    """Pixels of any image that Pillow reads."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError("expected 8 or 16 bits a channel, got floating-point pixels of unknown range")
+    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
+        levels = np.asarray(image).astype(np.float64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise InputError("expected 8 or 16 bits a channel, got 32-bit pixels of unknown range")
+        image = Image.fromarray(np.round(levels / 257).astype(np.uint8))  # 65535 -> 255
+    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def as_rgb(value):
+    """Encoded bytes or an array uint8 [H,W], [H,W,1] or [H,W,3] -> image uint8 [H,W,3]; InputError for all else."""
+    if isinstance(value, bytes):
+        return decode(value)
+    array = np.asarray(value)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
+        raise InputError(f"expected an image uint8 [H,W,3] or [H,W,1], got {array.dtype} {list(array.shape)}")
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+
+
+def resize(image, size):
+    """image uint8 [H,W,3] -> uint8 [*size,3].
+
+    Shrinking averages over the area of each new pixel, which is free of aliasing; enlarging is bilinear, the default of
+    the peers' loaders (torchvision, albumentations).
+    """
+    height, width = size
+    if (height, width) == image.shape[:2]:
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def cover(image, size):
+    """image uint8 [H,W,3] -> the same scene, scaled until it just covers `size`; for a square: its short side fits."""
+    ratio = max(size[0] / image.shape[0], size[1] / image.shape[1])
+    return resize(image, tuple(max(new, round(old * ratio)) for new, old in zip(size, image.shape, strict=False)))
+
+
+def centre_crop(image, size):
+    """image [H,W,3] of at least `size` -> its centre [*size,3]."""
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def random_crop(image, size, rng):
+    """image [H,W,3] of at least `size` -> a part [*size,3] at a uniform place."""
+    top, left = (rng.integers(0, old - new + 1) for new, old in zip(size, image.shape, strict=False))
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def random_resized_crop(image, size, rng, min_scale):
+    """image uint8 [H,W,3] -> a part of random size and place, scaled to [*size,3].
+
+    The part has the shape of `size` and an area of U(min_scale, 1) of the largest such part. torchvision's function of
+    this name takes the share of the whole image and tries again where the part does not fit; for square images the two
+    are the same.
+    """
+    side = np.sqrt(rng.uniform(min_scale, 1))
+    ratio = side * min(image.shape[0] / size[0], image.shape[1] / size[1])
+    part = [min(max(1, round(new * ratio)), old) for new, old in zip(size, image.shape, strict=False)]
+    return resize(random_crop(image, part, rng), size)
+
+
+def random_flip(image, rng):
+    """image [H,W,3] -> itself or its mirror image (left-right), one in two."""
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def scale(image):
+    """image uint8 [...] in [0, 255] -> float32 [...] in [-1, 1]; NumPy and JAX arrays alike."""
+    return image.astype("float32") / 127.5 - 1.0
+
+
+def unscale(image):
+    """image float [...] in [-1, 1] -> uint8 [...] in [0, 255], rounded, values outside clipped: inverse of `scale`."""
+    return ((image.astype("float32") + 1.0) * 127.5).round().clip(0, 255).astype("uint8")

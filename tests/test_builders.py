@@ -1,0 +1,93 @@
+"""The bundled data sets: exact counts and pixels, and no pixel in both splits."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from evqgan.data import named, transforms
+from evqgan.data.builders import digits, photographs
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def everything(name, split, data_dir):
+    source = named.Named(name, split, data_dir)
+    examples = [source[i] for i in range(len(source))]
+    return [(transforms.decode(example["image"]), example["label"]) for example in examples]
+
+
+def test_enlarging_keeps_levels_and_shapes():
+    assert (digits.enlarge(np.zeros((8, 8))) == 0).all() and (digits.enlarge(np.full((8, 8), 16)) == 255).all()
+    assert (digits.enlarge(np.full((8, 8), 8)) == 128).all()
+    originals = load_digits().images
+    back = np.stack([cv2.resize(digits.enlarge(d)[..., 0], (8, 8), interpolation=cv2.INTER_AREA) for d in originals])
+    assert abs(back / 255 * 16 - originals).mean() < 1  # of 16 levels
+
+
+def test_digits_are_divided_once_and_evenly(data_dir):
+    train, held = everything("digits", "train", data_dir), everything("digits", "validation", data_dir)
+    assert (len(train), len(held)) == (1433, 364)
+    assert named.Named("digits", "train", data_dir).class_names == tuple("0123456789")
+    counts = [np.bincount([label for _, label in part], minlength=10) for part in (train, held)]
+    assert (abs(counts[1] / (counts[0] + counts[1]) - 0.2) < 0.01).all()
+    originals = zip(load_digits().images, load_digits().target, strict=True)
+    expected = sorted((digits.enlarge(digit).tobytes(), int(label)) for digit, label in originals)
+    assert sorted((image.tobytes(), label) for image, label in train + held) == expected
+
+
+def test_photographs_hold_out_whole_regions():
+    """From the table alone: no training tile shares a pixel with a held-out tile, and all lie inside the photograph."""
+    for photograph in photographs.PHOTOGRAPHS:
+        count = np.zeros(photograph.size, int)
+        for top, left, bottom, right in photographs.train_tiles(photograph):
+            assert 0 <= top < bottom <= photograph.size[0] and 0 <= left < right <= photograph.size[1]
+            count[top:bottom, left:right] += 1
+        top, left, bottom, right = photograph.train
+        assert (count[top:bottom, left:right] > 0).all(), "the training region is covered"
+        held = np.zeros(photograph.size, int)
+        for top, left, bottom, right in photographs.held_tiles(photograph):
+            assert bottom - top == right - left == 128 and min(top, left) >= 0
+            assert bottom <= photograph.size[0] and right <= photograph.size[1]
+            held[top:bottom, left:right] += 1
+        assert held.max() == 1 and not (count * held).any(), photograph.name
+
+
+def test_photographs_are_the_tiles_of_the_table(data_dir):
+    for split, tiles in (("train", photographs.train_tiles), ("validation", photographs.held_tiles)):
+        expected = []
+        for label, photograph in enumerate(photographs.PHOTOGRAPHS):
+            image = photographs.read(photograph.name)
+            expected += [(image[y:b, x:r].tobytes(), label) for y, x, b, r in tiles(photograph)]
+        stored = everything("photographs", split, data_dir)
+        assert sorted((image.tobytes(), label) for image, label in stored) == sorted(expected)
+        assert len(stored) == {"train": 94, "validation": 48}[split]
+        assert all(min(image.shape[:2]) >= 128 for image, _ in stored)
+
+
+def test_licences_are_named(data_dir):
+    license = named.prepare("photographs", data_dir).info.redistribution_info.license
+    for photograph in photographs.PHOTOGRAPHS:
+        assert f"{photograph.name}: {photograph.licence}" in license
+    assert "danielbuechele" in license and "vultilion" in license
+    assert "Alpaydin" in named.prepare("digits", data_dir).info.citation
+
+
+def test_two_processes_may_prepare_at_once(tmp_path):
+    """Both end well, with the same data, and nothing half-written stays behind."""
+    code = (
+        "import sys; from evqgan.data.named import Named; s = Named('digits', 'train', sys.argv[1]);"
+        "import hashlib; print(len(s), hashlib.sha256(b''.join(s[i]['image'] for i in range(len(s)))).hexdigest())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0] and outputs[0][0].startswith("1433 ")
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]

@@ -1,0 +1,139 @@
+"""Plain folders: which files, which classes, which splits."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evqgan.core.errors import InputError
+from evqgan.data.folder import Folder, image_paths, shuffled
+
+
+def png(level=0):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def fill(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(png())
+    return str(root)
+
+
+def contents(source):
+    return [(os.path.relpath(source.where(i), source.folder), source[i]["label"]) for i in range(len(source))]
+
+
+def test_classes_are_sub_folders_by_name(tmp_path):
+    folder = fill(tmp_path, *(f"{name}/{k}.png" for name in ("dog", "cat", "emu") for k in range(10)))
+    source = Folder(folder, "all")
+    assert source.class_names == ("cat", "dog", "emu")
+    assert sorted(contents(source)) == sorted(
+        (f"{name}/{k}.png", label) for label, name in enumerate(source.class_names) for k in range(10)
+    )
+    assert Folder(folder, "all", labelled=False).class_names == ()
+    assert {label for _, label in contents(Folder(folder, "all", labelled=False))} == {0}
+
+
+def test_a_flat_folder_has_no_classes_and_only_images_count(tmp_path):
+    folder = fill(tmp_path, "a.png", "b.JPG", "c.jpeg", "._a.png", ".hidden/d.png", "deep/down/e.webp")
+    (tmp_path / "notes.txt").write_text("no image")
+    source = Folder(folder, "all")
+    assert source.class_names == ()
+    assert sorted(path for path, _ in contents(source)) == ["a.png", "b.JPG", "c.jpeg", "deep/down/e.webp"]
+    assert source[0]["image"] == png()
+
+
+def test_default_splits_part_a_flat_folder(tmp_path):
+    folder = fill(tmp_path, *(f"{k:03d}.png" for k in range(50)))
+    train, held, everything = ([p for p, _ in contents(Folder(folder, s))] for s in ("train", "validation", "all"))
+    assert len(train) == 45 and len(held) == 5
+    assert train + held == everything == shuffled(everything) and sorted(everything) != everything
+    assert [p for p, _ in contents(Folder(folder, "sorted[:3]"))] == ["000.png", "001.png", "002.png"]
+    assert [p for p, _ in contents(Folder(folder, "train[:20%]+validation[1:]"))] == train[:9] + held[1:]
+
+
+def test_the_order_survives_new_files(tmp_path):
+    before = [p for p, _ in contents(Folder(fill(tmp_path, *(f"{k}.png" for k in range(20))), "all"))]
+    after = [p for p, _ in contents(Folder(fill(tmp_path, *(f"new{k}.png" for k in range(5))), "all"))]
+    assert [p for p in after if p in before] == before
+
+
+def test_tiny_folders_have_both_splits(tmp_path):
+    folder = fill(tmp_path, "a.png", "b.png")
+    assert len(Folder(folder, "train")) == len(Folder(folder, "validation")) == 1
+    with pytest.raises(InputError, match="holds no example"):
+        Folder(fill(tmp_path / "one", "a.png"), "validation")
+
+
+@pytest.mark.parametrize("held", ["validation", "val", "valid", "test"])
+def test_sub_folders_may_be_the_splits(tmp_path, held):
+    folder = fill(tmp_path, *(f"train/{c}/{k}.png" for c in "xyz" for k in range(4)), f"{held}/y/0.png")
+    assert len(Folder(folder, "train")) == 12 and len(Folder(folder, "all")) == 13
+    assert Folder(folder, "validation").class_names == ("x", "y", "z")
+    assert contents(Folder(folder, "validation")) == contents(Folder(folder, held)) == [(f"{held}/y/0.png", 1)]
+
+
+def test_train_alone_is_parted_and_a_class_may_be_called_train(tmp_path):
+    alone = fill(tmp_path / "alone", *(f"train/{c}/{k}.png" for c in "xy" for k in range(10)))
+    assert Folder(alone, "train").class_names == ("x", "y")
+    assert (len(Folder(alone, "train")), len(Folder(alone, "validation"))) == (18, 2)
+    vehicles = fill(tmp_path / "vehicles", *(f"{c}/{k}.png" for c in ("train", "bus") for k in range(3)))
+    assert Folder(vehicles, "train").class_names == ("bus", "train")
+
+
+def test_a_class_that_training_lacks_is_refused(tmp_path):
+    folder = fill(tmp_path, "train/x/0.png", "val/x/0.png", "val/unheard/0.png")
+    assert Folder(folder, "train").class_names == ("x",)
+    with pytest.raises(InputError, match="of the class 'unheard', which train/ does not have"):
+        Folder(folder, "validation")
+
+
+def test_links_are_followed_but_not_round_in_circles(tmp_path):
+    fill(tmp_path / "elsewhere", "0.png", "1.png")
+    fill(tmp_path / "data", "cat/0.png")
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "cat" / "up").symlink_to(tmp_path / "data")
+    assert image_paths(str(tmp_path / "data")) == ["cat/0.png", "dog/0.png", "dog/1.png"]
+
+
+def test_errors_are_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    file = tmp_path / "file.png"
+    file.write_bytes(png())
+    for folder, message in [
+        (tmp_path / "missing", "expects a folder of images, got .*missing"),
+        (file, "which is no folder"),
+        (tmp_path / "empty", "holds no image; expected files ending in"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            Folder(str(folder), "train")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="has no split 'tran': did you mean 'train'"):
+        Folder(str(tmp_path), "tran")
+
+
+def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
+    """By a stand-in for the system call: the tests may run as a user who may read everything."""
+    fill(tmp_path, "a/0.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="/a' cannot be read: Permission denied"):
+        image_paths(str(tmp_path))
+
+
+def test_a_file_that_vanished_is_an_input_error(tmp_path):
+    source = Folder(fill(tmp_path, "a.png", "b.png"), "all")
+    os.remove(source.where(0))
+    with pytest.raises(InputError, match="the file cannot be read: No such file"):
+        source[0]

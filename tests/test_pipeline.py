@@ -1,0 +1,288 @@
+"""The order of the data: exact, elastic, restartable; every example once; bad input counted and named."""
+
+import contextlib
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evqgan.core.errors import InputError
+from evqgan.data import named, pipeline, transforms
+from evqgan.data.pipeline import Dataset, eval_batches, open_split, train_batches
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def generated(**changes):
+    """Images that differ in every example; cropped and flipped from a wider picture when `size` says so."""
+    return Dataset(**{"name": "generated", "size": 8, "classes": 3, "num_examples": 20, **changes})
+
+
+def folder_of(path, count, broken=(), shape=(12, 20)):
+    """A folder of numbered images whose every pixel is unlike the others'; those in `broken` are cut short."""
+    path.mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        pixels = np.random.default_rng(k).integers(0, 256, (*shape, 3)).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        data = buffer.getvalue()
+        (path / f"{k:03d}.png").write_bytes(data[: len(data) // 2] if k in broken else data)
+    return str(path)
+
+
+def take(batches, count):
+    with contextlib.closing(batches):
+        return [next(batches) for _ in range(count)]
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return Dataset(folder=folder_of(tmp_path_factory.mktemp("photos"), 20), train="all", size=8, crop="random_resized")
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_interleave_to_the_one_host_stream(photos, hosts):
+    whole = take(train_batches(photos, 8, seed=3), 7)
+    parts = [take(train_batches(photos, 8, seed=3, host=h, hosts=hosts), 7) for h in range(hosts)]
+    for k, batch in enumerate(whole):
+        assert batch["image"].shape == (8, 8, 8, 3) and batch["image"].dtype == np.uint8
+        assert batch["label"].dtype == np.int32
+        for h in range(hosts):
+            np.testing.assert_array_equal(batch["image"][h::hosts], parts[h][k]["image"])
+            np.testing.assert_array_equal(batch["label"][h::hosts], parts[h][k]["label"])
+
+
+def test_a_restart_goes_on_where_it_stopped(photos):
+    whole = take(train_batches(photos, 8, seed=3), 9)
+    assert_same(take(train_batches(photos, 8, seed=3, start=4), 5), whole[4:])
+    other_hosts = [take(train_batches(photos, 8, seed=3, start=6, host=h, hosts=2), 1)[0]["image"] for h in range(2)]
+    np.testing.assert_array_equal(np.stack(other_hosts, 1).reshape(8, 8, 8, 3), whole[6]["image"])
+
+
+def test_seeds_and_epochs_differ(photos):
+    one, other = (np.concatenate([b["image"] for b in take(train_batches(photos, 4, seed=s), 10)]) for s in (0, 1))
+    assert (one != other).any()
+    assert (one[:20] != one[20:]).any(), "the second epoch has an order and crops of its own"
+
+
+def test_every_epoch_has_every_example_once():
+    dataset = generated(flip=False)
+    labels, images = [], []
+    for batch in take(train_batches(dataset, 6, seed=0), 20):  # 120 = 6 epochs of 20
+        images.extend(image.tobytes() for image in batch["image"])
+        labels.extend(batch["label"])
+    source = open_split(dataset, "train")
+    expected = sorted((source[i]["image"].tobytes(), source[i]["label"]) for i in range(20))
+    orders = []
+    for epoch in range(6):
+        part = list(zip(images, labels, strict=True))[20 * epoch : 20 * epoch + 20]
+        assert sorted(part) == expected
+        orders.append(tuple(image for image, _ in part))
+    assert len(set(orders)) == 6
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    batch = take(train_batches(generated(num_examples=3), 16, seed=0), 2)[1]
+    assert batch["image"].shape == (16, 8, 8, 3)
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("count", [1, 16, 20])
+def test_evaluation_has_every_example_once(hosts, count):
+    dataset = generated(num_examples=count)
+    source = open_split(dataset, "train")
+    parts = [list(eval_batches(dataset, "train", 8, host=h, hosts=hosts)) for h in range(hosts)]
+    assert {len(part) for part in parts} == {-(-count // 8)}
+    seen = []
+    for batches in zip(*parts, strict=True):  # the hosts' parts in turn are the order of the source
+        for j, h in itertools.product(range(8 // hosts), range(hosts)):
+            image, label, valid = (batches[h][key][j] for key in ("image", "label", "valid"))
+            assert valid.dtype == bool and image.shape == (8, 8, 3)
+            if valid:
+                seen.append((image.tobytes(), label))
+            else:
+                assert not image.any() and len(seen) == count
+    assert seen == [(source[i]["image"].tobytes(), source[i]["label"]) for i in range(count)]
+
+
+def test_views_of_training_and_validation(tmp_path):
+    path = folder_of(tmp_path / "one", 2, shape=(12, 20))
+    first = open_split(Dataset(folder=path, size=6), "all")[0]["image"]
+    image = transforms.decode(first)
+    rng = np.random.default_rng(0)
+    resized = transforms.cover(image, (6, 6))
+    assert resized.shape[:2] == (6, 10)
+    windows = {resized[:, x : x + 6].tobytes() for x in range(5)}
+    plain = Dataset(folder=path, size=6, flip=False)
+    assert {pipeline.training_view(image, plain, rng).tobytes() for _ in range(100)} == windows
+    np.testing.assert_array_equal(pipeline.validation_view(image, plain), resized[:, 2:8])
+    native = Dataset(folder=path, size=(12, 6), crop="native", flip=True)
+    crops = [image[:, x : x + 6] for x in range(15)]
+    views = {crop.tobytes() for crop in crops} | {crop[:, ::-1].tobytes() for crop in crops}
+    assert {pipeline.training_view(image, native, rng).tobytes() for _ in range(1000)} == views
+    np.testing.assert_array_equal(pipeline.validation_view(image, native), image[:, 7:13])
+    for crop in pipeline.CROPS:
+        large = Dataset(folder=path, size=(30, 20), crop=crop)
+        assert pipeline.training_view(image, large, rng).shape == (30, 20, 3)
+        assert pipeline.validation_view(image, large).shape == (30, 20, 3)
+
+
+def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
+    whole, broken = folder_of(tmp_path / "whole", 20), folder_of(tmp_path / "broken", 20, broken=[5])
+    datasets = [Dataset(folder=path, train="all", size=8) for path in (whole, broken)]
+    expected, batches = train_batches(datasets[0], 4, seed=0), train_batches(datasets[1], 4, seed=0)
+    with contextlib.closing(expected), contextlib.closing(batches):
+        pairs = list(itertools.islice(zip(expected, batches, strict=False), 15))
+        assert batches.skipped() == 1 and expected.skipped() == 0
+    changed = [(one["image"][j], other["image"][j]) for one, other in pairs for j in range(4)]
+    changed = [(one, other) for one, other in changed if (one != other).any()]
+    assert len(changed) == 3  # of 60 examples, three epochs, only those that are the broken image
+    warnings = [record.getMessage() for record in caplog.records if "Skipped" in record.getMessage()]
+    assert len(warnings) == 1 and "005.png: expected an image" in warnings[0]
+
+
+def test_a_broken_image_is_not_evaluated(tmp_path):
+    dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[7]), size=8)
+    valid = np.concatenate([batch["valid"] for batch in eval_batches(dataset, "sorted", 4)])
+    np.testing.assert_array_equal(valid, [True] * 7 + [False, True, True] + [False] * 2)
+
+
+def test_too_many_broken_images_stop(tmp_path):
+    path = folder_of(tmp_path, 20, broken=[3, 4, 5])
+    message = "3 of 20 images do not decode, .* config.dataset.max_bad = 0.1; the last was .*png: .*; repair or remove"
+    with pytest.raises(InputError, match=message) as caught:
+        take(train_batches(Dataset(folder=path, train="all", size=8, max_bad=0.1), 4, seed=0), 30)
+    assert "\n" not in str(caught.value)
+    batches = train_batches(Dataset(folder=path, train="all", size=8, max_bad=0.15), 4, seed=0)
+    with contextlib.closing(batches):
+        for _ in range(10):
+            next(batches)
+        assert batches.skipped() == 3
+    one = folder_of(tmp_path / "one", 10, broken=[2])
+    take(train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5)  # a single one is forgiven
+    with pytest.raises(InputError, match="1 of 10 images"):
+        take(train_batches(Dataset(folder=one, train="all", size=8, max_bad=0), 4, seed=0), 5)
+
+
+def test_a_data_set_of_broken_images_ends(tmp_path):
+    dataset = Dataset(folder=folder_of(tmp_path, 3, broken=[0, 1, 2]), train="all", size=8, max_bad=1)
+    with pytest.raises(InputError, match="no image that decodes"):
+        take(train_batches(dataset, 2, seed=0), 1)
+
+
+def test_labels_follow_the_images(tmp_path):
+    for label, level in enumerate((0, 100, 200)):
+        (tmp_path / f"class{label}").mkdir()
+        for k in range(4):
+            Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"class{label}" / f"{k}.png")
+    for batch in take(train_batches(Dataset(folder=str(tmp_path), train="all", size=8), 4, seed=0), 6):
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"] * 100)
+
+
+def test_generated_images_are_fixed_and_their_splits_apart():
+    dataset = generated(size=(16, 24), num_examples=32)
+    train, held = open_split(dataset, "train"), open_split(dataset, "validation")
+    assert (len(train), len(held), len(open_split(dataset, "train[:25%]+validation"))) == (32, 4, 12)
+    images = [source[i]["image"] for source in (train, held) for i in range(len(source))]
+    assert all(image.shape == (16, 24, 3) and image.dtype == np.uint8 for image in images)
+    assert len({image.tobytes() for image in images}) == 36
+    np.testing.assert_array_equal(images[5], open_split(dataset, "train")[5]["image"])
+    assert train.class_names == ("0", "1", "2") and [train[i]["label"] for i in range(4)] == [0, 1, 2, 0]
+    assert open_split(generated(classes=0), "train").class_names == ()
+
+
+def test_digits_by_name(data_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    dataset = Dataset(name="digits", size=32, flip=False)
+    pipeline.prepare(dataset)
+    assert len(open_split(dataset, "train")) == 1433
+    batch = take(train_batches(dataset, 8, seed=0), 1)[0]
+    assert batch["image"].shape == (8, 32, 32, 3) and batch["image"].max() == 255
+    held = list(eval_batches(dataset, "validation[:10]", 8))
+    assert sum(b["valid"].sum() for b in held) == 10
+    assert len(open_split(dataset, "train[:50%]+validation")) == 716 + 364
+
+
+@pytest.mark.parametrize(("name", "classes"), [("imagenet2012", 1000), ("celeb_a_hq/256", 0), ("mnist", 10)])
+def test_any_tfds_name(name, classes):
+    """tfds' own stand-in data take the place of the images; everything else is the real path."""
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=7):
+        dataset = Dataset(name=name, size=16)
+        assert len(open_split(dataset, "train").class_names) == classes
+        batch = take(train_batches(dataset, 4, seed=0), 3)[2]
+        assert batch["image"].shape == (4, 16, 16, 3) and batch["image"].dtype == np.uint8
+        assert batch["label"].dtype == np.int32 and (batch["label"] < max(1, classes)).all()
+        assert sum(b["valid"].sum() for b in eval_batches(dataset, "validation", 4)) == 7
+
+
+def test_names_that_cannot_be_read(data_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    for changes, message in [
+        ({"name": "digit"}, "there is no data set 'digit'; did you mean 'digits'"),
+        ({"name": "imagnet2012"}, "did you mean 'imagenet2012'"),
+        ({"name": "celeb_a_hq/999"}, "'celeb_a_hq/999' is refused by tfds: .*BuilderConfig 999 not found"),
+        ({"name": "imagenet2012"}, "'imagenet2012' is not in .* cannot be prepared there: Manual dir.*`tfds build"),
+        ({"name": "digits", "data_dir": str(tmp_path / "file")}, "cannot be prepared there: .*data_dir .or TFDS_"),
+        ({"name": "digits", "train": "tain"}, "'digits' cannot give the split 'tain' \\(it has train, validation\\)"),
+        ({"name": "digits", "train": "train[:0]"}, "'digits' cannot give the split 'train\\[:0\\]'"),
+        ({"name": "digits", "train": "train["}, "'digits' cannot give the split 'train\\['"),
+        ({"name": "digits", "train": "train[5000:]"}, "'digits' cannot give the split 'train\\[5000:\\]'"),
+        ({"name": "digits", "image_key": "imag"}, "dataset.image_key: 'digits' has no 'imag'; did you mean 'image'"),
+        ({"name": "digits", "label_key": "lable"}, "dataset.label_key: 'digits' has no 'lable'; did you mean 'label'"),
+        ({"name": "digits", "label_key": "image"}, "label_key: 'image' of 'digits' is no whole number"),
+    ]:
+        dataset = Dataset(**{"data_dir": data_dir, **changes})
+        with pytest.raises(InputError, match=message) as caught:
+            open_split(dataset, dataset.train)
+        assert "\n" not in str(caught.value)
+
+
+def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
+    builder = named.prepare("digits", data_dir)
+    shutil.copytree(builder.data_path, tmp_path / "digits" / "1.0.0")
+    info = tmp_path / "digits" / "1.0.0" / "dataset_info.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
+    with pytest.raises(InputError, match=r"is written as tfrecord, expected array_record; .*--file_format=array_record"):
+        open_split(Dataset(name="digits", data_dir=str(tmp_path)), "train")
+
+
+def test_wrong_settings_are_named():
+    for changes, message in [
+        ({"name": ""}, "expects one of name \\(such as digits\\) and folder, got neither"),
+        ({"folder": "x"}, "got both 'generated' and 'x'"),
+        ({"size": 0}, "size expects a side"),
+        ({"size": (8, 8, 3)}, "size expects a side"),
+        ({"crop": "rezise"}, "crop = 'rezise' is unknown: did you mean 'resize'"),
+        ({"min_scale": 0}, "min_scale expects a share"),
+        ({"max_bad": 2}, "max_bad expects a share"),
+        ({"num_examples": 0}, "num_examples >= 1"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            generated(**changes)
+    with pytest.raises(InputError, match="positive multiple of the 3 hosts, got 8"):
+        train_batches(generated(), 8, seed=0, hosts=3)
+
+
+def test_importing_the_pipeline_is_quick():
+    heavy = "{'tensorflow_datasets', 'sklearn', 'skimage'}"
+    code = f"import sys, evqgan.data.pipeline; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
