@@ -95,22 +95,22 @@ class Writer:
 class Progress:
     """Says in one line where a run stands and how fast it is, not counting pauses (evaluation, saving).
 
-    Call `start(step)` once the first step, whose time is compilation, has been waited for; without it, the first line
-    starts the measuring.
+    Call `start(step)` once the first step, whose time is compilation, has been waited for; without it, the first
+    line starts the measuring.
     """
 
     def __init__(self, total_steps, batch_size, clock=time.perf_counter):
         self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
         self._step = self._time = None  # where the interval under way began
         self._paused = 0.0  # seconds of it that do not count
-        self._rates = {}
+        self._perf = {}
 
     def start(self, step):
         """Begins an interval at `step`; what came before it is not measured."""
         self._step, self._time, self._paused = step, self._clock(), 0.0
 
     @contextlib.contextmanager
-    def paused(self):
+    def pause(self):
         """The time of the body does not count."""
         began = self._clock()
         try:
@@ -118,31 +118,37 @@ class Progress:
         finally:
             self._paused += self._clock() - began
 
+    def perf(self, step):
+        """{"perf/step_seconds", "perf/images_per_second"} of the steps since `start` or the last other `step`, or {}.
+
+        Ends that interval at `step` and begins the next; asked again for the same step, it answers the same.
+        """
+        if self._step is None:
+            self.start(step)
+        if step > self._step:
+            seconds = max(self._clock() - self._time - self._paused, 1e-9) / (step - self._step)  # a clock may stand
+            self._perf = {"perf/step_seconds": seconds, "perf/images_per_second": self.batch_size / seconds}
+            self.start(step)
+        return dict(self._perf)
+
     def line(self, step, metrics):
         """step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s
 
         `metrics` {name: scalar}: the first six are shown, by the last part of their names, perf/* apart. The rate is
-        that of the steps since `start` or the last line; this line ends their interval and begins the next.
+        that of `perf(step)`.
         """
-        if self._step is not None and step > self._step:
-            seconds = max(self._clock() - self._time - self._paused, 1e-9) / (step - self._step)  # a clock may stand
-            self._rates = {"perf/step_seconds": seconds, "perf/images_per_second": self.batch_size / seconds}
-        self.start(step)
+        perf = self.perf(step)
         parts = [f"step {step:,}/{self.total_steps:,}"]
         shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
         parts += [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
-        if self._rates:
-            seconds, speed = self._rates.values()
+        if perf:
+            seconds, speed = perf["perf/step_seconds"], perf["perf/images_per_second"]
             parts += [
                 f"{_three(seconds * 1000)} ms/step" if seconds < 1 else f"{_three(seconds)} s/step",
                 f"{_three(speed)} images/s",
                 f"ETA {duration(seconds * max(self.total_steps - step, 0))}",
             ]
         return "  ".join(parts)
-
-    def rates(self):
-        """{"perf/step_seconds", "perf/images_per_second"} as the last line had them; {} if it had none."""
-        return dict(self._rates)
 
 
 def duration(seconds):
