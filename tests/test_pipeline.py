@@ -261,8 +261,18 @@ def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
     shutil.copytree(builder.data_path, tmp_path / "digits" / "1.0.0")
     info = tmp_path / "digits" / "1.0.0" / "dataset_info.json"
     info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
-    with pytest.raises(InputError, match=r"is written as tfrecord, expected array_record; .*--file_format=array_record"):
+    with pytest.raises(InputError, match=r"is written as tfrecord, expected array_record; .*--file_format=array"):
         open_split(Dataset(name="digits", data_dir=str(tmp_path)), "train")
+
+
+def test_a_cut_record_file_stops_with_its_name(data_dir, tmp_path):
+    path = tmp_path / "digits" / "1.0.0"
+    shutil.copytree(named.prepare("digits", data_dir).data_path, path)
+    (file,) = path.glob("*train.array_record*")
+    file.write_bytes(file.read_bytes()[:100_000])
+    with pytest.raises(InputError, match=r"images do not decode.*record cannot be read .*remove .*1.0.0") as caught:
+        take(train_batches(Dataset(name="digits", data_dir=str(tmp_path), size=32), 8, seed=0), 5)
+    assert "\n" not in str(caught.value)
 
 
 def test_wrong_settings_are_named():

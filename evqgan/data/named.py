@@ -125,7 +125,7 @@ class Named:
 
         self.name, self.split, self.image_key = name, split, image_key
         builder = prepare(name, data_dir)
-        features = dict(builder.info.features)
+        self.path, features = builder.data_path, dict(builder.info.features)
         if image_key not in features:
             raise InputError(f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}")
         self.label_key = label_feature(features, name, label_key)
@@ -138,7 +138,11 @@ class Named:
         return len(self.source)
 
     def __getitem__(self, i):
-        example = self.source[i]
+        try:
+            example = self.source[i]
+        except RuntimeError as error:  # array_record's word for a missing, cut or altered file
+            advice = f"remove {self.path} to have it prepared again" if self.name in OURS else f"see {self.path}"
+            raise InputError(f"its record cannot be read ({first_line(error)}); {advice}") from None
         return {"image": example[self.image_key], "label": int(example[self.label_key]) if self.label_key else 0}
 
     def where(self, i):
