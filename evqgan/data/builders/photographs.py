@@ -22,7 +22,7 @@ class Photograph:
     size: tuple[int, int]
     train: tuple[int, int, int, int]
     held: tuple[int, int, int, int]
-    stride: int  # between training tiles; wider for the two large ones, or they would be most of the data
+    stride: int  # at most, between training tiles; wider for the two large ones, or they would be most of the data
     licence: str
 
 
@@ -31,8 +31,8 @@ PHOTOGRAPHS = (
     Photograph("chelsea", (300, 451), (0, 0, 300, 323), (0, 323, 300, 451), 128, "CC0; Stefan van der Walt"),
     Photograph("coffee", (400, 600), (0, 0, 400, 472), (0, 472, 400, 600), 128, "CC0; Rachel Michetti"),
     Photograph("rocket", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "public domain; SpaceX"),
-    Photograph("hubble_deep_field", (872, 1000), (0, 0, 872, 744), (0, 744, 872, 1000), 256, "public domain; NASA"),
-    Photograph("retina", (1411, 1411), (0, 0, 1411, 1155), (256, 1155, 1152, 1411), 256, "CC0; Mikael Häggström"),
+    Photograph("hubble_deep_field", (872, 1000), (0, 0, 872, 744), (0, 744, 512, 1000), 256, "public domain; NASA"),
+    Photograph("retina", (1411, 1411), (192, 64, 1216, 832), (448, 1155, 960, 1411), 256, "CC0; Mikael Häggström"),
     Photograph(
         "immunohistochemistry", (512, 512), (0, 0, 512, 384), (0, 384, 512, 512), 128, "no known restrictions; CMMI"
     ),
@@ -53,7 +53,7 @@ def read(name):
 
 
 def train_tiles(photograph):
-    """Boxes of TILE x TILE that cover the training region, about `stride` apart; a shorter side is taken whole."""
+    """Boxes of TILE x TILE that cover the training region, evenly, at most `stride` apart; a shorter side is taken whole."""
     top, left, bottom, right = photograph.train
 
     def starts(low, high):
