@@ -53,7 +53,7 @@ def read(name):
 
 
 def train_tiles(photograph):
-    """Boxes of TILE x TILE that cover the training region, evenly, at most `stride` apart; a shorter side is taken whole."""
+    """Boxes of TILE x TILE that cover the training region, evenly, at most `stride` apart; shorter sides whole."""
     top, left, bottom, right = photograph.train
 
     def starts(low, high):
