@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def stage1(depths, size, codes=1024, width=128, window=8):
-    """A Swin tokenizer; f = 2 * 2 ** len(depths). 1024 codes: paper, Sec. 4.1; widths: Swin-B (the paper gives none)."""
+    """A Swin tokenizer; f = 2 * 2 ** len(depths). 1024 codes: paper, Sec. 4.1; width: Swin-B (the paper gives none)."""
     swin = {"name": "swin", "width": width, "depths": depths, "window": window}
     config = ConfigDict()
     config.stage = "stage1"
@@ -58,7 +58,9 @@ def cadence(config, log, evaluation, checkpoint):
 def variant(name, allowed):
     """`name` if it is one of `allowed`, "" or "tiny"; ValueError names what there is."""
     if name not in ("", "tiny", *allowed):
-        raise ValueError(f"there is no variant {name!r} of this config: expected one of {', '.join([*allowed, 'tiny'])}")
+        raise ValueError(
+            f"there is no variant {name!r} of this config: expected one of {', '.join([*allowed, 'tiny'])}"
+        )
     return name
 
 
@@ -89,4 +91,3 @@ def shrink(tokenizer):
         coder.update({"width": 16, "head_dim": 8, "depths": (2,) * len(coder.depths)})
     tokenizer.quantizer.update({"codes": 64, "width": 8})
     return tokenizer
-

@@ -55,7 +55,9 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
     if mask is not None:
         grey = read_image(mask)[..., 0]
         if grey.shape != hidden.shape:
-            raise InputError(f"expected a mask of the image's {width} x {height}, {mask} has {grey.shape[1]} x {grey.shape[0]}")
+            raise InputError(
+                f"expected a mask of the image's {width} x {height}, {mask} has {grey.shape[1]} x {grey.shape[0]}"
+            )
         hidden = grey >= 128
     elif box is not None:
         left, top, right, bottom = numbers("--box", box)
@@ -121,7 +123,9 @@ def evaluate_samples(model, dataset, file):
         about = {"samples": len(images), "samples_step": int(saved["step"]), "samples_seed": int(saved["seed"])}
     train_images, train_labels = whole(dataset, dataset.train)
     held_images, held_labels = whole(dataset, dataset.validation)
-    card = protocol(model, dataset, evaluator="samples", split=f"{dataset.train}, held out: {dataset.validation}", **about)
+    card = protocol(
+        model, dataset, evaluator="samples", split=f"{dataset.train}, held out: {dataset.validation}", **about
+    )
     numbers = sample_statistics.nearest(images, train_images, held_images)
     if labels is not None:
         held = (held_images, held_labels)

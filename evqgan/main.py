@@ -1,9 +1,9 @@
-"""python -m evqgan.main --config=FILE[:variant] --workdir=DIR [--mode=train|sample|edit|evaluate] [--config.key=value ...]
+"""python -m evqgan.main --config=FILE[:variant] --workdir=DIR [--mode=train|sample|edit|evaluate] [--config.key=value]
 
 train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where it stopped
 sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, one PNG an image
-edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom, --outpaint=left,top,right,bottom
-          (pixels); --label= --num=                              edit_000.png ..., masked.png, strip.png
+edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom and
+          --outpaint=left,top,right,bottom (pixels); --label= --num=   edit_000.png ..., masked.png, strip.png
 evaluate  --metrics=reconstruction,...                           evaluation.json
 In sample, edit and evaluate the config is read from the workdir, a tokenizer's, a generator's or a quickstart's.
 """
@@ -35,7 +35,7 @@ DEBUG = flags.DEFINE_boolean("debug", False, "show tracebacks")
 
 
 def parse(argv):
-    """absl's parser with this program's --config: from the file named, or in other modes than train from the workdir."""
+    """absl's parser, with --config from the file named or, in other modes than train, from the workdir."""
     flags.FLAGS.unparse_flags()
     given = [a for a in argv[1:] if a == "--config" or a.startswith("--config=")]
     if given:

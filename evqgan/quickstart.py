@@ -35,8 +35,8 @@ def run(config, workdir):
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     shown = images[:16]
     again = tokenizer.reconstruct(shown)
-    rows = [pictures.label(pictures.row(list(x)), text) for x, text in (
-        (shown, "held-out images"), (again, "reconstructions"), (pictures.error_map(shown, again), "4 x error"))]  # fmt: skip
+    named = {"held-out images": shown, "reconstructions": again, "4 x error": pictures.error_map(shown, again)}
+    rows = [pictures.label(pictures.row(x), text) for text, x in named.items()]
     pictures.save_png(workdir / "reconstructions.png", pictures.column(rows))
     pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
 

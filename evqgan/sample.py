@@ -22,7 +22,9 @@ def read_config(workdir):
         workdir = workdir / "generator"
     file = workdir / "config.json"
     if not file.is_file():
-        raise InputError(f"{workdir} is no workdir: there is no {file}; train one with --config=FILE --workdir={workdir}")
+        raise InputError(
+            f"{workdir} is no workdir: there is no {file}; train one with --config=FILE --workdir={workdir}"
+        )
     try:
         return ml_collections.ConfigDict(json.loads(file.read_text())), workdir
     except (ValueError, UnicodeDecodeError) as error:
@@ -60,7 +62,10 @@ class Loaded:
         self.size = optim.sides(config.dataset.size)
         self.classes = config.generator.get("classes", 0) if generative else 0
         self.class_names = tuple(config.get("class_names", ()))
-        self._tokenizer = self.state.get("tokenizer") or {"params": self.state["ema"], "codebook": self.state["codebook"]}
+        self._tokenizer = self.state.get("tokenizer") or {
+            "params": self.state["ema"],
+            "codebook": self.state["codebook"],
+        }
         self._encode = jax.jit(lambda w, x: model.apply(w, transforms.scale(x), method="encode")[1])
         self._decode = jax.jit(
             lambda w, ids: transforms.unscale(model.apply(w, model.apply(w, ids, method="embed"), method="decode"))
@@ -94,8 +99,8 @@ class Loaded:
     def generate(self, num, labels=None, seed=0, report=None, **sampler):
         """`num` new images -> images [num,H,W,3], labels int32 [num], ids int32 [num,h,w,D].
 
-        labels: classes to go through in turn (default: all). sampler: changes to config.sample, such as temperature=0.9.
-        report(done, seconds): called after each batch.
+        labels: classes to go through in turn (default: all). sampler: changes to config.sample, such as
+        temperature=0.9. report(done, seconds): called after each batch.
         """
         if num < 1:
             raise InputError(f"expected at least one image to generate, got {num}")
@@ -108,8 +113,8 @@ class Loaded:
     def edit(self, image, mask, label=None, num=1, seed=0, report=None, **sampler):
         """The part of `image` [H,W,3] where `mask` bool [H,W] is True, anew, in `num` ways -> images [num,H,W,3].
 
-        Tokens that the mask touches are generated (with `label`, as that class); outside them pixels are as they were. The
-        hidden pixels are painted over before encoding, so that nothing of them can come back.
+        Tokens that the mask touches are generated (with `label`, as that class); outside them pixels are as they were.
+        The hidden pixels are painted over before encoding, so that nothing of them can come back.
         """
         image, mask = to_uint8(image)[0], np.asarray(mask, bool)
         if image.shape[:2] != self.size or mask.shape != self.size:
@@ -132,19 +137,21 @@ class Loaded:
     def outpaint(self, image, left, top, right, bottom, label=None, num=1, seed=0, report=None, **sampler):
         """`image` [H,W,3] grown by so many pixels on each side, in `num` ways -> images [num,H',W',3].
 
-        A canvas larger than the model's images is filled window by window, half a window at a time, outwards from what
-        is known.
+        A canvas larger than the model's images is filled window by window, half a window at a time, outwards from
+        what is known.
         """
         image = to_uint8(image)[0]
         if min(left, top, right, bottom) < 0:
-            raise InputError(f"margins must not be negative, got left, top, right, bottom = {left}, {top}, {right}, {bottom}")
+            raise InputError(
+                f"margins must not be negative, got left,top,right,bottom = {left},{top},{right},{bottom}"
+            )
         canvas = np.pad(image, ((top, bottom), (left, right), (0, 0)))
         mask = np.pad(np.zeros(image.shape[:2], bool), ((top, bottom), (left, right)), constant_values=True)
         height, width = mask.shape
         if height < self.size[0] or width < self.size[1] or height % self.factor or width % self.factor:
             raise InputError(
-                f"the image with its margins is {width} x {height} pixels; this model needs multiples of {self.factor}, at "
-                f"least {self.size[1]} x {self.size[0]}"
+                f"the image with its margins is {width} x {height} pixels; this model needs multiples of "
+                f"{self.factor}, at least {self.size[1]} x {self.size[0]}"
             )
         results = []
         for i in range(num):

@@ -58,9 +58,7 @@ def make(config, examples=1, classes=0):
         (value, (codebook, metrics)), grads = value_and_grad(state["params"], state["codebook"], batch, rng)
         params, opt = optim.apply(optimizer, grads, state["opt"], state["params"])
         ema = optim.average(state["ema"], params, state["step"], decay)
-        metrics = {
-            "loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])
-        }
+        metrics = {"loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])}
         new = {"step": state["step"] + 1, "params": params, "ema": ema, "codebook": codebook, "opt": opt}
         return new, metrics
 

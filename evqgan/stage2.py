@@ -29,7 +29,9 @@ def resolve(config):
         )
     theirs = json.loads(file.read_text())
     if theirs.get("stage") != "stage1":
-        raise InputError(f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1")
+        raise InputError(
+            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1"
+        )
     with config.unlocked():
         config.tokenizer.model = theirs["tokenizer"]
     return config
@@ -100,9 +102,7 @@ def make(config, examples=1, classes=0):
         (value, (_, metrics)), grads = value_and_grad(state["params"], {}, data, rng)
         params, opt = optim.apply(optimizer, grads, state["opt"], state["params"])
         ema = optim.average(state["ema"], params, state["step"], decay)
-        metrics = {
-            "loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])
-        }
+        metrics = {"loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])}
         return {**state, "step": state["step"] + 1, "params": params, "ema": ema, "opt": opt}, metrics
 
     def predict(state, batch, rng):

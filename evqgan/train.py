@@ -122,7 +122,10 @@ def train(config, workdir):
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
-    every = {k: optim.to_steps(config[f"{k}_every"], len(source), config.batch_size, total) for k in ("log", "eval", "checkpoint")}
+    every = {
+        k: optim.to_steps(config[f"{k}_every"], len(source), config.batch_size, total)
+        for k in ("log", "eval", "checkpoint")
+    }
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     chief = jax.process_index() == 0
 
@@ -130,10 +133,7 @@ def train(config, workdir):
     evals = evaluators(config, stage, dataset, device_mesh)
     claim(workdir, config)
     checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
-    if checkpoints.steps():
-        state = checkpoints.restore(like)
-    else:
-        state = stage.load(init())
+    state = checkpoints.restore(like) if checkpoints.steps() else stage.load(init())
     start = int(state["step"])
     say = print if chief else (lambda *_, **__: None)
     if start >= total:
@@ -145,8 +145,8 @@ def train(config, workdir):
             file.write(parameter_overview.get_parameter_overview(like["params"], include_stats=False).encode())
     parameters = sum(x.size for x in jax.tree.leaves(like["params"]))
     say(
-        f"{workdir}: {config.stage}, {parameters:,} parameters, {len(source):,} images, batch {config.batch_size}, steps "
-        f"{start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
+        f"{workdir}: {config.stage}, {parameters:,} parameters, {len(source):,} images, "
+        f"batch {config.batch_size}, steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
         flush=True,
     )
 

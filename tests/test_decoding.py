@@ -1,5 +1,6 @@
 """Mask-predict and block-raster decoding: MaskGIT's arithmetic, and what every sampler must keep."""
 
+import itertools
 import json
 
 import jax
@@ -49,7 +50,9 @@ def test_number_masked_is_the_recorded_one(golden):
         steps = config["decode"]["num_iter"]
         unknown = jnp.asarray((record["in/start"] == -1).sum(-1))  # MaskGIT's mask id while decoding
         now = unknown
-        for t in range(steps - 1):  # after the last step MaskGIT masks one again and reads what was before; we mask none
+        for t in range(
+            steps - 1
+        ):  # after the last step MaskGIT masks one again and reads what was before; we mask none
             count = decoding.number_masked(t, steps, unknown, now, config["decode"]["method"])
             np.testing.assert_array_equal(count, record["out/trace_mask_len"][t].astype(int))
             np.testing.assert_array_equal(count, record["out/trace_masked_after"][t])
@@ -114,7 +117,7 @@ def test_one_block_without_extension_is_maskgit(temperature):
 
 
 def test_window_of_one_is_autoregression():
-    """Paper, Sec. 4.4: W_s = 1 performs as an autoregressive method: each token once, in raster order, given all before."""
+    """Paper, Sec. 4.4: W_s = 1 performs as an autoregressive method: each token in raster order, given all before."""
     log = []
 
     def context(grid, block):
@@ -139,7 +142,7 @@ def test_every_masked_token_is_filled_exactly_once(steps):
     out = np.asarray(decoding.mask_predict(logits, jnp.asarray(tokens), keys(4), codes=CODES, steps=steps))
     states = [state for (state,) in log] + [out]
     assert len(states) == steps + 1
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         known = before != CODES
         np.testing.assert_array_equal(after[known], before[known])  # once filled, a token stays
         assert ((after == CODES).sum(-1) <= (before == CODES).sum(-1)).all()
@@ -158,7 +161,9 @@ def test_confidence_decides_over_several_steps():
 def test_sampling_is_random_and_temperature_zero_is_not():
     tokens = jnp.full((1, 16), CODES, jnp.int32)
     run = lambda seed, t: np.asarray(  # noqa: E731
-        decoding.mask_predict(fixed_logits(16), tokens, keys(1, seed), codes=CODES, temperature=t, choice_temperature=0.0)
+        decoding.mask_predict(
+            fixed_logits(16), tokens, keys(1, seed), codes=CODES, temperature=t, choice_temperature=0.0
+        )
     )
     assert (run(0, 1.0) != run(1, 1.0)).any()
     np.testing.assert_array_equal(run(0, 0.0), run(1, 0.0))

@@ -8,6 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from evqgan.core import files
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 
@@ -30,15 +31,11 @@ class Checkpoints:
     def __init__(self, workdir, keep=1):
         """Keeps the `keep` latest checkpoints and the one with the lowest score."""
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        policy = AnyPreservationPolicy(
-            [LatestN(n=keep), BestN(get_metric_fn=lambda m: m["score"], reverse=True, n=1)]
-        )
-        try:
-            self.manager = ocp.CheckpointManager(
-                self.folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy)
-            )
-        except OSError as error:
-            raise InputError(f"cannot keep checkpoints in {self.folder}: {error.strerror or error}") from error
+        policy = AnyPreservationPolicy([LatestN(n=keep), BestN(get_metric_fn=lambda m: m["score"], reverse=True, n=1)])
+        with files.writable(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+            self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self):
         """The steps that have a checkpoint, ascending. Saves that were cut off do not count."""
@@ -48,13 +45,9 @@ class Checkpoints:
         """Starts to save; the state may be donated or changed right after. `score`: lower is better."""
         if step in self.manager.all_steps():
             return
-        items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state), manifest=ocp.args.JsonSave(manifest(state))
-        )
-        try:
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), manifest=ocp.args.JsonSave(manifest(state)))
+        with files.writable(self.folder / str(step)):
             self.manager.save(step, args=items, metrics={"score": float(score)}, force=True)
-        except OSError as error:
-            raise InputError(f"cannot write checkpoint {step} in {self.folder}: {error.strerror or error}") from error
 
     def restore(self, like, step=None):
         """The state saved at `step` (default: the latest), with the structure, shapes and shardings of `like`.
@@ -74,8 +67,9 @@ class Checkpoints:
                 name = path_name(path)
                 shape = saved.get(name, ["nothing"])[0]
                 if shape != list(leaf.shape):
+                    here = list(leaf.shape)
                     raise InputError(
-                        f"checkpoint {where} is of another model: {name} is {shape} there, {list(leaf.shape)} was expected"
+                        f"checkpoint {where} is of another model: {name} is {shape} there, {here} was expected"
                     )
             # The target's shardings rule, whatever devices wrote the checkpoint.
             target = ocp.args.PyTreeRestore(

@@ -10,9 +10,9 @@ from evqgan.core.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
 
-# (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the leading dimension of
-# scanned layers stays whole. "fsdp" splits a weight over the devices that also split the batch (ZeRO-3); "tensor" splits
-# heads and hidden units (Megatron). Optimizer and averaged weights have the same paths and so the same shardings.
+# (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the leading dimension
+# of scanned layers stays whole. "fsdp" splits a weight over the devices that also split the batch (ZeRO-3); "tensor"
+# splits heads and hidden units (Megatron). Optimizer and averaged weights have the same paths, so the same shardings.
 RULES = (
     (r"attention/query/kernel$", ("fsdp", "tensor", None)),  # [c,heads,d]
     (r"attention/key_value/kernel$", ("fsdp", None, "tensor", None)),  # [c,2,heads,d]
@@ -25,7 +25,7 @@ RULES = (
 
 
 def make(data=-1, fsdp=1, tensor=1, devices=None):
-    """A mesh with the axes AXES; one of the sizes may be -1: what the devices leave. The batch is split over data x fsdp."""
+    """A mesh with the axes AXES; one size may be -1: what the devices leave. The batch is split over data x fsdp."""
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) > 1:
@@ -44,7 +44,7 @@ def path_name(path):
 
 
 def shardings(tree, mesh, rules=RULES):
-    """NamedShardings for a tree of arrays or shapes, by `rules`; a dimension that an axis does not divide stays whole."""
+    """NamedShardings for a tree of arrays or shapes by `rules`; a dimension an axis does not divide stays whole."""
 
     def one(path, leaf):
         name, shape = path_name(path), leaf.shape
@@ -53,7 +53,7 @@ def shardings(tree, mesh, rules=RULES):
             return NamedSharding(mesh, PartitionSpec())
         axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
         fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
-        return NamedSharding(mesh, PartitionSpec(*fits))
+        return NamedSharding(mesh, PartitionSpec(*fits) if any(fits) else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(one, tree)
 

@@ -29,7 +29,7 @@ def sides(size):
 
 
 def schedule(kind, peak, warmup, total, final=0.0):
-    """The learning rate by step: linear warm-up over `warmup` steps, then "constant", "cosine" or "linear" to `final`."""
+    """The learning rate by step: `warmup` steps up from 0, then "constant", or "cosine" or "linear" to `final`."""
     rest = max(total - warmup, 1)
     after = {
         "constant": optax.constant_schedule(peak),
@@ -88,7 +88,7 @@ norm = optax.tree.norm
 def average(ema, params, step, decay):
     """The exponential moving average of weights after this step; the decay warms up as (1 + n) / (10 + n).
 
-    The warm-up (Polyak averaging as in TensorFlow's ExponentialMovingAverage) keeps the random start out of short runs.
+    The warm-up, that of TensorFlow's ExponentialMovingAverage, keeps the random start out of short runs.
     """
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, ema, 1.0 - decay)
@@ -97,8 +97,8 @@ def average(ema, params, step, decay):
 def accumulated(value_and_grad, pieces):
     """`value_and_grad(params, variables, batch, rng)` over `pieces` equal parts of the batch, one after the other.
 
-    value_and_grad returns ((loss, (variables, metrics)), grads), all means over its batch; so does the result. Memory is
-    that of one part. `variables` (codebook statistics) pass from part to part.
+    value_and_grad returns ((loss, (variables, metrics)), grads), all means over its batch; so does the result. Memory
+    is that of one part. `variables` (codebook statistics) pass from part to part.
     """
     if pieces == 1:
         return value_and_grad
@@ -117,7 +117,9 @@ def accumulated(value_and_grad, pieces):
             return (variables, jax.tree.map(jnp.add, sums, new)), None
 
         rngs = jax.random.split(rng, pieces)
-        shapes = jax.eval_shape(lambda v, b, r: one(v, (b, r))[1], variables, jax.tree.map(lambda x: x[0], parts), rngs[0])
+        shapes = jax.eval_shape(
+            lambda v, b, r: one(v, (b, r))[1], variables, jax.tree.map(lambda x: x[0], parts), rngs[0]
+        )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (variables, sums), _ = jax.lax.scan(add, (variables, zeros), (parts, rngs))
         loss, metrics, grads = jax.tree.map(lambda x: x / pieces, sums)

@@ -8,8 +8,8 @@ from evqgan.core import pictures
 
 
 class Evaluator:
-    """What the generator's `evaluate` counts (cross_entropy@0.50, accuracy@0.50, ...: by share of tokens masked) over the
-    validation images, `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed.
+    """What the generator's `evaluate` counts over the validation images, such as cross_entropy@0.50 (by share of tokens
+    masked), `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed.
     """
 
     def __init__(self, predict, batches, config, sample, show=16):
@@ -32,5 +32,7 @@ class Evaluator:
 
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
         ids = jnp.zeros((self.show, *latent), jnp.int32)
-        _, images = self.sample(state, ids, jnp.ones(ids.shape[:-1], bool), label, jax.random.split(jax.random.key(0), self.show))
+        _, images = self.sample(
+            state, ids, jnp.ones(ids.shape[:-1], bool), label, jax.random.split(jax.random.key(0), self.show)
+        )
         yield "samples", pictures.grid(np.asarray(images))

@@ -38,7 +38,9 @@ class Evaluator:
             pair = out["image"], out["reconstruction"]
             rows.append(np.stack([np.asarray(x) for x in distances(*pair)], axis=-1)[valid])
             ids = np.asarray(out["ids"])[valid]
-            counts = counts + np.stack([np.bincount(x.reshape(-1), minlength=self.codes) for x in np.moveaxis(ids, -1, 0)])
+            counts = counts + np.stack(
+                [np.bincount(x.reshape(-1), minlength=self.codes) for x in np.moveaxis(ids, -1, 0)]
+            )
             if len(shown) < self.show:
                 images = [np.asarray(x)[valid][: self.show - len(shown)] for x in pair]
                 shown += [pictures.column([a, b, pictures.error_map(a, b)]) for a, b in zip(*images, strict=True)]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 def cosine(ratio):
-    """The share of tokens still masked at `ratio` in [0, 1]: gamma(r) = cos(pi r / 2) (paper, Sec. 3.3; MaskGIT, Sec. 3.3)."""
+    """The share of tokens still masked at `ratio` in [0, 1]: gamma(r) = cos(pi r / 2) (paper and MaskGIT, Sec. 3.3)."""
     return jnp.cos(math.pi / 2 * ratio)
 
 
@@ -59,7 +59,7 @@ def mask_predict(
     log p(sampled) + choice_temperature * (1 - ratio) * Gumbel noise. Known tokens are never changed.
     `keys` [B]: one random key an image. `temperature` divides the logits before sampling; 0 takes the likeliest code.
     """
-    batch, number = tokens.shape
+    number = tokens.shape[1]
     unknown_at_start = jnp.sum(tokens == codes, axis=-1)
 
     def step(t, tokens):
@@ -67,7 +67,9 @@ def mask_predict(
         keys_t = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
         keys_code, keys_choice = jnp.moveaxis(jax.vmap(jax.random.split)(keys_t), 1, 0)
         noise = gumbel(keys_code, (number, codes))
-        sampled = jnp.argmax(logits + temperature * noise, axis=-1).astype(jnp.int32)  # Gumbel-max, logits / temperature
+        sampled = jnp.argmax(logits + temperature * noise, axis=-1).astype(
+            jnp.int32
+        )  # Gumbel-max, logits / temperature
         unknown = tokens == codes
         sampled = jnp.where(unknown, sampled, tokens)
 

@@ -283,9 +283,7 @@ def sample(model, params, ids, mask, label, keys, **in_block):
         }
         return lambda tokens: model.apply({"params": params}, target=tokens[:, None], **inputs)[:, 0]
 
-    ids = decoding.block_raster(
-        context, single(ids), mask, keys, window=model.window, codes=model.codes, **in_block
-    )
+    ids = decoding.block_raster(context, single(ids), mask, keys, window=model.window, codes=model.codes, **in_block)
     return ids[..., None]
 
 

@@ -1,0 +1,134 @@
+"""Checkpoints: exact, partial, kept by age and score, and never silently wrong."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from evqgan.core import checkpoint, mesh
+from evqgan.core.errors import InputError
+
+
+@pytest.fixture
+def state():
+    params = {"layer": {"kernel": jax.random.normal(jax.random.key(0), (300, 40)), "bias": jnp.ones(40)}}
+    tree = {"step": jnp.int32(3), "params": params, "opt": optax.adamw(1e-3).init(params), "codebook": {}}
+    return jax.device_put(tree, mesh.shardings(tree, mesh.make(devices=jax.devices()[:1])))
+
+
+def like(state):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+
+def saved(folder, state, steps=(10,), **keys):
+    checkpoints = checkpoint.Checkpoints(folder, **keys)
+    for step in steps:
+        checkpoints.save(step, state)
+    checkpoints.wait()
+    return checkpoints
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+def test_what_is_restored_is_what_was_saved(tmp_path, state):
+    checkpoints = saved(tmp_path, state)
+    same(checkpoints.restore(like(state)), state)
+    same(checkpoints.restore({"params": like(state)["params"]}), {"params": state["params"]})
+    checkpoints.close()
+
+
+def test_a_saved_state_may_be_donated_at_once(tmp_path, state):
+    """The next training step overwrites the buffers while the writing threads still run."""
+    expected = jax.tree.map(np.array, state)
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(1, state)
+    state = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 + 7, s), donate_argnums=0)(state)
+    checkpoints.wait()
+    same(jax.tree.map(np.asarray, checkpoints.restore(like(state))), expected)
+    checkpoints.close()
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path, state):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    for step, score in ((1, 5.0), (2, 1.0), (3, 4.0), (4, float("inf"))):
+        checkpoints.save(step, state, score)
+        checkpoints.wait()
+    assert checkpoints.steps() == [2, 4]
+    checkpoints.close()
+
+
+def arrays_of(folder, step):
+    return [
+        p
+        for p in pathlib.Path(folder, "checkpoints", str(step), "state").rglob("*")
+        if p.is_file() and p.parent.name == "d"
+    ]
+
+
+def test_a_checkpoint_cut_short_is_named(tmp_path, state):
+    saved(tmp_path, state).close()
+    largest = max(arrays_of(tmp_path, 10), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    with pytest.raises(InputError, match=r"checkpoints/10 is damaged \(remove that folder") as error:
+        checkpoints.restore(like(state))
+    assert "\n" not in str(error.value)
+    checkpoints.close()
+
+
+def test_a_checkpoint_with_flipped_bytes_is_named(tmp_path, state):
+    """Orbax restores these without a word."""
+    saved(tmp_path, state).close()
+    refused = 0
+    for file in arrays_of(tmp_path, 10):
+        before = file.read_bytes()
+        changed = bytearray(before)
+        for i in range(len(changed) // 2, min(len(changed) // 2 + 64, len(changed))):
+            changed[i] ^= 0x10
+        file.write_bytes(changed)
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        try:
+            same(checkpoints.restore(like(state)), state)  # unused bytes may change
+        except InputError as error:
+            assert "is damaged" in str(error)
+            refused += 1
+        checkpoints.close()
+        file.write_bytes(before)
+    assert refused
+
+
+def test_a_save_that_was_cut_off_does_not_count(tmp_path, state):
+    saved(tmp_path, state, steps=(10,)).close()
+    (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir()
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    assert checkpoints.steps() == [10]
+    checkpoints.close()
+
+
+def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    with pytest.raises(InputError, match="there is no checkpoint in"):
+        checkpoints.restore(like(state))
+    checkpoints.save(1, state)
+    checkpoints.wait()
+    with pytest.raises(InputError, match="no checkpoint of step 2"):
+        checkpoints.restore(like(state), 2)
+    other = like({"params": {"layer": {"kernel": jnp.zeros((300, 41)), "bias": jnp.zeros(40)}}})
+    with pytest.raises(InputError, match=r"params/layer/kernel is \[300, 40\] there, \[300, 41\] was expected"):
+        checkpoints.restore(other)
+    with pytest.raises(InputError, match="params/head/kernel is nothing there"):
+        checkpoints.restore(like({"params": {"head": {"kernel": jnp.zeros((2, 2))}}}))
+    checkpoints.close()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write .*checkpoints"):
+        checkpoint.Checkpoints(tmp_path)
