@@ -71,9 +71,9 @@ def tiny(config):
     dataset["train"] = dataset["validation"] = "train"
     config.dataset = ConfigDict(dataset)
     config.dtype = "float32"
-    config.batch_size, config.duration = 2, 4
-    config.optimizer.warmup = 0
-    cadence(config, 1, 4, 4)
+    config.batch_size, config.duration = 2, "4 steps"
+    config.optimizer.warmup = "0 steps"
+    cadence(config, "1 step", "4 steps", "4 steps")
     if config.stage == "stage1":
         shrink(config.tokenizer)
     else:

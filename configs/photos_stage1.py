@@ -14,9 +14,9 @@ def get_config(variant=""):
     """The config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = common.stage1((2, 2, 2), 128, codes=1024, width=32)
-    config.dtype, config.batch_size, config.duration = "float32", 16, 1500
-    config.dataset.update({"name": "photographs"})
+    config.dtype, config.batch_size, config.duration = "float32", 16, "1500 steps"
+    config.dataset.update({"name": "photographs", "crop": "native"})
     config.tokenizer.quantizer.width = 32
-    config.optimizer.update({"learning_rate": 1e-3, "warmup": 100, "decay": "cosine", "ema": 0.99})
-    common.cadence(config, 50, 500, 500)
+    config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+    common.cadence(config, "50 steps", "500 steps", "500 steps")
     return common.tiny(config) if variant == "tiny" else config

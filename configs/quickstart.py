@@ -29,19 +29,19 @@ def get_config(variant=""):
 def tokenizer():
     """Stage 1: a Swin tokenizer of 32x32 digits."""
     config = common.stage1((2,), 32, codes=256, width=64, window=4)
-    config.dtype, config.batch_size, config.duration = "float32", 64, 600
+    config.dtype, config.batch_size, config.duration = "float32", 64, "400 steps"
     config.dataset.update({"name": "digits", "flip": False})
-    config.tokenizer.quantizer.width = 16
-    config.optimizer.update({"learning_rate": 2e-3, "warmup": 50, "decay": "cosine", "ema": 0.99})
-    return common.cadence(config, 50, 300, 300)
+    config.tokenizer.quantizer.update({"width": 16, "ema": 0.9, "revive": 0.1})
+    config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
+    return common.cadence(config, "50 steps", "200 steps", "200 steps")
 
 
 def generator():
     """Stage 2: class-conditional, four blocks of 4x4 tokens."""
     config = common.stage2("", 32, classes=10)
-    config.dtype, config.batch_size, config.duration = "float32", 64, 1000
+    config.dtype, config.batch_size, config.duration = "float32", 64, "1000 steps"
     config.dataset.update({"name": "digits", "flip": False})
     config.generator.update({"window": 4, "extend": 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
     config.generator.remat = False
-    config.optimizer.update({"learning_rate": 2e-3, "warmup": 100, "decay": "cosine", "ema": 0.99})
-    return common.cadence(config, 50, 500, 500)
+    config.optimizer.update({"learning_rate": 2e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+    return common.cadence(config, "50 steps", "500 steps", "500 steps")

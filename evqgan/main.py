@@ -13,7 +13,7 @@ import pathlib
 import sys
 import traceback
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_dict, config_flags
 
 from evqgan.core.errors import InputError
@@ -71,6 +71,7 @@ def run(config):
         jax.distributed.initialize()
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
     jax.config.update("jax_compilation_cache_dir", cache)
+    logging.set_verbosity(logging.INFO)
     workdir = pathlib.Path(WORKDIR.value)
     if MODE.value == "train":
         from evqgan import quickstart, train

@@ -9,9 +9,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from evqgan.core import build, checkpoint, optim
+from evqgan.core import build, checkpoint
 from evqgan.core.errors import InputError
-from evqgan.data import transforms
+from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
 
@@ -59,7 +59,7 @@ class Loaded:
 
         model = tokenizers.make(config.tokenizer.model if generative else config.tokenizer, config.dtype)
         self.factor = model.factor
-        self.size = optim.sides(config.dataset.size)
+        self.size = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
         self.classes = config.generator.get("classes", 0) if generative else 0
         self.class_names = tuple(config.get("class_names", ()))
         self._tokenizer = self.state.get("tokenizer") or {

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from evqgan.core import build, optim
 from evqgan.core.stage import Stage
-from evqgan.data import transforms
+from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
 
@@ -29,7 +29,7 @@ def make(config, examples=1, classes=0):
     optimizer, rate = build.call(
         optim.optimizer, keys, "config.optimizer", examples=examples, batch_size=config.batch_size, total=total
     )
-    height, width = optim.sides(config.dataset.size)
+    height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
 
     def init():
         rngs = dict(zip(("params", "codebook"), jax.random.split(jax.random.key(config.seed)), strict=True))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from evqgan.core import build, checkpoint, optim
 from evqgan.core.errors import InputError
 from evqgan.core.stage import Stage
-from evqgan.data import transforms
+from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
 
@@ -44,7 +44,7 @@ def make(config, examples=1, classes=0):
     workdir is complete in itself).
     """
     tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
-    height, width = optim.sides(config.dataset.size)
+    height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = (height // tokenizer.factor, width // tokenizer.factor)
     codes = config.tokenizer.model.quantizer.codes
     if classes and config.generator.get("classes") and config.generator.classes != classes:

@@ -165,7 +165,7 @@ def train(config, workdir):
                 jax.block_until_ready(metrics)
                 progress.start(done)
             if due["log"] or due["eval"] or due["checkpoint"] or stop:
-                host = {f"train/{k}": float(v) for k, v in metrics.items()}
+                host = {f"train/{k}": float(metrics[k]) for k in sorted(metrics, key=lambda k: (k != "loss", k))}
                 check_finite(done, host, last_good)
                 last_good = done
             if due["log"]:

@@ -11,21 +11,14 @@ from evqgan.core.errors import InputError
 
 
 def to_steps(duration, examples, batch_size, total=None):
-    """A duration as a number of steps: 1000, "1000 steps", "20 epochs" of `examples`, or "5%" of `total` steps."""
-    if isinstance(duration, int):
-        return duration
-    found = re.fullmatch(r"\s*([\d.,_]+)\s*(steps?|epochs?|%)\s*", str(duration))
+    """A duration as a number of steps: 1000 or "1000 steps", "20 epochs" of `examples`, or "5%" of `total` steps."""
+    found = re.fullmatch(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*", str(duration))
     if not found or (found[2] == "%" and total is None):
         raise InputError(f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}")
     number = float(re.sub("[,_]", "", found[1]))
     if found[2] == "%":
         return round(number / 100 * total)
     return round(number * examples / batch_size) if found[2].startswith("epoch") else round(number)
-
-
-def sides(size):
-    """A config's image size, a number or (height, width) -> (height, width)."""
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def schedule(kind, peak, warmup, total, final=0.0):

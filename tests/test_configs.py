@@ -1,0 +1,89 @@
+"""Every experiment: it loads, its head says how to run it, its size is known, and its tiny form trains."""
+
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+
+from evqgan.core import build
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py"))
+
+# (config, variant): trained parameters. The exact numbers are ours; the paper gives 185 M for stage 2 (Table 6).
+PARAMETERS = {
+    ("quickstart", "tokenizer"): 0,
+    ("quickstart", "generator"): 0,
+    ("photos_stage1", ""): 0,
+    ("photos_stage2", ""): 0,
+    ("imagenet_stage1", ""): 0,
+    ("imagenet_stage1", "f8"): 0,
+    ("imagenet_stage1", "512"): 0,
+    ("imagenet_stage2", ""): 184_911_360,
+    ("imagenet_stage2", "512"): 185_510_400,
+    ("ffhq_stage1", ""): 0,
+    ("ffhq_stage1", "f8"): 0,
+    ("ffhq_stage1", "1024"): 0,
+    ("ffhq_stage2", ""): 184_143_360,
+    ("ffhq_stage2", "1024"): 187_138_560,
+    ("celebahq_stage1", ""): 0,
+    ("celebahq_stage2", ""): 184_143_360,
+}
+STAGE1_OF = {"photos": "photos_stage1", "imagenet": "imagenet_stage1", "ffhq": "ffhq_stage1", "celebahq": "celebahq_stage1"}
+
+
+def load(name, variant=""):
+    """The config as config_flags reads it."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+def part(name, variant):
+    """The config of one stage, with a tokenizer where it needs one."""
+    config = load(name, "" if name == "quickstart" else variant)
+    if name == "quickstart":
+        tokenizer, config = config.tokenizer.tokenizer, config[variant]
+    elif config.stage == "stage2":
+        wanted = variant if (STAGE1_OF[name.split("_")[0]], variant) in PARAMETERS else ""
+        tokenizer = load(STAGE1_OF[name.split("_")[0]], wanted).tokenizer
+    if config.stage == "stage2":
+        config.tokenizer.model = tokenizer
+    return config
+
+
+@pytest.mark.parametrize("name, variant", PARAMETERS)
+def test_parameters_are_exactly(name, variant):
+    config = part(name, variant)
+    stage = build.module("", config.stage, "config.stage").make(config, examples=10**6)
+    shapes = jax.eval_shape(stage.init)
+    count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    assert count == PARAMETERS[name, variant]
+    if config.stage == "stage2" and name not in ("quickstart", "photos_stage2"):
+        assert 180e6 < count < 190e6
+
+
+def test_no_config_is_missing_from_the_table():
+    assert {p.stem for p in FILES} == {name for name, _ in PARAMETERS}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_head_gives_the_command_and_an_unknown_variant_is_named(path):
+    head = path.read_text().split('"""')[1]
+    assert f"configs/{path.name}" in head or path.stem == "quickstart"
+    assert ":tiny" in head
+    with pytest.raises(ValueError, match="there is no variant 'huge' of this config: expected one of .*tiny"):
+        load(path.stem, "huge")
+
+
+@pytest.mark.parametrize("name", [p.stem for p in FILES if p.stem != "quickstart"])
+def test_the_tiny_form_trains(name, tmp_path):
+    from evqgan.train import train
+
+    config = load(name, "tiny")
+    state = train(config, tmp_path)
+    assert int(state["step"]) == 4
+    assert (tmp_path / "metrics.jsonl").read_text().count('"train/loss"') == 4
+    assert list((tmp_path / "samples").glob("*.png"))

@@ -1,0 +1,201 @@
+"""The loop: exact resume after SIGTERM and kill -9, refusals, and a stop on numbers that are not finite."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from test_configs import load
+
+from evqgan import train
+from evqgan.core import build, checkpoint
+from evqgan.core.errors import InputError
+from evqgan.core.log import NonFinite
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def config_of(stage, **changes):
+    """A config small enough for tens of steps in a second, with all that a state can hold: codebook, EMA, dropout."""
+    config = load("quickstart", "tiny")["tokenizer" if stage == 1 else "generator"]
+    config.update({"batch_size": 8, "duration": "60", "log_every": "5", "eval_every": "30", "checkpoint_every": "20"})
+    if stage == 1:
+        config.tokenizer.quantizer.update({"ema": 0.9, "revive": 0.5})
+        config.optimizer.accumulate = 2
+    else:
+        config.tokenizer = {"weights": "random", "model": load("quickstart", "tiny").tokenizer.tokenizer}
+    config.update(changes)
+    return config
+
+
+def state_of(config, workdir):
+    """All arrays of a workdir's latest checkpoint."""
+    config = build.module("", config.stage, "").resolve(config)
+    stage = build.module("", config.stage, "").make(config, config.dataset.num_examples)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(stage.init)
+    checkpoints = checkpoint.Checkpoints(workdir)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+    state = checkpoints.restore(like)
+    checkpoints.close()
+    return state
+
+
+def metrics_of(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
+
+
+def start(config, workdir):
+    """Training as a process of its own."""
+    file = workdir.parent / f"{workdir.name}.json"
+    file.write_text(config.to_json())
+    code = (
+        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan import train;"
+        f"train.train(ConfigDict(json.loads(pathlib.Path({str(file)!r}).read_text())), {str(workdir)!r})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_step(process, workdir, step):
+    """Returns when the run has logged `step`."""
+    for _ in range(3000):
+        if process.poll() is not None:
+            raise AssertionError(process.stdout.read())
+        file = workdir / "metrics.jsonl"
+        if file.exists() and f'"step": {step},' in file.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} never came")
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def straight(request, tmp_path_factory):
+    """A config and the workdir of a run of it that nothing interrupted."""
+    config = config_of(request.param)
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    train.train(config.copy_and_resolve_references(), workdir)
+    return config, workdir
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(straight, tmp_path, with_signal):
+    config, expected = straight
+    workdir = tmp_path / "run"
+    process = start(config, workdir)
+    wait_for_step(process, workdir, 35)
+    process.send_signal(with_signal)
+    output, _ = process.communicate(timeout=120)
+    if with_signal == signal.SIGTERM:
+        assert process.returncode == 143, output
+        assert "stopped by SIGTERM at step" in output
+    else:
+        assert process.returncode == -9
+    process = start(config, workdir)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "steps 0 to" not in output  # it went on, it did not begin again
+    a, b = state_of(config, expected), state_of(config, workdir)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    assert metrics_of(workdir) == metrics_of(expected)
+
+
+def test_metrics_and_pictures_are_there(straight):
+    config, workdir = straight
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    logged = [line["step"] for line in lines if "train/loss" in line]
+    assert logged == list(range(5, 61, 5))
+    assert any("perf/images_per_second" in line for line in lines)
+    name = "val/psnr" if config.stage == "stage1" else "val/cross_entropy@0.50"
+    assert [line["step"] for line in lines if name in line] == [30, 60]
+    assert (workdir / "parameters.txt").is_file() and list((workdir / "events").iterdir())
+    assert len(list((workdir / "samples").glob("*.png"))) == 2
+
+
+def test_a_finished_run_stays_as_it_is(straight, capsys):
+    config, workdir = straight
+    before = (workdir / "metrics.jsonl").read_text()
+    train.train(config.copy_and_resolve_references(), workdir)
+    assert "trained to step 60 of 60" in capsys.readouterr().out
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_workdir_of_another_config_is_refused(straight):
+    config, workdir = straight
+    other = config.copy_and_resolve_references()
+    other.optimizer.learning_rate = 0.5
+    before = (workdir / "config.json").read_text()
+    with pytest.raises(InputError, match=r"holds a run with config.optimizer.learning_rate = .*, now it is 0.5"):
+        train.train(other, workdir)
+    assert (workdir / "config.json").read_text() == before
+
+
+def test_how_a_run_is_watched_may_change():
+    a = {"log_every": 5, "mesh": {"fsdp": 1}, "seed": 0}
+    assert train.difference(a, {**a, "log_every": 7}) == {"log_every": (5, 7)}
+    assert train.difference(a, {**a, "mesh": {"fsdp": 2}}) == {"mesh.fsdp": (1, 2)}
+    assert {key.split(".")[0] for key in ("log_every", "mesh.fsdp")} <= set(train.FREE)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
+    config = config_of(1, checkpoint_every="5 steps")
+    config.optimizer.update({"learning_rate": 1e30, "warmup": "0 steps", "clip": 0.0})
+    with pytest.raises(NonFinite, match=r"stopped at step \d+: train/"):
+        train.train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"stage": "stage7"}, "config.stage names 'stage7', but there is no module evqgan.stage7"),
+        ({"duration": "soon"}, "a duration is a number of steps"),
+        ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
+        ({"evals": {"reconstructoin": {}}}, "config.evals.reconstructoin names"),
+        ({"dataset": {"name": "generated", "size": 32, "flipp": True}}, "config.dataset has no key 'flipp': did you mean"),
+        ({"dataset": {"folder": "/nowhere/at/all"}}, "/nowhere/at/all"),
+    ],
+)
+def test_wrong_configs_are_named_before_anything_is_written(changes, message, tmp_path):
+    config = config_of(1)
+    for key, value in changes.items():
+        config[key] = ConfigDict(value) if isinstance(value, dict) else value
+    with pytest.raises(InputError) as error:
+        train.train(config, tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_misspelt_model_keys_are_named(tmp_path):
+    config = config_of(1)
+    config.tokenizer.encoder.widht = 3
+    with pytest.raises(InputError, match="config.tokenizer.encoder has no key 'widht': did you mean 'width'"):
+        train.train(config, tmp_path / "run")
+    config = config_of(2)
+    config.generator.windows = 3
+    with pytest.raises(InputError, match=r"config.generator has no key 'windows': did you mean 'window'"):
+        train.train(config, tmp_path / "run")
+
+
+def test_a_generator_without_a_tokenizer_says_how_to_get_one(tmp_path):
+    config = config_of(2, tokenizer={"weights": str(tmp_path / "none"), "model": {}})
+    with pytest.raises(InputError, match="is no tokenizer workdir .*: train one first"):
+        train.train(config, tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; the full disk below is tested for everybody")
+def test_a_read_only_folder_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot write"):
+        train.train(config_of(1), tmp_path / "run")
