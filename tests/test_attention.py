@@ -1,0 +1,140 @@
+"""Attention, MLP, Block and Stack."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.core.errors import InputError
+from evqgan.nn.attention import MLP, Attention, Block, Stack, attend, gelu
+
+
+def normal(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def random_params(module, *x):
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *x)
+    return jax.tree.map(lambda a: np.float32(0.3 * rng.standard_normal(a.shape)), shapes)
+
+
+def apply(module, params, *x, **keys):
+    return jax.jit(lambda params, *x: module.apply(params, *x, **keys))(params, *x)
+
+
+def test_attend_equals_the_definition():
+    q, k, v = (np.asarray(normal((2, 5, 3, 4), seed)) for seed in range(3))
+    mask, bias = np.tril(np.ones((5, 5), bool)), np.asarray(normal((3, 5, 5), 3))
+    expected = np.zeros(q.shape)
+    for b, head, i in np.ndindex(2, 3, 5):
+        logits = np.asarray(q[b, i, head] @ k[b, :, head].T) / 2 + bias[head, i]  # 2 = sqrt(4)
+        weights = np.exp(logits) * mask[i]
+        expected[b, i, head] = weights / weights.sum() @ v[b, :, head]
+    y = jax.jit(attend)(q, k, v, mask[None, None], bias)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_a_row_that_may_look_nowhere_is_finite_and_so_is_its_gradient():
+    q = normal((1, 3, 1, 4))
+    mask = np.ones((1, 1, 3, 3), bool)
+    mask[..., 1, :] = False
+    y, grad = jax.value_and_grad(lambda q: jnp.sum(attend(q, q, q, mask) ** 2))(q)
+    assert np.isfinite(y) and np.isfinite(grad).all()
+    np.testing.assert_allclose(attend(q, q, q, mask)[0, 1], q[0].mean(axis=0), atol=1e-6)
+
+
+def test_masked_tokens_have_no_influence():
+    x, mask = normal((2, 6, 8)), jnp.ones((2, 1, 6, 6), bool).at[..., 4:].set(False)
+    stack = Stack(2, heads=2)
+    params = random_params(stack, x, mask)
+    jacobian = jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(stack.apply(params, x, mask))[:, :4])))(x)
+    assert np.all(jacobian[:, 4:] == 0) and np.all(jacobian[:, :4] != 0)
+
+
+def test_attention_over_a_context_equals_self_attention_on_it():
+    x, attention = normal((2, 5, 8)), Attention(2)
+    params = random_params(attention, x)
+    whole = apply(attention, params, x)
+    np.testing.assert_allclose(apply(attention, params, x[:, 3:], x), whole[:, 3:], atol=1e-5)
+
+
+def test_heads_must_divide_width():
+    with pytest.raises(InputError, match="multiple of the 3 heads, got 8"):
+        Attention(3).init(jax.random.key(0), jnp.zeros((1, 2, 8)))
+
+
+def test_gelu_and_its_derivatives():
+    x = jnp.linspace(-6, 6, 101)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+    ours, theirs = (jax.vmap(jax.grad(f)) for f in (gelu, lambda x: jax.nn.gelu(x, approximate=False)))
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
+
+
+def test_mlp_acts_on_each_token_alone():
+    x, mlp = normal((2, 3, 4)), MLP()
+    params = random_params(mlp, x)
+    assert params["params"]["hidden"]["kernel"].shape == (4, 16)
+    np.testing.assert_allclose(mlp.apply(params, x)[1, 2], mlp.apply(params, x[1, 2][None])[0], atol=1e-5)
+
+
+def test_stack_equals_blocks_one_by_one_and_remat_and_unroll_change_nothing():
+    x, mask = normal((2, 5, 8)), jnp.tril(jnp.ones((5, 5), bool))[None, None]
+    params = random_params(Stack(3, 2), x, mask)
+    one_by_one = x
+    for i in range(3):
+        layer = jax.tree.map(lambda p, i=i: p[i], params["params"]["blocks"])
+        one_by_one = apply(Block(2), {"params": layer}, one_by_one, mask)
+
+    def run(**keys):
+        stack = Stack(3, 2, **keys)
+        return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(stack.apply(p, x, mask)))))(params)
+
+    value, grads = run()
+    np.testing.assert_allclose(value, jnp.sum(jnp.sin(one_by_one)), rtol=1e-4, atol=1e-4)
+    for keys in ({"remat": True}, {"unroll": 3}):
+        other, other_grads = run(**keys)
+        np.testing.assert_allclose(other, value, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, other_grads)
+
+
+def test_program_does_not_grow_with_depth():
+    x = normal((1, 4, 8))
+
+    def length(layers):
+        stack = Stack(layers, 2)
+        params = jax.eval_shape(stack.init, jax.random.key(0), x)
+        return len(jax.jit(stack.apply).lower(params, x).as_text())
+
+    assert length(24) < 1.02 * length(4)
+
+
+def test_dropout_differs_between_layers_and_draws_and_is_off_by_default():
+    x = jnp.ones((1, 4, 8))
+    stack = Stack(2, 2, dropout=0.5)
+    params = random_params(stack, x)
+    run = jax.jit(lambda seed: stack.apply(params, x, None, False, rngs={"dropout": jax.random.key(seed)}))
+    np.testing.assert_array_equal(run(0), run(0))
+    assert not np.allclose(run(0), run(1))
+    np.testing.assert_array_equal(apply(stack, params, x), apply(Stack(2, 2), params, x))
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
+    x = normal((1, 4, 8))
+    y, params = jax.eval_shape(Stack(2, 2, dtype="bfloat16").init_with_output, jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    assert {p.dtype.name for p in jax.tree.leaves(params)} == {"float32"}
+
+
+def test_softmax_is_float32():
+    q = jnp.ones((1, 512, 1, 8), jnp.bfloat16)
+    # The mean of equal values is that value; a bfloat16 sum of 512 weights would stop growing before 1.
+    np.testing.assert_allclose(np.float32(attend(q, q, q)), 1.0, atol=4e-3)
+
+
+def test_initial_kernels_are_normal_numbers_of_deviation_002_within_two_deviations():
+    params = jax.jit(Block(2).init)(jax.random.key(0), jnp.zeros((1, 2, 64)))["params"]
+    kernels = [x["kernel"] for part in ("attention", "mlp") for x in params[part].values()]
+    assert len(kernels) == 5
+    for kernel in kernels:
+        assert 0.017 < kernel.std() < 0.019 and 0.038 < np.abs(kernel).max() <= 0.0401
