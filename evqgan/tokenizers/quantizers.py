@@ -9,6 +9,7 @@ parameter: moving averages and usage. Under jit these are sums over the global b
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from evqgan.core.errors import InputError
 
@@ -149,8 +150,9 @@ class VQ(nn.Module):
             dead = usage < self.revive
             usage = jnp.where(dead, 1.0, usage)
             # One random vector from each of V equal parts of the batch: no vector twice if there are V or more.
-            position = jnp.arange(self.codes)[None] + jax.random.uniform(self.make_rng("codebook"), usage.shape)
-            position = jnp.minimum((position / weight).astype(jnp.int32), x.shape[1] - 1)
+            starts = np.arange(self.codes + 1) * x.shape[1] // self.codes
+            draws = jax.random.uniform(self.make_rng("codebook"), usage.shape)
+            position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
             seeds = jnp.take_along_axis(x, position[..., None], axis=1)
             revived = dead.sum().astype(jnp.float32)
             dead = dead[..., None]

@@ -1,0 +1,312 @@
+"""Quantizers: what is chosen, which way gradients go, moving averages, revival, Gumbel."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.core.errors import InputError
+from evqgan.tokenizers.quantizers import VQ, Gumbel, codebook_statistics, nearest
+
+KINDS = {
+    "vq": VQ(codes=16, width=4),
+    "normalized": VQ(codes=16, width=4, l2_normalize=True),
+    "ema": VQ(codes=16, width=4, ema=0.9),
+    "revived": VQ(codes=16, width=4, revive=0.5),
+    "ema, revived": VQ(codes=16, width=4, ema=0.9, revive=0.5),
+    "residual": VQ(codes=16, width=4, depth=3),
+    "residual, own codebooks": VQ(codes=16, width=4, depth=3, shared=False, ema=0.9, revive=0.5),
+    "gumbel": Gumbel(codes=16, width=4),
+}
+kinds = pytest.mark.parametrize("quantizer", KINDS.values(), ids=KINDS.keys())
+vq_kinds = pytest.mark.parametrize("quantizer", list(KINDS.values())[:-1], ids=list(KINDS)[:-1])
+
+
+def normal(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@functools.cache
+def first(quantizer, channels):
+    return jax.jit(quantizer.init)(jax.random.key(0), jnp.zeros((1, 1, 1, channels)))
+
+
+def init(quantizer, z):
+    """Variables with the codebook spread like z."""
+    variables = jax.tree.map(lambda x: x, first(quantizer, z.shape[-1]))  # a copy
+    if "codebook" in variables.get("params", {}):
+        variables["params"]["codebook"] = normal(variables["params"]["codebook"].shape, 1)
+    else:
+        codes = normal(variables["codebook"]["codes"].shape, 1)
+        variables["codebook"].update(codes=codes, total=codes)
+    return variables
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(quantizer, variables, z):
+    return quantizer.apply(variables, z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def train(quantizer, variables, z, seed=0):
+    """-> z_q, ids, aux, variables after the step."""
+    rngs = {"codebook": jax.random.key(seed)}
+    out, changed = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
+    return *out, {**variables, **changed}
+
+
+def codebook(quantizer, variables):
+    return np.asarray(quantizer.apply(variables, method="codebook"))
+
+
+def test_nearest_is_nearest_and_the_first_of_equals():
+    x, codes = normal((200, 5)), normal((33, 5), 1)
+    codes = jnp.concatenate([codes, codes])
+    distances = np.sum((np.float64(x)[:, None] - np.float64(codes)[None]) ** 2, axis=-1)
+    ids = nearest(x, codes)
+    assert ids.max() < 33
+    np.testing.assert_allclose(distances[np.arange(200), ids], distances.min(axis=-1), atol=1e-5)
+
+
+@vq_kinds
+def test_each_depth_takes_the_code_nearest_to_what_is_left(quantizer):
+    z = normal((2, 3, 5, 4))
+    variables = init(quantizer, z)
+    z_q, ids, _ = evaluate(quantizer, variables, z)
+    assert ids.shape == (2, 3, 5, quantizer.depth) and ids.dtype == jnp.int32
+    book, rest = codebook(quantizer, variables), np.asarray(z)
+    if quantizer.l2_normalize:
+        rest = rest / np.linalg.norm(rest, axis=-1, keepdims=True)
+        np.testing.assert_allclose(np.linalg.norm(book, axis=-1), 1, rtol=1e-5)
+    total = 0
+    for d in range(quantizer.depth):
+        codes = book[d % len(book)]
+        distances = np.sum((rest[..., None, :] - codes) ** 2, axis=-1)
+        code = codes[ids[..., d]]
+        np.testing.assert_allclose(np.sum((rest - code) ** 2, -1), distances.min(-1), rtol=1e-4, atol=1e-5)
+        total, rest = total + code, rest - code
+    np.testing.assert_allclose(z_q, total, atol=1e-6)
+
+
+@kinds
+def test_embed_equals_quantized_bit_for_bit(quantizer):
+    z = normal((2, 3, 5, 4))
+    variables = init(quantizer, z)
+    *_, variables = train(quantizer, variables, z)
+    embed = jax.jit(functools.partial(quantizer.apply, method="embed"))
+    z_q, ids, _ = evaluate(quantizer, variables, z)
+    np.testing.assert_array_equal(embed(variables, ids), z_q)
+    z_q, ids, *_ = train(quantizer, variables, z, seed=3)
+    np.testing.assert_array_equal(embed(variables, ids), z_q)
+
+
+@pytest.mark.parametrize("name", ["vq", "ema", "residual", "revived"])
+def test_straight_through_is_identity(name):
+    z, weight = normal((1, 2, 3, 4)), normal((1, 2, 3, 4), 5)
+    variables = init(KINDS[name], z)
+    grad = jax.jit(jax.grad(lambda z: jnp.sum(weight * KINDS[name].apply(variables, z)[0])))(z)
+    np.testing.assert_allclose(grad, weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vq", "residual", "ema", "normalized", "revived"])
+def test_codebook_learns_from_the_codebook_loss_alone_and_the_encoder_from_the_commitment_loss(name):
+    quantizer, z = KINDS[name], normal((2, 3, 3, 4))
+    variables = init(quantizer, z)
+    params = variables.get("params", {})
+
+    def grads(term):
+        def loss(params, z):
+            z_q, _, aux = quantizer.apply({**variables, "params": params}, z)
+            return jnp.sum(z_q) if term == "z_q" else aux[term]
+
+        return jax.jit(jax.grad(loss, (0, 1)))(params, z)
+
+    by_codebook, by_commitment = grads("codebook_loss"), grads("commitment_loss")
+    assert np.all(by_codebook[1] == 0) and np.any(by_commitment[1] != 0)
+    expected = 0.25 * by_commitment[1]
+    np.testing.assert_allclose(grads("quantizer_loss")[1], expected, rtol=1e-4, atol=1e-7)
+    if params:
+        assert np.all(by_commitment[0]["codebook"] == 0) and np.any(by_codebook[0]["codebook"] != 0)
+        assert np.all(grads("z_q")[0]["codebook"] == 0)
+        total = grads("quantizer_loss")[0]["codebook"]
+        np.testing.assert_allclose(total, by_codebook[0]["codebook"], rtol=1e-5)
+
+
+def test_gradients_equal_the_formula():
+    quantizer, z = VQ(codes=4, width=2, commitment=0.7), normal((1, 5, 5, 2))
+    variables = init(quantizer, z)
+
+    def loss(params, z):
+        return quantizer.apply({"params": params}, z)[2]["quantizer_loss"]
+
+    by_params, by_z = jax.jit(jax.grad(loss, (0, 1)))(variables["params"], z)
+    codes, ids = codebook(quantizer, variables)[0], evaluate(quantizer, variables, z)[1][..., 0]
+    difference = np.asarray(z) - codes[ids]
+    np.testing.assert_allclose(by_z, 0.7 * 2 * difference / z.size, rtol=1e-5, atol=1e-7)
+    expected = np.stack([-2 * difference[ids == v].sum(axis=0) / z.size for v in range(4)])
+    np.testing.assert_allclose(by_params["codebook"][0], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_moving_average_equals_the_formula(depth):
+    """VQ-VAE, appendix A.1: N = g N + (1 - g) n, m = g m + (1 - g) sum z, e = m / N, over two steps."""
+    quantizer = VQ(codes=4, width=3, ema=0.8, depth=depth)
+    variables = init(quantizer, normal((1, 1, 1, 3)))
+    codes = codebook(quantizer, variables)[0]
+    tokens = 4 * 5 * 6 * depth
+    count, total = np.full(4, tokens / 4), codes * tokens / 4  # starts as if every code had been used equally often
+    for step in range(2):
+        z = normal((4, 5, 6, 3), 10 + step)
+        rest, n, m = np.asarray(z).reshape(-1, 3), np.zeros(4), np.zeros((4, 3))
+        for _ in range(depth):
+            ids = np.argmin(np.sum((rest[:, None] - codes[None]) ** 2, axis=-1), axis=-1)
+            n += np.bincount(ids, minlength=4)
+            np.add.at(m, ids, rest)
+            rest = rest - codes[ids]
+        count, total = 0.8 * count + 0.2 * n, 0.8 * total + 0.2 * m
+        codes = total / count[:, None]
+        *_, variables = train(quantizer, variables, z)
+        np.testing.assert_allclose(codebook(quantizer, variables)[0], codes, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("train_flag", [False, True])
+def test_statistics_change_only_in_training_and_only_if_mutable(train_flag):
+    quantizer, z = KINDS["ema, revived"], normal((2, 3, 3, 4))
+    variables = init(quantizer, z)
+    rngs = {"codebook": jax.random.key(0)}
+    quantizer.apply(variables, z, train=True, rngs=rngs)  # not mutable: allowed, and nothing is returned
+    _, changed = quantizer.apply(variables, z, train=train_flag, rngs=rngs, mutable=["codebook"])
+    same = jax.tree.map(lambda a, b: bool(np.all(a == b)), changed["codebook"], variables["codebook"])
+    assert all(jax.tree.leaves(same)) != train_flag
+
+
+@pytest.mark.parametrize("name", ["revived", "ema, revived", "residual, own codebooks"])
+def test_first_step_seeds_every_code_from_the_batch(name):
+    quantizer, z = KINDS[name], normal((4, 5, 5, 4)) + 100  # where no initial code is
+    variables = init(quantizer, z)
+    _, _, aux, variables = train(quantizer, variables, z)
+    book = codebook(quantizer, variables)
+    assert aux["revived"] == book.shape[0] * 16
+    vectors = np.asarray(z).reshape(-1, 4)
+    distance = np.abs(book[0][:, None] - vectors[None]).max(axis=-1)
+    np.testing.assert_allclose(distance.min(axis=-1), 0, atol=1e-4)
+    assert len(set(distance.argmin(axis=-1).tolist())) == 16  # no vector twice
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+def test_only_unused_codes_are_revived_and_their_statistics_start_anew(ema):
+    quantizer = VQ(codes=4, width=2, ema=ema, revive=0.5)
+    z = jnp.array([[[[-1.0, 0.0], [1.0, 0.0]] * 8]])
+    variables = init(quantizer, z)
+    *_, variables = train(quantizer, variables, z)  # seeds
+    places = np.array([[-1.0, 0.0], [1.0, 0.0], [50.0, 0.0], [60.0, 0.0]], np.float32)[None]
+    state = variables["codebook"]
+    if ema:
+        state = {**state, "codes": places, "total": places}
+    else:
+        state = {**state, "offset": places - variables["params"]["codebook"]}
+    variables = {**variables, "codebook": {**state, "usage": np.array([[1.0, 1.0, 0.51, 0.5]], np.float32)}}
+    steps = 0
+    for step in range(3):
+        _, _, aux, variables = train(quantizer, variables, z, seed=step)
+        steps += aux["revived"]
+        book, usage = codebook(quantizer, variables)[0], variables["codebook"]["usage"][0]
+        np.testing.assert_allclose(book[:2], places[0, :2], atol=1e-3)
+        assert (np.abs(book[3]) < 1.1).all() and usage[3] > 0.9
+        assert (book[2, 0] > 40) == (step == 0)  # 0.51 falls below the threshold in the third step at the latest
+    assert steps == 2
+
+
+def test_codes_of_a_revived_codebook_still_learn():
+    quantizer, z = KINDS["revived"], normal((4, 5, 5, 4))
+    *_, variables = train(quantizer, init(quantizer, z), z)
+    params = variables["params"]
+
+    def loss(params):
+        return quantizer.apply({**variables, "params": params}, z)[2]["codebook_loss"]
+
+    before, grads = jax.jit(jax.value_and_grad(loss))(params)
+    assert loss(jax.tree.map(lambda p, g: p - 5.0 * g, params, grads)) < before
+
+
+def test_more_codes_than_vectors_can_be_revived():
+    quantizer, z = VQ(codes=64, width=2, revive=0.5), normal((1, 3, 3, 2))
+    *_, variables = train(quantizer, init(quantizer, z), z)
+    assert np.isfinite(codebook(quantizer, variables)).all()
+
+
+def test_randomness_depends_on_the_key_alone():
+    quantizer, z = KINDS["ema, revived"], normal((4, 5, 5, 4))
+    variables = init(quantizer, z)
+    first, second, other = (train(quantizer, variables, z, seed)[3]["codebook"] for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert np.any(first["codes"] != other["codes"])
+
+
+def test_statistics_of_counts():
+    usage, perplexity = codebook_statistics(np.array([[5, 5, 0, 0], [1, 1, 1, 1]]))
+    assert usage == 0.75 and np.isclose(perplexity, (2 + 4) / 2)
+    usage, perplexity = codebook_statistics(np.zeros((1, 4), int))
+    assert usage == 0 and np.isfinite(perplexity)
+
+
+@kinds
+def test_usage_and_perplexity_of_the_batch(quantizer):
+    z = normal((2, 3, 5, 4))
+    _, ids, aux = evaluate(quantizer, init(quantizer, z), z)
+    counts = np.stack([np.bincount(x.reshape(-1), minlength=16) for x in np.moveaxis(ids, -1, 0)])
+    expected = codebook_statistics(counts)
+    np.testing.assert_allclose([aux["usage"], aux["perplexity"]], expected, rtol=1e-5)
+    assert all(np.shape(x) == () and np.isfinite(x) for x in aux.values())
+
+
+def test_bfloat16_input_is_quantized_in_float32():
+    z = normal((1, 2, 2, 4)).astype(jnp.bfloat16)
+    z_q, _, aux = KINDS["vq"].apply(init(KINDS["vq"], z), z)
+    assert z_q.dtype == jnp.float32 and aux["quantizer_loss"].dtype == jnp.float32
+
+
+def test_residual_normalized_codes_are_refused():
+    with pytest.raises(InputError, match="depth 1 only, got depth 2"):
+        VQ(codes=4, width=2, depth=2, l2_normalize=True).init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))
+
+
+def test_gumbel_takes_the_most_likely_code_in_evaluation_and_draws_by_probability_in_training():
+    quantizer, z = Gumbel(codes=4, width=3), jnp.ones((1, 40, 50, 2))
+    variables = init(quantizer, z)
+    logits = np.log([0.1, 0.2, 0.3, 0.4])
+    variables["params"]["logits"] = {"kernel": np.zeros((2, 4), np.float32), "bias": np.float32(logits)}
+    _, ids, aux = evaluate(quantizer, variables, z)
+    assert np.all(ids == 3)
+    p = np.exp(logits)
+    np.testing.assert_allclose(aux["kl"], np.sum(p * np.log(p * 4)), rtol=1e-4)
+    np.testing.assert_allclose(aux["quantizer_loss"], 5e-4 * aux["kl"], rtol=1e-6)
+    _, ids, *_ = train(quantizer, variables, z)
+    np.testing.assert_allclose(np.bincount(ids.reshape(-1), minlength=4) / 2000, p, atol=0.04)
+
+
+def test_gumbel_gradient_is_that_of_the_soft_choice():
+    quantizer, z, weight = Gumbel(codes=5, width=3, temperature=0.7), normal((1, 2, 2, 2)), normal((1, 2, 2, 3), 7)
+    variables, rngs = init(quantizer, z), {"codebook": jax.random.key(4)}
+    _, ids, *_ = train(quantizer, variables, z, 4)
+
+    def loss(params):
+        return jnp.sum(weight * quantizer.apply({"params": params}, z, train=True, rngs=rngs)[0])
+
+    grads = jax.jit(jax.grad(loss))(variables["params"])
+    expected = np.zeros((5, 3))
+    np.add.at(expected, np.asarray(ids).reshape(-1), np.asarray(weight).reshape(-1, 3))
+    np.testing.assert_allclose(grads["codebook"], expected, atol=1e-5)
+    assert np.any(grads["logits"]["kernel"] != 0)
+    np.testing.assert_allclose(grads["logits"]["bias"].sum(), 0, atol=1e-5)  # a softmax does not feel a common shift
+
+
+def test_gumbel_temperature_falls_geometrically_with_training_steps():
+    quantizer, z = Gumbel(codes=4, width=2, temperature=1.0, final_temperature=1 / 16, anneal=4), normal((1, 2, 2, 2))
+    variables, seen = init(quantizer, z), []
+    for _ in range(6):
+        _, _, aux, variables = train(quantizer, variables, z)
+        seen.append(float(aux["temperature"]))
+    np.testing.assert_allclose(seen, [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], rtol=1e-5)

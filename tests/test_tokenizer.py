@@ -1,0 +1,154 @@
+"""The whole tokenizer: contract, sizes, exact parameter counts, errors."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.core.errors import InputError
+from evqgan.tokenizers import tokenizer
+
+
+def config(depths=(1, 1), quantizer=None):
+    swin = {"name": "swin", "width": 16, "head_dim": 8, "depths": list(depths), "window": 4}
+    return {"encoder": swin, "decoder": swin, "quantizer": {"codes": 32, "width": 8, **(quantizer or {})}}
+
+
+def images(height, width, batch=2):
+    return jax.random.uniform(jax.random.key(0), (batch, height, width, 3), minval=-1)
+
+
+@functools.cache
+def made(dtype="float32", depths=(1, 1), **quantizer):
+    """A tokenizer, with variables that are all different from 0 and 1."""
+    model, rng = tokenizer.make(config(depths, quantizer), dtype), np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images(32, 32))
+    return model, jax.tree.map(lambda a: np.float32(0.3 * rng.standard_normal(a.shape)), shapes)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "dtype"), [(16, 16, "float32"), (48, 32, "bfloat16"), (40, 24, "float32")]
+)
+def test_one_model_takes_images_of_any_size(height, width, dtype):
+    model, variables = made(dtype)
+    assert model.factor == 8
+    y, ids, aux = jax.jit(model.apply)(variables, images(height, width))
+    assert y.shape == (2, height, width, 3) and y.dtype == jnp.float32
+    assert ids.shape == (2, height // 8, width // 8, 1) and ids.dtype == jnp.int32
+    assert all(np.isfinite(x) for x in aux.values())
+
+
+@pytest.mark.parametrize("quantizer", [{}, {"depth": 3, "ema": 0.99, "revive": 0.1}, {"kind": "gumbel"}])
+def test_decode_of_embedded_ids_equals_the_reconstruction(quantizer):
+    model, variables = made(depths=(1,), **quantizer)
+
+    def both(v, x):
+        y, ids, _ = model.apply(v, x)
+        z_q, again, _ = model.apply(v, x, method="encode")
+        embedded = model.apply(v, ids, method="embed")
+        return y, model.apply(v, embedded, method="decode"), z_q, embedded, ids, again
+
+    y, decoded, z_q, embedded, ids, again = jax.jit(both)(variables, images(32, 16))
+    np.testing.assert_array_equal(ids, again)
+    np.testing.assert_array_equal(z_q, embedded)
+    np.testing.assert_allclose(y, decoded, atol=1e-6)
+
+
+def test_every_parameter_learns():
+    model, variables = made()
+
+    def loss(params):
+        x = images(40, 40)
+        y, _, aux = model.apply({"params": params}, x, train=True, rngs={"codebook": jax.random.key(0)})
+        return jnp.mean((y - x) ** 2) + aux["quantizer_loss"]
+
+    grads = jax.jit(jax.grad(loss))(variables["params"])
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.isfinite(grad).all() and np.any(np.abs(grad) > 1e-12), jax.tree_util.keystr(path)
+
+
+def test_last_layer_has_its_place():
+    _, variables = made()
+    assert variables["params"]["decoder"]["to_rgb"]["kernel"].shape == (3, 3, 8, 3)
+
+
+def test_influence_of_a_token_is_local():
+    """Paper, Fig. 1: a changed code changes its surroundings only."""
+    model, variables = made()
+    decode = jax.jit(lambda z: model.apply(variables, z, method="decode"))
+    z = jax.random.normal(jax.random.key(1), (1, 12, 12, 8))
+    changed = np.abs(decode(z.at[:, 5, 5].add(1.0)) - decode(z)).max(axis=-1)[0] > 0
+    rows, columns = np.nonzero(changed)
+    # The windows of 4x4 tokens (32 pixels) that hold token (5, 5), and one pixel more by the last convolution.
+    assert min(rows.min(), columns.min()) >= 31 and max(rows.max(), columns.max()) <= 64
+    assert changed[40:48, 40:48].all()
+
+
+@pytest.mark.parametrize(
+    ("depths", "factor", "encoder", "decoder", "total"),
+    [
+        ((2, 2, 18), 16, 59_455_160, 59_611_515, 119_460_147),
+        ((2, 2, 6), 16, 21_583_352, 21_739_707, 43_716_531),
+        ((2, 18), 8, 14_785_560, 14_878_171, 29_991_667),
+    ],
+)
+def test_full_size_has_exactly_these_parameters(depths, factor, encoder, decoder, total):
+    swin = {"name": "swin", "depths": depths}
+    model = tokenizer.make({"encoder": swin, "decoder": swin, "quantizer": {}}, "bfloat16")
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
+    count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
+    assert model.factor == factor
+    assert count == {
+        "encoder": encoder,
+        "decoder": decoder,
+        "quantizer": 1024 * 256,
+        "to_codes": (shapes["encoder"]["norm"]["scale"].size + 1) * 256,
+    }
+    assert sum(count.values()) == total
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": {"name": "swin", "widht": 8}}, "no key 'widht': did you mean 'width'"),
+        ({"encoder": {"name": "swim"}}, "'swim'"),
+        ({"quantizer": {"codez": 8}}, "did you mean 'codes'"),
+        ({"quantizer": {"kind": "gumble"}}, "did you mean 'gumbel'"),
+        ({"quantizer": {"kind": "gumbel", "depth": 2}}, "no key 'depth'"),
+        ({"extra": 1}, "no key 'extra'"),
+        ({"dtype": "float32"}, "no key 'dtype'"),
+    ],
+)
+def test_wrong_configs_end_in_one_line(change, message):
+    with pytest.raises(InputError, match=message) as error:
+        tokenizer.make({**config(), **change})
+    assert "\n" not in str(error.value)
+
+
+def test_missing_part_of_a_config():
+    with pytest.raises(InputError, match="needs the key 'decoder'"):
+        tokenizer.make({k: v for k, v in config().items() if k != "decoder"})
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (jnp.zeros((1, 16, 20, 3)), "multiples of 8, got 20x16"),
+        (jnp.zeros((1, 16, 16, 1)), r"got float32 \[1,16,16,1\]"),
+        (jnp.zeros((16, 16, 3)), r"got float32 \[16,16,3\]"),
+        (jnp.zeros((1, 16, 16, 3), jnp.uint8), r"got uint8 \[1,16,16,3\]"),
+    ],
+)
+def test_wrong_images_end_in_one_line(image, message):
+    model, variables = made()
+    with pytest.raises(InputError, match=message):
+        model.apply(variables, image)
+
+
+def test_encoder_and_decoder_of_different_factors():
+    parts = config()
+    model = tokenizer.make({**parts, "decoder": {**parts["decoder"], "depths": (1,)}})
+    with pytest.raises(InputError, match="one factor, got 8 and 4"):
+        model.init(jax.random.key(0), images(16, 16))
