@@ -16,7 +16,7 @@ def get_config(variant=""):
     config = common.stage1((2, 2, 2), 128, codes=1024, width=32)
     config.dtype, config.batch_size, config.duration = "float32", 16, "1500 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
-    config.tokenizer.quantizer.width = 32
+    config.tokenizer.quantizer.update({"width": 32, "ema": 0.9, "revive": 0.1})
     config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
     common.cadence(config, "50 steps", "500 steps", "500 steps")
     return common.tiny(config) if variant == "tiny" else config

@@ -13,21 +13,21 @@ FILES = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("
 
 # (config, variant): trained parameters. The exact numbers are ours; the paper gives 185 M for stage 2 (Table 6).
 PARAMETERS = {
-    ("quickstart", "tokenizer"): 0,
-    ("quickstart", "generator"): 0,
-    ("photos_stage1", ""): 0,
-    ("photos_stage2", ""): 0,
-    ("imagenet_stage1", ""): 0,
-    ("imagenet_stage1", "f8"): 0,
-    ("imagenet_stage1", "512"): 0,
+    ("quickstart", "tokenizer"): 214_971,
+    ("quickstart", "generator"): 914_848,
+    ("photos_stage1", ""): 1_178_543,
+    ("photos_stage2", ""): 1_038_368,
+    ("imagenet_stage1", ""): 119_460_147,
+    ("imagenet_stage1", "f8"): 29_991_667,
+    ("imagenet_stage1", "512"): 119_460_147,
     ("imagenet_stage2", ""): 184_911_360,
     ("imagenet_stage2", "512"): 185_510_400,
-    ("ffhq_stage1", ""): 0,
-    ("ffhq_stage1", "f8"): 0,
-    ("ffhq_stage1", "1024"): 0,
+    ("ffhq_stage1", ""): 43_716_531,
+    ("ffhq_stage1", "f8"): 10_994_227,
+    ("ffhq_stage1", "1024"): 43_716_531,
     ("ffhq_stage2", ""): 184_143_360,
     ("ffhq_stage2", "1024"): 187_138_560,
-    ("celebahq_stage1", ""): 0,
+    ("celebahq_stage1", ""): 43_716_531,
     ("celebahq_stage2", ""): 184_143_360,
 }
 STAGE1_OF = {"photos": "photos_stage1", "imagenet": "imagenet_stage1", "ffhq": "ffhq_stage1", "celebahq": "celebahq_stage1"}
