@@ -71,7 +71,8 @@ def jitted(stage, device_mesh, rules=mesh.RULES):
     shapes = jax.eval_shape(stage.init)
     shardings = mesh.shardings(shapes, device_mesh, rules)
     like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    init = jax.jit(stage.init, out_shardings=shardings)
+    # astype takes weak types away, with which update would be compiled twice: for the first step, and for all others.
+    init = jax.jit(lambda: jax.tree.map(lambda x: x.astype(x.dtype), stage.init()), out_shardings=shardings)
     whole = mesh.replicated(device_mesh)
     update = jax.jit(stage.update, donate_argnums=0, out_shardings=(shardings, whole))
     return like, init, update
