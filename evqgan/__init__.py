@@ -12,3 +12,12 @@ Transformers", ICCV 2023, unless another one is named.
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    """`evqgan.load`, see `evqgan.sample.load`: imported on first use, for it brings JAX with it."""
+    if name == "load":
+        from evqgan.sample import load
+
+        return load
+    raise AttributeError(f"module 'evqgan' has no attribute {name!r}")

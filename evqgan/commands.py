@@ -1,9 +1,13 @@
 """The modes sample, edit and evaluate: a trained workdir to pictures and numbers on disk."""
 
+import json
 import pathlib
+import zipfile
+import zlib
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import evqgan
 from evqgan import train
@@ -12,9 +16,32 @@ from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.data import pipeline, transforms
 from evqgan.evals import samples as sample_statistics
-from evqgan.sample import load, read_config
+from evqgan.sample import GREY, load, read_config
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
+WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
+
+
+def settings(given, workdir):
+    """The config of a workdir, with the keys of `given` that say how to sample and evaluate.
+
+    given: the config the workdir was made with, or that of the quickstart which it is a part of; InputError when it is
+    another one's.
+    """
+    config, place = read_config(workdir)
+    if given.stage == "quickstart":
+        given = given.tokenizer if config.stage == "stage1" else given.generator
+    ours, theirs = (json.loads(c.to_json()) for c in (given, config))
+    found_by_training = ("class_names", "tokenizer") if config.stage == "stage2" else ("class_names",)
+    for key, (here, there) in train.difference(ours, theirs).items():
+        if not any(f"{key}.".startswith(f"{free}.") for free in (*train.FREE, *found_by_training)):
+            raise InputError(
+                f"{place} holds a run with config.{key} = {there}, --config says {here}: give another --workdir, or "
+                "leave --config out"
+            )
+    with config.unlocked():
+        config.update({key: given[key] for key in train.FREE if key in given})
+    return config
 
 
 def progress(num, what):
@@ -31,17 +58,17 @@ def sample(config, workdir, out, num, labels, seed, one_by_one=True):
     """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and one PNG an image."""
     out = out or pathlib.Path(workdir) / "samples"
     model = load(workdir, config)
-    images, labels, ids = model.generate(num, labels, seed, progress(num, "sample"))
-    conditional = {"labels": labels} if model.classes else {}
-    about = {"step": np.int64(model.step), "seed": np.int64(seed)}
-    files.save_npz(out / "samples.npz", images=images, ids=ids, **conditional, **about)
+    made = model.sample(num, labels, seed, progress(num, "sample"))
+    images = made["images"]
+    how = {"step": model.step, "seed": seed, "sampler": config.sample.to_json()}
+    files.save_npz(out / "samples.npz", **made, **{name: np.asarray(value) for name, value in how.items()})
     columns = 10 if num >= GRID else None  # with ten classes in turn, a column is a class
     pictures.save_png(out / "grid.png", pictures.grid(images[:GRID], columns))
     if one_by_one:
         for i, image in enumerate(images):
             pictures.save_png(out / f"{i:05d}.png", image)
     print(f"{num:,} samples of step {model.step:,} are in {out}")
-    return images, labels
+    return images
 
 
 def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
@@ -53,27 +80,29 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
     height, width = picture.shape[:2]
     hidden = np.zeros((height, width), bool)
     if mask is not None:
-        grey = read_image(mask)[..., 0]
-        if grey.shape != hidden.shape:
+        white = read_image(mask).mean(axis=-1) >= 128
+        if white.shape != hidden.shape:
             raise InputError(
-                f"expected a mask of the image's {width} x {height}, {mask} has {grey.shape[1]} x {grey.shape[0]}"
+                f"expected a mask of the image's {width} x {height} pixels, {mask} has "
+                f"{white.shape[1]} x {white.shape[0]}"
             )
-        hidden = grey >= 128
+        hidden = white
     elif box is not None:
         left, top, right, bottom = numbers("--box", box)
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise InputError(f"--box={left},{top},{right},{bottom} does not lie in the image of {width} x {height}")
         hidden[top:bottom, left:right] = True
+    else:
+        left, top, right, bottom = numbers("--outpaint", outpaint)
     model = load(workdir, config)
     if outpaint is not None:
-        left, top, right, bottom = numbers("--outpaint", outpaint)
         results = model.outpaint(picture, left, top, right, bottom, label, num, seed)
         margins = ((top, bottom), (left, right))
         picture = np.pad(picture, (*margins, (0, 0)))
         hidden = np.pad(hidden, margins, constant_values=True)
     else:
         results = model.edit(picture, hidden, label, num, seed)
-    masked = np.where(hidden[..., None], np.uint8(128), picture)
+    masked = np.where(hidden[..., None], GREY, picture)
     for i, result in enumerate(results):
         pictures.save_png(out / f"edit_{i:03d}.png", result)
     pictures.save_png(out / "masked.png", masked)
@@ -85,42 +114,73 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
 def evaluate(config, workdir, out, metrics):
     """The numbers of config.evals, and those of workdir/samples/samples.npz where there is one, into evaluation.json.
 
-    Each number stands with its protocol card: what was measured on what, with which weights.
+    Each number stands with its protocol card: what was measured on what, with which weights. Of a quickstart's workdir
+    both the tokenizer and the generator, which has `config`, are measured. With `metrics`, names of evaluators, the
+    other numbers of an evaluation.json remain.
     """
-    top = pathlib.Path(workdir)
-    _, workdir = read_config(workdir)
-    model = load(workdir, config)
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
-    known = [*config.evals, "samples"]
+    top, file = pathlib.Path(workdir), (out or pathlib.Path(workdir)) / "evaluation.json"
+    parts = [(config, read_config(workdir)[1])]
+    if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
+        parts.insert(0, read_config(top / "tokenizer"))
+    known = [*(name for part, _ in parts for name in part.evals), "samples"]
     for name in metrics:
         if name not in known:
             raise InputError(f"there is no metric {name!r} in this workdir: {build.nearest(name, known)}")
-    stage = build.module("", config.stage, "config.stage").make(config)
-    found = {}
-    for name, evaluator in train.evaluators(config, stage, dataset, mesh.make(devices=jax.devices()[:1])).items():
-        if metrics and name not in metrics:
-            continue
-        card = protocol(model, dataset, evaluator=name, split=dataset.validation, **build.plain(config.evals[name]))
-        for key, value in evaluator.run(model.state):
-            if np.ndim(value) == 0:
-                found[key] = {"value": value, "protocol": card}
-    file = top / "samples" / "samples.npz"
-    if file.is_file() and (not metrics or "samples" in metrics):
-        found |= evaluate_samples(model, dataset, file)
-    elif "samples" in metrics:
-        raise InputError(f"there is no {file}: make samples first, with --mode=sample --num=1000")
-    files.save_json((out or top) / "evaluation.json", found)
+    samples = top / "samples" / "samples.npz"
+    if "samples" in metrics and not samples.is_file():
+        raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
+    found = read_numbers(file) if metrics else {}
+    for part, place in parts:
+        evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
+        compare = part is config and samples.is_file() and (not metrics or "samples" in metrics)
+        if evals or compare:
+            model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
+            found |= evaluate_model(model, part, dataset, evals)
+            found |= evaluate_samples(model, dataset, samples, "samples" in metrics) if compare else {}
+    files.save_json(file, found)
     for key, entry in found.items():
-        if not isinstance(entry["value"], list):
+        if isinstance(entry["value"], float):
             print(f"{key:32s} {entry['value']:.4g}")
     return found
 
 
-def evaluate_samples(model, dataset, file):
-    """What `evals.samples` says of a samples.npz beside the real images of the data set -> {name: value, protocol}."""
-    with np.load(file, allow_pickle=False) as saved:
-        images, labels = saved["images"], saved.get("labels")
-        about = {"samples": len(images), "samples_step": int(saved["step"]), "samples_seed": int(saved["seed"])}
+def evaluate_model(model, config, dataset, evals):
+    """What the evaluators `evals` {name: keys} say of a loaded model -> {name: value, protocol}."""
+    stage = build.module("", config.stage, "config.stage").make(config)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.evals = ConfigDict(evals)
+    found = {}
+    for name, evaluator in train.evaluators(config, stage, dataset, mesh.make(devices=jax.devices()[:1])).items():
+        card = protocol(model, dataset, evaluator=name, split=dataset.validation, **build.plain(evals[name]))
+        for key, value in evaluator.run(model.state):
+            if np.ndim(value) == 0:
+                found[key] = {"value": value, "protocol": card}
+    return found
+
+
+def read_numbers(file):
+    """The numbers of an earlier evaluation.json, {} if there is none."""
+    try:
+        return json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{file} is not the JSON that --mode=evaluate writes: {error}; move it away") from error
+
+
+def evaluate_samples(model, dataset, file, wanted):
+    """What `evals.samples` says of a samples.npz beside the real images of the data set -> {name: value, protocol}.
+
+    Every sample is compared with every image of the data set, so that it must fit WHOLE bytes; if it does not, there
+    are no numbers, or InputError if they are `wanted`.
+    """
+    number = sum(len(pipeline.open_split(dataset, split)) for split in (dataset.train, dataset.validation))
+    if number * int(np.prod(dataset.shape)) * 3 > WHOLE:
+        message = f"samples are compared with data sets of up to {WHOLE:,} bytes; {number:,} images are more"
+        if wanted:
+            raise InputError(message)
+        print(message)
+        return {}
+    images, labels, about = read_samples(file)
     train_images, train_labels = whole(dataset, dataset.train)
     held_images, held_labels = whole(dataset, dataset.validation)
     card = protocol(
@@ -132,6 +192,17 @@ def evaluate_samples(model, dataset, file):
         numbers |= sample_statistics.classifier_agreement(train_images, train_labels, images, labels, *held)
         numbers |= sample_statistics.spread(images, labels, train_images, train_labels)
     return {name: {"value": value, "protocol": card} for name, value in numbers.items()}
+
+
+def read_samples(file):
+    """A samples.npz -> images, labels or None, and how they were made, for the protocol card."""
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            images, labels = saved["images"], saved.get("labels")
+            how = {"samples_step": int(saved["step"]), "samples_seed": int(saved["seed"])}
+            return images, labels, {"samples": len(images), **how, "sampler": json.loads(saved["sampler"].item())}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file} is not what --mode=sample writes: {error}; make the samples again") from error
 
 
 def whole(dataset, split):

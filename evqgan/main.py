@@ -3,77 +3,180 @@
 train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where it stopped
 sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, one PNG an image
 edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom and
-          --outpaint=left,top,right,bottom (pixels); --label= --num=   edit_000.png ..., masked.png, strip.png
+          --outpaint=left,top,right,bottom (pixels); --label= --num= --seed= --out=
+                                                                 edit_000.png ..., masked.png, strip.png
 evaluate  --metrics=reconstruction,...                           evaluation.json
-In sample, edit and evaluate the config is read from the workdir, a tokenizer's, a generator's or a quickstart's.
+
+In sample, edit and evaluate the config may be left out: the workdir has it, a tokenizer's, a generator's or a
+quickstart's. Without --workdir it is workdirs/ and the config's name: workdirs/quickstart, workdirs/quickstart_tiny.
 """
 
+import functools
 import os
 import pathlib
+import re
 import sys
 import traceback
 
 from absl import flags, logging
-from ml_collections import config_dict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 
+from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
 MODES = ("train", "sample", "edit", "evaluate")
-WORKDIR = flags.DEFINE_string("workdir", None, "where a run keeps everything it makes")
-MODE = flags.DEFINE_enum("mode", "train", MODES, "what to do")
-NUM = flags.DEFINE_integer("num", None, "sample: how many images (64); edit: how many results (4)", lower_bound=1)
-LABELS = flags.DEFINE_list("labels", [], "sample: classes by number or name, in turn (default: all)")
-LABEL = flags.DEFINE_string("label", None, "edit: the class by number or name")
-SEED = flags.DEFINE_integer("seed", 0, "sample, edit: the random seed", lower_bound=0)
-OUT = flags.DEFINE_string("out", None, "where results go (default: inside the workdir)")
-IMAGE = flags.DEFINE_string("image", None, "edit: the picture")
-MASK = flags.DEFINE_string("mask", None, "edit: a picture, white where the image is made anew")
-BOX = flags.DEFINE_list("box", None, "edit: left,top,right,bottom of what is made anew")
-OUTPAINT = flags.DEFINE_list("outpaint", None, "edit: how far the image grows at the left,top,right,bottom")
-METRICS = flags.DEFINE_list("metrics", [], "evaluate: which of the config's evaluators (default: all)")
-DEBUG = flags.DEFINE_boolean("debug", False, "show tracebacks")
+OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
+OPTIONAL = ("best", "eval_batch_size", "keep", "mesh")  # keys of a stage that a config need not have
+HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
+
+
+def definitions():
+    """The flags -> absl FlagValues; those of the config's keys, --config.key=value, come with the config."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    text, whole, several = (
+        functools.partial(define, flag_values=values)
+        for define in (flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_list)
+    )
+    text("config", None, "FILE[:variant] of an experiment; --config.key=value changes a key of it")
+    text("workdir", None, "where a run keeps everything it makes")
+    flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
+    whole("num", None, "sample: how many images (64); edit: how many results (4)", lower_bound=1)
+    several("labels", [], "sample: classes by number or name, in turn (default: all)")
+    text("label", None, "edit: the class by number or name")
+    whole("seed", 0, "sample, edit: the random seed", lower_bound=0)
+    text("out", None, "where results go (default: inside the workdir)")
+    text("image", None, "edit: the picture")
+    text("mask", None, "edit: a picture, white where the image is made anew")
+    several("box", None, "edit: left,top,right,bottom of what is made anew")
+    several("outpaint", None, "edit: how far the image grows at the left,top,right,bottom")
+    several("metrics", [], "evaluate: which evaluators (default: all of the config's, and samples if there are any)")
+    flags.DEFINE_boolean("debug", False, "show tracebacks", flag_values=values)
+    return values
 
 
 def parse(argv):
-    """absl's parser, with --config from the file named or, in other modes than train, from the workdir."""
-    flags.FLAGS.unparse_flags()
-    given = [a for a in argv[1:] if a == "--config" or a.startswith("--config=")]
-    if given:
-        config_flags.DEFINE_config_file("config", lock_config=True)
-    else:
-        workdir = next((a.split("=", 1)[1] for a in argv[1:] if a.startswith("--workdir=")), None)
-        if any(a.startswith("--mode=") and a != "--mode=train" for a in argv[1:]) and workdir:
-            from evqgan.sample import read_config
-
-            config_flags.DEFINE_config_dict("config", read_config(workdir)[0], lock_config=True)
-        else:
-            config_flags.DEFINE_config_dict("config", config_dict.ConfigDict(), lock_config=True)
+    """argv as of sys -> FlagValues (workdir filled in), config; InputError for all that is wrong with them."""
+    values = definitions()
     try:
-        rest = flags.FLAGS(argv)
-    except InputError:
-        raise
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-        raise InputError(" ".join(str(error).strip('"').split())) from error
-    if rest[1:]:
-        raise InputError(f"expected flags as --name=value, got {rest[1]!r}")
-    if not WORKDIR.value:
-        raise InputError("--workdir=DIR is needed: where the run keeps everything it makes")
-    if not given and MODE.value == "train":
-        raise InputError("--config=FILE is needed to train, such as --config=configs/quickstart.py")
-    return rest
+        rest = values(argv, known_only=True)[1:]
+    except flags.IllegalFlagValueError as error:
+        name, given, reason = re.match(r"flag --(\w+)=(.*?): (.*)", str(error), re.DOTALL).groups()
+        kind = getattr(values[name].parser, "syntactic_help", "")
+        raise InputError(f"--{name}={given}: {f'expected {kind}' if kind else reason}") from error
+    except flags.Error as error:
+        raise InputError(f"{error}; see --help") from error
+    for arg in rest:
+        if re.match(r"--?[A-Za-z]", arg) and not OVERRIDE.match(arg):
+            name = arg.lstrip("-").split("=")[0]
+            raise InputError(f"there is no flag --{name}: {nearest(name, list(values))}")
+    if values.config:
+        config = read_file(values.config)
+        values.workdir = values.workdir or default_workdir(values.config)
+    elif values.mode == "train":
+        raise InputError("--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help")
+    elif not values.workdir:
+        raise InputError(f"--workdir=DIR is needed to {values.mode}: the workdir of a training run")
+    else:
+        from evqgan.sample import read_config
+
+        config, _ = read_config(values.workdir)
+    override(config, rest)
+    return values, config
 
 
-def run(config):
+def default_workdir(file):
+    """configs/quickstart.py:tiny -> workdirs/quickstart_tiny."""
+    path, _, variant = file.partition(":")
+    return str(pathlib.Path("workdirs") / "_".join(filter(None, [pathlib.Path(path).stem, variant])))
+
+
+def read_file(file):
+    """FILE[:variant] -> its ConfigDict; InputError if there is none, or it raises."""
+    path = pathlib.Path(file.partition(":")[0])
+    if not path.is_file():
+        there = [str(other) for other in sorted(path.parent.glob("*.py"))]
+        hint = nearest(path, there) if there else "expected the path of a file in configs/"
+        raise InputError(f"--config={file}: there is no file {path}; {hint}")
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", f"--config={file}"])
+        values(["", f"--config={file}"])
+        config = values.config
+        found = isinstance(config, ConfigDict) and "stage" in config
+    except Exception as error:  # whatever a user's file raises
+        while error.__cause__ or error.__context__:  # absl and config_flags wrap it
+            error = error.__cause__ or error.__context__
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ValueError):
+            lines = [f"line {x.lineno}, " for x in traceback.extract_tb(error.__traceback__) if x.filename == str(path)]
+            reason = f"{''.join(lines[-1:])}{type(error).__name__}: {reason}"
+        raise InputError(f"--config={file}: {reason}") from error
+    if not found:
+        raise InputError(f"--config={file}: expected its get_config() to return a ConfigDict with a stage")
+    return config
+
+
+def override(config, args):
+    """Sets the keys of `config` that `args`, such as ["--config.seed=1", "--config.dtype", "bfloat16"], name.
+
+    A section takes keys that its config does not mention: the constructor has their defaults, and names wrong ones.
+    """
+    keys = [found[1] for arg in args if (found := OVERRIDE.match(arg))]
+    for key in keys:
+        place(config, key)
+    before = {key: functools.reduce(lambda node, name: node[name], key.split("."), config) for key in keys}
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *args])
+        extra = values(["", *args])[1:]
+    except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
+        wrong = re.match(r"flag --config\.(.*?)=(.*?): ", str(error), re.DOTALL)
+        if not wrong or wrong[1] not in before:
+            raise InputError(" ".join(str(error).split())) from error
+        raise mistyped(wrong[1], before[wrong[1]], wrong[2]) from error
+    for key, old in before.items():  # config_flags takes a tuple of anything
+        new = functools.reduce(lambda node, name: node[name], key.split("."), config)
+        if isinstance(old, tuple) and {type(x) for x in new} - {type(x) for x in old}:
+            raise mistyped(key, old, new)
+    if extra:
+        raise InputError(f"expected flags as --name=value, got {extra[0]!r}")
+
+
+def place(config, key):
+    """Makes room in `config` for the dotted `key`; InputError if it can have none of that name."""
+    *sections, last = key.split(".")
+    node, where = config, "config"
+    for i, name in enumerate([*sections, last]):
+        stage = isinstance(node, ConfigDict) and "stage" in node and node.stage != "quickstart"
+        known = [*node, *OPTIONAL] if stage else node
+        if not isinstance(node, ConfigDict):
+            raise InputError(f"--config.{key}: {where} is {node!r}, which has no keys")
+        if name not in node:
+            closed = "stage" in node or i < len(sections) or not name.isidentifier()
+            if closed and (name not in OPTIONAL or not stage):
+                raise InputError(f"{where} has no key {name!r}: {nearest(name, known)}")
+            with config.unlocked():
+                node[name] = ConfigDict() if i < len(sections) else config_dict.placeholder(object)
+        node, where = node[name], f"{where}.{name}"
+
+
+def mistyped(key, old, new):
+    kind = "a dict" if isinstance(old, ConfigDict) else f"a value of type {type(old).__name__}, such as {old!r}"
+    return InputError(f"--config.{key} expects {kind}, got {new!r}")
+
+
+def run(values, config):
     """One mode, done."""
     import jax
 
-    if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
+    flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
+    logging.set_verbosity(logging.WARNING)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
     jax.config.update("jax_compilation_cache_dir", cache)
-    logging.set_verbosity(logging.INFO)
-    workdir = pathlib.Path(WORKDIR.value)
-    if MODE.value == "train":
+    devices(jax)
+    workdir = pathlib.Path(values.workdir)
+    if values.mode == "train":
         from evqgan import quickstart, train
 
         runner = quickstart.run if config.stage == "quickstart" else train.train
@@ -81,29 +184,51 @@ def run(config):
         return
     from evqgan import commands
 
-    given = {"config": config, "workdir": workdir, "out": OUT.value and pathlib.Path(OUT.value)}
-    if MODE.value == "sample":
-        commands.sample(**given, num=NUM.value or 64, labels=LABELS.value, seed=SEED.value)
-    elif MODE.value == "edit":
-        where = {"mask": MASK.value, "box": BOX.value, "outpaint": OUTPAINT.value}
-        commands.edit(**given, image=IMAGE.value, **where, label=LABEL.value, num=NUM.value or 4, seed=SEED.value)
+    config = commands.settings(config, workdir) if values.config is not None else config
+    given = {"config": config, "workdir": workdir, "out": values.out and pathlib.Path(values.out)}
+    if values.mode == "sample":
+        commands.sample(**given, num=values.num or 64, labels=values.labels, seed=values.seed)
+    elif values.mode == "edit":
+        where = {"mask": values.mask, "box": values.box, "outpaint": values.outpaint}
+        what = {"image": values.image, "label": values.label, "num": values.num or 4, "seed": values.seed}
+        commands.edit(**given, **where, **what)
     else:
-        commands.evaluate(**given, metrics=METRICS.value)
+        commands.evaluate(**given, metrics=values.metrics)
 
 
-def main():
-    """Runs the command line; what a user can mend ends in one line and exit code 2."""
+def devices(jax):
+    """Starts JAX; InputError when the devices (JAX_PLATFORMS) or processes (EVQGAN_DISTRIBUTED) wanted are absent."""
+    try:
+        if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
+            jax.distributed.initialize()
+        jax.devices()
+    except (RuntimeError, ValueError) as error:
+        asked = [f"{k}={os.environ[k]}" for k in ("JAX_PLATFORMS", "EVQGAN_DISTRIBUTED") if os.environ.get(k)]
+        reason = str(error).splitlines()[0]
+        raise InputError(f"JAX cannot start{' with ' if asked else ''}{' '.join(asked)}: {reason}") from error
+
+
+def main(argv=None):
+    """Runs the command line -> exit code. What a user can mend ends in one line and code 2; defects are raised."""
     from evqgan.core.log import NonFinite
 
+    argv = sys.argv if argv is None else argv
+    if any(arg in HELP for arg in argv):
+        values = definitions()
+        print(__doc__ + "".join(f"\n  --{name:9s} {values[name].help}" for name in values))
+        return 0
     try:
-        parse(sys.argv)
-        run(flags.FLAGS.config)
-    except (InputError, NonFinite) as error:
-        if DEBUG.present and DEBUG.value:
+        run(*parse(argv))
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130  # as the shell reports a SIGINT
+    except (InputError, NonFinite, OSError) as error:
+        if any(arg.lstrip("-").startswith("debug") for arg in argv):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, NonFinite) else 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

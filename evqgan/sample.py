@@ -1,5 +1,6 @@
 """From a workdir to images: generate, inpaint, outpaint, class-conditional editing are one call with four masks."""
 
+import difflib
 import functools
 import json
 import pathlib
@@ -14,6 +15,9 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
+GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
+NAMES = 20  # ours: of more class names than this, an error lists none
+
 
 def read_config(workdir):
     """The config of a workdir, and that workdir: of a quickstart's, its generator."""
@@ -26,8 +30,12 @@ def read_config(workdir):
             f"{workdir} is no workdir: there is no {file}; train one with --config=FILE --workdir={workdir}"
         )
     try:
-        return ml_collections.ConfigDict(json.loads(file.read_text())), workdir
-    except (ValueError, UnicodeDecodeError) as error:
+        config = ml_collections.ConfigDict(json.loads(file.read_text()))
+        build.module("", config.stage, f"the stage in {file}")
+        return config, workdir
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not the JSON that training writes: {error}") from error
 
 
@@ -41,11 +49,14 @@ class Loaded:
     """What a workdir holds, ready to use; NumPy in, NumPy out.
 
     Images are uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; results are uint8 [B,H,W,3]. Work is done in batches of
-    `batch_size`, the last one filled up, so that nothing compiles twice; an image depends on (seed, its number) alone.
+    `batch_size`, the last one filled up, so that nothing compiles twice. A generated image depends on (seed, its
+    number) alone, but for rounding, which the size of the batch may change.
     """
 
     def __init__(self, config, workdir, step=None, batch_size=64):
         self.config, self.workdir, self.batch_size = config, workdir, batch_size
+        if batch_size < 1:
+            raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
         stage = build.module("", config.stage, "config.stage").make(config)
         generative = stage.sample is not None
         like = jax.eval_shape(stage.init)
@@ -53,12 +64,13 @@ class Loaded:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
         checkpoints = checkpoint.Checkpoints(workdir)
-        self.step = step or max(checkpoints.steps(), default=None)
+        self.step = max(checkpoints.steps(), default=None) if step is None else step
         self.state = checkpoints.restore(like, self.step)
         checkpoints.close()
 
-        model = tokenizers.make(config.tokenizer.model if generative else config.tokenizer, config.dtype)
-        self.factor = model.factor
+        keys = config.tokenizer.model if generative else config.tokenizer
+        model = tokenizers.make(keys, config.dtype)
+        self.factor, self.codes, self.depth = model.factor, model.quantizer.codes, model.quantizer.depth
         self.size = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
         self.classes = config.generator.get("classes", 0) if generative else 0
         self.class_names = tuple(config.get("class_names", ()))
@@ -70,16 +82,21 @@ class Loaded:
         self._decode = jax.jit(
             lambda w, ids: transforms.unscale(model.apply(w, model.apply(w, ids, method="embed"), method="decode"))
         )
-        self._fill = functools.lru_cache(lambda **changes: jax.jit(functools.partial(stage.sample, **changes)))
-        self._generative = generative
+        self._fill = functools.cache(lambda **sampler: filler(stage.sample, sampler)) if generative else None
 
     def encode(self, images):
         """-> ids [B,h,w,D] int32."""
         return self._batched(lambda x: self._encode(self._tokenizer, x), to_uint8(images))
 
     def decode(self, ids):
-        """ids [B,h,w,D] int32 -> images."""
-        return self._batched(lambda x: self._decode(self._tokenizer, x), np.asarray(ids, np.int32))
+        """ids [B,h,w,D] or [h,w,D] int -> images."""
+        ids = np.asarray(ids)
+        ids = ids[None] if ids.ndim == 3 else ids
+        if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":
+            raise InputError(f"expected ids as int [B,h,w,{self.depth}], got {ids.dtype} {list(ids.shape)}")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.codes:
+            raise InputError(f"expected ids from 0 to {self.codes - 1}, got {ids.min()} to {ids.max()}")
+        return self._batched(lambda x: self._decode(self._tokenizer, x), ids.astype(np.int32))
 
     def reconstruct(self, images):
         """-> images, each encoded, quantized and decoded."""
@@ -88,103 +105,120 @@ class Loaded:
     def label_of(self, name):
         """A class by its number (int or text) or its name -> int."""
         if not self.classes:
-            raise InputError(f"{self.workdir} holds an unconditional model: it takes no labels")
+            raise InputError(f"{self.workdir} holds an unconditional model: it takes no labels, got {name!r}")
         if str(name) in self.class_names:
             return self.class_names.index(str(name))
         if str(name).isdecimal() and int(name) < self.classes:
             return int(name)
-        some = f", or a name: {build.nearest(name, self.class_names)}" if self.class_names else ""
-        raise InputError(f"there is no class {name!r}: expected a number from 0 to {self.classes - 1}{some}")
+        names = self.class_names
+        names = names if len(names) <= NAMES else difflib.get_close_matches(str(name), names)
+        hint = f", or a name: {build.nearest(name, names)}" if names else ""
+        raise InputError(f"there is no class {name!r}: expected a number from 0 to {self.classes - 1}{hint}")
 
-    def generate(self, num, labels=None, seed=0, report=None, **sampler):
-        """`num` new images -> images [num,H,W,3], labels int32 [num], ids int32 [num,h,w,D].
+    def generate(self, num, labels=None, seed=0, **sampler):
+        """`num` new images of `labels`, classes by number or name to go through in turn (default: all) -> images.
 
-        labels: classes to go through in turn (default: all). sampler: changes to config.sample, such as
-        temperature=0.9. report(done, seconds): called after each batch.
+        sampler: changes to config.sample, such as temperature=0.9.
         """
-        if num < 1:
-            raise InputError(f"expected at least one image to generate, got {num}")
-        labels = [self.label_of(x) for x in labels] if labels else list(range(max(self.classes, 1)))
-        labels = np.resize(np.array(labels, np.int32), num)
-        ids = np.zeros((num, *self._latent(*self.size)), np.int32)
-        images, ids = self._sample(ids, np.ones(ids.shape[:-1], bool), labels, seed, report, sampler)
-        return images, labels, ids
+        return self.sample(num, labels, seed, **sampler)["images"]
 
-    def edit(self, image, mask, label=None, num=1, seed=0, report=None, **sampler):
+    def sample(self, num, labels=None, seed=0, report=None, **sampler):
+        """`generate` with all it made: {"images", "ids" int32 [num,h,w,D], "labels" int32 [num] (if it has classes)}.
+
+        report(done, seconds) is called after each batch.
+        """
+        self._check_generates(num)
+        labels = [self.label_of(x) for x in labels] if labels else range(max(self.classes, 1))
+        labels = np.resize(np.array(labels, np.int32), num)
+        ids = np.zeros((num, self.size[0] // self.factor, self.size[1] // self.factor, self.depth), np.int32)
+        ids, images = self._generate(ids, np.ones(ids.shape[:-1], bool), labels, seed, sampler, report)
+        return {"images": images, "ids": ids} | ({"labels": labels} if self.classes else {})
+
+    def edit(self, image, mask, label=None, num=1, seed=0, **sampler):
         """The part of `image` [H,W,3] where `mask` bool [H,W] is True, anew, in `num` ways -> images [num,H,W,3].
 
         Tokens that the mask touches are generated (with `label`, as that class); outside them pixels are as they were.
         The hidden pixels are painted over before encoding, so that nothing of them can come back.
         """
-        image, mask = to_uint8(image)[0], np.asarray(mask, bool)
+        labels = self._labels(label, num)
+        image, mask = one_image(image), np.asarray(mask, bool)
         if image.shape[:2] != self.size or mask.shape != self.size:
             raise InputError(
                 f"expected an image and a mask of {self.size[1]} x {self.size[0]} pixels (width x height), got "
-                f"{image.shape[1]} x {image.shape[0]} and {mask.shape[1]} x {mask.shape[0]}"
+                f"{image.shape[1]} x {image.shape[0]} and {' x '.join(map(str, mask.shape[::-1]))}"
             )
         if not mask.any():
             raise InputError("the mask hides nothing: it must be white where the image is to be made anew")
-        if self.classes and label is None:
-            raise InputError("this model is class-conditional: editing needs a label")
-        hidden = np.where(mask[..., None], np.uint8(128), image)  # mid grey, 0 in [-1, 1]
-        ids = np.repeat(self.encode(hidden), num, axis=0)
-        cells = mask.reshape(ids.shape[1], self.factor, ids.shape[2], self.factor).any(axis=(1, 3))
-        labels = np.full(num, self.label_of(label) if self.classes else 0, np.int32)
-        images, _ = self._sample(ids, np.repeat(cells[None], num, axis=0), labels, seed, report, sampler)
-        anew = cells.repeat(self.factor, 0).repeat(self.factor, 1)[None, ..., None]
-        return np.where(anew, images, image[None])
+        return self._renew(np.repeat(image[None], num, axis=0), mask, labels, seed, sampler)
 
-    def outpaint(self, image, left, top, right, bottom, label=None, num=1, seed=0, report=None, **sampler):
+    def outpaint(self, image, left, top, right, bottom, label=None, num=1, seed=0, **sampler):
         """`image` [H,W,3] grown by so many pixels on each side, in `num` ways -> images [num,H',W',3].
 
         A canvas larger than the model's images is filled window by window, half a window at a time, outwards from
-        what is known.
+        what is known. A margin that is no multiple of the factor costs a strip of the image: its tokens are made anew.
         """
-        image = to_uint8(image)[0]
-        if min(left, top, right, bottom) < 0:
+        labels = self._labels(label, num)
+        image = one_image(image)
+        if min(left, top, right, bottom) < 0 or not any((left, top, right, bottom)):
             raise InputError(
-                f"margins must not be negative, got left,top,right,bottom = {left},{top},{right},{bottom}"
+                "expected margins of at least 0 pixels, one of them more, got left,top,right,bottom = "
+                f"{left},{top},{right},{bottom}"
             )
-        canvas = np.pad(image, ((top, bottom), (left, right), (0, 0)))
-        mask = np.pad(np.zeros(image.shape[:2], bool), ((top, bottom), (left, right)), constant_values=True)
-        height, width = mask.shape
+        margins = ((top, bottom), (left, right))
+        unknown = np.pad(np.zeros(image.shape[:2], bool), margins, constant_values=True)
+        height, width = unknown.shape
         if height < self.size[0] or width < self.size[1] or height % self.factor or width % self.factor:
             raise InputError(
                 f"the image with its margins is {width} x {height} pixels; this model needs multiples of "
                 f"{self.factor}, at least {self.size[1]} x {self.size[0]}"
             )
-        results = []
-        for i in range(num):
-            done, unknown = canvas.copy(), mask.copy()
-            for n, (y, x) in enumerate(windows(mask, self.size, self.factor)):
-                part = np.s_[y : y + self.size[0], x : x + self.size[1]]
-                if unknown[part].any():
-                    done[part] = self.edit(done[part], unknown[part], label, 1, [seed, i, n], report, **sampler)[0]
-                    unknown[part] = False
-            results.append(done)
-        return np.stack(results)
+        canvas = np.repeat(np.pad(image, (*margins, (0, 0)))[None], num, axis=0)
+        for n, (y, x) in enumerate(windows(unknown, self.size, self.factor)):
+            rows, columns = slice(y, y + self.size[0]), slice(x, x + self.size[1])
+            if unknown[rows, columns].any():
+                part = canvas[:, rows, columns]
+                canvas[:, rows, columns] = self._renew(part, unknown[rows, columns], labels, [seed, n], sampler)
+                unknown[rows, columns] = False
+        return canvas
 
-    def _latent(self, height, width):
-        return height // self.factor, width // self.factor, 1
-
-    def _sample(self, ids, mask, labels, seed, report, sampler):
-        if not self._generative:
+    def _check_generates(self, num):
+        if self._fill is None:
             raise InputError(f"{self.workdir} holds a tokenizer; generating needs the workdir of a generator")
-        fill, began = self._fill(**sampler), time.perf_counter()
-        root = jax.random.key(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(root, np.arange(len(ids)))
-        done, number = 0, len(ids)
+        if num < 1:
+            raise InputError(f"expected at least one image to generate, got {num}")
 
-        def one(ids, mask, labels, keys):
+    def _labels(self, label, num):
+        """One class for `num` images -> int32 [num]."""
+        self._check_generates(num)
+        if self.classes and label is None:
+            raise InputError("this model is class-conditional: editing needs a label")
+        return np.full(num, 0 if label is None else self.label_of(label), np.int32)
+
+    def _renew(self, images, mask, labels, seed, sampler):
+        """images uint8 [B,H,W,3] with the tokens that mask [H,W] touches anew."""
+        ids = self.encode(np.where(mask[..., None], GREY, images))
+        f = self.factor
+        touched = mask.reshape(ids.shape[1], f, ids.shape[2], f).any(axis=(1, 3))
+        _, new = self._generate(ids, np.repeat(touched[None], len(ids), axis=0), labels, seed, sampler)
+        return np.where(touched.repeat(f, axis=0).repeat(f, axis=1)[..., None], new, images)
+
+    def _generate(self, ids, mask, labels, seed, sampler, report=None):
+        """ids [B,h,w,D] with those where mask [B,h,w] is True anew -> ids, images."""
+        try:
+            seed = np.random.SeedSequence(seed).generate_state(1)[0]
+        except (TypeError, ValueError):
+            raise InputError(f"expected a seed that is a whole number from 0, got {seed!r}") from None
+        fill, began, done, number = self._fill(**sampler), time.perf_counter(), 0, len(ids)
+
+        def one(ids, mask, labels, numbers):
             nonlocal done
-            result = jax.block_until_ready(fill(self.state, ids, mask, labels, keys))
-            done = min(done + len(labels), number)
+            result = jax.block_until_ready(fill(self.state, ids, mask, labels, seed, numbers))
+            done = min(done + len(ids), number)
             if report:
                 report(done, time.perf_counter() - began)
             return result
 
-        ids, images = self._batched(one, ids, mask, labels, keys)
-        return images, ids
+        return self._batched(one, ids, mask, labels, np.arange(number, dtype=np.uint32))
 
     def _batched(self, function, *arrays):
         """function over batches, the last filled up with copies of its last row, as NumPy.
@@ -192,12 +226,24 @@ class Loaded:
         Batches have `batch_size` rows, or the next power of two where fewer are asked for: few sizes to compile for.
         """
         number, results = len(arrays[0]), []
+        if not number:
+            raise InputError("expected at least one image, got none")
         size = min(self.batch_size, 1 << (number - 1).bit_length())
         for i in range(0, number, size):
             rows = np.minimum(np.arange(i, i + size), number - 1)
             out = function(*(array[rows] for array in arrays))
             results.append(jax.tree.map(lambda x, n=number - i: np.asarray(x)[:n], out))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def filler(sample, sampler):
+    """A stage's `sample` with the settings `sampler`, compiled; image n draws from the n-th key of the seed."""
+
+    def fill(state, ids, mask, labels, seed, numbers):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+        return sample(state, ids, mask, labels, keys, **sampler)
+
+    return jax.jit(fill)
 
 
 def to_uint8(images):
@@ -210,16 +256,29 @@ def to_uint8(images):
             "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
             f"{images.dtype} {list(images.shape)}"
         )
-    return images if images.dtype == np.uint8 else np.asarray(transforms.unscale(images))
+    if images.dtype == np.uint8:
+        return images
+    if not (np.abs(images) <= 1).all():
+        found = f"{images.min():.4g} to {images.max():.4g}"
+        raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
+    return transforms.unscale(images)
+
+
+def one_image(image):
+    """As `to_uint8`, of one image -> uint8 [H,W,3]."""
+    images = to_uint8(image)
+    if len(images) != 1:
+        raise InputError(f"expected one image to edit, got {len(images)}")
+    return images[0]
 
 
 def windows(mask, size, factor):
     """Corners (y, x) of windows of `size` that cover a canvas, half a window apart, those nearest to the known first.
 
-    mask bool [H,W]: True where the canvas is unknown. Every window overlaps known pixels or an earlier window.
+    mask bool [H,W]: True where the canvas is unknown; what is known is one rectangle. Every window overlaps known
+    pixels or an earlier window.
     """
-    known = np.argwhere(~mask)
-    centre = known.mean(axis=0) if len(known) else np.array(mask.shape) / 2
+    centre = np.argwhere(~mask).mean(axis=0)
 
     def starts(length, window):
         step = max(window // 2 // factor * factor, factor)

@@ -1,0 +1,284 @@
+"""The modes sample, edit and evaluate: what they write, what they refuse, and that a refusal changes nothing."""
+
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+import workdirs
+from ml_collections import ConfigDict
+from PIL import Image
+
+from evqgan import commands, sample
+from evqgan.core.errors import InputError
+from evqgan.data import generated, pipeline
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
+    """Models compile once for all tests of this file."""
+    monkeypatch.setattr(commands, "load", load)
+
+
+def load(workdir, config=None, models={}):  # noqa: B006 (kept on purpose)
+    key = str(workdir).split("/")[-1], config and config.to_json()
+    if key not in models:
+        models[key] = sample.load(workdir, config)
+    model = copy.copy(models[key])
+    model.workdir = sample.read_config(workdir)[1]
+    return model
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return workdirs.copy(tmp_path / "w")
+
+
+@pytest.fixture
+def config(workdir):
+    return sample.read_config(workdir)[0]
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def png(path):
+    return np.asarray(Image.open(path))
+
+
+def save(path, image, **options):
+    Image.fromarray(image).save(path, **options)
+    return str(path)
+
+
+def picture(shape=(32, 32)):
+    return generated.draw(0, 3, shape)
+
+
+def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
+    commands.sample(config, workdir, None, 6, ["cat", "0"], seed=3)
+    out = workdir / "samples"
+    assert sorted(p.name for p in out.iterdir()) == [*(f"{i:05d}.png" for i in range(6)), "grid.png", "samples.npz"]
+    with np.load(out / "samples.npz") as saved:
+        images, ids = saved["images"], saved["ids"]
+        assert images.shape == (6, 32, 32, 3) and images.dtype == np.uint8
+        assert ids.shape == (6, 8, 8, 1) and ids.dtype == np.int32
+        np.testing.assert_array_equal(saved["labels"], np.array([2, 0, 2, 0, 2, 0], np.int32))
+        assert saved["labels"].dtype == np.int32 and saved["step"] == 6 and saved["seed"] == 3
+    np.testing.assert_array_equal(np.stack([png(out / f"{i:05d}.png") for i in range(6)]), images)
+    np.testing.assert_array_equal(png(out / "grid.png")[:32, :32], images[0])
+    made = load(workdir, config).sample(6, [2, 0], 3)
+    np.testing.assert_array_equal(made["images"], images)
+    assert f"6 samples of step 6 are in {out}" in capsys.readouterr().out
+
+
+def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monkeypatch, tmp_path):
+    model = load(workdir, config)
+    model.classes = 0
+    monkeypatch.setattr(commands, "load", lambda *_: model)
+    commands.sample(config, workdir, tmp_path / "out", 2, [], seed=0)
+    with np.load(tmp_path / "out" / "samples.npz") as saved:
+        assert "labels" not in saved and len(saved["images"]) == 2
+    assert not (workdir / "samples").exists()
+
+
+@pytest.mark.parametrize(
+    "num, labels, message",
+    [(4, ["cat", "cow"], "there is no class 'cow'"), (0, [], "expected at least one image to generate")],
+)
+def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, labels, message):
+    commands.sample(config, workdir, None, 2, [], seed=0)
+    before = files_of(workdir)
+    with pytest.raises(InputError, match=message):
+        commands.sample(config, workdir, None, num, labels, seed=1)
+    assert files_of(workdir) == before
+
+
+def edit(config, workdir, **given):
+    nothing = dict.fromkeys(("out", "image", "mask", "box", "outpaint"))
+    return commands.edit(config, workdir, **{**nothing, "label": "bee", "num": 2, "seed": 0, **given})
+
+
+def test_edit_writes_results_the_masked_input_and_a_strip(workdir, config, tmp_path):
+    image = save(tmp_path / "a.png", picture())
+    edit(config, workdir, image=image, box=["0", "5", "13", "20"])
+    out = workdir / "edits"
+    assert sorted(p.name for p in out.iterdir()) == ["edit_000.png", "edit_001.png", "masked.png", "strip.png"]
+    hidden = np.zeros((32, 32), bool)
+    hidden[5:20, :13] = True
+    masked = png(out / "masked.png")
+    assert (masked[hidden] == 128).all()
+    np.testing.assert_array_equal(masked[~hidden], picture()[~hidden])
+    edits = [png(out / f"edit_{i:03d}.png") for i in range(2)]
+    for result, expected in zip(edits, load(workdir, config).edit(picture(), hidden, "bee", 2, 0), strict=True):
+        np.testing.assert_array_equal(result, expected)
+    strip = png(out / "strip.png")
+    assert strip.shape == (32, 3 * 32 + 2 * 2, 3)
+    np.testing.assert_array_equal(strip[:, 34:66], edits[0])
+
+    mask = save(tmp_path / "mask.png", hidden.astype(np.uint8) * 255)
+    edit(config, workdir, image=image, mask=mask, out=tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(out)  # a mask of the same pixels is the same edit
+
+
+def test_a_picture_grows(workdir, config, tmp_path):
+    image = save(tmp_path / "a.png", picture((16, 24)))
+    edit(config, workdir, image=image, outpaint=["4", "16", "12", "0"], num=1)
+    result, masked = png(workdir / "edits" / "edit_000.png"), png(workdir / "edits" / "masked.png")
+    assert result.shape == masked.shape == (32, 40, 3)
+    np.testing.assert_array_equal(result[16:, 4:28], picture((16, 24)))
+    np.testing.assert_array_equal(masked[16:, 4:28], picture((16, 24)))
+    assert (masked[:16] == 128).all()
+
+
+def test_all_kinds_of_pictures_are_read(tmp_path):
+    image = picture((24, 32))
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    np.testing.assert_array_equal(commands.read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1))
+    alpha = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    alpha[:4, :, 3] = 0
+    found = commands.read_image(save(tmp_path / "a.png", alpha))
+    np.testing.assert_array_equal(found[4:], image[4:])
+    assert (found[:4] == 255).all()
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
+    assert np.abs(commands.read_image(tmp_path / "c.jpg").astype(int) - image).mean() < 4
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    found = commands.read_image(save(tmp_path / "e.png", image, exif=exif))
+    np.testing.assert_array_equal(found, np.rot90(image, -1))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "edit needs --image=FILE and exactly one of"),
+        ({"image": "a.png"}, "edit needs --image=FILE and exactly one of"),
+        ({"image": "a.png", "box": ["0"] * 4, "mask": "a.png"}, "edit needs --image=FILE and exactly one of"),
+        ({"image": "none.png", "box": ["0", "0", "8", "8"]}, "cannot read the image .*none.png: No such file"),
+        ({"image": ".", "box": ["0", "0", "8", "8"]}, "cannot read the image .*: Is a directory"),
+        ({"image": "cut.png", "box": ["0", "0", "8", "8"]}, "cut.png: expected an image, got 200 bytes"),
+        ({"image": "a.png", "box": ["0", "0", "8"]}, "--box takes four whole numbers, .*, not 0,0,8"),
+        ({"image": "a.png", "box": ["0", "0", "8", "x"]}, "--box takes four whole numbers, .*, not 0,0,8,x"),
+        ({"image": "a.png", "box": ["0", "0", "8", "33"]}, "--box=0,0,8,33 does not lie in the image of 32 x 32"),
+        ({"image": "a.png", "box": ["8", "0", "8", "4"]}, "--box=8,0,8,4 does not lie in the image"),
+        ({"image": "a.png", "outpaint": ["1.5", "0", "8", "4"]}, "--outpaint takes four whole numbers"),
+        ({"image": "a.png", "outpaint": ["0", "0", "-8", "4"]}, "expected margins of at least 0 pixels"),
+        ({"image": "a.png", "outpaint": ["0", "0", "0", "3"]}, "32 x 35 pixels; this model needs multiples of 4"),
+        ({"image": "wide.png", "box": ["0", "0", "8", "8"]}, "of 32 x 32 pixels .*, got 40 x 32"),
+        ({"image": "wide.png", "mask": "a.png"}, "expected a mask of the image's 40 x 32 pixels, .* has 32 x 32"),
+        ({"image": "a.png", "mask": "black.png"}, "the mask hides nothing"),
+        ({"image": "a.png", "mask": "cut.png"}, "cut.png: expected an image"),
+        ({"image": "a.png", "box": ["0", "0", "8", "8"], "label": None}, "editing needs a label"),
+        ({"image": "a.png", "box": ["0", "0", "8", "8"], "label": "be"}, "there is no class 'be': .* 'bee'"),
+        ({"image": "a.png", "box": ["0", "0", "8", "8"], "num": 0}, "expected at least one image to generate"),
+    ],
+)
+def test_an_edit_that_cannot_be_leaves_the_last_one(workdir, config, tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    save("a.png", picture())
+    save("wide.png", picture((32, 40)))
+    save("black.png", np.full((32, 32), 127, np.uint8))
+    file = io.BytesIO()
+    Image.fromarray(picture()).save(file, format="png")
+    (tmp_path / "cut.png").write_bytes(file.getvalue()[:200])
+    (workdir / "edits").mkdir()
+    (workdir / "edits" / "edit_000.png").write_text("from before")
+    before = files_of(workdir)
+    with pytest.raises(InputError, match=message) as error:
+        edit(config, workdir, **given)
+    assert "\n" not in str(error.value)
+    assert files_of(workdir) == before
+
+
+def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
+    config, place = sample.read_config(workdir / "tokenizer")
+    with pytest.raises(InputError, match="holds a tokenizer"):
+        commands.sample(config, place, None, 1, [], 0)
+    image = save(tmp_path / "a.png", picture())
+    with pytest.raises(InputError, match="holds a tokenizer"):
+        edit(config, place, image=image, box=["0", "0", "8", "8"], label=None)
+    found = commands.evaluate(config, place, None, [])
+    assert sorted(found) == ["codebook_perplexity", "codebook_usage", "mse", "psnr", "ssim"]
+    assert json.loads((place / "evaluation.json").read_text()) == found
+
+
+def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
+    place = workdir / "generator"
+    found = commands.evaluate(config, place, None, [])
+    shares = ("0.25", "0.50", "0.75", "1.00")
+    assert set(found) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {"cross_entropy"}
+    assert json.loads((place / "evaluation.json").read_text()) == found
+    entropies = [found[f"cross_entropy@{s}"]["value"] for s in shares]
+    assert found["cross_entropy"]["value"] == pytest.approx(np.mean(entropies))
+    assert np.abs(np.array(entropies) - np.log(64)).max() < 0.5  # hardly trained: it guesses
+    card = found["cross_entropy"]["protocol"]
+    assert card["evaluator"] == "generation" and card["split"] == "validation" and card["step"] == 6
+    assert card["workdir"] == "generator" and card["weights"] == "averaged (EMA)" and card["size"] == [32, 32]
+    assert card["crop"] == "resize" and card["versions"]["evqgan"] and card["data"] == str(config.dataset.folder)
+    assert f"{'cross_entropy':32s} {found['cross_entropy']['value']:.4g}" in capsys.readouterr().out
+
+
+def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, config, monkeypatch):
+    with pytest.raises(InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"):
+        commands.evaluate(config, workdir, None, ["samples"])
+    assert not (workdir / "evaluation.json").exists()
+    commands.sample(config, workdir, None, 20, [], seed=5)
+    found = commands.evaluate(config, workdir, None, ["samples"])
+    assert "psnr" not in found and "cross_entropy" not in found
+    card = found["sample_accuracy"]["protocol"]
+    assert card["samples"] == 20 and card["samples_seed"] == 5 and card["samples_step"] == 6
+    assert card["sampler"] == {"steps": 8} and card["split"] == "train, held out: validation"
+    for metrics, name in ((["reconstruction"], "psnr"), (["generation"], "cross_entropy")):
+        before, found = found, commands.evaluate(config, workdir, None, metrics)
+        assert name not in before and name in found and before.items() <= found.items()
+    assert json.loads((workdir / "evaluation.json").read_text()) == found
+    assert commands.evaluate(config, workdir, None, []) == found
+    assert found["psnr"]["protocol"]["workdir"] == "tokenizer"
+
+    monkeypatch.setattr(commands, "WHOLE", 1000)
+    assert "psnr" not in commands.evaluate(config, workdir, workdir / "elsewhere", ["generation"])
+    with pytest.raises(InputError, match="data sets of up to 1,000 bytes; 60 images are more"):
+        commands.evaluate(config, workdir, None, ["samples"])
+
+
+@pytest.mark.parametrize(
+    "metrics, message",
+    [
+        (["reconstructoin"], "no metric 'reconstructoin' in this workdir: did you mean 'reconstruction'"),
+        (["samples"], "is not what --mode=sample writes"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metrics, message):
+    (workdir / "samples").mkdir()
+    (workdir / "samples" / "samples.npz").write_bytes(b"damaged")
+    (workdir / "evaluation.json").write_text('{"psnr": {"value": 1.0}}')
+    before = files_of(workdir)
+    with pytest.raises(InputError, match=message):
+        commands.evaluate(config, workdir, None, metrics)
+    assert files_of(workdir) == before
+
+
+def test_whole_gives_every_image_once(config):
+    dataset = pipeline.Dataset(**config.dataset)
+    images, labels = commands.whole(dataset, "all")
+    assert images.shape == (60, 32, 32, 3) and sorted(labels) == sorted(list(range(10)) * 6)
+
+
+def test_the_config_of_a_workdir_may_be_given_again(workdir):
+    saved, _ = sample.read_config(workdir)
+    first, second = workdirs.configs(workdirs.trained() / "images")
+    quickstart = ConfigDict({"stage": "quickstart", "tokenizer": first, "generator": second, "samples": 20})
+    assert commands.settings(second, workdir) == saved == commands.settings(quickstart, workdir)
+    assert commands.settings(first, workdir / "tokenizer").stage == "stage1"
+    assert commands.settings(quickstart, workdir / "tokenizer").stage == "stage1"
+    second.sample.temperature = 0.5
+    second.evals.generation.show = 4
+    changed = commands.settings(second, workdir)
+    assert changed.sample.temperature == 0.5 and changed.evals.generation.show == 4
+    second.generator.layers = 7
+    with pytest.raises(InputError, match=r"holds a run with config.generator.layers = 2, --config says 7: "):
+        commands.settings(second, workdir)
+    with pytest.raises(InputError, match=r"holds a run with config"):
+        commands.settings(first, workdir)

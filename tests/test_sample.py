@@ -1,0 +1,311 @@
+"""A trained workdir in use: encode, decode, generate, edit, outpaint."""
+
+import copy
+import logging
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import workdirs
+
+import evqgan
+from evqgan.core.errors import InputError
+from evqgan.data import generated
+from evqgan.sample import read_config, to_uint8, windows
+
+LEFT = np.zeros((32, 32), bool)
+LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
+GREEDY = {"steps": 1, "temperature": 0.0}  # the likeliest codes: chance would drown what a few steps have taught
+TOUCHED = np.zeros((32, 32), bool)
+TOUCHED[4:20, :16] = True
+
+
+@pytest.fixture(scope="module")
+def model():
+    return evqgan.load(workdirs.trained())
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return evqgan.load(workdirs.trained() / "tokenizer")
+
+
+@pytest.fixture
+def unconditional(model):
+    model = copy.copy(model)
+    model.classes = 0
+    return model
+
+
+def picture(index=0, shape=(32, 32)):
+    return generated.draw(index, 3, shape)
+
+
+def same_but_for_rounding(a, b):
+    """Batches of different sizes may be added up in different orders: a grey level of 256 at the most."""
+    assert np.abs(a.astype(int) - b).max() <= 1
+
+
+def test_importing_evqgan_does_not_import_jax():
+    code = "import sys, evqgan; assert 'jax' not in sys.modules; evqgan.load; assert 'jax' in sys.modules; evqgan.lod"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert run.stderr.splitlines()[-1] == "AttributeError: module 'evqgan' has no attribute 'lod'"
+
+
+def test_images_become_ids_and_images_again(model, tokenizer):
+    images = np.stack([picture(i) for i in range(3)])
+    ids = model.encode(images)
+    assert ids.shape == (3, 8, 8, 1) and ids.dtype == np.int32 and 0 <= ids.min() <= ids.max() < 64
+    again = model.decode(ids)
+    assert again.shape == (3, 32, 32, 3) and again.dtype == np.uint8
+    np.testing.assert_array_equal(model.reconstruct(images), again)
+    np.testing.assert_array_equal(tokenizer.reconstruct(images), again)  # the generator's workdir holds its tokenizer
+    np.testing.assert_array_equal(model.encode(images[0] / np.float32(127.5) - 1), model.encode(images[0]))
+    assert model.encode(images[0]).shape == (1, 8, 8, 1) and model.decode(ids[0]).shape == (1, 32, 32, 3)
+    assert model.encode(picture(shape=(16, 48))).shape == (1, 4, 12, 1)  # the tokenizer takes other sizes
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((32, 32), np.uint8), r"got uint8 \[32, 32\]"),
+        (np.zeros((32, 32, 4), np.uint8), r"got uint8 \[1, 32, 32, 4\]"),
+        (np.zeros((32, 32, 3), np.int64), r"got int64"),
+        (np.full((32, 32, 3), 255.0), r"expected floats in \[-1, 1\], got 255 to 255"),
+        (np.full((32, 32, 3), np.nan), r"expected floats in \[-1, 1\], got nan"),
+        (np.zeros((0, 32, 32, 3), np.uint8), "expected at least one image, got none"),
+        (np.zeros((30, 32, 3), np.uint8), "multiples of 4, got 32x30"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, images, message):
+    with pytest.raises(InputError, match=message):
+        model.encode(images)
+
+
+def test_what_are_no_ids_is_refused(model):
+    with pytest.raises(InputError, match=r"expected ids as int \[B,h,w,1\], got int64 \[8, 8\]"):
+        model.decode(np.zeros((8, 8), np.int64))
+    with pytest.raises(InputError, match="expected ids from 0 to 63, got 0 to 64"):
+        model.decode(np.arange(65).reshape(1, 5, 13, 1))
+
+
+def test_floats_and_bytes_are_the_same_images():
+    image = picture()
+    np.testing.assert_array_equal(to_uint8(image / np.float64(127.5) - 1)[0], image)
+
+
+def test_an_image_depends_on_the_seed_and_its_number_alone(model):
+    made = model.sample(6, seed=7)
+    assert sorted(made) == ["ids", "images", "labels"]
+    assert made["images"].shape == (6, 32, 32, 3) and made["images"].dtype == np.uint8
+    assert made["ids"].shape == (6, 8, 8, 1) and made["ids"].dtype == np.int32 and made["ids"].max() < 64
+    np.testing.assert_array_equal(made["labels"], np.arange(6, dtype=np.int32))
+    small = evqgan.load(workdirs.trained(), batch_size=4)
+    for other in (model.sample(3, seed=7), small.sample(6, seed=7), small.sample(1, seed=7)):
+        number = len(other["ids"])
+        np.testing.assert_array_equal(other["ids"], made["ids"][:number])
+        same_but_for_rounding(other["images"], made["images"][:number])
+    np.testing.assert_array_equal(model.generate(6, seed=7), made["images"])
+    assert len(np.unique(made["ids"].reshape(6, -1), axis=0)) == 6
+    assert (model.sample(6, seed=8)["ids"] != made["ids"]).any(axis=(1, 2, 3)).all()
+
+
+def test_labels_are_numbers_or_names_and_go_in_turn(model):
+    made = model.sample(5, ["cat", 0, "9"], **GREEDY)
+    np.testing.assert_array_equal(made["labels"], [2, 0, 9, 2, 0])
+    np.testing.assert_array_equal(made["ids"], model.sample(5, [2, 0, 9], **GREEDY)["ids"])
+    assert (made["ids"] != model.sample(5, [3, 1, 8], **GREEDY)["ids"]).any()
+    for wrong in (10, -1, "10", "1.5"):
+        with pytest.raises(InputError, match=f"there is no class '?{wrong}'?: expected a number from 0 to 9"):
+            model.generate(1, [wrong])
+    with pytest.raises(InputError, match=r"there is no class 'cta': .*did you mean 'cat'"):
+        model.generate(1, ["cta"])
+    with pytest.raises(InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"):
+        model.edit(picture(), LEFT, "zzz")
+
+
+def test_many_class_names_are_not_all_listed(model):
+    model = copy.copy(model)
+    model.class_names = tuple(f"n{i:05d}" for i in range(1000))
+    with pytest.raises(InputError, match=r"from 0 to 9$"):
+        model.label_of("zebra")
+    with pytest.raises(InputError, match="did you mean 'n00077'"):
+        model.label_of("n00077x")
+
+
+def test_a_model_without_classes_takes_no_labels(unconditional):
+    for use in (
+        lambda: unconditional.generate(1, ["cat"]),
+        lambda: unconditional.edit(picture(), LEFT, "cat"),
+        lambda: unconditional.outpaint(picture(), 4, 0, 0, 0, 0),
+    ):
+        with pytest.raises(InputError, match="unconditional model: it takes no labels"):
+            use()
+    assert sorted(unconditional.sample(2)) == ["ids", "images"]
+
+
+def test_the_sampler_can_be_changed(model):
+    made, other = model.sample(4), model.sample(4, **GREEDY)
+    assert (made["ids"] != other["ids"]).any()
+    np.testing.assert_array_equal(other["ids"], model.sample(4, seed=9, **GREEDY)["ids"])
+
+
+def test_nothing_compiles_twice(model, caplog):
+    def compiled(use):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            use()
+        return [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+
+    model = evqgan.load(workdirs.trained(), batch_size=4)
+    assert compiled(lambda: model.generate(3))  # or this test sees nothing
+    assert not compiled(lambda: model.generate(11, [5], seed=3))
+    model.edit(picture(), LEFT, 1, num=3)
+    model.decode(np.zeros((4, 8, 8, 1), int))
+    assert not compiled(lambda: model.edit(picture(1), TOUCHED, 2, num=4, seed=1))
+    assert not compiled(lambda: model.outpaint(picture(2), 8, 0, 24, 16, 3, num=4))
+    assert not compiled(lambda: model.reconstruct(np.stack([picture()] * 4)))
+
+
+def test_hidden_pixels_cannot_matter_and_others_stay(model):
+    image, other = picture(), picture()
+    other[LEFT] = np.random.default_rng(0).integers(0, 256, other[LEFT].shape)
+    edits = model.edit(image, LEFT, 1, num=3)
+    assert edits.shape == (3, 32, 32, 3) and edits.dtype == np.uint8
+    np.testing.assert_array_equal(model.edit(other, LEFT, 1, num=3)[:, TOUCHED], edits[:, TOUCHED])
+    np.testing.assert_array_equal(edits[:, ~TOUCHED], np.repeat(image[None], 3, axis=0)[:, ~TOUCHED])
+    assert (edits[:, LEFT] != image[LEFT]).any()
+    assert (edits[0] != edits[1]).any() and (edits[1] != edits[2]).any()
+    same_but_for_rounding(model.edit(image, LEFT, "bee", num=1)[0], edits[0])
+    assert (model.edit(image, LEFT, 1, num=3, seed=1) != edits).any()
+
+
+def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):
+    def fill(**sampler):
+        assert sampler == {"temperature": 0.5}
+
+        def paint(state, ids, mask, labels, seed, numbers):
+            return ids, np.broadcast_to(labels[:, None, None, None].astype(np.uint8), (len(ids), 32, 32, 3))
+
+        return paint
+
+    model = copy.copy(model)
+    model._fill = fill
+    assert (model.edit(picture(), LEFT, "jay", num=3, temperature=0.5)[:, TOUCHED] == 9).all()
+    grown = model.outpaint(picture(), 32, 0, 0, 32, 7, temperature=0.5)[0]
+    unknown = np.ones((64, 64), bool)
+    unknown[:32, 32:] = False
+    assert (grown[unknown] == 7).all()
+    np.testing.assert_array_equal(grown[:32, 32:], picture())
+
+
+def test_all_hidden_is_generation(model):
+    everything = np.ones((32, 32), bool)
+    np.testing.assert_array_equal(model.edit(picture(), everything, 4, num=4, seed=5), model.generate(4, [4], seed=5))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"image": np.zeros((16, 32, 3), np.uint8)}, "of 32 x 32 pixels .width x height., got 32 x 16 and 32 x 32"),
+        ({"mask": np.ones((32, 28), bool)}, "got 32 x 32 and 28 x 32"),
+        ({"mask": np.ones((32, 32, 3), bool)}, "got 32 x 32 and 3 x 32 x 32"),
+        ({"mask": np.zeros((32, 32), bool)}, "the mask hides nothing"),
+        ({"image": np.zeros((2, 32, 32, 3), np.uint8)}, "expected one image to edit, got 2"),
+        ({"label": None}, "editing needs a label"),
+        ({"num": 0}, "expected at least one image to generate, got 0"),
+        ({"seed": -1}, "expected a seed that is a whole number from 0, got -1"),
+    ],
+)
+def test_edits_that_cannot_be_are_refused(model, changes, message):
+    given = {"image": picture(), "mask": LEFT, "label": 1} | changes
+    with pytest.raises(InputError, match=message):
+        model.edit(**given)
+
+
+def test_outpainting_keeps_the_image_and_fills_the_rest(model):
+    image = picture(shape=(24, 16))
+    grown = model.outpaint(image, left=8, top=8, right=40, bottom=12, label=6, num=2)
+    assert grown.shape == (2, 44, 64, 3)
+    np.testing.assert_array_equal(grown[:, 8:32, 8:24], np.stack([image, image]))
+    assert (grown[0] != grown[1]).any()
+    unaligned = model.outpaint(image, left=9, top=8, right=39, bottom=12, label=6)[0]
+    np.testing.assert_array_equal(unaligned[8:32, 12:24], image[:, 3:15])  # tokens on the border are made anew
+    for left, top, right, bottom in ((-4, 0, 4, 0), (0, 0, 0, 0)):
+        with pytest.raises(InputError, match="expected margins"):
+            model.outpaint(picture(), left, top, right, bottom, 1)
+    for left, bottom in ((3, 0), (0, 5)):
+        with pytest.raises(InputError, match="this model needs multiples of 4, at least 32 x 32"):
+            model.outpaint(picture(), left, 0, 0, bottom, 1)
+    with pytest.raises(InputError, match="is 20 x 32 pixels; this model needs multiples of 4, at least 32 x 32"):
+        model.outpaint(picture(shape=(32, 16)), 4, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_windows_cover_a_canvas_from_what_is_known(seed):
+    rng = np.random.default_rng(seed)
+    factor = 4
+    size = tuple(factor * rng.integers(2, 6, 2))
+    canvas = tuple(side + factor * rng.integers(0, 20) for side in size)
+    known = tuple(rng.integers(1, side + 1) for side in canvas)
+    top, left = (rng.integers(0, side - own + 1) for side, own in zip(canvas, known, strict=True))
+    unknown = np.ones(canvas, bool)
+    unknown[top : top + known[0], left : left + known[1]] = False
+    for y, x in windows(unknown.copy(), size, factor):
+        assert y % factor == 0 and x % factor == 0
+        part = unknown[y : y + size[0], x : x + size[1]]
+        assert part.shape == size
+        assert not part.all()
+        part[:] = False
+    assert not unknown.any()
+
+
+def test_a_tokenizers_workdir_does_not_generate(tokenizer):
+    for use in (
+        lambda: tokenizer.generate(1),
+        lambda: tokenizer.edit(picture(), LEFT),
+        lambda: tokenizer.outpaint(picture(), 4, 0, 0, 0),
+    ):
+        with pytest.raises(InputError, match="holds a tokenizer; generating needs the workdir of a generator"):
+            use()
+
+
+def test_progress_is_reported(model):
+    reported = []
+    evqgan.load(workdirs.trained(), batch_size=4).sample(6, report=lambda done, seconds: reported.append(done))
+    assert reported == [4, 6]
+
+
+def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):
+    place = workdirs.copy(tmp_path / "w")
+    before = {p: p.stat().st_mtime_ns for p in place.rglob("*")}
+    loaded = evqgan.load(place)
+    loaded.generate(1)
+    assert {p: p.stat().st_mtime_ns for p in place.rglob("*")} == before
+    assert loaded.workdir == place / "generator" and loaded.step == 6 and loaded.class_names == workdirs.NAMES
+    np.testing.assert_array_equal(loaded.generate(1), model.generate(1))
+    with pytest.raises(InputError, match="there is no checkpoint of step 5 in"):
+        evqgan.load(place, step=5)
+    with pytest.raises(InputError, match="batch_size of at least 1, got 0"):
+        evqgan.load(place, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "is no workdir: there is no .*config.json; train one with --config=FILE --workdir="),
+        ("{", "is not the JSON that training writes"),
+        ("[1]", "is not the JSON that training writes"),
+        ("{}", "is not the JSON that training writes"),
+        ('{"stage": "stage7"}', "names 'stage7', but there is no module evqgan.stage7"),
+    ],
+)
+def test_what_is_no_workdir_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_config(tmp_path)
+    assert "\n" not in str(error.value)
