@@ -13,7 +13,9 @@ def stage1(depths, size, codes=1024, width=128, window=8):
     config.batch_size = 128  # 16 on each of the paper's 8 GPUs (Sec. 4.1)
     config.duration = "20 epochs"
     config.dataset = {"size": size}
-    config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": {"codes": codes, "width": 256, "revive": 0.01}}
+    # Revival of codes below a hundredth of the average use (ours): a codebook by gradient alone may collapse.
+    quantizer = {"codes": codes, "width": 256, "revive": 0.01}
+    config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": quantizer}
     # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
     config.optimizer = {
         "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "5000 steps", "clip": 1.0,

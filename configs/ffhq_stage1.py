@@ -19,7 +19,8 @@ def get_config(variant=""):
     depths = (2, 6) if variant == "f8" else (2, 2, 6)  # Swin-T's first stages: 70,000 faces need less than ImageNet
     config = common.stage1(depths, 1024 if variant == "1024" else 256)
     config.duration = "50 epochs"
-    config.dataset.update({"folder": "data/ffhq", "label_key": "", "train": "sorted[:60000]", "validation": "sorted[60000:]"})
+    faces = {"folder": "data/ffhq", "label_key": "", "train": "sorted[:60000]", "validation": "sorted[60000:]"}
+    config.dataset.update(faces)
     if variant == "1024":
         config.batch_size = 16
         config.tokenizer.encoder.remat = config.tokenizer.decoder.remat = True

@@ -17,7 +17,8 @@ def get_config(variant=""):
     common.variant(variant, ["1024"])
     size, tokenizer = (1024, "ffhq_stage1_1024") if variant == "1024" else (256, "ffhq_stage1")
     config = common.stage2(f"workdirs/{tokenizer}", size)
-    config.dataset.update({"folder": "data/ffhq", "label_key": "", "train": "sorted[:60000]", "validation": "sorted[60000:]"})
+    faces = {"folder": "data/ffhq", "label_key": "", "train": "sorted[:60000]", "validation": "sorted[60000:]"}
+    config.dataset.update(faces)
     if variant == "1024":
         config.batch_size = 64
         config.loss.targets = 4

@@ -29,19 +29,19 @@ def get_config(variant=""):
 def tokenizer():
     """Stage 1: a Swin tokenizer of 32x32 digits."""
     config = common.stage1((2,), 32, codes=64, width=64, window=4)
-    config.dtype, config.batch_size, config.duration = "float32", 64, "400 steps"
+    config.dtype, config.batch_size, config.duration = "float32", 64, "500 steps"
     config.dataset.update({"name": "digits", "flip": False})
     config.tokenizer.quantizer.update({"width": 16, "ema": 0.9, "revive": 0.1})
     config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
-    return common.cadence(config, "50 steps", "200 steps", "200 steps")
+    return common.cadence(config, "50 steps", "250 steps", "250 steps")
 
 
 def generator():
     """Stage 2: class-conditional, four blocks of 4x4 tokens."""
     config = common.stage2("", 32, classes=10)
-    config.dtype, config.batch_size, config.duration = "float32", 64, "1200 steps"
+    config.dtype, config.batch_size, config.duration = "float32", 64, "1600 steps"
     config.dataset.update({"name": "digits", "flip": False})
     config.generator.update({"window": 4, "extend": 1, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
-    config.generator.update({"dropout": 0.0, "remat": False})  # 1,200 steps are too few to overfit
+    config.generator.update({"dropout": 0.0, "remat": False})  # 1,600 steps are too few to overfit
     config.optimizer.update({"learning_rate": 2e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
-    return common.cadence(config, "50 steps", "600 steps", "600 steps")
+    return common.cadence(config, "50 steps", "800 steps", "400 steps")

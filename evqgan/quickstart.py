@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from evqgan import commands
-from evqgan.core import build, files, pictures
+from evqgan.core import build, pictures
 from evqgan.data import pipeline
 from evqgan.sample import load
 from evqgan.train import train
@@ -40,9 +40,7 @@ def run(config, workdir):
     pictures.save_png(workdir / "reconstructions.png", pictures.column(rows))
     pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
 
-    found = commands.evaluate(first, workdir / "tokenizer", None, [])
-    found |= commands.evaluate(second, workdir, None, [])
-    files.save_json(done, found)
+    commands.evaluate(second, workdir, None, [])
     print(f"done: {done}, samples/grid.png, reconstructions.png, edits.png are in {workdir}")
 
 

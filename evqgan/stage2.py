@@ -80,7 +80,7 @@ def make(config, examples=1, classes=0):
         if config.tokenizer.weights == "random":
             return state
         like = {"ema": state["tokenizer"]["params"], "codebook": state["tokenizer"]["codebook"]}
-        saved = checkpoint.Checkpoints(config.tokenizer.weights)
+        saved = checkpoint.Checkpoints(config.tokenizer.weights, create=False)
         theirs = saved.restore(like)
         saved.close()
         return {**state, "tokenizer": {"params": theirs["ema"], "codebook": theirs["codebook"]}}

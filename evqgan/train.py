@@ -15,8 +15,9 @@ from evqgan.core.errors import InputError
 from evqgan.core.log import Progress, Writer, check_finite
 from evqgan.data import pipeline
 
-# Keys that say how a run is watched and where it runs, not what it computes: they may change when it goes on.
-FREE = ("log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep")
+# Keys that say how a run is watched and where it runs, not what it computes: they may change when it goes on. So may
+# the place of a generator's tokenizer, whose weights are in the generator's own checkpoints.
+FREE = ("log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "tokenizer.weights")
 
 
 class Stopped(SystemExit):
@@ -45,7 +46,7 @@ def claim(workdir, config):
     if file.exists():
         theirs = json.loads(file.read_text())
         for key, (here, there) in difference(ours, theirs).items():
-            if key.split(".")[0] not in FREE:
+            if not any(f"{key}.".startswith(f"{free}.") for free in FREE):
                 raise InputError(
                     f"{workdir} holds a run with config.{key} = {there}, now it is {here}: "
                     "give another --workdir, or the config it was made with"
@@ -146,15 +147,15 @@ def train(config, workdir):
             file.write(parameter_overview.get_parameter_overview(like["params"], include_stats=False).encode())
     parameters = sum(x.size for x in jax.tree.leaves(like["params"]))
     say(
-        f"{workdir}: {config.stage}, {parameters:,} parameters, {len(source):,} images, "
-        f"batch {config.batch_size}, steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
+        f"{workdir}: {config.stage}, {parameters:,} parameters, {len(source):,} images, batch {config.batch_size}, "
+        f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
         flush=True,
     )
 
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start=start, **hosts)
     progress = Progress(total, config.batch_size)
-    last_good = start
+    last_good, began = start, time.perf_counter()
     with contextlib.closing(batches), Writer(workdir, start, enabled=chief) as writer, stop_signal() as stopping:
         for step in range(start, total):
             batch = mesh.put(next(batches), device_mesh)
@@ -165,6 +166,7 @@ def train(config, workdir):
             if step == start:  # the first step compiles; rates are counted from the second
                 jax.block_until_ready(metrics)
                 progress.start(done)
+                say(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
             if due["log"] or due["eval"] or due["checkpoint"] or stop:
                 host = {f"train/{k}": float(metrics[k]) for k in sorted(metrics, key=lambda k: (k != "loss", k))}
                 check_finite(done, host, last_good)
@@ -175,10 +177,10 @@ def train(config, workdir):
             score = float("inf")
             if due["eval"]:
                 with progress.pause():
-                    began = time.perf_counter()
+                    eval_began = time.perf_counter()
                     numbers, shown = evaluate(evals, state)
                     score = numbers.get(config.get("best", ""), score)
-                    writer.write(done, {**numbers, "perf/evaluation_seconds": time.perf_counter() - began})
+                    writer.write(done, {**numbers, "perf/evaluation_seconds": time.perf_counter() - eval_began})
                     writer.images(done, shown)
                     if chief:
                         for name, picture in shown.items():

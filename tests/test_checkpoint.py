@@ -113,6 +113,9 @@ def test_a_save_that_was_cut_off_does_not_count(tmp_path, state):
 
 
 def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
+    with pytest.raises(InputError, match="there is no checkpoint in"):
+        checkpoint.Checkpoints(tmp_path / "none", create=False)
+    assert not (tmp_path / "none").exists()
     checkpoints = checkpoint.Checkpoints(tmp_path)
     with pytest.raises(InputError, match="there is no checkpoint in"):
         checkpoints.restore(like(state))

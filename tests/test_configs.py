@@ -14,8 +14,8 @@ FILES = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("
 # (config, variant): trained parameters. The exact numbers are ours; the paper gives 185 M for stage 2 (Table 6).
 PARAMETERS = {
     ("quickstart", "tokenizer"): 214_971,
-    ("quickstart", "generator"): 914_848,
-    ("photos_stage1", ""): 1_178_543,
+    ("quickstart", "generator"): 883_936,
+    ("photos_stage1", ""): 1_145_775,
     ("photos_stage2", ""): 1_038_368,
     ("imagenet_stage1", ""): 119_460_147,
     ("imagenet_stage1", "f8"): 29_991_667,
@@ -30,9 +30,6 @@ PARAMETERS = {
     ("celebahq_stage1", ""): 43_716_531,
     ("celebahq_stage2", ""): 184_143_360,
 }
-STAGE1_OF = {"photos": "photos_stage1", "imagenet": "imagenet_stage1", "ffhq": "ffhq_stage1", "celebahq": "celebahq_stage1"}
-
-
 def load(name, variant=""):
     """The config as config_flags reads it."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
@@ -47,8 +44,8 @@ def part(name, variant):
     if name == "quickstart":
         tokenizer, config = config.tokenizer.tokenizer, config[variant]
     elif config.stage == "stage2":
-        wanted = variant if (STAGE1_OF[name.split("_")[0]], variant) in PARAMETERS else ""
-        tokenizer = load(STAGE1_OF[name.split("_")[0]], wanted).tokenizer
+        first = name.replace("stage2", "stage1")
+        tokenizer = load(first, variant if (first, variant) in PARAMETERS else "").tokenizer
     if config.stage == "stage2":
         config.tokenizer.model = tokenizer
     return config

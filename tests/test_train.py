@@ -1,7 +1,6 @@
 """The loop: exact resume after SIGTERM and kill -9, refusals, and a stop on numbers that are not finite."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -119,7 +118,7 @@ def test_metrics_and_pictures_are_there(straight):
     assert any("perf/images_per_second" in line for line in lines)
     name = "val/psnr" if config.stage == "stage1" else "val/cross_entropy@0.50"
     assert [line["step"] for line in lines if name in line] == [30, 60]
-    assert (workdir / "parameters.txt").is_file() and list((workdir / "events").iterdir())
+    assert (workdir / "parameters.txt").is_file() and list(workdir.glob("events*"))
     assert len(list((workdir / "samples").glob("*.png"))) == 2
 
 
@@ -141,11 +140,15 @@ def test_a_workdir_of_another_config_is_refused(straight):
     assert (workdir / "config.json").read_text() == before
 
 
-def test_how_a_run_is_watched_may_change():
-    a = {"log_every": 5, "mesh": {"fsdp": 1}, "seed": 0}
-    assert train.difference(a, {**a, "log_every": 7}) == {"log_every": (5, 7)}
-    assert train.difference(a, {**a, "mesh": {"fsdp": 2}}) == {"mesh.fsdp": (1, 2)}
-    assert {key.split(".")[0] for key in ("log_every", "mesh.fsdp")} <= set(train.FREE)
+def test_how_a_run_is_watched_may_change(tmp_path):
+    config = ConfigDict({"log_every": "5", "mesh": {"fsdp": 1}, "tokenizer": {"weights": "a", "model": {"x": 1}}})
+    train.claim(tmp_path, config)
+    config.log_every, config.mesh.fsdp, config.tokenizer.weights = "7", 2, "b"
+    train.claim(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
+    config.tokenizer.model.x = 2
+    with pytest.raises(InputError, match=r"config.tokenizer.model.x = 1, now it is 2"):
+        train.claim(tmp_path, config)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
@@ -163,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
         ({"duration": "soon"}, "a duration is a number of steps"),
         ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
         ({"evals": {"reconstructoin": {}}}, "config.evals.reconstructoin names"),
-        ({"dataset": {"name": "generated", "size": 32, "flipp": True}}, "config.dataset has no key 'flipp': did you mean"),
+        ({"dataset": {"name": "generated", "flipp": True}}, "config.dataset has no key 'flipp': did you mean 'flip'"),
         ({"dataset": {"folder": "/nowhere/at/all"}}, "/nowhere/at/all"),
     ],
 )
@@ -189,13 +192,14 @@ def test_misspelt_model_keys_are_named(tmp_path):
 
 
 def test_a_generator_without_a_tokenizer_says_how_to_get_one(tmp_path):
-    config = config_of(2, tokenizer={"weights": str(tmp_path / "none"), "model": {}})
+    config = config_of(2)
+    config.tokenizer = ConfigDict({"weights": str(tmp_path / "none"), "model": {}})
     with pytest.raises(InputError, match="is no tokenizer workdir .*: train one first"):
         train.train(config, tmp_path / "run")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; the full disk below is tested for everybody")
-def test_a_read_only_folder_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot write"):
-        train.train(config_of(1), tmp_path / "run")
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write .*file"):
+        train.train(config_of(1), tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -28,10 +28,15 @@ def manifest(tree):
 class Checkpoints:
     """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(), close()."""
 
-    def __init__(self, workdir, keep=1):
-        """Keeps the `keep` latest checkpoints and the one with the lowest score."""
+    def __init__(self, workdir, keep=1, create=True):
+        """Keeps the `keep` latest checkpoints and the one with the lowest score.
+
+        create=False, to read only, makes no folder and raises InputError where there is none.
+        """
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         policy = AnyPreservationPolicy([LatestN(n=keep), BestN(get_metric_fn=lambda m: m["score"], reverse=True, n=1)])
+        if not create and not self.folder.is_dir():
+            raise InputError(f"there is no checkpoint in {self.folder}")
         with files.writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(preservation_policy=policy)
