@@ -7,10 +7,11 @@ import numpy as np
 from evqgan import commands
 from evqgan.core import build, pictures
 from evqgan.data import pipeline
-from evqgan.sample import load
+from evqgan.sample import GREY, load
 from evqgan.train import train
 
-EDITED = 6  # ours: rows of edits.png, held-out images
+SHOWN = 16  # ours: images of reconstructions.png
+WAYS = 2  # ours: results of each edit in edits.png
 
 
 def run(config, workdir):
@@ -19,56 +20,63 @@ def run(config, workdir):
     What is done already is not done again: training goes on from its checkpoints, and the results are made anew only
     when the generator has moved on.
     """
-    first, second = config.tokenizer, config.generator
-    train(first, workdir / "tokenizer")
+    train(config.tokenizer, workdir / "tokenizer")
+    second = config.generator
     with second.unlocked():
         second.tokenizer.weights = str(workdir / "tokenizer")
-    train(second, workdir / "generator")
-    step = latest(workdir / "generator")
+    step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
     if done.is_file() and json.loads(done.read_text())["cross_entropy"]["protocol"]["step"] == step:
-        print(f"everything is made already: {done}, samples/grid.png, reconstructions.png, edits.png")
+        print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
     commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
+
     dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
     images, labels = commands.whole(dataset, dataset.validation)
-    tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
-    shown = images[:16]
-    again = tokenizer.reconstruct(shown)
-    named = {"held-out images": shown, "reconstructions": again, "4 x error": pictures.error_map(shown, again)}
-    rows = [pictures.label(pictures.row(x), text) for text, x in named.items()]
-    pictures.save_png(workdir / "reconstructions.png", pictures.column(rows))
-    pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
-
+    pictures.save_png(workdir / "reconstructions.png", reconstructions(load(workdir / "tokenizer"), images[:SHOWN]))
+    pictures.save_png(workdir / "edits.png", edits(load(workdir / "generator"), images, labels))
     commands.evaluate(second, workdir, None, [])
-    print(f"done: {done}, samples/grid.png, reconstructions.png, edits.png are in {workdir}")
+    print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
+
+
+def reconstructions(model, images):
+    """A picture of images [N,H,W,3], what the tokenizer makes of them, and where the two differ."""
+    again = model.reconstruct(images)
+    rows = {"held-out images": images, "reconstructions": again, "4 x error": pictures.error_map(images, again)}
+    return pictures.column([pictures.label(pictures.row(list(row)), text) for text, row in rows.items()])
 
 
 def edits(model, images, labels):
-    """A picture of inpainting, outpainting and class editing of held-out images [N,H,W,3]."""
+    """A picture of inpainting, outpainting and class editing of held-out images [N,H,W,3], one of each class."""
     height, width = model.size
     unit = model.factor
-    centre = np.zeros(model.size, bool)
+    first = [int(np.argmax(labels == k)) for k in range(max(model.classes, 1))]
+    images, labels = images[first], labels[first] if model.classes else [None]
+    following = [(k + 1) % model.classes for k in labels] if model.classes else labels
+
+    centre, box, lower = (np.zeros(model.size, bool) for _ in range(3))
     centre[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = True
-    half = np.zeros(model.size, bool)
-    half[height // 2 // unit * unit :] = True
-    box = np.zeros(model.size, bool)
     box[:, unit : width - unit] = True
-    columns = []
-    for image, label in zip(images[:EDITED], labels[:EDITED], strict=True):
-        other = (int(label) + 1) % max(model.classes, 1)
-        same = int(label) if model.classes else None
-        changed = other if model.classes else None
-        cells = [pictures.label(image, f"{label}")]
-        for mask in (centre, half):
-            cells.append(np.where(mask[..., None], np.uint8(128), image))
-            cells += list(model.edit(image, mask, same, num=3))
-        grown = model.outpaint(image[: height // 2], 0, 0, 0, height - height // 2, same, num=1)
-        cells += [pictures.label(x, f"{other}") for x in model.edit(image, box, changed, num=2)]
-        columns.append(pictures.column([*cells, *grown]))
-    return pictures.row(columns, gap=6)
+    lower[height // 2 // unit * unit :] = True
 
+    def hide(mask):
+        return [np.where(mask[..., None], GREY, image) for image in images]
 
-def latest(workdir):
-    """The step of a workdir's latest checkpoint."""
-    return load(workdir).step
+    def edit(mask, wanted):
+        pairs = zip(images, wanted, strict=True)
+        return [pictures.column(list(model.edit(image, mask, k, num=WAYS))) for image, k in pairs]
+
+    def outpaint(cut):
+        pairs = zip(images, labels, strict=True)
+        return [pictures.column(list(model.outpaint(x[:cut], 0, 0, 0, height - cut, k, num=WAYS))) for x, k in pairs]
+
+    rows = {
+        "held-out images": list(images),
+        "the centre hidden": hide(centre),
+        "inpainted, in two ways": edit(centre, labels),
+        "the lower half cut off": hide(lower),
+        "outpainted, in two ways": outpaint(int(np.argmax(lower[:, 0]))),
+        "hidden but for the margins": hide(box),
+        f"made anew as {' '.join(map(str, following))}": edit(box, following),
+    }
+    return pictures.column([pictures.label(pictures.row(row), text) for text, row in rows.items()])

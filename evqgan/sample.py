@@ -9,6 +9,7 @@ import time
 import jax
 import ml_collections
 import numpy as np
+from scipy import ndimage
 
 from evqgan.core import build, checkpoint
 from evqgan.core.errors import InputError
@@ -63,7 +64,7 @@ class Loaded:
         like = {key: like[key] for key in (("ema", "tokenizer") if generative else ("ema", "codebook"))}
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
-        checkpoints = checkpoint.Checkpoints(workdir)
+        checkpoints = checkpoint.Checkpoints(workdir, create=False)
         self.step = max(checkpoints.steps(), default=None) if step is None else step
         self.state = checkpoints.restore(like, self.step)
         checkpoints.close()
@@ -196,7 +197,7 @@ class Loaded:
 
     def _renew(self, images, mask, labels, seed, sampler):
         """images uint8 [B,H,W,3] with the tokens that mask [H,W] touches anew."""
-        ids = self.encode(np.where(mask[..., None], GREY, images))
+        ids = self.encode(painted_over(images, mask))
         f = self.factor
         touched = mask.reshape(ids.shape[1], f, ids.shape[2], f).any(axis=(1, 3))
         _, new = self._generate(ids, np.repeat(touched[None], len(ids), axis=0), labels, seed, sampler)
@@ -270,6 +271,17 @@ def one_image(image):
     if len(images) != 1:
         raise InputError(f"expected one image to edit, got {len(images)}")
     return images[0]
+
+
+def painted_over(images, mask):
+    """images [B,H,W,3] with the pixels where mask [H,W] is True in the colour of the nearest one where it is not.
+
+    So the tokens beside a hole see what usually lies beside such pixels, and nothing of what the hole hides.
+    """
+    if mask.all():
+        return np.full_like(images, GREY)
+    y, x = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
+    return images[:, y, x]
 
 
 def windows(mask, size, factor):

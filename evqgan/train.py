@@ -125,7 +125,7 @@ def train(config, workdir):
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
     every = {
-        k: optim.to_steps(config[f"{k}_every"], len(source), config.batch_size, total)
+        k: max(1, optim.to_steps(config[f"{k}_every"], len(source), config.batch_size, total))
         for k in ("log", "eval", "checkpoint")
     }
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
