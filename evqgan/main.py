@@ -103,7 +103,7 @@ def read_file(file):
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", f"--config={file}"])
         values(["", f"--config={file}"])
         config = values.config
-        found = isinstance(config, ConfigDict) and "stage" in config
+        found = config is not None and "stage" in config and isinstance(config, ConfigDict)
     except Exception as error:  # whatever a user's file raises
         while error.__cause__ or error.__context__:  # absl and config_flags wrap it
             error = error.__cause__ or error.__context__
@@ -149,7 +149,7 @@ def place(config, key):
     node, where = config, "config"
     for i, name in enumerate([*sections, last]):
         stage = isinstance(node, ConfigDict) and "stage" in node and node.stage != "quickstart"
-        known = [*node, *OPTIONAL] if stage else node
+        known = {*node, *OPTIONAL} if stage else node
         if not isinstance(node, ConfigDict):
             raise InputError(f"--config.{key}: {where} is {node!r}, which has no keys")
         if name not in node:
@@ -202,9 +202,9 @@ def devices(jax):
         if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
             jax.distributed.initialize()
         jax.devices()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:  # an assertion: this JAX was built without the platform
         asked = [f"{k}={os.environ[k]}" for k in ("JAX_PLATFORMS", "EVQGAN_DISTRIBUTED") if os.environ.get(k)]
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or ["there is no such device, or JAX is installed without support for it"])[0]
         raise InputError(f"JAX cannot start{' with ' if asked else ''}{' '.join(asked)}: {reason}") from error
 
 

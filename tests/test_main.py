@@ -1,0 +1,258 @@
+"""The command line: what it understands, and that whatever is wrong ends in one line and exit code 2."""
+
+import errno
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+import workdirs
+
+from evqgan import commands, main, quickstart, train
+from evqgan.core.errors import InputError
+from evqgan.core.log import NonFinite
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = f"--config={ROOT}/configs/imagenet_stage1.py:tiny"
+QUICK = f"--config={ROOT}/configs/quickstart.py:tiny"
+
+
+def parse(*args):
+    return main.parse(["main", *args])
+
+
+def call(capsys, *args):
+    """-> exit code, lines on stderr."""
+    code = main.main(["main", *map(str, args)])
+    return code, capsys.readouterr().err.splitlines()
+
+
+def started(*args, **environment):
+    """The command as a user types it, from a folder of their own -> the finished process."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-m", "evqgan.main", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sys.modules.pop("config_config", None)  # config_flags loads every config into this module
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ([], "--config=FILE is needed to train"),
+        (["--workdir=w", "--confg=3"], "there is no flag --confg: did you mean 'config'?"),
+        (["--workdr", "w", TINY], "there is no flag --workdr: did you mean 'workdir'?"),
+        ([TINY, "--workdir"], "Missing value for flag --workdir"),
+        ([TINY, "w"], "expected flags as --name=value, got 'w'"),
+        ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|sample|edit|evaluate>"),
+        ([TINY, "--num=0"], "--num=0: expected a positive integer"),
+        ([TINY, "--num=many"], "--num=many: expected a positive integer"),
+        ([TINY, "--seed=-1"], "--seed=-1: expected a non-negative integer"),
+        (["--mode=sample"], "--workdir=DIR is needed to sample"),
+        (["--mode=edit", "--workdir=nowhere"], "nowhere is no workdir: there is no nowhere/config.json"),
+        ([f"--config={ROOT}/configs/imagenet_stag1.py"], "/configs/imagenet_stage1.py'?"),
+        (["--config=nowhere/x.py"], "there is no file nowhere/x.py; expected the path of a file in configs/"),
+        ([f"--config={ROOT}/configs"], "there is no file"),
+        ([f"--config={ROOT}/configs/common.py"], "module 'config_config' has no attribute 'get_config'"),
+        ([f"--config={ROOT}/configs/ffhq_stage1.py:huge"], "there is no variant 'huge' of this config: expected"),
+        (["--config=broken.py"], "--config=broken.py: line 3, NameError: name 'foos' is not defined"),
+        (["--config=syntax.py"], "SyntaxError: "),
+        (["--config=plain.py:x"], "TypeError: get_config() takes 0 positional arguments but 1 was given"),
+        (["--config=plain.py"], "expected its get_config() to return a ConfigDict with a stage"),
+        (["--config=reads.py"], "FileNotFoundError: "),
+        ([TINY, "--config.duratoin=3"], "config has no key 'duratoin': did you mean 'duration'?"),
+        ([TINY, "--config.sizes=3"], "config has no key 'sizes': expected one of batch_size, best, checkpoint_every"),
+        ([TINY, "--config.dataste.size=3"], "config has no key 'dataste': did you mean 'dataset'?"),
+        ([TINY, "--config.seed.x=3"], "--config.seed.x: config.seed is 0, which has no keys"),
+        ([TINY, "--config.dataset.=3"], "config.dataset has no key ''"),
+        ([TINY, "--config.tokenizer.encoder.depths[0]=3"], "has no key 'depths[0]': did you mean 'depths'?"),
+        ([TINY, "--config.batch_size=many"], "--config.batch_size expects a value of type int, such as 2, got 'many'"),
+        ([TINY, "--config.batch_size=1.5"], "--config.batch_size expects a value of type int, such as 2, got '1.5'"),
+        ([TINY, "--config.optimizer.ema=x"], "--config.optimizer.ema expects a value of type float, such as 0.999"),
+        ([TINY, "--config.dataset=3"], "--config.dataset expects a dict, got '3'"),
+        ([TINY, "--config.tokenizer.encoder.depths=a"], "depths expects a value of type tuple, such as (2, 2, 2), got"),
+        ([TINY, "--config.batch_size"], "Missing value for flag --config.batch_size"),
+        ([QUICK, "--config.sampels=3"], "config has no key 'sampels': did you mean 'samples'?"),
+        ([QUICK, "--config.mesh.fsdp=2"], "config has no key 'mesh'"),
+        ([QUICK, "--config.generator.duratoin=3"], "config.generator has no key 'duratoin': did you mean 'duration'?"),
+    ],
+)
+def test_what_is_wrong_is_one_line(capsys, args, message):
+    pathlib.Path("broken.py").write_text("def get_config():\n    foo = 3\n    return foos\n")
+    pathlib.Path("syntax.py").write_text("def get_config(:\n")
+    pathlib.Path("plain.py").write_text("def get_config():\n    return {'stage': 'stage1'}\n")
+    pathlib.Path("reads.py").write_text("def get_config():\n    return open('nothing').read()\n")
+    before = sorted(pathlib.Path().rglob("*.py"))
+    code, lines = call(capsys, *args)
+    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+    assert sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before  # nothing was made
+
+
+def test_keys_of_the_config_can_be_set():
+    values, config = parse(
+        TINY, "--workdir", "here", "--config.batch_size", "3", "--config.seed=-2", "--config.dataset.name=a=b",
+        "--config.duration=2 epochs", "--config.optimizer.learning_rate=1", "--config.tokenizer.encoder.depths=(4,5)",
+    )  # fmt: skip
+    assert values.workdir == "here" and values.mode == "train"
+    assert (config.batch_size, config.seed, config.dataset.name) == (3, -2, "a=b")
+    assert config.duration == "2 epochs" and config.optimizer.learning_rate == 1.0
+    assert config.tokenizer.encoder.depths == (4, 5) and config.is_locked
+
+
+def test_keys_that_a_constructor_has_can_be_set_too():
+    _, config = parse(
+        TINY, "--config.mesh.fsdp=2", "--config.keep=3", "--config.dataset.folder=/x", "--noconfig.dataset.flip",
+        "--config.tokenizer.encoder.remat=true", "--config.tokenizer.quantizer.ema=0.9", "--config.eval_batch_size=7",
+    )  # fmt: skip
+    assert config.mesh.to_dict() == {"fsdp": 2} and config.keep == 3 and config.eval_batch_size == 7
+    assert config.dataset.folder == "/x" and config.dataset.flip is False
+    assert config.tokenizer.encoder.remat is True and config.tokenizer.quantizer.ema == 0.9
+
+
+def test_the_workdir_has_the_configs_name_by_default():
+    assert parse(QUICK)[0].workdir == "workdirs/quickstart_tiny"
+    assert parse(f"--config={ROOT}/configs/imagenet_stage1.py")[0].workdir == "workdirs/imagenet_stage1"
+    assert parse(f"--config={ROOT}/configs/imagenet_stage1.py", "--workdir=x")[0].workdir == "x"
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "generator", ""])
+def test_other_modes_take_the_config_from_the_workdir(part):
+    place = workdirs.trained() / part
+    for args in (["--mode=sample", f"--workdir={place}"], ["--mode", "evaluate", "--workdir", str(place)]):
+        _, config = parse(*args, "--config.sample.temperature=0.9") if part != "tokenizer" else parse(*args)
+        assert config.stage == ("stage1" if part == "tokenizer" else "stage2")
+        if part != "tokenizer":
+            assert config.sample.to_dict() == {"steps": 8, "temperature": 0.9}
+    with pytest.raises(InputError, match="config has no key 'sampel': did you mean 'sample'"):
+        parse("--mode=sample", f"--workdir={workdirs.trained()}", "--config.sampel.temperature=0.9")
+
+
+def test_help_is_given(capsys):
+    for flag in ("--help", "-h", "--helpfull"):
+        assert main.main(["main", "--workdir=x", flag]) == 0
+        out, err = capsys.readouterr()
+        assert "--config.key=value" in out and "samples.npz" in out and not err
+        assert all(f"--{name} " in out for name in main.definitions() if name not in ("flagfile", "undefok"))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """What a command line leads to, instead of its doing."""
+    found = []
+
+    def note(name):
+        return lambda *args, **keys: found.append((name, args, keys))
+
+    modes = [(commands, name) for name in ("sample", "edit", "evaluate")]
+    for module, name in [(train, "train"), (quickstart, "run"), *modes]:
+        monkeypatch.setattr(module, name, note(name))
+    return found
+
+
+def test_each_mode_gets_its_flags(runs, capsys):
+    place = workdirs.trained()
+    assert call(capsys, TINY, "--workdir=w") == (0, [])
+    assert call(capsys, QUICK) == (0, [])
+    at = f"--workdir={place}"
+    assert call(capsys, at, "--mode=sample", "--num=3", "--labels=cat,5", "--seed=4", "--out=o") == (0, [])
+    assert call(capsys, at, "--mode=edit", "--image=i", "--box=1,2,3,4", "--label=cat") == (0, [])
+    assert call(capsys, at, "--mode=evaluate", "--metrics=generation,samples") == (0, [])
+    (_, (config, workdir), _), quick, sample, edit, evaluate = runs
+    assert config.stage == "stage1" and workdir == pathlib.Path("w")
+    assert quick[0] == "run" and quick[1][1] == pathlib.Path("workdirs/quickstart_tiny")
+    given = {"workdir": place, "out": pathlib.Path("o"), "num": 3, "labels": ["cat", "5"], "seed": 4}
+    assert sample[0] == "sample" and given.items() <= sample[2].items() and sample[2]["config"].stage == "stage2"
+    given = {"image": "i", "box": ["1", "2", "3", "4"], "mask": None, "outpaint": None, "label": "cat", "num": 4}
+    assert edit[0] == "edit" and given.items() <= edit[2].items() and edit[2]["out"] is None
+    assert evaluate[0] == "evaluate" and evaluate[2]["metrics"] == ["generation", "samples"]
+
+
+def test_a_config_of_another_run_is_refused(runs, capsys):
+    code, lines = call(capsys, TINY, f"--workdir={workdirs.trained()}", "--mode=sample")
+    assert code == 2 and len(lines) == 1 and "holds a run with config." in lines[0] and not runs
+
+
+@pytest.mark.parametrize(
+    "error, code, message",
+    [
+        (InputError("expected this,\n got that"), 2, "error: expected this, got that"),
+        (OSError(errno.ENOSPC, "No space left on device", "/full/disk"), 2, "No space left on device: '/full/disk'"),
+        (NonFinite("stopped at step 3: train/loss = nan"), 1, "error: stopped at step 3: train/loss = nan"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last checkpoint"),
+    ],
+)
+def test_what_stops_a_run_is_one_line(monkeypatch, capsys, error, code, message):
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(train, "train", stop)
+    found, lines = call(capsys, TINY)
+    assert found == code and len(lines) == 1 and message in lines[0]
+    if code != 130:
+        found, lines = call(capsys, TINY, "--debug")
+        assert found == code and message in lines[-1]
+        assert lines[0] == "Traceback (most recent call last):" and any("in stop" in line for line in lines)
+
+
+def test_a_defect_shows_its_traceback(monkeypatch):
+    def stop(*_):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(train, "train", stop)
+    with pytest.raises(KeyError, match="a defect"):
+        main.main(["main", TINY])
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ([TINY, "--config.tokenizer.quantizer.cods=3"], "tokenizer.quantizer has no key 'cods': did you mean 'codes'?"),
+        ([TINY, "--config.tokenizer.encoder.name=swim"], "tokenizer.encoder names 'swim', but there is no module"),
+        ([TINY, "--config.dataset.name=digts"], "there is no data set 'digts'; did you mean 'digits'?"),
+        ([TINY, "--config.dataset.folder=/no", "--config.dataset.name="], "folder of images, got '/no', which is no"),
+        ([TINY, "--config.optimizer.decay=cosin"], "did you mean 'cosine'?"),
+        ([TINY, "--config.optimizer.lr=1"], "config.optimizer has no key 'lr'"),
+        ([TINY, "--config.mesh.fdsp=1"], "config.mesh has no key 'fdsp': did you mean 'fsdp'?"),
+        ([TINY, "--config.mesh.fsdp=64"], "does not fit 1 devices"),
+        ([TINY, "--config.duration=soon"], "a duration is a number of steps"),
+    ],
+)
+def test_wrong_values_of_keys_are_one_line_and_make_nothing(capsys, args, message):
+    code, lines = call(capsys, *args, "--workdir=w")
+    assert code == 2 and len(lines) == 1 and message in lines[0]
+    assert not pathlib.Path("w").exists()
+
+
+def test_a_checkpoint_cut_short_is_one_line(tmp_path, capsys):
+    place = workdirs.copy(tmp_path / "w")
+    files = [p for p in (place / "generator" / "checkpoints").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    code, lines = call(capsys, "--mode=sample", "--workdir", place, "--num=1")
+    assert code == 2 and len(lines) == 1 and "is damaged" in lines[0] and not (place / "samples").exists()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_bytes((place / "generator" / "config.json").read_bytes())
+    code, lines = call(capsys, "--mode=sample", "--workdir", tmp_path / "empty")
+    assert code == 2 and len(lines) == 1 and "there is no checkpoint in" in lines[0]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks for a GPU that this machine has")
+def test_a_device_that_is_absent_is_asked_for_in_vain():
+    run = started(TINY, "--workdir=w", JAX_PLATFORMS="cuda")
+    lines = run.stderr.splitlines()
+    assert run.returncode == 2 and len(lines) == 1, run.stderr
+    assert "JAX cannot start with JAX_PLATFORMS=cuda" in lines[0] and not pathlib.Path("w").exists()
+
+
+def test_a_process_says_one_line_and_no_more():
+    run = started("--mode=sample", f"--workdir={workdirs.trained()}", "--labels=cta")
+    assert run.returncode == 2 and not run.stdout
+    assert run.stderr.splitlines() == [
+        "error: there is no class 'cta': expected a number from 0 to 9, or a name: did you mean 'cat'?"
+    ]
