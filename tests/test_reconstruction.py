@@ -1,0 +1,90 @@
+"""Numbers about reconstructions against NumPy and scikit-image, whatever the batches they come in."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from skimage.metrics import structural_similarity
+
+from evqgan.core import pictures
+from evqgan.evals.reconstruction import Evaluator, distances
+
+CODES = 32
+CONFIG = ConfigDict({"tokenizer": {"quantizer": {"codes": CODES}}})
+
+
+@pytest.fixture(scope="module")
+def images():
+    """20 images, and the same with an error that grows from image to image."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (20, 16, 24, 3)).astype(np.uint8)
+    noise = rng.normal(size=a.shape) * np.linspace(1, 90, 20)[:, None, None, None]
+    return a, np.clip(a + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def ids():
+    """Tokens [20,2,3,2] of two depths: image i has code i, and of the second depth codes 0 and 1 alone."""
+    first = np.broadcast_to(np.arange(20)[:, None, None], (20, 2, 3))
+    second = np.broadcast_to(np.array([[0, 0, 0], [0, 0, 1]]), (20, 2, 3))
+    return np.stack([first, second], axis=-1).astype(np.int32)
+
+
+def run(images, ids, batch_size, show=4, garbage=0):
+    """The evaluator's numbers with batches of one size, the last one filled up with rows that do not count."""
+    a, b = images
+
+    def batches():
+        for i in range(0, len(a), batch_size):
+            rows = np.arange(i, i + batch_size)
+            yield {"rows": np.minimum(rows, len(a) - 1), "valid": rows < len(a)}
+
+    def predict(state, batch, rng):
+        def filled(x):
+            return np.where(batch["valid"].reshape(-1, *[1] * (x.ndim - 1)), x[batch["rows"]], garbage).astype(x.dtype)
+
+        return {"image": filled(a), "reconstruction": filled(b), "ids": filled(ids), "valid": batch["valid"]}
+
+    return dict(Evaluator(predict, batches, CONFIG, show=show).run({}))
+
+
+def test_values_are_those_of_numpy_and_scikit_image(images, ids):
+    found = run(images, ids, 5)
+    a, b = (x.astype(np.float64) / 255 for x in images)
+    mse = np.square(a - b).mean(axis=(1, 2, 3))
+    assert found["mse"] == pytest.approx(4 * mse.mean(), rel=1e-5)  # in [-1, 1], twice as wide
+    assert found["psnr"] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-5)
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    ssim = [structural_similarity(x, y, data_range=1, channel_axis=-1, **gaussian) for x, y in zip(a, b, strict=True)]
+    assert found["ssim"] == pytest.approx(np.mean(ssim), rel=1e-4)
+    assert found["codebook_usage"] == pytest.approx((20 + 2) / 2 / CODES)
+    share = np.array([5 / 6, 1 / 6])
+    assert found["codebook_perplexity"] == pytest.approx((20 + np.exp(-(share * np.log(share)).sum())) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 20, 64])
+def test_neither_the_batches_nor_what_fills_them_up_matters(images, ids, batch_size):
+    expected = run(images, ids, 5)
+    for garbage in (0, 31):
+        found = run(images, ids, batch_size, garbage=garbage)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_identical_images_have_the_best_values(images):
+    a = images[0]
+    mse, psnr, ssim = (np.asarray(x) for x in distances(a, a))
+    assert (mse == 0).all()
+    np.testing.assert_allclose(psnr, 100)
+    np.testing.assert_allclose(ssim, 1, rtol=1e-6)
+
+
+def test_the_picture_shows_image_reconstruction_and_error(images, ids):
+    a, b = images
+    shown = run(images, ids, 3, show=7)["reconstructions"]
+    assert shown.shape == (3 * 16 + 2 * 2, 7 * 24 + 6 * 2, 3) and shown.dtype == np.uint8
+    for i in range(7):
+        column = shown[:, i * 26 : i * 26 + 24]
+        np.testing.assert_array_equal(column[:16], a[i])
+        np.testing.assert_array_equal(column[18:34], b[i])
+        np.testing.assert_array_equal(column[36:], pictures.error_map(a[i], b[i]))
