@@ -14,7 +14,7 @@ import workdirs
 import evqgan
 from evqgan.core.errors import InputError
 from evqgan.data import generated
-from evqgan.sample import read_config, to_uint8, windows
+from evqgan.sample import painted_over, read_config, to_uint8, windows
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -200,6 +200,16 @@ def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):
     unknown[:32, 32:] = False
     assert (grown[unknown] == 7).all()
     np.testing.assert_array_equal(grown[:32, 32:], picture())
+
+
+def test_holes_take_the_colour_of_the_nearest_pixel():
+    images = np.stack([picture(i) for i in range(2)])
+    images[:, LEFT] = 255
+    painted = painted_over(images, LEFT)
+    np.testing.assert_array_equal(painted[:, ~LEFT], images[:, ~LEFT])
+    np.testing.assert_array_equal(painted[:, 10, 12], images[:, 10, 13])
+    np.testing.assert_array_equal(painted[:, 6, 2], images[:, 4, 2])
+    assert (painted_over(images, np.ones_like(LEFT)) == 128).all()  # nothing is near
 
 
 def test_all_hidden_is_generation(model):

@@ -1,0 +1,153 @@
+"""Training a tokenizer: what one step does."""
+
+import jax
+import numpy as np
+import pytest
+from test_configs import load
+
+from evqgan import stage1, train
+from evqgan.core import mesh
+from evqgan.core.errors import InputError
+from evqgan.data import generated
+
+
+def config_of(**quantizer):
+    """A tokenizer of one narrow block a stage, without weight decay, so that only gradients move weights."""
+    config = load("quickstart", "tiny").tokenizer
+    for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
+        coder.depths = (1,)
+    config.tokenizer.quantizer = {"codes": 16, "width": 8, **quantizer}
+    config.optimizer.update({"weight_decay": 0.0, "decay": "constant", "learning_rate": 1e-3})
+    config.duration = "100 steps"
+    return config
+
+
+def batch_of(size=8):
+    images = np.stack([generated.draw(i, i % 10, (32, 32)) for i in range(size)])
+    return {"image": images, "label": np.arange(size, dtype=np.int32) % 10}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """config -> stage, init, update, compiled once for each config; not donated, so that states compare."""
+    known = {}
+
+    def get(config):
+        key = config.to_json()
+        if key not in known:
+            stage = stage1.make(config)
+            known[key] = stage, jax.jit(stage.init), jax.jit(stage.update)
+        return known[key]
+
+    return get
+
+
+def different(a, b):
+    """The paths of the arrays that differ."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True)
+    return {mesh.path_name(path) for (path, x), y in pairs if not np.array_equal(x, y)}
+
+
+def test_the_loss_falls_and_every_part_learns(compiled):
+    config = config_of()
+    _, init, update = compiled(config)
+    start = state = init()
+    losses = []
+    for _ in range(20):
+        state, metrics = update(state, batch_of())
+        losses.append(float(metrics["l2"]))
+        assert all(np.isfinite(float(value)) for value in metrics.values())
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    assert int(state["step"]) == 20
+    assert different(start["params"], state["params"]) == {
+        mesh.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(start["params"])
+    }
+    parts = {name.split("/")[0] for name in different(start["params"], state["params"])}
+    assert parts == {"encoder", "decoder", "quantizer", "to_codes"}
+    assert metrics["loss"] == pytest.approx(float(metrics["l2"] + metrics["quantizer_loss"]), rel=1e-5)
+
+
+def test_a_step_is_a_function_of_state_and_batch(compiled):
+    _, init, update = compiled(config_of())
+    state = init()
+    assert not different(init(), state)
+    first, second = update(state, batch_of()), update(state, batch_of())
+    assert not different(first, second)
+    assert different(first, update({**state, "step": state["step"] + 1}, batch_of()))  # warm-up and averaging go on
+
+
+def test_averaged_weights_follow(compiled):
+    _, init, update = compiled(config_of())
+    state = init()
+    for step in range(3):
+        new, _ = update(state, batch_of())
+        decay = min(0.99, (1 + step) / (10 + step))
+        expected = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, state["ema"], new["params"])
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), new["ema"], expected)
+        state = new
+
+
+def test_averaged_weights_are_what_is_evaluated(compiled):
+    stage, init, _ = compiled(config_of())
+    state, batch = init(), batch_of()
+    predict = jax.jit(stage.predict)
+    out = predict(state, batch, jax.random.key(0))
+    assert out["reconstruction"].shape == (8, 32, 32, 3) and out["reconstruction"].dtype == np.uint8
+    assert out["ids"].shape == (8, 8, 8, 1) and out["ids"].dtype == np.int32
+    zeros = jax.tree.map(np.zeros_like, state["params"])
+    assert not different(predict({**state, "params": zeros}, batch, jax.random.key(0)), out)
+    assert different(predict({**state, "ema": zeros}, batch, jax.random.key(0)), out)
+
+
+def test_a_codebook_of_averages_moves_without_gradient(compiled):
+    _, init, update = compiled(config_of(ema=0.9, revive=0.1))
+    state = init()
+    new, _ = update(state, batch_of())
+    assert not [name for name in different(state["params"], new["params"]) if "quantizer" in name]
+    assert different(state["codebook"], new["codebook"]) == {"quantizer/codes", "quantizer/total", "quantizer/usage"}
+    again, _ = update({**state, "step": state["step"] + 1}, batch_of())
+    assert "quantizer/codes" in different(new["codebook"], again["codebook"])  # revived from others of the batch
+
+
+def test_parts_of_a_batch_add_up_to_it(compiled):
+    config = config_of()
+    _, init, update = compiled(config)
+    config.optimizer.accumulate = 4
+    _, _, in_parts = compiled(config)
+    (whole, metrics), (parts, others) = update(init(), batch_of()), in_parts(init(), batch_of())
+    for name in ("loss", "l2", "quantizer_loss", "gradient_norm"):
+        assert float(others[name]) == pytest.approx(float(metrics[name]), rel=1e-4)
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole["ema"], parts["ema"])
+    assert max(jax.tree.leaves(moved)) < 1e-4  # a tenth of a step: Adam divides small gradients by themselves
+
+
+def test_a_step_is_compiled_once():
+    _, init, update = train.jitted(stage1.make(config_of(ema=0.9, revive=0.1)), mesh.make())
+    state = init()
+    for _ in range(2):
+        state, _ = update(state, batch_of())
+    assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "section, changes, message",
+    [
+        ("optimizer", {"learningrate": 1.0}, "optimizer has no key 'learningrate': did you mean 'learning_rate'"),
+        ("optimizer", {"decay": "cosin"}, "did you mean 'cosine'"),
+        ("optimizer", {"warmup": "soon"}, "a duration is a number of steps"),
+        ("tokenizer", {"quantiser": {}}, "config.tokenizer has no key 'quantiser': did you mean 'quantizer'"),
+        ("dataset", {"sise": 3}, "config.dataset has no key 'sise': did you mean 'size'"),
+    ],
+)
+def test_wrong_keys_are_named(section, changes, message):
+    config = config_of()
+    config[section].update(changes)
+    with pytest.raises(InputError, match=message):
+        stage1.make(config)
