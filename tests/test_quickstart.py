@@ -1,0 +1,58 @@
+"""The main job from end to end, small: everything the README promises is there, and a second run does nothing again."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_configs import load
+
+from evqgan import quickstart
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    place = tmp_path_factory.mktemp("quickstart") / "run"
+    quickstart.run(load("quickstart", "tiny"), place)
+    return place
+
+
+def test_everything_is_there(workdir):
+    for part in ("tokenizer", "generator"):
+        for name in ("config.json", "metrics.jsonl", "parameters.txt"):
+            assert (workdir / part / name).is_file()
+        assert list((workdir / part / "checkpoints").glob("[0-9]*"))
+    for name in ("samples/grid.png", "reconstructions.png", "edits.png"):
+        with Image.open(workdir / name) as picture:
+            assert min(picture.size) > 32 and picture.mode == "RGB"
+    with np.load(workdir / "samples" / "samples.npz", allow_pickle=False) as saved:
+        assert saved["images"].shape == (20, 32, 32, 3) and saved["images"].dtype == np.uint8
+        assert saved["ids"].shape == (20, 8, 8, 1) and saved["ids"].dtype == np.int32
+        np.testing.assert_array_equal(saved["labels"], np.arange(20) % 10)
+
+
+def test_every_number_stands_with_its_protocol(workdir):
+    found = json.loads((workdir / "evaluation.json").read_text())
+    wanted = {
+        "mse", "psnr", "ssim", "codebook_usage", "codebook_perplexity", "cross_entropy", "cross_entropy@0.50",
+        "accuracy@0.50", "sample_accuracy", "heldout_accuracy", "spread_ratio", "nearest_mean", "heldout_nearest_mean",
+    }  # fmt: skip
+    assert wanted <= set(found)
+    for entry in found.values():
+        assert {"step", "weights", "data", "size", "split", "evaluator", "versions"} <= set(entry["protocol"])
+    assert found["psnr"]["protocol"]["evaluator"] == "reconstruction"
+    assert found["sample_accuracy"]["protocol"]["samples"] == 20
+
+
+def test_a_second_run_makes_nothing_again(workdir, capsys):
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")}
+    quickstart.run(load("quickstart", "tiny"), workdir)
+    assert "everything is made already" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")}
+
+
+def test_results_that_were_cut_off_are_made_again(workdir):
+    (workdir / "evaluation.json").unlink()
+    (workdir / "edits.png").unlink()
+    quickstart.run(load("quickstart", "tiny"), workdir)
+    assert (workdir / "evaluation.json").is_file() and (workdir / "edits.png").is_file()
