@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import workdirs
 from test_configs import load
 
 from evqgan import stage1, train
@@ -29,9 +30,8 @@ def batch_of(size=8):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with workdirs.quick_to_compile():
+        yield
 
 
 @pytest.fixture(scope="module")

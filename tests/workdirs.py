@@ -1,11 +1,13 @@
 """One trained workdir for all tests that need one: a tokenizer, and a class-conditional generator on it."""
 
 import atexit
+import contextlib
 import functools
 import pathlib
 import shutil
 import tempfile
 
+import jax
 from ml_collections import ConfigDict
 from test_configs import load
 
@@ -28,10 +30,20 @@ def trained():
         for i in range(6):
             pictures.save_png(place / "images" / name / f"{i}.png", generated.draw(i, label, (32, 32)))
     first, second = configs(place / "images")
-    train.train(first, place / "tokenizer")
-    second.tokenizer.weights = str(place / "tokenizer")
-    train.train(second, place / "generator")
+    with quick_to_compile():
+        train.train(first, place / "tokenizer")
+        second.tokenizer.weights = str(place / "tokenizer")
+        train.train(second, place / "generator")
     return place
+
+
+@contextlib.contextmanager
+def quick_to_compile():
+    """For what runs a few times only: to compile it takes longer than to run it."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def configs(images):
@@ -40,6 +52,8 @@ def configs(images):
     for part in (config.tokenizer, config.generator):
         part.dataset = ConfigDict({"folder": str(images), "size": 32, "flip": False})
         part.update({"batch_size": 4, "duration": "6 steps", "log_every": "1 step", "checkpoint_every": "6 steps"})
+    for coder in (config.tokenizer.tokenizer.encoder, config.tokenizer.tokenizer.decoder):
+        coder.depths = (1,)
     return config.tokenizer, config.generator
 
 

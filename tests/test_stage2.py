@@ -1,0 +1,173 @@
+"""Training a generator on a frozen tokenizer: what one step does."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import workdirs
+from ml_collections import ConfigDict
+from test_configs import load
+from test_stage1 import batch_of, different
+
+from evqgan import stage2
+from evqgan.core import checkpoint, mesh
+from evqgan.core.errors import InputError
+
+
+def config_of(**changes):
+    """A generator of two narrow layers on an untrained tokenizer, without weight decay, dropout and schedule."""
+    config = load("quickstart", "tiny")
+    model = config.tokenizer.tokenizer
+    for coder in (model.encoder, model.decoder):
+        coder.depths = (1,)
+    config = config.generator
+    config.tokenizer = ConfigDict({"weights": "random", "model": model})
+    config.optimizer.update({"weight_decay": 0.0, "decay": "constant", "learning_rate": 3e-3})
+    config.generator.dropout = 0.0
+    config.loss.targets = 0
+    config.duration = "100 steps"
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with workdirs.quick_to_compile():
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """config -> stage, state, update, compiled once for each config; not donated, so that states compare."""
+    known = {}
+
+    def get(config):
+        key = config.to_json()
+        if key not in known:
+            stage = stage2.make(config)
+            known[key] = stage, jax.jit(stage.init)(), jax.jit(stage.update)
+        return known[key]
+
+    return get
+
+
+def test_the_loss_falls_every_part_learns_and_the_tokenizer_stays(compiled):
+    _, start, update = compiled(config_of())
+    state, losses = start, []
+    for _ in range(40):
+        state, metrics = update(state, batch_of())
+        losses.append(float(metrics["loss"]))
+        assert all(np.isfinite(float(value)) for value in metrics.values())
+    assert losses[0] == pytest.approx(np.log(64), abs=0.3)  # it knows nothing
+    assert np.mean(losses[-5:]) < losses[0] - 0.5
+    assert not different(start["tokenizer"], state["tokenizer"])
+    still = {mesh.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(start["params"])}
+    assert different(start["params"], state["params"]) == still
+    assert int(state["step"]) == 40 and {"accuracy", "masked", "gradient_norm", "learning_rate"} < metrics.keys()
+
+
+def test_a_step_is_a_function_of_state_and_batch(compiled):
+    stage, state, update = compiled(config_of())
+    assert not different(jax.jit(stage.init)(), state)
+    first, second = update(state, batch_of()), update(state, batch_of())
+    assert not different(first, second)
+    _, metrics = update({**state, "step": state["step"] + 1}, batch_of())
+    assert float(metrics["masked"]) != float(first[1]["masked"])  # every step draws its own masks
+    other = {**batch_of(), "label": np.zeros(8, np.int32)}
+    assert any(name.startswith("class/") for name in different(first[0]["params"], update(state, other)[0]["params"]))
+
+
+def test_averaged_weights_follow(compiled):
+    _, state, update = compiled(config_of())
+    for step in range(3):
+        new, _ = update(state, batch_of())
+        decay = min(0.99, (1 + step) / (10 + step))
+        expected = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, state["ema"], new["params"])
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), new["ema"], expected)
+        state = new
+
+
+def test_averaged_weights_are_what_predicts_and_samples(compiled):
+    stage, state, _ = compiled(config_of())
+    zeros = jax.tree.map(np.zeros_like, state["params"])
+    predict, sample = jax.jit(stage.predict), jax.jit(stage.sample)
+    out = predict({**state, "params": zeros}, batch_of(), jax.random.key(0))
+    assert out["ids"].shape == (8, 8, 8, 1)
+    for share, number in (("0.25", 16), ("0.50", 32), ("0.75", 48), ("1.00", 64)):
+        assert out[f"cross_entropy@{share}"].shape == (8, 2)
+        np.testing.assert_array_equal(out[f"accuracy@{share}"][:, 1], number)  # masked tokens of the four blocks
+    blind = predict({**state, "ema": zeros}, batch_of(), jax.random.key(0))
+    np.testing.assert_allclose(blind["cross_entropy@0.50"][:, 0] / 32, np.log(64), rtol=1e-5)  # all codes alike
+
+    ids = np.arange(128, dtype=np.int32).reshape(2, 8, 8, 1) % 64
+    mask = np.zeros((2, 8, 8), bool)
+    mask[:, 2:5] = True
+    keys = jax.random.split(jax.random.key(1), 2)
+    new, images = sample({**state, "params": zeros}, ids, mask, np.array([1, 2]), keys)
+    assert new.shape == ids.shape and new.dtype == np.int32 and images.shape == (2, 32, 32, 3)
+    np.testing.assert_array_equal(new[~mask], ids[~mask])
+    assert (new[mask] != ids[mask]).any() and 0 <= new.min() <= new.max() < 64
+
+
+def test_parts_of_a_batch_see_every_example(compiled):
+    config = config_of()
+    config.optimizer.accumulate = 2
+    _, state, update = compiled(config)
+    _, metrics = update(state, batch_of())
+    assert float(metrics["loss"]) == pytest.approx(np.log(64), abs=0.3)
+    assert 0 < float(metrics["masked"]) < 1
+
+
+def test_a_run_begins_with_the_tokenizers_averaged_weights():
+    weights = workdirs.trained() / "tokenizer"
+    _, config = workdirs.configs(workdirs.trained() / "images")
+    config.tokenizer.weights = str(weights)
+    config = stage2.resolve(config)
+    assert config.tokenizer.model.to_dict() == json.loads((weights / "config.json").read_text())["tokenizer"]
+    stage = stage2.make(config, 60, 10)
+    state = jax.jit(stage.init)()
+    loaded = stage.load(state)
+    assert not different({**state, "tokenizer": 0}, {**loaded, "tokenizer": 0})
+    checkpoints = checkpoint.Checkpoints(weights, create=False)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state["tokenizer"])
+    saved = checkpoints.restore({"ema": like["params"], "codebook": like["codebook"]})
+    checkpoints.close()
+    assert not different(loaded["tokenizer"], {"params": saved["ema"], "codebook": saved["codebook"]})
+    assert different(loaded["tokenizer"], state["tokenizer"])
+
+
+def test_tokenizers_that_cannot_be_used_are_named(tmp_path):
+    config = config_of()
+    for weights, message in (
+        ("", "config.tokenizer.weights = '' is no tokenizer workdir .*: train one first"),
+        (str(tmp_path), "is no tokenizer workdir .no .*config.json.: train one first"),
+        (str(workdirs.trained() / "generator"), "is the workdir of stage2, not of stage1"),
+    ):
+        config.tokenizer = ConfigDict({"weights": weights, "model": {}})
+        with pytest.raises(InputError, match=message):
+            stage2.resolve(config)
+
+
+@pytest.mark.parametrize(
+    "section, changes, message",
+    [
+        ("generator", {"classes": 7}, "config.generator.classes is 7, but the data set has 10"),
+        ("generator", {"widht": 7}, "config.generator has no key 'widht': did you mean 'width'"),
+        ("generator", {"name": "multigraned"}, "config.generator names 'multigraned', but there is no module"),
+        ("generator", {"window": 3}, "window = 3 does not divide the 8 x 8 token grid"),
+        ("loss", {"target": 1}, "config.loss has no key 'target': did you mean 'targets'"),
+        ("optimizer", {"em": 0.9}, "config.optimizer has no key 'em'"),
+    ],
+)
+def test_wrong_keys_are_named(section, changes, message):
+    config = config_of()
+    config[section].update(changes)
+    with pytest.raises(InputError, match=message):
+        stage2.make(config, 60, 10)
+
+
+def test_classes_may_be_ignored():
+    config = config_of()
+    config.generator.classes = 0
+    stage2.make(config, 60, 10)
