@@ -3,7 +3,7 @@
 python -m evqgan.main --config=configs/photos_stage1.py --workdir=workdirs/photos_stage1
 
 128x128 crops, f = 16: 8x8 tokens, 1024 codes; regions of each photograph are held out for validation.
-Expected: see the README.
+Expected: PSNR 25.5 dB, SSIM 0.64 on held-out regions, 46 % of the codes in use; 12 minutes on two busy CPU cores.
 :tiny  a few steps on generated images.
 """
 
