@@ -15,6 +15,12 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with workdirs.quick_to_compile():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch):
     """Models compile once for all tests of this file."""

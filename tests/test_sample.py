@@ -23,6 +23,12 @@ TOUCHED = np.zeros((32, 32), bool)
 TOUCHED[4:20, :16] = True
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with workdirs.quick_to_compile():
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
     return evqgan.load(workdirs.trained())
