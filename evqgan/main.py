@@ -172,6 +172,8 @@ def run(values, config):
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
+    if not values.debug:  # orbax logs the traceback of what it also raises
+        logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
     jax.config.update("jax_compilation_cache_dir", cache)
     devices(jax)

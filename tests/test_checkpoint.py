@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +130,23 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
     with pytest.raises(InputError, match="params/head/kernel is nothing there"):
         checkpoints.restore(like({"params": {"head": {"kernel": jnp.zeros((2, 2))}}}))
     checkpoints.close()
+
+
+def test_a_full_disk_is_named_and_what_was_saved_stays(tmp_path, state):
+    checkpoints = saved(tmp_path, state, steps=(10,))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # what a full disk does, to this process alone
+    try:
+        checkpoints.save(20, state)
+        with pytest.raises(InputError, match="cannot write checkpoints in") as error:
+            checkpoints.save(30, state)  # the next save, or the end of the run, tells
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    again = checkpoint.Checkpoints(tmp_path)
+    assert again.steps() == [10]
+    same(again.restore(like(state)), state)
+    again.close()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

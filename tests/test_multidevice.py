@@ -50,6 +50,7 @@ def on_eight_devices(name, place):
             state, metrics = update(state, mesh.put(test_stage1.batch_of(), devices))
             found["losses"][kind].append(float(metrics["loss"]))
         ends[kind] = jax.tree.map(np.asarray, state)
+        found[f"{kind} compiled"] = update._cache_size()
     found["ends apart"] = {kind: apart(end, ends["one"]) for kind, end in ends.items()}
     found["shards"] = {
         mesh.path_name(path): (x.shape, x.addressable_shards[0].data.shape)
@@ -191,6 +192,10 @@ def test_eight_devices_train_as_one(eight):
         np.testing.assert_allclose(losses[kind], losses["one"], rtol=1e-5)
     assert eight["all starts apart"] < 1e-7  # weights are drawn alike on any devices
     assert max(eight["ends apart"].values()) < 1e-4
+
+
+def test_a_step_is_compiled_once(eight):
+    assert [eight[f"{kind} compiled"] for kind in ("one", "all")] == [1, 1]
 
 
 def test_weights_are_split(eight):

@@ -6,7 +6,7 @@ import pytest
 import workdirs
 from test_configs import load
 
-from evqgan import stage1, train
+from evqgan import stage1
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
 from evqgan.data import generated
@@ -126,14 +126,6 @@ def test_parts_of_a_batch_add_up_to_it(compiled):
         assert float(others[name]) == pytest.approx(float(metrics[name]), rel=1e-4)
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole["ema"], parts["ema"])
     assert max(jax.tree.leaves(moved)) < 1e-4  # a tenth of a step: Adam divides small gradients by themselves
-
-
-def test_a_step_is_compiled_once():
-    _, init, update = train.jitted(stage1.make(config_of(ema=0.9, revive=0.1)), mesh.make())
-    state = init()
-    for _ in range(2):
-        state, _ = update(state, batch_of())
-    assert update._cache_size() == 1
 
 
 @pytest.mark.parametrize(

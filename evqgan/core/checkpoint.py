@@ -47,7 +47,11 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def save(self, step, state, score=float("inf")):
-        """Starts to save; the state may be donated or changed right after. `score`: lower is better."""
+        """Starts to save; the state may be donated or changed right after. `score`: lower is better.
+
+        InputError if the save before this one could not be written (a full disk); what was saved earlier stays.
+        """
+        self.wait()
         if step in self.manager.all_steps():
             return
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), manifest=ocp.args.JsonSave(manifest(state)))
