@@ -82,7 +82,7 @@ def test_global_token_is_a_convolution_with_kernel_and_stride_of_the_window(smal
     x = params["codes_and_mask"]["embedding"][inputs["ids"]]
     kernel = params[name]["kernel"].reshape(2, 2, 6, 16)
     expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    expected = expected.reshape(2, 1, 12, 16) + params[name]["bias"][None, None, None]
+    expected = expected.reshape(2, 12, 16) + params[name]["bias"][None, None]
     np.testing.assert_allclose(of_blocks, expected, rtol=1e-5, atol=1e-5)
 
 
