@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from evqgan import commands
+from evqgan import commands, stage1, stage2
 from evqgan.core import build, pictures
 from evqgan.data import pipeline
 from evqgan.sample import GREY, load
@@ -20,13 +20,14 @@ def run(config, workdir):
     What is done already is not done again: training goes on from its checkpoints, and the results are made anew only
     when the generator has moved on.
     """
+    check(config)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator
     with second.unlocked():
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
-    if done.is_file() and json.loads(done.read_text())["cross_entropy"]["protocol"]["step"] == step:
+    if done.is_file() and json.loads(done.read_text()).get("cross_entropy", {}).get("protocol", {}).get("step") == step:
         print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
     commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
@@ -37,6 +38,15 @@ def run(config, workdir):
     pictures.save_png(workdir / "edits.png", edits(load(workdir / "generator"), images, labels))
     commands.evaluate(second, workdir, None, [])
     print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
+
+
+def check(config):
+    """InputError for a wrong key of either stage, before the first one trains."""
+    stage1.make(config.tokenizer)
+    second = config.generator.copy_and_resolve_references()
+    with second.unlocked():
+        second.tokenizer.model = config.tokenizer.tokenizer
+    stage2.make(second)
 
 
 def reconstructions(model, images):

@@ -23,25 +23,13 @@ def make(config, examples=1, classes=0):
     step, params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt.
     """
     model = tokenizers.make(config.tokenizer, config.dtype)
-    total = optim.to_steps(config.duration, examples, config.batch_size)
-    keys = build.plain(config.optimizer)
-    decay, pieces = keys.pop("ema", 0.999), keys.pop("accumulate", 1)  # 0.999: MaskGIT's tokenizer
-    optimizer, rate = build.call(
-        optim.optimizer, keys, "config.optimizer", examples=examples, batch_size=config.batch_size, total=total
-    )
+    updater = optim.updater(config, examples, ema=0.999)  # MaskGIT's tokenizer
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
 
     def init():
         rngs = dict(zip(("params", "codebook"), jax.random.split(jax.random.key(config.seed)), strict=True))
         variables = model.init(rngs, jnp.zeros((1, height, width, 3)), train=True)
-        params = variables["params"]
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": params,
-            "ema": jax.tree.map(jnp.copy, params),
-            "codebook": variables.get("codebook", {}),
-            "opt": optimizer.init(params),
-        }
+        return {**updater.init(variables["params"]), "codebook": variables.get("codebook", {})}
 
     def loss(params, codebook, batch, rng):
         image = transforms.scale(batch["image"])
@@ -54,13 +42,9 @@ def make(config, examples=1, classes=0):
 
     def update(state, batch):
         rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        value_and_grad = optim.accumulated(jax.value_and_grad(loss, has_aux=True), pieces)
-        (value, (codebook, metrics)), grads = value_and_grad(state["params"], state["codebook"], batch, rng)
-        params, opt = optim.apply(optimizer, grads, state["opt"], state["params"])
-        ema = optim.average(state["ema"], params, state["step"], decay)
-        metrics = {"loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])}
-        new = {"step": state["step"] + 1, "params": params, "ema": ema, "codebook": codebook, "opt": opt}
-        return new, metrics
+        differentiate = updater.gradients(loss)
+        (value, (codebook, metrics)), grads = differentiate(state["params"], state["codebook"], batch, rng)
+        return updater.step({**state, "codebook": codebook}, value, grads, metrics)
 
     def predict(state, batch, rng):
         variables = {"params": state["ema"], "codebook": state["codebook"]}

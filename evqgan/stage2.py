@@ -37,8 +37,8 @@ def resolve(config):
     return config
 
 
-def make(config, examples=1, classes=0):
-    """The stage of a resolved `config`; examples: size of the training set; classes: how many classes the data has.
+def make(config, examples=1, classes=None):
+    """The stage of a resolved `config`; examples: size of the training set; classes: how many the data has, if known.
 
     State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
     workdir is complete in itself).
@@ -46,8 +46,8 @@ def make(config, examples=1, classes=0):
     tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = (height // tokenizer.factor, width // tokenizer.factor)
-    codes = config.tokenizer.model.quantizer.codes
-    if classes and config.generator.get("classes") and config.generator.classes != classes:
+    codes = tokenizer.quantizer.codes
+    if classes is not None and config.generator.get("classes", 0) not in (0, classes):
         raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
     generators = build.module("generators", config.generator.name, "config.generator")
     model = build.build(
@@ -55,12 +55,8 @@ def make(config, examples=1, classes=0):
     )
     loss_keys, sample_keys = build.plain(config.loss), build.plain(config.sample)
     build.check(generators.loss, loss_keys, "config.loss")
-    total = optim.to_steps(config.duration, examples, config.batch_size)
-    keys = build.plain(config.optimizer)
-    decay, pieces = keys.pop("ema", 0.9999), keys.pop("accumulate", 1)
-    optimizer, rate = build.call(
-        optim.optimizer, keys, "config.optimizer", examples=examples, batch_size=config.batch_size, total=total
-    )
+    build.check(generators.sample, sample_keys, "config.sample")
+    updater = optim.updater(config, examples, ema=0.9999)
 
     def init():
         rng = jax.random.key(config.seed)
@@ -68,13 +64,8 @@ def make(config, examples=1, classes=0):
         params = generators.init(model, rng, label)
         rngs = {"params": rng, "codebook": rng}
         frozen = tokenizer.init(rngs, jnp.zeros((1, height, width, 3)), train=False)
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": params,
-            "ema": jax.tree.map(jnp.copy, params),
-            "opt": optimizer.init(params),
-            "tokenizer": {"params": frozen["params"], "codebook": frozen.get("codebook", {})},
-        }
+        frozen = {"params": frozen["params"], "codebook": frozen.get("codebook", {})}
+        return {**updater.init(params), "tokenizer": frozen}
 
     def load(state):
         if config.tokenizer.weights == "random":
@@ -91,25 +82,21 @@ def make(config, examples=1, classes=0):
 
     def update(state, batch):
         rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        # Known to the loop over parts as the "variables" that pass through; a generator has none.
         data = {"ids": encode(state, batch["image"]), "label": batch["label"]}
 
-        def loss(params, variables, data, rng):
+        def loss(params, variables, data, rng):  # a generator has no variables beside its parameters
             value, metrics = generators.loss(model, params, data["ids"], data["label"], rng, **loss_keys)
             return value, (variables, metrics)
 
-        value_and_grad = optim.accumulated(jax.value_and_grad(loss, has_aux=True), pieces)
-        (value, (_, metrics)), grads = value_and_grad(state["params"], {}, data, rng)
-        params, opt = optim.apply(optimizer, grads, state["opt"], state["params"])
-        ema = optim.average(state["ema"], params, state["step"], decay)
-        metrics = {"loss": value, **metrics, "gradient_norm": optim.norm(grads), "learning_rate": rate(state["step"])}
-        return {**state, "step": state["step"] + 1, "params": params, "ema": ema, "opt": opt}, metrics
+        (value, (_, metrics)), grads = updater.gradients(loss)(state["params"], {}, data, rng)
+        return updater.step(state, value, grads, metrics)
 
     def predict(state, batch, rng):
         ids = encode(state, batch["image"])
         return {"ids": ids, **generators.evaluate(model, state["ema"], ids, batch["label"], rng, **loss_keys)}
 
     def sample(state, ids, mask, label, keys, **changes):
+        build.check(generators.sample, changes, "the sampler")
         ids = generators.sample(model, state["ema"], ids, mask, label, keys, **{**sample_keys, **changes})
         z_q = tokenizer.apply(state["tokenizer"], ids, method="embed")
         return ids, transforms.unscale(tokenizer.apply(state["tokenizer"], z_q, method="decode"))

@@ -18,5 +18,5 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 say "$python: ruff check, then pytest $*"
 status=0
 run "$python" -m ruff check || status=1
-run "$python" -m pytest -n 2 "$@" || status=$?
+run "$python" -m pytest -n 2 --dist loadfile "$@" || status=$?
 exit "$status"

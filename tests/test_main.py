@@ -213,6 +213,8 @@ def test_a_defect_shows_its_traceback(monkeypatch):
     "args, message",
     [
         ([TINY, "--config.tokenizer.quantizer.cods=3"], "tokenizer.quantizer has no key 'cods': did you mean 'codes'?"),
+        ([QUICK, "--config.generator.generator.windw=5"], "generator has no key 'windw': did you mean 'window'?"),
+        ([QUICK, "--config.generator.sample.step=5"], "config.sample has no key 'step': did you mean 'steps'?"),
         ([TINY, "--config.tokenizer.encoder.name=swim"], "tokenizer.encoder names 'swim', but there is no module"),
         ([TINY, "--config.dataset.name=digts"], "there is no data set 'digts'; did you mean 'digits'?"),
         ([TINY, "--config.dataset.folder=/no", "--config.dataset.name="], "folder of images, got '/no', which is no"),

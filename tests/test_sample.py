@@ -174,6 +174,20 @@ def test_the_sampler_can_be_changed(model):
     np.testing.assert_array_equal(other["ids"], model.sample(6, seed=9, **GREEDY)["ids"])
 
 
+@pytest.mark.parametrize(
+    "sampler, message",
+    [
+        ({"temprature": 0.9}, "the sampler has no key 'temprature': did you mean 'temperature'"),
+        ({"schedule": "cosin"}, "the sampler's schedule is 'cosin': did you mean 'cosine'"),
+        ({"steps": 0}, "the sampler's steps are a whole number from 1, not 0"),
+        ({"temperature": -1.0}, "the sampler's temperatures are not negative, got -1.0 and 4.5"),
+    ],
+)
+def test_samplers_that_cannot_be_are_named(model, sampler, message):
+    with pytest.raises(InputError, match=message):
+        model.generate(1, **sampler)
+
+
 def test_nothing_compiles_twice(model, caplog):
     def compiled(use):
         caplog.clear()

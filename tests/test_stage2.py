@@ -157,6 +157,7 @@ def test_tokenizers_that_cannot_be_used_are_named(tmp_path):
         ("generator", {"name": "multigraned"}, "config.generator names 'multigraned', but there is no module"),
         ("generator", {"window": 3}, "window = 3 does not divide the 8 x 8 token grid"),
         ("loss", {"target": 1}, "config.loss has no key 'target': did you mean 'targets'"),
+        ("sample", {"temprature": 0.9}, "config.sample has no key 'temprature': did you mean 'temperature'"),
         ("optimizer", {"em": 0.9}, "config.optimizer has no key 'em'"),
     ],
 )
@@ -167,7 +168,10 @@ def test_wrong_keys_are_named(section, changes, message):
         stage2.make(config, 60, 10)
 
 
-def test_classes_may_be_ignored():
+def test_classes_may_be_ignored_but_not_invented():
     config = config_of()
     config.generator.classes = 0
     stage2.make(config, 60, 10)
+    config.generator.classes = 10
+    with pytest.raises(InputError, match="config.generator.classes is 10, but the data set has 0"):
+        stage2.make(config, 60, 0)

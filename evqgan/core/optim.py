@@ -1,12 +1,14 @@
 """From a config to an optax chain; durations, schedules, gradient accumulation, averaged weights."""
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from evqgan.core.build import nearest
+from evqgan.core import build
 from evqgan.core.errors import InputError
 
 
@@ -30,7 +32,7 @@ def schedule(kind, peak, warmup, total, final=0.0):
         "linear": optax.linear_schedule(peak, final, rest),
     }
     if kind not in after:
-        raise InputError(f"config.optimizer.schedule is {kind!r}: {nearest(kind, after)}")
+        raise InputError(f"config.optimizer.schedule is {kind!r}: {build.nearest(kind, after)}")
     if not warmup:
         return after[kind]
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after[kind]], [warmup])
@@ -69,13 +71,41 @@ def optimizer(
     return optax.chain(*chain), rate
 
 
-def apply(optimizer, grads, state, params):
-    """One step of an optax transformation -> params, its new state."""
-    updates, state = optimizer.update(grads, state, params)
-    return optax.apply_updates(params, updates), state
+class Updater(NamedTuple):
+    """How a stage's config changes its weights; made by `updater`."""
+
+    init: Callable  # init(params) -> {"step", "params", "ema", "opt"}: the part of a stage's state it knows
+    gradients: Callable  # gradients(loss): loss(params, variables, batch, rng) with its gradients, see `accumulated`
+    step: Callable  # step(state, value, grads, metrics) -> state, metrics: one step on
 
 
-norm = optax.tree.norm
+def updater(config, examples, ema):
+    """The Updater of config.optimizer, config.duration and config.batch_size. ema: the default decay of averages.
+
+    config.optimizer: the keys of `optimizer`, `ema`, and `accumulate`, the number of parts a batch is cut into.
+    """
+    total = to_steps(config.duration, examples, config.batch_size)
+    keys = build.plain(config.optimizer)
+    decay, pieces = keys.pop("ema", ema), keys.pop("accumulate", 1)
+    run = {"examples": examples, "batch_size": config.batch_size, "total": total}
+    change, rate = build.call(optimizer, keys, "config.optimizer", **run)
+
+    def init(params):
+        averages = jax.tree.map(jnp.copy, params)  # buffers of their own, as the state is donated
+        return {"step": jnp.zeros((), jnp.int32), "params": params, "ema": averages, "opt": change.init(params)}
+
+    def gradients(loss):
+        return accumulated(jax.value_and_grad(loss, has_aux=True), pieces)
+
+    def step(state, value, grads, metrics):
+        updates, opt = change.update(grads, state["opt"], state["params"])
+        params, now = optax.apply_updates(state["params"], updates), state["step"]
+        averages = average(state["ema"], params, now, decay)
+        norm = optax.tree.norm(grads)
+        metrics = {"loss": value, **metrics, "gradient_norm": norm, "learning_rate": rate(now)}
+        return {**state, "step": now + 1, "params": params, "ema": averages, "opt": opt}, metrics
+
+    return Updater(init, gradients, step)
 
 
 def average(ema, params, step, decay):

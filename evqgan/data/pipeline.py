@@ -1,8 +1,9 @@
 """From a data set to batches: one path for tfds names, plain folders and generated images.
 
 The order is exact and elastic. The stream of examples is one sequence, which (data, seed) fixes, crops and flips
-included; of n hosts, host h takes every n-th from the h-th. So the streams of any number of hosts interleave to the
-same sequence, and training restarts at any batch, on any number of hosts, as if it had not stopped.
+included; of n hosts, host h takes the h-th of n equal parts of every batch. So the parts of any number of hosts, one
+after the other, are the same batches, and training restarts at any batch, on any number of hosts, as if it had not
+stopped.
 """
 
 import dataclasses
@@ -81,11 +82,11 @@ class Dataset:
 class Batches:
     """Iterator over batches, dicts of arrays; `close()` ends its threads, `skipped()` counts the bad images met."""
 
-    def __init__(self, stream, local, examples, start):
+    def __init__(self, batches, examples, start):
         threads = min(MAX_THREADS, os.cpu_count() or 1)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
         cv2.setNumThreads(1)  # each thread prepares batches of its own; OpenCV's would only wait for each other
-        self.iterator = iter(stream.batch(local, drop_remainder=True).to_iter_dataset(options))
+        self.iterator = iter(batches.to_iter_dataset(options))
         self.iterator.set_state({"next_index": start})
         self.examples = examples
 
@@ -161,7 +162,8 @@ def train_batches(dataset, batch_size, seed, start=0, host=0, hosts=1):
         return {**example, "image": training_view(example["image"], dataset, rng)}
 
     stream = grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
-    return Batches(stream[host::hosts], local, examples, start)  # hosts divide last, or their streams do not interleave
+    # Hosts divide last, and batches whole, or their parts would not make up the batches of one host.
+    return Batches(stream.batch(local, drop_remainder=True)[host::hosts], examples, start)
 
 
 def eval_batches(dataset, split, batch_size, host=0, hosts=1):
@@ -181,4 +183,4 @@ def eval_batches(dataset, split, batch_size, host=0, hosts=1):
         return {**example, "image": validation_view(example["image"], dataset), "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
-    return Batches(grain.MapDataset.range(padded)[host::hosts].map(load), local, examples, start=0)
+    return Batches(grain.MapDataset.range(padded).map(load).batch(local)[host::hosts], examples, start=0)

@@ -10,6 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from evqgan.core.build import nearest
+from evqgan.core.errors import InputError
+
 
 def cosine(ratio):
     """The share of tokens still masked at `ratio` in [0, 1]: gamma(r) = cos(pi r / 2) (paper and MaskGIT, Sec. 3.3)."""
@@ -59,6 +62,12 @@ def mask_predict(
     log p(sampled) + choice_temperature * (1 - ratio) * Gumbel noise. Known tokens are never changed.
     `keys` [B]: one random key an image. `temperature` divides the logits before sampling; 0 takes the likeliest code.
     """
+    if schedule not in SCHEDULES:
+        raise InputError(f"the sampler's schedule is {schedule!r}: {nearest(schedule, SCHEDULES)}")
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"the sampler's steps are a whole number from 1, not {steps!r}")
+    if min(temperature, choice_temperature) < 0:
+        raise InputError(f"the sampler's temperatures are not negative, got {temperature} and {choice_temperature}")
     number = tokens.shape[1]
     unknown_at_start = jnp.sum(tokens == codes, axis=-1)
 

@@ -263,14 +263,19 @@ def evaluate(model, params, ids, label, rng, *, masks="matched", targets=1, labe
     return result
 
 
-def sample(model, params, ids, mask, label, keys, **in_block):
+def sample(
+    model, params, ids, mask, label, keys, *, steps=8, temperature=1.0, choice_temperature=4.5, schedule="cosine"
+):
     """Generates ids [B,h,w,1] int32 where mask [B,h,w] is True; known tokens stay -> [B,h,w,1] int32.
 
-    label [B] int32 (ignored by unconditional models); keys [B]: one random key an image; in_block: the arguments of
-    `decoding.mask_predict` (steps, temperature, ...). All True is generation; a box, inpainting or class-conditional
-    editing; a border, outpainting (paper, Sec. 4.3).
+    label [B] int32 (ignored by unconditional models); keys [B]: one random key an image; the others are arguments of
+    `decoding.mask_predict`; steps: T, 8 in the paper (Sec. 4.2). All True is generation; a box, inpainting or
+    class-conditional editing; a border, outpainting (paper, Sec. 4.3).
     """
     label = label if model.classes else None
+    in_block = {
+        "steps": steps, "temperature": temperature, "choice_temperature": choice_temperature, "schedule": schedule,
+    }  # fmt: skip
 
     def context(grid, block):
         batch, h, w = grid.shape
