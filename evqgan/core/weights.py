@@ -1,0 +1,126 @@
+"""Weights of frozen networks: one safetensors file each, which holds arrays and nothing that could run."""
+
+import contextlib
+import os
+import pathlib
+import shlex
+import zlib
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from evqgan.core.errors import InputError
+from evqgan.core.files import atomic
+from evqgan.core.mesh import path_name
+
+CRC = "crc32"  # in the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no bytes
+
+
+def folder(where=""):
+    """Where weights lie: `where`, or, if that is "", the environment's EVQGAN_WEIGHTS, or ~/.cache/evqgan/weights."""
+    return pathlib.Path(where or os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights").expanduser()
+
+
+def path(where, network):
+    """The file of a network's weights, there or not."""
+    return folder(where) / f"{network}.safetensors"
+
+
+def command(where, network):
+    """The command line that fetches the weights of `network` into `where`."""
+    return f"python -m evqgan.convert {network} --download{f' {shlex.quote(str(where))}' if where else ''}"
+
+
+def require(where, networks):
+    """InputError, one line with the commands that get them, unless the weights of all `networks` lie in `where`."""
+    missing = [network for network in dict.fromkeys(networks) if not path(where, network).is_file()]
+    if missing:
+        commands = " && ".join(command(where, network) for network in missing)
+        raise InputError(
+            f"there are no weights of {', '.join(missing)} in {folder(where)}: get them with `{commands}`, or train "
+            'with untrained features by weights="random" in the config'
+        )
+
+
+def save(file, tree, metadata):
+    """Writes a nested dict of arrays, named by their paths ("params/conv1/kernel"), whole or not at all.
+
+    metadata: {str: str}, kept in the file. InputError if the disk is full or the place cannot be written.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
+    data = safetensors.numpy.save(arrays, {**metadata, CRC: _crc(arrays)})
+    with atomic(file) as stream:
+        stream.write(data)
+
+
+def load(where, network, like):
+    """The weights of `network` from the folder `where` -> a tree of NumPy arrays with the structure of `like`.
+
+    like: a nested dict of arrays or jax.ShapeDtypeStructs. InputError if the file is missing (see `require`), damaged,
+    or has other arrays, shapes or dtypes than `like`.
+    """
+    wanted = {path_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    with _opened(where, network) as stored:
+        problems = _differences({name: stored.get_slice(name) for name in stored.keys()}, wanted)  # noqa: SIM118
+        if problems:
+            more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise ValueError(f"not {network} as it is here, {'; '.join(problems[:5])}{more}")
+        found = {name: stored.get_tensor(name) for name in wanted}
+        if (stored.metadata() or {}).get(CRC, crc := _crc(found)) != crc:
+            raise ValueError("damaged: its bytes are not those that were written")
+    return jax.tree_util.tree_map_with_path(lambda at, _: found[path_name(at)], like)
+
+
+def source(where, network):
+    """What the file of `network` in the folder `where` says of its origin -> {str: str}: source, sha256, licence.
+
+    InputError if there is no such file or it is damaged.
+    """
+    with _opened(where, network) as stored:
+        return {name: value for name, value in (stored.metadata() or {}).items() if name != CRC}
+
+
+@contextlib.contextmanager
+def _opened(where, network):
+    """The file of `network`, open; what is wrong with it, a ValueError of the body included, becomes InputError."""
+    require(where, [network])
+    file = path(where, network)
+    try:
+        with safetensors.safe_open(file, framework="np") as stored:
+            yield stored
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = (
+            str(error) if isinstance(error, ValueError) else f"damaged or unreadable ({str(error).splitlines()[0]})"
+        )
+        raise InputError(f"{file} is {reason}: make it again with `{command(where, network)}`") from error
+
+
+def _differences(stored, wanted):
+    """One phrase for every array that is missing, too many, or of another shape or dtype."""
+    found = [f"{name} is missing" for name in wanted if name not in stored]
+    found += [f"{name} is none of its arrays" for name in stored if name not in wanted]
+    for name in wanted.keys() & stored.keys():
+        shape, dtype = list(stored[name].get_shape()), stored[name].get_dtype()
+        expected = DTYPES[np.dtype(wanted[name].dtype).name]
+        if (shape, dtype) != (list(wanted[name].shape), expected):
+            found.append(f"{name} is {dtype} {shape} there, {expected} {list(wanted[name].shape)} here")
+    return sorted(found)
+
+
+def _crc(arrays):
+    crc = 0
+    for name in sorted(arrays):
+        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8), crc)
+    return f"{crc:08x}"
+
+
+DTYPES = {  # as safetensors names them
+    "bool": "BOOL",
+    "bfloat16": "BF16",
+    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+}
