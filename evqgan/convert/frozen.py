@@ -1,0 +1,119 @@
+"""Tables for the frozen networks: from the weight names of public PyTorch files to ours."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.convert.mapping import Row
+from evqgan.critics import lpips
+from evqgan.nn import inception, resnet, vgg
+
+COUNTERS = r"(^|\.)num_batches_tracked$"  # how many steps a batch norm was trained for: newer files have them
+
+
+class Source(NamedTuple):
+    """How a public file becomes a network: `mapping.to_ours(table, weights, like(), ignored)`."""
+
+    table: list[Row]
+    ignored: tuple[str, ...]  # regular expressions of names that the file may have and we do not want
+    like: Callable  # () -> the tree of our variables as jax.ShapeDtypeStruct
+
+
+def shapes(network, side):
+    """The variables of a network that takes images [B,side,side,3], as jax.ShapeDtypeStruct."""
+    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+
+
+def affine(theirs, ours, layout):
+    """The rows of a layer with weight and bias."""
+    return [Row(f"{theirs}.weight", f"{ours}/kernel", layout), Row(f"{theirs}.bias", f"{ours}/bias")]
+
+
+def norm(theirs, ours):
+    """The rows of a batch norm."""
+    return [
+        Row(f"{theirs}.weight", f"params/{ours}/scale"),
+        Row(f"{theirs}.bias", f"params/{ours}/bias"),
+        Row(f"{theirs}.running_mean", f"batch_stats/{ours}/mean"),
+        Row(f"{theirs}.running_var", f"batch_stats/{ours}/var"),
+    ]
+
+
+def conv_norm(conv, bn, ours):
+    """The rows of a convolution without bias and its batch norm."""
+    return [Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"), *norm(bn, f"{ours}/norm")]
+
+
+def vgg_layers():
+    """(number in torchvision's `features`, stage, convolution) of every convolution of VGG16, the last two from 1."""
+    number = 0
+    for stage, depth in enumerate(vgg.DEPTHS):
+        for conv in range(depth):
+            yield number, stage + 1, conv + 1
+            number += 2  # a ReLU follows
+        number += 1  # a pooling follows
+
+
+def inception_convs():
+    """The paths of all convolutions of InceptionV3."""
+    yield from (conv.name for conv in inception.STEM)
+    for block, branches in inception.BLOCKS.items():
+        for step in (step for branch in branches for step in branch):
+            convs = [step] if isinstance(step, inception.Conv) else [] if callable(step) else step
+            yield from (f"{block}/{conv.name}" for conv in convs)
+
+
+# torchvision: vgg16-397923af.pth
+VGG16 = [
+    row
+    for number, stage, conv in vgg_layers()
+    for row in affine(f"features.{number}", f"params/stage{stage}/conv{conv}", "conv")
+]
+
+# richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and the copy of it that taming-transformers uses
+LPIPS_HEADS = [Row("lin{i}.model.1.weight", "params/head{i}/kernel", "conv")]
+
+# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there under
+# loss.perceptual_loss): the collection "frozen" of `evqgan.critics.lpips.Distance`.
+LPIPS_PACKAGE = [
+    *(
+        row
+        for number, stage, conv in vgg_layers()
+        for row in affine(f"net.slice{stage}.{number}", f"trunk/params/stage{stage}/conv{conv}", "conv")
+    ),
+    *(row._replace(ours=f"heads/{row.ours}") for row in LPIPS_HEADS),
+]
+LPIPS_PACKAGE_IGNORED = (r"^scaling_layer\.(shift|scale)$", r"^lins\.")  # constants of ours; other names of lin{i}
+
+# pytorch-fid: pt_inception-2015-12-05-6726825d.pth
+INCEPTION = [
+    *(
+        row
+        for path in inception_convs()
+        for row in conv_norm(f"{path.replace('/', '.')}.conv", f"{path.replace('/', '.')}.bn", path)
+    ),
+    Row("fc.weight", "params/fc/kernel", "dense"),
+    Row("fc.bias", "params/fc_bias"),
+]
+
+# torchvision: resnet50-*.pth, resnet101-*.pth
+RESNET = [
+    *conv_norm("conv1", "bn1", "stem"),
+    *conv_norm("layer{s}.{i}.conv{j}", "layer{s}.{i}.bn{j}", "stage{s}/block{i}/part{j}"),
+    *conv_norm("layer{s}.{i}.downsample.0", "layer{s}.{i}.downsample.1", "stage{s}/block{i}/shortcut"),
+    *affine("fc", "params/head", "dense"),
+]
+
+NETWORKS = {
+    "vgg16": Source(VGG16, (r"^classifier\.",), partial(shapes, vgg.Network(), 16)),
+    "lpips": Source(LPIPS_HEADS, (), lambda: jax.eval_shape(lpips.init_heads, jax.random.key(0))),
+    # The head for training, AuxLogits, is in torchvision's own file and not in that of pytorch-fid.
+    "inception": Source(INCEPTION, (r"^AuxLogits\.", COUNTERS), partial(shapes, inception.Network(), 75)),
+    **{
+        name: Source(RESNET, (COUNTERS,), partial(shapes, resnet.Network(depths), 32))
+        for name, depths in resnet.DEPTHS.items()
+    },
+}
