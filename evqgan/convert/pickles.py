@@ -1,0 +1,177 @@
+"""Reads a pickle as data: its classes are not looked up and nothing of it is called.
+
+`pickle.load` runs what a file tells it to; a restricted one still runs the constructors that it lets through. The
+machine here knows the opcodes (Python's `pickletools` splits the file into them) and has inert values for all that
+would be an object.
+"""
+
+import pickletools
+
+SCALARS = (str, bytes, int, float, bool, type(None))
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
+LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+
+
+class Global:
+    """A class or function that a pickle names, such as "collections.OrderedDict". Only its name is known."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name):
+        self.name = name
+
+
+class Foreign:
+    """An object of a class that we do not know. Nothing of it is kept but the name of the class."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name):
+        self.name = name
+
+
+def load(stream, known, persistent=None):
+    """The pickle at the position of `stream`, which then stands behind it -> dicts, lists, tuples, scalars, inert ones.
+
+    stream: a binary file, mmap or BytesIO. known: {"module.name": function of ours}, called with the pickled arguments
+    in the place of the class or function of that name. Objects of all others become Foreign, and a bare name Global.
+    persistent: a function from a persistent id to its value. Sets become lists; attributes given to objects are
+    dropped; a dict key that is neither a scalar nor inert becomes Foreign (a tuple of tuples can take forever to hash).
+
+    Raises ValueError, TypeError, LookupError or OverflowError if the pickle is damaged, and what `known` and
+    `persistent` raise.
+    """
+    machine = _Machine(known, persistent)
+    for opcode, argument, _ in pickletools.genops(stream):
+        machine.step(opcode.name, argument)
+    return machine.pop()
+
+
+class _Machine:
+    """The stack, the marks on it and the memo of a pickle under way."""
+
+    def __init__(self, known, persistent):
+        self.known, self.persistent = known, persistent
+        self.stack, self.marks, self.memo = [], [], {}
+
+    def pop(self):
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise ValueError("a value is missing in the pickle")
+        return self.stack.pop()
+
+    def top(self):
+        self.stack.append(value := self.pop())
+        return value
+
+    def since_mark(self):
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def step(self, name, argument):
+        """One opcode."""
+        push = self.stack.append
+        if name in LITERALS:
+            return push(argument)
+        if name in CONSTANTS:
+            return push(CONSTANTS[name])
+        if name in EMPTY:
+            return push(EMPTY[name]())
+        match name:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "POP":
+                self.marks.pop() if self.marks and self.marks[-1] == len(self.stack) else self.pop()
+            case "POP_MARK":
+                self.since_mark()
+            case "DUP":
+                push(self.top())
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.top()
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.top()
+            case "GET" | "BINGET" | "LONG_BINGET":
+                push(self.memo[argument])
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple([self.pop() for _ in range(int(name[-1]))][::-1]))
+            case "TUPLE":
+                push(tuple(self.since_mark()))
+            case "LIST" | "FROZENSET":
+                push(self.since_mark())
+            case "DICT":
+                items = self.since_mark()
+                push({})
+                self.set_items(items)
+            case "APPEND":
+                self.extend([self.pop()])
+            case "APPENDS" | "ADDITEMS":
+                self.extend(self.since_mark())
+            case "SETITEM":
+                self.set_items([self.pop(), self.pop()][::-1])
+            case "SETITEMS":
+                self.set_items(self.since_mark())
+            case "GLOBAL":
+                push(Global(argument.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                last, module = self.pop(), self.pop()
+                push(Global(_text(module) + "." + _text(last)))
+            case "EXT1" | "EXT2" | "EXT4":
+                push(Global(f"copyreg extension {argument}"))
+            case "REDUCE" | "NEWOBJ":
+                arguments, function = self.pop(), self.pop()
+                push(self.made(function, arguments))
+            case "NEWOBJ_EX":
+                named, arguments, function = self.pop(), self.pop(), self.pop()
+                push(self.made(function, arguments, named))
+            case "OBJ":
+                function, *arguments = self.since_mark()
+                push(self.made(function, tuple(arguments)))
+            case "INST":
+                push(self.made(Global(argument.replace(" ", ".", 1)), tuple(self.since_mark())))
+            case "BUILD":  # gives attributes to an object, or calls its __setstate__
+                self.pop()
+                self.top()
+            case "PERSID" | "BINPERSID":
+                if self.persistent is None:
+                    raise ValueError("the pickle refers to something outside itself")
+                push(self.persistent(argument if name == "PERSID" else self.pop()))
+            case _:
+                raise ValueError(f"the pickle has the opcode {name}, which no checkpoint needs")
+
+    def made(self, function, arguments, named=None):
+        """What calling the Global `function` is to give: a value of ours, or a Foreign."""
+        if not isinstance(function, Global | Foreign) or not isinstance(arguments, tuple):
+            raise ValueError("the pickle calls what is no function")
+        if isinstance(function, Global) and function.name in self.known and not named:
+            return self.known[function.name](*arguments)
+        return Foreign(function.name)
+
+    def extend(self, items):
+        target = self.top()
+        if isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, Foreign):
+            raise ValueError("the pickle appends to what is no list")
+
+    def set_items(self, items):
+        target = self.top()
+        if len(items) % 2 or not isinstance(target, dict | Foreign):
+            raise ValueError("the pickle sets items where they cannot be set")
+        if isinstance(target, dict):
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                inert = type(key) in SCALARS or isinstance(key, Global | Foreign)
+                target[key if inert else Foreign(type(key).__name__)] = value
+
+
+def _text(value):
+    if not isinstance(value, str):
+        raise ValueError("the pickle names a class by what is no text")
+    return value
