@@ -1,0 +1,226 @@
+"""Public files of weights: where they are, their checksums and licences; a download that resumes and verifies."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import sys
+import time
+from typing import NamedTuple
+
+import requests
+
+from evqgan.core.errors import InputError
+from evqgan.core.files import writable
+from evqgan.core.log import duration
+
+TIMEOUT = (10, 60)  # ours: seconds to connect, and between two pieces of a reply
+CHUNK = 2**16  # ours: bytes written at a time; a connection that breaks loses less than this
+PAUSES = (1, 2, 4, 8, 16)  # ours: seconds before the next try after a broken connection, as long as none brings a byte
+SAID = {True: 0.5, False: 10.0}  # ours: seconds between lines, on a terminal (where they overwrite) or not
+SLACK = 0.02, 2**20  # ours: a file may be larger than it is known to be by this part and this many bytes
+
+
+class File(NamedTuple):
+    """A public file. sha256: all of it, or its published first digits; size: bytes."""
+
+    url: str
+    sha256: str
+    size: int
+    licence: str
+
+    @property
+    def name(self):
+        return self.url.rsplit("/", 1)[-1]
+
+
+TORCHVISION, TIMM = (
+    "https://download.pytorch.org/models/",
+    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/",
+)
+# The sha256 were found alike in several public repositories that verify these files, and begin as the file names say
+# (torch.hub checks those eight digits). Only the eight are certain for tf_efficientnet_lite0. Sizes: as their users
+# report them; resnet101 from torchvision's table (170.511 MiB), tf_efficientnet_lite0 from timm's.
+FILES = {
+    "vgg16": File(
+        f"{TORCHVISION}vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        553_433_881,
+        "BSD-3-Clause (torchvision)",
+    ),
+    "lpips": File(
+        "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        7_289,
+        "BSD-2-Clause (richzhang/PerceptualSimilarity)",
+    ),
+    "inception": File(
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        95_628_359,
+        "Apache-2.0 (pytorch-fid, from TensorFlow)",
+    ),
+    "resnet50": File(
+        f"{TORCHVISION}resnet50-0676ba61.pth",
+        "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+        102_530_333,
+        "BSD-3-Clause (torchvision)",
+    ),
+    "resnet101": File(
+        f"{TORCHVISION}resnet101-63fe2227.pth",
+        "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
+        178_793_742,
+        "BSD-3-Clause (torchvision)",
+    ),
+    "efficientnet_lite0": File(
+        f"{TIMM}tf_efficientnet_lite0-0aa007d2.pth", "0aa007d2", 18_820_223, "Apache-2.0 (timm, from TensorFlow)"
+    ),
+}
+
+
+def digest(path):
+    """The sha256 of a file, in hex. InputError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def download(url, sha256, dest, size):
+    """Fetches `url` to the path `dest`, which appears when all of it is there and its sha256 begins with `sha256`.
+
+    What has come is kept in `dest`.part; the same call goes on from there, also after a kill. A file that is there
+    already and right is not fetched again. A line on stderr says how far it is. InputError, one line: no network, the
+    server refuses or has another file, more than `size` bytes and 2 % come, the disk is full, or another process is
+    fetching the same.
+    """
+    dest = pathlib.Path(dest)
+    part = dest.with_name(dest.name + ".part")
+    with writable(dest):
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "ab") as file, _locked(file, part):
+            finished = False
+            try:
+                if not (dest.is_file() and digest(dest).startswith(sha256)):
+                    _verified(url, sha256, file, part, size)
+                    os.fsync(file.fileno())
+                    os.replace(part, dest)
+                finished = True
+            finally:
+                if finished or not part.stat().st_size:
+                    _tag(part).unlink(missing_ok=True)
+                    part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(file, part):
+    """Keeps other processes from writing the same file meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another process is writing {part}: wait for it, then give the command again") from None
+    yield  # closing the file unlocks it
+
+
+def _verified(url, sha256, file, part, size):
+    """Fetches until the sha256 is right. If it is wrong in a file made of several pieces, once more from the start."""
+    for _ in range(2):
+        pieces = _fetch_all(url, file, part, size)
+        found = digest(part)
+        if found.startswith(sha256):
+            return
+        count = part.stat().st_size
+        _start_anew(file, part)
+        if pieces == 1:
+            break
+    raise InputError(f"{url} is not the expected file: of {count:,} bytes the sha256 is {found}, not {sha256}")
+
+
+def _fetch_all(url, file, part, size):
+    """Fetches the rest of the file, through broken connections -> how many pieces it is of, those before included."""
+    pauses, pieces = iter(()), int(file.seek(0, os.SEEK_END) > 0)  # a server that cannot be reached at all: no pauses
+    while True:
+        before, pieces = file.seek(0, os.SEEK_END), pieces + 1
+        try:
+            _fetch(url, file, part, size)
+            file.flush()
+            return pieces
+        except requests.RequestException as error:
+            if file.seek(0, os.SEEK_END) > before:
+                pauses = iter(PAUSES)
+            pause = next(pauses, None)
+            if pause is None:
+                raise InputError(
+                    f"cannot fetch {url}: {_reason(error)}. Give the command again to go on, or fetch the file "
+                    "elsewhere and give its path in the place of --download"
+                ) from error
+            time.sleep(pause)
+
+
+def _fetch(url, file, part, size):
+    """One request for what is missing. RequestException if the connection breaks."""
+    have = file.seek(0, os.SEEK_END)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if _tag(part).is_file():
+            headers["If-Range"] = _tag(part).read_text()
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
+        if url.startswith("https:") and not all(one.url.startswith("https:") for one in [*reply.history, reply]):
+            raise InputError(f"{url} leads to {reply.url}, which is not encrypted: nothing was fetched")
+        if reply.status_code == 416 and have:  # there is no more: the sha256 tells whether it is the file
+            return
+        if reply.status_code not in (200, 206):
+            raise InputError(
+                f"cannot fetch {url}: the server answers {reply.status_code}; fetch the file elsewhere "
+                "and give its path in the place of --download"
+            )
+        if reply.status_code == 200 or not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            have = 0
+            _start_anew(file, part)
+        tag = reply.headers.get("ETag", "")
+        if tag.startswith('"'):  # not a weak one, W/"...", which names no exact bytes
+            _tag(part).write_text(tag)
+        _write(reply, file, part, have, size)
+
+
+def _write(reply, file, part, have, size):
+    """The body of a reply to the end of a file that has `have` bytes of `size`."""
+    limit, terminal = size + size * SLACK[0] + SLACK[1], sys.stderr.isatty()
+    length = reply.headers.get("Content-Length", "")
+    end = have + int(length) if length.isdecimal() else 0
+    began, before, said = time.monotonic(), have, 0.0
+    for chunk in reply.iter_content(CHUNK):
+        have += len(chunk)
+        if max(have, end) > limit:
+            _start_anew(file, part)
+            raise InputError(f"{reply.url} is not the expected file: that one has {size:,} bytes, more are coming")
+        file.write(chunk)
+        now = time.monotonic()
+        if now - said > SAID[terminal] or have == end:
+            said, rate = now, (have - before) / max(now - began, 1e-3)
+            done, left = f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB", duration(max(size - have, 0) / max(rate, 1.0))
+            line = f"{part.stem}  {done}  {rate / 1e6:,.1f} MB/s  ETA {left}"
+            print(line, end="   \r" if terminal and have != end else "\n", file=sys.stderr, flush=True)
+
+
+def _start_anew(file, part):
+    file.truncate(0)
+    _tag(part).unlink(missing_ok=True)
+
+
+def _tag(part):
+    """The file that keeps the ETag of what a part is of."""
+    return part.with_name(part.name + ".etag")
+
+
+def _reason(error):
+    if isinstance(error, requests.Timeout):
+        return "there is no answer"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the server's certificate cannot be trusted"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection breaks again and again"
+    return "there is no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
