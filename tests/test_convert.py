@@ -132,7 +132,7 @@ def test_safetensors_are_a_source_too(tmp_path, small, capsys):
 def test_a_download_is_verified_converted_and_not_kept_twice(tmp_path, small, capsys, monkeypatch, server):  # noqa: F811
     server.data = published(monkeypatch, server.url, checkpoint(tmp_path / "x.pth", small))
     code, out, err = call(capsys, "vgg16", "--download")
-    assert code == 0 and "(the published file), licence BSD-3-Clause" in out[0] and "MB/s" in err[-1]
+    assert code == 0 and "(the published file); licence: BSD-3-Clause" in out[0] and "MB/s" in err[-1]
     assert os.listdir(tmp_path / "cache") == ["vgg16.safetensors"]
     assert weights.source("", "vgg16")["licence"] == download.FILES["vgg16"].licence
     code, out, err = call(capsys, "vgg16", "--download")

@@ -76,11 +76,11 @@ def convert(system, source, dest):
         raise InputError(f"{source} is not a file of {system} such as {published.name}: {error}") from error
     sha256 = download.digest(source)
     known = sha256.startswith(published.sha256)
-    licence = published.licence if known else f"that of its source; {published.name}: {published.licence}"
+    licence = published.licence if known else f"as its source (the published {published.name}: {published.licence})"
     weights.save(dest, tree, {"network": system, "source": source.name, "sha256": sha256, "licence": licence})
     numbers = sum(leaf.size for leaf in jax.tree.leaves(tree))
     origin = "the published file" if known else f"another file than the published {published.name}"
-    return f"wrote {dest}: {numbers:,} numbers from {source.name} ({origin}), licence {licence}"
+    return f"wrote {dest}: {numbers:,} numbers from {source.name} ({origin}); licence: {licence}"
 
 
 def there(system, dest):
