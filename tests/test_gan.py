@@ -178,9 +178,9 @@ def losses_of_a_step(critic, distance, keys, factor, given):
     params, stats = given["critic"]["params"], {k: v for k, v in given["critic"].items() if k != "params"}
     logits, stats = train(params, stats, reconstruction)
     found = {"log_ae/g_loss": gan.generator_loss("hinge", logits), "log_ae/disc_factor": factor}
-    found["log_ae/p_loss"] = jnp.mean(distance.apply(given["distance"], image, reconstruction))
-    perceptual = keys["perceptual_weight"] * found["log_ae/p_loss"]
-    nll = found["log_ae/nll_loss"] = jnp.mean(jnp.abs(image - reconstruction)) + perceptual
+    weight = keys["perceptual_weight"]
+    found["log_ae/p_loss"] = jnp.mean(distance.apply(given["distance"], image, reconstruction)) * (weight > 0)
+    nll = found["log_ae/nll_loss"] = jnp.mean(jnp.abs(image - reconstruction)) + weight * found["log_ae/p_loss"]
     found["log_ae/rec_loss"] = nll  # the original's name for the same
     # The recorded lambda holds disc_weight already.
     adversarial = given["lambda"] * factor * found["log_ae/g_loss"]
@@ -192,7 +192,7 @@ def losses_of_a_step(critic, distance, keys, factor, given):
         return factor * gan.critic_loss(keys["disc_loss"], real, fake), (real, fake, stats)
 
     (value, (real, fake, stats)), grads = jax.value_and_grad(loss, has_aux=True)(params, stats)
-    found |= {"discloss": value, "log_disc/disc_loss": value, "grad_norm_disc": optax.global_norm(grads)}
+    found |= {"discloss": value, "log_disc/disc_loss": value, "grad_norm_disc": optax.tree.norm(grads)}
     found |= {"log_disc/logits_real": jnp.mean(real), "log_disc/logits_fake": jnp.mean(fake)}
     logits = critic.apply({"params": params, **stats}, reconstruction)
     return found | {"disc_logits_fake_eval": logits.transpose(0, 3, 1, 2)}, {"params": grads}, stats

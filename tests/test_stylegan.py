@@ -101,11 +101,10 @@ def test_widths_by_side(module):
     assert widths == [32, 64, 128, 256, 512, 512, 512, 512, 512]
 
 
-@pytest.mark.parametrize("size", [3, 4, 6])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (4, 1), (4, 2)])
 def test_blur_is_a_depthwise_convolution(size, stride):
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
-    taps = {3: [1, 2, 1], 4: [1, 3, 3, 1], 6: [1, 5, 10, 10, 5, 1]}[size]
+    taps = {3: [1, 2, 1], 4: [1, 3, 3, 1]}[size]
     kernel = np.outer(taps, taps) / np.sum(taps) ** 2
     kernel = np.float32(np.broadcast_to(kernel[:, :, None, None], (size, size, 1, 3)))
     for padding in ("SAME", 2):
