@@ -38,7 +38,7 @@ def unit(x):
 
 @jax.checkpoint  # its float32 intermediates are larger than all else: computed again, not kept
 def compare(a, b, kernel):
-    """Maps a, b [B,h,w,c], kernel [1,1,c,1] -> [B,h,w] float32: the weighted squared difference of their unit vectors."""
+    """Maps a, b [B,h,w,c], kernel [1,1,c,1] -> [B,h,w] float32: weighted squared differences of their unit vectors."""
     return jnp.sum(jnp.square(unit(a) - unit(b)) * kernel.reshape(1, 1, 1, -1), -1)
 
 
@@ -47,7 +47,7 @@ class Distance(nn.Module):
 
     Everything is in the collection "frozen" and gets no gradient: `trunk` (VGG16) and `heads`. The trunk computes in
     `dtype`, the comparison in float32. remat: see `vgg.Network`. The gradient is finite for all finite images, and
-    zero at equal ones. Only the image that is differentiated costs a backward pass.
+    zero at equal ones (up to rounding). Only an image that is differentiated costs a backward pass.
     Source: richzhang/PerceptualSimilarity and the copy of it in taming-transformers.
     """
 

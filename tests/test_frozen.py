@@ -1,0 +1,113 @@
+"""The tables of the frozen networks: every public name arrives, nothing else does, and all return bit for bit."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_files import files, load
+
+from evqgan.convert import frozen
+from evqgan.convert.mapping import to_ours, to_theirs
+from evqgan.core.errors import InputError
+from evqgan.critics import lpips
+
+COUNTS = {"vgg16": 14_714_688, "lpips": 1_472, "inception": 23_850_960, "resnet50": 25_557_032, "resnet101": 44_549_160}
+TENSORS = {"vgg16": 26, "lpips": 5, "inception": 472, "resnet50": 267, "resnet101": 522}  # floats in the public files
+NAMES = {  # the first and the last of each
+    "vgg16": {"features.0.weight": (64, 3, 3, 3), "features.28.bias": (512,)},
+    "lpips": {"lin0.model.1.weight": (1, 64, 1, 1), "lin4.model.1.weight": (1, 512, 1, 1)},
+    "inception": {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.bias": (1008,)},
+    "resnet50": {"conv1.weight": (64, 3, 7, 7), "layer4.2.bn3.running_var": (2048,), "fc.weight": (1000, 2048)},
+    "resnet101": {"layer3.22.conv2.weight": (256, 256, 3, 3), "layer1.0.downsample.1.running_mean": (256,)},
+}
+RECORDED = {"inception": "inception_fid*.npz", "resnet50": "torchvision_resnet50*.npz"}
+
+
+def random(like):
+    """A tree of small arrays that are all different, seen as arrays of the shapes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    return structure.unflatten(
+        [np.arange(i, x.size + i, dtype=np.float32).reshape(x.shape) for i, x in enumerate(leaves)]
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(COUNTS))
+def network(request):
+    """Name, source, weights of ours, and the same under the names of the public file."""
+    source = frozen.NETWORKS[request.param]
+    ours = random(source.like())
+    return request.param, source, ours, to_theirs(source.table, ours)
+
+
+def test_every_network_is_listed():
+    assert set(COUNTS) <= set(frozen.NETWORKS)
+
+
+def test_parameters(network):
+    name, _, ours, _ = network
+    assert sum(x.size for x in jax.tree.leaves(ours["params"])) == COUNTS[name]
+
+
+def test_names_are_those_of_the_public_files(network):
+    name, _, _, theirs = network
+    assert len(theirs) == TENSORS[name]
+    for key, shape in NAMES[name].items():
+        assert theirs[key].shape == shape
+    for path in files(RECORDED[name]) if name in RECORDED else ():
+        recorded, _, _, _ = load(path)
+        assert {key: list(x.shape) for key, x in theirs.items()} == {k: s for k, (s, _) in recorded["shapes"].items()}
+
+
+def test_weights_arrive_and_return_bit_for_bit(network):
+    _, source, ours, theirs = network
+    again = to_ours(source.table, theirs, source.like(), source.ignored)
+    assert jax.tree.structure(again) == jax.tree.structure(ours)
+    for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(ours), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_what_is_missing_or_unknown_is_refused(network):
+    name, source, _, theirs = network
+    key = next(iter(NAMES[name]))
+    with pytest.raises(InputError, match="is missing"):
+        to_ours(source.table, {k: x for k, x in theirs.items() if k != key}, source.like(), source.ignored)
+    with pytest.raises(InputError, match="extra.weight is mapped 0 times"):
+        to_ours(source.table, {**theirs, "extra.weight": np.zeros(1)}, source.like(), source.ignored)
+
+
+@pytest.mark.parametrize(
+    "name, extra",
+    [
+        ("vgg16", ["classifier.0.weight", "classifier.6.bias"]),
+        (
+            "inception",
+            ["AuxLogits.conv0.conv.weight", "AuxLogits.fc.bias", "Mixed_5b.branch1x1.bn.num_batches_tracked"],
+        ),
+        ("resnet50", ["bn1.num_batches_tracked", "layer1.0.downsample.1.num_batches_tracked"]),
+    ],
+)
+def test_known_weights_that_nobody_wants_are_left_out(name, extra):
+    ignored = frozen.NETWORKS[name].ignored
+    assert all(any(re.search(pattern, key) for pattern in ignored) for key in extra)
+    wanted = to_theirs(frozen.NETWORKS[name].table, random(frozen.NETWORKS[name].like()))
+    assert not [key for key in wanted if any(re.search(pattern, key) for pattern in ignored)]
+
+
+def test_the_package_of_lpips_is_its_distance():
+    image = jnp.zeros((1, 16, 16, 3))
+    like = jax.eval_shape(lpips.Distance().init, jax.random.key(0), image, image)["frozen"]
+    ours = random(like)
+    theirs = to_theirs(frozen.LPIPS_PACKAGE, ours)
+    for path in files("*lpips*.npz"):
+        config, _, _, _ = load(path)
+        recorded = {k: s for k, (s, _) in config["shapes"].items() if not k.startswith("scaling_layer.")}
+        assert {key: list(x.shape) for key, x in theirs.items()} == recorded
+    aliases = {key.replace("lin", "lins.", 1): x for key, x in theirs.items() if key.startswith("lin")}
+    constants = {"scaling_layer.shift": np.zeros((1, 3, 1, 1)), "scaling_layer.scale": np.ones((1, 3, 1, 1))}
+    again = to_ours(frozen.LPIPS_PACKAGE, {**theirs, **aliases, **constants}, like, frozen.LPIPS_PACKAGE_IGNORED)
+    for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(ours), strict=True):
+        np.testing.assert_array_equal(x, y)
+    trunk, heads = (frozen.NETWORKS[name].like() for name in ("vgg16", "lpips"))
+    assert jax.tree.map(lambda x: x.shape, like) == jax.tree.map(lambda x: x.shape, {"trunk": trunk, "heads": heads})

@@ -1,0 +1,184 @@
+"""LPIPS against recordings of the originals; what makes it a distance; no division by zero anywhere."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_files import files, load
+
+from evqgan.convert import frozen
+from evqgan.convert.mapping import to_ours
+from evqgan.core.errors import InputError
+from evqgan.critics import lpips
+
+DTYPES = ("float32", "bfloat16")
+
+
+def init(distance=None):
+    image = jnp.zeros((1, 16, 16, 3))
+    return (distance or lpips.Distance()).init(jax.random.key(0), image, image)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return jax.jit(init)()
+
+
+@pytest.fixture(scope="module")
+def images():
+    a, noise = jax.random.uniform(jax.random.key(1), (2, 2, 32, 24, 3), minval=-1.0)
+    return a, jnp.clip(a + 0.5 * noise, -1, 1)
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def judge(dtype, variables):
+    """b, a -> sum of the distances, gradient by b. The weights may be changed."""
+    distance = lpips.Distance(dtype)
+
+    def total(b, a, variables):
+        return jnp.sum(distance.apply(variables, a, b))
+
+    both = jax.jit(jax.value_and_grad(total))
+    return lambda b, a, v=variables: both(b, a, v)
+
+
+def close(ours, theirs, tolerance=1e-5):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("path", files("*lpips*.npz"), ids=lambda path: path.stem)
+def test_distance_equals_the_originals(path):
+    config, weights, inputs, outputs = load(path)
+    assert config.get("net", "vgg") == "vgg", "of the networks of LPIPS only VGG16 is built"
+    for name, constant in (("shift", lpips.SHIFT), ("scale", lpips.SCALE)):
+        np.testing.assert_array_equal(weights[f"scaling_layer.{name}"].ravel(), np.float32(constant))
+    like = jax.eval_shape(init)["frozen"]
+    variables = {"frozen": to_ours(frozen.LPIPS_PACKAGE, weights, like, frozen.LPIPS_PACKAGE_IGNORED)}
+    a, b = (inputs[name].transpose(0, 2, 3, 1) for name in "ab")
+
+    @jax.jit
+    def judge(a, b, variables):
+        maps = lpips.Distance().apply(variables, a, b, method="maps")
+        distance, back = jax.vjp(lambda b: lpips.Distance().apply(variables, a, b), b)
+        return distance, back(jnp.ones_like(distance))[0], maps
+
+    distance, gradient, maps = judge(a, b, variables)
+    ours = {"lpips": distance, "grad_b": gradient.transpose(0, 3, 1, 2)}
+    ours |= {f"layer{i}": x.mean((1, 2)) for i, x in enumerate(maps)}
+    if "lpips_normalize01" in outputs:  # the same images, handed over in [0,1]
+        ours["lpips_normalize01"] = judge(*(2 * np.float32((x + 1) / 2) - 1 for x in (a, b)), variables)[0]
+    if "spatial" in outputs:  # every layer's map at the size of the image; not every pixel is recorded
+        step = a.shape[1] // outputs["spatial"].shape[2]
+        ours["spatial"] = sum(jax.image.resize(x, a.shape[:3], "bilinear") for x in maps)[:, None, ::step, ::step]
+    for name, theirs in outputs.items():
+        if not name.startswith("feat"):  # those are compared in test_vgg
+            assert name in ours, f"nothing here computes {name}: build what it records"
+            close(ours[name].reshape(theirs.shape), theirs, 2e-4 if name == "grad_b" else 1e-5)
+
+
+def test_everything_is_frozen(variables, images):
+    assert set(variables) == {"frozen"} and set(variables["frozen"]) == set(lpips.PRETRAINED)
+    sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in variables["frozen"].items()}
+    assert sizes == {"trunk": 14_714_688, "heads": 1_472}
+    grads = jax.jit(jax.grad(lambda v: lpips.Distance().apply(v, *images).sum()))(variables)
+    assert not any(np.any(x) for x in jax.tree.leaves(grads))
+
+
+def test_only_the_differentiated_image_costs_a_backward_pass(variables, images):
+    a, b = images
+    gradient = jax.jit(jax.grad(lambda b, a, v: lpips.Distance().apply(v, a, b).sum()))
+    text = gradient.lower(b, a, variables).as_text()
+    assert text.count("stablehlo.convolution") == 13 + 13 + 13  # one image, the other, and back to the other
+
+
+def test_it_is_a_distance(variables, images, judge):
+    a, b = images
+    assert all(np.all(x >= 0) and np.any(x > 0) for x in jax.tree.leaves(variables["frozen"]["heads"]))
+    there, _ = judge(b, a)
+    back, _ = judge(a, b)
+    nearer, _ = judge(0.9 * a + 0.1 * b, a)
+    assert there.dtype == jnp.float32
+    assert 0 < nearer < there
+    np.testing.assert_allclose(there, back, rtol=1e-3)
+
+
+def test_each_image_has_its_own_distance(variables, images):
+    a, b = images
+    distance = jax.jit(lpips.Distance().apply)
+    both = distance(variables, a, b)
+    assert both.shape == (2,) and abs(both[0] - both[1]) > 1e-4
+    np.testing.assert_allclose(both[1:], distance(variables, a[1:], b[1:]), rtol=1e-5)
+
+
+def test_equal_images_have_distance_and_gradient_zero(images, dtype, judge):
+    """Up to rounding: the two passes through the trunk are compiled apart."""
+    a, b = images
+    apart, slope = judge(b, a)
+    distance, gradient = judge(a, a)
+    assert distance.dtype == gradient.dtype == jnp.float32
+    rounding = {"float32": 1e-6, "bfloat16": 0.03}[dtype]
+    assert 0 <= distance < rounding * apart
+    assert np.abs(gradient).max() < 10 * rounding * np.abs(slope).max()
+
+
+def test_maps_of_zeros_make_no_infinite_gradient(variables, images, judge):
+    """A black hole: biases so negative that the ReLUs pass nothing, in all layers or in the last one."""
+    a, b = images
+    for stages in (("stage1",), ("stage5",)):
+        dead = jax.tree.map(lambda x: x, variables)
+        for stage in stages:
+            for conv in dead["frozen"]["trunk"]["params"][stage].values():
+                conv["bias"] = conv["bias"] - 1e6
+        distance, gradient = judge(b, a, dead)
+        assert np.isfinite(distance) and np.all(np.isfinite(gradient))
+        assert ("stage1" in stages) == (not np.any(gradient))
+        distance, gradient = judge(a, a, dead)
+        assert distance < 1e-3 and np.all(np.isfinite(gradient))
+
+
+def test_flat_images_have_finite_gradients(images, judge):
+    for constant in (-1.0, 0.0, 1.0):
+        flat = jnp.full_like(images[0], constant)
+        assert np.all(np.isfinite(judge(flat, images[0])[1]))
+
+
+def test_unit_vectors(dtype):
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1e-12, 0.0], [1e18, 0.0]], dtype)
+    unit = lpips.unit(x)
+    assert unit.dtype == jnp.float32
+    expected = [[0.6, 0.8], [0, 0], [0, 0], [1e-12 / (1e-12 + lpips.EPSILON), 0], [1, 0]]
+    np.testing.assert_allclose(unit, expected, rtol=2e-2 if dtype == "bfloat16" else 1e-6)
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(lpips.unit(x) - 1.0)))(x)
+    assert np.all(np.isfinite(gradient.astype(jnp.float32)))
+    assert not np.any(gradient[1])
+
+
+def test_comparison_is_its_formula():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 2, 3, 4, 5))
+    kernel = rng.random((1, 1, 5, 1))
+    unit = [x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-10) for x in (a, b)]
+    expected = np.einsum("bhwc,c->bhw", (unit[0] - unit[1]) ** 2, kernel.ravel())
+    close(lpips.compare(*np.float32([a, b]), np.float32(kernel)), expected)
+
+
+def test_remat_changes_nothing(variables, images):
+    a, b = images
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def gradient(b, variables, remat):
+        return jax.grad(lambda b: lpips.Distance(remat=remat).apply(variables, a, b).sum())(b)
+
+    close(gradient(b, variables, True), gradient(b, variables, False), 1e-4)
+
+
+def test_an_image_that_is_too_small(variables):
+    with pytest.raises(InputError, match="at least 16x16"):
+        lpips.Distance().apply(variables, jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 8, 8, 3)))
