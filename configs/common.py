@@ -23,7 +23,25 @@ def stage1(depths, size, codes=1024, width=128, window=8):
     }  # fmt: skip
     config.evals = {"reconstruction": {}}
     config.best = "val/mse"
+    config.alarm = {"val/codebook_usage": 0.5, "val/codebook_perplexity": 0.5}  # ours: half of what it was
     cadence(config, "100 steps", "1 epoch", "5000 steps")
+    return config
+
+
+def judged(config, weights=""):
+    """Adds the perceptual and the adversarial term (paper, Eq. 1) to a stage 1.
+
+    weights: of the frozen networks; "" = the cache, where `python -m evqgan.convert` puts them; "random" = untrained.
+    """
+    config.perceptual = {"distance": {"name": "lpips"}, "weights": weights}
+    config.adversarial = {
+        "critic": {"name": "projected"}, "weights": weights, "factor": 1.0,
+        # Ours: the paper gives no start. 5 % of ImageNet's 20 epochs are 10,000 steps; VQGAN waits for 30,001 (faces).
+        "start": "5%", "ramp": "5%",
+        "optimizer": {"learning_rate": 2e-4, "b1": 0.0, "b2": 0.99},  # Projected GAN's, with its FastGAN generator
+    }  # fmt: skip
+    config.best = "val/lpips" if weights != "random" else "val/lpips_untrained"
+    config.evals.reconstruction = {"perceptual": "lpips", "weights": weights}
     return config
 
 
@@ -78,6 +96,9 @@ def tiny(config):
     cadence(config, "1 step", "4 steps", "4 steps")
     if config.stage == "stage1":
         shrink(config.tokenizer)
+        if "perceptual" in config:  # untrained frozen networks: nothing to fetch
+            config.perceptual.weights = config.adversarial.weights = config.evals.reconstruction.weights = "random"
+            config.adversarial.update({"start": "2 steps", "ramp": "2 steps"})
     else:
         # An untrained tokenizer: this shows that the machinery runs, nothing else.
         small = stage1((2, 2, 2), config.dataset.size).tokenizer  # f = 16, as every stage 2 here (paper, Sec. 4.2)

@@ -17,7 +17,7 @@ def get_config(variant=""):
     """The config of `variant`: "", "f8", "1024" or "tiny"."""
     common.variant(variant, ["f8", "1024"])
     depths = (2, 6) if variant == "f8" else (2, 2, 6)  # Swin-T's first stages: 70,000 faces need less than ImageNet
-    config = common.stage1(depths, 1024 if variant == "1024" else 256)
+    config = common.judged(common.stage1(depths, 1024 if variant == "1024" else 256))
     config.duration = "50 epochs"
     faces = {"folder": "data/ffhq", "label_key": "", "train": "sorted[:60000]", "validation": "sorted[60000:]"}
     config.dataset.update(faces)

@@ -16,6 +16,6 @@ def get_config(variant=""):
     """The config of `variant`: "", "f8", "512" or "tiny"."""
     common.variant(variant, ["f8", "512"])
     depths = (2, 18) if variant == "f8" else (2, 2, 18)  # Swin-B's first stages
-    config = common.stage1(depths, 512 if variant == "512" else 256)
+    config = common.judged(common.stage1(depths, 512 if variant == "512" else 256))
     config.dataset.update({"name": "imagenet2012", "crop": "random_resized"})
     return common.tiny(config) if variant == "tiny" else config

@@ -1,54 +1,169 @@
 """Stage 1: training a tokenizer (paper, Sec. 3.1, Eq. 1).
 
-The loss so far: L2 + quantization.
+L = L_2 + L_perceptual + L_VQ + lambda * L_adv; generator and critic learn in one step, from one reconstruction.
 """
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from evqgan.core import build, optim
+from evqgan import adversary as adversaries
+from evqgan.core import build, optim, weights
 from evqgan.core.stage import Stage
 from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
 
 def resolve(config):
-    """A tokenizer takes nothing from other workdirs."""
+    """A tokenizer takes nothing from other workdirs, but frozen networks from files: InputError for a missing one."""
+    for where, pretrained, _ in frozen_networks(config).values():
+        if where != "random":
+            weights.require(where, pretrained.values())
     return config
+
+
+def frozen_networks(config):
+    """{"perceptual", "critic": (folder, "" for the cache, or "random"; {name: network}; key of the config)}."""
+    found = {}
+    if uses(config, "perceptual"):
+        part = config.perceptual
+        found["perceptual"] = part.get("weights", ""), part.distance.name, "config.perceptual.weights"
+    if uses(config, "adversarial"):
+        part = config.adversarial
+        found["critic"] = part.get("weights", ""), part.critic.name, "config.adversarial.weights"
+    modules = {part: build.module("critics", name, key) for part, (_, name, key) in found.items()}
+    networks = {part: getattr(module, "PRETRAINED", {}) for part, module in modules.items()}
+    return {part: (where, networks[part], key) for part, (where, _, key) in found.items() if networks[part]}
+
+
+def uses(config, term):
+    """Whether the loss has this term: its section is there and its weight is not 0."""
+    return bool(config.get(term)) and config[term].get("weight", 1.0) != 0
+
+
+def pixel_losses(l2=1.0, l1=0.0):
+    """config.loss: weights of the mean squared (paper, Eq. 1) and mean absolute (VQGAN's code) difference of pixels."""
+    return {name: weight for name, weight in (("l2", l2), ("l1", l1)) if weight}
+
+
+def perceptual(distance, weight=1.0, weights="", dtype="float32"):
+    """config.perceptual -> Distance module, its weight in the loss. 1: paper, Eq. 1. weights: see `core.weights`."""
+    return build.build("critics", "Distance", distance, "config.perceptual.distance", dtype=dtype), weight
 
 
 def make(config, examples=1, classes=0):
     """The stage of `config`; examples: size of the training set, for durations in epochs. State:
 
-    step, params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt.
+    step, skipped; params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt;
+    critic (its params, opt and variables); frozen (what the perceptual loss and the critic know from elsewhere, and the
+    critic's random projections: kept so that a run goes on without those files).
     """
     model = tokenizers.make(config.tokenizer, config.dtype)
-    updater = optim.updater(config, examples, ema=0.999)  # MaskGIT's tokenizer
+    total = optim.to_steps(config.duration, examples, config.batch_size)
+    run = {"examples": examples, "batch_size": config.batch_size, "total": total}
+    updater = optim.updater(config.optimizer, "config.optimizer", ema=0.999, **run)  # 0.999: MaskGIT's tokenizer
+    pixels = build.call(pixel_losses, config.get("loss", {}), "config.loss")
+    distance = adversary = None
+    if uses(config, "perceptual"):
+        distance, distance_weight = build.call(perceptual, config.perceptual, "config.perceptual", dtype=config.dtype)
+    if uses(config, "adversarial"):
+        make_adversary, keys = adversaries.make, config.adversarial
+        adversary = build.call(make_adversary, keys, "config.adversarial", dtype=config.dtype, **run)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
+    networks = frozen_networks(config)
 
     def init():
-        rngs = dict(zip(("params", "codebook"), jax.random.split(jax.random.key(config.seed)), strict=True))
-        variables = model.init(rngs, jnp.zeros((1, height, width, 3)), train=True)
-        return {**updater.init(variables["params"]), "codebook": variables.get("codebook", {})}
+        rngs, image = jax.random.split(jax.random.key(config.seed), 4), jnp.zeros((1, height, width, 3))
+        variables = model.init({"params": rngs[0], "codebook": rngs[1]}, image, train=True)
+        state = {**optim.begin(), **updater.init(variables["params"]), "codebook": variables.get("codebook", {})}
+        state |= {"critic": {}, "frozen": {}}
+        if distance:
+            state["frozen"]["perceptual"] = distance.init(rngs[2], image, image)["frozen"]
+        if adversary:
+            state["critic"], state["frozen"]["critic"] = adversary.init(rngs[3], image)
+        return state
 
-    def loss(params, codebook, batch, rng):
-        image = transforms.scale(batch["image"])
-        (reconstruction, _, aux), changed = model.apply(
-            {"params": params, "codebook": codebook}, image, train=True, rngs={"codebook": rng}, mutable=["codebook"]
-        )
-        l2 = jnp.mean(jnp.square(reconstruction - image))
-        total = l2 + aux["quantizer_loss"]
-        return total, (changed.get("codebook", {}), {"l2": l2, **aux})
+    def load(state):
+        frozen = dict(state["frozen"])
+        for part, (where, pretrained, _) in networks.items():
+            if where != "random":
+                frozen[part] = weights.fill(frozen[part], pretrained, where)
+        return {**state, "frozen": frozen}
 
     def update(state, batch):
-        rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        differentiate = updater.gradients(loss)
-        (value, (codebook, metrics)), grads = differentiate(state["params"], state["codebook"], batch, rng)
-        return updater.step({**state, "codebook": codebook}, value, grads, metrics)
+        step, frozen = state["step"], state["frozen"]
+
+        def reconstruction_loss(reconstruction, image):
+            error = reconstruction - image
+            terms = {"l2": jnp.mean(jnp.square(error)), "l1": jnp.mean(jnp.abs(error))}
+            value = sum(weight * terms[name] for name, weight in pixels.items())
+            if distance:
+                terms["perceptual"] = jnp.mean(distance.apply({"frozen": frozen["perceptual"]}, image, reconstruction))
+                value = value + distance_weight * terms["perceptual"]
+            return value, terms
+
+        def differentiate(params, variables, batch, rng):
+            """((loss, (variables, metrics)), grads) of generator and critic, from one part of the batch."""
+            image = transforms.scale(batch["image"])
+            rngs = jax.random.split(rng)
+
+            def reconstruct(params):
+                (reconstruction, _, aux), changed = model.apply(
+                    {"params": params, "codebook": variables["codebook"]}, image, train=True,
+                    rngs={"codebook": rngs[0]}, mutable=["codebook"],
+                )  # fmt: skip
+                return (reconstruction, aux["quantizer_loss"]), (changed.get("codebook", {}), aux)
+
+            (reconstruction, quantizer_loss), pull, (codebook, aux) = jax.vjp(
+                reconstruct, params["generator"], has_aux=True
+            )
+            (value, terms), toward = jax.value_and_grad(reconstruction_loss, has_aux=True)(reconstruction, image)
+            value, metrics, grads = value + quantizer_loss, {**terms, **aux}, {}
+            variables = {**variables, "codebook": codebook}
+            if adversary:
+
+                def last(toward):
+                    """Norm of the gradient of a loss in the last layer, from its gradient in the reconstruction.
+
+                    The rest of this pull-back is dead code, which XLA removes.
+                    """
+                    (grads,) = pull((toward, jnp.zeros(())))
+                    return optax.tree.norm(grads["decoder"]["to_rgb"]["kernel"])
+
+                judged = adversary.judge(
+                    params["critic"], variables["critic"], frozen["critic"], (image, batch["label"]), reconstruction,
+                    rngs[1], step,
+                )  # fmt: skip
+                norms = last(toward), last(judged.away)
+                weight = adversary.weight(*norms, step)
+                toward, value = toward + weight * judged.away, value + weight * judged.loss
+                variables["critic"], grads["critic"] = judged.variables, judged.grads
+                metrics |= {"adversarial": judged.loss, "lambda": weight, **judged.metrics}
+                metrics |= {"reconstruction_gradient": norms[0], "adversarial_gradient": norms[1]}
+            (grads["generator"],) = pull((toward, jnp.ones(())))
+            return (value, (variables, metrics)), grads
+
+        rng = jax.random.fold_in(jax.random.key(config.seed + 1), step)
+        params, variables = {"generator": state["params"]}, {"codebook": state["codebook"]}
+        if adversary:
+            params["critic"], variables["critic"] = (state["critic"][key] for key in ("params", "variables"))
+        (value, (variables, metrics)), grads = updater.gradients(differentiate)(params, variables, batch, rng)
+        part = {key: state[key] for key in ("params", "ema", "opt")}
+        new, how = updater.step(part, grads["generator"], step)
+        new["codebook"], metrics = variables["codebook"], {"loss": value, **metrics, **how}
+        if adversary:
+            new["critic"], how = adversary.update(state["critic"], variables["critic"], grads["critic"], step)
+            metrics |= how
+        return optim.advance(state, new, metrics)
 
     def predict(state, batch, rng):
         variables = {"params": state["ema"], "codebook": state["codebook"]}
         reconstruction, ids, _ = model.apply(variables, transforms.scale(batch["image"]), train=False)
         return {"reconstruction": transforms.unscale(reconstruction), "ids": ids}
 
-    return Stage(init, lambda state: state, update, predict)
+    notes = [adversary.note] if adversary else []
+    for where, pretrained, key in networks.values():
+        if where == "random":
+            notes.append(f'{key} = "random": {", ".join(pretrained.values())} are UNTRAINED, their terms mean little')
+    shown = ("l2", "perceptual", "lambda", "real_logits", "fake_logits")
+    return Stage(init, load, update, predict, notes=tuple(notes), shown=shown)

@@ -56,7 +56,9 @@ def make(config, examples=1, classes=None):
     loss_keys, sample_keys = build.plain(config.loss), build.plain(config.sample)
     build.check(generators.loss, loss_keys, "config.loss")
     build.check(generators.sample, sample_keys, "config.sample")
-    updater = optim.updater(config, examples, ema=0.9999)
+    total = optim.to_steps(config.duration, examples, config.batch_size)
+    run = {"examples": examples, "batch_size": config.batch_size, "total": total}
+    updater = optim.updater(config.optimizer, "config.optimizer", ema=0.9999, **run)
 
     def init():
         rng = jax.random.key(config.seed)
@@ -65,7 +67,7 @@ def make(config, examples=1, classes=None):
         rngs = {"params": rng, "codebook": rng}
         frozen = tokenizer.init(rngs, jnp.zeros((1, height, width, 3)), train=False)
         frozen = {"params": frozen["params"], "codebook": frozen.get("codebook", {})}
-        return {**updater.init(params), "tokenizer": frozen}
+        return {**optim.begin(), **updater.init(params), "tokenizer": frozen}
 
     def load(state):
         if config.tokenizer.weights == "random":
@@ -88,8 +90,10 @@ def make(config, examples=1, classes=None):
             value, metrics = generators.loss(model, params, data["ids"], data["label"], rng, **loss_keys)
             return value, (variables, metrics)
 
-        (value, (_, metrics)), grads = updater.gradients(loss)(state["params"], {}, data, rng)
-        return updater.step(state, value, grads, metrics)
+        differentiate = updater.gradients(jax.value_and_grad(loss, has_aux=True))
+        (value, (_, metrics)), grads = differentiate(state["params"], {}, data, rng)
+        new, how = updater.step({key: state[key] for key in ("params", "ema", "opt")}, grads, state["step"])
+        return optim.advance(state, new, {"loss": value, **metrics, **how})
 
     def predict(state, batch, rng):
         ids = encode(state, batch["image"])

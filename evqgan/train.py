@@ -12,12 +12,15 @@ from clu import parameter_overview
 
 from evqgan.core import build, checkpoint, files, mesh, optim, pictures
 from evqgan.core.errors import InputError
-from evqgan.core.log import Progress, Writer, check_finite
+from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
 from evqgan.data import pipeline
 
 # Keys that say how a run is watched and where it runs, not what it computes: they may change when it goes on. So may
 # the place of a generator's tokenizer, whose weights are in the generator's own checkpoints.
-FREE = ("log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "tokenizer.weights")
+FREE = (
+    "log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "alarm", "tokenizer.weights"
+)  # fmt: skip
+SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
 
 class Stopped(SystemExit):
@@ -157,12 +160,16 @@ def train(config, workdir):
         f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
         flush=True,
     )
+    for note in stage.notes:
+        say(note, flush=True)
 
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start=start, **hosts)
     progress = Progress(total, config.batch_size)
-    last_good, began = start, time.perf_counter()
+    began = time.perf_counter()
     with contextlib.closing(batches), Writer(workdir, start, enabled=chief) as writer, stop_signal() as stopping:
+        watched = build.plain(config.get("alarm", {}))
+        best = highest(workdir, watched)
         for step in range(start, total):
             batch = mesh.put(next(batches), device_mesh)
             state, metrics = update(state, batch)
@@ -174,9 +181,10 @@ def train(config, workdir):
                 progress.start(done)
                 say(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
             if due["log"] or due["eval"] or due["checkpoint"] or stop:
-                host = {f"train/{k}": float(metrics[k]) for k in sorted(metrics, key=lambda k: (k != "loss", k))}
-                check_finite(done, host, last_good)
-                last_good = done
+                first = [name for name in ("loss", *stage.shown) if name in metrics]
+                host = {f"train/{k}": float(metrics[k]) for k in [*first, *(k for k in metrics if k not in first)]}
+                give_up_or_say(done, host, workdir, say)
+                doubtful = host["train/skipped_in_a_row"] > 0 and not stop and done < total
             if due["log"]:
                 say(progress.line(done, host), flush=True)
                 writer.write(done, {**host, **progress.perf(done), "perf/skipped_images": batches.skipped()})
@@ -192,7 +200,9 @@ def train(config, workdir):
                         for name, picture in shown.items():
                             pictures.save_png(workdir / "samples" / f"{name.split('/')[-1]}_{done:07d}.png", picture)
                     say("  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()), flush=True)
-            if due["checkpoint"] or due["eval"] or stop:
+                    for line in alarms(done, numbers, best, watched):
+                        say(line, flush=True)
+            if (due["checkpoint"] or due["eval"] or stop) and not doubtful:  # what led here must not replace a good one
                 with progress.pause():
                     checkpoints.save(done, state, score)
             if stop and done < total:
@@ -201,6 +211,19 @@ def train(config, workdir):
                 raise Stopped(done)
     checkpoints.close()
     return state
+
+
+def give_up_or_say(step, metrics, workdir, say):
+    """Says that a step was skipped; after SKIPS in a row writes nonfinite.json, all metrics of the step, and raises."""
+    try:
+        line = check_skipped(step, metrics, SKIPS)
+    except NonFinite:
+        if jax.process_index() == 0:
+            report = {"step": step, "metrics": {name: str(value) for name, value in metrics.items()}}
+            files.save_json(workdir / "nonfinite.json", report)
+        raise
+    if line:
+        say(line, flush=True)
 
 
 def stop_now(stopping, checkpoints, step):

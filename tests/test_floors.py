@@ -15,6 +15,7 @@ FLOORS = {
     "generators": 2,
     "critics": 2,
     "data": 2,
+    "adversary": 3,
     "stage1": 3,
     "stage2": 3,
     "sample": 3,
@@ -23,13 +24,17 @@ FLOORS = {
     "quickstart": 4,
     "commands": 4,
     "main": 5,
+    "benchmark": 5,
     "__init__": 5,
     "convert": 3,  # outside the tower: it imports floors 0 to 2, and nobody imports it
 }
-SAME_FLOOR = {  # the quickstart is two runs of the loop, then each command; a command uses the loop's evaluators
+SAME_FLOOR = {  # the quickstart is two runs of the loop, then each command; a command uses the loop's evaluators;
+    # the adversarial term is a part of stage 1; benchmarks read configs as the command line does
+    ("stage1", "adversary"),
     ("quickstart", "train"),
     ("quickstart", "commands"),
     ("commands", "train"),
+    ("benchmark", "main"),
 }
 BY_NAME = {("train", "stage1"), ("train", "stage2")}  # the loop takes its stage from the config
 CONFIGS_IMPORT = {"configs", "ml_collections", *sys.stdlib_module_names}

@@ -197,13 +197,36 @@ def test_durations(seconds, text):
     assert log.duration(seconds) == text
 
 
-def test_check_finite_names_what_where_and_what_to_do():
-    log.check_finite(7, {"train/loss": 1.0, "n": 3}, last_good=None)
+def metrics_of(in_a_row, total, **more):
+    return {**more, "train/skipped_in_a_row": in_a_row, "train/skipped": total}
+
+
+def test_skipped_steps_are_told_and_end_the_run():
+    assert log.check_skipped(7, metrics_of(0, 3, loss=1.0), 10) == ""
+    wrong = {"train/loss": float("nan"), "train/ok": 1.0, "train/grad": np.float32("inf")}
+    line = log.check_skipped(1200, metrics_of(9, 12, **wrong), 10)
+    for part in ("train/loss = nan", "train/grad = inf", "at step 1,200", "9 in a row", "12 in all"):
+        assert part in line
     with pytest.raises(log.NonFinite) as caught:
-        log.check_finite(1200, {"train/loss": float("nan"), "ok": 1.0, "train/grad": np.float32("inf")}, 1150)
+        log.check_skipped(1201, metrics_of(10, 13, **wrong), 10)
     message = str(caught.value)
-    assert "\n" not in message and "ok" not in message.split(";")[0]
-    for part in ("step 1,200", "train/loss = nan", "train/grad = inf", "finite at step 1,150", "learning rate"):
+    assert "\n" not in message and "ok" not in message
+    for part in ("stopped at step 1,201", "train/loss = nan", "10 in a row", "learning rate"):
         assert part in message
-    with pytest.raises(log.NonFinite, match="nothing was finite before"):
-        log.check_finite(1, {"train/loss": float("nan")}, None)
+
+
+def test_an_alarm_when_a_number_falls_below_its_share_of_the_best():
+    best, shares = {}, {"val/usage": 0.5}
+    numbers = [("a", 0.2), ("b", 0.8), ("c", 0.5), ("d", 0.39), ("e", 0.9), ("f", 0.44)]
+    lines = [list(log.alarms(10, {"val/usage": value, "val/psnr": 0}, best, shares)) for _, value in numbers]
+    assert [bool(line) for line in lines] == [False, False, False, True, False, True]
+    assert lines[3] == ["ALARM at step 10: val/usage fell to 0.39, it was 0.8"]
+    assert not list(log.alarms(10, {"val/psnr": 0}, best, shares))
+
+
+def test_the_highest_numbers_are_read_from_the_metrics(tmp_path):
+    assert log.highest(tmp_path, {"val/usage"}) == {}
+    with log.Writer(tmp_path) as writer:
+        for step, value in enumerate((0.1, 0.7, 0.3, float("nan"))):
+            writer.write(step, {"val/usage": value, "other": 9})
+    assert log.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}

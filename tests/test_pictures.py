@@ -46,6 +46,17 @@ def test_the_error_map_is_zero_where_pictures_agree_and_does_not_wrap():
     np.testing.assert_array_equal(error, pictures.error_map(b, a))
 
 
+def test_bars_are_as_high_as_their_numbers():
+    picture = pictures.bars([1, 2, 4, 0], height=96, width=512)
+    assert picture.shape == (96, 512, 3) and picture.dtype == np.uint8
+    heights = (picture == pictures.INK).all(axis=-1).sum(axis=0)
+    np.testing.assert_array_equal(heights[64::128], [24, 48, 96, 0])
+    many = pictures.bars(np.arange(2000), height=50, width=100)
+    heights = (many == pictures.INK).all(axis=-1).sum(axis=0)
+    assert (np.diff(heights) >= 0).all() and heights[-1] == 50 and heights[0] < 2
+    assert not (pictures.bars([0, 0]) == pictures.INK).any()
+
+
 def test_a_label_leaves_the_picture_as_it_is():
     image = some(1)[0]
     labelled = pictures.label(image, "input and reconstruction")

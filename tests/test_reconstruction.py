@@ -9,7 +9,8 @@ from evqgan.core import pictures
 from evqgan.evals.reconstruction import Evaluator, distances
 
 CODES = 32
-CONFIG = ConfigDict({"tokenizer": {"quantizer": {"codes": CODES}}})
+CODER = {"name": "swin", "depths": (1,), "width": 8, "head_dim": 8}
+CONFIG = ConfigDict({"tokenizer": {"encoder": CODER, "decoder": CODER, "quantizer": {"codes": CODES}}})
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,13 @@ def test_the_picture_shows_image_reconstruction_and_error(images, ids):
         np.testing.assert_array_equal(column[:16], a[i])
         np.testing.assert_array_equal(column[18:34], b[i])
         np.testing.assert_array_equal(column[36:], pictures.error_map(a[i], b[i]))
+
+
+def test_the_histogram_shows_the_most_frequent_code_first(images, ids):
+    shown = run(images, ids, 5)["codebook"]
+    assert shown.dtype == np.uint8 and shown.shape[2] == 3
+    heights = [(half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])]  # a depth each
+    for height in heights:
+        assert (np.diff(height) <= 0).all()
+    used = [np.mean(height > 0) for height in heights]
+    np.testing.assert_allclose(used, [20 / CODES, 2 / CODES], atol=0.02)

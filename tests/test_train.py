@@ -157,6 +157,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
     with pytest.raises(NonFinite, match=r"stopped at step \d+: train/"):
         train.train(config, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+    report = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert report["metrics"]["train/loss"] in ("nan", "inf") and report["step"] == 15
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def to_ours(table, theirs, like, ignored=()):
             array = parts[None] if None in parts else np.stack([parts[str(i)] for i in range(shape[0])])
             if array.shape != shape:
                 problems.append(f"{path} is {list(array.shape)} there, {list(shape)} here")
-            filled[path] = np.ascontiguousarray(array, leaf.dtype)
+            filled[path] = np.asarray(array, leaf.dtype, order="C")
     problems += [f"{path} is no weight of ours" for path, _ in found if path not in wanted]
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""

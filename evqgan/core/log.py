@@ -19,7 +19,7 @@ SHOWN = 6  # ours: metrics of the progress line, so that it fits a terminal's wi
 
 
 class NonFinite(RuntimeError):
-    """A metric became NaN or infinite: training cannot go on, and the state of this step must not be saved."""
+    """Metrics were NaN or infinite for many steps in a row: training cannot go on."""
 
 
 class Writer:
@@ -160,18 +160,46 @@ def duration(seconds):
     return f"{seconds}s"
 
 
-def check_finite(step, metrics, last_good):
-    """Raises NonFinite if a host scalar of `metrics` {name: scalar} is NaN or infinite; one line that says what to do.
+def check_skipped(step, metrics, limit):
+    """-> a line when the step of these host scalars {name: scalar} was skipped as not finite (`optim.advance`), or "".
 
-    `last_good`: the last step whose metrics were finite, None if there was none.
+    Raises NonFinite, one line that says what was not finite and what to do, when that is so for the `limit`th time in
+    a row or more.
     """
+    in_a_row, total = (int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", ""))
+    if not in_a_row:
+        return ""
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    if wrong:
-        since = f"everything was finite at step {last_good:,}" if last_good is not None else "nothing was finite before"
+    what = f"{', '.join(wrong)} at step {step:,}: skipped, {in_a_row:,} in a row, {total:,} in all"
+    if in_a_row >= limit:
         raise NonFinite(
-            f"stopped at step {step:,}: {', '.join(wrong)}; {since}. Checkpoints are untouched: start again from the "
-            "last one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype float32"
+            f"stopped at step {step:,}: {what}. Weights are as before these steps, checkpoints untouched: start again "
+            "from the last one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype float32"
         )
+    return what
+
+
+def highest(workdir, names):
+    """{name: largest number so far} of these metrics in the metrics.jsonl of `workdir`; only those that are there."""
+    path, found = pathlib.Path(workdir) / "metrics.jsonl", {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for name, value in json.loads(line).items():
+            if name in names and value is not None:
+                found[name] = max(value, found.get(name, value))
+    return found
+
+
+def alarms(step, numbers, best, shares):
+    """Lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a codebook collapses.
+
+    shares: {name: share}, which numbers to watch. `best` is brought up to date.
+    """
+    for name, share in shares.items():
+        if name not in numbers:
+            continue
+        if numbers[name] < share * best.get(name, 0):
+            yield f"ALARM at step {step:,}: {name} fell to {numbers[name]:.4g}, it was {best[name]:.4g}"
+        best[name] = max(best.get(name, numbers[name]), numbers[name])
 
 
 def _keep(path, step):

@@ -72,40 +72,60 @@ def optimizer(
 
 
 class Updater(NamedTuple):
-    """How a stage's config changes its weights; made by `updater`."""
+    """How a config changes weights; made by `updater`. A part of a stage's state is {"params", "opt"}, maybe "ema"."""
 
-    init: Callable  # init(params) -> {"step", "params", "ema", "opt"}: the part of a stage's state it knows
-    gradients: Callable  # gradients(loss): loss(params, variables, batch, rng) with its gradients, see `accumulated`
-    step: Callable  # step(state, value, grads, metrics) -> state, metrics: one step on
+    init: Callable  # init(params) -> that part
+    gradients: Callable  # gradients(value_and_grad) -> the same over parts of a batch, see `accumulated`
+    step: Callable  # step(part, grads, now) -> part, {"gradient_norm", "learning_rate"}; now: steps done so far
 
 
-def updater(config, examples, ema):
-    """The Updater of config.optimizer, config.duration and config.batch_size. ema: the default decay of averages.
+def updater(keys, where, ema=None, *, examples, batch_size, total):
+    """The Updater of `keys`, those of `optimizer` and two more; `where` is what they are called in messages.
 
-    config.optimizer: the keys of `optimizer`, `ema`, and `accumulate`, the number of parts a batch is cut into.
+    ema: decay of the averages, default as given; nothing is averaged if that is None. accumulate: the number of parts
+    a batch is cut into.
     """
-    total = to_steps(config.duration, examples, config.batch_size)
-    keys = build.plain(config.optimizer)
-    decay, pieces = keys.pop("ema", ema), keys.pop("accumulate", 1)
-    run = {"examples": examples, "batch_size": config.batch_size, "total": total}
-    change, rate = build.call(optimizer, keys, "config.optimizer", **run)
+    keys = build.plain(keys)
+    decay, pieces = keys.pop("ema", ema) if ema is not None else None, keys.pop("accumulate", 1)
+    run = {"examples": examples, "batch_size": batch_size, "total": total}
+    change, rate = build.call(optimizer, keys, where, **run)
 
     def init(params):
-        averages = jax.tree.map(jnp.copy, params)  # buffers of their own, as the state is donated
-        return {"step": jnp.zeros((), jnp.int32), "params": params, "ema": averages, "opt": change.init(params)}
+        part = {"params": params, "opt": change.init(params)}
+        if decay is not None:
+            part["ema"] = jax.tree.map(jnp.copy, params)  # buffers of their own, as the state is donated
+        return part
 
-    def gradients(loss):
-        return accumulated(jax.value_and_grad(loss, has_aux=True), pieces)
+    def gradients(value_and_grad):
+        return accumulated(value_and_grad, pieces)
 
-    def step(state, value, grads, metrics):
-        updates, opt = change.update(grads, state["opt"], state["params"])
-        params, now = optax.apply_updates(state["params"], updates), state["step"]
-        averages = average(state["ema"], params, now, decay)
-        norm = optax.tree.norm(grads)
-        metrics = {"loss": value, **metrics, "gradient_norm": norm, "learning_rate": rate(now)}
-        return {**state, "step": now + 1, "params": params, "ema": averages, "opt": opt}, metrics
+    def step(part, grads, now):
+        updates, opt = change.update(grads, part["opt"], part["params"])
+        new = {**part, "params": optax.apply_updates(part["params"], updates), "opt": opt}
+        if decay is not None:
+            new["ema"] = average(part["ema"], new["params"], now, decay)
+        return new, {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate(now)}
 
     return Updater(init, gradients, step)
+
+
+def begin():
+    """What every stage's state holds beside its parts: the steps done, and those skipped: in a row, and in all."""
+    return {"step": jnp.zeros((), jnp.int32), "skipped": jnp.zeros((2,), jnp.int32)}
+
+
+def advance(state, new, metrics):
+    """One step on -> state, metrics: `state` with what `new` changes, or as it was if a metric is not finite.
+
+    Such a step is skipped whole, on all devices alike as metrics are global, and counted: the loop reports it and
+    stops when there are many in a row.
+    """
+    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+    kept = {key: state[key] for key in new}
+    new = jax.tree.map(lambda x, old: jnp.where(finite, x, old), new, kept)
+    skipped = jnp.where(finite, state["skipped"] * jnp.array([0, 1]), state["skipped"] + 1)
+    metrics = {**metrics, "skipped_in_a_row": skipped[0], "skipped": skipped[1]}
+    return {**state, **new, "step": state["step"] + 1, "skipped": skipped}, metrics
 
 
 def average(ema, params, step, decay):

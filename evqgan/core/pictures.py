@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from evqgan.core.files import atomic
 
 PAPER = 255  # ours: gaps and empty cells are white, the background most viewers and pages have
+INK = 64  # ours: bars are dark grey
 GAIN = 4  # ours: a good reconstruction is off by a few grey levels, too dark to see as it is
 
 
@@ -39,6 +40,19 @@ def grid(images, columns=None, gap=2):
         raise ValueError(f"expected images [N,H,W,3] with N > 0, got shape {images.shape}")
     columns = columns or math.ceil(math.sqrt(len(images)))
     return column([row(images[i : i + columns], gap) for i in range(0, len(images), columns)], gap)
+
+
+def bars(values, height=96, width=512):
+    """Numbers of at least 0 as bars from left to right, the largest as high as the picture -> uint8 [height,width,3].
+
+    More numbers than pixels: a column shows the mean of its share.
+    """
+    values = np.asarray(values, np.float64)
+    edges = np.arange(width + 1) * len(values) / width
+    sums = np.interp(edges, np.arange(len(values) + 1), np.concatenate([[0], np.cumsum(values)]))
+    means = np.diff(sums) * width / len(values)
+    filled = np.arange(height)[::-1, None] < np.ceil(height * means / max(means.max(), 1e-9))[None]
+    return np.where(filled[..., None], np.uint8(INK), np.uint8(PAPER)) * np.ones(3, np.uint8)
 
 
 def error_map(a, b):

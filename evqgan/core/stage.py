@@ -13,6 +13,8 @@ class Stage(NamedTuple):
 
     init: Callable  # init() -> state; traceable, the same for the same seed
     load: Callable  # load(state) -> state with what comes from files; called once, when a new run begins
-    update: Callable  # update(state, batch) -> state, {name: scalar}; randomness from (seed, step) alone
+    update: Callable  # update(state, batch) -> state, {name: scalar}, by `optim.advance`; random by (seed, step) alone
     predict: Callable  # predict(state, batch, rng) -> {name: array [B,...]}, for evaluators
     sample: Callable | None = None  # sample(state, ids, mask, label, keys) -> ids, image uint8; stage 2 only
+    notes: tuple[str, ...] = ()  # lines for the log of every run, such as what is not trained
+    shown: tuple[str, ...] = ()  # metrics that come first in the progress line

@@ -74,6 +74,14 @@ def load(where, network, like):
     return jax.tree_util.tree_map_with_path(lambda at, _: found[path_name(at)], like)
 
 
+def fill(frozen, pretrained, where):
+    """The variables `frozen` {name: tree} of a critic, those that `pretrained` {name: network} names read from `where`.
+
+    InputError as for `load`.
+    """
+    return {**frozen, **{name: load(where, network, frozen[name]) for name, network in pretrained.items()}}
+
+
 def source(where, network):
     """What the file of `network` in the folder `where` says of its origin -> {str: str}: source, sha256, licence.
 

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import pictures
+from evqgan.core import build, pictures, weights
+from evqgan.data import transforms
+from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers import codebook_statistics
 
 
@@ -21,13 +23,17 @@ def distances(a, b):
 class Evaluator:
     """mse, psnr, ssim: means over the validation images; usage, perplexity: of the codebook over all of them.
 
-    Reconstructions are rounded to 8 bits first, as they would be in a file. Also a picture: input | reconstruction |
-    four times the error, for the first `show` images.
+    Reconstructions are rounded to 8 bits first, as they would be in a file. Two pictures: input | reconstruction | four
+    times the error, for the first `show` images, and the codebook's histogram, most frequent code first.
+    perceptual: "lpips", or another distance of evqgan/critics, is measured too, with the frozen networks of `weights`
+    (see `core.weights`). With weights = "random" (one seed for all runs) its name ends in _untrained.
     """
 
-    def __init__(self, predict, batches, config, sample=None, show=8):
+    def __init__(self, predict, batches, config, sample=None, show=8, perceptual="", weights=""):
         self.predict, self.batches, self.show = predict, batches, show
-        self.codes = config.tokenizer.quantizer.codes
+        self.codes = tokenizers.make(config.tokenizer).quantizer.codes
+        self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
+        self.distance = distance(perceptual, weights) if perceptual else None
 
     def run(self, state):
         """Yields (name, value) for this state; depends on nothing else."""
@@ -36,7 +42,10 @@ class Evaluator:
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             valid = np.asarray(out["valid"])
             pair = out["image"], out["reconstruction"]
-            rows.append(np.stack([np.asarray(x) for x in distances(*pair)], axis=-1)[valid])
+            measured = dict(zip(("mse", "psnr", "ssim"), distances(*pair), strict=True))
+            if self.perceptual:
+                measured[self.perceptual] = self.distance(*pair)
+            rows.append({name: np.asarray(value)[valid] for name, value in measured.items()})
             ids = np.asarray(out["ids"])[valid]
             counts = counts + np.stack(
                 [np.bincount(x.reshape(-1), minlength=self.codes) for x in np.moveaxis(ids, -1, 0)]
@@ -44,9 +53,20 @@ class Evaluator:
             if len(shown) < self.show:
                 images = [np.asarray(x)[valid][: self.show - len(shown)] for x in pair]
                 shown += [pictures.column([a, b, pictures.error_map(a, b)]) for a, b in zip(*images, strict=True)]
-        for name, value in zip(("mse", "psnr", "ssim"), np.concatenate(rows).mean(axis=0), strict=True):
-            yield name, float(value)
+        for name in rows[0]:
+            yield name, float(np.concatenate([row[name] for row in rows]).mean())
         usage, perplexity = codebook_statistics(counts)
         yield "codebook_usage", float(usage)
         yield "codebook_perplexity", float(perplexity)
         yield "reconstructions", pictures.row(shown)
+        yield "codebook", pictures.column([pictures.bars(np.sort(row)[::-1]) for row in counts])
+
+
+def distance(name, where):
+    """f(uint8 [B,H,W,3], uint8 [B,H,W,3]) -> [B] of `Distance` in evqgan/critics/<name>.py."""
+    module = build.module("critics", name, "the perceptual distance of config.evals.reconstruction")
+    model, image = module.Distance(), jnp.zeros((1, 64, 64, 3))
+    frozen = model.init(jax.random.key(0), image, image)["frozen"]
+    frozen = frozen if where == "random" else weights.fill(frozen, module.PRETRAINED, where)
+    apply = jax.jit(lambda frozen, a, b: model.apply({"frozen": frozen}, transforms.scale(a), transforms.scale(b)))
+    return lambda a, b: apply(frozen, a, b)

@@ -1,0 +1,121 @@
+"""The adversarial term of stage 1 (paper, Eq. 1): a critic, its optimizer, when the term sets in, what it weighs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.core import build, optim
+from evqgan.core.errors import InputError
+from evqgan.critics import gan
+
+
+class Adversary(NamedTuple):
+    """config.adversarial as functions; made by `make`. A critic's state: {"params", "opt", "variables"}."""
+
+    init: Callable  # init(rng, image) -> state, frozen variables
+    judge: Callable  # judge(params, variables, frozen, batch, reconstruction, rng, step) -> Judgement
+    weight: Callable  # weight(norm of the other losses' gradient, norm of this one's, step) -> lambda, float32
+    update: Callable  # update(state, variables, grads, step) -> state, metrics
+    note: str  # one line for the log
+
+
+class Judgement(NamedTuple):
+    """What the critic says of one batch."""
+
+    loss: jax.Array  # the generator's
+    away: jax.Array  # its gradient with respect to the reconstruction [B,H,W,3]
+    grads: dict  # of the critic's loss with respect to the critic's params, and nothing else
+    variables: dict  # the critic's running statistics after a real and a fake batch
+    metrics: dict
+
+
+def make(
+    critic, weights="", loss="hinge", factor=0.5, weight=0.8, adaptive=True, start=0, ramp=0, r1=0.0, r1_every=1,
+    lecam=0.0, optimizer=None, dtype="float32", *, examples, batch_size, total,
+):  # fmt: skip
+    """config.adversarial -> Adversary. The critic exists and learns from step `start` on.
+
+    critic: the module in evqgan/critics and its arguments; weights: of its frozen networks (see `core.weights`).
+    loss, factor: see `critics.gan.critic_loss`.
+    weight 0.8: VQGAN's code; with adaptive, times the adaptive weight (VQGAN, Eq. 7).
+    start, ramp: durations; the weight grows linearly from 0 over `ramp`.
+    r1: weight of the gradient penalty, taken every `r1_every` steps and then multiplied by that number (StyleGAN2,
+    appendix B). lecam: weight of LeCAM's regularization.
+    optimizer: keys of `core.optim.optimizer`; the three last are the run's.
+    """
+    run = {"examples": examples, "batch_size": batch_size, "total": total}
+    if loss not in gan.LOSSES:
+        raise InputError(f"config.adversarial.loss is {loss!r}: {build.nearest(loss, gan.LOSSES)}")
+    model = build.build("critics", "Critic", critic, "config.adversarial.critic", dtype=dtype)
+    updater = optim.updater(optimizer or {}, "config.adversarial.optimizer", **run)
+    first, length = (optim.to_steps(d, **run) for d in (start, ramp))
+
+    def init(rng, image):
+        rngs = dict(zip(("params", "augment"), jax.random.split(rng), strict=True))
+        variables = dict(model.init(rngs, image, jnp.zeros(len(image), jnp.int32), train=True))
+        params, frozen = variables.pop("params"), variables.pop("frozen", {})
+        variables = {"batch_stats": {}, **variables, "averages": gan.averages()}
+        return {**updater.init(params), "variables": variables}, frozen
+
+    def judge(params, variables, frozen, batch, reconstruction, rng, step):
+        real, label = batch
+        rngs = jax.random.split(rng, 3)
+
+        def look(params, image, rng, stats):
+            """Logits, and the running statistics after them."""
+            given = {"params": params, "batch_stats": stats, "frozen": frozen}
+            rngs = {"augment": rng}
+            logits, changed = model.apply(given, image, label, train=True, rngs=rngs, mutable=["batch_stats"])
+            return logits, changed.get("batch_stats", {})
+
+        def generator_loss(reconstruction):
+            logits, _ = look(params, reconstruction, rngs[0], variables["batch_stats"])  # leaves no trace there
+            return gan.generator_loss(loss, logits)
+
+        def critic_loss(params):
+            logits, stats = look(params, real, rngs[1], variables["batch_stats"])
+            fake_logits, stats = look(params, reconstruction, rngs[2], stats)
+            value = gan.critic_loss(loss, logits, fake_logits, factor)
+            metrics = {"critic_loss": value, "real_logits": jnp.mean(logits), "fake_logits": jnp.mean(fake_logits)}
+            averages = variables["averages"]
+            if lecam:
+                metrics["lecam"] = gan.lecam(logits, fake_logits, averages)
+                averages = gan.follow(averages, logits, fake_logits)
+                value = value + lecam * metrics["lecam"]
+            if r1:
+
+                def penalty():  # by the running statistics: see `gan.r1`
+                    given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
+                    return gan.r1(lambda image: model.apply(given, image, label, train=False), real)
+
+                metrics["r1"] = jax.lax.cond(step % r1_every == 0, penalty, lambda: jnp.zeros(()))
+                value = value + r1 * r1_every * metrics["r1"]
+            return value, ({"batch_stats": stats, "averages": averages}, metrics)
+
+        def on():
+            value, away = jax.value_and_grad(generator_loss)(reconstruction)
+            (_, (changed, metrics)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params)
+            return Judgement(value, away, grads, changed, metrics)
+
+        def off():
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(on))
+            return zeros._replace(variables=variables)
+
+        return jax.lax.cond(step >= first, on, off)
+
+    def weigh(norm, own_norm, step):
+        now = weight * gan.ramp(step, first, length)
+        return now * gan.adaptive_weight(norm, own_norm) if adaptive else now
+
+    def update(state, variables, grads, step):
+        part = {key: state[key] for key in ("params", "opt")}
+        new, metrics = updater.step(part, grads, step - first)
+        # Before it sets in nothing moves, the optimizer's counters and averages included.
+        new = jax.tree.map(lambda x, old: jnp.where(step >= first, x, old), new, part)
+        return {**new, "variables": variables}, {f"critic_{name}": value for name, value in metrics.items()}
+
+    note = f"adversarial term: {critic['name']}, from step {first:,}, in full from step {first + length:,}"
+    epochs = " and ".join(f"{n * batch_size / examples:,.1f}" for n in (first, first + length))
+    return Adversary(init, judge, weigh, update, f"{note} (epochs {epochs})")

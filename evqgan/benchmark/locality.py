@@ -1,0 +1,100 @@
+"""How far a change of tokens reaches in the decoded image (paper, Sec. 3.1, Fig. 1).
+
+A square block of tokens in the middle is replaced by one token, as in the figure, and decoded again; this is done for
+several tokens and held-out images, and the squared change of each pixel is averaged over them.
+"""
+
+import pathlib
+
+import numpy as np
+
+from evqgan.commands import whole
+from evqgan.core import build, pictures
+from evqgan.core.errors import InputError
+from evqgan.data import pipeline
+from evqgan.sample import load
+
+SHOWN = 4  # ours: images in the picture
+
+
+def arguments(parser):
+    """The flags."""
+    parser.add_argument("--workdir", action="append", required=True, help="a trained tokenizer; may come several times")
+    parser.add_argument("--block", type=int, default=2, help="side of the replaced block, in tokens")
+    parser.add_argument("--images", type=int, default=16, help="how many held-out images")
+    parser.add_argument("--tokens", type=int, default=4, help="how many tokens are tried, one after the other")
+    parser.add_argument("--out", default="locality.png", help="the picture")
+
+
+def run(given, rest):
+    """-> title, rows: one for each workdir."""
+    if rest:
+        raise InputError(f"there is no flag {rest[0]}; see --help")
+    rows, shown = [], []
+    for workdir in given.workdir:
+        model = load(workdir)
+        if model.config.stage != "stage1":
+            raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
+        dataset = build.call(pipeline.Dataset, model.config.dataset, "config.dataset")
+        images, _ = whole(dataset, dataset.validation)
+        images = images[: given.images]
+        before, after, box = replaced(model, images, given.block, given.tokens)
+        change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))
+        rows.append({"workdir": pathlib.Path(workdir).name, "images": len(images), **reach(change, box)})
+        shown.append(pictures.label(picture(images, before, after[0], change), pathlib.Path(workdir).name))
+    pictures.save_png(given.out, pictures.column(shown, gap=8))
+    print(f"image, reconstruction, with the block replaced, 4 x change, and where it is on average: {given.out}")
+    return f"locality: a block of {given.block}x{given.block} tokens replaced", rows
+
+
+def replaced(model, images, side, tokens):
+    """-> reconstructions [N,H,W,3], the same with the block replaced by each of `tokens` [T,N,H,W,3], the block's box.
+
+    The tokens are those most often used in these images, the commonest first: as a rule a plain surface.
+    """
+    ids = model.encode(images)
+    _, h, w, _ = ids.shape
+    if not 0 < side <= min(h, w):
+        raise InputError(f"--block={side} does not fit into {w} x {h} tokens")
+    top, left, f = (h - side) // 2, (w - side) // 2, model.factor
+    kinds, counts = np.unique(ids.reshape(-1, ids.shape[-1]), axis=0, return_counts=True)
+    results = []
+    for token in kinds[np.argsort(-counts, kind="stable")][:tokens]:
+        changed = ids.copy()
+        changed[:, top : top + side, left : left + side] = token
+        results.append(model.decode(changed))
+    box = top * f, left * f, (top + side) * f, (left + side) * f
+    return model.decode(ids), np.stack(results), box
+
+
+def reach(change, box):
+    """change [H,W], box (top, left, bottom, right) in pixels -> numbers of a row.
+
+    inside: share of the change in the box's own pixels; r90, r99: distance from the box, in pixels, within which 90 %
+    and 99 % of it are; far: mean change of the pixels farther away than the box is wide, relative to that inside.
+    """
+    height, width = change.shape
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    down = np.maximum(np.maximum(box[0] - rows, rows - box[2] + 1), 0)
+    across = np.maximum(np.maximum(box[1] - columns, columns - box[3] + 1), 0)
+    distance = np.maximum(down, across)  # 0 inside
+    total = max(change.sum(), 1e-12)
+    within = np.array([change[distance <= r].sum() for r in range(distance.max() + 1)]) / total
+    far = change[distance > box[2] - box[0]]
+    return {
+        "inside": float(within[0]),
+        "r90": int(np.argmax(within >= 0.9 - 1e-9)),
+        "r99": int(np.argmax(within >= 0.99 - 1e-9)),
+        "far": float(far.mean() / max(change[distance == 0].mean(), 1e-12)) if far.size else 0.0,
+    }
+
+
+def picture(images, before, after, change):
+    """Rows of a few images: as they are, reconstructed, changed, 4 x the difference; and the average change."""
+    columns = [
+        pictures.column([a, b, c, pictures.error_map(b, c)])
+        for a, b, c in zip(images[:SHOWN], before[:SHOWN], after[:SHOWN], strict=True)
+    ]
+    relative = np.sqrt(change / max(change.max(), 1e-12))
+    heat = np.repeat(np.round(255 * relative).astype(np.uint8)[..., None], 3, axis=-1)
+    return pictures.row([*columns, heat], gap=8)

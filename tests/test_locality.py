@@ -1,0 +1,82 @@
+"""How far a change of tokens reaches."""
+
+import numpy as np
+import pytest
+import workdirs
+from PIL import Image
+
+from evqgan.benchmark import __main__ as benchmark
+from evqgan.benchmark import locality
+from evqgan.sample import load
+
+BOX = (12, 12, 20, 20)
+
+
+def test_a_change_inside_the_box_reaches_nowhere():
+    change = np.zeros((32, 32))
+    change[12:20, 12:20] = 3.0
+    assert locality.reach(change, BOX) == {"inside": 1.0, "r90": 0, "r99": 0, "far": 0.0}
+
+
+def test_distances_are_counted_in_pixels_from_the_box():
+    change = np.zeros((32, 32))
+    change[12:20, 12:20] = 1.0  # 64 in all
+    change[12:20, 9] = 2.0  # 16, three pixels away
+    found = locality.reach(change, BOX)
+    assert found["inside"] == pytest.approx(64 / 80)
+    assert (found["r90"], found["r99"]) == (3, 3)
+    change[0, 0] = 0.5  # twelve pixels away, less than a hundredth
+    assert locality.reach(change, BOX)["r99"] == 3
+
+
+def test_a_uniform_change_is_as_large_far_away():
+    found = locality.reach(np.ones((32, 32)), BOX)
+    assert found["far"] == pytest.approx(1.0)
+    assert found["r99"] == 12
+
+
+def test_only_the_block_is_replaced():
+    model = load(workdirs.trained() / "tokenizer")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    before, after, box = locality.replaced(model, images, side=2, tokens=2)
+    assert before.shape == (3, 32, 32, 3) and after.shape[1:] == before.shape
+    assert box == (12, 12, 20, 20)
+    ids = model.encode(images)
+    np.testing.assert_array_equal(before, model.decode(ids))
+    changed = ids.copy()
+    kinds, counts = np.unique(ids, return_counts=True)
+    changed[:, 3:5, 3:5] = kinds[np.argsort(-counts, kind="stable")[0]]
+    np.testing.assert_array_equal(after[0], model.decode(changed))
+
+
+def test_the_command_writes_rows_and_a_picture(tmp_path, capsys):
+    place = str(workdirs.trained() / "tokenizer")
+    out, rows = tmp_path / "locality.png", tmp_path / "rows.json"
+    flags = ["locality", f"--workdir={place}", "--images=2", "--tokens=1", f"--out={out}", f"--json={rows}"]
+    assert benchmark.main(flags) == 0
+    text = capsys.readouterr().out
+    assert "r99" in text and '"inside"' in rows.read_text() and '"command"' in rows.read_text()
+    assert Image.open(out).size[0] > 2 * 32
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["localty"], "there is no benchmark 'localty': did you mean 'locality'"),
+        (["locality"], "the following arguments are required: --workdir"),
+        (["locality", "--workdir=nowhere"], "nowhere is no workdir"),
+        (["locality", "--workdir=GENERATOR"], "holds a stage2: give the workdir of a tokenizer"),
+        (["locality", "--workdir=TOKENIZER", "--block=9"], "--block=9 does not fit into 8 x 8 tokens"),
+        (["locality", "--workdir=TOKENIZER", "--blok=9"], "there is no flag --blok=9"),
+        (["step", "--config=configs/nosuch.py"], "there is no file"),
+        (["step", "--config=configs/photos_stage1.py", "--batch=x"], "invalid int value"),
+        (["step", "--config=configs/photos_stage1.py", "--batches=2"], "there is no flag --batches=2"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message, capsys):
+    place = workdirs.trained()
+    for part in ("tokenizer", "generator"):
+        flags = [flag.replace(part.upper(), str(place / part)) for flag in flags]
+    assert benchmark.main(flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("error: ")
