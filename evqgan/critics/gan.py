@@ -57,7 +57,7 @@ def r1(critic_of_image, real):
 def lecam(real, fake, averages):
     """Logits of any shape, averages of `follow` -> float32 scalar, a penalty for the critic's loss.
 
-    mean relu(real - average of fake)^2 + mean relu(average of real - fake)^2 (Tseng et al., 2021, Eq. 5), of each
+    mean relu(real - average of fake)^2 + mean relu(average of real - fake)^2 (Tseng et al., 2021), of each
     logit, so that no logit is drawn over the other side's average. No gradient flows into the averages.
     Differs from the paper: its formula has no relu; the authors' code (google/lecam-gan) has, and so have we.
     Weight: 0.001 in MaskBit, which averages each batch's logits first.
