@@ -1,0 +1,149 @@
+"""EfficientNet-lite0: its maps against recordings of the original, its names, its parameter count."""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_files import files, load
+
+from evqgan.convert import efficientnet as convert
+from evqgan.convert.mapping import to_ours, to_theirs
+from evqgan.core.errors import InputError
+from evqgan.nn import efficientnet
+from evqgan.nn.efficientnet import Network, depthwise
+
+PREFIX = "feature_network.pretrained."
+STARTS = {  # as Projected GAN packs timm's modules
+    "layer0.0": "conv_stem", "layer0.1": "bn1", "layer0.3": "blocks.0", "layer0.4": "blocks.1", "layer1.0": "blocks.2",
+    "layer2.0": "blocks.3", "layer2.1": "blocks.4", "layer3.0": "blocks.5", "layer3.1": "blocks.6",
+}  # fmt: skip
+
+
+def shapes(network=None, side=64):
+    return jax.eval_shape((network or Network()).init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+
+
+def timm_names(weights):
+    """The recorded backbone's weights under timm's own names."""
+    named = {}
+    for name, array in weights.items():
+        if name.startswith(PREFIX):
+            layer, number, rest = name.removeprefix(PREFIX).split(".", 2)
+            named[f"{STARTS[f'{layer}.{number}']}.{rest}"] = array
+    return named
+
+
+@pytest.fixture(scope="module", params=files("projected_gan_D*.npz"), ids=lambda path: path.stem)
+def recording(request):
+    return load(request.param)
+
+
+def test_maps_equal_the_original(recording):
+    config, weights, inputs, outputs = recording
+    variables = to_ours(convert.TABLE, timm_names(weights), shapes(), convert.IGNORED)
+    image = inputs["real"].transpose(0, 2, 3, 1)
+    if config["interp224"]:
+        image = jax.image.resize(image, (len(image), 224, 224, 3), "bilinear", antialias=False)
+    for i, x in enumerate(jax.jit(Network().apply)(variables, image)):
+        x, prefix = np.asarray(x).transpose(0, 3, 1, 2), f"backbone_layer{i}_"
+        statistics = {
+            "mean": x.mean((2, 3)),
+            "std": x.std((2, 3), ddof=1),
+            "full": x[:1],
+            "s8": x[:, :, ::8, ::8],
+        }
+        recorded = {name.removeprefix(prefix): y for name, y in outputs.items() if name.startswith(prefix)}
+        assert {"mean", "std"} <= recorded.keys() <= statistics.keys()
+        for name, y in recorded.items():
+            np.testing.assert_allclose(statistics[name], y, rtol=0, atol=1e-4 * np.abs(y).max(), err_msg=prefix + name)
+
+
+def test_weights_go_to_timm_and_back(recording):
+    theirs = timm_names(recording[1])
+    ours = to_ours(convert.TABLE, theirs, shapes(), convert.IGNORED)
+    back = to_theirs(convert.TABLE, ours)
+    assert back.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
+    for name, array in back.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def test_timm_has_what_is_ignored_too(recording):
+    theirs = timm_names(recording[1])
+    rest = {"conv_head.weight": (1280, 320, 1, 1), "classifier.weight": (1000, 1280), "classifier.bias": (1000,)}
+    rest |= {f"bn2.{name}": (1280,) for name in ("weight", "bias", "running_mean", "running_var")}
+    whole = theirs | {name: np.zeros(shape, np.float32) for name, shape in rest.items()}
+    to_ours(convert.TABLE, whole, shapes(), convert.IGNORED)
+    learned = sum(x.size for name, x in whole.items() if not name.split(".")[-1].startswith(("running", "num")))
+    assert learned == 4_652_008  # timm's tf_efficientnet_lite0
+    with pytest.raises(InputError, match="blocks.7.0.conv_pw.weight is mapped 0 times"):
+        to_ours(convert.TABLE, whole | {"blocks.7.0.conv_pw.weight": np.zeros(1)}, shapes(), convert.IGNORED)
+    whole.pop("blocks.6.0.conv_dw.weight")
+    with pytest.raises(InputError, match="group6_block0/depthwise/conv/kernel is missing"):
+        to_ours(convert.TABLE, whole, shapes(), convert.IGNORED)
+
+
+def test_exact_number_of_parameters():
+    """2,958,848 without the means and variances of its batch norms, 39,456 numbers more."""
+    count = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in shapes().items()}
+    assert count == {"params": 2_958_848, "batch_stats": 39_456}
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (65, 97), (224, 320), (1024, 1024)])
+def test_shapes(height, width):
+    maps = jax.eval_shape(Network().apply, shapes(), jnp.zeros((2, height, width, 3)))
+    for x, channels, factor in zip(maps, efficientnet.CHANNELS, (4, 8, 16, 32), strict=True):
+        assert x.shape == (2, -(-height // factor), -(-width // factor), channels)
+
+
+@pytest.mark.parametrize("size, stride, side", [(3, 1, 7), (3, 2, 8), (3, 2, 7), (5, 1, 6), (5, 2, 8), (5, 2, 3)])
+@pytest.mark.parametrize("padding", ["SAME", ((1, 2), (0, 3))])
+def test_depthwise_convolution_equals_the_general_one(size, stride, side, padding):
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.standard_normal((2, side, side + 1, 4)))
+    kernel = np.float32(rng.standard_normal((size, size - 1, 1, 4)))
+    keys = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 4}
+    outputs = []
+    for form in (depthwise, jax.lax.conv_general_dilated):
+
+        def call(x, kernel, form=form):
+            y = form(x, kernel, (stride, stride), padding, **keys)
+            return jnp.sum(jnp.sin(y)), y
+
+        outputs.append(jax.jit(jax.value_and_grad(call, (0, 1), has_aux=True))(x, kernel))
+    for ours, theirs in zip(*map(jax.tree.leaves, outputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_never_change_and_images_get_gradients():
+    variables = jax.jit(Network().init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    image = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
+
+    def loss(image, variables, network):
+        maps, changed = network.apply(variables, image, mutable=["batch_stats"])
+        return sum(jnp.mean(jnp.square(x)) for x in maps), (maps, changed)
+
+    def call(network):
+        return jax.jit(jax.value_and_grad(lambda *x: loss(*x, network), has_aux=True))(image, variables)
+
+    (value, (maps, changed)), grad = call(Network())
+    jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], flax.core.unfreeze(variables["batch_stats"]))
+    assert np.all(np.isfinite(grad)) and np.abs(grad).max() > 0
+    assert all(0.1 < np.std(x) < 10 for x in maps), "random weights should keep the size of the maps"
+    (again, _), grad_again = call(Network(remat=True))
+    np.testing.assert_allclose(again, value, rtol=1e-5)
+    np.testing.assert_allclose(grad_again, grad, atol=1e-4 * np.abs(grad).max())
+
+
+def test_computation_in_bfloat16_keeps_float32_weights():
+    low = Network("bfloat16")
+    variables = shapes(low)
+    assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
+    maps = jax.eval_shape(low.apply, variables, jnp.zeros((1, 64, 64, 3)))
+    assert {x.dtype.name for x in maps} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64, 1), (64, 64, 3)])
+def test_only_colour_images(shape):
+    with pytest.raises(InputError, match="EfficientNet wants images"):
+        Network().init(jax.random.key(0), jnp.zeros(shape))
