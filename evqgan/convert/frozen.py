@@ -7,8 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from evqgan.convert import efficientnet
 from evqgan.convert.mapping import Row
 from evqgan.critics import lpips
+from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
 
 COUNTERS = r"(^|\.)num_batches_tracked$"  # how many steps a batch norm was trained for: newer files have them
@@ -32,19 +34,9 @@ def affine(theirs, ours, layout):
     return [Row(f"{theirs}.weight", f"{ours}/kernel", layout), Row(f"{theirs}.bias", f"{ours}/bias")]
 
 
-def norm(theirs, ours):
-    """The rows of a batch norm."""
-    return [
-        Row(f"{theirs}.weight", f"params/{ours}/scale"),
-        Row(f"{theirs}.bias", f"params/{ours}/bias"),
-        Row(f"{theirs}.running_mean", f"batch_stats/{ours}/mean"),
-        Row(f"{theirs}.running_var", f"batch_stats/{ours}/var"),
-    ]
-
-
 def conv_norm(conv, bn, ours):
     """The rows of a convolution without bias and its batch norm."""
-    return [Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"), *norm(bn, f"{ours}/norm")]
+    return [Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"), *efficientnet.norm(bn, f"{ours}/norm")]
 
 
 def vgg_layers():
@@ -110,6 +102,7 @@ RESNET = [
 NETWORKS = {
     "vgg16": Source(VGG16, (r"^classifier\.",), partial(shapes, vgg.Network(), 16)),
     "lpips": Source(LPIPS_HEADS, (), lambda: jax.eval_shape(lpips.init_heads, jax.random.key(0))),
+    "efficientnet_lite0": Source(efficientnet.TABLE, efficientnet.IGNORED, partial(shapes, lite.Network(), 32)),
     # The head for training, AuxLogits, is in torchvision's own file and not in that of pytorch-fid.
     "inception": Source(INCEPTION, (r"^AuxLogits\.", COUNTERS), partial(shapes, inception.Network(), 75)),
     **{
