@@ -1,7 +1,5 @@
 """LPIPS against recordings of the originals; what makes it a distance; no division by zero anywhere."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,7 @@ DTYPES = ("float32", "bfloat16")
 
 def init(distance=None):
     image = jnp.zeros((1, 16, 16, 3))
-    return (distance or lpips.Distance()).init(jax.random.key(0), image, image)
+    return (distance or lpips.Distance()).init(jax.random.key(0, impl="rbg"), image, image)  # quick to compile
 
 
 @pytest.fixture(scope="module")
@@ -169,14 +167,15 @@ def test_comparison_is_its_formula():
     close(lpips.compare(*np.float32([a, b]), np.float32(kernel)), expected)
 
 
-def test_remat_changes_nothing(variables, images):
-    a, b = images
+def test_remat_reaches_the_trunk(variables, images):
+    """That it changes no number is tested with the trunk."""
 
-    @functools.partial(jax.jit, static_argnums=2)
-    def gradient(b, variables, remat):
-        return jax.grad(lambda b: lpips.Distance(remat=remat).apply(variables, a, b).sum())(b)
+    def kept(remat):
+        distance = lpips.Distance("bfloat16", remat)
+        back = jax.eval_shape(lambda v, a, b: jax.vjp(lambda b: distance.apply(v, a, b), b)[1], variables, *images)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(back) if x.shape[:1] == images[0].shape[:1])
 
-    close(gradient(b, variables, True), gradient(b, variables, False), 1e-4)
+    assert kept(True) < 0.6 * kept(False)
 
 
 def test_an_image_that_is_too_small(variables):

@@ -44,21 +44,16 @@ def test_features_equal_torchvision(path):
     variables = to_ours(frozen.RESNET, weights, frozen.shapes(network, 32), frozen.NETWORKS["resnet50"].ignored)
     capture = {"capture_intermediates": lambda m, _: str(m.name).startswith("stage"), "mutable": "intermediates"}
 
-    @jax.jit
-    def run(variables, x):
+    def loss(x, variables):
         features, seen = network.apply(variables, x, **capture)
-        return features, {name: x["__call__"][0] for name, x in seen["intermediates"].items()}
-
-    @jax.jit
-    def gradient(variables, x):
-        return jax.grad(lambda x: jnp.sum(jnp.square(network.apply(variables, x)["logits"])))(x)
+        stages = {name: x["__call__"][0] for name, x in seen["intermediates"].items()}
+        return jnp.sum(jnp.square(features["logits"])), (features, stages)
 
     x = inputs["x"].transpose(0, 2, 3, 1)
-    features, stages = run(variables, x)
+    (_, (features, stages)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(x, variables)
     ours = {"pooled": features["pooled"], "logits": features["logits"], "layer4": features["map"].transpose(0, 3, 1, 2)}
     ours |= {f"layer{name.removeprefix('stage')}_mean": x.mean((1, 2)) for name, x in stages.items()}
-    if "grad_x_of_sumsq" in outputs:
-        ours["grad_x_of_sumsq"] = gradient(variables, x).transpose(0, 3, 1, 2)
+    ours["grad_x_of_sumsq"] = gradient.transpose(0, 3, 1, 2)
     if "prepared_sub7" in outputs:
         prepared = jax.jit(resnet.prepare)(inputs["image"].transpose(0, 2, 3, 1))
         ours["prepared_sub7"] = prepared[:, ::7, ::7].transpose(0, 3, 1, 2)
