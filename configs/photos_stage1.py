@@ -3,20 +3,31 @@
 python -m evqgan.main --config=configs/photos_stage1.py --workdir=workdirs/photos_stage1
 
 128x128 crops, f = 16: 8x8 tokens, 1024 codes; regions of each photograph are held out for validation.
-Expected: PSNR 25.5 dB, SSIM 0.64 on held-out regions, 46 % of the codes in use; 12 minutes on two busy CPU cores.
-:tiny  a few steps on generated images.
+All terms of the paper's loss, but the frozen networks of two are untrained ("random"): what is shown is that training
+works, not the paper's quality. With their weights (README) add --config.perceptual.weights= and
+--config.adversarial.weights=.
+:perceptual  L2 and the perceptual term.
+:l2          L2 alone.
+:global      attention over the whole map instead of windows of 4x4.
+:tiny        a few steps on generated images.
 """
 
 from configs import common
 
 
 def get_config(variant=""):
-    """The config of `variant`: "" or "tiny"."""
-    common.variant(variant, [])
-    config = common.stage1((2, 2, 2), 128, codes=1024, width=32)
-    config.dtype, config.batch_size, config.duration = "float32", 16, "1500 steps"
+    """The config of `variant`: "", "perceptual", "l2", "global" or "tiny"."""
+    common.variant(variant, ["perceptual", "l2", "global"])
+    window = 32 if variant == "global" else 4  # 32: the largest map, at a quarter of the image's side
+    config = common.judged(common.stage1((2, 2, 2), 128, codes=1024, width=32, window=window), weights="random")
+    config.dtype, config.batch_size, config.duration = "float32", 4, "400 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
     config.tokenizer.quantizer.update({"width": 32, "ema": 0.9, "revive": 0.1})
-    config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
-    common.cadence(config, "50 steps", "500 steps", "500 steps")
+    config.optimizer.update({"learning_rate": 1e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
+    config.adversarial.update({"start": "50%", "ramp": "10%"})  # of so few steps: first something to judge
+    if variant in ("perceptual", "l2"):
+        config.adversarial.weight = 0.0
+    if variant == "l2":
+        config.perceptual.weight = 0.0
+    common.cadence(config, "20 steps", "200 steps", "200 steps")
     return common.tiny(config) if variant == "tiny" else config

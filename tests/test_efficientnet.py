@@ -13,6 +13,7 @@ from evqgan.core.errors import InputError
 from evqgan.nn import efficientnet
 from evqgan.nn.efficientnet import Network, depthwise
 
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles in half the time
 PREFIX = "feature_network.pretrained."
 STARTS = {  # as Projected GAN packs timm's modules
     "layer0.0": "conv_stem", "layer0.1": "bn1", "layer0.3": "blocks.0", "layer0.4": "blocks.1", "layer1.0": "blocks.2",
@@ -124,7 +125,8 @@ def test_statistics_never_change_and_images_get_gradients():
         return sum(jnp.mean(jnp.square(x)) for x in maps), (maps, changed)
 
     def call(network):
-        return jax.jit(jax.value_and_grad(lambda *x: loss(*x, network), has_aux=True))(image, variables)
+        call = jax.value_and_grad(lambda *x: loss(*x, network), has_aux=True)
+        return jax.jit(call, compiler_options=QUICK)(image, variables)
 
     (value, (maps, changed)), grad = call(Network())
     jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], flax.core.unfreeze(variables["batch_stats"]))

@@ -35,7 +35,7 @@ def run(given, rest):
         if config.get(part):
             config[part].weights = "random"
     if config.get("adversarial"):
-        config.adversarial.update({"start": 0, "ramp": 0})
+        config.adversarial.update({"start": "0 steps", "ramp": "0 steps"})
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     stage = build.module("", config.stage, "config.stage").make(config, 10**6)

@@ -174,7 +174,8 @@ def check_skipped(step, metrics, limit):
     if in_a_row >= limit:
         raise NonFinite(
             f"stopped at step {step:,}: {what}. Weights are as before these steps, checkpoints untouched: start again "
-            "from the last one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype float32"
+            "from the last one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype "
+            "float32"
         )
     return what
 
