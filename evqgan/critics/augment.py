@@ -1,0 +1,121 @@
+"""Augmentation of what a critic sees: DiffAugment (Zhao et al. 2020) and the fading blur, as in projected-gan.
+
+Every function is differentiable in the image. The single changes take their random draws as arguments, one an image.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.core.errors import InputError
+
+SHIFT = 0.125  # largest translation, as a part of the side; DiffAugment's code
+CUTOUT = 0.2  # side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5)
+POLICY = ("color", "translation", "cutout")
+
+
+def wide(draw):
+    """[B] -> [B,1,1,1]."""
+    return draw.reshape(-1, 1, 1, 1)
+
+
+def brightness(image, u):
+    """image [B,H,W,c] float; u [B] in [0,1): adds u - 0.5."""
+    return image + (wide(u) - 0.5)
+
+
+def saturation(image, u):
+    """image [B,H,W,c] float; u [B] in [0,1): a pixel's distance to its own grey, times 2u."""
+    grey = jnp.mean(image, -1, keepdims=True)
+    return (image - grey) * (2 * wide(u)) + grey
+
+
+def contrast(image, u):
+    """image [B,H,W,c] float; u [B] in [0,1): the distance to the mean of the whole image, times u + 0.5."""
+    mean = jnp.mean(image, (1, 2, 3), keepdims=True)
+    return (image - mean) * (wide(u) + 0.5) + mean
+
+
+def largest_shift(side):
+    """The largest translation of an image with `side` pixels."""
+    return int(side * SHIFT + 0.5)
+
+
+def translation(image, up, left):
+    """image [B,H,W,c]; up, left [B] int32, at most `largest_shift` of the side either way: moved, zeros come in."""
+    shifts = [largest_shift(side) for side in image.shape[1:3]]
+    padded = jnp.pad(image, ((0, 0), *((shift, shift) for shift in shifts), (0, 0)))
+
+    def cut(one, up, left):
+        return jax.lax.dynamic_slice(one, (up + shifts[0], left + shifts[1], 0), image.shape[1:])
+
+    return jax.vmap(cut)(padded, up, left)
+
+
+def cutout_size(side):
+    """The side of the rectangle cut out along a side of the image."""
+    return int(side * CUTOUT + 0.5)
+
+
+def cutout(image, row, column):
+    """image [B,H,W,c]; row, column [B] int32: zero within the rectangle around this pixel, as far as it is inside."""
+
+    def inside(side, center):  # [B,side]
+        size = cutout_size(side)
+        start = center.reshape(-1, 1) - size // 2
+        at = jnp.arange(side).reshape(1, -1)
+        return (at >= start) & (at < start + size)
+
+    hole = inside(image.shape[1], row)[:, :, None, None] & inside(image.shape[2], column)[:, None, :, None]
+    return jnp.where(hole, 0, image)
+
+
+def augment(rng, image, policy=POLICY):
+    """image [B,H,W,3] float in [-1,1] -> the same shape and dtype, each image augmented by its own draws from `rng`.
+
+    policy: any of "color" (brightness, saturation, contrast), "translation" and "cutout", done in the order given;
+    the values may leave [-1,1]. () changes nothing. InputError for another name.
+    """
+    if unknown := [name for name in policy if name not in POLICY]:
+        raise InputError(f"augmentation knows {', '.join(POLICY)}, not {unknown[0]!r}: change `diffaug`")
+    count, sides = len(image), image.shape[1:3]
+    for i, name in enumerate(policy):
+        keys = jax.random.split(jax.random.fold_in(rng, i), 3)
+        if name == "color":
+            for key, change in zip(keys, (brightness, saturation, contrast), strict=True):
+                image = change(image, jax.random.uniform(key, (count,), image.dtype))
+        elif name == "translation":
+            most = [largest_shift(side) for side in sides]
+            draws = [jax.random.randint(key, (count,), -m, m + 1) for key, m in zip(keys, most, strict=False)]
+            image = translation(image, *draws)
+        else:
+            # As the original: an even rectangle may be centred one pixel further, so that all borders are alike.
+            ends = [side + 1 - cutout_size(side) % 2 for side in sides]
+            draws = [jax.random.randint(key, (count,), 0, end) for key, end in zip(keys, ends, strict=False)]
+            image = cutout(image, *draws)
+    return image
+
+
+def blur(image, sigma, largest):
+    """image [B,H,W,c] float, blurred with weights 2^-(distance/sigma)^2 up to floor(3 sigma) pixels; zeros outside.
+
+    sigma: a scalar, possibly traced, at most the number `largest`; below 1/3 nothing changes.
+    Source: projected-gan, `ProjectedGANLoss.run_D`.
+    """
+    most = int(3 * largest)
+    at = jnp.arange(-most, most + 1)
+    weights = jnp.exp2(-jnp.square(at / jnp.maximum(sigma, 1e-6)))
+    weights = jnp.where(jnp.abs(at) <= jnp.floor(3 * sigma), weights, 0)
+    weights = (weights / jnp.sum(weights)).astype(image.dtype)
+    height, width = image.shape[1:3]
+    padded = jnp.pad(image, ((0, 0), (most, most), (0, 0), (0, 0)))
+    image = sum(weights[i] * padded[:, i : i + height] for i in range(2 * most + 1))
+    padded = jnp.pad(image, ((0, 0), (0, 0), (most, most), (0, 0)))
+    return sum(weights[i] * padded[:, :, i : i + width] for i in range(2 * most + 1))
+
+
+def blur_sigma(seen, first, fade):
+    """The blur after `seen` images: falls linearly from `first` to 0 at `fade` images. 0 if `fade` is 0.
+
+    projected-gan: its code can fade in a blur, its published configurations do not use it.
+    """
+    return first * jnp.maximum(1 - seen / fade, 0) if fade else 0.0
