@@ -55,8 +55,8 @@ def make(config, examples=1, classes=0):
     """The stage of `config`; examples: size of the training set, for durations in epochs. State:
 
     step, skipped; params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt;
-    critic (its params, opt and variables); frozen (what the perceptual loss and the critic know from elsewhere, and the
-    critic's random projections: kept so that a run goes on without those files).
+    critic (its params, opt and variables); frozen (the networks of the perceptual loss and of the critic, and the
+    critic's random projections, which exist nowhere else).
     """
     model = tokenizers.make(config.tokenizer, config.dtype)
     total = optim.to_steps(config.duration, examples, config.batch_size)
@@ -81,6 +81,10 @@ def make(config, examples=1, classes=0):
             state["frozen"]["perceptual"] = distance.init(rngs[2], image, image)["frozen"]
         if adversary:
             state["critic"], state["frozen"]["critic"] = adversary.init(rngs[3], image)
+        for part, (where, pretrained, _) in networks.items():
+            if where != "random":  # `load` fills these in; XLA drops the random numbers
+                blank = {name: jax.tree.map(jnp.zeros_like, state["frozen"][part][name]) for name in pretrained}
+                state["frozen"][part] |= blank
         return state
 
     def load(state):

@@ -12,6 +12,7 @@ import workdirs
 from test_stage1 import batch_of, config_of, different
 
 from evqgan import stage1
+from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.critics import gan, lpips, patchgan
 from evqgan.data import transforms
@@ -158,10 +159,10 @@ def test_no_term_is_lost():
 
 def test_before_its_start_the_critic_does_not_exist():
     update = updating(judged(start="2 steps", ramp="2 steps", weight=1.0, adaptive=False))
-    state, weights = beginning(), []
+    state, factors = beginning(), []
     for step in range(5):
         new, metrics = update(state, batch_of(2))
-        weights.append(float(metrics["lambda"]))
+        factors.append(float(metrics["lambda"]))
         moved = different(state["critic"], new["critic"])
         if step < 2:
             assert not moved and metrics["critic_loss"] == 0 and metrics["real_logits"] == 0
@@ -171,7 +172,7 @@ def test_before_its_start_the_critic_does_not_exist():
             pairs = zip(*(jax.tree.leaves(s["critic"]["params"]) for s in (state, new)), strict=True)
             assert max(float(np.abs(x - y).max()) for x, y in pairs) == pytest.approx(1e-3, rel=0.05)
         state = new
-    np.testing.assert_allclose(weights, [0, 0, 1 / 3, 2 / 3, 1], rtol=1e-5)
+    np.testing.assert_allclose(factors, [0, 0, 1 / 3, 2 / 3, 1], rtol=1e-5)
 
 
 def test_a_step_that_is_not_finite_is_skipped_whole_and_counted():
@@ -240,6 +241,34 @@ def test_start_and_ramp_are_announced_in_steps_and_epochs():
 def test_untrained_features_are_told():
     notes = stage1.make(judged()).notes
     assert any('config.perceptual.weights = "random": vgg16, lpips are UNTRAINED' in note for note in notes)
+
+
+def test_frozen_networks_come_from_their_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(lpips, "PRETRAINED", {"kernel": "lpips"})
+    kernel = np.random.default_rng(0).standard_normal((4, 4, 3, 8)).astype(np.float32)
+    weights.save(weights.path(tmp_path, "lpips"), {"params": {"kernel": kernel}}, {})
+    config = judged()
+    config.perceptual.weights = str(tmp_path)
+    monkeypatch.setattr(lpips, "Distance", Stored)
+    stage = stage1.make(stage1.resolve(config))
+    assert not any("UNTRAINED" in note for note in stage.notes)
+    state = jax.jit(stage.init)()
+    assert not np.any(state["frozen"]["perceptual"]["kernel"]["params"]["kernel"])  # never random numbers by mistake
+    state = stage.load(state)
+    np.testing.assert_array_equal(state["frozen"]["perceptual"]["kernel"]["params"]["kernel"], kernel)
+    _, metrics = jax.jit(stage.update)(state, batch_of(2))
+    assert float(metrics["perceptual"]) > 0
+
+
+class Stored(nn.Module):
+    """A distance whose kernel is a network's variables."""
+
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, a, b):
+        kernel = self.variable("frozen", "kernel", lambda: {"params": {"kernel": jnp.ones((4, 4, 3, 8))}})
+        return jnp.mean(jnp.square(a - b), (1, 2, 3)) * jnp.mean(jnp.square(kernel.value["params"]["kernel"]))
 
 
 def test_missing_weights_stop_the_run_before_anything_else(tmp_path):

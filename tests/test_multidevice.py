@@ -30,7 +30,11 @@ STEPS = 3
 def make(name):
     """A small stage with all that its state can hold."""
     module, test = STAGES[name]
-    return module.make(test.config_of(ema=0.9, revive=0.1) if name == "stage1" else test.config_of())
+    if name == "stage2":
+        return module.make(test.config_of())
+    config = test.config_of(ema=0.9, revive=0.1)
+    config.adversarial = {"critic": {"name": "patchgan", "layers": 1, "width": 8}, "optimizer": {"learning_rate": 1e-3}}
+    return module.make(config)
 
 
 def on_eight_devices(name, place):

@@ -1,20 +1,14 @@
 """ResNet against recordings of torchvision's own."""
 
-import os
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import load
+from golden_files import files, load
 
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
 from evqgan.nn import resnet
-
-FOLDERS = {pathlib.Path(__file__).parent / "golden", pathlib.Path(os.environ.get("EVQGAN_GOLDEN", "tests/golden"))}
-RECORDINGS = {path.resolve() for folder in FOLDERS for path in folder.glob("torchvision_resnet*.npz")}  # ours, or more
 
 
 def close(ours, theirs, tolerance=1e-4):
@@ -35,7 +29,7 @@ def draw(like):
     return jax.tree_util.tree_map_with_path(one, like)
 
 
-@pytest.mark.parametrize("path", sorted(RECORDINGS), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", files("torchvision_resnet*.npz"), ids=lambda path: path.stem)
 def test_features_equal_torchvision(path):
     config, weights, inputs, outputs = load(path)
     assert config["block"] == "Bottleneck", "of torchvision's blocks only Bottleneck is built"

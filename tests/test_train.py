@@ -28,6 +28,8 @@ def config_of(stage, **changes):
     if stage == 1:
         config.tokenizer.quantizer.update({"ema": 0.9, "revive": 0.5})
         config.optimizer.accumulate = 2
+        critic = {"name": "patchgan", "layers": 1, "width": 4}
+        config.adversarial = {"critic": critic, "start": "10 steps", "optimizer": {"learning_rate": 1e-3}}
     else:
         config.tokenizer = {"weights": "random", "model": load("quickstart", "tiny").tokenizer.tokenizer}
     config.update(changes)
