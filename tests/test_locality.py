@@ -1,5 +1,7 @@
 """How far a change of tokens reaches."""
 
+import json
+
 import numpy as np
 import pytest
 import workdirs
@@ -57,6 +59,16 @@ def test_the_command_writes_rows_and_a_picture(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "r99" in text and '"inside"' in rows.read_text() and '"command"' in rows.read_text()
     assert Image.open(out).size[0] > 2 * 32
+
+
+def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
+    place = str(workdirs.trained() / "tokenizer")
+    out, rows = tmp_path / "both.png", tmp_path / "rows.json"
+    flags = ["--perceptual=", "--images=3", f"--out={out}", f"--json={rows}"]
+    assert benchmark.main(["reconstruction", f"--workdir={place}", f"--workdir={place}", *flags]) == 0
+    first, second = json.loads(rows.read_text())["rows"]
+    assert first == second and first["step"] == 6 and 0 < first["psnr"] < 100 and first["parameters"] > 1000
+    assert Image.open(out).size[0] >= 3 * 32
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """python -m evqgan.benchmark NAME [--json=FILE] [flags of NAME; --help lists them]
 
-locality  --workdir=DIR --workdir=DIR ...    how far a change of tokens reaches in the image (paper, Fig. 1)
-step      --config=FILE[:variant] --batch=1  one training step: parameters, memory, seconds
+reconstruction  --workdir=DIR --workdir=DIR ...      tokenizers side by side on held-out images (paper, Table 1)
+locality        --workdir=DIR --workdir=DIR ...      how far a change of tokens reaches in the image (paper, Fig. 1)
+step            --config=FILE[:variant] --batch=1    one training step: parameters, memory, seconds
 
 Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
 """
@@ -16,7 +17,7 @@ import jax
 from evqgan.core import build, files
 from evqgan.core.errors import InputError
 
-NAMES = ("locality", "step")
+NAMES = ("reconstruction", "locality", "step")
 
 
 class Parser(argparse.ArgumentParser):

@@ -32,9 +32,7 @@ def run(given, rest):
         raise InputError(f"there is no flag {rest[0]}; see --help")
     rows, shown = [], []
     for workdir in given.workdir:
-        model = load(workdir)
-        if model.config.stage != "stage1":
-            raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
+        model = tokenizer(workdir)
         dataset = build.call(pipeline.Dataset, model.config.dataset, "config.dataset")
         images, _ = whole(dataset, dataset.validation)
         images = images[: given.images]
@@ -45,6 +43,14 @@ def run(given, rest):
     pictures.save_png(given.out, pictures.column(shown, gap=8))
     print(f"image, reconstruction, with the block replaced, 4 x change, and where it is on average: {given.out}")
     return f"locality: a block of {given.block}x{given.block} tokens replaced", rows
+
+
+def tokenizer(workdir):
+    """The tokenizer of a workdir; InputError if it holds something else."""
+    model = load(workdir)
+    if model.config.stage != "stage1":
+        raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
+    return model
 
 
 def replaced(model, images, side, tokens):
