@@ -40,8 +40,7 @@ def judged(config, weights=""):
         "start": "5%", "ramp": "5%",
         "optimizer": {"learning_rate": 2e-4, "b1": 0.0, "b2": 0.99},  # Projected GAN's, with its FastGAN generator
     }  # fmt: skip
-    config.best = "val/lpips" if weights != "random" else "val/lpips_untrained"
-    config.evals.reconstruction = {"perceptual": "lpips", "weights": weights}
+    config.evals.reconstruction = {"perceptual": "lpips"}
     return config
 
 
@@ -97,7 +96,7 @@ def tiny(config):
     if config.stage == "stage1":
         shrink(config.tokenizer)
         if "perceptual" in config:  # untrained frozen networks: nothing to fetch
-            config.perceptual.weights = config.adversarial.weights = config.evals.reconstruction.weights = "random"
+            config.perceptual.weights = config.adversarial.weights = "random"
             config.adversarial.update({"start": "2 steps", "ramp": "2 steps"})
     else:
         # An untrained tokenizer: this shows that the machinery runs, nothing else.

@@ -23,5 +23,7 @@ def get_config(variant=""):
     config.dataset.update(faces)
     if variant == "1024":
         config.batch_size = 16
+        # All that is as large as the image is computed again in the backward pass.
         config.tokenizer.encoder.remat = config.tokenizer.decoder.remat = True
+        config.perceptual.distance.remat = config.adversarial.critic.remat = True
     return common.tiny(config) if variant == "tiny" else config

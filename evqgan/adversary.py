@@ -18,6 +18,7 @@ class Adversary(NamedTuple):
     judge: Callable  # judge(params, variables, frozen, batch, reconstruction, rng, step) -> Judgement
     weight: Callable  # weight(norm of the other losses' gradient, norm of this one's, step) -> lambda, float32
     update: Callable  # update(state, variables, grads, step) -> state, metrics
+    classes: int  # that the critic wants labels of; 0: it looks at no labels
     note: str  # one line for the log
 
 
@@ -25,7 +26,7 @@ class Judgement(NamedTuple):
     """What the critic says of one batch."""
 
     loss: jax.Array  # the generator's
-    away: jax.Array  # its gradient with respect to the reconstruction [B,H,W,3]
+    gradient: jax.Array  # of it, with respect to the reconstruction [B,H,W,3]
     grads: dict  # of the critic's loss with respect to the critic's params, and nothing else
     variables: dict  # the critic's running statistics after a real and a fake batch
     metrics: dict
@@ -49,8 +50,13 @@ def make(
     if loss not in gan.LOSSES:
         raise InputError(f"config.adversarial.loss is {loss!r}: {build.nearest(loss, gan.LOSSES)}")
     model = build.build("critics", "Critic", critic, "config.adversarial.critic", dtype=dtype)
-    updater = optim.updater(optimizer or {}, "config.adversarial.optimizer", **run)
+    if getattr(model, "norm", "") == "act":
+        raise InputError('config.adversarial.critic.norm = "act" is for critics trained elsewhere: train with "batch"')
+    if r1_every < 1:
+        raise InputError(f"config.adversarial.r1_every is a number of steps, at least 1, not {r1_every}")
     first, length = (optim.to_steps(d, **run) for d in (start, ramp))
+    run["total"] = max(total - first, 1)  # the steps that the critic learns in
+    updater = optim.updater(optimizer or {}, "config.adversarial.optimizer", **run)
 
     def init(rng, image):
         rngs = dict(zip(("params", "augment"), jax.random.split(rng), strict=True))
@@ -63,7 +69,7 @@ def make(
         real, label = batch
         rngs = jax.random.split(rng, 3)
 
-        def look(params, image, rng, stats):
+        def discriminate(params, image, rng, stats):
             """Logits, and the running statistics after them."""
             given = {"params": params, "batch_stats": stats, "frozen": frozen}
             rngs = {"augment": rng}
@@ -71,12 +77,12 @@ def make(
             return logits, changed.get("batch_stats", {})
 
         def generator_loss(reconstruction):
-            logits, _ = look(params, reconstruction, rngs[0], variables["batch_stats"])  # leaves no trace there
+            logits, _ = discriminate(params, reconstruction, rngs[0], variables["batch_stats"])  # leaves no trace there
             return gan.generator_loss(loss, logits)
 
         def critic_loss(params):
-            logits, stats = look(params, real, rngs[1], variables["batch_stats"])
-            fake_logits, stats = look(params, reconstruction, rngs[2], stats)
+            logits, stats = discriminate(params, real, rngs[1], variables["batch_stats"])
+            fake_logits, stats = discriminate(params, reconstruction, rngs[2], stats)
             value = gan.critic_loss(loss, logits, fake_logits, factor)
             metrics = {"critic_loss": value, "real_logits": jnp.mean(logits), "fake_logits": jnp.mean(fake_logits)}
             averages = variables["averages"]
@@ -90,17 +96,18 @@ def make(
                     given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
                     return gan.r1(lambda image: model.apply(given, image, label, train=False), real)
 
-                metrics["r1"] = jax.lax.cond(step % r1_every == 0, penalty, lambda: jnp.zeros(()))
+                due = (step + 1) % r1_every == 0  # counted like the steps of the log
+                metrics["r1"] = jax.lax.cond(due, penalty, lambda: jnp.zeros(()))
                 value = value + r1 * r1_every * metrics["r1"]
             return value, ({"batch_stats": stats, "averages": averages}, metrics)
 
-        value, away = jax.value_and_grad(generator_loss)(reconstruction)
+        value, gradient = jax.value_and_grad(generator_loss)(reconstruction)
         (_, (changed, metrics)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params)
-        judgement = Judgement(value, away, grads, changed, metrics)
+        judgement = Judgement(value, gradient, grads, changed, metrics)
         # Ours: before `start` this is computed and dropped. A lax.cond would save it, but on the CPU its branches run
         # five times slower than the same operations outside of it.
-        unjudged = jax.tree.map(jnp.zeros_like, judgement)._replace(variables=variables)
-        return jax.tree.map(lambda x, other: jnp.where(step >= first, x, other), judgement, unjudged)
+        nothing = jax.tree.map(jnp.zeros_like, judgement)._replace(variables=variables)
+        return jax.tree.map(lambda x, other: jnp.where(step >= first, x, other), judgement, nothing)
 
     def weigh(norm, own_norm, step):
         now = weight * gan.ramp(step, first, length)
@@ -113,6 +120,10 @@ def make(
         new = jax.tree.map(lambda x, old: jnp.where(step >= first, x, old), new, part)
         return {**new, "variables": variables}, {f"critic_{name}": value for name, value in metrics.items()}
 
+    epochs = [n * batch_size / examples for n in (first, first + length)]
     note = f"adversarial term: {critic['name']}, from step {first:,}, in full from step {first + length:,}"
-    epochs = " and ".join(f"{n * batch_size / examples:,.1f}" for n in (first, first + length))
-    return Adversary(init, judge, weigh, update, f"{note} (epochs {epochs})")
+    note += f" (epochs {epochs[0]:,.1f} and {epochs[1]:,.1f})"
+    note += "; this run ends before it sets in" * (first >= total)
+    note += "; this run ends before that" * (first < total <= first + length)
+    classes = model.classes if getattr(model, "cond", False) else 0
+    return Adversary(init, judge, weigh, update, classes, note)

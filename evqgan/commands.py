@@ -1,5 +1,6 @@
 """The modes sample, edit and evaluate: a trained workdir to pictures and numbers on disk."""
 
+import itertools
 import json
 import pathlib
 import zipfile
@@ -205,9 +206,10 @@ def read_samples(file):
         raise InputError(f"{file} is not what --mode=sample writes: {error}; make the samples again") from error
 
 
-def whole(dataset, split):
-    """All images and labels of a split, as evaluation sees them -> uint8 [N,H,W,3], int32 [N]."""
-    batches = [{k: v[b["valid"]] for k, v in b.items()} for b in pipeline.eval_batches(dataset, split, 64)]
+def whole(dataset, split, limit=None):
+    """The images and labels of a split, or the first ones, as evaluation sees them -> uint8 [N,H,W,3], int32 [N]."""
+    batches = itertools.islice(pipeline.eval_batches(dataset, split, limit or 64), 1 if limit else None)
+    batches = [{k: v[b["valid"]] for k, v in b.items()} for b in batches]
     return tuple(np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
 
 

@@ -9,6 +9,7 @@ import optax
 
 from evqgan import adversary as adversaries
 from evqgan.core import build, optim, weights
+from evqgan.core.errors import InputError
 from evqgan.core.stage import Stage
 from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -16,24 +17,25 @@ from evqgan.tokenizers import tokenizer as tokenizers
 
 def resolve(config):
     """A tokenizer takes nothing from other workdirs, but frozen networks from files: InputError for a missing one."""
+    wanted = {}
     for where, pretrained, _ in frozen_networks(config).values():
+        wanted.setdefault(where, []).extend(pretrained.values())
+    for where, networks in wanted.items():
         if where != "random":
-            weights.require(where, pretrained.values())
+            weights.require(where, networks)
     return config
 
 
 def frozen_networks(config):
     """{"perceptual", "critic": (folder, "" for the cache, or "random"; {name: network}; key of the config)}."""
     found = {}
-    if uses(config, "perceptual"):
-        part = config.perceptual
-        found["perceptual"] = part.get("weights", ""), part.distance.name, "config.perceptual.weights"
-    if uses(config, "adversarial"):
-        part = config.adversarial
-        found["critic"] = part.get("weights", ""), part.critic.name, "config.adversarial.weights"
-    modules = {part: build.module("critics", name, key) for part, (_, name, key) in found.items()}
-    networks = {part: getattr(module, "PRETRAINED", {}) for part, module in modules.items()}
-    return {part: (where, networks[part], key) for part, (where, _, key) in found.items() if networks[part]}
+    for part, section, key in (("perceptual", "perceptual", "distance"), ("critic", "adversarial", "critic")):
+        name = config.get(section, {}).get(key, {}).get("name")
+        if name and uses(config, section):
+            module = build.module("critics", name, f"config.{section}.{key}")
+            where = config[section].get("weights", "")
+            found[part] = where, getattr(module, "PRETRAINED", {}), f"config.{section}.weights"
+    return {part: entry for part, entry in found.items() if entry[1]}
 
 
 def uses(config, term):
@@ -51,8 +53,8 @@ def perceptual(distance, weight=1.0, weights="", dtype="float32"):
     return build.build("critics", "Distance", distance, "config.perceptual.distance", dtype=dtype), weight
 
 
-def make(config, examples=1, classes=0):
-    """The stage of `config`; examples: size of the training set, for durations in epochs. State:
+def make(config, examples=1, classes=None):
+    """The stage of `config`; examples: size of the training set; classes: how many the data has, if known. State:
 
     step, skipped; params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt;
     critic (its params, opt and variables); frozen (the networks of the perceptual loss and of the critic, and the
@@ -69,12 +71,17 @@ def make(config, examples=1, classes=0):
     if uses(config, "adversarial"):
         make_adversary, keys = adversaries.make, config.adversarial
         adversary = build.call(make_adversary, keys, "config.adversarial", dtype=config.dtype, **run)
+        if classes is not None and adversary.classes not in (0, classes):
+            wanted = adversary.classes
+            raise InputError(f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}")
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     networks = frozen_networks(config)
 
     def init():
         rngs, image = jax.random.split(jax.random.key(config.seed), 4), jnp.zeros((1, height, width, 3))
         variables = model.init({"params": rngs[0], "codebook": rngs[1]}, image, train=True)
+        if adversary and "to_rgb" not in variables["params"]["decoder"]:
+            raise InputError("the adaptive weight is taken at the decoder's last layer, which has to be called to_rgb")
         state = {**optim.begin(), **updater.init(variables["params"]), "codebook": variables.get("codebook", {})}
         state |= {"critic": {}, "frozen": {}}
         if distance:
@@ -121,30 +128,30 @@ def make(config, examples=1, classes=0):
             (reconstruction, quantizer_loss), pull, (codebook, aux) = jax.vjp(
                 reconstruct, params["generator"], has_aux=True
             )
-            (value, terms), toward = jax.value_and_grad(reconstruction_loss, has_aux=True)(reconstruction, image)
+            (value, terms), gradient = jax.value_and_grad(reconstruction_loss, has_aux=True)(reconstruction, image)
             value, metrics, grads = value + quantizer_loss, {**terms, **aux}, {}
             variables = {**variables, "codebook": codebook}
             if adversary:
 
-                def last(toward):
-                    """Norm of the gradient of a loss in the last layer, from its gradient in the reconstruction.
+                def last(gradient):
+                    """The norm of a loss's gradient in the last layer, from its gradient in the reconstruction.
 
                     The rest of this pull-back is dead code, which XLA removes.
                     """
-                    (grads,) = pull((toward, jnp.zeros(())))
+                    (grads,) = pull((gradient, jnp.zeros(())))
                     return optax.tree.norm(grads["decoder"]["to_rgb"]["kernel"])
 
                 judged = adversary.judge(
                     params["critic"], variables["critic"], frozen["critic"], (image, batch["label"]), reconstruction,
                     rngs[1], step,
                 )  # fmt: skip
-                norms = last(toward), last(judged.away)
+                norms = last(gradient), last(judged.gradient)
                 weight = adversary.weight(*norms, step)
-                toward, value = toward + weight * judged.away, value + weight * judged.loss
+                gradient, value = gradient + weight * judged.gradient, value + weight * judged.loss
                 variables["critic"], grads["critic"] = judged.variables, judged.grads
                 metrics |= {"adversarial": judged.loss, "lambda": weight, **judged.metrics}
                 metrics |= {"reconstruction_gradient": norms[0], "adversarial_gradient": norms[1]}
-            (grads["generator"],) = pull((toward, jnp.ones(())))
+            (grads["generator"],) = pull((gradient, jnp.ones(())))
             return (value, (variables, metrics)), grads
 
         rng = jax.random.fold_in(jax.random.key(config.seed + 1), step)
@@ -165,7 +172,10 @@ def make(config, examples=1, classes=0):
         reconstruction, ids, _ = model.apply(variables, transforms.scale(batch["image"]), train=False)
         return {"reconstruction": transforms.unscale(reconstruction), "ids": ids}
 
-    notes = [adversary.note] if adversary else []
+    terms = [f"{weight:g} x {name}" for name, weight in pixels.items()]
+    terms += [f"{distance_weight:g} x perceptual ({config.perceptual.distance.name})"] if distance else []
+    notes = [" + ".join(["loss: quantizer", *terms, *(["lambda x adversarial"] if adversary else [])])]
+    notes += [adversary.note] if adversary else []
     for where, pretrained, key in networks.values():
         if where == "random":
             notes.append(f'{key} = "random": {", ".join(pretrained.values())} are UNTRAINED, their terms mean little')

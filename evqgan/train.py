@@ -16,9 +16,11 @@ from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, 
 from evqgan.data import pipeline
 
 # Keys that say how a run is watched and where it runs, not what it computes: they may change when it goes on. So may
-# the place of a generator's tokenizer, whose weights are in the generator's own checkpoints.
+# the places of a generator's tokenizer and of frozen networks, which are in the run's own checkpoints; "random" is no
+# place.
 FREE = (
-    "log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "alarm", "tokenizer.weights"
+    "log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "alarm", "tokenizer.weights",
+    "perceptual.weights", "adversarial.weights",
 )  # fmt: skip
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
@@ -55,7 +57,8 @@ def claim(workdir, config):
     if file.exists():
         theirs = json.loads(file.read_text())
         for key, (here, there) in difference(ours, theirs).items():
-            if not any(f"{key}.".startswith(f"{free}.") for free in FREE):
+            free = any(f"{key}.".startswith(f"{name}.") for name in FREE)
+            if not free or (key.endswith(".weights") and "random" in (here, there)):
                 raise InputError(
                     f"{workdir} holds a run with config.{key} = {there}, now it is {here}: "
                     "give another --workdir, or the config it was made with"
@@ -144,8 +147,11 @@ def train(config, workdir):
     evals = evaluators(config, stage, dataset, device_mesh)
     claim(workdir, config)
     checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
-    state = checkpoints.restore(like) if checkpoints.steps() else stage.load(init())
-    start = int(state["step"])
+    if checkpoints.steps():
+        state = checkpoints.restore(like)
+    else:  # what comes from files goes where it belongs at once, or update would be compiled for other shardings too
+        state = jax.device_put(stage.load(init()), jax.tree.map(lambda x: x.sharding, like))
+    start, told = int(state["step"]), int(state["skipped"][1])
     say = print if chief else (lambda *_, **__: None)
     if start >= total:
         say(f"{workdir}: trained to step {start:,} of {total:,}", flush=True)
@@ -183,7 +189,7 @@ def train(config, workdir):
             if due["log"] or due["eval"] or due["checkpoint"] or stop:
                 first = [name for name in ("loss", *stage.shown) if name in metrics]
                 host = {f"train/{k}": float(metrics[k]) for k in [*first, *(k for k in metrics if k not in first)]}
-                give_up_or_say(done, host, workdir, say)
+                told = give_up_or_say(done, host, told, workdir, say)
                 doubtful = host["train/skipped_in_a_row"] > 0 and not stop and done < total
             if due["log"]:
                 say(progress.line(done, host), flush=True)
@@ -194,6 +200,9 @@ def train(config, workdir):
                     eval_began = time.perf_counter()
                     numbers, shown = evaluate(evals, state)
                     score = numbers.get(config.get("best", ""), score)
+                    if config.get("best") and config.best not in numbers:
+                        hint = build.nearest(config.best, numbers)
+                        say(f"config.best is {config.best!r}, which no evaluator gives: {hint}", flush=True)
                     writer.write(done, {**numbers, "perf/evaluation_seconds": time.perf_counter() - eval_began})
                     writer.images(done, shown)
                     if chief:
@@ -213,10 +222,10 @@ def train(config, workdir):
     return state
 
 
-def give_up_or_say(step, metrics, workdir, say):
-    """Says that a step was skipped; after SKIPS in a row writes nonfinite.json, all metrics of the step, and raises."""
+def give_up_or_say(step, metrics, told, workdir, say):
+    """Says that steps were skipped, beyond the `told` ones; if SKIPS were in a row writes nonfinite.json and raises."""
     try:
-        line = check_skipped(step, metrics, SKIPS)
+        line = check_skipped(step, metrics, told, SKIPS)
     except NonFinite:
         if jax.process_index() == 0:
             report = {"step": step, "metrics": {name: str(value) for name, value in metrics.items()}}
@@ -224,6 +233,7 @@ def give_up_or_say(step, metrics, workdir, say):
         raise
     if line:
         say(line, flush=True)
+    return int(metrics["train/skipped"])
 
 
 def stop_now(stopping, checkpoints, step):

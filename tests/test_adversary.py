@@ -214,7 +214,7 @@ def test_r1_is_taken_every_so_many_steps():
     for _ in range(4):
         state, metrics = update(state, batch_of(2))
         found.append(float(metrics["r1"]) > 0)
-    assert found == [True, False, False, True]
+    assert found == [False, False, True, False]
 
 
 def test_lecam_remembers_the_logits():
@@ -234,8 +234,17 @@ def test_pixels_are_clipped_before_they_are_bytes():
 def test_start_and_ramp_are_announced_in_steps_and_epochs():
     config = judged(start="5 epochs", ramp="10%")
     config.duration = "400 steps"
-    note, _ = stage1.make(config, examples=80).notes  # 40 steps an epoch
-    assert "patchgan, from step 200, in full from step 240 (epochs 5.0 and 6.0)" in note
+    loss, note, _ = stage1.make(config, examples=80).notes  # 40 steps an epoch
+    assert "patchgan, from step 200, in full from step 240 (epochs 5.0 and 6.0)" in note and "ends before" not in note
+    assert loss == "loss: quantizer + 1 x l2 + 0.5 x perceptual (lpips) + lambda x adversarial"
+    config.adversarial.start = "500 steps"
+    assert "this run ends before it sets in" in stage1.make(config, examples=80).notes[1]
+
+
+def test_a_conditional_critic_wants_the_classes_of_the_data():
+    config = judged(critic={"name": "projected", "cond": True, "classes": 7})
+    with pytest.raises(InputError, match=r"critic.classes is 7, but the data set has 10"):
+        stage1.make(config, classes=10)
 
 
 def test_untrained_features_are_told():
@@ -285,6 +294,11 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
         ("adversarial", {"critic": {"name": "patchgun"}}, "there is no module evqgan.critics.patchgun"),
         ("adversarial", {"critic": {"name": "patchgan", "layer": 2}}, "did you mean 'layers'"),
         ("adversarial", {"optimizer": {"b3": 2}}, "config.adversarial.optimizer has no key 'b3'"),
+        ("adversarial", {"optimizer": {"accumulate": 2}}, "config.adversarial.optimizer has no key 'accumulate'"),
+        ("adversarial", {"critic": {"width": 2}}, "config.adversarial.critic needs the key 'name'"),
+        ("adversarial", {"critic": {"name": "patchgan", "norm": "act"}}, "is for critics trained elsewhere"),
+        ("adversarial", {"r1_every": 0}, "r1_every is a number of steps, at least 1"),
+        ("perceptual", {"distance": {}}, "config.perceptual.distance needs the key 'name'"),
         ("perceptual", {"distance": {"name": "lpisp"}}, "there is no module evqgan.critics.lpisp"),
         ("perceptual", {"weihgt": 2}, "config.perceptual has no key 'weihgt': did you mean 'weight'"),
         ("loss", {"l3": 1.0}, "config.loss has no key 'l3'"),

@@ -197,22 +197,31 @@ def test_durations(seconds, text):
     assert log.duration(seconds) == text
 
 
-def metrics_of(in_a_row, total, **more):
-    return {**more, "train/skipped_in_a_row": in_a_row, "train/skipped": total}
+def metrics_of(in_a_row, total, longest, **more):
+    skipped = {"_in_a_row": in_a_row, "": total, "_longest": longest}
+    return {**more, **{f"train/skipped{name}": value for name, value in skipped.items()}}
 
 
-def test_skipped_steps_are_told_and_end_the_run():
-    assert log.check_skipped(7, metrics_of(0, 3, loss=1.0), 10) == ""
+def test_skipped_steps_are_told_once_and_end_the_run():
+    assert log.check_skipped(7, metrics_of(0, 3, 2, loss=1.0), 3, 10) == ""
     wrong = {"train/loss": float("nan"), "train/ok": 1.0, "train/grad": np.float32("inf")}
-    line = log.check_skipped(1200, metrics_of(9, 12, **wrong), 10)
-    for part in ("train/loss = nan", "train/grad = inf", "at step 1,200", "9 in a row", "12 in all"):
+    line = log.check_skipped(1200, metrics_of(9, 12, 9, **wrong), 3, 10)
+    for part in ("train/loss = nan", "train/grad = inf", "step 1,200", "9 since", "9 in a row", "12 in all"):
         assert part in line
+    assert "ok" not in line
+    between = log.check_skipped(1300, metrics_of(0, 14, 9, loss=1.0), 12, 10)  # none of them at a step that is logged
+    assert "a step before this one was not finite" in between and "2 since" in between
+
+
+@pytest.mark.parametrize("now", [10, 0])  # they need not last until a line is due
+def test_too_many_in_a_row_end_the_run(now):
     with pytest.raises(log.NonFinite) as caught:
-        log.check_skipped(1201, metrics_of(10, 13, **wrong), 10)
+        log.check_skipped(1201, metrics_of(now, 13, 10, **{"train/loss": float("nan" if now else "1")}), 3, 10)
     message = str(caught.value)
-    assert "\n" not in message and "ok" not in message
-    for part in ("stopped at step 1,201", "train/loss = nan", "10 in a row", "learning rate"):
+    assert "\n" not in message
+    for part in ("stopped at step 1,201", "10 in a row", "learning rate"):
         assert part in message
+    assert ("train/loss = nan" in message) == bool(now)
 
 
 def test_an_alarm_when_a_number_falls_below_its_share_of_the_best():

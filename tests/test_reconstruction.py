@@ -1,11 +1,16 @@
 """Numbers about reconstructions against NumPy and scikit-image, whatever the batches they come in."""
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
-from evqgan.core import pictures
+from evqgan.core import pictures, weights
+from evqgan.core.errors import InputError
+from evqgan.critics import lpips
+from evqgan.evals import reconstruction
 from evqgan.evals.reconstruction import Evaluator, distances
 
 CODES = 32
@@ -30,7 +35,18 @@ def ids():
     return np.stack([first, second], axis=-1).astype(np.int32)
 
 
-def run(images, ids, batch_size, show=4, garbage=0):
+class Distance(nn.Module):
+    """Stands in for LPIPS: the mean difference, times a frozen number."""
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, a, b):
+        scale = self.variable("frozen", "scale", lambda: {"params": {"scale": jnp.full((1,), 3.0)}}).value
+        return jnp.mean(jnp.abs(a - b), (1, 2, 3)) * scale["params"]["scale"]
+
+
+def run(images, ids, batch_size, show=4, garbage=0, **keys):
     """The evaluator's numbers with batches of one size, the last one filled up with rows that do not count."""
     a, b = images
 
@@ -45,7 +61,7 @@ def run(images, ids, batch_size, show=4, garbage=0):
 
         return {"image": filled(a), "reconstruction": filled(b), "ids": filled(ids), "valid": batch["valid"]}
 
-    return dict(Evaluator(predict, batches, CONFIG, show=show).run({}))
+    return dict(Evaluator(predict, batches, CONFIG, show=show, **keys).run({}))
 
 
 def test_values_are_those_of_numpy_and_scikit_image(images, ids):
@@ -89,6 +105,32 @@ def test_the_picture_shows_image_reconstruction_and_error(images, ids):
         np.testing.assert_array_equal(column[:16], a[i])
         np.testing.assert_array_equal(column[18:34], b[i])
         np.testing.assert_array_equal(column[36:], pictures.error_map(a[i], b[i]))
+
+
+@pytest.mark.parametrize("batch_size, pixels", [(5, 10**6), (7, 16 * 24 * 3), (20, 1)])
+def test_a_perceptual_distance_is_measured_a_few_images_at_a_time(images, ids, monkeypatch, batch_size, pixels):
+    monkeypatch.setattr(lpips, "Distance", Distance)
+    monkeypatch.setattr(reconstruction, "PIXELS", pixels)
+    found = run(images, ids, batch_size, perceptual="lpips", weights="random")
+    a, b = (x.astype(np.float64) / 127.5 - 1 for x in images)
+    assert found["lpips_untrained"] == pytest.approx(3 * np.abs(a - b).mean(), rel=1e-5)
+    assert "lpips" not in found
+
+
+def test_its_weights_are_read_and_asked_for_at_once(images, ids, monkeypatch, tmp_path):
+    monkeypatch.setattr(lpips, "Distance", Distance)
+    monkeypatch.setattr(lpips, "PRETRAINED", {"scale": "lpips"})
+    with pytest.raises(InputError, match="python -m evqgan.convert lpips --download"):
+        run(images, ids, 5, perceptual="lpips", weights=str(tmp_path))
+    weights.save(weights.path(tmp_path, "lpips"), {"params": {"scale": np.full((1,), 5, np.float32)}}, {})
+    found = run(images, ids, 5, perceptual="lpips", weights=str(tmp_path))
+    a, b = (x.astype(np.float64) / 127.5 - 1 for x in images)
+    assert found["lpips"] == pytest.approx(5 * np.abs(a - b).mean(), rel=1e-5)
+
+
+def test_an_unknown_distance_is_named(images, ids):
+    with pytest.raises(InputError, match=r"evqgan/critics/gan\.py has no Distance"):
+        run(images, ids, 5, perceptual="gan")
 
 
 def test_the_histogram_shows_the_most_frequent_code_first(images, ids):

@@ -34,8 +34,7 @@ def run(given, rest):
     for workdir in given.workdir:
         model = tokenizer(workdir)
         dataset = build.call(pipeline.Dataset, model.config.dataset, "config.dataset")
-        images, _ = whole(dataset, dataset.validation)
-        images = images[: given.images]
+        images, _ = whole(dataset, dataset.validation, given.images)
         before, after, box = replaced(model, images, given.block, given.tokens)
         change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))
         rows.append({"workdir": pathlib.Path(workdir).name, "images": len(images), **reach(change, box)})

@@ -26,8 +26,8 @@ def run(given, rest):
         raise InputError(f"there is no flag {rest[0]}; see --help")
     models = [tokenizer(workdir) for workdir in given.workdir]
     dataset = build.call(pipeline.Dataset, models[0].config.dataset, "config.dataset")
-    images, _ = whole(dataset, dataset.validation)
-    shown, rows = {"held-out images": images[: given.images]}, []
+    images, _ = whole(dataset, dataset.validation, given.images)
+    shown, rows = {"held-out images": images}, []
     for model, workdir in zip(models, given.workdir, strict=True):
         name = pathlib.Path(workdir).name
         if model.size != models[0].size:
@@ -36,8 +36,8 @@ def run(given, rest):
         found = evaluate_model(model, model.config, dataset, evals)
         numbers = {key: entry["value"] for key, entry in found.items()}
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))
-        rows.append({"workdir": name, "step": model.step, "images": len(images), "parameters": parameters, **numbers})
-        shown[name] = model.reconstruct(images[: given.images])
+        rows.append({"workdir": name, "step": model.step, "parameters": parameters, **numbers})
+        shown[name] = model.reconstruct(images)
     lines = [pictures.label(pictures.row(list(row)), text) for text, row in shown.items()]
     pictures.save_png(given.out, pictures.column(lines))
     print(f"held-out images and what each tokenizer makes of them: {given.out}")

@@ -30,12 +30,15 @@ def run(given, rest):
             raise InputError(f"there is no flag {arg}; see --help")
     config = read_file(given.config)
     override(config, rest)
-    config.batch_size = given.batch
-    for part in ("perceptual", "adversarial"):  # what they weigh does not change what they cost
-        if config.get(part):
-            config[part].weights = "random"
-    if config.get("adversarial"):
-        config.adversarial.update({"start": "0 steps", "ramp": "0 steps"})
+    if config.stage != "stage1":
+        raise InputError(f"step measures the training of a tokenizer, {given.config} is of {config.stage}")
+    with config.unlocked():
+        config.batch_size = given.batch
+        for part in ("perceptual", "adversarial"):  # which weights does not change what they cost
+            if config.get(part):
+                config[part] = {**config[part].to_dict(), "weights": "random"}
+        if config.get("adversarial"):  # the step in which all of it takes part
+            config.adversarial = {**config.adversarial.to_dict(), "start": "0 steps", "ramp": "0 steps"}
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     stage = build.module("", config.stage, "config.stage").make(config, 10**6)

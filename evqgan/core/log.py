@@ -160,22 +160,23 @@ def duration(seconds):
     return f"{seconds}s"
 
 
-def check_skipped(step, metrics, limit):
-    """-> a line when the step of these host scalars {name: scalar} was skipped as not finite (`optim.advance`), or "".
+def check_skipped(step, metrics, told, limit):
+    """-> a line when more steps than the `told` ones were skipped as not finite (`optim.advance`), or "".
 
-    Raises NonFinite, one line that says what was not finite and what to do, when that is so for the `limit`th time in
-    a row or more.
+    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was not finite and what to
+    do, when at any time `limit` steps in a row were.
     """
-    in_a_row, total = (int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", ""))
-    if not in_a_row:
+    now, total, longest = (int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest"))
+    if total <= told:
         return ""
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    what = f"{', '.join(wrong)} at step {step:,}: skipped, {in_a_row:,} in a row, {total:,} in all"
-    if in_a_row >= limit:
+    what = ", ".join(wrong) if now else "a step before this one was not finite"
+    counts = f"{total - told:,} since the last line, {longest:,} in a row, {total:,} in all"
+    what = f"step {step:,}: {what}; skipped {counts}"
+    if longest >= limit:
         raise NonFinite(
-            f"stopped at step {step:,}: {what}. Weights are as before these steps, checkpoints untouched: start again "
-            "from the last one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype "
-            "float32"
+            f"stopped at {what}. Weights are as before these steps, checkpoints untouched: start again from the last "
+            "one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype float32"
         )
     return what
 

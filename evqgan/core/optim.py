@@ -82,11 +82,11 @@ class Updater(NamedTuple):
 def updater(keys, where, ema=None, *, examples, batch_size, total):
     """The Updater of `keys`, those of `optimizer` and two more; `where` is what they are called in messages.
 
-    ema: decay of the averages, default as given; nothing is averaged if that is None. accumulate: the number of parts
-    a batch is cut into.
+    ema: decay of the averages, default as given. accumulate: the number of parts a batch is cut into. With ema=None (a
+    second optimizer of a step) neither is a key, and nothing is averaged.
     """
     keys = build.plain(keys)
-    decay, pieces = keys.pop("ema", ema) if ema is not None else None, keys.pop("accumulate", 1)
+    decay, pieces = (None, 1) if ema is None else (keys.pop("ema", ema), keys.pop("accumulate", 1))
     run = {"examples": examples, "batch_size": batch_size, "total": total}
     change, rate = build.call(optimizer, keys, where, **run)
 
@@ -110,8 +110,8 @@ def updater(keys, where, ema=None, *, examples, batch_size, total):
 
 
 def begin():
-    """What every stage's state holds beside its parts: the steps done, and those skipped: in a row, and in all."""
-    return {"step": jnp.zeros((), jnp.int32), "skipped": jnp.zeros((2,), jnp.int32)}
+    """What every stage's state holds: the steps done, and those skipped: in a row now, in all, in a row at most."""
+    return {"step": jnp.zeros((), jnp.int32), "skipped": jnp.zeros((3,), jnp.int32)}
 
 
 def advance(state, new, metrics):
@@ -123,8 +123,11 @@ def advance(state, new, metrics):
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
     kept = {key: state[key] for key in new}
     new = jax.tree.map(lambda x, old: jnp.where(finite, x, old), new, kept)
-    skipped = jnp.where(finite, state["skipped"] * jnp.array([0, 1]), state["skipped"] + 1)
-    metrics = {**metrics, "skipped_in_a_row": skipped[0], "skipped": skipped[1]}
+    in_a_row, total, longest = state["skipped"]
+    in_a_row, total = jnp.where(finite, 0, in_a_row + 1), jnp.where(finite, total, total + 1)
+    longest = jnp.maximum(longest, in_a_row)
+    metrics = {**metrics, "skipped_in_a_row": in_a_row, "skipped": total, "skipped_longest": longest}
+    skipped = jnp.stack([in_a_row, total, longest])
     return {**state, **new, "step": state["step"] + 1, "skipped": skipped}, metrics
 
 
@@ -141,7 +144,8 @@ def accumulated(value_and_grad, pieces):
     """`value_and_grad(params, variables, batch, rng)` over `pieces` equal parts of the batch, one after the other.
 
     value_and_grad returns ((loss, (variables, metrics)), grads), all means over its batch; so does the result. Memory
-    is that of one part. `variables` (codebook statistics) pass from part to part.
+    is that of one part. `variables` (codebook statistics) pass from part to part. What is no mean over examples, such
+    as batch norm and VQGAN's adaptive weight, is of each part by itself.
     """
     if pieces == 1:
         return value_and_grad

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """A stage as functions; `state` is a dict pytree of arrays of which the loop reads `state["step"]` alone.
+    """A stage as functions; `state` is a dict pytree of arrays of which the loop reads what `optim.begin` puts there.
 
     Each stage module has `resolve(config) -> config`, which fills in what the config takes from other workdirs, and
     `make(config, examples, classes) -> Stage`. batch: {"image" uint8 [B,H,W,3], "label" int32 [B]}.

@@ -10,6 +10,8 @@ from evqgan.data import transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers import codebook_statistics
 
+PIXELS = 2**20  # ours: of images in one piece of a perceptual distance: 16 of 256x256, one of 1024x1024
+
 
 @jax.jit
 def distances(a, b):
@@ -26,12 +28,15 @@ class Evaluator:
     Reconstructions are rounded to 8 bits first, as they would be in a file. Two pictures: input | reconstruction | four
     times the error, for the first `show` images, and the codebook's histogram, most frequent code first.
     perceptual: "lpips", or another distance of evqgan/critics, is measured too, with the frozen networks of `weights`
-    (see `core.weights`). With weights = "random" (one seed for all runs) its name ends in _untrained.
+    (see `core.weights`; default: those of the config's perceptual loss). With "random" (one seed for all runs) its name
+    ends in _untrained.
     """
 
-    def __init__(self, predict, batches, config, sample=None, show=8, perceptual="", weights=""):
+    def __init__(self, predict, batches, config, sample=None, show=8, perceptual="", weights=None):
         self.predict, self.batches, self.show = predict, batches, show
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
+        if weights is None:
+            weights = config.get("perceptual", {}).get("weights", "")
         self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
         self.distance = distance(perceptual, weights) if perceptual else None
 
@@ -63,10 +68,27 @@ class Evaluator:
 
 
 def distance(name, where):
-    """f(uint8 [B,H,W,3], uint8 [B,H,W,3]) -> [B] of `Distance` in evqgan/critics/<name>.py."""
-    module = build.module("critics", name, "the perceptual distance of config.evals.reconstruction")
-    model, image = module.Distance(), jnp.zeros((1, 64, 64, 3))
-    frozen = model.init(jax.random.key(0), image, image)["frozen"]
-    frozen = frozen if where == "random" else weights.fill(frozen, module.PRETRAINED, where)
-    apply = jax.jit(lambda frozen, a, b: model.apply({"frozen": frozen}, transforms.scale(a), transforms.scale(b)))
-    return lambda a, b: apply(frozen, a, b)
+    """f(uint8 [B,H,W,3], uint8 [B,H,W,3]) -> [B] float32 of `Distance` in evqgan/critics/<name>.py, in full precision.
+
+    A few images at a time: the maps of VGG16 take some 1.5 kB a pixel.
+    """
+    model = build.build("critics", "Distance", {"name": name}, "config.evals.reconstruction.perceptual")
+    pretrained = build.module("critics", name, "config.evals.reconstruction.perceptual").PRETRAINED
+    image = jnp.zeros((1, 64, 64, 3))
+    frozen = jax.jit(model.init)(jax.random.key(0), image, image)["frozen"]
+    frozen = frozen if where == "random" else weights.fill(frozen, pretrained, where)
+
+    @jax.jit
+    def apply(frozen, a, b):
+        with jax.default_matmul_precision("highest"):
+            return model.apply({"frozen": frozen}, transforms.scale(a), transforms.scale(b))
+
+    def run(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        step, found = max(1, PIXELS // (a.shape[1] * a.shape[2])), []
+        for i in range(0, len(a), step):
+            rows = np.minimum(np.arange(i, i + step), len(a) - 1)  # the last piece filled up: one shape, one program
+            found.append(np.asarray(apply(frozen, a[rows], b[rows])))
+        return np.concatenate(found)[: len(a)]
+
+    return run
