@@ -98,6 +98,8 @@ def tiny(config):
         if "perceptual" in config:  # untrained frozen networks: nothing to fetch
             config.perceptual.weights = config.adversarial.weights = "random"
             config.adversarial.update({"start": "2 steps", "ramp": "2 steps"})
+            config.adversarial.critic.num_discs = 1  # the coarser heads, and LPIPS in evaluation, take long to compile
+            config.evals.reconstruction = ConfigDict()
     else:
         # An untrained tokenizer: this shows that the machinery runs, nothing else.
         small = stage1((2, 2, 2), config.dataset.size).tokenizer  # f = 16, as every stage 2 here (paper, Sec. 4.2)

@@ -307,7 +307,8 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
 def test_wrong_keys_are_named(section, changes, message):
     config = judged()
     config.loss = {"l2": 1.0}
-    config[section].update(changes)
+    for key, value in changes.items():
+        config[section][key] = value
     with pytest.raises(InputError, match=message):
         stage1.make(stage1.resolve(config))
 
