@@ -85,7 +85,7 @@ def distance(name, where):
 
     def run(a, b):
         a, b = np.asarray(a), np.asarray(b)
-        step, found = max(1, PIXELS // (a.shape[1] * a.shape[2])), []
+        step, found = max(1, min(len(a), PIXELS // (a.shape[1] * a.shape[2]))), []
         for i in range(0, len(a), step):
             rows = np.minimum(np.arange(i, i + step), len(a) - 1)  # the last piece filled up: one shape, one program
             found.append(np.asarray(apply(frozen, a[rows], b[rows])))
