@@ -6,6 +6,7 @@ import pathlib
 import jax
 import pytest
 
+from evqgan import stage1
 from evqgan.core import build
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -87,3 +88,25 @@ def test_the_tiny_form_trains(name, tmp_path):
     assert int(state["step"]) == 4
     assert (tmp_path / "metrics.jsonl").read_text().count('"train/loss"') == 4
     assert list((tmp_path / "samples").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "name, variant", [pytest.param("imagenet_stage1", "", marks=pytest.mark.slow), ("ffhq_stage1", "1024")]
+)
+def test_a_full_size_step_in_bfloat16_keeps_the_types_of_its_state(name, variant):
+    """Traced, not run: all terms of the loss, the tokenizer and the critic at full size."""
+    config = load(name, variant)
+    assert config.dtype == "bfloat16"
+    config.perceptual.weights = config.adversarial.weights = "random"
+    stage = stage1.make(config, 10**6)
+    state = jax.eval_shape(stage.init)
+    batch = {
+        "image": jax.ShapeDtypeStruct((2, config.dataset.size, config.dataset.size, 3), "uint8"),
+        "label": jax.ShapeDtypeStruct((2,), "int32"),
+    }
+    new, metrics = jax.eval_shape(stage.update, state, batch)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+    assert {"l2", "perceptual", "adversarial", "lambda", "critic_loss"} <= metrics.keys()
+    assert all(value.dtype in ("float32", "int32") for value in metrics.values())
