@@ -21,6 +21,7 @@ def stage1(depths, size, codes=1024, width=128, window=8):
         "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "5000 steps", "clip": 1.0,
         "ema": 0.999,
     }  # fmt: skip
+    config.loss = {}  # L2 alone
     config.evals = {"reconstruction": {}}
     config.best = "val/mse"
     config.alarm = {"val/codebook_usage": 0.5, "val/codebook_perplexity": 0.5}  # ours: half of what it was

@@ -26,7 +26,7 @@ from evqgan.core.errors import InputError
 
 MODES = ("train", "sample", "edit", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
-OPTIONAL = ("best", "eval_batch_size", "keep", "mesh")  # keys of a stage that a config need not have
+OPTIONAL = ("alarm", "best", "eval_batch_size", "keep", "mesh")  # keys of a stage that a config need not have
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 

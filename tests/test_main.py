@@ -67,7 +67,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config=plain.py"], "expected its get_config() to return a ConfigDict with a stage"),
         (["--config=reads.py"], "FileNotFoundError: "),
         ([TINY, "--config.duratoin=3"], "config has no key 'duratoin': did you mean 'duration'?"),
-        ([TINY, "--config.sizes=3"], "config has no key 'sizes': expected one of batch_size, best, checkpoint_every"),
+        ([TINY, "--config.sizes=3"], "config has no key 'sizes': expected one of adversarial, alarm, batch_size"),
         ([TINY, "--config.dataste.size=3"], "config has no key 'dataste': did you mean 'dataset'?"),
         ([TINY, "--config.seed.x=3"], "--config.seed.x: config.seed is 0, which has no keys"),
         ([TINY, "--config.dataset.=3"], "config.dataset has no key ''"),
