@@ -3,6 +3,7 @@
 reconstruction  --workdir=DIR --workdir=DIR ...      tokenizers side by side on held-out images (paper, Table 1)
 locality        --workdir=DIR --workdir=DIR ...      how far a change of tokens reaches in the image (paper, Fig. 1)
 step            --config=FILE[:variant] --batch=1    one training step: parameters, memory, seconds
+variants        --config=FILE --out=DIR --seeds=3    ways to train a generator, trained and compared on equal terms
 
 Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
 """
@@ -17,7 +18,7 @@ import jax
 from evqgan.core import build, files
 from evqgan.core.errors import InputError
 
-NAMES = ("reconstruction", "locality", "step")
+NAMES = ("reconstruction", "locality", "step", "variants")
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,7 +68,9 @@ def table(rows):
 
 
 def text(value):
-    """A number with four digits, or with all that a whole one has."""
+    """A number with four digits, or with all that a whole one has; "-" where there is none."""
+    if value is None:
+        return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
