@@ -5,11 +5,12 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from evqgan.core import build, checkpoint, optim
 from evqgan.core.errors import InputError
 from evqgan.core.stage import Stage
-from evqgan.data import pipeline, transforms
+from evqgan.data import codes, pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
 
@@ -17,9 +18,19 @@ def resolve(config):
     """Fills config.tokenizer.model from the tokenizer's workdir, config.tokenizer.weights.
 
     weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the machinery alone.
+    With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these alone.
     """
-    if config.tokenizer.get("model"):
-        return config
+    if not config.tokenizer.get("model"):
+        config = with_model(config)
+    if config.dataset.get("codes"):
+        info = stored_info(config)
+        with config.unlocked():
+            config.stored_ids = codes.summary(info)
+    return config
+
+
+def with_model(config):
+    """Fills config.tokenizer.model; InputError if config.tokenizer.weights is no tokenizer's workdir."""
     weights = config.tokenizer.weights
     file = pathlib.Path(weights) / "config.json"
     if not weights or not file.is_file():
@@ -37,6 +48,35 @@ def resolve(config):
     return config
 
 
+def stored_info(config):
+    """The info of the stored ids config.dataset.codes; InputError unless the generator's grid and codes are theirs."""
+    folder = config.dataset.codes
+    info = codes.read_info(folder)
+    tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
+    shape = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
+    latent = [side // tokenizer.factor for side in shape]
+    expected = {"codes": tokenizer.quantizer.codes, "depth": tokenizer.quantizer.depth, "latent": latent}
+    codes.require(folder, info, expected)
+    return info
+
+
+def trained_tokenizer(tokenizer, workdir, shape):
+    """The averaged weights of a tokenizer's workdir for images of `shape` -> {"params", "codebook"} as NumPy, step."""
+    like = jax.eval_shape(lambda: blank_tokenizer(tokenizer, jax.random.key(0), shape))
+    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), like)
+    saved = checkpoint.Checkpoints(workdir, create=False)
+    theirs = saved.restore({"ema": like["params"], "codebook": like["codebook"]})
+    step = saved.steps()[-1]
+    saved.close()
+    return {"params": theirs["ema"], "codebook": theirs["codebook"]}, step
+
+
+def blank_tokenizer(tokenizer, rng, shape):
+    """An untrained tokenizer's {"params", "codebook"} for images of `shape`."""
+    variables = tokenizer.init({"params": rng, "codebook": rng}, jnp.zeros((1, *shape, 3)), train=False)
+    return {"params": variables["params"], "codebook": variables.get("codebook", {})}
+
+
 def make(config, examples=1, classes=None):
     """The stage of a resolved `config`; examples: size of the training set; classes: how many the data has, if known.
 
@@ -46,13 +86,11 @@ def make(config, examples=1, classes=None):
     tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = (height // tokenizer.factor, width // tokenizer.factor)
-    codes = tokenizer.quantizer.codes
     if classes is not None and config.generator.get("classes", 0) not in (0, classes):
         raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
     generators = build.module("generators", config.generator.name, "config.generator")
-    model = build.build(
-        "generators", "Model", config.generator, "config.generator", codes=codes, latent=latent, dtype=config.dtype
-    )
+    grid = {"codes": tokenizer.quantizer.codes, "latent": latent}
+    model = build.build("generators", "Model", config.generator, "config.generator", **grid, dtype=config.dtype)
     loss_keys, sample_keys = build.plain(config.loss), build.plain(config.sample)
     build.check(generators.loss, loss_keys, "config.loss")
     build.check(generators.sample, sample_keys, "config.sample")
@@ -64,12 +102,12 @@ def make(config, examples=1, classes=None):
         rng = jax.random.key(config.seed)
         label = jnp.zeros((1,), jnp.int32)
         params = generators.init(model, rng, label)
-        rngs = {"params": rng, "codebook": rng}
-        frozen = tokenizer.init(rngs, jnp.zeros((1, height, width, 3)), train=False)
-        frozen = {"params": frozen["params"], "codebook": frozen.get("codebook", {})}
+        frozen = blank_tokenizer(tokenizer, rng, (height, width))
         return {**optim.begin(), **updater.init(params), "tokenizer": frozen}
 
     def load(state):
+        if config.dataset.get("codes"):
+            require_same_tokenizer()
         if config.tokenizer.weights == "random":
             return state
         like = {"ema": state["tokenizer"]["params"], "codebook": state["tokenizer"]["codebook"]}
@@ -78,13 +116,25 @@ def make(config, examples=1, classes=None):
         saved.close()
         return {**state, "tokenizer": {"params": theirs["ema"], "codebook": theirs["codebook"]}}
 
-    def encode(state, image):
-        _, ids, _ = tokenizer.apply(state["tokenizer"], transforms.scale(image), method="encode")
+    def require_same_tokenizer():
+        """InputError unless the stored ids are of the weights that this run begins with."""
+        folder, weights = config.dataset.codes, config.tokenizer.weights
+        if weights == "random":
+            raise InputError(f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer")
+        info, theirs = codes.read_info(folder), trained_tokenizer(tokenizer, weights, (height, width))[0]
+        same = {**info["tokenizer"], "fingerprint": codes.fingerprint(theirs)}
+        codes.require(folder, info, {"tokenizer": same})
+
+    def ids_of(state, batch):
+        """The ids of a batch: stored, or of its images."""
+        if "ids" in batch:
+            return batch["ids"]
+        _, ids, _ = tokenizer.apply(state["tokenizer"], transforms.scale(batch["image"]), method="encode")
         return jax.lax.stop_gradient(ids)
 
     def update(state, batch):
         rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        data = {"ids": encode(state, batch["image"]), "label": batch["label"]}
+        data = {"ids": ids_of(state, batch), "label": batch["label"]}
 
         def loss(params, variables, data, rng):  # a generator has no variables beside its parameters
             value, metrics = generators.loss(model, params, data["ids"], data["label"], rng, **loss_keys)
@@ -96,12 +146,14 @@ def make(config, examples=1, classes=None):
         return optim.advance(state, new, {"loss": value, **metrics, **how})
 
     def predict(state, batch, rng):
-        ids = encode(state, batch["image"])
+        ids = ids_of(state, batch)
         return {"ids": ids, **generators.evaluate(model, state["ema"], ids, batch["label"], rng, **loss_keys)}
 
     def sample(state, ids, mask, label, keys, **changes):
         build.check(generators.sample, changes, "the sampler")
         ids = generators.sample(model, state["ema"], ids, mask, label, keys, **{**sample_keys, **changes})
+        if changes.get("trace"):
+            return ids
         z_q = tokenizer.apply(state["tokenizer"], ids, method="embed")
         return ids, transforms.unscale(tokenizer.apply(state["tokenizer"], z_q, method="decode"))
 

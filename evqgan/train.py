@@ -16,11 +16,11 @@ from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, 
 from evqgan.data import pipeline
 
 # Keys that say how a run is watched and where it runs, not what it computes: they may change when it goes on. So may
-# the places of a generator's tokenizer and of frozen networks, which are in the run's own checkpoints; "random" is no
-# place.
+# the places of a generator's tokenizer and of frozen networks, which are in the run's own checkpoints, and of stored
+# ids, as config.stored_ids says which they are; "random" is no place.
 FREE = (
     "log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "alarm", "tokenizer.weights",
-    "perceptual.weights", "adversarial.weights",
+    "perceptual.weights", "adversarial.weights", "dataset.codes",
 )  # fmt: skip
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
@@ -52,6 +52,13 @@ def stop_signal():
 
 def claim(workdir, config):
     """Makes `workdir` the place of `config`, or raises InputError when it holds a run of another one."""
+    check_claim(workdir, config)
+    if jax.process_index() == 0:
+        files.save_json(pathlib.Path(workdir) / "config.json", json.loads(config.to_json()))
+
+
+def check_claim(workdir, config):
+    """InputError when `workdir` holds a run of another config."""
     file = pathlib.Path(workdir) / "config.json"
     ours = json.loads(config.to_json())
     if file.exists():
@@ -63,8 +70,6 @@ def claim(workdir, config):
                     f"{workdir} holds a run with config.{key} = {there}, now it is {here}: "
                     "give another --workdir, or the config it was made with"
                 )
-    if jax.process_index() == 0:
-        files.save_json(file, ours)
 
 
 def difference(a, b, prefix=""):
@@ -145,12 +150,13 @@ def train(config, workdir):
 
     like, init, update = jitted(stage, device_mesh)
     evals = evaluators(config, stage, dataset, device_mesh)
-    claim(workdir, config)
+    check_claim(workdir, config)
     checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
     if checkpoints.steps():
         state = checkpoints.restore(like)
     else:  # what comes from files goes where it belongs at once, or update would be compiled for other shardings too
         state = jax.device_put(stage.load(init()), jax.tree.map(lambda x: x.sharding, like))
+    claim(workdir, config)  # now, as a run that cannot load what it begins with leaves the workdir free
     start, told = int(state["step"]), int(state["skipped"][1])
     say = print if chief else (lambda *_, **__: None)
     if start >= total:

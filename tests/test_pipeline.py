@@ -1,9 +1,11 @@
 """The order of the data: exact, elastic, restartable; every example once; bad input counted and named."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from evqgan.core.errors import InputError
-from evqgan.data import named, pipeline, transforms
+from evqgan.data import codes, named, pipeline, transforms
 from evqgan.data.pipeline import Dataset, eval_batches, open_split, train_batches
 
 
@@ -289,6 +291,89 @@ def test_wrong_settings_are_named():
             generated(**changes)
     with pytest.raises(InputError, match="positive multiple of the 3 hosts, got 8"):
         train_batches(generated(), 8, seed=0, hosts=3)
+
+
+def store(folder, dataset, views=3):
+    """Stored ids of a folder of twenty images, each with its example and view written on it."""
+    info = codes.describe(dataset, {"train": 20, "validation": 20}, [], views, 0, 100, (2, 2), 1, {"fingerprint": ""})
+    codes.begin(folder, info)
+    for shard in codes.shards(info):
+        rows = np.arange(shard.start, shard.stop, dtype=np.uint16)[:, None, None, None, None]
+        number = info["splits"][shard.split]["views"]
+        ids = np.broadcast_to(rows, (len(rows), number, 2, 2, 1)).copy()
+        ids[:, :, 1] = np.arange(number)[:, None, None]
+        labels = np.full(len(rows), 0, np.int32)
+        labels[rows[:, 0, 0, 0, 0] == 3] = codes.BAD if shard.split == "validation" else 0
+        for path, array in zip(codes.paths(folder, shard), (ids, labels), strict=True):
+            np.save(path, array)
+
+
+@pytest.fixture
+def stored(photos, tmp_path):
+    dataset = dataclasses.replace(photos, validation="all", codes=str(tmp_path / "ids"))
+    store(tmp_path / "ids", dataset)
+    return dataset
+
+
+def test_stored_ids_come_in_the_order_of_the_images(stored, monkeypatch):
+    monkeypatch.setattr(pipeline, "training_view", lambda image, dataset, rng: image[:1, :1])
+    images = take(train_batches(stored.of_images(), 8, seed=3), 8)
+    files = open_split(stored.of_images(), "all")
+    source = [transforms.decode(files[i]["image"])[0, 0].tobytes() for i in range(20)]
+    for n, (one, other) in enumerate(zip(images, take(train_batches(stored, 8, seed=3), 8), strict=True)):
+        assert other.keys() == {"ids", "label"} and other["ids"].shape == (8, 2, 2, 1)
+        assert other["ids"].dtype == np.int32 and other["label"].dtype == np.int32
+        assert [source.index(image.tobytes()) for image in one["image"]] == list(other["ids"][:, 0, 0, 0])
+        assert list(other["ids"][:, 1, 0, 0]) == [(8 * n + j) // 20 % 3 for j in range(8)]  # epochs take views in turn
+
+
+def test_stored_ids_go_on_where_they_stopped_on_any_number_of_hosts(stored):
+    whole = take(train_batches(stored, 8, seed=3), 9)
+    assert_same(take(train_batches(stored, 8, seed=3, start=4), 5), whole[4:])
+    parts = [take(train_batches(stored, 8, seed=3, start=6, host=h, hosts=2), 1)[0]["ids"] for h in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole[6]["ids"])
+
+
+def test_stored_ids_are_evaluated_once_but_for_what_did_not_decode(stored):
+    batches = list(eval_batches(stored, "all", 8))
+    assert [batch["ids"].shape for batch in batches] == [(8, 2, 2, 1)] * 3
+    seen = np.concatenate([batch["ids"][batch["valid"]][:, 0, 0, 0] for batch in batches])
+    np.testing.assert_array_equal(seen, [i for i in range(20) if i != 3])
+    invalid = np.concatenate([batch["ids"][~batch["valid"]] for batch in batches])
+    assert len(invalid) == 5 and not invalid.any()
+    assert all((batch["label"] >= 0).all() for batch in batches)
+
+
+def test_stored_ids_need_no_images(stored):
+    away = dataclasses.replace(stored, folder=f"/nowhere/{pathlib.Path(stored.folder).name}")
+    pipeline.prepare(away)
+    source = open_split(away, away.train)
+    assert len(source) == 20 and source.class_names == ()
+    take(train_batches(away, 8, seed=0), 1)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"size": 16}, r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: use the tokenizer"),
+        ({"crop": "resize"}, "was made with config.dataset.crop = 'random_resized', now it is 'resize'"),
+        ({"flip": False}, "was made with config.dataset.flip = True, now it is False"),
+        ({"folder": "/nowhere/else"}, "was made with config.dataset.folder = 'photos.*', now it is 'else'"),
+        ({"codes": "/nowhere"}, "'/nowhere' holds no stored ids"),
+    ],
+)
+def test_stored_ids_of_other_data_are_refused(stored, changes, message):
+    with pytest.raises(InputError, match=message) as error:
+        train_batches(dataclasses.replace(stored, **changes), 8, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_stored_ids_of_a_folder_that_grew_are_refused(stored, tmp_path):
+    folder = folder_of(tmp_path / pathlib.Path(stored.folder).name, 21)
+    with pytest.raises(InputError, match=r"has 21 images in 'all', the stored ids in '.*' are of 20: --mode=encode"):
+        open_split(dataclasses.replace(stored, folder=folder), "all")
+    with pytest.raises(InputError, match=r"train = 'all' and .validation = 'all' alone, not of 'train'"):
+        eval_batches(stored, "train", 8)
 
 
 def test_importing_the_pipeline_is_quick():

@@ -15,7 +15,7 @@ import numpy as np
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
-from evqgan.data import named, transforms
+from evqgan.data import codes, named, transforms
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder
 from evqgan.data.generated import Generated
@@ -41,6 +41,8 @@ class Dataset:
     image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a folder no classes.
     classes, num_examples: of "generated".
     max_bad: the share of undecodable images above which it stops.
+    codes: a folder of stored ids of this data set, from --mode=encode (see `codes`); stage 2 then trains from these and
+        reads no image. "" = encode in every step.
     """
 
     name: str = ""
@@ -57,6 +59,7 @@ class Dataset:
     classes: int = 0
     num_examples: int = 1024
     max_bad: float = 0.01
+    codes: str = ""
 
     def __post_init__(self):
         if bool(self.name) == bool(self.folder):
@@ -77,6 +80,10 @@ class Dataset:
     def shape(self):
         """(H, W)."""
         return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+    def of_images(self):
+        """The same data set, of which the images are read even where there are stored ids."""
+        return dataclasses.replace(self, codes="")
 
 
 class Batches:
@@ -105,7 +112,7 @@ class Batches:
 
 def prepare(dataset):
     """Writes the data of `dataset` where they will be read, if they are not there yet; folders need nothing."""
-    if dataset.name not in ("", "generated"):
+    if dataset.name not in ("", "generated") and not dataset.codes:
         named.prepare(dataset.name, dataset.data_dir)
 
 
@@ -114,12 +121,37 @@ def open_split(dataset, split):
 
     len(source) examples; source[i] -> {"image": encoded bytes or uint8 [H',W',3], "label": int}, label 0 where there is
     none; source.class_names: tuple of str, empty where there are no classes; source.where(i): the example in words.
+    With dataset.codes a `codes.Stored`, which has a length and class names as well, and ids instead of images.
     """
+    if dataset.codes:
+        return open_stored(dataset, split, "train" if split == dataset.train else "validation")
     if dataset.folder:
         return Folder(dataset.folder, split, labelled=bool(dataset.label_key))
     if dataset.name == "generated":
         return Generated(split, dataset.shape, dataset.classes, dataset.num_examples)
     return named.Named(dataset.name, split, dataset.data_dir, dataset.image_key, dataset.label_key)
+
+
+def open_stored(dataset, split, which):
+    """-> `codes.Stored`, `which` "train" or "validation", of the data set's `split`; InputError if it is of other data.
+
+    Only dataset.train and dataset.validation are stored; both may be the same split, in other views.
+    """
+    if split != getattr(dataset, which):
+        raise InputError(
+            f"there are stored ids of config.dataset.train = {dataset.train!r} and .validation = "
+            f"{dataset.validation!r} alone, not of {split!r}"
+        )
+    stored = codes.Stored(dataset.codes, which)
+    codes.require(dataset.codes, stored.info, {"dataset": codes.data_keys(dataset)})
+    if os.path.isdir(os.path.expanduser(dataset.folder)):  # it need not be there
+        here = len(open_split(dataset.of_images(), split))
+        if here != len(stored):
+            raise InputError(
+                f"config.dataset.folder = {dataset.folder!r} has {here:,} images in {split!r}, the stored ids in "
+                f"{dataset.codes!r} are of {len(stored):,}: --mode=encode into another folder"
+            )
+    return stored
 
 
 def training_view(image, dataset, rng):
@@ -154,9 +186,17 @@ def train_batches(dataset, batch_size, seed, start=0, host=0, hosts=1):
 
     It begins at batch number `start`. Every epoch has every example once, in an order of its own; a batch may reach
     over the end of an epoch. Example n of the stream depends on (data, seed, n) alone.
+
+    With stored ids it is {"ids": int32 [batch_size//hosts,h,w,D], "label"}, the same examples in the same order; of V
+    views epoch e has number e mod V, so that V epochs have each of them once (ours: no view waits for long).
     """
     local = _local(batch_size, host, hosts)
-    examples = Decoded(open_split(dataset, dataset.train), dataset.max_bad)
+    examples = open_split(dataset, dataset.train)
+    if dataset.codes:
+        order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle().repeat()
+        stream = order.map_with_index(lambda n, i: examples.load(int(i), n // len(examples) % examples.views))
+        return Batches(stream.batch(local, drop_remainder=True)[host::hosts], examples, start)
+    examples = Decoded(examples, dataset.max_bad)
 
     def augment(example, rng):
         return {**example, "image": training_view(example["image"], dataset, rng)}
@@ -170,17 +210,48 @@ def eval_batches(dataset, split, batch_size, host=0, hosts=1):
     """-> iterator of {"image", "label"} as in training and "valid": bool [batch_size//hosts], in a fixed order, once.
 
     Every example comes once, on one host. Examples that fill the last batch are black and not valid, and so is an image
-    that does not decode: a replacement would count another one twice.
+    that does not decode: a replacement would count another one twice. With stored ids these are 0 there.
     """
     local = _local(batch_size, host, hosts)
-    examples = Decoded(open_split(dataset, split), dataset.max_bad)
-    blank = {"image": np.zeros((*dataset.shape, 3), np.uint8), "label": np.int32(0), "valid": np.False_}
+    if dataset.codes:
+        examples = open_stored(dataset, split, "validation")
+        blank = {"ids": np.zeros_like(examples.load(0)["ids"])}
+    else:
+        examples = Decoded(open_split(dataset, split), dataset.max_bad)
+        blank = {"image": np.zeros((*dataset.shape, 3), np.uint8)}
+    blank |= {"label": np.int32(0), "valid": np.False_}
 
     def load(index):
         example = examples.load(index) if index < len(examples) else None
-        if example is None:
+        if example is None or example["label"] == codes.BAD:
             return blank
-        return {**example, "image": validation_view(example["image"], dataset), "valid": np.True_}
+        if not dataset.codes:
+            example = {**example, "image": validation_view(example["image"], dataset)}
+        return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
     return Batches(grain.MapDataset.range(padded).map(load).batch(local)[host::hosts], examples, start=0)
+
+
+def numbered_view(image, dataset, seed, index, number):
+    """View `number` of example `index`, to be stored: `training_view` by (seed, index, number) alone."""
+    return training_view(image, dataset, np.random.default_rng((seed, index, number)))
+
+
+def view_batches(examples, dataset, views, seed, batch_size, start, stop):
+    """-> iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}: examples start to stop in turn, in all views.
+
+    examples: `Decoded`. views: V, as in training and with its replacements of what does not decode; 0: the centre view
+    of validation, where what does not decode is black, with the label -1. b = batch_size, in the last batch less.
+    """
+    black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(codes.BAD)}
+
+    def load(index):
+        example = examples[index] if views else examples.load(index)
+        if example is None:
+            return black
+        image = example["image"]
+        some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
+        return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
+
+    return Batches(grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0)

@@ -1,0 +1,99 @@
+"""The mode encode: a data set to stored ids (`data.codes`), once, so that stage 2 trains from these."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from evqgan import stage2
+from evqgan.core import build, mesh
+from evqgan.core.errors import InputError
+from evqgan.core.log import duration
+from evqgan.data import codes, pipeline, transforms
+from evqgan.data.decoded import Decoded
+from evqgan.sample import read_config
+from evqgan.tokenizers import tokenizer as tokenizers
+
+IMAGES, PIXELS = 64, 2**22  # ours: a device encodes at most 64 images, as `sample.load`, and 4 million pixels at a time
+SECONDS = 5  # ours: between two lines of progress
+
+
+def tokenizer_config(workdir):
+    """The config and the workdir of a tokenizer; `workdir` may be a quickstart's."""
+    inner = pathlib.Path(workdir) / "tokenizer"
+    config, place = read_config(inner if (inner / "config.json").is_file() else workdir)
+    if config.stage != "stage1":
+        raise InputError(f"encode needs the workdir of a tokenizer, or of a quickstart; {place} is of {config.stage}")
+    return config, place
+
+
+def encode(config, workdir, out=None, views=1, seed=0, host=None, hosts=None):
+    """The training split in `views` random views, the validation split in one, as ids in `out` (workdir/codes).
+
+    config: of any stage; its dataset is what is encoded, its dtype what the encoder computes in. Shards that are there
+    are not made again. Of several hosts each makes its own; host and hosts: those of JAX. Ids are those that training
+    computes from the same crops, but for rounding (the size of the batch) where two codes are equally near.
+    """
+    config = config.generator if config.stage == "quickstart" else config
+    theirs, place = tokenizer_config(workdir)
+    out = pathlib.Path(out or place / "codes")
+    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
+    model = tokenizers.make(theirs.tokenizer, config.dtype)
+    weights, step = stage2.trained_tokenizer(model, place, dataset.shape)
+    latent = tuple(side // model.factor for side in dataset.shape)
+    pipeline.prepare(dataset)
+    sources = {split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS}
+    examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
+    info = codes.describe(
+        dataset, {split: len(source) for split, source in sources.items()}, sources["train"].class_names, views, seed,
+        model.quantizer.codes, latent, model.quantizer.depth,
+        {"fingerprint": codes.fingerprint(weights), "step": step, "dtype": config.dtype,
+         "config": theirs.tokenizer.to_dict()},
+    )  # fmt: skip
+    codes.begin(out, info)
+    size, to_ids = encoder(model, weights, dataset.shape, views)
+
+    def batches(split, start, stop):
+        number = info["splits"][split]["views"]
+        random = number if split == "train" else 0
+        return pipeline.view_batches(examples[split], dataset, random, seed, max(1, size // number), start, stop)
+
+    host, hosts = (jax.process_index() if host is None else host), hosts or jax.process_count()
+    print(f"{out}: {len(sources['train']):,} x {views} + {len(sources['validation']):,} images", flush=True)
+    done = codes.encode(out, info, batches, to_ids, host, hosts, progress())
+    bad = sum(len(decoded.bad) for decoded in examples.values())
+    parts = [f"{done:,} images encoded" if done else "all shards were there already"]
+    parts += [f"{bad:,} did not decode (in training their neighbours stand for them)"] if bad else []
+    missing = sum(not codes.finished(out, shard) for shard in codes.shards(info))
+    parts += [f"{missing:,} shards of other hosts are to come"] if missing else []
+    print(f"{'; '.join(parts)}. To train from them: --config.dataset.codes={out}", flush=True)
+    return info
+
+
+def encoder(model, weights, shape, views):
+    """-> size (at least `views`), to_ids(uint8 [n,H,W,3]) -> ids [size,h,w,D], n up to `size`; on all local devices."""
+    devices = mesh.make(devices=jax.local_devices())
+    each = max(1, min(IMAGES, PIXELS // (shape[0] * shape[1])), -(-views // devices.size))
+    size = each * devices.size
+    weights = jax.device_put(weights, mesh.replicated(devices))
+    apply = jax.jit(lambda weights, image: model.apply(weights, transforms.scale(image), method="encode")[1])
+
+    def to_ids(images):
+        rows = np.minimum(np.arange(size), len(images) - 1)  # filled up, so that nothing compiles twice
+        return apply(weights, jax.device_put(images[rows], mesh.batch_sharding(devices)))
+
+    return size, to_ids
+
+
+def progress():
+    """A report(done, total, seconds) that prints images/s and the time left, every few seconds and at the end."""
+    told = 0.0
+
+    def report(done, total, seconds):
+        nonlocal told
+        if seconds - told >= SECONDS or done == total:
+            told, rate = seconds, done / seconds
+            left = duration((total - done) / rate)
+            print(f"encode {done:,}/{total:,}  {rate:,.1f} images/s  ETA {left}", flush=True)
+
+    return report
