@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import pathlib
 import zipfile
 import zlib
@@ -11,13 +12,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import evqgan
-from evqgan import train
+from evqgan import rejection, steps, train
 from evqgan.core import build, files, mesh, pictures
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
+from evqgan.core.rows import Progress
 from evqgan.data import pipeline, transforms
+from evqgan.edit import GREY
 from evqgan.evals import samples as sample_statistics
-from evqgan.sample import GREY, load, read_config
+from evqgan.sample import load, read_config
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
 WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
@@ -33,7 +36,7 @@ def settings(given, workdir):
     if given.stage == "quickstart":
         given = given.tokenizer if config.stage == "stage1" else given.generator
     ours, theirs = (json.loads(c.to_json()) for c in (given, config))
-    found_by_training = ("class_names", "tokenizer") if config.stage == "stage2" else ("class_names",)
+    found_by_training = ("class_names", "tokenizer", "stored_ids") if config.stage == "stage2" else ("class_names",)
     for key, (here, there) in train.difference(ours, theirs).items():
         if not any(f"{key}.".startswith(f"{free}.") for free in (*train.FREE, *found_by_training)):
             raise InputError(
@@ -45,35 +48,57 @@ def settings(given, workdir):
     return config
 
 
-def progress(num, what):
-    """A report(done, seconds) that prints images/s and the time left."""
+def sample(
+    config, workdir, out, num, labels, seed, one_by_one=True, batch_size=64, steps_strip=False, acceptance=1.0,
+    classifier=None, classifier_weights="",
+):  # fmt: skip
+    """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and one PNG an image.
 
-    def report(done, seconds):
-        rate = done / seconds
-        print(f"{what} {done:,}/{num:,}  {rate:,.1f} images/s  ETA {duration((num - done) / rate)}", flush=True)
-
-    return report
-
-
-def sample(config, workdir, out, num, labels, seed, one_by_one=True):
-    """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and one PNG an image."""
+    steps_strip: steps.png too (`steps.picture`). With an `acceptance` below 1, those of more candidates that the
+    `classifier` likes best (`rejection.find`; default resnet101); stopped, the same call goes on in out/candidates.
+    """
     out = out or pathlib.Path(workdir) / "samples"
-    model = load(workdir, config)
-    made = model.sample(num, labels, seed, progress(num, "sample"))
+    model = load(workdir, config, batch_size=batch_size)
+    model.check_generates(num)
+    choice, about, report = {}, {}, Progress(model.rows)
+    if acceptance != 1:
+        classifier = rejection.find(classifier or "resnet101", model, classifier_weights)
+        choice = {"acceptance": acceptance, "classifier": classifier, "folder": out / "candidates"}
+        about = {"acceptance": acceptance, "classifier": rejection.name_of(classifier)}
+    elif classifier or classifier_weights:
+        raise InputError("a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5")
+    made = model.sample(num, labels, seed, report, **choice)
     images = made["images"]
-    how = {"step": model.step, "seed": seed, "sampler": config.sample.to_json()}
+    about |= {"candidates": report.total} if choice else {}
+    how = {"step": model.step, "seed": seed, "sampler": json.dumps(model.sampler), **about}
     files.save_npz(out / "samples.npz", **made, **{name: np.asarray(value) for name, value in how.items()})
+    if choice:
+        rejection.remove(choice["folder"])
     columns = 10 if num >= GRID else None  # with ten classes in turn, a column is a class
     pictures.save_png(out / "grid.png", pictures.grid(images[:GRID], columns))
     if one_by_one:
         for i, image in enumerate(images):
             pictures.save_png(out / f"{i:05d}.png", image)
-    print(f"{num:,} samples of step {model.step:,} are in {out}")
+    if steps_strip:
+        labels = made.get("labels", np.zeros(num, np.int32))
+        pictures.save_png(out / "steps.png", steps.picture(model, labels, made["numbers"], seed))
+    best = f", the best of {report.total:,}," if choice else ""
+    print(f"{num:,} samples{best} of step {model.step:,} are in {out}  {report.rate}")
     return images
 
 
-def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
-    """Inpainting, outpainting or class editing of one picture into `out` (default: workdir/edits)."""
+def filled(done, number, seconds):
+    """Prints how far a large edit is, and the time left."""
+    if number > 1:
+        left = duration(seconds / done * (number - done))
+        print(f"edit {done:,}/{number:,} windows  {seconds:,.1f} s  ETA {left}", flush=True)
+
+
+def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, batch_size=64, **how):
+    """Inpainting, outpainting or class editing of one picture into `out` (default: workdir/edits).
+
+    how: margin and feather of `evqgan.edit`.
+    """
     if not image or sum(x is not None for x in (mask, box, outpaint)) != 1:
         raise InputError("edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b")
     out = out or pathlib.Path(workdir) / "edits"
@@ -95,14 +120,14 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
         hidden[top:bottom, left:right] = True
     else:
         left, top, right, bottom = numbers("--outpaint", outpaint)
-    model = load(workdir, config)
+    model, how = load(workdir, config, batch_size=batch_size), {"report": filled, **how}
     if outpaint is not None:
-        results = model.outpaint(picture, left, top, right, bottom, label, num, seed)
+        results = model.outpaint(picture, left, top, right, bottom, label, num, seed, **how)
         margins = ((top, bottom), (left, right))
         picture = np.pad(picture, (*margins, (0, 0)))
         hidden = np.pad(hidden, margins, constant_values=True)
     else:
-        results = model.edit(picture, hidden, label, num, seed)
+        results = model.edit(picture, hidden, label, num, seed, **how)
     masked = np.where(hidden[..., None], GREY, picture)
     for i, result in enumerate(results):
         pictures.save_png(out / f"edit_{i:03d}.png", result)
@@ -112,12 +137,12 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed):
     return masked, results
 
 
-def evaluate(config, workdir, out, metrics):
+def evaluate(config, workdir, out, metrics, batch_size=None):
     """The numbers of config.evals, and those of workdir/samples/samples.npz where there is one, into evaluation.json.
 
     Each number stands with its protocol card: what was measured on what, with which weights. Of a quickstart's workdir
     both the tokenizer and the generator, which has `config`, are measured. With `metrics`, names of evaluators, the
-    other numbers of an evaluation.json remain.
+    other numbers of an evaluation.json remain. batch_size: images a device at a time (default: as the config says).
     """
     top, file = pathlib.Path(workdir), (out or pathlib.Path(workdir)) / "evaluation.json"
     parts = [(config, read_config(workdir)[1])]
@@ -136,7 +161,8 @@ def evaluate(config, workdir, out, metrics):
         compare = part is config and samples.is_file() and (not metrics or "samples" in metrics)
         if evals or compare:
             model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
-            found |= evaluate_model(model, part, dataset, evals)
+            dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
+            found |= evaluate_model(model, part, dataset, evals, batch_size)
             found |= evaluate_samples(model, dataset, samples, "samples" in metrics) if compare else {}
     files.save_json(file, found)
     for key, entry in found.items():
@@ -145,16 +171,21 @@ def evaluate(config, workdir, out, metrics):
     return found
 
 
-def evaluate_model(model, config, dataset, evals):
+def evaluate_model(model, config, dataset, evals, batch_size=None):
     """What the evaluators `evals` {name: keys} say of a loaded model -> {name: value, protocol}."""
     stage = build.module("", config.stage, "config.stage").make(config)
     config = config.copy_and_resolve_references()
+    devices = jax.local_devices()
+    size = batch_size * len(devices) if batch_size else config.get("eval_batch_size", config.batch_size)
+    device_mesh = mesh.make(devices=devices[: math.gcd(size, len(devices))])
+    state = jax.device_put(model.state, mesh.replicated(device_mesh))
     with config.unlocked():
-        config.evals = ConfigDict(evals)
+        config.evals, config.eval_batch_size = ConfigDict(evals), size
     found = {}
-    for name, evaluator in train.evaluators(config, stage, dataset, mesh.make(devices=jax.devices()[:1])).items():
-        card = protocol(model, dataset, evaluator=name, split=dataset.validation, **build.plain(evals[name]))
-        for key, value in evaluator.run(model.state):
+    for name, evaluator in train.evaluators(config, stage, dataset, device_mesh).items():
+        keys = {"split": dataset.validation, "batch_size": size, **build.plain(evals[name])}
+        card = protocol(model, dataset, evaluator=name, **keys)
+        for key, value in evaluator.run(state):
             if np.ndim(value) == 0:
                 found[key] = {"value": value, "protocol": card}
     return found
@@ -201,6 +232,7 @@ def read_samples(file):
         with np.load(file, allow_pickle=False) as saved:
             images, labels = saved["images"], saved.get("labels")
             how = {"samples_step": int(saved["step"]), "samples_seed": int(saved["seed"])}
+            how |= {name: saved[name].item() for name in ("acceptance", "classifier", "candidates") if name in saved}
             return images, labels, {"samples": len(images), **how, "sampler": json.loads(saved["sampler"].item())}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{file} is not what --mode=sample writes: {error}; make the samples again") from error
@@ -208,7 +240,7 @@ def read_samples(file):
 
 def whole(dataset, split, limit=None):
     """The images and labels of a split, or the first ones, as evaluation sees them -> uint8 [N,H,W,3], int32 [N]."""
-    batches = itertools.islice(pipeline.eval_batches(dataset, split, limit or 64), 1 if limit else None)
+    batches = itertools.islice(pipeline.eval_batches(dataset.of_images(), split, limit or 64), 1 if limit else None)
     batches = [{k: v[b["valid"]] for k, v in b.items()} for b in batches]
     return tuple(np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
 

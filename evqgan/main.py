@@ -1,13 +1,19 @@
-"""python -m evqgan.main --config=FILE[:variant] --workdir=DIR [--mode=train|sample|edit|evaluate] [--config.key=value]
+"""python -m evqgan.main --config=FILE[:variant] --workdir=DIR [--mode=MODE] [--config.key=value]; the modes:
 
 train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where it stopped
+encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR       stored ids of config.dataset, the same again goes on;
+                                                                 train a generator with --config.dataset.codes=DIR
 sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, one PNG an image
+          --steps_strip                                          steps.png: images being filled block by block
+          --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
+                                                                 the best of more; stopped, the same again goes on
 edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom and
-          --outpaint=left,top,right,bottom (pixels); --label= --num= --seed= --out=
+          --outpaint=left,top,right,bottom (pixels); --margin=TOKENS --feather=PIXELS
+          --label= --num= --seed= --out=
                                                                  edit_000.png ..., masked.png, strip.png
 evaluate  --metrics=reconstruction,...                           evaluation.json
 
-In sample, edit and evaluate the config may be left out: the workdir has it, a tokenizer's, a generator's or a
+In all but train the config may be left out: the workdir has it, a tokenizer's, a generator's or a
 quickstart's. Without --workdir it is workdirs/ and the config's name: workdirs/quickstart, workdirs/quickstart_tiny.
 """
 
@@ -24,7 +30,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
-MODES = ("train", "sample", "edit", "evaluate")
+MODES = ("train", "encode", "sample", "edit", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
 OPTIONAL = ("alarm", "best", "eval_batch_size", "keep", "mesh")  # keys of a stage that a config need not have
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
@@ -42,14 +48,23 @@ def definitions():
     text("workdir", None, "where a run keeps everything it makes")
     flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
     whole("num", None, "sample: how many images (64); edit: how many results (4)", lower_bound=1)
+    whole("views", 1, "encode: how many random crops and flips of each training image", lower_bound=1)
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")
-    whole("seed", 0, "sample, edit: the random seed", lower_bound=0)
+    whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0)
+    whole("batch_size", None, "sample, edit: images a device at a time (64); evaluate: too (config's)", lower_bound=1)
+    flags.DEFINE_boolean("steps_strip", False, "sample: also draw how images are filled", flag_values=values)
+    share = {"lower_bound": 0.0, "upper_bound": 1.0, "flag_values": values}
+    flags.DEFINE_float("acceptance", 1.0, "sample: which share of candidates to keep, the best", **share)
+    text("classifier", None, "sample: what judges candidates, resnet101 (default), resnet50 or package.module:function")
+    text("classifier_weights", "", "sample: where its weights lie (default: ~/.cache/evqgan/weights), or random")
     text("out", None, "where results go (default: inside the workdir)")
     text("image", None, "edit: the picture")
     text("mask", None, "edit: a picture, white where the image is made anew")
     several("box", None, "edit: left,top,right,bottom of what is made anew")
     several("outpaint", None, "edit: how far the image grows at the left,top,right,bottom")
+    whole("margin", None, "edit: tokens made anew too around the hidden ones (1; on small grids 0)", lower_bound=0)
+    whole("feather", None, "edit: over how many known pixels a result fades in (half a token)", lower_bound=0)
     several("metrics", [], "evaluate: which evaluators (default: all of the config's, and samples if there are any)")
     flags.DEFINE_boolean("debug", False, "show tracebacks", flag_values=values)
     return values
@@ -72,16 +87,19 @@ def parse(argv):
             raise InputError(f"there is no flag --{name}: {nearest(name, list(values))}")
     if values.config:
         config = read_file(values.config)
-        values.workdir = values.workdir or default_workdir(values.config)
     elif values.mode == "train":
         raise InputError("--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help")
     elif not values.workdir:
         raise InputError(f"--workdir=DIR is needed to {values.mode}: the workdir of a training run")
     else:
+        from evqgan.encode import tokenizer_config
         from evqgan.sample import read_config
 
-        config, _ = read_config(values.workdir)
+        config, _ = (tokenizer_config if values.mode == "encode" else read_config)(values.workdir)
     override(config, rest)
+    if not values.workdir:  # what encodes for a generator is its tokenizer
+        weights = config.get("tokenizer", {}).get("weights") if values.mode == "encode" else None
+        values.workdir = weights or default_workdir(values.config)
     return values, config
 
 
@@ -184,18 +202,26 @@ def run(values, config):
         runner = quickstart.run if config.stage == "quickstart" else train.train
         runner(config, workdir)
         return
+    if values.mode == "encode":
+        from evqgan import encode
+
+        encode.encode(config, workdir, values.out, values.views, values.seed)
+        return
     from evqgan import commands
 
     config = commands.settings(config, workdir) if values.config is not None else config
     given = {"config": config, "workdir": workdir, "out": values.out and pathlib.Path(values.out)}
+    rows = {} if values.batch_size is None else {"batch_size": values.batch_size}
     if values.mode == "sample":
-        commands.sample(**given, num=values.num or 64, labels=values.labels, seed=values.seed)
+        choice = {key: values[key].value for key in ("acceptance", "classifier", "classifier_weights", "steps_strip")}
+        commands.sample(**given, **rows, num=values.num or 64, labels=values.labels, seed=values.seed, **choice)
     elif values.mode == "edit":
         where = {"mask": values.mask, "box": values.box, "outpaint": values.outpaint}
         what = {"image": values.image, "label": values.label, "num": values.num or 4, "seed": values.seed}
-        commands.edit(**given, **where, **what)
+        how = {key: values[key].value for key in ("margin", "feather") if values[key].present}
+        commands.edit(**given, **rows, **where, **what, **how)
     else:
-        commands.evaluate(**given, metrics=values.metrics)
+        commands.evaluate(**given, **rows, metrics=values.metrics)
 
 
 def devices(jax):

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ def loaded_once(monkeypatch):
     monkeypatch.setattr(commands, "load", load)
 
 
-def load(workdir, config=None, models={}):  # noqa: B006 (kept on purpose)
-    key = str(workdir).split("/")[-1], config and config.to_json()
+def load(workdir, config=None, batch_size=64, models={}):  # noqa: B006 (kept on purpose)
+    key = str(workdir).split("/")[-1], config and config.to_json(), batch_size
     if key not in models:
-        models[key] = sample.load(workdir, config)
+        models[key] = sample.load(workdir, config, batch_size=batch_size)
     model = copy.copy(models[key])
     model.workdir = sample.read_config(workdir)[1]
     return model
@@ -77,14 +78,40 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
     np.testing.assert_array_equal(png(out / "grid.png")[:32, :32], images[0])
     made = load(workdir, config).sample(6, [2, 0], 3)
     np.testing.assert_array_equal(made["images"], images)
-    assert f"6 samples of step 6 are in {out}" in capsys.readouterr().out
+    assert re.search(rf"6 samples of step 6 are in {out}  [\d.,]+ images/s\n$", capsys.readouterr().out)
+
+
+def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):
+    model = sample.load(workdir, config, batch_size=4)
+    monkeypatch.setattr(commands, "load", lambda *_, batch_size: model)
+    commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"compiled in [\d.]+ s", lines[0]) and lines[0] == f"compiled in {model.rows.compiling:.1f} s"
+    for line, number in zip(lines[1:3], (4, 6), strict=True):
+        assert re.fullmatch(rf"sample {number}/6  [\d.,]+ images/s  ETA \d+s", line)
+    clock = iter((0.0, 2.0, 3.0))
+    monkeypatch.setattr(model.rows, "clock", lambda: next(clock))
+    commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["sample 4/6  2.0 images/s  ETA 1s", "sample 6/6  2.0 images/s  ETA 0s"]
+    assert lines[3].endswith("  2.0 images/s")
+
+
+def test_the_card_has_all_settings_of_the_sampler(workdir, config):
+    config.sample.steps = 3
+    config.sample.temperature = 0.5
+    commands.sample(config, workdir, None, 2, [], seed=0, one_by_one=False)
+    _, _, card = commands.read_samples(workdir / "samples" / "samples.npz")
+    given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
+    assert given.items() <= card["sampler"].items() and "trace" not in card["sampler"]
 
 
 def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monkeypatch, tmp_path):
     model = load(workdir, config)
     model.classes = 0
-    monkeypatch.setattr(commands, "load", lambda *_: model)
-    commands.sample(config, workdir, tmp_path / "out", 2, [], seed=0)
+    monkeypatch.setattr(commands, "load", lambda *_, **__: model)
+    commands.sample(config, workdir, tmp_path / "out", 2, [], seed=0, steps_strip=True)
+    assert png(tmp_path / "out" / "steps.png").shape[0] == 2 * 32 + 2
     with np.load(tmp_path / "out" / "samples.npz") as saved:
         assert "labels" not in saved and len(saved["images"]) == 2
     assert not (workdir / "samples").exists()
@@ -220,6 +247,7 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     assert found["cross_entropy"]["value"] == pytest.approx(np.mean(entropies))
     assert np.abs(np.array(entropies) - np.log(64)).max() < 0.5  # hardly trained: it guesses
     card = found["cross_entropy"]["protocol"]
+    assert card["batch_size"] == config.get("eval_batch_size", config.batch_size)
     assert card["evaluator"] == "generation" and card["split"] == "validation" and card["step"] == 6
     assert card["workdir"] == "generator" and card["weights"] == "averaged (EMA)" and card["size"] == [32, 32]
     assert card["crop"] == "resize" and card["versions"]["evqgan"] and card["data"] == str(config.dataset.folder)
@@ -235,7 +263,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
     assert "psnr" not in found and "cross_entropy" not in found
     card = found["sample_accuracy"]["protocol"]
     assert card["samples"] == 20 and card["samples_seed"] == 5 and card["samples_step"] == 6
-    assert card["sampler"] == {"steps": 8} and card["split"] == "train, held out: validation"
+    assert card["sampler"]["steps"] == 8 and card["split"] == "train, held out: validation"
     for metrics, name in ((["reconstruction"], "psnr"), (["generation"], "cross_entropy")):
         before, found = found, commands.evaluate(config, workdir, None, metrics)
         assert name not in before and name in found and before.items() <= found.items()

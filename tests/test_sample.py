@@ -1,12 +1,14 @@
 """A trained workdir in use: encode, decode, generate, edit, outpaint."""
 
 import copy
+import functools
 import logging
 import os
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
@@ -14,7 +16,7 @@ import workdirs
 import evqgan
 from evqgan.core.errors import InputError
 from evqgan.data import generated
-from evqgan.sample import painted_over, read_config, to_uint8, windows
+from evqgan.sample import read_config, to_uint8
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -55,14 +57,11 @@ def painting_labels(model, **expected):
 
     def fill(**sampler):
         assert sampler == expected
-
-        def paint(state, ids, mask, labels, seed, numbers):
-            return ids, np.broadcast_to(labels[:, None, None, None].astype(np.uint8), (len(ids), 32, 32, 3))
-
-        return paint
+        return lambda state, ids, mask, labels, seeds, numbers: jnp.broadcast_to(labels[:, None, None, None], ids.shape)
 
     model = copy.copy(model)
-    model._fill = fill
+    model._fill = functools.cache(fill)
+    model._decode = lambda weights, ids: ids.repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3).astype(jnp.uint8)
     return model
 
 
@@ -121,7 +120,7 @@ def test_floats_and_bytes_are_the_same_images():
 
 def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     made = model.sample(6, seed=7)
-    assert sorted(made) == ["ids", "images", "labels"]
+    assert sorted(made) == ["ids", "images", "labels", "numbers"]
     assert made["images"].shape == (6, 32, 32, 3) and made["images"].dtype == np.uint8
     assert made["ids"].shape == (6, 8, 8, 1) and made["ids"].dtype == np.int32 and made["ids"].max() < 64
     np.testing.assert_array_equal(made["labels"], np.arange(6, dtype=np.int32))
@@ -165,7 +164,7 @@ def test_a_model_without_classes_takes_no_labels(unconditional):
     ):
         with pytest.raises(InputError, match="unconditional model: it takes no labels"):
             use()
-    assert sorted(unconditional.sample(6)) == ["ids", "images"]
+    assert sorted(unconditional.sample(6)) == ["ids", "images", "numbers"]
 
 
 def test_the_sampler_can_be_changed(model):
@@ -180,7 +179,7 @@ def test_the_sampler_can_be_changed(model):
         ({"temprature": 0.9}, "the sampler has no key 'temprature': did you mean 'temperature'"),
         ({"schedule": "cosin"}, "the sampler's schedule is 'cosin': did you mean 'cosine'"),
         ({"steps": 0}, "the sampler's steps are a whole number from 1, not 0"),
-        ({"temperature": -1.0}, "the sampler's temperatures are not negative, got -1.0 and 4.5"),
+        ({"temperature": -1.0}, "the sampler's temperatures are not negative, got -1.0 and"),
     ],
 )
 def test_samplers_that_cannot_be_are_named(model, sampler, message):
@@ -205,100 +204,6 @@ def test_nothing_compiles_twice(model, caplog):
     assert not compiled(lambda: model.reconstruct(np.stack([picture()] * 4)))
 
 
-def test_hidden_pixels_cannot_matter_and_others_stay(model):
-    image, other = picture(), picture()
-    other[LEFT] = np.random.default_rng(0).integers(0, 256, other[LEFT].shape)
-    edits = model.edit(image, LEFT, 1, num=3)
-    assert edits.shape == (3, 32, 32, 3) and edits.dtype == np.uint8
-    np.testing.assert_array_equal(model.edit(other, LEFT, 1, num=3)[:, TOUCHED], edits[:, TOUCHED])
-    np.testing.assert_array_equal(edits[:, ~TOUCHED], np.repeat(image[None], 3, axis=0)[:, ~TOUCHED])
-    assert (edits[:, LEFT] != image[LEFT]).any()
-    assert (edits[0] != edits[1]).any() and (edits[1] != edits[2]).any()
-    same_but_for_rounding(model.edit(image, LEFT, "bee", num=1)[0], edits[0])
-    assert (model.edit(image, LEFT, 1, num=3, seed=1) != edits).any()
-
-
-def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):
-    model = painting_labels(model, temperature=0.5)
-    assert (model.edit(picture(), LEFT, "jay", num=3, temperature=0.5)[:, TOUCHED] == 9).all()
-    grown = model.outpaint(picture(), 32, 0, 0, 32, 7, temperature=0.5)[0]
-    unknown = np.ones((64, 64), bool)
-    unknown[:32, 32:] = False
-    assert (grown[unknown] == 7).all()
-    np.testing.assert_array_equal(grown[:32, 32:], picture())
-
-
-def test_holes_take_the_colour_of_the_nearest_pixel():
-    images = np.stack([picture(i) for i in range(2)])
-    images[:, LEFT] = 255
-    painted = painted_over(images, LEFT)
-    np.testing.assert_array_equal(painted[:, ~LEFT], images[:, ~LEFT])
-    np.testing.assert_array_equal(painted[:, 10, 12], images[:, 10, 13])
-    np.testing.assert_array_equal(painted[:, 6, 2], images[:, 4, 2])
-    assert (painted_over(images, np.ones_like(LEFT)) == 128).all()  # nothing is near
-
-
-def test_all_hidden_is_generation(model):
-    everything = np.ones((32, 32), bool)
-    np.testing.assert_array_equal(model.edit(picture(), everything, 4, num=4, seed=5), model.generate(4, [4], seed=5))
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"image": np.zeros((16, 32, 3), np.uint8)}, "of 32 x 32 pixels .width x height., got 32 x 16 and 32 x 32"),
-        ({"mask": np.ones((32, 28), bool)}, "got 32 x 32 and 28 x 32"),
-        ({"mask": np.ones((32, 32, 3), bool)}, "got 32 x 32 and 3 x 32 x 32"),
-        ({"mask": np.zeros((32, 32), bool)}, "the mask hides nothing"),
-        ({"image": np.zeros((2, 32, 32, 3), np.uint8)}, "expected one image to edit, got 2"),
-        ({"label": None}, "editing needs a label"),
-        ({"num": 0}, "expected at least one image to generate, got 0"),
-        ({"seed": -1}, "expected a seed that is a whole number from 0, got -1"),
-    ],
-)
-def test_edits_that_cannot_be_are_refused(model, changes, message):
-    given = {"image": picture(), "mask": LEFT, "label": 1} | changes
-    with pytest.raises(InputError, match=message):
-        model.edit(**given)
-
-
-def test_outpainting_keeps_the_image_and_fills_the_rest(model):
-    image = picture(shape=(24, 16))
-    grown = model.outpaint(image, left=8, top=8, right=40, bottom=12, label=6, num=2)
-    assert grown.shape == (2, 44, 64, 3)
-    np.testing.assert_array_equal(grown[:, 8:32, 8:24], np.stack([image, image]))
-    assert (grown[0] != grown[1]).any()
-    unaligned = model.outpaint(image, left=9, top=8, right=39, bottom=12, label=6)[0]
-    np.testing.assert_array_equal(unaligned[8:32, 12:24], image[:, 3:15])  # tokens on the border are made anew
-    for left, top, right, bottom in ((-4, 0, 4, 0), (0, 0, 0, 0)):
-        with pytest.raises(InputError, match="expected margins"):
-            model.outpaint(picture(), left, top, right, bottom, 1)
-    for left, bottom in ((3, 0), (0, 5)):
-        with pytest.raises(InputError, match="this model needs multiples of 4, at least 32 x 32"):
-            model.outpaint(picture(), left, 0, 0, bottom, 1)
-    with pytest.raises(InputError, match="is 20 x 32 pixels; this model needs multiples of 4, at least 32 x 32"):
-        model.outpaint(picture(shape=(32, 16)), 4, 0, 0, 0, 1)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_windows_cover_a_canvas_from_what_is_known(seed):
-    rng = np.random.default_rng(seed)
-    factor = 4
-    size = tuple(factor * rng.integers(2, 6, 2))
-    canvas = tuple(side + factor * rng.integers(0, 20) for side in size)
-    known = tuple(rng.integers(1, side + 1) for side in canvas)
-    top, left = (rng.integers(0, side - own + 1) for side, own in zip(canvas, known, strict=True))
-    unknown = np.ones(canvas, bool)
-    unknown[top : top + known[0], left : left + known[1]] = False
-    for y, x in windows(unknown.copy(), size, factor):
-        assert y % factor == 0 and x % factor == 0
-        part = unknown[y : y + size[0], x : x + size[1]]
-        assert part.shape == size
-        assert not part.all()
-        part[:] = False
-    assert not unknown.any()
-
-
 def test_a_tokenizers_workdir_does_not_generate(tokenizer):
     for use in (
         lambda: tokenizer.generate(1),
@@ -311,8 +216,8 @@ def test_a_tokenizers_workdir_does_not_generate(tokenizer):
 
 def test_progress_is_reported(model):
     reported = []
-    evqgan.load(workdirs.trained(), batch_size=4).sample(6, report=lambda done, seconds: reported.append(done))
-    assert reported == [4, 6]
+    evqgan.load(workdirs.trained(), batch_size=4).sample(6, report=lambda *now: reported.append(now[:2]))
+    assert reported == [(4, 6), (6, 6)]
 
 
 def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):

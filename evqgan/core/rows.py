@@ -1,0 +1,85 @@
+"""Compiled functions over any number of rows, in batches of few sizes, on all devices of this host."""
+
+import time
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from evqgan.core import mesh
+from evqgan.core.errors import InputError
+from evqgan.core.log import duration
+
+
+class Rows:
+    """rows(function, weights, *arrays) -> function(weights, *arrays) as NumPy, whatever the number of rows.
+
+    `function` is traceable and treats every row (index of the first axis) by itself, in all it takes and gives. A batch
+    has `batch_size` rows a device, or the next power of two where fewer are asked for; its last rows are repeated to
+    fill it up. So there are few sizes to compile for, and each function is compiled once a size.
+
+    Every device has all weights and computes its rows alone, by the same program. What a row becomes is therefore the
+    same to the bit for the same rows a device, on any number of devices of a kind; with other rows a device it is the
+    same but for rounding, for a compiler may add up in another order.
+    """
+
+    def __init__(self, batch_size=64, devices=None):
+        if batch_size < 1:
+            raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
+        self.batch_size = batch_size
+        self.mesh = mesh.make(devices=devices or jax.local_devices())
+        self.compiling = 0.0  # seconds it took so far
+        self._compiled = {}
+
+    def size(self, number):
+        """How many rows a batch has, over all devices, when `number` are asked for."""
+        each = -(-number // self.mesh.size)
+        return self.mesh.size * min(self.batch_size, 1 << (each - 1).bit_length())
+
+    def clock(self):
+        """Seconds since some time, of which none pass while anything compiles."""
+        return time.perf_counter() - self.compiling
+
+    def __call__(self, function, weights, *arrays, size=None):
+        """size: the rows of a batch, where those of `size(number of rows)` are not wanted."""
+        number, results = len(arrays[0]), []
+        if not number:
+            raise InputError("expected at least one image, got none")
+        size = size or self.size(number)
+        for start in range(0, number, size):
+            index = np.minimum(np.arange(start, start + size), number - 1)
+            batch = [array[index] for array in arrays]
+            out = self._compile(function, weights, batch)(weights, *batch)
+            results.append(jax.tree.map(lambda x, n=number - start: np.asarray(x)[:n], out))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+    def _compile(self, function, weights, batch):
+        key = function, *((x.shape, x.dtype) for x in batch)
+        if key not in self._compiled:
+            began = time.perf_counter()
+            whole, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
+            specs = PartitionSpec(), *(split.spec for _ in batch)
+            alone = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=split.spec, check_vma=False)
+            jitted = jax.jit(alone, in_shardings=(whole, *(split for _ in batch)))
+            self._compiled[key] = jitted.lower(weights, *batch).compile()
+            self.compiling += time.perf_counter() - began
+        return self._compiled[key]
+
+
+class Progress:
+    """A report(done, total, seconds) that prints images/s, which count no compilation, and the time left."""
+
+    def __init__(self, rows):
+        self.rows, self.start, self.told, self.total, self.rate = rows, 0, False, 0, ""
+
+    def __call__(self, done, total, seconds):
+        self.total = total
+        if not seconds:
+            self.start = done
+            print(f"going on from {done:,}/{total:,}", flush=True)
+            return
+        if not self.told and self.rows.compiling:
+            print(f"compiled in {self.rows.compiling:.1f} s", flush=True)
+        self.told, rate = True, (done - self.start) / seconds
+        self.rate = f"{rate:,.1f} images/s"
+        print(f"sample {done:,}/{total:,}  {self.rate}  ETA {duration((total - done) / rate)}", flush=True)
