@@ -13,7 +13,6 @@ compilations than one image. Functions take and return NumPy arrays; sizes, corn
 
 import itertools
 import numbers
-import time
 
 import numpy as np
 from scipy import ndimage
@@ -30,15 +29,10 @@ def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=No
     model: a `sample.Loaded` generator. label: the class of what is made, by number or name; result n depends on
     (seed, n). report(windows done, of how many, seconds) is called after each window. InputError for what cannot be.
 
-    margin: in tokens; the default is 1, for a token beside a hole has seen what was painted over (with a tokenizer of
-    photographs 11 to 16 % of them are other codes, 2 to 7 % a token further); and 0 on grids of less than 16 tokens,
-    where inpainted digits are nearer to what was hidden (mean squared error 3,429 instead of 5,161). feather: in
-    pixels; the default is half a token, with which digits are as smooth across the border of a hole as they were.
+    margin in tokens, feather in pixels: see `extent` for their defaults.
     """
     labels = labels_of(model, label, num)
-    margin = int(min(latent_of(model)) >= COARSE) if margin is None else margin
-    feather = model.factor // 2 if feather is None else feather
-    check(margin, feather)
+    margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), np.asarray(mask, bool)
     if mask.shape != image.shape[:2]:
         raise InputError(
@@ -82,12 +76,21 @@ def labels_of(model, label, num):
     return np.full(num, 0 if label is None else model.label_of(label), np.int32)
 
 
-def check(margin, feather):
-    """InputError for a margin or a feather that cannot be."""
+def extent(model, margin, feather):
+    """margin, feather, where None is the model's default; InputError for what cannot be.
+
+    margin: 1 token, for those beside a hole have seen what was painted over it (with a tokenizer of photographs 11 to
+    16 % of them are other codes, 2 to 7 % one token further); 0 on grids of less than 16 tokens, where context is
+    scarce (the centre of digits: a mean squared error of 3,429, with a margin of 1 of 5,161). feather: half a token,
+    with which digits are about as smooth across the border of a hole as they were.
+    """
+    margin = int(min(latent_of(model)) >= COARSE) if margin is None else margin
+    feather = model.factor // 2 if feather is None else feather
     if not isinstance(margin, numbers.Integral) or margin < 0:
         raise InputError(f"expected a margin that is a whole number of tokens from 0, got {margin!r}")
     if not isinstance(feather, numbers.Real) or not 0 <= feather < np.inf:
         raise InputError(f"expected a feather that is a number of pixels from 0, got {feather!r}")
+    return margin, feather
 
 
 def one_image(images):
@@ -207,7 +210,7 @@ def sums(grid, size):
 
 def fill(model, ids, unknown, labels, seed, sampler, report=None):
     """Generates ids [B,h,w,D] where unknown [h,w] is True, in place, window by window."""
-    size, began, unknown = latent_of(model), time.perf_counter(), unknown.copy()
+    size, began, unknown = latent_of(model), model.rows.clock(), unknown.copy()
     corners = windows(unknown, size)
     for n, (y, x) in enumerate(corners):
         at = slice(y, y + size[0]), slice(x, x + size[1])
@@ -216,7 +219,7 @@ def fill(model, ids, unknown, labels, seed, sampler, report=None):
         ids[:, *at], _ = model._generate(ids[:, *at], mask, labels, key, sampler)
         unknown[at] = False
         if report:
-            report(n + 1, len(corners), time.perf_counter() - began)
+            report(n + 1, len(corners), model.rows.clock() - began)
 
 
 def decode(model, ids, wanted):
