@@ -7,7 +7,8 @@ import numpy as np
 from evqgan import commands, stage1, stage2
 from evqgan.core import build, pictures
 from evqgan.data import pipeline
-from evqgan.sample import GREY, load
+from evqgan.edit import GREY
+from evqgan.sample import load
 from evqgan.train import train
 
 SHOWN = 16  # ours: images of reconstructions.png
