@@ -52,11 +52,21 @@ def test_masked_tokens_have_no_influence():
     assert np.all(jacobian[:, 4:] == 0) and np.all(jacobian[:, :4] != 0)
 
 
-def test_attention_over_a_context_equals_self_attention_on_it():
-    x, attention = normal((2, 5, 8)), Attention(2)
+def test_tokens_computed_earlier_serve_as_if_they_were_there():
+    """In three pieces, of which the first serves two rows: each piece sees itself and those to its left."""
+    x, attention = normal((1, 6, 8)), Attention(2)
     params = random_params(attention, x)
-    whole = apply(attention, params, x)
-    np.testing.assert_allclose(apply(attention, params, x[:, 3:], x), whole[:, 3:], atol=1e-5)
+    groups = np.repeat(np.arange(3), 2)
+    whole, pair = apply(attention, params, x, mask=(groups[None] <= groups[:, None])[None, None])
+    _, first = apply(attention, params, x[:, :2])
+    pieces, before = [], [(first[:, None], None)]
+    for i in (1, 2):
+        part = jnp.repeat(x[:, None, 2 * i : 2 * i + 2], 2, axis=1)
+        y, new = apply(attention, params, part, before=tuple(before))
+        before.append((new, jnp.ones((1, 1, 1, 1, 2), bool)))
+        pieces.append(y)
+    np.testing.assert_allclose(jnp.concatenate(pieces, 2), jnp.stack([whole[:, 2:]] * 2, 1), atol=1e-5)
+    np.testing.assert_allclose(new[:, 0], pair[:, 4:], atol=1e-5)
 
 
 def test_heads_must_divide_width():
@@ -84,7 +94,7 @@ def test_stack_equals_blocks_one_by_one_and_remat_and_unroll_change_nothing():
     one_by_one = x
     for i in range(3):
         layer = jax.tree.map(lambda p, i=i: p[i], params["params"]["blocks"])
-        one_by_one = apply(Block(2), {"params": layer}, one_by_one, mask)
+        one_by_one, _ = apply(Block(2), {"params": layer}, one_by_one, mask=mask)
 
     def run(**keys):
         stack = Stack(3, 2, **keys)

@@ -4,27 +4,40 @@ Nothing here knows a model, parameters or images. A token that is not known yet 
 Every image has its own random key, so that what it becomes depends on neither the batch around it nor its place in it.
 """
 
-import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.generators.blocks import NOWHERE, blocks_of, fronts, grid_of
+
+SCHEDULES = ("cosine", "linear", "square", "cubic", "root", "log", "exp")  # MaskGIT, Sec. 4.4; and "pow2.5" etc.
+POWERS = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "root": 0.5}
 
 
-def cosine(ratio):
-    """The share of tokens still masked at `ratio` in [0, 1]: gamma(r) = cos(pi r / 2) (paper and MaskGIT, Sec. 3.3)."""
-    return jnp.cos(math.pi / 2 * ratio)
+def gamma(schedule, ratio, number=2):
+    """The share of tokens still masked at `ratio` in [0, 1] -> float32 in [1e-6, 1].
 
-
-def linear(ratio):
-    """gamma(r) = 1 - r (MaskGIT, Sec. 4.4)."""
-    return 1.0 - ratio
-
-
-SCHEDULES = {"cosine": cosine, "linear": linear}
+    "cosine": cos(pi r / 2) (paper and MaskGIT, Sec. 3.3); "linear", "square", "cubic", "root" and "pow<a>": 1 - r^a;
+    "log" and "exp" depend on the `number` of tokens, too. All as MaskGIT's code has them, 1e-6 included.
+    """
+    power = re.fullmatch(r"pow(\d+\.?\d*)", schedule)
+    if schedule not in SCHEDULES and not power:
+        raise InputError(f"the sampler's schedule is {schedule!r}: {nearest(schedule, [*SCHEDULES, 'pow2.5'])}")
+    bits = jnp.log2(jnp.maximum(number, 2).astype(jnp.float32))
+    if schedule == "cosine":
+        share = jnp.cos(math.pi / 2 * ratio)
+    elif schedule == "log":
+        share = -jnp.log2(ratio) / bits
+    elif schedule == "exp":
+        share = 1 - jnp.exp2(-bits * (1 - ratio))
+    else:
+        share = 1.0 - ratio ** (float(power[1]) if power else POWERS[schedule])
+    return jnp.clip(share, 1e-6, 1.0)
 
 
 def number_masked(step, steps, unknown_at_start, unknown_now, schedule="cosine"):
@@ -33,9 +46,8 @@ def number_masked(step, steps, unknown_at_start, unknown_now, schedule="cosine")
     floor(gamma((step + 1) / steps) * unknown_at_start), but at least 1 and fewer than now, as in MaskGIT's code, and 0
     after the last step (MaskGIT re-masks one there too and reads the tokens from before).
     """
-    ratio = (step + 1) / steps
-    gamma = jnp.clip(SCHEDULES[schedule](ratio), 1e-6, 1.0)  # 1e-6: MaskGIT's code
-    count = jnp.floor(unknown_at_start * gamma).astype(jnp.int32)
+    share = gamma(schedule, (step + 1) / steps, unknown_at_start)
+    count = jnp.floor(unknown_at_start * share).astype(jnp.int32)
     count = jnp.maximum(1, jnp.minimum(unknown_now - 1, count))
     return jnp.where((step + 1 >= steps) | (unknown_now == 0), 0, count)
 
@@ -47,44 +59,114 @@ def lowest(confidence, count):
     return rank < count[:, None]
 
 
-def gumbel(keys, shape):
-    """Gumbel noise [B,*shape] float32, one key [B] an image."""
-    return jax.vmap(lambda key: jax.random.gumbel(key, shape, jnp.float32))(keys)
+def restrict(logits, top_k=0, top_p=1.0):
+    """logits [...,V] with -inf where a code may not be sampled.
+
+    top_k: only the k likeliest codes (0 = all; codes as likely as the k-th stay). top_p: only the likeliest ones that
+    together reach this probability (nucleus sampling, Holtzman et al., ICLR 2020); the likeliest one always.
+    """
+    if not top_k and top_p >= 1:
+        return logits
+    ranked = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+    least = ranked[..., min(top_k, logits.shape[-1]) - 1] if top_k else jnp.full(logits.shape[:-1], -jnp.inf)
+    if top_p < 1:
+        ranked = jnp.where(ranked < least[..., None], -jnp.inf, ranked)
+        share = jax.nn.softmax(ranked, axis=-1)
+        reached = jnp.cumsum(share, axis=-1) - share  # by the codes before
+        last = jnp.sum(reached <= top_p, axis=-1, keepdims=True) - 1
+        least = jnp.maximum(least, jnp.take_along_axis(ranked, last, axis=-1)[..., 0])
+    return jnp.where(logits < least[..., None], -jnp.inf, logits)
+
+
+def guided(logits, without, scale):
+    """Classifier-free guidance (Ho and Salimans, 2022): away from what is likely `without` the class.
+
+    scale 0 is no guidance.
+    """
+    return logits + scale * (logits - without)
+
+
+GUIDANCE = {  # the share of the full scale at `ratio` in (0, 1] of a block's steps
+    "constant": lambda ratio: jnp.ones_like(ratio),
+    "linear": lambda ratio: ratio,  # Muse (Chang et al., 2023), Sec. 2.7
+    "cosine": lambda ratio: (1 - jnp.cos(math.pi * ratio)) / 2,
+}
+
+
+def image_noise(keys, number, codes):
+    """noise(t) -> Gumbel noise for the codes [B,number,codes] and for the choice [B,number]; one key [B] an image."""
+
+    def noise(t):
+        pairs = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, t)))(keys)
+        for_codes = jax.vmap(lambda pair: jax.random.gumbel(pair[0], (number, codes), jnp.float32))(pairs)
+        return for_codes, jax.vmap(lambda pair: jax.random.gumbel(pair[1], (number,), jnp.float32))(pairs)
+
+    return noise
 
 
 def mask_predict(
-    tokens_to_logits, tokens, keys, *, codes, steps=8, temperature=1.0, choice_temperature=4.5, schedule="cosine"
+    tokens_to_logits,
+    tokens,
+    keys,
+    *,
+    codes,
+    steps=8,
+    temperature=1.0,
+    final_temperature=None,
+    choice_temperature=4.5,
+    schedule="cosine",
+    top_k=0,
+    top_p=1.0,
+    guidance=0.0,
+    guidance_schedule="linear",
+    noise=None,
 ):
     """Fills the masked tokens of `tokens` [B,N] int32 (MASK = `codes`) in `steps` parallel steps -> [B,N] int32.
 
     MaskGIT, Sec. 3.3 (the paper's in-block decoding): every step samples all masked tokens from
     `tokens_to_logits(tokens) -> [B,N,V]` and masks again those it is least sure of. Confidence is
     log p(sampled) + choice_temperature * (1 - ratio) * Gumbel noise. Known tokens are never changed.
-    `keys` [B]: one random key an image. `temperature` divides the logits before sampling; 0 takes the likeliest code.
+    `keys` [B]: one random key an image; noise replaces what is drawn from them, see `image_noise`.
+
+    temperature divides the logits before sampling, 0 takes the likeliest code; it goes linearly to final_temperature
+    (default: stays). top_k, top_p: see `restrict`; they and the temperatures are not part of the confidence, as in
+    MaskGIT. guidance > 0: the largest scale of `guided`, growing as guidance_schedule says; tokens_to_logits then
+    returns a pair of logits, with and without the class. InputError for settings that make no sense.
     """
-    if schedule not in SCHEDULES:
-        raise InputError(f"the sampler's schedule is {schedule!r}: {nearest(schedule, SCHEDULES)}")
+    final_temperature = temperature if final_temperature is None else final_temperature
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"the sampler's steps are a whole number from 1, not {steps!r}")
-    if min(temperature, choice_temperature) < 0:
-        raise InputError(f"the sampler's temperatures are not negative, got {temperature} and {choice_temperature}")
+    if min(temperature, final_temperature, choice_temperature) < 0:
+        given = temperature, final_temperature, choice_temperature
+        raise InputError(f"the sampler's temperatures are not negative, got {' and '.join(map(str, given))}")
+    if not isinstance(top_k, int) or top_k < 0 or not 0 < top_p <= 1:
+        raise InputError(f"the sampler's top_k is a whole number from 0 and top_p in (0, 1], got {top_k} and {top_p}")
+    if guidance < 0 or guidance_schedule not in GUIDANCE:
+        raise InputError(
+            f"the sampler's guidance is a number from 0 with the schedule {', '.join(GUIDANCE)}, got {guidance} and "
+            f"{guidance_schedule!r}"
+        )
     number = tokens.shape[1]
+    noise = image_noise(keys, number, codes) if noise is None else noise
     unknown_at_start = jnp.sum(tokens == codes, axis=-1)
 
     def step(t, tokens):
-        logits = tokens_to_logits(tokens).astype(jnp.float32)
-        keys_t = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        keys_code, keys_choice = jnp.moveaxis(jax.vmap(jax.random.split)(keys_t), 1, 0)
-        noise = gumbel(keys_code, (number, codes))
-        sampled = jnp.argmax(logits + temperature * noise, axis=-1).astype(
-            jnp.int32
-        )  # Gumbel-max, logits / temperature
+        ratio = (t + 1) / steps
+        logits = tokens_to_logits(tokens)
+        if guidance:
+            logits, without = (x.astype(jnp.float32) for x in logits)
+            logits = guided(logits, without, guidance * GUIDANCE[guidance_schedule](ratio))
+        logits = logits.astype(jnp.float32)
+        for_codes, for_choice = noise(t)
+        now = temperature + (final_temperature - temperature) * t / max(steps - 1, 1)
+        allowed = restrict(logits / jnp.maximum(now, 1e-6), top_k, top_p) > -jnp.inf
+        scores = logits + now * for_codes  # Gumbel-max of logits / temperature
+        sampled = jnp.argmax(jnp.where(allowed, scores, -jnp.inf), axis=-1).astype(jnp.int32)
         unknown = tokens == codes
         sampled = jnp.where(unknown, sampled, tokens)
 
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), sampled[..., None], axis=-1)[..., 0]
-        noise = gumbel(keys_choice, (number,))
-        confidence = log_p + choice_temperature * (1 - (t + 1) / steps) * noise
+        confidence = log_p + choice_temperature * (1 - ratio) * for_choice
         confidence = jnp.where(unknown, confidence, jnp.inf)
         count = number_masked(t, steps, unknown_at_start, jnp.sum(unknown, axis=-1), schedule)
         return jnp.where(lowest(confidence, count), codes, sampled)
@@ -92,41 +174,36 @@ def mask_predict(
     return jax.lax.fori_loop(0, steps, step, tokens)
 
 
-def blocks_of(grid, window):
-    """[B,h,w] -> [B, blocks, window * window]: blocks in raster order, each in raster order."""
-    b, h, w = grid.shape
-    x = grid.reshape(b, h // window, window, w // window, window)
-    return x.transpose(0, 1, 3, 2, 4).reshape(b, -1, window * window)
-
-
-def grid_of(blocks, h, w, window):
-    """The inverse of `blocks_of`."""
-    x = blocks.reshape(blocks.shape[0], h // window, w // window, window, window)
-    return x.transpose(0, 1, 3, 2, 4).reshape(-1, h, w)
-
-
-def block_raster(context, ids, mask, keys, *, window, codes, **in_block):
-    """Generates `ids` [B,h,w] int32 where `mask` [B,h,w] is True, block by block in raster order -> [B,h,w] int32.
+def block_by_block(context, ids, mask, keys, *, window, codes, extend=0, order="raster", trace=False, **in_block):
+    """Generates `ids` [B,h,w] int32 where `mask` [B,h,w] is True, block by block -> [B,h,w] int32.
 
     Paper, Sec. 3.3: autoregressive over blocks of `window` x `window` tokens, `mask_predict` (its arguments:
-    `in_block`) inside each. `context(grid, block)` is called once a block with the grid as it stands (MASK = `codes`)
-    and the block's number (traced: one compilation serves all blocks), and returns `tokens_to_logits`
-    ([B, window*window] -> [B, window*window, V]) for that block. Blocks that hold nothing to generate are skipped.
+    `in_block`) inside each. `context(grid, blocks)` is called once a turn with the grid as it stands (MASK = `codes`)
+    and the numbers [K] of the turn's blocks (traced: one compilation serves all turns), and returns
+    `tokens_to_logits` ([B*K, window*window] -> [B*K, window*window, V]). order: see `blocks.turns`; K is 1 in raster
+    order. Turns in which nothing is to generate are skipped. trace=True: -> the grids after each turn [turns,B,h,w].
     """
-    _, h, w = ids.shape
+    batch, h, w = ids.shape
     if h % window or w % window:
         raise ValueError(f"a grid of {h} x {w} tokens cannot be cut into blocks of {window} x {window}")
     start = blocks_of(jnp.where(mask, codes, ids), window)
+    number = start.shape[1]
 
-    def fill(block, blocks):
-        tokens_to_logits = context(grid_of(blocks, h, w, window), block)
-        tokens = jax.lax.dynamic_index_in_dim(blocks, block, 1, keepdims=False)
-        keys_b = jax.vmap(jax.random.fold_in, (0, None))(keys, block)
-        tokens = mask_predict(tokens_to_logits, tokens, keys_b, codes=codes, **in_block)
-        return jax.lax.dynamic_update_index_in_dim(blocks, tokens, block, 1)
+    def fill(front, blocks):
+        real = front != NOWHERE
+        at = jnp.where(real, front, front[0])  # what fills a narrow front up is computed and dropped
+        tokens_to_logits = context(grid_of(blocks, h, w, window), at)
+        keys_b = jax.vmap(lambda key: jax.vmap(lambda block: jax.random.fold_in(key, block))(at))(keys)
+        tokens = blocks[:, at].reshape(batch * len(at), -1)
+        tokens = mask_predict(tokens_to_logits, tokens, keys_b.reshape(-1), codes=codes, **in_block)
+        tokens = tokens.reshape(batch, len(at), -1)
+        return blocks.at[:, jnp.where(real, front, number)].set(tokens, mode="drop")
 
-    def step(block, blocks):
-        tokens = jax.lax.dynamic_index_in_dim(blocks, block, 1, keepdims=False)
-        return jax.lax.cond(jnp.any(tokens == codes), functools.partial(fill, block), lambda b: b, blocks)
+    def turn(blocks, front):
+        there = front[None, :, None] == jnp.arange(number)[None, None]
+        due = jnp.any(jnp.any(there, axis=1)[..., None] & (blocks == codes))
+        blocks = jax.lax.cond(due, fill, lambda front, blocks: blocks, front, blocks)
+        return blocks, grid_of(blocks, h, w, window) if trace else None
 
-    return grid_of(jax.lax.fori_loop(0, start.shape[1], step, start), h, w, window)
+    blocks, grids = jax.lax.scan(turn, start, jnp.asarray(np.asarray(fronts(h, w, window, extend, order))))
+    return grids if trace else grid_of(blocks, h, w, window)

@@ -3,40 +3,21 @@
 One sequence a target block:   class | globals (one a block) | ring (the extension) | target (window x window)
 
 Only target tokens are predicted. A global token is a convolution with kernel = stride = window over the code
-embeddings of a block; the target's own global token is always that of a masked block, or the answer would leak.
+embeddings of a block; a target's own one is always that of a masked block, or the answer would leak.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding
-from evqgan.nn.attention import Stack
+from evqgan.generators import decoding, masking
+from evqgan.generators.blocks import NOWHERE, blocks_of, layout
+from evqgan.nn.attention import Block, repeat
 
-NOWHERE = -1  # the index of a ring position outside the image
-
-
-@functools.lru_cache
-def layout(h, w, window, extend):
-    """Where the tokens of each block's sequence lie in the grid: ring [blocks,R], target [blocks,T] int32 flat indices.
-
-    R = (window + 2 extend)^2 - window^2, T = window^2; ring positions outside the image are NOWHERE (paper, Fig. 3).
-    """
-    ring, target = [], []
-    for top in range(0, h, window):
-        for left in range(0, w, window):
-            y, x = np.mgrid[top - extend : top + window + extend, left - extend : left + window + extend]
-            inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
-            own = (y >= top) & (y < top + window) & (x >= left) & (x < left + window)
-            index = np.where(inside, y * w + x, NOWHERE)
-            ring.append(index[~own])
-            target.append(index[own])
-    return np.array(ring, np.int32), np.array(target, np.int32)
+GLOBAL, RING, TARGET = range(3)  # rows of the type embedding
+OWN = ("masked", "dropped", "partial")
 
 
 class Model(nn.Module):
@@ -45,10 +26,14 @@ class Model(nn.Module):
     codes: V; latent: (h, w), the token grid; window: W_s; extend: E_s; classes: 0 for unconditional models.
     attention: "joint" = everything attends to everything (the paper's text); "prefix" = groups attend only to
     themselves and the groups to their left, so that the context does not depend on the tokens being predicted.
-    Differs from the paper: "prefix" is the default, because its context can be cached; on the digits the two learn
-    equally well (README).
+    Differs from the paper: "prefix" is the default, because its context can be cached (README).
+    own: a target's own global token is that of a "masked" block; or "dropped": not attended to; or "partial": the
+    masked one, and beside the target a second one of its tokens as they are. The paper does not say.
+    class_dropout: the share of training images without their class, which guidance in sampling needs.
     layers, width, heads: 24 x 768 x 16 as in MaskGIT; code_width 256 as VQGAN's codes: 184.9 M parameters with 1000
     classes at 16 x 16 (the paper: 185 M; it gives no widths). dropout: MaskGIT's 0.1.
+    remat: keep only the layers' inputs for the backward pass. chunk: so many targets of an image at a time go through
+    a layer, 0 = all: less memory for many targets, the same numbers.
     """
 
     codes: int
@@ -57,6 +42,8 @@ class Model(nn.Module):
     extend: int = 4
     classes: int = 0
     attention: str = "prefix"
+    own: str = "masked"
+    class_dropout: float = 0.0
     layers: int = 24
     width: int = 768
     heads: int = 16
@@ -64,6 +51,7 @@ class Model(nn.Module):
     code_width: int = 256
     dropout: float = 0.1
     remat: bool = False
+    chunk: int = 0
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -73,161 +61,183 @@ class Model(nn.Module):
             raise InputError(f"generator.window = {self.window} does not divide the {h} x {w} token grid")
         if self.attention not in ("joint", "prefix"):
             raise InputError(f"generator.attention is 'joint' or 'prefix', not {self.attention!r}")
+        if self.own not in OWN:
+            raise InputError(f"generator.own is one of {', '.join(OWN)}, not {self.own!r}")
+        if not 0 <= self.class_dropout < 1 or (self.class_dropout and not self.classes):
+            raise InputError(
+                f"generator.class_dropout is a share in [0, 1), and 0 without classes, not {self.class_dropout}"
+            )
 
     @property
     def blocks(self):
         """The number of blocks of the grid."""
         return self.latent[0] * self.latent[1] // self.window**2
 
-    @nn.compact
-    def __call__(self, ids, visible, ring, target, block, label=None, deterministic=True):
+    def setup(self):
+        normal = nn.initializers.truncated_normal(0.02)  # MaskGIT
+        dtype = jnp.dtype(self.dtype)
+
+        def dense(width):
+            return nn.Dense(width, dtype=dtype, kernel_init=normal)
+
+        self.codes_and_mask = nn.Embed(self.codes + 1, self.code_width, embedding_init=normal, dtype=dtype)
+        self.global_convolution, self.code_projection = dense(self.width), dense(self.width)
+        if self.classes:  # and a row for "no class"
+            self.label = nn.Embed(self.classes + 1, self.width, embedding_init=normal, dtype=dtype)
+        self.position = self.param("position", normal, (self.latent[0] * self.latent[1], self.width))
+        self.position_global = self.param("position_global", normal, (self.blocks, self.width))
+        self.kind = self.param("kind", normal, (3, self.width))
+        self.transformer = Block(self.heads, self.mlp_ratio, self.dropout, dtype)  # a layer; applied by `_layers`
+        self.norm = nn.LayerNorm(dtype=dtype)
+        self.logits = dense(self.codes)
+
+    def __call__(self, grid, ring, target, block, label=None, deterministic=True):
         """-> logits [B,K,T,V] float32 for K target blocks of every image.
 
-        ids [B,h,w] int32: what the global tokens summarize; visible [B,K,blocks] bool: which of them a target may see
-        (its own never). ring [B,K,R], target [B,K,T] int32: the local tokens; MASK = V. block [B,K] int32: the
-        targets' numbers. label [B] int32, when `classes` > 0.
+        grid [B,h,w] int32: what the global tokens summarize; ring [B,K,R], target [B,K,T] int32: the local tokens;
+        MASK = V. block [B,K] int32: the targets' numbers. label [B] int32 when `classes` > 0; `classes` = none.
         """
+        groups, masks = self._context(grid, ring, block, label)
+        groups, masks = [*groups, self._target(target, block)], [*masks, (None, None)]
+        if self.attention == "joint":
+            groups, masks = self._joined(groups, masks)
+        groups, _ = self._layers(groups, masks, deterministic=deterministic)
+        return self._predict(groups[-1], target.shape[-1])
+
+    def context(self, grid, ring, block, label=None):
+        """The keys and values of everything but the targets, for `continued`: what "prefix" computes once a block."""
+        groups, masks = self._context(grid, ring, block, label)
+        _, pairs = self._layers(groups, masks, keep=True)
+        return [(pair, right) for pair, (right, _) in zip(pairs, masks, strict=True)]
+
+    def continued(self, context, target, block):
+        """`__call__` given the `context` of these blocks: the same logits."""
+        before, masks = zip(*context, strict=True)
+        groups, _ = self._layers([self._target(target, block)], [(None, None)], before, masks)
+        return self._predict(groups[-1], target.shape[-1])
+
+    def _context(self, grid, ring, block, label):
+        """Class and globals [B,1,G,c] and ring [B,K,R,c] embedded, and their masks, see `_layers`."""
+        blocks = blocks_of(grid, self.window)
+        own = jax.nn.one_hot(block, self.blocks, dtype=bool)  # [B,K,blocks]
+        blocks = jnp.where(jnp.any(own, axis=1)[..., None], self.codes, blocks)
         dtype = jnp.dtype(self.dtype)
-        batch, number = block.shape
-        normal = nn.initializers.truncated_normal(0.02)  # MaskGIT
-        dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=normal)
-        embed = nn.Embed(self.codes + 1, self.code_width, embedding_init=normal, dtype=dtype, name="codes_and_mask")
-        position = self.param("position", normal, (self.latent[0] * self.latent[1], self.width))
-        position_global = self.param("position_global", normal, (self.blocks, self.width))
-        kind = self.param("kind", normal, (3, self.width))  # global, ring, target
-        ring_index, target_index = (jnp.asarray(x) for x in layout(*self.latent, self.window, self.extend))
-
-        # Globals: one convolution serves all targets; what a target may not see becomes a masked block.
-        convolution = dense(self.width, name="global_convolution")
-
-        def summarize(blocks_ids):
-            x = embed(blocks_ids)
-            return convolution(x.reshape(*x.shape[:-2], -1))
-
-        seen = summarize(decoding.blocks_of(ids, self.window))[:, None]  # [B,1,blocks,c]
-        masked = summarize(jnp.full((1, 1, 1, self.window**2), self.codes))
-        own = jax.nn.one_hot(block, self.blocks, dtype=bool)
-        x_global = jnp.where((visible & ~own)[..., None], seen, masked)
-        x_global = x_global + (position_global + kind[:1])[None, None].astype(dtype)
-
-        # Local tokens: the ring and the target, at their places in the whole grid.
-        project = dense(self.width, name="code_projection")
-
-        def place(tokens, index, which):
-            x = project(embed(tokens))
-            return x + position[index].astype(dtype) + kind[which][None, None, None].astype(dtype)
-
-        ring_index, target_index = ring_index[block], target_index[block]  # [B,K,R], [B,K,T]
-        parts = [x_global, place(ring, ring_index, 1), place(target, target_index, 2)]
+        x = self._summary(blocks) + (self.position_global + self.kind[GLOBAL][None])[None].astype(dtype)
+        mask = ~own if self.own == "dropped" else None
         if self.classes:
             if label is None:
                 raise ValueError("a class-conditional model needs labels")
-            x_class = nn.Embed(self.classes, self.width, embedding_init=normal, dtype=dtype, name="class")(label)
-            parts.insert(0, jnp.broadcast_to(x_class[:, None, None], (batch, number, 1, self.width)))
-        groups = np.repeat(np.array([0, 0, 1, 2])[-len(parts) :], [p.shape[2] for p in parts])
+            x = jnp.concatenate([self.label(label)[:, None], x], axis=1)
+            mask = None if mask is None else jnp.pad(mask, ((0, 0), (0, 0), (1, 0)), constant_values=True)
+        index = jnp.asarray(layout(*self.latent, self.window, self.extend)[0])[block]  # [B,K,R]
+        mask = None if mask is None else mask[:, :, None, None]
+        inside = (index != NOWHERE)[:, :, None, None]
+        return [x[:, None], self._place(ring, index, RING)], [(mask, None), (inside, inside)]
 
-        x = jnp.concatenate(parts, axis=2).reshape(batch * number, len(groups), self.width)
-        valid = jnp.ones((batch, number, len(groups)), bool)
-        valid = valid.at[:, :, groups == 1].set(ring_index != NOWHERE).reshape(batch * number, 1, 1, -1)
-        allowed = groups[None, :] <= groups[:, None] if self.attention == "prefix" else np.ones((1, 1), bool)
-        mask = valid & jnp.asarray(allowed)[None, None]
+    def _target(self, target, block):
+        """Target tokens [B,K,T] embedded -> [B,K,T,c]; with own = "partial" one more in front, their global token."""
+        index = jnp.asarray(layout(*self.latent, self.window, self.extend)[1])[block]
+        x = self._place(target, index, TARGET)
+        if self.own != "partial":
+            return x
+        place = (self.position_global + self.kind[TARGET][None]).astype(x.dtype)[block]
+        return jnp.concatenate([(self._summary(target) + place)[:, :, None], x], axis=2)
 
-        x = Stack(
-            layers=self.layers, heads=self.heads, mlp_ratio=self.mlp_ratio, dropout=self.dropout,
-            remat=self.remat, dtype=dtype, name="transformer",
-        )(x, mask, deterministic)  # fmt: skip
-        x = nn.LayerNorm(dtype=dtype, name="norm")(x[:, -target.shape[2] :])
-        logits = dense(self.codes, name="logits")(x)
-        return logits.reshape(batch, number, target.shape[2], self.codes).astype(jnp.float32)
+    def _summary(self, blocks):
+        """The tokens of blocks [...,T] -> one vector each [...,c]."""
+        x = self.codes_and_mask(blocks)
+        return self.global_convolution(x.reshape(*x.shape[:-2], -1))
+
+    def _place(self, tokens, index, kind):
+        """Tokens [B,K,S] at their places in the whole grid -> [B,K,S,c]."""
+        x = self.code_projection(self.codes_and_mask(tokens))
+        return x + (self.position + self.kind[kind][None]).astype(x.dtype)[index]
+
+    def _joined(self, groups, masks):
+        """Groups as one that sees all of itself, for each target its own."""
+        batch, number = groups[-1].shape[:2]
+        shapes = [(batch, number, *x.shape[2:]) for x in groups]
+        whole = jnp.concatenate([jnp.broadcast_to(x, s) for x, s in zip(groups, shapes, strict=True)], axis=2)
+        every = [jnp.ones((batch, number, 1, 1, s[2]), bool) for s in shapes]
+        mask = jnp.concatenate([x if m is None else m for x, (m, _) in zip(every, masks, strict=True)], axis=-1)
+        return [whole], [(None, mask)]
+
+    def _layers(self, groups, masks, before=(), masks_before=(), deterministic=True, keep=False):
+        """groups [B,K,S,c] through all layers, each seeing itself and what is left of it -> groups, pairs if `keep`.
+
+        masks: for each group which of its tokens those to the right see, and which itself, [B,K,1,1,S] or None = all;
+        before: the pairs [layers,B,K,S,2,heads,d] of groups further left, with masks_before. Groups with K = 1, which
+        come first, serve the targets of all others.
+        """
+        number = groups[-1].shape[1]
+        chunk = next(n for n in range(min(self.chunk or number, number), 0, -1) if number % n == 0)
+        whole = chunk == number or keep or before
+        shared = len(groups) if whole else sum(x.shape[1] == 1 for x in groups)
+
+        def through(block, groups, masks, seen):
+            out, new = [], []
+            for x, (right, itself) in zip(groups, masks, strict=True):
+                x, pair = block(x, (*seen, *new), itself, deterministic)
+                new.append((pair, right))
+                out.append(x)
+            return out, new
+
+        if self.remat:  # within loops, which already keep XLA from merging the recomputation
+            through = nn.remat(through, prevent_cse=False)
+
+        def turn(block, groups, pairs):
+            seen = list(zip(pairs, masks_before, strict=True))
+            out, new = through(block, groups[:shared], masks[:shared], seen)
+            if shared < len(groups):
+                rest = chunked(through, number // chunk)
+                out += rest(block, groups[shared:], masks[shared:], seen + new)
+            return out, [pair for pair, _ in new] if keep else None
+
+        return repeat(turn, self.transformer, groups, self.layers, each=list(before))
+
+    def _predict(self, x, tokens):
+        return self.logits(self.norm(x[:, :, -tokens:])).astype(jnp.float32)
 
 
-def random_visible(rng, batch, number, blocks, target):
-    """Which blocks each target may see [B,K,blocks] bool: what inference meets (ours, "matched").
+def chunked(through, pieces):
+    """The groups of `through(block, groups, masks, seen) -> groups, pairs`, the targets in `pieces`, one at a time."""
 
-    Half of the targets see the raster prefix before them (generation), the others a random subset of random size
-    (editing; orders other than raster). target [B,K] int32. A target's own block is never visible.
-    """
-    rng_kind, rng_share, rng_block = jax.random.split(rng, 3)
-    every = jnp.arange(blocks)[None, None]
-    share = jax.random.uniform(rng_share, (batch, number, 1))
-    subset = jax.random.uniform(rng_block, (batch, number, blocks)) < share
-    raster = jax.random.bernoulli(rng_kind, 0.5, (batch, number, 1))
-    return jnp.where(raster, every < target[..., None], subset) & (every != target[..., None])
+    def cut(x):  # [B,K,...] -> [pieces,B,K/pieces,...]
+        return jnp.moveaxis(x.reshape(len(x), pieces, -1, *x.shape[2:]), 1, 0)
 
+    def join(x):
+        return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
-def random_mask(rng, shape, share):
-    """True for exactly ceil(share * n) of the n last-axis positions; share [...] in (0, 1] (paper, Sec. 3.3)."""
-    count = jnp.ceil(share * shape[-1]).astype(jnp.int32)
-    scores = jax.random.uniform(rng, shape)
-    rank = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)
-    return rank < count[..., None]
+    def run(block, groups, masks, seen):
+        of_targets = [mask is not None and mask.shape[1] > 1 for _, mask in seen]
 
+        def one(block, _, part):
+            groups, masks, masks_seen = part
+            both = zip(seen, masks_seen, of_targets, strict=True)
+            now = [(pair, cut_mask if varies else mask) for (pair, mask), cut_mask, varies in both]
+            return None, through(block, groups, masks, now)[0]
 
-def corrupt(model, ids, rng, masks, targets, share=None):
-    """Draws targets and masks -> the arguments of `Model.__call__` but the label, and is_masked [B,K,T] bool.
+        masks_seen = [mask if varies else None for (_, mask), varies in zip(seen, of_targets, strict=True)]
+        parts = jax.tree.map(cut, (groups, masks, masks_seen))
+        scan = nn.scan(one, variable_broadcast="params", split_rngs={"params": False, "dropout": True}, length=pieces)
+        return jax.tree.map(join, scan(block, None, parts)[1])
 
-    ids [B,h,w] int32. targets: K random blocks an image, or 0 = all. share: of tokens masked; None draws it by the
-    cosine schedule, gamma(r) with r uniform.
-    masks "matched" (ours): only the target is partly masked; other blocks are seen whole or not at all, ring and
-    globals alike. masks "paper": one uniform token mask on the whole grid for the local tokens, an independent mask
-    of whole blocks for the global ones (Sec. 3.3).
-    """
-    batch, h, w = ids.shape
-    blocks, mask_id = model.blocks, model.codes
-    rng_target, rng_visible, rng_share, rng_mask = jax.random.split(rng, 4)
-    if targets:
-        order = jax.vmap(lambda key: jax.random.permutation(key, blocks))(jax.random.split(rng_target, batch))
-        block = order[:, :targets].astype(jnp.int32)
-    else:
-        block = jnp.broadcast_to(jnp.arange(blocks, dtype=jnp.int32)[None], (batch, blocks))
-    number = block.shape[1]
-
-    ring_index, target_index = (jnp.asarray(x)[block] for x in layout(h, w, model.window, model.extend))
-    gather = jax.vmap(lambda grid, index: grid[index])
-    flat = ids.reshape(batch, h * w)
-    ring, target = gather(flat, ring_index), gather(flat, target_index)
-
-    def draw(key, shape):
-        return decoding.cosine(jax.random.uniform(key, shape))  # r < 1, so that gamma > 0
-
-    def token_share(shape):
-        return draw(rng_share, shape) if share is None else jnp.full(shape, share)
-
-    if masks == "matched":
-        visible = random_visible(rng_visible, batch, number, blocks, block)
-        block_at = np.arange(h * w).reshape(h, w)
-        block_at = (block_at // w // model.window) * (w // model.window) + block_at % w // model.window
-        ring_known = jnp.take_along_axis(visible, jnp.asarray(block_at).reshape(-1)[ring_index], axis=-1)
-        is_masked = random_mask(rng_mask, target.shape, token_share((batch, number)))
-    elif masks == "paper":
-        rng_grid, rng_count, rng_block = jax.random.split(rng_visible, 3)
-        masked_blocks = random_mask(rng_block, (batch, blocks), draw(rng_count, (batch,)))
-        visible = jnp.broadcast_to(~masked_blocks[:, None], (batch, number, blocks))
-        grid_masked = random_mask(rng_grid, (batch, h * w), token_share((batch,)))
-        ring_known, is_masked = ~gather(grid_masked, ring_index), gather(grid_masked, target_index)
-    else:
-        raise InputError(f"the generator's masks are 'matched' or 'paper', not {masks!r}")
-    inputs = {
-        "ids": ids,
-        "visible": visible,
-        "ring": jnp.where(ring_known, ring, mask_id),
-        "target": jnp.where(is_masked, mask_id, target),
-        "block": block,
-    }
-    return inputs, target, is_masked
+    return run
 
 
 def init(model, rng, label):
     """The parameters of `model`. label [1] int32."""
     ids = jnp.zeros((1, *model.latent), jnp.int32)
-    inputs, _, _ = corrupt(model, ids, rng, "matched", 1)
+    inputs, _, _ = masking.corrupt(model, ids, rng, "matched", 1)
     return model.init(rng, **inputs, label=label if model.classes else None)["params"]
 
 
 def likelihood(model, params, ids, label, rng, masks, targets, label_smoothing=0.0, share=None, train=False):
     """-> negative log-likelihood, argmax is right, token is masked: each [B,K,T], of the target tokens."""
-    rng_corrupt, rng_dropout = jax.random.split(rng)
-    inputs, target, is_masked = corrupt(model, single(ids), rng_corrupt, masks, targets, share)
+    rng_corrupt, rng_dropout, rng_class = jax.random.split(rng, 3)
+    inputs, target, is_masked = masking.corrupt(model, single(ids), rng_corrupt, masks, targets, share)
+    if train and model.class_dropout:
+        label = jnp.where(jax.random.bernoulli(rng_class, model.class_dropout, label.shape), model.classes, label)
     label = label if model.classes else None
     rngs = {"dropout": rng_dropout}
     logits = model.apply({"params": params}, **inputs, label=label, deterministic=not train, rngs=rngs)
@@ -240,7 +250,7 @@ def loss(model, params, ids, label, rng, *, masks="matched", targets=1, label_sm
 
     ids [B,h,w,1] int32, label [B] int32. The mean over all masked tokens of the batch. targets = 0 is Eq. 2's sum over
     all blocks, targets = k estimates it from k random blocks an image, in memory that does not grow with resolution.
-    label_smoothing: 0 is Eq. 2's one-hot target (MaskGIT: 0.1).
+    label_smoothing: 0 is Eq. 2's one-hot target (MaskGIT: 0.1). masks: see `masking.corrupt`.
     """
     nll, right, is_masked = likelihood(model, params, ids, label, rng, masks, targets, label_smoothing, train=True)
     weight = is_masked / jnp.maximum(jnp.sum(is_masked), 1)
@@ -250,13 +260,14 @@ def loss(model, params, ids, label, rng, *, masks="matched", targets=1, label_sm
 def evaluate(model, params, ids, label, rng, *, masks="matched", targets=1, label_smoothing=0.0):
     """{"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: an image's sum over masked tokens, and their number.
 
-    By the share of tokens masked; 1.00 is the first step of sampling a block. Takes `loss`'s arguments; unsmoothed.
+    By the share of tokens masked; 1.00 is the first step of sampling a block. One block an image, and what generation
+    in raster order knows then, however the model was trained: takes `loss`'s arguments, which change nothing.
     """
-    del label_smoothing
+    del masks, targets, label_smoothing
     result = {}
     for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
         key = jax.random.fold_in(rng, i)
-        nll, right, is_masked = likelihood(model, params, ids, label, key, masks, targets, share=share)
+        nll, right, is_masked = likelihood(model, params, ids, label, key, "raster", 1, share=share)
         for name, value in (("cross_entropy", nll), ("accuracy", right)):
             pair = jnp.stack([jnp.sum(value * is_masked, (1, 2)), jnp.sum(is_masked, (1, 2))], axis=-1)
             result[f"{name}@{share:.2f}"] = pair
@@ -264,33 +275,79 @@ def evaluate(model, params, ids, label, rng, *, masks="matched", targets=1, labe
 
 
 def sample(
-    model, params, ids, mask, label, keys, *, steps=8, temperature=1.0, choice_temperature=4.5, schedule="cosine"
+    model,
+    params,
+    ids,
+    mask,
+    label,
+    keys,
+    *,
+    steps=8,
+    temperature=1.0,
+    final_temperature=None,
+    choice_temperature=4.5,
+    schedule="cosine",
+    top_k=0,
+    top_p=1.0,
+    guidance=0.0,
+    guidance_schedule="linear",
+    order="raster",
+    trace=False,
 ):
     """Generates ids [B,h,w,1] int32 where mask [B,h,w] is True; known tokens stay -> [B,h,w,1] int32.
 
-    label [B] int32 (ignored by unconditional models); keys [B]: one random key an image; the others are arguments of
-    `decoding.mask_predict`; steps: T, 8 in the paper (Sec. 4.2). All True is generation; a box, inpainting or
-    class-conditional editing; a border, outpainting (paper, Sec. 4.3).
+    label [B] int32 (ignored by unconditional models); keys [B]: one random key an image. All True is generation; a
+    box, inpainting or class-conditional editing; a border, outpainting (paper, Sec. 4.3). steps: T, 8 in the paper
+    (Sec. 4.2); it and what follows are arguments of `decoding.mask_predict`, order and trace of
+    `decoding.block_by_block` (trace=True: -> [turns,B,h,w,1], MASK = V where nothing is yet). InputError for guidance
+    of a model that was trained without class dropout.
     """
-    label = label if model.classes else None
     in_block = {
-        "steps": steps, "temperature": temperature, "choice_temperature": choice_temperature, "schedule": schedule,
+        "steps": steps, "temperature": temperature, "final_temperature": final_temperature,
+        "choice_temperature": choice_temperature, "schedule": schedule, "top_k": top_k, "top_p": top_p,
+        "guidance": guidance, "guidance_schedule": guidance_schedule,
     }  # fmt: skip
+    if guidance and not model.class_dropout:
+        raise InputError(
+            f"the sampler's guidance is {guidance}, but the generator was trained without generator.class_dropout: "
+            "guidance needs a model that knows images without a class"
+        )
+    batch, (h, w) = len(ids), model.latent
+    ring_index = jnp.asarray(layout(h, w, model.window, model.extend)[0])
+    label = label if model.classes else None
 
-    def context(grid, block):
-        batch, h, w = grid.shape
-        ring_index = jnp.asarray(layout(h, w, model.window, model.extend)[0])[block]
-        inputs = {
-            "ids": grid,
-            "visible": jnp.ones((batch, 1, model.blocks), bool),
-            "ring": grid.reshape(batch, 1, h * w)[:, :, ring_index],
-            "block": jnp.full((batch, 1), block, jnp.int32),
-            "label": label,
-        }
-        return lambda tokens: model.apply({"params": params}, target=tokens[:, None], **inputs)[:, 0]
+    def twice(x):  # the second half of the batch has no class
+        return jnp.concatenate([x, x]) if guidance else x
 
-    ids = decoding.block_raster(context, single(ids), mask, keys, window=model.window, codes=model.codes, **in_block)
-    return ids[..., None]
+    if guidance:
+        label = jnp.concatenate([label, jnp.full_like(label, model.classes)])
+
+    def apply(*args, method=None, **inputs):
+        return model.apply({"params": params}, *args, **inputs, method=method)
+
+    def context(grid, blocks):
+        grid = twice(grid)
+        block = jnp.broadcast_to(blocks[None], (len(grid), len(blocks)))
+        ring = grid.reshape(len(grid), 1, h * w)[:, 0, ring_index[blocks]]
+        known = {"grid": grid, "ring": ring, "block": block, "label": label}
+        cache = apply(**known, method="context") if model.attention == "prefix" else None
+
+        def tokens_to_logits(tokens):
+            tokens = twice(tokens.reshape(batch, len(blocks), -1))
+            if cache is not None:
+                logits = apply(cache, tokens, block, method="continued")
+            else:
+                logits = apply(**known, target=tokens)
+            logits = logits.reshape(-1, *logits.shape[2:])
+            return jnp.split(logits, 2) if guidance else logits
+
+        return tokens_to_logits
+
+    grids = decoding.block_by_block(
+        context, single(ids), mask, keys, window=model.window, extend=model.extend, codes=model.codes, order=order,
+        trace=trace, **in_block,
+    )  # fmt: skip
+    return grids[..., None]
 
 
 def single(ids):

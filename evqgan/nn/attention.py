@@ -17,19 +17,33 @@ def attend(query, key, value, mask=None, bias=None, drop=None):
 
     mask: bool [...,1 or heads,S,T], True where a query may look; a row that may look nowhere averages all of `value`.
     bias: [heads,S,T], added to the logits. drop: a function applied to the attention weights.
+    """
+    return attend_pieces(query, [(key, value, mask)], bias, drop)
+
+
+def attend_pieces(query, pieces, bias=None, drop=None):
+    """`attend` over keys and values that come in pieces (key, value, mask), side by side: one softmax over all of them.
+
+    Dimensions in front of a piece may be 1 where the query's are not: that piece serves all of them without a copy.
     Logits and softmax are float32. Heads are moved in front first: on a CPU the products run three times faster so.
     """
-    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query, key, value))  # [...,heads,S,d]
-    logits = jnp.einsum("...sd,...td->...st", query, key, preferred_element_type=jnp.float32)
-    logits = logits * query.shape[-1] ** -0.5
+    query = jnp.swapaxes(query, -3, -2)  # [...,heads,S,d]
+    logits = []
+    for key, _, mask in pieces:
+        x = jnp.einsum("...sd,...td->...st", query, jnp.swapaxes(key, -3, -2), preferred_element_type=jnp.float32)
+        x = x * query.shape[-1] ** -0.5
+        logits.append(x if mask is None else jnp.where(mask, x, jnp.finfo(jnp.float32).min))
+    logits = logits[0] if len(pieces) == 1 else jnp.concatenate(logits, axis=-1)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32).reshape((1,) * (logits.ndim - 3) + bias.shape)
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(logits).astype(value.dtype)
+    weights = jax.nn.softmax(logits).astype(pieces[0][1].dtype)
     if drop is not None:
         weights = drop(weights)
-    return jnp.swapaxes(jnp.einsum("...st,...td->...sd", weights, value), -3, -2)
+    ends = np.cumsum([key.shape[-3] for key, _, _ in pieces])[:-1]
+    out = 0
+    for part, (_, value, _) in zip(jnp.split(weights, ends, axis=-1), pieces, strict=True):
+        out = out + jnp.einsum("...st,...td->...sd", part, jnp.swapaxes(value, -3, -2))
+    return jnp.swapaxes(out, -3, -2)
 
 
 def rows(x):
@@ -54,9 +68,10 @@ def _gelu_jvp(primals, tangents):
 
 
 class Attention(nn.Module):
-    """x [...,S,c], context [...,T,c] (default x) -> [...,S,c] in `dtype`; mask and bias as in `attend`.
+    """x [...,S,c] -> [...,S,c] in `dtype`, and the keys and values of x as a pair [...,S,2,heads,d].
 
-    Parameters are float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c].
+    before: (pair, mask) of tokens to the left, computed earlier; x looks at them and at itself. Masks and bias are as
+    in `attend`. Parameters are float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c].
     InputError if c is not a multiple of `heads`.
     """
 
@@ -66,11 +81,10 @@ class Attention(nn.Module):
     qkv_bias: bool = True  # Swin Transformer
 
     @nn.compact
-    def __call__(self, x, context=None, mask=None, bias=None, deterministic=True):
+    def __call__(self, x, before=(), mask=None, bias=None, deterministic=True):
         width = x.shape[-1]
         if width % self.heads:
             raise InputError(f"expected a width that is a multiple of the {self.heads} heads, got {width}: change one")
-        context = x if context is None else context
 
         def project(features, name, axis=-1, use_bias=self.qkv_bias):
             return nn.DenseGeneral(
@@ -79,11 +93,11 @@ class Attention(nn.Module):
 
         head = self.heads, width // self.heads
         query = project(head, "query")(rows(x)).reshape(*x.shape[:-1], *head)
-        pair = project((2, *head), "key_value")(rows(context)).reshape(*context.shape[:-1], 2, *head)
-        key, value = pair[..., 0, :, :], pair[..., 1, :, :]
+        pair = project((2, *head), "key_value")(rows(x)).reshape(*x.shape[:-1], 2, *head)
         drop = nn.Dropout(self.dropout, deterministic=deterministic) if self.dropout else None
-        out = attend(query, key, value, mask, bias, drop).reshape(-1, *head)
-        return project(width, "out", (-2, -1), True)(out).reshape(x.shape)
+        pieces = [(p[..., 0, :, :], p[..., 1, :, :], m) for p, m in (*before, (pair, mask))]
+        out = attend_pieces(query, pieces, bias, drop).reshape(-1, *head)
+        return project(width, "out", (-2, -1), True)(out).reshape(x.shape), pair
 
 
 class MLP(nn.Module):
@@ -102,7 +116,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. x [B,S,c], mask bool [B or 1,1 or heads,S,S] or None -> [B,S,c]."""
+    """Pre-norm transformer block. x [...,S,c] -> [...,S,c], and its pair of keys and values.
+
+    before, mask: as in `Attention`; without them every token looks at every other one.
+    """
 
     heads: int
     mlp_ratio: float = 4.0
@@ -111,19 +128,20 @@ class Block(nn.Module):
     epsilon: float = 1e-5  # of the layer norms; Swin Transformer and GPT
 
     @nn.compact
-    def __call__(self, x, mask=None, deterministic=True):
+    def __call__(self, x, before=(), mask=None, deterministic=True):
         def norm(name):
             return nn.LayerNorm(self.epsilon, self.dtype, name=name)
 
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         attention = Attention(self.heads, self.dropout, self.dtype, name="attention")
-        x = x + drop(attention(norm("norm1")(x), mask=mask, deterministic=deterministic))
+        y, pair = attention(norm("norm1")(x), before, mask, deterministic=deterministic)
+        x = x + drop(y)
         mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, name="mlp")
-        return x + drop(mlp(norm("norm2")(x), deterministic))
+        return x + drop(mlp(norm("norm2")(x), deterministic)), pair
 
 
 class Stack(nn.Module):
-    """`layers` blocks in a row. x [B,S,c], mask as in `Block`, the same for all -> [B,S,c].
+    """`layers` blocks in a row. x [...,S,c], mask as in `Block`, the same for all -> [...,S,c].
 
     One scan over parameters stacked as [layers,...] under `blocks`, so that compile time does not grow with depth.
     `remat` keeps only the blocks' inputs for the backward pass. `unroll` blocks stand in one turn of the loop
@@ -142,17 +160,20 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(self, x, mask=None, deterministic=True):
         def turn(block, x, _):
-            return block(x, mask, deterministic), None
+            return block(x, (), mask, deterministic)[0], None
 
         block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon, name="blocks")
-        return repeat(turn, block, x.astype(self.dtype), self.layers, self.remat, self.unroll)
+        return repeat(turn, block, x.astype(self.dtype), self.layers, self.remat, self.unroll)[0]
 
 
-def repeat(turn, block, x, times, remat=False, unroll=1):
-    """x after `times` turns of `turn(block, x, None) -> x, None`, each with parameters of its own: [times,...]."""
+def repeat(turn, block, x, times, remat=False, unroll=1, each=None):
+    """`times` turns of `turn(block, x, part of each) -> x, y`, each with parameters of its own: [times,...] -> x, ys.
+
+    each: a tree of arrays [times,...], one slice a turn; ys: what the turns gave beside x, stacked alike.
+    """
     if remat:
         turn = nn.remat(turn, prevent_cse=False)  # the scan already keeps XLA from merging the recomputation
     scan = nn.scan(
         turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True}, length=times, unroll=unroll
     )
-    return scan(block, x, None)[0]
+    return scan(block, x, each)

@@ -89,7 +89,8 @@ class WindowBlock(nn.Module):
         y = jnp.pad(y, ((0, 0), (0, plan.pad[0]), (0, plan.pad[1]), (0, 0)))
         sides = y.shape[1:3]
         y = jnp.roll(y, (-plan.shift, -plan.shift), (1, 2))
-        y = merge(attention(partition(y, plan.size), mask=mask, bias=bias), plan.size, *sides)
+        y, _ = attention(partition(y, plan.size), mask=mask, bias=bias)
+        y = merge(y, plan.size, *sides)
         y = jnp.roll(y, (plan.shift, plan.shift), (1, 2))
         x = x + y[:, : x.shape[1], : x.shape[2]]
         y = nn.LayerNorm(self.epsilon, self.dtype, name="norm2")(x)

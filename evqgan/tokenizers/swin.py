@@ -114,7 +114,7 @@ class Stage(nn.Module):
         )
         pairs, last = divmod(self.depth, 2)
         if pairs:
-            x = repeat(lambda pair, x, _: (pair(x), None), Pair(block, name="pairs"), x, pairs, self.remat)
+            x, _ = repeat(lambda pair, x, _: (pair(x), None), Pair(block, name="pairs"), x, pairs, self.remat)
         return block(name="last")(x) if last else x
 
 
