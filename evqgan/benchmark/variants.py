@@ -22,14 +22,16 @@ from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.train import train
 
 # What all have in common, and the keys in which each one differs.
-BASE = {"generator": {"attention": "prefix"}, "loss": {"masks": "matched", "targets": 1}}
+BASE = {"generator": {"attention": "prefix", "own": "masked"}, "loss": {"masks": "matched", "targets": 1}}
 VARIANTS = {
     "base": {},
     "joint": {"generator": {"attention": "joint"}},
+    "raster masks": {"loss": {"masks": "raster"}},
     "paper masks": {"loss": {"masks": "paper"}},
     "all blocks": {"loss": {"targets": 0}},  # of fewer images, so that a step has as many target blocks
+    "own dropped": {"generator": {"own": "dropped"}},
+    "own partial": {"generator": {"own": "partial"}},
 }
-PROTOCOL = {"masks": "matched", "targets": 0}  # how held-out images are masked for all, whatever a variant trained on
 NUMBERS = ("cross_entropy", "sample_accuracy", "spread_ratio", "nearest_mean")
 REAL = {"sample_accuracy": "heldout_accuracy", "nearest_mean": "heldout_nearest_mean"}
 SHOWN = 10  # ours: samples in the picture's rows
@@ -136,10 +138,8 @@ def finished(config, workdir, samples):
         numbers = json.loads(file.read_text())
         if (numbers["step"], numbers["samples"]) == (step, samples):
             return numbers
-    measured = ConfigDict(json.loads(config.to_json()))
-    measured.loss.update(PROTOCOL)
-    commands.sample(measured, workdir, None, samples, [], 0, one_by_one=False)
-    values = {name: entry["value"] for name, entry in commands.evaluate(measured, workdir, None, []).items()}
+    commands.sample(config, workdir, None, samples, [], 0, one_by_one=False)
+    values = {name: entry["value"] for name, entry in commands.evaluate(config, workdir, None, []).items()}
     numbers = {
         "step": step, "samples": samples, "parameters": parameters, "batch": config.batch_size,
         "tokens": tokens(config), "seconds": seconds(workdir, config.batch_size), **values,
