@@ -50,9 +50,11 @@ def elsewhere(tmp_path, monkeypatch):
         (["--workdr", "w", TINY], "there is no flag --workdr: did you mean 'workdir'?"),
         ([TINY, "--workdir"], "Missing value for flag --workdir"),
         ([TINY, "w"], "expected flags as --name=value, got 'w'"),
-        ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|sample|edit|evaluate>"),
+        ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|encode|sample|edit|evaluate>"),
         ([TINY, "--num=0"], "--num=0: expected a positive integer"),
         ([TINY, "--num=many"], "--num=many: expected a positive integer"),
+        ([TINY, "--batch_size=0"], "--batch_size=0: expected a positive integer"),
+        ([TINY, "--acceptance=1.5"], "--acceptance=1.5: expected a number in the range [0.0, 1.0]"),
         ([TINY, "--seed=-1"], "--seed=-1: expected a non-negative integer"),
         (["--mode=sample"], "--workdir=DIR is needed to sample"),
         (["--mode=edit", "--workdir=nowhere"], "nowhere is no workdir: there is no nowhere/config.json"),
@@ -163,7 +165,11 @@ def test_each_mode_gets_its_flags(runs, capsys):
     assert call(capsys, at, "--mode=sample", "--num=3", "--labels=cat,5", "--seed=4", "--out=o") == (0, [])
     assert call(capsys, at, "--mode=edit", "--image=i", "--box=1,2,3,4", "--label=cat") == (0, [])
     assert call(capsys, at, "--mode=evaluate", "--metrics=generation,samples") == (0, [])
-    (_, (config, workdir), _), quick, sample, edit, evaluate = runs
+    choice = ["--acceptance=0.5", "--classifier=a.b:c", "--classifier_weights=w", "--steps_strip", "--batch_size=8"]
+    assert call(capsys, at, "--mode=sample", *choice) == (0, [])
+    assert call(capsys, at, "--mode=edit", "--image=i", "--batch_size=2") == (0, [])
+    assert call(capsys, at, "--mode=evaluate", "--batch_size=4") == (0, [])
+    (_, (config, workdir), _), quick, sample, edit, evaluate, chosen, small_edit, small_evaluate = runs
     assert config.stage == "stage1" and workdir == pathlib.Path("w")
     assert quick[0] == "run" and quick[1][1] == pathlib.Path("workdirs/quickstart_tiny")
     given = {"workdir": place, "out": pathlib.Path("o"), "num": 3, "labels": ["cat", "5"], "seed": 4}
@@ -171,6 +177,11 @@ def test_each_mode_gets_its_flags(runs, capsys):
     given = {"image": "i", "box": ["1", "2", "3", "4"], "mask": None, "outpaint": None, "label": "cat", "num": 4}
     assert edit[0] == "edit" and given.items() <= edit[2].items() and edit[2]["out"] is None
     assert evaluate[0] == "evaluate" and evaluate[2]["metrics"] == ["generation", "samples"]
+    given = {"acceptance": 0.5, "classifier": "a.b:c", "classifier_weights": "w", "steps_strip": True, "batch_size": 8}
+    assert given.items() <= chosen[2].items()
+    assert small_edit[2]["batch_size"] == 2 and small_evaluate[2]["batch_size"] == 4
+    assert not any("batch_size" in made[2] for made in (sample, edit, evaluate))
+    assert sample[2]["acceptance"] == 1 and not sample[2]["classifier"] and not sample[2]["steps_strip"]
 
 
 def test_a_config_of_another_run_is_refused(runs, capsys):

@@ -1,4 +1,4 @@
-"""Eight devices, and two processes, train as one does. The children are this file in processes of their own."""
+"""Eight devices, and two processes, train and sample as one does. The children: this file in processes of their own."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import test_stage1
 import test_stage2
 import workdirs
 
+import evqgan
 from evqgan import stage1, stage2, train
 from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
@@ -82,6 +83,18 @@ def apart(a, b):
     )
 
 
+def use(workdir, place):
+    """All that a trained workdir can do, into found.npz; also a child, with eight devices."""
+    model = evqgan.load(workdir, batch_size=2)
+    made = {f"sample {name}": value for name, value in model.sample(20, ["cat", 3, 5], 7).items()}
+    few = {f"few {name}": value for name, value in model.sample(3, ["cat", 3, 5], 7).items()}
+    chosen = model.sample(12, [1], 7, acceptance=0.5, classifier=lambda images, _: images.mean(axis=(1, 2, 3)))
+    chosen = {f"chosen {name}": value for name, value in chosen.items()}
+    again = {"encode": model.encode(made["sample images"]), "decode": model.decode(made["sample ids"])}
+    again["devices"] = np.array(model.rows.mesh.size)
+    np.savez(pathlib.Path(place) / "found.npz", **made, **few, **chosen, **again)
+
+
 def config_of_many():
     """The config of a run that does not end by itself."""
     config = test_stage1.config_of(ema=0.9, revive=0.5)  # what is revived depends on the order within a batch
@@ -118,8 +131,9 @@ def children(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     eight = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"}
-    places = {name: tmp_path_factory.mktemp(name) for name in (*STAGES, "two")}
+    places = {name: tmp_path_factory.mktemp(name) for name in (*STAGES, "two", "use")}
     started = {name: (child(on_eight_devices, name, places[name], **eight), places[name]) for name in STAGES}
+    started["use"] = child(use, workdirs.trained(), places["use"], **eight), places["use"]
     for i in range(2):
         started[i] = child(as_one_of_two, i, port, places["two"]), places["two"]
     yield started
@@ -215,3 +229,20 @@ def test_weights_are_split(eight):
 def test_a_checkpoint_of_eight_devices_goes_on_on_one(eight):
     assert eight["restored apart"] == 0 and eight["restored on"] == 1
     np.testing.assert_allclose(eight["losses"]["next on one"], eight["losses"]["next on all"], rtol=1e-5)
+
+
+def test_eight_devices_sample_as_one(children, tmp_path):
+    with workdirs.quick_to_compile():
+        use(workdirs.trained(), tmp_path)
+    process, place = children["use"]
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    with np.load(tmp_path / "found.npz") as one, np.load(place / "found.npz") as eight:
+        assert (one["devices"], eight["devices"]) == (1, 8) and one.keys() == eight.keys()
+        same = [name for name in one if not name.startswith("few") and name != "devices"]
+        for name in same:  # two rows a device here and there
+            np.testing.assert_array_equal(one[name], eight[name], name)
+        assert "chosen scores" in same and "sample images" in same and "encode" in same
+        np.testing.assert_array_equal(one["few ids"], eight["few ids"])  # two rows a device here, one there
+        np.testing.assert_allclose(one["few images"].astype(int), eight["few images"], atol=1)
+        np.testing.assert_array_equal(one["few ids"], one["sample ids"][:3])

@@ -1,0 +1,93 @@
+"""Any number of rows: the same rows come out, whatever the batches, and each function compiles once a size."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.core import rows as module
+from evqgan.core.errors import InputError
+from evqgan.core.rows import Progress, Rows
+
+WEIGHTS = {"scale": np.float32(3)}
+
+
+def scaled(weights, x, y):
+    """Also notes the rows of every batch, once it is traced."""
+    TRACED.append(len(x))
+    return {"sum": weights["scale"] * x + y[:, None], "least": jnp.min(x, axis=1)}
+
+
+TRACED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_traced():
+    TRACED.clear()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
+def test_every_row_comes_out_once_and_in_order(number, batch_size):
+    x, y = np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32), np.arange(number, dtype=np.float32)
+    found = Rows(batch_size)(scaled, WEIGHTS, x, y)
+    np.testing.assert_allclose(found["sum"], 3 * x + y[:, None], rtol=1e-6)
+    np.testing.assert_array_equal(found["least"], x.min(axis=1))
+    assert all(type(value) is np.ndarray for value in found.values())
+
+
+@pytest.mark.parametrize(
+    "batch_size, number, size", [(64, 1, 1), (64, 3, 4), (64, 64, 64), (64, 500, 64), (7, 4, 4), (7, 5, 7), (7, 500, 7)]
+)
+def test_batches_have_few_sizes(batch_size, number, size):
+    assert Rows(batch_size).size(number) == size
+
+
+def test_a_function_compiles_once_a_size():
+    rows = Rows(4)
+    for number in (3, 4, 5, 6, 100):  # all in batches of 4
+        rows(scaled, WEIGHTS, np.zeros((number, 2), np.float32), np.ones(number, np.float32))
+    assert TRACED == [4]
+    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32))
+    assert TRACED == [4, 2]
+    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), size=4)
+    assert TRACED == [4, 2]
+    rows(scaled, WEIGHTS, np.zeros((4, 3), np.float32), np.ones(4, np.float32))
+    assert TRACED == [4, 2, 4]
+
+
+def test_no_seconds_pass_while_anything_compiles(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+
+    def slow_to_trace(weights, x):
+        now[0] += 7
+        return x
+
+    rows = Rows(4)
+    before = rows.clock()
+    rows(slow_to_trace, WEIGHTS, np.zeros(3))
+    assert rows.compiling == 7 and rows.clock() == before
+    now[0] += 2
+    assert rows.clock() == before + 2
+
+
+def test_what_cannot_be_is_refused():
+    for size in (0, -1):
+        with pytest.raises(InputError, match=f"batch_size of at least 1, got {size}"):
+            Rows(size)
+    with pytest.raises(InputError, match="expected at least one image, got none"):
+        Rows()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))
+
+
+def test_progress_counts_from_where_it_goes_on(capsys):
+    rows = Rows()
+    rows.compiling = 4.14
+    report = Progress(rows)
+    report(10, 30, 0.0)
+    report(14, 30, 2.0)
+    report(30, 30, 5.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "going on from 10/30", "compiled in 4.1 s", "sample 14/30  2.0 images/s  ETA 8s",
+        "sample 30/30  4.0 images/s  ETA 0s",
+    ]  # fmt: skip
+    assert report.total == 30 and report.rate == "4.0 images/s"
