@@ -111,6 +111,7 @@ def mask_predict(
     *,
     codes,
     steps=8,
+    first=0,
     temperature=1.0,
     final_temperature=None,
     choice_temperature=4.5,
@@ -120,6 +121,7 @@ def mask_predict(
     guidance=0.0,
     guidance_schedule="linear",
     noise=None,
+    trace=False,
 ):
     """Fills the masked tokens of `tokens` [B,N] int32 (MASK = `codes`) in `steps` parallel steps -> [B,N] int32.
 
@@ -127,6 +129,8 @@ def mask_predict(
     `tokens_to_logits(tokens) -> [B,N,V]` and masks again those it is least sure of. Confidence is
     log p(sampled) + choice_temperature * (1 - ratio) * Gumbel noise. Known tokens are never changed.
     `keys` [B]: one random key an image; noise replaces what is drawn from them, see `image_noise`.
+    first: the step to begin with; MaskGIT's code edits from step 2 of 12, as part of the image is known. trace=True: ->
+    the tokens after each step [steps-first,B,N].
 
     temperature divides the logits before sampling, 0 takes the likeliest code; it goes linearly to final_temperature
     (default: stays). top_k, top_p: see `restrict`; they and the temperatures are not part of the confidence, as in
@@ -136,6 +140,8 @@ def mask_predict(
     final_temperature = temperature if final_temperature is None else final_temperature
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"the sampler's steps are a whole number from 1, not {steps!r}")
+    if not isinstance(first, int) or not 0 <= first < steps:
+        raise InputError(f"the sampler's first step is a whole number from 0 to {steps - 1}, not {first!r}")
     if min(temperature, final_temperature, choice_temperature) < 0:
         given = temperature, final_temperature, choice_temperature
         raise InputError(f"the sampler's temperatures are not negative, got {' and '.join(map(str, given))}")
@@ -150,7 +156,7 @@ def mask_predict(
     noise = image_noise(keys, number, codes) if noise is None else noise
     unknown_at_start = jnp.sum(tokens == codes, axis=-1)
 
-    def step(t, tokens):
+    def step(tokens, t):
         ratio = (t + 1) / steps
         logits = tokens_to_logits(tokens)
         if guidance:
@@ -169,9 +175,11 @@ def mask_predict(
         confidence = log_p + choice_temperature * (1 - ratio) * for_choice
         confidence = jnp.where(unknown, confidence, jnp.inf)
         count = number_masked(t, steps, unknown_at_start, jnp.sum(unknown, axis=-1), schedule)
-        return jnp.where(lowest(confidence, count), codes, sampled)
+        tokens = jnp.where(lowest(confidence, count), codes, sampled)
+        return tokens, tokens if trace else None
 
-    return jax.lax.fori_loop(0, steps, step, tokens)
+    tokens, states = jax.lax.scan(step, tokens, jnp.arange(first, steps))
+    return states if trace else tokens
 
 
 def block_by_block(context, ids, mask, keys, *, window, codes, extend=0, order="raster", trace=False, **in_block):

@@ -14,7 +14,7 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding, masking
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout
-from evqgan.nn.attention import Block, repeat
+from evqgan.nn.groups import Groups
 
 GLOBAL, RING, TARGET = range(3)  # rows of the type embedding
 OWN = ("masked", "dropped", "partial")
@@ -87,7 +87,9 @@ class Model(nn.Module):
         self.position = self.param("position", normal, (self.latent[0] * self.latent[1], self.width))
         self.position_global = self.param("position_global", normal, (self.blocks, self.width))
         self.kind = self.param("kind", normal, (3, self.width))
-        self.transformer = Block(self.heads, self.mlp_ratio, self.dropout, dtype)  # a layer; applied by `_layers`
+        self.transformer = Groups(
+            self.layers, self.heads, self.mlp_ratio, self.dropout, dtype, remat=self.remat, chunk=self.chunk
+        )
         self.norm = nn.LayerNorm(dtype=dtype)
         self.logits = dense(self.codes)
 
@@ -101,23 +103,23 @@ class Model(nn.Module):
         groups, masks = [*groups, self._target(target, block)], [*masks, (None, None)]
         if self.attention == "joint":
             groups, masks = self._joined(groups, masks)
-        groups, _ = self._layers(groups, masks, deterministic=deterministic)
+        groups, _ = self.transformer(groups, masks, deterministic=deterministic)
         return self._predict(groups[-1], target.shape[-1])
 
     def context(self, grid, ring, block, label=None):
         """The keys and values of everything but the targets, for `continued`: what "prefix" computes once a block."""
         groups, masks = self._context(grid, ring, block, label)
-        _, pairs = self._layers(groups, masks, keep=True)
+        _, pairs = self.transformer(groups, masks, keep=True)
         return [(pair, right) for pair, (right, _) in zip(pairs, masks, strict=True)]
 
     def continued(self, context, target, block):
         """`__call__` given the `context` of these blocks: the same logits."""
         before, masks = zip(*context, strict=True)
-        groups, _ = self._layers([self._target(target, block)], [(None, None)], before, masks)
+        groups, _ = self.transformer([self._target(target, block)], [(None, None)], before, masks)
         return self._predict(groups[-1], target.shape[-1])
 
     def _context(self, grid, ring, block, label):
-        """Class and globals [B,1,G,c] and ring [B,K,R,c] embedded, and their masks, see `_layers`."""
+        """Class and globals [B,1,G,c] and ring [B,K,R,c] embedded, and their masks, see `Groups`."""
         blocks = blocks_of(grid, self.window)
         own = jax.nn.one_hot(block, self.blocks, dtype=bool)  # [B,K,blocks]
         blocks = jnp.where(jnp.any(own, axis=1)[..., None], self.codes, blocks)
@@ -162,67 +164,8 @@ class Model(nn.Module):
         mask = jnp.concatenate([x if m is None else m for x, (m, _) in zip(every, masks, strict=True)], axis=-1)
         return [whole], [(None, mask)]
 
-    def _layers(self, groups, masks, before=(), masks_before=(), deterministic=True, keep=False):
-        """groups [B,K,S,c] through all layers, each seeing itself and what is left of it -> groups, pairs if `keep`.
-
-        masks: for each group which of its tokens those to the right see, and which itself, [B,K,1,1,S] or None = all;
-        before: the pairs [layers,B,K,S,2,heads,d] of groups further left, with masks_before. Groups with K = 1, which
-        come first, serve the targets of all others.
-        """
-        number = groups[-1].shape[1]
-        chunk = next(n for n in range(min(self.chunk or number, number), 0, -1) if number % n == 0)
-        whole = chunk == number or keep or before
-        shared = len(groups) if whole else sum(x.shape[1] == 1 for x in groups)
-
-        def through(block, groups, masks, seen):
-            out, new = [], []
-            for x, (right, itself) in zip(groups, masks, strict=True):
-                x, pair = block(x, (*seen, *new), itself, deterministic)
-                new.append((pair, right))
-                out.append(x)
-            return out, new
-
-        if self.remat:  # within loops, which already keep XLA from merging the recomputation
-            through = nn.remat(through, prevent_cse=False)
-
-        def turn(block, groups, pairs):
-            seen = list(zip(pairs, masks_before, strict=True))
-            out, new = through(block, groups[:shared], masks[:shared], seen)
-            if shared < len(groups):
-                rest = chunked(through, number // chunk)
-                out += rest(block, groups[shared:], masks[shared:], seen + new)
-            return out, [pair for pair, _ in new] if keep else None
-
-        return repeat(turn, self.transformer, groups, self.layers, each=list(before))
-
     def _predict(self, x, tokens):
         return self.logits(self.norm(x[:, :, -tokens:])).astype(jnp.float32)
-
-
-def chunked(through, pieces):
-    """The groups of `through(block, groups, masks, seen) -> groups, pairs`, the targets in `pieces`, one at a time."""
-
-    def cut(x):  # [B,K,...] -> [pieces,B,K/pieces,...]
-        return jnp.moveaxis(x.reshape(len(x), pieces, -1, *x.shape[2:]), 1, 0)
-
-    def join(x):
-        return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
-
-    def run(block, groups, masks, seen):
-        of_targets = [mask is not None and mask.shape[1] > 1 for _, mask in seen]
-
-        def one(block, _, part):
-            groups, masks, masks_seen = part
-            both = zip(seen, masks_seen, of_targets, strict=True)
-            now = [(pair, cut_mask if varies else mask) for (pair, mask), cut_mask, varies in both]
-            return None, through(block, groups, masks, now)[0]
-
-        masks_seen = [mask if varies else None for (_, mask), varies in zip(seen, of_targets, strict=True)]
-        parts = jax.tree.map(cut, (groups, masks, masks_seen))
-        scan = nn.scan(one, variable_broadcast="params", split_rngs={"params": False, "dropout": True}, length=pieces)
-        return jax.tree.map(join, scan(block, None, parts)[1])
-
-    return run
 
 
 def init(model, rng, label):
