@@ -27,12 +27,12 @@ def tokenizer_config(workdir):
     return config, place
 
 
-def encode(config, workdir, out=None, views=1, seed=0, host=None, hosts=None):
+def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
     """The training split in `views` random views, the validation split in one, as ids in `out` (workdir/codes).
 
     config: of any stage; its dataset is what is encoded, its dtype what the encoder computes in. Shards that are there
-    are not made again. Of several hosts each makes its own; host and hosts: those of JAX. Ids are those that training
-    computes from the same crops, but for rounding (the size of the batch) where two codes are equally near.
+    are not made again; of several hosts each makes its own. Ids are those that training computes from the same crops,
+    but for rounding (the size of the batch) where two codes are equally near. batch_size: images a device at a time.
     """
     config = config.generator if config.stage == "quickstart" else config
     theirs, place = tokenizer_config(workdir)
@@ -51,36 +51,40 @@ def encode(config, workdir, out=None, views=1, seed=0, host=None, hosts=None):
          "config": theirs.tokenizer.to_dict()},
     )  # fmt: skip
     codes.begin(out, info)
-    size, to_ids = encoder(model, weights, dataset.shape, views)
+    size, to_ids = encoder(model, weights, dataset.shape, views, batch_size)
 
     def batches(split, start, stop):
         number = info["splits"][split]["views"]
         random = number if split == "train" else 0
         return pipeline.view_batches(examples[split], dataset, random, seed, max(1, size // number), start, stop)
 
-    host, hosts = (jax.process_index() if host is None else host), hosts or jax.process_count()
     print(f"{out}: {len(sources['train']):,} x {views} + {len(sources['validation']):,} images", flush=True)
-    done = codes.encode(out, info, batches, to_ids, host, hosts, progress())
+    done = codes.encode(out, info, batches, to_ids, jax.process_index(), jax.process_count(), progress())
     bad = sum(len(decoded.bad) for decoded in examples.values())
     parts = [f"{done:,} images encoded" if done else "all shards were there already"]
     parts += [f"{bad:,} did not decode (in training their neighbours stand for them)"] if bad else []
     missing = sum(not codes.finished(out, shard) for shard in codes.shards(info))
-    parts += [f"{missing:,} shards of other hosts are to come"] if missing else []
+    parts += [f"still to come from other hosts: {missing:,} of {len(codes.shards(info)):,} shards"] if missing else []
     print(f"{'; '.join(parts)}. To train from them: --config.dataset.codes={out}", flush=True)
     return info
 
 
-def encoder(model, weights, shape, views):
+def encoder(model, weights, shape, views, batch_size=None):
     """-> size (at least `views`), to_ids(uint8 [n,H,W,3]) -> ids [size,h,w,D], n up to `size`; on all local devices."""
     devices = mesh.make(devices=jax.local_devices())
-    each = max(1, min(IMAGES, PIXELS // (shape[0] * shape[1])), -(-views // devices.size))
-    size = each * devices.size
-    weights = jax.device_put(weights, mesh.replicated(devices))
-    apply = jax.jit(lambda weights, image: model.apply(weights, transforms.scale(image), method="encode")[1])
+    batch_size = batch_size or max(1, min(IMAGES, PIXELS // (shape[0] * shape[1])))
+    size = max(batch_size, -(-views // devices.size)) * devices.size
+    weights, split = jax.device_put(weights, mesh.replicated(devices)), mesh.batch_sharding(devices)
+    apply = jax.jit(
+        jax.shard_map(  # each device by itself, so that ids do not change with how many there are
+            lambda weights, image: model.apply(weights, transforms.scale(image), method="encode")[1],
+            mesh=devices, in_specs=(mesh.replicated(devices).spec, split.spec), out_specs=split.spec, check_vma=False,
+        )
+    )  # fmt: skip
 
     def to_ids(images):
         rows = np.minimum(np.arange(size), len(images) - 1)  # filled up, so that nothing compiles twice
-        return apply(weights, jax.device_put(images[rows], mesh.batch_sharding(devices)))
+        return apply(weights, jax.device_put(images[rows], split))
 
     return size, to_ids
 

@@ -52,7 +52,7 @@ def definitions():
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")
     whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0)
-    whole("batch_size", None, "sample, edit: images a device at a time (64); evaluate: too (config's)", lower_bound=1)
+    whole("batch_size", None, "images a device at a time; encode, sample, edit: 64, evaluate: config's", lower_bound=1)
     flags.DEFINE_boolean("steps_strip", False, "sample: also draw how images are filled", flag_values=values)
     share = {"lower_bound": 0.0, "upper_bound": 1.0, "flag_values": values}
     flags.DEFINE_float("acceptance", 1.0, "sample: which share of candidates to keep, the best", **share)
@@ -205,7 +205,7 @@ def run(values, config):
     if values.mode == "encode":
         from evqgan import encode
 
-        encode.encode(config, workdir, values.out, values.views, values.seed)
+        encode.encode(config, workdir, values.out, values.views, values.seed, values.batch_size)
         return
     from evqgan import commands
 

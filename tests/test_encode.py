@@ -182,7 +182,13 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
     place = workdirs.trained()
     for workdir in (place, place / "tokenizer"):
         out = tmp_path / "ids" / workdir.name
-        arguments = [f"--workdir={workdir}", f"--out={out}", "--config.dataset.train=train[:12]", "--seed=3"]
+        arguments = [
+            f"--workdir={workdir}",
+            "--batch_size=5",
+            f"--out={out}",
+            "--config.dataset.train=train[:12]",
+            "--seed=3",
+        ]
         assert main.main(["main", "--mode=encode", *arguments]) == 0
         said = capsys.readouterr().out
         assert f"{out}: 12 x 1 + 6 images" in said and "encode 18/18  " in said
