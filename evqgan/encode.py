@@ -51,7 +51,8 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
          "config": theirs.tokenizer.to_dict()},
     )  # fmt: skip
     codes.begin(out, info)
-    size, to_ids = encoder(model, weights, dataset.shape, views, batch_size)
+    batch_size = batch_size or max(1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1])))
+    size, to_ids = encoder(model, weights, min(batch_size, len(sources["train"]) * views), views)
 
     def batches(split, start, stop):
         number = info["splits"][split]["views"]
@@ -69,10 +70,9 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
     return info
 
 
-def encoder(model, weights, shape, views, batch_size=None):
-    """-> size (at least `views`), to_ids(uint8 [n,H,W,3]) -> ids [size,h,w,D], n up to `size`; on all local devices."""
+def encoder(model, weights, batch_size, views):
+    """-> size, to_ids(uint8 [n,H,W,3]) -> ids [size,h,w,D], n up to `size`, at least `views`; on all local devices."""
     devices = mesh.make(devices=jax.local_devices())
-    batch_size = batch_size or max(1, min(IMAGES, PIXELS // (shape[0] * shape[1])))
     size = max(batch_size, -(-views // devices.size)) * devices.size
     weights, split = jax.device_put(weights, mesh.replicated(devices)), mesh.batch_sharding(devices)
     apply = jax.jit(
