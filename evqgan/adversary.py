@@ -113,12 +113,12 @@ def make(
         now = weight * gan.ramp(step, first, length)
         return now * gan.adaptive_weight(norm, own_norm) if adaptive else now
 
-    def update(state, variables, grads, step):
+    def update(state, variables, grads, step, go):
         part = {key: state[key] for key in ("params", "opt")}
-        new, metrics = updater.step(part, grads, step - first)
-        # Before it sets in nothing moves, the optimizer's counters and averages included.
-        new = jax.tree.map(lambda x, old: jnp.where(step >= first, x, old), new, part)
-        return {**new, "variables": variables}, {f"critic_{name}": value for name, value in metrics.items()}
+        # Before it sets in nothing moves, the optimizer's counters included.
+        new, metrics = updater.step(part, grads, step - first, go & (step >= first))
+        new["variables"] = optim.keep(go, variables, state["variables"])
+        return new, {f"critic_{name}": value for name, value in metrics.items()}
 
     epochs = [n * batch_size / examples for n in (first, first + length)]
     note = f"adversarial term: {critic['name']}, from step {first:,}, in full from step {first + length:,}"

@@ -160,12 +160,14 @@ def make(config, examples=1, classes=None):
             params["critic"], variables["critic"] = (state["critic"][key] for key in ("params", "variables"))
         (value, (variables, metrics)), grads = updater.gradients(differentiate)(params, variables, batch, rng)
         part = {key: state[key] for key in ("params", "ema", "opt")}
-        new, how = updater.step(part, grads["generator"], step)
-        new["codebook"], metrics = variables["codebook"], {"loss": value, **metrics, **how}
+        metrics = {"loss": value, **metrics}
+        go = optim.finite(metrics, *grads.values())
+        new, how = updater.step(part, grads["generator"], step, go)
+        new["codebook"], metrics = optim.keep(go, variables["codebook"], state["codebook"]), {**metrics, **how}
         if adversary:
-            new["critic"], how = adversary.update(state["critic"], variables["critic"], grads["critic"], step)
+            new["critic"], how = adversary.update(state["critic"], variables["critic"], grads["critic"], step, go)
             metrics |= how
-        return optim.advance(state, new, metrics)
+        return optim.advance(state, new, metrics, go)
 
     def predict(state, batch, rng):
         variables = {"params": state["ema"], "codebook": state["codebook"]}

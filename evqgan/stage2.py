@@ -142,8 +142,10 @@ def make(config, examples=1, classes=None):
 
         differentiate = updater.gradients(jax.value_and_grad(loss, has_aux=True))
         (value, (_, metrics)), grads = differentiate(state["params"], {}, data, rng)
-        new, how = updater.step({key: state[key] for key in ("params", "ema", "opt")}, grads, state["step"])
-        return optim.advance(state, new, {"loss": value, **metrics, **how})
+        metrics = {"loss": value, **metrics}
+        go = optim.finite(metrics, grads)
+        new, how = updater.step({key: state[key] for key in ("params", "ema", "opt")}, grads, state["step"], go)
+        return optim.advance(state, new, {**metrics, **how}, go)
 
     def predict(state, batch, rng):
         ids = ids_of(state, batch)

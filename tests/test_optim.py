@@ -43,27 +43,70 @@ def test_an_unknown_schedule_names_the_nearest():
         optim.schedule("cosin", 1.0, 0, 10)
 
 
+RUN = {"examples": 100, "batch_size": 10, "total": 100}
+
+
 def make(**keys):
-    run = {"examples": 100, "batch_size": 10, "total": 100}
-    return build.call(optim.optimizer, {"learning_rate": 0.1, **keys}, "config.optimizer", **run)
+    return optim.updater({"learning_rate": 0.1, **keys}, "config.optimizer", ema=0.9, **RUN)
+
+
+def tree(seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    return {"blocks": {"out": {"kernel": draw(3, 2, 2), "bias": draw(3, 2)}}, "codes": draw(4, 2)}
 
 
 def test_decay_touches_matrices_by_name_and_not_stacked_biases():
-    params = {"blocks": {"out": {"kernel": jnp.ones((3, 2, 2)), "bias": jnp.ones((3, 2))}}, "codes": jnp.ones((4, 2))}
-    optimizer, _ = make(weight_decay=0.5)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-    np.testing.assert_allclose(updates["blocks"]["out"]["kernel"], -0.05, rtol=1e-5)
-    assert not updates["blocks"]["out"]["bias"].any() and not updates["codes"].any()
+    params, updater = tree(0), make(weight_decay=0.5)
+    new, _ = updater.step(updater.init(params), jax.tree.map(jnp.zeros_like, params), jnp.int32(0), jnp.bool_(True))
+    moved = jax.tree.map(lambda a, b: a - b, new["params"], params)
+    np.testing.assert_allclose(moved["blocks"]["out"]["kernel"], -0.05 * params["blocks"]["out"]["kernel"], rtol=1e-5)
+    assert not moved["blocks"]["out"]["bias"].any() and not moved["codes"].any()
 
 
-def test_clip_bounds_the_gradient_before_adam():
-    params = {"kernel": jnp.zeros((2, 2))}
-    grads = {"kernel": jnp.full((2, 2), 100.0)}
-    optimizer, _ = make(clip=1.0)
-    _, state = optimizer.update(grads, optimizer.init(params), params)
-    moment = optax.tree.get(state, "mu")["kernel"]
-    np.testing.assert_allclose(moment, 0.1 * 0.5, rtol=1e-5)  # norm 200 becomes 1: 0.5 each; times 1 - b1
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_steps_are_those_of_optax(clip):
+    keys = {"b1": 0.8, "b2": 0.95, "weight_decay": 0.1, "clip": clip, "warmup": "3 steps", "decay": "cosine"}
+    updater, params = make(**keys), tree(0)
+    part, step = updater.init(params), jax.jit(updater.step)
+    rate = optim.schedule("cosine", 0.1, 3, 100)
+    chain = [optax.clip_by_global_norm(clip)] if clip else []
+    theirs = optax.chain(*chain, optax.adamw(rate, b1=0.8, b2=0.95, weight_decay=0.1, mask=optim.is_decayed))
+    state, ema = theirs.init(params), params
+    for i in range(8):
+        grads = tree(i + 1, scale=3.0 if i % 2 else 0.01)  # clipped, and not
+        updates, state = theirs.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        ema = optax.incremental_update(params, ema, 1 - min(0.9, (1 + i) / (10 + i)))
+        part, metrics = step(part, grads, jnp.int32(i), jnp.bool_(True))
+        np.testing.assert_allclose(metrics["learning_rate"], rate(i), rtol=1e-6)
+        np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(grads), rtol=1e-6)
+    for ours, other in ((part["params"], params), (part["ema"], ema), (part["opt"]["nu"], optax.tree.get(state, "nu"))):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, other)
+    assert int(part["opt"]["count"]) == 8
+
+
+def test_a_step_that_must_not_go_changes_no_bit_whatever_the_gradients():
+    updater = make(weight_decay=0.1, clip=1.0)
+    part, _ = updater.step(updater.init(tree(0)), tree(1), jnp.int32(0), jnp.bool_(True))
+    grads = jax.tree.map(lambda x: x.at[..., 0].set(jnp.nan), tree(2))
+    assert not optim.finite({"loss": jnp.ones(())}, grads) and not optim.finite({"loss": jnp.array(jnp.inf)}, tree(1))
+    assert optim.finite({"loss": jnp.ones(())}, tree(1))
+    same, _ = jax.jit(updater.step)(part, grads, jnp.int32(1), jnp.bool_(False))
+    jax.tree.map(np.testing.assert_array_equal, same, part)
+    moved, _ = jax.jit(updater.step)(part, tree(2), jnp.int32(1), jnp.bool_(True))
+    assert not np.array_equal(moved["params"]["codes"], part["params"]["codes"])
+
+
+def test_a_first_moment_in_bfloat16_changes_little():
+    whole, half = make(), make(moment_dtype="bfloat16")
+    a, b = whole.init(tree(0)), half.init(tree(0))
+    for i in range(5):
+        a, b = (u.step(part, tree(i), jnp.int32(i), jnp.bool_(True))[0] for u, part in ((whole, a), (half, b)))
+    assert {x.dtype.name for x in jax.tree.leaves(b["opt"]["mu"])} == {"bfloat16"}
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=0.01), a["params"], b["params"])
+    with pytest.raises(InputError, match="float32 or bfloat16, not 'float16'"):
+        make(moment_dtype="float16")
 
 
 def test_a_misspelt_key_is_named():
@@ -99,6 +142,5 @@ def test_accumulated_parts_have_their_own_randomness():
 
 
 def test_averaged_weights_warm_up():
-    params, ema = {"x": jnp.ones(())}, {"x": jnp.zeros(())}
-    np.testing.assert_allclose(optim.average(ema, params, jnp.int32(0), 0.99)["x"], 0.9, rtol=1e-6)
-    np.testing.assert_allclose(optim.average(ema, params, jnp.int32(10**6), 0.99)["x"], 0.01, rtol=1e-4)
+    np.testing.assert_allclose(optim.average_decay(jnp.int32(0), 0.99), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(optim.average_decay(jnp.int32(10**6), 0.99), 0.99, rtol=1e-4)

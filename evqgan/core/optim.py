@@ -46,6 +46,17 @@ def is_decayed(params):
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+class AdamW(NamedTuple):
+    """Loshchilov and Hutter, ICLR 2019, as optax.adamw after optax.clip_by_global_norm; see `optimizer`."""
+
+    rate: Callable  # schedule of the learning rate
+    b1: float
+    b2: float
+    weight_decay: float
+    clip: float
+    moment_dtype: str
+
+
 def optimizer(
     learning_rate,
     b1=0.9,
@@ -55,20 +66,21 @@ def optimizer(
     warmup=0,
     decay="constant",
     final=0.0,
+    moment_dtype="float32",
     *,
     examples,
     batch_size,
     total,
 ):
-    """AdamW -> (optax transformation, learning-rate schedule). clip: largest global gradient norm, 0 = none.
+    """The AdamW of config.optimizer, which holds these keys; the three last are the run's.
 
-    warmup is a duration; decay names the schedule after it. config.optimizer holds these keys; the three last are the
-    run's: examples in the data set, global batch size, total steps.
+    clip: largest global gradient norm, 0 = none. warmup is a duration; decay names the schedule after it. moment_dtype:
+    of the first moment; "bfloat16" saves an eighth of the state (Zhai et al., "Scaling Vision Transformers", 2022).
     """
+    if moment_dtype not in ("float32", "bfloat16"):
+        raise InputError(f"config.optimizer.moment_dtype is float32 or bfloat16, not {moment_dtype!r}")
     rate = schedule(decay, learning_rate, to_steps(warmup, examples, batch_size, total), total, final)
-    chain = [optax.clip_by_global_norm(clip)] if clip else []
-    chain.append(optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=is_decayed))
-    return optax.chain(*chain), rate
+    return AdamW(rate, b1, b2, weight_decay, clip, moment_dtype)
 
 
 class Updater(NamedTuple):
@@ -76,7 +88,7 @@ class Updater(NamedTuple):
 
     init: Callable  # init(params) -> that part
     gradients: Callable  # gradients(value_and_grad) -> the same over parts of a batch, see `accumulated`
-    step: Callable  # step(part, grads, now) -> part, {"gradient_norm", "learning_rate"}; now: steps done so far
+    step: Callable  # step(part, grads, now, go) -> part, {"gradient_norm", "learning_rate"}; unchanged unless `go`
 
 
 def updater(keys, where, ema=None, *, examples, batch_size, total):
@@ -88,25 +100,58 @@ def updater(keys, where, ema=None, *, examples, batch_size, total):
     keys = build.plain(keys)
     decay, pieces = (None, 1) if ema is None else (keys.pop("ema", ema), keys.pop("accumulate", 1))
     run = {"examples": examples, "batch_size": batch_size, "total": total}
-    change, rate = build.call(optimizer, keys, where, **run)
+    adamw = build.call(optimizer, keys, where, **run)
 
     def init(params):
-        part = {"params": params, "opt": change.init(params)}
-        if decay is not None:
-            part["ema"] = jax.tree.map(jnp.copy, params)  # buffers of their own, as the state is donated
-        return part
+        first = jax.tree.map(lambda x: jnp.zeros(x.shape, adamw.moment_dtype), params)
+        opt = {"count": jnp.zeros((), jnp.int32), "mu": first, "nu": jax.tree.map(jnp.zeros_like, params)}
+        # The averages are buffers of their own, as the state is donated.
+        return {"params": params, "opt": opt} | ({} if decay is None else {"ema": jax.tree.map(jnp.copy, params)})
 
     def gradients(value_and_grad):
         return accumulated(value_and_grad, pieces)
 
-    def step(part, grads, now):
-        updates, opt = change.update(grads, part["opt"], part["params"])
-        new = {**part, "params": optax.apply_updates(part["params"], updates), "opt": opt}
-        if decay is not None:
-            new["ema"] = average(part["ema"], new["params"], now, decay)
-        return new, {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate(now)}
+    def step(part, grads, now, go):
+        return adamw_step(adamw, part, grads, go, average_decay(now, decay) if decay is not None else None)
 
     return Updater(init, gradients, step)
+
+
+def adamw_step(adamw, part, grads, go, ema_decay=None):
+    """One step of `adamw` -> part, {"gradient_norm", "learning_rate"}; the same part, bit for bit, unless `go` (bool).
+
+    Ours, not optax's chain, for memory: there XLA computes the moments again where the weights need them, and a choice
+    between old and new afterwards keeps both, so that the step needs two more copies of the weights (README, Table 6).
+    Here every number is written once, over the one before it.
+    """
+    count, norm = part["opt"]["count"], optax.tree.norm(grads)
+    rate, now = adamw.rate(count), count + 1.0
+    scale = jnp.minimum(1.0, adamw.clip / jnp.maximum(norm, 1e-30)) if adamw.clip else 1.0
+    b1, b2, ema_keep = (jnp.where(go, x, 1.0) for x in (adamw.b1, adamw.b2, 1.0 if ema_decay is None else ema_decay))
+    step_size = jnp.where(go, rate, 0.0)
+    corrections = 1 - adamw.b1**now, 1 - adamw.b2**now
+
+    def leaf(p, grad, mu, nu, decayed, ema):
+        grad = jnp.where(go, grad * scale, 0.0)  # what is not finite is gone here
+        mu = (b1 * mu + (1 - b1) * grad).astype(mu.dtype)
+        nu = b2 * nu + (1 - b2) * grad * grad
+        mu, nu = jax.lax.optimization_barrier((mu, nu))  # read what is stored: do not compute it again
+        change = mu / corrections[0] / (jnp.sqrt(nu / corrections[1]) + 1e-8)  # 1e-8: optax's epsilon
+        p = p - step_size * (change + (adamw.weight_decay * p if decayed else 0.0))
+        if ema is None:
+            return p, mu, nu
+        p = jax.lax.optimization_barrier(p)
+        return p, mu, nu, ema_keep * ema + (1 - ema_keep) * p
+
+    params, treedef = jax.tree.flatten(part["params"])
+    trees = (grads, part["opt"]["mu"], part["opt"]["nu"], is_decayed(part["params"]))
+    flat = [params, *map(jax.tree.leaves, trees)]
+    flat.append(jax.tree.leaves(part["ema"]) if ema_decay is not None else [None] * len(params))
+    done = [treedef.unflatten(x) for x in zip(*(leaf(*x) for x in zip(*flat, strict=True)), strict=True)]
+    new = {"params": done[0], "opt": {"count": count + go, "mu": done[1], "nu": done[2]}}
+    if ema_decay is not None:
+        new["ema"] = done[3]
+    return new, {"gradient_norm": norm, "learning_rate": rate}
 
 
 def begin():
@@ -114,30 +159,36 @@ def begin():
     return {"step": jnp.zeros((), jnp.int32), "skipped": jnp.zeros((3,), jnp.int32)}
 
 
-def advance(state, new, metrics):
-    """One step on -> state, metrics: `state` with what `new` changes, or as it was if a metric is not finite.
+def finite(metrics, *grads):
+    """Whether all metrics and trees of gradients are finite -> bool; the same on all devices, as both are global."""
+    norms = [optax.tree.norm(tree) for tree in grads]
+    return jnp.all(jnp.isfinite(jnp.stack([*metrics.values(), *norms])))
 
-    Such a step is skipped whole, on all devices alike as metrics are global, and counted: the loop reports it and
-    stops when there are many in a row.
+
+def keep(go, new, old):
+    """The tree `new`, or `old` unless `go`."""
+    return jax.tree.map(lambda x, before: jnp.where(go, x, before), new, old)
+
+
+def advance(state, new, metrics, go):
+    """One step on -> state with `new`, metrics. Unless `go`, what is `finite`, nothing changed: the step is skipped.
+
+    A skipped step is counted: the loop reports it and stops when there are many in a row.
     """
-    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
-    kept = {key: state[key] for key in new}
-    new = jax.tree.map(lambda x, old: jnp.where(finite, x, old), new, kept)
     in_a_row, total, longest = state["skipped"]
-    in_a_row, total = jnp.where(finite, 0, in_a_row + 1), jnp.where(finite, total, total + 1)
+    in_a_row, total = jnp.where(go, 0, in_a_row + 1), jnp.where(go, total, total + 1)
     longest = jnp.maximum(longest, in_a_row)
     metrics = {**metrics, "skipped_in_a_row": in_a_row, "skipped": total, "skipped_longest": longest}
     skipped = jnp.stack([in_a_row, total, longest])
     return {**state, **new, "step": state["step"] + 1, "skipped": skipped}, metrics
 
 
-def average(ema, params, step, decay):
-    """The exponential moving average of weights after this step; the decay warms up as (1 + n) / (10 + n).
+def average_decay(step, decay):
+    """The decay of the averaged weights after this step, which warms up as (1 + n) / (10 + n).
 
     The warm-up, that of TensorFlow's ExponentialMovingAverage, keeps the random start out of short runs.
     """
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return optax.incremental_update(params, ema, 1.0 - decay)
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 def accumulated(value_and_grad, pieces):
