@@ -32,6 +32,8 @@ class Model(nn.Module):
     class_dropout: the share of training images without their class, which guidance in sampling needs.
     layers, width, heads: 24 x 768 x 16 as in MaskGIT; code_width 256 as VQGAN's codes: 184.9 M parameters with 1000
     classes at 16 x 16 (the paper: 185 M; it gives no widths). dropout: MaskGIT's 0.1.
+    positions: of local tokens; "grid" = a vector for each place; "axes" = the sum of one for its row and one
+    for its column, so that the parameters do not grow with the grid (ours, for 128 x 128 tokens).
     remat: keep only the layers' inputs for the backward pass. chunk: so many targets of an image at a time go through
     a layer, 0 = all: less memory for many targets, the same numbers.
     """
@@ -50,6 +52,7 @@ class Model(nn.Module):
     mlp_ratio: float = 4.0
     code_width: int = 256
     dropout: float = 0.1
+    positions: str = "grid"
     remat: bool = False
     chunk: int = 0
     dtype: str = "float32"
@@ -63,6 +66,8 @@ class Model(nn.Module):
             raise InputError(f"generator.attention is 'joint' or 'prefix', not {self.attention!r}")
         if self.own not in OWN:
             raise InputError(f"generator.own is one of {', '.join(OWN)}, not {self.own!r}")
+        if self.positions not in ("grid", "axes"):
+            raise InputError(f"generator.positions is 'grid' or 'axes', not {self.positions!r}")
         if not 0 <= self.class_dropout < 1 or (self.class_dropout and not self.classes):
             raise InputError(
                 f"generator.class_dropout is a share in [0, 1), and 0 without classes, not {self.class_dropout}"
@@ -84,7 +89,13 @@ class Model(nn.Module):
         self.global_convolution, self.code_projection = dense(self.width), dense(self.width)
         if self.classes:  # and a row for "no class"
             self.label = nn.Embed(self.classes + 1, self.width, embedding_init=normal, dtype=dtype)
-        self.position = self.param("position", normal, (self.latent[0] * self.latent[1], self.width))
+        h, w = self.latent
+        if self.positions == "axes":
+            rows = self.param("position_rows", normal, (h, self.width))
+            columns = self.param("position_columns", normal, (w, self.width))
+            self.position = (rows[:, None] + columns[None]).reshape(h * w, self.width)
+        else:
+            self.position = self.param("position", normal, (h * w, self.width))
         self.position_global = self.param("position_global", normal, (self.blocks, self.width))
         self.kind = self.param("kind", normal, (3, self.width))
         self.transformer = Groups(

@@ -44,8 +44,8 @@ class Groups(nn.Module):
                 out.append(x)
             return out, new
 
-        if self.remat:  # within loops, which already keep XLA from merging the recomputation
-            through = nn.remat(through, prevent_cse=False)
+        if self.remat:
+            through = from_inputs(through)
 
         def turn(block, groups, pairs):
             seen = list(zip(pairs, masks_before, strict=True))
@@ -56,6 +56,36 @@ class Groups(nn.Module):
 
         block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon, name="blocks")
         return repeat(turn, block, groups, self.layers, each=list(before))
+
+
+def from_inputs(through):
+    """`through(block, groups, masks, seen)`, of which only the groups that go in are kept for the backward pass."""
+
+    def again(block, groups, bits, masks, seen):
+        return through(block, [stored(b, x) for b, x in zip(bits, groups, strict=True)], masks, seen)
+
+    again = nn.remat(again, prevent_cse=False)  # within loops, which already keep XLA from merging the recomputation
+
+    def run(block, groups, masks, seen):
+        kinds = [jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint32 for x in groups]
+        bits = [jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), k) for x, k in zip(groups, kinds, strict=True)]
+        return again(block, groups, bits, masks, seen)
+
+    return run
+
+
+@jax.custom_jvp
+def stored(bits, x):
+    """x, read from its bits: they are what the backward pass keeps.
+
+    XLA's CPU backend computes in float32, and would otherwise widen what all layers keep in bfloat16 at once.
+    """
+    return jax.lax.bitcast_convert_type(bits, x.dtype)
+
+
+@stored.defjvp
+def _stored_jvp(primals, tangents):
+    return stored(*primals), tangents[1]
 
 
 def chunked(through, pieces):
