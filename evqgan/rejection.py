@@ -205,10 +205,10 @@ def imagenet(name, where, rows):
     network = resnet.Network(resnet.DEPTHS[name])
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     if where == "random":
-        variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        variables, which = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3))), "untrained"
         print(f"the classifier {name} is untrained: its choice means nothing", flush=True)
     else:
-        variables = weights.load(where, name, like)
+        variables, which = weights.load(where, name, like), weights.source(where, name).get("sha256", "")[:8]
     variables = jax.device_put(variables, mesh.replicated(rows.mesh))
     edge = (RESIZED - resnet.SIZE) // 2
 
@@ -221,5 +221,5 @@ def imagenet(name, where, rows):
     def classifier(images, labels):
         return rows(probability, variables, images, labels)
 
-    classifier.name = name + "_untrained" * (where == "random")
+    classifier.name = " ".join(filter(None, [name, which]))  # for the card, and so that other weights are refused
     return classifier

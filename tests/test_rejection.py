@@ -237,7 +237,7 @@ def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_pat
     model = copy.copy(model)
     model.classes = 1000
     classifier = rejection.find("resnet50", model, "random")
-    assert classifier.name == "resnet50_untrained" and "is untrained" in capsys.readouterr().out
+    assert classifier.name == "resnet50 untrained" and "is untrained" in capsys.readouterr().out
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     labels = np.array([0, 5, 999, 5], np.int32)
@@ -253,9 +253,9 @@ def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_pat
     expected = np.asarray(jax.nn.softmax(logits))[np.arange(4), labels]
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
-    weights.save(weights.path(tmp_path, "resnet50"), variables, {})
+    weights.save(weights.path(tmp_path, "resnet50"), variables, {"sha256": "0123456789abcdef"})
     stored = rejection.find("resnet50", model, str(tmp_path))
-    assert stored.name == "resnet50"
+    assert stored.name == "resnet50 01234567"
     np.testing.assert_array_equal(stored(images, labels), scores)
     made = model.sample(2, [1, 2], acceptance=0.5, classifier=stored)
     np.testing.assert_allclose(stored(made["images"], made["labels"]), made["scores"], rtol=1e-5)
@@ -270,6 +270,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
         return code, out, err.splitlines()
 
     given = ["--num=4", "--labels=cat,3", "--acceptance=0.4", "--classifier=test_rejection:brightness"]
+    given += ["--config.sample.steps=2"]  # of the workdir's config
     monkeypatch.setattr(commands.files, "save_npz", failing(commands.files.save_npz, "samples.npz"))
     code, _, lines = sample(*given)
     assert code == 2 and len(lines) == 1 and "no space" in lines[0]
@@ -283,6 +284,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
     images, labels, card = commands.read_samples(tmp_path / "samples.npz")
     expected = {"acceptance": 0.4, "classifier": "test_rejection:brightness", "candidates": 10, "samples": 4}
     assert expected.items() <= card.items() and list(labels) == [2, 3, 2, 3] and len(images) == 4
+    assert card["sampler"]["steps"] == 2
 
     for args, message in {
         ("--acceptance=0",): "expected an acceptance above 0 and at most 1, got 0.0",
