@@ -124,8 +124,8 @@ def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     assert made["images"].shape == (6, 32, 32, 3) and made["images"].dtype == np.uint8
     assert made["ids"].shape == (6, 8, 8, 1) and made["ids"].dtype == np.int32 and made["ids"].max() < 64
     np.testing.assert_array_equal(made["labels"], np.arange(6, dtype=np.int32))
-    small = evqgan.load(workdirs.trained(), batch_size=4)
-    for other in (model.sample(3, seed=7), small.sample(6, seed=7)):
+    small = [evqgan.load(workdirs.trained(), batch_size=size) for size in (1, 2, 4)]
+    for other in (model.sample(3, seed=7), model.sample(5, seed=7), *(other.sample(6, seed=7) for other in small)):
         number = len(other["ids"])
         np.testing.assert_array_equal(other["ids"], made["ids"][:number])
         same_but_for_rounding(other["images"], made["images"][:number])
