@@ -55,14 +55,19 @@ def stage2(tokenizer, size, classes=0):
     config.duration = "200 epochs"  # paper, Sec. 4.2
     config.dataset = {"size": size}
     config.tokenizer = {"weights": tokenizer, "model": {}}
-    config.generator = {"name": "multigrained", "window": 8, "extend": 4, "classes": classes, "remat": True}
+    config.generator = {
+        "name": "multigrained", "window": 8, "extend": 4, "classes": classes, "remat": True,
+        "chunk": 1,  # one target block of an image at a time: memory does not grow with their number
+        "class_dropout": 0.1 if classes else 0.0,  # of classifier-free guidance (Ho and Salimans, 2022)
+    }  # fmt: skip
     config.loss = {"masks": "matched", "targets": 1}
-    # MaskGIT's configuration.
+    # MaskGIT's configuration; the first moment as in "Scaling Vision Transformers" (Zhai et al., 2022).
     config.optimizer = {
         "learning_rate": 1e-4, "b1": 0.9, "b2": 0.96, "weight_decay": 0.045, "warmup": "5000 steps", "clip": 1.0,
-        "ema": 0.9999,
+        "ema": 0.9999, "moment_dtype": "bfloat16",
     }  # fmt: skip
-    config.sample = {"steps": 8}  # T: paper, Sec. 4.2
+    # T: paper, Sec. 4.2; the rest as MaskGIT samples: the paper does not say.
+    config.sample = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule": "cosine"}
     config.evals = {"generation": {}}
     config.best = "val/cross_entropy"
     cadence(config, "100 steps", "1 epoch", "5000 steps")
@@ -107,7 +112,9 @@ def tiny(config):
         # An untrained tokenizer: this shows that the machinery runs, nothing else.
         small = stage1((2, 2, 2), config.dataset.size).tokenizer  # f = 16, as every stage 2 here (paper, Sec. 4.2)
         config.tokenizer = ConfigDict({"weights": "random", "model": shrink(small)})
-        config.generator.update({"layers": 2, "width": 32, "heads": 2, "code_width": 8})
+        config.generator.update({"layers": 2, "width": 32, "heads": 2})
+        if config.generator.name == "multigrained":
+            config.generator.code_width = 8
         config.evals.generation = ConfigDict({"show": 2})
     return config
 

@@ -1,14 +1,15 @@
 """Mask-predict and block-raster decoding: MaskGIT's arithmetic, and what every sampler must keep."""
 
 import itertools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evqgan.core.errors import InputError
 from evqgan.generators import decoding
+from evqgan.generators.blocks import blocks_of, layout
 
 CODES = 11
 
@@ -38,49 +39,6 @@ def recorded(function, log):
     return run
 
 
-def recordings(golden):
-    found = sorted(golden.glob("maskgit_transformer*.npz"))
-    assert found, f"no maskgit_transformer*.npz in {golden}"
-    return [np.load(path, allow_pickle=False) for path in found]
-
-
-def test_number_masked_is_the_recorded_one(golden):
-    for record in recordings(golden):
-        config = json.loads(str(record["config"]))
-        steps = config["decode"]["num_iter"]
-        unknown = jnp.asarray((record["in/start"] == -1).sum(-1))  # MaskGIT's mask id while decoding
-        now = unknown
-        for t in range(
-            steps - 1
-        ):  # after the last step MaskGIT masks one again and reads what was before; we mask none
-            count = decoding.number_masked(t, steps, unknown, now, config["decode"]["method"])
-            np.testing.assert_array_equal(count, record["out/trace_mask_len"][t].astype(int))
-            np.testing.assert_array_equal(count, record["out/trace_masked_after"][t])
-            now = count
-        np.testing.assert_array_equal(decoding.number_masked(steps - 1, steps, unknown, now), 0)
-
-
-def test_schedule_is_the_recorded_one(golden):
-    for record in recordings(golden):
-        ratio = record["in/schedule_ratio"]
-        np.testing.assert_allclose(
-            np.clip(decoding.cosine(ratio), 1e-6, 1), record["out/schedule/cosine/256"], rtol=1e-6, atol=1e-7
-        )
-        np.testing.assert_allclose(
-            np.clip(decoding.linear(ratio), 1e-6, 1), record["out/schedule/uniform/256"], rtol=1e-6, atol=1e-7
-        )
-
-
-def test_lowest_is_the_recorded_random_top_k(golden):
-    for record in recordings(golden):
-        count, log_p = jnp.asarray(record["in/topk_mask_len"][:, 0]), np.log(record["in/topk_probs"])
-        for temperature in (0, 3):
-            confidence = jnp.asarray(log_p + temperature * record["in/topk_gumbel_noise"])
-            np.testing.assert_array_equal(
-                decoding.lowest(confidence, count), record[f"out/topk_masking_T{temperature}"].astype(bool)
-            )
-
-
 def maskgit(tokens_to_logits, tokens, keys, steps, choice_temperature):
     """MaskGIT's decoding written out step by step, as its code does it: sort, cut off, read before re-masking."""
     tokens = np.array(tokens)
@@ -108,8 +66,8 @@ def test_one_block_without_extension_is_maskgit(temperature):
     h = w = 6
     logits = fixed_logits(h * w)
     ids, mask = jnp.zeros((3, h, w), jnp.int32), jnp.ones((3, h, w), bool)
-    ours = decoding.block_raster(
-        lambda grid, block: logits, ids, mask, keys(3), window=6, codes=CODES, steps=5, choice_temperature=temperature
+    ours = decoding.block_by_block(
+        lambda grid, blocks: logits, ids, mask, keys(3), window=6, codes=CODES, steps=5, choice_temperature=temperature
     )
     block_keys = [jax.random.fold_in(key, 0) for key in keys(3)]
     theirs = maskgit(logits, np.full((3, h * w), CODES), block_keys, 5, temperature)
@@ -120,12 +78,12 @@ def test_window_of_one_is_autoregression():
     """Paper, Sec. 4.4: W_s = 1 performs as an autoregressive method: each token in raster order, given all before."""
     log = []
 
-    def context(grid, block):
-        recorded(lambda *_: None, log)(grid, block)
+    def context(grid, blocks):
+        recorded(lambda *_: None, log)(grid, blocks[0])
         return lambda tokens: jnp.zeros((2, 1, CODES))
 
     ids, mask = jnp.zeros((2, 3, 4), jnp.int32), jnp.ones((2, 3, 4), bool)
-    out = np.asarray(decoding.block_raster(context, ids, mask, keys(2), window=1, codes=CODES, steps=8))
+    out = np.asarray(decoding.block_by_block(context, ids, mask, keys(2), window=1, codes=CODES, steps=8))
     assert [int(block) for _, block in log] == list(range(12))
     for grid, block in log:
         np.testing.assert_array_equal(grid.reshape(2, -1)[:, :block], out.reshape(2, -1)[:, :block])
@@ -169,27 +127,27 @@ def test_sampling_is_random_and_temperature_zero_is_not():
     np.testing.assert_array_equal(run(0, 0.0), run(1, 0.0))
 
 
-def raster(ids, mask, log=None, batch_keys=None, steps=3):
-    """block_raster over 2x2 blocks with logits that depend on the whole grid and on the block."""
+def fill(ids, mask, log=None, batch_keys=None, steps=3, **keywords):
+    """block_by_block over 2x2 blocks with logits that depend on the whole grid and on the block."""
     table = jax.random.normal(jax.random.key(5), (ids.shape[1] * ids.shape[2], CODES + 1, 4 * CODES))
     batch_keys = keys(len(ids)) if batch_keys is None else batch_keys
 
-    def context(grid, block):
+    def context(grid, blocks):
         if log is not None:
-            recorded(lambda *_: None, log)(grid, block)
+            recorded(lambda *_: None, log)(grid, blocks)
         one_hot = jax.nn.one_hot(grid.reshape(grid.shape[0], -1), CODES + 1)
-        seen = jnp.einsum("bnv,nvc->bc", one_hot, table).reshape(-1, 4, CODES) + block
-        return lambda tokens: seen + jax.nn.one_hot(tokens, CODES)
+        seen = jnp.einsum("bnv,nvc->bc", one_hot, table).reshape(-1, 1, 4, CODES) + blocks[None, :, None, None]
+        return lambda tokens: seen.reshape(-1, 4, CODES) + jax.nn.one_hot(tokens, CODES)
 
-    return decoding.block_raster(context, ids, mask, batch_keys, window=2, codes=CODES, steps=steps)
+    return decoding.block_by_block(context, ids, mask, batch_keys, window=2, codes=CODES, steps=steps, **keywords)
 
 
 def test_nothing_of_a_later_block_is_visible_to_an_earlier_one():
     log = []
-    out = np.asarray(raster(jnp.ones((2, 4, 6), jnp.int32), jnp.ones((2, 4, 6), bool), log))
-    blocks = lambda grid: np.asarray(decoding.blocks_of(jnp.asarray(grid), 2))  # noqa: E731
-    assert [int(block) for _, block in log] == list(range(6))
-    for grid, block in log:
+    out = np.asarray(fill(jnp.ones((2, 4, 6), jnp.int32), jnp.ones((2, 4, 6), bool), log))
+    blocks = lambda grid: np.asarray(blocks_of(jnp.asarray(grid), 2))  # noqa: E731
+    assert [int(block[0]) for _, block in log] == list(range(6))
+    for grid, (block,) in log:
         assert (blocks(grid)[:, block:] == CODES).all()
         np.testing.assert_array_equal(blocks(grid)[:, :block], blocks(out)[:, :block])
 
@@ -200,16 +158,16 @@ def test_known_tokens_never_change_and_blocks_without_work_are_skipped():
     mask = np.zeros((2, 4, 6), bool)
     mask[0, 1:3, 1:3] = True
     mask[1, 3, 5] = True
-    out = np.asarray(raster(ids, jnp.asarray(mask), log))
+    out = np.asarray(fill(ids, jnp.asarray(mask), log))
     np.testing.assert_array_equal(out[~mask], np.asarray(ids)[~mask])
     assert (out < CODES).all() and (out >= 0).all()
-    assert [int(block) for _, block in log] == [0, 1, 3, 4, 5]
+    assert [int(block[0]) for _, block in log] == [0, 1, 3, 4, 5]
 
 
 def test_an_image_does_not_depend_on_its_batch():
     ids, mask = jnp.zeros((5, 4, 4), jnp.int32), jnp.ones((5, 4, 4), bool)
-    together = raster(ids, mask)
-    alone = raster(ids[:1], mask[:1], batch_keys=keys(5)[3:4])
+    together = fill(ids, mask)
+    alone = fill(ids[:1], mask[:1], batch_keys=keys(5)[3:4])
     np.testing.assert_array_equal(together[3:4], alone)
 
 
@@ -224,15 +182,120 @@ def test_one_compilation_serves_all_blocks():
     for side in (4, 16):
         traced.clear()
         ids = jnp.zeros((1, side, side), jnp.int32)
-        jax.jit(lambda ids: decoding.block_raster(context, ids, ids == 0, keys(1), window=2, codes=CODES))(ids)
+        jax.jit(lambda ids: decoding.block_by_block(context, ids, ids == 0, keys(1), window=2, codes=CODES))(ids)
         counts.append(len(traced))
     assert counts[0] == counts[1] <= 2
 
 
-def test_blocks_and_back():
-    grid = jnp.arange(2 * 4 * 6).reshape(2, 4, 6)
-    blocks = decoding.blocks_of(grid, 2)
-    np.testing.assert_array_equal(blocks[0, 1], [2, 3, 8, 9])
-    np.testing.assert_array_equal(decoding.grid_of(blocks, 4, 6, 2), grid)
+def test_wavefront_waits_for_all_that_raster_order_has_in_a_blocks_window():
+    log = []
+    ids, mask = jnp.ones((2, 8, 8), jnp.int32), jnp.ones((2, 8, 8), bool)
+    out = np.asarray(fill(ids, mask, log, extend=1, order="wavefront"))
+    assert ((out >= 0) & (out < CODES)).all()
+    assert len(log) == 10 and max(len(set(block.tolist())) for _, block in log) == 2
+    ring, _ = layout(8, 8, 2, 1)
+    at = np.arange(64).reshape(8, 8)
+    number = at // 16 * 4 + at % 8 // 2
+    for grid, blocks in log:
+        flat = grid.reshape(2, -1)
+        for block in blocks:
+            earlier = ring[block][(ring[block] >= 0) & (number.reshape(-1)[ring[block]] < block)]
+            np.testing.assert_array_equal(flat[:, earlier], out.reshape(2, -1)[:, earlier])
+            assert not np.isin(ring[block], np.flatnonzero(np.isin(number, np.setdiff1d(blocks, block)))).any()
+
+
+def test_trace_shows_every_turn_and_ends_with_the_result():
+    ids, mask = jnp.ones((2, 4, 6), jnp.int32), jnp.ones((2, 4, 6), bool)
+    states, out = np.asarray(fill(ids, mask, trace=True)), np.asarray(fill(ids, mask))
+    assert states.shape == (6, 2, 4, 6)
+    assert [(state == CODES).sum() for state in states] == [2 * 4 * k for k in (5, 4, 3, 2, 1, 0)]
+    np.testing.assert_array_equal(states[-1], out)
+
+
+def test_top_k_and_top_p_keep_the_likeliest():
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04], [0.05, 0.05, 0.1, 0.7, 0.1]]))
+    kept = lambda **keywords: np.isfinite(decoding.restrict(logits, **keywords)).tolist()  # noqa: E731
+    assert kept() == [[True] * 5] * 2
+    assert kept(top_k=2) == [[True, True, False, False, False], [False, False, True, True, True]]  # a tie stays
+    assert kept(top_p=0.65) == [[True, True, False, False, False], [False, False, False, True, False]]
+    assert kept(top_p=0.01) == [[True, False, False, False, False], [False, False, False, True, False]]
+    # of the two that top_k leaves, the first has 4/7 of the probability
+    assert kept(top_k=2, top_p=0.5)[0] == [True, False, False, False, False]
+    np.testing.assert_array_equal(decoding.restrict(logits, top_k=99), logits)
+
+
+def test_only_allowed_codes_are_sampled_and_their_shares_are_right():
+    probabilities = jnp.array([0.5, 0.3, 0.15, 0.05])
+    logits = jnp.broadcast_to(jnp.log(probabilities), (4000, 1, 4))
+    tokens = jnp.full((4000, 1), 4, jnp.int32)
+
+    def shares(**keywords):
+        out = decoding.mask_predict(lambda _: logits, tokens, keys(4000), codes=4, steps=1, **keywords)
+        return np.bincount(np.asarray(out)[:, 0], minlength=4) / 4000
+
+    np.testing.assert_allclose(shares(), probabilities, atol=0.03)
+    np.testing.assert_allclose(shares(top_k=2), [0.625, 0.375, 0, 0], atol=0.03)
+    np.testing.assert_allclose(shares(top_p=0.9), np.array([0.5, 0.3, 0.15, 0]) / 0.95, atol=0.03)
+    squared = np.asarray(probabilities) ** 2
+    np.testing.assert_allclose(shares(temperature=0.5), squared / squared.sum(), atol=0.03)
+    assert shares(temperature=0.0)[0] == 1
+    tokens = jnp.full((1, 16), CODES, jnp.int32)
+    run = lambda **keywords: np.asarray(  # noqa: E731
+        decoding.mask_predict(fixed_logits(16), tokens, keys(1), codes=CODES, steps=4, **keywords)
+    )
+    np.testing.assert_array_equal(run(final_temperature=1.0), run())
+    assert (run(final_temperature=0.0) != run()).any()
+
+
+def test_guidance_moves_away_from_what_is_likely_without_the_class():
+    with_class, without = fixed_logits(16, 1), fixed_logits(16, 2)
+    tokens = jnp.full((2, 16), CODES, jnp.int32)
+
+    def run(logits, **keywords):
+        return np.asarray(
+            decoding.mask_predict(logits, tokens, keys(2), codes=CODES, steps=1, choice_temperature=0.0, **keywords)
+        )
+
+    pair = lambda t: (with_class(t), without(t))  # noqa: E731
+    moved = lambda t: with_class(t) + 3 * (with_class(t) - without(t))  # noqa: E731
+    np.testing.assert_array_equal(run(pair, guidance=3.0, guidance_schedule="constant"), run(moved))
+    np.testing.assert_array_equal(run(pair, guidance=3.0), run(moved))  # in the last step the scale is full
+    assert (run(moved) != run(with_class)).any()
+    steps = jnp.linspace(0.1, 1, 10)
+    for name, scale in decoding.GUIDANCE.items():
+        shares = np.asarray(scale(steps))
+        assert shares[-1] == 1 and (np.diff(shares) >= 0).all() and (shares >= 0).all(), name
+
+
+@pytest.mark.parametrize("schedule", [*decoding.SCHEDULES, "pow1.5"])
+def test_every_schedule_falls_from_all_to_none_and_fills_every_token(schedule):
+    ratio = jnp.linspace(0.02, 1, 50)
+    share = np.asarray(decoding.gamma(schedule, ratio, jnp.array(64)))
+    assert (np.diff(share) <= 1e-6).all() and share[-1] <= 1e-5 and 0.0 < share[0] <= 1
+    tokens = jnp.full((2, 64), CODES, jnp.int32)
+    out = decoding.mask_predict(fixed_logits(64), tokens, keys(2), codes=CODES, steps=6, schedule=schedule)
+    assert ((np.asarray(out) >= 0) & (np.asarray(out) < CODES)).all()
+
+
+@pytest.mark.parametrize(
+    "keywords, message",
+    [
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"steps": 0}, "whole number from 1, not 0"),
+        ({"top_p": 0.0}, r"top_p in \(0, 1\], got 0 and 0.0"),
+        ({"top_k": 2.5}, "top_k is a whole number from 0"),
+        ({"temperature": -1.0}, "not negative"),
+        ({"guidance": 1.0, "guidance_schedule": "up"}, "constant, linear, cosine"),
+        ({"order": "spiral"}, "order is 'spiral'"),
+    ],
+)
+def test_wrong_settings_end_in_one_line(keywords, message):
+    ids = jnp.zeros((1, 4, 4), jnp.int32)
+    with pytest.raises(InputError, match=message):
+        fill(ids, ids == 0, **{"steps": 2, **keywords})
+
+
+def test_a_grid_that_blocks_do_not_fill_is_refused():
+    grid = jnp.zeros((2, 4, 6), jnp.int32)
     with pytest.raises(ValueError, match="cannot be cut"):
-        decoding.block_raster(None, grid, grid > 0, keys(2), window=4, codes=CODES)
+        decoding.block_by_block(None, grid, grid > 0, keys(2), window=4, codes=CODES)

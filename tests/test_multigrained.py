@@ -1,13 +1,13 @@
-"""The multi-grained generator: what attends to what, what is masked, and that nothing leaks."""
+"""The multi-grained generator: what attends to what, that nothing leaks, and that the cache changes nothing."""
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding, multigrained
+from evqgan.generators import decoding, masking, multigrained
+from evqgan.generators.blocks import NOWHERE, blocks_of, grid_of, layout
 
 CODES = 23
 SMALL = {
@@ -26,21 +26,23 @@ def model_of(**changes):
     return multigrained.Model(**{**SMALL, "dropout": 0.0, **changes})
 
 
+def moved(model):
+    """Parameters large enough to see effects."""
+    params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
+    return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+
+
 @pytest.fixture(scope="module", params=["joint", "prefix"])
 def small(request):
-    """A small model with parameters large enough to see effects, and inputs for one target an image."""
+    """A small model, and inputs for one target an image."""
     model = model_of(attention=request.param, classes=3)
 
-    @jax.jit
-    def init():
-        params = multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
-        return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
-
-    params = init()
+    params = moved(model)
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
-    inputs, _, _ = multigrained.corrupt(model, ids, jax.random.key(2), "matched", 1)
-    inputs["visible"] = jnp.ones_like(inputs["visible"])
-    inputs["label"] = jnp.array([1, 2])
+    inputs, _, _ = masking.corrupt(model, ids, jax.random.key(2), "raster", 1)
+    ring = ids.reshape(2, 1, 48)[:, 0, jnp.asarray(layout(6, 8, 2, 1)[0])[inputs["block"][:, 0]]]
+    ring = jnp.stack([ring[i, i] for i in range(2)])[:, None]
+    inputs = {**inputs, "grid": ids, "ring": ring, "label": jnp.array([1, 2])}  # all is known but the targets
     run = jax.jit(lambda params, **inputs: model.apply({"params": params}, **inputs))
     return model, params, inputs, run
 
@@ -56,9 +58,10 @@ def full_size(**changes):
     "changes, count",
     [
         ({}, 184_143_360),
-        ({"classes": 1000}, 184_911_360),
-        ({"latent": (32, 32), "classes": 1000}, 185_510_400),
+        ({"classes": 1000}, 184_912_128),
+        ({"latent": (32, 32), "classes": 1000}, 185_511_168),
         ({"latent": (64, 64)}, 187_138_560),
+        ({"latent": (128, 128), "positions": "axes"}, 184_336_896),
     ],
 )
 def test_full_size_has_the_papers_185_million_parameters(changes, count):
@@ -66,32 +69,23 @@ def test_full_size_has_the_papers_185_million_parameters(changes, count):
     assert 180e6 < count < 190e6  # paper, Table 6: 185 M
 
 
-def test_layout_is_the_extended_window():
-    ring, target = multigrained.layout(6, 8, 2, 1)
-    assert ring.shape == (12, 12) and target.shape == (12, 4)
-    np.testing.assert_array_equal(target[5], [18, 19, 26, 27])
-    np.testing.assert_array_equal(ring[5], [9, 10, 11, 12, 17, 20, 25, 28, 33, 34, 35, 36])
-    assert (ring[0] == multigrained.NOWHERE).sum() == 7  # a corner: one row and one column outside
-
-
 def test_global_token_is_a_convolution_with_kernel_and_stride_of_the_window(small):
     model, params, inputs, _ = small
     name = "global_convolution"
-    _, seen = model.apply({"params": params}, **inputs, capture_intermediates=lambda m, _: m.name == name)
-    of_blocks = seen["intermediates"][name]["__call__"][0]
-    x = params["codes_and_mask"]["embedding"][inputs["ids"]]
+    of_blocks = model.bind({"params": params})._summary(blocks_of(inputs["grid"], 2))
+    x = params["codes_and_mask"]["embedding"][inputs["grid"]]
     kernel = params[name]["kernel"].reshape(2, 2, 6, 16)
     expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     expected = expected.reshape(2, 12, 16) + params[name]["bias"][None, None]
     np.testing.assert_allclose(of_blocks, expected, rtol=1e-5, atol=1e-5)
 
 
-def token_gradient(small, ids):
-    """How strongly the logits depend on the embedding of a token that stands only where `ids` has it."""
+def token_gradient(small, grid):
+    """How strongly the logits depend on the embedding of a token that stands only where `grid` has it."""
     model, params, inputs, _ = small
     marker = CODES - 1
     clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
-    inputs = {**inputs, "ring": clean(inputs["ring"]), "target": clean(inputs["target"]), "ids": ids}
+    inputs = {**inputs, "ring": clean(inputs["ring"]), "target": clean(inputs["target"]), "grid": grid}
 
     def total(row):
         embedding = params["codes_and_mask"]["embedding"].at[marker].set(row)
@@ -105,30 +99,18 @@ def test_a_targets_own_tokens_do_not_leak_through_its_global_token(small):
     """By gradient: put a token nowhere but into the target's block of what the globals summarize."""
     model, _, inputs, _ = small
     marker = CODES - 1
-    blocks = decoding.blocks_of(jnp.where(inputs["ids"] == marker, 0, inputs["ids"]), 2)
+    blocks = blocks_of(jnp.where(inputs["grid"] == marker, 0, inputs["grid"]), 2)
     own = inputs["block"][0, 0]
-    only_own = decoding.grid_of(blocks.at[0, own].set(marker), 6, 8, 2)
-    only_other = decoding.grid_of(blocks.at[0, (own + 1) % model.blocks].set(marker), 6, 8, 2)
+    only_own = grid_of(blocks.at[0, own].set(marker), 6, 8, 2)
+    only_other = grid_of(blocks.at[0, (own + 1) % model.blocks].set(marker), 6, 8, 2)
     assert token_gradient(small, only_own) == 0.0
     assert token_gradient(small, only_other) > 1e-4
-
-
-def test_an_invisible_block_does_not_reach_the_target(small):
-    model, params, inputs, run = small
-    hidden = (inputs["block"][0, 0] + 5) % model.blocks
-    blocks = decoding.blocks_of(inputs["ids"], 2)
-    changed = decoding.grid_of(blocks.at[:, hidden].set((blocks[:, hidden] + 1) % CODES), 6, 8, 2)
-    visible = inputs["visible"].at[:, :, hidden].set(False)
-    before = run(params, **{**inputs, "visible": visible})
-    after = run(params, **{**inputs, "visible": visible, "ids": changed})
-    np.testing.assert_array_equal(before, after)
-    assert np.abs(run(params, **{**inputs, "ids": changed}) - run(params, **inputs)).max() > 1e-4
 
 
 def test_ring_positions_outside_the_image_are_ignored(small):
     _, params, inputs, run = small
     corner = {**inputs, "block": jnp.zeros((2, 1), jnp.int32)}
-    outside = jnp.asarray(multigrained.layout(6, 8, 2, 1)[0][0] == multigrained.NOWHERE)[None, None]
+    outside = jnp.asarray(layout(6, 8, 2, 1)[0][0] == NOWHERE)[None, None]
     changed = jnp.where(outside, (inputs["ring"] + 1) % CODES, inputs["ring"])
     np.testing.assert_array_equal(run(params, **corner), run(params, **{**corner, "ring": changed}))
     inside = jnp.where(outside, inputs["ring"], (inputs["ring"] + 1) % CODES)
@@ -142,96 +124,153 @@ def test_ring_globals_label_and_block_number_all_matter(small):
     for name, value in {
         "ring": (inputs["ring"] + 1) % CODES,
         "target": (inputs["target"] + 1) % CODES,
-        "ids": (inputs["ids"] + 1) % CODES,
+        "grid": (inputs["grid"] + 1) % CODES,
         "label": (inputs["label"] + 1) % 3,
         "block": (inputs["block"] + 1) % model.blocks,  # positions say which block is predicted
     }.items():
         assert np.abs(run(params, **{**inputs, name: value}) - before).max() > 1e-4, name
 
 
-def test_in_prefix_the_context_does_not_depend_on_the_target(small):
-    """What makes a cache exact: states of class, globals and ring are the same whatever the target holds."""
+@pytest.mark.parametrize("own", multigrained.OWN)
+def test_cached_logits_are_the_uncached_ones(own):
+    """To the last bit: the same operations on the same numbers, for one block as for the several of a wavefront."""
+    model = model_of(own=own, classes=3)
+    params = moved(model)
+    ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
+    label = jnp.array([1, 3])  # 3: no class
+    for number in (1, 3):
+        inputs, _, _ = masking.corrupt(model, ids, jax.random.key(number), "matched", number)
+        whole = jax.jit(lambda p, i=inputs: model.apply({"params": p}, **i, label=label))(params)
+        known = {name: inputs[name] for name in ("grid", "ring", "block")}
+        cache = jax.jit(lambda p, k=known: model.apply({"params": p}, **k, label=label, method="context"))(params)
+        for _ in range(2):  # the cache serves step after step
+            after = jax.jit(
+                lambda p, c, i=inputs: model.apply({"params": p}, c, i["target"], i["block"], method="continued")
+            )(params, cache)
+            np.testing.assert_array_equal(after, whole)
+
+
+def test_the_cached_context_does_not_depend_on_the_target(small):
+    """Of "prefix" by gradient; "joint" has no such context: there the target's tokens change what surrounds them."""
     model, params, inputs, _ = small
 
-    def states(target, ring):
-        inputs_now = {**inputs, "target": target, "ring": ring}
-        _, seen = model.apply(
-            {"params": params}, **inputs_now, capture_intermediates=lambda m, _: m.name == "transformer"
-        )
-        return np.asarray(flax.traverse_util.flatten_dict(seen["intermediates"])["transformer", "__call__"][0])
+    def context_states(embedding, only_target):
+        """The last layer's input of the groups to the left, with one token's embedding changed in the target."""
+        marker = CODES - 1
+        clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
+        now = {name: clean(inputs[name]) for name in ("grid", "ring", "target")}
+        now["target"] = jnp.full_like(now["target"], marker) if only_target else now["target"]
+        changed = params["codes_and_mask"]["embedding"].at[marker].set(embedding)
+        bound = {"params": {**params, "codes_and_mask": {"embedding": changed}}}
+        _, seen = model.apply(bound, **{**inputs, **now}, capture_intermediates=lambda m, _: m.name == "transformer")
+        groups, _ = seen["intermediates"]["transformer"]["__call__"][0]
+        left = groups[:-1] if model.attention == "prefix" else [groups[0][:, :, :-4]]
+        return sum(jnp.sum(jnp.sin(x)) for x in left)
 
-    base = states(inputs["target"], inputs["ring"])
-    other_target = states((inputs["target"] + 1) % CODES, inputs["ring"])
-    other_ring = states(inputs["target"], (inputs["ring"] + 1) % CODES)
-    context, start_of_ring = base.shape[1] - 4, 1 + model.blocks
-    if model.attention == "prefix":
-        np.testing.assert_array_equal(base[:, :context], other_target[:, :context])
-        np.testing.assert_array_equal(base[:, :start_of_ring], other_ring[:, :start_of_ring])
-    else:
-        assert (np.abs(base[:, :context] - other_target[:, :context]).max(axis=(0, 2)) > 1e-6).sum() > context // 2
-    assert np.abs(base[:, context:] - other_ring[:, context:]).max() > 1e-4
+    gradient = jax.grad(context_states)(jnp.ones(6), True)
+    assert np.all(np.asarray(gradient) == 0) == (model.attention == "prefix")
+
+
+@pytest.mark.parametrize("attention", ["joint", "prefix"])
+@pytest.mark.parametrize("own", ["dropped", "partial"])
+def test_variants_of_the_own_global_token_do_not_leak_and_say_what_they_say(attention, own):
+    model = model_of(attention=attention, own=own)
+    params, masked = moved(model), moved(model_of(attention=attention))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, masked)  # equal parameters
+    ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
+    inputs, _, _ = masking.corrupt(model, ids, jax.random.key(0), "raster", 1)
+    run = jax.jit(lambda p, **i: model.apply({"params": p}, **i))
+    logits = run(params, **inputs)
+    blocks = blocks_of(inputs["grid"], 2)
+    own_block = jnp.arange(12)[None, :, None] == inputs["block"][..., None]
+    revealed = grid_of(jnp.where(own_block, (blocks + 1) % CODES, blocks), 6, 8, 2)
+    np.testing.assert_array_equal(run(params, **{**inputs, "grid": revealed}), logits)
+    same = model_of(attention=attention).apply({"params": params}, **inputs)
+    assert np.abs(same - logits).max() > 1e-4
+
+
+@pytest.mark.parametrize("attention", ["joint", "prefix"])
+def test_sampling_sees_what_the_uncached_model_says(attention):
+    """Every step's logits in `sample` are `Model.__call__`'s for the grid as it stands, whatever was cached."""
+    model = model_of(attention=attention, classes=3)
+    params, label, keys = moved(model), jnp.array([1, 0]), jax.random.split(jax.random.key(0), 2)
+    ids = jax.random.randint(jax.random.key(1), (2, 6, 8, 1), 0, CODES)
+    mask = jnp.zeros((2, 6, 8), bool).at[:, 2:5, 3:8].set(True)
+    out = jax.jit(lambda p: multigrained.sample(model, p, ids, mask, label, keys, steps=3))(params)
+    uncached = jax.jit(lambda p: plain_sample(model, p, ids[..., 0], mask, label, keys))(params)
+    np.testing.assert_array_equal(out[..., 0], uncached)
+
+
+def plain_sample(model, params, ids, mask, label, keys):
+    """Block by block without any cache: the model is run on the whole context for every logit."""
+    ring_index = jnp.asarray(layout(6, 8, 2, 1)[0])
+
+    def context(grid, blocks):
+        block = jnp.broadcast_to(blocks[None], (2, 1))
+        ring = grid.reshape(2, 1, 48)[:, 0, ring_index[blocks]]
+        return lambda tokens: model.apply(
+            {"params": params}, grid=grid, ring=ring, target=tokens[:, None], block=block, label=label
+        )[:, 0]
+
+    return decoding.block_by_block(context, ids, mask, keys, window=2, extend=1, codes=CODES, steps=3)
+
+
+def test_guidance_is_the_difference_of_two_samplers_logits_and_needs_class_dropout():
+    model = model_of(classes=3, class_dropout=0.2)
+    params, label = moved(model), jnp.array([1, 0])
+    keys, ids = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 6, 8, 1), jnp.int32)
+    mask = jnp.ones((2, 6, 8), bool)
+    run = jax.jit(
+        lambda p, **k: multigrained.sample(model, p, ids, mask, label, keys, steps=2, **k), static_argnames="guidance"
+    )
+    plain, much = run(params), run(params, guidance=5.0)
+    assert (plain != much).any() and ((np.asarray(much) >= 0) & (np.asarray(much) < CODES)).all()
+    with pytest.raises(InputError, match=r"without generator\.class_dropout"):
+        multigrained.sample(model_of(classes=3), params, ids, mask, label, keys, guidance=1.0)
+
+
+def test_class_dropout_trains_the_row_without_a_class():
+    ids, label = jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES), jnp.zeros(8, jnp.int32)
+
+    def gradient(share):
+        model = model_of(classes=3, class_dropout=share)
+        grads = jax.jit(jax.grad(lambda p: multigrained.loss(model, p, ids, label, jax.random.key(0))[0]))(moved(model))
+        return np.abs(grads["label"]["embedding"]).sum(axis=1) > 0
+
+    assert gradient(0.0).tolist() == [True, False, False, False]
+    assert gradient(0.5).tolist() == [True, False, False, True]
+
+
+def test_every_order_and_setting_gives_codes_of_the_codebook():
+    model = model_of(classes=3)
+    params = moved(model)
+    ids, mask = jnp.zeros((2, 6, 8, 1), jnp.int32), jnp.ones((2, 6, 8), bool)
+    keys, label = jax.random.split(jax.random.key(0), 2), jnp.array([0, 2])
+    for keywords in ({"order": "wavefront"}, {"top_k": 3, "top_p": 0.5, "final_temperature": 0.1, "schedule": "exp"}):
+        run = jax.jit(lambda p, k=keywords: multigrained.sample(model, p, ids, mask, label, keys, steps=2, **k))
+        out = np.asarray(run(params))
+        assert out.shape == ids.shape and ((out >= 0) & (out < CODES)).all()
+    states = np.asarray(multigrained.sample(model, params, ids, mask, label, keys, steps=2, trace=True))
+    assert states.shape == (12, 2, 6, 8, 1) and (states[0] == CODES).sum() == 2 * 44
 
 
 def test_several_targets_equal_one_at_a_time(small):
     model, params, inputs, run = small
-    ids, label = inputs["ids"], inputs["label"]
-    many, _, _ = multigrained.corrupt(model, ids, jax.random.key(4), "paper", 0)
+    ids, label = inputs["grid"], inputs["label"]
+    many, _, _ = masking.corrupt(model, ids, jax.random.key(4), "paper", 4)
     together = run(params, **many, label=label)
-    for k in (0, 7):
-        one = {name: value[:, k : k + 1] for name, value in many.items() if name != "ids"}
-        np.testing.assert_allclose(
-            run(params, ids=ids, **one, label=label), together[:, k : k + 1], rtol=2e-4, atol=2e-5
-        )
-
-
-def test_matched_masks_are_what_inference_sees():
-    model = model_of()
-    ids = jax.random.randint(jax.random.key(0), (400, 6, 8), 0, CODES)
-    inputs, target, is_masked = multigrained.corrupt(model, ids, jax.random.key(1), "matched", 2)
-    visible, block = np.asarray(inputs["visible"]), np.asarray(inputs["block"])
-    assert not np.take_along_axis(visible, block[..., None], -1).any()
-    assert (block[:, 0] != block[:, 1]).all()
-    np.testing.assert_allclose(np.bincount(block.ravel(), minlength=12) / block.size, 1 / 12, atol=0.03)
-
-    # Half of the targets see exactly the blocks before them.
-    raster = (visible == (np.arange(12) < block[..., None])).all(-1)
-    assert 0.45 < raster.mean() < 0.65
-    # Ring tokens follow their block; the target is masked by exactly ceil(gamma n), at least one token.
-    ring_index = multigrained.layout(6, 8, 2, 1)[0][block]
-    ring_block = (ring_index // 8 // 2) * 4 + ring_index % 8 // 2
-    inside = ring_index != multigrained.NOWHERE
-    known = np.take_along_axis(visible, ring_block, -1)
-    truth = np.take_along_axis(np.asarray(ids).reshape(400, 1, 48), ring_index, -1)
-    np.testing.assert_array_equal(np.asarray(inputs["ring"])[inside], np.where(known, truth, CODES)[inside])
-    np.testing.assert_array_equal(inputs["target"], np.where(is_masked, CODES, target))
-    count = np.asarray(is_masked).sum(-1)
-    assert count.min() >= 1
-    # ceil(4 cos(pi r / 2)), r uniform: 4 where cos > 3/4, and so on.
-    edges = np.arccos(np.array([1, 0.75, 0.5, 0.25, 0])) * 2 / np.pi
-    np.testing.assert_allclose(np.bincount(count.ravel(), minlength=5)[:0:-1] / count.size, np.diff(edges), atol=0.05)
-
-
-def test_paper_masks_are_one_uniform_mask_and_independent_blocks():
-    model = model_of()
-    ids = jax.random.randint(jax.random.key(0), (300, 6, 8), 0, CODES)
-    inputs, target, is_masked = multigrained.corrupt(model, ids, jax.random.key(1), "paper", 0)
-    masked = decoding.grid_of(jnp.asarray(is_masked), 6, 8, 2)
-    total = np.asarray(masked).sum((1, 2))
-    assert total.min() >= 1 and total.max() == 48
-    np.testing.assert_allclose(total.mean() / 48, 2 / np.pi, atol=0.05)  # the mean of cos(pi r / 2)
-    # The same token is masked in the target and in its neighbours' rings.
-    grid = np.where(masked, CODES, np.asarray(decoding.grid_of(target, 6, 8, 2))).reshape(300, 48)
-    for block, index in enumerate(multigrained.layout(6, 8, 2, 1)[0]):
-        inside = index != multigrained.NOWHERE
-        np.testing.assert_array_equal(np.asarray(inputs["ring"])[:, block, inside], grid[:, index[inside]])
-    hidden = (~np.asarray(inputs["visible"])).mean(-1)
-    assert (np.asarray(inputs["visible"]) == np.asarray(inputs["visible"])[:, :1]).all()
-    assert abs(np.corrcoef(hidden[:, 0], total)[0, 1]) < 0.2
+    blocks = blocks_of(many["grid"], 2)
+    hidden = (jnp.arange(12)[None, :, None] == many["block"][:, None]).any(-1)  # one target hides itself alone
+    grid = grid_of(jnp.where(hidden[..., None], CODES, blocks), 6, 8, 2)
+    for k in (0, 3):
+        one = {name: value[:, k : k + 1] for name, value in many.items() if name != "grid"}
+        alone = run(params, grid=grid, **one, label=label)
+        np.testing.assert_allclose(alone, together[:, k : k + 1], rtol=2e-4, atol=2e-5)
 
 
 def test_loss_is_over_masked_target_tokens_only(small):
     model, params, inputs, _ = small
-    ids, label = inputs["ids"][..., None], inputs["label"]
+    ids, label = inputs["grid"][..., None], inputs["label"]
     rng = jax.random.key(3)
     value, metrics = multigrained.loss(model, params, ids, label, rng, targets=0)
     nll, right, masked = multigrained.likelihood(model, params, ids, label, rng, "matched", 0, train=True)
@@ -244,7 +283,7 @@ def test_loss_is_over_masked_target_tokens_only(small):
 
 def test_some_blocks_estimate_the_loss_of_all(small):
     model, params, inputs, _ = small
-    ids, label = jnp.repeat(inputs["ids"], 100, 0), jnp.repeat(inputs["label"], 100)
+    ids, label = jnp.repeat(inputs["grid"], 100, 0), jnp.repeat(inputs["label"], 100)
 
     def mean(targets, seeds):
         run = jax.jit(lambda key: multigrained.loss(model, params, ids[..., None], label, key, targets=targets)[0])
@@ -283,7 +322,7 @@ def test_loss_falls_and_a_pattern_is_learned():
 
 def test_sample_keeps_what_is_known_and_fills_the_rest(small):
     model, params, inputs, _ = small
-    ids = inputs["ids"][..., None]
+    ids = inputs["grid"][..., None]
     mask = jnp.zeros((2, 6, 8), bool).at[:, 1:5, 2:7].set(True)
     keys = jax.random.split(jax.random.key(0), 2)
     out = jax.jit(lambda p: multigrained.sample(model, p, ids, mask, inputs["label"], keys, steps=3))(params)
@@ -291,9 +330,11 @@ def test_sample_keeps_what_is_known_and_fills_the_rest(small):
     assert ((np.asarray(out) >= 0) & (np.asarray(out) < CODES)).all()
 
 
-def test_remat_and_jit_change_nothing(small):
+def test_remat_chunks_and_jit_change_nothing(small):
     model, params, inputs, run = small
-    again = multigrained.Model(**{**SMALL, "dropout": 0.0, "attention": model.attention, "classes": 3, "remat": True})
+    inputs, _, _ = masking.corrupt(model, inputs["grid"], jax.random.key(4), "matched", 4)
+    inputs["label"] = jnp.array([1, 2])
+    again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
     grad = lambda m: jax.jit(jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2)))(params)  # noqa: E731
     for a, b in zip(jax.tree.leaves(grad(model)), jax.tree.leaves(grad(again)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -307,5 +348,9 @@ def test_errors_say_what_was_expected():
         model_of(attention="global")
     with pytest.raises(InputError, match="depth 1, not 4"):
         multigrained.single(jnp.zeros((1, 2, 2, 4)))
-    with pytest.raises(InputError, match="'matched' or 'paper'"):
-        multigrained.corrupt(model_of(), jnp.zeros((1, 6, 8), jnp.int32), jax.random.key(0), "cosine", 1)
+    with pytest.raises(InputError, match="masked, dropped, partial"):
+        model_of(own="seen")
+    with pytest.raises(InputError, match="0 without classes, not 0.1"):
+        model_of(class_dropout=0.1)
+    with pytest.raises(InputError, match="'grid' or 'axes'"):
+        model_of(positions="rows")

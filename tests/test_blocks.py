@@ -1,0 +1,49 @@
+"""How a grid is cut into blocks, and in which order they come."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.core.errors import InputError
+from evqgan.generators.blocks import NOWHERE, blocks_of, fronts, grid_of, layout, turns
+
+
+def test_layout_is_the_extended_window():
+    ring, target = layout(6, 8, 2, 1)
+    assert ring.shape == (12, 12) and target.shape == (12, 4)
+    np.testing.assert_array_equal(target[5], [18, 19, 26, 27])
+    np.testing.assert_array_equal(ring[5], [9, 10, 11, 12, 17, 20, 25, 28, 33, 34, 35, 36])
+    assert (ring[0] == NOWHERE).sum() == 7  # a corner: one row and one column outside
+
+
+def test_blocks_and_back():
+    grid = jnp.arange(2 * 4 * 6).reshape(2, 4, 6)
+    blocks = blocks_of(grid, 2)
+    np.testing.assert_array_equal(blocks[0, 1], [2, 3, 8, 9])
+    np.testing.assert_array_equal(blocks.reshape(2, -1)[0], layout(4, 6, 2, 1)[1].reshape(-1))
+    np.testing.assert_array_equal(grid_of(blocks, 4, 6, 2), grid)
+
+
+def test_raster_is_one_block_a_turn_and_wavefront_every_block_once():
+    np.testing.assert_array_equal(fronts(6, 8, 2, 1), np.arange(12)[:, None])
+    wave = fronts(64, 64, 8, 4, "wavefront")
+    assert wave.shape == (22, 4)
+    np.testing.assert_array_equal(np.sort(wave[wave != NOWHERE]), np.arange(64))
+    assert (wave[:, 0] != NOWHERE).all()  # what fills a front up is a real block
+
+
+@pytest.mark.parametrize("window, extend", [(2, 0), (2, 1), (2, 2), (2, 3), (4, 1)])
+def test_in_a_wavefront_no_window_holds_another_block_of_its_turn(window, extend):
+    h, w = 8, 12
+    turn, (ring, target) = turns(h, w, window, extend, "wavefront"), layout(h, w, window, extend)
+    for a, b in np.argwhere(turn[:, None] == turn[None]):
+        assert a == b or not np.isin(ring[a], target[b]).any()
+    for block in range(len(turn)):  # what raster order knows of the window is known
+        for other in range(block):
+            if np.isin(ring[block], target[other]).any():
+                assert turn[other] < turn[block]
+
+
+def test_an_unknown_order_is_named():
+    with pytest.raises(InputError, match="order is 'rasta'.*'raster'"):
+        turns(4, 4, 2, 1, "rasta")
