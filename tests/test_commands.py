@@ -273,7 +273,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
     assert json.loads((workdir / "evaluation.json").read_text()) == found
     assert commands.evaluate(config, workdir, None, []) == found
     assert found["psnr"]["protocol"]["workdir"] == "tokenizer"
-    again = commands.evaluate(config, workdir, workdir / "elsewhere", ["reconstruction"], batch_size=3)["psnr"]
+    again = commands.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)["psnr"]
     assert again["protocol"]["batch_size"] == 3 != found["psnr"]["protocol"]["batch_size"]
     assert again["value"] == pytest.approx(found["psnr"]["value"], rel=1e-4)
 
