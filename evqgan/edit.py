@@ -216,7 +216,7 @@ def fill(model, ids, unknown, labels, seed, sampler, report=None):
         at = slice(y, y + size[0]), slice(x, x + size[1])
         mask = np.repeat(unknown[at][None], len(ids), axis=0)
         key = [seed, n] if n else seed  # the first window as `sample`
-        ids[:, *at], _ = model._generate(ids[:, *at], mask, labels, key, sampler)
+        ids[:, *at] = model.fill(ids[:, *at], mask, labels, key, sampler, decode=False)
         unknown[at] = False
         if report:
             report(n + 1, len(corners), model.rows.clock() - began)

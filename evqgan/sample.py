@@ -158,7 +158,7 @@ class Loaded:
         """
         ids = np.zeros((len(labels), *(side // self.factor for side in self.size), self.depth), np.int32)
         mask = np.ones(ids.shape[:-1], bool)
-        return self._generate(ids, mask, labels, seed, sampler, report, numbers, size)
+        return self.fill(ids, mask, labels, seed, sampler, report, numbers, size)
 
     def edit(self, image, mask, label=None, num=1, seed=0, **how):
         """The part of `image` [H,W,3] where `mask` bool [H,W] is True, anew, in `num` ways -> images [num,H,W,3].
@@ -178,22 +178,25 @@ class Loaded:
         if num < 1:
             raise InputError(f"expected at least one image to generate, got {num}")
 
-    def _generate(self, ids, mask, labels, seed, sampler, report=None, numbers=None, size=None):
-        """ids [B,h,w,D] with those where mask [B,h,w] is True anew -> ids, images; traced: ids [B,S,h,w,D]."""
+    def fill(self, ids, mask, labels, seed, sampler, report=None, numbers=None, size=None, decode=True):
+        """ids [B,h,w,D] with those where mask [B,h,w] is True anew -> ids, images, or ids alone without `decode`.
+
+        With trace=True in the sampler: -> ids [B,S,h,w,D].
+        """
         try:
             seed = np.random.SeedSequence(seed).generate_state(1)[0]
         except (TypeError, ValueError):
             raise InputError(f"expected a seed that is a whole number from 0, got {seed!r}") from None
         numbers = np.arange(len(ids), dtype=np.uint32) if numbers is None else numbers
-        rows = ids, mask, labels, np.full(len(ids), seed), numbers
+        rows, alone = (ids, mask, labels, np.full(len(ids), seed), numbers), sampler.get("trace") or not decode
         fill, size, results, began = self._fill(**sampler), size or self.rows.size(len(ids)), [], self.rows.clock()
         for start in range(0, len(ids), size):
             new = self.rows(fill, self.state, *(x[start : start + size] for x in rows), size=size)
-            results.append([new] if sampler.get("trace") else [new, self.decode(new, size)])
+            results.append([new] if alone else [new, self.decode(new, size)])
             if report:
                 report(min(start + size, len(ids)), len(ids), self.rows.clock() - began)
         results = [np.concatenate(parts) for parts in zip(*results, strict=True)]
-        return results[0] if sampler.get("trace") else results
+        return results[0] if alone else results
 
 
 def sampler_of(config):

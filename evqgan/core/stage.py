@@ -17,6 +17,6 @@ class Stage(NamedTuple):
     update: Callable  # update(state, batch) -> state, {name: scalar}, by `optim.advance`; random by (seed, step) alone
     predict: Callable  # predict(state, batch, rng) -> {name: array [B,...]}, for evaluators
     sample: Callable | None = None  # sample(state, ids, mask, label, keys) -> ids, image uint8; stage 2 only. Keyword
-    # arguments change config.sample; with trace=True it gives ids [S,B,h,w,D] after each of S steps, V where none is yet
+    # arguments change config.sample; with trace=True it gives ids [S,B,h,w,D] after each of S steps, V where none is
     notes: tuple[str, ...] = ()  # lines for the log of every run, such as what is not trained
     shown: tuple[str, ...] = ()  # metrics that come first in the progress line
