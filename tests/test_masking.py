@@ -36,7 +36,7 @@ def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else():
         assert still_open[block[i]].all() and len(set(block[i])) == min(3, still_open.sum())
     used, whole = np.array(used), hidden.all(axis=(1, 2))
     assert 0.4 < whole.mean() < 0.6  # EDITS
-    assert 0.1 < (~used[whole, 0]).mean() < 0.3  # WAVEFRONTS, where the two differ
+    assert 0.07 < (~used[whole, 0]).mean() < 0.19  # WAVEFRONTS, and for half of the blocks the two orders know the same
     counts = np.bincount(block[whole, 0], minlength=12) / whole.sum()
     np.testing.assert_allclose(counts, 1 / 12, atol=0.06)
 
