@@ -57,7 +57,8 @@ def stage2(tokenizer, size, classes=0):
     config.tokenizer = {"weights": tokenizer, "model": {}}
     config.generator = {
         "name": "multigrained", "window": 8, "extend": 4, "classes": classes, "remat": True,
-        "chunk": 1,  # one target block of an image at a time: memory does not grow with their number
+        # Memory and parameters that grow with neither the number of target blocks nor the grid (README, Table 6).
+        "chunk": 1, "positions": "axes",
         "class_dropout": 0.1 if classes else 0.0,  # of classifier-free guidance (Ho and Salimans, 2022)
     }  # fmt: skip
     config.loss = {"masks": "matched", "targets": 1}

@@ -44,7 +44,7 @@ def generator():
     config.dataset.update({"name": "digits", "flip": False})
     config.generator.update({"window": 4, "extend": 1, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
     # 1,600 steps are too few to overfit, and memory is no matter.
-    config.generator.update({"dropout": 0.0, "remat": False, "chunk": 0, "class_dropout": 0.0})
+    config.generator.update({"dropout": 0.0, "remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
     config.optimizer.update({"learning_rate": 2e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
     config.optimizer.moment_dtype = "float32"
     return common.cadence(config, "50 steps", "800 steps", "400 steps")

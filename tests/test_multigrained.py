@@ -150,6 +150,18 @@ def test_cached_logits_are_the_uncached_ones(own):
             np.testing.assert_array_equal(after, whole)
 
 
+@pytest.mark.parametrize("positions", ["grid", "axes"])
+def test_the_same_tokens_in_another_block_have_other_logits(positions):
+    """Positions say which block is predicted: neither row nor column alone."""
+    model = model_of(positions=positions, extend=0)
+    params, run = moved(model), jax.jit(lambda p, **i: model.apply({"params": p}, **i))
+    same = {"grid": jnp.full((1, 6, 8), CODES), "ring": jnp.zeros((1, 12, 0), jnp.int32)}
+    target = jnp.full((1, 12, 4), CODES)
+    logits = run(params, **same, target=target, block=jnp.arange(12)[None])[0]
+    apart = jnp.abs(logits[:, None] - logits[None]).max(axis=(2, 3)) + jnp.eye(12)
+    assert apart.min() > 1e-4
+
+
 def test_the_cached_context_does_not_depend_on_the_target(small):
     """Of "prefix" by gradient; "joint" has no such context: there the target's tokens change what surrounds them."""
     model, params, inputs, _ = small
