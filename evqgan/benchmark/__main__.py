@@ -3,6 +3,8 @@
 reconstruction  --workdir=DIR --workdir=DIR ...      tokenizers side by side on held-out images (paper, Table 1)
 locality        --workdir=DIR --workdir=DIR ...      how far a change of tokens reaches in the image (paper, Fig. 1)
 step            --config=FILE[:variant] --batch=1    one training step: parameters, memory, seconds
+table6          --latent=64 --blocks=all|1           memory of a generator's training step (paper, Table 6)
+sampling        --latent=64 --steps=8                seconds an image's tokens take, by attention and order
 variants        --config=FILE --out=DIR --seeds=3    ways to train a generator, trained and compared on equal terms
 
 Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
@@ -18,7 +20,7 @@ import jax
 from evqgan.core import build, files
 from evqgan.core.errors import InputError
 
-NAMES = ("reconstruction", "locality", "step", "variants")
+NAMES = ("reconstruction", "locality", "step", "table6", "sampling", "variants")
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,134 @@
+"""Memory of one training step of the generator, by resolution (paper, Table 6).
+
+The step is the one that training compiles, on stored ids: parameters, averages, Adam's moments, gradients and all that
+is computed on the way; no tokenizer. On a CPU it is compiled and not run: argument + output + temp - alias bytes of the
+compiler. On an accelerator it also runs, and the allocator tells its peak.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from evqgan import stage2
+from evqgan.core import mesh
+from evqgan.core.errors import InputError
+from evqgan.main import OVERRIDE, override, read_file
+from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.train import jitted
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "ffhq_stage2.py"  # unconditional, as Table 6's parameters are
+PUBLISHED = {32: 5560, 64: 14154, 128: 58096}  # MiB: Table 6, batch 1, float32
+ROWS = ((32, "all"), (64, "all"), (128, "all"), (128, "1"))
+# A tokenizer only fixes the grid and the number of codes here: f = 16 and 1024 codes as in every stage 2 of configs/.
+CODER = {"name": "swin", "width": 8, "depths": (2, 2, 2), "window": 8, "head_dim": 8}
+TOKENIZER = {"encoder": CODER, "decoder": CODER, "quantizer": {"codes": 1024, "width": 8}}
+GIB = 2**30
+
+
+def arguments(parser):
+    """The flags."""
+    parser.add_argument(
+        "--config", default=str(CONFIG), help="FILE[:variant] of a stage 2; --config.key=value changes it"
+    )
+    parser.add_argument("--latent", type=int, action="append", help="side of the token grid; may come several times")
+    parser.add_argument("--blocks", action="append", help="target blocks an image: all, or a number; several times")
+    parser.add_argument("--attention", default="prefix", help="prefix or joint")
+    parser.add_argument("--extend", type=int, help="E_s (default: the config's)")
+    parser.add_argument("--batch", type=int, default=1, help="images a step")
+    parser.add_argument("--dtype", default="bfloat16", help="of the heavy products: bfloat16 or float32")
+
+
+def run(given, rest):
+    """-> title, rows."""
+    for arg in rest:
+        if not OVERRIDE.match(arg):
+            raise InputError(f"there is no flag {arg}; see --help")
+    cases = ROWS
+    if given.latent or given.blocks:
+        cases = [(side, blocks) for blocks in given.blocks or ["all"] for side in given.latent or PUBLISHED]
+    found = []
+    for side, blocks in cases:
+        config = configured(given, rest, side, blocks)
+        like, init, update, batch = step(config)
+        compiled = update.lower(like, batch).compile()
+        row = {
+            "system": "ours", "attention": given.attention, "blocks": blocks if blocks == "all" else int(blocks),
+            "latent": side, "batch": given.batch, "dtype": given.dtype,
+            "parameters": sum(x.size for x in jax.tree.leaves(like["params"])),
+            "bytes": by_compiler(compiled), "measured_by": "compiler",
+        }  # fmt: skip
+        published = PUBLISHED.get(side) if blocks == "all" and given.batch == 1 else None
+        row |= {
+            "gib": row["bytes"] / GIB,
+            "state_gib": size(like) / GIB,
+            "published_gib": published and published / 1024,
+        }
+        print(f"{side} x {side} tokens, blocks {blocks}: {row['gib']:.2f} GiB", flush=True)
+        found.append((row, init, compiled, batch))
+    if jax.default_backend() != "cpu":
+        for row, *parts in sorted(found, key=lambda entry: entry[0]["bytes"]):  # the allocator's peak never falls
+            row |= by_allocator(*parts)
+    return "memory of one training step", [row for row, *_ in found]
+
+
+def configured(given, rest, side, blocks):
+    """The config of a row."""
+    config = read_file(given.config)
+    if config.stage != "stage2":
+        raise InputError(f"table6 measures the training of a generator, {given.config} is of {config.stage}")
+    override(config, rest)
+    if blocks != "all" and not (blocks.isdecimal() and int(blocks)):
+        raise InputError(f"expected --blocks=all, or a number from 1, got {blocks!r}")
+    if given.dtype not in ("bfloat16", "float32"):
+        raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
+    if min(given.batch, side) < 1:
+        raise InputError(f"expected a batch and a grid of at least 1, got {given.batch} and {side}")
+    with config.unlocked():
+        config.tokenizer = {"weights": "random", "model": TOKENIZER}
+        config.dataset = {"name": "generated", "size": side * tokenizers.make(TOKENIZER).factor}
+        config.dtype, config.batch_size = given.dtype, given.batch
+        config.generator.attention, config.loss.targets = given.attention, 0 if blocks == "all" else int(blocks)
+        if given.extend is not None:
+            config.generator.extend = given.extend
+    return config
+
+
+def step(config):
+    """-> what `train.jitted` makes of the stage without its tokenizer (state, init, update), and a batch of ids."""
+    stage = stage2.make(config, examples=10**6)
+    height = config.dataset.size // tokenizers.make(TOKENIZER).factor
+
+    def init():
+        return {key: value for key, value in stage.init().items() if key != "tokenizer"}
+
+    def update(state, batch):
+        state, metrics = stage.update({**state, "tokenizer": {}}, batch)
+        return {key: value for key, value in state.items() if key != "tokenizer"}, metrics
+
+    device_mesh = mesh.make(devices=jax.devices()[:1])
+    ids = np.zeros((config.batch_size, height, height, 1), np.int32)
+    batch = mesh.put({"ids": ids, "label": np.zeros(config.batch_size, np.int32)}, device_mesh)
+    return *jitted(stage._replace(init=init, update=update), device_mesh), batch
+
+
+def by_compiler(compiled):
+    """Bytes that a compiled program needs."""
+    memory = compiled.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return int(used - memory.alias_size_in_bytes)
+
+
+def by_allocator(init, compiled, batch):
+    """Two steps, run -> {"bytes", "gib", "measured_by"} by the allocator, or nothing where it does not count."""
+    state = init()
+    for _ in range(2):
+        state, metrics = compiled(state, batch)
+    jax.block_until_ready(metrics)
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {"bytes": peak, "gib": peak / GIB, "measured_by": "allocator"} if peak else {}
+
+
+def size(tree):
+    """Bytes of a tree of arrays or shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,95 @@
+"""The benchmark of sampling: what it counts is what the programs do."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from evqgan.benchmark import __main__ as benchmark
+from evqgan.benchmark import sampling
+from evqgan.generators import multigrained
+
+
+def model(attention="prefix", latent=64, **keys):
+    """The model of the issue's cost table, narrow."""
+    keys = {"codes": 64, "window": 8, "extend": 2, "layers": 2, "width": 96, "heads": 2, "own": "masked", **keys}
+    return multigrained.Model(latent=(latent, latent), attention=attention, **keys)
+
+
+def test_token_passes_are_those_of_the_cost_table():
+    """64 x 64 tokens, W_s 8, E_s 2, T 8: nB T (nB + (W_s + 2 E_s)^2), and nB (nB + ring + T W_s^2)."""
+    assert sampling.work(model("joint"), 8, "raster")[0] == 64 * 8 * (64 + 144) == 106_496
+    assert sampling.work(model("prefix"), 8, "raster")[0] == 64 * (64 + 80 + 8 * 64) == 41_984
+
+
+def test_a_wavefront_has_fewer_turns_and_no_fewer_tokens():
+    turns, rows = sampling.fronts(64, 64, 8, 2, "wavefront").shape
+    assert turns < 64 and rows > 1
+    passes, flops = sampling.work(model("prefix"), 8, "wavefront")
+    assert passes == turns * (64 + rows * (80 + 8 * 64))
+    assert flops > 0
+
+
+@pytest.mark.parametrize("attention, rows", [("joint", 1), ("prefix", 1), ("prefix", 3)])
+def test_flops_are_those_of_the_compiled_programs(attention, rows):
+    """XLA counts the body of a loop once, so that a model of two layers counts as one."""
+    net = model(attention, latent=32)
+    inputs = {
+        "grid": jnp.zeros((1, 32, 32), jnp.int32), "ring": jnp.zeros((1, rows, 80), jnp.int32),
+        "block": jnp.arange(rows, dtype=jnp.int32)[None],
+    }  # fmt: skip
+    target = jnp.zeros((1, rows, 64), jnp.int32)
+    params = jax.eval_shape(lambda: multigrained.init(net, jax.random.key(0), jnp.zeros((1,), jnp.int32)))
+
+    def apply(params, *args, method=None, **inputs):
+        return net.apply({"params": params}, *args, **inputs, method=method)
+
+    if attention == "joint":
+        counted = counts(lambda p, i, t: apply(p, **i, target=t), params, inputs, target)
+        assert sampling.joint_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
+        return
+    counted = counts(lambda p, i: apply(p, **i, method="context"), params, inputs)
+    assert sampling.context_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
+    context = jax.eval_shape(lambda p: apply(p, **inputs, method="context"), params)
+    counted = counts(lambda p, c, t, b: apply(p, c, t, b, method="continued"), params, context, target, inputs["block"])
+    assert sampling.continued_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
+
+
+def counts(function, *args):
+    """XLA's count of the FLOPs of a function."""
+    found = jax.jit(function).lower(*args).cost_analysis()
+    return (found[0] if isinstance(found, list) else found)["flops"]
+
+
+def test_the_command_prints_and_writes_rows(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    small = ["--layers=1", "--width=48", "--latent=8", "--window=4", "--extend=1", "--steps=2", "--batch=2"]
+    assert benchmark.main(["sampling", *small, f"--json={file}"]) == 0
+    found = json.loads(file.read_text())
+    names = ["system", "latent", "window", "batch", "seconds_per_image", "attention", "order"]
+    assert [list(row)[:7] for row in found["rows"]] == [names] * 3
+    assert [(row["attention"], row["order"]) for row in found["rows"]] == list(sampling.ROWS)
+    assert all(row["seconds_per_image"] > 0 and row["gflops"] > 0 for row in found["rows"])
+    joint, prefix, wavefront = (row["token_passes"] for row in found["rows"])
+    assert joint == 4 * 2 * (4 + 36) and prefix == 4 * (4 + 20 + 2 * 16) and wavefront >= prefix
+    text = capsys.readouterr().out
+    assert "1 layers of width 48" in text and "token_passes" in text and "wavefront" in text
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--width=50"], "expected --width as a multiple of 48, got 50"),
+        (["--steps=0"], "expected --steps of at least 1, got 0"),
+        (["--attention=full"], "'joint' or 'prefix', not 'full'"),
+        (["--order=spiral", "--attention=prefix"], "'spiral'"),
+        (["--window=7"], "does not divide the 64 x 64 token grid"),
+        (["--dtype=float16"], "expected --dtype=bfloat16 or float32"),
+        (["--stepps=8"], "there is no flag --stepps=8"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message, capsys):
+    assert benchmark.main(["sampling", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("error: ")
