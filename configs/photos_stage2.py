@@ -3,7 +3,7 @@
 python -m evqgan.main --config=configs/photos_stage2.py --workdir=workdirs/photos_stage2
 
 8x8 tokens, blocks of 4x4, T = 8. Needs the tokenizer of configs/photos_stage1.py.
-Expected: not measured yet.
+Expected: not measured yet but for 300 steps (README, variants of the generator).
 :tiny  a few steps on generated images.
 """
 
