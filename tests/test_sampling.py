@@ -58,7 +58,7 @@ def test_flops_are_those_of_the_compiled_programs(attention, rows):
 
 def counts(function, *args):
     """XLA's count of the FLOPs of a function."""
-    found = jax.jit(function).lower(*args).cost_analysis()
+    found = jax.jit(function).lower(*args).compile().cost_analysis()
     return (found[0] if isinstance(found, list) else found)["flops"]
 
 

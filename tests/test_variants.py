@@ -16,25 +16,23 @@ from evqgan.benchmark import variants
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py"
 
 
-def flags(*more):
-    """Of a tiny generator on the tests' tokenizer."""
+def overrides():
+    """The keys of a tiny generator on the tests' tokenizer."""
     keys = {"batch_size": 4, "duration": "2 steps", "tokenizer.weights": workdirs.trained() / "tokenizer"}
-    return [
-        "variants",
-        f"--config={CONFIG}:tiny",
-        "--samples=20",
-        *(f"--config.{k}={v}" for k, v in keys.items()),
-        *more,
-    ]
+    return [f"--config.{key}={value}" for key, value in keys.items()]
+
+
+def flags(*more):
+    return ["variants", f"--config={CONFIG}:tiny", "--samples=20", *overrides(), *more]
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """Two seeds of two variants, shared by two processes, one after the other."""
+    """Two seeds of a variant, shared by two processes, one after the other."""
     place = tmp_path_factory.mktemp("variants")
     with workdirs.quick_to_compile():
         for part in ("1/2", "2/2"):
-            which = ["--only=base", "--only=all_blocks", "--seeds=2", f"--part={part}"]
+            which = ["--only=own_dropped", "--seeds=2", f"--part={part}"]
             assert benchmark.main(flags(*which, f"--out={place}", f"--json={place}/{part[0]}.json")) == 0
     return place
 
@@ -44,55 +42,53 @@ def read(file):
 
 
 def test_each_run_is_a_workdir(out):
-    for name in ("base_0", "base_1", "all_blocks_0", "all_blocks_1"):
-        assert (out / name / "config.json").is_file() and list((out / name / "checkpoints").glob("[0-9]*"))
-    configs = [json.loads((out / name / "config.json").read_text()) for name in ("base_0", "base_1")]
-    assert [config["seed"] for config in configs] == [0, 1]
+    for seed in range(2):
+        place = out / f"own_dropped_{seed}"
+        assert list((place / "checkpoints").glob("[0-9]*"))
+        config = json.loads((place / "config.json").read_text())
+        assert config["seed"] == seed and config["generator"]["own"] == "dropped"
     with Image.open(out / "variants.png") as picture:
-        assert min(picture.size) > 3 * 32
+        assert min(picture.size) > 2 * 32
 
 
-def test_terms_are_equal(out):
-    rows = read(out / "2.json")
-    base, every = rows["base"], rows["all blocks"]
-    assert base["parameters"] == every["parameters"] and base["steps"] == every["steps"] == 2
-    assert (base["batch"], every["batch"]) == (4, 1)  # four blocks of 4 x 4
-    assert base["tokens_a_step"] == 4 * (4 + 36) and every["tokens_a_step"] == 4 + 4 * 36
+def test_terms_are_equal():
+    """As many steps, parameters and target blocks for all; the tokens of a step as the cost table counts them."""
+    terms, parameters = {}, set()
+    for name in variants.VARIANTS:
+        config = variants.changed(variants.read(f"{CONFIG}:tiny", overrides()), name, 0)
+        shapes = jax.eval_shape(stage2.make(config).init)["params"]
+        parameters.add(sum(x.size for x in jax.tree.leaves(shapes)))
+        blocks = config.batch_size * (config.loss.targets or 4)
+        terms[name] = config.duration, blocks, config.batch_size, variants.tokens(config)
+    assert len(parameters) == 1
+    assert {term[:2] for term in terms.values()} == {("2 steps", 4)}
+    assert terms["base"][2:] == (4, 4 * (4 + 36))
+    assert terms["joint"][2:] == terms["own dropped"][2:] == terms["base"][2:]
+    assert terms["all blocks"][2:] == (1, 4 + 4 * 36)  # four blocks of 4 x 4
 
 
 def test_rows_are_mean_and_deviation_over_seeds(out):
-    assert read(out / "1.json")["base"]["seeds"] == 2 and read(out / "1.json")["base"]["cross_entropy_sd"] is not None
+    assert read(out / "1.json")["own dropped"]["seeds"] == 1
+    assert read(out / "1.json")["own dropped"]["cross_entropy_sd"] is None
     rows = read(out / "2.json")
-    assert list(rows) == ["base", "all blocks", "real images"]
-    runs = [json.loads((out / f"base_{seed}" / "variant.json").read_text()) for seed in range(2)]
+    assert list(rows) == ["own dropped", "real images"]
+    runs = [json.loads((out / f"own_dropped_{seed}" / "variant.json").read_text()) for seed in range(2)]
     for name in variants.NUMBERS:
         values = [numbers[name] for numbers in runs]
-        assert rows["base"][name] == pytest.approx(np.mean(values))
-        assert rows["base"][f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
+        assert rows["own dropped"][name] == pytest.approx(np.mean(values))
+        assert rows["own dropped"][f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
     assert rows["real images"]["sample_accuracy"] == runs[0]["heldout_accuracy"]
     assert rows["real images"]["cross_entropy"] is None
 
 
 def test_what_is_done_is_not_done_again(out, capsys):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("samples.npz")}
-    only = ["--only=base", "--only=all blocks", "--seeds=2"]
+    only = ["--only=own dropped", "--seeds=2"]
     assert benchmark.main(flags(*only, f"--out={out}", f"--json={out}/again.json")) == 0
     text = capsys.readouterr().out
-    assert text.count("trained to step 2 of 2") == 4 and "real images" in text
+    assert text.count("trained to step 2 of 2") == 2 and "real images" in text
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("samples.npz")}
     assert read(out / "again.json") == read(out / "2.json")
-
-
-def test_every_variant_names_keys_that_exist():
-    """Of all variants a stage can be made, with parameters of the same number."""
-    rest = [flag for flag in flags() if flag.startswith("--config.")]
-    config = variants.read(f"{CONFIG}:tiny", rest)
-    counts = set()
-    for name in variants.VARIANTS:
-        stage = stage2.make(variants.changed(config, name, 0))
-        shapes = jax.eval_shape(stage.init)["params"]
-        counts.add(sum(x.size for x in jax.tree.leaves(shapes)))
-    assert len(counts) == 1
 
 
 @pytest.mark.parametrize(

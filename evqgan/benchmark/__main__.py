@@ -19,6 +19,7 @@ import jax
 
 from evqgan.core import build, files
 from evqgan.core.errors import InputError
+from evqgan.core.log import NonFinite
 
 NAMES = ("reconstruction", "locality", "step", "table6", "sampling", "variants")
 
@@ -54,11 +55,11 @@ def main(argv=None):
             files.save_json(given.json, dict(name=name, title=title, device=device, command=command, rows=rows))
             print(f"the rows are in {given.json}")
         return 0
-    except (InputError, OSError) as error:
+    except (InputError, NonFinite, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, NonFinite) else 2
 
 
 def table(rows):

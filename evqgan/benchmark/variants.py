@@ -154,6 +154,7 @@ def tokens(config):
     "joint": every target block has its own globals; "prefix": those of an image serve all its targets.
     """
     blocks, local = size(config)
+    local += config.generator.own == "partial"
     targets, shared = config.loss.targets or blocks, config.generator.attention == "prefix"
     return config.batch_size * ((1 if shared else targets) * blocks + targets * local)
 
