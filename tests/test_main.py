@@ -130,7 +130,8 @@ def test_other_modes_take_the_config_from_the_workdir(part):
         _, config = parse(*args, "--config.sample.temperature=0.9") if part != "tokenizer" else parse(*args)
         assert config.stage == ("stage1" if part == "tokenizer" else "stage2")
         if part != "tokenizer":
-            assert config.sample.to_dict() == {"steps": 8, "temperature": 0.9}
+            rest = {"steps": 8, "choice_temperature": 4.5, "schedule": "cosine"}  # the preset
+            assert config.sample.to_dict() == {"temperature": 0.9, **rest}
     with pytest.raises(InputError, match="config has no key 'sampel': did you mean 'sample'"):
         parse("--mode=sample", f"--workdir={workdirs.trained()}", "--config.sampel.temperature=0.9")
 
