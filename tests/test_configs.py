@@ -34,6 +34,8 @@ PARAMETERS = {
     ("celebahq_stage1", ""): 43_716_531,
     ("celebahq_stage2", ""): 183_971_328,
 }
+
+
 def load(name, variant=""):
     """The config as config_flags reads it."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")

@@ -187,9 +187,7 @@ def test_patch_layers_equal_the_originals(recording):
         layer = PatchExpanding(len(params["norm"]["scale"]), scale)
         close(tokens(apply(layer, params, recording.x)), recording.outputs[output])
 
-    x = apply(
-        Stage(recording.depth, **recording.keys("layer_up.blocks.0")), recording.stage("layer_up"), recording.x
-    )
+    x = apply(Stage(recording.depth, **recording.keys("layer_up.blocks.0")), recording.stage("layer_up"), recording.x)
     params = {"norm": recording.norm("layer_up.upsample.norm"), "linear": recording.dense("layer_up.upsample.expand")}
     layer = PatchExpanding(len(params["norm"]["scale"]))
     close(tokens(apply(layer, params, x)), recording.outputs["layer_up"])

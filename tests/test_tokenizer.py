@@ -28,9 +28,7 @@ def made(dtype="float32", depths=(1, 1), **quantizer):
     return model, jax.tree.map(lambda a: np.float32(0.3 * rng.standard_normal(a.shape)), shapes)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "dtype"), [(16, 16, "float32"), (48, 32, "bfloat16"), (40, 24, "float32")]
-)
+@pytest.mark.parametrize(("height", "width", "dtype"), [(16, 16, "float32"), (48, 32, "bfloat16"), (40, 24, "float32")])
 def test_one_model_takes_images_of_any_size(height, width, dtype):
     model, variables = made(dtype)
     assert model.factor == 8
