@@ -1,4 +1,4 @@
-"""Sampling loops as pure functions of a logits function: mask-predict, and mask-predict block by block.
+"""Sampling loops as pure functions of a logits function: mask-predict, the same block by block, one code at a time.
 
 Nothing here knows a model, parameters or images. A token that is not known yet holds the id `codes` (= V, [MASK]).
 Every image has its own random key, so that what it becomes depends on neither the batch around it nor its place in it.
@@ -78,6 +78,22 @@ def restrict(logits, top_k=0, top_p=1.0):
     return jnp.where(logits < least[..., None], -jnp.inf, logits)
 
 
+def draw(logits, noise, temperature=1.0, top_k=0, top_p=1.0):
+    """One code of each of logits [...,V] -> int32 [...], by Gumbel `noise` [...,V]; temperature 0: the likeliest."""
+    allowed = restrict(logits / jnp.maximum(temperature, 1e-6), top_k, top_p) > -jnp.inf
+    scores = logits + temperature * noise  # Gumbel-max of logits / temperature
+    return jnp.argmax(jnp.where(allowed, scores, -jnp.inf), axis=-1).astype(jnp.int32)
+
+
+def check_drawing(temperatures, top_k, top_p):
+    """InputError for settings of `draw` that make no sense."""
+    if min(temperatures) < 0:
+        given = " and ".join(map(str, temperatures))
+        raise InputError(f"the sampler's temperatures are not negative, got {given}")
+    if not isinstance(top_k, int) or top_k < 0 or not 0 < top_p <= 1:
+        raise InputError(f"the sampler's top_k is a whole number from 0 and top_p in (0, 1], got {top_k} and {top_p}")
+
+
 def guided(logits, without, scale):
     """Classifier-free guidance (Ho and Salimans, 2022): away from what is likely `without` the class.
 
@@ -142,11 +158,7 @@ def mask_predict(
         raise InputError(f"the sampler's steps are a whole number from 1, not {steps!r}")
     if not isinstance(first, int) or not 0 <= first < steps:
         raise InputError(f"the sampler's first step is a whole number from 0 to {steps - 1}, not {first!r}")
-    if min(temperature, final_temperature, choice_temperature) < 0:
-        given = temperature, final_temperature, choice_temperature
-        raise InputError(f"the sampler's temperatures are not negative, got {' and '.join(map(str, given))}")
-    if not isinstance(top_k, int) or top_k < 0 or not 0 < top_p <= 1:
-        raise InputError(f"the sampler's top_k is a whole number from 0 and top_p in (0, 1], got {top_k} and {top_p}")
+    check_drawing((temperature, final_temperature, choice_temperature), top_k, top_p)
     if guidance < 0 or guidance_schedule not in GUIDANCE:
         raise InputError(
             f"the sampler's guidance is a number from 0 with the schedule {', '.join(GUIDANCE)}, got {guidance} and "
@@ -165,9 +177,7 @@ def mask_predict(
         logits = logits.astype(jnp.float32)
         for_codes, for_choice = noise(t)
         now = temperature + (final_temperature - temperature) * t / max(steps - 1, 1)
-        allowed = restrict(logits / jnp.maximum(now, 1e-6), top_k, top_p) > -jnp.inf
-        scores = logits + now * for_codes  # Gumbel-max of logits / temperature
-        sampled = jnp.argmax(jnp.where(allowed, scores, -jnp.inf), axis=-1).astype(jnp.int32)
+        sampled = draw(logits, for_codes, now, top_k, top_p)
         unknown = tokens == codes
         sampled = jnp.where(unknown, sampled, tokens)
 
@@ -215,3 +225,61 @@ def block_by_block(context, ids, mask, keys, *, window, codes, extend=0, order="
 
     blocks, grids = jax.lax.scan(turn, start, jnp.asarray(np.asarray(fronts(h, w, window, extend, order))))
     return grids if trace else grid_of(blocks, h, w, window)
+
+
+def autoregress(place, depth, carry, ids, keys, *, codes, temperature=1.0, top_k=0, top_p=1.0, noise=None):
+    """Fills the unknown codes of `ids` [B,N,D] int32 (unknown = `codes`) one after the other -> [B,N,D] int32.
+
+    Places come in order, at each one its depths in order (VQGAN, Sec. 3.2; RQ-VAE, Sec. 3.2). Known codes stay.
+
+    place(carry, n, before [B,D]) -> carry, state: once a place n, given the codes at n - 1 (of n = 0: zeros).
+    depth(state, d, before [B]) -> state, logits [B,V]: once a depth d, given the code at d - 1 (of d = 0: zeros).
+    Both are traced once; carry and state keep their shapes and dtypes. keys [B]: one random key an image; noise(n, d)
+    -> Gumbel noise [B,V] takes the place of what is drawn from them. temperature, top_k, top_p: see `draw`.
+    """
+    check_drawing((temperature,), top_k, top_p)
+
+    def drawn(n, d):
+        at = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, n), d))(keys)
+        return jax.vmap(lambda key: jax.random.gumbel(key, (codes,), jnp.float32))(at)
+
+    noise = noise or drawn
+
+    def one_place(loop, inputs):
+        carry, before = loop
+        n, given = inputs
+        carry, state = place(carry, n, before)
+
+        def one_depth(loop, inputs):
+            state, before = loop
+            d, given = inputs
+            state, logits = depth(state, d, before)
+            made = draw(logits.astype(jnp.float32), noise(n, d), temperature, top_k, top_p)
+            made = jnp.where(given == codes, made, given)
+            return (state, made), made
+
+        _, made = jax.lax.scan(one_depth, (state, jnp.zeros_like(before[:, 0])), (jnp.arange(ids.shape[2]), given.T))
+        return (carry, made.T), made.T
+
+    places = jnp.arange(ids.shape[1]), jnp.swapaxes(ids, 0, 1)
+    _, made = jax.lax.scan(one_place, (carry, jnp.zeros_like(ids[:, 0])), places)
+    return jnp.swapaxes(made, 0, 1)
+
+
+def row_by_row(ids, made, codes):
+    """The grids after each row of `made` [B,h,w,D], what `ids` [B,h,w,D] knew (not `codes`) included -> [h,B,h,w,D]."""
+    row = jnp.arange(ids.shape[1])
+    done = row[None] <= row[:, None]  # [turn,h]
+    return jnp.where(done[:, None, :, None, None], made[None], ids[None])
+
+
+def check_prefix(mask, name):
+    """InputError if mask bool [B,h,w] (True where tokens are to be made) has a known token after an unknown one."""
+    rows = np.asarray(mask).reshape(len(mask), -1)
+    if (rows[:, :-1] & ~rows[:, 1:]).any():
+        raise InputError(
+            f"the {name} generator makes tokens in raster order, each from those before it alone: it completes an "
+            "image from some token on to the lower right corner, and this mask leaves known tokens after unknown ones. "
+            "Hide all that follows (such as the lower part, with --outpaint=0,0,0,N), or take a maskgit or "
+            "multigrained generator"
+        )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
 kernel_init = nn.initializers.truncated_normal(0.02)  # Swin Transformer and MaskGIT
@@ -71,19 +72,23 @@ class Attention(nn.Module):
     """x [...,S,c] -> [...,S,c] in `dtype`, and the keys and values of x as a pair [...,S,2,heads,d].
 
     before: (pair, mask) of tokens to the left, computed earlier; x looks at them and at itself. Masks and bias are as
-    in `attend`. Parameters are float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c].
-    InputError if c is not a multiple of `heads`.
+    in `attend`. Parameters are float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c]; head_dim: d,
+    0 = c / heads; project: whether there is an `out`, without which c = heads * d comes out as it is. InputError if c
+    is not a multiple of `heads` where it has to be.
     """
 
     heads: int
     dropout: float = 0.0  # of the attention weights
     dtype: Any = "float32"
     qkv_bias: bool = True  # Swin Transformer
+    out_bias: bool = True
+    head_dim: int = 0
+    project: bool = True
 
     @nn.compact
     def __call__(self, x, before=(), mask=None, bias=None, deterministic=True):
         width = x.shape[-1]
-        if width % self.heads:
+        if width % self.heads and not self.head_dim:
             raise InputError(f"expected a width that is a multiple of the {self.heads} heads, got {width}: change one")
 
         def project(features, name, axis=-1, use_bias=self.qkv_bias):
@@ -91,28 +96,45 @@ class Attention(nn.Module):
                 features, axis=axis, use_bias=use_bias, dtype=self.dtype, kernel_init=kernel_init, name=name
             )
 
-        head = self.heads, width // self.heads
+        head = self.heads, self.head_dim or width // self.heads
         query = project(head, "query")(rows(x)).reshape(*x.shape[:-1], *head)
         pair = project((2, *head), "key_value")(rows(x)).reshape(*x.shape[:-1], 2, *head)
         drop = nn.Dropout(self.dropout, deterministic=deterministic) if self.dropout else None
         pieces = [(p[..., 0, :, :], p[..., 1, :, :], m) for p, m in (*before, (pair, mask))]
         out = attend_pieces(query, pieces, bias, drop).reshape(-1, *head)
-        return project(width, "out", (-2, -1), True)(out).reshape(x.shape), pair
+        if not self.project:
+            return out.reshape(x.shape), pair
+        return project(width, "out", (-2, -1), self.out_bias)(out).reshape(x.shape), pair
+
+
+ACTIVATIONS = {
+    "gelu": gelu,  # Swin Transformer, GPT
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # RQ-Transformer's "v2"
+    "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),  # enhancing-transformers' GPT
+    "tanh": jnp.tanh,  # ViT-VQGAN, Sec. 3.1
+}
 
 
 class MLP(nn.Module):
-    """x [...,c] -> [...,c] in `dtype` through c * `ratio` channels and the exact (erf) GELU."""
+    """x [...,c] -> [...,c] in `dtype` through c * `ratio` channels and one of ACTIVATIONS, the exact (erf) GELU."""
 
     ratio: float = 4.0  # Swin Transformer and MaskGIT
     dropout: float = 0.0
     dtype: Any = "float32"
+    activation: str = "gelu"
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x, deterministic=True):
+        def dense(width, name):
+            return nn.Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
+
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"there is no activation {self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
         width = x.shape[-1]
-        y = nn.Dense(int(width * self.ratio), dtype=self.dtype, kernel_init=kernel_init, name="hidden")(rows(x))
-        y = nn.Dropout(self.dropout, deterministic=deterministic)(gelu(y))
-        return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, name="out")(y).reshape(x.shape)
+        y = ACTIVATIONS[self.activation](dense(round(width * self.ratio), "hidden")(rows(x)))
+        y = nn.Dropout(self.dropout, deterministic=deterministic)(y)
+        return dense(width, "out")(y).reshape(x.shape)
 
 
 class Block(nn.Module):
@@ -126,6 +148,12 @@ class Block(nn.Module):
     dropout: float = 0.0  # of attention weights and of both residual branches
     dtype: Any = "float32"
     epsilon: float = 1e-5  # of the layer norms; Swin Transformer and GPT
+    activation: str = "gelu"
+    qkv_bias: bool = True
+    out_bias: bool = True  # of the attention's projection
+    mlp_bias: bool = True
+    head_dim: int = 0
+    project: bool = True
 
     @nn.compact
     def __call__(self, x, before=(), mask=None, deterministic=True):
@@ -133,10 +161,13 @@ class Block(nn.Module):
             return nn.LayerNorm(self.epsilon, self.dtype, name=name)
 
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        attention = Attention(self.heads, self.dropout, self.dtype, name="attention")
+        attention = Attention(
+            self.heads, self.dropout, self.dtype, self.qkv_bias, self.out_bias, self.head_dim, self.project,
+            name="attention",
+        )  # fmt: skip
         y, pair = attention(norm("norm1")(x), before, mask, deterministic=deterministic)
         x = x + drop(y)
-        mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, name="mlp")
+        mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, self.activation, self.mlp_bias, name="mlp")
         return x + drop(mlp(norm("norm2")(x), deterministic)), pair
 
 

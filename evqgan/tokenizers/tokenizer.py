@@ -9,32 +9,69 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import quantizers
 
+PIXELS = ("signed", "unit")
+
 
 class Tokenizer(nn.Module):
     """Encoder, quantizer, decoder; between the first two a linear layer to the codes' width (VQGAN's quant_conv).
 
     Images are [B,H,W,3] float in [-1, 1] with H and W multiples of `factor`; anything else raises InputError.
+    patch: so many vectors in height and width are quantized as one, of patch^2 times their width (RQ-VAE's code, where
+    the shape of the codes is smaller than that of the latents). pixels: what encoder and decoder see, "signed" [-1, 1]
+    or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
     """
 
     encoder: Any
     quantizer: Any
     decoder: Any
+    patch: int = 1
+    pixels: str = "signed"
 
     def setup(self):
+        if self.pixels not in PIXELS:
+            raise InputError(f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}")
+        if self.quantizer.width % self.patch**2:
+            raise InputError(
+                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of patch^2 = {self.patch**2}"
+            )
         if self.encoder.factor != self.decoder.factor:
             raise InputError(
                 f"expected an encoder and a decoder of one factor, got {self.encoder.factor} and "
                 f"{self.decoder.factor}: give both the same number of stages (depths)"
             )
-        self.to_codes = nn.Dense(self.quantizer.width)  # float32: it decides the ids
+        self.to_codes = nn.Dense(self.quantizer.width // self.patch**2)  # float32: it decides the ids
 
     @property
     def factor(self):
         """f: image side / token grid side."""
-        return self.encoder.factor
+        return self.encoder.factor * self.patch
+
+    def latents(self, image):
+        """image [B,H,W,3] -> what is quantized, [B,h,w,c] float32."""
+        self._check(image)
+        z = self.to_codes(self.encoder((image + 1) / 2 if self.pixels == "unit" else image).astype(jnp.float32))
+        b, h, w, _ = z.shape
+        z = z.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, -1).swapaxes(2, 3)
+        return z.reshape(b, h // self.patch, w // self.patch, self.quantizer.width)
 
     def encode(self, image, train=False):
         """image [B,H,W,3] -> z_q [B,h,w,c] float32, ids [B,h,w,D] int32, aux {name: scalar} (see `quantizers`)."""
+        return self.quantizer(self.latents(image), train)
+
+    def soft_codes(self, image, temperature, rng):
+        """image [B,H,W,3] -> ids [B,h,w,D] drawn at `temperature`, and the chances of all codes [B,h,w,D,V] float32.
+
+        RQ-VAE, Sec. 3.2.3: ids and targets of the RQ-Transformer. InputError if the quantizer has none.
+        """
+        if not hasattr(self.quantizer, "soft_codes"):
+            raise InputError("config.tokenizer.soft needs the quantizer kind 'vq', of which codes have distances")
+        return self.quantizer.soft_codes(self.latents(image), temperature, rng)
+
+    def codebook(self):
+        """The codes' vectors [K,V,c] float32: one table, or one for each depth."""
+        return self.quantizer.codebook()
+
+    def _check(self, image):
         f = self.factor
         if image.ndim != 4 or image.shape[3] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
             got = f"{image.dtype} [{','.join(map(str, image.shape))}]"
@@ -42,11 +79,13 @@ class Tokenizer(nn.Module):
         if image.shape[1] % f or image.shape[2] % f or not all(image.shape):
             height, width = image.shape[1:3]
             raise InputError(f"expected image sides that are multiples of {f}, got {width}x{height}: crop or resize it")
-        return self.quantizer(self.to_codes(self.encoder(image).astype(jnp.float32)), train)
 
     def decode(self, z_q):
         """z_q [B,h,w,c] -> image [B,H,W,3] float32, not clipped."""
-        return self.decoder(z_q)
+        b, h, w, _ = z_q.shape
+        z_q = z_q.reshape(b, h, w, self.patch, self.patch, -1).swapaxes(2, 3)
+        image = self.decoder(z_q.reshape(b, h * self.patch, w * self.patch, -1))
+        return 2 * image - 1 if self.pixels == "unit" else image
 
     def embed(self, ids):
         """ids [B,h,w,D] int32 -> z_q [B,h,w,c] float32, the very values of `encode`."""
@@ -64,7 +103,7 @@ def make(config, dtype="float32"):
     make({"encoder": {"name": "swin", "depths": (2, 2, 6)}, "decoder": {...}, "quantizer": {"codes": 1024}}, "bfloat16")
     """
 
-    def assemble(encoder, quantizer, decoder):
+    def assemble(encoder, quantizer, decoder, patch=1, pixels="signed"):
         coders = [
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
@@ -73,6 +112,7 @@ def make(config, dtype="float32"):
         kind = quantizer.pop("kind", "vq")
         if kind not in kinds:
             raise InputError(f"config.tokenizer.quantizer has no kind {kind!r}: {build.nearest(kind, kinds)}")
-        return Tokenizer(coders[0], build.call(kinds[kind], quantizer, "config.tokenizer.quantizer"), coders[1])
+        codes = build.call(kinds[kind], quantizer, "config.tokenizer.quantizer")
+        return Tokenizer(coders[0], codes, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")
