@@ -42,8 +42,10 @@ def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=No
     if not mask.any():
         raise InputError("the mask hides nothing: it must be white where the image is to be made anew")
     unknown = dilated(touched(mask, model.factor, latent_of(model)), margin)
+    holes = holes_of(unknown, latent_of(model))
+    model.check_mask(np.stack([hole for _, hole in holes]))
     ids = encode(model, painted_over(image, mask), unknown, num)
-    fill(model, ids, unknown, labels, seed, sampler, report)
+    fill(model, ids, holes, labels, seed, sampler, report)
     weight = feathered(mask, feather)
     made = decode(model, ids, weight > 0)
     return paste(image, made, weight)
@@ -208,18 +210,25 @@ def sums(grid, size):
     return below[:, w:] - below[:, :-w] - total[:-h, w:] + total[:-h, :-w]
 
 
-def fill(model, ids, unknown, labels, seed, sampler, report=None):
-    """Generates ids [B,h,w,D] where unknown [h,w] is True, in place, window by window."""
-    size, began, unknown = latent_of(model), model.rows.clock(), unknown.copy()
-    corners = windows(unknown, size)
-    for n, (y, x) in enumerate(corners):
+def holes_of(unknown, size):
+    """[((rows, columns) of a window, what is to be made in it bool of `size`)], in order, for unknown bool [h,w]."""
+    unknown, found = unknown.copy(), []
+    for y, x in windows(unknown, size):
         at = slice(y, y + size[0]), slice(x, x + size[1])
-        mask = np.repeat(unknown[at][None], len(ids), axis=0)
+        found.append((at, unknown[at].copy()))
+        unknown[at] = False
+    return found
+
+
+def fill(model, ids, holes, labels, seed, sampler, report=None):
+    """Generates ids [B,h,w,D] where `holes` (see `holes_of`) says, in place, window by window."""
+    began = model.rows.clock()
+    for n, (at, hole) in enumerate(holes):
+        mask = np.repeat(hole[None], len(ids), axis=0)
         key = [seed, n] if n else seed  # the first window as `sample`
         ids[:, *at] = model.fill(ids[:, *at], mask, labels, key, sampler, decode=False)
-        unknown[at] = False
         if report:
-            report(n + 1, len(corners), model.rows.clock() - began)
+            report(n + 1, len(holes), model.rows.clock() - began)
 
 
 def decode(model, ids, wanted):

@@ -13,7 +13,7 @@ edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,rig
                                                                  edit_000.png ..., masked.png, strip.png
 evaluate  --metrics=reconstruction,...                           evaluation.json
 
-In all but train the config may be left out: the workdir has it, a tokenizer's, a generator's or a
+The config may be left out where the workdir has it: a tokenizer's or a generator's, and in all modes but train a
 quickstart's. Without --workdir it is workdirs/ and the config's name: workdirs/quickstart, workdirs/quickstart_tiny.
 """
 
@@ -87,7 +87,7 @@ def parse(argv):
             raise InputError(f"there is no flag --{name}: {nearest(name, list(values))}")
     if values.config:
         config = read_file(values.config)
-    elif values.mode == "train":
+    elif values.mode == "train" and not (values.workdir and (pathlib.Path(values.workdir) / "config.json").is_file()):
         raise InputError("--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help")
     elif not values.workdir:
         raise InputError(f"--workdir=DIR is needed to {values.mode}: the workdir of a training run")

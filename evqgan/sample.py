@@ -89,6 +89,7 @@ class Loaded:
             model.apply(w, model.apply(w, ids, method="embed"), method="decode")
         )
         self.sampler = sampler_of(config) if generative else {}
+        self.check_mask = stage.check_mask
         self._fill = functools.cache(lambda **sampler: filler(stage.sample, sampler)) if generative else None
 
     def encode(self, images):
@@ -203,7 +204,8 @@ def sampler_of(config):
     """All settings of the sampler: those of config.sample, and the generator's defaults for the others."""
     sample = build.module("generators", config.generator.name, "config.generator").sample
     known = inspect.signature(sample).parameters.items()
-    defaults = {name: x.default for name, x in known if x.kind is x.KEYWORD_ONLY and name != "trace"}
+    defaults = {name: x.default for name, x in known if x.kind is x.KEYWORD_ONLY and x.default is not x.empty}
+    defaults.pop("trace")  # no setting, and what has no default comes from the tokenizer
     return {**defaults, **build.plain(config.sample)}
 
 

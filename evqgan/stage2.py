@@ -1,5 +1,6 @@
 """Stage 2: training a generator on the ids of a frozen tokenizer (paper, Sec. 3.2 and 3.3, Eq. 2)."""
 
+import inspect
 import json
 import pathlib
 
@@ -18,6 +19,8 @@ def resolve(config):
     """Fills config.tokenizer.model from the tokenizer's workdir, config.tokenizer.weights.
 
     weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the machinery alone.
+    config.tokenizer.soft: the temperature at which codes are drawn in training, and their chances taken as targets, by
+    a generator that can (RQ-VAE, Sec. 3.2.3); 0 or absent: the nearest codes.
     With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these alone.
     """
     if not config.tokenizer.get("model"):
@@ -77,6 +80,29 @@ def blank_tokenizer(tokenizer, rng, shape):
     return {"params": variables["params"], "codebook": variables.get("codebook", {})}
 
 
+def grid_of(generators, tokenizer, latent):
+    """-> what a generator's Model is told of the token grid, and how many depths of codes are made a row's tokens.
+
+    A Model with a field `depth` knows codes of several depths; for the others they lie side by side in a row, so that
+    any generator works on any tokenizer. One with `codebook_width` is told the width of the codes' vectors.
+    """
+    known, quantizer = inspect.signature(generators.Model).parameters, tokenizer.quantizer
+    flat = 1 if "depth" in known else quantizer.depth
+    given = {"codes": quantizer.codes, "latent": (latent[0], latent[1] * flat)}
+    given |= {"depth": quantizer.depth} if "depth" in known else {}
+    return given | ({"codebook_width": quantizer.width} if "codebook_width" in known else {}), flat
+
+
+def flattened(ids, flat):
+    """ids [B,h,w,D] -> [B,h,w*D,1], depths side by side, if `flat` > 1."""
+    return ids if flat == 1 else ids.reshape(*ids.shape[:2], -1, 1)
+
+
+def deepened(ids, flat):
+    """ids [...,h,w*D,1] -> [...,h,w,D]: the inverse of `flattened`."""
+    return ids if flat == 1 else ids.reshape(*ids.shape[:-2], -1, flat)
+
+
 def make(config, examples=1, classes=None):
     """The stage of a resolved `config`; examples: size of the training set; classes: how many the data has, if known.
 
@@ -89,11 +115,22 @@ def make(config, examples=1, classes=None):
     if classes is not None and config.generator.get("classes", 0) not in (0, classes):
         raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
     generators = build.module("generators", config.generator.name, "config.generator")
-    grid = {"codes": tokenizer.quantizer.codes, "latent": latent}
+    depth = tokenizer.quantizer.depth
+    grid, flat = grid_of(generators, tokenizer, latent)
     model = build.build("generators", "Model", config.generator, "config.generator", **grid, dtype=config.dtype)
     loss_keys, sample_keys = build.plain(config.loss), build.plain(config.sample)
     build.check(generators.loss, loss_keys, "config.loss")
     build.check(generators.sample, sample_keys, "config.sample")
+    soft = config.tokenizer.get("soft", 0.0)
+    if soft and "soft" not in inspect.signature(generators.loss).parameters:
+        raise InputError(
+            f"config.tokenizer.soft = {soft}, but the {config.generator.name} generator learns from the nearest codes "
+            "alone: leave it out, or take rqtransformer"
+        )
+    if soft and config.dataset.get("codes"):
+        raise InputError(
+            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids (dataset.codes)"
+        )
     total = optim.to_steps(config.duration, examples, config.batch_size)
     run = {"examples": examples, "batch_size": config.batch_size, "total": total}
     updater = optim.updater(config.optimizer, "config.optimizer", ema=0.9999, **run)
@@ -105,7 +142,9 @@ def make(config, examples=1, classes=None):
         frozen = blank_tokenizer(tokenizer, rng, (height, width))
         return {**optim.begin(), **updater.init(params), "tokenizer": frozen}
 
-    def load(state):
+    def load(state, saved=()):
+        if "tokenizer" in saved:
+            return state
         if config.dataset.get("codes"):
             require_same_tokenizer()
         if config.tokenizer.weights == "random":
@@ -126,18 +165,32 @@ def make(config, examples=1, classes=None):
         codes.require(folder, info, {"tokenizer": same})
 
     def ids_of(state, batch):
-        """The ids of a batch: stored, or of its images."""
-        if "ids" in batch:
-            return batch["ids"]
-        _, ids, _ = tokenizer.apply(state["tokenizer"], transforms.scale(batch["image"]), method="encode")
-        return jax.lax.stop_gradient(ids)
+        """The ids of a batch: stored, or of its images -> as the generator takes them."""
+        ids = batch.get("ids")
+        if ids is None:
+            _, ids, _ = tokenizer.apply(state["tokenizer"], transforms.scale(batch["image"]), method="encode")
+        return flattened(jax.lax.stop_gradient(ids), flat)
+
+    def of_tokenizer(state):
+        """What a generator's functions take of the tokenizer beside ids."""
+        if not getattr(generators, "READS_CODEBOOK", False):
+            return {}
+        return {"codebook": tokenizer.apply(state["tokenizer"], method="codebook")}
 
     def update(state, batch):
         rng = jax.random.fold_in(jax.random.key(config.seed + 1), state["step"])
-        data = {"ids": ids_of(state, batch), "label": batch["label"]}
+        if soft:
+            rng, rng_codes = jax.random.split(rng)
+            image = transforms.scale(batch["image"])
+            ids, chances = tokenizer.apply(state["tokenizer"], image, soft, rng_codes, method="soft_codes")
+            data = {"ids": ids, "label": batch["label"], "soft": chances}
+        else:
+            data = {"ids": ids_of(state, batch), "label": batch["label"]}
+        given = {**loss_keys, **of_tokenizer(state)}
 
         def loss(params, variables, data, rng):  # a generator has no variables beside its parameters
-            value, metrics = generators.loss(model, params, data["ids"], data["label"], rng, **loss_keys)
+            more = {"soft": data["soft"]} if soft else {}
+            value, metrics = generators.loss(model, params, data["ids"], data["label"], rng, **given, **more)
             return value, (variables, metrics)
 
         differentiate = updater.gradients(jax.value_and_grad(loss, has_aux=True))
@@ -149,14 +202,27 @@ def make(config, examples=1, classes=None):
 
     def predict(state, batch, rng):
         ids = ids_of(state, batch)
-        return {"ids": ids, **generators.evaluate(model, state["ema"], ids, batch["label"], rng, **loss_keys)}
+        given = {**loss_keys, **of_tokenizer(state)}
+        numbers = generators.evaluate(model, state["ema"], ids, batch["label"], rng, **given)
+        return {"ids": deepened(ids, flat), **numbers}
 
     def sample(state, ids, mask, label, keys, **changes):
         build.check(generators.sample, changes, "the sampler")
-        ids = generators.sample(model, state["ema"], ids, mask, label, keys, **{**sample_keys, **changes})
+        given = {**sample_keys, **changes, **of_tokenizer(state)}
+        ids, mask = flattened(ids, flat), jnp.repeat(mask, flat, axis=2)
+        ids = deepened(generators.sample(model, state["ema"], ids, mask, label, keys, **given), flat)
         if changes.get("trace"):
             return ids
         z_q = tokenizer.apply(state["tokenizer"], ids, method="embed")
         return ids, transforms.unscale(tokenizer.apply(state["tokenizer"], z_q, method="decode"))
 
-    return Stage(init, load, update, predict, sample)
+    def check_mask(mask):
+        if hasattr(generators, "check_mask"):
+            generators.check_mask(np.repeat(mask, flat, axis=2))
+
+    notes = (
+        [f"a code at each of {depth} depths is a token of its own: {latent[0]} x {latent[1] * depth}"]
+        if flat > 1
+        else []
+    )
+    return Stage(init, load, update, predict, sample, check_mask, notes=tuple(notes))

@@ -50,9 +50,10 @@ def stop_signal():
         signal.signal(signal.SIGTERM, before)
 
 
-def claim(workdir, config):
-    """Makes `workdir` the place of `config`, or raises InputError when it holds a run of another one."""
-    check_claim(workdir, config)
+def claim(workdir, config, anew=False):
+    """Makes `workdir` the place of `config`, or raises InputError when it holds a run of another one, unless `anew`."""
+    if not anew:
+        check_claim(workdir, config)
     if jax.process_index() == 0:
         files.save_json(pathlib.Path(workdir) / "config.json", json.loads(config.to_json()))
 
@@ -150,13 +151,19 @@ def train(config, workdir):
 
     like, init, update = jitted(stage, device_mesh)
     evals = evaluators(config, stage, dataset, device_mesh)
-    check_claim(workdir, config)
     checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
-    if checkpoints.steps():
+    saved = checkpoints.parts() if checkpoints.steps() else ()
+    anew = bool(saved) and "params" not in saved  # the averaged weights alone, of a public checkpoint: a new run
+    if not anew:
+        check_claim(workdir, config)
+    if "params" in saved:
         state = checkpoints.restore(like)
     else:  # what comes from files goes where it belongs at once, or update would be compiled for other shardings too
-        state = jax.device_put(stage.load(init()), jax.tree.map(lambda x: x.sharding, like))
-    claim(workdir, config)  # now, as a run that cannot load what it begins with leaves the workdir free
+        state = stage.load(init(), saved)
+        if anew:
+            state = optim.restarted(state, checkpoints.restore({key: like[key] for key in like if key in saved}))
+        state = jax.device_put(state, jax.tree.map(lambda x: x.sharding, like))
+    claim(workdir, config, anew)  # now, as a run that cannot load what it begins with leaves the workdir as it was
     start, told = int(state["step"]), int(state["skipped"][1])
     say = print if chief else (lambda *_, **__: None)
     if start >= total:

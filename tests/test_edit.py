@@ -16,6 +16,7 @@ import evqgan
 from evqgan import edit as editing
 from evqgan.core.errors import InputError
 from evqgan.data import generated
+from evqgan.generators import decoding
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -51,6 +52,9 @@ class Painter:
 
     def check_generates(self, num):
         assert num > 0
+
+    def check_mask(self, mask):
+        assert mask.shape[1:] == (8, 8) and mask.dtype == bool and mask.any()
 
     def encode(self, images):
         assert images.shape[1:] == (32, 32, 3) and images.dtype == np.uint8
@@ -97,6 +101,25 @@ def test_every_token_with_a_hidden_pixel_is_touched_and_no_other(shape):
     for y, x in np.ndindex(*grid.shape):
         pixels = mask[4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
         assert grid[y, x] == (pixels.any() or not pixels.size)
+
+
+def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
+    """One that completes from a prefix: the lower part, also of a canvas of three windows, but no box and no column."""
+    model = Painter()
+    model.check_mask = functools.partial(decoding.check_prefix, name="gpt")
+    image = grey_tokens((32, 32))
+    lower = np.zeros((32, 32), bool)
+    lower[16:] = True
+    assert (editing.edit(model, image[None], lower, margin=0, feather=0)[0][lower] == MADE * 4).all()
+    assert len(model.masks) == 1
+    made = editing.outpaint(model, image[None], 0, 0, 0, 40)
+    assert made.shape == (1, 72, 32, 3) and len(model.masks) == 4
+    for refused in (LEFT, lower.T, ~lower):
+        with pytest.raises(InputError, match="the gpt generator makes tokens in raster order"):
+            editing.edit(model, image[None], refused)
+    with pytest.raises(InputError, match="raster order"):
+        editing.outpaint(model, image[None], 0, 0, 8, 0)
+    assert len(model.masks) == 4
 
 
 @pytest.mark.parametrize("margin", [0, 1, 3])

@@ -38,6 +38,16 @@ def test_schedules(kind, middle, end):
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, middle, end], rtol=1e-5)
 
 
+def test_exponential_decay_begins_after_the_peak_was_held():
+    rate = optim.schedule("exponential", 1.0, 10, 120, 0.01, hold=10)
+    np.testing.assert_allclose([rate(n) for n in (5, 10, 15, 20)], [0.5, 1, 1, 1], rtol=1e-5)
+    np.testing.assert_allclose([rate(70), rate(120), rate(500)], [0.1, 0.01, 0.01], rtol=1e-4)
+    with pytest.raises(InputError, match="final above 0"):
+        optim.schedule("exponential", 1.0, 0, 10)
+    made = optim.optimizer(1.0, warmup="10%", hold="20 steps", decay="linear", examples=1, batch_size=1, total=100)
+    assert [float(made.rate(n)) for n in (10, 29)] == [1, 1] and 0 < float(made.rate(80)) < 1
+
+
 def test_an_unknown_schedule_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'cosine'"):
         optim.schedule("cosin", 1.0, 0, 10)

@@ -58,6 +58,10 @@ class Checkpoints:
         with files.writable(self.folder / str(step)):
             self.manager.save(step, args=items, metrics={"score": float(score)}, force=True)
 
+    def parts(self):
+        """The top-level keys of the latest checkpoint's state, but for empty ones; InputError if it is damaged."""
+        return {name.split("/")[0] for name in self._manifest(self.steps()[-1])}
+
     def restore(self, like, step=None):
         """The state saved at `step` (default: the latest), with the structure, shapes and shardings of `like`.
 
@@ -68,10 +72,9 @@ class Checkpoints:
         step = steps[-1] if step is None and steps else step
         if step not in steps:
             raise InputError(f"there is no checkpoint {'' if step is None else f'of step {step} '}in {self.folder}")
-        where = self.folder / str(step)
-        damaged = f"checkpoint {where} is damaged (remove that folder to go on from an earlier one)"
+        where, damaged = self.folder / str(step), self._damaged(step)
+        saved = self._manifest(step)
         try:
-            saved = self.manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
             for path, leaf in jax.tree_util.tree_leaves_with_path(like):
                 name = path_name(path)
                 shape = saved.get(name, ["nothing"])[0]
@@ -93,6 +96,16 @@ class Checkpoints:
             if None not in (crc32, saved[name][1]) and crc32 != saved[name][1]:
                 raise InputError(f"{damaged}: {name} is not what was saved")
         return state
+
+    def _manifest(self, step):
+        """The `manifest` that was saved with a step."""
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
+        except Exception as error:  # as in `restore`
+            raise InputError(f"{self._damaged(step)}: {first_line(error)}") from error
+
+    def _damaged(self, step):
+        return f"checkpoint {self.folder / str(step)} is damaged (remove that folder to go on from an earlier one)"
 
     def wait(self):
         """Returns when what was saved is on disk; raises InputError if it could not be written."""

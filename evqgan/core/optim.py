@@ -1,5 +1,6 @@
 """From a config to an optax chain; durations, schedules, gradient accumulation, averaged weights."""
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,19 +24,28 @@ def to_steps(duration, examples, batch_size, total=None):
     return round(number * examples / batch_size) if found[2].startswith("epoch") else round(number)
 
 
-def schedule(kind, peak, warmup, total, final=0.0):
-    """The learning rate by step: `warmup` steps up from 0, then "constant", or "cosine" or "linear" to `final`."""
-    rest = max(total - warmup, 1)
+def schedule(kind, peak, warmup, total, final=0.0, hold=0):
+    """The learning rate by step: `warmup` steps up from 0, `hold` more at the peak, then as `kind` says.
+
+    "constant", or "cosine", "linear" or "exponential" to `final`, which it reaches at step `total`.
+    """
+    rest = max(total - warmup - hold, 1)
     after = {
-        "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, rest, final / peak if peak else 0.0),
-        "linear": optax.linear_schedule(peak, final, rest),
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, final / peak if peak else 0.0),
+        "linear": lambda: optax.linear_schedule(peak, final, rest),
+        "exponential": lambda: optax.exponential_decay(peak, rest, final / peak, end_value=final),
     }
     if kind not in after:
-        raise InputError(f"config.optimizer.schedule is {kind!r}: {build.nearest(kind, after)}")
-    if not warmup:
-        return after[kind]
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after[kind]], [warmup])
+        raise InputError(f"config.optimizer.decay is {kind!r}: {build.nearest(kind, after)}")
+    if kind == "exponential" and not 0 < final <= peak:
+        raise InputError(f"exponential decay needs config.optimizer.final above 0 and up to the peak, got {final}")
+    before = [(optax.linear_schedule(0.0, peak, warmup), warmup)] if warmup else []
+    before += [(optax.constant_schedule(peak), hold)] if hold else []
+    if not before:
+        return after[kind]()
+    ends = itertools.accumulate(length for _, length in before)
+    return optax.join_schedules([*(part for part, _ in before), after[kind]()], list(ends))
 
 
 def is_decayed(params):
@@ -66,6 +76,7 @@ def optimizer(
     warmup=0,
     decay="constant",
     final=0.0,
+    hold=0,
     moment_dtype="float32",
     *,
     examples,
@@ -74,12 +85,14 @@ def optimizer(
 ):
     """The AdamW of config.optimizer, which holds these keys; the three last are the run's.
 
-    clip: largest global gradient norm, 0 = none. warmup is a duration; decay names the schedule after it. moment_dtype:
-    of the first moment; "bfloat16" saves an eighth of the state (Zhai et al., "Scaling Vision Transformers", 2022).
+    clip: largest global gradient norm, 0 = none. warmup and hold are durations; decay names the schedule after them,
+    final is its end (see `schedule`). moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai
+    et al., "Scaling Vision Transformers", 2022).
     """
     if moment_dtype not in ("float32", "bfloat16"):
         raise InputError(f"config.optimizer.moment_dtype is float32 or bfloat16, not {moment_dtype!r}")
-    rate = schedule(decay, learning_rate, to_steps(warmup, examples, batch_size, total), total, final)
+    warmup, hold = (to_steps(x, examples, batch_size, total) for x in (warmup, hold))
+    rate = schedule(decay, learning_rate, warmup, total, final, hold)
     return AdamW(rate, b1, b2, weight_decay, clip, moment_dtype)
 
 
@@ -157,6 +170,11 @@ def adamw_step(adamw, part, grads, go, ema_decay=None):
 def begin():
     """What every stage's state holds: the steps done, and those skipped: in a row now, in all, in a row at most."""
     return {"step": jnp.zeros((), jnp.int32), "skipped": jnp.zeros((3,), jnp.int32)}
+
+
+def restarted(state, weights):
+    """The `state` of a new run, from weights alone {"ema", ...}, as those converted from public checkpoints are."""
+    return {**state, **weights, "params": jax.tree.map(jnp.copy, weights["ema"])}
 
 
 def finite(metrics, *grads):
