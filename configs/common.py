@@ -90,39 +90,60 @@ def variant(name, allowed):
     return name
 
 
-def tiny(config):
-    """The same experiment, small enough for a minute on a CPU: a few steps on generated images of the same shapes."""
+def tiny(config, tokenizer=None):
+    """The same experiment, small enough for a minute on a CPU: a few steps on generated images of the same shapes.
+
+    tokenizer: the tiny config of a stage 2's tokenizer; without it, Swin's with f = 16 (paper, Sec. 4.2).
+    """
     classes = config.generator.get("classes", 0) if "generator" in config else 0
     dataset = {"name": "generated", "size": config.dataset.size, "classes": classes, "num_examples": 16}
     dataset["train"] = dataset["validation"] = "train"
     config.dataset = ConfigDict(dataset)
     config.dtype = "float32"
     config.batch_size, config.duration = 2, "4 steps"
-    config.optimizer.warmup = "0 steps"
+    config.optimizer.update({"warmup": "0 steps", "hold": 0, "accumulate": 1})
     cadence(config, "1 step", "4 steps", "4 steps")
     if config.stage == "stage1":
         shrink(config.tokenizer)
         if "perceptual" in config:  # untrained frozen networks: nothing to fetch
             config.perceptual.weights = config.adversarial.weights = "random"
             config.adversarial.update({"start": "2 steps", "ramp": "2 steps"})
-            # Projected GAN's critic, and LPIPS in evaluation, take more than a minute to compile.
+            # Projected GAN's critic, StyleGAN's, and LPIPS in evaluation, take more than a minute to compile.
             config.adversarial.critic = ConfigDict({"name": "patchgan", "width": 8})
+            config.adversarial.update({"r1": 0.0})
+            if "optimizer" in config.adversarial:
+                config.adversarial.optimizer.warmup = "0 steps"
             config.dataset.size = min(config.dataset.size, 128)  # VGG16 takes two seconds for a step at 256x256
             config.evals.reconstruction = ConfigDict()
+            for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
+                if coder.name == "vit":
+                    coder.size = config.dataset.size
     else:
         # An untrained tokenizer: this shows that the machinery runs, nothing else.
-        small = stage1((2, 2, 2), config.dataset.size).tokenizer  # f = 16, as every stage 2 here (paper, Sec. 4.2)
-        config.tokenizer = ConfigDict({"weights": "random", "model": shrink(small)})
+        model = tokenizer.tokenizer if tokenizer else shrink(stage1((2, 2, 2), config.dataset.size).tokenizer)
+        config.dataset.size = min(config.dataset.size, 128) if tokenizer else config.dataset.size
+        config.tokenizer.update({"weights": "random", "model": model})
         config.generator.update({"layers": 2, "width": 32, "heads": 2})
         if config.generator.name == "multigrained":
             config.generator.code_width = 8
+        if config.generator.name == "rqtransformer":
+            config.generator.head_layers = 1
+        if config.generator.name == "gpt" and classes:
+            config.tokenizer.model.quantizer.codes = 1024  # the classes are words of the same table
         config.evals.generation = ConfigDict({"show": 2})
     return config
 
 
 def shrink(tokenizer):
-    """A tokenizer's config with two narrow blocks a stage."""
+    """A tokenizer's config with few narrow blocks a stage."""
     for coder in (tokenizer.encoder, tokenizer.decoder):
-        coder.update({"width": 16, "head_dim": 8, "depths": (2,) * len(coder.depths)})
+        if coder.name == "swin":
+            coder.update({"width": 16, "head_dim": 8, "depths": (2,) * len(coder.depths)})
+        elif coder.name == "vit":
+            coder.update({"width": 32, "layers": 2, "heads": 2, "head_dim": 16, "mlp_width": 64})
+        else:
+            levels = len(coder.get("multipliers", (1, 1, 2, 2, 4)))
+            coder.update({"width": 32, "multipliers": (1,) * levels, "blocks": 1})
+            coder.z_width = min(coder.get("z_width", 256), 8)
     tokenizer.quantizer.update({"codes": 64, "width": 8})
     return tokenizer

@@ -1,0 +1,26 @@
+"""The unconditional RQ-Transformer on FFHQ (Lee et al., CVPR 2022), 355 M parameters.
+
+python -m evqgan.main --config=configs/baselines/rqtransformer_ffhq_stage2.py \
+  --workdir=workdirs/rqtransformer_ffhq_stage2 --config.dataset.folder=FOLDER
+
+8x8 tokens of four codes. Needs the tokenizer of configs/baselines/rqvae_ffhq_stage1.py.
+Published: gFID 10.38.   Ours: not trained yet.
+:tiny  a few steps on generated images.
+Hours and hardware: not published. Ours: not measured yet.
+"""
+
+from configs import common
+from configs.baselines import common as baselines
+from configs.baselines import rqtransformer_imagenet_stage2, rqvae_ffhq_stage1
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = rqtransformer_imagenet_stage2.get_config("800m")
+    config.dataset = {"size": 256, **baselines.FACES}
+    config.tokenizer.weights = "workdirs/rqvae_ffhq_stage1"
+    config.generator.update({"width": 1024, "heads": 16, "classes": 0})
+    config.batch_size, config.duration = 128, "200 epochs"
+    config.sample = {"top_k": 250}
+    return common.tiny(config, rqvae_ffhq_stage1.get_config("tiny")) if variant == "tiny" else config

@@ -1,0 +1,23 @@
+"""VIM-Large, ViT-VQGAN's unconditional transformer on FFHQ (Yu et al., ICLR 2022): paper, Table 4.
+
+python -m evqgan.main --config=configs/baselines/vim_ffhq_stage2.py --workdir=workdirs/vim_ffhq_stage2 \
+  --config.dataset.folder=FOLDER
+
+32x32 tokens. Needs the tokenizer of configs/baselines/vitvqgan_ffhq_stage1.py.
+Published: gFID 5.3.   Ours: not trained yet.
+:tiny  a few steps on generated images.
+Hours and hardware: not published. Ours: not measured yet.
+"""
+
+from configs import common
+from configs.baselines import common as baselines
+from configs.baselines import vim_imagenet_stage2, vitvqgan_ffhq_stage1
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = vim_imagenet_stage2.get_config("large")
+    config.dataset = {"size": 256, **baselines.FACES}
+    config.tokenizer.weights, config.generator.classes = "workdirs/vitvqgan_ffhq_stage1", 0
+    return common.tiny(config, vitvqgan_ffhq_stage1.get_config("tiny")) if variant == "tiny" else config

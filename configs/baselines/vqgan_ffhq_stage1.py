@@ -1,0 +1,24 @@
+"""VQGAN's tokenizer on FFHQ (Esser et al., 2021; the FacesHQ configuration of taming-transformers).
+
+python -m evqgan.main --config=configs/baselines/vqgan_ffhq_stage1.py --workdir=workdirs/vqgan_ffhq_stage1 \
+  --config.dataset.folder=FOLDER
+
+256x256, f = 16: 16x16 tokens, 1024 codes.   Published: rFID 4.39 (paper, Table 1).   Ours: not trained yet.
+:tiny  a few steps on generated images.
+Hours and hardware: not published. Ours: not measured yet.
+"""
+
+from configs import common
+from configs.baselines import common as baselines
+from configs.baselines import vqgan_imagenet_stage1
+
+
+def get_config(variant=""):
+    """The config of `variant`: "" or "tiny"."""
+    common.variant(variant, [])
+    config = vqgan_imagenet_stage1.get_config("1024")
+    config.dataset = {"size": 256, **baselines.FACES}
+    config.adversarial.start = "30001 steps"
+    config.batch_size, config.duration = 3, "50 epochs"  # its yaml's batch; ours: no duration is published
+    config.optimizer.learning_rate = config.adversarial.optimizer.learning_rate = 4.5e-6 * config.batch_size
+    return common.tiny(config) if variant == "tiny" else config
