@@ -219,6 +219,7 @@ def evaluate_samples(model, dataset, file, wanted):
         model, dataset, evaluator="samples", split=f"{dataset.train}, held out: {dataset.validation}", **about
     )
     numbers = sample_statistics.nearest(images, train_images, held_images)
+    numbers |= sample_statistics.frechet(images, train_images, held_images)
     if labels is not None:
         held = (held_images, held_labels)
         numbers |= sample_statistics.classifier_agreement(train_images, train_labels, images, labels, *held)

@@ -43,9 +43,30 @@ def uses(config, term):
     return bool(config.get(term)) and config[term].get("weight", 1.0) != 0
 
 
-def pixel_losses(l2=1.0, l1=0.0):
-    """config.loss: weights of the mean squared (paper, Eq. 1) and mean absolute (VQGAN's code) difference of pixels."""
-    return {name: weight for name, weight in (("l2", l2), ("l1", l1)) if weight}
+def pixel_losses(l2=1.0, l1=0.0, logit_laplace=0.0):
+    """config.loss: weights of the mean squared (paper, Eq. 1) and mean absolute (VQGAN's code) difference of pixels.
+
+    logit_laplace: weight of `logit_laplace_loss` (ViT-VQGAN, Sec. 3.3: 0.1, beside l2 = 1).
+    """
+    weights = {"l2": l2, "l1": l1, "logit_laplace": logit_laplace}
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def logit_laplace_loss(reconstruction, image):
+    """Two images [...] float32, `image` in [-1, 1] -> the mean of |logit(p(image)) - logit(p(reconstruction))|.
+
+    p maps [-1, 1] to [0.1, 0.9]. DALL-E (Ramesh et al., 2021, appendix A.3) gives pixels x in (0, 1) the density
+    exp(-|logit(x) - mu| / b) / (2 b x (1 - x)); this is its negative logarithm without what no model can change.
+    Differs from DALL-E: its decoder gives mu and b in six channels. Ours has three and is an image: b is 1, and mu the
+    logit of p(reconstruction), clipped to [0.01, 0.99], beyond which the gradient is 0 and l2 alone brings it back.
+    """
+    low, edge = 0.1, 0.01  # DALL-E; ours: finite for all inputs, and well outside what images hold
+
+    def logit(x):
+        p = jnp.clip(low + (1 - 2 * low) * (x + 1) / 2, edge, 1 - edge)
+        return jnp.log(p) - jnp.log1p(-p)
+
+    return jnp.mean(jnp.abs(logit(image) - logit(reconstruction)))
 
 
 def perceptual(distance, weight=1.0, weights="", dtype="float32"):
@@ -94,7 +115,7 @@ def make(config, examples=1, classes=None):
                 state["frozen"][part] |= blank
         return state
 
-    def load(state):
+    def load(state, saved=()):
         frozen = dict(state["frozen"])
         for part, (where, pretrained, _) in networks.items():
             if where != "random":
@@ -107,6 +128,7 @@ def make(config, examples=1, classes=None):
         def reconstruction_loss(reconstruction, image):
             error = reconstruction - image
             terms = {"l2": jnp.mean(jnp.square(error)), "l1": jnp.mean(jnp.abs(error))}
+            terms["logit_laplace"] = logit_laplace_loss(reconstruction, image)
             value = sum(weight * terms[name] for name, weight in pixels.items())
             if distance:
                 terms["perceptual"] = jnp.mean(distance.apply({"frozen": frozen["perceptual"]}, image, reconstruction))

@@ -84,13 +84,13 @@ def grid_of(generators, tokenizer, latent):
     """-> what a generator's Model is told of the token grid, and how many depths of codes are made a row's tokens.
 
     A Model with a field `depth` knows codes of several depths; for the others they lie side by side in a row, so that
-    any generator works on any tokenizer. One with `codebook_width` is told the width of the codes' vectors.
+    any generator works on any tokenizer. Fields `codebook_width` (of the codes' vectors) and `factor` are told, too.
     """
     known, quantizer = inspect.signature(generators.Model).parameters, tokenizer.quantizer
     flat = 1 if "depth" in known else quantizer.depth
     given = {"codes": quantizer.codes, "latent": (latent[0], latent[1] * flat)}
-    given |= {"depth": quantizer.depth} if "depth" in known else {}
-    return given | ({"codebook_width": quantizer.width} if "codebook_width" in known else {}), flat
+    more = {"depth": quantizer.depth, "codebook_width": quantizer.width, "factor": tokenizer.factor}
+    return given | {name: value for name, value in more.items() if name in known}, flat
 
 
 def flattened(ids, flat):

@@ -136,6 +136,14 @@ def test_other_modes_take_the_config_from_the_workdir(part):
         parse("--mode=sample", f"--workdir={workdirs.trained()}", "--config.sampel.temperature=0.9")
 
 
+def test_training_goes_on_by_the_workdirs_own_config():
+    values, config = parse(f"--workdir={workdirs.trained() / 'tokenizer'}", "--config.keep=2")
+    assert (values.mode, config.stage, config.keep) == ("train", "stage1", 2)
+    for other in ("no/such", workdirs.trained()):  # a quickstart's own config is in none of its workdirs
+        with pytest.raises(InputError, match="--config=FILE is needed to train"):
+            parse(f"--workdir={other}")
+
+
 def test_help_is_given(capsys):
     for flag in ("--help", "-h", "--helpfull"):
         assert main.main(["main", "--workdir=x", flag]) == 0

@@ -1,4 +1,4 @@
-"""Quantizers: what is chosen, which way gradients go, moving averages, revival, Gumbel."""
+"""Quantizers: what is chosen, which way gradients go, moving averages, revival."""
 
 import functools
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.tokenizers.quantizers import VQ, Gumbel, codebook_statistics, nearest
+from evqgan.tokenizers.codebooks import codebook_statistics
+from evqgan.tokenizers.quantizers import VQ, Gumbel
 
 KINDS = {
     "vq": VQ(codes=16, width=4),
@@ -59,15 +60,6 @@ def train(quantizer, variables, z, seed=0):
 
 def codebook(quantizer, variables):
     return np.asarray(quantizer.apply(variables, method="codebook"))
-
-
-def test_nearest_is_nearest_and_the_first_of_equals():
-    x, codes = normal((200, 5)), normal((33, 5), 1)
-    codes = jnp.concatenate([codes, codes])
-    distances = np.sum((np.float64(x)[:, None] - np.float64(codes)[None]) ** 2, axis=-1)
-    ids = nearest(x, codes)
-    assert ids.max() < 33
-    np.testing.assert_allclose(distances[np.arange(200), ids], distances.min(axis=-1), atol=1e-5)
 
 
 @vq_kinds
@@ -237,13 +229,6 @@ def test_more_codes_than_vectors_can_be_revived():
     assert np.isfinite(codebook(quantizer, variables)).all()
 
 
-def test_statistics_of_counts():
-    usage, perplexity = codebook_statistics(np.array([[5, 5, 0, 0], [1, 1, 1, 1]]))
-    assert usage == 0.75 and np.isclose(perplexity, (2 + 4) / 2)
-    usage, perplexity = codebook_statistics(np.zeros((1, 4), int))
-    assert usage == 0 and np.isfinite(perplexity)
-
-
 @kinds
 def test_usage_and_perplexity_of_a_batch_in_bfloat16(quantizer):
     z = normal((2, 3, 5, 4)).astype(jnp.bfloat16)
@@ -255,45 +240,44 @@ def test_usage_and_perplexity_of_a_batch_in_bfloat16(quantizer):
     assert z_q.dtype == aux["quantizer_loss"].dtype == jnp.float32
 
 
-def test_residual_normalized_codes_are_refused():
-    with pytest.raises(InputError, match="depth 1 only, got depth 2"):
-        VQ(codes=4, width=2, depth=2, l2_normalize=True).init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"entropy": 0.1, "depth": 2}, "entropy works with depth 1 only, got depth 2"),
+        ({"entropy": 0.1, "entropy_target": "argmin"}, "did you mean 'argmax'"),
+        ({"absolute_counts": True}, "absolute_counts is about a codebook by moving average"),
+        ({"between_depths": True, "depth": 2}, "between_depths is about a codebook by moving average"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        VQ(codes=4, width=2, **wrong).init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))
 
 
-def test_gumbel_takes_the_most_likely_code_in_evaluation_and_draws_by_probability_in_training():
-    quantizer, z = Gumbel(codes=4, width=3), jnp.ones((1, 40, 50, 2))
+@pytest.mark.parametrize("swapped", [False, True])
+def test_swapped_commitment_weighs_the_other_term(swapped):
+    quantizer, z = VQ(codes=16, width=4, commitment=0.3, swapped_commitment=swapped), normal((2, 3, 3, 4))
     variables = init(quantizer, z)
-    logits = np.log([0.1, 0.2, 0.3, 0.4])
-    variables["params"]["logits"] = {"kernel": np.zeros((2, 4), np.float32), "bias": np.float32(logits)}
-    _, ids, aux = evaluate(quantizer, variables, z)
-    assert np.all(ids == 3)
-    p = np.exp(logits)
-    np.testing.assert_allclose(aux["kl"], np.sum(p * np.log(p * 4)), rtol=1e-4)
-    np.testing.assert_allclose(aux["quantizer_loss"], 5e-4 * aux["kl"], rtol=1e-6)
-    _, ids, *_ = train(quantizer, variables, z)
-    np.testing.assert_allclose(np.bincount(ids.reshape(-1), minlength=4) / 2000, p, atol=0.04)
+
+    def losses(params, z):
+        aux = quantizer.apply({"params": params}, z)[2]
+        return jnp.stack([aux["quantizer_loss"], aux["codebook_loss"], aux["commitment_loss"]])
+
+    by_codes, by_z = jax.jit(jax.jacrev(losses, (0, 1)))(variables["params"], z)
+    by_codes, weights = by_codes["codebook"], (0.3, 1.0) if swapped else (1.0, 0.3)
+    np.testing.assert_allclose(by_codes[0], weights[0] * by_codes[1], rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(by_z[0], weights[1] * by_z[2], rtol=1e-5, atol=1e-8)
+    assert np.any(by_codes[1] != 0) and np.all(by_codes[2] == 0)
+    assert np.all(by_z[1] == 0) and np.any(by_z[2] != 0)
 
 
-def test_gumbel_gradient_is_that_of_the_soft_choice():
-    quantizer, z, weight = Gumbel(codes=5, width=3, temperature=0.7), normal((1, 2, 2, 2)), normal((1, 2, 2, 3), 7)
-    variables, rngs = init(quantizer, z), {"codebook": jax.random.key(4)}
-    _, ids, *_ = train(quantizer, variables, z, 4)
-
-    def loss(params):
-        return jnp.sum(weight * quantizer.apply({"params": params}, z, train=True, rngs=rngs)[0])
-
-    grads = jax.jit(jax.grad(loss))(variables["params"])
-    expected = np.zeros((5, 3))
-    np.add.at(expected, np.asarray(ids).reshape(-1), np.asarray(weight).reshape(-1, 3))
-    np.testing.assert_allclose(grads["codebook"], expected, atol=1e-5)
-    assert np.any(grads["logits"]["kernel"] != 0)
-    np.testing.assert_allclose(grads["logits"]["bias"].sum(), 0, atol=1e-5)  # a softmax does not feel a common shift
-
-
-def test_gumbel_temperature_falls_geometrically_with_training_steps():
-    quantizer, z = Gumbel(codes=4, width=2, temperature=1.0, final_temperature=1 / 16, anneal=4), normal((1, 2, 2, 2))
-    variables, seen = init(quantizer, z), []
-    for _ in range(6):
-        _, _, aux, variables = train(quantizer, variables, z)
-        seen.append(float(aux["temperature"]))
-    np.testing.assert_allclose(seen, [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], rtol=1e-5)
+@pytest.mark.parametrize("past", [False, True])
+def test_gradient_goes_past_the_normalization_if_so_said(past):
+    quantizer = VQ(codes=16, width=4, l2_normalize=True, unnormalized_gradient=past)
+    z, weight = normal((1, 2, 3, 4)), normal((1, 2, 3, 4), 5)
+    variables = init(quantizer, z)
+    grad = jax.jit(jax.grad(lambda z: jnp.sum(weight * quantizer.apply(variables, z)[0])))(z)
+    length = np.linalg.norm(z, axis=-1, keepdims=True)
+    direction = z / length
+    through = (weight - direction * np.sum(direction * weight, axis=-1, keepdims=True)) / length
+    np.testing.assert_allclose(grad, weight if past else through, rtol=1e-5, atol=1e-6)

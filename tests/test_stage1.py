@@ -1,6 +1,7 @@
 """Training a tokenizer: what one step does."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
@@ -128,18 +129,66 @@ def test_parts_of_a_batch_add_up_to_it(compiled):
     assert max(jax.tree.leaves(moved)) < 1e-4  # a tenth of a step: Adam divides small gradients by themselves
 
 
+def test_pixel_losses_add_up_by_their_weights(compiled):
+    config = config_of()
+    config.loss = {"l2": 0.5, "l1": 0.25, "logit_laplace": 0.125}
+    stage, init, update = compiled(config)
+    assert "0.125 x logit_laplace" in stage.notes[0]
+    _, m = update(init(), batch_of())
+    total = 0.5 * m["l2"] + 0.25 * m["l1"] + 0.125 * m["logit_laplace"] + m["quantizer_loss"]
+    assert m["logit_laplace"] > 0 and float(m["loss"]) == pytest.approx(float(total), rel=1e-5)
+    assert stage1.pixel_losses(l2=0.0) == {} and stage1.pixel_losses() == {"l2": 1.0}
+
+
+def test_logit_laplace_is_the_negative_log_density():
+    """Of DALL-E's appendix A.3, with b = 1, less what it is where the reconstruction is the image."""
+    rng = np.random.default_rng(0)
+    image, reconstruction = rng.uniform(-1, 1, (2, 3, 8, 8, 3))
+
+    def phi(x):
+        return 0.1 + 0.8 * (x + 1) / 2
+
+    def logit(x):
+        return np.log(x / (1 - x))
+
+    def density(x, mu, b=1.0):
+        return np.exp(-np.abs(logit(x) - mu) / b) / (2 * b * x * (1 - x))
+
+    x, r = phi(image), phi(reconstruction)
+    places = np.linspace(1e-6, 1 - 1e-6, 1_000_001)
+    assert np.trapezoid(density(places, 0.7), places) == pytest.approx(1, abs=1e-3)  # a density it is
+    expected = np.mean(np.log(density(x, logit(x))) - np.log(density(x, logit(r))))
+    ours = stage1.logit_laplace_loss(*np.float32([reconstruction, image]))
+    assert ours.dtype == np.float32 and float(ours) == pytest.approx(expected, rel=1e-5)
+
+
+def test_logit_laplace_pulls_towards_the_image_and_is_finite_everywhere():
+    image = np.float32([-1, -0.5, 0, 0.5, 1]).repeat(7).reshape(5, 7)
+    loss = jax.jit(jax.value_and_grad(stage1.logit_laplace_loss))
+    assert loss(image, image)[0] == 0
+    inside = np.float32(np.linspace(-1.2, 1.2, 7))[None].repeat(5, 0)
+    inside = np.where(inside == image, inside + 0.01, inside)
+    np.testing.assert_array_equal(np.sign(loss(inside, image)[1]), np.sign(inside - image))
+    far = np.float32([-np.inf, -1e30, -3, -1.25, 1.25, 3, np.inf])[None].repeat(5, 0)
+    value, gradient = loss(far, image)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    values = [float(stage1.logit_laplace_loss(jnp.float32(x), jnp.float32(0.2))) for x in (0.3, 0.9, 1.1, 1.2, 1.3, 9)]
+    assert values == sorted(values) and values[-1] == values[-2] > values[-3]  # the farther the larger, to the edge
+
+
 @pytest.mark.parametrize(
     "section, changes, message",
     [
         ("optimizer", {"learningrate": 1.0}, "optimizer has no key 'learningrate': did you mean 'learning_rate'"),
         ("optimizer", {"decay": "cosin"}, "did you mean 'cosine'"),
         ("optimizer", {"warmup": "soon"}, "a duration is a number of steps"),
+        ("loss", {"logit_laplac": 0.1}, "config.loss has no key 'logit_laplac': did you mean 'logit_laplace'"),
         ("tokenizer", {"quantiser": {}}, "config.tokenizer has no key 'quantiser': did you mean 'quantizer'"),
         ("dataset", {"sise": 3}, "config.dataset has no key 'sise': did you mean 'size'"),
     ],
 )
 def test_wrong_keys_are_named(section, changes, message):
     config = config_of()
-    config[section].update(changes)
+    config.update({section: changes})
     with pytest.raises(InputError, match=message):
         stage1.make(config)

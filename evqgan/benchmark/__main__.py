@@ -6,6 +6,7 @@ step            --config=FILE[:variant] --batch=1    one training step: paramete
 table6          --latent=64 --blocks=all|1           memory of a generator's training step (paper, Table 6)
 sampling        --latent=64 --steps=8                seconds an image's tokens take, by attention and order
 variants        --config=FILE --out=DIR --seeds=3    ways to train a generator, trained and compared on equal terms
+comparison      --config=FILE --out=DIR --seeds=3    the compared systems, both stages trained on equal terms
 
 Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
 """
@@ -21,7 +22,7 @@ from evqgan.core import build, files
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
 
-NAMES = ("reconstruction", "locality", "step", "table6", "sampling", "variants")
+NAMES = ("reconstruction", "locality", "step", "table6", "sampling", "variants", "comparison")
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,8 +3,17 @@
 python -m evqgan.convert SYSTEM --download [DEST]   fetches the file from its official address and verifies it
 python -m evqgan.convert SYSTEM SOURCE [DEST]       from a file that is there: .pth, .pt, .ckpt or .safetensors
 
-DEST is a folder, where SYSTEM.safetensors is written, or a file that ends in .safetensors. Without it, it is the folder
-where training looks: EVQGAN_WEIGHTS, or ~/.cache/evqgan/weights. --debug shows tracebacks.
+Of a frozen network, listed below, DEST is a folder, where SYSTEM.safetensors is written, or a file that ends in
+.safetensors. Without it, it is the folder where training looks: EVQGAN_WEIGHTS, or ~/.cache/evqgan/weights.
+
+python -m evqgan.convert taming|maskgit|rqvae|vitvqgan SOURCE DEST          a whole model: DEST is a new workdir
+python -m evqgan.convert taming|maskgit|rqvae|vitvqgan --back WORKDIR DEST  a workdir's averaged weights under the
+                                                    original names: a .safetensors file; of maskgit, flax's msgpack
+
+--tokenizer=WORKDIR   of a file that holds a generator alone (maskgit, rqvae), its converted tokenizer
+--config=FILE         a config whose model it has to be; the workdir then has its data and training
+--size= --heads= --classes= --condition=class|coordinates   what the weights of some do not tell; said if it is missed
+--debug shows tracebacks.
 """
 
 import argparse
@@ -14,13 +23,15 @@ import traceback
 
 import jax
 
-from evqgan.convert import download, frozen, torch_files
+from evqgan.convert import download, frozen, torch_files, workdirs
 from evqgan.convert.mapping import to_ours
+from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import weights
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.main import read_file
 
-SYSTEMS = tuple(download.FILES)
+SYSTEMS = tuple(download.FILES)  # frozen networks; whole models are those of `systems`
 
 
 def listing():
@@ -48,7 +59,8 @@ def parse(argv):
     system, *paths = values.paths or [None]
     if system not in SYSTEMS:
         what = f"there is no system {system!r}" if system else "a system is needed"
-        raise InputError(f"{what}: {nearest(system or '', SYSTEMS)}; see python -m evqgan.convert --help")
+        known = [*SYSTEMS, *LICENCES]
+        raise InputError(f"{what}: {nearest(system or '', known)}; see python -m evqgan.convert --help")
     if not values.download and not paths:
         raise InputError(f"give the path of {download.FILES[system].name} after {system}, or --download to fetch it")
     source = None if values.download else pathlib.Path(paths.pop(0)).expanduser()
@@ -109,6 +121,40 @@ def run(system, source, dest):
         fetched.unlink(missing_ok=True)
 
 
+def run_model(argv):
+    """The command line of a whole model, done."""
+    parser = argparse.ArgumentParser(prog="python -m evqgan.convert", add_help=False, allow_abbrev=False)
+    parser.add_argument("paths", nargs="*")
+    for name in ("--back", "--debug"):
+        parser.add_argument(name, action="store_true")
+    for name in ("--size", "--heads", "--classes"):
+        parser.add_argument(name, default="0")
+    for name in ("--condition", "--tokenizer", "--config"):
+        parser.add_argument(name, default="")
+    values, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        flag = unknown[0].split("=")[0]
+        raise InputError(f"there is no flag {flag}: {nearest(flag, known)}")
+    system, *paths = values.paths
+    if len(paths) != 2:
+        what = "WORKDIR and DEST after --back" if values.back else "SOURCE and DEST"
+        raise InputError(f"expected {what} of {system}, got {' '.join(paths) or 'nothing'}; see --help")
+    source, dest = (pathlib.Path(path).expanduser() for path in paths)
+    if values.back:
+        print(workdirs.back(system, source, dest))
+        return
+    numbers = [getattr(values, name) for name in ("size", "heads", "classes")]
+    if not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--size, --heads and --classes are whole numbers, got {', '.join(numbers)}")
+    given = Given(*map(int, numbers), values.condition)
+    config = read_file(values.config) if values.config else None
+    print(workdirs.convert(system, source, dest, given, values.tokenizer, config))
+    print(
+        f"licence: {LICENCES[system]}; sample, edit and evaluate with --workdir={dest}, train it further the same way"
+    )
+
+
 def main(argv=None):
     """Runs the command line -> exit code. What a user can mend ends in one line and code 2; defects are raised."""
     argv = sys.argv[1:] if argv is None else argv
@@ -116,7 +162,10 @@ def main(argv=None):
         print(f"{__doc__}\n{listing()}")
         return 0 if argv else 2
     try:
-        run(*parse(argv))
+        if next((arg for arg in argv if not arg.startswith("-")), "") in LICENCES:
+            run_model(argv)
+        else:
+            run(*parse(argv))
         return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)

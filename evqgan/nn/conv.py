@@ -1,4 +1,4 @@
-"""Convolutional layers of the tokenizers."""
+"""Convolutional layers of the tokenizers: residual block, non-local attention, down- and upsampling."""
 
 from typing import Any
 
@@ -6,6 +6,104 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from evqgan.core.build import nearest
+from evqgan.core.errors import InputError
+from evqgan.nn.attention import Attention
+
+GROUPS = 32  # of the group norms; VQGAN, MaskGIT
+NORMS = ("group", "layer")
+ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+DOWN = ("conv", "pool", "conv4")
+UP = ("conv", "nearest")
+
+
+def choice(name, names, what):
+    """`name`, if it is one of `names`; else InputError with the nearest of them."""
+    if name not in names:
+        raise InputError(f"there is no {what} {name!r}: {nearest(name, names)}")
+    return name
+
+
+def activate(x, kind="swish"):
+    """x -> x through "swish" (VQGAN, MaskGIT) or "relu" (MaskGIT's other one)."""
+    return ACTIVATIONS[choice(kind, ACTIVATIONS, "activation")](x)
+
+
+def normalize(x, kind="group", dtype="float32", name="norm"):
+    """x [B,h,w,c] -> [B,h,w,c] in `dtype`: a "group" norm of 32 groups, or "layer", of each place's channels alone.
+
+    InputError if "group" has channels that are no multiple of 32. 1e-6: VQGAN, MaskGIT.
+    """
+    if choice(kind, NORMS, "norm") == "layer":
+        return nn.LayerNorm(1e-6, dtype, use_fast_variance=False, name=name)(x)
+    if x.shape[-1] % GROUPS:
+        raise InputError(
+            f"expected channels that are multiples of {GROUPS}, the groups of the norm, got {x.shape[-1]}: "
+            "change width or multipliers"
+        )
+    return nn.GroupNorm(GROUPS, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)(x)
+
+
+class ResBlock(nn.Module):
+    """x [B,h,w,c] -> [B,h,w,features] in `dtype`: twice norm, activation and a 3x3 convolution, added to x (VQGAN).
+
+    If c is not `features`, a 1x1 convolution brings x there, the `shortcut`. shortcut_of_output: MaskGIT's quirk; its
+    shortcut convolves what the block made of x, not x, which then does not reach the end. bias: of all convolutions.
+    """
+
+    features: int
+    norm: str = "group"
+    activation: str = "swish"
+    bias: bool = True
+    shortcut_of_output: bool = False
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        y = x
+        for i in (1, 2):
+            y = activate(normalize(y, self.norm, self.dtype, f"norm{i}"), self.activation)
+            y = nn.Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(y)
+        if x.shape[-1] != self.features:
+            x = y if self.shortcut_of_output else x
+            x = nn.Dense(self.features, use_bias=self.bias, dtype=self.dtype, name="shortcut")(x)
+        return x.astype(self.dtype) + y
+
+
+class NonLocal(nn.Module):
+    """x [B,h,w,c] -> [B,h,w,c] in `dtype`: every place looks at all of the map, with one head of width c (VQGAN).
+
+    A norm, the `attention`, added to x. It knows no positions, so one set of parameters serves maps of any size.
+    """
+
+    norm: str = "group"
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        b, h, w, c = x.shape
+        y = normalize(x, self.norm, self.dtype).reshape(b, h * w, c)
+        return x.astype(self.dtype) + Attention(1, dtype=self.dtype, name="attention")(y)[0].reshape(x.shape)
+
+
+def downsample(x, kind="conv", dtype="float32", name="down"):
+    """x [B,h,w,c] -> [B,h/2,w/2,c] in `dtype`, h and w even.
+
+    "conv": 3x3 of stride 2, one row and column of zeros after the last (VQGAN); "pool": the mean of four (MaskGIT);
+    "conv4": 4x4 of stride 2, zeros all around (MaskGIT's conv_downsample).
+    """
+    if choice(kind, DOWN, "downsampling") == "pool":
+        return nn.avg_pool(x.astype(dtype), (2, 2), (2, 2))
+    size, padding = {"conv": (3, (0, 1)), "conv4": (4, (1, 1))}[kind]
+    return nn.Conv(x.shape[-1], (size, size), 2, (padding, padding), dtype=dtype, name=name)(x)
+
+
+def upsample(x, kind="conv", dtype="float32", name="up"):
+    """x [B,h,w,c] -> [B,2h,2w,c] in `dtype`: each place four times ("nearest"), then a 3x3 convolution ("conv")."""
+    if choice(kind, UP, "upsampling") == "nearest":
+        return x.astype(dtype).repeat(2, axis=1).repeat(2, axis=2)
+    return UpsampledConv(x.shape[-1], dtype, name=name)(x)
 
 
 class UpsampledConv(nn.Module):

@@ -11,58 +11,49 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.tokenizers.codebooks import (
+    codebook_statistics,
+    entropy_loss,
+    nearest,
+    squared_distances,
+    straight_through,
+    uniform_init,
+    unit,
+)
+from evqgan.tokenizers.gumbel import Gumbel
 
-
-def nearest(x, codebook):
-    """x [n,c], codebook [V,c] float32 -> int32 [n], the code with the smallest distance, of equal ones the first.
-
-    |x|^2 is the same for all codes and left out. Full float32: reduced precision would choose other codes.
-    """
-    products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
-    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(jnp.int32)
-
-
-def codebook_statistics(counts):
-    """counts [D,V], how often each code occurred -> share of codes used, perplexity: both means over D.
-
-    Perplexity is the exponential of the entropy (VQ-VAE): V if all codes are equally frequent, 1 if one code is all.
-    """
-    counts = jnp.asarray(counts, jnp.float32)
-    share = counts / jnp.maximum(counts.sum(axis=-1, keepdims=True), 1)
-    entropy = -jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1)), axis=-1)
-    return jnp.mean(counts > 0), jnp.mean(jnp.exp(entropy))
-
-
-def straight_through(quantized, z):
-    """The values of `quantized`, bit for bit, with the gradient of z."""
-    return jax.lax.stop_gradient(quantized) + (z - jax.lax.stop_gradient(z))
-
-
-def unit(x):
-    """x [...,c] with length 1."""
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
-
-
-def uniform_init(rng, shape, dtype=jnp.float32):
-    """Codes within +-1/V (VQ-VAE; VQGAN)."""
-    return jax.random.uniform(rng, shape, dtype, -1 / shape[-2], 1 / shape[-2])
+TARGETS = ("softmax", "argmax")
 
 
 class VQ(nn.Module):
     """Vector quantizer of VQGAN (Esser et al., 2021, Eq. 4), as the paper takes it over (Sec. 3.1).
 
-    loss = |sg(z) - z_q|^2 + commitment * |z - sg(z_q)|^2, means over elements. VQGAN's code has commitment on the other
-    term; here it is where its paper has it.
+    loss = |sg(z) - z_q|^2 + commitment * |z - sg(z_q)|^2, means over elements.
+    swapped_commitment: `commitment` is the weight of the first term and 1 that of the second (VQGAN's code, where
+      `legacy` is on; its paper has it as above).
     ema: 0 = the codebook is a parameter; else it is the moving average, with this decay, of the vectors it was chosen
       for, and the first term is left out (VQ-VAE, appendix A.1).
     l2_normalize: z and codes of length 1 (ViT-VQGAN, Sec. 3.2; with a small `width` these are its factorized codes).
+    unnormalized_gradient: the gradient of z_q goes to z as if it had not been normalized (the ViT-VQGAN port).
     depth: 1 is VQ; else depth d quantizes what d - 1 left over, and z_q is the sum (RQ-VAE, Eq. 3 and 4), with one
-      codebook for all depths (`shared`) or one each; the loss is then the mean over the partial sums.
+      codebook for all depths (`shared`) or one each; the loss is then the mean over the partial sums. With l2_normalize
+      z stays as it is, what is left over is normalized anew for each depth, z_q is the sum of codes of length 1, and
+      the loss is the mean over depths of |sg(x) - e|^2 + commitment * |x - sg(e)|^2 with x the normalized vector and e
+      its code (the ViT-VQGAN port's use_residual with use_norm).
+    detached_residual: that loss by depths, also without l2_normalize; no gradient of it reaches z, but that of x
+      reaches the codes of the depths before (the ViT-VQGAN port's use_residual).
+    entropy: weight of MaskGIT's `codebooks.entropy_loss` of minus the squared distances, with entropy_temperature and
+      entropy_target "softmax" or "argmax"; depth 1 only.
     revive: a code chosen less often than this share of the average (moving average over some hundred batches) is set
       to a vector of the batch and its statistics start anew; so is every code at the first step. 0 = never. Ours:
       RQ-VAE's restart of unused codes, with a threshold that does not depend on batch size and V, and for a codebook by
       gradient too. That parameter cannot be set from here: the code is the parameter plus an offset, set by revival.
+    absolute_counts: with ema, statistics are counts in a batch, which start at 0, and `revive` is one, too (RQ-VAE's
+      code, where it is 1). Differs from RQ-VAE's code: no noise on vectors if there are fewer than V.
+    between_depths: with ema and one codebook for all depths, it is updated after each depth in training, and the next
+      depth uses the new one (RQ-VAE's code). z_q is then not what `embed` gives.
     """
 
     codes: int = 1024  # paper, Sec. 4.1
@@ -73,10 +64,17 @@ class VQ(nn.Module):
     ema: float = 0.0
     l2_normalize: bool = False
     revive: float = 0.0
+    swapped_commitment: bool = False
+    entropy: float = 0.0
+    entropy_temperature: float = 0.01  # MaskGIT
+    entropy_target: str = "softmax"  # MaskGIT
+    absolute_counts: bool = False
+    between_depths: bool = False
+    detached_residual: bool = False
+    unnormalized_gradient: bool = False
 
     def setup(self):
-        if self.l2_normalize and self.depth > 1:
-            raise InputError("l2_normalize works with depth 1 only, got depth " + str(self.depth) + ": set one of them")
+        self._check()
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
         if self.ema:
             self.table = self.variable("codebook", "codes", lambda: uniform_init(self.make_rng("params"), shape))
@@ -88,8 +86,18 @@ class VQ(nn.Module):
         if self.ema or self.revive:
             # Moving average of how often a code is chosen, in units of the average over codes. With revival it starts
             # so low that no first batch can lift it above a threshold.
-            start = -float(self.codes) if self.revive else 1.0
+            start = 0.0 if self.absolute_counts else -float(self.codes) if self.revive else 1.0
             self.usage = self.variable("codebook", "usage", jnp.full, shape[:2], start)
+
+    def _check(self):
+        if self.entropy and self.depth > 1:
+            raise InputError(f"entropy works with depth 1 only, got depth {self.depth}: set one of them")
+        if self.entropy_target not in TARGETS:
+            near = build.nearest(self.entropy_target, TARGETS)
+            raise InputError(f"config.tokenizer.quantizer.entropy_target is {self.entropy_target!r}: {near}")
+        for name in ("absolute_counts", "between_depths"):
+            if getattr(self, name) and not self.ema:
+                raise InputError(f"{name} is about a codebook by moving average, got ema = 0: set ema (RQ-VAE: 0.99)")
 
     def codebook(self):
         """The codes in use, [K,V,c] float32; K = depth, or 1 if shared."""
@@ -103,48 +111,79 @@ class VQ(nn.Module):
         codebook = self.codebook()
         return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
 
+    def soft_codes(self, z, temperature, rng):
+        """z [B,h,w,c] -> ids [B,h,w,D] int32, chances of all codes [B,h,w,D,V] float32 (RQ-VAE, Sec. 3.2.3).
+
+        chances = softmax(-|x - e|^2 / temperature) at each depth, from which the id is drawn, and the next depth goes
+        on with what this code leaves over. rng None: the nearest code instead of a drawn one.
+        """
+        rest, codebook, chosen, chances = z.astype(jnp.float32), self.codebook(), [], []
+        for d in range(self.depth):
+            book, x = codebook[d % len(codebook)], rest.reshape(-1, self.width)
+            x = unit(x) if self.l2_normalize else x
+            scores = -squared_distances(x, book) / temperature
+            ids = nearest(x, book) if rng is None else jax.random.categorical(jax.random.fold_in(rng, d), scores)
+            rest = rest - book[ids].reshape(rest.shape)
+            chosen.append(ids.reshape(z.shape[:-1]).astype(jnp.int32))
+            chances.append(jax.nn.softmax(scores).reshape(*z.shape[:-1], self.codes))
+        return jnp.stack(chosen, axis=-1), jnp.stack(chances, axis=-2)
+
     def __call__(self, z, train=False):
         """z [B,h,w,c] -> z_q, ids, aux (see the module)."""
-        z = unit(z.astype(jnp.float32)) if self.l2_normalize else z.astype(jnp.float32)
-        codebook = self.codebook()
-        rest, quantized, chosen, inputs = jax.lax.stop_gradient(z), 0, [], []
+        given = z.astype(jnp.float32)
+        by_depth = self.detached_residual or (self.l2_normalize and self.depth > 1)
+        z = unit(given) if self.l2_normalize and not by_depth else given
+        tracked, mutable = train and (self.ema or self.revive), self.is_mutable_collection("codebook")
+        update = tracked and mutable and not self.is_initializing()
+        rest = jax.lax.stop_gradient(z) if self.detached_residual else z
+        quantized, chosen, inputs, hits, revived = 0, [], [], [], jnp.zeros(())
         codebook_loss = commitment_loss = 0.0
         for d in range(self.depth):
+            codebook = self.codebook()
             book = codebook[d % len(codebook)]
-            ids = nearest(rest.reshape(-1, self.width), jax.lax.stop_gradient(book)).reshape(z.shape[:-1])
+            x = unit(rest) if self.l2_normalize and by_depth else rest
+            fixed = jax.lax.stop_gradient(x)
+            ids = nearest(fixed.reshape(-1, self.width), jax.lax.stop_gradient(book)).reshape(z.shape[:-1])
             code = book[ids]
-            inputs.append(rest.reshape(-1, self.width))
+            inputs.append(fixed.reshape(-1, self.width))
             chosen.append(ids)
+            hits.append(jax.nn.one_hot(ids.reshape(-1), self.codes))  # [N,V]
             quantized = quantized + code
-            codebook_loss += jnp.mean(jnp.square(rest - code)) / self.depth
-            commitment_loss += jnp.mean(jnp.square(z - jax.lax.stop_gradient(quantized))) / self.depth
-            rest = rest - jax.lax.stop_gradient(code)
-        ids = jnp.stack(chosen, axis=-1)
-        hits = jax.nn.one_hot(jnp.moveaxis(ids, -1, 0).reshape(self.depth, -1), self.codes)  # [D,N,V]
+            error = x - jax.lax.stop_gradient(code) if by_depth else z - jax.lax.stop_gradient(quantized)
+            codebook_loss += jnp.mean(jnp.square(fixed - code)) / self.depth
+            commitment_loss += jnp.mean(jnp.square(error)) / self.depth
+            rest = rest - (code if self.detached_residual else jax.lax.stop_gradient(code))
+            if update and self.between_depths and self.shared:
+                revived += self._update(inputs[-1][None], hits[-1][None])
+        hits = jnp.stack(hits)  # [D,N,V]
         usage, perplexity = codebook_statistics(hits.sum(axis=1))
+        weights = (1.0, self.commitment) if self.swapped_commitment else (self.commitment, 1.0)
         aux = {
-            "quantizer_loss": self.commitment * commitment_loss + (0.0 if self.ema else codebook_loss),
+            "quantizer_loss": weights[0] * commitment_loss + (0.0 if self.ema else weights[1] * codebook_loss),
             "codebook_loss": codebook_loss, "commitment_loss": commitment_loss,
             "usage": usage, "perplexity": perplexity,
         }  # fmt: skip
-        if train and (self.ema or self.revive):
-            update = self.is_mutable_collection("codebook") and not self.is_initializing()
-            aux["revived"] = self._update(jnp.stack(inputs), hits) if update else jnp.zeros(())
-        return straight_through(quantized, z), ids, aux
+        if self.entropy:
+            affinity = -squared_distances(z.reshape(-1, self.width), self.codebook()[0])
+            aux["entropy_loss"] = entropy_loss(affinity, self.entropy_temperature, self.entropy_target)
+            aux["quantizer_loss"] += self.entropy * aux["entropy_loss"]
+        if tracked:
+            if update and not (self.between_depths and self.shared):
+                revived = self._update(jnp.stack(inputs), hits)
+            aux["revived"] = revived
+        return straight_through(quantized, given if self.unnormalized_gradient else z), jnp.stack(chosen, -1), aux
 
     def _update(self, x, hits):
         """Statistics after a batch: x [D,N,c] was assigned to hits [D,N,V] -> number of revived codes."""
         groups = 1 if self.shared else self.depth
         x, hits = x.reshape(groups, -1, self.width), hits.reshape(groups, -1, self.codes)
-        weight = self.codes / x.shape[1]  # statistics count in units of the average code
+        weight = 1.0 if self.absolute_counts else self.codes / x.shape[1]  # else in units of the average code
         decay = self.ema or 0.99  # 0.99: RQ-VAE
         usage = decay * self.usage.value + (1 - decay) * weight * hits.sum(axis=1)
         if self.ema:
             sums = jnp.einsum("knv,knc->kvc", hits, x, precision="highest")
             total = decay * self.total.value + (1 - decay) * weight * sums
-            everything = usage.sum(axis=-1, keepdims=True)
-            smoothed = (usage + 1e-5) / (everything + self.codes * 1e-5) * everything  # 1e-5: VQGAN, Sonnet
-            codes = total / smoothed[..., None]
+            codes = self._means(total, usage)
         revived = jnp.zeros((), jnp.float32)
         if self.revive:
             dead = usage < self.revive
@@ -158,6 +197,8 @@ class VQ(nn.Module):
             dead = dead[..., None]
             if self.ema:
                 total, codes = jnp.where(dead, seeds, total), jnp.where(dead, seeds, codes)
+                if self.absolute_counts:  # RQ-VAE's code smooths with the counts after revival
+                    codes = self._means(total, usage)
             else:
                 self.offset.value = jnp.where(dead, seeds - self.parameter, self.offset.value)
         self.usage.value = usage
@@ -165,57 +206,11 @@ class VQ(nn.Module):
             self.total.value, self.table.value = total, codes
         return revived
 
+    def _means(self, total, usage):
+        """total [K,V,c] / usage [K,V], of which none is zero."""
+        everything = usage.sum(axis=-1, keepdims=True)
+        smoothed = (usage + 1e-5) / (everything + self.codes * 1e-5) * everything  # 1e-5: VQGAN, Sonnet
+        return total / smoothed[..., None]
 
-class Gumbel(nn.Module):
-    """Gumbel-softmax quantizer (Jang et al., 2017; DALL-E), as VQGAN's code has it. z [B,h,w,c] of any c; depth 1.
 
-    In training a code is drawn by Gumbel noise and passed on whole, with the gradient of the soft choice at
-    `temperature`, which falls to `final_temperature` geometrically over the first `anneal` steps; else the most likely
-    code is taken.
-    Loss: kl_weight * KL(choice | uniform), a mean over tokens.
-    Differs from VQGAN's code: no noise in evaluation.
-    """
-
-    codes: int = 1024
-    width: int = 256
-    temperature: float = 1.0  # VQGAN
-    final_temperature: float = 1 / 16  # DALL-E
-    anneal: int = 0  # steps; 0 = constant
-    kl_weight: float = 5e-4  # VQGAN
-    depth = 1
-
-    def setup(self):
-        self.logits = nn.Dense(self.codes)
-        self.parameter = self.param("codebook", nn.initializers.normal(1.0), (self.codes, self.width))  # VQGAN
-        if self.anneal:
-            self.steps = self.variable("codebook", "steps", jnp.zeros, (), jnp.int32)
-
-    def embed(self, ids):
-        """ids [B,h,w,1] -> z_q [B,h,w,c]: the codes' vectors."""
-        return self.parameter[ids[..., 0]]
-
-    def __call__(self, z, train=False):
-        """z [B,h,w,c] -> z_q, ids, aux (see the module)."""
-        logits = self.logits(z.astype(jnp.float32))
-        soft, temperature = jax.nn.softmax(logits), jnp.asarray(self.temperature, jnp.float32)
-        kl = jnp.mean(jnp.sum(soft * jnp.log(soft * self.codes + 1e-10), axis=-1))
-        if train:
-            if self.anneal:
-                done = jnp.minimum(self.steps.value / self.anneal, 1.0)
-                temperature = self.temperature * (self.final_temperature / self.temperature) ** done
-                if self.is_mutable_collection("codebook") and not self.is_initializing():
-                    self.steps.value = self.steps.value + 1
-            logits = logits + jax.random.gumbel(self.make_rng("codebook"), logits.shape)
-            soft = jax.nn.softmax(logits / temperature)
-        ids = jnp.argmax(logits, axis=-1).astype(jnp.int32)[..., None]
-        z_q = self.embed(ids)
-        if train:  # adding zero, with the gradient of the soft choice
-            mixture = soft @ jax.lax.stop_gradient(self.parameter)
-            z_q = z_q + (mixture - jax.lax.stop_gradient(mixture))
-        counts = jnp.sum(jax.nn.one_hot(ids.reshape(-1), self.codes), axis=0)
-        usage, perplexity = codebook_statistics(counts[None])
-        aux = {
-            "quantizer_loss": self.kl_weight * kl, "kl": kl, "temperature": temperature, "usage": usage,
-            "perplexity": perplexity,
-        }  # fmt: skip
-        return z_q, ids, aux
+KINDS = {"vq": VQ, "gumbel": Gumbel}

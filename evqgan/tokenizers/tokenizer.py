@@ -108,7 +108,7 @@ def make(config, dtype="float32"):
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
-        kinds = {"vq": quantizers.VQ, "gumbel": quantizers.Gumbel}
+        kinds = quantizers.KINDS
         kind = quantizer.pop("kind", "vq")
         if kind not in kinds:
             raise InputError(f"config.tokenizer.quantizer has no kind {kind!r}: {build.nearest(kind, kinds)}")

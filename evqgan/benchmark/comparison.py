@@ -1,0 +1,157 @@
+"""The compared systems side by side on real images: both stages of each trained on equal terms, several seeds.
+
+Each (system, seed) is a folder OUT/system_seed with the workdirs tokenizer and generator: the same command goes on
+where it stopped, and does nothing again that is done. All see as many images in as many steps, have about as many
+parameters, learn from the same loss of pixels, and are measured alike. Several processes may share the work, each with
+its --part.
+"""
+
+import json
+import os
+import pathlib
+import time
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan import commands
+from evqgan.benchmark.variants import split
+from evqgan.core import build, files, pictures
+from evqgan.core.errors import InputError
+from evqgan.data import pipeline
+from evqgan.main import read_file
+from evqgan.sample import load
+from evqgan.train import train
+
+NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet", "seconds_per_image", "training_seconds")
+REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet", "accuracy_by_class": "-"}
+SHOWN = 10  # ours: samples in the picture's rows
+TIMED = 64  # ours: images of one batch, whose sampling is timed
+
+
+def arguments(parser):
+    """The flags."""
+    parser.add_argument("--config", default="configs/comparison.py:digits", help="FILE:digits, :photographs or :tiny")
+    parser.add_argument("--out", required=True, help="where the workdirs and the picture comparison.png go")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each system: seeds 0, 1, ...")
+    parser.add_argument("--only", action="append", help="a system's name; may come several times (default: all)")
+    parser.add_argument("--samples", type=int, default=500, help="how many samples each run is measured on")
+    parser.add_argument("--part", default="1/1", help="I/N: do the I-th of N parts; the table has all that is done")
+
+
+def run(given, rest):
+    """-> title, rows: one for each system, and one of real images."""
+    if rest:
+        raise InputError(f"there is no flag {rest[0]}; see --help")
+    config, (part, parts) = read_file(given.config), split(given.part)
+    if config.stage != "comparison":
+        raise InputError(f"comparison takes configs/comparison.py, {given.config} is of {config.stage}")
+    if min(given.seeds, given.samples) < 1:
+        raise InputError("expected at least one seed and one sample")
+    names = given.only or list(config.systems)
+    for name in names:
+        if name not in config.systems:
+            raise InputError(f"there is no system {name!r}: {build.nearest(name, config.systems)}")
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
+    jax.config.update("jax_compilation_cache_dir", cache)  # the same programs for every seed
+    out, found = pathlib.Path(given.out), {name: [] for name in names}
+    # A tokenizer that several systems share is trained by whoever comes first: they are one part.
+    owners = {name: config.systems[name].get("tokenizer_of", name) for name in names}
+    runs = [(name, seed) for seed in range(given.seeds) for name in names]
+    groups = list(dict.fromkeys((owners[name], seed) for name, seed in runs))
+    for name, seed in runs:
+        place = out / f"{name}_{seed}"
+        if groups.index((owners[name], seed)) % parts == part - 1:
+            found[name].append(finished(config.systems[name], out, name, seed, given.samples))
+        elif (place / "numbers.json").is_file():  # another process's
+            found[name].append(json.loads((place / "numbers.json").read_text()))
+    found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
+    if not found:
+        raise InputError(f"--part={given.part} of {len(runs)} runs is none")
+    picture(config, out, list(found))
+    title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
+    return title, [row(name, of_seeds) for name, of_seeds in found.items()] + [real(found)]
+
+
+def finished(system, out, name, seed, samples):
+    """Trains, samples and measures one run, or what of it is not done yet -> its numbers."""
+    place = out / f"{name}_{seed}"
+    owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
+    first, second = (ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator"))
+    for part in (first, second):
+        part.seed, part.evals, part.best = seed, ConfigDict(), ""  # measured once, at the end
+    states = {"tokenizer": train(first, owner / "tokenizer")}
+    second.tokenizer.weights = str(owner / "tokenizer")
+    states["generator"] = train(second, place / "generator")
+    file, step = place / "numbers.json", int(states["generator"]["step"])
+    if file.is_file():
+        numbers = json.loads(file.read_text())
+        if (numbers["step"], numbers["samples"]) == (step, samples):
+            return numbers
+    commands.sample(second, place, None, samples, [], seed, one_by_one=False)
+    first.evals = ConfigDict({"reconstruction": {}})
+    measured = commands.evaluate(second, place, None, []) | commands.evaluate(first, owner / "tokenizer", None, [])
+    values = {key: entry["value"] for key, entry in measured.items()}
+    parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
+    numbers = {
+        "step": step, "samples": samples, "parameters": parameters,
+        "training_seconds": seconds(owner / "tokenizer", first) + seconds(place / "generator", second),
+        "seconds_per_image": sampling(place, second), **values,
+    }  # fmt: skip
+    files.save_json(file, numbers)
+    return numbers
+
+
+def seconds(workdir, config):
+    """Seconds that a training took without compiling, evaluating and saving: by the median of the log's rates."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["perf/images_per_second"] for line in lines if line.get("perf/images_per_second")]
+    steps = max(line["step"] for line in lines)
+    return float(steps * config.batch_size / np.median(rates)) if rates else 0.0
+
+
+def sampling(place, config):
+    """Seconds an image when TIMED are sampled and decoded at once, the better of two times, without compiling."""
+    model, best = load(place, config, batch_size=TIMED), float("inf")
+    model.generate(TIMED)
+    for _ in range(2):
+        began = time.perf_counter()
+        model.generate(TIMED)
+        best = min(best, time.perf_counter() - began)
+    return best / TIMED
+
+
+def row(name, of_seeds):
+    """The numbers of a system's runs -> a row."""
+    first = of_seeds[0]
+    result = {"system": name, "seeds": len(of_seeds)}
+    result |= {f"{part}_parameters": number for part, number in first["parameters"].items()}
+    for key in NUMBERS:
+        values = [numbers[key] for numbers in of_seeds if numbers.get(key) is not None]
+        result[key] = float(np.mean(values)) if values else None
+        result[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    by_class = np.mean([[share or 0 for share in numbers["per_class"]] for numbers in of_seeds], axis=0)
+    result["accuracy_by_class"] = " ".join(f"{100 * share:.0f}" for share in by_class)
+    return result
+
+
+def real(found):
+    """The row of real images held out from training: what samples as good as they would have."""
+    rows = [numbers for of_seeds in found.values() for numbers in of_seeds]
+    blank = dict.fromkeys(row("real images", rows[:1]))
+    known = {key: rows[0].get(other, other) for key, other in REAL.items()}
+    return {**blank, "system": "real images", **known}
+
+
+def picture(config, out, names):
+    """comparison.png: held-out images, and a row of samples of each system's first seed, of the same labels."""
+    dataset = build.call(pipeline.Dataset, config.systems[names[0]].generator.dataset, "config.dataset")
+    lines = {"held-out images": commands.whole(dataset, dataset.validation, SHOWN)[0]}
+    for name in names:
+        file = out / f"{name}_0" / "samples" / "samples.npz"
+        if file.is_file():
+            lines[name.replace("_", " ")] = commands.read_samples(file)[0][:SHOWN]
+    rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
+    pictures.save_png(out / "comparison.png", pictures.column(rows))
+    print(f"a row of samples of each system: {out / 'comparison.png'}")

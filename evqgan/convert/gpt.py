@@ -1,0 +1,94 @@
+"""Tables of weight names: taming-transformers' GPT (modules/transformer/mingpt.py) -> `evqgan.generators.gpt`."""
+
+import re
+
+import numpy as np
+
+from evqgan.convert.mapping import Row
+from evqgan.core.errors import InputError
+
+MASK = r"blocks\.\d+\.attn\.mask"  # a buffer, which places see each other: `masks` makes it
+IGNORED = (rf"^{MASK}$",)
+
+
+def block(hidden, out):
+    """Rows of a block whose MLP's two layers are called mlp.`hidden` and mlp.`out`."""
+    theirs, ours = "blocks.{i}", "params/blocks"
+    rows = [
+        Row(f"{theirs}.{norm}.{name}", f"{ours}/{norm_ours}/{name_ours}[{{i}}]")
+        for norm, norm_ours in (("ln1", "norm1"), ("ln2", "norm2"))
+        for name, name_ours in (("weight", "scale"), ("bias", "bias"))
+    ]
+    for name, at, part in (("query", "query", ""), ("key", "key_value", "0"), ("value", "key_value", "1")):
+        weight, bias = (f"[{{i}},:,{part}]", f"[{{i}},{part}]") if part else ("[{i}]", "[{i}]")
+        rows.append(Row(f"{theirs}.attn.{name}.weight", f"{ours}/attention/{at}/kernel{weight}", "to_heads"))
+        rows.append(Row(f"{theirs}.attn.{name}.bias", f"{ours}/attention/{at}/bias{bias}", "head_bias"))
+    rows.append(Row(f"{theirs}.attn.proj.weight", f"{ours}/attention/out/kernel[{{i}}]", "from_heads"))
+    rows.append(Row(f"{theirs}.attn.proj.bias", f"{ours}/attention/out/bias[{{i}}]"))
+    for name, name_ours in ((hidden, "hidden"), (out, "out")):
+        rows.append(Row(f"{theirs}.mlp.{name}.weight", f"{ours}/mlp/{name_ours}/kernel[{{i}}]", "dense"))
+        rows.append(Row(f"{theirs}.mlp.{name}.bias", f"{ours}/mlp/{name_ours}/bias[{{i}}]"))
+    return rows
+
+
+TABLE = (
+    Row("tok_emb.weight", "params/words"),
+    Row("pos_emb", "params/positions", "row"),
+    *block("0", "2"),
+    Row("ln_f.weight", "params/norm/scale"),
+    Row("ln_f.bias", "params/norm/bias"),
+    Row("head.weight", "params/head/kernel", "dense"),
+)
+
+
+def generator_config(theirs, heads, classes=0, condition="class"):
+    """What config.generator has to say for the weights `theirs` {name: array} -> dict.
+
+    heads, classes (words of the codes' table) and condition are not to be seen in the weights. `codes` is there to be
+    compared with the tokenizer's. InputError if some buffer is no mask that our model has.
+    """
+    codes, width = theirs["tok_emb.weight"].shape
+    return {
+        "name": "gpt",
+        "codes": codes,
+        "classes": classes,
+        "condition": condition,
+        "layers": layers_of(theirs),
+        "width": width,
+        "heads": heads,
+        "mlp_ratio": theirs["blocks.0.mlp.0.weight"].shape[0] / width,
+        "positions": theirs["pos_emb"].shape[1],
+        "unmasked": unmasked_of(theirs),
+    }
+
+
+def layers_of(theirs):
+    """The number of blocks."""
+    return 1 + max(int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name)))
+
+
+def unmasked_of(theirs):
+    """How many tokens see each other by the buffers of `theirs`, 0 without buffers; InputError for other masks."""
+    found = {name: np.asarray(array) for name, array in theirs.items() if re.fullmatch(MASK, name)}
+    if not found:
+        return 0
+    first = next(iter(found.values()))
+    number = int((first[..., 0, :] != 0).sum()) if first.ndim else 0
+    number = 0 if number == 1 else number  # a token always sees itself
+    wanted = mask(theirs["pos_emb"].shape[1], number)
+    for name, array in found.items():
+        if array.shape != wanted.shape or ((array != 0) != (wanted != 0)).any():
+            raise InputError(f"expected {name} to be causal beside a first block that is seen whole, but it is not")
+    return number
+
+
+def mask(positions, unmasked):
+    """float32 [1,1,S,S], 1 where the place of a row sees that of a column."""
+    allowed = np.tril(np.ones((positions, positions), np.float32))
+    allowed[:unmasked, :unmasked] = 1
+    return allowed[None, None]
+
+
+def masks(layers, positions, unmasked):
+    """The buffers of their state dict that are no weights of ours, for the way back: {name: float32 [1,1,S,S]}."""
+    return {f"blocks.{i}.attn.mask": mask(positions, unmasked) for i in range(layers)}

@@ -1,0 +1,134 @@
+"""Weights of thuanz123/enhancing-transformers' ViT-VQGAN (`ViTVQ`), by their PyTorch names <-> a tokenizer of ours.
+
+Their linear layer of queries, keys and values together is three weights here: `split` before, `fuse` after the table.
+"""
+
+import math
+import re
+
+import numpy as np
+
+from evqgan.convert import mapping
+from evqgan.convert.mapping import Row
+from evqgan.core.errors import InputError
+from evqgan.tokenizers.vit import pair
+
+IGNORED = (r"^loss\.",)  # the perceptual network and the critic
+
+
+def _dense(theirs, ours, index="", layout="dense"):
+    return Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout), Row(f"{theirs}.bias", f"{ours}/bias{index}")
+
+
+def _norm(theirs, ours, index=""):
+    return Row(f"{theirs}.weight", f"{ours}/scale{index}"), Row(f"{theirs}.bias", f"{ours}/bias{index}")
+
+
+def _coder(name, positions):
+    """Rows of what encoder and decoder have in common."""
+    ours, attention = f"params/{name}", f"params/{name}/blocks/attention"
+    first, second = (f"{name}.transformer.layers.{{i}}.{k}" for k in (0, 1))
+    return (
+        Row(f"{name}.{positions}", f"{ours}/positions", "row"),
+        *_norm(f"{first}.norm", f"{ours}/blocks/norm1", "[{i}]"),
+        Row(f"{first}.fn.to_q.weight", f"{attention}/query/kernel[{{i}}]", "to_heads"),
+        Row(f"{first}.fn.to_k.weight", f"{attention}/key_value/kernel[{{i}},:,0]", "to_heads"),
+        Row(f"{first}.fn.to_v.weight", f"{attention}/key_value/kernel[{{i}},:,1]", "to_heads"),
+        *_dense(f"{first}.fn.to_out", f"{attention}/out", "[{i}]", "from_heads"),
+        *_norm(f"{second}.norm", f"{ours}/blocks/norm2", "[{i}]"),
+        *_dense(f"{second}.fn.net.0", f"{ours}/blocks/mlp/hidden", "[{i}]"),
+        *_dense(f"{second}.fn.net.2", f"{ours}/blocks/mlp/out", "[{i}]"),
+        *_norm(f"{name}.transformer.norm", f"{ours}/norm"),
+    )
+
+
+# modules/stage1/layers.py and vitvqgan.py -> tokenizers/vit.py and tokenizer.py
+TOKENIZER = (
+    *_dense("encoder.to_patch_embedding.0", "params/encoder/embed", layout="conv"),
+    *_coder("encoder", "en_pos_embedding"),
+    *_dense("pre_quant", "params/to_codes"),
+    Row("quantizer.embedding.weight", "params/quantizer/codebook[0]"),
+    *_dense("post_quant", "params/decoder/from_codes"),
+    *_coder("decoder", "de_pos_embedding"),
+    *_dense("decoder.to_pixel.1", "params/decoder/to_rgb", layout="conv"),
+)
+
+
+def to_ours(theirs, like):
+    """{their name: array} -> a tree like `like`, {"params": of a Tokenizer}; InputError as in `mapping.to_ours`."""
+    return mapping.to_ours(TOKENIZER, split(theirs), like, IGNORED)
+
+
+def to_theirs(tree):
+    """{"params": of a Tokenizer} -> {their name: array}: the inverse of `to_ours`."""
+    return fuse(mapping.to_theirs(TOKENIZER, tree))
+
+
+def split(theirs):
+    """The weights "...to_qkv.weight" [3*heads*d,in] as "...to_q.weight", "...to_k.weight", "...to_v.weight"."""
+    found = {}
+    for name, array in theirs.items():
+        parts = np.split(array, 3) if name.endswith(".to_qkv.weight") and len(array) % 3 == 0 else [array]
+        names = [name.replace(".to_qkv.", f".to_{part}.") for part in "qkv"] if len(parts) == 3 else [name]
+        found.update(zip(names, parts, strict=True))
+    return found
+
+
+def fuse(theirs):
+    """The inverse of `split`."""
+    found = {}
+    for name, array in theirs.items():
+        if name.endswith(".to_q.weight"):
+            parts = [theirs[name.replace(".to_q.", f".to_{part}.")] for part in "qkv"]
+            found[name.replace(".to_q.", ".to_qkv.")] = np.concatenate(parts)
+        elif not name.endswith((".to_k.weight", ".to_v.weight")):
+            found[name] = array
+    return found
+
+
+def tokenizer_config(theirs, size=None, head_dim=64, depth=1):
+    """{their name: array} -> the config.tokenizer whose weights they are, from names and shapes alone.
+
+    What shapes do not tell: size, (height, width) of images that are not square; head_dim, one number or the encoder's
+    and the decoder's, 64 in all of their configurations; depth, their num_quantizers if they set use_residual. Other
+    options of their quantizer are taken as their code has them by itself. InputError for names that are not those of a
+    ViT-VQGAN, or a size or head_dim that does not fit.
+    """
+    shapes = {name: np.shape(array) for name, array in theirs.items()}
+    try:
+        (codes, width), patch = shapes["quantizer.embedding.weight"], shapes["decoder.to_pixel.1.weight"][2:]
+        heads = zip(("encoder", "decoder"), pair(head_dim), strict=True)
+        coders = {name: _shape(shapes, name, head_dim) for name, head_dim in heads}
+        tokens = {shapes[f"{part}coder.{part}_pos_embedding"][1] for part in ("en", "de")}
+    except KeyError as error:
+        raise InputError(f"these are not the weights of a ViT-VQGAN: {error.args[0]} is missing") from None
+    side = math.isqrt(max(tokens))
+    size = (side * patch[0], side * patch[1]) if size is None else pair(size)
+    if tokens != {size[0] // patch[0] * (size[1] // patch[1])}:
+        counts = " and ".join(map(str, sorted(tokens)))
+        raise InputError(
+            f"{counts} tokens of {patch[0]}x{patch[1]} pixels are no image of {size[0]}x{size[1]}: give its size"
+        )
+    for coder in coders.values():
+        coder["size"], coder["patch"] = (x[0] if x[0] == x[1] else tuple(x) for x in (size, patch))
+    quantizer = {
+        "codes": codes, "width": width, "depth": depth, "commitment": 0.25, "l2_normalize": True,
+        "unnormalized_gradient": True, "detached_residual": depth > 1,
+    }  # fmt: skip
+    return {**coders, "quantizer": quantizer, "pixels": "unit"}
+
+
+def _shape(shapes, name, head_dim):
+    """The keys of an encoder or a decoder that its blocks tell."""
+    layer = f"{name}.transformer.layers"
+    layers = [int(found[1]) for key in shapes if (found := re.match(re.escape(layer) + r"\.(\d+)\.", key))]
+    inner = shapes[f"{layer}.0.0.fn.to_qkv.weight"][0] // 3
+    mlp_width, width = shapes[f"{layer}.0.1.fn.net.0.weight"]
+    if f"{layer}.0.0.fn.to_out.weight" not in shapes:  # one head as wide as the tokens
+        head_dim = inner
+    if inner % head_dim:
+        raise InputError(f"{name}: queries of {inner} channels are not heads of {head_dim}: give head_dim")
+    return {
+        "name": "vit", "width": width, "layers": max(layers) + 1, "heads": inner // head_dim, "head_dim": head_dim,
+        "mlp_width": mlp_width,
+    }  # fmt: skip

@@ -1,0 +1,231 @@
+"""Public checkpoints of whole models into workdirs, and workdirs back into files of theirs."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from evqgan import stage2
+from evqgan.convert.systems import SIZE, SYSTEMS, Given
+from evqgan.core import build, files
+from evqgan.core.checkpoint import Checkpoints
+from evqgan.core.errors import InputError
+from evqgan.sample import read_config
+from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.train import difference
+
+# A workdir's config beside its model, where no --config is given: enough to be read, evaluated, and trained further.
+COMMON = {
+    "seed": 0, "dtype": "float32", "batch_size": 16, "duration": "10 epochs", "log_every": "100 steps",
+    "eval_every": "1 epoch", "checkpoint_every": "5000 steps",
+    "dataset": {"name": "imagenet2012", "crop": "random_resized"}, "optimizer": {"learning_rate": 5e-5},
+}  # fmt: skip
+STAGE1 = {**COMMON, "stage": "stage1", "loss": {}, "evals": {"reconstruction": {}}, "best": "val/mse"}
+STAGE2 = {
+    **COMMON, "stage": "stage2", "loss": {}, "sample": {}, "evals": {"generation": {}}, "best": "val/cross_entropy",
+}  # fmt: skip
+DECIDES = ("kind", "codes", "width", "depth", "shared", "l2_normalize", "logits")  # what of a quantizer chooses codes
+COUNTERS = ("steps",)  # variables of ours that say how far a training is, and begin anew
+
+
+def convert(name, source, dest, given, tokenizer="", config=None):
+    """The file `source` of the system `name` -> the new workdir `dest`, and one line to be said of it.
+
+    given: a `systems.Given`; tokenizer: the workdir of the tokenizer, for files that hold a generator alone; config:
+    a ConfigDict whose model, data and training it is to be. InputError if the file is not what it should be, or `dest`
+    holds anything; nothing is left there then.
+    """
+    system, dest = SYSTEMS[name], pathlib.Path(dest)
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise InputError(f"expected a new folder for the workdir, {dest} is there already: give another DEST")
+    first, second = system.split(system.read(source))
+    stage = "stage1" if second is None else "stage2"
+    if config is not None and config.stage != stage:
+        raise InputError(f"{source} holds a {'generator' if second else 'tokenizer'}, --config is of {config.stage}")
+    wanted = config.copy_and_resolve_references() if config is not None else None
+    config = wanted if wanted is not None else ml_collections.ConfigDict(STAGE2 if second else STAGE1)
+    config.unlock()
+    try:
+        if second is None:
+            model = wanted.tokenizer if wanted is not None else None
+            config.tokenizer, weights = tokenizer_of(system, first, given, model)
+            size = config.tokenizer.encoder.get("size", given.size or SIZE)
+            state = {"ema": weights["params"], "codebook": weights["codebook"]}
+        else:
+            if first is None:
+                config.tokenizer = {"weights": "", "model": tokenizer_config(tokenizer)}
+                weights = None
+            else:
+                keys, weights = tokenizer_of(system, first, given, None)
+                config.tokenizer = {"weights": "", "model": keys}
+            size, generator, params = generator_of(system, second, config, given, wanted)
+            config.generator = generator
+            if weights is None:
+                shape = (size, size) if isinstance(size, int) else size
+                weights, _ = stage2.trained_tokenizer(tokenizers.make(config.tokenizer.model), tokenizer, shape)
+            state = {"ema": params, "tokenizer": weights}
+    except InputError as error:
+        raise InputError(f"{source} is no file of {name}, or not of this --config: {error}") from error
+    if wanted is None:
+        config.dataset.size = size
+    write(dest, config, {"step": np.zeros((), np.int32), **state})
+    number = sum(x.size for x in jax.tree.leaves(state["ema"]))
+    return f"wrote {dest}: {stage}, {number:,} parameters from {pathlib.Path(source).name}"
+
+
+def tokenizer_config(workdir):
+    """config.tokenizer of a tokenizer's workdir."""
+    if not workdir:
+        raise InputError("it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR")
+    config, place = read_config(workdir)
+    if config.stage != "stage1":
+        raise InputError(f"--tokenizer={place} is the workdir of {config.stage}, not of a tokenizer")
+    return config.tokenizer
+
+
+def tokenizer_of(system, theirs, given, wanted):
+    """-> config.tokenizer, {"params", "codebook"}; wanted: a config.tokenizer that it has to fit, or None."""
+    found = system.tokenizer(theirs, given)
+    keys = ml_collections.ConfigDict(found) if wanted is None else wanted
+    require_same(found, keys)
+    blank = blank_tokenizer(keys)
+    tree = system.tokenizer_to_ours(theirs, without_counters(blank), found)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), blank["codebook"])
+    return keys, {**tree, "codebook": merged(zeros, tree["codebook"])}
+
+
+def blank_tokenizer(keys):
+    """The shapes of {"params", "codebook"} of a config.tokenizer."""
+    model = tokenizers.make(keys)
+    size = side(keys.encoder.get("size", model.factor))
+    return jax.eval_shape(lambda: stage2.blank_tokenizer(model, jax.random.key(0), size))
+
+
+def without_counters(tree):
+    """{"params", "codebook"} without COUNTERS."""
+    flat = flatten_dict(tree["codebook"])
+    return {**tree, "codebook": unflatten_dict({at: x for at, x in flat.items() if at[-1] not in COUNTERS})}
+
+
+def merged(tree, other):
+    """The nested dict `tree`, with the leaves of `other` in the place of its own."""
+    return unflatten_dict({**flatten_dict(tree), **flatten_dict(other)})
+
+
+def complete(keys):
+    """A config.tokenizer with all keys, the constructors' defaults included."""
+    model = tokenizers.make(keys)
+
+    def fields(module):
+        found = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+        return {name: value for name, value in found.items() if name not in ("parent", "name", "dtype", "remat")}
+
+    quantizer = {"kind": keys["quantizer"].get("kind", "vq"), **fields(model.quantizer)}
+    coders = {name: {"name": keys[name]["name"], **fields(getattr(model, name))} for name in ("encoder", "decoder")}
+    return {**coders, "quantizer": quantizer, "patch": model.patch, "pixels": model.pixels}
+
+
+def require_same(found, keys):
+    """InputError unless two config.tokenizer make the same of the same weights."""
+    a, b = complete(found), complete(keys)
+    for part in (a, b):
+        part["quantizer"] = {name: x for name, x in part["quantizer"].items() if name in DECIDES}
+    differences = difference(a, b)
+    if differences:
+        key, (ours, wanted) = next(iter(differences.items()))
+        raise InputError(f"its weights are of a tokenizer with {key} = {ours}, not {wanted}")
+
+
+def generator_of(system, theirs, config, given, wanted):
+    """-> size of the images, config.generator, params; config: with config.tokenizer.model."""
+    tokenizer = tokenizers.make(config.tokenizer.model)
+    keys, tokens = system.generator(theirs, tokenizer, given)
+    size = config.tokenizer.model.encoder.get("size", given.size)
+    if not size:
+        size = math.isqrt(tokens) * tokenizer.factor if tokens else SIZE
+    if wanted is not None:
+        keys, size = wanted.generator, wanted.dataset.size
+    model = generator_model(keys, tokenizer, side(size))
+    generators = build.module("generators", keys["name"], "config.generator")
+    like = jax.eval_shape(lambda: {"params": generators.init(model, jax.random.key(0), jnp.zeros((1,), jnp.int32))})
+    return size, keys, system.generator_to_ours(theirs, like, model)["params"]
+
+
+def generator_model(keys, tokenizer, shape):
+    """The Model of config.generator on a tokenizer, for images of `shape`."""
+    generators = build.module("generators", keys["name"], "config.generator")
+    latent = tuple(n // tokenizer.factor for n in shape)
+    grid, _ = stage2.grid_of(generators, tokenizer, latent)
+    return build.build("generators", "Model", keys, "config.generator", **grid, dtype="float32")
+
+
+def back(name, workdir, dest):
+    """The averaged weights of `workdir` -> the file `dest` with the names of the system `name`, a line to be said.
+
+    InputError if it is another system's model: what is written is read again as theirs, and has to be the same.
+    """
+    system = SYSTEMS[name]
+    config, place = read_config(workdir)
+    like = jax.eval_shape(build.module("", config.stage, "config.stage").make(config).init)
+    keys = ("ema", "codebook") if config.stage == "stage1" else ("ema", "tokenizer")
+    like = {key: jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), like[key]) for key in keys}
+    checkpoints = Checkpoints(place, create=False)
+    state, step = checkpoints.restore(like), checkpoints.steps()[-1]
+    checkpoints.close()
+    try:
+        if config.stage == "stage1":
+            tree = {"params": state["ema"], "codebook": state["codebook"]}
+            theirs = tokenizer_back(system, config.tokenizer, tree)
+        else:
+            tokenizer = config.tokenizer.model
+            model = generator_model(config.generator, tokenizers.make(tokenizer), side(config.dataset.size))
+            second = system.generator_to_theirs({"params": state["ema"]}, model)
+            require_equal(system.generator_to_ours(second, {"params": state["ema"]}, model)["params"], state["ema"])
+            first = tokenizer_back(system, tokenizer, state["tokenizer"]) if system.whole else None
+            theirs = system.join(first, second)
+    except InputError as error:
+        raise InputError(f"{place} holds no model of {name}: {error}") from error
+    system.write(dest, theirs)
+    return f"wrote {dest}: {len(theirs):,} arrays of step {step:,} under the names of {name}"
+
+
+def tokenizer_back(system, keys, tree):
+    """{"params", "codebook"} of config.tokenizer `keys` -> {name: array} of theirs."""
+    tree = without_counters(tree)
+    theirs = system.tokenizer_to_theirs(tree, complete(keys))
+    found = system.tokenizer(theirs, Given())
+    require_same(found, keys)
+    require_equal(system.tokenizer_to_ours(theirs, tree, found), tree)
+    return theirs
+
+
+def require_equal(a, b):
+    if not all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))):
+        raise InputError("its weights change on the way there and back")
+
+
+def write(dest, config, state):
+    """A workdir of a config and a checkpoint of step 0, whole or not at all."""
+    part = dest.with_name(f".{dest.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        checkpoints = Checkpoints(part)
+        checkpoints.save(0, state)
+        checkpoints.close()
+        files.save_json(part / "config.json", json.loads(config.to_json()))
+        with files.writable(dest):
+            part.replace(dest)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def side(size):
+    """(height, width) of a size, which is one number for both or a pair."""
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,119 @@
+"""The Gumbel-softmax quantizer. Its contract is that of `quantizers`."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from evqgan.core import build
+from evqgan.core.errors import InputError
+from evqgan.tokenizers.codebooks import codebook_statistics, squared_distances, unit
+
+LOGITS = ("dense", "distance")
+ANNEALING = ("geometric", "cosine")
+
+
+class Gumbel(nn.Module):
+    """Gumbel-softmax quantizer (Jang et al., 2017; DALL-E), as VQGAN's code has it. z [B,h,w,c] of any c; depth 1.
+
+    In training a code is drawn by Gumbel noise and passed on whole, with the gradient of the soft choice at
+    `temperature`, which falls to `final_temperature` over the first `anneal` steps; else the most likely code is taken.
+    Loss: kl_weight * KL(choice | uniform), a mean over tokens.
+    logits: "dense" = a linear layer of z; "distance" = minus the squared distances to the codes, z being as wide as
+      they are (MaskGIT's GumbelVQ).
+    l2_normalize: z and codes of length 1, for "distance" only (the ViT-VQGAN port's GumbelQuantizer).
+    hard: False = in training the mean of the codes by their chances is passed on, with gradients to chances and codes
+      (VQGAN's code with straight_through=False; MaskGIT; the ViT-VQGAN port).
+    noiseless_ids: with hard=False, the ids of training are the likeliest codes without noise, although the mean is one
+      with noise (MaskGIT's code).
+    annealing: how the temperature falls: "geometric", ours, or "cosine" (VQGAN's code).
+    Differs from VQGAN's code and the ViT-VQGAN port: no noise in evaluation, unless it is given.
+    """
+
+    codes: int = 1024
+    width: int = 256
+    temperature: float = 1.0  # VQGAN
+    final_temperature: float = 1 / 16  # DALL-E
+    anneal: int = 0  # steps; 0 = constant
+    kl_weight: float = 5e-4  # VQGAN
+    logits: str = "dense"
+    l2_normalize: bool = False
+    hard: bool = True
+    annealing: str = "geometric"
+    noiseless_ids: bool = False
+    depth = 1
+
+    def setup(self):
+        for name, value, known in (("logits", self.logits, LOGITS), ("annealing", self.annealing, ANNEALING)):
+            if value not in known:
+                raise InputError(f"config.tokenizer.quantizer.{name} is {value!r}: {build.nearest(value, known)}")
+        if self.l2_normalize and self.logits != "distance":
+            raise InputError("a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set one")
+        if self.noiseless_ids and self.hard:
+            raise InputError("noiseless_ids needs hard = False: a hard code that is passed on is the one of the ids")
+        if self.logits == "dense":
+            self.dense = nn.Dense(self.codes, name="logits")
+        self.parameter = self.param("codebook", nn.initializers.normal(1.0), (self.codes, self.width))  # VQGAN
+        if self.anneal:
+            self.steps = self.variable("codebook", "steps", jnp.zeros, (), jnp.int32)
+
+    def codebook(self):
+        """The codes in use, [1,V,c] float32."""
+        return (unit(self.parameter) if self.l2_normalize else self.parameter)[None]
+
+    def embed(self, ids):
+        """ids [B,h,w,1] -> z_q [B,h,w,c]: the codes' vectors."""
+        return self.codebook()[0][ids[..., 0]]
+
+    def scores(self, z):
+        """z [B,h,w,c] -> the logits of the choice, without noise, [B,h,w,V] float32."""
+        z = z.astype(jnp.float32)
+        if self.logits == "dense":
+            return self.dense(z)
+        z = unit(z) if self.l2_normalize else z
+        return -squared_distances(z.reshape(-1, z.shape[-1]), self.codebook()[0]).reshape(*z.shape[:-1], self.codes)
+
+    def __call__(self, z, train=False, noise=None):
+        """z [B,h,w,c] -> z_q, ids, aux (see `quantizers`). noise [B,h,w,V]: instead of what is drawn in training.
+
+        The chances at `temperature` are sown in the collection "intermediates" as `chances`.
+        """
+        logits = self.scores(z)
+        soft, temperature = jax.nn.softmax(logits), jnp.asarray(self.temperature, jnp.float32)
+        kl = jnp.mean(jnp.sum(soft * jnp.log(soft * self.codes + 1e-10), axis=-1))  # 1e-10: VQGAN
+        if train:
+            if self.anneal:
+                temperature = self._annealed()
+            if noise is None:
+                noise = jax.random.gumbel(self.make_rng("codebook"), logits.shape)
+        likeliest = logits
+        if noise is not None:
+            logits = logits + noise
+        ids = jnp.argmax(likeliest if train and self.noiseless_ids else logits, axis=-1).astype(jnp.int32)[..., None]
+        z_q = self.embed(ids)
+        if train:
+            soft = jax.nn.softmax(logits / temperature)
+            self.sow("intermediates", "chances", soft)
+            if self.hard:  # adding zero, with the gradient of the soft choice
+                mixture = soft @ jax.lax.stop_gradient(self.codebook()[0])
+                z_q = z_q + (mixture - jax.lax.stop_gradient(mixture))
+            else:
+                z_q = jnp.matmul(soft, self.codebook()[0], precision="highest")
+        counts = jnp.sum(jax.nn.one_hot(ids.reshape(-1), self.codes), axis=0)
+        usage, perplexity = codebook_statistics(counts[None])
+        aux = {
+            "quantizer_loss": self.kl_weight * kl, "kl": kl, "temperature": temperature, "usage": usage,
+            "perplexity": perplexity,
+        }  # fmt: skip
+        return z_q, ids, aux
+
+    def _annealed(self):
+        """The temperature of this step; counts it."""
+        done = jnp.minimum(self.steps.value / self.anneal, 1.0)
+        if self.annealing == "geometric":
+            temperature = self.temperature * (self.final_temperature / self.temperature) ** done
+        else:
+            span = self.temperature - self.final_temperature
+            temperature = self.final_temperature + span * (1 + jnp.cos(jnp.pi * done)) / 2
+        if self.is_mutable_collection("codebook") and not self.is_initializing():
+            self.steps.value = self.steps.value + 1
+        return temperature

@@ -1,0 +1,259 @@
+"""Whole models of the compared systems: their files into workdirs that every mode accepts, and back."""
+
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import workdirs as trained
+from ml_collections import ConfigDict
+from test_convert import call, checkpoint, fails
+from test_torch_files import zipped
+
+from evqgan import main
+from evqgan.convert import systems, workdirs
+from evqgan.core.checkpoint import Checkpoints
+from evqgan.tokenizers import tokenizer as tokenizers
+
+CNN = {"name": "cnn", "width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "z_width": 8}
+MASKGIT = {**CNN, "attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False} | {
+    "shortcut_of_output": True
+}
+VIT = {"name": "vit", "size": 16, "patch": 2, "width": 32, "layers": 2, "heads": 2, "head_dim": 64, "mlp_width": 64}
+RQ = {"codes": 12, "width": 8, "depth": 2, "ema": 0.99, "revive": 1.0, "absolute_counts": True, "between_depths": True}
+PLAIN = {"codes": 12, "width": 8}
+SMALL = {"layers": 2, "width": 32}
+MODELS = {  # system: config.tokenizer, config.generator, and what the weights do not tell; images of 16 x 16
+    "taming": (
+        {"encoder": CNN, "decoder": {**CNN, "blocks": 2}, "quantizer": PLAIN},
+        {"name": "gpt", **SMALL, "heads": 4, "classes": 3},
+        ["--size=16", "--heads=4", "--classes=3"],
+    ),
+    "maskgit": (
+        {"encoder": {**MASKGIT, "down": "pool"}, "decoder": MASKGIT, "quantizer": PLAIN, "pixels": "unit"},
+        {"name": "maskgit", **SMALL, "heads": 4, "classes": 3},
+        ["--size=16"],
+    ),
+    "rqvae": (
+        {"encoder": CNN, "decoder": {**CNN, "blocks": 2}, "quantizer": RQ},
+        {"name": "rqtransformer", **SMALL, "heads": 4, "head_layers": 1, "classes": 3},
+        ["--size=16", "--heads=4"],
+    ),
+    "vitvqgan": (
+        {"encoder": VIT, "decoder": VIT, "quantizer": {**PLAIN, "l2_normalize": True}, "pixels": "unit"},
+        {"name": "gpt", **SMALL, "heads": 4, "classes": 3, "tables": "separate", "time_shift": True, "unmasked": 1,
+         "activation": "squared_relu"},
+        ["--heads=4"],
+    ),
+}  # fmt: skip
+NAMES = list(MODELS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with trained.quick_to_compile():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def drawn(like, seed=0):
+    """A tree of the shapes `like`, random but for the counters."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: np.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), like)
+
+
+def theirs(name):
+    """-> {name: array} of a tokenizer, and of a generator, of a system, with the trees they are made from."""
+    system, (tokenizer, generator, _) = systems.SYSTEMS[name], MODELS[name]
+    tokenizer = ConfigDict(tokenizer)
+    first = drawn(workdirs.blank_tokenizer(tokenizer))
+    model = workdirs.generator_model(generator, tokenizers.make(tokenizer), (16, 16))
+    generators = __import__(f"evqgan.generators.{generator['name']}", fromlist=["init"])
+    like = jax.eval_shape(lambda: {"params": generators.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
+    second = drawn(like, 1)
+    return (
+        system.tokenizer_to_theirs(first, workdirs.complete(tokenizer)),
+        system.generator_to_theirs(second, model),
+        first,
+        second,
+    )
+
+
+def save(name, path, arrays):
+    """A file as the system has it."""
+    if name == "maskgit":
+        systems.write_msgpack(path, arrays)
+    else:
+        checkpoint(path, {key: np.ascontiguousarray(x, np.float32) for key, x in arrays.items()}, zipped)
+
+
+def load(name, path):
+    """{name: array} of a file of the way back."""
+    return systems.read_msgpack(path) if name == "maskgit" else safetensors.numpy.load_file(path)
+
+
+def equal(a, b):
+    assert sorted(a) == sorted(b)
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def state_of(workdir):
+    """What its checkpoint holds."""
+    checkpoints = Checkpoints(workdir, create=False)
+    like = {}
+    for path, (shape, _) in checkpoints._manifest(0).items():
+        *above, last = path.split("/")
+        node = like
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = np.zeros(shape, np.int32 if last == "step" else np.float32)
+    state = checkpoints.restore(like)
+    checkpoints.close()
+    return state
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def converted(request, tmp_path_factory):
+    """-> the name of a system, a folder with its files, and the workdirs made from them: tokenizer, generator."""
+    name, place = request.param, tmp_path_factory.mktemp(request.param)
+    system, flags = systems.SYSTEMS[name], MODELS[name][2]
+    first, second, *trees = theirs(name)
+    save(
+        name,
+        place / "tokenizer.ckpt",
+        {**first, **({"loss.x": np.ones(2, np.float32)} if name in ("taming", "vitvqgan") else {})},
+    )
+    save(name, place / "generator.ckpt", system.join(first, second))
+    size = [flag for flag in flags if flag.startswith("--size")]
+    more = [] if system.whole else [f"--tokenizer={place / 'tokenizer'}"]
+    workdir = str(place / "tokenizer")
+    assert convert_main(name, place / "tokenizer.ckpt", workdir, *size) == 0
+    assert convert_main(name, place / "generator.ckpt", place / "generator", *flags, *more) == 0
+    return name, place, first, second, trees
+
+
+def convert_main(*args):
+    from evqgan.convert import __main__ as convert
+
+    return convert.main([str(arg) for arg in args])
+
+
+def test_every_weight_arrives(converted):
+    _, place, _, _, (first, second) = converted
+    state = state_of(place / "tokenizer")
+    same({"params": state["ema"], "codebook": state.get("codebook", {})}, first)
+    state = state_of(place / "generator")
+    same({"params": state["ema"]}, second)
+    same({"codebook": {}, **state["tokenizer"]}, first)
+
+
+def test_the_way_back_is_exact(converted, tmp_path):
+    name, place, first, second, _ = converted
+    suffix = "msgpack" if name == "maskgit" else "safetensors"
+    assert convert_main(name, "--back", place / "tokenizer", tmp_path / f"first.{suffix}") == 0
+    equal(load(name, tmp_path / f"first.{suffix}"), first)
+    assert convert_main(name, "--back", place / "generator", tmp_path / f"both.{suffix}") == 0
+    equal(load(name, tmp_path / f"both.{suffix}"), systems.SYSTEMS[name].join(first, second))
+
+
+def run(*args):
+    return main.main(["main", *map(str, args)])
+
+
+DATA = (
+    "--config.dataset.name=generated", "--config.dataset.classes=3", "--config.dataset.num_examples=4",
+    "--config.dataset.train=train", "--config.dataset.validation=train", "--config.batch_size=4",
+)  # fmt: skip
+
+
+def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):
+    _, place, *_ = converted
+    work = shutil.copytree(place / "generator", tmp_path / "generator")
+    at = f"--workdir={work}"
+    assert run("--mode=sample", at, "--num=1", "--labels=1") == 0, capsys.readouterr().err
+    half = ["--outpaint=0,0,0,8", f"--image={work / 'samples' / '00000.png'}", "--num=1", "--label=1"]
+    assert run("--mode=edit", at, *half) == 0, capsys.readouterr().err
+    evals = [*DATA, "--config.evals.generation.show=1"]
+    assert run("--mode=evaluate", at, "--metrics=generation", *evals) == 0, capsys.readouterr().err
+    assert "cross_entropy" in json.loads((work / "evaluation.json").read_text())
+    before = state_of(work)
+    assert run(at, *evals, "--config.duration=1 step", "--config.log_every=1 step") == 0, capsys.readouterr().err
+    assert "train/loss" in (work / "metrics.jsonl").read_text()
+    saved = Checkpoints(work, create=False)
+    assert saved.steps()[-1] == 1 and {"params", "opt"} <= saved.parts()
+    after = saved.restore({"tokenizer": before["tokenizer"]})
+    saved.close()
+    same(after["tokenizer"], before["tokenizer"])  # it went on with the weights that were converted
+
+
+def test_every_mode_accepts_a_tokenizer(tmp_path, capsys):
+    first, *_, tree, _ = theirs("rqvae")
+    save("rqvae", tmp_path / "t.ckpt", first)
+    assert convert_main("rqvae", "t.ckpt", "w", "--size=16") == 0
+    assert run("--mode=evaluate", "--workdir=w", *DATA) == 0, capsys.readouterr().err
+    assert "psnr" in json.loads((tmp_path / "w/evaluation.json").read_text())
+    still = ["--config.optimizer.learning_rate=0.0", "--config.duration=1 step", "--config.evals.reconstruction.show=1"]
+    assert run("--workdir=w", *DATA, *still) == 0, capsys.readouterr().err
+    saved = Checkpoints("w", create=False)
+    assert saved.steps()[-1] == 1
+    after = saved.restore({key: tree["params"] for key in ("params", "ema")})
+    saved.close()
+    for x, y in zip(jax.tree.leaves(after), 2 * jax.tree.leaves(tree["params"]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # the average of equals
+
+
+def test_a_config_has_to_fit(tmp_path, capsys):
+    """Fine-tuning by a config of one's own: its model is that of the weights, or nothing is written."""
+    first, *_, tree, _ = theirs("taming")
+    save("taming", tmp_path / "t.ckpt", first)
+    body = "config = common.stage1((2,), 16); config.tokenizer = {}; config.seed = 7; return config"
+    text = "from configs import common\n\ndef get_config():\n    "
+    (tmp_path / "mine.py").write_text(text + body.format(MODELS["taming"][0]))
+    other = {**MODELS["taming"][0], "quantizer": {"codes": 13, "width": 8}}
+    (tmp_path / "other.py").write_text(text + body.format(other))
+    fails(capsys, "quantizer.codes = 12, not 13", "taming", "t.ckpt", "w", f"--config={tmp_path}/other.py")
+    assert convert_main("taming", "t.ckpt", "w", f"--config={tmp_path}/mine.py") == 0
+    assert json.loads((tmp_path / "w/config.json").read_text())["seed"] == 7
+    same({"params": state_of("w")["ema"], "codebook": {}}, tree)
+
+
+def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    first, second, *_ = theirs("rqvae")
+    save("rqvae", tmp_path / "t.ckpt", first)
+    save("rqvae", tmp_path / "g.ckpt", second)
+    fails(capsys, "expected SOURCE and DEST of rqvae, got t.ckpt", "rqvae", "t.ckpt")
+    fails(capsys, "there is no flag --head: did you mean '--heads'?", "rqvae", "t.ckpt", "w", "--head=3")
+    fails(capsys, "whole numbers", "rqvae", "t.ckpt", "w", "--heads=many")
+    fails(capsys, "convert its tokenizer first, and give --tokenizer=WORKDIR", "rqvae", "g.ckpt", "w")
+    fails(capsys, "g.ckpt is no file of taming", "taming", "g.ckpt", "w")
+    fails(capsys, "expected a flax checkpoint", "maskgit", "t.ckpt", "w")
+    first.pop("decoder.conv_out.bias")
+    save("rqvae", tmp_path / "t2.ckpt", first)
+    fails(capsys, "params/decoder/to_rgb/bias is missing", "rqvae", "t2.ckpt", "w")
+    assert not os.path.exists("w") and not [f for f in os.listdir() if f.startswith(".w")]
+    os.makedirs("there/x")
+    fails(capsys, "is there already", "rqvae", "t.ckpt", "there")
+
+
+def test_a_model_goes_back_to_its_own_system_alone(tmp_path, capsys):
+    first, *_ = theirs("rqvae")
+    save("rqvae", tmp_path / "t.ckpt", first)
+    assert call(capsys, "rqvae", "t.ckpt", "w", "--size=16")[0] == 0
+    for name, dest in (("taming", "x.safetensors"), ("maskgit", "x.msgpack"), ("vitvqgan", "x.safetensors")):
+        fails(capsys, f"holds no model of {name}", name, "--back", "w", dest)
+        assert not os.path.exists(dest)
+    fails(capsys, "ends in .safetensors", "rqvae", "--back", "w", "x.pt")

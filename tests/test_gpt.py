@@ -1,0 +1,600 @@
+"""GPT: parity with the recorded original of VQGAN, and what a causal generator and its cache must keep."""
+
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import workdirs
+from golden_files import files, load
+from ml_collections import ConfigDict
+
+from evqgan import sample, train
+from evqgan.convert import gpt as names
+from evqgan.convert import mapping
+from evqgan.core.errors import InputError
+from evqgan.generators import decoding, gpt, sliding
+
+CODES = 31  # of the small models
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with workdirs.quick_to_compile():
+        yield
+
+
+@functools.cache
+def recording(path):
+    """-> model, our parameters, weights, inputs, outputs of a file."""
+    config, weights, inputs, outputs = load(path)
+    theirs = dict(config["gpt"])
+    unmasked, positions = theirs.pop("n_unmasked", 0), theirs.pop("block_size")
+    conditions = max(1, unmasked)  # the first tokens of a sequence of words
+    model = gpt.Model(
+        codes=theirs.pop("vocab_size"),
+        latent=(1, positions - conditions + 1),
+        condition_tokens=conditions,
+        unmasked=unmasked,
+        layers=theirs.pop("n_layer"),
+        width=theirs.pop("n_embd"),
+        heads=theirs.pop("n_head"),
+        positions=positions,
+        dropout=theirs.pop("resid_pdrop", 0.0),
+        embedding_dropout=theirs.pop("embd_pdrop", 0.0),
+        attention_dropout=theirs.pop("attn_pdrop", 0.0),
+    )
+    assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)}"
+    return model, mapping.to_ours(names.TABLE, weights, like(model), names.IGNORED)["params"], weights, inputs, outputs
+
+
+def like(model):
+    words = jnp.zeros((1, model.conditions), jnp.int32)
+    return jax.eval_shape(lambda: {"params": gpt.init(model, jax.random.key(0), words)})
+
+
+def recorded(pattern):
+    return [(path, name) for path in files(pattern) for name in load(path)[3]]
+
+
+def close(ours, theirs, tolerance):
+    assert np.shape(ours) == np.shape(theirs)
+    scale = np.abs(theirs).max()
+    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
+
+
+def greedy(model, params, words, number):
+    """words [B,P] and the `number` likeliest ones after them -> [B,P+number]."""
+    count = words.shape[1]
+    if model.unmasked <= count:
+        model = model.clone(latent=(1, number), condition_tokens=count)
+        ids, mask = jnp.zeros((len(words), 1, number, 1), jnp.int32), jnp.ones((len(words), 1, number), bool)
+        keys = jax.random.split(jax.random.key(0), len(words))
+        run = jax.jit(lambda p: gpt.sample(model, p, ids, mask, words, keys, temperature=0.0))
+        return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
+    run = jax.jit(functools.partial(model.apply, {"params": params}))
+    for _ in range(number):  # what was made changes what the first tokens see: no cache can be right
+        logits = run(words[:, :1], words[:, 1:])
+        words = np.concatenate([words, np.argmax(logits[:, -1:], axis=-1)], axis=1)
+    return words
+
+
+@functools.cache
+def gradients(path):
+    model, params, _, inputs, _ = recording(path)
+
+    def value(params):
+        logits = model.apply({"params": params}, inputs["idx"][:, :1], inputs["idx"][:, 1:])
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, inputs["targets"]))
+
+    value, grads = jax.jit(jax.value_and_grad(value))(params)
+    return value, mapping.to_theirs(names.TABLE, {"params": grads})
+
+
+@pytest.mark.parametrize("path, name", recorded("taming_gpt*.npz"), ids=lambda x: getattr(x, "stem", x))
+def test_output_is_the_recorded_one(path, name):
+    model, params, _, inputs, outputs = recording(path)
+    idx, wanted = inputs["idx"], outputs[name]
+    run = jax.jit(functools.partial(model.apply, {"params": params}))
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def begun(count, step=False):
+        """What a cache of `count` words holds, and if `step` logits and the cache one word later."""
+        shorter = model.clone(
+            condition_tokens=count, unmasked=min(model.unmasked, count), latent=(1, model.positions - count + 1)
+        )
+        ours = functools.partial(shorter.apply, {"params": params})
+        logits, memory = ours(idx[:, :count], method="begin")
+        return ours(memory, idx[:, count], 1, method="step") if step else (logits, memory)
+
+    def present(memory, part):
+        return jnp.einsum("lbtkhd->lkbhtd", memory["pairs"][:, :, part])
+
+    if name in ("logits", "logits_with_embeddings"):
+        close(run(idx[:, :1], idx[:, 1:], inputs["embeddings"] if "emb" in name else None), wanted, 1e-5)
+    elif name == "loss":
+        close(gradients(path)[0][None], wanted, 1e-5)
+    elif match := re.fullmatch(r"past_(logits|present)_(prefill|step)(\d+)", name):
+        what, how, count = match[1], match[2], int(match[3])
+        logits, memory = begun(count) if how == "prefill" else begun(count - 1, step=True)
+        if what == "present":
+            close(present(memory, slice(count) if how == "prefill" else slice(count - 1, count)), wanted, 1e-5)
+        elif how == "prefill":
+            close(logits, wanted[:, -1], 1e-5)
+            close(run(idx[:, :1], idx[:, 1:count]), wanted, 1e-5)
+        else:
+            close(logits[:, None], wanted, 1e-5)
+    elif match := re.fullmatch(r"greedy_sample_prefix(\d+)_steps(\d+)", name):
+        np.testing.assert_array_equal(greedy(model, params, idx[:, : int(match[1])], int(match[2])), wanted)
+    elif match := re.fullmatch(r"greedy_sample_with_past_prefix(\d+)_steps(\d+)", name):
+        count = int(match[1])
+        cached = model.clone(unmasked=min(model.unmasked, count), condition_tokens=max(count, 1), latent=(1, 1))
+        np.testing.assert_array_equal(greedy(cached, params, idx[:, :count], int(match[2]))[:, count:], wanted)
+    elif name.startswith("greedy_topk"):  # the likeliest is among the k likeliest
+        (count,) = {int(m[1]) for x in outputs if (m := re.match(r"greedy_sample_prefix(\d+)", x))}
+        np.testing.assert_array_equal(greedy(model, params, idx[:, :count], wanted.shape[1] - count), wanted)
+    elif match := re.fullmatch(r"topk(\d+)_topp(\d)(\d*)_kept", name):
+        logits = run(idx[:, :1], idx[:, 1:])[:, -1]
+        kept = decoding.restrict(logits, int(match[1]), float(f"{match[2]}.{match[3]}")) > -jnp.inf
+        np.testing.assert_array_equal(kept, wanted)
+    elif match := re.fullmatch(r"grad[_/](.+)", name):
+        grads = gradients(path)[1]
+        close(grads.get(match[1], grads.get(f"{match[1]}.weight")), wanted, 1e-4)
+    else:
+        pytest.fail(f"{path}: nothing compares {name}")
+
+
+@pytest.mark.parametrize("path", files("taming_gpt*.npz"), ids=lambda x: x.stem)
+def test_the_way_back_to_their_names_is_exact(path):
+    model, params, weights, _, _ = recording(path)
+    theirs = mapping.to_theirs(names.TABLE, {"params": params})
+    theirs |= names.masks(model.layers, model.positions, model.unmasked)
+    buffers = {name for name in theirs if re.fullmatch(names.MASK, name)}
+    assert set(theirs) - buffers == {name for name in weights if not re.fullmatch(names.MASK, name)}
+    for name, array in weights.items():
+        assert theirs[name].dtype == array.dtype
+        np.testing.assert_array_equal(theirs[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("path", files("taming_gpt*.npz"), ids=lambda x: x.stem)
+def test_the_config_is_read_from_the_weights(path):
+    model, _, weights, _, _ = recording(path)
+    for unmasked in (0, 4):
+        theirs = weights | names.masks(model.layers, model.positions, unmasked)
+        config = names.generator_config(theirs, model.heads, classes=7)
+        assert config.pop("name") == "gpt"
+        made = gpt.Model(**config, condition_tokens=4, latent=(1, model.positions - 3))
+        assert made.unmasked == unmasked
+        same = ("codes", "layers", "width", "heads", "mlp_ratio", "positions")
+        assert [getattr(made, name) for name in same] == [getattr(model, name) for name in same]
+        mapping.to_ours(names.TABLE, theirs, like(made), names.IGNORED)
+    if any(re.fullmatch(names.MASK, name) for name in weights):
+        assert names.unmasked_of(weights) in (model.unmasked, model.unmasked - 1)  # 1 is as 0
+    theirs["blocks.1.attn.mask"] = np.ones_like(theirs["blocks.1.attn.mask"])
+    with pytest.raises(InputError, match=r"expected blocks.1.attn.mask to be causal"):
+        names.generator_config(theirs, model.heads)
+
+
+@pytest.mark.parametrize(
+    "changes, count",
+    [
+        ({"codes": 16384, "classes": 1000, "layers": 48, "width": 1536}, 1_410_640_896),  # class-ImageNet
+        ({"codes": 1024, "condition": "coordinates", "positions": 512}, 304_932_864),  # FacesHQ
+    ],
+)
+def test_parameters_are_counted_as_in_the_original(changes, count):
+    model = gpt.Model(latent=(16, 16), **changes)
+    shapes = jax.eval_shape(lambda: gpt.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+SMALL = {"codes": CODES, "latent": (3, 4), "layers": 2, "width": 16, "heads": 2, "dropout": 0.0}
+VIM = {"tables": "separate", "time_shift": True, "activation": "squared_relu"}
+VARIANTS = {
+    "class": {"classes": 3},
+    "unconditional": {},
+    "coordinates": {"condition": "coordinates"},
+    "vim": {"classes": 3, **VIM},
+    "vim_coordinates": {"condition": "coordinates", "unmasked": 12, **VIM},
+}
+
+
+def model_of(variant="class", **changes):
+    return gpt.Model(**{**SMALL, **VARIANTS[variant], **changes})
+
+
+def with_effects(model):
+    """Parameters large enough to see effects."""
+    params = jax.jit(lambda: gpt.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    return tree.unflatten([x + np.float32(0.5 * rng.standard_normal(x.shape)) for x in leaves])
+
+
+def compiled(model):
+    """`gpt.sample` of a model, compiled once for each setting of the keywords."""
+    return functools.partial(jax.jit, static_argnames=("temperature", "top_k", "top_p", "trace"))(
+        lambda params, ids, mask, label, keys, **how: gpt.sample(model, params, ids, mask, label, keys, **how)
+    )
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def small(request):
+    return parts(request.param)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return parts("class")
+
+
+@functools.cache
+def parts(variant):
+    """A small model, parameters, a batch of ids and labels, and compiled: logits of all codes; samples."""
+    model = model_of(variant)
+    ids = jax.random.randint(jax.random.key(1), (2, 3, 4, 1), 0, CODES)
+
+    @jax.jit
+    def run(params, ids, label):
+        words = gpt.condition_of(model, label, len(ids)), ids.reshape(len(ids), -1)[:, :-1]
+        return model.apply({"params": params}, *words, skip=model.conditions - 1)
+
+    return model, with_effects(model), ids, jnp.array([1, 2]), run, compiled(model)
+
+
+def test_a_code_sees_exactly_those_before_it(small):
+    """By gradient, with a word of its own for each token: exactly zero at and after it, never before it."""
+    model, params, _, _, run, _ = small
+    label = jnp.array([2])
+    condition = np.asarray(gpt.condition_of(model, label, 1))[0]
+    shared = model.tables == "shared"
+    free = np.setdiff1d(np.arange(CODES), condition if shared else [])[: model.tokens]
+    assert len(free) == model.tokens
+    direction = jnp.asarray(np.random.default_rng(0).standard_normal((1, 1, CODES)), jnp.float32)
+    jacobian = jax.jit(jax.jacrev(lambda p: jnp.sum(run(p, free.reshape(1, 3, 4, 1), label) * direction, (0, 2))))
+    grads = jacobian(params)
+    seen = np.abs(np.asarray(grads["words"])[:, free]).sum(-1)  # [code,code]
+    order = np.arange(model.tokens)
+    np.testing.assert_array_equal(seen > 0, order[:, None] > order[None])
+    of_condition = grads["words"] if shared else grads["condition_words"]
+    assert (np.abs(np.asarray(of_condition)[:, condition]).sum(-1) > 0).all()
+
+
+def test_cached_logits_equal_uncached_ones(small):
+    model, params, ids, label, run, _ = small
+    words = ids.reshape(2, -1)
+
+    @jax.jit
+    def follow(params):
+        place, carry = gpt.cached(model, params, words, label)
+        before = jnp.pad(words, ((0, 0), (1, 0)))[:, :-1]
+        inputs = jnp.arange(model.tokens), before.T[..., None]
+        return jnp.swapaxes(jax.lax.scan(lambda carry, x: place(carry, *x), carry, inputs)[1], 0, 1)
+
+    close(follow(params), np.asarray(run(params, ids, label)), 1e-5)
+
+
+def test_cached_greedy_samples_equal_uncached_ones(small):
+    model, params, ids, label, run, fill = small
+    mask = jnp.ones((2, 3, 4), bool).at[0, 0].set(False)
+    words, hidden = np.asarray(ids).reshape(2, -1).copy(), np.asarray(mask).reshape(2, -1)
+    for n in range(model.tokens):
+        made = np.argmax(run(params, words.reshape(ids.shape), label)[:, n], axis=-1)
+        words[:, n] = np.where(hidden[:, n], made, words[:, n])
+    keys = jax.random.split(jax.random.key(0), 2)
+    np.testing.assert_array_equal(fill(params, ids, mask, label, keys, temperature=0.0).reshape(2, -1), words)
+
+
+def test_sample_keeps_the_prefix_and_makes_the_rest(one):
+    _, params, ids, label, _, fill = one
+    mask = jnp.ones((2, 3, 4), bool).at[0, 0].set(False).at[0, 1, 0].set(False)
+    hidden, keys = np.asarray(mask), jax.random.split(jax.random.key(0), 2)
+    out = np.asarray(fill(params, ids, mask, label, keys))
+    assert out.shape == ids.shape and out.dtype == np.int32
+    np.testing.assert_array_equal(out[~hidden], np.asarray(ids)[~hidden])
+    assert ((out >= 0) & (out < CODES)).all()
+    other = jnp.where(mask[..., None], (ids + 5) % CODES, ids)
+    np.testing.assert_array_equal(fill(params, other, mask, label, keys), out)  # nothing leaks
+    again = np.asarray(fill(params, ids, mask, label, jax.random.split(jax.random.key(1), 2)))
+    assert (again != out)[hidden].any()
+    np.testing.assert_array_equal(again[~hidden], out[~hidden])
+    changed = np.asarray(fill(params, ids.at[0, 0].add(1) % CODES, mask, label, keys))
+    assert (changed != out)[0][hidden[0]].any()  # what is known matters
+    np.testing.assert_array_equal(changed[1], out[1])
+
+
+def test_the_trace_adds_rows_and_ends_in_the_sample(one):
+    _, params, ids, label, _, fill = one
+    mask, keys = jnp.ones((2, 3, 4), bool).at[0, 0, :3].set(False), jax.random.split(jax.random.key(0), 2)
+    out, states = np.asarray(fill(params, ids, mask, label, keys)), fill(params, ids, mask, label, keys, trace=True)
+    assert states.shape == (3, *ids.shape) and states.dtype == jnp.int32
+    for row, state in enumerate(np.asarray(states)):
+        np.testing.assert_array_equal(state[:, : row + 1], out[:, : row + 1])
+        assert (state[:, row + 1 :] == CODES).all()
+    np.testing.assert_array_equal(states[-1], out)
+
+
+def test_an_image_depends_on_its_own_key_alone(one):
+    _, params, ids, _, _, fill = one
+    mask, keys, label = jnp.ones((2, 3, 4), bool), jax.random.split(jax.random.key(4), 2), jnp.array([1, 1])
+    out = fill(params, ids, mask, label, keys)
+    assert (out[0] != out[1]).any()
+    np.testing.assert_array_equal(fill(params, ids, mask, label, keys[::-1]), out[::-1])
+    np.testing.assert_array_equal(fill(params, ids[:1], mask[:1], label[:1], keys[1:]), out[1:])
+
+
+def test_only_a_prefix_can_be_completed():
+    mask = np.ones((1, 3, 4), bool)
+    mask[0, 0] = mask[0, 1, 0] = False
+    gpt.check_mask(mask)
+    gpt.check_mask(np.ones((2, 3, 4), bool))
+    mask[0, 2, 3] = False
+    with pytest.raises(InputError, match="the gpt generator makes tokens in raster order"):
+        gpt.check_mask(mask)
+
+
+def test_the_class_matters(small):
+    model, params, ids, label, run, _ = small
+    assert (run(params, ids, label) != run(params, ids, 1 - label % 2)).any() == bool(model.classes)
+
+
+@pytest.mark.parametrize("factor, latent", [(16, (16, 16)), (8, (3, 5)), (1, (4, 4))])
+def test_coordinates_are_means_over_pixels(factor, latent):
+    h, w = (side * factor for side in latent)
+    share = np.arange(h * w).reshape(h, w) / (h * w)
+    means = share.reshape(latent[0], factor, latent[1], factor).mean((1, 3))
+    np.testing.assert_array_equal(sliding.coordinates(latent, factor, 1024), np.round(1024 * means))
+    assert sliding.coordinates((30, 30), 1, 100).max() == 99  # not a word that is not there
+
+
+def by_the_script(at, whole, own=16):
+    """Where a place lies in its window, as taming-transformers' scripts/sample_conditional.py has it."""
+    half = own // 2
+    return at if at <= half else own - (whole - at) if whole - at < own - half else half
+
+
+@pytest.mark.parametrize("latent", [(16, 16), (16, 21), (24, 40)])
+def test_windows_lie_as_in_the_original(latent):
+    for n in range(0, latent[0] * latent[1], 3):
+        (y, x), local = sliding.around(n, latent, (16, 16))
+        i, j = divmod(n, latent[1])
+        assert divmod(int(local), 16) == (by_the_script(i, latent[0]), by_the_script(j, latent[1]))
+        assert (y, x) == (i - by_the_script(i, latent[0]), j - by_the_script(j, latent[1]))
+
+
+def test_a_window_as_large_as_the_grid_changes_nothing(monkeypatch):
+    model, params, ids, label, _, fill = parts("vim_coordinates")
+    mask, keys = jnp.ones((2, 3, 4), bool).at[0, 0].set(False), jax.random.split(jax.random.key(0), 2)
+    out = fill(params, ids, mask, label, keys)
+    monkeypatch.setattr(gpt, "cached", gpt.slide)
+    np.testing.assert_array_equal(compiled(model.clone(window=(3, 4)))(params, ids, mask, label, keys), out)
+
+
+@pytest.fixture(scope="module", params=["coordinates", "vim"])
+def large(request):
+    """A model with a window of 3 x 4 on a grid of 4 x 6, parameters, and its compiled samples."""
+    model = model_of(request.param, codes=60, latent=(4, 6), window=(3, 4))
+    return model, with_effects(model), compiled(model)
+
+
+def window_of(n, grid, model):
+    """The window of place n, and n's place in it, by the original's rule."""
+    (i, j), (h, w) = divmod(n, model.latent[1]), model.window
+    local_i, local_j = by_the_script(i, model.latent[0], h), by_the_script(j, model.latent[1], w)
+    return grid[..., i - local_i : i - local_i + h, j - local_j : j - local_j + w], local_i * w + local_j
+
+
+def test_a_code_sees_exactly_those_before_it_in_its_window(large):
+    model, params, _ = large
+    label = jnp.array([2])
+    coords = sliding.coordinates(model.latent, model.factor, 60)
+    free = np.setdiff1d(np.arange(60), coords if model.condition == "coordinates" else range(3))[:24]
+    direction = jnp.asarray(np.random.default_rng(0).standard_normal((1, 60)), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def grad(params, n):
+        return jnp.sum(gpt.window_logits(model, params, jnp.asarray(free)[None], label, n) * direction)
+
+    for n in range(24):
+        seen = np.abs(np.asarray(grad(params, n)["words"])[free]).sum(-1) > 0
+        inside, local = window_of(n, np.arange(24).reshape(4, 6), model)
+        wanted = inside.reshape(-1)[:local]
+        assert (wanted < n).all()
+        np.testing.assert_array_equal(np.flatnonzero(seen), np.sort(wanted))
+
+
+def test_sliding_makes_each_code_in_its_window(large):
+    model, params, fill = large
+    rng = np.random.default_rng(3)
+    ids, label = jnp.asarray(rng.integers(0, 60, (2, 4, 6, 1)), jnp.int32), jnp.array([1, 2])
+    mask = jnp.ones((2, 4, 6), bool).at[0, :2].set(False)
+    keys, hidden = jax.random.split(jax.random.key(0), 2), np.asarray(mask)
+    part = model.clone(latent=model.window, window=None)
+    run = jax.jit(lambda words, codes: part.apply({"params": params}, words, codes, skip=part.conditions - 1))
+    grid = np.where(hidden, 0, ids[..., 0])
+    coords = sliding.coordinates(model.latent, model.factor, 60)
+    for n in range(24):
+        inside, local = window_of(n, grid, model)
+        words = np.asarray(label)[:, None]
+        if model.condition == "coordinates":
+            words = np.repeat(window_of(n, coords, model)[0].reshape(1, -1), 2, axis=0)
+        made = np.argmax(run(words, inside.reshape(2, -1)[:, :-1])[:, local], axis=-1)
+        at = np.index_exp[:, *divmod(n, 6)]
+        grid[at] = np.where(hidden[at], made, grid[at])
+    np.testing.assert_array_equal(fill(params, ids, mask, label, keys, temperature=0.0)[..., 0], grid)
+    out = fill(params, ids, mask, label, keys)
+    np.testing.assert_array_equal(fill(params, jnp.where(hidden[..., None], 7, ids), mask, label, keys), out)
+    assert (np.asarray(out)[..., 0] == np.asarray(ids)[..., 0])[~hidden].all()
+
+
+def test_training_sees_every_window_with_its_coordinates():
+    model, number = model_of("coordinates", codes=60, latent=(4, 6), window=(3, 4)), 100
+    params = with_effects(model)
+    grid = jnp.arange(24, dtype=jnp.int32).reshape(1, 4, 6, 1).repeat(number, 0)
+    predict = jax.jit(functools.partial(gpt.predict, model))
+    logits, target = predict(params, grid, jnp.ones(number, jnp.int32), jax.random.key(0))
+    assert logits.shape == (number, 12, 60)
+    part = model.clone(latent=model.window, window=None)
+    found = {}
+    for row, words in zip(np.asarray(logits), np.asarray(target), strict=True):
+        y, x = corner = divmod(int(words[0]), 6)
+        np.testing.assert_array_equal(words.reshape(3, 4), np.arange(24).reshape(4, 6)[y : y + 3, x : x + 4])
+        found.setdefault(corner, (row, words))
+    assert set(found) == set(itertools.product(range(2), range(3)))
+    run = jax.jit(lambda words, codes: part.apply({"params": params}, words, codes, skip=part.conditions - 1))
+    coords = sliding.coordinates(model.latent, model.factor, 60)
+    for (y, x), (row, words) in found.items():
+        close(run(coords[y : y + 3, x : x + 4].reshape(1, -1), words[None, :-1])[0], row, 1e-5)
+
+
+def test_loss_is_the_mean_over_codes(one):
+    model, params, ids, label, run, _ = one
+    loss = jax.jit(functools.partial(gpt.loss, model), static_argnames=("label_smoothing", "pkeep"))
+    value, metrics = loss(params, ids, label, jax.random.key(0))
+    log_p, target = np.asarray(jax.nn.log_softmax(run(params, ids, label))), np.asarray(ids).reshape(2, -1)
+    nll = -np.take_along_axis(log_p, target[..., None], -1)[..., 0]
+    np.testing.assert_allclose(value, nll.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], (log_p.argmax(-1) == target).mean(), rtol=1e-6)
+    smoothed = loss(params, ids, label, jax.random.key(0), label_smoothing=0.1)[0]
+    np.testing.assert_allclose(smoothed, 0.9 * nll.mean() - 0.1 * log_p.mean(), rtol=1e-5)
+    found = jax.jit(functools.partial(gpt.evaluate, model))(params, ids, label, jax.random.key(0))
+    np.testing.assert_allclose(found["cross_entropy@next"], [[x, 12] for x in nll.sum(1)], rtol=1e-5)
+    np.testing.assert_allclose(found["accuracy@next"], [[x, 12] for x in (log_p.argmax(-1) == target).sum(1)])
+
+
+def test_a_share_of_the_codes_is_kept(one):
+    (model, params, *_), number = one, 400
+    ids, label = jnp.full((number, 3, 4, 1), 7), jnp.ones(number, jnp.int32)
+    predict = jax.jit(functools.partial(gpt.predict, model), static_argnames="pkeep")
+    right, _ = predict(params, ids, label, jax.random.key(0))
+    for pkeep in (0.0, 0.6):
+        logits, target = predict(params, ids, label, jax.random.key(0), pkeep=pkeep)
+        np.testing.assert_array_equal(target, 7)
+        np.testing.assert_allclose(logits[:, 0], right[:, 0], rtol=1e-4, atol=1e-5)
+        same = np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()  # sees the first code alone
+        assert abs(same - pkeep - (1 - pkeep) / CODES) < 0.08
+    with pytest.raises(InputError, match="pkeep is a share"):
+        gpt.loss(model, params, ids, label, jax.random.key(0), pkeep=1.5)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "embedding_dropout", "attention_dropout"])
+def test_dropout_is_of_training_alone(one, kind):
+    model, params, ids, label, without, _ = one
+    model = model.clone(**{"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0, kind: 0.5})
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(seed, train):
+        return gpt.predict(model, params, ids, label, jax.random.key(seed), train=train)[0]
+
+    assert (run(0, True) != run(1, True)).any()
+    if kind == "dropout":
+        close(run(0, False), np.asarray(without(params, ids, label)), 1e-5)
+
+
+def test_remat_and_bfloat16_change_little():
+    model, params, ids, label, _, _ = parts("vim")
+
+    def gradient(**changes):
+        changed = model.clone(**changes)
+        return jax.jit(jax.grad(lambda p: gpt.loss(changed, p, ids, label, jax.random.key(0))[0]))(params)
+
+    for a, b in zip(jax.tree.leaves(gradient()), jax.tree.leaves(gradient(remat=True)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def logits(params, dtype):
+        words = label[:, None], ids.reshape(2, -1)[:, :-1]
+        return model.clone(dtype=dtype).apply({"params": params}, *words)
+
+    exact, rough = (logits(params, dtype) for dtype in ("float32", "bfloat16"))
+    assert rough.dtype == jnp.float32
+    close(rough, np.asarray(exact), 0.05)
+    kernels = gpt.in_dtype(params, "bfloat16")  # as in sampling
+    assert {str(x.dtype) for x in jax.tree.leaves(kernels)} == {"float32", "bfloat16"}
+    np.testing.assert_array_equal(logits(kernels, "bfloat16"), rough)
+
+
+@pytest.mark.parametrize("variant", ["class", "vim"])
+def test_loss_falls_and_a_pattern_is_learned(variant):
+    model = model_of(variant, latent=(4, 4), classes=2, width=32)
+    params = jax.jit(lambda: gpt.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
+    label = jnp.arange(16) % 2
+    ids = ((jnp.arange(16)[None] % 3 + 5 * label[:, None]) % CODES).reshape(16, 4, 4, 1)
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, state, rng):
+        value, grads = jax.value_and_grad(lambda p: gpt.loss(model, p, ids, label, rng, pkeep=0.9)[0])(params)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, value
+
+    state, values = optimizer.init(params), []
+    for i in range(70):
+        params, state, value = step(params, state, jax.random.key(i))
+        values.append(float(value))
+    assert abs(values[0] - np.log(CODES)) < 0.5 and values[-1] < 0.1
+    keys, wanted = jax.random.split(jax.random.key(9), 2), jnp.array([1, 0])
+    out = compiled(model)(params, jnp.zeros_like(ids[:2]), jnp.ones((2, 4, 4), bool), wanted, keys)
+    np.testing.assert_array_equal(out, np.asarray(ids)[[1, 0]])
+
+
+def test_stage_2_trains_samples_and_completes(tmp_path):
+    """The loop with this generator in the config, on a trained tokenizer, and what is loaded from its workdir."""
+    place = workdirs.trained()
+    _, config = workdirs.configs(place / "images")
+    config.tokenizer.weights = str(place / "tokenizer")
+    config.generator = ConfigDict({"name": "gpt", "classes": 10, "layers": 2, "width": 32, "heads": 2})
+    config.loss = ConfigDict({"pkeep": 0.9})
+    config.sample = ConfigDict({"top_k": 40, "top_p": 0.95})
+    config.evals.generation = ConfigDict({"show": 2})
+    train.train(config, tmp_path / "gpt")
+    loaded = sample.load(tmp_path / "gpt")
+    images = loaded.generate(2, labels=["bee", 3])
+    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)
+    below = np.zeros((32, 32), bool)
+    below[16:] = True
+    for made in (
+        loaded.edit(images[0], below, label="cat", num=2),
+        loaded.outpaint(images[0], 0, 0, 0, 8, label="cat", num=2),
+    ):
+        assert made.shape[2:] == (32, 3) and len(made) == 2 and (made[0] != made[1]).any()
+        np.testing.assert_array_equal(made[:, :12], images[:1, :12].repeat(2, 0))
+    box = np.zeros((32, 32), bool)
+    box[8:16, 8:20] = True
+    with pytest.raises(InputError, match="raster order"):
+        loaded.edit(images[0], box, label="cat")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"heads": 3}, r"generator.width = 16 is no multiple of generator.heads = 3"),
+        ({"condition": "depth"}, r"generator.condition is 'class' or 'coordinates', not 'depth'"),
+        ({"tables": "one"}, r"generator.tables is 'shared' or 'separate', not 'one'"),
+        ({"condition": "coordinates"}, r"'coordinates' or a class, but classes = 3: drop one"),
+        ({"classes": 32}, r"generator.classes = 32, but the words are 31 codes: .*tables = 'separate'"),
+        ({"window": (4, 4)}, r"generator.window = \(4, 4\) is no part of the grid of \(3, 4\) tokens"),
+        ({"unmasked": 2}, r"generator.unmasked is 0 to 1, .* not 2: codes must not see later ones"),
+        ({"positions": 11}, r"generator.positions = 11: shared tables need 12 or more"),
+    ],
+)
+def test_errors_say_what_was_expected(changes, message):
+    with pytest.raises(InputError, match=message):
+        model_of(**changes)
+
+
+def test_what_a_program_gets_wrong_is_told():
+    model = model_of()
+    with pytest.raises(InputError, match="one code a token, not 4"):
+        gpt.single(jnp.zeros((1, 2, 2, 4)))
+    with pytest.raises(ValueError, match="needs labels"):
+        gpt.condition_of(model, None, 1)
+    vim, one = model_of("vim"), jnp.zeros((1, 1), jnp.int32)
+    with pytest.raises(ValueError, match="no positions"):
+        jax.eval_shape(lambda: vim.init(jax.random.key(0), one, one, jnp.zeros((1, 1, 16))))

@@ -1,0 +1,640 @@
+"""RQ-Transformer: parity with the recorded original (network, losses, sampling), and what a generator must keep."""
+
+import math
+import re
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import workdirs
+from flax import linen as nn
+from golden_files import files, load
+from jax.extend.core import jaxprs_in_params
+from ml_collections import ConfigDict
+
+from evqgan import sample, train
+from evqgan.convert import rqtransformer as converter
+from evqgan.core.errors import InputError
+from evqgan.generators import decoding
+from evqgan.generators import rqtransformer as rq
+
+CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
+PLACES = LATENT[0] * LATENT[1]
+WITHOUT_EFFECT = ("ema", "ar_hierarchy", "use_padding_emb", "scaled_head_emb_vqvae")  # keys their network never reads
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with workdirs.quick_to_compile():
+        yield
+
+
+def theirs_to_model(theirs, where):
+    """The Model of a configuration of theirs; what it leaves out is as in their configs.py."""
+    theirs = {key: value for key, value in theirs.items() if key not in WITHOUT_EFFECT}
+    assert theirs.pop("type", "rq-transformer") == "rq-transformer", f"{where}: another type of model"
+    *latent, depth = theirs.pop("block_size")
+    sizes = theirs.pop("vocab_size")
+    sizes = [sizes] * depth if isinstance(sizes, int) else sizes
+    assert len(set(sizes)) == 1 and len(sizes) == depth, f"{where}: depths with different numbers of codes: {sizes}"
+    assert theirs.pop("block_size_cond", 0) <= 1, f"{where}: a condition of several tokens (text) is not built"
+    width, classes = theirs.pop("embed_dim"), theirs.pop("vocab_size_cond", 0)
+    stacks = []
+    for name in ("body", "head"):
+        stack = dict(theirs.pop(name))
+        block = dict(stack.pop("block"))
+        assert block.pop("embed_dim", width) == width, f"{where}: {name} has a width of its own"
+        stacks.append(
+            {
+                "layers": stack.pop("n_layer"),
+                "heads": block.pop("n_head"),
+                "activation": {"v1": "gelu", "v2": "quick_gelu"}[block.pop("gelu", "v1")],
+                "attention_bias": block.pop("attn_bias", True),
+                "mlp_bias": block.pop("mlp_bias", True),
+                "dropout": block.pop("resid_pdrop", 0.1),
+                "attention_dropout": block.pop("attn_pdrop", 0.0),
+            }
+        )
+        assert not stack and not block, f"{where}: nothing of ours stands for {sorted(stack)} {sorted(block)} of {name}"
+    body, head = stacks
+    for key in ("dropout", "attention_dropout"):
+        assert body[key] == head[key], f"{where}: {key} of body and head differ: {body[key]}, {head[key]}"
+    model = rq.Model(
+        codes=sizes[0],
+        latent=tuple(latent),
+        depth=depth,
+        codebook_width=theirs.pop("input_embed_dim", None) or width,
+        classes=classes if classes > 1 else 0,
+        width=width,
+        head_layers=head.pop("layers"),
+        head_heads=head.pop("heads"),
+        codebook_input=theirs.pop("input_emb_vqvae", False),
+        codebook_head=theirs.pop("head_emb_vqvae", False),
+        cumulate=theirs.pop("cumsum_depth_ctx", False),
+        shared_words=theirs.pop("shared_tok_emb", False),
+        shared_classifier=theirs.pop("shared_cls_emb", False),
+        embedding_dropout=theirs.pop("embd_pdrop", 0.0),
+        **{key: (body[key], head[key]) if key in ("activation", "attention_bias", "mlp_bias") else body[key]
+           for key in body},
+    )  # fmt: skip
+    assert not theirs, f"{where}: nothing of ours stands for {sorted(theirs)}"
+    return model
+
+
+def recorded_codebook(model, inputs, wanted):
+    """[K,V,c]: that of the recorded tokenizer with the recorded vectors, or put together from these.
+
+    wanted: ids that the codebook has to have vectors for.
+    """
+    vectors = inputs.get("code_emb_with_depth")
+    if vectors is None:
+        assert not (model.codebook_input or model.codebook_head), "the vectors of the codes are not recorded"
+        return np.zeros((1, model.codes, model.codebook_width), np.float32)
+    depths = np.arange(model.depth)
+    for path in files("rqvae*.npz"):
+        with np.load(path, allow_pickle=False) as stored:
+            names = [f"w/quantizer.codebooks.{d}.weight" for d in depths]
+            tables = [stored[name][:-1] for name in names if name in stored.files]  # the last row is a padding
+        if len({table.shape for table in tables}) == 1 and tables[0].shape == (model.codes, model.codebook_width):
+            codebook = np.stack(tables[:1] if all(np.array_equal(x, tables[0]) for x in tables) else tables)
+            if np.array_equal(codebook[depths % len(codebook), inputs["codes"]], vectors):
+                return codebook
+    codebook, known = np.zeros((model.depth, model.codes, model.codebook_width), np.float32), set()
+    for d in depths:
+        codebook[d, inputs["codes"][..., d]] = vectors[..., d, :]
+        known |= {(d, i) for i in inputs["codes"][..., d].ravel()}
+    unknown = {(d, i) for d in depths for i in wanted[..., d].ravel()} - known
+    assert not unknown, f"no recorded tokenizer has this codebook, and the vectors of (depth, id) {unknown} are missing"
+    return codebook
+
+
+@pytest.fixture(scope="module", params=files("rqtransformer*.npz"), ids=lambda path: path.stem)
+def recording(request):
+    """The model and everything of a file, and its compiled logits of ids."""
+    config, weights, inputs, outputs = load(request.param)
+    model = theirs_to_model(config["transformer"], request.param.name)
+    like = jax.eval_shape(lambda: {"params": rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
+    params = jax.tree.map(jnp.asarray, converter.to_ours(weights, like, model)["params"])
+    codebook = jnp.asarray(recorded_codebook(model, inputs, outputs["greedy_sample"]))
+    label = jnp.asarray(inputs["cond"]).reshape(-1) if "cond" in inputs else jnp.zeros(len(inputs["codes"]), jnp.int32)
+    run = jax.jit(lambda ids: model.apply({"params": params}, ids, codebook, label))
+    return types.SimpleNamespace(**locals())
+
+
+def close(ours, theirs, tolerance=1e-5, least=1e-9):
+    assert np.shape(ours) == theirs.shape
+    scale = max(np.abs(theirs).max(), least)
+    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
+
+
+COMPARED = (
+    "logits", "loss_ce", "codebook_loss", "loss_soft", "grad_norm_all", r"grad/.+", "greedy_sample",
+    "greedy_sample_cached_equals_uncached", "cached_vs_full_maxabs", r"topk\d+_logits_kept", r"topp[\d.]+_probs",
+)  # fmt: skip
+
+
+def test_every_recorded_output_is_compared(recording):
+    assert [name for name in recording.outputs if not re.fullmatch("|".join(COMPARED), name)] == []
+
+
+def test_logits_are_the_recorded_ones_cached_or_not(recording):
+    codes, outputs = recording.inputs["codes"], recording.outputs
+    full = recording.run(codes)
+    close(full, outputs["logits"])
+    cached = cached_logits(recording.model, recording.params, codes, recording.label, recording.codebook)
+    close(cached, outputs["logits"])
+    theirs = outputs.get("cached_vs_full_maxabs", np.zeros(1)).max()
+    assert np.abs(cached - full).max() <= max(theirs, 1e-5 * np.abs(full).max())
+
+
+def test_losses_and_gradients_are_the_recorded_ones(recording):
+    inputs, outputs = recording.inputs, recording.outputs
+    quiet = recording.model.clone(dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0)
+
+    def value(params, soft=None):
+        given = {"codebook": recording.codebook, "soft": soft}
+        return rq.loss(quiet, params, inputs["codes"], recording.label, jax.random.key(0), **given)
+
+    (total, metrics), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(recording.params)
+    close(total[None], outputs["loss_ce"])
+    close(np.stack([metrics[f"loss_depth{d + 1}"] for d in range(quiet.depth)]), outputs["codebook_loss"])
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(grads)))
+    close(norm[None], outputs["grad_norm_all"], 1e-4)
+    theirs = converter.to_theirs({"params": grads}, quiet)
+    recorded = {name: grad for name, grad in outputs.items() if name.startswith("grad/")}
+    assert recorded
+    least = 1e-4 * norm  # those of the keys' biases are zero but for rounding
+    for name, grad in recorded.items():
+        close(theirs[name.removeprefix("grad/")], grad, 1e-4, least)
+    if "loss_soft" in outputs:
+        close(jax.jit(value)(recording.params, inputs["soft_targets"])[0][None], outputs["loss_soft"])
+
+
+def test_greedy_samples_are_the_recorded_ones_cached_or_not(recording):
+    model, outputs = recording.model, recording.outputs
+    number, shape = len(recording.label), (len(recording.label), *model.latent)
+    keys, blank = jax.random.split(jax.random.key(0), number), jnp.zeros((*shape, model.depth), jnp.int32)
+    given = {"codebook": recording.codebook, "top_k": 1}
+    made = jax.jit(
+        lambda: rq.sample(model, recording.params, blank, jnp.ones(shape, bool), recording.label, keys, **given)
+    )()
+    np.testing.assert_array_equal(made, outputs["greedy_sample"])
+
+    ids = np.zeros(blank.shape, np.int32)
+    for at in np.ndindex(ids.shape[1:]):
+        ids[:, *at] = np.argmax(recording.run(ids)[:, *at], axis=-1)
+    assert outputs.get("greedy_sample_cached_equals_uncached", np.ones(1)).all()
+    np.testing.assert_array_equal(ids, made)
+
+
+def test_what_may_be_drawn_is_as_recorded(recording):
+    outputs, done = recording.outputs, 0
+    logits = outputs["logits"].reshape(-1, recording.model.codes)
+    for name, recorded in outputs.items():
+        rows = jnp.asarray(logits[: len(recorded)])
+        if match := re.fullmatch(r"topk(\d+)_logits_kept", name):
+            np.testing.assert_array_equal(decoding.restrict(rows, top_k=int(match[1])) > -np.inf, recorded)
+        elif match := re.fullmatch(r"topp([\d.]+)_probs", name):
+            close(jax.nn.softmax(decoding.restrict(rows, top_p=float(match[1]))), recorded)
+            np.testing.assert_array_equal(decoding.restrict(rows, top_p=float(match[1])) > -np.inf, recorded > 0)
+        else:
+            continue
+        done += 1
+    assert done
+
+
+def test_weights_go_back_bit_for_bit(recording):
+    theirs, weights = converter.to_theirs({"params": recording.params}, recording.model), recording.weights
+    assert theirs.keys() == weights.keys() == recording.config["shapes"].keys()
+    for name, array in weights.items():
+        assert theirs[name].dtype == array.dtype
+        np.testing.assert_array_equal(theirs[name], array, err_msg=name)
+
+
+def test_the_config_is_found_in_the_weights(recording):
+    model = recording.model
+    found = converter.generator_config(recording.weights, model.heads, model.head_heads)
+    assert found.pop("name") == "rqtransformer"
+    for key, value in found.items():
+        if key != "shared_words" or "words" in recording.params:
+            assert rq.pair_of(value) == rq.pair_of(getattr(model, key)), key
+    grid = {key: getattr(model, key) for key in ("codes", "latent", "depth", "codebook_width")}
+    shapes = jax.eval_shape(lambda: rq.init(rq.Model(**found, **grid), jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    assert jax.tree.map(np.shape, shapes) == jax.tree.map(np.shape, recording.params)
+
+
+def test_what_is_not_built_is_refused(recording):
+    weights = recording.weights
+    text = {**weights, "pos_emb_cond": np.repeat(weights["pos_emb_cond"], 32, axis=1)}
+    with pytest.raises(InputError, match="32 tokens of text, which is not built here"):
+        converter.generator_config(text)
+    with pytest.raises(InputError, match=r"cond_emb.weight is missing"):
+        converter.generator_config({name: x for name, x in weights.items() if name != "cond_emb.weight"})
+    theirs = dict(recording.config["transformer"])
+    for change, words in (
+        ({"vocab_size": [64] * recording.model.depth + [32]}, "different numbers of codes"),
+        ({"block_size_cond": 32}, r"several tokens \(text\) is not built"),
+        ({"new_branch": True}, "nothing of ours stands for .*new_branch"),
+    ):
+        with pytest.raises(AssertionError, match=words):
+            theirs_to_model({**theirs, **change}, "file")
+
+
+def cached_logits(model, params, ids, label, codebook):
+    """The logits of all codes [B,h,w,D,V], one place and one depth after the other, as in sampling."""
+
+    def run(ids):
+        place, depth, carry = rq.cached(model, params, label, codebook, len(ids))
+
+        def one_place(loop, inputs):
+            (carry, before), (n, given) = loop, inputs
+            carry, state = place(carry, n, before)
+
+            def one_depth(loop, inputs):
+                (state, before), (d, code) = loop, inputs
+                state, logits = depth(state, d, before)
+                return (state, code), logits
+
+            _, logits = jax.lax.scan(one_depth, (state, jnp.zeros_like(given[:, 0])), (jnp.arange(depths), given.T))
+            return (carry, given), logits
+
+        depths, tokens = model.depth, ids.reshape(len(ids), -1, model.depth)
+        places = jnp.arange(tokens.shape[1]), jnp.swapaxes(tokens, 0, 1)
+        _, logits = jax.lax.scan(one_place, (carry, jnp.zeros_like(tokens[:, 0])), places)
+        return jnp.moveaxis(logits, 2, 0).reshape(*ids.shape, -1)  # from [N,D,B,V]
+
+    return jax.jit(run)(jnp.asarray(ids))
+
+
+VARIANTS = {  # of the network; tables: of the codebook
+    "published": {"classes": 3, "depth": 3},
+    "words": {
+        "depth": 2, "codebook_input": False, "codebook_head": False, "shared_words": False, "shared_classifier": False,
+        "activation": "quick_gelu", "attention_bias": False, "mlp_bias": False,
+    },
+    "words in the body": {"depth": 2, "tables": 2, "codebook_input": False, "cumulate": False},
+    "words in the head": {
+        "classes": 3, "depth": 3, "tables": 3, "codebook_head": False, "head_heads": 4, "head_layers": 1,
+        "activation": ("gelu", "quick_gelu"), "attention_bias": (True, False), "mlp_bias": (False, True),
+    },
+    "one depth": {"classes": 3, "depth": 1, "codebook_input": False},
+}  # fmt: skip
+
+
+def model_of(tables=1, **changes):
+    del tables
+    small = {"layers": 2, "head_layers": 2, "width": 16, "heads": 2, "dropout": 0.0, "codebook_width": WIDTH}
+    return rq.Model(**{"codes": CODES, "latent": LATENT, **small, **changes})
+
+
+def with_effects(model):
+    """Parameters large enough to see effects."""
+    shapes = jax.eval_shape(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    rng = np.random.default_rng(0)
+
+    def drawn(path, leaf):
+        noise = 0.4 * rng.standard_normal(leaf.shape)
+        return jnp.asarray(noise + (path[-1].key == "scale"), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
+
+
+def codebook_of(tables=1):
+    return jax.random.normal(jax.random.key(4), (tables, CODES, WIDTH))
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def small(request):
+    """A small model, parameters, codebook, two images' ids and labels, and compiled: `run`, `draw`."""
+    options = VARIANTS[request.param]
+    model, codebook = model_of(**options), codebook_of(options.get("tables", 1))
+    params = with_effects(model)
+    ids = np.asarray(jax.random.randint(jax.random.key(1), (2, *LATENT, model.depth), 0, CODES))
+    label = jnp.array([1, 2])
+
+    @jax.jit
+    def run(ids):
+        """-> logits, and what goes into body_input and head_input."""
+        seen = {}
+
+        def noted(method, args, kwargs, context):
+            if context.module.name in ("body_input", "head_input"):
+                seen[context.module.name] = args[0]
+            return method(*args, **kwargs)
+
+        with nn.intercept_methods(noted):
+            return model.apply({"params": params}, ids, codebook, label), seen
+
+    @jax.jit
+    def draw(ids, mask, label, keys):
+        return rq.sample(model, params, ids, mask, label, keys, codebook=codebook)
+
+    logits, inputs = run(ids)
+    return types.SimpleNamespace(**locals())
+
+
+def test_no_code_sees_itself_or_a_later_one(small):
+    """By gradient, in both directions: exactly zero from a code and all after it, not zero from any before it."""
+    model, depth = small.model, small.model.depth
+    weights = jax.random.normal(jax.random.key(7), (CODES,))
+
+    def outputs(change):
+        def changed(method, args, kwargs, context):
+            x = method(*args, **kwargs)
+            of_words = context.method_name == "embed" and args[0] is None
+            return x + change["words" if of_words else "vectors"][None] if of_words or vectors(context) else x
+
+        with nn.intercept_methods(changed):
+            logits = model.apply({"params": small.params}, small.ids[:1], small.codebook, small.label[:1])
+        return (logits @ weights).reshape(-1)
+
+    def vectors(context):
+        return context.method_name == "vectors"
+
+    change = {"vectors": jnp.zeros((PLACES, depth, WIDTH)), "words": jnp.zeros((PLACES, depth, model.width))}
+    effects = jax.tree.leaves(jax.jit(jax.jacrev(outputs))(change))
+    number = PLACES * depth
+    effect = sum(np.abs(x).reshape(number, number, -1).max(-1) for x in effects)  # [of the logits at, code]
+    before = np.tri(number, number, -1, dtype=bool)
+    assert (effect[~before] == 0).all() and (effect[before] > 1e-6).all()
+
+
+def test_cached_logits_are_the_uncached_ones(small):
+    cached = cached_logits(small.model, small.params, small.ids, small.label, small.codebook)
+    close(cached, np.asarray(small.logits))
+
+
+def test_the_head_reads_sums_of_vectors_in_the_order_of_depths(small):
+    """What goes into both projections, from the codes themselves; another order of depths gives other logits."""
+    model, ids, codebook = small.model, small.ids, np.asarray(small.codebook)
+    vectors = np.stack([codebook[d % len(codebook), ids[..., d]] for d in range(model.depth)], axis=-2)
+    vectors = vectors.reshape(2, PLACES, model.depth, WIDTH)
+    assert len(small.inputs) == model.codebook_input + model.codebook_head
+    if model.codebook_input:
+        close(small.inputs["body_input"], vectors)
+    if model.codebook_head:
+        close(small.inputs["head_input"], np.cumsum(vectors, axis=-2) if model.cumulate else vectors)
+    if model.depth > 1:
+        ids, exchanged = ids.copy(), ids.copy()
+        ids[:, 0, 0, :2], exchanged[:, 0, 0, :2] = [3, 4], [4, 3]
+        effect = np.abs(small.run(ids)[0] - small.run(exchanged)[0]).max(axis=(0, -1))[0, 0]
+        assert effect[0] == 0 and (effect[1:] > 1e-4).all()
+
+
+def test_known_places_stay_and_nothing_hidden_leaks(small):
+    ids, mask = small.ids, np.zeros((2, *LATENT), bool)
+    mask[0, 0, 2:] = mask[:, 1] = True
+    keys = jax.random.split(jax.random.key(0), 2)
+    rq.check_mask(mask)
+    out = np.asarray(small.draw(ids, mask, small.label, keys))
+    assert out.shape == ids.shape and out.dtype == np.int32 and ((out >= 0) & (out < CODES)).all()
+    np.testing.assert_array_equal(out[~mask], ids[~mask])
+    hidden = np.where(mask[..., None], (ids + 5) % CODES, ids)
+    np.testing.assert_array_equal(small.draw(hidden, mask, small.label, keys), out)
+    assert (np.asarray(small.draw(ids, mask, small.label, jax.random.split(jax.random.key(1), 2))) != out)[mask].any()
+    known = np.where(mask[..., None], ids, (ids + 1) % CODES)
+    assert (np.asarray(small.draw(known, mask, small.label, keys)) != out)[mask].any()  # they condition the rest
+
+
+def test_every_image_is_made_by_its_own_key(small):
+    ids, mask = jnp.zeros_like(small.ids), jnp.ones((2, *LATENT), bool)
+    keys = jax.random.split(jax.random.key(3), 2)
+    out = np.asarray(small.draw(ids, mask, small.label, keys))
+    other = np.asarray(small.draw(ids, mask, small.label[::-1], keys[::-1]))
+    np.testing.assert_array_equal(out, other[::-1])
+    assert (out[0] != out[1]).any()
+    changed = np.asarray(small.draw(ids, mask, small.label.at[1].set(0), keys))
+    np.testing.assert_array_equal(changed[0], out[0])
+    assert (changed[1] != out[1]).any() == bool(small.model.classes)  # the class matters where there is one
+
+
+def test_losses_are_those_of_the_logits(small):
+    """Hard and soft ones, by depth, over all codes; what is evaluated adds up to them."""
+    model, ids, depth = small.model, small.ids, small.model.depth
+    one_hot = jax.nn.one_hot(ids, CODES)
+    soft = jax.nn.softmax(jax.random.normal(jax.random.key(2), one_hot.shape))
+
+    @jax.jit
+    def run():
+        given = model, small.params, ids, small.label, jax.random.key(0)
+        losses = [rq.loss(*given, codebook=small.codebook, soft=x) for x in (None, one_hot, soft)]
+        return *losses, rq.evaluate(*given, codebook=small.codebook)
+
+    (value, metrics), (of_one_hot, _), (of_soft, _), evaluated = run()
+    log_p = np.asarray(jax.nn.log_softmax(small.logits))
+    nll = -np.take_along_axis(log_p, ids[..., None], -1)[..., 0]
+    right = np.argmax(log_p, -1) == ids
+    close(value, nll.mean())
+    close(of_one_hot, nll.mean())
+    close(of_soft, -np.sum(np.asarray(soft) * log_p, -1).mean())
+    np.testing.assert_allclose(metrics.pop("accuracy"), right.mean(), rtol=1e-6)
+    assert metrics.keys() == {f"loss_depth{d + 1}" for d in range(depth)}
+    assert len(evaluated) == 2 * depth
+    for d in range(depth):
+        close(metrics[f"loss_depth{d + 1}"], nll[..., d].mean())
+        for name, value in (("cross_entropy", nll), ("accuracy", right)):
+            sums = np.asarray(value[..., d].sum((1, 2)), np.float32)
+            close(evaluated[f"{name}@depth{d + 1}"], np.stack([sums, np.full(2, PLACES)], -1))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_never_the_logits_of_all_depths_at_once(soft):
+    """Neither the loss nor its gradient makes an array larger than the logits of one depth."""
+    codes, depth = 5003, 4
+    model = model_of(codes=codes, depth=depth)
+    ids, codebook = jnp.zeros((3, *LATENT, depth), jnp.int32), jnp.zeros((1, codes, WIDTH))
+    params = jax.eval_shape(lambda: rq.init(model, jax.random.key(0), None))
+    chances = jax.ShapeDtypeStruct((*ids.shape, codes), jnp.float32) if soft else None
+
+    def value(params, chances):
+        return rq.loss(model, params, ids, None, jax.random.key(0), codebook=codebook, soft=chances)[0]
+
+    made = jax.make_jaxpr(jax.grad(value))(params, chances)
+    sizes = [math.prod(shape) for shape in made_shapes(made.jaxpr)]
+    assert max(sizes) == 3 * PLACES * codes
+
+
+def made_shapes(jaxpr):
+    """The shapes of all that a jaxpr and those inside it compute."""
+    for equation in jaxpr.eqns:
+        yield from (x.aval.shape for x in equation.outvars)
+        for inner in jaxprs_in_params(equation.params):
+            yield from made_shapes(inner)
+
+
+def test_the_codebook_is_frozen_and_dropout_is_of_training_alone():
+    model, codebook = model_of(**VARIANTS["published"]), codebook_of()
+    params, label, ids = with_effects(model), jnp.zeros(2, jnp.int32), jnp.ones((2, *LATENT, 3), jnp.int32)
+    kinds = "dropout", "attention_dropout", "embedding_dropout"
+
+    @jax.jit
+    def run(seed, codebook):
+        given = params, ids, label, jax.random.key(seed)
+        losses = [rq.loss(model.clone(**{kind: 0.3}), *given, codebook=codebook)[0] for kind in kinds]
+        return losses, rq.evaluate(model.clone(**dict.fromkeys(kinds, 0.3)), *given, codebook=codebook)
+
+    (losses, evaluated), (others, again) = run(0, codebook), run(1, codebook)
+    assert all(a != b for a, b in zip(losses, others, strict=True)), (losses, others)
+    jax.tree.map(np.testing.assert_array_equal, evaluated, again)
+    assert not np.any(jax.jit(jax.grad(lambda codebook: run(0, codebook)[0][0]))(codebook))
+    assert run(0, 2 * codebook)[0] != losses  # it is read
+
+
+def test_remat_and_bfloat16_change_little():
+    model = model_of(**VARIANTS["published"])
+    params, codebook, label = with_effects(model), codebook_of(), jnp.array([1, 2])
+    ids = jax.random.randint(jax.random.key(1), (2, *LATENT, 3), 0, CODES)
+
+    def gradient(model):
+        return jax.grad(lambda p: rq.loss(model, p, ids, label, jax.random.key(0), codebook=codebook)[0])(params)
+
+    exact, again = jax.jit(lambda: (gradient(model), gradient(model.clone(remat=True))))()
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    models = model, model.clone(dtype="bfloat16")
+    exact, rough = jax.jit(lambda: [m.apply({"params": params}, ids, codebook, label) for m in models])()
+    assert rough.dtype == jnp.float32
+    close(rough, np.asarray(exact), 0.1)
+    close(cached_logits(models[1], params, ids, label, codebook), np.asarray(rough), 0.05)
+
+
+def test_what_is_drawn_can_be_restricted_by_depth():
+    logits = jnp.log(jnp.array([[0.1, 0.6, 0.3]]))
+
+    def kept(d, number=2, temperature=1.0, top_k=0, top_p=1.0):
+        depth = rq.restricted(lambda state, d, before: (state, logits), number, temperature, top_k, top_p)
+        state, found = depth("state", d, None)
+        assert state == "state" and (found == logits)[found > -jnp.inf].all()
+        return np.asarray(found > -jnp.inf)[0].astype(int).tolist()
+
+    assert [kept(d, top_k=(2, 0)) for d in range(2)] == [[0, 1, 1], [1, 1, 1]]
+    assert [kept(d, top_k=1, top_p=(0.5, 1.0)) for d in range(2)] == [[0, 1, 0], [0, 1, 0]]
+    assert [kept(d, top_p=(1.0, 0.5)) for d in range(2)] == [[1, 1, 1], [0, 1, 0]]
+    assert [kept(0, temperature=t, top_p=(0.58, 1.0)) for t in (1.0, 2.0)] == [[0, 1, 0], [0, 1, 1]]
+    assert kept(0, temperature=0.0, top_k=(3, 1)) == [1, 1, 1]
+    for wrong, words in (({"top_k": (1, 2, 3)}, "one number or 2, one a depth"), ({"top_p": (0.5, 0.0)}, "top_p in")):
+        with pytest.raises(InputError, match=words):
+            kept(0, **wrong)
+
+
+def test_the_trace_ends_in_the_sample():
+    model, codebook = model_of(**VARIANTS["published"]), codebook_of()
+    params, ids, label = with_effects(model), jnp.zeros((2, *LATENT, 3), jnp.int32), jnp.array([1, 2])
+    mask, keys = jnp.ones((2, *LATENT), bool).at[:, 0, 0].set(False), jax.random.split(jax.random.key(0), 2)
+    given = {"codebook": codebook, "top_k": (1, 3, 0)}
+    states, out = jax.jit(
+        lambda: [rq.sample(model, params, ids, mask, label, keys, **given, trace=trace) for trace in (True, False)]
+    )()
+    assert states.shape == (LATENT[0], *ids.shape)
+    np.testing.assert_array_equal(states[-1], out)
+    np.testing.assert_array_equal(states[0][:, 0], out[:, 0])
+    assert (states[0][:, 1] == CODES).all()
+    logits = jax.jit(lambda: model.apply({"params": params}, out, codebook, label))()
+    rank = np.sum(logits > jnp.take_along_axis(logits, out[..., None], axis=-1), axis=-1)[np.asarray(mask)]
+    assert (rank[:, 0] == 0).all() and (rank[:, 1] < 3).all() and (rank > 0).any()
+
+
+def test_loss_falls_and_a_pattern_is_learned():
+    model, codebook = model_of(classes=2, depth=2, head_layers=1), codebook_of()
+    params = jax.jit(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
+    label = jnp.arange(8) % 2
+    base = jnp.arange(PLACES)[None] % 3 + 4 * label[:, None]
+    ids = jnp.stack([base, (2 * base + 1) % CODES], axis=-1).reshape(8, *LATENT, 2)
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, state, rng):
+        grad = jax.value_and_grad(lambda p: rq.loss(model, p, ids, label, rng, codebook=codebook)[0])
+        value, grads = grad(params)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, value
+
+    state, values = optimizer.init(params), []
+    for i in range(120):
+        params, state, value = step(params, state, jax.random.key(i))
+        values.append(value)
+    assert values[0] > 2 and values[-1] < 0.1
+    keys, mask, wanted = jax.random.split(jax.random.key(9), 2), jnp.ones((2, *LATENT), bool), jnp.array([1, 0])
+    start = jnp.zeros_like(ids[:2])
+    out = jax.jit(lambda p: rq.sample(model, p, start, mask, wanted, keys, codebook=codebook))(params)
+    np.testing.assert_array_equal(out, np.asarray(ids)[[1, 0]])
+
+
+def test_stage_2_trains_samples_and_completes(tmp_path):
+    """The loop with this generator, on a tokenizer of two depths and its soft codes, and what its workdir gives."""
+    first, config = workdirs.configs(workdirs.trained() / "images")
+    first.tokenizer.quantizer.depth = 2
+    config.tokenizer = ConfigDict({"weights": "random", "model": first.tokenizer, "soft": 0.5})
+    config.generator = ConfigDict(
+        {"name": "rqtransformer", "classes": 10, "layers": 2, "head_layers": 1, "width": 32, "heads": 2}
+    )
+    config.loss = ConfigDict()
+    config.sample = ConfigDict({"top_k": (40, 20), "top_p": 0.95})
+    config.evals.generation = ConfigDict({"show": 2})
+    train.train(config, tmp_path / "rqtransformer")
+    loaded = sample.load(tmp_path / "rqtransformer")
+    images = loaded.generate(2, labels=["bee", 3])
+    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)
+    below = np.zeros((32, 32), bool)
+    below[16:] = True
+    made = loaded.edit(images[0], below, label="cat", num=2)
+    assert made.shape == (2, 32, 32, 3) and (made[0] != made[1]).any()
+    np.testing.assert_array_equal(made[:, :12], images[:1, :12].repeat(2, 0))
+    with pytest.raises(InputError, match="raster order"):
+        loaded.edit(images[0], ~below, label="cat")
+
+
+SIZES = [  # configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head_layers, and what their code counts
+    ("ImageNet 480M", 16384, 1000, 1536, 24, 12, 4, 480_921_088),
+    ("ImageNet 800M", 16384, 1000, 1536, 24, 24, 4, 820_899_328),
+    ("ImageNet 1400M", 16384, 1000, 1536, 24, 42, 6, 1_387_529_728),
+    ("ImageNet 3800M", 16384, 1000, 2560, 40, 42, 6, 3_822_488_064),
+    ("FFHQ 350M", 2048, 0, 1024, 16, 24, 4, 355_393_536),
+]
+
+
+@pytest.mark.parametrize("codes, classes, width, heads, layers, head_layers, count", [x[1:] for x in SIZES])
+def test_parameters_are_counted_as_in_the_original(codes, classes, width, heads, layers, head_layers, count):
+    model = rq.Model(
+        codes=codes, latent=(8, 8), depth=4, codebook_width=256, classes=classes, layers=layers,
+        head_layers=head_layers, width=width, heads=heads,
+    )  # fmt: skip
+    shapes = jax.eval_shape(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+def test_masks_that_are_no_beginning_and_other_errors_are_told():
+    mask = np.ones((1, 4, 4), bool)
+    mask[0, 3, 3] = False
+    with pytest.raises(InputError, match="rqtransformer generator makes tokens in raster order"):
+        rq.check_mask(mask)
+    with pytest.raises(ValueError, match="needs labels"):
+        jax.eval_shape(lambda: rq.init(model_of(classes=2), jax.random.key(0), None))
+    with pytest.raises(InputError, match=r"generator.width = 16 is no multiple of generator.head_heads = 3"):
+        model_of(head_heads=3)
+
+
+def test_tables_of_each_depth_go_back_with_where_they_begin():
+    """The branches of the weights that a recording may not have; other offsets are other sizes, and refused."""
+    for name, options in VARIANTS.items():
+        model = model_of(**options)
+        tree = {"params": with_effects(model)}
+        theirs = converter.to_theirs(tree, model)
+        assert (converter.OFFSETS in theirs) == ("words" in tree["params"] and not model.shared_words), name
+        found = converter.to_ours(theirs, tree, model)
+        jax.tree.map(np.testing.assert_array_equal, found, tree)
+        config = converter.generator_config(theirs, model.heads, model.head_heads)
+        assert (config["layers"], config["head_layers"], config["classes"]) == (
+            model.layers, model.head_layers, model.classes
+        )  # fmt: skip
+        for key in ("attention_bias", "mlp_bias", "codebook_input", "codebook_head", "shared_classifier"):
+            assert config[key] == getattr(model, key), (name, key)
+        if converter.OFFSETS in theirs:
+            np.testing.assert_array_equal(theirs[converter.OFFSETS], CODES * np.arange(model.depth))
+            theirs[converter.OFFSETS] = theirs[converter.OFFSETS] + 1
+            with pytest.raises(InputError, match=f"expected {CODES} codes at each of {model.depth} depths"):
+                converter.to_ours(theirs, tree, model)
