@@ -1,5 +1,7 @@
 """Attention, MLP, Block and Stack."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,37 @@ def test_mlp_acts_on_each_token_alone():
     params = random_params(mlp, x)
     assert params["params"]["hidden"]["kernel"].shape == (4, 16)
     np.testing.assert_allclose(mlp.apply(params, x)[1, 2], mlp.apply(params, x[1, 2][None])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gelu", "quick_gelu", "squared_relu", "tanh"])
+def test_the_mlp_without_biases_is_its_formula(name):
+    x, mlp = normal((3, 8)), MLP(1.5, activation=name, use_bias=False)
+    params = random_params(mlp, x)
+    formulas = {
+        "gelu": lambda y: y * (1 + np.vectorize(math.erf)(y / 2**0.5)) / 2,
+        "quick_gelu": lambda y: y / (1 + np.exp(-1.702 * y)),
+        "squared_relu": lambda y: np.maximum(y, 0) ** 2,
+        "tanh": np.tanh,
+    }
+    layers = params["params"]
+    assert {key: list(layer) for key, layer in layers.items()} == {"hidden": ["kernel"], "out": ["kernel"]}
+    assert layers["hidden"]["kernel"].shape == (8, 12)
+    expected = formulas[name](np.asarray(x) @ layers["hidden"]["kernel"]) @ layers["out"]["kernel"]
+    np.testing.assert_allclose(apply(mlp, params, x), expected, atol=1e-5)
+
+
+def test_heads_of_another_width_and_without_a_projection():
+    x = normal((1, 5, 8))
+    shapes = jax.eval_shape(Attention(3, head_dim=4, qkv_bias=False).init, jax.random.key(0), x)["params"]
+    assert {key: layer["kernel"].shape for key, layer in shapes.items()} == {
+        "query": (8, 3, 4), "key_value": (8, 2, 3, 4), "out": (3, 4, 8),
+    }  # fmt: skip
+    assert "bias" in shapes["out"] and "bias" not in shapes["query"]
+    bare = Attention(1, project=False)
+    params = random_params(bare, x)
+    assert "out" not in params["params"] and apply(bare, params, x)[0].shape == x.shape
+    with pytest.raises(InputError, match="there is no activation 'glu': did you mean 'gelu'"):
+        MLP(activation="glu").init(jax.random.key(0), x)
 
 
 def test_stack_equals_blocks_one_by_one_and_remat_and_unroll_change_nothing():

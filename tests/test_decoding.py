@@ -299,3 +299,76 @@ def test_a_grid_that_blocks_do_not_fill_is_refused():
     grid = jnp.zeros((2, 4, 6), jnp.int32)
     with pytest.raises(ValueError, match="cannot be cut"):
         decoding.block_by_block(None, grid, grid > 0, keys(2), window=4, codes=CODES)
+
+
+def chain(depths, seed=2):
+    """place and depth for `decoding.autoregress` whose logits are of a table by (place, depth, the code before)."""
+    table = jax.random.normal(jax.random.key(seed), (12, depths, CODES, CODES)) * 3
+
+    def place(carry, n, before):
+        return carry + before.sum(), (n, before[:, -1])
+
+    def depth(state, d, before):
+        n, last = state
+        given = jnp.where(d == 0, last, before)
+        return state, table[n, d, given]
+
+    return place, depth, table
+
+
+@pytest.mark.parametrize("depths", [1, 3])
+def test_codes_come_one_after_the_other_each_from_the_one_before(depths):
+    place, depth, table = chain(depths)
+    start = jnp.full((2, 12, depths), CODES)
+    run = jax.jit(lambda ids: decoding.autoregress(place, depth, 0, ids, keys(2), codes=CODES, temperature=0.0))
+    made, before = np.asarray(run(start)), np.zeros(2, int)
+    for n, d in np.ndindex(12, depths):  # the places in order, at each its depths in order
+        expected = np.asarray(table)[n, d, before].argmax(-1)
+        np.testing.assert_array_equal(made[:, n, d], expected)
+        before = expected
+    known = start.at[:, :4].set(5)
+    completed = np.asarray(run(known))
+    assert (completed[:, :4] == 5).all() and (completed < CODES).all()
+    assert (completed[0, 4, 0], made[0, 4, 0]) == (table[4, 0, 5].argmax(), made[0, 4, 0])
+
+
+def test_each_image_is_drawn_by_its_own_key_and_as_its_logits_say():
+    place, depth, table = chain(2)
+    ids = jnp.full((6, 12, 2), CODES)
+    run = jax.jit(lambda ids, keys, **k: decoding.autoregress(place, depth, 0, ids, keys, codes=CODES, **k))
+    many = keys(6)
+    made = run(ids, many)
+    np.testing.assert_array_equal(run(ids[:2], many[4:]), made[4:])
+    assert len({row.tobytes() for row in np.asarray(made)}) == 6
+    number = 4000
+    first = jax.jit(
+        lambda k: decoding.autoregress(place, depth, 0, jnp.full((number, 1, 1), CODES), k, codes=CODES, top_k=3)
+    )(keys(number, 7))[:, 0, 0]
+    logits = np.asarray(table[0, 0, 0])
+    allowed = np.argsort(-logits)[:3]
+    chances = np.exp(logits[allowed]) / np.exp(logits[allowed]).sum()
+    np.testing.assert_allclose([(first == code).mean() for code in allowed], chances, atol=0.03)
+    assert set(np.unique(first)) <= set(allowed.tolist())
+
+
+def test_rows_appear_one_after_the_other():
+    start = jnp.full((1, 3, 2, 1), CODES).at[:, 0].set(4)
+    grids = decoding.row_by_row(start, jnp.arange(6).reshape(1, 3, 2, 1), CODES)
+    np.testing.assert_array_equal(grids[:, 0, :, 0, 0], [[0, CODES, CODES], [0, 2, CODES], [0, 2, 4]])
+
+
+@pytest.mark.parametrize("settings", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}])
+def test_settings_of_drawing_that_make_no_sense(settings):
+    place, depth, _ = chain(1)
+    with pytest.raises(InputError, match="the sampler's"):
+        decoding.autoregress(place, depth, 0, jnp.full((1, 12, 1), CODES), keys(1), codes=CODES, **settings)
+
+
+def test_only_what_follows_a_prefix_can_be_completed():
+    mask = np.zeros((2, 3, 3), bool)
+    mask[0, 1, 1:] = mask[0, 2] = mask[1] = True
+    decoding.check_prefix(mask, "gpt")
+    decoding.check_prefix(np.zeros((1, 2, 2), bool), "gpt")
+    mask[0, 2, 0] = False
+    with pytest.raises(InputError, match="the gpt generator makes tokens in raster order"):
+        decoding.check_prefix(mask, "gpt")

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from golden_files import files, load
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -26,6 +27,30 @@ def digits():
 def noisy(images, seed=0, levels=12):
     noise = np.random.default_rng(seed).integers(-levels, levels + 1, images.shape)
     return np.clip(images + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("path", files("metrics_stats*.npz"), ids=lambda path: path.stem)
+def test_the_frechet_distance_is_the_recorded_one(path):
+    """torch-fidelity's, of features that are recorded beside it."""
+    _, _, inputs, outputs = load(path)
+    a, b = (samples.statistics(inputs[name]) for name in ("f1", "f2"))
+    np.testing.assert_allclose(samples.frechet_distance(*a, *b), outputs["fid_torch_fidelity"], rtol=1e-6)
+    np.testing.assert_allclose(a[1], outputs["sigma1"], rtol=1e-6, atol=1e-9)
+
+
+def test_the_frechet_distance_grows_with_what_is_wrong(digits):
+    (train, _), (heldout, _) = digits
+    floor = samples.frechet(train[:700], train[700:], heldout)
+    same = samples.frechet(train, train, heldout)
+    assert 0 <= same["frechet"] < 1e-6 < same["heldout_frechet"] < 0.5
+    some = samples.frechet(noisy(heldout, levels=60), train, heldout)["frechet"]
+    collapsed = samples.frechet(np.repeat(heldout[:2], 180, 0), train, heldout)["frechet"]
+    assert floor["frechet"] < some < collapsed
+    rng = np.random.default_rng(0)
+    red = rng.integers(0, 255, (40, 16, 16, 3)).astype(np.uint8) * np.array([1, 0, 0], np.uint8)
+    assert samples.frechet(red, red[..., ::-1], red)["frechet"] > 1  # colours count
+    means = red[..., 0].reshape(40, 8, 2, 8, 2).mean(axis=(2, 4)).reshape(40, -1) / 255
+    np.testing.assert_allclose(samples.colours(red)[:, ::3], means, rtol=1e-5)
 
 
 def test_real_digits_are_given_their_class_and_shuffled_labels_are_not(digits):

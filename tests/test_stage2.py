@@ -13,6 +13,7 @@ from test_stage1 import batch_of, different
 from evqgan import stage2
 from evqgan.core import checkpoint, mesh
 from evqgan.core.errors import InputError
+from evqgan.tokenizers import tokenizer as tokenizers
 
 
 def config_of(**changes):
@@ -175,3 +176,79 @@ def test_classes_may_be_ignored_but_not_invented():
     config.generator.classes = 10
     with pytest.raises(InputError, match="config.generator.classes is 10, but the data set has 0"):
         stage2.make(config, 60, 0)
+
+
+GENERATORS = {  # on 4 x 4 tokens of two depths
+    "multigrained": {"window": 4, "extend": 1, "code_width": 8},
+    "maskgit": {},
+    "gpt": {},
+    "rqtransformer": {"head_layers": 1},
+}
+
+
+def on_two_depths(name, **changes):
+    """A small generator on a tokenizer of residual codes."""
+    config = config_of(**changes)
+    config.tokenizer.model.quantizer.update({"depth": 2, "revive": 0.0})
+    config.dataset.size = 16
+    small = {"name": name, "classes": 10, "layers": 1, "width": 32, "heads": 2, "dropout": 0.0}
+    config.generator = ConfigDict({**small, **GENERATORS[name]})
+    config.loss, config.sample = ConfigDict(), ConfigDict()
+    return config
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_any_generator_works_on_residual_codes(name, compiled):
+    config = on_two_depths(name)
+    stage, state, update = compiled(config)
+    batch = {"image": batch_of()["image"][:, :16, :16], "label": batch_of()["label"]}
+    new, metrics = update(state, batch)
+    assert np.isfinite(float(metrics["loss"])) and different(state["params"], new["params"])
+    seen = jax.eval_shape(stage.predict, state, batch, jax.random.key(0))
+    assert seen["ids"].shape == (8, 4, 4, 2) and any(key.startswith("cross_entropy@") for key in seen)
+
+    ids = np.random.default_rng(0).integers(0, 64, (2, 4, 4, 2)).astype(np.int32)
+    mask, keys = np.zeros((2, 4, 4), bool), jax.random.split(jax.random.key(0), 2)
+    mask[:, 2:] = True
+    made, images = jax.jit(stage.sample)(state, ids, mask, np.array([1, 2]), keys)
+    assert made.shape == ids.shape and images.shape == (2, 16, 16, 3) and ((made >= 0) & (made < 64)).all()
+    np.testing.assert_array_equal(made[:, :2], ids[:, :2])
+    assert (np.asarray(made)[:, 2:] != ids[:, 2:]).any(axis=(0, 1, 2)).all()  # at both depths
+    trace = jax.eval_shape(lambda *x: stage.sample(*x, trace=True), state, ids, mask, np.array([1, 2]), keys)
+    assert trace.shape[1:] == ids.shape
+    stage.check_mask(mask)
+    if name in ("gpt", "rqtransformer"):
+        with pytest.raises(InputError, match=f"the {name} generator makes tokens in raster order"):
+            stage.check_mask(~mask)
+    else:
+        stage.check_mask(~mask)
+    assert bool(stage.notes) == (name != "rqtransformer")
+
+
+def test_soft_codes_are_drawn_anew_in_each_step_and_for_those_alone_that_learn_from_them(compiled):
+    config = on_two_depths("rqtransformer")
+    config.tokenizer.soft = 0.5
+    _, state, update = compiled(config)
+    batch = {"image": batch_of()["image"][:, :16, :16], "label": batch_of()["label"]}
+    first, again = update(state, batch)[1], update({**state, "step": state["step"] + 1}, batch)[1]
+    assert float(first["loss"]) != float(again["loss"])  # without dropout, the codes are all that is random
+    hard = compiled(on_two_depths("rqtransformer"))[2](state, batch)[1]
+    assert float(hard["loss"]) != float(first["loss"])
+    config = on_two_depths("gpt")
+    config.tokenizer.soft = 0.5
+    with pytest.raises(InputError, match="the gpt generator learns from the nearest codes alone"):
+        stage2.make(config)
+
+
+def test_a_generator_is_told_what_its_model_asks_for():
+    config = on_two_depths("rqtransformer")
+    tokenizer = tokenizers.make(config.tokenizer.model)
+    from evqgan.generators import gpt, maskgit, rqtransformer
+
+    given, flat = stage2.grid_of(rqtransformer, tokenizer, (4, 4))
+    assert given == {"codes": 64, "latent": (4, 4), "depth": 2, "codebook_width": 8} and flat == 1
+    assert stage2.grid_of(maskgit, tokenizer, (4, 4)) == ({"codes": 64, "latent": (4, 8)}, 2)
+    assert stage2.grid_of(gpt, tokenizer, (4, 4)) == ({"codes": 64, "latent": (4, 8), "factor": 4}, 2)
+    ids = np.arange(32).reshape(1, 4, 4, 2)
+    assert stage2.flattened(ids, 2)[0, 1, :4, 0].tolist() == [8, 9, 10, 11]  # a token's depths side by side
+    np.testing.assert_array_equal(stage2.deepened(stage2.flattened(ids, 2), 2), ids)

@@ -150,3 +150,61 @@ def test_encoder_and_decoder_of_different_factors():
     model = tokenizer.make({**parts, "decoder": {**parts["decoder"], "depths": (1,)}})
     with pytest.raises(InputError, match="one factor, got 8 and 4"):
         model.init(jax.random.key(0), images(16, 16))
+
+
+def test_patches_are_quantized_as_one_vector_and_come_back_in_place():
+    """RQ-VAE's code shape: 2 x 2 latents a token."""
+    model = tokenizer.make({**config((1, 1)), "patch": 2})
+    rng, x = np.random.default_rng(0), images(32, 48)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda a: np.float32(0.3 * rng.standard_normal(a.shape)), shapes)
+    assert model.factor == 16 and variables["params"]["to_codes"]["kernel"].shape[1] == 8 // 4
+    plain = tokenizer.make({**config((1, 1)), "quantizer": {"codes": 32, "width": 2}})
+    seen = jax.jit(lambda v: plain.apply(v, x, method="latents"))(
+        {"params": {**variables["params"], "quantizer": {"codebook": np.zeros((1, 32, 2), np.float32)}}}
+    )
+    z = jax.jit(lambda v: model.apply(v, x, method="latents"))(variables)
+    assert z.shape == (2, 2, 3, 8)
+    np.testing.assert_allclose(z[:, 1, 2].reshape(2, 2, 2, 2), seen[:, 2:4, 4:6], atol=1e-5)
+    _, ids, _ = jax.jit(lambda v: model.apply(v, x, method="encode"))(variables)
+    assert ids.shape == (2, 2, 3, 1)
+    with pytest.raises(InputError, match=r"width = 8 is no multiple of patch\^2 = 9"):
+        jax.eval_shape(tokenizer.make({**config((1, 1)), "patch": 3}).init, jax.random.key(0), x)
+
+
+def test_networks_may_see_pixels_from_0_to_1():
+    """The same weights, and what they see and make scaled: outside nothing but the range of pixels is another one."""
+    signed, variables = made()
+    unit, x = tokenizer.make({**config(), "pixels": "unit"}), images(32, 32)
+    run = jax.jit(lambda v, x: unit.apply(v, x)[0])
+    np.testing.assert_allclose(run(variables, 2 * x - 1), 2 * jax.jit(signed.apply)(variables, x)[0] - 1, atol=1e-4)
+    with pytest.raises(InputError, match="config.tokenizer.pixels is 'units': did you mean 'unit'"):
+        jax.eval_shape(tokenizer.make({**config(), "pixels": "units"}).init, jax.random.key(0), x)
+
+
+def test_soft_codes_are_chances_of_the_codes_and_draw_the_nearest_most_often():
+    model, variables = made(depth=2)
+    x = images(16, 16)
+    draw = jax.jit(lambda v, t, k: model.apply(v, x, t, k, method="soft_codes"))
+    _, nearest, _ = jax.jit(lambda v: model.apply(v, x, method="encode"))(variables)
+    ids, chances = draw(variables, 1e-4, jax.random.key(0))
+    np.testing.assert_array_equal(ids, nearest)  # cold: the nearest alone
+    ids, chances = draw(variables, 0.5, jax.random.key(1))
+    assert chances.shape == (*ids.shape, 32) and ids.dtype == np.int32
+    np.testing.assert_allclose(chances.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(chances[..., 0, :].argmax(-1), nearest[..., 0])
+    gumbel, its = made(kind="gumbel")
+    with pytest.raises(InputError, match="config.tokenizer.soft needs the quantizer kind 'vq'"):
+        gumbel.apply(its, x, 0.5, jax.random.key(0), method="soft_codes")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "books"), [({}, 1), ({"depth": 3, "shared": False}, 3), ({"kind": "gumbel"}, 1)]
+)  # fmt: skip
+def test_the_codebook_is_what_embed_reads(quantizer, books):
+    model, variables = made(**quantizer)
+    codebook = model.apply(variables, method="codebook")
+    ids = np.random.default_rng(0).integers(0, 32, (1, 2, 2, model.quantizer.depth)).astype(np.int32)
+    assert codebook.shape == (books, 32, 8)
+    summed = sum(codebook[d % len(codebook)][ids[..., d]] for d in range(ids.shape[-1]))
+    np.testing.assert_allclose(model.apply(variables, ids, method="embed"), summed, atol=1e-6)

@@ -100,7 +100,9 @@ def tokenizer_config(theirs, kind="vq", activation="swish"):
         return len({match[0] for match in map(re.compile(pattern).match, theirs) if match})
 
     levels, convs = count(r"decoder/Conv_\d+/") - 1, count(r"encoder/Conv_\d+/")
-    blocks = count(r"encoder/ResBlock_\d+/") // (levels + 1)  # as many in the middle as on each level
+    blocks, rest = divmod(count(r"encoder/ResBlock_\d+/"), levels + 1)  # as many in the middle as on each level
+    if rest or not blocks:
+        raise InputError(f"expected as many residual blocks in the middle as on each of {levels} levels, got others")
     width, codes = theirs["encoder/Conv_0/kernel"].shape[3], theirs["quantizer/codebook"].shape
     coder = {
         "name": "cnn", "width": width, "multipliers": tuple(

@@ -150,8 +150,6 @@ class Block(nn.Module):
     epsilon: float = 1e-5  # of the layer norms; Swin Transformer and GPT
     activation: str = "gelu"
     qkv_bias: bool = True
-    out_bias: bool = True  # of the attention's projection
-    mlp_bias: bool = True
     head_dim: int = 0
     project: bool = True
 
@@ -162,12 +160,12 @@ class Block(nn.Module):
 
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         attention = Attention(
-            self.heads, self.dropout, self.dtype, self.qkv_bias, self.out_bias, self.head_dim, self.project,
+            self.heads, self.dropout, self.dtype, self.qkv_bias, head_dim=self.head_dim, project=self.project,
             name="attention",
         )  # fmt: skip
         y, pair = attention(norm("norm1")(x), before, mask, deterministic=deterministic)
         x = x + drop(y)
-        mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, self.activation, self.mlp_bias, name="mlp")
+        mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
         return x + drop(mlp(norm("norm2")(x), deterministic)), pair
 
 
