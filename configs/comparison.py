@@ -80,7 +80,7 @@ def stage1(tokenizer, size, photographs):
     """Training of a tokenizer: L2 alone."""
     config = common.stage1((2,), size)
     config.tokenizer, config.dtype = tokenizer, "float32"
-    config.batch_size, config.duration = 16 if photographs else 32, "200 steps"
+    config.batch_size, config.duration = (16, "150 steps") if photographs else (32, "200 steps")
     return data(config, 2e-3, "20 steps", photographs)
 
 
@@ -89,7 +89,7 @@ def stage2(generator, size, photographs):
     config = common.stage2("", size)
     config.generator = {**generator, "classes": 9 if photographs else 10}
     config.loss, config.sample, config.dtype = {}, {}, "float32"
-    config.batch_size, config.duration = 32, "500 steps"
+    config.batch_size, config.duration = 32, "300 steps" if photographs else "500 steps"
     config.optimizer.moment_dtype = "float32"
     return data(config, 2e-3, "50 steps", photographs)
 

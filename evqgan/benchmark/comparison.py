@@ -6,6 +6,7 @@ parameters, learn from the same loss of pixels, and are measured alike. Several 
 its --part.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,17 +18,19 @@ from ml_collections import ConfigDict
 
 from evqgan import commands
 from evqgan.benchmark.variants import split
-from evqgan.core import build, files, pictures
+from evqgan.core import build, files, mesh, optim, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.main import read_file
 from evqgan.sample import load
-from evqgan.train import train
+from evqgan.train import jitted, train
 
-NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet", "seconds_per_image", "training_seconds")
+NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet")
+TIMES = ("training_seconds", "seconds_per_image")
 REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet", "accuracy_by_class": "-"}
 SHOWN = 10  # ours: samples in the picture's rows
 TIMED = 64  # ours: images of one batch, whose sampling is timed
+STEPS = 10  # ours: training steps that are timed
 
 
 def arguments(parser):
@@ -70,8 +73,10 @@ def run(given, rest):
     if not found:
         raise InputError(f"--part={given.part} of {len(runs)} runs is none")
     picture(config, out, list(found))
+    complete = all(len(of_seeds) == given.seeds for of_seeds in found.values())
+    times = {name: timing(config.systems[name], out, name) if complete else {} for name in found}
     title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
-    return title, [row(name, of_seeds) for name, of_seeds in found.items()] + [real(found)]
+    return title, [row(name, of_seeds, times[name]) for name, of_seeds in found.items()] + [real(found)]
 
 
 def finished(system, out, name, seed, samples):
@@ -94,36 +99,61 @@ def finished(system, out, name, seed, samples):
     measured = commands.evaluate(second, place, None, []) | commands.evaluate(first, owner / "tokenizer", None, [])
     values = {key: entry["value"] for key, entry in measured.items()}
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
-    numbers = {
-        "step": step, "samples": samples, "parameters": parameters,
-        "training_seconds": seconds(owner / "tokenizer", first) + seconds(place / "generator", second),
-        "seconds_per_image": sampling(place, second), **values,
-    }  # fmt: skip
+    numbers = {"step": step, "samples": samples, "parameters": parameters, **values}
     files.save_json(file, numbers)
     return numbers
 
 
-def seconds(workdir, config):
-    """Seconds that a training took without compiling, evaluating and saving: by the median of the log's rates."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    rates = [line["perf/images_per_second"] for line in lines if line.get("perf/images_per_second")]
-    steps = max(line["step"] for line in lines)
-    return float(steps * config.batch_size / np.median(rates)) if rates else 0.0
+def timing(system, out, name):
+    """{"training_seconds": of both stages without compiling, "seconds_per_image": of sampling and decoding}.
 
-
-def sampling(place, config):
-    """Seconds an image when TIMED are sampled and decoded at once, the better of two times, without compiling."""
-    model, best = load(place, config, batch_size=TIMED), float("inf")
+    Of all systems one after the other, when all are trained, so that no other work of this command is beside it: the
+    median of STEPS steps, times their number; TIMED images at once, the better of two times. Kept in timing.json.
+    """
+    place = out / f"{name}_0"
+    file = place / "timing.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    total = sum(step_seconds(system[part]) for part in ("tokenizer", "generator"))
+    model, best = load(place, batch_size=TIMED), float("inf")
     model.generate(TIMED)
     for _ in range(2):
         began = time.perf_counter()
         model.generate(TIMED)
         best = min(best, time.perf_counter() - began)
-    return best / TIMED
+    found = {"training_seconds": total, "seconds_per_image": best / TIMED}
+    print(
+        f"{name}: {found['training_seconds']:.0f} s of training, {found['seconds_per_image']:.3g} s an image",
+        flush=True,
+    )
+    files.save_json(file, found)
+    return found
 
 
-def row(name, of_seeds):
-    """The numbers of a system's runs -> a row."""
+def step_seconds(config):
+    """Seconds that the training of `config` takes, from STEPS steps of an untrained model on its data."""
+    config = ConfigDict(json.loads(config.to_json()))
+    if config.stage == "stage2":
+        config.tokenizer.weights = "random"  # what the codes are does not change what they cost
+    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    pipeline.prepare(dataset)
+    examples = len(pipeline.open_split(dataset, dataset.train))
+    stage = build.module("", config.stage, "config.stage").make(config, examples)
+    device_mesh = mesh.make()
+    _, init, update = jitted(stage, device_mesh)
+    state, taken = init(), []
+    with contextlib.closing(pipeline.train_batches(dataset, config.batch_size, 0, start=0, host=0, hosts=1)) as batches:
+        for _ in range(STEPS + 1):
+            batch = mesh.put(next(batches), device_mesh)
+            began = time.perf_counter()
+            state, metrics = update(state, batch)
+            jax.block_until_ready(metrics)
+            taken.append(time.perf_counter() - began)
+    return float(np.median(taken[1:])) * optim.to_steps(config.duration, examples, config.batch_size)
+
+
+def row(name, of_seeds, times):
+    """The numbers of a system's runs, and its `timing` -> a row."""
     first = of_seeds[0]
     result = {"system": name, "seeds": len(of_seeds)}
     result |= {f"{part}_parameters": number for part, number in first["parameters"].items()}
@@ -131,6 +161,7 @@ def row(name, of_seeds):
         values = [numbers[key] for numbers in of_seeds if numbers.get(key) is not None]
         result[key] = float(np.mean(values)) if values else None
         result[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    result |= {key: times.get(key) for key in TIMES}
     by_class = np.mean([[share or 0 for share in numbers["per_class"]] for numbers in of_seeds], axis=0)
     result["accuracy_by_class"] = " ".join(f"{100 * share:.0f}" for share in by_class)
     return result
@@ -139,7 +170,7 @@ def row(name, of_seeds):
 def real(found):
     """The row of real images held out from training: what samples as good as they would have."""
     rows = [numbers for of_seeds in found.values() for numbers in of_seeds]
-    blank = dict.fromkeys(row("real images", rows[:1]))
+    blank = dict.fromkeys(row("real images", rows[:1], {}))
     known = {key: rows[0].get(other, other) for key, other in REAL.items()}
     return {**blank, "system": "real images", **known}
 

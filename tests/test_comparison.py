@@ -1,0 +1,114 @@
+"""The comparison of all systems: what is equal for all, what a row says, and one small run of two systems."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import workdirs
+from test_configs import load
+
+from evqgan import stage1, stage2
+from evqgan.benchmark import __main__ as benchmark
+from evqgan.benchmark import comparison
+
+NUMBERS = {"parameters": {"tokenizer": 3, "generator": 4}, "heldout_accuracy": 0.99, "heldout_frechet": 0.01}
+
+
+@pytest.mark.parametrize("variant", ["digits", "photographs"])
+def test_all_systems_have_equal_budgets(variant):
+    systems = load("comparison", variant).systems
+    assert set(systems) == {
+        "efficient_vqgan", "vqgan", "vit_vqgan", "rq_vae", "maskgit", "efficient_vqgan_on_vqgan",
+    }  # fmt: skip
+    for part, most, least in (("tokenizer", 380_000, 170_000), ("generator", 920_000, 800_000)):
+        configs = [system[part] for system in systems.values()]
+        for key in ("batch_size", "duration", "seed", "dataset", "optimizer"):
+            assert len({str(config[key]) for config in configs}) == 1, key
+        for system in systems.values():
+            config = system[part]
+            if part == "generator":
+                config.tokenizer.model = system.tokenizer.tokenizer
+            stage = (stage1 if part == "tokenizer" else stage2).make(config, 1000)
+            shapes = jax.eval_shape(stage.init)
+            assert least < sum(x.size for x in jax.tree.leaves(shapes["params"])) < most
+            quantizer = system.tokenizer.tokenizer.quantizer
+            assert quantizer.codes == (256 if variant == "photographs" else 64) and quantizer.ema == 0.9
+    size = systems.vqgan.tokenizer.dataset.size
+    ids = {name: tokens(system.tokenizer, size) for name, system in systems.items()}
+    assert set(ids.values()) == {64}, ids  # codes an image
+
+
+def tokens(config, size):
+    from evqgan.tokenizers import tokenizer
+
+    model = tokenizer.make(config.tokenizer)
+    return (size // model.factor) ** 2 * model.quantizer.depth
+
+
+def test_a_row_is_of_all_seeds():
+    of_seeds = [
+        {**NUMBERS, "psnr": 20.0, "codebook_usage": 1.0, "sample_accuracy": 0.5, "frechet": 1.0, "per_class": [1, 0.5]},
+        {
+            **NUMBERS,
+            "psnr": 22.0,
+            "codebook_usage": 0.5,
+            "sample_accuracy": 0.7,
+            "frechet": 3.0,
+            "per_class": [0, None],
+        },
+    ]
+    row = comparison.row("vqgan", of_seeds, {"training_seconds": 7.0})
+    assert row["seeds"] == 2 and row["psnr"] == 21 and row["frechet_sd"] == pytest.approx(2**0.5)
+    assert row["accuracy_by_class"] == "50 25" and row["training_seconds"] == 7 and row["seconds_per_image"] is None
+    assert (row["tokenizer_parameters"], row["generator_parameters"]) == (3, 4)
+    last = comparison.real({"vqgan": of_seeds})
+    assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
+
+
+def call(*args):
+    return benchmark.main(["comparison", "--config=configs/comparison.py:tiny", *map(str, args)])
+
+
+def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(comparison.pathlib.Path(__file__).parent.parent)
+    monkeypatch.setattr(comparison, "TIMED", 4)
+    monkeypatch.setattr(comparison, "STEPS", 2)
+    only = ["--only=vqgan", "--only=efficient_vqgan_on_vqgan"]
+    command = [f"--out={tmp_path}", "--seeds=1", "--samples=20", *only, f"--json={tmp_path / 'rows.json'}"]
+    with workdirs.quick_to_compile():
+        assert call(*command) == 0, capsys.readouterr().err
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["system"] for row in rows] == ["vqgan", "efficient_vqgan_on_vqgan", "real images"]
+    assert all(np.isfinite(row[key]) for row in rows[:2] for key in (*comparison.NUMBERS, *comparison.TIMES))
+    assert rows[0]["psnr"] == rows[1]["psnr"]  # one tokenizer
+    assert not (tmp_path / "efficient_vqgan_on_vqgan_0" / "tokenizer").exists()
+    assert (tmp_path / "comparison.png").is_file()
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("numbers.json")}
+    assert len(before) == 2
+    capsys.readouterr()
+    with workdirs.quick_to_compile():
+        assert call(*command) == 0  # nothing is done again
+    assert {path: path.stat().st_mtime for path in before} == before
+    assert "compiled in" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--only=vqgam"], "there is no system 'vqgam': did you mean 'vqgan'"),
+        (["--seeds=0"], "at least one seed"),
+        (["--part=3/2"], "expected --part=I/N"),
+        (["--config.seed=1"], "there is no flag --config.seed=1"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, args, message):
+    monkeypatch.chdir(comparison.pathlib.Path(__file__).parent.parent)
+    assert call(f"--out={tmp_path}", *args) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_only_its_own_config_is_taken(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(comparison.pathlib.Path(__file__).parent.parent)
+    assert benchmark.main(["comparison", "--config=configs/quickstart.py", f"--out={tmp_path}"]) == 2
+    assert "is of quickstart" in capsys.readouterr().err
