@@ -86,16 +86,17 @@ def write_safetensors(path, theirs):
     weights.save(path, theirs, {"format": "pt"})
 
 
-def by_prefix(tokenizer, generator, others=()):
-    """`split` and `join` for files of a whole model, whose parts have these prefixes; others: no weights."""
+def by_prefix(tokenizer, generator):
+    """`split` and `join` for files of a whole model, whose parts have these prefixes."""
 
     def split(theirs):
         if not any(name.startswith(generator) for name in theirs):
             return theirs, None
-        strange = [name for name in theirs if not name.startswith((tokenizer, generator, *others))]
+        strange = [name for name in theirs if not name.startswith((tokenizer, generator))]
         if strange:
             raise InputError(
-                f"expected weights of {tokenizer}* and {generator}*, got {strange[0]}, which is not built here"
+                f"expected weights of {tokenizer}* and {generator}*, got {strange[0]} too: what is conditioned on a "
+                "second model is not built here"
             )
         parts = [
             {name.removeprefix(p): x for name, x in theirs.items() if name.startswith(p)}
@@ -197,7 +198,7 @@ def taming_back(tree, model):
 
 SYSTEMS = {
     "taming": System(
-        torch_files.read, write_safetensors, *by_prefix("first_stage_model.", "transformer.", ("cond_stage_model.",)),
+        torch_files.read, write_safetensors, *by_prefix("first_stage_model.", "transformer."),
         lambda theirs, given: taming.tokenizer_config(theirs), taming.tokenizer_to_ours, taming.tokenizer_to_theirs,
         taming_generator, plain_table(gpt.TABLE, gpt.IGNORED)[0], taming_back, whole=True,
     ),
@@ -212,7 +213,7 @@ SYSTEMS = {
         rq_generator, rqtransformer.to_ours, rqtransformer.to_theirs, whole=False,
     ),
     "vitvqgan": System(
-        torch_files.read, write_safetensors, *by_prefix("stage1_model.", "transformer.", ("cond_model.",)),
+        torch_files.read, write_safetensors, *by_prefix("stage1_model.", "transformer."),
         lambda theirs, given: vitvqgan.tokenizer_config(theirs, (given.size,) * 2 if given.size else None),
         lambda theirs, like, config: vitvqgan.to_ours(theirs, like), lambda tree, config: vitvqgan.to_theirs(tree),
         vim_generator, *plain_table(vim.TABLE), whole=True,
