@@ -114,7 +114,7 @@ def timing(system, out, name):
     file = place / "timing.json"
     if file.is_file():
         return json.loads(file.read_text())
-    total = sum(step_seconds(system[part]) for part in ("tokenizer", "generator"))
+    total = step_seconds(system.tokenizer) + step_seconds(system.generator, system.tokenizer.tokenizer)
     model, best = load(place, batch_size=TIMED), float("inf")
     model.generate(TIMED)
     for _ in range(2):
@@ -130,11 +130,14 @@ def timing(system, out, name):
     return found
 
 
-def step_seconds(config):
-    """Seconds that the training of `config` takes, from STEPS steps of an untrained model on its data."""
+def step_seconds(config, tokenizer=None):
+    """Seconds that the training of `config` takes, from STEPS steps of an untrained model on its data.
+
+    tokenizer: config.tokenizer.model of a generator, untrained too: what the codes are does not change what they cost.
+    """
     config = ConfigDict(json.loads(config.to_json()))
-    if config.stage == "stage2":
-        config.tokenizer.weights = "random"  # what the codes are does not change what they cost
+    if tokenizer:
+        config.tokenizer = {"weights": "random", "model": tokenizer}
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
     pipeline.prepare(dataset)
     examples = len(pipeline.open_split(dataset, dataset.train))
