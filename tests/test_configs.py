@@ -107,7 +107,7 @@ def test_no_config_is_missing_from_the_table():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_head_gives_the_command_and_an_unknown_variant_is_named(path):
     head = path.read_text().split('"""')[1]
-    assert f"configs/{path.name}" in head or path.stem == "quickstart"
+    assert str(path.relative_to(ROOT)) in head or path.stem == "quickstart"
     assert ":tiny" in head
     with pytest.raises(ValueError, match="there is no variant 'huge' of this config: expected one of .*tiny"):
         load(path.stem, "huge")

@@ -179,13 +179,15 @@ def real(found):
 
 
 def picture(config, out, names):
-    """comparison.png: held-out images, and a row of samples of each system's first seed, of the same labels."""
+    """comparison.png: held-out images, and a row of samples of each system's first seed, one of each class in turn."""
     dataset = build.call(pipeline.Dataset, config.systems[names[0]].generator.dataset, "config.dataset")
-    lines = {"held-out images": commands.whole(dataset, dataset.validation, SHOWN)[0]}
+    images, labels = commands.whole(dataset, dataset.validation)
+    first = [int(np.argmax(labels == label)) for label in np.unique(labels)][:SHOWN]  # samples go through them, too
+    lines = {"held-out images": images[first]}
     for name in names:
         file = out / f"{name}_0" / "samples" / "samples.npz"
         if file.is_file():
-            lines[name.replace("_", " ")] = commands.read_samples(file)[0][:SHOWN]
+            lines[name.replace("_", " ")] = commands.read_samples(file)[0][: len(first)]
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
     pictures.save_png(out / "comparison.png", pictures.column(rows))
     print(f"a row of samples of each system: {out / 'comparison.png'}")
