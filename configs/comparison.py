@@ -5,7 +5,7 @@ python -m evqgan.benchmark comparison --config=configs/comparison.py:digits --ou
 Equal for all: data, steps, batches, tokens a step, rates, the L2 loss, about 0.25 and 0.85 million parameters,
 codebooks as moving averages with revival, 64 codes an image. Their own: networks, shape of the codes, sampling.
 :digits       scikit-learn's, 32x32, 64 codes; 8x8 tokens, of RQ-VAE 4x4 of four codes.
-:photographs  64x64 pieces of nine photographs, 256 codes; tokens as above.
+:photographs  32x32 pieces of nine photographs, fewer steps; all else as above.
 :tiny         a few steps on generated images.
 """
 
@@ -20,8 +20,8 @@ def get_config(variant="digits"):
     """The config of `variant`: "digits", "photographs" or "tiny"; "" is "digits"."""
     common.variant(variant, VARIANTS)
     photographs = variant == "photographs"
-    f, size, codes = (8, 64, 256) if photographs else (4, 32, 64)
-    swin, cnn, vit, rq = coders(f, size)
+    size, codes = 32, 64
+    swin, cnn, vit, rq = coders(size)
     bare = {"attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False}
     bare |= {"shortcut_of_output": True}
     quantizer = {"codes": codes, "width": 16, "ema": 0.9, "revive": 0.1}
@@ -61,15 +61,13 @@ def get_config(variant="digits"):
     return config
 
 
-def coders(f, size):
-    """Networks of factor `f` for images of `size`, each pair of some 0.2 M parameters; RQ-VAE's of factor 2 f."""
-    levels = {4: 3, 8: 4}[f]
-    swin = {"name": "swin", "width": 64 if f == 4 else 32, "depths": (2,) if f == 4 else (2, 2), "window": 4}
-    swin["head_dim"] = 32
-    cnn = {"name": "cnn", "width": 32, "multipliers": (1,) * levels, "blocks": 1, "attention": (f,), "z_width": 32}
-    vit = {"name": "vit", "size": size, "patch": f, "width": 64, "layers": 2, "heads": 2, "head_dim": 32}
+def coders(size):
+    """Networks of factor 4 for images of `size`, each pair of some 0.2 M parameters; RQ-VAE's of factor 8."""
+    swin = {"name": "swin", "width": 64, "depths": (2,), "window": 4, "head_dim": 32}
+    cnn = {"name": "cnn", "width": 32, "multipliers": (1, 1, 1), "blocks": 1, "attention": (4,), "z_width": 32}
+    vit = {"name": "vit", "size": size, "patch": 4, "width": 64, "layers": 2, "heads": 2, "head_dim": 32}
     vit["mlp_width"] = 256
-    return swin, cnn, vit, {**cnn, "multipliers": (1,) * (levels + 1), "attention": (2 * f,)}
+    return swin, cnn, vit, {**cnn, "multipliers": (1, 1, 1, 1), "attention": (8,)}
 
 
 def tokenizer(encoder, decoder, quantizer, **more):
@@ -80,7 +78,7 @@ def stage1(tokenizer, size, photographs):
     """Training of a tokenizer: L2 alone."""
     config = common.stage1((2,), size)
     config.tokenizer, config.dtype = tokenizer, "float32"
-    config.batch_size, config.duration = (16, "100 steps") if photographs else (32, "200 steps")
+    config.batch_size, config.duration = 32, "150 steps" if photographs else "200 steps"
     return data(config, 2e-3, "20 steps", photographs)
 
 
@@ -91,7 +89,7 @@ def stage2(generator, size, photographs):
     # Of ours two blocks an image: 76 tokens pass each layer, of the others 64 and their classes.
     config.loss = {"targets": 2} if generator["name"] == "multigrained" else {}
     config.sample, config.dtype = {}, "float32"
-    config.batch_size, config.duration = 32, "200 steps" if photographs else "500 steps"
+    config.batch_size, config.duration = 32, "250 steps" if photographs else "500 steps"
     config.optimizer.moment_dtype = "float32"
     return data(config, 2e-3, "50 steps", photographs)
 
