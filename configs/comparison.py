@@ -5,7 +5,7 @@ python -m evqgan.benchmark comparison --config=configs/comparison.py:digits --ou
 Equal for all: data, steps, batches, tokens a step, rates, the L2 loss, about 0.25 and 0.85 million parameters,
 codebooks as moving averages with revival, 64 codes an image. Their own: networks, shape of the codes, sampling.
 :digits       scikit-learn's, 32x32, 64 codes; 8x8 tokens, of RQ-VAE 4x4 of four codes.
-:photographs  32x32 pieces of nine photographs, fewer steps; all else as above.
+:photographs  32x32 pieces of nine photographs, more steps for the tokenizers; all else as above.
 :tiny         a few steps on generated images.
 """
 
@@ -41,6 +41,7 @@ def get_config(variant="digits"):
         "maskgit": {"name": "maskgit", **small},
     }
     config = ConfigDict({"stage": "comparison", "systems": {}})
+    config.views = 16 if photographs else 1  # of each real image, that samples are measured against
     for name, keys in generators.items():
         config.systems[name] = {"tokenizer": tokenizers[name], "generator": keys}
     # Table 7 of the paper: ours and GPT on one tokenizer.
@@ -78,7 +79,7 @@ def stage1(tokenizer, size, photographs):
     """Training of a tokenizer: L2 alone."""
     config = common.stage1((2,), size)
     config.tokenizer, config.dtype = tokenizer, "float32"
-    config.batch_size, config.duration = 32, "150 steps" if photographs else "200 steps"
+    config.batch_size, config.duration = 32, "400 steps" if photographs else "200 steps"
     return data(config, 2e-3, "20 steps", photographs)
 
 
@@ -89,7 +90,7 @@ def stage2(generator, size, photographs):
     # Of ours two blocks an image: 76 tokens pass each layer, of the others 64 and their classes.
     config.loss = {"targets": 2} if generator["name"] == "multigrained" else {}
     config.sample, config.dtype = {}, "float32"
-    config.batch_size, config.duration = 32, "250 steps" if photographs else "500 steps"
+    config.batch_size, config.duration = 32, "500 steps"
     config.optimizer.moment_dtype = "float32"
     return data(config, 2e-3, "50 steps", photographs)
 

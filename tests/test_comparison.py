@@ -8,9 +8,10 @@ import pytest
 import workdirs
 from test_configs import load
 
-from evqgan import stage1, stage2
+from evqgan import commands, stage1, stage2
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import comparison
+from evqgan.data import pipeline
 
 NUMBERS = {"parameters": {"tokenizer": 3, "generator": 4}, "heldout_accuracy": 0.99, "heldout_frechet": 0.01}
 
@@ -64,6 +65,23 @@ def test_a_row_is_of_all_seeds():
     assert (row["tokenizer_parameters"], row["generator_parameters"]) == (3, 4)
     last = comparison.real({"vqgan": of_seeds})
     assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
+
+
+def test_samples_are_measured_against_all_views_of_real_images(tmp_path, monkeypatch):
+    config = load("comparison", "tiny").systems.vqgan.generator.dataset
+    images, labels = commands.whole(pipeline.Dataset(**config), "train")
+    file = tmp_path / "samples.npz"
+    np.savez(file, images=images, labels=labels, step=1, seed=0, sampler="{}")
+    config.flip = False
+    found = comparison.against_real(config, file, 1)
+    assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
+    seen = []
+    monkeypatch.setattr(comparison.sample_statistics, "frechet", lambda *sets: seen.extend(sets) or {})
+    config.flip = True
+    comparison.against_real(config, file, 8)
+    assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
+    kinds = {image.tobytes() for image in seen[1]}
+    assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}  # mirrored, too
 
 
 def call(*args):

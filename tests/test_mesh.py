@@ -28,6 +28,7 @@ def test_rules_split_the_last_dimensions_and_leave_scanned_layers_whole():
     assert spec("params/blocks/attention/out/kernel", (5, 2, 4, 8)) == PartitionSpec(none, tensor, none, fsdp)
     assert spec("ema/blocks/mlp/hidden/kernel", (5, 8, 32)) == PartitionSpec(none, fsdp, tensor)
     assert spec("params/codes/embedding", (10, 8)) == PartitionSpec(fsdp, none)
+    assert spec("params/words", (10, 8)) == PartitionSpec(fsdp, none)
     assert spec("params/norm/scale", (8,)) == PartitionSpec()
 
 

@@ -22,21 +22,22 @@ from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
 
 TESTS = pathlib.Path(__file__).parent
-STAGES = {"stage1": (stage1, test_stage1), "stage2": (stage2, test_stage2)}
 ONE, DATA, ALL = {"data": 1}, {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}
-MESHES = {"stage1": {"one": ONE, "data": DATA, "all": ALL}, "stage2": {"one": ONE, "all": ALL}}
+MESHES = {"stage1": {"one": ONE, "data": DATA, "all": ALL}, "multigrained": {"one": ONE, "all": ALL}}
+MESHES |= dict.fromkeys(("gpt", "rqtransformer"), MESHES["multigrained"])
 STEPS = 3
 EIGHT = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"}
 
 
 def make(name):
     """A small stage with all that its state can hold."""
-    module, test = STAGES[name]
-    if name == "stage2":
-        return module.make(test.config_of())
-    config = test.config_of(ema=0.9, revive=0.1)
+    if name != "stage1":
+        config = test_stage2.config_of() if name == "multigrained" else test_stage2.on_two_depths(name)
+        config.dataset.size = 32
+        return stage2.make(config)
+    config = test_stage1.config_of(ema=0.9, revive=0.1)
     config.adversarial = {"critic": {"name": "patchgan", "layers": 1, "width": 8}, "optimizer": {"learning_rate": 1e-3}}
-    return module.make(config)
+    return stage1.make(config)
 
 
 def on_eight_devices(name, place):
@@ -131,8 +132,8 @@ def children(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {name: tmp_path_factory.mktemp(name) for name in (*STAGES, "two")}
-    started = {name: (child(on_eight_devices, name, places[name], **EIGHT), places[name]) for name in STAGES}
+    places = {name: tmp_path_factory.mktemp(name) for name in (*MESHES, "two")}
+    started = {name: (child(on_eight_devices, name, places[name], **EIGHT), places[name]) for name in MESHES}
     for i in range(2):
         started[i] = child(as_one_of_two, i, port, places["two"]), places["two"]
     yield started
@@ -145,7 +146,7 @@ def children(tmp_path_factory):
 def two(children):
     """The workdir, exit codes and outputs of a run of two processes, the second of which gets a SIGTERM at step 3."""
     (first, workdir), (second, _) = children[0], children[1]
-    for _ in range(1200):
+    for _ in range(3000):
         file = workdir / "metrics.jsonl"
         if file.exists() and '"step": 3,' in file.read_text():
             break
@@ -156,10 +157,10 @@ def two(children):
     return workdir, [first.returncode, second.returncode], outputs
 
 
-@pytest.fixture(scope="module", params=STAGES)
+@pytest.fixture(scope="module", params=MESHES)
 def eight(children, request):
     process, place = children[request.param]
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return json.loads((place / "found.json").read_text())
 
@@ -236,7 +237,7 @@ def test_eight_devices_sample_as_one(tmp_path):
     process = child(use, workdirs.trained(), tmp_path / "eight", **EIGHT)
     with workdirs.quick_to_compile():
         use(workdirs.trained(), tmp_path / "one")
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     with np.load(tmp_path / "one" / "found.npz") as one, np.load(tmp_path / "eight" / "found.npz") as eight:
         assert (one["devices"], eight["devices"]) == (1, 8) and one.keys() == eight.keys()

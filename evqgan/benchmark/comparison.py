@@ -7,6 +7,7 @@ its --part.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from evqgan.benchmark.variants import split
 from evqgan.core import build, files, mesh, optim, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.evals import samples as sample_statistics
 from evqgan.main import read_file
 from evqgan.sample import load
 from evqgan.train import jitted, train
@@ -66,7 +68,7 @@ def run(given, rest):
     for name, seed in runs:
         place = out / f"{name}_{seed}"
         if groups.index((owners[name], seed)) % parts == part - 1:
-            found[name].append(finished(config.systems[name], out, name, seed, given.samples))
+            found[name].append(finished(config.systems[name], out, name, seed, given.samples, config.views))
         elif (place / "numbers.json").is_file():  # another process's
             found[name].append(json.loads((place / "numbers.json").read_text()))
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
@@ -79,8 +81,8 @@ def run(given, rest):
     return title, [row(name, of_seeds, times[name]) for name, of_seeds in found.items()] + [real(found)]
 
 
-def finished(system, out, name, seed, samples):
-    """Trains, samples and measures one run, or what of it is not done yet -> its numbers."""
+def finished(system, out, name, seed, samples, views):
+    """Trains, samples and measures one run, or what of it is not done yet -> its numbers. views: see `against_real`."""
     place = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
     first, second = (ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator"))
@@ -89,19 +91,37 @@ def finished(system, out, name, seed, samples):
     states = {"tokenizer": train(first, owner / "tokenizer")}
     second.tokenizer.weights = str(owner / "tokenizer")
     states["generator"] = train(second, place / "generator")
-    file, step = place / "numbers.json", int(states["generator"]["step"])
+    file = place / "numbers.json"
+    made = {"step": int(states["generator"]["step"]), "samples": samples, "views": views}
     if file.is_file():
         numbers = json.loads(file.read_text())
-        if (numbers["step"], numbers["samples"]) == (step, samples):
+        if made.items() <= numbers.items():
             return numbers
     commands.sample(second, place, None, samples, [], seed, one_by_one=False)
     first.evals = ConfigDict({"reconstruction": {}})
-    measured = commands.evaluate(second, place, None, []) | commands.evaluate(first, owner / "tokenizer", None, [])
+    measured = commands.evaluate(first, owner / "tokenizer", None, [])
     values = {key: entry["value"] for key, entry in measured.items()}
+    values |= against_real(second.dataset, place / "samples" / "samples.npz", views)
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
-    numbers = {"step": step, "samples": samples, "parameters": parameters, **values}
+    numbers = {**made, "parameters": parameters, **values}
     files.save_json(file, numbers)
     return numbers
+
+
+def against_real(config, file, views):
+    """What `evals.samples` says of a samples.npz beside real images, as training crops and mirrors them.
+
+    views: how many of each image of config.dataset; more than 1 where a random part of it is an example.
+    """
+    images, labels, _ = commands.read_samples(file)
+    dataset, real = build.call(pipeline.Dataset, config, "config.dataset"), []
+    for part in (dataset.train, dataset.validation):
+        number, of_part = views * len(pipeline.open_split(dataset, part)), dataclasses.replace(dataset, train=part)
+        with contextlib.closing(pipeline.train_batches(of_part, number, seed=0)) as batches:
+            real.append(next(batches))
+    (train, train_labels), held = (tuple(batch[key] for key in ("image", "label")) for batch in real)
+    numbers = sample_statistics.frechet(images, train, held[0])
+    return numbers | sample_statistics.classifier_agreement(train, train_labels, images, labels, *held)
 
 
 def timing(system, out, name):

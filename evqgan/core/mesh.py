@@ -19,7 +19,7 @@ RULES = (
     (r"attention/out/kernel$", ("tensor", None, "fsdp")),  # [heads,d,c]
     (r"mlp/hidden/kernel$", ("fsdp", "tensor")),
     (r"mlp/out/kernel$", ("tensor", "fsdp")),
-    (r"(kernel|embedding)$", ("fsdp", None)),
+    (r"(kernel|embedding|words)$", ("fsdp", None)),
     (r".*", ()),
 )
 

@@ -11,17 +11,16 @@ from sklearn.svm import SVC
 from evqgan.core.errors import InputError
 
 SIDE = 16  # ours: features of at most 16x16, no better for digits at 24 or 32, and quick at any resolution
-COLOURS = 8  # ours: the same for colours, 192 numbers, fewer than the images they are of
+FRECHET_SIDE = 8  # ours: 192 numbers, fewer than the images that their covariance is of
 C = 10.0  # ours: with gamma "scale", 98.9 % on the digits held out by data/builders/digits.py, the same up to 100
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 PIECE = 1 << 23  # float64 numbers in one piece: 64 MiB
 
 
 def classifier_agreement(real_images, real_labels, images, labels, heldout_images, heldout_labels):
     """Share of samples that a classifier of real images gives the class they were asked for, in [0, 1].
 
-    A support vector classifier (RBF kernel) learns the real training images as grey pictures, averaged by area down to
-    at most 16x16. Returns {"sample_accuracy", "heldout_accuracy" (the same of held-out real images: the ceiling),
+    A support vector classifier (RBF kernel) learns the real training images, averaged by area down to at most 16x16.
+    Returns {"sample_accuracy", "heldout_accuracy" (the same of held-out real images: the ceiling),
     "per_class": sample accuracy by class, None for a class without samples}.
     """
     _same_size(real_images, images, heldout_images)
@@ -37,15 +36,14 @@ def classifier_agreement(real_images, real_labels, images, labels, heldout_image
     }
 
 
-def features(images):
-    """uint8 [N,H,W,3] -> float32 [N,F] in [0, 1]: grey, averaged by area down to at most 16x16."""
+def features(images, most=SIDE):
+    """uint8 [N,H,W,3] -> float32 [N,F] in [0, 1]: colours, averaged by area down to at most `most` x `most`."""
     images = np.asarray(images)
-    rows, columns = _averaging(images.shape[1]), _averaging(images.shape[2])
-    step = max(1, PIECE // images[0].size)
-    found = []
+    rows, columns = _averaging(images.shape[1], most), _averaging(images.shape[2], most)
+    step, found = max(1, PIECE // images[0].size), []
     for i in range(0, len(images), step):
-        grey = images[i : i + step] @ (np.asarray(GREY) / 255)  # float64 [n,H,W]
-        found.append((rows @ grey @ columns.T).reshape(len(grey), -1).astype(np.float32))
+        small = np.einsum("yh,nhwc,xw->nyxc", rows, images[i : i + step] / 255, columns, optimize=True)
+        found.append(small.reshape(len(small), -1).astype(np.float32))
     return np.concatenate(found)
 
 
@@ -74,7 +72,7 @@ def frechet(images, real_images, heldout_images):
     feature space (FID's) is meant. Returns {"frechet", "heldout_frechet" (of held-out real images: the floor)}.
     """
     _same_size(images, real_images, heldout_images)
-    real, some, held = (statistics(colours(x)) for x in (real_images, images, heldout_images))
+    real, some, held = (statistics(features(x, FRECHET_SIDE)) for x in (real_images, images, heldout_images))
     return {"frechet": frechet_distance(*real, *some), "heldout_frechet": frechet_distance(*real, *held)}
 
 
@@ -89,17 +87,6 @@ def frechet_distance(mean, covariance, other_mean, other_covariance):
     root = np.sqrt(np.linalg.eigvals(covariance @ other_covariance).astype(complex)).real.sum()
     distance = np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other_covariance) - 2 * root
     return float(max(distance, 0.0))  # rounding alone makes it negative
-
-
-def colours(images):
-    """uint8 [N,H,W,3] -> float32 [N,F] in [0, 1], averaged by area down to at most 8x8."""
-    images = np.asarray(images)
-    rows, columns = _averaging(images.shape[1], COLOURS), _averaging(images.shape[2], COLOURS)
-    step, found = max(1, PIECE // images[0].size), []
-    for i in range(0, len(images), step):
-        small = np.einsum("yh,nhwc,xw->nyxc", rows, images[i : i + step] / 255, columns, optimize=True)
-        found.append(small.reshape(len(small), -1).astype(np.float32))
-    return np.concatenate(found)
 
 
 def nearest(images, train_images, heldout_images):
@@ -144,7 +131,7 @@ def _squares(rows):
     return np.einsum("nd,nd->n", rows, rows)
 
 
-def _averaging(side, most=SIDE):
+def _averaging(side, most):
     """float64 [min(side, most), side]: each row averages its share of `side` pixels, by area."""
     small = min(side, most)
     edges = np.arange(small + 1) * side / small
