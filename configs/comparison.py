@@ -41,7 +41,8 @@ def get_config(variant="digits"):
         "maskgit": {"name": "maskgit", **small},
     }
     config = ConfigDict({"stage": "comparison", "systems": {}})
-    config.views = 16 if photographs else 1  # of each real image, that samples are measured against
+    # The real images that samples are measured against: so many crops of each, and whether colours tell classes.
+    config.real = {"views": 16, "colour": True} if photographs else {"views": 1, "colour": False}
     for name, keys in generators.items():
         config.systems[name] = {"tokenizer": tokenizers[name], "generator": keys}
     # Table 7 of the paper: ours and GPT on one tokenizer.

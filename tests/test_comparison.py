@@ -73,12 +73,12 @@ def test_samples_are_measured_against_all_views_of_real_images(tmp_path, monkeyp
     file = tmp_path / "samples.npz"
     np.savez(file, images=images, labels=labels, step=1, seed=0, sampler="{}")
     config.flip = False
-    found = comparison.against_real(config, file, 1)
+    found = comparison.against_real(config, file, views=1, colour=True)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
     seen = []
     monkeypatch.setattr(comparison.sample_statistics, "frechet", lambda *sets: seen.extend(sets) or {})
     config.flip = True
-    comparison.against_real(config, file, 8)
+    comparison.against_real(config, file, views=8, colour=False)
     assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
     kinds = {image.tobytes() for image in seen[1]}
     assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}  # mirrored, too

@@ -50,7 +50,7 @@ def test_the_frechet_distance_grows_with_what_is_wrong(digits):
     red = rng.integers(0, 255, (40, 16, 16, 3)).astype(np.uint8) * np.array([1, 0, 0], np.uint8)
     assert samples.frechet(red, red[..., ::-1], red)["frechet"] > 1  # colours count
     means = red[..., 0].reshape(40, 8, 2, 8, 2).mean(axis=(2, 4)).reshape(40, -1) / 255
-    np.testing.assert_allclose(samples.features(red, 8)[:, ::3], means, rtol=1e-5)
+    np.testing.assert_allclose(samples.features(red, 8, colour=True)[:, ::3], means, rtol=1e-5)
 
 
 def test_real_digits_are_given_their_class_and_shuffled_labels_are_not(digits):
@@ -74,19 +74,22 @@ def test_accuracy_by_class_is_that_of_the_class_alone(digits):
 def test_features_average_by_area():
     image = np.zeros((1, 64, 24, 3), np.uint8)
     image[:, :32] = 200
-    found = samples.features(image).reshape(16, 16 * 3)
+    found = samples.features(image, 16, colour=False).reshape(16, 16)
     np.testing.assert_allclose(found[:8], 200 / 255, rtol=1e-6)
     np.testing.assert_allclose(found[8:], 0, atol=1e-7)
     noise = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 1)).astype(np.uint8).repeat(3, -1)
     means = noise.astype(np.float64).mean((1, 2, 3)) / 255
-    np.testing.assert_allclose(samples.features(noise).mean(1), means, rtol=1e-6)  # nothing lost with 20 -> 16
-    assert samples.features(noise[:, :8, :8]).shape == (2, 64 * 3)
+    np.testing.assert_allclose(
+        samples.features(noise, 16, colour=False).mean(1), means, rtol=1e-6
+    )  # nothing lost with 20 -> 16
+    assert samples.features(noise[:, :8, :8], 16, colour=True).shape == (2, 64 * 3)
 
 
 def test_a_class_may_be_a_colour(digits):
     images, labels = digits[0][0][:100], np.arange(100) % 3
     images = images * np.uint8(np.eye(3))[labels][:, None, None]
-    found = samples.classifier_agreement(images, labels, images[::-1], labels[::-1], images, labels)
+    real, made = (images, labels), (images[::-1], labels[::-1])
+    found = samples.classifier_agreement(*real, *made, *real, colour=True)
     assert found["sample_accuracy"] == found["heldout_accuracy"] == 1.0
 
 
@@ -130,9 +133,9 @@ def test_distances_in_pieces_are_those_of_the_definition(digits, monkeypatch):
         [expected.mean(), expected.min(), np.quantile(expected, 0.05)],
         rtol=1e-12,
     )
-    whole = samples.features(train)
+    whole = samples.features(train, 16, colour=True)
     monkeypatch.setattr(samples, "PIECE", 1)
-    np.testing.assert_array_equal(samples.features(train), whole)
+    np.testing.assert_array_equal(samples.features(train, 16, colour=True), whole)
 
 
 def test_a_thousand_samples_take_under_three_seconds(digits):

@@ -68,7 +68,7 @@ def run(given, rest):
     for name, seed in runs:
         place = out / f"{name}_{seed}"
         if groups.index((owners[name], seed)) % parts == part - 1:
-            found[name].append(finished(config.systems[name], out, name, seed, given.samples, config.views))
+            found[name].append(finished(config.systems[name], out, name, seed, given.samples, config.real))
         elif (place / "numbers.json").is_file():  # another process's
             found[name].append(json.loads((place / "numbers.json").read_text()))
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
@@ -81,8 +81,8 @@ def run(given, rest):
     return title, [row(name, of_seeds, times[name]) for name, of_seeds in found.items()] + [real(found)]
 
 
-def finished(system, out, name, seed, samples, views):
-    """Trains, samples and measures one run, or what of it is not done yet -> its numbers. views: see `against_real`."""
+def finished(system, out, name, seed, samples, real):
+    """Trains, samples and measures one run, or what of it is not done yet -> its numbers. real: see `against_real`."""
     place = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
     first, second = (ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator"))
@@ -92,26 +92,27 @@ def finished(system, out, name, seed, samples, views):
     second.tokenizer.weights = str(owner / "tokenizer")
     states["generator"] = train(second, place / "generator")
     file = place / "numbers.json"
-    made = {"step": int(states["generator"]["step"]), "samples": samples, "views": views}
+    made = {"step": int(states["generator"]["step"]), "samples": samples, "real": real.to_dict()}
     if file.is_file():
         numbers = json.loads(file.read_text())
-        if made.items() <= numbers.items():
+        if made == {key: numbers.get(key) for key in made}:
             return numbers
     commands.sample(second, place, None, samples, [], seed, one_by_one=False)
     first.evals = ConfigDict({"reconstruction": {}})
     measured = commands.evaluate(first, owner / "tokenizer", None, [])
     values = {key: entry["value"] for key, entry in measured.items()}
-    values |= against_real(second.dataset, place / "samples" / "samples.npz", views)
+    values |= against_real(second.dataset, place / "samples" / "samples.npz", **real)
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
     numbers = {**made, "parameters": parameters, **values}
     files.save_json(file, numbers)
     return numbers
 
 
-def against_real(config, file, views):
+def against_real(config, file, views, colour):
     """What `evals.samples` says of a samples.npz beside real images, as training crops and mirrors them.
 
-    views: how many of each image of config.dataset; more than 1 where a random part of it is an example.
+    views: how many of each image of the data set `config`; more than 1 where a random part of it is an example. colour:
+    whether the classifier sees colours.
     """
     images, labels, _ = commands.read_samples(file)
     dataset, real = build.call(pipeline.Dataset, config, "config.dataset"), []
@@ -121,7 +122,7 @@ def against_real(config, file, views):
             real.append(next(batches))
     (train, train_labels), held = (tuple(batch[key] for key in ("image", "label")) for batch in real)
     numbers = sample_statistics.frechet(images, train, held[0])
-    return numbers | sample_statistics.classifier_agreement(train, train_labels, images, labels, *held)
+    return numbers | sample_statistics.classifier_agreement(train, train_labels, images, labels, *held, colour)
 
 
 def timing(system, out, name):
