@@ -67,6 +67,14 @@ def test_a_row_is_of_all_seeds():
     assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
 
 
+def test_numbers_made_in_another_way_are_not_taken(tmp_path):
+    file = tmp_path / "numbers.json"
+    assert comparison.known(file, samples=5) is None
+    file.write_text(json.dumps({**NUMBERS, "step": 7, "samples": 5, "real": {"views": 1, "colour": False}}))
+    assert comparison.known(file, samples=5, step=7, real={"colour": False, "views": 1})["heldout_accuracy"] == 0.99
+    assert comparison.known(file, samples=6) is None and comparison.known(file, absent=1) is None
+
+
 def test_samples_are_measured_against_all_views_of_real_images(tmp_path, monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
     images, labels = commands.whole(pipeline.Dataset(**config), "train")

@@ -69,8 +69,8 @@ def run(given, rest):
         place = out / f"{name}_{seed}"
         if groups.index((owners[name], seed)) % parts == part - 1:
             found[name].append(finished(config.systems[name], out, name, seed, given.samples, config.real))
-        elif (place / "numbers.json").is_file():  # another process's
-            found[name].append(json.loads((place / "numbers.json").read_text()))
+        elif numbers := known(place / "numbers.json", samples=given.samples, real=config.real.to_dict()):
+            found[name].append(numbers)  # another process's
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
         raise InputError(f"--part={given.part} of {len(runs)} runs is none")
@@ -93,10 +93,8 @@ def finished(system, out, name, seed, samples, real):
     states["generator"] = train(second, place / "generator")
     file = place / "numbers.json"
     made = {"step": int(states["generator"]["step"]), "samples": samples, "real": real.to_dict()}
-    if file.is_file():
-        numbers = json.loads(file.read_text())
-        if made == {key: numbers.get(key) for key in made}:
-            return numbers
+    if numbers := known(file, **made):
+        return numbers
     commands.sample(second, place, None, samples, [], seed, one_by_one=False)
     first.evals = ConfigDict({"reconstruction": {}})
     measured = commands.evaluate(first, owner / "tokenizer", None, [])
@@ -106,6 +104,12 @@ def finished(system, out, name, seed, samples, real):
     numbers = {**made, "parameters": parameters, **values}
     files.save_json(file, numbers)
     return numbers
+
+
+def known(file, **made):
+    """The numbers in `file`, if it is there and they were made with these settings; else None."""
+    numbers = json.loads(file.read_text()) if file.is_file() else {}
+    return numbers if made == {key: numbers.get(key) for key in made} else None
 
 
 def against_real(config, file, views, colour):

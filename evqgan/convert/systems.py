@@ -119,7 +119,7 @@ def by_name(mark):
 
 
 def taming_generator(theirs, tokenizer, given):
-    """The GPT of taming-transformers."""
+    """The GPT of taming-transformers: `System.generator`, as the three below. InputError for another's codes."""
     keys = gpt.generator_config(theirs, given.heads or 16, given.classes, given.condition or "class")
     same_codes(keys.pop("codes"), tokenizer)
     say(given.heads, "heads", 16)
@@ -168,6 +168,7 @@ def maskgit_generator(theirs, tokenizer, given):
 
 
 def same_codes(codes, tokenizer):
+    """InputError unless a generator's weights know as many `codes` as the tokenizer has."""
     if codes != tokenizer.quantizer.codes:
         raise InputError(
             f"the generator knows {codes} codes, the tokenizer has {tokenizer.quantizer.codes}: give its own"

@@ -91,7 +91,10 @@ def tokenizer_config(workdir):
 
 
 def tokenizer_of(system, theirs, given, wanted):
-    """-> config.tokenizer, {"params", "codebook"}; wanted: a config.tokenizer that it has to fit, or None."""
+    """The weights `theirs` {name: array} -> config.tokenizer, {"params", "codebook"} of NumPy arrays.
+
+    wanted: a config.tokenizer that they have to fit, or None. InputError if they do not.
+    """
     found = system.tokenizer(theirs, given)
     keys = ml_collections.ConfigDict(found) if wanted is None else wanted
     require_same(found, keys)
@@ -144,7 +147,11 @@ def require_same(found, keys):
 
 
 def generator_of(system, theirs, config, given, wanted):
-    """-> size of the images, config.generator, params; config: with config.tokenizer.model."""
+    """The weights `theirs` {name: array} -> size of the images, config.generator, params of NumPy arrays.
+
+    config: with config.tokenizer.model; wanted: a config whose generator they have to fit, or None. InputError if they
+    do not.
+    """
     tokenizer = tokenizers.make(config.tokenizer.model)
     keys, tokens = system.generator(theirs, tokenizer, given)
     size = config.tokenizer.model.encoder.get("size", given.size)
@@ -197,7 +204,10 @@ def back(name, workdir, dest):
 
 
 def tokenizer_back(system, keys, tree):
-    """{"params", "codebook"} of config.tokenizer `keys` -> {name: array} of theirs."""
+    """{"params", "codebook"} of config.tokenizer `keys` -> {name: array} of theirs.
+
+    InputError if what comes back from them is another config or another number.
+    """
     tree = without_counters(tree)
     theirs = system.tokenizer_to_theirs(tree, complete(keys))
     found = system.tokenizer(theirs, Given())
@@ -207,6 +217,7 @@ def tokenizer_back(system, keys, tree):
 
 
 def require_equal(a, b):
+    """InputError unless two trees of arrays are equal, bit for bit."""
     if not all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))):
         raise InputError("its weights change on the way there and back")
 
