@@ -21,6 +21,19 @@ def files(pattern):
     return found
 
 
+def recorded(pattern):
+    """[(path, name of an output)] of all recordings whose names match."""
+    return [(path, name) for path in files(pattern) for name in load(path)[3]]
+
+
+def close(ours, theirs, tolerance=1e-5, name="", least=1e-9):
+    """Asserts that arrays of one shape differ by at most `tolerance` of the largest of `theirs`, or of `least`."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape, f"{name}: {ours.shape}, not {theirs.shape}"
+    scale = max(np.abs(theirs).max(), least)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
 def load(path):
     """-> config, and weights, inputs and outputs as {name: array}; weights agree with the file's checksums."""
     with np.load(path, allow_pickle=False) as stored:

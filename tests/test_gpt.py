@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 import workdirs
-from golden_files import files, load
+from golden_files import close, files, load, recorded
 from ml_collections import ConfigDict
 
 from evqgan import sample, train
@@ -55,16 +55,6 @@ def recording(path):
 def like(model):
     words = jnp.zeros((1, model.conditions), jnp.int32)
     return jax.eval_shape(lambda: {"params": gpt.init(model, jax.random.key(0), words)})
-
-
-def recorded(pattern):
-    return [(path, name) for path in files(pattern) for name in load(path)[3]]
-
-
-def close(ours, theirs, tolerance):
-    assert np.shape(ours) == np.shape(theirs)
-    scale = np.abs(theirs).max()
-    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
 
 
 def greedy(model, params, words, number):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
-from golden_files import files, load
+from golden_files import close, files, load
 
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.gumbel import Gumbel
@@ -43,11 +43,6 @@ def train(quantizer, variables, z, seed=0):
     rngs = {"codebook": jax.random.key(seed)}
     out, changed = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
     return *out, {**variables, **changed}
-
-
-def close(ours, theirs, tolerance=1e-5):
-    assert np.shape(ours) == np.shape(theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("path", files("vitvqgan_gumbel*.npz"), ids=lambda path: path.stem)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import close, files, load
 
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
@@ -12,11 +12,6 @@ from evqgan.core.errors import InputError
 from evqgan.nn import inception
 
 PREPARE = {"tf": inception.prepare_tf1, "pytorch_fid": inception.prepare_torch}
-
-
-def close(ours, theirs, tolerance=1e-4):
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 def run(variables, image):

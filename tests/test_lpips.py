@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import close, files, load
 
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
@@ -45,10 +45,6 @@ def judge(dtype, variables):
 
     both = jax.jit(jax.value_and_grad(total))
     return lambda b, a, v=variables: both(b, a, v)
-
-
-def close(ours, theirs, tolerance=1e-5):
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("path", files("*lpips*.npz"), ids=lambda path: path.stem)

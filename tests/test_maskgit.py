@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import workdirs
-from golden_files import files, load
+from golden_files import close, files, load
 from ml_collections import ConfigDict
 
 from evqgan import sample, train
@@ -49,11 +49,6 @@ def recording(request):
     assert not theirs, f"{request.param}: nothing of ours stands for {sorted(theirs)}"
     like = jax.eval_shape(lambda: {"params": maskgit.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
     return config, model, mapping.to_ours(TRANSFORMER, weights, like)["params"], inputs, outputs
-
-
-def close(ours, theirs, tolerance):
-    scale = np.abs(theirs).max()
-    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
 
 
 def test_logits_are_the_recorded_ones(recording):

@@ -5,6 +5,7 @@ import math
 import re
 
 import flax
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,12 +21,8 @@ from evqgan.nn import efficientnet
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles in half the time
 SMALL = {"im_res": 128, "num_discs": 2, "interp224": False}  # heads of images with 64 pixels
+close = functools.partial(golden_files.close, tolerance=1e-4)
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)))
-
-
-def close(ours, theirs, tolerance=1e-4, name=""):
-    theirs = np.asarray(theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=name)
 
 
 def length(x):
@@ -113,7 +110,7 @@ def test_resizing_equals_the_original(recording):
     resized = jax.image.resize(recording.real, (len(recording.real), 224, 224, 3), "bilinear", antialias=False)
     expected = recording.outputs["interp224_sub"]
     step = 224 // expected.shape[-1]
-    close(channels_first(resized)[:, :, ::step, ::step], expected, 2e-6)
+    close(channels_first(resized)[:, :, ::step, ::step], expected, tolerance=2e-6)
 
 
 def test_training_equals_the_original(recording):
@@ -144,7 +141,7 @@ def test_training_equals_the_original(recording):
     logits, after3, (of_real, _) = step("d_loss_real", real, after2, -1.0, True)
     close(logits, outputs["logits_train_real_3"])
     grads = [np.ravel(a + b) for a, b in zip(*map(jax.tree.leaves, (of_fake, of_real)), strict=True)]
-    close([length(np.concatenate(grads))], outputs["grad_norm_disc"], 1e-3)
+    close([length(np.concatenate(grads))], outputs["grad_norm_disc"], tolerance=1e-3)
     theirs = to_theirs(recording.table, after3)
     for name, expected in outputs.items():
         if name.startswith("after3/"):
@@ -343,7 +340,7 @@ def test_heads_in_bfloat16_are_nearly_the_same():
     variables = filled(jax.eval_shape(lambda key: high.init(key, x, None, False), jax.random.key(0)))
     expected, logits = (jax.jit(head.apply, static_argnums=(2, 3))(variables, x, None, True) for head in (high, low))
     assert logits.dtype == jnp.float32
-    close(logits, expected, 0.05)
+    close(logits, expected, tolerance=0.05)
 
 
 def test_small_images_are_enlarged_unless_forbidden():

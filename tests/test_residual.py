@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
-from golden_files import files, load
+from golden_files import close, files, load
 
 from evqgan.tokenizers.quantizers import VQ
 
@@ -22,11 +22,6 @@ def quick_to_compile():
 
 def normal(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
-
-
-def close(ours, theirs, tolerance=1e-5):
-    assert np.shape(ours) == np.shape(theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 def made(depth, **keys):

@@ -4,16 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import close, files, load
 
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
 from evqgan.nn import resnet
-
-
-def close(ours, theirs, tolerance=1e-4):
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 def draw(like):
@@ -53,7 +48,7 @@ def test_features_equal_torchvision(path):
         ours["prepared_sub7"] = prepared[:, ::7, ::7].transpose(0, 3, 1, 2)
     for name, theirs in outputs.items():
         assert name in ours, f"nothing here computes {name}: build what it records"
-        close(ours[name], theirs)
+        close(ours[name], theirs, 1e-4)
 
 
 @pytest.mark.parametrize("name, count", [("resnet50", 25_557_032), ("resnet101", 44_549_160)])

@@ -11,7 +11,7 @@ import optax
 import pytest
 import workdirs
 from flax import linen as nn
-from golden_files import files, load
+from golden_files import close, files, load
 from jax.extend.core import jaxprs_in_params
 from ml_collections import ConfigDict
 
@@ -124,12 +124,6 @@ def recording(request):
     return types.SimpleNamespace(**locals())
 
 
-def close(ours, theirs, tolerance=1e-5, least=1e-9):
-    assert np.shape(ours) == theirs.shape
-    scale = max(np.abs(theirs).max(), least)
-    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
-
-
 COMPARED = (
     "logits", "loss_ce", "codebook_loss", "loss_soft", "grad_norm_all", r"grad/.+", "greedy_sample",
     "greedy_sample_cached_equals_uncached", "cached_vs_full_maxabs", r"topk\d+_logits_kept", r"topp[\d.]+_probs",
@@ -168,7 +162,7 @@ def test_losses_and_gradients_are_the_recorded_ones(recording):
     assert recorded
     least = 1e-4 * norm  # those of the keys' biases are zero but for rounding
     for name, grad in recorded.items():
-        close(theirs[name.removeprefix("grad/")], grad, 1e-4, least)
+        close(theirs[name.removeprefix("grad/")], grad, 1e-4, least=least)
     if "loss_soft" in outputs:
         close(jax.jit(value)(recording.params, inputs["soft_targets"])[0][None], outputs["loss_soft"])
 

@@ -1,6 +1,9 @@
 """Swin blocks against recordings of the originals; stages, encoder and decoder by their properties."""
 
+import functools
+
 import flax.linen as nn
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,8 @@ from evqgan.tokenizers.swin import (
     UpsampledConv,
 )
 
+close = functools.partial(golden_files.close, tolerance=2e-5)
+
 
 def normal(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
@@ -34,10 +39,6 @@ def init(module, x):
 
 def apply(module, params, *x, **keys):
     return jax.jit(lambda params, *x: module.apply({"params": params}, *x, **keys))(params, *x)
-
-
-def close(ours, theirs, tolerance=2e-5):
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
 class Recording:
@@ -151,9 +152,9 @@ def test_stage_and_its_gradients_equal_the_original(recording):
 
     (_, y), (grads, grad_x) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, recording.x)
     close(tokens(y), recording.outputs[f"block{recording.depth - 1}"])
-    close(tokens(grad_x), recording.outputs["grad_x_of_sumsq"], 2e-4)
+    close(tokens(grad_x), recording.outputs["grad_x_of_sumsq"], tolerance=2e-4)
     first = grads["pairs"]["plain"]["relative_bias"][0] if recording.depth > 1 else grads["last"]["relative_bias"]
-    close(first, recording.outputs["grad_relbias0"], 2e-4)
+    close(first, recording.outputs["grad_relbias0"], tolerance=2e-4)
 
 
 def test_a_map_not_larger_than_the_window_equals_the_original(recording):

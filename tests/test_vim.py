@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
-from golden_files import files, load
+from golden_files import close, files, load, recorded
+from test_gpt import like
 
 from evqgan.convert import mapping
 from evqgan.convert import vim as names
@@ -44,21 +45,6 @@ def recording(path):
     )
     assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)}"
     return model, mapping.to_ours(names.TABLE, weights, like(model))["params"], weights, inputs, outputs
-
-
-def like(model):
-    words = jnp.zeros((1, model.conditions), jnp.int32)
-    return jax.eval_shape(lambda: {"params": gpt.init(model, jax.random.key(0), words)})
-
-
-def recorded(pattern):
-    return [(path, name) for path in files(pattern) for name in load(path)[3]]
-
-
-def close(ours, theirs, tolerance):
-    assert np.shape(ours) == np.shape(theirs)
-    scale = np.abs(theirs).max()
-    np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
 
 
 def grid(codes):
