@@ -67,7 +67,7 @@ def test_one_block_without_extension_is_maskgit(temperature):
     logits = fixed_logits(h * w)
     ids, mask = jnp.zeros((3, h, w), jnp.int32), jnp.ones((3, h, w), bool)
     ours = decoding.block_by_block(
-        lambda grid, blocks: logits, ids, mask, keys(3), window=6, codes=CODES, steps=5, choice_temperature=temperature
+        lambda _, grid, blocks: logits, ids, mask, keys(3), window=6, codes=CODES, steps=5, choice_temperature=temperature
     )
     block_keys = [jax.random.fold_in(key, 0) for key in keys(3)]
     theirs = maskgit(logits, np.full((3, h * w), CODES), block_keys, 5, temperature)
@@ -78,7 +78,7 @@ def test_window_of_one_is_autoregression():
     """Paper, Sec. 4.4: W_s = 1 performs as an autoregressive method: each token in raster order, given all before."""
     log = []
 
-    def context(grid, blocks):
+    def context(_, grid, blocks):
         recorded(lambda *_: None, log)(grid, blocks[0])
         return lambda tokens: jnp.zeros((2, 1, CODES))
 
@@ -132,7 +132,7 @@ def fill(ids, mask, log=None, batch_keys=None, steps=3, **keywords):
     table = jax.random.normal(jax.random.key(5), (ids.shape[1] * ids.shape[2], CODES + 1, 4 * CODES))
     batch_keys = keys(len(ids)) if batch_keys is None else batch_keys
 
-    def context(grid, blocks):
+    def context(_, grid, blocks):
         if log is not None:
             recorded(lambda *_: None, log)(grid, blocks)
         one_hot = jax.nn.one_hot(grid.reshape(grid.shape[0], -1), CODES + 1)
@@ -174,7 +174,7 @@ def test_an_image_does_not_depend_on_its_batch():
 def test_one_compilation_serves_all_blocks():
     traced = []
 
-    def context(grid, block):
+    def context(_, grid, block):
         traced.append(block)
         return lambda tokens: jnp.zeros((*tokens.shape, CODES))
 

@@ -32,10 +32,10 @@ def moved(model):
     return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
 
 
-@pytest.fixture(scope="module", params=["joint", "prefix"])
+@pytest.fixture(scope="module", params=[(a, g) for a in ("joint", "prefix") for g in multigrained.GLOBAL_TOKENS], ids=" ".join)
 def small(request):
     """A small model, and inputs for one target an image."""
-    model = model_of(attention=request.param, classes=3)
+    model = model_of(attention=request.param[0], global_tokens=request.param[1], classes=3)
 
     params = moved(model)
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)

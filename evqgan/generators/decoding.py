@@ -192,14 +192,20 @@ def mask_predict(
     return states if trace else tokens
 
 
-def block_by_block(context, ids, mask, keys, *, window, codes, extend=0, order="raster", trace=False, **in_block):
+def block_by_block(
+    context, ids, mask, keys, *, window, codes, extend=0, order="raster", carry=(), complete=None, trace=False,
+    **in_block,
+):  # fmt: skip
     """Generates `ids` [B,h,w] int32 where `mask` [B,h,w] is True, block by block -> [B,h,w] int32.
 
     Paper, Sec. 3.3: autoregressive over blocks of `window` x `window` tokens, `mask_predict` (its arguments:
-    `in_block`) inside each. `context(grid, blocks)` is called once a turn with the grid as it stands (MASK = `codes`)
-    and the numbers [K] of the turn's blocks (traced: one compilation serves all turns), and returns
+    `in_block`) inside each. `context(carry, grid, blocks)` is called once a turn with the grid as it stands (MASK =
+    `codes`) and the numbers [K] of the turn's blocks (traced: one compilation serves all turns), and returns
     `tokens_to_logits` ([B*K, window*window] -> [B*K, window*window, V]). order: see `blocks.turns`; K is 1 in raster
     order. Turns in which nothing is to generate are skipped. trace=True: -> the grids after each turn [turns,B,h,w].
+
+    carry: what a model keeps from turn to turn, a tree of arrays. `complete(carry, grid, front) -> carry` is called
+    after each turn, with the grid that now holds its blocks and their numbers [K], NOWHERE where a turn has fewer.
     """
     batch, h, w = ids.shape
     if h % window or w % window:
@@ -207,23 +213,26 @@ def block_by_block(context, ids, mask, keys, *, window, codes, extend=0, order="
     start = blocks_of(jnp.where(mask, codes, ids), window)
     number = start.shape[1]
 
-    def fill(front, blocks):
+    def fill(front, blocks, carry):
         real = front != NOWHERE
         at = jnp.where(real, front, front[0])  # what fills a narrow front up is computed and dropped
-        tokens_to_logits = context(grid_of(blocks, h, w, window), at)
+        tokens_to_logits = context(carry, grid_of(blocks, h, w, window), at)
         keys_b = jax.vmap(lambda key: jax.vmap(lambda block: jax.random.fold_in(key, block))(at))(keys)
         tokens = blocks[:, at].reshape(batch * len(at), -1)
         tokens = mask_predict(tokens_to_logits, tokens, keys_b.reshape(-1), codes=codes, **in_block)
         tokens = tokens.reshape(batch, len(at), -1)
-        return blocks.at[:, jnp.where(real, front, number)].set(tokens, mode="drop")
+        blocks = blocks.at[:, jnp.where(real, front, number)].set(tokens, mode="drop")
+        return blocks, complete(carry, grid_of(blocks, h, w, window), front) if complete else carry
 
-    def turn(blocks, front):
+    def turn(loop, front):
+        blocks, carry = loop
         there = front[None, :, None] == jnp.arange(number)[None, None]
         due = jnp.any(jnp.any(there, axis=1)[..., None] & (blocks == codes))
-        blocks = jax.lax.cond(due, fill, lambda front, blocks: blocks, front, blocks)
-        return blocks, grid_of(blocks, h, w, window) if trace else None
+        loop = jax.lax.cond(due, fill, lambda front, *loop: loop, front, blocks, carry)
+        return loop, grid_of(loop[0], h, w, window) if trace else None
 
-    blocks, grids = jax.lax.scan(turn, start, jnp.asarray(np.asarray(fronts(h, w, window, extend, order))))
+    order = jnp.asarray(np.asarray(fronts(h, w, window, extend, order)))
+    (blocks, _), grids = jax.lax.scan(turn, (start, carry), order)
     return grids if trace else grid_of(blocks, h, w, window)
 
 
