@@ -3,6 +3,7 @@
 python -m evqgan.main --config=configs/photos_stage2.py --workdir=workdirs/photos_stage2
 
 8x8 tokens, blocks of 4x4, T = 8. Needs the tokenizer of configs/photos_stage1.py.
+:small 32x32 pieces, on the tokenizer of configs/photos_stage1.py:small.
 Expected: not measured yet but for 300 steps (README, variants of the generator).
 :tiny  a few steps on generated images.
 """
@@ -11,12 +12,13 @@ from configs import common
 
 
 def get_config(variant=""):
-    """The config of `variant`: "" or "tiny"."""
-    common.variant(variant, [])
-    config = common.stage2("workdirs/photos_stage1", 128, classes=9)
+    """The config of `variant`: "", "small" or "tiny"."""
+    common.variant(variant, ["small"])
+    small = variant == "small"
+    config = common.stage2(f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9)
     config.dtype, config.batch_size, config.duration = "float32", 32, "1500 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
-    config.generator.update({"window": 4, "extend": 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
+    config.generator.update({"window": 4, "extend": 1 if small else 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
     config.generator.update({"remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
     config.optimizer.moment_dtype = "float32"
     config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})

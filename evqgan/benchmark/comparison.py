@@ -7,7 +7,6 @@ its --part.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -18,11 +17,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import commands
-from evqgan.benchmark.variants import split
+from evqgan.benchmark.runs import against_real, split
 from evqgan.core import build, files, mesh, optim, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.evals import samples as sample_statistics
 from evqgan.main import read_file
 from evqgan.sample import load
 from evqgan.train import jitted, train
@@ -99,7 +97,8 @@ def finished(system, out, name, seed, samples, real):
     first.evals = ConfigDict({"reconstruction": {}})
     measured = commands.evaluate(first, owner / "tokenizer", None, [])
     values = {key: entry["value"] for key, entry in measured.items()}
-    values |= against_real(second.dataset, place / "samples" / "samples.npz", **real)
+    images, labels, _ = commands.read_samples(place / "samples" / "samples.npz")
+    values |= against_real(second.dataset, images, labels, **real)
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
     numbers = {**made, "parameters": parameters, **values}
     files.save_json(file, numbers)
@@ -110,23 +109,6 @@ def known(file, **made):
     """The numbers in `file`, if it is there and they were made with these settings; else None."""
     numbers = json.loads(file.read_text()) if file.is_file() else {}
     return numbers if made == {key: numbers.get(key) for key in made} else None
-
-
-def against_real(config, file, views, colour):
-    """What `evals.samples` says of a samples.npz beside real images, as training crops and mirrors them.
-
-    views: how many of each image of the data set `config`; more than 1 where a random part of it is an example. colour:
-    whether the classifier sees colours.
-    """
-    images, labels, _ = commands.read_samples(file)
-    dataset, real = build.call(pipeline.Dataset, config, "config.dataset"), []
-    for part in (dataset.train, dataset.validation):
-        number, of_part = views * len(pipeline.open_split(dataset, part)), dataclasses.replace(dataset, train=part)
-        with contextlib.closing(pipeline.train_batches(of_part, number, seed=0)) as batches:
-            real.append(next(batches))
-    (train, train_labels), held = (tuple(batch[key] for key in ("image", "label")) for batch in real)
-    numbers = sample_statistics.frechet(images, train, held[0])
-    return numbers | sample_statistics.classifier_agreement(train, train_labels, images, labels, *held, colour)
 
 
 def timing(system, out, name):
@@ -170,7 +152,7 @@ def step_seconds(config, tokenizer=None):
     device_mesh = mesh.make()
     _, init, update = jitted(stage, device_mesh)
     state, taken = init(), []
-    with contextlib.closing(pipeline.train_batches(dataset, config.batch_size, 0, start=0, host=0, hosts=1)) as batches:
+    with contextlib.closing(pipeline.train_batches(dataset, config.batch_size, seed=0)) as batches:
         for _ in range(STEPS + 1):
             batch = mesh.put(next(batches), device_mesh)
             began = time.perf_counter()

@@ -2,7 +2,8 @@
 
 Each (variant, seed) is a workdir of its own, OUT/variant_seed, trained as any other: the same command goes on where it
 stopped, and does nothing again that is done. Numbers are of the same held-out images, masked in the same way, and of
-samples made with the same settings. Several processes may share the work, each with its --part.
+samples made with the same settings, those of the config and others of SCAN; which is best is chosen for each variant,
+by the mean Frechet distance over its seeds. Several processes may share the work, each with its --part.
 """
 
 import json
@@ -14,26 +15,39 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import commands, stage2
+from evqgan.benchmark.runs import against_real, split
 from evqgan.core import build, files, optim, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.main import OVERRIDE, override, read_file
+from evqgan.sample import load
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.train import train
 
 # What all have in common, and the keys in which each one differs.
-BASE = {"generator": {"attention": "prefix", "own": "masked"}, "loss": {"masks": "matched", "targets": 1}}
+BASE = {
+    "generator": {"attention": "prefix", "global_tokens": "ordered", "own": "masked"},
+    "loss": {"masks": "matched", "targets": 1, "edits": 0.25, "wavefronts": 0.1},
+}
+MASKED = {"global_tokens": "masked"}
+PAPER = {"attention": "joint", "global_tokens": "masked"}
 VARIANTS = {
     "base": {},
+    "all blocks": {"loss": {"targets": 0}},  # of fewer images, so that a step has as many target blocks
+    "masked": {"generator": MASKED},
+    "masked, all blocks": {"generator": MASKED, "loss": {"targets": 0}},
     "joint": {"generator": {"attention": "joint"}},
     "raster masks": {"loss": {"masks": "raster"}},
-    "paper masks": {"loss": {"masks": "paper"}},
-    "all blocks": {"loss": {"targets": 0}},  # of fewer images, so that a step has as many target blocks
-    "own dropped": {"generator": {"own": "dropped"}},
+    "more edits": {"loss": {"edits": 0.5, "wavefronts": 0.25}},
+    "paper masks": {"generator": MASKED, "loss": {"masks": "paper"}},
+    "paper": {"generator": PAPER, "loss": {"masks": "paper", "targets": 0}},
+    "own dropped": {"generator": {**MASKED, "own": "dropped"}},
     "own partial": {"generator": {"own": "partial"}},
+    "wider": {"generator": {"extend": "twice"}},
 }
-NUMBERS = ("cross_entropy", "sample_accuracy", "spread_ratio", "nearest_mean")
-REAL = {"sample_accuracy": "heldout_accuracy", "nearest_mean": "heldout_nearest_mean"}
+SCAN = {"choice_temperature": (1.0, 2.0, 4.5, 8.0)}  # ours: around MaskGIT's 4.5
+NUMBERS = ("cross_entropy", "sample_accuracy", "frechet", "spread_ratio")
+REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
 SHOWN = 10  # ours: samples in the picture's rows
 
 
@@ -44,23 +58,24 @@ def arguments(parser):
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant: seeds 0, 1, ...")
     parser.add_argument("--only", action="append", help="a variant's name; may come several times (default: all)")
     parser.add_argument("--samples", type=int, default=500, help="how many samples each run is measured on")
+    parser.add_argument("--views", type=int, default=1, help="random crops of each real image to measure against")
     parser.add_argument("--part", default="1/1", help="I/N: do the I-th of N parts; the table has all that is done")
 
 
 def run(given, rest):
     """-> title, rows: one for each variant, and one of real images."""
     names, part, parts = chosen(given.only), *split(given.part)
-    if min(given.seeds, given.samples) < 1:
-        raise InputError("expected at least one seed and one sample")
+    if min(given.seeds, given.samples, given.views) < 1:
+        raise InputError("expected at least one seed, one sample and one view")
     config = read(given.config, rest)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
     jax.config.update("jax_compilation_cache_dir", cache)  # sampling is the same program for every seed
     out, found = pathlib.Path(given.out), {name: [] for name in names}
     runs = [(name, seed) for seed in range(given.seeds) for name in names]
     for i, (name, seed) in enumerate(runs):
-        workdir = out / f"{name.replace(' ', '_')}_{seed}"
+        workdir = place(out, name, seed)
         if i % parts == part - 1:
-            found[name].append(finished(changed(config, name, seed), workdir, given.samples))
+            found[name].append(finished(changed(config, name, seed), workdir, given.samples, given.views))
         elif (workdir / "variant.json").is_file():  # another process's
             found[name].append(json.loads((workdir / "variant.json").read_text()))
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
@@ -73,19 +88,21 @@ def run(given, rest):
 
 def chosen(only):
     """Names of --only, with spaces or underscores -> those names of VARIANTS, all for None."""
-    names = [name.replace("_", " ") for name in only or VARIANTS]
-    for name in names:
-        if name not in VARIANTS:
+    folders = {folder(name): name for name in VARIANTS}
+    for name in only or ():
+        if folder(name) not in folders:
             raise InputError(f"there is no variant {name!r}: {build.nearest(name, VARIANTS)}")
-    return names
+    return [folders[folder(name)] for name in only or VARIANTS]
 
 
-def split(text):
-    """ "2/3" -> 2, 3."""
-    part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"expected --part=I/N with I from 1 to N, such as 1/2, got {text!r}")
-    return int(part), int(parts)
+def folder(name):
+    """A variant's name as part of a path."""
+    return name.replace(",", "").replace(" ", "_")
+
+
+def place(out, name, seed):
+    """The workdir of a run."""
+    return out / f"{folder(name)}_{seed}"
 
 
 def read(file, rest):
@@ -109,10 +126,12 @@ def changed(config, name, seed):
     pipeline.prepare(dataset)
     examples, batch = len(pipeline.open_split(dataset, dataset.train)), config.batch_size
     config.duration = f"{optim.to_steps(config.duration, examples, batch)} steps"
-    config.seed = seed
+    config.seed, extend = seed, config.generator.extend
     for keys in (BASE, VARIANTS[name]):
         for section, values in keys.items():
             config[section].update(values)
+    if config.generator.extend == "twice":
+        config.generator.extend = 2 * extend
     if not config.loss.targets:
         blocks = size(config)[0]
         if batch % blocks:
@@ -129,33 +148,55 @@ def size(config):
     return blocks, (window + 2 * config.generator.extend) ** 2
 
 
-def finished(config, workdir, samples):
+def finished(config, workdir, samples, views):
     """Trains, samples and measures one run, or what of it is not done yet -> its numbers."""
     state = train(config, workdir)
     step, parameters = int(state["step"]), sum(x.size for x in jax.tree.leaves(state["params"]))
-    file = workdir / "variant.json"
+    file, made = workdir / "variant.json", {"step": step, "samples": samples, "views": views}
     if file.is_file():
         numbers = json.loads(file.read_text())
-        if (numbers["step"], numbers["samples"]) == (step, samples):
+        if made == {key: numbers.get(key) for key in made}:
             return numbers
-    commands.sample(config, workdir, None, samples, [], 0, one_by_one=False)
-    values = {name: entry["value"] for name, entry in commands.evaluate(config, workdir, None, []).items()}
     numbers = {
-        "step": step, "samples": samples, "parameters": parameters, "batch": config.batch_size,
-        "tokens": tokens(config), "seconds": seconds(workdir, config.batch_size), **values,
+        **made, "parameters": parameters, "batch": config.batch_size, "tokens": tokens(config),
+        "seconds": seconds(workdir, config.batch_size), **last(workdir, "cross_entropy"),
+        "scan": scan(load(workdir, config), config, workdir, samples, views),
     }  # fmt: skip
     files.save_json(file, numbers)
     return numbers
 
 
+def scan(model, config, workdir, samples, views):
+    """Samples of `model` by each setting of SCAN, beside real images -> [{"sampler": {...}, name: number}].
+
+    The first setting is the config's; its first images are kept for the picture.
+    """
+    ((key, values),) = SCAN.items()
+    usual, found = model.sampler[key], []
+    for value in (usual, *(value for value in values if value != usual)):
+        made = model.sample(samples, [], 0, **{key: value})
+        numbers = against_real(config.dataset, made["images"], made["labels"], views, colour=True)
+        found.append({"sampler": {key: value}, **numbers})
+        if value == usual:
+            files.save_npz(workdir / "shown.npz", images=made["images"][:SHOWN])
+    return found
+
+
+def last(workdir, name):
+    """{name: number} of the run's last evaluation."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {name: [line[f"val/{name}"] for line in lines if f"val/{name}" in line][-1]}
+
+
 def tokens(config):
     """Tokens that pass each layer in one training step, and back: a measure of compute that no other load disturbs.
 
-    "joint": every target block has its own globals; "prefix": those of an image serve all its targets.
+    Only with attention "prefix" and "ordered" globals do those of an image serve all its targets.
     """
     blocks, local = size(config)
     local += config.generator.own == "partial"
-    targets, shared = config.loss.targets or blocks, config.generator.attention == "prefix"
+    keys, targets = config.generator, config.loss.targets or blocks
+    shared = keys.attention == "prefix" and keys.global_tokens == "ordered"
     return config.batch_size * ((1 if shared else targets) * blocks + targets * local)
 
 
@@ -167,15 +208,25 @@ def seconds(workdir, batch):
 
 
 def row(name, of_seeds):
-    """The numbers of a variant's runs -> a row."""
+    """The numbers of a variant's runs -> a row: with the config's sampler, and ("best_...") with the best of SCAN."""
     first = of_seeds[0]
     result = {"variant": name, "seeds": len(of_seeds), "parameters": first["parameters"], "steps": first["step"]}
     result |= {"batch": first["batch"], "tokens_a_step": first["tokens"], "seconds_a_step": middle(of_seeds, "seconds")}
+    means = [np.mean([numbers["scan"][i]["frechet"] for numbers in of_seeds]) for i in range(len(first["scan"]))]
+    best = int(np.argmin(means))
     for key in NUMBERS:
-        values = [numbers[key] for numbers in of_seeds if numbers.get(key) is not None]
-        result[key] = float(np.mean(values)) if values else None
-        result[f"{key}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        result |= spread_of(key, [{**numbers, **numbers["scan"][0]}.get(key) for numbers in of_seeds])
+    result["best"] = " ".join(f"{key}={value:g}" for key, value in first["scan"][best]["sampler"].items())
+    for key in NUMBERS[1:]:
+        result |= spread_of(f"best_{key}", [numbers["scan"][best].get(key) for numbers in of_seeds])
     return result
+
+
+def spread_of(name, values):
+    """{name: mean, name_sd: standard deviation} of values, some of which may be None."""
+    values = [value for value in values if value is not None]
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {name: float(np.mean(values)) if values else None, f"{name}_sd": deviation}
 
 
 def middle(of_seeds, key):
@@ -186,20 +237,21 @@ def middle(of_seeds, key):
 
 def real(found):
     """The row of real images held out from training: what samples as good as they would have."""
-    rows = [numbers for of_seeds in found.values() for numbers in of_seeds]
-    blank = dict.fromkeys(row("real images", rows[:1]))
-    known = {key: rows[0].get(other) for key, other in REAL.items()}
-    return {**blank, "variant": "real images", **known, "spread_ratio": 1.0 if "spread_ratio" in rows[0] else None}
+    numbers = next(iter(found.values()))[0]
+    blank = dict.fromkeys(row("real images", [numbers]))
+    known = {key: numbers["scan"][0].get(other) for key, other in REAL.items()}
+    return {**blank, "variant": "real images", **known, "spread_ratio": 1.0}
 
 
 def picture(config, out, names):
     """variants.png: held-out images, and samples of the first seed of each variant, of the same labels."""
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
     lines = {"held-out images": commands.whole(dataset, dataset.validation, SHOWN)[0]}
     for name in names:
-        file = out / f"{name.replace(' ', '_')}_0" / "samples" / "samples.npz"
+        file = place(out, name, 0) / "shown.npz"
         if file.is_file():
-            lines[name] = commands.read_samples(file)[0][:SHOWN]
+            with np.load(file, allow_pickle=False) as saved:
+                lines[name] = saved["images"]
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
     pictures.save_png(out / "variants.png", pictures.column(rows))
     print(f"samples of each variant: {out / 'variants.png'}")
