@@ -30,15 +30,17 @@ def tokenizer_config(workdir):
 def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
     """The training split in `views` random views, the validation split in one, as ids in `out` (workdir/codes).
 
-    config: of any stage; its dataset is what is encoded, its dtype what the encoder computes in. Shards that are there
-    are not made again; of several hosts each makes its own. Ids are those that training computes from the same crops,
-    but for rounding (the size of the batch) where two codes are equally near. batch_size: images a device at a time.
+    config: of any stage; its dataset is what is encoded, by an encoder in the dtype that it was trained in, or in
+    config.tokenizer.dtype if that is given. Shards that are there are not made again; of several hosts each makes its
+    own. Ids are those that training computes from the same crops, but for rounding (the size of the batch) where two
+    codes are equally near. batch_size: images a device at a time.
     """
     config = config.generator if config.stage == "quickstart" else config
     theirs, place = tokenizer_config(workdir)
     out = pathlib.Path(out or place / "codes")
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
-    model = tokenizers.make(theirs.tokenizer, config.dtype)
+    dtype = config.tokenizer.get("dtype") or theirs.dtype
+    model = tokenizers.make(theirs.tokenizer, dtype)
     weights, step = stage2.trained_tokenizer(model, place, dataset.shape)
     latent = tuple(side // model.factor for side in dataset.shape)
     pipeline.prepare(dataset)
@@ -47,7 +49,7 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
     info = codes.describe(
         dataset, {split: len(source) for split, source in sources.items()}, sources["train"].class_names, views, seed,
         model.quantizer.codes, latent, model.quantizer.depth,
-        {"fingerprint": codes.fingerprint(weights), "step": step, "dtype": config.dtype,
+        {"fingerprint": codes.fingerprint(weights), "step": step, "dtype": dtype,
          "config": theirs.tokenizer.to_dict()},
     )  # fmt: skip
     codes.begin(out, info)

@@ -16,7 +16,7 @@ from evqgan.tokenizers import tokenizer as tokenizers
 
 
 def resolve(config):
-    """Fills config.tokenizer.model from the tokenizer's workdir, config.tokenizer.weights.
+    """Fills config.tokenizer.model and dtype from the tokenizer's workdir, config.tokenizer.weights.
 
     weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the machinery alone.
     config.tokenizer.soft: the temperature at which codes are drawn in training, and their chances taken as targets, by
@@ -33,7 +33,10 @@ def resolve(config):
 
 
 def with_model(config):
-    """Fills config.tokenizer.model; InputError if config.tokenizer.weights is no tokenizer's workdir."""
+    """Fills config.tokenizer.model and, unless it is given, dtype: what the tokenizer was trained in.
+
+    InputError if config.tokenizer.weights is no tokenizer's workdir.
+    """
     weights = config.tokenizer.weights
     file = pathlib.Path(weights) / "config.json"
     if not weights or not file.is_file():
@@ -48,17 +51,32 @@ def with_model(config):
         )
     with config.unlocked():
         config.tokenizer.model = theirs["tokenizer"]
+        config.tokenizer.dtype = config.tokenizer.get("dtype") or theirs["dtype"]
     return config
 
 
+def tokenizer_dtype(config):
+    """What a stage 2's tokenizer computes in: its own key, which may differ from the generator's (paper, Table 7).
+
+    A config with the model of its tokenizer and no such key, as in workdirs made before there was one: config.dtype.
+    """
+    return config.tokenizer.get("dtype") or config.dtype
+
+
+def frozen_tokenizer(config):
+    """The Tokenizer of a stage 2's resolved config."""
+    return tokenizers.make(config.tokenizer.model, tokenizer_dtype(config))
+
+
 def stored_info(config):
-    """The info of the stored ids config.dataset.codes; InputError unless the generator's grid and codes are theirs."""
+    """The info of the stored ids config.dataset.codes; InputError unless grid, codes and dtype are the config's."""
     folder = config.dataset.codes
     info = codes.read_info(folder)
-    tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
+    tokenizer = frozen_tokenizer(config)
     shape = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = [side // tokenizer.factor for side in shape]
     expected = {"codes": tokenizer.quantizer.codes, "depth": tokenizer.quantizer.depth, "latent": latent}
+    expected["tokenizer"] = {**info["tokenizer"], "dtype": tokenizer_dtype(config)}
     codes.require(folder, info, expected)
     return info
 
@@ -109,7 +127,7 @@ def make(config, examples=1, classes=None):
     State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
     workdir is complete in itself).
     """
-    tokenizer = tokenizers.make(config.tokenizer.model, config.dtype)
+    tokenizer = frozen_tokenizer(config)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = (height // tokenizer.factor, width // tokenizer.factor)
     if classes is not None and config.generator.get("classes", 0) not in (0, classes):

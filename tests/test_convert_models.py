@@ -154,6 +154,7 @@ def convert_main(*args):
 
 def test_every_weight_arrives(converted):
     _, place, _, _, (first, second) = converted
+    assert json.loads((place / "generator" / "config.json").read_text())["tokenizer"]["dtype"] == "float32"
     state = state_of(place / "tokenizer")
     same({"params": state["ema"], "codebook": state.get("codebook", {})}, first)
     state = state_of(place / "generator")

@@ -36,7 +36,9 @@ def stored(tmp_path_factory):
     """A folder of stored ids, three views of each image, in shards of twenty."""
     folder, before = tmp_path_factory.mktemp("stored") / "ids", codes.ROWS
     codes.ROWS = 20
-    encode.encode(config_of(), workdirs.trained(), folder, views=3, seed=7)
+    config = config_of()
+    config.dtype = "bfloat16"  # the generator's: the tokenizer encodes in its own
+    encode.encode(config, workdirs.trained(), folder, views=3, seed=7)
     codes.ROWS = before
     return folder
 
@@ -161,6 +163,10 @@ def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored
         change(config, stored, tmp_path / next(iter(changes)), **changes)
         with pytest.raises(InputError, match=message):
             stage2.resolve(config)
+    config = config_of(stored)
+    config.tokenizer.dtype = "bfloat16"
+    with pytest.raises(InputError, match="was made with tokenizer.dtype = 'float32', now it is 'bfloat16'"):
+        stage2.resolve(config)
     config = config_of(stored)
     config.tokenizer.model = sample.read_config(workdirs.trained() / "tokenizer")[0].tokenizer
     config.tokenizer.weights = "random"

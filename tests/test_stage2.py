@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from test_configs import load
 from test_stage1 import batch_of, different
 
-from evqgan import stage2
+from evqgan import sample, stage2
 from evqgan.core import checkpoint, mesh
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -136,6 +136,25 @@ def test_a_run_begins_with_the_tokenizers_averaged_weights():
     checkpoints.close()
     assert not different(loaded["tokenizer"], {"params": saved["ema"], "codebook": saved["codebook"]})
     assert different(loaded["tokenizer"], state["tokenizer"])
+
+
+def test_the_tokenizer_computes_in_the_dtype_it_was_trained_in_whatever_the_generators(monkeypatch):
+    make, found = tokenizers.make, []
+    monkeypatch.setattr(tokenizers, "make", lambda keys, dtype="float32": found.append(dtype) or make(keys, dtype))
+    _, config = workdirs.configs(workdirs.trained() / "images")
+    config.tokenizer.weights, config.dtype = str(workdirs.trained() / "tokenizer"), "bfloat16"
+    given = config.copy_and_resolve_references()
+    config = stage2.resolve(config)
+    assert config.tokenizer.dtype == "float32"
+    stage2.make(config)
+    sample.load(workdirs.trained() / "generator", config)
+    assert found == ["float32"] * 3
+    with given.unlocked():
+        given.tokenizer.dtype = "bfloat16"
+    assert stage2.resolve(given).tokenizer.dtype == "bfloat16"
+    with config.unlocked():
+        del config.tokenizer.dtype  # a workdir made before there was this key
+    assert stage2.frozen_tokenizer(config).encoder.dtype == "bfloat16"
 
 
 def test_tokenizers_that_cannot_be_used_are_named(tmp_path):

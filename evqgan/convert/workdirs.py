@@ -60,11 +60,11 @@ def convert(name, source, dest, given, tokenizer="", config=None):
             state = {"ema": weights["params"], "codebook": weights["codebook"]}
         else:
             if first is None:
-                config.tokenizer = {"weights": "", "model": tokenizer_config(tokenizer)}
+                config.tokenizer = tokenizer_config(tokenizer)
                 weights = None
             else:
                 keys, weights = tokenizer_of(system, first, given, None)
-                config.tokenizer = {"weights": "", "model": keys}
+                config.tokenizer = {"weights": "", "model": keys, "dtype": "float32"}  # the originals'
             size, generator, params = generator_of(system, second, config, given, wanted)
             config.generator = generator
             if weights is None:
@@ -81,13 +81,13 @@ def convert(name, source, dest, given, tokenizer="", config=None):
 
 
 def tokenizer_config(workdir):
-    """config.tokenizer of a tokenizer's workdir."""
+    """config.tokenizer of a generator on a tokenizer's workdir."""
     if not workdir:
         raise InputError("it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR")
     config, place = read_config(workdir)
     if config.stage != "stage1":
         raise InputError(f"--tokenizer={place} is the workdir of {config.stage}, not of a tokenizer")
-    return config.tokenizer
+    return {"weights": "", "model": config.tokenizer, "dtype": config.dtype}
 
 
 def tokenizer_of(system, theirs, given, wanted):
