@@ -45,7 +45,7 @@ VARIANTS = {
     "own partial": {"generator": {"own": "partial"}},
     "wider": {"generator": {"extend": "twice"}},
 }
-SCAN = {"choice_temperature": (1.0, 2.0, 4.5, 8.0)}  # ours: around MaskGIT's 4.5
+SCAN = {"choice_temperature": (2.0, 4.5, 9.0)}  # ours: around MaskGIT's 4.5
 NUMBERS = ("cross_entropy", "sample_accuracy", "frechet", "spread_ratio")
 REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
 SHOWN = 10  # ours: samples in the picture's rows
