@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 import evqgan
 from evqgan import rejection, steps, train
-from evqgan.core import build, files, mesh, pictures
+from evqgan.core import build, files, mesh, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.core.rows import Progress
@@ -48,6 +48,7 @@ def settings(given, workdir):
     return config
 
 
+@processes.together()
 def sample(
     config, workdir, out, num, labels, seed, one_by_one=True, batch_size=64, steps_strip=False, acceptance=1.0,
     classifier=None, classifier_weights="",
@@ -56,18 +57,25 @@ def sample(
 
     steps_strip: steps.png too (`steps.picture`). With an `acceptance` below 1, those of more candidates that the
     `classifier` likes best (`rejection.find`; default resnet101); stopped, the same call goes on in out/candidates.
+    Of several processes each makes a part, in out/parts, which has to be one folder for all; the first one writes.
     """
     out = out or pathlib.Path(workdir) / "samples"
     model = load(workdir, config, batch_size=batch_size)
     model.check_generates(num)
-    choice, about, report = {}, {}, Progress(model.rows)
+    choice, about, report, part = {}, {}, Progress(model.rows), processes.this()
     if acceptance != 1:
         classifier = rejection.find(classifier or "resnet101", model, classifier_weights)
         choice = {"acceptance": acceptance, "classifier": classifier, "folder": out / "candidates"}
         about = {"acceptance": acceptance, "classifier": rejection.name_of(classifier)}
     elif classifier or classifier_weights:
         raise InputError("a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5")
-    made = model.sample(num, labels, seed, report, **choice)
+    with processes.together():
+        made = model.sample(num, labels, seed, None if part[0] else report, part=part, **choice)
+        if part[1] > 1:
+            files.save_npz(out / "parts" / f"{part[0]}.npz", **made)
+    if part[0]:
+        return
+    made = merged(out / "parts", part[1], num) if part[1] > 1 else made
     images = made["images"]
     about |= {"candidates": report.total} if choice else {}
     how = {"step": model.step, "seed": seed, "sampler": json.dumps(model.sampler), **about}
@@ -84,7 +92,18 @@ def sample(
         pictures.save_png(out / "steps.png", steps.picture(model, labels, made["numbers"], seed))
     best = f", the best of {report.total:,}," if choice else ""
     print(f"{num:,} samples{best} of step {model.step:,} are in {out}  {report.rate}")
-    return images
+
+
+def merged(folder, parts, number):
+    """What so many processes left in `folder`, one part after the other -> {name: array [number,...]}; they go."""
+    found = []
+    for path in (folder / f"{i}.npz" for i in range(parts)):
+        if not path.is_file():
+            raise InputError(f"{path} was made elsewhere: --out has to be one folder for all processes")
+        with np.load(path, allow_pickle=False) as saved:
+            found.append(dict(saved))
+    rejection.remove(folder)
+    return {name: np.concatenate([part[name] for part in found])[:number] for name in found[0]}
 
 
 def filled(done, number, seconds):
@@ -94,10 +113,11 @@ def filled(done, number, seconds):
         print(f"edit {done:,}/{number:,} windows  {seconds:,.1f} s  ETA {left}", flush=True)
 
 
+@processes.together()
 def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, batch_size=64, **how):
     """Inpainting, outpainting or class editing of one picture into `out` (default: workdir/edits).
 
-    how: margin and feather of `evqgan.edit`.
+    how: margin and feather of `evqgan.edit`. Of several processes the first one does it alone.
     """
     if not image or sum(x is not None for x in (mask, box, outpaint)) != 1:
         raise InputError("edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b")
@@ -120,7 +140,9 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
         hidden[top:bottom, left:right] = True
     else:
         left, top, right, bottom = numbers("--outpaint", outpaint)
-    model, how = load(workdir, config, batch_size=batch_size), {"report": filled, **how}
+    model, how = load(workdir, config, batch_size=batch_size), {"report": filled, **how}  # to load takes all processes
+    if processes.this()[0]:
+        return None
     if outpaint is not None:
         results = model.outpaint(picture, left, top, right, bottom, label, num, seed, **how)
         margins = ((top, bottom), (left, right))
@@ -137,13 +159,16 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
     return masked, results
 
 
+@processes.together()
 def evaluate(config, workdir, out, metrics, batch_size=None):
     """The numbers of config.evals, and those of workdir/samples/samples.npz where there is one, into evaluation.json.
 
     Each number stands with its protocol card: what was measured on what, with which weights. Of a quickstart's workdir
     both the tokenizer and the generator, which has `config`, are measured. With `metrics`, names of evaluators, the
     other numbers of an evaluation.json remain. batch_size: images a device at a time (default: as the config says).
+    Several processes measure together; the first one writes, and it alone has the numbers of samples.
     """
+    first = processes.this()[0] == 0
     top, file = pathlib.Path(workdir), (out or pathlib.Path(workdir)) / "evaluation.json"
     parts = [(config, read_config(workdir)[1])]
     if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
@@ -163,22 +188,27 @@ def evaluate(config, workdir, out, metrics, batch_size=None):
             model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
             dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
             found |= evaluate_model(model, part, dataset, evals, batch_size)
-            found |= evaluate_samples(model, dataset, samples, "samples" in metrics) if compare else {}
-    files.save_json(file, found)
-    for key, entry in found.items():
-        if isinstance(entry["value"], float):
-            print(f"{key:32s} {entry['value']:.4g}")
+            found |= evaluate_samples(model, dataset, samples, "samples" in metrics) if compare and first else {}
+    if first:
+        files.save_json(file, found)
+        for key, entry in found.items():
+            if isinstance(entry["value"], float):
+                print(f"{key:32s} {entry['value']:.4g}")
     return found
 
 
 def evaluate_model(model, config, dataset, evals, batch_size=None):
-    """What the evaluators `evals` {name: keys} say of a loaded model -> {name: value, protocol}."""
+    """What the evaluators `evals` {name: keys} say of a loaded model -> {name: value, protocol}.
+
+    All devices of all processes work on it. Batches are as large as the config says on any number of them, for random
+    masks depend on the batch: devices that cannot divide it compute what others do.
+    """
     stage = build.module("", config.stage, "config.stage").make(config)
     config = config.copy_and_resolve_references()
-    devices = jax.local_devices()
-    size = batch_size * len(devices) if batch_size else config.get("eval_batch_size", config.batch_size)
-    device_mesh = mesh.make(devices=devices[: math.gcd(size, len(devices))])
-    state = jax.device_put(model.state, mesh.replicated(device_mesh))
+    devices = jax.device_count()
+    size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
+    device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
+    state = everywhere(model.state, device_mesh)
     with config.unlocked():
         config.evals, config.eval_batch_size = ConfigDict(evals), size
     found = {}
@@ -189,6 +219,15 @@ def evaluate_model(model, config, dataset, evals, batch_size=None):
             if np.ndim(value) == 0:
                 found[key] = {"value": value, "protocol": card}
     return found
+
+
+def everywhere(state, device_mesh):
+    """Arrays that every local device holds whole -> the same arrays as every device of the mesh, local or not, does."""
+    whole = mesh.replicated(device_mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_single_device_arrays(x.shape, whole, [s.data for s in x.addressable_shards]),
+        state,
+    )
 
 
 def read_numbers(file):

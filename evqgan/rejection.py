@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import files, mesh, weights
+from evqgan.core import files, mesh, processes, weights
 from evqgan.core.errors import InputError
 from evqgan.nn import resnet
 
@@ -25,7 +25,7 @@ RESIZED = 256  # torchvision evaluates so: the image scaled to 256 (antialiased)
 CLASSES = 1000  # of ImageNet, in the order of their WordNet numbers
 
 
-def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=None):
+def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=None, part=(0, 1)):
     """The best of num / acceptance candidates of each label -> as `sample.Loaded.sample`, with "scores" float32 [num].
 
     model: a `sample.Loaded` generator; labels int32 [num]; classifier: a callable, or what `find` knows. Candidate n
@@ -35,6 +35,9 @@ def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=
     Kept are, in `folder`, ids and scores alone, a file a batch: a call that was stopped goes on there and ends as if
     it had not been, and candidates of other settings are refused. When all is safe, `remove` it; None: a temporary one.
     report(done, total, seconds) is called after each batch of candidates, and first with 0 seconds when it goes on.
+
+    part: (i, n) for the i-th of n processes. They share the candidates that are still to be made, whatever number of
+    processes made the others, wait for each other, and return a part of the best each, as `Loaded.sample`.
     """
     if not 0 < acceptance <= 1:
         raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
@@ -45,23 +48,44 @@ def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=
         "workdir": str(model.workdir), "step": model.step, "sampler": {**model.sampler, **sampler}, "seed": seed,
         "acceptance": acceptance, "classifier": name_of(classifier), "labels": np.asarray(labels).tolist(),
     }  # fmt: skip
+    total = len(candidates)
+    size = model.rows.size(len(processes.share(total, part)))
     with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
-        kept = Candidates(place, settings)
-        size, began, total = model.rows.size(len(candidates)), model.rows.clock(), len(candidates)
-        if kept.done and report:
-            report(kept.done, total, 0.0)
-        while kept.done < total:
-            numbers = np.arange(kept.done, kept.done + size, dtype=np.uint32).clip(max=total - 1)
-            ids, images = model.new(candidates[numbers], numbers, seed, sampler, size=size)
-            scores = checked(classifier(images, candidates[numbers]), size)
-            kept.add(ids[: total - kept.done], scores[: total - kept.done])
-            if report:
-                report(kept.done, total, model.rows.clock() - began)
-        numbers = best(labels, candidates, kept.scores())
+        with processes.together(part):
+            if part[0] == 0:
+                begin(place, settings)
+        with processes.together(part):
+            missing = Candidates(place, total).missing
+        done = total - len(missing)
+        if done and report:
+            report(done, total, 0.0)
+        with processes.together(part):
+            mine, report = np.array_split(missing, part[1])[part[0]], processes.of_all(report, total, part, done)
+            make(model, candidates, mine, seed, sampler, classifier, size, place, report)
+        kept = Candidates(place, total)
+        if len(kept.missing):
+            raise InputError(
+                f"{place} lacks {len(kept.missing):,} candidates: it has to be one folder for all processes"
+            )
+        rows = processes.share(len(labels), part)
+        numbers = best(labels, candidates, kept.scores)[rows]
         ids = kept.ids(numbers)
-        scores = kept.scores()[numbers]
-    made = {"images": model.decode(ids, size), "ids": ids, "labels": labels}
-    return {**made, "numbers": numbers.astype(np.uint32), "scores": scores}
+    made = {"images": model.decode(ids, size), "ids": ids, "labels": labels[rows]}
+    return {**made, "numbers": numbers.astype(np.uint32), "scores": kept.scores[numbers]}
+
+
+def make(model, candidates, numbers, seed, sampler, classifier, size, folder, report):
+    """The candidates with these numbers [n], `size` at a time, into `folder`; candidates: the labels of all."""
+    began = model.rows.clock()
+    for start in range(0, len(numbers), size):
+        some = numbers[start : start + size]
+        batch = np.resize(some, size)  # filled up: the classifier, too, sees batches of one size
+        ids, images = model.new(candidates[batch], batch, seed, sampler, size=size)
+        scores = checked(classifier(images, candidates[batch]), size)
+        arrays = {"numbers": some, "ids": ids[: len(some)], "scores": scores[: len(some)]}
+        files.save_npz(pathlib.Path(folder) / f"{some[0]:08d}.npz", **arrays)
+        if report:
+            report(start + len(some), len(numbers), model.rows.clock() - began)
 
 
 def plan(labels, acceptance):
@@ -96,67 +120,60 @@ def checked(scores, number):
     return scores.astype(np.float32)
 
 
+def begin(folder, settings):
+    """Makes `folder` the place of candidates of these `settings` (a dict for JSON); InputError if it holds others."""
+    folder = pathlib.Path(folder)
+    file = folder / "settings.json"
+    settings = json.loads(json.dumps(settings, default=lambda x: x.item() if hasattr(x, "item") else str(x)))
+    if not any(folder.glob("*.npz")):
+        files.save_json(file, settings)
+    with readable(folder):
+        theirs = json.loads(file.read_text())
+        other = [name for name, value in settings.items() if theirs.get(name) != value]
+    if other:
+        was, now = (f"{other[0]} = {x.get(other[0])}" if other[0] != "labels" else "" for x in (theirs, settings))
+        made = f"{was}, not {now}" if was else "other labels"
+        raise InputError(
+            f"{folder} holds candidates made with {made}: give the same settings again to go on, or remove it"
+        )
+
+
 class Candidates:
-    """Ids and scores of candidates in a folder, added to batch by batch, each batch in a whole file or not at all."""
+    """The candidates that a folder holds: numbers, ids and scores, a file a batch, each whole or not at all."""
 
-    def __init__(self, folder, settings):
-        """InputError if the folder holds candidates that were made with other `settings` (a dict for JSON)."""
-        self.folder, self._found = pathlib.Path(folder), []
-        file, batches = self.folder / "settings.json", sorted(self.folder.glob("*.npz"))
-        settings = json.loads(json.dumps(settings, default=lambda x: x.item() if hasattr(x, "item") else str(x)))
-        if not batches:
-            files.save_json(file, settings)
-        with self._readable():
-            theirs = json.loads(file.read_text())
-            other = [name for name, value in settings.items() if theirs.get(name) != value]
-        if other:
-            was, now = (f"{other[0]} = {x.get(other[0])}" if other[0] != "labels" else "" for x in (theirs, settings))
-            made = f"{was}, not {now}" if was else "other labels"
-            raise InputError(
-                f"{self.folder} holds candidates made with {made}: give the same settings again to go on, or remove it"
-            )
-        with self._readable():
-            for path in batches:
-                if path.stem != f"{self.done:08d}":
-                    raise ValueError(f"expected the file {self.done:08d}.npz")
-                with np.load(path, allow_pickle=False) as saved:
-                    self._found.append((self.done, saved["scores"]))
-
-    @property
-    def done(self):
-        """How many there are."""
-        return self._found[-1][0] + len(self._found[-1][1]) if self._found else 0
-
-    def add(self, ids, scores):
-        """ids int32 [n,h,w,D] and scores float32 [n] of the next candidates."""
-        files.save_npz(self.folder / f"{self.done:08d}.npz", ids=ids, scores=scores)
-        self._found.append((self.done, scores))
-
-    def scores(self):
-        """-> float32 [done]"""
-        return np.concatenate([scores for _, scores in self._found])
+    def __init__(self, folder, total):
+        """scores: float32 [total], NaN for those that are missing; missing: the numbers of these, uint32 [n]."""
+        self.folder, self.scores = pathlib.Path(folder), np.full(total, np.nan, np.float32)
+        self._files = sorted(self.folder.glob("*.npz"))
+        self._where = np.zeros((total, 2), np.int64)  # which file, and which row there
+        for i, path in enumerate(self._files):
+            with readable(self.folder), np.load(path, allow_pickle=False) as saved:
+                numbers, self.scores[saved["numbers"]] = saved["numbers"], saved["scores"]
+                self._where[numbers] = np.stack([np.full(len(numbers), i), np.arange(len(numbers))], axis=1)
+        self.missing = np.flatnonzero(np.isnan(self.scores)).astype(np.uint32)
 
     def ids(self, numbers):
-        """-> the ids [n,h,w,D] int32 of the candidates with these numbers [n]."""
-        found = [None] * len(numbers)
-        for start, scores in self._found:
-            here = np.flatnonzero((numbers >= start) & (numbers < start + len(scores)))
-            if len(here):
-                with self._readable(), np.load(self.folder / f"{start:08d}.npz", allow_pickle=False) as saved:
-                    for at, ids in zip(here, saved["ids"][numbers[here] - start], strict=True):
-                        found[at] = ids
+        """-> the ids [n,h,w,D] int32 of the candidates with these numbers [n], none of them missing."""
+        found, where = [None] * len(numbers), self._where[numbers]
+        for i in np.unique(where[:, 0]):
+            with readable(self.folder), np.load(self._files[i], allow_pickle=False) as saved:
+                ids = saved["ids"]
+            for at in np.flatnonzero(where[:, 0] == i):
+                found[at] = ids[where[at, 1]]
         return np.stack(found)
 
-    @contextlib.contextmanager
-    def _readable(self):
-        try:
-            yield
-        except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{self.folder} does not hold candidates as they were left: {error}; remove it") from error
+
+@contextlib.contextmanager
+def readable(folder):
+    """What the body raises because files in `folder` are damaged becomes InputError."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{folder} does not hold candidates as they were left: {error}; remove it") from error
 
 
 def remove(folder):
-    """Removes the candidates in `folder`, and it, if nothing else is there."""
+    """Removes the candidates (or the parts of samples) in `folder`, and it, if nothing else is there."""
     folder = pathlib.Path(folder)
     for path in [*folder.glob("[0-9]*.npz"), *folder.glob(".*.part"), folder / "settings.json"]:
         path.unlink(missing_ok=True)

@@ -12,8 +12,8 @@ import ml_collections
 import numpy as np
 
 from evqgan import edit as editing
-from evqgan import rejection
-from evqgan.core import build, checkpoint, mesh
+from evqgan import rejection, stage2
+from evqgan.core import build, checkpoint, mesh, processes
 from evqgan.core.errors import InputError
 from evqgan.core.rows import Rows
 from evqgan.data import pipeline, transforms
@@ -74,8 +74,7 @@ class Loaded:
         self.state = checkpoints.restore(like, self.step)
         checkpoints.close()
 
-        keys = config.tokenizer.model if generative else config.tokenizer
-        model = tokenizers.make(keys, config.dtype)
+        model = stage2.frozen_tokenizer(config) if generative else tokenizers.make(config.tokenizer, config.dtype)
         self.factor, self.codes, self.depth = model.factor, model.quantizer.codes, model.quantizer.depth
         self.size = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
         self.classes = config.generator.get("classes", 0) if generative else 0
@@ -131,24 +130,27 @@ class Loaded:
         return self.sample(num, labels, seed, **sampler)["images"]
 
     def sample(
-        self, num, labels=None, seed=0, report=None, acceptance=1.0, classifier="resnet101", folder=None, **sampler
-    ):
+        self, num, labels=None, seed=0, report=None, acceptance=1.0, classifier="resnet101", folder=None, part=(0, 1),
+        **sampler,
+    ):  # fmt: skip
         """`generate` with all it made: {"images", "ids" int32 [num,h,w,D], "labels" int32 [num] (if it has classes),
         "numbers" uint32 [num], by which `new` makes them again}.
 
         report(done, total, seconds) is called after each batch; no seconds of compilation count. An acceptance below 1
         keeps the best by `classifier` of num / acceptance candidates, and adds "scores" float32 [num]: see
-        `rejection.sample`, also for `folder`.
+        `rejection.sample`, also for `folder`. part: (i, n) makes the i-th of n parts alone, as many images as
+        `processes.share` gives it; what is reported counts all parts, as if each were as far as this one.
         """
         self.check_generates(num)
         every = range(max(self.classes, 1))
         labels = every if labels is None or not len(labels) else [self.label_of(x) for x in labels]
         labels = np.resize(np.array(labels, np.int32), num)
         if acceptance != 1:
-            made = rejection.sample(self, labels, seed, acceptance, classifier, folder, sampler, report)
+            made = rejection.sample(self, labels, seed, acceptance, classifier, folder, sampler, report, part)
         else:
-            numbers = np.arange(num, dtype=np.uint32)
-            ids, images = self.new(labels, numbers, seed, sampler, report)
+            numbers = processes.share(num, part).astype(np.uint32)
+            labels = labels[numbers]
+            ids, images = self.new(labels, numbers, seed, sampler, processes.of_all(report, num, part))
             made = {"images": images, "ids": ids, "labels": labels, "numbers": numbers}
         return made if self.classes else {name: value for name, value in made.items() if name != "labels"}
 

@@ -134,6 +134,16 @@ def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     assert (model.sample(6, seed=8)["ids"] != made["ids"]).any(axis=(1, 2, 3)).all()
 
 
+def test_parts_are_the_whole(model):
+    model, reported = evqgan.load(workdirs.trained(), batch_size=2), []
+    whole = model.sample(5, ["cat", 3], 7)
+    parts = [model.sample(5, ["cat", 3], 7, lambda *now: reported.append(now[:2]), part=(i, 2)) for i in range(2)]
+    assert [len(part["images"]) for part in parts] == [3, 3]  # alike, so that all compile the same
+    assert reported == [(4, 5), (5, 5)] * 2  # what both have
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts])[:5], whole[name], name)
+
+
 def test_labels_are_numbers_or_names_and_go_in_turn(model):
     made = painting_labels(model).sample(5, ["cat", 0, "9"])
     np.testing.assert_array_equal(made["labels"], [2, 0, 9, 2, 0])

@@ -1,0 +1,152 @@
+"""Two processes evaluate, sample and edit as one does. The children: this file in processes of their own."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import test_commands
+import workdirs
+from PIL import Image
+
+from evqgan import commands, sample
+from evqgan.core import processes
+from evqgan.core.errors import InputError
+
+TESTS = pathlib.Path(__file__).parent
+NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
+CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
+EVALUATED, SAMPLED = ("reconstruction", "generation"), ("samples.npz", "grid.png", "00009.png")
+
+
+def use(place):
+    """What a command line may do with the workdir `place`, in all processes of a run."""
+    config, _ = sample.read_config(place)
+    commands.sample(config, place, None, NUM, ["cat", 3, 5], 7, batch_size=2)
+    commands.sample(config, place, place / "chosen", NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE)
+    commands.evaluate(config, place, None, [])
+    box, image = ["0", "0", "8", "8"], place / "images" / "cat" / "0.png"
+    commands.edit(config, place, None, image, None, box, None, "bee", 2, 0, batch_size=2)
+
+
+def as_one_of_two(index, port, place):
+    """A child: one of two processes of a run."""
+    index, place = int(index), pathlib.Path(place)
+    jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=index)
+    commands.load = test_commands.load
+    with pytest.raises(InputError, match="no space" if index else "process 1 of this run stopped: its own message"):
+        a_part_that_fails(index)
+    use(place)
+    elsewhere = place / f"of_process_{index}"
+    for given in ({}, CHOICE):
+        with pytest.raises(InputError, match="one folder for all processes|of this run stopped"):
+            commands.sample(sample.read_config(place)[0], place, elsewhere, NUM, [], 7, batch_size=2, **given)
+
+
+@processes.together()
+def a_part_that_fails(index):
+    if index:
+        raise InputError("no space")
+
+
+def child(function, *args):
+    """`function(*args)` in a process of its own."""
+    code = (
+        "import sys, test_processes_sampling as t, workdirs\n"
+        "with workdirs.quick_to_compile():\n"
+        "    getattr(t, sys.argv[1])(*sys.argv[2:])"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, function.__name__, *map(str, args)],
+        cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def stopped(place):
+    """The workdir `place` with rejection sampling that one process began, and that was stopped after three batches."""
+    seen = []
+
+    def classifier(images, labels):
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(images)
+        return images.mean(axis=(1, 2, 3))
+
+    classifier.name, (config, _) = CHOICE["classifier"], sample.read_config(place)
+    given = {"acceptance": CHOICE["acceptance"], "folder": place / "chosen" / "candidates"}
+    with pytest.raises(KeyboardInterrupt):
+        test_commands.load(place, config, batch_size=2).sample(NUM, [1, "bee", 8], 7, classifier=classifier, **given)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """The workdirs that one process and two processes used, and what these two said."""
+    top, patch = tmp_path_factory.mktemp("processes"), pytest.MonkeyPatch()
+    patch.setattr(commands, "load", test_commands.load)  # models compile once
+    with workdirs.quick_to_compile():
+        one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
+        for place in (one, two):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide
+            file = place / "tokenizer" / "config.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), "eval_batch_size": 5}))
+        stopped(two)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        children = [child(as_one_of_two, i, port, two) for i in range(2)]
+        try:
+            use(one)
+            said = [process.communicate(timeout=600)[0] for process in children]
+        finally:
+            patch.undo()
+            for process in children:
+                process.kill()
+    assert [process.returncode for process in children] == [0, 0], "\n".join(said)
+    return one, two, said
+
+
+def files_of(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("folder", ["samples", "chosen"])
+def test_two_processes_sample_as_one(places, folder):
+    one, two = (place / folder for place in places[:2])
+    assert files_of(one) == files_of(two) and {*SAMPLED} < {*files_of(two)}  # no parts, no candidates
+    with np.load(one / "samples.npz") as expected, np.load(two / "samples.npz") as found:
+        assert expected.keys() == found.keys() and ("scores" in found) == (folder == "chosen")
+        for name in found:
+            np.testing.assert_array_equal(found[name], expected[name], name)
+        assert len(found["images"]) == NUM == len(np.unique(found["numbers"]))
+    for name in SAMPLED[1:]:
+        np.testing.assert_array_equal(*(np.asarray(Image.open(place / name)) for place in (one, two)))
+
+
+def test_two_processes_evaluate_as_one(places):
+    expected, found = (json.loads((place / "evaluation.json").read_text()) for place in places[:2])
+    assert found.keys() == expected.keys()
+    assert {entry["protocol"]["evaluator"] for entry in found.values()} == {*EVALUATED, "samples"}
+    for name, entry in expected.items():
+        assert found[name]["protocol"] == entry["protocol"]
+        numbers = (np.array(value, np.float64) for value in (found[name]["value"], entry["value"]))  # None is NaN
+        np.testing.assert_allclose(*numbers, rtol=1e-6, err_msg=name)
+
+
+def test_the_first_process_edits(places):
+    one, two = (place / "edits" for place in places[:2])
+    assert files_of(one) == files_of(two) and len(files_of(two)) == 4
+    for name in files_of(two):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_the_first_process_alone_speaks(places):
+    first, second = ([line for line in said.splitlines() if "[Gloo]" not in line] for said in places[2])
+    assert not second
+    assert any(line.startswith("sample 10/10  ") for line in first)
+    assert "going on from 6/26" in first and any(line.startswith("sample 26/26  ") for line in first)
+    assert any(line.startswith("10 samples, the best of 26, of step 6 are in") for line in first)
