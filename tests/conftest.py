@@ -1,5 +1,6 @@
-"""Settings of every test run: the CPU, strict rank promotion, a compilation cache, and where the recordings lie."""
+"""Settings of every test run: the CPU, strict rank promotion, a compilation cache, memory, where the recordings lie."""
 
+import gc
 import os
 import pathlib
 
@@ -17,3 +18,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def golden():
     """The folder of the recorded outputs of the original implementations (EVQGAN_GOLDEN, default tests/golden)."""
     return pathlib.Path(os.environ.get("EVQGAN_GOLDEN", pathlib.Path(__file__).parent / "golden"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_compiled_programs():
+    """After a file its programs, and what they hold on to, are freed; what another file shares is cached on disk."""
+    yield
+    jax.clear_caches()
+    gc.collect()

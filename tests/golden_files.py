@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+ROUNDING = 3e-6  # how far nudged inputs are off: some 30 roundings of float32; networks of 50 layers differ by a third
+
 
 def files(pattern):
     """The recordings whose names match, in the folder EVQGAN_GOLDEN, or if none does in tests/golden; one at least."""
@@ -32,6 +34,69 @@ def close(ours, theirs, tolerance=1e-5, name="", least=1e-9):
     assert ours.shape == theirs.shape, f"{name}: {ours.shape}, not {theirs.shape}"
     scale = max(np.abs(theirs).max(), least)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def nudged(x, number, size=ROUNDING):
+    """x with each value off by a normal number times `size` of it; these depend on `number` alone."""
+    noise = np.random.default_rng(number).standard_normal(np.shape(x))
+    return np.asarray(x * (1 + size * noise), np.asarray(x).dtype)
+
+
+def close_but_for_kinks(ours, theirs, near, tolerance=1e-4, nudges=40, least=1e-9):
+    """Asserts that gradients are close as in `close`, whichever way the units within rounding of a kink have fallen.
+
+    At a kink (of ReLU, max pooling, hinge, |x|, ...) a gradient jumps. Two libraries or processors, whose sums differ
+    by rounding, find a unit that is within rounding of a kink on different sides, and then all that lies before the
+    unit differs by one jump, by much more than rounding. So `theirs` has to equal ours plus a combination of those
+    jumps that our own gradient makes when the input is nudged by rounding: jumps are collected nudge by nudge, and
+    what of the difference lies in their span is taken away, until the rest is within the tolerance. A jump is one
+    direction of as many as there are numbers, so a wrong gradient does not lie in the span of a few; a gradient in no
+    unit's reach is compared as strictly as ever, and costs nothing more.
+
+    ours, theirs: {name: array}, with the names of theirs; all are compared at once, as a unit that falls the other
+    way changes all of them. near(number): ours once more, at inputs that are `nudged` by this number.
+    """
+    scales = {name: max(np.abs(array).max(), least) for name, array in theirs.items()}
+
+    def flat(arrays):
+        for name, array in theirs.items():
+            assert np.shape(arrays[name]) == array.shape, f"{name}: {np.shape(arrays[name])}, not {array.shape}"
+        return np.concatenate([np.ravel(np.float64(arrays[name]) / scale) for name, scale in scales.items()])
+
+    start, directions = flat(ours), []
+    rest = flat(theirs) - start
+    for number in range(nudges):
+        if np.abs(rest).max() <= tolerance:
+            return
+        assert rest.size > 25 * nudges, f"{rest.size} numbers are too few to tell a jump from a mistake: use close"
+        jump = flat(near(number)) - start
+        for direction in directions:
+            jump -= direction @ jump * direction
+        if np.abs(jump).max() > tolerance:
+            directions.append(jump / np.linalg.norm(jump))
+            rest -= directions[-1] @ rest * directions[-1]
+    ends = np.cumsum([array.size for array in theirs.values()])
+    name = list(theirs)[np.searchsorted(ends, np.abs(rest).argmax(), side="right")]
+    share = np.mean(np.abs(rest) > tolerance)
+    raise AssertionError(
+        f"{name} is off by {np.abs(rest).max():.2g} of its largest value, {share:.1%} of all numbers by more than "
+        f"{tolerance:g}, and the {len(directions)} kinks found within rounding do not explain it"
+    )
+
+
+def close_but_for_many_kinks(ours, theirs, slope=5e-3, rest=0.05):
+    """Asserts that gradients [B,C,H,W] agree where the units within rounding of a kink are too many to be told apart.
+
+    Their jumps have nothing to do with the gradient, so they hardly move the slope of theirs on ours, which is 1 for
+    every image and channel up to `slope`; a factor, or a term that is 1 % off, does. The length of the difference is
+    at most `rest` of that of theirs. In Projected GAN's critic, ReLU6 in 32 layers at 224x224, nudges of 1e-7 change 85
+    to 90 % of the numbers by more than 1e-4; nudges of 3e-6 move the slopes by up to 3.7e-3 and the whole by up to 2.9 %.
+    """
+    ours, theirs = np.float64(ours), np.float64(theirs)
+    assert ours.shape == theirs.shape, f"{ours.shape}, not {theirs.shape}"
+    slopes = (theirs * ours).sum((2, 3)) / (ours**2).sum((2, 3))
+    np.testing.assert_allclose(slopes, 1, rtol=0, atol=slope, err_msg="slopes of theirs on ours, [B,C]")
+    assert np.linalg.norm(ours - theirs) <= rest * np.linalg.norm(theirs)
 
 
 def load(path):

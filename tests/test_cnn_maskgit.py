@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import files, load, nudged
 from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
     compare,
     distances,
@@ -66,12 +66,16 @@ class VQVAE:
         both = {"rec": z_q, "rec_from_indices": run(ids, method="embed")}
         return {**r, **{name: (run(z_q, method="decode") + 1) / 2 for name, z_q in both.items()}}
 
-    def trained(self, variables):
+    @functools.cached_property
+    def training(self):
+        return jax.jit(self.trained)
+
+    def trained(self, variables, image):
         """A training pass with a loss, its gradients."""
 
         def loss(params):
-            image, _, aux = self.model.apply({"params": params}, self.image, train=True)
-            value = jnp.mean(jnp.square((image - self.image) / 2)) + aux["quantizer_loss"]  # of images in [0, 1]
+            again, _, aux = self.model.apply({"params": params}, image, train=True)
+            value = jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]  # of images in [0, 1]
             return value, aux
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -93,8 +97,16 @@ class VQVAE:
         (z_q, _, _), seen = self.model.apply(variables, z, method=run, mutable=["intermediates"])
         return {"train/quantized": z_q, "train/encodings": seen["intermediates"]["quantizer"]["chances"][0]}
 
-    def computed(self):
-        """All that is recorded, by its name there."""
+    def gradients(self, image):
+        """Losses and gradients of a training pass, by their names there."""
+        losses, grads = self.training(self.variables, image)
+        grads = maskgit.tokenizer_to_theirs({"params": grads}, self.config)
+        return {**losses, **{f"grad/{name}": x for name, x in grads.items()}}
+
+    def computed(self, number=None):
+        """All that is recorded, by its name there; with a number the losses and gradients of an image nudged by it."""
+        if number is not None:
+            return self.gradients(nudged(self.image, number))
         r = jax.jit(self.evaluated)(self.variables)
         codebook = np.asarray(self.model.apply(self.variables, method="codebook"))[0]
         scores = distances(r["enc"], codebook)
@@ -105,9 +117,7 @@ class VQVAE:
                 r[name] = entropy_loss(jnp.float32(-scores), float(temperature.removeprefix("T")), target)
         if self.kind == "gumbel":
             return {**r, **self.chosen(self.variables, r["enc"]), "train/indices": r["indices"]}
-        losses, grads = jax.jit(self.trained)(self.variables)
-        grads = maskgit.tokenizer_to_theirs({"params": grads}, self.config)
-        return {**r, **losses, **{f"grad/{name}": x for name, x in grads.items()}}
+        return {**r, **self.gradients(self.image)}
 
 
 @pytest.fixture(scope="module", params=files("maskgit_tokenizer*.npz"), ids=lambda path: path.stem)
@@ -116,7 +126,7 @@ def recording(request):
 
 
 def test_the_tokenizer_and_its_losses_are_the_recorded_ones(recording):
-    compare(recording.computed(), recording.outputs)
+    compare(recording.computed, recording.outputs)
 
 
 def test_weights_go_back_to_the_originals(recording):

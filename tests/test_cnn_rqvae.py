@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import files, load, nudged
 from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
     coders,
     compare,
@@ -68,15 +68,19 @@ class RQVAE:
         p = self.patch
         return np.asarray(z).reshape(b, h, w, p, p, c // p**2).swapaxes(2, 3).reshape(b, h * p, w * p, c // p**2)
 
-    def trained(self, variables):
+    @functools.cached_property
+    def training(self):
+        return jax.jit(self.trained)
+
+    def trained(self, variables, original):
         """The loss of a training pass that leaves the codebook as it is, its parts, and its gradients."""
 
         def loss(params):
             run = functools.partial(self.model.apply, {**variables, "params": params})
-            z = run(self.image, method="latents")
+            z = run(original, method="latents")
             z_q, ids, aux = run(z, method=lambda m, z: m.quantizer(z))
             image = run(z_q, method="decode")
-            error = jnp.mean(self.loss(image - self.image))
+            error = jnp.mean(self.loss(image - original))
             r = {"z": z, "z_q": z_q, "code": ids, "rec": image, "loss_recon": error}
             r |= {"quant_loss": aux["commitment_loss"], "loss_latent": aux["commitment_loss"]}
             return error + aux["quantizer_loss"], r
@@ -95,13 +99,19 @@ class RQVAE:
         r = {"ema/code": ids, "ema/quant_loss": aux["commitment_loss"], "ema/z_q": z_q}
         return r, aux["revived"], {**variables, **changed}
 
-    def computed(self):
-        """All that is recorded, by its name there."""
-        r, grads = jax.jit(self.trained)(self.variables)
+    def gradients(self, grads):
+        """A tree of gradients by the names there."""
+        grads = rqvae.tokenizer_to_theirs({"params": grads, "codebook": self.variables["codebook"]}, self.config)
+        return {f"grad/{name}": x for name, x in grads.items()}
+
+    def computed(self, number=None):
+        """All that is recorded, by its name there; with a number only the gradients, of an image nudged by it."""
+        if number is not None:
+            return self.gradients(self.training(self.variables, nudged(self.image, number))[1])
+        r, grads = self.training(self.variables, self.image)
+        r |= self.gradients(grads)
         z, ids = r.pop("z"), np.asarray(r["code"])
         r |= {"z_code_shape": z, "z_e": self.latents(z), "z_q": self.latents(r["z_q"]), "rec": nchw(r["rec"])}
-        grads = rqvae.tokenizer_to_theirs({"params": grads, "codebook": self.variables["codebook"]}, self.config)
-        r |= {f"grad/{name}": x for name, x in grads.items()}
 
         books = np.asarray(self.model.apply(self.variables, method="codebook"))
         vectors = np.stack([books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2)  # [B,h,w,D,c]
@@ -139,7 +149,7 @@ def recording(request):
 
 
 def test_rqvae_its_losses_and_its_moving_averages_are_the_recorded_ones(recording):
-    compare(recording.computed(), recording.outputs)
+    compare(recording.computed, recording.outputs)
 
 
 def test_weights_go_back_to_the_originals(recording):

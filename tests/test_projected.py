@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import close_but_for_many_kinks, files, load
 
 from evqgan.convert import projected_gan
 from evqgan.convert.mapping import to_ours, to_theirs
@@ -133,9 +133,7 @@ def test_training_equals_the_original(recording):
     fake, real = recording.fake, recording.real
     logits, after1, (_, grad) = step("g_loss", fake, variables, -1.0, False)
     close(logits, outputs["logits_train_fake_1"])
-    # ReLU6 in 32 layers: the last bit of the image decides on which side of a kink some values are. An image changed
-    # there changes the gradient's length by up to 2 %, and so do two libraries.
-    assert length(channels_first(grad) - outputs["grad_fake"]) < 0.05 * length(outputs["grad_fake"])
+    close_but_for_many_kinks(channels_first(grad), outputs["grad_fake"])
     logits, after2, (of_fake, _) = step("d_loss_gen", fake, after1, 1.0, True)
     close(logits, outputs["logits_train_fake_2"])
     logits, after3, (of_real, _) = step("d_loss_real", real, after2, -1.0, True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import files, load
+from golden_files import close_but_for_kinks, files, load, nudged
 
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
@@ -73,8 +73,13 @@ def test_remat_changes_nothing_and_keeps_less(variables, image):
     def loss(image, variables, remat, dtype="float32"):
         return sum(jnp.sum(jnp.square(x)) for x in vgg.Network(dtype, remat).apply(variables, image))
 
-    plain, again = (jax.jit(jax.grad(loss), static_argnums=2)(image, variables, remat) for remat in (False, True))
-    np.testing.assert_allclose(plain, again, rtol=0, atol=1e-4 * np.abs(plain).max())
+    slope = jax.jit(jax.grad(loss), static_argnums=2)
+
+    def gradient(image, remat):
+        return {"image": np.asarray(slope(image, variables, remat))}
+
+    plain, again = (gradient(image, remat) for remat in (False, True))
+    close_but_for_kinks(again, plain, lambda number: gradient(nudged(image, number), True))
 
     def kept(remat):
         back = jax.eval_shape(lambda v, x: jax.vjp(lambda x: loss(x, v, remat, "bfloat16"), x)[1], variables, image)
