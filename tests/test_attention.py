@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.nn.attention import MLP, Attention, Block, Stack, attend, gelu
+from evqgan.nn.attention import MLP, Attention, Block, Stack, attend, gelu, tanh_gelu
 
 
 def normal(shape, seed=0):
@@ -76,11 +76,35 @@ def test_heads_must_divide_width():
         Attention(3).init(jax.random.key(0), jnp.zeros((1, 2, 8)))
 
 
-def test_gelu_and_its_derivatives():
+def exact_gelu(x):
+    """x float64 -> value, slope."""
+    below = 0.5 * np.vectorize(math.erfc)(-x / 2**0.5)
+    return x * below, below + x * np.exp(-x * x / 2) / (2 * np.pi) ** 0.5
+
+
+def exact_tanh_gelu(x):
+    factor = 2 * (2 / np.pi) ** 0.5
+    below = 1 / (1 + np.exp(-factor * (x + 0.044715 * x**3)))
+    return x * below, below + x * below * (1 - below) * factor * (1 + 3 * 0.044715 * x * x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("ours", "exact"), [(gelu, exact_gelu), (tanh_gelu, exact_tanh_gelu)])
+def test_gelu_and_its_derivative_down_to_the_end_of_the_tail(ours, exact, dtype):
+    x = jnp.linspace(-6, 6, 100).astype(dtype)
+    value, (slope,) = jax.vjp(ours, x)[0], jax.jit(lambda x: jax.vjp(ours, x)[1](jnp.ones_like(x)))(x)
+    assert value.dtype == slope.dtype == jnp.dtype(dtype)
+    close = 4e-3 if dtype == "bfloat16" else 1e-4  # 2**-8: half of its last bit
+    for got, expected in zip((value, slope), exact(np.float64(x)), strict=True):
+        np.testing.assert_allclose(np.float64(got), expected, rtol=close, atol=0)
+
+
+def test_gelus_are_those_of_jax():
     x = jnp.linspace(-6, 6, 101)
-    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
-    ours, theirs = (jax.vmap(jax.grad(f)) for f in (gelu, lambda x: jax.nn.gelu(x, approximate=False)))
-    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
+    for ours, approximate in ((gelu, False), (tanh_gelu, True)):
+        theirs = lambda x, approximate=approximate: jax.nn.gelu(x, approximate=approximate)  # noqa: E731
+        np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
+        np.testing.assert_allclose(*(jax.vmap(jax.grad(f))(x) for f in (ours, theirs)), atol=1e-5)
 
 
 def test_mlp_acts_on_each_token_alone():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
@@ -52,6 +53,38 @@ def test_decode_of_embedded_ids_equals_the_reconstruction(quantizer):
     np.testing.assert_array_equal(ids, again)
     np.testing.assert_array_equal(z_q, embedded)
     np.testing.assert_allclose(y, decoded, atol=1e-6)
+
+
+def precisions(jaxpr):
+    """Of each product and convolution of float32 numbers."""
+    for equation in jaxpr.eqns:
+        of = equation.primitive.name, equation.invars and equation.invars[0].aval.dtype
+        if of in (("dot_general", jnp.float32), ("conv_general_dilated", jnp.float32)):
+            yield equation.params["precision"]
+        for inner in jaxprs_in_params(equation.params):
+            yield from precisions(inner)
+
+
+CODERS = {
+    "swin": {"width": 16, "head_dim": 8, "depths": (1,), "window": 4},
+    "cnn": {"width": 32, "multipliers": (1, 1), "attention": (), "z_width": 8},
+    "vit": {"size": 16, "patch": 4, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp_width": 16},
+}
+
+
+@pytest.mark.parametrize("quantizer", [{}, {"l2_normalize": True}, {"depth": 2, "ema": 0.9}, {"kind": "gumbel"}])
+@pytest.mark.parametrize("name", CODERS)
+def test_what_decides_ids_and_colours_is_float32_on_every_device(name, quantizer):
+    """The other products are in bfloat16 here; accelerators cut those of float32 short, unless told not to."""
+    keys = {"encoder": {"name": name, **CODERS[name]}, "decoder": {"name": name, **CODERS[name]}}
+    model = tokenizer.make({**keys, "quantizer": {"codes": 32, "width": 8, **quantizer}}, "bfloat16")
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images(16, 16)))
+    for method, least in (("encode", 2), ("__call__", 3)):
+        found = list(
+            precisions(jax.make_jaxpr(lambda v, m=method: model.apply(v, images(16, 16), method=m))(variables))
+        )
+        assert len(found) >= least
+        assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 def test_every_parameter_learns():

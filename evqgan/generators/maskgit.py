@@ -17,7 +17,8 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding
-from evqgan.nn.attention import attend, kernel_init, repeat, rows
+from evqgan.nn.attention import attend, kernel_init, repeat, rows, tanh_gelu
+from evqgan.nn.linear import Dense, DenseGeneral
 
 EPSILON = 1e-12  # of the layer norms: MaskGIT, after BERT
 
@@ -74,7 +75,7 @@ class Model(nn.Module):
         block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name="blocks")
         x, _ = repeat(lambda block, x, _: (block(x, deterministic), None), block, x, self.layers, self.remat)
 
-        x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="head")(rows(x)))
+        x = tanh_gelu(Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="head")(rows(x)))
         x = norm(name="head_norm")(x)
         logits = jnp.einsum("nc,vc->nv", x, words.astype(x.dtype), preferred_element_type=jnp.float32)
         bias = self.param("logits_bias", nn.initializers.zeros, (self.vocabulary,))
@@ -91,7 +92,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, deterministic=True):
-        dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, kernel_init=kernel_init)
+        dense = functools.partial(DenseGeneral, dtype=self.dtype, kernel_init=kernel_init)
         norm = functools.partial(nn.LayerNorm, EPSILON, self.dtype)
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         width = x.shape[-1]
@@ -103,7 +104,7 @@ class Block(nn.Module):
         y = attend(heads("query"), heads("key"), heads("value"), drop=drop).reshape(-1, *head)
         y = dense(width, axis=(-2, -1), name="out")(y).reshape(x.shape)
         x = norm(name="attention_norm")(x + drop(y))
-        y = nn.gelu(dense(round(width * self.mlp_ratio), name="mlp_hidden")(rows(x)))
+        y = tanh_gelu(dense(round(width * self.mlp_ratio), name="mlp_hidden")(rows(x)))
         y = dense(width, name="mlp_out")(y).reshape(x.shape)
         return norm(name="mlp_norm")(x + drop(y))
 

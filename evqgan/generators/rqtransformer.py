@@ -19,6 +19,7 @@ from evqgan.core.errors import InputError
 from evqgan.generators import decoding
 from evqgan.nn.attention import rows
 from evqgan.nn.causal import EPSILON, Block, in_dtype, through
+from evqgan.nn.linear import Dense
 
 READS_CODEBOOK = True  # the tokenizer's codebook comes with the keyword `codebook`
 normal_init = nn.initializers.normal(0.02)  # of tables and classifiers: the original
@@ -80,7 +81,7 @@ class Model(nn.Module):
 
     def setup(self):
         def dense():
-            return nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init)
+            return Dense(self.width, dtype=self.dtype, kernel_init=normal_init)
 
         def block(heads, activation, attention_bias, mlp_bias):
             return Block(
@@ -116,7 +117,7 @@ class Model(nn.Module):
         vectors = self.vectors(tokens, depths, codebook)
 
         x = jnp.sum(self.embed(self.body_input, tokens, depths, vectors), axis=2)
-        x = x + self.place_positions[None].astype(self.dtype)
+        x = (x + self.place_positions[None]).astype(self.dtype)
         x = jnp.concatenate([self.start(label, batch)[:, None], x[:, :-1]], axis=1)
         x = self.drop(x, deterministic=deterministic)
         x = self.through(self.body, self.layers, x, deterministic)
@@ -124,7 +125,7 @@ class Model(nn.Module):
         sums = jnp.cumsum(vectors, axis=2) if self.cumulate else vectors
         y = self.embed(self.head_input, tokens, depths, sums)[:, :, :-1]
         y = jnp.concatenate([x[:, :, None], y], axis=2)
-        y = y + self.depth_positions[None, None].astype(self.dtype)
+        y = (y + self.depth_positions[None, None]).astype(self.dtype)
         y = self.through(self.head, self.head_layers, y.reshape(-1, self.depth, self.width), deterministic)
         return y.reshape(*ids.shape, self.width)
 
@@ -166,7 +167,7 @@ class Model(nn.Module):
         batch = len(before)
         depths = jnp.broadcast_to(jnp.arange(self.depth), before.shape)
         x = jnp.sum(self.embed(self.body_input, before, depths, self.vectors(before, depths, codebook)), axis=1)
-        x = x + self.place_positions[jnp.maximum(n - 1, 0)][None].astype(self.dtype)
+        x = (x + self.place_positions[jnp.maximum(n - 1, 0)][None]).astype(self.dtype)
         x, cache = self.step(self.body, jnp.where(n == 0, self.start(label, batch), x), cache, n)
         head = self.blank(batch, self.head_layers, self.head_heads or self.heads, self.depth)
         return cache, (x, head, jnp.zeros((batch, codebook.shape[-1]), codebook.dtype))
@@ -178,7 +179,7 @@ class Model(nn.Module):
         vector = jnp.where(d == 0, 0, self.vectors(before, last, codebook))
         total = total + vector if self.cumulate else vector
         y = jnp.where(d == 0, x, self.embed(self.head_input, before, last, total))
-        y = y + self.depth_positions[d][None].astype(self.dtype)
+        y = (y + self.depth_positions[d][None]).astype(self.dtype)
         y, cache = self.step(self.head, y, cache, d)
         return (x, cache, total), self.classifier(y, d)
 

@@ -1,5 +1,6 @@
 """Multi-head attention, the MLP, and the pre-norm transformer block with its scanned stack."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import numpy as np
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.nn.linear import Dense, DenseGeneral
 
 kernel_init = nn.initializers.truncated_normal(0.02)  # Swin Transformer and MaskGIT
 
@@ -52,20 +54,47 @@ def rows(x):
     return x.reshape(-1, x.shape[-1])
 
 
-@jax.custom_jvp
+def with_slope(function):
+    """function(x float32) -> value, slope  =>  a function of x, value in the dtype of x, whose derivative is the slope.
+
+    Ours: both are computed at once, and the slope is all that is kept for the backward pass, in the dtype of x. By
+    itself XLA on a CPU computes a derivative again in every use of it.
+    """
+
+    def both(x):
+        return [y.astype(x.dtype) for y in function(x.astype(jnp.float32))]
+
+    @jax.custom_jvp
+    @functools.wraps(function)
+    def value(x):
+        return both(x)[0]
+
+    @value.defjvp
+    def _(primals, tangents):
+        y, slope = both(*primals)
+        return y, tangents[0] * slope
+
+    return value
+
+
+@with_slope
 def gelu(x):
     """x * P(a normal variable < x), the exact GELU of Swin Transformer.
 
-    Ours: its derivative is computed beside it, not again in every use of the backward pass (XLA on a CPU does that).
+    The chance is erfc(-x / sqrt 2) / 2. As 1/2 + erf / 2 it is 0 in bfloat16 from x = -3 on, and in float32 from -6.
     """
-    return x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5))
+    below = 0.5 * jax.lax.erfc(x * -(0.5**0.5))
+    return x * below, below + x * jnp.exp(-0.5 * x * x) * (2 * np.pi) ** -0.5
 
 
-@gelu.defjvp
-def _gelu_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    below = 0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)
-    return x * below, dx * (below + x * jnp.exp(-0.5 * x * x) * (2 * np.pi) ** -0.5)
+@with_slope
+def tanh_gelu(x):
+    """x * (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), the other form of GELU (BERT, MaskGIT).
+
+    It is x * sigmoid(2 u), which has a tail below 0 that is not lost beside 1.
+    """
+    below = jax.nn.sigmoid(8**0.5 * np.pi**-0.5 * (x + 0.044715 * x**3))
+    return x * below, below + x * below * (1 - below) * 8**0.5 * np.pi**-0.5 * (1 + 3 * 0.044715 * x * x)
 
 
 class Attention(nn.Module):
@@ -92,7 +121,7 @@ class Attention(nn.Module):
             raise InputError(f"expected a width that is a multiple of the {self.heads} heads, got {width}: change one")
 
         def project(features, name, axis=-1, use_bias=self.qkv_bias):
-            return nn.DenseGeneral(
+            return DenseGeneral(
                 features, axis=axis, use_bias=use_bias, dtype=self.dtype, kernel_init=kernel_init, name=name
             )
 
@@ -127,7 +156,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic=True):
         def dense(width, name):
-            return nn.Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
+            return Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
 
         if self.activation not in ACTIVATIONS:
             raise InputError(f"there is no activation {self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")

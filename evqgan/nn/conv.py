@@ -10,6 +10,7 @@ import numpy as np
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 from evqgan.nn.attention import Attention
+from evqgan.nn.linear import Conv, Dense
 
 GROUPS = 32  # of the group norms; VQGAN, MaskGIT
 NORMS = ("group", "layer")
@@ -64,10 +65,10 @@ class ResBlock(nn.Module):
         y = x
         for i in (1, 2):
             y = activate(normalize(y, self.norm, self.dtype, f"norm{i}"), self.activation)
-            y = nn.Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(y)
+            y = Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(y)
         if x.shape[-1] != self.features:
             x = y if self.shortcut_of_output else x
-            x = nn.Dense(self.features, use_bias=self.bias, dtype=self.dtype, name="shortcut")(x)
+            x = Dense(self.features, use_bias=self.bias, dtype=self.dtype, name="shortcut")(x)
         return x.astype(self.dtype) + y
 
 
@@ -96,7 +97,7 @@ def downsample(x, kind="conv", dtype="float32", name="down"):
     if choice(kind, DOWN, "downsampling") == "pool":
         return nn.avg_pool(x.astype(dtype), (2, 2), (2, 2))
     size, padding = {"conv": (3, (0, 1)), "conv4": (4, (1, 1))}[kind]
-    return nn.Conv(x.shape[-1], (size, size), 2, (padding, padding), dtype=dtype, name=name)(x)
+    return Conv(x.shape[-1], (size, size), 2, (padding, padding), dtype=dtype, name=name)(x)
 
 
 def upsample(x, kind="conv", dtype="float32", name="up"):
@@ -116,6 +117,7 @@ class UpsampledConv(nn.Module):
 
     features: int
     dtype: Any = "float32"
+    precision: str | None = None  # of the convolution
 
     @nn.compact
     def __call__(self, x):
@@ -125,8 +127,9 @@ class UpsampledConv(nn.Module):
         # taps[i,j,k] = 1: pixel i of the two that one x becomes meets x's neighbour j - 1 under row k of the kernel.
         taps = np.array([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]], np.float32)
         kernels = jnp.einsum("ayk,bxl,klcf->yxcabf", taps, taps, kernel, precision="highest").reshape(3, 3, c, -1)
-        x, kernels, bias = (y.astype(self.dtype) for y in (x, kernels, bias))
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        y = jax.lax.conv_general_dilated(x, kernels, (1, 1), "SAME", dimension_numbers=dimensions)
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype), kernels.astype(self.dtype), (1, 1), "SAME", precision=self.precision,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
         y = y.reshape(b, h, w, 2, 2, -1).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, -1)
-        return y + bias[None, None, None]
+        return (y + bias[None, None, None]).astype(self.dtype)

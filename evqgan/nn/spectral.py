@@ -89,4 +89,4 @@ class SpectralConv(nn.Module):
             (self.stride,) * 2, ((self.padding,) * 2,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
         )  # fmt: skip
-        return y if bias is None else y + bias.astype(dtype).reshape(1, 1, 1, -1)
+        return y if bias is None else (y + bias.reshape(1, 1, 1, -1)).astype(dtype)  # see `nn.linear`

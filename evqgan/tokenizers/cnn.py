@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.nn.conv import NonLocal, ResBlock, activate, downsample, normalize, upsample
+from evqgan.nn.linear import Conv, Dense
 
 
 class Encoder(nn.Module):
@@ -53,13 +54,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        x = nn.Conv(self.width, (3, 3), use_bias=self.bias, dtype=self.dtype, name="conv_in")(image)
+        x = Conv(self.width, (3, 3), use_bias=self.bias, dtype=self.dtype, name="conv_in")(image)
         for i in range(len(self.multipliers)):
             x = level(self, x, i, "down")
             if 2**i < self.factor:
                 x = downsample(x, self.down, self.dtype, f"down{i}_conv")
         x = finish(self, middle(self, x))
-        return nn.Conv(self.z_width, (3, 3), dtype=self.dtype, name="conv_out")(x) if self.z_width else x
+        return Conv(self.z_width, (3, 3), dtype=self.dtype, name="conv_out")(x) if self.z_width else x
 
 
 class Decoder(nn.Module):
@@ -93,14 +94,14 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z):
-        x = nn.Dense(self.z_width, dtype=self.dtype, name="from_codes")(z) if self.z_width else z
-        x = nn.Conv(self.width * self.multipliers[-1], (3, 3), dtype=self.dtype, name="conv_in")(x)
+        x = Dense(self.z_width, dtype=self.dtype, name="from_codes")(z) if self.z_width else z
+        x = Conv(self.width * self.multipliers[-1], (3, 3), dtype=self.dtype, name="conv_in")(x)
         x = middle(self, x)
         for i in reversed(range(len(self.multipliers))):
             x = level(self, x, i, "up")
             if i:
                 x = upsample(x, self.up, self.dtype, f"up{i}_conv")
-        return nn.Conv(3, (3, 3), name="to_rgb")(finish(self, x).astype(jnp.float32))
+        return Conv(3, (3, 3), precision="highest", name="to_rgb")(finish(self, x).astype(jnp.float32))
 
 
 def level(coder, x, i, way):

@@ -51,7 +51,7 @@ class Gumbel(nn.Module):
         if self.noiseless_ids and self.hard:
             raise InputError("noiseless_ids needs hard = False: a hard code that is passed on is the one of the ids")
         if self.logits == "dense":
-            self.dense = nn.Dense(self.codes, name="logits")
+            self.dense = nn.Dense(self.codes, precision="highest", name="logits")  # it decides the ids
         self.parameter = self.param("codebook", nn.initializers.normal(1.0), (self.codes, self.width))  # VQGAN
         if self.anneal:
             self.steps = self.variable("codebook", "steps", jnp.zeros, (), jnp.int32)

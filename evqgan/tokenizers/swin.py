@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 from evqgan.nn.attention import kernel_init, repeat
 from evqgan.nn.conv import UpsampledConv
+from evqgan.nn.linear import Dense
 from evqgan.nn.windows import WindowBlock
 
 
@@ -73,11 +74,11 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, z):
         top = self.width * 2 ** (len(self.depths) - 1)
-        x = nn.Dense(top, dtype=self.dtype, name="from_codes")(z)
+        x = Dense(top, dtype=self.dtype, name="from_codes")(z)
         for i in reversed(range(len(self.depths))):
             x = stage(self, i)(x)
             x = PatchExpanding(x.shape[-1] // 2, dtype=self.dtype, name=f"expand{i}")(x)
-        return UpsampledConv(3, name="to_rgb")(x.astype(jnp.float32))
+        return UpsampledConv(3, precision="highest", name="to_rgb")(x.astype(jnp.float32))
 
 
 def stage(coder, i):
@@ -139,7 +140,7 @@ class PatchEmbedding(nn.Module):
         b, h, w, c = image.shape
         x = image.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, c).swapaxes(2, 3)
         x = x.reshape(*x.shape[:3], -1)
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        x = Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)
 
 
@@ -153,7 +154,7 @@ class PatchMerging(nn.Module):
         b, h, w, c = x.shape
         x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)  # down before right, as Swin
         x = nn.LayerNorm(1e-5, self.dtype, name="norm")(x.reshape(b, h // 2, w // 2, 4 * c))
-        return nn.Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        return Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
 
 
 class PatchExpanding(nn.Module):
@@ -167,7 +168,7 @@ class PatchExpanding(nn.Module):
     def __call__(self, x):
         b, h, w, _ = x.shape
         features = self.scale**2 * self.features
-        x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        x = Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
         x = x.reshape(b, h, w, self.scale, self.scale, -1).swapaxes(2, 3)
         x = x.reshape(b, h * self.scale, w * self.scale, -1)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)

@@ -39,7 +39,8 @@ class Tokenizer(nn.Module):
                 f"expected an encoder and a decoder of one factor, got {self.encoder.factor} and "
                 f"{self.decoder.factor}: give both the same number of stages (depths)"
             )
-        self.to_codes = nn.Dense(self.quantizer.width // self.patch**2)  # float32: it decides the ids
+        # It decides the ids: truly float32, or they would depend on the kind of device.
+        self.to_codes = nn.Dense(self.quantizer.width // self.patch**2, precision="highest")
 
     @property
     def factor(self):

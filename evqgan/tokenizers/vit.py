@@ -16,6 +16,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.nn.attention import Block, repeat, rows
+from evqgan.nn.linear import Dense, DenseGeneral
 
 xavier = nn.initializers.xavier_uniform  # enhancing-transformers
 
@@ -58,7 +59,7 @@ class Encoder(nn.Module):
         (h, w), (below, right) = grid(self), pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
         x = x.reshape(-1, *x.shape[-3:])  # [B*h*w,patch,patch,3]
-        x = nn.DenseGeneral(self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed")(x)
+        x = DenseGeneral(self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed")(x)
         return transformer(self, x.reshape(-1, h, w, self.width))
 
 
@@ -94,7 +95,7 @@ class Decoder(nn.Module):
         if z.shape[1:3] != grid(self):
             got, wanted = by(z.shape[1:3]), by(grid(self))
             raise InputError(f"expected {wanted} tokens (height x width), got {got}: change the decoder's size")
-        x = nn.Dense(self.width, dtype=self.dtype, name="from_codes")(rows(z))
+        x = Dense(self.width, dtype=self.dtype, name="from_codes")(rows(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))
         return ToPatches(pair(self.patch), name="to_rgb")(x.astype(jnp.float32))
 
@@ -114,7 +115,7 @@ class ToPatches(nn.Module):
         init = xavier(in_axis=3, out_axis=(0, 1, 2))
         kernel = self.param("kernel", init, (below, right, 3, c))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        y = (rows(x) @ rows(kernel).T).reshape(b, h, w, below, right, 3).swapaxes(2, 3)
+        y = jnp.matmul(rows(x), rows(kernel).T, precision="highest").reshape(b, h, w, below, right, 3).swapaxes(2, 3)
         return y.reshape(b, h * below, w * right, 3) + bias[None, None, None]
 
 
@@ -124,7 +125,7 @@ def transformer(coder, x):
     positions = coder.param("positions", lambda _: jnp.asarray(sincos(h, w, width)))
     if not coder.learned_positions:
         positions = jax.lax.stop_gradient(positions)
-    x = x.reshape(b, h * w, width) + positions.astype(x.dtype)[None]
+    x = (x.reshape(b, h * w, width) + positions[None]).astype(x.dtype)
     block = Block(
         coder.heads, coder.mlp_width / width, dtype=coder.dtype, epsilon=1e-5, activation="tanh", qkv_bias=False,
         head_dim=coder.head_dim, project=coder.heads > 1 or coder.head_dim != width, name="blocks",

@@ -1,0 +1,44 @@
+"""Dense layers and convolutions of linen, whose bias is added in float32 and the sum then cast to `dtype`.
+
+linen casts the bias to `dtype` and adds it there. The gradient of a bias is a sum over all rows, and so was a sum of
+bfloat16: what is added to 256 has to be larger than 1 to count, and terms that cancel leave rounding errors behind.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+
+
+def all_but_bias(x, kernel, bias, *, dtype):
+    """linen's `promote_dtype` for a layer: input and kernel in `dtype`, the bias as it is."""
+    return x.astype(dtype), kernel.astype(dtype), bias
+
+
+class Dense(nn.Dense):
+    """`nn.Dense`, see the module."""
+
+    dtype: Any = "float32"
+    promote_dtype: Any = all_but_bias
+
+    def __call__(self, x):
+        return super().__call__(x).astype(self.dtype)
+
+
+class DenseGeneral(nn.DenseGeneral):
+    """`nn.DenseGeneral`, see the module."""
+
+    dtype: Any = "float32"
+    promote_dtype: Any = all_but_bias
+
+    def __call__(self, x):
+        return super().__call__(x).astype(self.dtype)
+
+
+class Conv(nn.Conv):
+    """`nn.Conv`, see the module."""
+
+    dtype: Any = "float32"
+    promote_dtype: Any = all_but_bias
+
+    def __call__(self, x):
+        return super().__call__(x).astype(self.dtype)
