@@ -36,6 +36,6 @@ def get_config(variant=""):
     if variant in ("perceptual", "l2", "small"):
         config.adversarial.weight = 0.0
     if variant in ("l2", "small"):
-        config.perceptual.weight = 0.0
+        config.perceptual.weight, config.best = 0.0, "val/mse"
     common.cadence(config, "20 steps", "200 steps", "200 steps")
     return common.tiny(config) if variant == "tiny" else config

@@ -2,12 +2,14 @@
 
 import importlib.util
 import pathlib
+import re
 
 import jax
 import pytest
 
+from configs import common
 from evqgan import stage1
-from evqgan.core import build
+from evqgan.core import build, optim
 
 ROOT = pathlib.Path(__file__).parent.parent
 ALL = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py"))
@@ -25,14 +27,21 @@ PARAMETERS = {
     ("imagenet_stage1", ""): 119_460_147,
     ("imagenet_stage1", "f8"): 29_991_667,
     ("imagenet_stage1", "512"): 119_460_147,
+    ("imagenet_stage1", "plus"): 119_460_147,
+    ("imagenet_stage1", "paper16"): 119_460_147,
+    ("imagenet_stage1", "paper128"): 119_460_147,
     ("imagenet_stage2", ""): 184_740_096,
     ("imagenet_stage2", "512"): 184_773_888,
     ("ffhq_stage1", ""): 43_716_531,
     ("ffhq_stage1", "f8"): 10_994_227,
     ("ffhq_stage1", "1024"): 43_716_531,
+    ("ffhq_stage1", "paper16"): 43_716_531,
+    ("ffhq_stage1", "paper128"): 43_716_531,
     ("ffhq_stage2", ""): 183_971_328,
     ("ffhq_stage2", "1024"): 184_091_136,
     ("celebahq_stage1", ""): 43_716_531,
+    ("celebahq_stage1", "paper16"): 43_716_531,
+    ("celebahq_stage1", "paper128"): 43_716_531,
     ("celebahq_stage2", ""): 183_971_328,
     ("ffhq_stage2", "vqgan"): 183_971_328,
     ("imagenet_stage2", "vqgan"): 200_484_096,
@@ -113,13 +122,66 @@ def test_the_head_gives_the_command_and_an_unknown_variant_is_named(path):
         load(path.stem, "huge")
 
 
-@pytest.mark.parametrize("name", [p.stem for p in FILES if p.stem != "quickstart"])
-def test_the_tiny_form_trains(name, tmp_path):
+EXAMPLES = {"imagenet": 1_281_167, "ffhq": 60_000, "celebahq": 25_000}  # to train on
+# Those of full size: (config, variant, number of images to train on).
+FULL = [(*key, number) for key in PARAMETERS for data, number in EXAMPLES.items() if data in key[0]]
+
+
+@pytest.mark.parametrize("name, variant, examples", FULL)
+def test_eight_devices_share_a_batch_and_a_run_sees_its_data_a_sensible_number_of_times(name, variant, examples):
+    config = load(name, variant)
+    assert config.batch_size % 8 == 0
+    total = optim.to_steps(config.duration, examples, config.batch_size)
+    assert 10 <= round(total * config.batch_size / examples) <= 400
+    keys = config.optimizer
+    warmup = sum(optim.to_steps(keys.get(key, 0), examples, config.batch_size, total) for key in ("warmup", "hold"))
+    assert warmup <= 0.3 * total
+
+
+@pytest.mark.parametrize("name, variant", [key for key in PARAMETERS if "stage1" in key[0]])
+def test_the_best_tokenizer_is_by_what_the_critic_does_not_make_worse(name, variant):
+    config = load(name, variant)
+    judged = stage1.uses(config, "adversarial")
+    assert config.best == {"photos_stage1": "val/lpips_untrained"}.get(name, "val/lpips") or not judged
+    assert config.best == "val/mse" or config.evals.reconstruction.perceptual == "lpips"
+    assert load("photos_stage1", "l2").best == common.stage1((2,), 32).best == "val/mse"
+    assert config.get("keep", 1) == (1 if name == "photos_stage1" else 2)
+
+
+@pytest.mark.parametrize("name", ["imagenet_stage1", "ffhq_stage1", "celebahq_stage1"])
+def test_hours_in_the_head_are_those_of_the_formula(name):
+    head = (ROOT / "configs" / f"{name}.py").read_text().split('"""')[1]
+    rows = re.findall(r"^  (\w+) +([\d.]+) M +([\d.]+) +([\d.]+) +([\d.]+)$", head, re.MULTILINE)
+    variants = {variant for config, variant in PARAMETERS if config == name}
+    assert {row[0].replace("default", "") for row in rows} == variants
+    for variant, images, tflop, *hours in rows:
+        config = load(name, variant.replace("default", ""))
+        examples = EXAMPLES[name.split("_")[0]]
+        steps = optim.to_steps(config.duration, examples, config.batch_size)
+        assert float(images) == pytest.approx(steps * config.batch_size / 1e6, rel=0.02)
+        for devices, peak, found in ((16, 197, hours[0]), (8, 990, hours[1])):  # TFLOP/s of v5e and H100; MFU 9 %
+            expected = float(images) * 1e6 * float(tflop) / (devices * peak * 0.09) / 3600
+            assert float(found) == pytest.approx(expected, rel=0.02, abs=0.06)
+
+
+@pytest.mark.parametrize("name, variant", [key for key in PARAMETERS if "stage1" in key[0] and key[1]])
+def test_every_variant_of_a_tokenizer_has_a_tiny_form(name, variant):
+    config = common.tiny(load(name, variant))
+    stage = stage1.make(config, 16)
+    shapes = jax.eval_shape(stage.init)
+    assert sum(x.size for x in jax.tree.leaves(shapes["params"])) < 2e6 and config.batch_size == 2
+
+
+TINY = [(p.stem, "") for p in FILES if p.stem != "quickstart"]
+
+
+@pytest.mark.parametrize("name, variant", [*TINY, ("imagenet_stage1", "plus")])
+def test_the_tiny_form_trains(name, variant, tmp_path):
     from workdirs import quick_to_compile  # which reads configs by this file
 
     from evqgan.train import train
 
-    config = load(name, "tiny")
+    config = common.tiny(load(name, variant)) if variant else load(name, "tiny")
     with quick_to_compile():
         state = train(config, tmp_path)
     assert int(state["step"]) == 4

@@ -14,7 +14,7 @@ def stage1(encoder, decoder, quantizer, dataset, **more):
     encoder, decoder: what differs from the defaults of the module; more: keys of config.tokenizer.
     """
     config = common.judged(common.stage1((2,), 256))
-    config.dtype = "float32"
+    config.dtype, config.keep = "float32", 2
     config.dataset.update(dataset)
     config.tokenizer = ConfigDict({"encoder": encoder, "decoder": decoder, "quantizer": quantizer, **more})
     return config

@@ -20,6 +20,6 @@ def get_config(variant=""):
     config.dataset = {"size": 256, **baselines.FACES}
     config.tokenizer.quantizer.codes = 2048
     config.tokenizer.encoder.attention = config.tokenizer.decoder.attention = (16,)
-    config.duration = "150 epochs"
+    config.duration, config.eval_every = "150 epochs", "5 epochs"
     config.optimizer.warmup = config.adversarial.optimizer.warmup = "5 epochs"
     return common.tiny(config) if variant == "tiny" else config

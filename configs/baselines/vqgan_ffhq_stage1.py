@@ -18,7 +18,9 @@ def get_config(variant=""):
     common.variant(variant, [])
     config = vqgan_imagenet_stage1.get_config("1024")
     config.dataset = {"size": 256, **baselines.FACES}
+    # Its yaml has 3 images on each GPU and does not say on how many: 8, one for each of 8 devices, is ours, as is the
+    # duration: none is published. The start, in steps, is its yaml's.
     config.adversarial.start = "30001 steps"
-    config.batch_size, config.duration = 3, "50 epochs"  # its yaml's batch; ours: no duration is published
+    config.batch_size, config.duration = 8, "50 epochs"
     config.optimizer.learning_rate = config.adversarial.optimizer.learning_rate = 4.5e-6 * config.batch_size
     return common.tiny(config) if variant == "tiny" else config
