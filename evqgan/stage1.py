@@ -12,6 +12,7 @@ from evqgan.core import build, optim, weights
 from evqgan.core.errors import InputError
 from evqgan.core.stage import Stage
 from evqgan.data import pipeline, transforms
+from evqgan.tokenizers import quantizers
 from evqgan.tokenizers import tokenizer as tokenizers
 
 
@@ -185,7 +186,8 @@ def make(config, examples=1, classes=None):
         metrics = {"loss": value, **metrics}
         go = optim.finite(metrics, *grads.values())
         new, how = updater.step(part, grads["generator"], step, go)
-        new["codebook"], metrics = optim.keep(go, variables["codebook"], state["codebook"]), {**metrics, **how}
+        codebook = optim.keep(go, variables["codebook"], state["codebook"])  # in which nothing is dead unless `go`
+        (new, new["codebook"]), metrics = quantizers.replace_dead(new, codebook), {**metrics, **how}
         if adversary:
             new["critic"], how = adversary.update(state["critic"], variables["critic"], grads["critic"], step, go)
             metrics |= how

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.codebooks import codebook_statistics
-from evqgan.tokenizers.quantizers import VQ, Gumbel
+from evqgan.tokenizers.quantizers import VQ, Gumbel, replace_dead
 
 KINDS = {
     "vq": VQ(codes=16, width=4),
@@ -52,10 +53,13 @@ def evaluate(quantizer, variables, z):
 
 @functools.partial(jax.jit, static_argnums=0)
 def train(quantizer, variables, z, seed=0):
-    """-> z_q, ids, aux, variables after the step."""
+    """-> z_q, ids, aux, variables after the step; the parameter, if it is one, is changed by revival alone."""
     rngs = {"codebook": jax.random.key(seed)}
     out, changed = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
-    return *out, {**variables, **changed}
+    tree = {"quantizer": variables.get("params", {})}
+    part = {"params": tree, "ema": tree, "opt": {"mu": tree, "nu": tree}}
+    part, changed = replace_dead(part, {"quantizer": changed.get("codebook", {})})
+    return *out, {"params": part["params"]["quantizer"], "codebook": changed["quantizer"]}
 
 
 def codebook(quantizer, variables):
@@ -194,12 +198,11 @@ def test_only_unused_codes_are_revived_and_their_statistics_start_anew(ema):
     variables = init(quantizer, z)
     *_, variables = train(quantizer, variables, z)  # seeds
     places = np.array([[-1.0, 0.0], [1.0, 0.0], [50.0, 0.0], [60.0, 0.0]], np.float32)[None]
-    state = variables["codebook"]
+    state = {**variables["codebook"], "usage": np.array([[1.0, 1.0, 0.51, 0.5]], np.float32)}
     if ema:
-        state = {**state, "codes": places, "total": places}
+        variables["codebook"] = {**state, "codes": places, "total": places}
     else:
-        state = {**state, "offset": places - variables["params"]["codebook"]}
-    variables = {**variables, "codebook": {**state, "usage": np.array([[1.0, 1.0, 0.51, 0.5]], np.float32)}}
+        variables = {"params": {"codebook": places}, "codebook": state}
     steps = 0
     for step in range(3):
         _, _, aux, variables = train(quantizer, variables, z, seed=step)
@@ -221,6 +224,35 @@ def test_codes_of_a_revived_codebook_still_learn():
 
     before, grads = jax.jit(jax.value_and_grad(loss))(params)
     assert loss(jax.tree.map(lambda p, g: p - 5.0 * g, params, grads)) < before
+
+
+def test_the_dead_of_all_parts_of_a_batch_are_noted():
+    quantizer, parts = VQ(codes=2, width=2, revive=0.5), [np.float32(x).reshape(1, 1, 2, 2) for x in ([1] * 4, [2] * 4)]
+    variables = init(quantizer, parts[0])
+    noted = {**variables["codebook"], "dead": np.array([[True, False]]), "seeds": np.full((1, 2, 2), 5, np.float32)}
+    for seed, part in enumerate(parts):
+        usage = np.float32([[1.0, 0.0 if seed else 1.0]])  # the other code dies in the second part
+        rngs, given = {"codebook": jax.random.key(seed)}, {**variables, "codebook": {**noted, "usage": usage}}
+        noted = quantizer.apply(given, part, train=True, rngs=rngs, mutable=["codebook"])[1]["codebook"]
+        np.testing.assert_array_equal(noted["dead"], [[True, bool(seed)]])
+    np.testing.assert_array_equal(noted["seeds"], [[[5, 5], [2, 2]]])
+
+
+@pytest.mark.parametrize("name", ["revived", "ema, revived", "residual, own codebooks"])
+def test_vectors_of_the_batch_are_gathered_only_if_a_code_is_dead(name):
+    """On many devices that gather is communication: it stands in a branch."""
+    quantizer, z = KINDS[name], normal((2, 3, 5, 4))
+    jaxpr = jax.make_jaxpr(lambda variables: train(quantizer, variables, z))(init(quantizer, z)).jaxpr
+
+    def gathers(jaxpr, branch=False):
+        """Whether each gather of all vectors of the batch stands in a branch."""
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "gather" and equation.invars[0].aval.shape[1:] == (30, 4):
+                yield branch
+            for inner in jaxprs_in_params(equation.params):
+                yield from gathers(inner, branch or equation.primitive.name == "cond")
+
+    assert list(gathers(jaxpr)) == [True]
 
 
 def test_more_codes_than_vectors_can_be_revived():

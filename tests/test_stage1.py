@@ -117,6 +117,44 @@ def test_a_codebook_of_averages_moves_without_gradient(compiled):
     assert "quantizer/codes" in different(new["codebook"], again["codebook"])  # revived from others of the batch
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_revived_code_starts_anew_in_weights_averages_and_moments(compiled, parts):
+    config = config_of(revive=0.1)
+    config.optimizer.accumulate = parts
+    _, init, update = compiled(config)
+    state = init()
+    for _ in range(2):
+        state, metrics = update(state, batch_of())
+    assert metrics["revived"] == 0  # the first step seeded all codes
+    noted = state["codebook"]["quantizer"]
+    state["codebook"] = {"quantizer": {**noted, "usage": noted["usage"].at[0, 3].set(-1.0)}}
+    new, metrics = update(state, batch_of())
+    noted = new["codebook"]["quantizer"]
+    assert float(metrics["revived"]) * parts == 1 and not np.any(noted["dead"])
+
+    def codes(state):
+        trees = state["params"], state["ema"], state["opt"]["mu"], state["opt"]["nu"]
+        return np.stack([tree["quantizer"]["codebook"][0] for tree in trees])
+
+    before, after, seed = codes(state), codes(new), noted["seeds"][0, 3]
+    np.testing.assert_array_equal(after[:, 3], [seed, seed, np.zeros(8), np.zeros(8)])
+    assert not np.allclose(before[0, 3], seed, atol=1e-2)
+    others = np.arange(16) != 3
+    np.testing.assert_allclose(after[:2, others], before[:2, others], atol=2e-3)  # a step is 1e-3
+    assert np.any(after[3, others] != 0)
+
+
+def test_a_step_that_is_skipped_revives_nothing(compiled):
+    _, init, update = compiled(config_of(revive=0.1))
+    state = init()
+    state["params"]["decoder"] = jax.tree.map(lambda x: x * np.nan, state["params"]["decoder"])
+    new, metrics = update(state, batch_of())
+    assert metrics["skipped"] == 1
+    for part in ("codebook", "ema", "opt"):
+        assert not different(state[part], new[part])
+    assert not different(state["params"]["quantizer"], new["params"]["quantizer"])
+
+
 def test_parts_of_a_batch_add_up_to_it(compiled):
     config = config_of()
     _, init, update = compiled(config)

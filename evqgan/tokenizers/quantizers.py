@@ -49,7 +49,8 @@ class VQ(nn.Module):
     revive: a code chosen less often than this share of the average (moving average over some hundred batches) is set
       to a vector of the batch and its statistics start anew; so is every code at the first step. 0 = never. Ours:
       RQ-VAE's restart of unused codes, with a threshold that does not depend on batch size and V, and for a codebook by
-      gradient too. That parameter cannot be set from here: the code is the parameter plus an offset, set by revival.
+      gradient too. That parameter cannot be set from here: which codes are `dead` [K,V] and the vectors that they
+      become, `seeds` [K,V,c], are noted in the collection `codebook`, for `replace_dead` after the step.
     absolute_counts: with ema, statistics are counts in a batch, which start at 0, and `revive` is one, too (RQ-VAE's
       code, where it is 1). Differs from RQ-VAE's code: no noise on vectors if there are fewer than V.
     between_depths: with ema and one codebook for all depths, it is updated after each depth in training, and the next
@@ -82,7 +83,8 @@ class VQ(nn.Module):
         else:
             self.parameter = self.param("codebook", uniform_init, shape)
         if self.revive and not self.ema:
-            self.offset = self.variable("codebook", "offset", jnp.zeros, shape)
+            self.dead = self.variable("codebook", "dead", jnp.zeros, shape[:2], bool)
+            self.seeds = self.variable("codebook", "seeds", jnp.zeros, shape)
         if self.ema or self.revive:
             # Moving average of how often a code is chosen, in units of the average over codes. With revival it starts
             # so low that no first batch can lift it above a threshold.
@@ -102,8 +104,6 @@ class VQ(nn.Module):
     def codebook(self):
         """The codes in use, [K,V,c] float32; K = depth, or 1 if shared."""
         codes = self.table.value if self.ema else self.parameter
-        if self.revive and not self.ema:
-            codes = codes + self.offset.value
         return unit(codes) if self.l2_normalize else codes
 
     def embed(self, ids):
@@ -188,19 +188,16 @@ class VQ(nn.Module):
         if self.revive:
             dead = usage < self.revive
             usage = jnp.where(dead, 1.0, usage)
-            # One random vector from each of V equal parts of the batch: no vector twice if there are V or more.
-            starts = np.arange(self.codes + 1) * x.shape[1] // self.codes
-            draws = jax.random.uniform(self.make_rng("codebook"), usage.shape)
-            position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
-            seeds = jnp.take_along_axis(x, position[..., None], axis=1)
+            seeds = draw_if(jnp.any(dead), self.make_rng("codebook"), x, self.codes)
             revived = dead.sum().astype(jnp.float32)
-            dead = dead[..., None]
+            where = dead[..., None]
             if self.ema:
-                total, codes = jnp.where(dead, seeds, total), jnp.where(dead, seeds, codes)
+                total, codes = jnp.where(where, seeds, total), jnp.where(where, seeds, codes)
                 if self.absolute_counts:  # RQ-VAE's code smooths with the counts after revival
                     codes = self._means(total, usage)
-            else:
-                self.offset.value = jnp.where(dead, seeds - self.parameter, self.offset.value)
+            else:  # a batch may come in parts, of which each notes its own
+                self.seeds.value = jnp.where(where, seeds, self.seeds.value)
+                self.dead.value = self.dead.value | dead
         self.usage.value = usage
         if self.ema:
             self.total.value, self.table.value = total, codes
@@ -211,6 +208,43 @@ class VQ(nn.Module):
         everything = usage.sum(axis=-1, keepdims=True)
         smoothed = (usage + 1e-5) / (everything + self.codes * 1e-5) * everything  # 1e-5: VQGAN, Sonnet
         return total / smoothed[..., None]
+
+
+def draw_if(wanted, rng, x, number):
+    """x [K,N,c] -> [K,number,c], random vectors of it; zeros unless `wanted` (bool scalar).
+
+    One from each of `number` equal parts: no vector twice if there are enough. The N vectors may be those of a batch
+    that lies on many devices, which exchange vectors only if some are wanted.
+    """
+
+    def draw():
+        starts = np.arange(number + 1) * x.shape[1] // number
+        draws = jax.random.uniform(rng, (len(x), number))
+        position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
+        return jnp.take_along_axis(x, position[..., None], axis=1)
+
+    return jax.lax.cond(wanted, draw, lambda: jnp.zeros((len(x), number, x.shape[2]), x.dtype))
+
+
+def replace_dead(part, codebook):
+    """The trained part of a tokenizer and its collection `codebook`, after a step -> both, with what `VQ` noted done.
+
+    part: {"params", "ema", "opt": {"mu", "nu", ...}}. The rows of dead codes become their seeds in the parameter and in
+    its average, and 0 in Adam's moments. Returned as they are if the codebook is no parameter or is never revived.
+    """
+    noted = codebook.get("quantizer", {})
+    if "dead" not in noted:
+        return part, codebook
+
+    def filled(tree, rows):
+        table = tree["quantizer"]["codebook"]
+        table = jnp.where(noted["dead"][..., None], rows, table).astype(table.dtype)
+        return {**tree, "quantizer": {**tree["quantizer"], "codebook": table}}
+
+    weights = {name: filled(part[name], noted["seeds"]) for name in ("params", "ema")}
+    moments = {name: filled(part["opt"][name], 0.0) for name in ("mu", "nu")}
+    done = {**noted, "dead": jnp.zeros_like(noted["dead"])}
+    return {**part, **weights, "opt": {**part["opt"], **moments}}, {**codebook, "quantizer": done}
 
 
 KINDS = {"vq": VQ, "gumbel": Gumbel}
