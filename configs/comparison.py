@@ -33,8 +33,9 @@ def get_config(variant="digits"):
         "maskgit": tokenizer({**cnn, **bare, "down": "pool"}, {**cnn, **bare}, quantizer, pixels="unit"),
     }
     small = {"layers": 4, "width": 128, "heads": 4, "dropout": 0.0}
+    ours = {"name": "multigrained", "global_tokens": "ordered", "window": 4, "extend": 1, "code_width": 32}
     generators = {
-        "efficient_vqgan": {"name": "multigrained", "window": 4, "extend": 1, "code_width": 32, **small},
+        "efficient_vqgan": {**ours, **small},
         "vqgan": {"name": "gpt", **small},
         "vit_vqgan": {"name": "gpt", "tables": "separate", **small},
         "rq_vae": {"name": "rqtransformer", "head_layers": 2, **small, "layers": 2},

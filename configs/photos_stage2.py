@@ -18,7 +18,9 @@ def get_config(variant=""):
     config = common.stage2(f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9)
     config.dtype, config.batch_size, config.duration = "float32", 32, "1500 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
-    config.generator.update({"window": 4, "extend": 1 if small else 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
+    config.generator.update(
+        {"window": 4, "extend": 1 if small else 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32}
+    )
     config.generator.update({"remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
     config.optimizer.moment_dtype = "float32"
     config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})

@@ -10,35 +10,78 @@ from evqgan.generators import masking, multigrained
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout, turns
 
 CODES = 23
-MODEL = multigrained.Model(codes=CODES, latent=(6, 8), window=2, extend=1, layers=1, width=8, heads=2, code_width=4)
+KEYS = {"codes": CODES, "latent": (6, 8), "window": 2, "extend": 1, "layers": 1, "width": 8, "heads": 2}
+MODELS = {name: multigrained.Model(**KEYS, code_width=4, global_tokens=name) for name in multigrained.GLOBAL_TOKENS}
 RING, TARGET = layout(6, 8, 2, 1)
 
 
-def drawn(masks, targets, batch=400, seed=1):
+def drawn(masks, targets, batch=400, seed=1, tokens="masked", **keywords):
     ids = jax.random.randint(jax.random.key(0), (batch, 6, 8), 0, CODES)
-    run = jax.jit(lambda ids, key: masking.corrupt(MODEL, ids, key, masks, targets))
+    run = jax.jit(lambda ids, key: masking.corrupt(MODELS[tokens], ids, key, masks, targets, **keywords))
     inputs, target, is_masked = jax.tree.map(np.asarray, run(ids, jax.random.key(seed)))
     return np.asarray(ids), inputs, target, is_masked
 
 
-def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else():
-    """By the definition, example by example: known is what was never hidden, and hidden blocks whose turn is over."""
-    run = jax.jit(lambda key: masking.as_in_sampling(MODEL, key, 400, 3, edits=True))
-    hidden, known, block = (np.asarray(x) for x in run(jax.random.key(0)))
-    hidden, known = (np.asarray(blocks_of(jnp.asarray(x), 2)) for x in (hidden, known))
-    orders, used = [turns(6, 8, 2, 1, order) for order in ("raster", "wavefront")], []
+def of_blocks(grid):
+    return np.asarray(blocks_of(jnp.asarray(grid), 2))
+
+
+def test_what_is_generated_and_when():
+    run = jax.jit(lambda key: masking.generations(MODELS["ordered"], key, 800, 0.5, 0.25))
+    hidden, rank = (np.asarray(x) for x in run(jax.random.key(0)))
+    whole = hidden.all(axis=(1, 2))
+    assert 0.45 < whole.mean() < 0.6  # a rectangle may be the whole image
+    orders = [turns(6, 8, 2, 1, order) + 1 for order in ("raster", "wavefront")]
+    some = of_blocks(hidden).any(-1)
+    agrees = np.array(
+        [[(r == np.where(s, order, 0)).all() for order in orders] for r, s in zip(rank, some, strict=True)]
+    )
+    assert agrees.any(axis=1).all() and 0.18 < (~agrees[whole, 0]).mean() < 0.32
+
+
+@pytest.mark.parametrize("number", [1, 5, 12])
+def test_every_block_once_in_as_many_moments_as_there_are_blocks(number):
+    """Uniform, without repetition within an image, evenly over any run of images."""
+    every = jnp.ones((24, 12), bool)
+    seen = np.zeros(12)
+    for seed in range(20):
+        block, real = (np.asarray(x) for x in masking.in_turn(jax.random.key(seed), every, number))
+        assert real.all() and all(len(set(row)) == number for row in block)
+        counts = np.bincount(block.ravel(), minlength=12)
+        assert (counts == 2 * number).all()
+        seen += np.bincount(block[:1, 0], minlength=12)
+    assert (seen > 0).sum() > 5  # where the circle begins is random
+
+
+def test_where_candidates_are_few_the_rest_is_not_real():
+    candidates = np.array(jax.random.bernoulli(jax.random.key(0), 0.3, (200, 12)))
+    candidates[:, 3] = True
+    block, real = (np.asarray(x) for x in masking.in_turn(jax.random.key(1), jnp.asarray(candidates), 4))
+    np.testing.assert_array_equal(real.sum(1), np.minimum(candidates.sum(1), 4))
+    for row, ok, these in zip(block, real, candidates, strict=True):
+        assert these[row[ok]].all() and len(set(row)) == 4
+
+
+@pytest.mark.parametrize("tokens", multigrained.GLOBAL_TOKENS)
+def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
+    """By the definition, target by target: known is what was never hidden, and blocks whose turn is over."""
+    ids, inputs, target, is_masked = drawn("matched", 12, tokens=tokens, edits=0.5, wavefronts=0.25)
+    _, ordered, *_ = drawn("matched", 12, tokens="ordered", edits=0.5, wavefronts=0.25)
+    rank, block = ordered["rank"], inputs["block"]
+    now = np.take_along_axis(rank, block, 1)
     for i in range(400):
-        target = block[i, 0]
-        agrees = [(known[i] == (~hidden[i] | (turn < turn[target])[:, None])).all() for turn in orders]
-        assert any(agrees) and hidden[i, target].any()
-        used.append(agrees)
-        still_open = (~known[i]).any(axis=-1)
-        assert still_open[block[i]].all() and len(set(block[i])) == min(3, still_open.sum())
-    used, whole = np.array(used), hidden.all(axis=(1, 2))
-    assert 0.4 < whole.mean() < 0.6  # EDITS
-    assert 0.07 < (~used[whole, 0]).mean() < 0.19  # WAVEFRONTS, and for half of the blocks the two orders know the same
-    counts = np.bincount(block[whole, 0], minlength=12) / whole.sum()
-    np.testing.assert_allclose(counts, 1 / 12, atol=0.06)
+        for k in range(12):
+            real = now[i, k] > 0
+            assert is_masked[i, k].any() == real  # a block that was given teaches nothing
+            if not real:
+                continue
+            before = rank[i] < now[i, k]
+            if tokens == "masked":
+                shown = of_blocks(inputs["grid"][i, k][None])[0]
+                np.testing.assert_array_equal(shown[before], of_blocks(ids[i][None])[0][before])
+                assert (shown[rank[i] >= now[i, k]] == CODES).any(axis=1).all()
+    if tokens == "ordered":
+        np.testing.assert_array_equal(inputs["grid"][:, 0], ids)  # whole: attention hides what is not made yet
 
 
 def test_rectangles_are_rectangles_of_all_sizes():
@@ -56,22 +99,23 @@ def test_rectangles_are_rectangles_of_all_sizes():
 def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
     ids, inputs, target, is_masked = drawn(masks, 2)
     block = inputs["block"]
-    grid = inputs["grid"].reshape(400, -1)
+    grid = inputs["grid"].reshape(400, 2, -1)
     inside = RING[block] != NOWHERE
-    in_ring = np.take_along_axis(grid[:, None].repeat(2, 1), np.maximum(RING[block], 0), -1)
+    in_ring = np.take_along_axis(grid, np.maximum(RING[block], 0), -1)
     np.testing.assert_array_equal(inputs["ring"][inside], in_ring[inside])
     assert (inputs["ring"][~inside] == CODES).all()
     np.testing.assert_array_equal(target, np.take_along_axis(ids.reshape(400, 1, 48).repeat(2, 1), TARGET[block], -1))
     np.testing.assert_array_equal(inputs["target"], np.where(is_masked, CODES, target))
     known = grid != CODES
-    np.testing.assert_array_equal(grid[known], ids.reshape(400, -1)[known])
-    # Masked are exactly ceil(gamma n) of the target's n hidden tokens, at least one.
-    open_tokens = np.take_along_axis(~known[:, None].repeat(2, 1), TARGET[block], -1)
-    assert (is_masked <= open_tokens).all() and (is_masked.sum(-1) >= 1).all()
+    np.testing.assert_array_equal(grid[known], ids.reshape(400, 1, -1).repeat(2, 1)[known])
+    # Masked are exactly ceil(gamma n) of the target's n hidden tokens, at least one, of those that have any.
+    open_tokens = np.take_along_axis(~known, TARGET[block], -1)
+    real = is_masked.any(-1)
+    assert (is_masked <= open_tokens)[real].all() and real.mean() > 0.8
     if masks == "raster":
-        assert (open_tokens.all(-1)).all()
-        visible = (np.asarray(blocks_of(jnp.asarray(inputs["grid"]), 2)) != CODES).all(-1)
-        np.testing.assert_array_equal(visible, np.arange(12) < block[:, :1])
+        assert real.all() and open_tokens.all()
+        visible = np.stack([(of_blocks(inputs["grid"][:, k]) != CODES).all(-1) for k in range(2)], axis=1)
+        np.testing.assert_array_equal(visible, np.arange(12) < block[..., None])
         # ceil(4 cos(pi r / 2)), r uniform: 4 where cos > 3/4, and so on.
         count = is_masked.sum(-1)
         edges = np.arccos(np.array([1, 0.75, 0.5, 0.25, 0])) * 2 / np.pi
@@ -81,25 +125,24 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
 
 def test_paper_masks_are_one_uniform_mask_and_independent_blocks():
     ids, inputs, _, is_masked = drawn("paper", 0)
-    blocks = np.asarray(blocks_of(jnp.asarray(inputs["grid"]), 2))
+    assert (inputs["grid"] == inputs["grid"][:, :1]).all()  # one X_G an image; the model hides each target's own block
+    blocks = of_blocks(inputs["grid"][:, 0])
     hidden = (blocks == CODES).all(-1)
     assert ((blocks == CODES).any(-1) == hidden).all() and (hidden.sum(1) >= 1).all()  # whole blocks
     np.testing.assert_allclose(hidden.mean(), 2 / np.pi, atol=0.06)  # the mean of cos(pi r / 2)
-    assert np.take_along_axis(hidden, inputs["block"], 1).all()  # targets are masked there
+    assert (np.sort(inputs["block"], axis=1) == np.arange(12)).all()  # Eq. 2: every block once
     # One token mask for an image: targets and rings show the same tokens masked.
     token_mask = np.full((400, 48), -1)
     for i in range(400):
         for k in range(12):
-            at = TARGET[inputs["block"][i, k]]
-            assert (np.isin(token_mask[i, at], [-1]) | (token_mask[i, at] == is_masked[i, k])).all()
-            token_mask[i, at] = is_masked[i, k]
+            token_mask[i, TARGET[inputs["block"][i, k]]] = is_masked[i, k]
         for k in range(12):
             at = RING[inputs["block"][i, k]]
-            told = (at != NOWHERE) & (token_mask[i, np.maximum(at, 0)] >= 0)
+            told = at != NOWHERE
             expected = np.where(token_mask[i, at] == 1, CODES, ids[i].reshape(-1)[at])
             np.testing.assert_array_equal(inputs["ring"][i, k][told], expected[told])
-    everything = token_mask >= 0
-    np.testing.assert_allclose(token_mask[everything].mean(), 2 / np.pi, atol=0.06)
+    assert (token_mask >= 0).all()
+    np.testing.assert_allclose(token_mask.mean(), 2 / np.pi, atol=0.06)
 
 
 def test_random_mask_takes_exactly_the_share_of_the_candidates():
@@ -111,13 +154,13 @@ def test_random_mask_takes_exactly_the_share_of_the_candidates():
     assert not masking.random_mask(jax.random.key(1), jnp.zeros((2, 4), bool), jnp.ones(2)).any()
 
 
-def test_all_targets_of_a_whole_image_are_all_its_open_blocks():
-    _, inputs, _, _ = drawn("raster", 0, batch=100)
-    for grid, block in zip(inputs["grid"], inputs["block"], strict=True):
-        unknown = (np.asarray(blocks_of(jnp.asarray(grid[None]), 2))[0] == CODES).any(-1)
-        assert set(block) == set(np.flatnonzero(unknown))  # fewer than slots: some come again
-
-
-def test_unknown_masks_are_named():
-    with pytest.raises(InputError, match="matched, raster, paper, not 'cosine'"):
-        masking.corrupt(MODEL, jnp.zeros((1, 6, 8), jnp.int32), jax.random.key(0), "cosine", 1)
+def test_wrong_settings_are_named():
+    model, ids, rng = MODELS["ordered"], jnp.zeros((1, 6, 8), jnp.int32), jax.random.key(0)
+    for keywords, message in (
+        ({"masks": "cosine"}, "matched, raster, paper, not 'cosine'"),
+        ({"masks": "paper"}, 'needs generator.global_tokens = "masked"'),
+        ({"targets": 13}, r"0 \(all\) or up to the 12 blocks, got 13"),
+        ({"edits": 1.5}, "lie in \\[0, 1\\], got 1.5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            masking.corrupt(model, ids, rng, **{"masks": "matched", "targets": 1, **keywords})

@@ -11,33 +11,38 @@ from evqgan.benchmark import sampling
 from evqgan.generators import multigrained
 
 
-def model(attention="prefix", latent=64, **keys):
-    """The model of the issue's cost table, narrow."""
-    keys = {"codes": 64, "window": 8, "extend": 2, "layers": 2, "width": 96, "heads": 2, "own": "masked", **keys}
+def model(attention="prefix", tokens="masked", latent=64, **keys):
+    """The model of the cost table, narrow."""
+    keys = {"codes": 64, "window": 8, "extend": 2, "layers": 2, "width": 96, "heads": 2, **keys}
+    keys["global_tokens"] = tokens
     return multigrained.Model(latent=(latent, latent), attention=attention, **keys)
 
 
 def test_token_passes_are_those_of_the_cost_table():
-    """64 x 64 tokens, W_s 8, E_s 2, T 8: nB T (nB + (W_s + 2 E_s)^2), and nB (nB + ring + T W_s^2)."""
+    """64 x 64 tokens, W_s 8, E_s 2, T 8: nB T (nB + (W_s + 2 E_s)^2), nB (nB + ring + T W_s^2), nB (2 + ring + ...)."""
     assert sampling.work(model("joint"), 8, "raster")[0] == 64 * 8 * (64 + 144) == 106_496
     assert sampling.work(model("prefix"), 8, "raster")[0] == 64 * (64 + 80 + 8 * 64) == 41_984
+    assert sampling.work(model("prefix", "ordered"), 8, "raster")[0] == 64 * (2 + 80 + 8 * 64) == 38_016
 
 
 def test_a_wavefront_has_fewer_turns_and_no_fewer_tokens():
     turns, rows = sampling.fronts(64, 64, 8, 2, "wavefront").shape
     assert turns < 64 and rows > 1
-    passes, flops = sampling.work(model("prefix"), 8, "wavefront")
-    assert passes == turns * (64 + rows * (80 + 8 * 64))
+    passes, flops = sampling.work(model("prefix", "ordered"), 8, "wavefront")
+    assert passes == 64 + turns * rows * (1 + 80 + 8 * 64)
     assert flops > 0
 
 
-@pytest.mark.parametrize("attention, rows", [("joint", 1), ("prefix", 1), ("prefix", 3)])
-def test_flops_are_those_of_the_compiled_programs(attention, rows):
+@pytest.mark.parametrize(
+    "attention, tokens, rows", [("joint", "masked", 1), ("prefix", "masked", 1), ("prefix", "ordered", 3)]
+)
+def test_flops_are_those_of_the_compiled_programs(attention, tokens, rows):
     """XLA counts the body of a loop once, so that a model of two layers counts as one."""
-    net = model(attention, latent=32)
+    net = model(attention, tokens, latent=32)
     inputs = {
-        "grid": jnp.zeros((1, 32, 32), jnp.int32), "ring": jnp.zeros((1, rows, 80), jnp.int32),
+        "grid": jnp.zeros((1, 1, 32, 32), jnp.int32), "ring": jnp.zeros((1, rows, 80), jnp.int32),
         "block": jnp.arange(rows, dtype=jnp.int32)[None],
+        "rank": jnp.ones((1, 16), jnp.int32) if tokens == "ordered" else None,
     }  # fmt: skip
     target = jnp.zeros((1, rows, 64), jnp.int32)
     params = jax.eval_shape(lambda: multigrained.init(net, jax.random.key(0), jnp.zeros((1,), jnp.int32)))
@@ -50,10 +55,17 @@ def test_flops_are_those_of_the_compiled_programs(attention, rows):
         assert sampling.joint_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
         return
     counted = counts(lambda p, i: apply(p, **i, method="context"), params, inputs)
-    assert sampling.context_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
+    both = sampling.globals_flops(net, 16, 16, layers=1) + sampling.ring_flops(net, rows, layers=1)
+    assert both == pytest.approx(counted, rel=0.1)
     context = jax.eval_shape(lambda p: apply(p, **inputs, method="context"), params)
     counted = counts(lambda p, c, t, b: apply(p, c, t, b, method="continued"), params, context, target, inputs["block"])
     assert sampling.continued_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
+    if tokens == "ordered":
+        known = inputs["grid"][:, 0], inputs["rank"]
+        pair = jax.eval_shape(lambda p: apply(p, *known, method="begin"), params)
+        front = jnp.arange(rows)
+        counted = counts(lambda p, c: apply(p, c, known[0], front, known[1], method="complete"), params, pair)
+        assert sampling.globals_flops(net, rows, 16 + rows, layers=1) == pytest.approx(counted, rel=0.1)
 
 
 def counts(function, *args):
@@ -67,12 +79,13 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     small = ["--layers=1", "--width=48", "--latent=8", "--window=4", "--extend=1", "--steps=2", "--batch=2"]
     assert benchmark.main(["sampling", *small, f"--json={file}"]) == 0
     found = json.loads(file.read_text())
-    names = ["system", "latent", "window", "batch", "seconds_per_image", "attention", "order"]
-    assert [list(row)[:7] for row in found["rows"]] == [names] * 3
-    assert [(row["attention"], row["order"]) for row in found["rows"]] == list(sampling.ROWS)
+    names = ["system", "latent", "window", "batch", "seconds_per_image", "attention", "global_tokens", "order"]
+    assert [list(row)[:8] for row in found["rows"]] == [names] * 4
+    assert [(row["attention"], row["global_tokens"], row["order"]) for row in found["rows"]] == list(sampling.ROWS)
     assert all(row["seconds_per_image"] > 0 and row["gflops"] > 0 for row in found["rows"])
-    joint, prefix, wavefront = (row["token_passes"] for row in found["rows"])
-    assert joint == 4 * 2 * (4 + 36) and prefix == 4 * (4 + 20 + 2 * 16) and wavefront >= prefix
+    joint, prefix, ordered, wavefront = (row["token_passes"] for row in found["rows"])
+    assert joint == 4 * 2 * (4 + 36) and prefix == 4 * (4 + 20 + 2 * 16)
+    assert ordered == 4 * (2 + 20 + 2 * 16) and wavefront >= ordered
     text = capsys.readouterr().out
     assert "1 layers of width 48" in text and "token_passes" in text and "wavefront" in text
 

@@ -63,8 +63,10 @@ def test_terms_are_equal():
     assert len(parameters) == 1
     assert {term[:2] for term in terms.values()} == {("2 steps", 4)}
     assert terms["base"][2:] == (4, 4 * (4 + 36))
-    assert terms["joint"][2:] == terms["own dropped"][2:] == terms["base"][2:]
+    assert terms["joint"][2:] == terms["masked"][2:] == terms["own dropped"][2:] == terms["base"][2:]
     assert terms["all blocks"][2:] == (1, 4 + 4 * 36)  # four blocks of 4 x 4
+    assert terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))  # globals of their own
+    assert terms["wider"][2:] == (4, 4 * (4 + 64))
 
 
 def test_rows_are_mean_and_deviation_over_seeds(out):
@@ -73,21 +75,25 @@ def test_rows_are_mean_and_deviation_over_seeds(out):
     rows = read(out / "2.json")
     assert list(rows) == ["own dropped", "real images"]
     runs = [json.loads((out / f"own_dropped_{seed}" / "variant.json").read_text()) for seed in range(2)]
+    settings = {tuple(entry["sampler"].items()) for numbers in runs for entry in numbers["scan"]}
+    assert settings == {(("choice_temperature", value),) for value in variants.SCAN["choice_temperature"]}
     for name in variants.NUMBERS:
-        values = [numbers[name] for numbers in runs]
+        values = [{**numbers, **numbers["scan"][0]}[name] for numbers in runs]
         assert rows["own dropped"][name] == pytest.approx(np.mean(values))
         assert rows["own dropped"][f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
-    assert rows["real images"]["sample_accuracy"] == runs[0]["heldout_accuracy"]
+    distances = np.mean([[entry["frechet"] for entry in numbers["scan"]] for numbers in runs], axis=0)
+    assert rows["own dropped"]["best_frechet"] == pytest.approx(distances.min())
+    assert rows["real images"]["sample_accuracy"] == runs[0]["scan"][0]["heldout_accuracy"]
     assert rows["real images"]["cross_entropy"] is None
 
 
 def test_what_is_done_is_not_done_again(out, capsys):
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("samples.npz")}
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("variant.json")}
     only = ["--only=own dropped", "--seeds=2"]
     assert benchmark.main(flags(*only, f"--out={out}", f"--json={out}/again.json")) == 0
     text = capsys.readouterr().out
     assert text.count("trained to step 2 of 2") == 2 and "real images" in text
-    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("samples.npz")}
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("variant.json")}
     assert read(out / "again.json") == read(out / "2.json")
 
 

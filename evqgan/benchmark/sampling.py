@@ -1,9 +1,11 @@
 """Seconds to sample one image's tokens, by attention and order, beside what they cost by count.
 
 The weights are untrained: speed does not depend on them. Token passes are tokens that go through one layer, for an
-image: "joint" runs everything in each of the T steps, "prefix" the globals and the ring once a block.
+image: "joint" runs everything in each of the T steps, "prefix" the ring once a block, and with it all "masked" globals;
+of "ordered" ones the block's own.
 """
 
+import itertools
 import time
 
 import jax
@@ -13,7 +15,12 @@ from evqgan.core.errors import InputError
 from evqgan.generators import multigrained
 from evqgan.generators.blocks import fronts
 
-ROWS = (("joint", "raster"), ("prefix", "raster"), ("prefix", "wavefront"))
+ROWS = (  # attention, global tokens, order
+    ("joint", "masked", "raster"),
+    ("prefix", "masked", "raster"),
+    ("prefix", "ordered", "raster"),
+    ("prefix", "ordered", "wavefront"),
+)
 RUNS = 2  # ours: the better one counts
 FULL = {"layers": 24, "width": 768, "dtype": "bfloat16"}  # the model of configs/
 SMALL = {"layers": 2, "width": 384, "dtype": "float32"}  # ours: some minutes on two CPU cores
@@ -33,6 +40,7 @@ def arguments(parser):
     parser.add_argument("--batch", type=int, default=1, help="images at a time")
     parser.add_argument("--dtype", default=default["dtype"], help="of the heavy products: bfloat16 or float32")
     parser.add_argument("--attention", action="append", help="joint or prefix; may come twice (default: both)")
+    parser.add_argument("--global_tokens", action="append", help="masked or ordered; may come twice (default: both)")
     parser.add_argument("--order", action="append", help="raster or wavefront; may come twice (default: both)")
 
 
@@ -46,35 +54,36 @@ def run(given, rest):
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     rows = []
-    for attention, order in cases(given.attention, given.order):
-        model = build(given, attention)
+    for attention, tokens, order in cases(given):
+        model = build(given, attention, tokens)
         passes, flops = work(model, given.steps, order)
         seconds = timed(model, given.batch, given.steps, order)
-        print(f"{attention}, {order}: {seconds:.3g} seconds an image", flush=True)
+        print(f"{attention}, {tokens}, {order}: {seconds:.3g} seconds an image", flush=True)
         rows.append({
             "system": "ours", "latent": given.latent, "window": given.window, "batch": given.batch,
-            "seconds_per_image": seconds, "attention": attention, "order": order, "extend": given.extend,
-            "steps": given.steps, "token_passes": passes, "gflops": flops / 1e9,
+            "seconds_per_image": seconds, "attention": attention, "global_tokens": tokens, "order": order,
+            "extend": given.extend, "steps": given.steps, "token_passes": passes, "gflops": flops / 1e9,
             "speedup": rows[0]["seconds_per_image"] / seconds if rows else 1.0,
         })  # fmt: skip
     title = f"sampling, {given.layers} layers of width {given.width}, {given.dtype}, untrained; speedup over the first"
     return title, rows
 
 
-def cases(attentions, orders):
-    """(attention, order) of each row: those of ROWS, or all that are asked for."""
-    if not (attentions or orders):
+def cases(given):
+    """(attention, global tokens, order) of each row: those of ROWS, or all that are asked for."""
+    wanted = given.attention, given.global_tokens, given.order
+    if not any(wanted):
         return ROWS
-    return [(a, o) for a in attentions or ("joint", "prefix") for o in orders or ("raster", "wavefront")]
+    return list(itertools.product(*(some or sorted({row[i] for row in ROWS}) for i, some in enumerate(wanted))))
 
 
-def build(given, attention):
+def build(given, attention, tokens):
     """The model of a row."""
     if given.width % HEAD:
         raise InputError(f"expected --width as a multiple of {HEAD}, got {given.width}")
     return multigrained.Model(
         codes=1024, latent=(given.latent, given.latent), window=given.window, extend=given.extend, attention=attention,
-        layers=given.layers, width=given.width, heads=given.width // HEAD, dtype=given.dtype,
+        global_tokens=tokens, layers=given.layers, width=given.width, heads=given.width // HEAD, dtype=given.dtype,
     )  # fmt: skip
 
 
@@ -106,8 +115,11 @@ def work(model, steps, order):
     shared, ring, target = groups(model)
     if model.attention == "joint":
         return turns * rows * steps * (shared + ring + target), turns * steps * joint_flops(model, rows)
-    passes = turns * (shared + rows * (ring + steps * target))
-    return passes, turns * (context_flops(model, rows) + steps * continued_flops(model, rows))
+    passes, each = rows * (ring + steps * target), ring_flops(model, rows) + steps * continued_flops(model, rows)
+    if model.global_tokens == "masked":
+        return turns * (shared + passes), turns * (globals_flops(model, shared, shared) + each)
+    begin, complete = globals_flops(model, shared, shared), globals_flops(model, rows, shared + rows)
+    return shared + turns * (rows + passes), begin + turns * (complete + each)
 
 
 def groups(model):
@@ -125,12 +137,15 @@ def joint_flops(model, rows, layers=None):
     return embedded + rows * stack_flops(model, whole, whole * whole, layers) + rows * predict_flops(model)
 
 
-def context_flops(model, rows, layers=None):
-    """FLOPs of `Model.context` for `rows` blocks of one image: their globals and rings."""
+def globals_flops(model, made, seen, layers=None):
+    """FLOPs of the keys and values of `made` global tokens, each of which meets `seen` ones."""
+    return made * summary_flops(model) + stack_flops(model, made, made * seen, layers)
+
+
+def ring_flops(model, rows, layers=None):
+    """FLOPs of the keys and values of the rings of `rows` blocks of one image, given its globals."""
     shared, ring, _ = groups(model)
-    embedded = shared * summary_flops(model) + rows * ring * place_flops(model)
-    pairs = shared * shared + rows * ring * (shared + ring)
-    return embedded + stack_flops(model, shared + rows * ring, pairs, layers)
+    return rows * (ring * place_flops(model) + stack_flops(model, ring, ring * (shared + ring), layers))
 
 
 def continued_flops(model, rows, layers=None):

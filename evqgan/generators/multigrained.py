@@ -32,7 +32,7 @@ class Model(nn.Module):
     the globals from its turn on, and by rings and targets of later turns. So one set of them serves all targets of an
     image, each in the state that sampling meets, and in sampling a block's is computed once, when it is complete.
     "masked" = the paper's (Sec. 3.3): all see each other, those of blocks that are not known hold [MASK] instead.
-    Differs from the paper: "ordered" is the default (README).
+    Differs from the paper: the configs take "ordered" (README).
     own: a target's own global token, with "masked" ones, is that of a "masked" block; or "dropped": not attended to.
     "partial": beside the target stands a global token of its tokens as they are. The paper does not say.
     class_dropout: the share of training images without their class, which guidance in sampling needs.
@@ -50,7 +50,7 @@ class Model(nn.Module):
     extend: int = 4
     classes: int = 0
     attention: str = "prefix"
-    global_tokens: str = "ordered"
+    global_tokens: str = "masked"
     own: str = "masked"
     class_dropout: float = 0.0
     layers: int = 24
