@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from evqgan import stage2
-from evqgan.core import build, mesh
+from evqgan.core import build, mesh, processes
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.data import codes, pipeline, transforms
@@ -27,6 +27,7 @@ def tokenizer_config(workdir):
     return config, place
 
 
+@processes.together()
 def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
     """The training split in `views` random views, the validation split in one, as ids in `out` (workdir/codes).
 

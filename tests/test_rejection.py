@@ -145,7 +145,8 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     (tmp_path / "parts" / "00000008.npz").unlink()  # as where another process was stopped before this one
     reported.clear()
     same(run(tmp_path / "parts"), whole)
-    assert reported == [(20, 24), (24, 24)] and files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
+    assert reported == [(20, 24), (24, 24)]
+    assert files_of(tmp_path / "whole").items() <= files_of(tmp_path / "parts").items()
     rejection.remove(tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
 
