@@ -98,7 +98,7 @@ def stage2(tokenizer, size, classes=0):
         "positions": "grid" if size <= 256 else "axes",
         "class_dropout": 0.1 if classes else 0.0,  # of classifier-free guidance (Ho and Salimans, 2022)
     }  # fmt: skip
-    # Eq. 2: all blocks of an image are predicted. Ours: so many images train edits, and so many another order.
+    # Eq. 2: all blocks of an image are predicted. Ours: a quarter of the images train edits, a tenth another order.
     config.loss = {"masks": "matched", "targets": 0, "edits": 0.25, "wavefronts": 0.1}
     # MaskGIT's configuration; the first moment as in "Scaling Vision Transformers" (Zhai et al., 2022).
     config.optimizer = {

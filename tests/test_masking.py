@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 
 from evqgan.core.errors import InputError
 from evqgan.generators import masking, multigrained
@@ -13,6 +14,13 @@ CODES = 23
 KEYS = {"codes": CODES, "latent": (6, 8), "window": 2, "extend": 1, "layers": 1, "width": 8, "heads": 2}
 MODELS = {name: multigrained.Model(**KEYS, code_width=4, global_tokens=name) for name in multigrained.GLOBAL_TOKENS}
 RING, TARGET = layout(6, 8, 2, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """All is small here: compiling takes longer than running."""
+    with workdirs.quick_to_compile():
+        yield
 
 
 def drawn(masks, targets, batch=400, seed=1, tokens="masked", **keywords):
@@ -65,7 +73,7 @@ def test_where_candidates_are_few_the_rest_is_not_real():
 @pytest.mark.parametrize("tokens", multigrained.GLOBAL_TOKENS)
 def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
     """By the definition, target by target: known is what was never hidden, and blocks whose turn is over."""
-    ids, inputs, target, is_masked = drawn("matched", 12, tokens=tokens, edits=0.5, wavefronts=0.25)
+    ids, inputs, _, is_masked = drawn("matched", 12, tokens=tokens, edits=0.5, wavefronts=0.25)
     _, ordered, *_ = drawn("matched", 12, tokens="ordered", edits=0.5, wavefronts=0.25)
     rank, block = ordered["rank"], inputs["block"]
     now = np.take_along_axis(rank, block, 1)
