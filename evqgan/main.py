@@ -228,7 +228,9 @@ def devices(jax):
     """Starts JAX; InputError when the devices (JAX_PLATFORMS) or processes (EVQGAN_DISTRIBUTED) wanted are absent."""
     try:
         if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
-            jax.distributed.initialize()
+            from evqgan.core import cluster
+
+            cluster.start()
         jax.devices()
     except (RuntimeError, ValueError, AssertionError) as error:  # an assertion: this JAX was built without the platform
         asked = [f"{k}={os.environ[k]}" for k in ("JAX_PLATFORMS", "EVQGAN_DISTRIBUTED") if os.environ.get(k)]
@@ -237,25 +239,46 @@ def devices(jax):
 
 
 def main(argv=None):
-    """Runs the command line -> exit code. What a user can mend ends in one line and code 2; defects are raised."""
-    from evqgan.core.log import NonFinite
+    """Runs the command line -> exit code. What a user can mend ends in one line and code 2; defects are raised.
 
+    A process of several that fails ends here at once, and the others soon after it (`cluster.leave`).
+    """
     argv = sys.argv if argv is None else argv
     if any(arg in HELP for arg in argv):
         values = definitions()
         print(__doc__ + "".join(f"\n  --{name:9s} {values[name].help}" for name in values))
         return 0
+    from evqgan.core import cluster
+
     try:
         run(*parse(argv))
         return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130  # as the shell reports a SIGINT
-    except (InputError, NonFinite, OSError) as error:
-        if any(arg.lstrip("-").startswith("debug") for arg in argv):
-            traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, NonFinite) else 2
+        code = 130  # as the shell reports a SIGINT
+    except Exception as error:
+        code = say(error, any(arg.lstrip("-").startswith("debug") for arg in argv))
+    cluster.leave(code)
+    return code
+
+
+def say(error, debug):
+    """Prints what ended a run in one line -> exit code; a defect is raised, or of one process of several printed."""
+    from evqgan.core import cluster
+    from evqgan.core.log import NonFinite
+
+    reason = " ".join(str(error).split())
+    if lost := cluster.lost(error):
+        reason = f"another process of this run has ended or cannot be reached: start all again ({reason[:300]})"
+    elif not isinstance(error, (InputError, NonFinite, OSError)):
+        if not cluster.several():
+            raise error
+        traceback.print_exception(error)
+        return 1
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {reason}", file=sys.stderr)
+    return 1 if lost or isinstance(error, NonFinite) else 2
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from evqgan.core import build, checkpoint, files, mesh, optim, pictures
+from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
 from evqgan.data import pipeline
@@ -103,11 +103,13 @@ def evaluators(config, stage, dataset, device_mesh):
     predict = jax.jit(lambda state, batch, rng: {**batch, **stage.predict(state, batch, rng)}, out_shardings=whole)
     sample = stage.sample and jax.jit(stage.sample, out_shardings=whole)
 
+    key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
+    size = config[key]
+    rows = mesh.rows(device_mesh, size, f"config.{key}")
+
     def batches():
-        hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-        size = config.get("eval_batch_size", config.batch_size)
-        for batch in pipeline.eval_batches(dataset, dataset.validation, size, **hosts):
-            yield mesh.put(batch, device_mesh)
+        for batch in pipeline.eval_batches(dataset, dataset.validation, size, rows):
+            yield mesh.put(batch, device_mesh, size)
 
     given = {"predict": predict, "sample": sample, "batches": batches, "config": config}
     return {
@@ -147,7 +149,9 @@ def train(config, workdir):
         for k in ("log", "eval", "checkpoint")
     }
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
+    rows = mesh.rows(device_mesh, config.batch_size)
     chief = jax.process_index() == 0
+    cluster.check_shared(workdir)
 
     like, init, update = jitted(stage, device_mesh)
     evals = evaluators(config, stage, dataset, device_mesh)
@@ -182,15 +186,14 @@ def train(config, workdir):
     for note in stage.notes:
         say(note, flush=True)
 
-    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start=start, **hosts)
+    batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start, rows)
     progress = Progress(total, config.batch_size)
     began = time.perf_counter()
     with contextlib.closing(batches), Writer(workdir, start, enabled=chief) as writer, stop_signal() as stopping:
         watched = build.plain(config.get("alarm", {}))
-        best = highest(workdir, watched)
+        best = highest(workdir, watched) if chief else {}  # the chief alone says alarms, and may just mend that file
         for step in range(start, total):
-            batch = mesh.put(next(batches), device_mesh)
+            batch = mesh.put(next(batches), device_mesh, config.batch_size)
             state, metrics = update(state, batch)
             done = step + 1
             stop = stop_now(stopping, checkpoints, done)

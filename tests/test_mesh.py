@@ -55,9 +55,33 @@ def test_sizes_that_do_not_fit_are_named():
         mesh.make(data=-1, fsdp=-1, devices=devices)
 
 
+def test_rows_are_those_of_all_devices_of_a_process(monkeypatch):
+    """A process of several, whose devices hold slices that are no neighbours, two of them the same."""
+
+    class Sharding:
+        def addressable_devices_indices_map(self, shape):
+            assert shape == (8,)
+            return {0: (slice(6, 8),), 1: (slice(0, 2),), 2: (slice(6, 8),)}
+
+    one = mesh.make(devices=jax.devices()[:1])
+    np.testing.assert_array_equal(mesh.rows(one, 8), np.arange(8))
+    monkeypatch.setattr(mesh, "batch_sharding", lambda _: Sharding())
+    np.testing.assert_array_equal(mesh.rows(one, 8), [0, 1, 6, 7])
+
+
+def test_a_batch_that_cannot_be_split_is_named():
+    message = r"config.eval_batch_size = 6 cannot be split in 4 ways .*data 2 x fsdp 2\): give a positive multiple of 4"
+    with pytest.raises(InputError, match=message):
+        mesh.rows(EIGHT, 6, "config.eval_batch_size")
+    with pytest.raises(InputError, match="config.batch_size = 0 cannot be split in 1 ways"):
+        mesh.rows(mesh.make(devices=jax.devices()[:1]), 0)
+
+
 def test_put_keeps_values_and_dtypes():
     one = mesh.make(devices=jax.devices()[:1])
     batch = {"image": np.arange(12, dtype=np.uint8).reshape(2, 6), "label": np.array([1, 2], np.int32)}
     placed = mesh.put(batch, one)
     assert placed["image"].dtype == jnp.uint8
     jax.tree.map(np.testing.assert_array_equal, placed, batch)
+    with pytest.raises(ValueError, match="expected 4 rows of a batch of 4, got 2"):
+        mesh.put(batch, one, 4)

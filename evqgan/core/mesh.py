@@ -68,16 +68,39 @@ def batch_sharding(mesh):
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def put(batch, mesh):
-    """This host's part of a batch (NumPy, host slice of the first dimension) -> global arrays split over the mesh."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    sharding = batch_sharding(mesh)
+def rows(mesh, batch_size, key="config.batch_size"):
+    """Which rows of a batch of `batch_size` the devices of this process hold, ascending, int [n].
+
+    Processes whose devices differ along "tensor" alone hold the same rows, and on a TPU pod, where a mesh follows the
+    wires, the rows of a process need not be neighbours. InputError, which calls the size `key`, if the batch cannot be
+    split over data x fsdp.
+    """
+    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
+    if batch_size < 1 or batch_size % (data * fsdp):
+        raise InputError(
+            f"{key} = {batch_size} cannot be split in {data * fsdp} ways (config.mesh: data {data} x fsdp {fsdp}): "
+            f"give a positive multiple of {data * fsdp}"
+        )
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
+
+
+def put(batch, mesh, batch_size=None):
+    """What this process has of a batch, its `rows` (NumPy) -> global arrays [batch_size,...] split over the mesh.
+
+    Without a batch_size the rows given are the whole batch. ValueError if they are not as many as `rows` says.
+    """
 
     def one(x):
-        if (len(x) * jax.process_count()) % ways:
-            raise InputError(
-                f"a batch of {len(x) * jax.process_count()} cannot be split over {ways} devices (data x fsdp)"
-            )
-        return jax.make_array_from_process_local_data(sharding, x)
+        size = len(x) if batch_size is None else batch_size
+        held = rows(mesh, size)
+        if len(x) != len(held):
+            raise ValueError(f"expected {len(held)} rows of a batch of {size}, got {len(x)}")
+
+        def part(index):
+            first, last, _ = index[0].indices(size)
+            return x[slice(*np.searchsorted(held, (first, last)))]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), batch_sharding(mesh), part)
 
     return jax.tree.map(one, batch)

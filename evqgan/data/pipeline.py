@@ -1,9 +1,8 @@
 """From a data set to batches: one path for tfds names, plain folders and generated images.
 
 The order is exact and elastic. The stream of examples is one sequence, which (data, seed) fixes, crops and flips
-included; of n hosts, host h takes the h-th of n equal parts of every batch. So the parts of any number of hosts, one
-after the other, are the same batches, and training restarts at any batch, on any number of hosts, as if it had not
-stopped.
+included. A process reads of every batch the rows that its devices hold (`core.mesh.rows`), so that the batches are the
+same on any number of processes, and training restarts at any batch, on any number of them, as if it had not stopped.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder
 from evqgan.data.generated import Generated
 
-CROPS = ("resize", "random_resized", "native")
+CROPS = ("resize", "random_resized", "native", "centre")
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
 
 
@@ -33,9 +32,10 @@ class Dataset:
     data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
     train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see `folder.layout`.
     size: side of the images, or (H, W).
-    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's, RQ-VAE's and ours for
-        ImageNet); "random_resized" = a random part of min_scale to 1 of the image, scaled (RQ-VAE for FFHQ and an open
-        ViT-VQGAN with 0.75; MaskGIT's RandomResizeAndCrop); "native" = a random part as it is (VQGAN's crops of faces).
+    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's, RQ-VAE's for ImageNet);
+        "random_resized" = a random part of min_scale to 1 of the image, scaled (RQ-VAE for FFHQ and an open ViT-VQGAN
+        with 0.75; MaskGIT's RandomResizeAndCrop); "native" = a random part as it is (VQGAN's crops of faces); "centre"
+        = as in validation (ADM, whose reference images FID is measured against).
         In validation the centre of the image, scaled until it covers; with "native" as it is.
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
     image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a folder no classes.
@@ -158,6 +158,8 @@ def training_view(image, dataset, rng):
     """image uint8 [H',W',3] -> uint8 [H,W,3] of dataset.size, cropped and flipped at random."""
     if dataset.crop == "random_resized":
         view = transforms.random_resized_crop(image, dataset.shape, rng, dataset.min_scale)
+    elif dataset.crop == "centre":
+        view = validation_view(image, dataset)
     else:
         view = transforms.random_crop(_covering(image, dataset), dataset.shape, rng)
     return transforms.random_flip(view, rng) if dataset.flip else view
@@ -174,45 +176,43 @@ def _covering(image, dataset):
     return image if dataset.crop == "native" and large else transforms.cover(image, dataset.shape)
 
 
-def _local(batch_size, host, hosts):
-    """Examples a host has of each batch."""
-    if batch_size < 1 or batch_size % hosts or not 0 <= host < hosts:
-        raise InputError(f"config.batch_size expects a positive multiple of the {hosts} hosts, got {batch_size}")
-    return batch_size // hosts
+def _part(examples, batch_size, rows):
+    """The `rows` (None: all) of every batch of batch_size of a grain.MapDataset of examples -> one of batches."""
+    rows = range(batch_size) if rows is None else [int(row) for row in rows]
+    number = len(examples) // batch_size * len(rows)
+    places = grain.MapDataset.range(number).map(lambda n: n // len(rows) * batch_size + rows[n % len(rows)])
+    return places.map(lambda place: examples[place]).batch(len(rows))
 
 
-def train_batches(dataset, batch_size, seed, start=0, host=0, hosts=1):
-    """-> endless iterator of {"image": uint8 [batch_size//hosts,H,W,3], "label": int32 [batch_size//hosts]}.
+def train_batches(dataset, batch_size, seed, start=0, rows=None):
+    """-> endless iterator of {"image": uint8 [b,H,W,3], "label": int32 [b]}: b = batch_size, or its `rows`, ints [b].
 
     It begins at batch number `start`. Every epoch has every example once, in an order of its own; a batch may reach
     over the end of an epoch. Example n of the stream depends on (data, seed, n) alone.
 
-    With stored ids it is {"ids": int32 [batch_size//hosts,h,w,D], "label"}, the same examples in the same order; of V
-    views epoch e has number e mod V, so that V epochs have each of them once (ours: no view waits for long).
+    With stored ids it is {"ids": int32 [b,h,w,D], "label"}, the same examples in the same order; of V views epoch e has
+    number e mod V, so that V epochs have each of them once (ours: no view waits for long).
     """
-    local = _local(batch_size, host, hosts)
     examples = open_split(dataset, dataset.train)
     if dataset.codes:
         order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle().repeat()
         stream = order.map_with_index(lambda n, i: examples.load(int(i), n // len(examples) % examples.views))
-        return Batches(stream.batch(local, drop_remainder=True)[host::hosts], examples, start)
+        return Batches(_part(stream, batch_size, rows), examples, start)
     examples = Decoded(examples, dataset.max_bad)
 
     def augment(example, rng):
         return {**example, "image": training_view(example["image"], dataset, rng)}
 
     stream = grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
-    # Hosts divide last, and batches whole, or their parts would not make up the batches of one host.
-    return Batches(stream.batch(local, drop_remainder=True)[host::hosts], examples, start)
+    return Batches(_part(stream, batch_size, rows), examples, start)
 
 
-def eval_batches(dataset, split, batch_size, host=0, hosts=1):
-    """-> iterator of {"image", "label"} as in training and "valid": bool [batch_size//hosts], in a fixed order, once.
+def eval_batches(dataset, split, batch_size, rows=None):
+    """-> iterator of {"image", "label"} as in training and "valid": bool [b], in a fixed order, once.
 
-    Every example comes once, on one host. Examples that fill the last batch are black and not valid, and so is an image
-    that does not decode: a replacement would count another one twice. With stored ids these are 0 there.
+    Every example comes once, in one row of one batch. Examples that fill the last batch are black and not valid, and so
+    is an image that does not decode: a replacement would count another one twice. With stored ids these are 0 there.
     """
-    local = _local(batch_size, host, hosts)
     if dataset.codes:
         examples = open_stored(dataset, split, "validation")
         blank = {"ids": np.zeros_like(examples.load(0)["ids"])}
@@ -230,7 +230,7 @@ def eval_batches(dataset, split, batch_size, host=0, hosts=1):
         return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
-    return Batches(grain.MapDataset.range(padded).map(load).batch(local)[host::hosts], examples, start=0)
+    return Batches(_part(grain.MapDataset.range(padded).map(load), batch_size, rows), examples, start=0)
 
 
 def numbered_view(image, dataset, seed, index, number):

@@ -1,0 +1,252 @@
+"""Two processes, as Slurm starts them, train as one; a lost process, and workdirs that are not shared, end all.
+
+The children are this file in processes of their own.
+"""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import test_stage2
+import workdirs
+from test_train import metrics_of, state_of
+
+from evqgan import main, train
+from evqgan.core import checkpoint, cluster, mesh
+from evqgan.core.errors import InputError
+
+TESTS = pathlib.Path(__file__).parent
+STEPS, SAVED = 6, 2
+ORDERS = {"in turn": [0, 2, 1, 3], "together": [0, 1, 2, 3]}  # of the devices of two processes with two each
+MESHES = ({"data": 4}, {"data": 2, "tensor": 2}, {"data": 1, "tensor": 4}, {"data": 1, "fsdp": 2, "tensor": 2})
+
+
+def config_of(**changes):
+    """A small generator that is evaluated at its end only."""
+    config = test_stage2.config_of()
+    config.generator.layers = 1
+    config.loss.targets = 1
+    config.update({"batch_size": 8, "log_every": "1 step", "checkpoint_every": f"{SAVED} steps"})
+    config.update({"duration": f"{STEPS} steps", "eval_every": f"{STEPS} steps", **changes})
+    return config
+
+
+def run(config, workdir):
+    """A child: the command line on a config file."""
+    with workdirs.quick_to_compile():
+        return main.main(["main", f"--config={config}", f"--workdir={workdir}"])
+
+
+def run_second(config, workdir):
+    """A child: the same, but what the first process writes must not be read."""
+
+    def highest(*_):
+        raise RuntimeError("metrics.jsonl may just be written")
+
+    train.highest = highest
+    return run(config, workdir)
+
+
+def run_until_killed(config, workdir):
+    """A child: the same, but it is killed when the second checkpoint is due."""
+    save = checkpoint.Checkpoints.save
+
+    def save_or_die(self, step, *args):
+        if step > SAVED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(self, step, *args)
+
+    checkpoint.Checkpoints.save = save_or_die
+    return run_second(config, workdir)
+
+
+def run_apart(config, workdir):
+    """A child: batches over two processes, and a run in a workdir that only this one has."""
+    check, cluster.SEEING = cluster.check_shared, 1
+
+    def check_after_batches(folder):
+        for sizes in MESHES:
+            for order in ORDERS.values():
+                check_batch(mesh.make(**sizes, devices=[jax.devices()[i] for i in order]))
+        print("batches are whole", flush=True)
+        check(folder)
+
+    cluster.check_shared = check_after_batches
+    return run(config, workdir)
+
+
+def check_batch(devices):
+    """Asserts that the rows which the processes read make up the batch."""
+    whole = {"ids": np.arange(24, dtype=np.uint16).reshape(8, 3), "valid": np.arange(8) % 3 == 0}
+    rows = mesh.rows(devices, 8)
+    placed = mesh.put({name: x[rows] for name, x in whole.items()}, devices, 8)
+    for name, x in placed.items():
+        assert x.shape == whole[name].shape and x.dtype == whole[name].dtype
+        everywhere = jax.jit(lambda x: x, out_shardings=mesh.replicated(devices))(x)
+        np.testing.assert_array_equal(everywhere.addressable_data(0), whole[name])
+    if len(rows) < 8:
+        with pytest.raises(ValueError, match="rows of a batch of|cannot be split"):
+            mesh.put({name: x[rows] for name, x in whole.items()}, devices)  # these are not the whole batch
+
+
+def pair(config, place, functions, folders=("run", "run"), devices=1):
+    """Two processes, as Slurm names them to JAX -> them; each runs its function on the config in its own folder."""
+    (place / "config.py").write_text(
+        "import json\nfrom ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+    code = "import sys, test_cluster as t\nsys.exit(getattr(t, sys.argv[1])(*sys.argv[2:]))"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    started = []
+    for i, (function, folder) in enumerate(zip(functions, folders, strict=True)):
+        slurm = {"JOB_ID": 1, "STEP_NODELIST": "127.0.0.1", "NTASKS": 2, "PROCID": i, "LOCALID": i, "STEP_NUM_NODES": 1}
+        environment = {
+            **os.environ,
+            **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_COORDINATOR_BIND_ADDRESS": address,
+            "JAX_PLATFORMS": "cpu",
+            "EVQGAN_DISTRIBUTED": "1",
+            "PYTHONPATH": str(TESTS.parent),
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+        }
+        arguments = [function.__name__, str(place / "config.py"), str(place / folder)]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, *arguments], cwd=TESTS, env=environment,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+    return started
+
+
+def ends(started, timeout=900):
+    """-> exit codes, outputs."""
+    try:
+        outputs = [process.communicate(timeout=timeout)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    return [process.returncode for process in started], outputs
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run on the axis data whose second process is killed in step 4 -> its place, exit codes, outputs, seconds that
+    the first one went on."""
+    place = tmp_path_factory.mktemp("killed")
+    started = pair(config_of(evals={}, mesh={"data": 2}), place, (run, run_until_killed))
+    started[1].wait(900)
+    began = time.monotonic()
+    codes, outputs = ends(started, 120)
+    return place, codes, outputs, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def resumed(killed):
+    """The same run, started again on the axis tensor -> its workdir, exit codes, outputs."""
+    place, _, outputs, _ = killed
+    if not (place / "run" / "checkpoints" / str(SAVED)).is_dir():
+        raise AssertionError("\n".join(outputs))
+    codes, outputs = ends(pair(config_of(mesh={"tensor": 2}), place, (run, run_second)))
+    return place / "run", codes, outputs
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The workdir of the same run in one process that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    with workdirs.quick_to_compile():
+        train.train(config_of(), workdir)
+    return workdir
+
+
+def test_a_process_that_lost_the_other_ends_within_a_minute_with_a_line(killed):
+    _, codes, (first, second), seconds = killed
+    assert codes[1] == -signal.SIGKILL, second
+    assert codes[0] != 0 and seconds < 60, first
+    assert "step 4/6" in first and re.search("another (process|task)", first), first
+    assert "Traceback" not in first
+
+
+def test_two_processes_train_a_generator_as_one(killed, resumed, alone):
+    workdir, codes, outputs = resumed
+    assert codes == [0, 0], outputs
+    assert f"steps {SAVED} to {STEPS} on 2 x" in outputs[0] and "step " not in outputs[1].replace("step=", "")
+    ours, theirs = metrics_of(workdir), metrics_of(alone)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            near = {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}  # which code is likeliest hangs on rounding
+            assert one[name] == pytest.approx(other[name], **near), name
+    assert any("val/cross_entropy" in line for line in ours)
+
+
+def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone):
+    config = config_of()
+    ours, theirs = state_of(config, resumed[0]), state_of(config, alone)
+    rate = config.optimizer.learning_rate
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        np.testing.assert_allclose(x, y, atol=STEPS * rate)
+        assert np.mean(np.abs(x - y) > 1e-4) < 0.01  # Adam takes a gradient of nothing but rounding for one
+
+
+def test_workdirs_that_processes_do_not_share_end_both_in_one_line(tmp_path):
+    config = config_of(mesh={"data": 2, "tensor": 2})
+    codes, outputs = ends(pair(config, tmp_path, (run_apart, run_apart), ("one", "two"), devices=2))
+    assert codes == [2, 2], outputs
+    for output in outputs:
+        assert "batches are whole" in output
+        lines = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in output and "compiled in" not in output, output
+        assert re.search(r"process 1 \(on .+\) cannot see the files of process 0 .*share, by the same path$", lines[0])
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_process_alone_shares_its_workdir(tmp_path):
+    cluster.check_shared(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "SEEING", 0)
+    assert not cluster.appears(tmp_path / "none" / "file")
+    (tmp_path / "file").touch()
+    assert cluster.appears(tmp_path / "file")
+
+
+SAID = (  # by Gloo and by the coordination service of jaxlib 0.10, NCCL 2.27
+    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:9449: "
+    "Connection reset by peer",
+    "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\nThe tasks have crashed.",
+    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error.",
+)
+OTHERS = (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"), TypeError("a task of barrier"))
+
+
+def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
+    assert not cluster.several() and not any(cluster.lost(ValueError(text)) for text in SAID)
+    with pytest.raises(TypeError):  # a defect, of a process alone
+        main.say(OTHERS[1], debug=False)
+    monkeypatch.setattr(cluster, "several", lambda: True)
+    assert not any(cluster.lost(error) for error in OTHERS)
+    for text in SAID:
+        assert main.say(InputError(f"cannot write checkpoints: {text}"), debug=False) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: another process of this run has ended") and said.count("\n") == 1
+    assert main.say(OTHERS[1], debug=False) == 1  # a defect, of one process of several: the others are not waited for
+    assert "TypeError: a task of barrier" in capsys.readouterr().err
