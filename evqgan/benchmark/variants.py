@@ -24,7 +24,7 @@ from evqgan.sample import load
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.train import train
 
-# What all have in common, and the keys in which each one differs.
+# What all have in common, and the keys in which each one differs: a value, or a function of the config's.
 BASE = {
     "generator": {"attention": "prefix", "global_tokens": "ordered", "own": "masked"},
     "loss": {"masks": "matched", "targets": 1, "edits": 0.25, "wavefronts": 0.1},
@@ -43,7 +43,7 @@ VARIANTS = {
     "paper": {"generator": PAPER, "loss": {"masks": "paper", "targets": 0}},
     "own dropped": {"generator": {**MASKED, "own": "dropped"}},
     "own partial": {"generator": {"own": "partial"}},
-    "wider": {"generator": {"extend": "twice"}},
+    "wider": {"generator": {"extend": lambda extend: 2 * extend}},
 }
 SCAN = {"choice_temperature": (2.0, 4.5, 9.0)}  # ours: around MaskGIT's 4.5
 NUMBERS = ("cross_entropy", "sample_accuracy", "frechet", "spread_ratio")
@@ -126,12 +126,10 @@ def changed(config, name, seed):
     pipeline.prepare(dataset)
     examples, batch = len(pipeline.open_split(dataset, dataset.train)), config.batch_size
     config.duration = f"{optim.to_steps(config.duration, examples, batch)} steps"
-    config.seed, extend = seed, config.generator.extend
+    config.seed = seed
     for keys in (BASE, VARIANTS[name]):
         for section, values in keys.items():
-            config[section].update(values)
-    if config.generator.extend == "twice":
-        config.generator.extend = 2 * extend
+            config[section].update({key: v(config[section][key]) if callable(v) else v for key, v in values.items()})
     if not config.loss.targets:
         blocks = size(config)[0]
         if batch % blocks:
