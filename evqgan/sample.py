@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from evqgan import edit as editing
-from evqgan import rejection, stage2
+from evqgan import rejection
 from evqgan.core import build, checkpoint, mesh, processes
 from evqgan.core.errors import InputError
 from evqgan.core.rows import Rows
@@ -74,7 +74,7 @@ class Loaded:
         self.state = checkpoints.restore(like, self.step)
         checkpoints.close()
 
-        model = stage2.frozen_tokenizer(config) if generative else tokenizers.make(config.tokenizer, config.dtype)
+        model = tokenizers.of_generator(config) if generative else tokenizers.make(config.tokenizer, config.dtype)
         self.factor, self.codes, self.depth = model.factor, model.quantizer.codes, model.quantizer.depth
         self.size = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
         self.classes = config.generator.get("classes", 0) if generative else 0

@@ -55,28 +55,15 @@ def with_model(config):
     return config
 
 
-def tokenizer_dtype(config):
-    """What a stage 2's tokenizer computes in: its own key, which may differ from the generator's (paper, Table 7).
-
-    A config with the model of its tokenizer and no such key, as in workdirs made before there was one: config.dtype.
-    """
-    return config.tokenizer.get("dtype") or config.dtype
-
-
-def frozen_tokenizer(config):
-    """The Tokenizer of a stage 2's resolved config."""
-    return tokenizers.make(config.tokenizer.model, tokenizer_dtype(config))
-
-
 def stored_info(config):
     """The info of the stored ids config.dataset.codes; InputError unless grid, codes and dtype are the config's."""
     folder = config.dataset.codes
     info = codes.read_info(folder)
-    tokenizer = frozen_tokenizer(config)
+    tokenizer = tokenizers.of_generator(config)
     shape = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = [side // tokenizer.factor for side in shape]
     expected = {"codes": tokenizer.quantizer.codes, "depth": tokenizer.quantizer.depth, "latent": latent}
-    expected["tokenizer"] = {**info["tokenizer"], "dtype": tokenizer_dtype(config)}
+    expected["tokenizer"] = {**info["tokenizer"], "dtype": tokenizers.dtype_of(config)}
     codes.require(folder, info, expected)
     return info
 
@@ -127,7 +114,7 @@ def make(config, examples=1, classes=None):
     State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
     workdir is complete in itself).
     """
-    tokenizer = frozen_tokenizer(config)
+    tokenizer = tokenizers.of_generator(config)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = (height // tokenizer.factor, width // tokenizer.factor)
     if classes is not None and config.generator.get("classes", 0) not in (0, classes):

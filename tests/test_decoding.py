@@ -67,7 +67,7 @@ def test_one_block_without_extension_is_maskgit(temperature):
     logits = fixed_logits(h * w)
     ids, mask = jnp.zeros((3, h, w), jnp.int32), jnp.ones((3, h, w), bool)
     ours = decoding.block_by_block(
-        lambda _, grid, blocks: logits, ids, mask, keys(3), window=6, codes=CODES, steps=5, choice_temperature=temperature
+        lambda *_: logits, ids, mask, keys(3), window=6, codes=CODES, steps=5, choice_temperature=temperature
     )
     block_keys = [jax.random.fold_in(key, 0) for key in keys(3)]
     theirs = maskgit(logits, np.full((3, h * w), CODES), block_keys, 5, temperature)

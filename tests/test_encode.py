@@ -206,7 +206,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
 def test_a_generators_config_says_which_tokenizer_encodes():
     file = f"--config={train.__file__.rsplit('/', 2)[0]}/configs/imagenet_stage2.py"
     values, config = main.parse(["main", "--mode=encode", file])
-    assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "random_resized"
+    assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "centre"
     values, _ = main.parse(["main", "--mode=encode", file, "--config.tokenizer.weights=elsewhere"])
     assert values.workdir == "elsewhere"
     assert main.parse(["main", file])[0].workdir == "workdirs/imagenet_stage2"

@@ -154,7 +154,7 @@ def test_the_tokenizer_computes_in_the_dtype_it_was_trained_in_whatever_the_gene
     assert stage2.resolve(given).tokenizer.dtype == "bfloat16"
     with config.unlocked():
         del config.tokenizer.dtype  # a workdir made before there was this key
-    assert stage2.frozen_tokenizer(config).encoder.dtype == "bfloat16"
+    assert tokenizers.of_generator(config).encoder.dtype == "bfloat16"
 
 
 def test_tokenizers_that_cannot_be_used_are_named(tmp_path):

@@ -117,3 +117,16 @@ def make(config, dtype="float32"):
         return Tokenizer(coders[0], codes, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")
+
+
+def dtype_of(config):
+    """What the tokenizer of a stage 2's config computes in: a key of its own (paper, Table 7), or config.dtype.
+
+    The latter is of workdirs that hold the model of their tokenizer and were made before there was that key.
+    """
+    return config.tokenizer.get("dtype") or config.dtype
+
+
+def of_generator(config):
+    """The Tokenizer of a stage 2's resolved config."""
+    return make(config.tokenizer.model, dtype_of(config))
