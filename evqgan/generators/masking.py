@@ -8,8 +8,8 @@ from evqgan.core.errors import InputError
 from evqgan.generators import decoding
 from evqgan.generators.blocks import NOWHERE, ORDERS, blocks_of, layout, turns
 
-EDITS = 0.25  # ours: the share of images in which a rectangle is generated, and not the whole
-WAVEFRONTS = 0.1  # ours: the share of images whose blocks come in this order instead of raster order
+EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
+WAVEFRONTS = 0.05  # ours: the share of images whose blocks come in this order instead of raster order
 MASKS = ("matched", "raster", "paper")
 
 
