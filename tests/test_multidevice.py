@@ -153,7 +153,7 @@ def two(children):
         assert first.poll() is None and second.poll() is None, first.communicate()[0] + second.communicate()[0]
         time.sleep(0.1)
     second.send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
     return workdir, [first.returncode, second.returncode], outputs
 
 

@@ -172,6 +172,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
         ({"stage": "stage7"}, "config.stage names 'stage7', but there is no module evqgan.stage7"),
         ({"duration": "soon"}, "a duration is a number of steps"),
         ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
+        ({"eval_batch_size": 0}, "config.eval_batch_size = 0 cannot be split in 1 ways"),
         ({"evals": {"reconstructoin": {}}}, "config.evals.reconstructoin names"),
         ({"dataset": {"name": "generated", "flipp": True}}, "config.dataset has no key 'flipp': did you mean 'flip'"),
         ({"dataset": {"folder": "/nowhere/at/all"}}, "/nowhere/at/all"),
