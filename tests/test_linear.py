@@ -47,7 +47,7 @@ def test_the_gradient_of_a_bias_is_a_sum_in_float32(name):
     shape = jax.eval_shape(layer.apply, params, x).shape
     weight = (1 + normal(shape)).astype(jnp.bfloat16)
     weight = weight * jnp.where(jnp.arange(20) % 2, 1, -1).reshape(20, *[1] * (len(shape) - 1)).astype(weight.dtype)
-    (grads,) = jax.jit(lambda params: jax.vjp(layer.apply, params, x)[1](weight)[:1])(params)
+    grads = jax.jit(lambda params, weight: jax.vjp(layer.apply, params, x)[1](weight)[0])(params, weight)
     bias = grads["params"]["bias"]
     assert bias.dtype == jnp.float32
     expected = np.float64(weight).reshape(-1, *bias.shape).sum(axis=0)
