@@ -20,8 +20,11 @@ def stage1(depths, size, codes=1024, width=128, window=8):
     config.dtype = "bfloat16"
     config.batch_size, config.duration = 256, "200 epochs"  # MaskGIT's tokenizer: 1 M steps of 256 on ImageNet
     config.dataset = {"size": size}
-    # Revival of codes below a hundredth of the average use (ours): a codebook by gradient alone may collapse.
-    quantizer = {"codes": codes, "width": 256, "revive": 0.01}
+    # Codes as moving averages with revival (ours; decay: RQ-VAE; the paper has VQGAN's, by gradient): the better one on
+    # 8x8 pieces of the bundled photographs, with dense layers for coders, 500 steps of 1,024 vectors, two seeds:
+    # 27.90 +- 0.04 dB, perplexity 188, by gradient 27.51 +- 0.03, 145, both revived at a tenth of the average use. At a
+    # hundredth a code that nobody chooses is dead for 458 steps: after 300, 1.4 % of the moving averages were in use.
+    quantizer = {"codes": codes, "width": 256, "ema": 0.99, "revive": 0.1}
     config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": quantizer}
     # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
     config.optimizer = {
@@ -72,7 +75,7 @@ def as_published(config, reading, epochs):
     paper16: 1.6 M steps on ImageNet. The rate is by VQGAN's rule, 4.5e-6 for each image of the batch.
     paper128: 200,000 steps. By that rule the rate would be 5.8e-4; ours is that of ViT-VQGAN, of transformers, too, and
     of MaskGIT, both for batches of 256.
-    Rates are constant but for a warm-up, ours: the paper names neither.
+    Rates are constant but for a warm-up, ours: the paper names neither. All else is as in `stage1` and `judged`.
     """
     config.batch_size, config.duration, config.eval_every = READINGS[reading], f"{epochs} epochs", "1 epoch"
     config.optimizer.update({"learning_rate": 4.5e-6 * 16 if reading == "paper16" else 1e-4, "warmup": "2%"})

@@ -42,7 +42,7 @@ def get_config(variant=""):
 def plus(config):
     """The losses of MaskBit's vqgan_plus_10bit.yaml, its critic, and the training of both.
 
-    Ours: the networks, and batches of 256 (it has 16 on each GPU, and does not say on how many).
+    Ours: the networks, the codebook, and batches of 256 (it has 16 on each GPU, and does not say on how many).
     """
     # Its weight of L2 is 4 for pixels in [0, 1]; squared differences of ours, in [-1, 1], are four times as large.
     config.loss = {"l2": 1.0}
