@@ -21,6 +21,7 @@ CODERS = {
 SMALL = {"layers": 2, "width": 32, "heads": 2}
 RQ = {**SMALL, "depth": 4, "codebook_width": 8, "head_layers": 1}
 GENERATORS = {
+    "multigrained": ("multigrained", {**SMALL, "window": 4, "extend": 1, "code_width": 8}, {}),
     "maskgit": ("maskgit", SMALL, {}),
     "gpt": ("gpt", SMALL, {}),
     "vim": ("gpt", {**SMALL, "tables": "separate", "time_shift": True, "activation": "squared_relu"}, {}),

@@ -13,6 +13,7 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout
 from evqgan.nn.groups import Groups
+from evqgan.nn.linear import Dense
 
 GLOBAL, RING, TARGET = range(3)  # rows of the type embedding
 OWN = ("masked", "dropped", "partial")
@@ -92,7 +93,7 @@ class Model(nn.Module):
         dtype = jnp.dtype(self.dtype)
 
         def dense(width):
-            return nn.Dense(width, dtype=dtype, kernel_init=normal)
+            return Dense(width, dtype=dtype, kernel_init=normal)
 
         # Tables are float32 and cast after rows are taken, or their gradients would be summed up in bfloat16.
         self.codes_and_mask = nn.Embed(self.codes + 1, self.code_width, embedding_init=normal)
