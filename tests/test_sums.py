@@ -31,6 +31,15 @@ GENERATORS = {
     ),
 }  # fmt: skip
 
+CRITICS = {
+    "projected": {"cond": True, "classes": 3},
+    "patchgan": {},
+    "patchgan, act": {"norm": "act"},
+    "stylegan": {"channel_multiplier": 0.25},
+    "maskgit": {"channel_multiplier": 0.25},
+    "blurpool": {"width": 32},
+}
+
 
 def narrow_sums(jaxpr):
     """The sums of more than one term, and additions into tables, that a jaxpr computes in bfloat16, as text."""
@@ -69,8 +78,9 @@ def test_of_generators(name):
     assert not in_the_gradient(lambda params: generator.loss(model, params, ids, LABEL, RNG, **loss)[0], params)
 
 
-def test_of_the_critic():
-    critic = build.build("critics", "Critic", {"name": "projected", "cond": True, "classes": 3}, "c", dtype="bfloat16")
+@pytest.mark.parametrize("name", CRITICS)
+def test_of_critics(name):
+    critic = build.build("critics", "Critic", {"name": name.split(",")[0], **CRITICS[name]}, "c", dtype="bfloat16")
     rngs = {"params": RNG, "augment": RNG}
     variables = dict(jax.eval_shape(lambda: critic.init(rngs, IMAGE, LABEL, train=True)))
 

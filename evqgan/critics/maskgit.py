@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from evqgan.critics.stylegan import blur, channels, sides
+from evqgan.nn.linear import Conv, Dense
 
 
 def downsample(x, blurred):
@@ -40,7 +41,7 @@ class Critic(nn.Module):
         for i, side in enumerate(all_sides[1:]):
             x = Block(channels(side, self.channel_multiplier), self.blur, self.dtype, name=f"block{i}")(x)
         x = nn.leaky_relu(_conv(self, 512, 3, name="conv_out")(x), 0.2)
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        dense = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         x = nn.leaky_relu(dense(512, name="hidden")(x.reshape(len(x), -1)), 0.2)
         return dense(1, name="logits")(x)[:, 0].astype(jnp.float32)
 
@@ -61,4 +62,4 @@ class Block(nn.Module):
 
 
 def _conv(module, width, size, **keys):
-    return nn.Conv(width, (size, size), dtype=module.dtype, kernel_init=nn.initializers.xavier_uniform(), **keys)
+    return Conv(width, (size, size), dtype=module.dtype, kernel_init=nn.initializers.xavier_uniform(), **keys)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.nn.linear import Conv
 from evqgan.nn.norms import BatchNorm
 
 NORMS = ("batch", "act")
@@ -46,7 +47,7 @@ class Critic(nn.Module):
         def conv(width, stride, bias, name):
             # N(0, 0.02): weights_init of the original
             init, padding = nn.initializers.normal(0.02), ((1, 1), (1, 1))
-            return nn.Conv(width, (4, 4), stride, padding, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
+            return Conv(width, (4, 4), stride, padding, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
 
         x = nn.leaky_relu(conv(self.width, 2, True, "conv0")(image), 0.2)
         for i in range(1, self.layers + 1):

@@ -120,7 +120,7 @@ class Conv(nn.Module):
         if self.plain:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
-        return activation(y + bias.astype(self.dtype).reshape(1, 1, 1, -1))
+        return activation(y + bias.reshape(1, 1, 1, -1)).astype(self.dtype)
 
 
 class Dense(nn.Module):
@@ -134,7 +134,7 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.width)
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32) * shape[0] ** -0.5
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype).reshape(1, -1)
+        return (x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.reshape(1, -1)).astype(self.dtype)
 
 
 def activation(x):
