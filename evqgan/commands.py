@@ -210,7 +210,8 @@ def evaluate_model(model, config, dataset, evals, batch_size=None):
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
     state = everywhere(model.state, device_mesh)
     with config.unlocked():
-        config.evals, config.eval_batch_size = ConfigDict(evals), size
+        config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})  # numbers alone
+        config.eval_batch_size = size
     found = {}
     for name, evaluator in train.evaluators(config, stage, dataset, device_mesh).items():
         keys = {"split": dataset.validation, "batch_size": size, **build.plain(evals[name])}

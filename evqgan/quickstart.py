@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from evqgan import commands, stage1, stage2
-from evqgan.core import build, pictures
+from evqgan.core import build, pictures, processes
 from evqgan.data import pipeline
 from evqgan.edit import GREY
 from evqgan.sample import load
@@ -35,8 +35,10 @@ def run(config, workdir):
 
     dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
     images, labels = commands.whole(dataset, dataset.validation)
-    pictures.save_png(workdir / "reconstructions.png", reconstructions(load(workdir / "tokenizer"), images[:SHOWN]))
-    pictures.save_png(workdir / "edits.png", edits(load(workdir / "generator"), images, labels))
+    tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
+    if processes.this()[0] == 0:
+        pictures.save_png(workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN]))
+        pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
     commands.evaluate(second, workdir, None, [])
     print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
 

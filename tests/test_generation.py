@@ -54,6 +54,11 @@ def test_numbers_are_means_over_all_masked_tokens(counted, batch_size):
     assert found["cross_entropy"] == pytest.approx(expected)
 
 
+def test_no_picture_is_made_with_show_0(counted):
+    seen = []
+    assert "samples" not in run(counted, 4, seen=seen, show=0) and not seen
+
+
 @pytest.mark.parametrize("classes, labels", [(3, [0, 1, 2, 0, 1]), (0, [0] * 5)])
 def test_samples_are_of_all_classes_in_turn_and_always_the_same(counted, classes, labels):
     seen = []

@@ -133,6 +133,10 @@ def test_an_unknown_distance_is_named(images, ids):
         run(images, ids, 5, perceptual="gan")
 
 
+def test_no_picture_is_made_with_show_0(images, ids):
+    assert all(np.ndim(value) == 0 for value in run(images, ids, 5, show=0).values())
+
+
 def test_the_histogram_shows_the_most_frequent_code_first(images, ids):
     shown = run(images, ids, 5)["codebook"]
     assert shown.dtype == np.uint8 and shown.shape[2] == 3

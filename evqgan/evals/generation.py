@@ -9,7 +9,7 @@ from evqgan.core import pictures
 
 class Evaluator:
     """What the generator's `evaluate` counts over the validation images, such as cross_entropy@0.50 (by share of tokens
-    masked), `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed.
+    masked), `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed, none with 0.
     """
 
     def __init__(self, predict, batches, config, sample, show=16):
@@ -29,7 +29,8 @@ class Evaluator:
         yield from numbers.items()
         entropies = [value for name, value in numbers.items() if name.startswith("cross_entropy")]
         yield "cross_entropy", float(np.mean(entropies))
-
+        if not self.show:
+            return
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
         ids = jnp.zeros((self.show, *latent), jnp.int32)
         _, images = self.sample(

@@ -26,7 +26,7 @@ class Evaluator:
     """mse, psnr, ssim: means over the validation images; usage, perplexity: of the codebook over all of them.
 
     Reconstructions are rounded to 8 bits first, as they would be in a file. Two pictures: input | reconstruction | four
-    times the error, for the first `show` images, and the codebook's histogram, most frequent code first.
+    times the error, for the first `show` images, and the codebook's histogram, most frequent code first; none with 0.
     perceptual: "lpips", or another distance of evqgan/critics, is measured too, with the frozen networks of `weights`
     (see `core.weights`; default: those of the config's perceptual loss). With "random" (one seed for all runs) its name
     ends in _untrained.
@@ -63,6 +63,8 @@ class Evaluator:
         usage, perplexity = codebook_statistics(counts)
         yield "codebook_usage", float(usage)
         yield "codebook_perplexity", float(perplexity)
+        if not self.show:
+            return
         yield "reconstructions", pictures.row(shown)
         yield "codebook", pictures.column([pictures.bars(np.sort(row)[::-1]) for row in counts])
 
