@@ -94,6 +94,7 @@ def call(*args):
     return benchmark.main(["comparison", "--config=configs/comparison.py:tiny", *map(str, args)])
 
 
+@pytest.mark.slow
 def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(comparison.pathlib.Path(__file__).parent.parent)
     monkeypatch.setattr(comparison, "TIMED", 4)

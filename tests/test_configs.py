@@ -8,8 +8,9 @@ import jax
 import pytest
 
 from configs import common
-from evqgan import stage1
+from evqgan import stage1, stage2
 from evqgan.core import build, optim
+from evqgan.data.pipeline import Dataset
 
 ROOT = pathlib.Path(__file__).parent.parent
 ALL = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py"))
@@ -177,16 +178,45 @@ def test_every_variant_of_a_tokenizer_has_a_tiny_form(name, variant):
     assert sum(x.size for x in jax.tree.leaves(shapes["params"])) < 2e6 and config.batch_size == 2
 
 
-TINY = [(p.stem, "") for p in FILES if p.stem != "quickstart"]
+TINY = [*((p.stem, "") for p in FILES if p.stem != "quickstart"), ("imagenet_stage1", "plus")]
+TRAINED = ("ffhq_stage1", "imagenet_stage2", "vqgan_ffhq_stage2")  # always; the others in the slow run
 
 
-@pytest.mark.parametrize("name, variant", [*TINY, ("imagenet_stage1", "plus")])
+def in_tiny(name, variant):
+    return common.tiny(load(name, variant)) if variant else load(name, "tiny")
+
+
+@pytest.mark.parametrize("name, variant", TINY)
+def test_a_step_of_the_tiny_form_can_be_built(name, variant):
+    """Traced, not compiled: the step in training, and of a generator sampling."""
+    config = in_tiny(name, variant)
+    stage = (stage1 if config.stage == "stage1" else stage2).make(config, 16)
+    state, (height, width) = jax.eval_shape(stage.init), Dataset(**build.plain(config.dataset)).shape
+    batch = {
+        "image": jax.ShapeDtypeStruct((config.batch_size, height, width, 3), "uint8"),
+        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
+    }
+    new, metrics = jax.eval_shape(stage.update, state, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == () and (stage.sample is not None) == (config.stage == "stage2")
+    if stage.sample:
+        ids = jax.eval_shape(stage.predict, state, batch, jax.random.key(0))["ids"]
+        mask = jax.ShapeDtypeStruct(ids.shape[:-1], "bool")
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.batch_size))
+        made, images = jax.eval_shape(stage.sample, state, ids, mask, batch["label"], keys)
+        assert (made.shape, images.shape) == (ids.shape, batch["image"].shape)
+
+
+@pytest.mark.parametrize(
+    "name, variant",
+    [pytest.param(*key, marks=[] if key[0] in TRAINED else pytest.mark.slow) for key in TINY],
+)
 def test_the_tiny_form_trains(name, variant, tmp_path):
     from workdirs import quick_to_compile  # which reads configs by this file
 
     from evqgan.train import train
 
-    config = common.tiny(load(name, variant)) if variant else load(name, "tiny")
+    config = in_tiny(name, variant)
     with quick_to_compile():
         state = train(config, tmp_path)
     assert int(state["step"]) == 4

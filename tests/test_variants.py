@@ -41,6 +41,7 @@ def read(file):
     return {row["variant"]: row for row in json.loads(file.read_text())["rows"]}
 
 
+@pytest.mark.slow
 def test_each_run_is_a_workdir(out):
     for seed in range(2):
         place = out / f"own_dropped_{seed}"
