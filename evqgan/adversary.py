@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from evqgan.core import build, optim
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Dtype, Positive, Steps
 from evqgan.critics import gan
 
 
@@ -33,8 +34,9 @@ class Judgement(NamedTuple):
 
 
 def make(
-    critic, weights="", loss="hinge", factor=0.5, weight=0.8, adaptive=True, start=0, ramp=0, r1=0.0, r1_every=1,
-    lecam=0.0, optimizer=None, dtype="float32", *, examples, batch_size, total,
+    critic: dict, weights: str = "", loss: str = "hinge", factor: float = 0.5, weight: float = 0.8,
+    adaptive: bool = True, start: Steps = 0, ramp: Steps = 0, r1: float = 0.0, r1_every: Positive = 1,
+    lecam: float = 0.0, optimizer: dict | None = None, dtype: Dtype = "float32", *, examples, batch_size, total,
 ):  # fmt: skip
     """config.adversarial -> Adversary. The critic exists and learns from step `start` on.
 
@@ -52,8 +54,6 @@ def make(
     model = build.build("critics", "Critic", critic, "config.adversarial.critic", dtype=dtype)
     if getattr(model, "norm", "") == "act":
         raise InputError('config.adversarial.critic.norm = "act" is for critics trained elsewhere: train with "batch"')
-    if r1_every < 1:
-        raise InputError(f"config.adversarial.r1_every is a number of steps, at least 1, not {r1_every}")
     first, length = (optim.to_steps(d, **run) for d in (start, ramp))
     run["total"] = max(total - first, 1)  # the steps that the critic learns in
     updater = optim.updater(optimizer or {}, "config.adversarial.optimizer", **run)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import evqgan
 from evqgan import rejection, steps, train
 from evqgan.core import build, files, mesh, pictures, processes
+from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.core.rows import Progress
@@ -35,8 +36,13 @@ def settings(given, workdir):
     config, place = read_config(workdir)
     if given.stage == "quickstart":
         given = given.tokenizer if config.stage == "stage1" else given.generator
-    ours, theirs = (json.loads(c.to_json()) for c in (given, config))
-    found_by_training = ("class_names", "tokenizer", "stored_ids") if config.stage == "stage2" else ("class_names",)
+    same = config.stage == given.stage
+    if same and config.stage == "stage2":
+        given = given.copy_and_resolve_references()
+        with given.unlocked():
+            given.tokenizer = config.tokenizer  # it was found by training
+    ours, theirs = (stages.filled(c) if same else {"stage": c.stage} for c in (given, config))
+    found_by_training = ("class_names", "data", *(("tokenizer", "stored_ids") if config.stage == "stage2" else ()))
     for key, (here, there) in train.difference(ours, theirs).items():
         if not any(f"{key}.".startswith(f"{free}.") for free in (*train.FREE, *found_by_training)):
             raise InputError(
@@ -79,6 +85,8 @@ def sample(
     images = made["images"]
     about |= {"candidates": report.total} if choice else {}
     how = {"step": model.step, "seed": seed, "sampler": json.dumps(model.sampler), **about}
+    how |= {"class_names": model.class_names} if model.class_names and "labels" in made else {}
+    before = (out / "samples.npz").is_file()
     files.save_npz(out / "samples.npz", **made, **{name: np.asarray(value) for name, value in how.items()})
     if choice:
         rejection.remove(choice["folder"])
@@ -87,6 +95,8 @@ def sample(
     if one_by_one:
         for i, image in enumerate(images):
             pictures.save_png(out / f"{i:05d}.png", image)
+    if before:
+        remove_from(out, "[0-9][0-9][0-9][0-9][0-9].png", num if one_by_one else 0)
     if steps_strip:
         labels = made.get("labels", np.zeros(num, np.int32))
         pictures.save_png(out / "steps.png", steps.picture(model, labels, made["numbers"], seed))
@@ -104,6 +114,13 @@ def merged(folder, parts, number):
             found.append(dict(saved))
     rejection.remove(folder)
     return {name: np.concatenate([part[name] for part in found])[:number] for name in found[0]}
+
+
+def remove_from(folder, pattern, number):
+    """Removes the pictures of an earlier call from `number` on: `pattern` is a glob, whose files end in digits."""
+    for path in folder.glob(pattern):
+        if int(path.stem.split("_")[-1]) >= number:
+            path.unlink()
 
 
 def filled(done, number, seconds):
@@ -126,7 +143,7 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
     height, width = picture.shape[:2]
     hidden = np.zeros((height, width), bool)
     if mask is not None:
-        white = read_image(mask).mean(axis=-1) >= 128
+        white = read_mask(mask)
         if white.shape != hidden.shape:
             raise InputError(
                 f"expected a mask of the image's {width} x {height} pixels, {mask} has "
@@ -151,10 +168,13 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
     else:
         results = model.edit(picture, hidden, label, num, seed, **how)
     masked = np.where(hidden[..., None], GREY, picture)
+    before = (out / "strip.png").is_file()
     for i, result in enumerate(results):
         pictures.save_png(out / f"edit_{i:03d}.png", result)
     pictures.save_png(out / "masked.png", masked)
     pictures.save_png(out / "strip.png", pictures.row([masked, *results]))
+    if before:
+        remove_from(out, "edit_[0-9][0-9][0-9].png", num)
     print(f"{len(results)} edits are in {out}")
     return masked, results
 
@@ -180,7 +200,7 @@ def evaluate(config, workdir, out, metrics, batch_size=None):
     samples = top / "samples" / "samples.npz"
     if "samples" in metrics and not samples.is_file():
         raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
-    found = read_numbers(file) if metrics else {}
+    found = files.read_json(file, "what evaluate writes; move it away") if metrics and file.is_file() else {}
     for part, place in parts:
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
         compare = part is config and samples.is_file() and (not metrics or "samples" in metrics)
@@ -188,7 +208,13 @@ def evaluate(config, workdir, out, metrics, batch_size=None):
             model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
             dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
             found |= evaluate_model(model, part, dataset, evals, batch_size)
-            found |= evaluate_samples(model, dataset, samples, "samples" in metrics) if compare and first else {}
+            if compare and first:
+                try:
+                    found |= evaluate_samples(model, dataset, samples, "samples" in metrics)
+                except InputError as error:
+                    if "samples" in metrics:
+                        raise
+                    print(f"no numbers of the samples in {samples}: {error}")
     if first:
         files.save_json(file, found)
         for key, entry in found.items():
@@ -203,7 +229,7 @@ def evaluate_model(model, config, dataset, evals, batch_size=None):
     All devices of all processes work on it. Batches are as large as the config says on any number of them, for random
     masks depend on the batch: devices that cannot divide it compute what others do.
     """
-    stage = build.module("", config.stage, "config.stage").make(config)
+    stage = stages.module(config).make(config)
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
@@ -229,14 +255,6 @@ def everywhere(state, device_mesh):
         lambda x: jax.make_array_from_single_device_arrays(x.shape, whole, [s.data for s in x.addressable_shards]),
         state,
     )
-
-
-def read_numbers(file):
-    """The numbers of an earlier evaluation.json, {} if there is none."""
-    try:
-        return json.loads(file.read_text()) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{file} is not the JSON that --mode=evaluate writes: {error}; move it away") from error
 
 
 def evaluate_samples(model, dataset, file, wanted):
@@ -312,11 +330,21 @@ def numbers(flag, texts):
     return left, top, right, bottom
 
 
-def read_image(path):
-    """A picture file -> uint8 [H,W,3]."""
+def read_image(path, background="white"):
+    """A picture file -> uint8 [H,W,3]; transparency is laid over the `background`."""
+    data = transforms.read_bytes(path)
     try:
-        return transforms.decode(pathlib.Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read the image {path}: {error.strerror or error}") from error
+        return transforms.decode(data, background)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def read_mask(path):
+    """A picture file, white where an image is made anew, transparent or black where it is kept -> bool [H,W]."""
+    grey = read_image(path, "black").mean(axis=-1)
+    if grey.max() < 128:
+        raise InputError(
+            f"the mask {path} hides nothing: pixels are made anew from 128 of 255 on, and its brightest is "
+            f"{grey.max():.0f}; transparent ones are kept"
+        )
+    return grey >= 128

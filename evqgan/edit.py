@@ -17,14 +17,16 @@ import numbers
 import numpy as np
 from scipy import ndimage
 
+from evqgan.core import room
 from evqgan.core.errors import InputError
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
+WORK = 32  # ours: bytes a pixel of a result takes: its canvas in float32, its weights, the result
 COARSE = 16  # ours: on smaller token grids a ring of tokens around a hole is too much of the picture to give up
 
 
 def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=None, report=None, **sampler):
-    """images uint8 [1,H,W,3] where mask bool [H,W] is True, anew, in `num` ways -> uint8 [num,H,W,3].
+    """images uint8 [1,H,W,3] where mask [H,W] hides them (see `hidden`), anew, in `num` ways -> uint8 [num,H,W,3].
 
     model: a `sample.Loaded` generator. label: the class of what is made, by number or name; result n depends on
     (seed, n). report(windows done, of how many, seconds) is called after each window. InputError for what cannot be.
@@ -33,7 +35,7 @@ def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=No
     """
     labels = labels_of(model, label, num)
     margin, feather = extent(model, margin, feather)
-    image, mask = one_image(images), np.asarray(mask, bool)
+    image, mask = one_image(images), hidden(mask)
     if mask.shape != image.shape[:2]:
         raise InputError(
             f"expected a mask of the image's {image.shape[1]} x {image.shape[0]} pixels (width x height), got "
@@ -51,6 +53,19 @@ def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=No
     return paste(image, made, weight)
 
 
+def hidden(mask):
+    """A mask [H,W] or [H,W,1] -> bool [H,W]: a boolean one as it is; of numbers 0 is kept, and one other hides."""
+    mask = np.asarray(mask)
+    mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
+    if mask.dtype == bool:
+        return mask
+    others = np.unique(mask[mask != 0]) if mask.dtype.kind in "uif" else [None] * 2
+    if len(others) > 1 or not np.isfinite(others).all():
+        some = f"with {len(others)} values beside 0" if mask.dtype.kind in "uif" else "of no numbers"
+        raise InputError(f"expected a boolean mask, or one of 0 (kept) and one other value, got {mask.dtype} {some}")
+    return mask != 0
+
+
 def outpaint(model, images, left, top, right, bottom, label=None, num=1, seed=0, **how):
     """images uint8 [1,H,W,3] grown by so many pixels on each side, in `num` ways -> uint8 [num,H',W',3].
 
@@ -63,6 +78,8 @@ def outpaint(model, images, left, top, right, bottom, label=None, num=1, seed=0,
             "expected margins of at least 0 pixels, one of them more, got left,top,right,bottom = "
             f"{','.join(map(str, margins))}"
         )
+    sides = image.shape[0] + top + bottom, image.shape[1] + left + right
+    room.require(WORK * num * int(np.prod(sides)), f"an image of {sides[1]:,}x{sides[0]:,}, in {num} ways,")
     above, before = -top % model.factor, -left % model.factor  # the image begins where a token begins
     around = ((above + top, bottom), (before + left, right))
     mask = np.pad(np.zeros(image.shape[:2], bool), around, constant_values=True)

@@ -32,7 +32,14 @@ from evqgan.core.errors import InputError
 
 MODES = ("train", "encode", "sample", "edit", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
-OPTIONAL = ("alarm", "best", "eval_batch_size", "keep", "mesh")  # keys of a stage that a config need not have
+OPTIONAL = (
+    "alarm",
+    "best",
+    "changed_data",
+    "eval_batch_size",
+    "keep",
+    "mesh",
+)  # keys of a stage that a config need not have
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -51,7 +58,7 @@ def definitions():
     whole("views", 1, "encode: how many random crops and flips of each training image", lower_bound=1)
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")
-    whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0)
+    whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0, upper_bound=2**63 - 1)
     whole("batch_size", None, "images a device at a time; encode, sample, edit: 64, evaluate: config's", lower_bound=1)
     flags.DEFINE_boolean("steps_strip", False, "sample: also draw how images are filled", flag_values=values)
     share = {"lower_bound": 0.0, "upper_bound": 1.0, "flag_values": values}
@@ -97,6 +104,9 @@ def parse(argv):
 
         config, _ = (tokenizer_config if values.mode == "encode" else read_config)(values.workdir)
     override(config, rest)
+    for name in ("workdir", "out", "image", "mask", "classifier_weights"):
+        if values[name].value:
+            values[name].value = os.path.expanduser(values[name].value)
     if not values.workdir:  # what encodes for a generator is its tokenizer
         weights = config.get("tokenizer", {}).get("weights") if values.mode == "encode" else None
         values.workdir = weights or default_workdir(values.config)
@@ -143,6 +153,7 @@ def override(config, args):
     keys = [found[1] for arg in args if (found := OVERRIDE.match(arg))]
     for key in keys:
         place(config, key)
+    args = [arg for arg in args if not set_pair(config, arg)]
     before = {key: functools.reduce(lambda node, name: node[name], key.split("."), config) for key in keys}
     values = flags.FlagValues()
     try:
@@ -159,6 +170,18 @@ def override(config, args):
             raise mistyped(key, old, new)
     if extra:
         raise InputError(f"expected flags as --name=value, got {extra[0]!r}")
+
+
+def set_pair(config, arg):
+    """Sets a whole number to several, as in --config.dataset.size=32,48 -> whether `arg` is of this form."""
+    found = re.fullmatch(r"--?config\.([\w.]+)=(\d+(?:,\d+)+)", arg)
+    *sections, last = found[1].split(".") if found else [""]
+    node = functools.reduce(lambda node, name: node[name], sections, config)
+    if not found or not isinstance(node[last], int):
+        return False
+    with config.ignore_type():
+        node[last] = tuple(map(int, found[2].split(",")))
+    return True
 
 
 def place(config, key):

@@ -1,11 +1,10 @@
 """The main job: a tokenizer, a generator, samples, reconstructions, edits and their numbers, from one config."""
 
-import json
-
 import numpy as np
 
 from evqgan import commands, stage1, stage2
-from evqgan.core import build, pictures, processes
+from evqgan.core import build, files, pictures, processes
+from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
 from evqgan.edit import GREY
 from evqgan.sample import load
@@ -28,7 +27,7 @@ def run(config, workdir):
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
-    if done.is_file() and json.loads(done.read_text()).get("cross_entropy", {}).get("protocol", {}).get("step") == step:
+    if done.is_file() and files.read_json(done).get("cross_entropy", {}).get("protocol", {}).get("step") == step:
         print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
     commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
@@ -43,8 +42,13 @@ def run(config, workdir):
     print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
 
 
+def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive):
+    """The keys of a quickstart's config: those of both stages, and how many samples are made."""
+
+
 def check(config):
     """InputError for a wrong key of either stage, before the first one trains."""
+    build.check(keys, build.plain(config), "config")
     stage1.make(config.tokenizer)
     second = config.generator.copy_and_resolve_references()
     with second.unlocked():

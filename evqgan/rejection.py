@@ -128,7 +128,7 @@ def begin(folder, settings):
     if not any(folder.glob("*.npz")):
         files.save_json(file, settings)
     with readable(folder):
-        theirs = json.loads(file.read_text())
+        theirs = json.loads(file.read_text(encoding="utf-8"))
         other = [name for name, value in settings.items() if theirs.get(name) != value]
     if other:
         was, now = (f"{other[0]} = {x.get(other[0])}" if other[0] != "labels" else "" for x in (theirs, settings))

@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-import json
+import numbers
 import pathlib
 
 import jax
@@ -13,7 +13,8 @@ import numpy as np
 
 from evqgan import edit as editing
 from evqgan import rejection
-from evqgan.core import build, checkpoint, mesh, processes
+from evqgan.core import build, checkpoint, files, mesh, processes, room
+from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.rows import Rows
 from evqgan.data import pipeline, transforms
@@ -32,14 +33,9 @@ def read_config(workdir):
         raise InputError(
             f"{workdir} is no workdir: there is no {file}; train one with --config=FILE --workdir={workdir}"
         )
-    try:
-        config = ml_collections.ConfigDict(json.loads(file.read_text()))
-        build.module("", config.stage, f"the stage in {file}")
-        return config, workdir
-    except InputError:
-        raise
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the JSON that training writes: {error}") from error
+    config = ml_collections.ConfigDict(files.read_json(file))
+    stages.check(config, str(file))
+    return config, workdir
 
 
 def load(workdir, config=None, step=None, batch_size=64):
@@ -63,7 +59,7 @@ class Loaded:
     def __init__(self, config, workdir, step=None, batch_size=64):
         self.config, self.workdir = config, workdir
         self.rows = Rows(batch_size)
-        stage = build.module("", config.stage, "config.stage").make(config)
+        stage = stages.module(config).make(config)
         generative = stage.sample is not None
         like = jax.eval_shape(stage.init)
         like = {key: like[key] for key in (("ema", "tokenizer") if generative else ("ema", "codebook"))}
@@ -110,20 +106,24 @@ class Loaded:
         return self.decode(self.encode(images))
 
     def label_of(self, name):
-        """A class by its number (int or text) or its name -> int."""
+        """A class -> its number: of an int, that; of a text, the class of that name, or else the number it spells.
+
+        Where classes have numbers for names, a text is a name alone.
+        """
         if not self.classes:
             raise InputError(f"{self.workdir} holds an unconditional model: it takes no labels, got {name!r}")
-        if str(name) in self.class_names:
-            return self.class_names.index(str(name))
-        if str(name).isdecimal() and int(name) < self.classes:
+        names, whole = self.class_names, isinstance(name, numbers.Integral) and not isinstance(name, bool)
+        if not whole and str(name) in names:
+            return names.index(str(name))
+        spelt = isinstance(name, str) and name.isdecimal() and not any(map(str.isdecimal, names))
+        if (whole or spelt) and 0 <= int(name) < self.classes:
             return int(name)
-        names = self.class_names
         names = names if len(names) <= NAMES else difflib.get_close_matches(str(name), names)
         hint = f", or a name: {build.nearest(name, names)}" if names else ""
         raise InputError(f"there is no class {name!r}: expected a number from 0 to {self.classes - 1}{hint}")
 
     def generate(self, num, labels=None, seed=0, **sampler):
-        """`num` new images of `labels`, classes by number or name to go through in turn (default: all) -> images.
+        """`num` new images of `labels`, one class or several to go through in turn (default: all) -> images.
 
         sampler: changes to config.sample, such as temperature=0.9; also `sample`'s acceptance and classifier.
         """
@@ -142,7 +142,9 @@ class Loaded:
         `processes.share` gives it; what is reported counts all parts, as if each were as far as this one.
         """
         self.check_generates(num)
+        room.require(num * int(np.prod(self.size)) * 3, f"{num:,} images of {self.size[1]}x{self.size[0]}")
         every = range(max(self.classes, 1))
+        labels = [labels] if np.ndim(labels) == 0 and labels is not None else labels
         labels = every if labels is None or not len(labels) else [self.label_of(x) for x in labels]
         labels = np.resize(np.array(labels, np.int32), num)
         if acceptance != 1:

@@ -3,6 +3,8 @@
 L = L_2 + L_perceptual + L_VQ + lambda * L_adv; generator and critic learn in one step, from one reconstruction.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,10 +12,19 @@ import optax
 from evqgan import adversary as adversaries
 from evqgan.core import build, optim, weights
 from evqgan.core.errors import InputError
-from evqgan.core.stage import Stage
+from evqgan.core.kinds import Dtype
+from evqgan.core.stage import OfStage, Stage
 from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import quantizers
 from evqgan.tokenizers import tokenizer as tokenizers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keys(OfStage):
+    """The keys of a tokenizer's config: the terms of the loss beside those of `pixel_losses`, which are in `loss`."""
+
+    perceptual: dict | None = None
+    adversarial: dict | None = None
 
 
 def resolve(config):
@@ -31,8 +42,8 @@ def frozen_networks(config):
     """{"perceptual", "critic": (folder, "" for the cache, or "random"; {name: network}; key of the config)}."""
     found = {}
     for part, section, key in (("perceptual", "perceptual", "distance"), ("critic", "adversarial", "critic")):
-        name = config.get(section, {}).get(key, {}).get("name")
-        if name and uses(config, section):
+        name = uses(config, section) and config[section].get(key, {}).get("name")
+        if name:
             module = build.module("critics", name, f"config.{section}.{key}")
             where = config[section].get("weights", "")
             found[part] = where, getattr(module, "PRETRAINED", {}), f"config.{section}.weights"
@@ -44,7 +55,7 @@ def uses(config, term):
     return bool(config.get(term)) and config[term].get("weight", 1.0) != 0
 
 
-def pixel_losses(l2=1.0, l1=0.0, logit_laplace=0.0):
+def pixel_losses(l2: float = 1.0, l1: float = 0.0, logit_laplace: float = 0.0):
     """config.loss: weights of the mean squared (paper, Eq. 1) and mean absolute (VQGAN's code) difference of pixels.
 
     logit_laplace: weight of `logit_laplace_loss` (ViT-VQGAN, Sec. 3.3: 0.1, beside l2 = 1).
@@ -70,7 +81,7 @@ def logit_laplace_loss(reconstruction, image):
     return jnp.mean(jnp.abs(logit(image) - logit(reconstruction)))
 
 
-def perceptual(distance, weight=1.0, weights="", dtype="float32"):
+def perceptual(distance: dict, weight: float = 1.0, weights: str = "", dtype: Dtype = "float32"):
     """config.perceptual -> Distance module, its weight in the loss. 1: paper, Eq. 1. weights: see `core.weights`."""
     return build.build("critics", "Distance", distance, "config.perceptual.distance", dtype=dtype), weight
 
@@ -82,6 +93,7 @@ def make(config, examples=1, classes=None):
     critic (its params, opt and variables); frozen (the networks of the perceptual loss and of the critic, and the
     critic's random projections, which exist nowhere else).
     """
+    build.call(Keys, config, "config")
     model = tokenizers.make(config.tokenizer, config.dtype)
     total = optim.to_steps(config.duration, examples, config.batch_size)
     run = {"examples": examples, "batch_size": config.batch_size, "total": total}

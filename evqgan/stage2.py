@@ -1,18 +1,37 @@
 """Stage 2: training a generator on the ids of a frozen tokenizer (paper, Sec. 3.2 and 3.3, Eq. 2)."""
 
+import dataclasses
 import inspect
-import json
+import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import build, checkpoint, optim
+from evqgan.core import build, checkpoint, files, optim
 from evqgan.core.errors import InputError
-from evqgan.core.stage import Stage
+from evqgan.core.kinds import Dtype
+from evqgan.core.stage import OfStage, Stage
 from evqgan.data import codes, pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
+
+CONTRACT = ("Model", "init", "loss", "evaluate", "sample")  # what a module in evqgan/generators/ has
+OURS = ("model", "params", "ids", "mask", "label", "rng", "keys", "codebook", "soft")  # what functions of a generator
+# take that is no key of config.loss and config.sample
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keys(OfStage):
+    """The keys of a generator's config. stored_ids: which ids it was trained from, noted by `resolve`."""
+
+    generator: dict
+    sample: dict = dataclasses.field(default_factory=dict)
+    stored_ids: str | None = None
+
+
+def of_tokenizer_section(model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0):
+    """The keys of config.tokenizer, see `resolve`."""
 
 
 def resolve(config):
@@ -23,6 +42,10 @@ def resolve(config):
     a generator that can (RQ-VAE, Sec. 3.2.3); 0 or absent: the nearest codes.
     With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these alone.
     """
+    with config.unlocked():
+        for section, key in ((config.tokenizer, "weights"), (config.dataset, "codes")):
+            if section.get(key):
+                section[key] = os.path.expanduser(section[key])
     if not config.tokenizer.get("model"):
         config = with_model(config)
     if config.dataset.get("codes"):
@@ -44,7 +67,7 @@ def with_model(config):
             f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): train one first, with "
             "--config of a stage 1, and give its --workdir here"
         )
-    theirs = json.loads(file.read_text())
+    theirs = files.read_json(file)
     if theirs.get("stage") != "stage1":
         raise InputError(
             f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1"
@@ -114,18 +137,20 @@ def make(config, examples=1, classes=None):
     State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
     workdir is complete in itself).
     """
+    build.call(Keys, config, "config")
+    build.call(of_tokenizer_section, config.tokenizer, "config.tokenizer")
     tokenizer = tokenizers.of_generator(config)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     latent = (height // tokenizer.factor, width // tokenizer.factor)
     if classes is not None and config.generator.get("classes", 0) not in (0, classes):
         raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
-    generators = build.module("generators", config.generator.name, "config.generator")
+    generators = build.module("generators", config.generator.get("name"), "config.generator", *CONTRACT)
     depth = tokenizer.quantizer.depth
     grid, flat = grid_of(generators, tokenizer, latent)
     model = build.build("generators", "Model", config.generator, "config.generator", **grid, dtype=config.dtype)
-    loss_keys, sample_keys = build.plain(config.loss), build.plain(config.sample)
-    build.check(generators.loss, loss_keys, "config.loss")
-    build.check(generators.sample, sample_keys, "config.sample")
+    loss_keys, sample_keys = (build.plain(config.get(key, {})) for key in ("loss", "sample"))
+    build.check(generators.loss, loss_keys, "config.loss", OURS)
+    build.check(generators.sample, sample_keys, "config.sample", OURS)
     soft = config.tokenizer.get("soft", 0.0)
     if soft and "soft" not in inspect.signature(generators.loss).parameters:
         raise InputError(
@@ -212,7 +237,7 @@ def make(config, examples=1, classes=None):
         return {"ids": deepened(ids, flat), **numbers}
 
     def sample(state, ids, mask, label, keys, **changes):
-        build.check(generators.sample, changes, "the sampler")
+        build.check(generators.sample, changes, "the sampler", OURS)
         given = {**sample_keys, **changes, **of_tokenizer(state)}
         ids, mask = flattened(ids, flat), jnp.repeat(mask, flat, axis=2)
         ids = deepened(generators.sample(model, state["ema"], ids, mask, label, keys, **given), flat)

@@ -9,8 +9,10 @@ import time
 import jax
 import numpy as np
 from clu import parameter_overview
+from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures
+from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures, room
+from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
 from evqgan.data import pipeline
@@ -20,34 +22,44 @@ from evqgan.data import pipeline
 # ids, as config.stored_ids says which they are; "random" is no place.
 FREE = (
     "log_every", "eval_every", "checkpoint_every", "evals", "sample", "mesh", "keep", "alarm", "tokenizer.weights",
-    "perceptual.weights", "adversarial.weights", "dataset.codes",
+    "perceptual.weights", "adversarial.weights", "dataset.codes", "changed_data",
 )  # fmt: skip
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
 
-class Stopped(SystemExit):
-    """The run was asked to stop (SIGTERM), and has saved its state. Exit code 143, as the shell reports a SIGTERM."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a scheduler's, Ctrl-C, a terminal that is gone
 
-    def __init__(self, step):
-        super().__init__(143)
+
+class Stopped(SystemExit):
+    """The run was asked to stop by a signal, and has saved its state. The exit code is the shell's for that signal."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        super().__init__(128 + number)
         self.step = step
 
 
 @contextlib.contextmanager
 def stop_signal():
-    """Yields a function that tells whether SIGTERM has come since, to this process as the only one of a run.
+    """Yields a function that gives the signal of SIGNALS that has come since, or None.
 
-    In a run of many, JAX listens for it (`stop_now`), and a handler of ours would take the signal away from it.
+    The second one ends the process at once, as if there were no handler. In a run of many processes JAX listens for
+    SIGTERM (`stop_now`), and a handler of ours would take the signal away from it.
     """
     if jax.process_count() > 1:
-        yield lambda: False
+        yield lambda: None
         return
-    came = []
-    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    came, before = [], {}
+
+    def note(number, _):
+        came.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
-        yield lambda: bool(came)
+        yield lambda: came[0] if came else None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def claim(workdir, config, anew=False):
@@ -61,9 +73,15 @@ def claim(workdir, config, anew=False):
 def check_claim(workdir, config):
     """InputError when `workdir` holds a run of another config."""
     file = pathlib.Path(workdir) / "config.json"
-    ours = json.loads(config.to_json())
     if file.exists():
-        theirs = json.loads(file.read_text())
+        ours, theirs = stages.filled(config), stages.filled(ConfigDict(files.read_json(file)))
+        here, there = ours.pop("data", None), theirs.pop("data", None)
+        if here and there and here != there and not config.get("changed_data"):
+            other = f"{here['examples']:,}" if here["examples"] != there["examples"] else "others, as many,"
+            raise InputError(
+                f"{workdir} was trained on {there['examples']:,} examples, and {other} are there now: give another "
+                "--workdir, or go on with these by --config.changed_data=True"
+            )
         for key, (here, there) in difference(ours, theirs).items():
             free = any(f"{key}.".startswith(f"{name}.") for name in FREE)
             if not free or (key.endswith(".weights") and "random" in (here, there)):
@@ -97,6 +115,28 @@ def jitted(stage, device_mesh, rules=mesh.RULES):
     return like, init, update
 
 
+def check_step(update, like, dataset, source, config, device_mesh):
+    """InputError for a step that cannot be built, or whose state or batch is larger than the memory there is.
+
+    What `update` is given is traced here as the first step will trace it, so that nothing is traced twice.
+    """
+    height, width = dataset.shape
+    held = sum(int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(like))
+    room.require(
+        held, "config.tokenizer, .generator and the like: the weights and the optimizer's state", room.of_device()
+    )
+    spread = mesh.batch_sharding(device_mesh)
+    example = {"ids": source.load(0)["ids"].shape} if dataset.codes else {"image": (height, width, 3)}
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *shape), np.int32 if name == "ids" else np.uint8, sharding=spread
+        )
+        for name, shape in example.items()
+    }
+    batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32, sharding=spread)
+    update.eval_shape(like, batch)
+
+
 def evaluators(config, stage, dataset, device_mesh):
     """{prefix: Evaluator} of config.evals, each with the stage's functions compiled and the validation data at hand."""
     whole = mesh.replicated(device_mesh)  # every host needs all of it
@@ -128,22 +168,38 @@ def evaluate(evals, state):
 
 
 def train(config, workdir):
+    """Trains `config` in `workdir`, which is this run's while it lasts; see `run` -> the final state."""
+    with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return run(config, workdir)
+
+
+def run(config, workdir):
     """Trains `config` in `workdir`, going on from its latest checkpoint -> the final state.
 
     State and data are functions of (seed, step): a run that was stopped or killed and started again ends with the
     same bits as one that was not. Raises InputError for what a user can mend, NonFinite when the loss is not finite,
-    Stopped after SIGTERM.
+    Stopped after a signal of SIGNALS.
     """
     workdir = pathlib.Path(workdir)
-    module = build.module("", config.stage, "config.stage")
+    module = stages.check(config)
     config = module.resolve(config)
+    module.make(config)  # all that is wrong with the config is said before anything is read
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    height, width = dataset.shape
+    images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
+    room.require(config.batch_size * height * width * 3, images)
     pipeline.prepare(dataset)
     source = pipeline.open_split(dataset, dataset.train)
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
+        config.data = pipeline.identity(source)
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
+    if not total:
+        raise InputError(
+            f"config.duration = {config.duration!r} of {len(source)} images is less than a step of config.batch_size = "
+            f"{config.batch_size}: train longer, or with smaller batches"
+        )
     every = {
         k: max(1, optim.to_steps(config[f"{k}_every"], len(source), config.batch_size, total))
         for k in ("log", "eval", "checkpoint")
@@ -153,7 +209,9 @@ def train(config, workdir):
     chief = jax.process_index() == 0
     cluster.check_shared(workdir)
 
-    like, init, update = jitted(stage, device_mesh)
+    with build.one_line("no training step can be built from this config"):
+        like, init, update = jitted(stage, device_mesh)
+        check_step(update, like, dataset, source, config, device_mesh)
     evals = evaluators(config, stage, dataset, device_mesh)
     checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
     saved = checkpoints.parts() if checkpoints.steps() else ()
@@ -232,8 +290,9 @@ def train(config, workdir):
                     checkpoints.save(done, state, score)
             if stop and done < total:
                 checkpoints.close()
-                say(f"stopped by SIGTERM at step {done:,}; the same command goes on from there", flush=True)
-                raise Stopped(done)
+                name = signal.Signals(stop).name
+                say(f"stopped by {name} at step {done:,}; the same command goes on from there", flush=True)
+                raise Stopped(done, stop)
     checkpoints.close()
     return state
 
@@ -253,7 +312,7 @@ def give_up_or_say(step, metrics, told, workdir, say):
 
 
 def stop_now(stopping, checkpoints, step):
-    """Whether this process, or any other of the run, was asked to stop; all processes answer alike for one step."""
+    """The signal by which this process, or any other of the run, was asked to stop; all answer alike for one step."""
     if jax.process_count() == 1:
         return stopping()
-    return checkpoints.manager.reached_preemption(step)
+    return signal.SIGTERM if checkpoints.manager.reached_preemption(step) else None

@@ -42,12 +42,14 @@ def test_a_config_becomes_the_object_it_names(boxes):
     "keys, message",
     [
         ({"name": "swin", "widht": 8}, "config.tokenizer has no key 'widht': did you mean 'width'?"),
-        ({"name": "swin", "width": 8, "zzz": 1}, "has no key 'zzz': expected one of depths, dtype, width"),
+        ({"name": "swin", "width": 8, "zzz": 1}, "has no key 'zzz': expected one of depths, width"),
         ({"name": "swin", "width": 8, "parent": None}, "has no key 'parent'"),  # linen's own field
         ({"name": "swin"}, "config.tokenizer needs the key 'width'"),
         ({"width": 8}, "config.tokenizer needs the key 'name'"),
-        ({"name": "swim", "width": 8}, "config.tokenizer names 'swim', but there is no module evqgan.boxes.swim"),
-        ({"name": 3, "width": 8}, "there is no module evqgan.boxes.3"),
+        ({"name": "swim", "width": 8}, "config.tokenizer names 'swim', no module with Model in evqgan/boxes/"),
+        ({"name": 3, "width": 8}, "config.tokenizer names 3, no module with Model in evqgan/boxes/"),
+        ({"name": "swin", "width": "8"}, "config.tokenizer.width expects a whole number from 0, got '8'"),
+        ({"name": "swin", "width": 8, "dtype": "float32"}, "has no key 'dtype'"),  # the program's to give
     ],
 )
 def test_a_slip_is_one_line_that_names_it(boxes, keys, message):
@@ -57,7 +59,7 @@ def test_a_slip_is_one_line_that_names_it(boxes, keys, message):
 
 
 def test_a_module_without_the_entry_is_named(boxes):
-    with pytest.raises(InputError, match=r"evqgan/boxes/swin\.py has no Decoder"):
+    with pytest.raises(InputError, match=r"names 'swin', no module with Decoder in evqgan/boxes/"):
         build.build("boxes", "Decoder", {"name": "swin"}, "config.tokenizer.decoder")
 
 

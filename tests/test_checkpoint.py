@@ -65,6 +65,17 @@ def test_the_latest_and_the_best_are_kept(tmp_path, state):
     checkpoints.close()
 
 
+def test_the_best_and_no_more_survive_every_resume(tmp_path, state):
+    """Each process leaves one, as one that was stopped does: none stays but the latest and the best."""
+    for step, score in ((6, 5.0), (11, 1.0), (16, float("inf")), (21, 4.0), (26, float("inf"))):
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+        checkpoints.save(step, state, score)
+        checkpoints.close()
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    assert checkpoints.steps() == [11, 26]
+    checkpoints.close()
+
+
 def arrays_of(folder, step):
     return [
         p

@@ -24,7 +24,8 @@ def config_of(r):
     config = {
         "stage": "stage1", "seed": 0, "dtype": "float32", "batch_size": len(r.image), "duration": r.step + 10,
         "dataset": {"name": "digits", "size": r.image.shape[1], "flip": False}, "tokenizer": r.config,
-        "loss": {"l2": 0.0, "l1": 1.0}, "optimizer": optimizer,
+        "loss": {"l2": 0.0, "l1": 1.0}, "optimizer": optimizer, "evals": {},
+        "log_every": 1, "eval_every": 1, "checkpoint_every": 1,
         "perceptual": {"distance": {"name": "lpips"}, "weights": "random", "weight": r.perceptual_weight},
         "adversarial": {
             "critic": {"name": "patchgan", "layers": r.critic.layers, "width": r.critic.width, "norm": r.critic.norm},

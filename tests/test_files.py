@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from evqgan.core import files
 from evqgan.core.errors import InputError
 from evqgan.core.files import atomic, save_json, save_npz
 
@@ -32,6 +35,28 @@ def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         save_json(tmp_path / "file" / "a.json", {})
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path):
+    owned = "from evqgan.core import files\nwith files.owned(r'{}'): pass"
+    command = [sys.executable, "-c", owned.format(tmp_path / "run")]
+    with files.owned(tmp_path / "run"):
+        other = subprocess.run(command, capture_output=True, text=True)
+        assert f"run is in use by process {os.getpid()} on " in other.stderr and other.returncode
+    assert not (tmp_path / "run").exists()  # nothing was left in it
+    assert subprocess.run(command).returncode == 0
+    (tmp_path / "run").mkdir()
+    with files.owned(tmp_path / "run"):
+        (tmp_path / "run" / "kept").touch()
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{", b'{"a":' * 2000, b"NaN"])
+def test_what_is_no_json_of_ours_is_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match="config.json is not the JSON that training writes") as caught:
+        files.read_json(tmp_path / "config.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_json_and_npz_come_back_as_they_went(tmp_path):

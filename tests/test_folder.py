@@ -86,6 +86,25 @@ def test_train_alone_is_parted_and_a_class_may_be_called_train(tmp_path):
     assert Folder(vehicles, "train").class_names == ("bus", "train")
 
 
+def test_splits_by_other_spellings_and_what_is_in_their_way(tmp_path):
+    other = fill(tmp_path / "other", *(f"{top}/{c}/0.png" for top in ("Training", "Val") for c in "xy"))
+    assert [len(Folder(other, split)) for split in ("train", "val", "validation", "all")] == [2, 2, 2, 4]
+    assert Folder(other, "train").class_names == ("x", "y")
+    for name, stray in (("a", "preview.png"), ("b", "extra/z/0.png"), ("c", "train2/0.png")):
+        folder = fill(tmp_path / name, "train/x/0.png", "val/x/0.png", stray)
+        with pytest.raises(InputError, match="beside train/ and val/ there are") as caught:
+            Folder(folder, "train")
+        assert ("images" if stray == "preview.png" else stray.split("/")[0]) in str(caught.value)
+    twice = fill(tmp_path / "twice", "train/x/0.png", "Train/x/0.png", "val/x/0.png")
+    with pytest.raises(InputError, match="the same split twice"):
+        Folder(twice, "train")
+
+
+def test_numbers_for_names_are_in_the_order_of_numbers(tmp_path):
+    folder = fill(tmp_path, *(f"{k}/0.png" for k in range(1, 12)))
+    assert Folder(folder, "all").class_names == tuple(map(str, range(1, 12)))
+
+
 def test_a_class_that_training_lacks_is_refused(tmp_path):
     folder = fill(tmp_path, "train/x/0.png", "val/x/0.png", "val/unheard/0.png")
     assert Folder(folder, "train").class_names == ("x",)
@@ -135,5 +154,5 @@ def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
 def test_a_file_that_vanished_is_an_input_error(tmp_path):
     source = Folder(fill(tmp_path, "a.png", "b.png"), "all")
     os.remove(source.where(0))
-    with pytest.raises(InputError, match="the file cannot be read: No such file"):
+    with pytest.raises(InputError, match="cannot read .*b.png: No such file"):
         source[0]

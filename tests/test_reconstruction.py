@@ -129,7 +129,7 @@ def test_its_weights_are_read_and_asked_for_at_once(images, ids, monkeypatch, tm
 
 
 def test_an_unknown_distance_is_named(images, ids):
-    with pytest.raises(InputError, match=r"evqgan/critics/gan\.py has no Distance"):
+    with pytest.raises(InputError, match=r"names 'gan', no module with Distance in evqgan/critics/"):
         run(images, ids, 5, perceptual="gan")
 
 

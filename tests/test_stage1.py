@@ -120,7 +120,7 @@ def test_a_codebook_of_averages_moves_without_gradient(compiled):
 @pytest.mark.parametrize("parts", [1, 4])
 def test_a_revived_code_starts_anew_in_weights_averages_and_moments(compiled, parts):
     config = config_of(revive=0.1)
-    config.optimizer.accumulate = parts
+    config.optimizer.accumulate, config.batch_size = parts, 8
     _, init, update = compiled(config)
     state = init()
     for _ in range(2):
@@ -159,7 +159,7 @@ def test_a_step_that_is_skipped_revives_nothing(compiled):
 def test_parts_of_a_batch_add_up_to_it(compiled):
     config = config_of()
     _, init, update = compiled(config)
-    config.optimizer.accumulate = 4
+    config.optimizer.accumulate, config.batch_size = 4, 8
     _, _, in_parts = compiled(config)
     (whole, metrics), (parts, others) = update(init(), batch_of()), in_parts(init(), batch_of())
     for name in ("loss", "l2", "quantizer_loss", "gradient_norm"):
@@ -220,7 +220,7 @@ def test_logit_laplace_pulls_towards_the_image_and_is_finite_everywhere():
     [
         ("optimizer", {"learningrate": 1.0}, "optimizer has no key 'learningrate': did you mean 'learning_rate'"),
         ("optimizer", {"decay": "cosin"}, "did you mean 'cosine'"),
-        ("optimizer", {"warmup": "soon"}, "a duration is a number of steps"),
+        ("optimizer", {"warmup": "soon"}, "config.optimizer.warmup expects a number of steps"),
         ("loss", {"logit_laplac": 0.1}, "config.loss has no key 'logit_laplac': did you mean 'logit_laplace'"),
         ("tokenizer", {"quantiser": {}}, "config.tokenizer has no key 'quantiser': did you mean 'quantizer'"),
         ("dataset", {"sise": 3}, "config.dataset has no key 'sise': did you mean 'size'"),

@@ -211,7 +211,7 @@ def test_networks_may_see_pixels_from_0_to_1():
     unit, x = tokenizer.make({**config(), "pixels": "unit"}), images(32, 32)
     run = jax.jit(lambda v, x: unit.apply(v, x)[0])
     np.testing.assert_allclose(run(variables, 2 * x - 1), 2 * jax.jit(signed.apply)(variables, x)[0] - 1, atol=1e-4)
-    with pytest.raises(InputError, match="config.tokenizer.pixels is 'units': did you mean 'unit'"):
+    with pytest.raises(InputError, match="config.tokenizer.pixels expects one of signed, unit, got 'units'"):
         jax.eval_shape(tokenizer.make({**config(), "pixels": "units"}).init, jax.random.key(0), x)
 
 

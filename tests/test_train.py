@@ -149,13 +149,16 @@ def test_a_workdir_of_another_config_is_refused(straight):
 
 
 def test_how_a_run_is_watched_may_change(tmp_path):
-    config = ConfigDict({"log_every": "5", "mesh": {"fsdp": 1}, "tokenizer": {"weights": "a", "model": {"x": 1}}})
+    config = config_of(2)
+    config.mesh = {"fsdp": 1}
     train.claim(tmp_path, config)
-    config.log_every, config.mesh.fsdp, config.tokenizer.weights = "7", 2, "b"
+    config.log_every, config.mesh.fsdp = "7", 2
+    config.tokenizer.weights = "random" if config.tokenizer.weights == "random" else "b"
     train.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
-    config.tokenizer.model.x = 2
-    with pytest.raises(InputError, match=r"config.tokenizer.model.x = 1, now it is 2"):
+    was = config.tokenizer.model.quantizer.codes
+    config.tokenizer.model.quantizer.codes = 2 * was
+    with pytest.raises(InputError, match=rf"config.tokenizer.model.quantizer.codes = {was}, now it is {2 * was}"):
         train.claim(tmp_path, config)
 
 
@@ -173,11 +176,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"stage": "stage7"}, "config.stage names 'stage7', but there is no module evqgan.stage7"),
-        ({"duration": "soon"}, "a duration is a number of steps"),
+        ({"stage": "stage7"}, "config.stage names 'stage7', no module with Keys, resolve, make in evqgan/"),
+        ({"duration": "soon"}, "config.duration expects more than 0: a number of steps"),
         ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
-        ({"eval_batch_size": 0}, "config.eval_batch_size = 0 cannot be split in 1 ways"),
-        ({"evals": {"reconstructoin": {}}}, "config.evals.reconstructoin names"),
+        ({"eval_batch_size": 0}, "config.eval_batch_size expects a whole number from 1 or None, got 0"),
+        ({"evals": {"reconstructoin": {}}}, "config.evals names 'reconstructoin', no module with Evaluator"),
         ({"dataset": {"name": "generated", "flipp": True}}, "config.dataset has no key 'flipp': did you mean 'flip'"),
         ({"dataset": {"folder": "/nowhere/at/all"}}, "/nowhere/at/all"),
     ],

@@ -107,7 +107,7 @@ def finished(system, out, name, seed, samples, real):
 
 def known(file, **made):
     """The numbers in `file`, if it is there and they were made with these settings; else None."""
-    numbers = json.loads(file.read_text()) if file.is_file() else {}
+    numbers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return numbers if made == {key: numbers.get(key) for key in made} else None
 
 
@@ -120,7 +120,7 @@ def timing(system, out, name):
     place = out / f"{name}_0"
     file = place / "timing.json"
     if file.is_file():
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     total = step_seconds(system.tokenizer) + step_seconds(system.generator, system.tokenizer.tokenizer)
     model, best = load(place, batch_size=TIMED), float("inf")
     model.generate(TIMED)

@@ -77,7 +77,7 @@ def run(given, rest):
         if i % parts == part - 1:
             found[name].append(finished(changed(config, name, seed), workdir, given.samples, given.views))
         elif (workdir / "variant.json").is_file():  # another process's
-            found[name].append(json.loads((workdir / "variant.json").read_text()))
+            found[name].append(json.loads((workdir / "variant.json").read_text(encoding="utf-8")))
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
         raise InputError(f"--part={given.part} of {len(runs)} runs is none")
@@ -152,7 +152,7 @@ def finished(config, workdir, samples, views):
     step, parameters = int(state["step"]), sum(x.size for x in jax.tree.leaves(state["params"]))
     file, made = workdir / "variant.json", {"step": step, "samples": samples, "views": views}
     if file.is_file():
-        numbers = json.loads(file.read_text())
+        numbers = json.loads(file.read_text(encoding="utf-8"))
         if made == {key: numbers.get(key) for key in made}:
             return numbers
     numbers = {
@@ -182,7 +182,7 @@ def scan(model, config, workdir, samples, views):
 
 def last(workdir, name):
     """{name: number} of the run's last evaluation."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {name: [line[f"val/{name}"] for line in lines if f"val/{name}" in line][-1]}
 
 
@@ -200,7 +200,7 @@ def tokens(config):
 
 def seconds(workdir, batch):
     """Seconds of a training step, without compiling, evaluating and saving: the median of the log's."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     rates = [line["perf/images_per_second"] for line in lines if line.get("perf/images_per_second")]
     return float(batch / np.median(rates)) if rates else None
 

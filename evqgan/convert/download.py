@@ -166,7 +166,7 @@ def _fetch(url, file, part, size):
     if have:
         headers["Range"] = f"bytes={have}-"
         if _tag(part).is_file():
-            headers["If-Range"] = _tag(part).read_text()
+            headers["If-Range"] = _tag(part).read_text(encoding="utf-8")
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
         if url.startswith("https:") and not all(one.url.startswith("https:") for one in [*reply.history, reply]):
             raise InputError(f"{url} leads to {reply.url}, which is not encrypted: nothing was fetched")
@@ -182,7 +182,7 @@ def _fetch(url, file, part, size):
             _start_anew(file, part)
         tag = reply.headers.get("ETag", "")
         if tag.startswith('"'):  # not a weak one, W/"...", which names no exact bytes
-            _tag(part).write_text(tag)
+            _tag(part).write_text(tag, encoding="utf-8")
         _write(reply, file, part, have, size)
 
 

@@ -1,9 +1,12 @@
 """From a config to an object: a config names a module, its other keys are the constructor's arguments."""
 
+import contextlib
 import difflib
 import importlib
 import inspect
+import pkgutil
 
+from evqgan.core import kinds
 from evqgan.core.errors import InputError
 
 
@@ -22,38 +25,92 @@ def plain(value):
     return value
 
 
-def check(function, keys, where):
-    """Raises InputError for a key in `keys` that `function` does not take, naming the nearest one it does.
-
-    `where` is how the config is called in the message, such as "config.generator".
-    """
+def keys_of(function, given=()):
+    """The parameters of `function` that a config may set: {name: inspect.Parameter}, without those `given` by us."""
     parameters = inspect.signature(function).parameters
-    ours = ("parent", "name") if "parent" in parameters else ()  # linen's own fields, not a config's
-    accepted = [name for name in parameters if name not in ours]
-    for key in keys:
-        if key not in accepted:
-            raise InputError(f"{where} has no key {key!r}: {nearest(key, accepted)}")
+    ours = {*given, *(("parent", "name") if "parent" in parameters else ())}  # linen's own fields, not a config's
+    return {name: parameter for name, parameter in parameters.items() if name not in ours}
+
+
+def check(function, keys, where, given=()):
+    """InputError for a key in `keys` that `function` does not take, or whose value is not of its kind (see `kinds`).
+
+    `where` is how the config is called in the message, such as "config.generator"; `given`: parameters that are ours.
+    """
+    known = keys_of(function, given)
+    for found in _noting:
+        found[where] = {name: p.default for name, p in known.items() if p.default is not p.empty}
+    if not isinstance(keys, dict):
+        raise InputError(f"{where} expects keys of its own, such as {', '.join(list(known)[:3])}, got {keys!r}")
+    for key, value in keys.items():
+        if key not in known:
+            raise InputError(f"{where} has no key {key!r}: {nearest(key, known)}")
+        kind = kinds.of(known[key])
+        if not kinds.fits(value, kind):
+            raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}")
+
+
+_noting = []
+
+
+@contextlib.contextmanager
+def defaults():
+    """Yields {where: {key: its default}} of all that is checked in the body."""
+    found = {}
+    _noting.append(found)
+    try:
+        yield found
+    finally:
+        _noting.remove(found)
 
 
 def call(function, config, where, /, **given):
-    """`function(**config, **given)`; InputError for a key that `function` does not take, or needs and does not get."""
+    """`function(**config, **given)`; InputError for a key that `function` does not take, or needs and does not get.
+
+    What is `given` is no key of the config.
+    """
     keys = plain(config)
-    check(function, keys, where)
+    check(function, keys, where, given)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in {**keys, **given}:
             raise InputError(f"{where} needs the key {name!r}")
     return function(**{**keys, **given})
 
 
-def module(package, name, where):
-    """The module `evqgan.<package>.<name>`; InputError if there is none. `package` may be "" (the stages)."""
-    path = ".".join(p for p in ("evqgan", package, str(name)) if p)
+@contextlib.contextmanager
+def one_line(what):
+    """What is wrong with a user's numbers and shows only when the body computes with them becomes InputError."""
     try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name != path:
+        yield
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, InputError):
             raise
-        raise InputError(f"{where} names {name!r}, but there is no module {path}") from None
+        raise InputError(f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def module(package, name, where, *entries):
+    """The module `evqgan.<package>.<name>`; InputError if there is none with these entries. package "": the stages."""
+    name = plain(name)
+    if isinstance(name, str) and name.isidentifier():
+        path = ".".join(p for p in ("evqgan", package, name) if p)
+        try:
+            found = importlib.import_module(path)
+            if all(hasattr(found, entry) for entry in entries):
+                return found
+        except ModuleNotFoundError as error:
+            if error.name != path:
+                raise
+    folder = f"evqgan/{package}/" if package else "evqgan/"
+    what = f" with {', '.join(entries)}" if entries else ""
+    raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {nearest(name, having(package, entries))}")
+
+
+def having(package, entries):
+    """The names of the modules of `evqgan.<package>` that have these entries."""
+    package = importlib.import_module(f"evqgan.{package}" if package else "evqgan")
+    names = [found.name for found in pkgutil.iter_modules(package.__path__) if not found.ispkg]
+    modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names if name != "__main__"}
+    return [name for name, found in modules.items() if all(hasattr(found, entry) for entry in entries)]
 
 
 def build(package, entry, config, where, /, **given):
@@ -62,10 +119,7 @@ def build(package, entry, config, where, /, **given):
     build("tokenizers", "Encoder", config.tokenizer.encoder, "config.tokenizer.encoder", dtype="bfloat16")
     """
     keys = plain(config)
-    if "name" not in keys:
-        raise InputError(f"{where} needs the key 'name': the module in evqgan/{package}/ to build from")
-    name = keys.pop("name")
-    found = module(package, name, where)
-    if not hasattr(found, entry):
-        raise InputError(f"{where} names {name!r}, but evqgan/{package}/{name}.py has no {entry}")
+    if not isinstance(keys, dict) or "name" not in keys:
+        raise InputError(f"{where} needs the key 'name': the module in evqgan/{package}/ to build from, got {keys!r}")
+    found = module(package, keys.pop("name"), where, entry)
     return call(getattr(found, entry), keys, where, **given)

@@ -6,7 +6,6 @@ import zlib
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from evqgan.core import files
 from evqgan.core.errors import InputError
@@ -25,6 +24,24 @@ def manifest(tree):
     return rows
 
 
+class Kept:
+    """Which checkpoints stay: the `number` latest, and the one of the lowest score (orbax asks after every save).
+
+    scores: {step: number, or None where nothing was evaluated}. Not orbax' BestN: it forgets the scores of checkpoints
+    that an earlier process wrote, and keeps all that it knows no score of.
+    """
+
+    def __init__(self, number):
+        self.number, self.scores = number, {}
+
+    def should_preserve(self, checkpoints, *, context):
+        """One bool a checkpoint, which are in ascending order."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        scored = [step for step in steps if self.scores.get(step) is not None]
+        kept = {*steps[-self.number :], *sorted(scored, key=self.scores.get)[:1]}
+        return [step in kept for step in steps]
+
+
 class Checkpoints:
     """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(), close()."""
 
@@ -34,13 +51,14 @@ class Checkpoints:
         create=False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        policy = AnyPreservationPolicy([LatestN(n=keep), BestN(get_metric_fn=lambda m: m["score"], reverse=True, n=1)])
+        self.kept = Kept(keep)
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}")
         with files.writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+            options = ocp.CheckpointManagerOptions(preservation_policy=self.kept)
             self.manager = ocp.CheckpointManager(self.folder, options=options)
+        self.kept.scores = {step: self._score(step) for step in self.steps()} if create else {}
 
     def steps(self):
         """The steps that have a checkpoint, ascending. Saves that were cut off do not count."""
@@ -54,9 +72,12 @@ class Checkpoints:
         self.wait()
         if step in self.manager.all_steps():
             return
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), manifest=ocp.args.JsonSave(manifest(state)))
+        self.kept.scores[step] = float(score) if np.isfinite(score) else None
+        rows, number = manifest(state), {"score": self.kept.scores[step]}
+        items = {"state": ocp.args.PyTreeSave(state), "manifest": ocp.args.JsonSave(rows)}
+        items = ocp.args.Composite(**items, score=ocp.args.JsonSave(number))
         with files.writable(self.folder / str(step)):
-            self.manager.save(step, args=items, metrics={"score": float(score)}, force=True)
+            self.manager.save(step, args=items, force=True)
 
     def parts(self):
         """The top-level keys of the latest checkpoint's state, but for empty ones; InputError if it is damaged."""
@@ -96,6 +117,14 @@ class Checkpoints:
             if None not in (crc32, saved[name][1]) and crc32 != saved[name][1]:
                 raise InputError(f"{damaged}: {name} is not what was saved")
         return state
+
+    def _score(self, step):
+        """The score that was saved with a step; None where there is none, as in checkpoints made before it was."""
+        try:
+            saved = self.manager.restore(step, args=ocp.args.Composite(score=ocp.args.JsonRestore()))
+            return (saved.get("score") or {}).get("score")
+        except Exception:  # whatever is damaged, `restore` says it when it is asked for
+            return None
 
     def _manifest(self, step):
         """The `manifest` that was saved with a step."""

@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 
+import filelock
 import numpy as np
 
 from evqgan.core.errors import InputError
@@ -41,11 +43,50 @@ def atomic(path):
                 part.unlink()
 
 
+@contextlib.contextmanager
+def owned(folder):
+    """`folder`, made if need be, is this process's while the body runs; InputError if it is another's.
+
+    The lock is the operating system's: it ends with its process, however that ends. What is left empty is removed.
+    """
+    folder = pathlib.Path(folder)
+    there, lock, owner = folder.is_dir(), filelock.FileLock(folder / ".lock", blocking=False), folder / ".owner"
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+            raise InputError(f"{folder} is in use by {who}: wait, stop it, or give another --workdir") from None
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        for file in (owner, pathlib.Path(lock.lock_file)):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        lock.release()
+        if not there:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+
+
 def save_json(path, value):
     """`value` (dicts, lists, strings, finite numbers) as indented JSON under `path`; ValueError on NaN or infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def read_json(path, what="the JSON that training writes"):
+    """The dict in a JSON file; InputError where it is none, cut short, of another encoding, or nested without end."""
+    try:
+        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too
+        raise InputError(f"{path} is not {what}: {str(error) or type(error).__name__}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not {what}: expected a dict, got {type(found).__name__}")
+    return found
 
 
 def save_npz(path, **arrays):

@@ -1,14 +1,17 @@
 """A device mesh, and rules from parameter names to shardings. Modules know nothing of this."""
 
 import re
+from typing import Literal
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
 
 AXES = ("data", "fsdp", "tensor")
+Axis = Literal[-1] | Positive  # devices along it; -1: what the others leave
 
 # (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the leading dimension
 # of scanned layers stays whole. "fsdp" splits a weight over the devices that also split the batch (ZeRO-3); "tensor"
@@ -24,7 +27,7 @@ RULES = (
 )
 
 
-def make(data=-1, fsdp=1, tensor=1, devices=None):
+def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices=None):
     """A mesh with the axes AXES; one size may be -1: what the devices leave. The batch is split over data x fsdp."""
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]

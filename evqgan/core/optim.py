@@ -11,11 +11,12 @@ import optax
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import DURATION, Dtype, PartialShare, Positive, Steps
 
 
 def to_steps(duration, examples, batch_size, total=None):
     """A duration as a number of steps: 1000 or "1000 steps", "20 epochs" of `examples`, or "5%" of `total` steps."""
-    found = re.fullmatch(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*", str(duration))
+    found = DURATION.fullmatch(str(duration))
     if not found or (found[2] == "%" and total is None):
         raise InputError(f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}")
     number = float(re.sub("[,_]", "", found[1]))
@@ -68,32 +69,35 @@ class AdamW(NamedTuple):
 
 
 def optimizer(
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    weight_decay=0.0,
-    clip=0.0,
-    warmup=0,
-    decay="constant",
-    final=0.0,
-    hold=0,
-    moment_dtype="float32",
+    learning_rate: float,
+    b1: PartialShare = 0.9,
+    b2: PartialShare = 0.999,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+    warmup: Steps = 0,
+    decay: str = "constant",
+    final: float = 0.0,
+    hold: Steps = 0,
+    moment_dtype: Dtype = "float32",
+    ema: PartialShare = 0.0,
+    accumulate: Positive = 1,
     *,
     examples,
     batch_size,
     total,
 ):
-    """The AdamW of config.optimizer, which holds these keys; the three last are the run's.
+    """The AdamW of config.optimizer, which holds these keys, with `ema` and `accumulate`; the three last are the run's.
 
     clip: largest global gradient norm, 0 = none. warmup and hold are durations; decay names the schedule after them,
     final is its end (see `schedule`). moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai
-    et al., "Scaling Vision Transformers", 2022).
+    et al., "Scaling Vision Transformers", 2022). ema: decay of the averaged weights. accumulate: the number of parts a
+    batch is cut into.
     """
-    if moment_dtype not in ("float32", "bfloat16"):
-        raise InputError(f"config.optimizer.moment_dtype is float32 or bfloat16, not {moment_dtype!r}")
+    if batch_size % accumulate:
+        raise InputError(f"config.optimizer.accumulate = {accumulate} does not divide config.batch_size = {batch_size}")
     warmup, hold = (to_steps(x, examples, batch_size, total) for x in (warmup, hold))
     rate = schedule(decay, learning_rate, warmup, total, final, hold)
-    return AdamW(rate, b1, b2, weight_decay, clip, moment_dtype)
+    return AdamW(rate, b1, b2, weight_decay, clip, moment_dtype), ema, accumulate
 
 
 class Updater(NamedTuple):
@@ -105,15 +109,16 @@ class Updater(NamedTuple):
 
 
 def updater(keys, where, ema=None, *, examples, batch_size, total):
-    """The Updater of `keys`, those of `optimizer` and two more; `where` is what they are called in messages.
+    """The Updater of `keys`, those of `optimizer`; `where` is what they are called in messages.
 
-    ema: decay of the averages, default as given. accumulate: the number of parts a batch is cut into. With ema=None (a
-    second optimizer of a step) neither is a key, and nothing is averaged.
+    ema: its default. With None (a second optimizer of a step) nothing is averaged, and neither `ema` nor `accumulate`
+    is a key.
     """
-    keys = build.plain(keys)
-    decay, pieces = (None, 1) if ema is None else (keys.pop("ema", ema), keys.pop("accumulate", 1))
     run = {"examples": examples, "batch_size": batch_size, "total": total}
-    adamw = build.call(optimizer, keys, where, **run)
+    if ema is None:
+        adamw, pieces, decay = build.call(optimizer, keys, where, ema=None, accumulate=1, **run)[0], 1, None
+    else:
+        adamw, decay, pieces = build.call(optimizer, {"ema": ema, **build.plain(keys)}, where, **run)
 
     def init(params):
         first = jax.tree.map(lambda x: jnp.zeros(x.shape, adamw.moment_dtype), params)

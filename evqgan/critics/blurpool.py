@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
 from evqgan.critics.stylegan import blur
 from evqgan.nn.linear import Conv
 from evqgan.nn.spectral import torch_bias, torch_kernel
@@ -25,8 +26,8 @@ class Critic(nn.Module):
     Differs from MaskBit, which shows it images in [0, 1], and pools the last map of images above 256x256 to 16x16.
     """
 
-    stages: int = 4
-    width: int = 128
+    stages: Positive = 4
+    width: Positive = 128
     dtype: Any = "float32"
 
     @nn.compact

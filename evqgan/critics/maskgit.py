@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from evqgan.core.kinds import Above0
 from evqgan.critics.stylegan import blur, channels, sides
 from evqgan.nn.linear import Conv, Dense
 
@@ -30,7 +31,7 @@ class Critic(nn.Module):
     Defaults: MaskGIT's vqgan_config. Differs from MaskGIT, which shows it images in [0, 1].
     """
 
-    channel_multiplier: float = 1
+    channel_multiplier: Above0 = 1
     blur: bool = False
     dtype: Any = "float32"
 

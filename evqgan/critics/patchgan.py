@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
 from evqgan.nn.linear import Conv
 from evqgan.nn.norms import BatchNorm
 
@@ -31,8 +32,8 @@ class Critic(nn.Module):
     Differs from the original: the biases of the convolutions start at zero, there at PyTorch's uniform default.
     """
 
-    layers: int = 3
-    width: int = 64
+    layers: Positive = 3
+    width: Positive = 64
     norm: str = "batch"
     dtype: Any = "float32"
 

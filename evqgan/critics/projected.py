@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
 from evqgan.critics.augment import POLICY, augment
 from evqgan.nn import efficientnet
 from evqgan.nn.norms import BatchNorm
@@ -145,14 +146,14 @@ class Critic(nn.Module):
     have to be multiples of 32); there `im_res` has no effect, it is always 256.
     """
 
-    cout: int = 64
+    cout: Positive = 64
     expand: bool = True
     proj_type: int = 2
-    num_discs: int = 4
+    num_discs: Positive = 4
     cond: bool = False
     classes: int = 1000
     interp224: bool | None = None
-    im_res: int = 256
+    im_res: Positive = 256
     separable: bool = False
     patch: bool = False
     diffaug: tuple[str, ...] = POLICY

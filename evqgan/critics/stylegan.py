@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0
 
 
 def channels(side, multiplier):
@@ -66,7 +67,7 @@ class Critic(nn.Module):
     Differs from enhancing-transformers, which shows it images in [0, 1].
     """
 
-    channel_multiplier: float = 2
+    channel_multiplier: Above0 = 2
     dtype: Any = "float32"
 
     @nn.compact

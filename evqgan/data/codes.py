@@ -111,7 +111,7 @@ def read_info(folder):
             f"--workdir=TOKENIZER --out={folder}, or give another folder as config.dataset.codes"
         )
     try:
-        info = json.loads(file.read_text())
+        info = json.loads(file.read_text(encoding="utf-8"))
         numbers = [info["codes"], info["depth"], *info["latent"]]
         numbers += [info["splits"][split][key] for split in SPLITS for key in ("examples", "views", "rows")]
         texts = [*info["class_names"], info["tokenizer"]["fingerprint"]]

@@ -5,8 +5,12 @@ import os
 
 from evqgan.core.errors import InputError
 from evqgan.data.splits import select
+from evqgan.data.transforms import read_bytes
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".avif", ".jp2", ".j2k", ".heic", ".heif",
+)  # fmt: skip
 VALIDATION = ("validation", "val", "valid", "test")  # sub-folders that may hold the validation images, first one wins
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, a tenth of it is held out
 
@@ -34,25 +38,54 @@ def image_paths(folder):
     return sorted(found)
 
 
+def in_order(names):
+    """The names of classes, sorted: as numbers if all are numbers."""
+    return sorted(names, key=int if all(map(str.isdecimal, names)) else None)
+
+
 def shuffled(paths):
     """`paths` in the order of their hashes: mixed, and the same on every machine and after other files came or went."""
     return sorted(paths, key=lambda path: hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest())
 
 
+def parts_of(tops):
+    """The folders at the top that are splits: {name of the folder: split}, {} where the folders are classes or none.
+
+    By their names in any case, "training" included. InputError where train/ and a folder of VALIDATION are there, but
+    not alone: what is beside them would turn both into classes.
+    """
+    known = {top: "train" if top.casefold() == "training" else top.casefold() for top in tops}
+    parts = {top: split for top, split in known.items() if split in ("train", *VALIDATION)}
+    if "train" not in parts.values():
+        return {}
+    if len(parts) == 1:
+        return parts if len(tops) == 1 else {}  # beside others, train/ is a class
+    names = " and ".join(f"{top}/" for top in sorted(parts))
+    if beside := sorted(tops - set(parts)):
+        what = ", ".join(f"{top}/" if top else "images" for top in beside)
+        raise InputError(f"config.dataset.folder: beside {names} there are {what}: move them away")
+    if len(set(parts.values())) < len(parts):
+        raise InputError(f"config.dataset.folder: {names} are the same split twice: merge them")
+    return parts
+
+
 def layout(paths):
     """Relative paths -> ({split: paths}, {path: class or ""}).
 
-    With a sub-folder train/, and nothing beside it but those of VALIDATION, the sub-folders are the splits. Otherwise,
-    and with train/ alone, the images are divided: `train` is the first 90 % in `shuffled` order, `validation` the rest,
+    With a sub-folder train/ and those of VALIDATION alone, the sub-folders are the splits (`parts_of`). Otherwise, and
+    with train/ alone, the images are divided: `train` is the first 90 % in `shuffled` order, `validation` the rest,
     `sorted` all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]). `all` is everything, shuffled.
     """
-    tops = {path.split("/")[0] if "/" in path else "" for path in paths}
-    divided = "train" in tops and tops <= {"train", *VALIDATION}
-    below = {path: path.split("/", 1)[1] if divided else path for path in paths}
-    flat = any("/" not in rest for path, rest in below.items() if not divided or path.startswith("train/"))
+    top_of = {path: path.split("/")[0] if "/" in path else "" for path in paths}
+    parts = parts_of(set(top_of.values()))
+    below = {path: path.split("/", 1)[1] if parts else path for path in paths}
+    flat = any("/" not in below[path] for path in paths if not parts or parts[top_of[path]] == "train")
     classes = {path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()}
-    if divided and len(tops) > 1:
-        splits = {top: shuffled(path for path in paths if path.startswith(f"{top}/")) for top in sorted(tops)}
+    if len(parts) > 1:
+        splits = {
+            split: shuffled(path for path in paths if top_of[path] == top)
+            for top, split in sorted(parts.items(), key=lambda entry: entry[1])
+        }
         splits.setdefault("validation", next(splits[name] for name in VALIDATION if name in splits))
         splits["all"] = shuffled(paths)
     else:
@@ -69,7 +102,7 @@ class Folder:
         self.folder = os.path.expanduser(folder)
         splits, classes = layout(image_paths(self.folder))
         self.paths = select(split, splits, f"the folder {folder!r}")
-        names = sorted({classes[path] for path in (splits["train"] if "sorted" not in splits else splits["all"])})
+        names = in_order({classes[path] for path in (splits["train"] if "sorted" not in splits else splits["all"])})
         self.class_names = tuple(names) if labelled and names != [""] else ()
         self.labels = [0] * len(self.paths)
         if self.class_names:
@@ -83,11 +116,7 @@ class Folder:
         return len(self.paths)
 
     def __getitem__(self, i):
-        try:
-            with open(self.where(i), "rb") as file:
-                return {"image": file.read(), "label": self.labels[i]}
-        except OSError as error:
-            raise InputError(f"the file cannot be read: {error.strerror}") from None
+        return {"image": read_bytes(self.where(i)), "label": self.labels[i]}
 
     def where(self, i):
         return os.path.join(self.folder, self.paths[i])

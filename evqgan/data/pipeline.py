@@ -6,6 +6,7 @@ same on any number of processes, and training restarts at any batch, on any numb
 """
 
 import dataclasses
+import hashlib
 import os
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive, Share
 from evqgan.data import codes, named, transforms
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder
@@ -57,8 +59,8 @@ class Dataset:
     image_key: str = "image"
     label_key: str = "label"
     classes: int = 0
-    num_examples: int = 1024
-    max_bad: float = 0.01
+    num_examples: Positive = 1024
+    max_bad: Share = 0.01
     codes: str = ""
 
     def __post_init__(self):
@@ -130,6 +132,13 @@ def open_split(dataset, split):
     if dataset.name == "generated":
         return Generated(split, dataset.shape, dataset.classes, dataset.num_examples)
     return named.Named(dataset.name, split, dataset.data_dir, dataset.image_key, dataset.label_key)
+
+
+def identity(source):
+    """What a source is made of: {"examples": their number, "list": a hash of their names, "" where there are none}."""
+    names = getattr(source, "paths", ())
+    text = "\n".join(names).encode("utf-8", "surrogateescape")
+    return {"examples": len(source), "list": hashlib.sha256(text).hexdigest()[:16] if names else ""}
 
 
 def open_stored(dataset, split, which):

@@ -1,30 +1,51 @@
 """Images as plain functions: decode, resize, crop, flip, scale. Between files and the device an image is uint8 RGB."""
 
 import io
+import pathlib
+import stat
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from evqgan.core.errors import InputError
 
 MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
+MAX_BYTES = 2**29  # ours: of a file; half a GiB holds any such image
 ORIENTATION = 0x0112  # the EXIF tag; 1 = upright
 
 
-def decode(data):
-    """Encoded image bytes -> image uint8 [H,W,3] RGB, upright, at most MAX_PIXELS pixels.
+def read_bytes(path):
+    """The bytes of a file that a user names ("~" is the home folder), at most MAX_BYTES; InputError if it is none."""
+    path = pathlib.Path(path).expanduser()
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever
+            raise InputError(f"cannot read {path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+        if found.st_size > MAX_BYTES:
+            raise InputError(f"cannot read {path}: expected at most {MAX_BYTES:,} bytes, got {found.st_size:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
-    Grey, palette and CMYK become RGB, transparency is laid over white, 16 bits become 8, EXIF rotation is applied, of
-    an animation the first frame is taken. InputError if the bytes are no whole image of a known range.
+
+def decode(data, background="white"):
+    """Encoded image bytes -> image uint8 [H,W,3] in sRGB, upright, at most MAX_PIXELS pixels.
+
+    Grey, palette and CMYK become RGB, a colour profile is applied, transparency is laid over the `background`, 16 bits
+    become 8, EXIF rotation is applied, of an animation the first frame is taken. InputError if the bytes are no whole
+    image of a known range; of a PNG the checksums tell.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise InputError(f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}")
+            if image.format == "PNG":
+                with Image.open(io.BytesIO(data)) as again:
+                    again.verify()  # afterwards it is of no use
             pixels = _decode_common(image, data)
-            return _decode_any(image) if pixels is None else pixels
+            return _decode_any(image, background) if pixels is None else pixels
     except InputError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever the damaged bytes make them raise
@@ -39,7 +60,7 @@ def _decode_common(image, data):
     """
     whole = {"JPEG": data[-32:].rstrip(b"\0").endswith(b"\xff\xd9"), "PNG": data[-12:-4].endswith(b"IEND")}
     info = image.info
-    if not whole.get(image.format) or image.mode not in ("RGB", "L") or "transparency" in info:
+    if not whole.get(image.format) or image.mode not in ("RGB", "L") or {"transparency", "icc_profile"} & set(info):
         return None
     if "exif" in info and image.getexif().get(ORIENTATION, 1) != 1:
         return None
@@ -49,8 +70,9 @@ def _decode_common(image, data):
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _decode_any(image):
+def _decode_any(image, background):
     """Pixels of any image that Pillow reads."""
+    profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise InputError("expected 8 or 16 bits a channel, got floating-point pixels of unknown range")
@@ -61,8 +83,21 @@ def _decode_any(image):
         image = Image.fromarray(np.round(levels / 257).astype(np.uint8))  # 65535 -> 255
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
+        image = _to_srgb(image, profile)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return np.asarray(image.convert("RGB"))
+
+
+def _to_srgb(image, profile):
+    """The image with its ICC profile applied; as it is where the profile is damaged or of other channels."""
+    mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
+    try:
+        theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError):
+        return image
 
 
 def as_rgb(value):

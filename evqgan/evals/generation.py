@@ -12,7 +12,7 @@ class Evaluator:
     masked), `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed, none with 0.
     """
 
-    def __init__(self, predict, batches, config, sample, show=16):
+    def __init__(self, predict, batches, config, sample, show: int = 16):
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
 

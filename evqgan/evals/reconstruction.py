@@ -32,7 +32,9 @@ class Evaluator:
     ends in _untrained.
     """
 
-    def __init__(self, predict, batches, config, sample=None, show=8, perceptual="", weights=None):
+    def __init__(
+        self, predict, batches, config, sample=None, show: int = 8, perceptual: str = "", weights: str | None = None
+    ):
         self.predict, self.batches, self.show = predict, batches, show
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
         if weights is None:

@@ -6,6 +6,7 @@ Every image has its own random key, so that what it becomes depends on neither t
 
 import math
 import re
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,11 @@ import numpy as np
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Text
 from evqgan.generators.blocks import NOWHERE, blocks_of, fronts, grid_of
 
 SCHEDULES = ("cosine", "linear", "square", "cubic", "root", "log", "exp")  # MaskGIT, Sec. 4.4; and "pow2.5" etc.
+Schedule = Annotated[str, Text(r"pow\d+\.?\d*|" + "|".join(SCHEDULES), f"one of {', '.join(SCHEDULES)}, or pow2.5")]
 POWERS = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "root": 0.5}
 
 

@@ -14,6 +14,7 @@ import optax
 from flax import linen as nn
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0, PartialShare, Positive, Share
 from evqgan.generators import decoding, sliding
 from evqgan.nn.attention import kernel_init, rows
 from evqgan.nn.causal import EPSILON, Block, in_dtype, through
@@ -25,7 +26,7 @@ class Model(nn.Module):
     codes: V; latent: (h, w), the token grid; classes: 0 for unconditional models. condition: "class", of
     condition_tokens words (1; more only where labels [B,C] are given), or "coordinates", a word for each token that
     says where it lies (`sliding.coordinates`; factor: the tokenizer's, 16 in taming-transformers).
-    window: (h, w) of the context, where the grid is larger (VQGAN, Fig. 3); None: the whole grid.
+    window: tuple[Positive, Positive] | None
     tables: "shared" = the condition's words are the codes' words, class n is code n, none is code 0, and one table of
     `positions` (0: as many as a sequence has) goes over all (taming-transformers); "separate" = the condition has words
     and positions of its own (enhancing-transformers). unmasked: so many tokens of the condition see each other, the
@@ -38,28 +39,28 @@ class Model(nn.Module):
     codes at 16 x 16, has 1,410,640,896 parameters. Differs from the originals: weights begin as truncated normals.
     """
 
-    codes: int
-    latent: tuple[int, int]
+    codes: Positive
+    latent: tuple[Positive, Positive]
     classes: int = 0
-    layers: int = 24
-    width: int = 1024
-    heads: int = 16
-    mlp_ratio: float = 4.0
+    layers: Positive = 24
+    width: Positive = 1024
+    heads: Positive = 16
+    mlp_ratio: Above0 = 4.0
     activation: str = "gelu"  # enhancing-transformers: "squared_relu"
     attention_bias: bool = True
     mlp_bias: bool = True
     condition: str = "class"
-    condition_tokens: int = 1
-    factor: int = 16
-    window: tuple[int, int] | None = None
+    condition_tokens: Positive = 1
+    factor: Positive = 16
+    window: tuple[Positive, Positive] | None = None
     tables: str = "shared"
     positions: int = 0
     unmasked: int = 0
     time_shift: bool = False
     forgetful_time_shift: bool = False
-    dropout: float = 0.1
-    embedding_dropout: float | None = None
-    attention_dropout: float | None = None
+    dropout: PartialShare = 0.1
+    embedding_dropout: PartialShare | None = None
+    attention_dropout: PartialShare | None = None
     remat: bool = False
     dtype: str = "float32"
 
@@ -208,7 +209,7 @@ def predict(model, params, ids, label, rng, pkeep=1.0, train=False):
     return logits, target
 
 
-def loss(model, params, ids, label, rng, *, label_smoothing=0.0, pkeep=1.0):
+def loss(model, params, ids, label, rng, *, label_smoothing: PartialShare = 0.0, pkeep: Share = 1.0):
     """The mean negative log-likelihood of the codes (VQGAN, Sec. 3.2) -> scalar, {"accuracy"}.
 
     ids [B,h,w,1] int32, label [B] int32. pkeep: see `predict` (taming-transformers). Not smoothed in either original.
@@ -221,7 +222,7 @@ def loss(model, params, ids, label, rng, *, label_smoothing=0.0, pkeep=1.0):
     return jnp.mean(optax.softmax_cross_entropy(logits, one_hot)), metrics
 
 
-def evaluate(model, params, ids, label, rng, *, label_smoothing=0.0, pkeep=1.0):
+def evaluate(model, params, ids, label, rng, *, label_smoothing: PartialShare = 0.0, pkeep: Share = 1.0):
     """{"cross_entropy@next": [B,2], "accuracy@next": [B,2]}: an image's sum over its codes, and their number.
 
     Each code given all those before it, in one pass; unsmoothed. With a window, of a random one of each image. Takes
@@ -237,7 +238,19 @@ def evaluate(model, params, ids, label, rng, *, label_smoothing=0.0, pkeep=1.0):
     }
 
 
-def sample(model, params, ids, mask, label, keys, *, temperature=1.0, top_k=0, top_p=1.0, trace=False):
+def sample(
+    model,
+    params,
+    ids,
+    mask,
+    label,
+    keys,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: Share = 1.0,
+    trace: bool = False,
+):
     """Generates ids [B,h,w,1] int32 where mask [B,h,w] is True, in raster order -> [B,h,w,1] int32.
 
     mask: True from some token on to the last (`check_mask`); the known ones before it stay, and condition the others.

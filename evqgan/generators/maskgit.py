@@ -8,7 +8,7 @@ google-research/maskgit.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import optax
 from flax import linen as nn
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0, PartialShare, Positive, Share
 from evqgan.generators import decoding
 from evqgan.nn.attention import attend, kernel_init, repeat, rows, tanh_gelu
 from evqgan.nn.linear import Dense, DenseGeneral
@@ -33,15 +34,15 @@ class Model(nn.Module):
     Differs from MaskGIT: dropout draws anew for each image where it drops the same attention weights in all images.
     """
 
-    codes: int
-    latent: tuple[int, int]
+    codes: Positive
+    latent: tuple[Positive, Positive]
     classes: int = 0
-    layers: int = 24
-    width: int = 768
-    heads: int = 16
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    class_dropout: float = 0.0
+    layers: Positive = 24
+    width: Positive = 768
+    heads: Positive = 16
+    mlp_ratio: Above0 = 4.0
+    dropout: PartialShare = 0.1
+    class_dropout: PartialShare = 0.0
     remat: bool = False
     dtype: str = "float32"
 
@@ -159,7 +160,9 @@ def predict(model, params, ids, label, rng, schedule="cosine", share=None, train
     return logits[:, -model.tokens :], target, is_masked
 
 
-def loss(model, params, ids, label, rng, *, schedule="cosine", label_smoothing=0.1):
+def loss(
+    model, params, ids, label, rng, *, schedule: decoding.Schedule = "cosine", label_smoothing: PartialShare = 0.1
+):
     """The negative log-likelihood of the masked tokens (MaskGIT, Eq. 1) -> scalar, {"accuracy", "masked"}.
 
     ids [B,h,w,1] int32, label [B] int32. schedule: of the share that is masked, see `decoding.gamma`. label_smoothing:
@@ -213,17 +216,17 @@ def sample(
     label,
     keys,
     *,
-    steps=8,
-    first=0,
-    temperature=1.0,
-    final_temperature=None,
-    choice_temperature=4.5,
-    schedule="cosine",
-    top_k=0,
-    top_p=1.0,
-    guidance=0.0,
-    guidance_schedule="linear",
-    trace=False,
+    steps: Positive = 8,
+    first: int = 0,
+    temperature: float = 1.0,
+    final_temperature: float | None = None,
+    choice_temperature: float = 4.5,
+    schedule: decoding.Schedule = "cosine",
+    top_k: int = 0,
+    top_p: Share = 1.0,
+    guidance: float = 0.0,
+    guidance_schedule: Literal[*decoding.GUIDANCE] = "linear",
+    trace: bool = False,
 ):
     """Generates ids [B,h,w,1] int32 where mask [B,h,w] is True; known tokens stay -> [B,h,w,1] int32.
 

@@ -3,13 +3,16 @@
 The network and what it sees of an image stand in `multigrained_network`, what it trains on in `masking`.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import PartialShare, Positive, Share
 from evqgan.generators import decoding, masking
-from evqgan.generators.blocks import layout, turns
+from evqgan.generators.blocks import ORDERS, layout, turns
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN, Model
 
 __all__ = ["GLOBAL_TOKENS", "OWN", "Model", "evaluate", "init", "loss", "sample"]
@@ -39,8 +42,8 @@ def likelihood(model, params, ids, label, rng, masks, targets, label_smoothing=0
 
 
 def loss(
-    model, params, ids, label, rng, *, masks="matched", targets=1, label_smoothing=0.0, edits=masking.EDITS,
-    wavefronts=masking.WAVEFRONTS,
+    model, params, ids, label, rng, *, masks: Literal[*masking.MASKS] = "matched", targets: int = 1,
+    label_smoothing: PartialShare = 0.0, edits: Share = masking.EDITS, wavefronts: Share = masking.WAVEFRONTS,
 ):  # fmt: skip
     """The negative log-likelihood of masked target tokens (paper, Eq. 2) -> scalar, {"accuracy", "masked"}.
 
@@ -79,17 +82,17 @@ def sample(
     label,
     keys,
     *,
-    steps=8,
-    temperature=1.0,
-    final_temperature=None,
-    choice_temperature=4.5,
-    schedule="cosine",
-    top_k=0,
-    top_p=1.0,
-    guidance=0.0,
-    guidance_schedule="linear",
-    order="raster",
-    trace=False,
+    steps: Positive = 8,
+    temperature: float = 1.0,
+    final_temperature: float | None = None,
+    choice_temperature: float = 4.5,
+    schedule: decoding.Schedule = "cosine",
+    top_k: int = 0,
+    top_p: Share = 1.0,
+    guidance: float = 0.0,
+    guidance_schedule: Literal[*decoding.GUIDANCE] = "linear",
+    order: Literal[*ORDERS] = "raster",
+    trace: bool = False,
 ):
     """Generates ids [B,h,w,1] int32 where mask [B,h,w] is True; known tokens stay -> [B,h,w,1] int32.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout
 from evqgan.nn.groups import Groups
 from evqgan.nn.linear import Dense
@@ -43,21 +44,21 @@ class Model(nn.Module):
     a layer, 0 = all: less memory for many targets, the same numbers.
     """
 
-    codes: int
-    latent: tuple[int, int]
-    window: int = 8
+    codes: Positive
+    latent: tuple[Positive, Positive]
+    window: Positive = 8
     extend: int = 4
     classes: int = 0
     attention: str = "prefix"
     global_tokens: str = "masked"
     own: str = "masked"
-    class_dropout: float = 0.0
-    layers: int = 24
-    width: int = 768
-    heads: int = 16
-    mlp_ratio: float = 4.0
-    code_width: int = 256
-    dropout: float = 0.1
+    class_dropout: PartialShare = 0.0
+    layers: Positive = 24
+    width: Positive = 768
+    heads: Positive = 16
+    mlp_ratio: Above0 = 4.0
+    code_width: Positive = 256
+    dropout: PartialShare = 0.1
     positions: str = "grid"
     remat: bool = False
     chunk: int = 0

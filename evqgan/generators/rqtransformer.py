@@ -16,6 +16,7 @@ import optax
 from flax import linen as nn
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import PartialShare, Positive, Share
 from evqgan.generators import decoding
 from evqgan.nn.attention import rows
 from evqgan.nn.causal import EPSILON, Block, in_dtype, through
@@ -44,15 +45,15 @@ class Model(nn.Module):
     Differs from the original: linear layers begin as truncated normal 0.02, its own as PyTorch has them.
     """
 
-    codes: int
-    latent: tuple[int, int]
-    depth: int = 1
-    codebook_width: int = 256
+    codes: Positive
+    latent: tuple[Positive, Positive]
+    depth: Positive = 1
+    codebook_width: Positive = 256
     classes: int = 0
-    layers: int = 24
-    head_layers: int = 4
-    width: int = 1536
-    heads: int = 24
+    layers: Positive = 24
+    head_layers: Positive = 4
+    width: Positive = 1536
+    heads: Positive = 24
     head_heads: int = 0
     codebook_input: bool = True
     codebook_head: bool = True
@@ -62,9 +63,9 @@ class Model(nn.Module):
     activation: str | tuple[str, str] = "gelu"
     attention_bias: bool | tuple[bool, bool] = True
     mlp_bias: bool | tuple[bool, bool] = True
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    embedding_dropout: float = 0.0
+    dropout: PartialShare = 0.1
+    attention_dropout: PartialShare = 0.0
+    embedding_dropout: PartialShare = 0.0
     remat: bool = False
     dtype: str = "float32"
 
@@ -271,7 +272,10 @@ def cached(model, params, label, codebook, batch):
     return place, depth, apply(batch, model.layers, model.heads, model.tokens, method="blank")
 
 
-def sample(model, params, ids, mask, label, keys, *, codebook, temperature=1.0, top_k=0, top_p=1.0, trace=False):
+def sample(
+    model, params, ids, mask, label, keys, *, codebook, temperature: float = 1.0,
+    top_k: int | tuple[int, ...] = 0, top_p: Share | tuple[Share, ...] = 1.0, trace: bool = False,
+):  # fmt: skip
     """Generates ids [B,h,w,D] int32 where mask [B,h,w] is True, all D codes of a place -> [B,h,w,D] int32.
 
     Known places stay; they come first, see `check_mask`. label [B] int32 (ignored by unconditional models); keys [B]:

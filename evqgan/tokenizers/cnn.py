@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive, Several
 from evqgan.nn.conv import NonLocal, ResBlock, activate, downsample, normalize, upsample
 from evqgan.nn.linear import Conv, Dense
 
@@ -32,10 +33,10 @@ class Encoder(nn.Module):
     remat: keep only what goes into blocks and attention for the backward pass.
     """
 
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    blocks: int = 2
-    attention: tuple[int, ...] = (16,)
+    width: Positive = 128
+    multipliers: Several = (1, 1, 2, 2, 4)
+    blocks: Positive = 2
+    attention: tuple[Positive, ...] = (16,)
     middle: int = 2
     middle_attention: bool = True
     z_width: int = 256
@@ -72,10 +73,10 @@ class Decoder(nn.Module):
     Arguments as in `Encoder`, `multipliers` in the same order; bias: of the blocks' convolutions.
     """
 
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    blocks: int = 3  # VQGAN: one more than in the encoder
-    attention: tuple[int, ...] = (16,)
+    width: Positive = 128
+    multipliers: Several = (1, 1, 2, 2, 4)
+    blocks: Positive = 3  # VQGAN: one more than in the encoder
+    attention: tuple[Positive, ...] = (16,)
     middle: int = 2
     middle_attention: bool = True
     z_width: int = 256

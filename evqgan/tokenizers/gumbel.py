@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0, Positive
 from evqgan.tokenizers.codebooks import codebook_statistics, squared_distances, unit
 
 LOGITS = ("dense", "distance")
@@ -29,10 +30,10 @@ class Gumbel(nn.Module):
     Differs from VQGAN's code and the ViT-VQGAN port: no noise in evaluation, unless it is given.
     """
 
-    codes: int = 1024
-    width: int = 256
-    temperature: float = 1.0  # VQGAN
-    final_temperature: float = 1 / 16  # DALL-E
+    codes: Positive = 1024
+    width: Positive = 256
+    temperature: Above0 = 1.0  # VQGAN
+    final_temperature: Above0 = 1 / 16  # DALL-E
     anneal: int = 0  # steps; 0 = constant
     kl_weight: float = 5e-4  # VQGAN
     logits: str = "dense"

@@ -13,6 +13,7 @@ import numpy as np
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.tokenizers.codebooks import (
     codebook_statistics,
     entropy_loss,
@@ -57,17 +58,17 @@ class VQ(nn.Module):
       depth uses the new one (RQ-VAE's code). z_q is then not what `embed` gives.
     """
 
-    codes: int = 1024  # paper, Sec. 4.1
-    width: int = 256  # VQGAN
-    depth: int = 1
+    codes: Positive = 1024  # paper, Sec. 4.1
+    width: Positive = 256  # VQGAN
+    depth: Positive = 1
     shared: bool = True  # RQ-VAE, Sec. 3.1
     commitment: float = 0.25  # VQ-VAE, VQGAN
-    ema: float = 0.0
+    ema: PartialShare = 0.0
     l2_normalize: bool = False
     revive: float = 0.0
     swapped_commitment: bool = False
     entropy: float = 0.0
-    entropy_temperature: float = 0.01  # MaskGIT
+    entropy_temperature: Above0 = 0.01  # MaskGIT
     entropy_target: str = "softmax"  # MaskGIT
     absolute_counts: bool = False
     between_depths: bool = False

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Above0, Positive, Several
 from evqgan.nn.attention import kernel_init, repeat
 from evqgan.nn.conv import UpsampledConv
 from evqgan.nn.linear import Dense
@@ -26,12 +27,12 @@ class Encoder(nn.Module):
     merging between stages: f = patch * 2^(stages - 1), so f = 4, 8, 16, 32 with one to four stages (paper, Sec. 3.1).
     """
 
-    width: int = 128
-    depths: tuple[int, ...] = (2, 2, 18)
-    head_dim: int = 32
-    window: int = 8
-    patch: int = 4  # paper, Sec. 3.1
-    mlp_ratio: float = 4.0
+    width: Positive = 128
+    depths: Several = (2, 2, 18)
+    head_dim: Positive = 32
+    window: Positive = 8
+    patch: Positive = 4  # paper, Sec. 3.1
+    mlp_ratio: Above0 = 4.0
     remat: bool = False
     dtype: Any = "float32"
 
@@ -58,11 +59,11 @@ class Decoder(nn.Module):
     `depths` in the encoder's order.
     """
 
-    width: int = 128
-    depths: tuple[int, ...] = (2, 2, 18)
-    head_dim: int = 32
-    window: int = 8
-    mlp_ratio: float = 4.0
+    width: Positive = 128
+    depths: Several = (2, 2, 18)
+    head_dim: Positive = 32
+    window: Positive = 8
+    mlp_ratio: Above0 = 4.0
     remat: bool = False
     dtype: Any = "float32"
 

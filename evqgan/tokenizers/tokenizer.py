@@ -1,12 +1,13 @@
 """The tokenizer: image [B,H,W,3] <-> ids [B,h,w,D] (paper, Sec. 3.1)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
 from evqgan.tokenizers import quantizers
 
 PIXELS = ("signed", "unit")
@@ -104,14 +105,16 @@ def make(config, dtype="float32"):
     make({"encoder": {"name": "swin", "depths": (2, 2, 6)}, "decoder": {...}, "quantizer": {"codes": 1024}}, "bfloat16")
     """
 
-    def assemble(encoder, quantizer, decoder, patch=1, pixels="signed"):
+    def assemble(
+        encoder: dict, quantizer: dict, decoder: dict, patch: Positive = 1, pixels: Literal[*PIXELS] = "signed"
+    ):
         coders = [
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
         kinds = quantizers.KINDS
         kind = quantizer.pop("kind", "vq")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise InputError(f"config.tokenizer.quantizer has no kind {kind!r}: {build.nearest(kind, kinds)}")
         codes = build.call(kinds[kind], quantizer, "config.tokenizer.quantizer")
         return Tokenizer(coders[0], codes, coders[1], patch, pixels)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
 from evqgan.nn.attention import Block, repeat, rows
 from evqgan.nn.linear import Dense, DenseGeneral
 
@@ -31,13 +32,13 @@ class Encoder(nn.Module):
     learns only with `learned_positions` (ours). InputError for an image of another size.
     """
 
-    size: int | tuple[int, int] = 256
-    patch: int | tuple[int, int] = 8
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    head_dim: int = 64  # enhancing-transformers, all sizes
-    mlp_width: int = 3072
+    size: Positive | tuple[Positive, Positive] = 256
+    patch: Positive | tuple[Positive, Positive] = 8
+    width: Positive = 768
+    layers: Positive = 12
+    heads: Positive = 12
+    head_dim: Positive = 64  # enhancing-transformers, all sizes
+    mlp_width: Positive = 3072
     learned_positions: bool = False
     remat: bool = False
     dtype: Any = "float32"
@@ -70,13 +71,13 @@ class Decoder(nn.Module):
     patch (`to_rgb`, the last layer). InputError for another number of tokens.
     """
 
-    size: int | tuple[int, int] = 256
-    patch: int | tuple[int, int] = 8
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    head_dim: int = 64
-    mlp_width: int = 3072
+    size: Positive | tuple[Positive, Positive] = 256
+    patch: Positive | tuple[Positive, Positive] = 8
+    width: Positive = 768
+    layers: Positive = 12
+    heads: Positive = 12
+    head_dim: Positive = 64
+    mlp_width: Positive = 3072
     learned_positions: bool = False
     remat: bool = False
     dtype: Any = "float32"

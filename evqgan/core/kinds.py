@@ -1,0 +1,149 @@
+"""What values the keys of a config may have: the annotations of the constructor that takes them, read as a schema.
+
+A key's kind is its parameter's annotation, or without one the type of the default. Numbers are finite and not negative
+unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here `Positive`) does; `Literal` names choices.
+"""
+
+import math
+import numbers
+import re
+import types
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`; `without` names ends that do not belong: "low", "high" or "low and high"."""
+
+    low: float = 0
+    high: float = math.inf
+    without: str = ""
+
+    def holds(self, value) -> bool:
+        """Whether a finite number lies in the range."""
+        above = self.low < value if "low" in self.without else self.low <= value
+        return above and (value < self.high if "high" in self.without else value <= self.high)
+
+    def __str__(self):
+        low = f"above {self.low}" if "low" in self.without else f"from {self.low}"
+        if self.high == math.inf:
+            return "" if self.low == -math.inf else low
+        return f"{low} {'to below' if 'high' in self.without else 'to'} {self.high}"
+
+
+class Duration(NamedTuple):
+    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%" (see `optim.to_steps`); `some`: not 0."""
+
+    some: bool = False
+
+    def holds(self, value) -> bool:
+        """Whether a number or text is a duration."""
+        found = DURATION.fullmatch(str(value))
+        return bool(found) and not (self.some and float(re.sub("[,_]", "", found[1])) == 0)
+
+    def __str__(self):
+        return ("more than 0: " if self.some else "") + 'a number of steps, "1000 steps", "20 epochs" or "5%"'
+
+
+class Text(NamedTuple):
+    """A text that the regular expression `pattern` matches whole; `words` say so."""
+
+    pattern: str
+    words: str
+
+    def holds(self, value) -> bool:
+        """Whether it does."""
+        return bool(re.fullmatch(self.pattern, value))
+
+    def __str__(self):
+        return self.words
+
+
+class Some:
+    """Not an empty list."""
+
+    def holds(self, value) -> bool:
+        """Whether there is something in it."""
+        return bool(value)
+
+    def __str__(self):
+        return "a list of at least one whole number from 1"
+
+
+Positive = Annotated[int, Range(1)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # what a key of JAX holds
+Several = Annotated[tuple[Positive, ...], Some()]
+Share = Annotated[float, Range(0, 1)]
+PartialShare = Annotated[float, Range(0, 1, "high")]  # such as dropout, and decays of moving averages
+Above0 = Annotated[float, Range(0, math.inf, "low")]
+Signed = Annotated[float, Range(-math.inf)]
+Steps = Annotated[int | float | str, Duration()]
+Often = Annotated[int | float | str, Duration(some=True)]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def of(parameter) -> Any:
+    """The kind of an `inspect.Parameter`."""
+    kind, default = parameter.annotation, parameter.default
+    if kind not in (parameter.empty, Any):
+        return kind if default is not None else kind | None
+    return Any if default in (parameter.empty, None) else type(default)
+
+
+def fits(value, kind) -> bool:
+    """Whether a plain Python value, as `build.plain` gives it, is of the kind."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return not isinstance(value, float) or math.isfinite(value)
+    if origin is Annotated:
+        return _is_a(value, inner[0]) and inner[1].holds(value)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in inner)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    return _is_a(value, kind) and (kind not in (int, float) or value >= 0)
+
+
+def _is_a(value, kind):
+    """Whether a value has the type `kind`; a whole number is also a float, NumPy's are numbers, True is none."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(_is_a(value, one) for one in inner)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[1:] == (Ellipsis,) else inner
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(one, inner[1]) for one in value.values())
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return value is None if kind in (None, types.NoneType) else isinstance(value, kind)
+
+
+WORDS = {bool: "True or False", str: "a text", dict: "keys of its own", types.NoneType: "None"}
+NUMBERS = {int: "a whole number", float: "a number"}
+
+
+def describe(kind) -> str:
+    """The kind in words, for a message that begins with "expects"."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        number = NUMBERS.get(inner[0])
+        return f"{number} {inner[1]}".rstrip() if number else str(inner[1])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(one) for one in inner)
+    if origin is tuple:
+        if inner[1:] == (Ellipsis,):
+            return f"a list, each {describe(inner[0])}"
+        return "(" + ", ".join(describe(one) for one in inner) + ")"
+    if origin is dict:
+        return f"keys of its own, each {describe(inner[1])}"
+    if kind in NUMBERS:
+        return f"{NUMBERS[kind]} {Range()}"
+    return WORDS.get(kind, f"a value of type {getattr(kind, '__name__', kind)}")

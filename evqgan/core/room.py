@@ -1,0 +1,31 @@
+"""The memory that a request takes, compared with what the machine has, before anything is begun."""
+
+import os
+
+import jax
+
+from evqgan.core.errors import InputError
+
+GIB = 2**30
+
+
+def of_machine() -> int:
+    """The bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def of_device() -> int:
+    """The bytes of memory of a device of this process; a CPU's is the machine's."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", of_machine())
+
+
+def require(needed: int, what: str, there: int | None = None) -> None:
+    """InputError if `what`, such as "config.batch_size = 8 images of 64x64", takes more bytes than `there` are.
+
+    there: default, the machine's.
+    """
+    there = of_machine() if there is None else there
+    if needed > there:
+        raise InputError(
+            f"{what} would take {needed / GIB:,.1f} GiB, and there are {there / GIB:,.1f} GiB: ask for less"
+        )
