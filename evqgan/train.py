@@ -27,7 +27,8 @@ FREE = (
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a scheduler's, Ctrl-C, a terminal that is gone
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP")  # a scheduler's, Ctrl-C, a terminal that is gone, which Windows has not
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Stopped(SystemExit):
@@ -42,19 +43,23 @@ class Stopped(SystemExit):
 def stop_signal():
     """Yields a function that gives the signal of SIGNALS that has come since, or None.
 
-    The second one ends the process at once, as if there were no handler. In a run of many processes JAX listens for
-    SIGTERM (`stop_now`), and a handler of ours would take the signal away from it.
+    The second one ends the process at once, as if there were no handler. What was ignored before, as SIGHUP is under
+    nohup, stays so. In a run of many processes JAX listens for SIGTERM (`stop_now`), and a handler of ours would take
+    the signal away from it.
     """
     if jax.process_count() > 1:
         yield lambda: None
         return
-    came, before = [], {}
+    came = []
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def note(number, _):
         came.append(number)
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield lambda: came[0] if came else None
     finally:

@@ -148,6 +148,25 @@ def test_a_workdir_of_another_config_is_refused(straight):
     assert (workdir / "config.json").read_text() == before
 
 
+def test_signals_that_are_ignored_stay_ignored_and_the_others_are_noted():
+    """nohup ignores SIGHUP, and a shell SIGINT for what it starts in the background."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with train.stop_signal() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stopping() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopping() == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with train.stop_signal() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stopping() == signal.SIGHUP
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_how_a_run_is_watched_may_change(tmp_path):
     config = config_of(2)
     config.mesh = {"fsdp": 1}
