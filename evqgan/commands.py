@@ -1,30 +1,21 @@
-"""The modes sample, edit and evaluate: a trained workdir to pictures and numbers on disk."""
+"""The modes sample and edit: a trained workdir to pictures on disk."""
 
-import itertools
 import json
-import math
 import pathlib
-import zipfile
-import zlib
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-import evqgan
 from evqgan import rejection, steps, train
-from evqgan.core import build, files, mesh, pictures, processes
+from evqgan.core import files, pictures, processes
 from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.core.rows import Progress
-from evqgan.data import pipeline, transforms
+from evqgan.data import transforms
 from evqgan.edit import GREY
-from evqgan.evals import samples as sample_statistics
 from evqgan.sample import load, read_config
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
-WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 
 def settings(given, workdir):
@@ -177,148 +168,6 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
         remove_from(out, "edit_[0-9][0-9][0-9].png", num)
     print(f"{len(results)} edits are in {out}")
     return masked, results
-
-
-@processes.together()
-def evaluate(config, workdir, out, metrics, batch_size=None):
-    """The numbers of config.evals, and those of workdir/samples/samples.npz where there is one, into evaluation.json.
-
-    Each number stands with its protocol card: what was measured on what, with which weights. Of a quickstart's workdir
-    both the tokenizer and the generator, which has `config`, are measured. With `metrics`, names of evaluators, the
-    other numbers of an evaluation.json remain. batch_size: images a device at a time (default: as the config says).
-    Several processes measure together; the first one writes, and it alone has the numbers of samples.
-    """
-    first = processes.this()[0] == 0
-    top, file = pathlib.Path(workdir), (out or pathlib.Path(workdir)) / "evaluation.json"
-    parts = [(config, read_config(workdir)[1])]
-    if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
-        parts.insert(0, read_config(top / "tokenizer"))
-    known = [*(name for part, _ in parts for name in part.evals), "samples"]
-    for name in metrics:
-        if name not in known:
-            raise InputError(f"there is no metric {name!r} in this workdir: {build.nearest(name, known)}")
-    samples = top / "samples" / "samples.npz"
-    if "samples" in metrics and not samples.is_file():
-        raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
-    found = files.read_json(file, "what evaluate writes; move it away") if metrics and file.is_file() else {}
-    for part, place in parts:
-        evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
-        compare = part is config and samples.is_file() and (not metrics or "samples" in metrics)
-        if evals or compare:
-            model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
-            dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
-            found |= evaluate_model(model, part, dataset, evals, batch_size)
-            if compare and first:
-                try:
-                    found |= evaluate_samples(model, dataset, samples, "samples" in metrics)
-                except InputError as error:
-                    if "samples" in metrics:
-                        raise
-                    print(f"no numbers of the samples in {samples}: {error}")
-    if first:
-        files.save_json(file, found)
-        for key, entry in found.items():
-            if isinstance(entry["value"], float):
-                print(f"{key:32s} {entry['value']:.4g}")
-    return found
-
-
-def evaluate_model(model, config, dataset, evals, batch_size=None):
-    """What the evaluators `evals` {name: keys} say of a loaded model -> {name: value, protocol}.
-
-    All devices of all processes work on it. Batches are as large as the config says on any number of them, for random
-    masks depend on the batch: devices that cannot divide it compute what others do.
-    """
-    stage = stages.module(config).make(config)
-    config = config.copy_and_resolve_references()
-    devices = jax.device_count()
-    size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
-    device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
-    state = everywhere(model.state, device_mesh)
-    with config.unlocked():
-        config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})  # numbers alone
-        config.eval_batch_size = size
-    found = {}
-    for name, evaluator in train.evaluators(config, stage, dataset, device_mesh).items():
-        keys = {"split": dataset.validation, "batch_size": size, **build.plain(evals[name])}
-        card = protocol(model, dataset, evaluator=name, **keys)
-        for key, value in evaluator.run(state):
-            if np.ndim(value) == 0:
-                found[key] = {"value": value, "protocol": card}
-    return found
-
-
-def everywhere(state, device_mesh):
-    """Arrays that every local device holds whole -> the same arrays as every device of the mesh, local or not, does."""
-    whole = mesh.replicated(device_mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_single_device_arrays(x.shape, whole, [s.data for s in x.addressable_shards]),
-        state,
-    )
-
-
-def evaluate_samples(model, dataset, file, wanted):
-    """What `evals.samples` says of a samples.npz beside the real images of the data set -> {name: value, protocol}.
-
-    Every sample is compared with every image of the data set, so that it must fit WHOLE bytes; if it does not, there
-    are no numbers, or InputError if they are `wanted`.
-    """
-    number = sum(len(pipeline.open_split(dataset, split)) for split in (dataset.train, dataset.validation))
-    if number * int(np.prod(dataset.shape)) * 3 > WHOLE:
-        message = f"samples are compared with data sets of up to {WHOLE:,} bytes; {number:,} images are more"
-        if wanted:
-            raise InputError(message)
-        print(message)
-        return {}
-    images, labels, about = read_samples(file)
-    train_images, train_labels = whole(dataset, dataset.train)
-    held_images, held_labels = whole(dataset, dataset.validation)
-    card = protocol(
-        model, dataset, evaluator="samples", split=f"{dataset.train}, held out: {dataset.validation}", **about
-    )
-    numbers = sample_statistics.nearest(images, train_images, held_images)
-    numbers |= sample_statistics.frechet(images, train_images, held_images)
-    if labels is not None:
-        held = (held_images, held_labels)
-        numbers |= sample_statistics.classifier_agreement(train_images, train_labels, images, labels, *held)
-        numbers |= sample_statistics.spread(images, labels, train_images, train_labels)
-    return {name: {"value": value, "protocol": card} for name, value in numbers.items()}
-
-
-def read_samples(file):
-    """A samples.npz -> images, labels or None, and how they were made, for the protocol card."""
-    try:
-        with np.load(file, allow_pickle=False) as saved:
-            images, labels = saved["images"], saved.get("labels")
-            how = {"samples_step": int(saved["step"]), "samples_seed": int(saved["seed"])}
-            how |= {name: saved[name].item() for name in ("acceptance", "classifier", "candidates") if name in saved}
-            return images, labels, {"samples": len(images), **how, "sampler": json.loads(saved["sampler"].item())}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{file} is not what --mode=sample writes: {error}; make the samples again") from error
-
-
-def whole(dataset, split, limit=None):
-    """The images and labels of a split, or the first ones, as evaluation sees them -> uint8 [N,H,W,3], int32 [N]."""
-    batches = itertools.islice(pipeline.eval_batches(dataset.of_images(), split, limit or 64), 1 if limit else None)
-    batches = [{k: v[b["valid"]] for k, v in b.items()} for b in batches]
-    return tuple(np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
-
-
-def protocol(model, dataset, **more):
-    """What a number needs beside it to be compared with another one."""
-    data = dataset.folder or dataset.name
-    return {
-        "workdir": model.workdir.name,
-        "step": model.step,
-        "weights": "averaged (EMA)",
-        "data": data,
-        "size": list(model.size),
-        "crop": dataset.crop,
-        "images": "uint8, rounded and clipped",
-        "device": jax.devices()[0].device_kind,
-        "versions": {"evqgan": evqgan.__version__, "jax": jax.__version__},
-        **more,
-    }
 
 
 def numbers(flag, texts):

@@ -230,7 +230,7 @@ def run(values, config):
 
         encode.encode(config, workdir, values.out, values.views, values.seed, values.batch_size)
         return
-    from evqgan import commands
+    from evqgan import commands, evaluate
 
     config = commands.settings(config, workdir) if values.config is not None else config
     given = {"config": config, "workdir": workdir, "out": values.out and pathlib.Path(values.out)}
@@ -244,7 +244,7 @@ def run(values, config):
         how = {key: values[key].value for key in ("margin", "feather") if values[key].present}
         commands.edit(**given, **rows, **where, **what, **how)
     else:
-        commands.evaluate(**given, **rows, metrics=values.metrics)
+        evaluate.evaluate(**given, **rows, metrics=values.metrics)
 
 
 def devices(jax):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evqgan import commands, stage1, stage2
+from evqgan import commands, evaluate, stage1, stage2
 from evqgan.core import build, files, pictures, processes
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
@@ -33,12 +33,12 @@ def run(config, workdir):
     commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
 
     dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
-    images, labels = commands.whole(dataset, dataset.validation)
+    images, labels = evaluate.whole(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
         pictures.save_png(workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN]))
         pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
-    commands.evaluate(second, workdir, None, [])
+    evaluate.evaluate(second, workdir, None, [])
     print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
 
 

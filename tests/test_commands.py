@@ -11,7 +11,7 @@ import workdirs
 from ml_collections import ConfigDict
 from PIL import Image
 
-from evqgan import commands, sample
+from evqgan import commands, evaluate, sample
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
 
@@ -25,7 +25,8 @@ def quick_to_compile():
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch):
     """Models compile once for all tests of this file."""
-    monkeypatch.setattr(commands, "load", load)
+    for module in (commands, evaluate):
+        monkeypatch.setattr(module, "load", load)
 
 
 def load(workdir, config=None, batch_size=64, models={}):  # noqa: B006 (kept on purpose)
@@ -101,7 +102,7 @@ def test_the_card_has_all_settings_of_the_sampler(workdir, config):
     config.sample.steps = 3
     config.sample.temperature = 0.5
     commands.sample(config, workdir, None, 2, [], seed=0, one_by_one=False)
-    _, _, card = commands.read_samples(workdir / "samples" / "samples.npz")
+    _, _, card = evaluate.read_samples(workdir / "samples" / "samples.npz")
     given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
     assert given.items() <= card["sampler"].items() and "trace" not in card["sampler"]
 
@@ -235,14 +236,14 @@ def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
     image = save(tmp_path / "a.png", picture())
     with pytest.raises(InputError, match="holds a tokenizer"):
         edit(config, place, image=image, box=["0", "0", "8", "8"], label=None)
-    found = commands.evaluate(config, place, None, [])
+    found = evaluate.evaluate(config, place, None, [])
     assert sorted(found) == ["codebook_perplexity", "codebook_usage", "mse", "psnr", "ssim"]
     assert json.loads((place / "evaluation.json").read_text()) == found
 
 
 def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     place = workdir / "generator"
-    found = commands.evaluate(config, place, None, [])
+    found = evaluate.evaluate(config, place, None, [])
     shares = ("0.25", "0.50", "0.75", "1.00")
     assert set(found) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {"cross_entropy"}
     assert json.loads((place / "evaluation.json").read_text()) == found
@@ -259,28 +260,28 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
 
 def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, config, monkeypatch):
     with pytest.raises(InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"):
-        commands.evaluate(config, workdir, None, ["samples"])
+        evaluate.evaluate(config, workdir, None, ["samples"])
     assert not (workdir / "evaluation.json").exists()
     commands.sample(config, workdir, None, 20, [], seed=5)
-    found = commands.evaluate(config, workdir, None, ["samples"])
+    found = evaluate.evaluate(config, workdir, None, ["samples"])
     assert "psnr" not in found and "cross_entropy" not in found
     card = found["sample_accuracy"]["protocol"]
     assert card["samples"] == 20 and card["samples_seed"] == 5 and card["samples_step"] == 6
     assert card["sampler"]["steps"] == 8 and card["split"] == "train, held out: validation"
     for metrics, name in ((["reconstruction"], "psnr"), (["generation"], "cross_entropy")):
-        before, found = found, commands.evaluate(config, workdir, None, metrics)
+        before, found = found, evaluate.evaluate(config, workdir, None, metrics)
         assert name not in before and name in found and before.items() <= found.items()
     assert json.loads((workdir / "evaluation.json").read_text()) == found
-    assert commands.evaluate(config, workdir, None, []) == found
+    assert evaluate.evaluate(config, workdir, None, []) == found
     assert found["psnr"]["protocol"]["workdir"] == "tokenizer"
-    again = commands.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)["psnr"]
+    again = evaluate.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)["psnr"]
     assert again["protocol"]["batch_size"] == 3 != found["psnr"]["protocol"]["batch_size"]
     assert again["value"] == pytest.approx(found["psnr"]["value"], rel=1e-4)
 
-    monkeypatch.setattr(commands, "WHOLE", 1000)
-    assert "psnr" not in commands.evaluate(config, workdir, workdir / "elsewhere", ["generation"])
+    monkeypatch.setattr(evaluate, "WHOLE", 1000)
+    assert "psnr" not in evaluate.evaluate(config, workdir, workdir / "elsewhere", ["generation"])
     with pytest.raises(InputError, match="data sets of up to 1,000 bytes; 60 images are more"):
-        commands.evaluate(config, workdir, None, ["samples"])
+        evaluate.evaluate(config, workdir, None, ["samples"])
 
 
 @pytest.mark.parametrize(
@@ -296,13 +297,13 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metri
     (workdir / "evaluation.json").write_text('{"psnr": {"value": 1.0}}')
     before = files_of(workdir)
     with pytest.raises(InputError, match=message):
-        commands.evaluate(config, workdir, None, metrics)
+        evaluate.evaluate(config, workdir, None, metrics)
     assert files_of(workdir) == before
 
 
 def test_whole_gives_every_image_once(config):
     dataset = pipeline.Dataset(**config.dataset)
-    images, labels = commands.whole(dataset, "all")
+    images, labels = evaluate.whole(dataset, "all")
     assert images.shape == (60, 32, 32, 3) and sorted(labels) == sorted(list(range(10)) * 6)
 
 

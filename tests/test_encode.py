@@ -11,7 +11,7 @@ from test_configs import load
 from test_pipeline import take
 from test_train import metrics_of, state_of
 
-from evqgan import commands, encode, main, sample, stage2, train
+from evqgan import commands, encode, evaluate, main, sample, stage2, train
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline
@@ -119,9 +119,9 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     shutil.rmtree(tmp_path / "ids")
     numbers = metrics_of(tmp_path / "run")[-1]
     config = commands.settings(given, tmp_path / "run")
-    found = commands.evaluate(config, tmp_path / "run", None, [])
+    found = evaluate.evaluate(config, tmp_path / "run", None, [])
     assert found["cross_entropy"]["value"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
-    images, _ = commands.whole(dataset_of(config), "all")
+    images, _ = evaluate.whole(dataset_of(config), "all")
     assert images.shape == (60, 32, 32, 3)
 
 

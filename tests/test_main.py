@@ -10,7 +10,7 @@ import jax
 import pytest
 import workdirs
 
-from evqgan import commands, main, quickstart, train
+from evqgan import commands, evaluate, main, quickstart, train
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
 
@@ -160,7 +160,7 @@ def runs(monkeypatch):
     def note(name):
         return lambda *args, **keys: found.append((name, args, keys))
 
-    modes = [(commands, name) for name in ("sample", "edit", "evaluate")]
+    modes = [(commands, "sample"), (commands, "edit"), (evaluate, "evaluate")]
     for module, name in [(train, "train"), (quickstart, "run"), *modes]:
         monkeypatch.setattr(module, name, note(name))
     return found

@@ -14,7 +14,7 @@ import test_commands
 import workdirs
 from PIL import Image
 
-from evqgan import commands, sample
+from evqgan import commands, evaluate, sample
 from evqgan.core import processes
 from evqgan.core.errors import InputError
 
@@ -29,7 +29,7 @@ def use(place):
     config, _ = sample.read_config(place)
     commands.sample(config, place, None, NUM, ["cat", 3, 5], 7, batch_size=2)
     commands.sample(config, place, place / "chosen", NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE)
-    commands.evaluate(config, place, None, [])
+    evaluate.evaluate(config, place, None, [])
     box, image = ["0", "0", "8", "8"], place / "images" / "cat" / "0.png"
     commands.edit(config, place, None, image, None, box, None, "bee", 2, 0, batch_size=2)
 
@@ -38,7 +38,7 @@ def as_one_of_two(index, port, place):
     """A child: one of two processes of a run."""
     index, place = int(index), pathlib.Path(place)
     jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=index)
-    commands.load = test_commands.load
+    commands.load = evaluate.load = test_commands.load
     with pytest.raises(InputError, match="no space" if index else "process 1 of this run stopped: its own message"):
         a_part_that_fails(index)
     use(place)
@@ -88,7 +88,8 @@ def stopped(place):
 def places(tmp_path_factory):
     """The workdirs that one process and two processes used, and what these two said."""
     top, patch = tmp_path_factory.mktemp("processes"), pytest.MonkeyPatch()
-    patch.setattr(commands, "load", test_commands.load)  # models compile once
+    for module in (commands, evaluate):
+        patch.setattr(module, "load", test_commands.load)  # models compile once
     with workdirs.quick_to_compile():
         one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
         for place in (one, two):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide

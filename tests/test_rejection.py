@@ -10,7 +10,7 @@ import pytest
 import workdirs
 
 import evqgan
-from evqgan import commands, main, rejection
+from evqgan import commands, evaluate, main, rejection
 from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.nn import resnet
@@ -296,7 +296,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
     code, out, _ = sample(*given)
     assert code == 0 and "going on from 10/10" in out and "4 samples, the best of 10, of step 6 are in" in out
     assert not (tmp_path / "candidates").exists()
-    images, labels, card = commands.read_samples(tmp_path / "samples.npz")
+    images, labels, card = evaluate.read_samples(tmp_path / "samples.npz")
     expected = {"acceptance": 0.4, "classifier": "test_rejection:brightness", "candidates": 10, "samples": 4}
     assert expected.items() <= card.items() and list(labels) == [2, 3, 2, 3] and len(images) == 4
     assert card["sampler"]["steps"] == 2

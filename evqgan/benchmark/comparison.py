@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan import commands
+from evqgan import commands, evaluate
 from evqgan.benchmark.runs import against_real, split
 from evqgan.core import build, files, mesh, optim, pictures
 from evqgan.core.errors import InputError
@@ -95,9 +95,9 @@ def finished(system, out, name, seed, samples, real):
         return numbers
     commands.sample(second, place, None, samples, [], seed, one_by_one=False)
     first.evals = ConfigDict({"reconstruction": {}})
-    measured = commands.evaluate(first, owner / "tokenizer", None, [])
+    measured = evaluate.evaluate(first, owner / "tokenizer", None, [])
     values = {key: entry["value"] for key, entry in measured.items()}
-    images, labels, _ = commands.read_samples(place / "samples" / "samples.npz")
+    images, labels, _ = evaluate.read_samples(place / "samples" / "samples.npz")
     values |= against_real(second.dataset, images, labels, **real)
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
     numbers = {**made, "parameters": parameters, **values}
@@ -188,13 +188,13 @@ def real(found):
 def picture(config, out, names):
     """comparison.png: held-out images, and a row of samples of each system's first seed, one of each class in turn."""
     dataset = build.call(pipeline.Dataset, config.systems[names[0]].generator.dataset, "config.dataset")
-    images, labels = commands.whole(dataset, dataset.validation)
+    images, labels = evaluate.whole(dataset, dataset.validation)
     first = [int(np.argmax(labels == label)) for label in np.unique(labels)][:SHOWN]  # samples go through them, too
     lines = {"held-out images": images[first]}
     for name in names:
         file = out / f"{name}_0" / "samples" / "samples.npz"
         if file.is_file():
-            lines[name.replace("_", " ")] = commands.read_samples(file)[0][: len(first)]
+            lines[name.replace("_", " ")] = evaluate.read_samples(file)[0][: len(first)]
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
     pictures.save_png(out / "comparison.png", pictures.column(rows))
     print(f"a row of samples of each system: {out / 'comparison.png'}")

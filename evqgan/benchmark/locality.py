@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from evqgan.commands import whole
+from evqgan.evaluate import whole
 from evqgan.core import build, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline

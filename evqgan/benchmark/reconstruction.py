@@ -5,7 +5,7 @@ import pathlib
 import jax
 
 from evqgan.benchmark.locality import tokenizer
-from evqgan.commands import evaluate_model, whole
+from evqgan.evaluate import evaluate_model, whole
 from evqgan.core import build, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline

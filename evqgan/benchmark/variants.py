@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan import commands, stage2
+from evqgan import evaluate, stage2
 from evqgan.benchmark.runs import against_real, split
 from evqgan.core import build, files, optim, pictures
 from evqgan.core.errors import InputError
@@ -244,7 +244,7 @@ def real(found):
 def picture(config, out, names):
     """variants.png: held-out images, and samples of the first seed of each variant, of the same labels."""
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
-    lines = {"held-out images": commands.whole(dataset, dataset.validation, SHOWN)[0]}
+    lines = {"held-out images": evaluate.whole(dataset, dataset.validation, SHOWN)[0]}
     for name in names:
         file = place(out, name, 0) / "shown.npz"
         if file.is_file():
