@@ -8,10 +8,10 @@ import pathlib
 
 import numpy as np
 
-from evqgan.evaluate import whole
 from evqgan.core import build, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.evaluate import whole
 from evqgan.sample import load
 
 SHOWN = 4  # ours: images in the picture

@@ -5,10 +5,10 @@ import pathlib
 import jax
 
 from evqgan.benchmark.locality import tokenizer
-from evqgan.evaluate import evaluate_model, whole
 from evqgan.core import build, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.evaluate import evaluate_model, whole
 
 
 def arguments(parser):
