@@ -36,7 +36,8 @@ def test_every_row_comes_out_once_and_in_order(number, batch_size):
 
 
 @pytest.mark.parametrize(
-    "batch_size, number, size", [(64, 1, 1), (64, 3, 4), (64, 64, 64), (64, 500, 64), (7, 4, 4), (7, 5, 7), (7, 500, 7)]
+    "batch_size, number, size",
+    [(64, 1, 4), (64, 3, 4), (64, 5, 8), (64, 64, 64), (64, 500, 64), (7, 4, 4), (7, 5, 7), (7, 500, 7), (2, 1, 2)],
 )
 def test_batches_have_few_sizes(batch_size, number, size):
     assert Rows(batch_size).size(number) == size
@@ -47,12 +48,20 @@ def test_a_function_compiles_once_a_size():
     for number in (3, 4, 5, 6, 100):  # all in batches of 4
         rows(scaled, WEIGHTS, np.zeros((number, 2), np.float32), np.ones(number, np.float32))
     assert TRACED == [4]
-    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32))
+    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), size=2)
     assert TRACED == [4, 2]
-    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), size=4)
+    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32))
     assert TRACED == [4, 2]
     rows(scaled, WEIGHTS, np.zeros((4, 3), np.float32), np.ones(4, np.float32))
     assert TRACED == [4, 2, 4]
+
+
+def test_few_rows_compile_once_and_become_the_same_to_the_bit():
+    rows, x = Rows(64), np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    found = [rows(scaled, WEIGHTS, x[:number], x[:number, 0])["sum"] for number in (1, 2, 3, 4)]
+    assert TRACED == [4]
+    for some in found:
+        np.testing.assert_array_equal(some, found[-1][: len(some)])
 
 
 def test_no_seconds_pass_while_anything_compiles(monkeypatch):

@@ -10,13 +10,16 @@ from evqgan.core import mesh
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 
+FEW = 4  # ours: up to so many rows are one size: one more compilation takes longer than to compute them
+
 
 class Rows:
     """rows(function, weights, *arrays) -> function(weights, *arrays) as NumPy, whatever the number of rows.
 
     `function` is traceable and treats every row (index of the first axis) by itself, in all it takes and gives. A batch
-    has `batch_size` rows a device, or the next power of two where fewer are asked for; its last rows are repeated to
-    fill it up. So there are few sizes to compile for, and each function is compiled once a size.
+    has `batch_size` rows a device, or the next power of two where fewer are asked for, that of FEW where still fewer
+    are; its last rows are repeated to fill it up. So there are few sizes to compile for, and each function is compiled
+    once a size.
 
     Every device has all weights and computes its rows alone, by the same program. What a row becomes is therefore the
     same to the bit for the same rows a device, on any number of devices of a kind; with other rows a device it is the
@@ -33,7 +36,7 @@ class Rows:
 
     def size(self, number):
         """How many rows a batch has, over all devices, when `number` are asked for."""
-        each = -(-number // self.mesh.size)
+        each = -(-max(number, FEW) // self.mesh.size)
         return self.mesh.size * min(self.batch_size, 1 << (each - 1).bit_length())
 
     def clock(self):
