@@ -1,5 +1,8 @@
-"""The modes sample and edit: a trained workdir to pictures on disk."""
+"""The modes sample, edit and reconstruct: a trained workdir to pictures on disk."""
 
+import collections
+import functools
+import itertools
 import json
 import pathlib
 
@@ -11,11 +14,15 @@ from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.core.rows import Progress
+from evqgan.data import folder as folders
 from evqgan.data import transforms
 from evqgan.edit import GREY
 from evqgan.sample import load, read_config
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
+COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
+LETTERS = 24  # ours: of the name of a class
+PIXELS = 2**22  # ours: a device reconstructs 4 million pixels at a time, as `encode`
 
 
 def settings(given, workdir):
@@ -45,66 +52,106 @@ def settings(given, workdir):
     return config
 
 
+def opened(config, workdir, batch_size):
+    """The model of a workdir; the first process says what takes a while before it begins, this and compilations."""
+    say = functools.partial(print, flush=True) if processes.this()[0] == 0 else lambda line: None
+    say(f"loading {workdir}")
+    model = load(workdir, config, batch_size=batch_size)
+    model.rows.tell = say
+    return model
+
+
 @processes.together()
 def sample(
     config, workdir, out, num, labels, seed, one_by_one=True, batch_size=64, steps_strip=False, acceptance=1.0,
-    classifier=None, classifier_weights="",
+    classifier=None, classifier_weights="", force=False,
 ):  # fmt: skip
     """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and one PNG an image.
 
-    steps_strip: steps.png too (`steps.picture`). With an `acceptance` below 1, those of more candidates that the
-    `classifier` likes best (`rejection.find`; default resnet101); stopped, the same call goes on in out/candidates.
-    Of several processes each makes a part, in out/parts, which has to be one folder for all; the first one writes.
+    Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is written. No more than a
+    batch of images is ever in memory. steps_strip: steps.png too (`steps.picture`). With an `acceptance` below 1, those
+    of more candidates that the `classifier` likes best (`rejection.find`; default resnet101). force: more than
+    `room.IMAGES`, too. Several processes share the candidates, `out` has to be one folder for all; the first one
+    writes.
     """
     out = out or pathlib.Path(workdir) / "samples"
-    model = load(workdir, config, batch_size=batch_size)
-    model.check_generates(num)
-    choice, about, report, part = {}, {}, Progress(model.rows), processes.this()
+    model = opened(config, workdir, batch_size)
+    labels = model.planned(num, labels, seed, acceptance, force)
+    about, report, part = {}, Progress(model.rows), processes.this()
     if acceptance != 1:
         classifier = rejection.find(classifier or "resnet101", model, classifier_weights)
-        choice = {"acceptance": acceptance, "classifier": classifier, "folder": out / "candidates"}
         about = {"acceptance": acceptance, "classifier": rejection.name_of(classifier)}
     elif classifier or classifier_weights:
         raise InputError("a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5")
     with processes.together():
-        made = model.sample(num, labels, seed, None if part[0] else report, part=part, **choice)
-        if part[1] > 1:
-            files.save_npz(out / "parts" / f"{part[0]}.npz", **made)
+        if not part[0]:
+            files.tried(out)
+    with processes.together():
+        made, size = rejection.choose(
+            model, labels, seed, acceptance, classifier or None, out / "candidates", {},
+            None if part[0] else report, part,
+        )  # fmt: skip
     if part[0]:
         return
-    made = merged(out / "parts", part[1], num) if part[1] > 1 else made
-    images = made["images"]
-    about |= {"candidates": report.total} if choice else {}
+    about |= {"candidates": report.total} if classifier else {}
     how = {"step": model.step, "seed": seed, "sampler": json.dumps(model.sampler), **about}
-    how |= {"class_names": model.class_names} if model.class_names and "labels" in made else {}
-    before = (out / "samples.npz").is_file()
-    files.save_npz(out / "samples.npz", **made, **{name: np.asarray(value) for name, value in how.items()})
-    if choice:
-        rejection.remove(choice["folder"])
-    columns = 10 if num >= GRID else None  # with ten classes in turn, a column is a class
-    pictures.save_png(out / "grid.png", pictures.grid(images[:GRID], columns))
-    if one_by_one:
-        for i, image in enumerate(images):
-            pictures.save_png(out / f"{i:05d}.png", image)
+    if model.classes:
+        how |= {"class_names": model.class_names} if model.class_names else {}
+    else:
+        del made["labels"]
+    before, columns = (out / "samples.npz").is_file(), columns_of(labels, how.get("class_names"), model.size[1])
+    shown = dict.fromkeys(itertools.chain(*columns.values()) if columns else range(min(num, GRID)))
+    print(f"writing {num:,} images to {out}", flush=True)
+    images = written(model, made["ids"], size, out if one_by_one else None, shown)
+    images = files.Pieces((num, *model.size, 3), np.uint8, images)
+    files.save_npz(out / "samples.npz", images=images, **made, **how)
+    pictures.save_png(out / "grid.png", grid(shown, columns))
     if before:
         remove_from(out, "[0-9][0-9][0-9][0-9][0-9].png", num if one_by_one else 0)
     if steps_strip:
-        labels = made.get("labels", np.zeros(num, np.int32))
         pictures.save_png(out / "steps.png", steps.picture(model, labels, made["numbers"], seed))
-    best = f", the best of {report.total:,}," if choice else ""
+    rejection.remove(out / "candidates")
+    best = f", the best of {report.total:,}," if classifier else ""
     print(f"{num:,} samples{best} of step {model.step:,} are in {out}  {report.rate}")
 
 
-def merged(folder, parts, number):
-    """What so many processes left in `folder`, one part after the other -> {name: array [number,...]}; they go."""
-    found = []
-    for path in (folder / f"{i}.npz" for i in range(parts)):
-        if not path.is_file():
-            raise InputError(f"{path} was made elsewhere: --out has to be one folder for all processes")
-        with np.load(path, allow_pickle=False) as saved:
-            found.append(dict(saved))
-    rejection.remove(folder)
-    return {name: np.concatenate([part[name] for part in found])[:number] for name in found[0]}
+def written(model, ids, size, folder, shown):
+    """Yields the images of ids [N,h,w,D], decoded `size` at a time; each becomes a PNG in `folder`, if there is one.
+
+    shown: {number of an image: None}, which become {number: image}.
+    """
+    for start in range(0, len(ids), size):
+        images = model.decode(ids[start : start + size], size)
+        for i, image in enumerate(images, start):
+            if i in shown:
+                shown[i] = image
+            if folder:
+                pictures.save_png(folder / f"{i:05d}.png", image)
+        yield images
+
+
+def columns_of(labels, names, side):
+    """What grid.png shows of labels int32 [num], by class: {text: the numbers of the images below it}.
+
+    The first classes, as many as there is room for with images `side` pixels wide. Without `names` nothing.
+    """
+    columns, left = {}, WIDTH
+    for label in dict.fromkeys(labels.tolist() if names else []):
+        text = names[label] if len(names[label]) <= LETTERS else f"{names[label][: LETTERS - 3]}..."
+        left -= max(side, pictures.width_of(text)) + pictures.GAP
+        if columns and (left < 0 or len(columns) == COLUMNS):
+            break
+        columns.setdefault(text, []).extend(np.flatnonzero(labels == label).tolist())
+    return {text: numbers[: max(1, GRID // len(columns))] for text, numbers in columns.items()}
+
+
+def grid(images, columns):
+    """Images {number: uint8 [H,W,3]} as a picture, in `columns` of a class each, if there are any."""
+    if not columns:
+        return pictures.grid(list(images.values()))
+    return pictures.row(
+        [pictures.label(pictures.column([images[i] for i in numbers]), text) for text, numbers in columns.items()]
+    )
 
 
 def remove_from(folder, pattern, number):
@@ -148,9 +195,10 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
         hidden[top:bottom, left:right] = True
     else:
         left, top, right, bottom = numbers("--outpaint", outpaint)
-    model, how = load(workdir, config, batch_size=batch_size), {"report": filled, **how}  # to load takes all processes
+    model, how = opened(config, workdir, batch_size), {"report": filled, **how}  # to load takes all processes
     if processes.this()[0]:
         return None
+    files.tried(out)
     if outpaint is not None:
         results = model.outpaint(picture, left, top, right, bottom, label, num, seed, **how)
         margins = ((top, bottom), (left, right))
@@ -168,6 +216,54 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
         remove_from(out, "edit_[0-9][0-9][0-9].png", num)
     print(f"{len(results)} edits are in {out}")
     return masked, results
+
+
+@processes.together()
+def reconstruct(config, workdir, out, image, batch_size=64):
+    """`image`, a picture file or a folder of them, as `input | reconstruction`, into `out` (workdir/reconstructions).
+
+    Pictures have any size; what a side has beyond a multiple of the tokenizer's factor is cropped, on both ends. A
+    folder's pictures keep their places below it. Of several processes the first one does it alone.
+    """
+    if not image:
+        raise InputError("reconstruct needs --image=FILE, or --image=FOLDER of pictures")
+    image, out = pathlib.Path(image), out or pathlib.Path(workdir) / "reconstructions"
+    paths = [image / name for name in folders.image_paths(str(image))] if image.is_dir() else [image]
+    targets = named([path.relative_to(image if image.is_dir() else image.parent) for path in paths])
+    model = opened(config, workdir, batch_size)  # it takes all processes
+    if processes.this()[0]:
+        return
+    files.tried(out)
+    inputs = ((target, whole_tokens(path, model.factor)) for target, path in zip(targets, paths, strict=True))
+    for shape, alike in itertools.groupby(inputs, lambda pair: pair[1].shape):
+        each = max(1, min(batch_size, PIXELS // (shape[0] * shape[1]))) * model.rows.mesh.size
+        while some := list(itertools.islice(alike, each)):
+            images = np.stack([before for _, before in some])
+            again = model.reconstruct(images, min(each, model.rows.size(len(images))))
+            for (target, before), after in zip(some, again, strict=True):
+                pictures.save_png(out / target, pictures.row([before, after]))
+    print(f"{len(paths):,} reconstructions are in {out}")
+
+
+def named(paths):
+    """Relative paths of pictures -> those of the PNG files that are made of them: a.jpg -> a.png, if no other does."""
+    ends = [path.with_suffix(".png") for path in paths]
+    counts = collections.Counter(ends)
+    pairs = zip(paths, ends, strict=True)
+    return [end if counts[end] == 1 else path.with_name(f"{path.name}.png") for path, end in pairs]
+
+
+def whole_tokens(path, factor):
+    """The picture in a file, its centre of whole tokens -> uint8 [H,W,3]; says what is cropped."""
+    image = read_image(path)
+    height, width = image.shape[:2]
+    sides = h, w = height // factor * factor, width // factor * factor
+    if not h * w:
+        raise InputError(f"{path} has {width} x {height} pixels: expected at least {factor} x {factor}")
+    if sides != (height, width):
+        print(f"{path}: {width} x {height} pixels cropped to {w} x {h}, multiples of {factor}", flush=True)
+    top, left = (height - h) // 2, (width - w) // 2
+    return image[top : top + h, left : left + w]
 
 
 def numbers(flag, texts):

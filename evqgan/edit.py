@@ -12,6 +12,7 @@ compilations than one image. Functions take and return NumPy arrays; sizes, corn
 """
 
 import itertools
+import math
 import numbers
 
 import numpy as np
@@ -22,18 +23,21 @@ from evqgan.core.errors import InputError
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
 WORK = 32  # ours: bytes a pixel of a result takes: its canvas in float32, its weights, the result
+WINDOWS = 2000  # ours: a panorama of 256,000 pixels by a model of 256x256, an hour and more
 COARSE = 16  # ours: on smaller token grids a ring of tokens around a hole is too much of the picture to give up
 
 
-def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=None, report=None, **sampler):
+def edit(
+    model, images, mask, label=None, num=1, seed=0, margin=None, feather=None, report=None, force=False, **sampler
+):
     """images uint8 [1,H,W,3] where mask [H,W] hides them (see `hidden`), anew, in `num` ways -> uint8 [num,H,W,3].
 
     model: a `sample.Loaded` generator. label: the class of what is made, by number or name; result n depends on
     (seed, n). report(windows done, of how many, seconds) is called after each window. InputError for what cannot be.
 
-    margin in tokens, feather in pixels: see `extent` for their defaults.
+    margin in tokens, feather in pixels: see `extent` for their defaults. force: more than WINDOWS windows too.
     """
-    labels = labels_of(model, label, num)
+    labels = labels_of(model, label, num, seed)
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
     if mask.shape != image.shape[:2]:
@@ -43,7 +47,14 @@ def edit(model, images, mask, label=None, num=1, seed=0, margin=None, feather=No
         )
     if not mask.any():
         raise InputError("the mask hides nothing: it must be white where the image is to be made anew")
+    sides = f"{image.shape[1]} x {image.shape[0]}"
+    for what, pixels in (("margin", margin * model.factor), ("feather", feather)):
+        if pixels > max(image.shape):
+            raise InputError(f"a {what} of {pixels:,} pixels reaches beyond the image of {sides}: give less")
+    room.require(WORK * num * mask.size, f"an image of {image.shape[1]:,}x{image.shape[0]:,}, in {num:,} ways,")
     unknown = dilated(touched(mask, model.factor, latent_of(model)), margin)
+    least = 2 * unknown.sum() / np.prod(latent_of(model))  # half of a window is context
+    room.limit(least, WINDOWS, "windows to fill", force)
     holes = holes_of(unknown, latent_of(model))
     model.check_mask(np.stack([hole for _, hole in holes]))
     ids = encode(model, painted_over(image, mask), unknown, num)
@@ -71,7 +82,7 @@ def outpaint(model, images, left, top, right, bottom, label=None, num=1, seed=0,
 
     As `edit` of a larger image of which the margins are hidden; how: `edit`'s margin, feather, report and sampler.
     """
-    labels_of(model, label, num)
+    labels_of(model, label, num, seed)
     image, margins = one_image(images), (left, top, right, bottom)
     if not all(isinstance(x, numbers.Integral) for x in margins) or min(margins) < 0 or not any(margins):
         raise InputError(
@@ -79,7 +90,7 @@ def outpaint(model, images, left, top, right, bottom, label=None, num=1, seed=0,
             f"{','.join(map(str, margins))}"
         )
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
-    room.require(WORK * num * int(np.prod(sides)), f"an image of {sides[1]:,}x{sides[0]:,}, in {num} ways,")
+    room.require(WORK * num * math.prod(sides), f"an image of {sides[1]:,}x{sides[0]:,}, in {num:,} ways,")
     above, before = -top % model.factor, -left % model.factor  # the image begins where a token begins
     around = ((above + top, bottom), (before + left, right))
     mask = np.pad(np.zeros(image.shape[:2], bool), around, constant_values=True)
@@ -87,9 +98,10 @@ def outpaint(model, images, left, top, right, bottom, label=None, num=1, seed=0,
     return edit(model, canvas[None], mask, label, num, seed, **how)[:, above:, before:]
 
 
-def labels_of(model, label, num):
-    """The class `label` for `num` images -> int32 [num]; InputError if the model cannot make them."""
-    model.check_generates(num)
+def labels_of(model, label, num, seed):
+    """The class `label` for `num` images -> int32 [num]; InputError if the model cannot make them of this seed."""
+    model.check_generates(num, seed)
+    room.require(num * math.prod(model.size) * 3, f"{num:,} results")
     if model.classes and label is None:
         raise InputError("this model is class-conditional: editing needs a label")
     return np.full(num, 0 if label is None else model.label_of(label), np.int32)

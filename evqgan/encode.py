@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from evqgan import stage2
-from evqgan.core import build, mesh, processes
+from evqgan.core import build, mesh, processes, room
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.data import codes, pipeline, transforms
@@ -28,13 +28,13 @@ def tokenizer_config(workdir):
 
 
 @processes.together()
-def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
+def encode(config, workdir, out=None, views=1, seed=0, batch_size=None, force=False):
     """The training split in `views` random views, the validation split in one, as ids in `out` (workdir/codes).
 
     config: of any stage; its dataset is what is encoded, by an encoder in the dtype that it was trained in, or in
     config.tokenizer.dtype if that is given. Shards that are there are not made again; of several hosts each makes its
     own. Ids are those that training computes from the same crops, but for rounding (the size of the batch) where two
-    codes are equally near. batch_size: images a device at a time.
+    codes are equally near. batch_size: images a device at a time; force: more than `room.IMAGES` too.
     """
     config = config.generator if config.stage == "quickstart" else config
     theirs, place = tokenizer_config(workdir)
@@ -42,10 +42,12 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or theirs.dtype
     model = tokenizers.make(theirs.tokenizer, dtype)
+    print(f"loading {place}", flush=True)
     weights, step = stage2.trained_tokenizer(model, place, dataset.shape)
     latent = tuple(side // model.factor for side in dataset.shape)
     pipeline.prepare(dataset)
     sources = {split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS}
+    room.limit(len(sources["train"]) * views, room.IMAGES, "images to encode", force)
     examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
     info = codes.describe(
         dataset, {split: len(source) for split, source in sources.items()}, sources["train"].class_names, views, seed,
@@ -63,6 +65,7 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None):
         return pipeline.view_batches(examples[split], dataset, random, seed, max(1, size // number), start, stop)
 
     print(f"{out}: {len(sources['train']):,} x {views} + {len(sources['validation']):,} images", flush=True)
+    print(f"compiling the encoder for {size:,} images at a time", flush=True)
     done = codes.encode(out, info, batches, to_ids, jax.process_index(), jax.process_count(), progress())
     bad = sum(len(decoded.bad) for decoded in examples.values())
     parts = [f"{done:,} images encoded" if done else "all shards were there already"]

@@ -20,6 +20,7 @@ from evqgan.data import pipeline
 from evqgan.evals import samples as sample_statistics
 from evqgan.sample import load, read_config
 
+OF_CLASS = "sample_accuracy@"  # what begins the names of numbers of one class, of which there may be a thousand
 WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 
@@ -27,10 +28,11 @@ WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared wi
 def evaluate(config, workdir, out, metrics, batch_size=None):
     """The numbers of config.evals, and those of workdir/samples/samples.npz where there is one, into evaluation.json.
 
-    Each number stands with its protocol card: what was measured on what, with which weights. Of a quickstart's workdir
-    both the tokenizer and the generator, which has `config`, are measured. With `metrics`, names of evaluators, the
-    other numbers of an evaluation.json remain. batch_size: images a device at a time (default: as the config says).
-    Several processes measure together; the first one writes, and it alone has the numbers of samples.
+    {"numbers": {name: value}, "protocols": {evaluator: card}}: a card says what was measured on what, with which
+    weights, and names its "numbers". Of a quickstart's workdir both the tokenizer and the generator, which has
+    `config`, are measured. With `metrics`, names of evaluators, the other numbers of an evaluation.json remain.
+    batch_size: images a device at a time (default: as the config says). Several processes measure together; the first
+    one writes, and it alone has the numbers of samples.
     """
     first = processes.this()[0] == 0
     top, file = pathlib.Path(workdir), (out or pathlib.Path(workdir)) / "evaluation.json"
@@ -44,31 +46,56 @@ def evaluate(config, workdir, out, metrics, batch_size=None):
     samples = top / "samples" / "samples.npz"
     if "samples" in metrics and not samples.is_file():
         raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
-    found = files.read_json(file, "what evaluate writes; move it away") if metrics and file.is_file() else {}
+    with processes.together():
+        if first:
+            files.tried(file.parent)
+    found = read_evaluation(file) if metrics and file.is_file() else {"numbers": {}, "protocols": {}}
     for part, place in parts:
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
         compare = part is config and samples.is_file() and (not metrics or "samples" in metrics)
         if evals or compare:
+            if first:
+                print(f"loading {place}", flush=True)
             model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
             dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
-            found |= evaluate_model(model, part, dataset, evals, batch_size)
+            for numbers, card in evaluate_model(model, part, dataset, evals, batch_size):
+                enter(found, numbers, card)
             if compare and first:
                 try:
-                    found |= evaluate_samples(model, dataset, samples, "samples" in metrics)
+                    enter(found, *evaluate_samples(model, dataset, samples))
                 except InputError as error:
                     if "samples" in metrics:
                         raise
                     print(f"no numbers of the samples in {samples}: {error}")
     if first:
         files.save_json(file, found)
-        for key, entry in found.items():
-            if isinstance(entry["value"], float):
-                print(f"{key:32s} {entry['value']:.4g}")
+        for name, value in found["numbers"].items():
+            if value is not None and not name.startswith(OF_CLASS):
+                print(f"{name:32s} {value:.4g}")
+        for warning in (text for card in found["protocols"].values() for text in card.get("warnings", [])):
+            print(f"WARNING {warning}")
     return found
 
 
+def read_evaluation(file):
+    """An evaluation.json as `evaluate` writes it; InputError if it is none."""
+    found = files.read_json(file, "what evaluate writes; move it away")
+    if found.keys() != {"numbers", "protocols"}:
+        raise InputError(f"{file} is not what evaluate writes: it has no numbers and protocols; move it away")
+    return found
+
+
+def enter(found, numbers, card):
+    """Enters `numbers` {name: value} with their card into `found`, in the place of what its evaluator said before."""
+    name = card["evaluator"]
+    for old in found["protocols"].get(name, {}).get("numbers", []):
+        found["numbers"].pop(old, None)
+    found["numbers"] |= numbers
+    found["protocols"][name] = {"numbers": list(numbers), **card}
+
+
 def evaluate_model(model, config, dataset, evals, batch_size=None):
-    """What the evaluators `evals` {name: keys} say of a loaded model -> {name: value, protocol}.
+    """Yields what each of the evaluators `evals` {name: keys} says of a loaded model: {name: value}, and its card.
 
     All devices of all processes work on it. Batches are as large as the config says on any number of them, for random
     masks depend on the batch: devices that cannot divide it compute what others do.
@@ -82,14 +109,12 @@ def evaluate_model(model, config, dataset, evals, batch_size=None):
     with config.unlocked():
         config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})  # numbers alone
         config.eval_batch_size = size
-    found = {}
     for name, evaluator in train.evaluators(config, stage, dataset, device_mesh).items():
         keys = {"split": dataset.validation, "batch_size": size, **build.plain(evals[name])}
         card = protocol(model, dataset, evaluator=name, **keys)
-        for key, value in evaluator.run(state):
-            if np.ndim(value) == 0:
-                found[key] = {"value": value, "protocol": card}
-    return found
+        if processes.this()[0] == 0:
+            print(f"evaluating: {name}", flush=True)
+        yield {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}, card
 
 
 def everywhere(state, device_mesh):
@@ -101,20 +126,16 @@ def everywhere(state, device_mesh):
     )
 
 
-def evaluate_samples(model, dataset, file, wanted):
-    """What `evals.samples` says of a samples.npz beside the real images of the data set -> {name: value, protocol}.
+def evaluate_samples(model, dataset, file):
+    """What `evals.samples` says of a samples.npz beside the real images of the data set -> {name: value}, its card.
 
-    Every sample is compared with every image of the data set, so that it must fit WHOLE bytes; if it does not, there
-    are no numbers, or InputError if they are `wanted`.
+    Every sample is compared with every image of the data set: InputError if this does not fit WHOLE bytes.
     """
     number = sum(len(pipeline.open_split(dataset, split)) for split in (dataset.train, dataset.validation))
     if number * int(np.prod(dataset.shape)) * 3 > WHOLE:
-        message = f"samples are compared with data sets of up to {WHOLE:,} bytes; {number:,} images are more"
-        if wanted:
-            raise InputError(message)
-        print(message)
-        return {}
+        raise InputError(f"samples are compared with data sets of up to {WHOLE:,} bytes; {number:,} images are more")
     images, labels, about = read_samples(file)
+    print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
     train_images, train_labels = whole(dataset, dataset.train)
     held_images, held_labels = whole(dataset, dataset.validation)
     card = protocol(
@@ -125,8 +146,10 @@ def evaluate_samples(model, dataset, file, wanted):
     if labels is not None:
         held = (held_images, held_labels)
         numbers |= sample_statistics.classifier_agreement(train_images, train_labels, images, labels, *held)
+        names = model.class_names or range(model.classes)
+        numbers |= {f"{OF_CLASS}{name}": x for name, x in zip(names, numbers.pop("per_class"), strict=False)}
         numbers |= sample_statistics.spread(images, labels, train_images, train_labels)
-    return {name: {"value": value, "protocol": card} for name, value in numbers.items()}
+    return numbers, {**card, "warnings": sample_statistics.too_few(images, train_images, held_images)}
 
 
 def read_samples(file):

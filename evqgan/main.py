@@ -11,7 +11,10 @@ edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,rig
           --outpaint=left,top,right,bottom (pixels); --margin=TOKENS --feather=PIXELS
           --label= --num= --seed= --out=
                                                                  edit_000.png ..., masked.png, strip.png
+reconstruct  --image=FILE|FOLDER --out=DIR                       input | reconstruction, a PNG a picture
 evaluate  --metrics=reconstruction,...                           evaluation.json
+
+--force begins what takes so much work that it is taken for a slip, such as --views=1000000000.
 
 The config may be left out where the workdir has it: a tokenizer's or a generator's, and in all modes but train a
 quickstart's. Without --workdir it is workdirs/ and the config's name: workdirs/quickstart, workdirs/quickstart_tiny.
@@ -30,7 +33,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
-MODES = ("train", "encode", "sample", "edit", "evaluate")
+MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
 OPTIONAL = (
     "alarm",
@@ -59,20 +62,26 @@ def definitions():
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")
     whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0, upper_bound=2**63 - 1)
-    whole("batch_size", None, "images a device at a time; encode, sample, edit: 64, evaluate: config's", lower_bound=1)
+    whole(
+        "batch_size",
+        None,
+        "images a device at a time (64; evaluate: as the config says)",
+        lower_bound=1,
+    )
     flags.DEFINE_boolean("steps_strip", False, "sample: also draw how images are filled", flag_values=values)
     share = {"lower_bound": 0.0, "upper_bound": 1.0, "flag_values": values}
     flags.DEFINE_float("acceptance", 1.0, "sample: which share of candidates to keep, the best", **share)
     text("classifier", None, "sample: what judges candidates, resnet101 (default), resnet50 or package.module:function")
     text("classifier_weights", "", "sample: where its weights lie (default: ~/.cache/evqgan/weights), or random")
     text("out", None, "where results go (default: inside the workdir)")
-    text("image", None, "edit: the picture")
+    text("image", None, "edit: the picture; reconstruct: a picture or a folder of them")
     text("mask", None, "edit: a picture, white where the image is made anew")
     several("box", None, "edit: left,top,right,bottom of what is made anew")
     several("outpaint", None, "edit: how far the image grows at the left,top,right,bottom")
     whole("margin", None, "edit: tokens made anew too around the hidden ones (1; on small grids 0)", lower_bound=0)
     whole("feather", None, "edit: over how many known pixels a result fades in (half a token)", lower_bound=0)
     several("metrics", [], "evaluate: which evaluators (default: all of the config's, and samples if there are any)")
+    flags.DEFINE_boolean("force", False, "encode, sample, edit: begin even what may take weeks", flag_values=values)
     flags.DEFINE_boolean("debug", False, "show tracebacks", flag_values=values)
     return values
 
@@ -228,7 +237,7 @@ def run(values, config):
     if values.mode == "encode":
         from evqgan import encode
 
-        encode.encode(config, workdir, values.out, values.views, values.seed, values.batch_size)
+        encode.encode(config, workdir, values.out, values.views, values.seed, values.batch_size, values.force)
         return
     from evqgan import commands, evaluate
 
@@ -236,13 +245,16 @@ def run(values, config):
     given = {"config": config, "workdir": workdir, "out": values.out and pathlib.Path(values.out)}
     rows = {} if values.batch_size is None else {"batch_size": values.batch_size}
     if values.mode == "sample":
-        choice = {key: values[key].value for key in ("acceptance", "classifier", "classifier_weights", "steps_strip")}
+        names = ("acceptance", "classifier", "classifier_weights", "steps_strip", "force")
+        choice = {key: values[key].value for key in names}
         commands.sample(**given, **rows, num=values.num or 64, labels=values.labels, seed=values.seed, **choice)
     elif values.mode == "edit":
         where = {"mask": values.mask, "box": values.box, "outpaint": values.outpaint}
         what = {"image": values.image, "label": values.label, "num": values.num or 4, "seed": values.seed}
-        how = {key: values[key].value for key in ("margin", "feather") if values[key].present}
+        how = {key: values[key].value for key in ("margin", "feather", "force") if values[key].present}
         commands.edit(**given, **rows, **where, **what, **how)
+    elif values.mode == "reconstruct":
+        commands.reconstruct(**given, **rows, image=values.image)
     else:
         evaluate.evaluate(**given, **rows, metrics=values.metrics)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evqgan import commands, evaluate, stage1, stage2
-from evqgan.core import build, files, pictures, processes
+from evqgan.core import build, pictures, processes
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
 from evqgan.edit import GREY
@@ -27,7 +27,8 @@ def run(config, workdir):
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
-    if done.is_file() and files.read_json(done).get("cross_entropy", {}).get("protocol", {}).get("step") == step:
+    card = evaluate.read_evaluation(done)["protocols"].get("generation", {}) if done.is_file() else {}
+    if card.get("step") == step:
         print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
     commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)

@@ -1,5 +1,7 @@
 """Rejection sampling (paper, Sec. 4.2, Table 5): of more candidates than wanted, those a classifier likes best.
 
+It goes on where it was stopped, as does plain sampling, which is the case that all candidates are kept.
+
 A classifier is any callable (images uint8 [B,H,W,3], labels int32 [B]) -> scores [B], such as the probability of the
 class wanted; it gets batches of one size. ResNets of torchvision are at hand; the paper takes ResNet-101, as VQGAN.
 """
@@ -17,36 +19,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import files, mesh, processes, weights
+from evqgan.core import files, mesh, processes, room, weights
 from evqgan.core.errors import InputError
 from evqgan.nn import resnet
 
 RESIZED = 256  # torchvision evaluates so: the image scaled to 256 (antialiased), its centre of 224 (resnet.SIZE)
+BYTES = 32  # ours: of memory for a candidate: its label, its score, where it lies
 CLASSES = 1000  # of ImageNet, in the order of their WordNet numbers
 
 
 def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=None, part=(0, 1)):
-    """The best of num / acceptance candidates of each label -> as `sample.Loaded.sample`, with "scores" float32 [num].
+    """What `choose` keeps, with its images -> as `sample.Loaded.sample`; of the part (i, n) the i-th part of it."""
+    made, size = choose(model, labels, seed, acceptance, classifier, folder, sampler, report, part)
+    rows = processes.share(len(labels), part)
+    made = {name: value[rows] for name, value in made.items()}
+    return {"images": model.decode(made["ids"], size), **made}
 
-    model: a `sample.Loaded` generator; labels int32 [num]; classifier: a callable, or what `find` knows. Candidate n
-    is image n of the seed, so that the first num candidates are those of plain sampling; what is kept stands where its
-    label stands, by number. The same but for acceptance is the same set of candidates, cut earlier or later.
+
+def choose(model, labels, seed, acceptance, classifier, folder, sampler, report=None, part=(0, 1)):
+    """The best of num / acceptance candidates of each label -> {"ids", "labels", "numbers", "scores" float32 [num]},
+    as `sample.Loaded.sample` has them but for images, and how many of them are made, and to be decoded, at a time.
+
+    model: a `sample.Loaded` generator; labels int32 [num]; classifier: a callable, or what `find` knows; None, with an
+    acceptance of 1, keeps all, and there are no scores. Candidate n is image n of the seed, so that the first num
+    candidates are those of plain sampling; what is kept stands where its label stands, by number. The same but for
+    acceptance is the same set of candidates, cut earlier or later.
 
     Kept are, in `folder`, ids and scores alone, a file a batch: a call that was stopped goes on there and ends as if
     it had not been, and candidates of other settings are refused. When all is safe, `remove` it; None: a temporary one.
     report(done, total, seconds) is called after each batch of candidates, and first with 0 seconds when it goes on.
 
     part: (i, n) for the i-th of n processes. They share the candidates that are still to be made, whatever number of
-    processes made the others, wait for each other, and return a part of the best each, as `Loaded.sample`.
+    processes made the others, wait for each other, and all return the same.
     """
-    if not 0 < acceptance <= 1:
-        raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
+    room.require(BYTES * int(len(labels) / acceptance), f"choosing among {len(labels) / acceptance:,.0f} candidates")
     if isinstance(classifier, str):
         classifier = find(classifier, model)
     candidates = plan(labels, acceptance)
     settings = {
         "workdir": str(model.workdir), "step": model.step, "sampler": {**model.sampler, **sampler}, "seed": seed,
-        "acceptance": acceptance, "classifier": name_of(classifier), "labels": np.asarray(labels).tolist(),
+        "acceptance": acceptance, "classifier": classifier and name_of(classifier),
+        "labels": np.asarray(labels).tolist(),
     }  # fmt: skip
     total = len(candidates)
     size = model.rows.size(len(processes.share(total, part)))
@@ -67,11 +80,9 @@ def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=
             raise InputError(
                 f"{place} lacks {len(kept.missing):,} candidates: it has to be one folder for all processes"
             )
-        rows = processes.share(len(labels), part)
-        numbers = best(labels, candidates, kept.scores)[rows]
-        ids = kept.ids(numbers)
-    made = {"images": model.decode(ids, size), "ids": ids, "labels": labels[rows]}
-    return {**made, "numbers": numbers.astype(np.uint32), "scores": kept.scores[numbers]}
+        numbers = best(labels, candidates, kept.scores)
+        made = {"ids": kept.ids(numbers), "labels": labels, "numbers": numbers.astype(np.uint32)}
+    return (made if classifier is None else {**made, "scores": kept.scores[numbers]}), size
 
 
 def make(model, candidates, numbers, seed, sampler, classifier, size, folder, report):
@@ -80,8 +91,11 @@ def make(model, candidates, numbers, seed, sampler, classifier, size, folder, re
     for start in range(0, len(numbers), size):
         some = numbers[start : start + size]
         batch = np.resize(some, size)  # filled up: the classifier, too, sees batches of one size
-        ids, images = model.new(candidates[batch], batch, seed, sampler, size=size)
-        scores = checked(classifier(images, candidates[batch]), size)
+        made = model.new(candidates[batch], batch, seed, sampler, size=size, decode=classifier is not None)
+        ids, scores = made, np.zeros(size, np.float32)
+        if classifier is not None:
+            ids, images = made
+            scores = checked(classifier(images, candidates[batch]), size)
         arrays = {"numbers": some, "ids": ids[: len(some)], "scores": scores[: len(some)]}
         files.save_npz(pathlib.Path(folder) / f"{some[0]:08d}.npz", **arrays)
         if report:
@@ -173,7 +187,7 @@ def readable(folder):
 
 
 def remove(folder):
-    """Removes the candidates (or the parts of samples) in `folder`, and it, if nothing else is there."""
+    """Removes the candidates in `folder`, and it, if nothing else is there."""
     folder = pathlib.Path(folder)
     for path in [*folder.glob("[0-9]*.npz"), *folder.glob(".*.part"), folder / "settings.json"]:
         path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import functools
 import inspect
 import numbers
 import pathlib
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ import numpy as np
 
 from evqgan import edit as editing
 from evqgan import rejection
-from evqgan.core import build, checkpoint, files, mesh, processes, room
+from evqgan.core import build, checkpoint, files, kinds, mesh, processes, room
 from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.rows import Rows
 from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 
+SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
 NAMES = 20  # ours: of more class names than this, an error lists none
 
 
@@ -79,20 +81,17 @@ class Loaded:
             "params": self.state["ema"],
             "codebook": self.state["codebook"],
         }
-        self._encode = lambda w, x: model.apply(w, transforms.scale(x), method="encode")[1]
-        self._decode = lambda w, ids: transforms.unscale(
-            model.apply(w, model.apply(w, ids, method="embed"), method="decode")
-        )
+        self._encode, self._decode = coders(model)
         self.sampler = sampler_of(config) if generative else {}
         self.check_mask = stage.check_mask
         self._fill = functools.cache(lambda **sampler: filler(stage.sample, sampler)) if generative else None
 
-    def encode(self, images):
-        """-> ids [B,h,w,D] int32."""
-        return self.rows(self._encode, self._tokenizer, to_uint8(images))
+    def encode(self, images, size=None):
+        """-> ids [B,h,w,D] int32. size: of the batches, if not as `rows` has it."""
+        return self.rows(self._encode, self._tokenizer, to_uint8(images), size=size)
 
     def decode(self, ids, size=None):
-        """ids [B,h,w,D] or [h,w,D] int -> images. size: of the batches, if not as `rows` has it."""
+        """ids [B,h,w,D] or [h,w,D] int -> images. size: as in `encode`."""
         ids = np.asarray(ids)
         ids = ids[None] if ids.ndim == 3 else ids
         if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":
@@ -101,9 +100,9 @@ class Loaded:
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {ids.min()} to {ids.max()}")
         return self.rows(self._decode, self._tokenizer, ids.astype(np.int32), size=size)
 
-    def reconstruct(self, images):
-        """-> images, each encoded, quantized and decoded."""
-        return self.decode(self.encode(images))
+    def reconstruct(self, images, size=None):
+        """-> images, each encoded, quantized and decoded. size: as in `encode`."""
+        return self.decode(self.encode(images, size), size)
 
     def label_of(self, name):
         """A class -> its number: of an int, that; of a text, the class of that name, or else the number it spells.
@@ -131,7 +130,7 @@ class Loaded:
 
     def sample(
         self, num, labels=None, seed=0, report=None, acceptance=1.0, classifier="resnet101", folder=None, part=(0, 1),
-        **sampler,
+        force=False, **sampler,
     ):  # fmt: skip
         """`generate` with all it made: {"images", "ids" int32 [num,h,w,D], "labels" int32 [num] (if it has classes),
         "numbers" uint32 [num], by which `new` makes them again}.
@@ -139,14 +138,11 @@ class Loaded:
         report(done, total, seconds) is called after each batch; no seconds of compilation count. An acceptance below 1
         keeps the best by `classifier` of num / acceptance candidates, and adds "scores" float32 [num]: see
         `rejection.sample`, also for `folder`. part: (i, n) makes the i-th of n parts alone, as many images as
-        `processes.share` gives it; what is reported counts all parts, as if each were as far as this one.
+        `processes.share` gives it; what is reported counts all parts, as if each were as far as this one. force: more
+        than `room.IMAGES` too.
         """
-        self.check_generates(num)
+        labels = self.planned(num, labels, seed, acceptance, force)
         room.require(num * int(np.prod(self.size)) * 3, f"{num:,} images of {self.size[1]}x{self.size[0]}")
-        every = range(max(self.classes, 1))
-        labels = [labels] if np.ndim(labels) == 0 and labels is not None else labels
-        labels = every if labels is None or not len(labels) else [self.label_of(x) for x in labels]
-        labels = np.resize(np.array(labels, np.int32), num)
         if acceptance != 1:
             made = rejection.sample(self, labels, seed, acceptance, classifier, folder, sampler, report, part)
         else:
@@ -156,14 +152,25 @@ class Loaded:
             made = {"images": images, "ids": ids, "labels": labels, "numbers": numbers}
         return made if self.classes else {name: value for name, value in made.items() if name != "labels"}
 
-    def new(self, labels, numbers, seed, sampler, report=None, size=None):
-        """The images of `seed` with these `numbers` [B], of `labels` int32 [B] -> ids, images.
+    def planned(self, num, labels=None, seed=0, acceptance=1.0, force=False):
+        """The label of each image that `sample` makes of the same arguments -> int32 [num]; InputError if it cannot."""
+        self.check_generates(num, seed)
+        if not 0 < acceptance <= 1:
+            raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
+        room.limit(num / acceptance, room.IMAGES, "images to generate", force)
+        every = range(max(self.classes, 1))
+        labels = [np.asarray(labels).item()] if np.ndim(labels) == 0 and labels is not None else labels
+        labels = every if labels is None or not len(labels) else [self.label_of(x) for x in labels]
+        return np.resize(np.array(labels, np.int32), num)
+
+    def new(self, labels, numbers, seed, sampler, report=None, size=None, decode=True):
+        """The images of `seed` with these `numbers` [B], of `labels` int32 [B] -> ids, images, or as `fill` has it.
 
         size: as in `decode`; sampler with trace=True: -> how they are filled, ids [B,S,h,w,D] (`Stage.sample`).
         """
         ids = np.zeros((len(labels), *(side // self.factor for side in self.size), self.depth), np.int32)
         mask = np.ones(ids.shape[:-1], bool)
-        return self.fill(ids, mask, labels, seed, sampler, report, numbers, size)
+        return self.fill(ids, mask, labels, seed, sampler, report, numbers, size, decode)
 
     def edit(self, image, mask, label=None, num=1, seed=0, **how):
         """The part of `image` [H,W,3] where `mask` bool [H,W] is True, anew, in `num` ways -> images [num,H,W,3].
@@ -177,21 +184,21 @@ class Loaded:
         """`image` [H,W,3] grown by so many pixels on each side, in `num` ways -> images [num,H',W',3]; how: `edit`."""
         return editing.outpaint(self, to_uint8(image), left, top, right, bottom, label, num, seed, **how)
 
-    def check_generates(self, num):
+    def check_generates(self, num, seed=0):
+        """InputError unless this is a generator, and there can be `num` images of this seed."""
         if self._fill is None:
             raise InputError(f"{self.workdir} holds a tokenizer; generating needs the workdir of a generator")
-        if num < 1:
-            raise InputError(f"expected at least one image to generate, got {num}")
+        if not kinds.fits(num, kinds.Positive):
+            raise InputError(f"expected at least one image to generate, a whole number, got {num!r}")
+        if not kinds.fits(seed, SEED):
+            raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {seed!r}")
 
     def fill(self, ids, mask, labels, seed, sampler, report=None, numbers=None, size=None, decode=True):
         """ids [B,h,w,D] with those where mask [B,h,w] is True anew -> ids, images, or ids alone without `decode`.
 
         With trace=True in the sampler: -> ids [B,S,h,w,D].
         """
-        try:
-            seed = np.random.SeedSequence(seed).generate_state(1)[0]
-        except (TypeError, ValueError):
-            raise InputError(f"expected a seed that is a whole number from 0, got {seed!r}") from None
+        seed, sampler = np.random.SeedSequence(seed).generate_state(1)[0], build.plain(sampler)
         numbers = np.arange(len(ids), dtype=np.uint32) if numbers is None else numbers
         rows, alone = (ids, mask, labels, np.full(len(ids), seed), numbers), sampler.get("trace") or not decode
         fill, size, results, began = self._fill(**sampler), size or self.rows.size(len(ids)), [], self.rows.clock()
@@ -204,6 +211,18 @@ class Loaded:
         return results[0] if alone else results
 
 
+def coders(model):
+    """A tokenizer's encoder and decoder, functions of `Rows`, whose names people see: uint8 images to ids and back."""
+
+    def encoder(weights, images):
+        return model.apply(weights, transforms.scale(images), method="encode")[1]
+
+    def decoder(weights, ids):
+        return transforms.unscale(model.apply(weights, model.apply(weights, ids, method="embed"), method="decode"))
+
+    return encoder, decoder
+
+
 def sampler_of(config):
     """All settings of the sampler: those of config.sample, and the generator's defaults for the others."""
     sample = build.module("generators", config.generator.name, "config.generator").sample
@@ -213,18 +232,18 @@ def sampler_of(config):
     return {**defaults, **build.plain(config.sample)}
 
 
-def filler(sample, sampler):
-    """A stage's `sample` with the settings `sampler`, a function of `Rows`; key n of a seed draws its image n.
+def filler(sample, settings):
+    """A stage's `sample` with the `settings` of a sampler, a function of `Rows`; key n of a seed draws its image n.
 
     Its images are not asked for and so not computed: `Loaded.decode` makes them, always by the same program.
     """
 
-    def fill(state, ids, mask, labels, seeds, numbers):
+    def sampler(state, ids, mask, labels, seeds, numbers):
         keys = jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.key(seed), number))(seeds, numbers)
-        made = sample(state, ids, mask, labels, keys, **sampler)
-        return jnp.swapaxes(made, 0, 1) if sampler.get("trace") else made[0]  # [S,B,...] -> [B,S,...]
+        made = sample(state, ids, mask, labels, keys, **settings)
+        return jnp.swapaxes(made, 0, 1) if settings.get("trace") else made[0]  # [S,B,...] -> [B,S,...]
 
-    return fill
+    return sampler
 
 
 def to_uint8(images):

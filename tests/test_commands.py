@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from evqgan import commands, evaluate, sample
+from evqgan.core import pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
 
@@ -48,6 +49,9 @@ def config(workdir):
     return sample.read_config(workdir)[0]
 
 
+EMPTY = '{"numbers": {}, "protocols": {}}'
+
+
 def files_of(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -76,7 +80,9 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
         np.testing.assert_array_equal(saved["labels"], np.array([2, 0, 2, 0, 2, 0], np.int32))
         assert saved["labels"].dtype == np.int32 and saved["step"] == 6 and saved["seed"] == 3
     np.testing.assert_array_equal(np.stack([png(out / f"{i:05d}.png") for i in range(6)]), images)
-    np.testing.assert_array_equal(png(out / "grid.png")[:32, :32], images[0])
+    grid = png(out / "grid.png")  # two columns with a name each: cats, and ants
+    np.testing.assert_array_equal(grid[-32:, :32], images[4])
+    assert len(grid) - 3 * 32 - 2 * 2 == len(pictures.label(images[0], "cat")) - 32
     made = load(workdir, config).sample(6, [2, 0], 3)
     np.testing.assert_array_equal(made["images"], images)
     assert re.search(rf"6 samples of step 6 are in {out}  [\d.,]+ images/s\n$", capsys.readouterr().out)
@@ -87,15 +93,40 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
     monkeypatch.setattr(commands, "load", lambda *_, batch_size: model)
     commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"compiled in [\d.]+ s", lines[0]) and lines[0] == f"compiled in {model.rows.compiling:.1f} s"
-    for line, number in zip(lines[1:3], (4, 6), strict=True):
+    assert lines[:2] == [f"loading {workdir}", "compiling the sampler for 4 images at a time"]
+    assert re.fullmatch(r"compiled in [\d.]+ s", lines[2])
+    for line, number in zip(lines[3:5], (4, 6), strict=True):
         assert re.fullmatch(rf"sample {number}/6  [\d.,]+ images/s  ETA \d+s", line)
-    clock = iter((0.0, 2.0, 3.0))
+    assert lines[5:7] == [f"writing 6 images to {workdir}/samples", "compiling the decoder for 4 images at a time"]
+    clock = iter((0.0, 0.0, 2.0, 2.0, 3.0))
     monkeypatch.setattr(model.rows, "clock", lambda: next(clock))
     commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1:3] == ["sample 4/6  2.0 images/s  ETA 1s", "sample 6/6  2.0 images/s  ETA 0s"]
-    assert lines[3].endswith("  2.0 images/s")
+    assert lines[2:4] == ["sample 4/6  2.0 images/s  ETA 1s", "sample 6/6  2.0 images/s  ETA 0s"]
+    assert lines[5].endswith("  2.0 images/s")
+
+
+def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
+    model, new = load(workdir, config), sample.Loaded.new
+    monkeypatch.setattr(model.rows, "size", lambda _: 4)
+    commands.sample(config, workdir, workdir / "whole", 10, [], seed=3)
+
+    def stopping(self, labels, numbers, *args, **given):
+        if numbers[0] == 8:
+            raise KeyboardInterrupt
+        return new(self, labels, numbers, *args, **given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sample.Loaded, "new", stopping)
+        commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
+    kept = ["candidates/00000000.npz", "candidates/00000004.npz", "candidates/settings.json"]
+    assert sorted(files_of(workdir / "parts")) == kept
+    with pytest.raises(InputError, match="holds candidates made with seed = 3, not seed = 4: give the same settings"):
+        commands.sample(config, workdir, workdir / "parts", 10, [], seed=4)
+    capsys.readouterr()
+    commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
+    assert "going on from 8/10\n" in capsys.readouterr().out
+    assert files_of(workdir / "parts") == files_of(workdir / "whole")
 
 
 def test_the_card_has_all_settings_of_the_sampler(workdir, config):
@@ -128,6 +159,24 @@ def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, label
     with pytest.raises(InputError, match=message):
         commands.sample(config, workdir, None, num, labels, seed=1)
     assert files_of(workdir) == before
+
+
+@pytest.mark.parametrize("mode", ["sample", "edit", "evaluate"])
+def test_a_place_that_takes_no_results_is_told_before_any_are_made(workdir, config, monkeypatch, mode):
+    model = copy.copy(load(workdir, config))
+    model.rows = None  # whoever would compute something fails
+    for module in (commands, evaluate):
+        monkeypatch.setattr(module, "load", lambda *_, **__: model)
+    monkeypatch.setattr(evaluate, "evaluate_model", None)
+    (workdir / "file").write_text("in the way")
+    image, out = save(workdir / "a.png", picture()), workdir / "file"
+    use = {
+        "sample": lambda: commands.sample(config, workdir, out, 2, [], seed=0, batch_size=3),
+        "edit": lambda: edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"]),
+        "evaluate": lambda: evaluate.evaluate(config, workdir, out, []),
+    }
+    with pytest.raises(InputError, match="cannot write .*file: .*; free space there or give another folder"):
+        use[mode]()
 
 
 def edit(config, workdir, **given):
@@ -167,7 +216,7 @@ def test_a_picture_grows(workdir, config, tmp_path, capsys):
     assert (masked[:16] == 128).all()
     model, how = load(workdir, config), {"margin": 1, "feather": 0}
     np.testing.assert_array_equal(result, model.outpaint(picture((16, 24)), 4, 16, 12, 0, "bee", **how)[0])
-    told = capsys.readouterr().out.splitlines()
+    told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("loading ", "compiling "))]
     assert told[0].startswith("edit 1/2 windows  ") and told[1].startswith("edit 2/2 windows  ")
     assert told[2:] == [f"1 edits are in {workdir / 'edits'}"]
 
@@ -229,6 +278,58 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(workdir, config, tmp_path, m
     assert files_of(workdir) == before
 
 
+def test_the_grid_has_a_column_for_each_class_that_fits(monkeypatch):
+    names = ("ant", "bee", "c" * 40)
+    labels = np.array([2, 0, 2, 2, 0], np.int32)
+    assert commands.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3], "ant": [1, 4]}
+    assert commands.columns_of(labels, None, 32) == {}
+    monkeypatch.setattr(commands, "GRID", 4)
+    assert commands.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
+    monkeypatch.setattr(commands, "WIDTH", 40)
+    assert commands.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}  # one is shown, however wide
+    assert commands.columns_of(np.arange(3), names, 32) == {"ant": [0]}
+
+
+def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path, capsys):
+    top = tmp_path / "pictures"
+    (top / "of" / "cats").mkdir(parents=True)
+    wide = picture((18, 35))
+    save(top / "a.png", picture())
+    save(top / "of" / "cats" / "b.jpg", wide)
+    save(top / "of" / "cats" / "b.png", wide)
+    for part in ("tokenizer", ""):
+        config, place = sample.read_config(workdir / part)
+        commands.reconstruct(config, workdir / part, None, str(top))
+        out = workdir / part / "reconstructions"
+        assert sorted(files_of(out)) == ["a.png", "of/cats/b.jpg.png", "of/cats/b.png.png"]
+        model, shown = load(place, config), png(out / "a.png")
+        np.testing.assert_array_equal(shown, pictures.row([picture(), model.reconstruct(picture())[0]]))
+        np.testing.assert_array_equal(png(out / "of/cats/b.png.png")[:, :32], wide[1:17, 1:33])
+        told = capsys.readouterr().out.splitlines()
+        assert f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4" in told
+        assert told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
+    commands.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
+    assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
+
+
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (None, "reconstruct needs --image=FILE, or --image=FOLDER of pictures"),
+        ("none.png", "cannot read none.png: No such file"),
+        ("empty", "the folder 'empty' holds no image"),
+        ("small.png", "small.png has 8 x 3 pixels: expected at least 4 x 4"),
+    ],
+)
+def test_what_cannot_be_reconstructed_is_one_line(workdir, config, tmp_path, monkeypatch, image, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    save("small.png", picture((3, 8)))
+    with pytest.raises(InputError, match=message) as error:
+        commands.reconstruct(config, workdir, None, image)
+    assert "\n" not in str(error.value) and not (workdir / "reconstructions").exists()
+
+
 def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
     config, place = sample.read_config(workdir / "tokenizer")
     with pytest.raises(InputError, match="holds a tokenizer"):
@@ -237,49 +338,59 @@ def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
     with pytest.raises(InputError, match="holds a tokenizer"):
         edit(config, place, image=image, box=["0", "0", "8", "8"], label=None)
     found = evaluate.evaluate(config, place, None, [])
-    assert sorted(found) == ["codebook_perplexity", "codebook_usage", "mse", "psnr", "ssim"]
+    assert sorted(found["numbers"]) == ["codebook_perplexity", "codebook_usage", "mse", "psnr", "ssim"]
     assert json.loads((place / "evaluation.json").read_text()) == found
 
 
 def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     place = workdir / "generator"
     found = evaluate.evaluate(config, place, None, [])
-    shares = ("0.25", "0.50", "0.75", "1.00")
-    assert set(found) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {"cross_entropy"}
     assert json.loads((place / "evaluation.json").read_text()) == found
-    entropies = [found[f"cross_entropy@{s}"]["value"] for s in shares]
-    assert found["cross_entropy"]["value"] == pytest.approx(np.mean(entropies))
+    numbers, shares = found["numbers"], ("0.25", "0.50", "0.75", "1.00")
+    assert set(numbers) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {"cross_entropy"}
+    entropies = [numbers[f"cross_entropy@{s}"] for s in shares]
+    assert numbers["cross_entropy"] == pytest.approx(np.mean(entropies))
     assert np.abs(np.array(entropies) - np.log(64)).max() < 0.5  # hardly trained: it guesses
-    card = found["cross_entropy"]["protocol"]
+    card = found["protocols"]["generation"]
+    assert found["protocols"].keys() == {"generation"} and card["numbers"] == list(numbers)
     assert card["batch_size"] == config.get("eval_batch_size", config.batch_size)
     assert card["evaluator"] == "generation" and card["split"] == "validation" and card["step"] == 6
     assert card["workdir"] == "generator" and card["weights"] == "averaged (EMA)" and card["size"] == [32, 32]
     assert card["crop"] == "resize" and card["versions"]["evqgan"] and card["data"] == str(config.dataset.folder)
-    assert f"{'cross_entropy':32s} {found['cross_entropy']['value']:.4g}" in capsys.readouterr().out
+    assert f"{'cross_entropy':32s} {numbers['cross_entropy']:.4g}" in capsys.readouterr().out
 
 
-def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, config, monkeypatch):
+def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, config, monkeypatch, capsys):
     with pytest.raises(InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"):
         evaluate.evaluate(config, workdir, None, ["samples"])
     assert not (workdir / "evaluation.json").exists()
     commands.sample(config, workdir, None, 20, [], seed=5)
     found = evaluate.evaluate(config, workdir, None, ["samples"])
-    assert "psnr" not in found and "cross_entropy" not in found
-    card = found["sample_accuracy"]["protocol"]
+    card, numbers = found["protocols"]["samples"], found["numbers"]
+    assert "psnr" not in numbers and "cross_entropy" not in numbers and "sample_accuracy" in numbers
+    by_class = [numbers[f"sample_accuracy@{name}"] for name in workdirs.NAMES]
+    assert numbers["sample_accuracy"] == pytest.approx(np.mean(by_class))
+    told = capsys.readouterr().out
+    assert card["warnings"][0] == (
+        "frechet: 20 samples are no more than its 192 features, too few for their covariance"
+    )
+    assert all(f"WARNING {warning}\n" in told for warning in card["warnings"]) and "sample_accuracy@" not in told
     assert card["samples"] == 20 and card["samples_seed"] == 5 and card["samples_step"] == 6
     assert card["sampler"]["steps"] == 8 and card["split"] == "train, held out: validation"
     for metrics, name in ((["reconstruction"], "psnr"), (["generation"], "cross_entropy")):
         before, found = found, evaluate.evaluate(config, workdir, None, metrics)
-        assert name not in before and name in found and before.items() <= found.items()
+        for part in ("numbers", "protocols"):
+            assert before[part].items() <= found[part].items()
+        assert name not in before["numbers"] and name in found["numbers"]
     assert json.loads((workdir / "evaluation.json").read_text()) == found
     assert evaluate.evaluate(config, workdir, None, []) == found
-    assert found["psnr"]["protocol"]["workdir"] == "tokenizer"
-    again = evaluate.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)["psnr"]
-    assert again["protocol"]["batch_size"] == 3 != found["psnr"]["protocol"]["batch_size"]
-    assert again["value"] == pytest.approx(found["psnr"]["value"], rel=1e-4)
+    again = evaluate.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)
+    now, card = (some["protocols"]["reconstruction"] for some in (again, found))
+    assert card["workdir"] == "tokenizer" and now["batch_size"] == 3 != card["batch_size"]
+    assert again["numbers"]["psnr"] == pytest.approx(found["numbers"]["psnr"], rel=1e-4)
 
     monkeypatch.setattr(evaluate, "WHOLE", 1000)
-    assert "psnr" not in evaluate.evaluate(config, workdir, workdir / "elsewhere", ["generation"])
+    assert "psnr" not in evaluate.evaluate(config, workdir, workdir / "elsewhere", ["generation"])["numbers"]
     with pytest.raises(InputError, match="data sets of up to 1,000 bytes; 60 images are more"):
         evaluate.evaluate(config, workdir, None, ["samples"])
 
@@ -289,16 +400,24 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
     [
         (["reconstructoin"], "no metric 'reconstructoin' in this workdir: did you mean 'reconstruction'"),
         (["samples"], "is not what --mode=sample writes"),
+        (["reconstruction"], "evaluation.json is not what evaluate writes: it has no numbers and protocols; move it"),
     ],
 )
 def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metrics, message):
     (workdir / "samples").mkdir()
     (workdir / "samples" / "samples.npz").write_bytes(b"damaged")
-    (workdir / "evaluation.json").write_text('{"psnr": {"value": 1.0}}')
+    (workdir / "evaluation.json").write_text('{"psnr": {"value": 1.0}}' if metrics == ["reconstruction"] else EMPTY)
     before = files_of(workdir)
     with pytest.raises(InputError, match=message):
         evaluate.evaluate(config, workdir, None, metrics)
     assert files_of(workdir) == before
+
+
+def test_a_number_replaces_what_its_evaluator_said_before():
+    found = {"numbers": {"a": 1, "b": 2, "c": 3}, "protocols": {"x": {"numbers": ["a", "b"]}, "y": {"numbers": ["c"]}}}
+    evaluate.enter(found, {"b": 4}, {"evaluator": "x", "step": 6})
+    cards = {"x": {"numbers": ["b"], "evaluator": "x", "step": 6}, "y": {"numbers": ["c"]}}
+    assert found == {"numbers": {"c": 3, "b": 4}, "protocols": cards}
 
 
 def test_whole_gives_every_image_once(config):

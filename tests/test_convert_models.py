@@ -190,7 +190,7 @@ def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):
     assert run("--mode=edit", at, *half) == 0, capsys.readouterr().err
     evals = [*DATA, "--config.evals.generation.show=1"]
     assert run("--mode=evaluate", at, "--metrics=generation", *evals) == 0, capsys.readouterr().err
-    assert "cross_entropy" in json.loads((work / "evaluation.json").read_text())
+    assert "cross_entropy" in json.loads((work / "evaluation.json").read_text())["numbers"]
     before = state_of(work)
     assert run(at, *evals, "--config.duration=1 step", "--config.log_every=1 step") == 0, capsys.readouterr().err
     assert "train/loss" in (work / "metrics.jsonl").read_text()
@@ -206,7 +206,7 @@ def test_every_mode_accepts_a_tokenizer(tmp_path, capsys):
     save("rqvae", tmp_path / "t.ckpt", first)
     assert convert_main("rqvae", "t.ckpt", "w", "--size=16") == 0
     assert run("--mode=evaluate", "--workdir=w", *DATA) == 0, capsys.readouterr().err
-    assert "psnr" in json.loads((tmp_path / "w/evaluation.json").read_text())
+    assert "psnr" in json.loads((tmp_path / "w/evaluation.json").read_text())["numbers"]
     still = ["--config.optimizer.learning_rate=0.0", "--config.duration=1 step", "--config.evals.reconstruction.show=1"]
     assert run("--workdir=w", *DATA, *still) == 0, capsys.readouterr().err
     saved = Checkpoints("w", create=False)

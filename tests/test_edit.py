@@ -50,8 +50,8 @@ class Painter:
         self.masks, self.seeds, self.batches = [], [], set()
         self.rows = types.SimpleNamespace(clock=lambda: 0.0)
 
-    def check_generates(self, num):
-        assert num > 0
+    def check_generates(self, num, seed):
+        assert num > 0 and seed >= 0
 
     def check_mask(self, mask):
         assert mask.shape[1:] == (8, 8) and mask.dtype == bool and mask.any()
@@ -383,8 +383,11 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
         ({"mask": np.zeros((32, 32), bool)}, "the mask hides nothing"),
         ({"image": np.zeros((2, 32, 32, 3), np.uint8)}, "expected one image to edit, got 2"),
         ({"label": None}, "editing needs a label"),
-        ({"num": 0}, "expected at least one image to generate, got 0"),
-        ({"seed": -1}, "expected a seed that is a whole number from 0, got -1"),
+        ({"margin": 10**9}, r"a margin of 4,000,000,000 pixels reaches beyond the image of 32 x 32: give less"),
+        ({"feather": 10**9}, r"a feather of 1,000,000,000 pixels reaches beyond the image of 32 x 32: give less"),
+        ({"num": 10**12}, r"1,000,000,000,000 results would take [\d,.]+ GiB, and there are"),
+        ({"num": 0}, "expected at least one image to generate, a whole number, got 0"),
+        ({"seed": -1}, "expected a seed that is a whole number from 0 to 9223372036854775807, got -1"),
         ({"margin": -1}, "expected a margin that is a whole number of tokens from 0, got -1"),
         ({"margin": 0.5}, "expected a margin that is a whole number of tokens from 0, got 0.5"),
         ({"feather": -1}, "expected a feather that is a number of pixels from 0, got -1"),
@@ -397,6 +400,18 @@ def test_edits_that_cannot_be_are_refused(model, changes, message):
     with pytest.raises(InputError, match=message) as error:
         model.edit(**given)
     assert "\n" not in str(error.value)
+
+
+def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
+    painter, image = Painter(), grey_tokens((32, 32))[None]
+    with pytest.raises(InputError, match="an image of 1,000,000,032x32, in 1 ways, would take 953.7 GiB"):
+        editing.outpaint(painter, image, 10**9, 0, 0, 0)
+    monkeypatch.setattr(editing, "WINDOWS", 3)
+    with pytest.raises(InputError, match="this takes 4 windows to fill, which are more than 3: ask for less, or lift"):
+        editing.outpaint(painter, image, 64, 0, 0, 0, margin=0)
+    assert not painter.seeds
+    editing.outpaint(painter, image, 64, 0, 0, 0, margin=0, force=True)
+    assert painter.seeds
 
 
 @pytest.mark.parametrize("margins", [(-4, 0, 4, 0), (0, 0, 0, 0), (1.5, 0, 0, 0)])

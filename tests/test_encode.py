@@ -64,6 +64,12 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
         np.testing.assert_array_equal(reader.labels, [source[i]["label"] for i in range(len(source))])
 
 
+def test_a_slip_of_views_is_told_before_anything_is_encoded(tmp_path):
+    with pytest.raises(InputError, match="this takes 54,000,000,000 images to encode, which are more than 20,000,000"):
+        encode.encode(config_of(), workdirs.trained(), tmp_path / "ids", views=10**9)
+    assert not (tmp_path / "ids").exists()
+
+
 def test_losses_and_steps_are_those_of_the_same_crops(stored):
     config = stage2.resolve(config_of(stored))
     stage, dataset = stage2.make(config, 54, 10), dataset_of(config)
@@ -120,7 +126,7 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     numbers = metrics_of(tmp_path / "run")[-1]
     config = commands.settings(given, tmp_path / "run")
     found = evaluate.evaluate(config, tmp_path / "run", None, [])
-    assert found["cross_entropy"]["value"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
+    assert found["numbers"]["cross_entropy"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
     images, _ = evaluate.whole(dataset_of(config), "all")
     assert images.shape == (60, 32, 32, 3)
 

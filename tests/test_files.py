@@ -76,3 +76,27 @@ def test_nan_and_objects_are_refused(tmp_path):
     with pytest.raises(ValueError):
         save_npz(tmp_path / "s.npz", images=np.array([{}], object))
     assert os.listdir(tmp_path) == []
+
+
+def test_what_comes_in_pieces_is_written_as_if_it_were_whole(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    rest = {"labels": np.arange(5, dtype=np.int32), "step": 6, "names": ("ant", "bee")}
+    pieces = files.Pieces(images.shape, np.uint8, (images[i : i + 2] for i in range(0, 5, 2)))
+    save_npz(tmp_path / "pieces.npz", images=pieces, **rest)
+    save_npz(tmp_path / "whole.npz", images=images, **rest)
+    np.savez_compressed(tmp_path / "numpy.npz", images=images, **rest)
+    contents = {path.read_bytes() for path in tmp_path.glob("*.npz")}
+    assert len(contents) == 1
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    files.tried(tmp_path / "there")
+    files.tried(tmp_path / "not" / "there" / "yet")
+    assert sorted(tmp_path.rglob("*")) == before
+    for wrong in (tmp_path / "there" / "x", tmp_path / "there" / "x" / "y", "/dev/null/y", "/proc/1/y"):
+        with pytest.raises(InputError, match=f"cannot write {wrong}: .*; free space there or give another folder"):
+            files.tried(wrong)
+    assert sorted(tmp_path.rglob("*")) == before

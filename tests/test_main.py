@@ -50,7 +50,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--workdr", "w", TINY], "there is no flag --workdr: did you mean 'workdir'?"),
         ([TINY, "--workdir"], "Missing value for flag --workdir"),
         ([TINY, "w"], "expected flags as --name=value, got 'w'"),
-        ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|encode|sample|edit|evaluate>"),
+        ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|encode|sample|edit|reconstruct|evaluate>"),
         ([TINY, "--num=0"], "--num=0: expected a positive integer"),
         ([TINY, "--num=many"], "--num=many: expected a positive integer"),
         ([TINY, "--batch_size=0"], "--batch_size=0: expected a positive integer"),
@@ -160,7 +160,7 @@ def runs(monkeypatch):
     def note(name):
         return lambda *args, **keys: found.append((name, args, keys))
 
-    modes = [(commands, "sample"), (commands, "edit"), (evaluate, "evaluate")]
+    modes = [(commands, name) for name in ("sample", "edit", "reconstruct")] + [(evaluate, "evaluate")]
     for module, name in [(train, "train"), (quickstart, "run"), *modes]:
         monkeypatch.setattr(module, name, note(name))
     return found
@@ -178,7 +178,10 @@ def test_each_mode_gets_its_flags(runs, capsys):
     assert call(capsys, at, "--mode=sample", *choice) == (0, [])
     assert call(capsys, at, "--mode=edit", "--image=i", "--batch_size=2") == (0, [])
     assert call(capsys, at, "--mode=evaluate", "--batch_size=4") == (0, [])
-    (_, (config, workdir), _), quick, sample, edit, evaluate, chosen, small_edit, small_evaluate = runs
+    assert call(capsys, at, "--mode=reconstruct", "--image=~/x", "--out=o") == (0, [])
+    assert call(capsys, at, "--mode=sample", "--num=1", "--force") == (0, [])
+    (_, (config, workdir), _), quick, sample, edit, evaluate, chosen, small_edit, small_evaluate, again, forced = runs
+    assert again[0] == "reconstruct" and again[2]["image"] == os.path.expanduser("~/x") and forced[2]["force"]
     assert config.stage == "stage1" and workdir == pathlib.Path("w")
     assert quick[0] == "run" and quick[1][1] == pathlib.Path("workdirs/quickstart_tiny")
     given = {"workdir": place, "out": pathlib.Path("o"), "num": 3, "labels": ["cat", "5"], "seed": 4}

@@ -65,6 +65,13 @@ def test_a_label_leaves_the_picture_as_it_is():
     assert band.min() < 128 and (band[0] == 255).all() and (band[:, -1] == 255).all()
 
 
+def test_labels_are_equally_high_and_as_wide_as_told():
+    image = some(1)[0]
+    bands = [pictures.label(image, text)[:-5] for text in ("ace", "Åg", "jp ", "")]
+    assert {band.shape[0] for band in bands} == {bands[0].shape[0]}
+    assert pictures.label(image, "a long name").shape[1] == pictures.width_of("a long name") > 7
+
+
 def test_a_saved_picture_comes_back(tmp_path):
     image = some(1)[0]
     pictures.save_png(tmp_path / "samples" / "x.png", image)

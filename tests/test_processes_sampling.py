@@ -131,10 +131,10 @@ def test_two_processes_sample_as_one(places, folder):
 def test_two_processes_evaluate_as_one(places):
     expected, found = (json.loads((place / "evaluation.json").read_text()) for place in places[:2])
     assert found.keys() == expected.keys()
-    assert {entry["protocol"]["evaluator"] for entry in found.values()} == {*EVALUATED, "samples"}
-    for name, entry in expected.items():
-        assert found[name]["protocol"] == entry["protocol"]
-        numbers = (np.array(value, np.float64) for value in (found[name]["value"], entry["value"]))  # None is NaN
+    assert found["protocols"] == expected["protocols"] and found["protocols"].keys() == {*EVALUATED, "samples"}
+    assert found["numbers"].keys() == expected["numbers"].keys()
+    for name, value in expected["numbers"].items():
+        numbers = (np.array(number, np.float64) for number in (found["numbers"][name], value))  # None is NaN
         np.testing.assert_allclose(*numbers, rtol=1e-6, err_msg=name)
 
 

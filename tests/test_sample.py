@@ -157,6 +157,47 @@ def test_labels_are_numbers_or_names_and_go_in_turn(model):
         model.edit(picture(), LEFT, "zzz")
 
 
+@pytest.mark.parametrize(
+    "labels", [3, "dog", np.int32(3), np.array(3), np.str_("dog"), (3,), np.array(["dog"]), range(3, 4)]
+)
+def test_one_class_needs_no_list(model, labels):
+    made = painting_labels(model, steps=2, top_k=(1, 2)).sample(
+        np.int64(2), labels, np.uint32(1), steps=np.int64(2), top_k=[np.int32(1), 2]
+    )
+    np.testing.assert_array_equal(made["labels"], [3, 3])
+    with pytest.raises(InputError, match="there is no class 'cow'"):
+        model.generate(4, labels="cow")
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"num": 2.0}, "at least one image to generate, a whole number, got 2.0"),
+        ({"num": "2"}, "at least one image to generate, a whole number, got '2'"),
+        ({"num": True}, "at least one image to generate, a whole number, got True"),
+        ({"num": 10**12}, "would take [0-9,.]+ GiB|images to generate, which are more than 20,000,000"),
+        ({"num": 2, "seed": 1.0}, "expected a seed that is a whole number from 0 to 9223372036854775807, got 1.0"),
+        ({"num": 2, "seed": None}, "expected a seed that is a whole number .*, got None"),
+        ({"num": 2, "seed": 2**64}, "expected a seed that is a whole number .*, got 18446744073709551616"),
+        ({"num": 2, "seed": -1}, "expected a seed that is a whole number .*, got -1"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_made(model, given, message):
+    idle = painting_labels(model, never=True)
+    with pytest.raises(InputError, match=message):
+        idle.generate(**given)
+    with pytest.raises(InputError, match=message):
+        idle.edit(picture(), LEFT, "cat", **given)
+
+
+@pytest.mark.parametrize("given", [{"acceptance": 1e-9}, {"num": 10**8}, {"acceptance": 5e-324}])
+def test_more_than_weeks_of_work_is_begun_by_force_alone(model, given):
+    given, images = {"num": 4, **given}, "(inf|[0-9,]+) images to generate, which are more than 20,000,000"
+    with pytest.raises(InputError, match=f"this takes {images}: ask for less, or lift the limit .--force"):
+        model.generate(**given)
+    assert len(model.planned(**{**given, "num": 4}, force=True)) == 4
+
+
 def test_many_class_names_are_not_all_listed(model):
     model = copy.copy(model)
     model.class_names = tuple(f"n{i:05d}" for i in range(1000))

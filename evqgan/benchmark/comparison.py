@@ -95,8 +95,7 @@ def finished(system, out, name, seed, samples, real):
         return numbers
     commands.sample(second, place, None, samples, [], seed, one_by_one=False)
     first.evals = ConfigDict({"reconstruction": {}})
-    measured = evaluate.evaluate(first, owner / "tokenizer", None, [])
-    values = {key: entry["value"] for key, entry in measured.items()}
+    values = evaluate.evaluate(first, owner / "tokenizer", None, [])["numbers"]
     images, labels, _ = evaluate.read_samples(place / "samples" / "samples.npz")
     values |= against_real(second.dataset, images, labels, **real)
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}

@@ -33,8 +33,7 @@ def run(given, rest):
         if model.size != models[0].size:
             raise InputError(f"{name} is for images of {model.size}, {given.workdir[0]} for {models[0].size}")
         evals = {"reconstruction": {"perceptual": given.perceptual, "weights": given.weights}}
-        found = evaluate_model(model, model.config, dataset, evals)
-        numbers = {key: entry["value"] for key, entry in found.items()}
+        ((numbers, _),) = evaluate_model(model, model.config, dataset, evals)
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))
         rows.append({"workdir": name, "step": model.step, "parameters": parameters, **numbers})
         shown[name] = model.reconstruct(images)

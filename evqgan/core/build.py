@@ -17,12 +17,15 @@ def nearest(word, words):
 
 
 def plain(value):
-    """A config value as plain Python: dicts of dicts, tuples instead of lists (linen wants hashable fields)."""
+    """A config value as plain Python: dicts of dicts, tuples instead of lists (linen wants hashable fields).
+
+    NumPy's numbers become Python's.
+    """
     if hasattr(value, "items"):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return tuple(plain(v) for v in value)
-    return value
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def keys_of(function, given=()):

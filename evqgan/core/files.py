@@ -5,6 +5,10 @@ import json
 import os
 import pathlib
 import socket
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -20,6 +24,22 @@ def writable(path):
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"cannot write {path}: {reason}; free space there or give another folder") from error
+
+
+def tried(folder):
+    """InputError unless a file can be written into `folder`, before long work begins; nothing of it stays."""
+    folder = pathlib.Path(folder)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    with writable(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"a line")
+                file.flush()
+        finally:
+            with contextlib.suppress(OSError):  # another process is at work there
+                for place in new:
+                    place.rmdir()
 
 
 @contextlib.contextmanager
@@ -89,7 +109,27 @@ def read_json(path, what="the JSON that training writes"):
     return found
 
 
+class Pieces(NamedTuple):
+    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the first axis, in order."""
+
+    shape: tuple
+    dtype: Any
+    pieces: Iterable
+
+
 def save_npz(path, **arrays):
-    """Named arrays as a compressed `.npz` under `path`; object arrays raise ValueError (no pickle)."""
-    with atomic(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    """Named arrays or `Pieces` as a compressed `.npz` under `path`; object arrays raise ValueError (no pickle).
+
+    Byte for byte what np.savez_compressed writes.
+    """
+    with atomic(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if isinstance(value, Pieces):
+                    descr = np.lib.format.dtype_to_descr(np.dtype(value.dtype))
+                    header = {"descr": descr, "fortran_order": False, "shape": value.shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for piece in value.pieces:
+                        member.write(np.ascontiguousarray(piece, value.dtype).data)
+                else:
+                    np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)

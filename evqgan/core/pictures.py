@@ -9,10 +9,12 @@ from evqgan.core.files import atomic
 
 PAPER = 255  # ours: gaps and empty cells are white, the background most viewers and pages have
 INK = 64  # ours: bars are dark grey
+TALL = "Ågj"  # letters as high and as low as a line of text goes
+GAP = 2  # ours: pixels between pictures
 GAIN = 4  # ours: a good reconstruction is off by a few grey levels, too dark to see as it is
 
 
-def row(images, gap=2):
+def row(images, gap=GAP):
     """Images, each uint8 [H,W,3], side by side from the left, tops aligned -> uint8 [max H, sum W + gaps, 3]."""
     images = [_checked(image) for image in images]
     if not images:
@@ -27,13 +29,13 @@ def row(images, gap=2):
     return picture
 
 
-def column(images, gap=2):
+def column(images, gap=GAP):
     """Images, each uint8 [H,W,3], one below the other, left sides aligned -> uint8 [sum H + gaps, max W, 3]."""
     turned = [_checked(image).transpose(1, 0, 2) for image in images]
     return np.ascontiguousarray(row(turned, gap).transpose(1, 0, 2))
 
 
-def grid(images, columns=None, gap=2):
+def grid(images, columns=None, gap=GAP):
     """uint8 [N,H,W,3] in reading order -> one uint8 [h,w,3]; `columns` defaults to the squarest grid."""
     images = np.asarray(images)
     if images.ndim != 4 or not len(images):
@@ -62,12 +64,22 @@ def error_map(a, b):
 
 
 def label(image, text):
-    """uint8 [H,W,3] with `text` in black on a white band above it; the picture grows wider if the text needs it."""
+    """uint8 [H,W,3] with `text` in black on a white band above it; the picture grows wider if the text needs it.
+
+    The bands of all texts are equally high.
+    """
     font = ImageFont.load_default()
-    left, _, right, bottom = (math.ceil(edge) for edge in font.getbbox(text))
-    band = Image.new("RGB", (max(right - left, 1) + 2, max(bottom, 1) + 3), (PAPER,) * 3)
+    left = math.ceil(font.getbbox(text)[0])
+    bottom = math.ceil(font.getbbox(f"{text}{TALL}")[3])
+    band = Image.new("RGB", (width_of(text), max(bottom, 1) + 3), (PAPER,) * 3)
     ImageDraw.Draw(band).text((1 - left, 1), text, fill=(0, 0, 0), font=font)
     return column([np.asarray(band), image], gap=0)
+
+
+def width_of(text):
+    """How wide the band of a `label` is, in pixels."""
+    left, _, right, _ = ImageFont.load_default().getbbox(text)
+    return max(math.ceil(right) - math.ceil(left), 1) + 2
 
 
 def save_png(path, image):

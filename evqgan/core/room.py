@@ -1,4 +1,4 @@
-"""The memory that a request takes, compared with what the machine has, before anything is begun."""
+"""The memory and the work that a request takes, compared with what there is, before anything is begun."""
 
 import os
 
@@ -7,6 +7,7 @@ import jax
 from evqgan.core.errors import InputError
 
 GIB = 2**30
+IMAGES = 20_000_000  # ours: 16 views of each image of ImageNet, and more than a GPU makes in weeks
 
 
 def of_machine() -> int:
@@ -28,4 +29,15 @@ def require(needed: int, what: str, there: int | None = None) -> None:
     if needed > there:
         raise InputError(
             f"{what} would take {needed / GIB:,.1f} GiB, and there are {there / GIB:,.1f} GiB: ask for less"
+        )
+
+
+def limit(number: float, most: int, what: str, force: bool = False) -> None:
+    """InputError if `number` of `what`, such as "images to encode", are more than `most`, unless `force` lifts that.
+
+    So much work is more often a slip than a wish.
+    """
+    if number > most and not force:
+        raise InputError(
+            f"this takes {number:,.0f} {what}, which are more than {most:,}: ask for less, or lift the limit (--force)"
         )

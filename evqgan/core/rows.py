@@ -32,6 +32,7 @@ class Rows:
         self.batch_size = batch_size
         self.mesh = mesh.make(devices=devices or jax.local_devices())
         self.compiling = 0.0  # seconds it took so far
+        self.tell = lambda line: None  # gets a line before anything compiles
         self._compiled = {}
 
     def size(self, number):
@@ -59,6 +60,7 @@ class Rows:
     def _compile(self, function, weights, batch):
         key = function, *((x.shape, x.dtype) for x in batch)
         if key not in self._compiled:
+            self.tell(f"compiling the {function.__name__} for {len(batch[0]):,} images at a time")
             began = time.perf_counter()
             whole, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
             specs = PartitionSpec(), *(split.spec for _ in batch)

@@ -82,6 +82,17 @@ def frechet(images, real_images, heldout_images):
     return {"frechet": frechet_distance(*real, *some), "heldout_frechet": frechet_distance(*real, *held)}
 
 
+def too_few(images, real_images, heldout_images):
+    """Why numbers of `frechet` of these images mean little: sentences, one for each set of them that is too small."""
+    number = features(images[:1], FRECHET_SIDE, colour=True).shape[1]
+    sets = {"samples": images, "training images": real_images, "held-out images": heldout_images}
+    return [
+        f"frechet: {len(some):,} {name} are no more than its {number} features, too few for their covariance"
+        for name, some in sets.items()
+        if len(some) <= number
+    ]
+
+
 def statistics(features):
     """features [N,F] -> mean [F], covariance [F,F] (unbiased), float64."""
     features = np.asarray(features, np.float64)
