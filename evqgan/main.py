@@ -3,10 +3,11 @@
 train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where it stopped
 encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR       stored ids of config.dataset, the same again goes on;
                                                                  train a generator with --config.dataset.codes=DIR
-sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, one PNG an image
+sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, one PNG an image;
+                                                                 stopped, the same again goes on
           --steps_strip                                          steps.png: images being filled block by block
           --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
-                                                                 the best of more; stopped, the same again goes on
+                                                                 the best of more
 edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom and
           --outpaint=left,top,right,bottom (pixels); --margin=TOKENS --feather=PIXELS
           --label= --num= --seed= --out=

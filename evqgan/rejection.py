@@ -52,7 +52,8 @@ def choose(model, labels, seed, acceptance, classifier, folder, sampler, report=
     part: (i, n) for the i-th of n processes. They share the candidates that are still to be made, whatever number of
     processes made the others, wait for each other, and all return the same.
     """
-    room.require(BYTES * int(len(labels) / acceptance), f"choosing among {len(labels) / acceptance:,.0f} candidates")
+    number, kept = len(labels) / acceptance, 4 * len(labels) * math.prod(model.size) // model.factor**2 * model.depth
+    room.require(BYTES * number + kept, f"the ids of {len(labels):,} images, the best of {number:,.0f},")
     if isinstance(classifier, str):
         classifier = find(classifier, model)
     candidates = plan(labels, acceptance)
@@ -168,13 +169,13 @@ class Candidates:
 
     def ids(self, numbers):
         """-> the ids [n,h,w,D] int32 of the candidates with these numbers [n], none of them missing."""
-        found, where = [None] * len(numbers), self._where[numbers]
+        found, where = None, self._where[numbers]
         for i in np.unique(where[:, 0]):
             with readable(self.folder), np.load(self._files[i], allow_pickle=False) as saved:
-                ids = saved["ids"]
-            for at in np.flatnonzero(where[:, 0] == i):
-                found[at] = ids[where[at, 1]]
-        return np.stack(found)
+                ids, here = saved["ids"], where[:, 0] == i
+                found = np.empty((len(numbers), *ids.shape[1:]), np.int32) if found is None else found
+                found[here] = ids[where[here, 1]]
+        return found
 
 
 @contextlib.contextmanager

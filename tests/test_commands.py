@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, label
 @pytest.mark.parametrize("mode", ["sample", "edit", "evaluate"])
 def test_a_place_that_takes_no_results_is_told_before_any_are_made(workdir, config, monkeypatch, mode):
     model = copy.copy(load(workdir, config))
-    model.rows = None  # whoever would compute something fails
+    model.rows = types.SimpleNamespace()  # whoever would compute something fails
     for module in (commands, evaluate):
         monkeypatch.setattr(module, "load", lambda *_, **__: model)
     monkeypatch.setattr(evaluate, "evaluate_model", None)

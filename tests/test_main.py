@@ -280,7 +280,7 @@ def test_a_device_that_is_absent_is_asked_for_in_vain():
 
 def test_a_process_says_one_line_and_no_more():
     run = started("--mode=sample", f"--workdir={workdirs.trained()}", "--labels=cta")
-    assert run.returncode == 2 and not run.stdout
+    assert run.returncode == 2 and run.stdout == f"loading {workdirs.trained()}\n"
     assert run.stderr.splitlines() == [
         "error: there is no class 'cta': expected a number from 0 to 9, or a name: did you mean 'cat'?"
     ]

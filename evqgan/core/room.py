@@ -20,7 +20,7 @@ def of_device() -> int:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", of_machine())
 
 
-def require(needed: int, what: str, there: int | None = None) -> None:
+def require(needed: float, what: str, there: int | None = None) -> None:
     """InputError if `what`, such as "config.batch_size = 8 images of 64x64", takes more bytes than `there` are.
 
     there: default, the machine's.
