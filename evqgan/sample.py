@@ -136,15 +136,16 @@ class Loaded:
         "numbers" uint32 [num], by which `new` makes them again}.
 
         report(done, total, seconds) is called after each batch; no seconds of compilation count. An acceptance below 1
-        keeps the best by `classifier` of num / acceptance candidates, and adds "scores" float32 [num]: see
-        `rejection.sample`, also for `folder`. part: (i, n) makes the i-th of n parts alone, as many images as
-        `processes.share` gives it; what is reported counts all parts, as if each were as far as this one. force: more
-        than `room.IMAGES` too.
+        keeps the best by `classifier` of num / acceptance candidates, and adds "scores" float32 [num]. In a `folder` it
+        goes on where the same call was stopped; for both see `rejection.choose`. part: (i, n) makes the i-th of n parts
+        alone, as many images as `processes.share` gives it; what is reported counts all parts, as if each were as far
+        as this one. force: more than `room.IMAGES` too.
         """
         labels = self.planned(num, labels, seed, acceptance, force)
         room.require(num * int(np.prod(self.size)) * 3, f"{num:,} images of {self.size[1]}x{self.size[0]}")
-        if acceptance != 1:
-            made = rejection.sample(self, labels, seed, acceptance, classifier, folder, sampler, report, part)
+        if acceptance != 1 or folder:
+            judge = classifier if acceptance != 1 else None
+            made = rejection.sample(self, labels, seed, acceptance, judge, folder, sampler, report, part)
         else:
             numbers = processes.share(num, part).astype(np.uint32)
             labels = labels[numbers]

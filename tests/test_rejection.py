@@ -113,6 +113,14 @@ def test_all_accepted_is_plain_sampling(model):
     same({name: made[name] for name in plain}, plain)
 
 
+def test_plain_sampling_goes_on_in_a_folder(model, tmp_path):
+    reported = []
+    plain = model.sample(6, seed=1)
+    for _ in range(2):
+        same(model.sample(6, seed=1, folder=tmp_path, report=lambda *now: reported.append(now[:2])), plain)
+    assert reported == [(4, 6), (6, 6), (6, 6)]
+
+
 def test_a_model_without_classes_can_choose_too(model):
     model = copy.copy(model)
     model.classes = 0
