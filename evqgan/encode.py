@@ -65,7 +65,8 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None, force=Fa
         return pipeline.view_batches(examples[split], dataset, random, seed, max(1, size // number), start, stop)
 
     print(f"{out}: {len(sources['train']):,} x {views} + {len(sources['validation']):,} images", flush=True)
-    print(f"compiling the encoder for {size:,} images at a time", flush=True)
+    if not all(codes.finished(out, shard) for shard in codes.shards(info)):
+        print(f"compiling the encoder for {size:,} images at a time", flush=True)
     done = codes.encode(out, info, batches, to_ids, jax.process_index(), jax.process_count(), progress())
     bad = sum(len(decoded.bad) for decoded in examples.values())
     parts = [f"{done:,} images encoded" if done else "all shards were there already"]
