@@ -37,6 +37,8 @@ OPTIONAL = (
     "best",
     "changed_data",
     "eval_batch_size",
+    "init",
+    "init_optimizer",
     "keep",
     "mesh",
 )  # keys of a stage that a config need not have
