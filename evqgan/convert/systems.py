@@ -69,7 +69,8 @@ def read_msgpack(path):
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # msgpack and flax raise many kinds; all mean that this file is of another kind
-        raise InputError(f"cannot use {path}: expected a flax checkpoint (msgpack): {str(error)[:200]}") from error
+        reason = str(error)[:200] or type(error).__name__
+        raise InputError(f"cannot use {path}: expected a flax checkpoint (msgpack): {reason}") from error
 
 
 def write_msgpack(path, theirs):

@@ -29,6 +29,7 @@ ZIP, LEGACY = (
 )  # first bytes; the latter: a pickled number
 DIMENSIONS = 32  # ours: axes that a tensor may have; NumPy takes 64
 SHOWN = 5  # ours: names in a message
+SHARED = 4  # ours: how many times larger than their file all tensors may be, which may share numbers
 DTYPES = {
     **{name: np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8")},
     **{name: np.dtype(name) for name in ("bool", "uint16", "uint32", "uint64", "complex64", "complex128")},
@@ -39,7 +40,17 @@ STORAGES = {  # the class of a storage -> the dtype of its numbers
     **{"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Untyped": "uint8"},
     **{"ComplexFloat": "complex64", "ComplexDouble": "complex128"},
 }
-BROKEN = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RuntimeError, EOFError, struct.error)
+BROKEN = (
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    MemoryError,
+)
 
 
 class Storage(NamedTuple):
@@ -78,8 +89,10 @@ def read(path):
         if head[:4] != ZIP and head != LEGACY:
             return safetensors.numpy.load_file(path)
         found, numbers, swapped = _zip(path) if head[:4] == ZIP else _legacy(path)
-        limit = path.stat().st_size
-        return {name: _array(name, tensor, numbers, swapped, limit) for name, tensor in _state_dict(found).items()}
+        tensors, size = _state_dict(found), path.stat().st_size
+        if sum(_bytes(name, tensor, swapped) for name, tensor in tensors.items()) > SHARED * size:
+            raise ValueError(f"its tensors would take more than {SHARED} times the {size:,} bytes of the file")
+        return {name: _array(name, tensor, numbers, swapped) for name, tensor in tensors.items()}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except BROKEN as error:
@@ -107,11 +120,14 @@ def _zip(path):
         raise ValueError(f"its byte order is {order[:12]!r}")
 
     @functools.cache
+    def content(key):
+        return np.frombuffer(archive.read(entries[key]), np.uint8)
+
     def numbers(storage):
-        entry = entries.get(f"{roots[0]}/data/{storage.key}")
-        if entry is None or entry.file_size != storage.total:
+        key = f"{roots[0]}/data/{storage.key}"
+        if key not in entries or entries[key].file_size != storage.total:
             raise ValueError(f"storage {storage.key!r} should have {storage.total} bytes in the file")
-        return np.frombuffer(archive.read(entry), np.uint8)
+        return content(key)
 
     found = pickles.load(io.BytesIO(archive.read(f"{roots[0]}/data.pkl")), KNOWN, _persistent)
     return found, numbers, order == b"big"
@@ -220,16 +236,25 @@ def _state_dict(found):
     return found
 
 
-def _array(name, tensor, numbers, swapped, limit):
-    """The numbers of a Tensor, a view of its storage; ValueError if it reaches beyond or has over `limit` bytes."""
-    storage, offset, shape, strides, dtype = tensor
+def _bytes(name, tensor, swapped):
+    """How much memory `_array` takes, were it to copy; ValueError for a shape that cannot be."""
+    _, offset, shape, strides, dtype = tensor
     if len(shape) > DIMENSIONS or len(shape) != len(strides) or not _whole([offset, *shape, *strides]):
         raise ValueError(f"{name} has no possible shape")
+    span = 1 + sum(
+        (n - 1) * stride for n, stride in zip(shape, strides, strict=True)
+    )  # what is swapped is copied first
+    return max(math.prod(shape), span if swapped and math.prod(shape) else 0) * dtype.itemsize
+
+
+def _array(name, tensor, numbers, swapped):
+    """The numbers of a Tensor that `_bytes` found possible, a view of its storage; ValueError if it reaches beyond."""
+    storage, offset, shape, strides, dtype = tensor
     strides = [stride if n > 1 else 0 for n, stride in zip(shape, strides, strict=True)]
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
-    if (last + 1) * dtype.itemsize > storage.size or math.prod(shape) * dtype.itemsize > limit:
+    if (last + 1) * dtype.itemsize > storage.size:
         raise ValueError(f"{name} reaches beyond its storage")
     part = numbers(storage)[storage.start + offset * dtype.itemsize : storage.start + (last + 1) * dtype.itemsize]
     if swapped:
