@@ -220,6 +220,7 @@ def run(values, config):
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
     jax.config.update("jax_compilation_cache_dir", cache)
     devices(jax)
+    alike(values, config)
     workdir = pathlib.Path(values.workdir)
     if values.mode == "train":
         from evqgan import quickstart, train
@@ -261,6 +262,15 @@ def devices(jax):
         asked = [f"{k}={os.environ[k]}" for k in ("JAX_PLATFORMS", "EVQGAN_DISTRIBUTED") if os.environ.get(k)]
         reason = (str(error).splitlines() or ["there is no such device, or JAX is installed without support for it"])[0]
         raise InputError(f"JAX cannot start{' with ' if asked else ''}{' '.join(asked)}: {reason}") from error
+
+
+def alike(values, config):
+    """InputError in all processes of a run unless they were started with the same flags, config and code."""
+    from evqgan.core import cluster, versions
+
+    if cluster.several():
+        given = {name: values[name].value for name in values if name not in ("config", "debug", "workdir")}
+        cluster.check_alike(command_line=sorted(given.items()), config=config.to_json(), code=versions.code())
 
 
 def main(argv=None):

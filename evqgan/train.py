@@ -12,7 +12,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from evqgan import beginning
-from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures, room
+from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures, room, versions
 from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
@@ -81,6 +81,9 @@ def check_claim(workdir, config):
     file = pathlib.Path(workdir) / "config.json"
     if file.exists():
         ours, theirs = stages.filled(config), stages.filled(ConfigDict(files.read_json(file)))
+        for one in (ours, theirs):  # what a generator's tokenizer computes in unless it is said, see `dtype_of`
+            if one["tokenizer"].get("dtype", "") is None:
+                one["tokenizer"]["dtype"] = one["dtype"]
         here, there = ours.pop("data", None), theirs.pop("data", None)
         if here and there and here != there and not config.get("changed_data"):
             other = f"{here['examples']:,}" if here["examples"] != there["examples"] else "others, as many,"
@@ -202,6 +205,7 @@ def run(config, workdir):
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
         config.began = beginning.of_this_leg(config, workdir, len(source))
+    cluster.check_alike(list_of_training_images=[config.class_names, config.data], place_in_the_run=config.began)
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
     if not total:
@@ -244,6 +248,8 @@ def run(config, workdir):
         f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
         flush=True,
     )
+    if chief and (changed := versions.note(workdir, start)):
+        notes = (*notes, changed)
     for note in (*notes, *stage.notes):
         say(note, flush=True)
 
