@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from evqgan.convert import pickles
+from evqgan.convert import names, pickles
 from evqgan.core.errors import InputError
 
 ZIP, LEGACY = (
@@ -73,10 +73,11 @@ class Tensor(NamedTuple):
     dtype: np.dtype
 
 
-def read(path):
+def read(path, which=""):
     """The weights in a .pth, .pt, .ckpt or .safetensors file -> {name: array}, read-only; views share their memory.
 
-    Of a checkpoint it is the dict of tensors at its top, or the one under "state_dict". dtypes: float16, float32,
+    Of a checkpoint it is the dict of tensors at its top, or the one under "state_dict" or such; which: "raw" or "ema",
+    of a file that holds both (see `names`, also for the prefixes that names lose). dtypes: float16, float32,
     float64, bfloat16 (of ml_dtypes), integers, bool. Damage to the numbers is noticed in zip files alone (CRC-32).
     InputError, one line, if the file cannot be read, is damaged or of another kind.
     """
@@ -87,12 +88,14 @@ def read(path):
         if head[:4] != ZIP and head != LEGACY and path.suffix != ".safetensors":
             raise ValueError(f"expected a PyTorch checkpoint or a .safetensors file, it begins with {head!r}")
         if head[:4] != ZIP and head != LEGACY:
-            return safetensors.numpy.load_file(path)
+            return names.plain(safetensors.numpy.load_file(path), which)
         found, numbers, swapped = _zip(path) if head[:4] == ZIP else _legacy(path)
-        tensors, size = _state_dict(found), path.stat().st_size
+        tensors, size = names.plain(*_state_dict(found, which)), path.stat().st_size
         if sum(_bytes(name, tensor, swapped) for name, tensor in tensors.items()) > SHARED * size:
             raise ValueError(f"its tensors would take more than {SHARED} times the {size:,} bytes of the file")
         return {name: _array(name, tensor, numbers, swapped) for name, tensor in tensors.items()}
+    except InputError as error:
+        raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except BROKEN as error:
@@ -219,21 +222,27 @@ KNOWN = {  # what is not Foreign: functions of ours that only put values togethe
 }
 
 
-def _state_dict(found):
-    """The {name: Tensor} at the top of a checkpoint, or under "state_dict"."""
+def _state_dict(found, which):
+    """The {name: Tensor} at the top of a checkpoint, or under "state_dict" or such, and what `which` leaves open."""
+    if isinstance(found, dict):
+        found, which = names.chosen(found, which, _holds_tensors)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict):
         raise ValueError(f"expected a dict of tensors at its top, got an object of {_kind(found)}")
-    if not any(isinstance(value, Tensor) for value in found.values()):
-        names = ", ".join(repr(name)[:60] for name in list(found)[:SHOWN] if isinstance(name, str)) or "none"
-        raise ValueError(f"expected tensors at its top or under 'state_dict', got the keys {names}")
+    if not _holds_tensors(found):
+        keys = ", ".join(repr(name)[:60] for name in list(found)[:SHOWN] if isinstance(name, str)) or "none"
+        raise ValueError(f"expected tensors at its top or under 'state_dict', got the keys {keys}")
     for name, value in found.items():
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError("the name of a weight is no printable text")
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} is an object of {_kind(value)}, no tensor")
-    return found
+    return found, which
+
+
+def _holds_tensors(value):
+    return isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())
 
 
 def _bytes(name, tensor, swapped):
