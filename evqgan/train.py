@@ -82,8 +82,8 @@ def check_claim(workdir, config):
     if file.exists():
         ours, theirs = stages.filled(config), stages.filled(ConfigDict(files.read_json(file)))
         for one in (ours, theirs):  # what a generator's tokenizer computes in unless it is said, see `dtype_of`
-            if one["tokenizer"].get("dtype", "") is None:
-                one["tokenizer"]["dtype"] = one["dtype"]
+            if "generator" in one:
+                one["tokenizer"]["dtype"] = one["tokenizer"].get("dtype") or one["dtype"]
         here, there = ours.pop("data", None), theirs.pop("data", None)
         if here and there and here != there and not config.get("changed_data"):
             other = f"{here['examples']:,}" if here["examples"] != there["examples"] else "others, as many,"
