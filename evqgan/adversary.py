@@ -37,6 +37,7 @@ def make(
     critic: dict, weights: str = "", loss: str = "hinge", factor: float = 0.5, weight: float = 0.8,
     adaptive: bool = True, start: Steps = 0, ramp: Steps = 0, r1: float = 0.0, r1_every: Positive = 1,
     lecam: float = 0.0, optimizer: dict | None = None, dtype: Dtype = "float32", *, examples, batch_size, total,
+    began=0,
 ):  # fmt: skip
     """config.adversarial -> Adversary. The critic exists and learns from step `start` on.
 
@@ -46,16 +47,17 @@ def make(
     start, ramp: durations; the weight grows linearly from 0 over `ramp`.
     r1: weight of the gradient penalty, taken every `r1_every` steps and then multiplied by that number (StyleGAN2,
     appendix B). lecam: weight of LeCAM's regularization.
-    optimizer: keys of `core.optim.optimizer`; the three last are the run's.
+    optimizer: keys of `core.optim.optimizer`; the four last are the run's. A share,
+    as start="5%", is of the first `began` steps, if it has grown since.
     """
-    run = {"examples": examples, "batch_size": batch_size, "total": total}
+    run = {"examples": examples, "batch_size": batch_size, "total": began or total}
     if loss not in gan.LOSSES:
         raise InputError(f"config.adversarial.loss is {loss!r}: {build.nearest(loss, gan.LOSSES)}")
     model = build.build("critics", "Critic", critic, "config.adversarial.critic", dtype=dtype)
     if getattr(model, "norm", "") == "act":
         raise InputError('config.adversarial.critic.norm = "act" is for critics trained elsewhere: train with "batch"')
     first, length = (optim.to_steps(d, **run) for d in (start, ramp))
-    run["total"] = max(total - first, 1)  # the steps that the critic learns in
+    run |= {"total": max(total - first, 1), "began": max(began - first, 0)}  # the steps that the critic learns in
     updater = optim.updater(optimizer or {}, "config.adversarial.optimizer", **run)
 
     def init(rng, image):

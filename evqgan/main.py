@@ -34,6 +34,9 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
+# What holds the folder configs/ that comes with the code: the clone, or of an installed package a folder of its own.
+PACKAGE = pathlib.Path(__file__).parent
+SHIPPED = PACKAGE.parent if (PACKAGE.parent / "configs" / "quickstart.py").is_file() else PACKAGE / "shipped"
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
 OPTIONAL = (
@@ -41,6 +44,8 @@ OPTIONAL = (
     "best",
     "changed_data",
     "eval_batch_size",
+    "init",
+    "init_optimizer",
     "keep",
     "mesh",
 )  # keys of a stage that a config need not have
@@ -55,7 +60,11 @@ def definitions():
         functools.partial(define, flag_values=values)
         for define in (flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_list)
     )
-    text("config", None, "FILE[:variant] of an experiment; --config.key=value changes a key of it")
+    text(
+        "config",
+        None,
+        "FILE[:variant] of an experiment, or the name of one in configs/; --config.key=value changes a key of it",
+    )
     text("workdir", None, "where a run keeps everything it makes")
     flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
     whole("num", None, "sample: how many images (64); edit: how many results (4)", lower_bound=1)
@@ -129,17 +138,33 @@ def default_workdir(file):
     return str(pathlib.Path("workdirs") / "_".join(filter(None, [pathlib.Path(path).stem, variant])))
 
 
+def find(name):
+    """The path of a config: a file, or one that comes with the code, by its path in the clone or by its name alone."""
+    path = pathlib.Path(name).expanduser()
+    places = (SHIPPED, SHIPPED / "configs", SHIPPED / "configs" / "baselines")
+    for found in (path, *(place / other for place in places for other in (name, f"{name}.py"))):
+        if found.is_file():
+            return found
+    there = [str(other) for other in sorted(path.parent.glob("*.py")) if other.stem != "common"]
+    if path.parent == pathlib.Path(".") and path.suffix != ".py":
+        there = sorted(other.stem for place in places[1:] for other in place.glob("*.py") if other.stem != "common")
+    hint = nearest(path, there) if there else "expected the path of a file in configs/"
+    raise InputError(f"there is no file {path}; {hint}")
+
+
 def read_file(file):
-    """FILE[:variant] -> its ConfigDict; InputError if there is none, or it raises."""
-    path = pathlib.Path(file.partition(":")[0])
-    if not path.is_file():
-        there = [str(other) for other in sorted(path.parent.glob("*.py"))]
-        hint = nearest(path, there) if there else "expected the path of a file in configs/"
-        raise InputError(f"--config={file}: there is no file {path}; {hint}")
+    """FILE[:variant] -> its ConfigDict; InputError if there is none, or it raises. For FILE see `find`."""
+    name, colon, variant = file.partition(":")
+    try:
+        path = find(name)
+    except InputError as error:
+        raise InputError(f"--config={file}: {error}") from error
+    if str(SHIPPED) not in sys.path:
+        sys.path.append(str(SHIPPED))  # configs import each other by that name
     values = flags.FlagValues()
     try:
-        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", f"--config={file}"])
-        values(["", f"--config={file}"])
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", f"--config={path}{colon}{variant}"])
+        values(["", f"--config={path}{colon}{variant}"])
         config = values.config
         found = config is not None and "stage" in config and isinstance(config, ConfigDict)
     except Exception as error:  # whatever a user's file raises
@@ -228,6 +253,7 @@ def run(values, config):
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax"))
     jax.config.update("jax_compilation_cache_dir", cache)
     devices(jax)
+    alike(values, config)
     workdir = pathlib.Path(values.workdir)
     if values.mode == "train":
         from evqgan import quickstart, train
@@ -272,6 +298,15 @@ def devices(jax):
         asked = [f"{k}={os.environ[k]}" for k in ("JAX_PLATFORMS", "EVQGAN_DISTRIBUTED") if os.environ.get(k)]
         reason = (str(error).splitlines() or ["there is no such device, or JAX is installed without support for it"])[0]
         raise InputError(f"JAX cannot start{' with ' if asked else ''}{' '.join(asked)}: {reason}") from error
+
+
+def alike(values, config):
+    """InputError in all processes of a run unless they were started with the same flags, config and code."""
+    from evqgan.core import cluster, versions
+
+    if cluster.several():
+        given = {name: values[name].value for name in values if name not in ("config", "debug", "workdir")}
+        cluster.check_alike(command_line=sorted(given.items()), config=config.to_json(), code=versions.code())
 
 
 def main(argv=None):

@@ -96,7 +96,7 @@ def make(config, examples=1, classes=None):
     build.call(Keys, config, "config")
     model = tokenizers.make(config.tokenizer, config.dtype)
     total = optim.to_steps(config.duration, examples, config.batch_size)
-    run = {"examples": examples, "batch_size": config.batch_size, "total": total}
+    run = {"examples": examples, "batch_size": config.batch_size, "total": total, "began": config.get("began", 0)}
     updater = optim.updater(config.optimizer, "config.optimizer", ema=0.999, **run)  # 0.999: MaskGIT's tokenizer
     pixels = build.call(pixel_losses, config.get("loss", {}), "config.loss")
     distance = adversary = None

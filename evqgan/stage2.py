@@ -162,7 +162,7 @@ def make(config, examples=1, classes=None):
             "config.tokenizer.soft draws codes of images: it cannot be used with stored ids (dataset.codes)"
         )
     total = optim.to_steps(config.duration, examples, config.batch_size)
-    run = {"examples": examples, "batch_size": config.batch_size, "total": total}
+    run = {"examples": examples, "batch_size": config.batch_size, "total": total, "began": config.get("began", 0)}
     updater = optim.updater(config.optimizer, "config.optimizer", ema=0.9999, **run)
 
     def init():

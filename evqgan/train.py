@@ -11,7 +11,8 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures, room
+from evqgan import beginning
+from evqgan.core import build, checkpoint, cluster, files, mesh, optim, pictures, room, versions
 from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
@@ -80,6 +81,9 @@ def check_claim(workdir, config):
     file = pathlib.Path(workdir) / "config.json"
     if file.exists():
         ours, theirs = stages.filled(config), stages.filled(ConfigDict(files.read_json(file)))
+        for one in (ours, theirs):  # what a generator's tokenizer computes in unless it is said, see `dtype_of`
+            if "generator" in one:
+                one["tokenizer"]["dtype"] = one["tokenizer"].get("dtype") or one["dtype"]
         here, there = ours.pop("data", None), theirs.pop("data", None)
         if here and there and here != there and not config.get("changed_data"):
             other = f"{here['examples']:,}" if here["examples"] != there["examples"] else "others, as many,"
@@ -87,12 +91,14 @@ def check_claim(workdir, config):
                 f"{workdir} was trained on {there['examples']:,} examples, and {other} are there now: give another "
                 "--workdir, or go on with these by --config.changed_data=True"
             )
+        grown = ours.pop("began") > theirs.pop("began")
         for key, (here, there) in difference(ours, theirs).items():
-            free = any(f"{key}.".startswith(f"{name}.") for name in FREE)
+            free = (grown and key == "duration") or any(f"{key}.".startswith(f"{name}.") for name in FREE)
             if not free or (key.endswith(".weights") and "random" in (here, there)):
+                more = "; only a finished run goes on with a longer one" if key == "duration" else ""
                 raise InputError(
-                    f"{workdir} holds a run with config.{key} = {there}, now it is {here}: "
-                    "give another --workdir, or the config it was made with"
+                    f"{workdir} holds a run with config.{key} = {there}, now it is {here}: give the config it was made "
+                    f"with, or another --workdir, for a new run, with these weights by --config.init={workdir}{more}"
                 )
 
 
@@ -198,6 +204,8 @@ def run(config, workdir):
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
+        config.began = beginning.of_this_leg(config, workdir, len(source))
+    cluster.check_alike(list_of_training_images=[config.class_names, config.data], place_in_the_run=config.began)
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
     if not total:
@@ -223,13 +231,7 @@ def run(config, workdir):
     anew = bool(saved) and "params" not in saved  # the averaged weights alone, of a public checkpoint: a new run
     if not anew:
         check_claim(workdir, config)
-    if "params" in saved:
-        state = checkpoints.restore(like)
-    else:  # what comes from files goes where it belongs at once, or update would be compiled for other shardings too
-        state = stage.load(init(), saved)
-        if anew:
-            state = optim.restarted(state, checkpoints.restore({key: like[key] for key in like if key in saved}))
-        state = jax.device_put(state, jax.tree.map(lambda x: x.sharding, like))
+    state, notes = beginning.state(config, module, stage, like, init, checkpoints, saved)
     claim(workdir, config, anew)  # now, as a run that cannot load what it begins with leaves the workdir as it was
     start, told = int(state["step"]), int(state["skipped"][1])
     say = print if chief else (lambda *_, **__: None)
@@ -246,7 +248,9 @@ def run(config, workdir):
         f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
         flush=True,
     )
-    for note in stage.notes:
+    if chief and (changed := versions.note(workdir, start)):
+        notes = (*notes, changed)
+    for note in (*notes, *stage.notes):
         say(note, flush=True)
 
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start, rows)

@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import re
 import resource
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ def test_a_checkpoint_cut_short_is_named(tmp_path, state):
     for file in arrays_of(tmp_path, 10):
         os.truncate(file, file.stat().st_size // 2)
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    with pytest.raises(InputError, match=r"checkpoints/10 is damaged \(remove that folder") as error:
+    with pytest.raises(InputError, match=r"checkpoints/10 is damaged: ") as error:
         checkpoints.restore(like(state))
     assert "\n" not in str(error.value)
     checkpoints.close()
@@ -114,6 +116,79 @@ def test_a_checkpoint_with_flipped_bytes_is_named(tmp_path, state):
         checkpoints.close()
         file.write_bytes(before)
     assert refused
+
+
+def held_in_part(array, devices=2):
+    """What one process of two sees of an array whose rows lie on `devices` devices, those of each in turn."""
+    halves = [slice(i * len(array) // devices, (i + 1) * len(array) // devices) for i in range(devices)]
+    indices = {i: (half, *(slice(None) for _ in array.shape[1:])) for i, half in enumerate(halves)}
+
+    def seen(process):
+        mine = [SimpleNamespace(index=indices[i], data=array[indices[i]]) for i in range(devices) if i % 2 == process]
+        sharding = SimpleNamespace(devices_indices_map=lambda shape: indices)
+        about = {"shape": array.shape, "dtype": array.dtype, "is_fully_addressable": False, "sharding": sharding}
+        return SimpleNamespace(**about, addressable_shards=mine)
+
+    return seen
+
+
+def test_arrays_that_no_process_holds_whole_have_a_checksum_a_part(monkeypatch):
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)
+    seen, sent = held_in_part(array), []
+    monkeypatch.setattr(checkpoint.multihost_utils, "process_allgather", lambda x: sent.append(x) or x[None])
+    for process in (0, 1):
+        checkpoint.manifest({"w": seen(process)})
+    monkeypatch.setattr(checkpoint.multihost_utils, "process_allgather", lambda _: np.stack(sent))
+    rows = [checkpoint.manifest({"w": seen(process)}) for process in (0, 1)]
+    assert rows[0] == rows[1] and rows[0]["w"][:3] == [[4, 6], None, "float32"]
+    assert rows[0]["w"][3] == {"0:2,0:6": checkpoint.crc32(array[:2]), "2:4,0:6": checkpoint.crc32(array[2:])}
+    wrong = array.copy()
+    wrong[3, 5] += 1  # of the second process' half
+    assert [checkpoint.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)] == [[], ["w"]]
+    assert checkpoint.changed({"w": held_in_part(array)(1)}, rows[0]) == []
+    assert checkpoint.changed({"w": wrong}, rows[0]) == ["w"]  # one process that holds all checks all
+    assert checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []  # no process holds a part of those saved
+
+
+def test_checkpoints_made_before_dtypes_and_parts_were_noted_are_checked_as_before():
+    array = np.ones((2, 3), np.float32)
+    rows = {"w": [[2, 3], checkpoint.crc32(array)], "part": [[2, 3], None]}
+    assert checkpoint.changed({"w": array, "part": array}, rows) == []
+    assert checkpoint.changed({"w": array + 1, "part": array}, rows) == ["w"]
+
+
+def test_another_dtype_is_named_and_no_damage(tmp_path, state):
+    checkpoints = saved(tmp_path, state)
+    other = like(state)
+    half = jax.ShapeDtypeStruct((300, 40), jnp.bfloat16, sharding=state["step"].sharding)
+    other["params"]["layer"]["kernel"] = half
+    with pytest.raises(InputError, match="layer/kernel is float32 there, bfloat16 was expected"):
+        checkpoints.restore(other)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (MemoryError(), "cannot read checkpoint .*/10: not enough memory"),
+        (PermissionError(13, "Permission denied"), "cannot read checkpoint .*/10: .*Permission denied"),
+        (TimeoutError("no answer in 300 s"), "cannot read checkpoint .*/10: no answer in 300 s"),
+        (ValueError("RESOURCE_EXHAUSTED: Out of memory"), "cannot read checkpoint .*/10: RESOURCE_EXHAUSTED"),
+        (ValueError("DATA_LOSS: Checksum failed"), "checkpoint .*/10 is damaged.*: DATA_LOSS"),
+        (FileNotFoundError(2, "No such file"), "checkpoint .*/10 is damaged"),
+    ],
+)
+def test_only_what_is_missing_or_changed_is_damage_and_nobody_is_told_to_delete(tmp_path, state, error, said):
+    checkpoints = saved(tmp_path, {"step": state["step"]})
+
+    def fail(*_, **__):
+        raise error
+
+    checkpoints.manager.restore = fail
+    with pytest.raises(InputError, match=said) as caught:
+        checkpoints.restore(like({"step": state["step"]}))
+    assert not re.search("remove|delete", str(caught.value))
+    checkpoints.manager.close()
 
 
 def test_a_save_that_was_cut_off_does_not_count(tmp_path, state):

@@ -3,6 +3,7 @@
 The children are this file in processes of their own.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -66,6 +67,11 @@ def run_until_killed(config, workdir):
 
     checkpoint.Checkpoints.save = save_or_die
     return run_second(config, workdir)
+
+
+def run_otherwise(config, workdir):
+    """A child: another command than the first process'."""
+    return main.main(["main", f"--config={config}", f"--workdir={workdir}", "--config.seed=7"])
 
 
 def run_apart(config, workdir):
@@ -192,6 +198,9 @@ def test_two_processes_train_a_generator_as_one(killed, resumed, alone):
             near = {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}  # which code is likeliest hangs on rounding
             assert one[name] == pytest.approx(other[name], **near), name
     assert any("val/cross_entropy" in line for line in ours)
+    rows = json.loads((workdir / "checkpoints" / str(STEPS) / "manifest" / "metadata").read_text())
+    split = [row[3] for row in rows.values() if row[1] is None]  # what both processes hold, whole or in part
+    assert {len(parts) for parts in split} == {1, 2} and all(all(parts.values()) for parts in split), split
 
 
 def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone):
@@ -215,6 +224,43 @@ def test_workdirs_that_processes_do_not_share_end_both_in_one_line(tmp_path):
         assert len(lines) == 1 and "Traceback" not in output and "compiled in" not in output, output
         assert re.search(r"process 1 \(on .+\) cannot see the files of process 0 .*share, by the same path$", lines[0])
     assert not list(tmp_path.glob("*/*"))
+
+
+def test_processes_with_different_configs_all_end_in_a_line_that_names_the_other_one(tmp_path):
+    codes, outputs = ends(pair(config_of(), tmp_path, (run, run_otherwise)), 120)
+    assert codes == [2, 2], outputs
+    for output in outputs:
+        said = r"error: process 1 \(on .+\) has another config than process 0 \(on .+\): give all processes of a run"
+        assert re.search(said, output) and "Traceback" not in output, output
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_most_processes_have_is_taken_for_right(monkeypatch):
+    cluster.check_alike(config="of a process alone")
+    sent = []
+    monkeypatch.setattr(cluster, "several", lambda: True)
+    monkeypatch.setattr(cluster.multihost_utils, "process_allgather", lambda x: sent.append(x) or [y[None] for y in x])
+    for code in ("b", "a", "a"):
+        cluster.check_alike(config="same", code=code)
+    together = [np.stack(parts) for parts in zip(*sent, strict=True)]
+    monkeypatch.setattr(cluster.multihost_utils, "process_allgather", lambda _: together)
+    with pytest.raises(InputError, match=r"process 0 \(on \S+\) has another code than process 1 \(on \S+\): "):
+        cluster.check_alike(config="same", code="a")
+
+
+@pytest.mark.parametrize(
+    "environment, address",
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "4097", "SLURM_STEP_NUM_NODES": "2"}, None),
+        ({"SLURM_JOB_ID": "4097", "SLURM_STEP_NUM_NODES": "1"}, "127.0.0.1:61441"),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1234"}, "localhost:1234"),
+        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "SLURM_JOB_ID": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
+    ],
+)
+def test_the_coordinator_of_one_host_listens_on_loopback_alone(environment, address):
+    found = cluster.loopback(environment)
+    assert found == ({"coordinator_address": address, "coordinator_bind_address": address} if address else {})
 
 
 def test_a_process_alone_shares_its_workdir(tmp_path):

@@ -51,6 +51,26 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path):
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["kept"]
 
 
+def test_tasks_of_slurm_that_are_not_told_of_each_other_do_not_share_a_folder(tmp_path):
+    """As `srun -n 2` starts them without EVQGAN_DISTRIBUTED: each takes itself for the only one."""
+    code = (
+        "import sys\nfrom evqgan.core import files\n"
+        f"with files.owned(r'{tmp_path / 'run'}'):\n    print('owns', flush=True)\n    sys.stdin.read()"
+    )
+    tasks = {"SLURM_STEP_NUM_TASKS": "2", "EVQGAN_DISTRIBUTED": ""}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command, environment = [sys.executable, "-c", code], {**os.environ, **tasks}
+    first = subprocess.Popen(command, env={**environment, "SLURM_PROCID": "0"}, **pipes)
+    try:
+        assert first.stdout.readline() == "owns\n"
+        second = subprocess.run(command, env={**environment, "SLURM_PROCID": "1"}, capture_output=True, text=True)
+        assert second.returncode and not second.stdout
+        assert f"in use by process {first.pid} on " in second.stderr
+        assert "set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run" in second.stderr
+    finally:
+        first.communicate("")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{", b'{"a":' * 2000, b"NaN"])
 def test_what_is_no_json_of_ours_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)

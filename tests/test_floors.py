@@ -19,6 +19,7 @@ FLOORS = {
     "rejection": 2,
     "steps": 3,
     "adversary": 3,
+    "beginning": 3,
     "stage1": 3,
     "stage2": 3,
     "sample": 3,

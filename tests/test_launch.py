@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 
 import pytest
@@ -220,6 +221,26 @@ def test_tpu_vm_copies_the_commit_and_runs_it_on_every_worker(machine):
     remote = run[-1].removeprefix("--command=")
     subprocess.run(["bash", "-n", "-c", remote], check=True)
     assert shlex.split(remote.rsplit("&&", 1)[1])[-3:] == flags
+
+
+def test_on_a_tpu_vm_a_clone_in_the_home_folder_is_left_alone(machine, tmp_path):
+    *_, run = commands(machine.run("launch/tpu_vm.sh", "pod", "zone", "--config=c.py", EVQGAN_DRY_RUN="1"))
+    home = tmp_path / "home"
+    for file in ("evqgan/evqgan/mine.py", "evqgan/configs/mine.py", "evqgan_tpu_vm/evqgan/old.py"):
+        (home / file).parent.mkdir(parents=True)
+        (home / file).write_text("")
+    for file in ("evqgan_tpu_vm/.venv", "evqgan_tpu_vm/workdirs"):
+        (home / file).mkdir()
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "local.sh").write_text('echo "$EVQGAN_JAX $EVQGAN_DISTRIBUTED $PWD $*"')
+    with tarfile.open(home / "evqgan_tpu_vm.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "launch", "launch")
+    remote, environment = run[-1].removeprefix("--command="), {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(["bash", "-c", remote], cwd=home, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == [f"tpu 1 {home}/evqgan_tpu_vm --config=c.py"], done.stderr
+    assert (home / "evqgan/evqgan/mine.py").exists() and (home / "evqgan/configs/mine.py").exists()
+    assert sorted(os.listdir(home / "evqgan_tpu_vm")) == [".venv", "launch", "workdirs"]
+    assert sorted(os.listdir(home)) == ["evqgan", "evqgan_tpu_vm"]
 
 
 def test_slurm_starts_one_process_a_task(machine):

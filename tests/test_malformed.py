@@ -135,6 +135,16 @@ def test_a_default_that_is_given_is_no_change(tmp_path):
     train.check_claim(tmp_path, config)
 
 
+def test_a_workdir_from_before_the_tokenizer_had_a_dtype_goes_on(tmp_path):
+    config = of_generator()
+    train.claim(tmp_path, config)
+    config.tokenizer.dtype = "float32"
+    train.check_claim(tmp_path, config)
+    config.tokenizer.dtype = "bfloat16"
+    with pytest.raises(InputError, match="config.tokenizer.dtype = float32, now it is bfloat16"):
+        train.check_claim(tmp_path, config)
+
+
 def test_a_run_does_not_go_on_with_other_data_unless_it_is_told_to(tmp_path):
     config = of_generator()
     config.data = {"examples": 10, "list": "a"}

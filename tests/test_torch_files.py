@@ -264,6 +264,64 @@ def test_the_entries_of_a_zip_file_are_checked(tmp_path):
     refused(tmp_path / "f.pth", "is damaged: Bad CRC-32")
 
 
+MANY = 20_000
+BUILD = name("torch._utils._rebuild_tensor_v2")
+BOOLS = storage(10**5, "torch.BoolStorage")
+FLAT = number(0), numbers(10**5), numbers(1), b"\x89", b"}"
+
+
+def many(value):
+    """A pickled dict of MANY copies of what stands in the memo under 0 after `value`."""
+    return value + b"q\x000}(" + b"".join(text(str(i)) + b"h\x00" for i in range(MANY)) + b"u"
+
+
+@pytest.mark.parametrize(
+    "pickled, order",
+    [
+        (many(BUILD + tuples(BOOLS, *FLAT) + b"R"), b"little"),  # each bool a copy
+        (many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"), b"big"),  # each number swapped
+        (  # a long list, which is to be a size again and again
+            b"](" + b"K\x01" * 10**5 + b"eq\x000](" + (name("torch.Size") + b"(h\x00tR") * MANY + b"e",
+            b"little",
+        ),
+        (  # a long name, put together again and again
+            b"\x80\x04" + text("x" * 10**5) + b"q\x000](" + b"h\x00h\x00\x93" * MANY + b"e",
+            b"little",
+        ),
+    ],
+    ids=["bools", "swapped", "sizes", "names"],
+)
+def test_small_files_do_not_take_much_memory(tmp_path, pickled, order):
+    path = zipped(tmp_path / "x.pth", pickled, [("data/0", bytes(10**5)), ("byteorder", order)])
+    assert path.stat().st_size < 2 * 10**6
+    tracemalloc.start()
+    try:
+        line = refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 10**6
+    finally:
+        tracemalloc.stop()
+    assert "would take more than 4 times the" in line or "takes more than 10,000,000 steps" in line
+
+
+def test_parts_of_one_storage_are_read_once(tmp_path):
+    parts = [storage(10**6, "torch.ByteStorage", view=[tuples(text("v"), number(i), number(1))]) for i in range(200)]
+    items = {f"w{i}": tensor(part, shape=(1,), strides=(1,)) for i, part in enumerate(parts)}
+    path = zipped(tmp_path / "x.pth", table(**items), [("data/0", bytes(10**6))])
+    tracemalloc.start()
+    found = torch_files.read(path)
+    assert len(found) == 200 and tracemalloc.get_traced_memory()[1] < 20 * 10**6
+    tracemalloc.stop()
+
+
+def test_not_enough_memory_is_told_as_damage(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    path = zipped(tmp_path / "x.pth", table(a=tensor(storage(6))))
+    monkeypatch.setattr(torch_files, "_array", fail)
+    refused(path, "its structure is broken; if it is damaged")
+
+
 def test_a_zip_file_whose_entries_overlap_is_refused(tmp_path):
     """Many names for the same bytes: each storage is within the file, all of them are not."""
     big = bytes(10**6)

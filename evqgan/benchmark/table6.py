@@ -5,20 +5,18 @@ is computed on the way; no tokenizer. On a CPU it is compiled and not run: argum
 compiler. On an accelerator it also runs, and the allocator tells its peak.
 """
 
-import pathlib
-
 import jax
 import numpy as np
 
 from evqgan import stage2
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
-from evqgan.main import OVERRIDE, override, read_file
+from evqgan.main import OVERRIDE, SHIPPED, override, read_file
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.train import jitted
 
 # Unconditional, as Table 6's parameters are; positions that do not grow with the grid.
-CONFIG = f"{pathlib.Path(__file__).parents[2] / 'configs' / 'ffhq_stage2.py'}:1024"
+CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
 PUBLISHED = {32: 5560, 64: 14154, 128: 58096}  # MiB: Table 6, batch 1, float32
 ROWS = ((32, "all"), (64, "all"), (128, "all"), (128, "1"))
 # A tokenizer only fixes the grid and the number of codes here: f = 16 and 1024 codes as in every stage 2 of configs/.

@@ -13,6 +13,7 @@ python -m evqgan.convert taming|maskgit|rqvae|vitvqgan --back WORKDIR DEST  a wo
 --tokenizer=WORKDIR   of a file that holds a generator alone (maskgit, rqvae), its converted tokenizer
 --config=FILE         a config whose model it has to be; the workdir then has its data and training
 --size= --heads= --classes= --condition=class|coordinates   what the weights of some do not tell; said if it is missed
+--weights=raw|ema     of a file that holds both, raw weights and averaged ones
 --debug shows tracebacks.
 """
 
@@ -23,7 +24,7 @@ import traceback
 
 import jax
 
-from evqgan.convert import download, frozen, torch_files, workdirs
+from evqgan.convert import download, frozen, names, torch_files, workdirs
 from evqgan.convert.mapping import to_ours
 from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import weights
@@ -48,14 +49,18 @@ def listing():
 
 
 def parse(argv):
-    """argv without the program -> system, source or None to download, the file to write; InputError."""
+    """argv without the program -> system, source or None to download, the file to write, --weights; InputError."""
     parser = argparse.ArgumentParser(prog="python -m evqgan.convert", add_help=False, allow_abbrev=False)
     parser.add_argument("paths", nargs="*")
     parser.add_argument("--download", action="store_true")
     parser.add_argument("--debug", action="store_true")
+    parser.add_argument("--weights", default="")
     values, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
-        raise InputError(f"there is no flag {unknown[0]}: {nearest(unknown[0], ['--download', '--debug', '--help'])}")
+        raise InputError(
+            f"there is no flag {unknown[0]}: {nearest(unknown[0], ['--download', '--debug', '--weights', '--help'])}"
+        )
+    check_which(values.weights)
     system, *paths = values.paths or [None]
     if system not in SYSTEMS:
         what = f"there is no system {system!r}" if system else "a system is needed"
@@ -70,10 +75,16 @@ def parse(argv):
     dest = dest if dest.suffix == ".safetensors" else weights.path(dest, system)
     if source is not None and source.resolve() == dest.resolve():
         raise InputError(f"{source} would be written over itself: give another DEST")
-    return system, source, dest
+    return system, source, dest, values.weights
 
 
-def convert(system, source, dest):
+def check_which(which):
+    """InputError unless --weights names one of the two kinds, or none."""
+    if which not in ("", *names.WHICH):
+        raise InputError(f"--weights is raw or ema, not {which!r}")
+
+
+def convert(system, source, dest, which=""):
     """Writes the weights of `system` in the file `source` to `dest` -> what is to be said of it, one line.
 
     InputError if the source cannot be read, or its weights are not those of `system`, all and no others; `dest` is then
@@ -81,7 +92,7 @@ def convert(system, source, dest):
     """
     table, ignored, like = frozen.NETWORKS[system]
     published = download.FILES[system]
-    theirs = torch_files.read(source)
+    theirs = torch_files.read(source, which)
     try:
         tree = to_ours(table, theirs, like(), ignored)
     except InputError as error:
@@ -107,10 +118,10 @@ def there(system, dest):
     return sha256.startswith(download.FILES[system].sha256)
 
 
-def run(system, source, dest):
+def run(system, source, dest, which=""):
     """One command, done."""
     if source is not None:
-        print(convert(system, source, dest))
+        print(convert(system, source, dest, which))
     elif there(system, dest):
         print(f"{dest} is there already")
     else:
@@ -129,7 +140,7 @@ def run_model(argv):
         parser.add_argument(name, action="store_true")
     for name in ("--size", "--heads", "--classes"):
         parser.add_argument(name, default="0")
-    for name in ("--condition", "--tokenizer", "--config"):
+    for name in ("--condition", "--tokenizer", "--config", "--weights"):
         parser.add_argument(name, default="")
     values, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
@@ -147,7 +158,8 @@ def run_model(argv):
     numbers = [getattr(values, name) for name in ("size", "heads", "classes")]
     if not all(number.isdecimal() for number in numbers):
         raise InputError(f"--size, --heads and --classes are whole numbers, got {', '.join(numbers)}")
-    given = Given(*map(int, numbers), values.condition)
+    check_which(values.weights)
+    given = Given(*map(int, numbers), values.condition, values.weights)
     config = read_file(values.config) if values.config else None
     print(workdirs.convert(system, source, dest, given, values.tokenizer, config))
     print(

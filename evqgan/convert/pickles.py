@@ -7,6 +7,9 @@ would be an object.
 
 import pickletools
 
+# Ours: opcodes of a pickle, and values and letters that they copy, at most; a checkpoint of 5,000 tensors has 200,000.
+# A small file could otherwise copy one long list again and again.
+STEPS = 10_000_000
 SCALARS = (str, bytes, int, float, bool, type(None))
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
@@ -43,8 +46,8 @@ def load(stream, known, persistent=None):
     persistent: a function from a persistent id to its value. Sets become lists; attributes given to objects are
     dropped; a dict key that is neither a scalar nor inert becomes Foreign (a tuple of tuples can take forever to hash).
 
-    Raises ValueError, TypeError, LookupError or OverflowError if the pickle is damaged, and what `known` and
-    `persistent` raise.
+    Raises ValueError, TypeError, LookupError or OverflowError if the pickle is damaged or copies its own values without
+    end (STEPS), and what `known` and `persistent` raise.
     """
     machine = _Machine(known, persistent)
     for opcode, argument, _ in pickletools.genops(stream):
@@ -57,7 +60,13 @@ class _Machine:
 
     def __init__(self, known, persistent):
         self.known, self.persistent = known, persistent
-        self.stack, self.marks, self.memo = [], [], {}
+        self.stack, self.marks, self.memo, self.steps = [], [], {}, 0
+
+    def count(self, *values):
+        """Counts a step, and what is copied of `values`; ValueError when there were STEPS."""
+        self.steps += 1 + sum(len(value) for value in values if isinstance(value, list | tuple | dict | str))
+        if self.steps > STEPS:
+            raise ValueError(f"its pickle takes more than {STEPS:,} steps, which no checkpoint needs")
 
     def pop(self):
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -76,6 +85,7 @@ class _Machine:
 
     def step(self, name, argument):
         """One opcode."""
+        self.count()
         push = self.stack.append
         if name in LITERALS:
             return push(argument)
@@ -122,6 +132,7 @@ class _Machine:
                 push(Global(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
                 last, module = self.pop(), self.pop()
+                self.count(last, module)
                 push(Global(_text(module) + "." + _text(last)))
             case "EXT1" | "EXT2" | "EXT4":
                 push(Global(f"copyreg extension {argument}"))
@@ -142,7 +153,9 @@ class _Machine:
             case "PERSID" | "BINPERSID":
                 if self.persistent is None:
                     raise ValueError("the pickle refers to something outside itself")
-                push(self.persistent(argument if name == "PERSID" else self.pop()))
+                value = argument if name == "PERSID" else self.pop()
+                self.count(value)
+                push(self.persistent(value))
             case _:
                 raise ValueError(f"the pickle has the opcode {name}, which no checkpoint needs")
 
@@ -151,6 +164,7 @@ class _Machine:
         if not isinstance(function, Global | Foreign) or not isinstance(arguments, tuple):
             raise ValueError("the pickle calls what is no function")
         if isinstance(function, Global) and function.name in self.known and not named:
+            self.count(arguments, *arguments)
             return self.known[function.name](*arguments)
         return Foreign(function.name)
 

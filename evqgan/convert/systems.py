@@ -12,7 +12,7 @@ import flax.serialization
 import flax.traverse_util
 import numpy as np
 
-from evqgan.convert import gpt, mapping, maskgit, rqtransformer, rqvae, taming, torch_files, vim, vitvqgan
+from evqgan.convert import gpt, mapping, maskgit, names, rqtransformer, rqvae, taming, torch_files, vim, vitvqgan
 from evqgan.core import files, weights
 from evqgan.core.errors import InputError
 
@@ -32,6 +32,7 @@ class Given(NamedTuple):
     heads: int = 0
     classes: int = 0
     condition: str = ""
+    weights: str = ""
 
 
 class System(NamedTuple):
@@ -57,19 +58,30 @@ class System(NamedTuple):
     whole: bool
 
 
-def read_msgpack(path):
-    """The arrays of a flax checkpoint {"/"-separated path, without "params": array}; InputError if it is none."""
+def read_msgpack(path, which=""):
+    """The arrays of a flax checkpoint {"/"-separated path, without "params": array}; InputError if it is none.
+
+    which: "raw" or "ema", of a file that holds both.
+    """
     try:
         tree = flax.serialization.msgpack_restore(pathlib.Path(path).read_bytes())
-        tree = tree.get("params", tree)
+        tree, which = names.chosen(tree, which, _is_tree, ("params",), ("ema_params",))
+        tree = names.one_of(tree.get("params", tree), None, which)
         found = flax.traverse_util.flatten_dict(tree, sep="/")
         if not found or not all(isinstance(value, np.ndarray) for value in found.values()):
             raise ValueError("it holds other things than arrays")
         return found
+    except InputError as error:
+        raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # msgpack and flax raise many kinds; all mean that this file is of another kind
-        raise InputError(f"cannot use {path}: expected a flax checkpoint (msgpack): {str(error)[:200]}") from error
+        reason = str(error)[:200] or type(error).__name__
+        raise InputError(f"cannot use {path}: expected a flax checkpoint (msgpack): {reason}") from error
+
+
+def _is_tree(value):
+    return isinstance(value, dict) and bool(value)
 
 
 def write_msgpack(path, theirs):

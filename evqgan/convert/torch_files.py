@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from evqgan.convert import pickles
+from evqgan.convert import names, pickles
 from evqgan.core.errors import InputError
 
 ZIP, LEGACY = (
@@ -29,6 +29,7 @@ ZIP, LEGACY = (
 )  # first bytes; the latter: a pickled number
 DIMENSIONS = 32  # ours: axes that a tensor may have; NumPy takes 64
 SHOWN = 5  # ours: names in a message
+SHARED = 4  # ours: how many times larger than their file all tensors may be, which may share numbers
 DTYPES = {
     **{name: np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8")},
     **{name: np.dtype(name) for name in ("bool", "uint16", "uint32", "uint64", "complex64", "complex128")},
@@ -39,7 +40,17 @@ STORAGES = {  # the class of a storage -> the dtype of its numbers
     **{"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Untyped": "uint8"},
     **{"ComplexFloat": "complex64", "ComplexDouble": "complex128"},
 }
-BROKEN = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RuntimeError, EOFError, struct.error)
+BROKEN = (
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    MemoryError,
+)
 
 
 class Storage(NamedTuple):
@@ -62,10 +73,11 @@ class Tensor(NamedTuple):
     dtype: np.dtype
 
 
-def read(path):
+def read(path, which=""):
     """The weights in a .pth, .pt, .ckpt or .safetensors file -> {name: array}, read-only; views share their memory.
 
-    Of a checkpoint it is the dict of tensors at its top, or the one under "state_dict". dtypes: float16, float32,
+    Of a checkpoint it is the dict of tensors at its top, or the one under "state_dict" or such; which: "raw" or "ema",
+    of a file that holds both (see `names`, also for the prefixes that names lose). dtypes: float16, float32,
     float64, bfloat16 (of ml_dtypes), integers, bool. Damage to the numbers is noticed in zip files alone (CRC-32).
     InputError, one line, if the file cannot be read, is damaged or of another kind.
     """
@@ -76,10 +88,14 @@ def read(path):
         if head[:4] != ZIP and head != LEGACY and path.suffix != ".safetensors":
             raise ValueError(f"expected a PyTorch checkpoint or a .safetensors file, it begins with {head!r}")
         if head[:4] != ZIP and head != LEGACY:
-            return safetensors.numpy.load_file(path)
+            return names.plain(safetensors.numpy.load_file(path), which)
         found, numbers, swapped = _zip(path) if head[:4] == ZIP else _legacy(path)
-        limit = path.stat().st_size
-        return {name: _array(name, tensor, numbers, swapped, limit) for name, tensor in _state_dict(found).items()}
+        tensors, size = names.plain(*_state_dict(found, which)), path.stat().st_size
+        if sum(_bytes(name, tensor, swapped) for name, tensor in tensors.items()) > SHARED * size:
+            raise ValueError(f"its tensors would take more than {SHARED} times the {size:,} bytes of the file")
+        return {name: _array(name, tensor, numbers, swapped) for name, tensor in tensors.items()}
+    except InputError as error:
+        raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except BROKEN as error:
@@ -107,11 +123,14 @@ def _zip(path):
         raise ValueError(f"its byte order is {order[:12]!r}")
 
     @functools.cache
+    def content(key):
+        return np.frombuffer(archive.read(entries[key]), np.uint8)
+
     def numbers(storage):
-        entry = entries.get(f"{roots[0]}/data/{storage.key}")
-        if entry is None or entry.file_size != storage.total:
+        key = f"{roots[0]}/data/{storage.key}"
+        if key not in entries or entries[key].file_size != storage.total:
             raise ValueError(f"storage {storage.key!r} should have {storage.total} bytes in the file")
-        return np.frombuffer(archive.read(entry), np.uint8)
+        return content(key)
 
     found = pickles.load(io.BytesIO(archive.read(f"{roots[0]}/data.pkl")), KNOWN, _persistent)
     return found, numbers, order == b"big"
@@ -203,33 +222,48 @@ KNOWN = {  # what is not Foreign: functions of ours that only put values togethe
 }
 
 
-def _state_dict(found):
-    """The {name: Tensor} at the top of a checkpoint, or under "state_dict"."""
+def _state_dict(found, which):
+    """The {name: Tensor} at the top of a checkpoint, or under "state_dict" or such, and what `which` leaves open."""
+    if isinstance(found, dict):
+        found, which = names.chosen(found, which, _holds_tensors)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict):
         raise ValueError(f"expected a dict of tensors at its top, got an object of {_kind(found)}")
-    if not any(isinstance(value, Tensor) for value in found.values()):
-        names = ", ".join(repr(name)[:60] for name in list(found)[:SHOWN] if isinstance(name, str)) or "none"
-        raise ValueError(f"expected tensors at its top or under 'state_dict', got the keys {names}")
+    if not _holds_tensors(found):
+        keys = ", ".join(repr(name)[:60] for name in list(found)[:SHOWN] if isinstance(name, str)) or "none"
+        raise ValueError(f"expected tensors at its top or under 'state_dict', got the keys {keys}")
     for name, value in found.items():
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError("the name of a weight is no printable text")
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} is an object of {_kind(value)}, no tensor")
-    return found
+    return found, which
 
 
-def _array(name, tensor, numbers, swapped, limit):
-    """The numbers of a Tensor, a view of its storage; ValueError if it reaches beyond or has over `limit` bytes."""
-    storage, offset, shape, strides, dtype = tensor
+def _holds_tensors(value):
+    return isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())
+
+
+def _bytes(name, tensor, swapped):
+    """How much memory `_array` takes, were it to copy; ValueError for a shape that cannot be."""
+    _, offset, shape, strides, dtype = tensor
     if len(shape) > DIMENSIONS or len(shape) != len(strides) or not _whole([offset, *shape, *strides]):
         raise ValueError(f"{name} has no possible shape")
+    span = 1 + sum(
+        (n - 1) * stride for n, stride in zip(shape, strides, strict=True)
+    )  # what is swapped is copied first
+    return max(math.prod(shape), span if swapped and math.prod(shape) else 0) * dtype.itemsize
+
+
+def _array(name, tensor, numbers, swapped):
+    """The numbers of a Tensor that `_bytes` found possible, a view of its storage; ValueError if it reaches beyond."""
+    storage, offset, shape, strides, dtype = tensor
     strides = [stride if n > 1 else 0 for n, stride in zip(shape, strides, strict=True)]
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
-    if (last + 1) * dtype.itemsize > storage.size or math.prod(shape) * dtype.itemsize > limit:
+    if (last + 1) * dtype.itemsize > storage.size:
         raise ValueError(f"{name} reaches beyond its storage")
     part = numbers(storage)[storage.start + offset * dtype.itemsize : storage.start + (last + 1) * dtype.itemsize]
     if swapped:

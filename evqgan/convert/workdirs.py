@@ -45,7 +45,7 @@ def convert(name, source, dest, given, tokenizer="", config=None):
     system, dest = SYSTEMS[name], pathlib.Path(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise InputError(f"expected a new folder for the workdir, {dest} is there already: give another DEST")
-    first, second = system.split(system.read(source))
+    first, second = system.split(system.read(source, given.weights))
     stage = "stage1" if second is None else "stage2"
     if config is not None and config.stage != stage:
         raise InputError(f"{source} holds a {'generator' if second else 'tokenizer'}, --config is of {config.stage}")

@@ -1,27 +1,95 @@
 """Checkpoints with orbax: asynchronous, the last and the best kept, checked on restore, readable on any devices."""
 
+import json
 import pathlib
+import re
 import zlib
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from evqgan.core import files
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 
+# What of an error's text says that bytes on the disk are missing or changed (tensorstore's and zlib's words).
+DAMAGE = re.compile(r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing")
+
 
 def manifest(tree):
-    """{path: [shape, CRC-32 of the bytes or None]} of every array; None for those that this process holds in part.
+    """{path: [shape, CRC-32 of the bytes or None, dtype, {part: CRC-32}]} of every array.
 
-    Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell.
+    Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell. An array that no process
+    holds whole has one for each part that one process holds, such as "0:8,16:32". All processes of a run have to call
+    this, and get the same.
     """
-    rows = {}
+    rows, parts = {}, []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        whole = getattr(leaf, "is_fully_addressable", True)
-        rows[path_name(path)] = [list(leaf.shape), zlib.crc32(np.ascontiguousarray(leaf).tobytes()) if whole else None]
+        name, whole = path_name(path), getattr(leaf, "is_fully_addressable", True)
+        rows[name] = [list(leaf.shape), crc32(leaf) if whole else None, np.dtype(leaf.dtype).name, {}]
+        if not whole:
+            here = {part_name(shard.index, leaf.shape): shard.data for shard in leaf.addressable_shards}
+            all_parts = {part_name(x, leaf.shape) for x in leaf.sharding.devices_indices_map(leaf.shape).values()}
+            parts += [(name, part, crc32(here[part]) if part in here else None) for part in sorted(all_parts)]
+    if parts:
+        mine = np.array([[x is not None, x or 0] for *_, x in parts], np.uint32)
+        everywhere = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, *mine.shape)
+        holder = everywhere[:, :, 0].argmax(axis=0)
+        for i, (name, part, _) in enumerate(parts):
+            rows[name][3][part] = int(everywhere[holder[i], i, 1])
     return rows
+
+
+def crc32(array):
+    """The CRC-32 of an array's bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def part_name(index, shape):
+    """The part that the slices `index` cut out of an array of `shape`: "0:8,16:32"."""
+    return ",".join("{}:{}".format(*cut.indices(n)[:2]) for cut, n in zip(index, shape, strict=True))
+
+
+def part_of(array, part):
+    """The `part` of an array, "" for all of it, as NumPy; None unless this process holds all of that part."""
+    wanted = [tuple(map(int, cut.split(":"))) for cut in part.split(",")] if part else [(0, n) for n in array.shape]
+    if getattr(array, "is_fully_addressable", True):
+        return np.asarray(array)[tuple(slice(*cut) for cut in wanted)]
+    for shard in array.addressable_shards:
+        held = [cut.indices(n)[:2] for cut, n in zip(shard.index, array.shape, strict=True)]
+        if all(a <= low and high <= b for (low, high), (a, b) in zip(wanted, held, strict=True)):
+            cuts = [slice(low - a, high - a) for (low, high), (a, _) in zip(wanted, held, strict=True)]
+            return np.asarray(shard.data)[tuple(cuts)]
+    return None
+
+
+def changed(tree, rows):
+    """The names of the arrays of `tree` that are not those of `rows`, a `manifest`, as far as this process holds them.
+
+    What it holds of a part that was saved by one process is checked when it holds all of that part.
+    """
+    names = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        whole, parts = row_of(rows, path_name(path))[1::2]
+        for part, number in ({"": whole} if whole is not None else parts).items():
+            data = part_of(leaf, part)
+            if data is not None and crc32(data) != number:
+                names.append(path_name(path))
+    return list(dict.fromkeys(names))
+
+
+def row_of(rows, name):
+    """The row of `manifest` of an array; those of checkpoints made before it knew dtypes and parts end after two."""
+    row = rows.get(name, ["nothing", None])
+    return row if len(row) == 4 else [*row, None, {}]
+
+
+def latest(workdir):
+    """The step of the latest checkpoint in a workdir, 0 if there is none."""
+    names = (path.name for path in pathlib.Path(workdir, "checkpoints").glob("*"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 class Kept:
@@ -83,6 +151,12 @@ class Checkpoints:
         """The top-level keys of the latest checkpoint's state, but for empty ones; InputError if it is damaged."""
         return {name.split("/")[0] for name in self._manifest(self.steps()[-1])}
 
+    def shapes(self):
+        """{path: shape} of every array of the latest checkpoint; InputError if there is none, or it is damaged."""
+        if not self.steps():
+            raise InputError(f"there is no checkpoint in {self.folder}")
+        return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
+
     def restore(self, like, step=None):
         """The state saved at `step` (default: the latest), with the structure, shapes and shardings of `like`.
 
@@ -93,30 +167,40 @@ class Checkpoints:
         step = steps[-1] if step is None and steps else step
         if step not in steps:
             raise InputError(f"there is no checkpoint {'' if step is None else f'of step {step} '}in {self.folder}")
-        where, damaged = self.folder / str(step), self._damaged(step)
         saved = self._manifest(step)
-        try:
-            for path, leaf in jax.tree_util.tree_leaves_with_path(like):
-                name = path_name(path)
-                shape = saved.get(name, ["nothing"])[0]
-                if shape != list(leaf.shape):
-                    here = list(leaf.shape)
-                    raise InputError(
-                        f"checkpoint {where} is of another model: {name} is {shape} there, {here} was expected"
-                    )
-            # The target's shardings rule, whatever devices wrote the checkpoint.
-            target = ocp.args.PyTreeRestore(
-                like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
-            )
-            state = self.manager.restore(step, args=ocp.args.Composite(state=target))["state"]
-        except InputError:
-            raise
-        except Exception as error:  # orbax and tensorstore raise many kinds; all mean that this folder cannot be read
-            raise InputError(f"{damaged}: {first_line(error)}") from error
-        for name, (_, crc32) in manifest(state).items():
-            if None not in (crc32, saved[name][1]) and crc32 != saved[name][1]:
-                raise InputError(f"{damaged}: {name} is not what was saved")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+            name, here = path_name(path), list(leaf.shape)
+            there, _, dtype, _ = row_of(saved, name)
+            if there == here and dtype not in (None, np.dtype(leaf.dtype).name):
+                there, here = dtype, np.dtype(leaf.dtype).name
+            if there != here:
+                where = f"checkpoint {self.folder / str(step)}"
+                raise InputError(f"{where} is of another model: {name} is {there} there, {here} was expected")
+        # The target's shardings rule, whatever devices wrote the checkpoint.
+        target = ocp.args.PyTreeRestore(
+            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+        )
+        state = self._read(step, "state", target)
+        if names := changed(state, saved):
+            raise InputError(f"{self._damaged(step)}: {names[0]} is not what was saved")
         return state
+
+    def differs(self, tree):
+        """Whether an array of `tree` is not the one of its name in the latest checkpoint, in shape or in bytes."""
+        saved = self._manifest(self.steps()[-1])
+        shapes = {path_name(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        return any(row_of(saved, name)[0] != shape for name, shape in shapes.items()) or bool(changed(tree, saved))
+
+    def _read(self, step, item, args):
+        """An item of a step's checkpoint; InputError where it cannot be read: damaged, or what the system said."""
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            damage = isinstance(error, FileNotFoundError | KeyError | json.JSONDecodeError)
+            if damage or DAMAGE.search(str(error)):
+                raise InputError(f"{self._damaged(step)}: {first_line(error)}") from error
+            reason = "not enough memory" if isinstance(error, MemoryError) else first_line(error)
+            raise InputError(f"cannot read checkpoint {self.folder / str(step)}: {reason}") from error
 
     def _score(self, step):
         """The score that was saved with a step; None where there is none, as in checkpoints made before it was."""
@@ -128,13 +212,12 @@ class Checkpoints:
 
     def _manifest(self, step):
         """The `manifest` that was saved with a step."""
-        try:
-            return self.manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
-        except Exception as error:  # as in `restore`
-            raise InputError(f"{self._damaged(step)}: {first_line(error)}") from error
+        return self._read(step, "manifest", ocp.args.JsonRestore())
 
     def _damaged(self, step):
-        return f"checkpoint {self.folder / str(step)} is damaged (remove that folder to go on from an earlier one)"
+        earlier = max((other for other in self.steps() if other < step), default=None)
+        hint = "" if earlier is None else f" (to go on from step {earlier}, move this folder elsewhere)"
+        return f"checkpoint {self.folder / str(step)} is damaged{hint}"
 
     def wait(self):
         """Returns when what was saved is on disk; raises InputError if it could not be written."""

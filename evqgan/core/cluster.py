@@ -1,6 +1,7 @@
 """A run of several processes: how it starts, what all of them must see, and how each ends when one of them fails."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -31,7 +32,55 @@ LOST = re.compile(
 
 def start():
     """Joins the other processes, which JAX finds through Slurm, a TPU's metadata and such. Before all else of JAX."""
-    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **loopback(os.environ))
+
+
+def loopback(environment):
+    """What keeps the coordinator, which asks for no password, off the network when all processes are on one host.
+
+    That they are is known of a Slurm step of one node, and of an address that the user gave. Else {}: it listens on all
+    interfaces, as is JAX's default.
+    """
+    address, job = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("SLURM_JOB_ID", "")
+    if not address and environment.get("SLURM_STEP_NUM_NODES") == "1" and job.isdecimal():
+        address = f"127.0.0.1:{61440 + int(job) % 4096}"  # the port that JAX takes for a job of Slurm
+    if not address or not re.match(r"(127\.[\d.]+|localhost|\[::1\]):", address):
+        return {}
+    bound = environment.get("JAX_COORDINATOR_BIND_ADDRESS", address)
+    return {"coordinator_address": address, "coordinator_bind_address": bound}
+
+
+def check_alike(**things):
+    """InputError, in all processes alike, unless each was given the same `things`; the odd ones out are named.
+
+    things: {what it is in words, "_" for " ": its text}. Of one process nothing is asked. This comes before any other
+    exchange of theirs, as what they would exchange depends on it.
+    """
+    if not several():
+        return
+    own = [np.frombuffer(hashlib.sha256(str(text).encode()).digest(), np.uint8) for text in things.values()]
+    hashes, names = multihost_utils.process_allgather((np.stack(own), host_name()))
+    for what, rows in zip(things, np.moveaxis(np.asarray(hashes), 1, 0), strict=True):
+        rows = [row.tobytes() for row in rows]
+        usual = max(rows, key=rows.count)  # the first process', if there are as many of each
+        odd = [i for i, row in enumerate(rows) if row != usual]
+        if odd:
+            who = ", ".join(f"process {i} (on {hosts(names)[i]})" for i in odd)
+            like = rows.index(usual)
+            raise InputError(
+                f"{who} has another {what.replace('_', ' ')} than process {like} (on {hosts(names)[like]}): give all "
+                "processes of a run the same command, code and files"
+            )
+
+
+def host_name():
+    """The name of this host as uint8 [NAME], for an exchange."""
+    return np.frombuffer(socket.gethostname().encode()[:NAME].ljust(NAME, b"\0"), np.uint8)
+
+
+def hosts(names):
+    """The `host_name`s of all processes, uint8 [processes,NAME], as texts."""
+    return [bytes(np.asarray(row)).rstrip(b"\0").decode(errors="replace") for row in names]
 
 
 def check_shared(folder):
@@ -55,17 +104,15 @@ def check_shared(folder):
     if not writes:
         raise failed or InputError(f"process 0 cannot write {folder}, see its message")
     file = folder / f".{np.asarray(token).tobytes().hex()}"
-    name = np.frombuffer(socket.gethostname().encode()[:NAME].ljust(NAME, b"\0"), np.uint8)
-    seen, names = multihost_utils.process_allgather((np.array(appears(file)), name))
+    seen, names = multihost_utils.process_allgather((np.array(appears(file)), host_name()))
     if chief:
         with contextlib.suppress(OSError):
             file.unlink()
-    hosts = [bytes(np.asarray(row)).rstrip(b"\0").decode(errors="replace") for row in names]
-    blind = [f"process {i} (on {hosts[i]})" for i in np.flatnonzero(~seen)]
+    blind = [f"process {i} (on {hosts(names)[i]})" for i in np.flatnonzero(~seen)]
     if blind:
         raise InputError(
-            f"{', '.join(blind)} cannot see the files of process 0 (on {hosts[0]}) in {folder.absolute()}: give a "
-            "--workdir in a folder that all hosts share, by the same path"
+            f"{', '.join(blind)} cannot see the files of process 0 (on {hosts(names)[0]}) in {folder.absolute()}: give "
+            "a --workdir in a folder that all hosts share, by the same path"
         )
 
 

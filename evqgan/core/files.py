@@ -77,7 +77,9 @@ def owned(folder):
             lock.acquire()
         except filelock.Timeout:
             who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-            raise InputError(f"{folder} is in use by {who}: wait, stop it, or give another --workdir") from None
+            alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+            hint = ", or set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run" if alone else ""
+            raise InputError(f"{folder} is in use by {who}: wait, stop it, or give another --workdir{hint}") from None
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
         yield

@@ -60,7 +60,7 @@ def is_decayed(params):
 class AdamW(NamedTuple):
     """Loshchilov and Hutter, ICLR 2019, as optax.adamw after optax.clip_by_global_norm; see `optimizer`."""
 
-    rate: Callable  # schedule of the learning rate
+    rate: Callable  # rate(step) -> the learning rate
     b1: float
     b2: float
     weight_decay: float
@@ -85,19 +85,21 @@ def optimizer(
     examples,
     batch_size,
     total,
+    began=0,
 ):
-    """The AdamW of config.optimizer, which holds these keys, with `ema` and `accumulate`; the three last are the run's.
+    """The AdamW of config.optimizer, which holds these keys, with `ema` and `accumulate`; the four last are the run's.
 
     clip: largest global gradient norm, 0 = none. warmup and hold are durations; decay names the schedule after them,
     final is its end (see `schedule`). moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai
     et al., "Scaling Vision Transformers", 2022). ema: decay of the averaged weights. accumulate: the number of parts a
-    batch is cut into.
+    batch is cut into. The rate's warm-up, and its way to `total`, are those of a run that begins at the step `began`.
     """
     if batch_size % accumulate:
         raise InputError(f"config.optimizer.accumulate = {accumulate} does not divide config.batch_size = {batch_size}")
-    warmup, hold = (to_steps(x, examples, batch_size, total) for x in (warmup, hold))
-    rate = schedule(decay, learning_rate, warmup, total, final, hold)
-    return AdamW(rate, b1, b2, weight_decay, clip, moment_dtype), ema, accumulate
+    warmup, hold = (to_steps(x, examples, batch_size, total - began) for x in (warmup, hold))
+    rate = schedule(decay, learning_rate, warmup, total - began, final, hold)
+    adamw = AdamW(lambda step: rate(jnp.maximum(step - began, 0)), b1, b2, weight_decay, clip, moment_dtype)
+    return adamw, ema, accumulate
 
 
 class Updater(NamedTuple):
@@ -108,13 +110,13 @@ class Updater(NamedTuple):
     step: Callable  # step(part, grads, now, go) -> part, {"gradient_norm", "learning_rate"}; unchanged unless `go`
 
 
-def updater(keys, where, ema=None, *, examples, batch_size, total):
+def updater(keys, where, ema=None, *, examples, batch_size, total, began=0):
     """The Updater of `keys`, those of `optimizer`; `where` is what they are called in messages.
 
     ema: its default. With None (a second optimizer of a step) nothing is averaged, and neither `ema` nor `accumulate`
     is a key.
     """
-    run = {"examples": examples, "batch_size": batch_size, "total": total}
+    run = {"examples": examples, "batch_size": batch_size, "total": total, "began": began}
     if ema is None:
         adamw, pieces, decay = build.call(optimizer, keys, where, ema=None, accumulate=1, **run)[0], 1, None
     else:
@@ -130,20 +132,22 @@ def updater(keys, where, ema=None, *, examples, batch_size, total):
         return accumulated(value_and_grad, pieces)
 
     def step(part, grads, now, go):
-        return adamw_step(adamw, part, grads, go, average_decay(now, decay) if decay is not None else None)
+        # By the updates made, not by the step: averages that a run begins with (config.init) are not forgotten at once.
+        keep = None if decay is None else average_decay(part["opt"]["count"], decay)
+        return adamw_step(adamw, part, grads, now, go, keep)
 
     return Updater(init, gradients, step)
 
 
-def adamw_step(adamw, part, grads, go, ema_decay=None):
-    """One step of `adamw` -> part, {"gradient_norm", "learning_rate"}; the same part, bit for bit, unless `go` (bool).
+def adamw_step(adamw, part, grads, step, go, ema_decay=None):
+    """A step of `adamw`, number `step` -> part, {"gradient_norm", "learning_rate"}; the same bits unless `go` (bool).
 
     Ours, not optax's chain, for memory: there XLA computes the moments again where the weights need them, and a choice
     between old and new afterwards keeps both, so that the step needs two more copies of the weights (README, Table 6).
     Here every number is written once, over the one before it.
     """
     count, norm = part["opt"]["count"], optax.tree.norm(grads)
-    rate, now = adamw.rate(count), count + 1.0
+    rate, now = adamw.rate(step), count + 1.0
     scale = jnp.minimum(1.0, adamw.clip / jnp.maximum(norm, 1e-30)) if adamw.clip else 1.0
     b1, b2, ema_keep = (jnp.where(go, x, 1.0) for x in (adamw.b1, adamw.b2, 1.0 if ema_decay is None else ema_decay))
     step_size = jnp.where(go, rate, 0.0)

@@ -18,8 +18,9 @@ class OfStage:
 
     eval_batch_size: None is batch_size. best: the number of an evaluator by which the best checkpoint is kept beside
     the `keep` latest; "" is none. alarm: {number: share of its highest value below which the log warns}. changed_data:
-    a run may go on with other training images than it began with. class_names and data: noted by training, of what it
-    is from (`pipeline.identity`).
+    a run may go on with other training images than it began with. init: a workdir of the same stage and shapes, with
+    whose weights a new run begins; init_optimizer: and with its moments, too. class_names, data and began: noted by
+    training, of what it is from (`pipeline.identity`) and of the step at which a longer duration found it finished.
     """
 
     stage: str
@@ -41,8 +42,11 @@ class OfStage:
     alarm: dict[str, Share] = dataclasses.field(default_factory=dict)
     mesh: dict = dataclasses.field(default_factory=dict)
     changed_data: bool = False
+    init: str = ""
+    init_optimizer: bool = False
     class_names: tuple[str, ...] = ()
     data: dict | None = None
+    began: int = 0
 
 
 def module(config, where="config"):

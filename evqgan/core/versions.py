@@ -1,0 +1,61 @@
+"""What a run was made with: this code, Python, and the libraries that decide its numbers; kept beside its config."""
+
+import hashlib
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+
+from evqgan.core import files
+from evqgan.core.errors import InputError
+
+PACKAGE = pathlib.Path(__file__).parent.parent
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")  # ours: what can matter
+
+
+def code():
+    """A hash of the package's Python files, 12 hex digits: the same for the same code, wherever it lies."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_bytes().replace(b"\r\n", b"\n")  # git may have written Windows' line ends
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:12]
+
+
+def commit():
+    """The commit of the clone that the package lies in, such as "3da3a48", or "3da3a48-dirty" with changes; or ""."""
+    if not (PACKAGE.parent / ".git").exists():
+        return ""
+    command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):  # no git, or a slow disk: `code` tells as much
+        return ""
+
+
+def now():
+    """{name: version} of the code and of all that is named above."""
+    found = {"code": code(), "commit": commit(), "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def note(workdir, step):
+    """Notes in `workdir`/versions.json what the run is made with from `step` on -> a line if that has changed, or "".
+
+    The file holds a list under "legs", with a row more whenever a version is another one.
+    """
+    file, here = pathlib.Path(workdir) / "versions.json", now()
+    try:
+        legs = files.read_json(file)["legs"] if file.exists() else []
+        before = dict(legs[-1]) if legs else here
+    except (InputError, KeyError, TypeError, ValueError, IndexError):  # nothing depends on it: it is begun anew
+        legs, before = [], here
+    changes = [f"{name} {before.get(name) or 'unknown'}, now {x}" for name, x in here.items() if before.get(name) != x]
+    if not legs or changes:
+        files.save_json(file, {"legs": [*legs, {"step": step, **here}]})
+    return f"goes on under other versions than before: {'; '.join(changes)}" if changes else ""

@@ -1,0 +1,182 @@
+"""Runs that begin with other runs' weights, and finished ones that go on: what is taken, what is said, what is refused.
+
+No step is compiled but in the one test that trains.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import workdirs
+from test_train import config_of
+
+from evqgan import beginning, stage2, train
+from evqgan.core import checkpoint, files, mesh, optim
+from evqgan.core.errors import InputError
+
+
+def of_generator(classes=10):
+    """A config, its stage, and a state of it in which every number is its place: no compiled initialization."""
+    config = config_of(2)
+    config.generator.update({"classes": classes, "layers": 1})
+    config = stage2.resolve(config)
+    stage = stage2.make(config, 100)
+    devices = mesh.make(devices=jax.devices()[:1])
+    shapes = jax.eval_shape(stage.init)
+    shardings = mesh.shardings(shapes, devices)
+    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return config, stage, like
+
+
+def filled(like, number):
+    return jax.tree.map(lambda x: jnp.full(x.shape, number, x.dtype, device=x.sharding), like)
+
+
+def saved(folder, config, state, step=6):
+    """A workdir of `config` with a checkpoint."""
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save(step, state)
+    checkpoints.close()
+    files.save_json(folder / "config.json", json.loads(config.to_json()))
+    return folder
+
+
+def begun(folder, config, stage, like, number=0):
+    """A new run of `config` in `folder` whose fresh state is `number` everywhere -> state, lines."""
+    checkpoints = checkpoint.Checkpoints(folder)
+    stage = stage._replace(load=lambda state, saved=(): state)
+    try:
+        return beginning.state(config, stage2, stage, like, lambda: filled(like, number), checkpoints, ())
+    finally:
+        checkpoints.close()
+
+
+def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optimizer(tmp_path):
+    config, stage, like = of_generator()
+    theirs = filled(like, 1) | {"ema": filled(like["ema"], 2), "opt": filled(like["opt"], 3), "step": jnp.int32(6)}
+    config.init = str(saved(tmp_path / "old", config, theirs))
+    config.batch_size, config.optimizer.learning_rate, config.duration = 4, 0.5, "7 steps"  # what may be another
+    state, lines = begun(tmp_path / "new", config, stage, like)
+    for part, number in {"params": 1, "ema": 2, "opt": 0, "tokenizer": 0, "step": 0}.items():
+        assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state[part])), part
+    assert lines[0] == f"begins with the weights of {tmp_path / 'old'}, step 6, and a fresh optimizer"
+    assert "the tokenizer is not the one whose codes" in lines[1] and len(lines) == 2
+    config.init_optimizer = True
+    state, lines = begun(tmp_path / "new", config, stage, like, 1)
+    assert all((np.asarray(x) == 3).all() for x in jax.tree.leaves(state["opt"]))
+    assert "step 6, and its optimizer" in lines[0] and len(lines) == 1
+
+
+def test_a_table_of_classes_of_another_size_begins_fresh_and_is_named(tmp_path):
+    config, stage, like = of_generator(classes=10)
+    old = saved(tmp_path / "old", config, filled(like, 1))
+    config, stage, like = of_generator(classes=3)
+    config.init = str(old)
+    state, lines = begun(tmp_path / "new", config, stage, like)
+    fresh = {p for p, x in beginning.named(state, ("params",)).items() if not np.asarray(x).any()}
+    assert fresh and all(state_of(state, path).shape[0] == 4 for path in fresh)  # three classes and none
+    assert any("not as many classes" in line and "ema/label/embedding" in line for line in lines), lines
+
+
+def state_of(tree, path):
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree
+
+
+def test_weights_alone_begin_a_run_too(tmp_path):
+    """Those converted from public files, which are averaged ones."""
+    config, stage, like = of_generator()
+    config.init = str(saved(tmp_path / "old", config, {"ema": filled(like["ema"], 2)}, step=0))
+    state, _ = begun(tmp_path / "new", config, stage, like)
+    assert all((np.asarray(x) == 2).all() for x in jax.tree.leaves((state["params"], state["ema"])))
+    config.init_optimizer = True
+    with pytest.raises(InputError, match="holds weights alone, and no optimizer"):
+        begun(tmp_path / "new", config, stage, like)
+
+
+def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
+    config, stage, like = of_generator()
+    old = saved(tmp_path / "old", config, filled(like, 1))
+    config.init = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"config.init = .*nowhere: there is no .*config.json; expected the workdir"):
+        begun(tmp_path / "new", config, stage, like)
+    config.init = str(old)
+    with pytest.raises(InputError, match="config.init is the run's own workdir"):
+        begun(old, config, stage, like)
+    theirs = json.loads((old / "config.json").read_text())
+    files.save_json(tmp_path / "quick" / "tokenizer" / "config.json", theirs)
+    config.init = str(tmp_path / "quick")
+    with pytest.raises(InputError, match=r"there is no .*config.json; give .*quick/tokenizer"):
+        begun(tmp_path / "new", config, stage, like)
+    files.save_json(tmp_path / "stage1" / "config.json", theirs | {"stage": "stage1"})
+    config.init = str(tmp_path / "stage1")
+    with pytest.raises(InputError, match="stage1 is the workdir of stage1, this run is of stage2"):
+        begun(tmp_path / "new", config, stage, like)
+    config.init = str(old)
+    config.generator.width *= 2
+    stage = stage2.make(config, 100)
+    wide = jax.eval_shape(stage.init)
+    with pytest.raises(InputError, match=r"ema/\S+ is \[.*\] there, \[.*\] was expected: .* same model alone"):
+        begun(tmp_path / "new", config, stage, wide | {"params": {}})
+
+
+def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(tmp_path):
+    config = config_of(2)
+    train.claim(tmp_path, config)
+    leg = lambda: beginning.of_this_leg(config, tmp_path, 100)  # noqa: E731
+    config.duration = "100 steps"
+    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+    config.began = leg()
+    assert config.began == 0
+    with pytest.raises(InputError, match="only a finished run goes on with a longer one"):
+        train.check_claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "60").mkdir()
+    config.began = leg()
+    assert config.began == 60
+    train.claim(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60  # as it is resumed
+    config.duration = "60"
+    with pytest.raises(InputError, match="config.duration = 100 steps, now it is 60"):
+        train.check_claim(tmp_path, config)
+    config.duration, config.batch_size = "200 steps", 4
+    (tmp_path / "checkpoints" / "100").mkdir()
+    config.began = leg()
+    with pytest.raises(InputError, match=f"config.batch_size = 8, now it is 4: .*config.init={tmp_path}"):
+        train.check_claim(tmp_path, config)
+
+
+def test_the_rate_of_a_run_that_goes_on_warms_up_and_falls_again():
+    keys = {"warmup": "10%", "decay": "cosine", "examples": 1, "batch_size": 1}
+    made, *_ = optim.optimizer(1.0, **keys, total=300, began=100)
+    rates = [float(made.rate(n)) for n in (0, 100, 110, 120, 210, 300)]
+    np.testing.assert_allclose(rates, [0, 0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_averages_that_a_run_begins_with_are_not_forgotten_by_a_kept_optimizer():
+    updater = optim.updater({"learning_rate": 0.0}, "", ema=0.9, examples=1, batch_size=1, total=10)
+    part = updater.init({"w": jnp.zeros(1)})
+    part |= {"ema": {"w": jnp.ones(1)}, "opt": {**part["opt"], "count": jnp.int32(1000)}}
+    new, _ = updater.step(part, {"w": jnp.zeros(1)}, jnp.int32(0), jnp.bool_(True))
+    np.testing.assert_allclose(new["ema"]["w"], 0.9, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_finished_run_grows_and_another_begins_with_its_weights(tmp_path, capsys):
+    first, _ = workdirs.configs(workdirs.trained() / "images")
+    workdirs.copy(tmp_path / "all")
+    old = tmp_path / "all" / "tokenizer"
+    first.optimizer.update({"warmup": "50%"})
+    first.update({"init": str(old), "duration": "2 steps", "batch_size": 2, "checkpoint_every": "2 steps"})
+    with workdirs.quick_to_compile():
+        train.train(first.copy_and_resolve_references(), tmp_path / "new")
+        said = capsys.readouterr().out
+        assert f"begins with the weights of {old}, step 6, and a fresh optimizer" in said
+        first.duration = "4 steps"
+        state = train.train(first, tmp_path / "new")
+    assert "finished at step 2: goes on from there, and its learning rate warms up again" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["train/learning_rate"] for line in lines if "train/learning_rate" in line}
+    assert int(state["step"]) == 4 and rates[3] == 0 < rates[4], rates
