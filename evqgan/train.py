@@ -195,9 +195,11 @@ def run(config, workdir):
     room.require(config.batch_size * height * width * 3, images)
     pipeline.prepare(dataset)
     source = pipeline.open_split(dataset, dataset.train)
+    about = pipeline.summary(dataset, source)
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
+    config = module.resolve(config, len(source.class_names))
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
     if not total:
@@ -246,7 +248,7 @@ def run(config, workdir):
         f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
         flush=True,
     )
-    for note in stage.notes:
+    for note in (about, *stage.notes):
         say(note, flush=True)
 
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start, rows)
