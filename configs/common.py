@@ -7,6 +7,7 @@ of what an H100's memory traffic allows (18 %). With one or two images a device 
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 READINGS = {"paper16": 16, "paper128": 128}  # of "batch size of 16 in 8 A100" (paper, Sec. 4.1): in all, or on each
 
@@ -85,7 +86,10 @@ def as_published(config, reading, epochs):
 
 
 def stage2(tokenizer, size, classes=0):
-    """The multi-grained generator on the tokenizer of the workdir `tokenizer`; 185 M parameters (paper, Table 6)."""
+    """The multi-grained generator on the tokenizer of the workdir `tokenizer`; 185 M parameters (paper, Table 6).
+
+    classes: 0 is unconditional, None as many as the data have, of which there may be none.
+    """
     config = ConfigDict()
     config.stage = "stage2"
     config.seed = 0
@@ -95,11 +99,12 @@ def stage2(tokenizer, size, classes=0):
     config.dataset = {"size": size}
     config.tokenizer = {"weights": tokenizer, "model": {}}
     config.generator = {
-        "name": "multigrained", "global_tokens": "ordered", "window": 8, "extend": 4, "classes": classes, "remat": True,
+        "name": "multigrained", "global_tokens": "ordered", "window": 8, "extend": 4, "remat": True,
+        "classes": placeholder(int) if classes is None else classes,
         "chunk": 1,  # memory that does not grow with the number of target blocks (README, Table 6)
         # The paper does not say; "axes" where parameters would grow with the grid (README, Table 6).
         "positions": "grid" if size <= 256 else "axes",
-        "class_dropout": 0.1 if classes else 0.0,  # of classifier-free guidance (Ho and Salimans, 2022)
+        "class_dropout": 0.0 if classes == 0 else 0.1,  # of classifier-free guidance (Ho and Salimans, 2022)
     }  # fmt: skip
     # Eq. 2: all blocks of an image are predicted. Ours: a tenth of the images train edits, a twentieth another order;
     # more of them cost generation (README, variants: all images train generation in raster order with masks = raster).
@@ -148,6 +153,7 @@ def tiny(config, tokenizer=None):
     tokenizer: the tiny config of a stage 2's tokenizer; without it, Swin's with f = 16 (paper, Sec. 4.2).
     """
     classes = config.generator.get("classes", 0) if "generator" in config else 0
+    classes = 3 if classes is None else classes  # as many as the generated data have
     dataset = {"name": "generated", "size": config.dataset.size, "classes": classes, "num_examples": 16}
     dataset["train"] = dataset["validation"] = "train"
     config.dataset = ConfigDict(dataset)

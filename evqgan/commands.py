@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from evqgan import rejection, steps, train
+from evqgan import rejection, stage2, steps, train
 from evqgan.core import files, pictures, processes
 from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
@@ -36,9 +36,9 @@ def settings(given, workdir):
         given = given.tokenizer if config.stage == "stage1" else given.generator
     same = config.stage == given.stage
     if same and config.stage == "stage2":
-        given = given.copy_and_resolve_references()
+        given = stage2.with_classes(given.copy_and_resolve_references(), config.generator.get("classes", 0))
         with given.unlocked():
-            given.tokenizer = config.tokenizer  # it was found by training
+            given.tokenizer = config.tokenizer  # it was found by training, as classes may be
     ours, theirs = (stages.filled(c) if same else {"stage": c.stage} for c in (given, config))
     found_by_training = ("class_names", "data", *(("tokenizer", "stored_ids") if config.stage == "stage2" else ()))
     for key, (here, there) in train.difference(ours, theirs).items():

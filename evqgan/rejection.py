@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import pathlib
+import re
 import tempfile
 import zipfile
 import zlib
@@ -26,6 +27,7 @@ from evqgan.nn import resnet
 RESIZED = 256  # torchvision evaluates so: the image scaled to 256 (antialiased), its centre of 224 (resnet.SIZE)
 BYTES = 32  # ours: of memory for a candidate: its label, its score, where it lies
 CLASSES = 1000  # of ImageNet, in the order of their WordNet numbers
+WORDNET = re.compile(r"n\d{8}")  # how ImageNet's folders and classes are called
 
 
 def sample(model, labels, seed, acceptance, classifier, folder, sampler, report=None, part=(0, 1)):
@@ -205,18 +207,11 @@ def name_of(classifier):
 def find(name, model, where=""):
     """The classifier `name`: "resnet101", "resnet50", with weights from the folder `where`, or module:function.
 
-    A ResNet judges images of ImageNet's classes, in the order of their WordNet numbers: InputError for a model of other
-    classes, and, with the command that gets them, for missing weights. where: "" is the usual place (`core.weights`),
-    "random" no weights at all, for tests.
+    A ResNet judges images of ImageNet's classes (`imagenet_numbers`); InputError, with the command that gets them, for
+    missing weights. where: "" is the usual place (`core.weights`), "random" no weights at all, for tests.
     """
     if name in resnet.DEPTHS:
-        if model.classes != CLASSES:
-            has = f"has {model.classes} classes" if model.classes else "is unconditional"
-            raise InputError(
-                f"{name} knows the {CLASSES:,} classes of ImageNet, and this model {has}: give a classifier of your "
-                "own as package.module:function"
-            )
-        return imagenet(name, where, model.rows)
+        return imagenet(name, where, model.rows, imagenet_numbers(name, model))
     module, _, function = name.partition(":")
     if not function:
         known = ", ".join(resnet.DEPTHS)
@@ -232,8 +227,30 @@ def find(name, model, where=""):
     return found
 
 
-def imagenet(name, where, rows):
-    """A ResNet as a classifier: the probability of the label, one of 1000 classes, on the devices of `rows`."""
+def imagenet_numbers(name, model):
+    """-> what number each class of a model has in ImageNet, int32 [CLASSES]; InputError unless it has these classes.
+
+    Their names are WordNet numbers, in whatever order; without names, as in a public checkpoint, they are in order.
+    """
+    own = "give a classifier of your own as package.module:function"
+    if model.classes != CLASSES:
+        has = f"has {model.classes} classes" if model.classes else "is unconditional"
+        raise InputError(f"{name} knows the {CLASSES:,} classes of ImageNet, and this model {has}: {own}")
+    names = model.class_names
+    other = next((one for one in names if not WORDNET.fullmatch(one)), "")
+    if other:
+        raise InputError(
+            f"{name} knows the classes of ImageNet by their WordNet numbers, such as n01440764, and this model has the "
+            f"class {other!r}: train on folders with these names, or {own}"
+        )
+    return np.argsort(np.argsort(names)).astype(np.int32) if names else np.arange(CLASSES, dtype=np.int32)
+
+
+def imagenet(name, where, rows, numbers):
+    """A ResNet as a classifier: the probability of the label, on the devices of `rows`.
+
+    numbers: int32 [classes], what number a label has in ImageNet.
+    """
     network = resnet.Network(resnet.DEPTHS[name])
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     if where == "random":
@@ -251,7 +268,7 @@ def imagenet(name, where, rows):
         return jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
 
     def classifier(images, labels):
-        return rows(probability, variables, images, labels)
+        return rows(probability, variables, images, numbers[labels])
 
     classifier.name = " ".join(filter(None, [name, which]))  # for the card, and so that other weights are refused
     return classifier

@@ -248,7 +248,11 @@ def filler(sample, settings):
 
 
 def to_uint8(images):
-    """uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3] -> uint8 [B,H,W,3]."""
+    """uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3] -> uint8 [B,H,W,3]; InputError for all else.
+
+    Floats of which none in the batch is negative are most likely of [0, 1], and are refused, too: read as they stand
+    they would be pale, unnoticed. Images that are so bright can be given as uint8; all 1 is white in either range.
+    """
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[None]
@@ -262,4 +266,9 @@ def to_uint8(images):
     if not (np.abs(images) <= 1).all():
         found = f"{images.min():.4g} to {images.max():.4g}"
         raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
+    if images.size and images.min() >= 0 and images.min() < 1:
+        raise InputError(
+            "expected floats in [-1, 1], got none below 0, as if they were in [0, 1]: give 2 * images - 1, or, if they "
+            "are in [-1, 1] and as bright as that, ((images + 1) * 127.5).round().astype('uint8')"
+        )
     return transforms.unscale(images)

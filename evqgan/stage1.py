@@ -27,7 +27,7 @@ class Keys(OfStage):
     adversarial: dict | None = None
 
 
-def resolve(config):
+def resolve(config, classes=None):
     """A tokenizer takes nothing from other workdirs, but frozen networks from files: InputError for a missing one."""
     wanted = {}
     for where, pretrained, _ in frozen_networks(config).values():

@@ -34,13 +34,14 @@ def of_tokenizer_section(model: dict, weights: str = "", dtype: Dtype | None = N
     """The keys of config.tokenizer, see `resolve`."""
 
 
-def resolve(config):
+def resolve(config, classes=None):
     """Fills config.tokenizer.model and dtype from the tokenizer's workdir, config.tokenizer.weights.
 
     weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the machinery alone.
     config.tokenizer.soft: the temperature at which codes are drawn in training, and their chances taken as targets, by
     a generator that can (RQ-VAE, Sec. 3.2.3); 0 or absent: the nearest codes.
     With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these alone.
+    classes: how many the data have, once that is known, see `with_classes`.
     """
     with config.unlocked():
         for section, key in ((config.tokenizer, "weights"), (config.dataset, "codes")):
@@ -52,6 +53,21 @@ def resolve(config):
         info = stored_info(config)
         with config.unlocked():
             config.stored_ids = codes.summary(info)
+    return config if classes is None else with_classes(config, classes)
+
+
+def with_classes(config, classes):
+    """-> the config with config.generator.classes = `classes` where it is None, which is as many as the data have.
+
+    Without classes there are none to be dropped: then config.generator.class_dropout becomes 0, too.
+    """
+    if "classes" not in config.generator or config.generator.classes is not None:
+        return config
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.generator.classes = classes
+        if not classes and "class_dropout" in config.generator:
+            config.generator.class_dropout = 0.0
     return config
 
 
@@ -134,10 +150,13 @@ def deepened(ids, flat):
 def make(config, examples=1, classes=None):
     """The stage of a resolved `config`; examples: size of the training set; classes: how many the data has, if known.
 
+    Not known, config.generator.classes = None is checked as one class.
+
     State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
     workdir is complete in itself).
     """
     build.call(Keys, config, "config")
+    config = with_classes(config, 1 if classes is None else classes)
     build.call(of_tokenizer_section, config.tokenizer, "config.tokenizer")
     tokenizer = tokenizers.of_generator(config)
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape

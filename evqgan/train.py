@@ -201,10 +201,12 @@ def run(config, workdir):
     room.require(config.batch_size * height * width * 3, images)
     pipeline.prepare(dataset)
     source = pipeline.open_split(dataset, dataset.train)
+    about = pipeline.summary(dataset, source)
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
         config.began = beginning.of_this_leg(config, workdir, len(source))
+    config = module.resolve(config, len(source.class_names))
     cluster.check_alike(list_of_training_images=[config.class_names, config.data], place_in_the_run=config.began)
     stage = module.make(config, len(source), len(source.class_names))
     total = optim.to_steps(config.duration, len(source), config.batch_size)
@@ -250,7 +252,7 @@ def run(config, workdir):
     )
     if chief and (changed := versions.note(workdir, start)):
         notes = (*notes, changed)
-    for note in (*notes, *stage.notes):
+    for note in (about, *notes, *stage.notes):
         say(note, flush=True)
 
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start, rows)

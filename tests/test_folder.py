@@ -51,7 +51,7 @@ def test_a_flat_folder_has_no_classes_and_only_images_count(tmp_path):
 def test_default_splits_part_a_flat_folder(tmp_path):
     folder = fill(tmp_path, *(f"{k:03d}.png" for k in range(50)))
     train, held, everything = ([p for p, _ in contents(Folder(folder, s))] for s in ("train", "validation", "all"))
-    assert len(train) == 45 and len(held) == 5
+    assert (len(train), len(held)) == (45, 5)
     assert train + held == everything == shuffled(everything) and sorted(everything) != everything
     assert [p for p, _ in contents(Folder(folder, "sorted[:3]"))] == ["000.png", "001.png", "002.png"]
     assert [p for p, _ in contents(Folder(folder, "train[:20%]+validation[1:]"))] == train[:9] + held[1:]
@@ -61,6 +61,27 @@ def test_the_order_survives_new_files(tmp_path):
     before = [p for p, _ in contents(Folder(fill(tmp_path, *(f"{k}.png" for k in range(20))), "all"))]
     after = [p for p, _ in contents(Folder(fill(tmp_path, *(f"new{k}.png" for k in range(5))), "all"))]
     assert [p for p in after if p in before] == before
+
+
+def test_images_that_come_later_move_none_across(tmp_path):
+    def splits():
+        return [{p for p, _ in contents(Folder(str(tmp_path), split))} for split in ("train", "validation")]
+
+    fill(tmp_path, *(f"{k}.png" for k in range(60)))
+    train, held = splits()
+    fill(tmp_path, *(f"later_{k}.png" for k in range(400)))
+    more, more_held = splits()
+    assert train < more and held < more_held and not more & more_held
+    assert 0.06 < len(more_held) / 460 < 0.14
+
+
+def test_what_is_no_image_is_counted_by_its_ending(tmp_path):
+    fill(tmp_path, "cat/a.png", "cat/b.PNG", "notes.svg", "cat/c.SVG", "cat/d.psd", "README", ".hidden.svg")
+    assert Folder(str(tmp_path), "all").ignored == {".svg": 2, ".psd": 1, "none": 1}
+    (tmp_path / "drawings").mkdir()
+    (tmp_path / "drawings" / "a.svg").write_text("")
+    with pytest.raises(InputError, match=r"holds no image; expected files ending in .*, found .svg 1"):
+        Folder(str(tmp_path / "drawings"), "all")
 
 
 def test_tiny_folders_have_both_splits(tmp_path):

@@ -386,3 +386,29 @@ def test_importing_the_pipeline_is_quick():
     heavy = "{'tensorflow_datasets', 'sklearn', 'skimage'}"
     code = f"import sys, evqgan.data.pipeline; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_data_of_a_run_in_a_line(tmp_path, data_dir):
+    def line(**keys):
+        dataset = Dataset(**keys)
+        return pipeline.summary(dataset, open_split(dataset, dataset.train))
+
+    folder = tmp_path / "images"
+    for name, count in (("cat", 30), ("owl", 20)):
+        folder_of(folder / name, count)
+    (folder / "cat" / "a.svg").write_text("")
+    assert line(folder=str(folder)) == (
+        "45 training images in 2 classes (cat 28, owl 17); 5 held out: one of ten by the hash of its name; "
+        "1 file ignored: .svg 1"
+    )
+    assert line(folder=str(folder), label_key="", train="sorted[:40]", validation="sorted[40:]") == (
+        "40 training images, no classes; 10 held out: the split 'sorted[40:]'; 1 file ignored: .svg 1"
+    )
+    with pytest.raises(InputError, match="has no split 'vali'"):
+        line(folder=str(folder), validation="vali")
+    assert line(name="generated", classes=30, num_examples=100) == (
+        "100 training images in 30 classes (3 to 4 each); 12 held out: the split 'validation'"
+    )
+    assert line(name="digits", data_dir=data_dir) == (
+        "1,433 training images in 10 classes; 364 held out: the split 'validation'"
+    )

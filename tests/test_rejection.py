@@ -246,11 +246,26 @@ def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
     model.classes = 0
     with pytest.raises(InputError, match="and this model is unconditional"):
         rejection.find("resnet50", model)
-    model.classes = 1000
+    model.classes, model.class_names = 1000, ()
     with pytest.raises(
         InputError, match="there are no weights of resnet101 in .*: get them with `python -m evqgan.con"
     ):
         rejection.find("resnet101", model, str(tmp_path))
+
+
+def test_a_resnet_judges_classes_that_are_called_by_their_wordnet_numbers(model):
+    model = copy.copy(model)
+    model.classes, numbers = 1000, [f"n{k:08d}" for k in range(1000)]
+    for model.class_names, expected in (
+        ((), range(1000)),
+        (numbers, range(1000)),
+        (numbers[::-1], range(999, -1, -1)),
+        ([*numbers[1:], numbers[0]], [*range(1, 1000), 0]),
+    ):
+        np.testing.assert_array_equal(rejection.imagenet_numbers("resnet101", model), expected)
+    model.class_names = ("tench", *numbers[1:])
+    with pytest.raises(InputError, match="by their WordNet numbers, .*, and this model has the class 'tench': train"):
+        rejection.find("resnet101", model)
 
 
 def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_path, capsys):
@@ -258,7 +273,7 @@ def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_pat
     monkeypatch.setattr(resnet, "SIZE", 40)
     monkeypatch.setattr(rejection, "RESIZED", 48)
     model = copy.copy(model)
-    model.classes = 1000
+    model.classes, model.class_names = 1000, ()
     classifier = rejection.find("resnet50", model, "random")
     assert classifier.name == "resnet50 untrained" and "is untrained" in capsys.readouterr().out
     rng = np.random.default_rng(0)

@@ -118,6 +118,18 @@ def test_floats_and_bytes_are_the_same_images():
     np.testing.assert_array_equal(to_uint8(image / np.float64(127.5) - 1)[0], image)
 
 
+def test_floats_from_0_to_1_are_not_taken_for_pale_images():
+    image = picture()
+    with pytest.raises(InputError, match=r"in \[-1, 1\], got none below 0, as if they were in \[0, 1\]: give 2 \*"):
+        to_uint8(image / 255)
+    with pytest.raises(InputError, match="got none below 0"):
+        to_uint8(np.zeros((2, 4, 4, 3), np.float32))
+    np.testing.assert_array_equal(to_uint8(2 * (image / 255) - 1)[0], image)
+    dark = np.stack([image / 127.5 - 1, np.ones_like(image, float)])  # one bright image in a batch is as it is
+    np.testing.assert_array_equal(to_uint8(dark)[1], 255)
+    assert (to_uint8(np.ones((4, 4, 3))) == 255).all()
+
+
 def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     made = model.sample(6, seed=7)
     assert sorted(made) == ["ids", "images", "labels", "numbers"]

@@ -271,3 +271,27 @@ def test_a_generator_is_told_what_its_model_asks_for():
     ids = np.arange(32).reshape(1, 4, 4, 2)
     assert stage2.flattened(ids, 2)[0, 1, :4, 0].tolist() == [8, 9, 10, 11]  # a token's depths side by side
     np.testing.assert_array_equal(stage2.deepened(stage2.flattened(ids, 2), 2), ids)
+
+
+def test_the_number_of_classes_is_that_of_the_data_where_it_is_not_given():
+    config = config_of()
+    config.generator.class_dropout = 0.1
+    with config.generator.unlocked():
+        del config.generator.classes
+        config.generator.classes = None
+    stage2.make(config)  # before the data are read
+    assert stage2.make(config, classes=5) and config.generator.classes is None
+    found = {number: stage2.resolve(config, number).generator for number in (0, 7)}
+    assert (found[7].classes, found[7].class_dropout) == (7, 0.1)
+    assert (found[0].classes, found[0].class_dropout) == (0, 0.0)
+    shapes = [
+        jax.eval_shape(stage2.make(config, classes=number).init)["params"]["label"]["embedding"].shape[0]
+        for number in (5, 7)
+    ]
+    assert shapes == [6, 8] and "label" not in jax.eval_shape(stage2.make(config, classes=0).init)["params"]
+    config.generator.classes = 10
+    with pytest.raises(InputError, match="generator.classes is 10, but the data set has 7"):
+        stage2.make(stage2.resolve(config, 7), classes=7)
+    config.generator.classes = -1
+    with pytest.raises(InputError, match="config.generator.classes expects a whole number"):
+        stage2.make(config)

@@ -87,9 +87,9 @@ def filled(config):
 class Stage(NamedTuple):
     """A stage as functions; `state` is a dict pytree of arrays of which the loop reads what `optim.begin` puts there.
 
-    Each stage module has `resolve(config) -> config`, which fills in what the config takes from other workdirs, and
-    `make(config, examples, classes) -> Stage`. batch: {"image" uint8 [B,H,W,3] or
-    "ids" int32 [B,h,w,D], "label" int32 [B]}.
+    Each stage module has `resolve(config, classes=None) -> config`, which fills in what the config takes from other
+    workdirs, and what from the data once these are open and have so many classes, and `make(config, examples, classes)
+    -> Stage`. batch: {"image" uint8 [B,H,W,3] or "ids" int32 [B,h,w,D], "label" int32 [B]}.
     """
 
     init: Callable  # init() -> state; traceable, the same for the same seed

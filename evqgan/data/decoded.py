@@ -12,7 +12,7 @@ CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are d
 
 
 class Decoded:
-    """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads.
+    """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads. A label that is no class: InputError.
 
     An undecodable image counts once however often it is met; each is logged by name. More of them than the share
     `max_bad` of the data set raise InputError; a single one is always forgiven unless `max_bad` is 0.
@@ -45,9 +45,19 @@ class Decoded:
         except InputError as error:
             self._count(index, error)
             return None
+        self._check_label(index, example["label"])
         if example["image"].nbytes * len(self) <= CACHE_BYTES:
             self.kept[index] = example
         return example
+
+    def _check_label(self, index, label):
+        most = max(1, len(self.source.class_names)) - 1
+        if not 0 <= label <= most:
+            meaning = " (tfds' word for no label)" if label == -1 else ""
+            raise InputError(
+                f"{self.source.where(index)} has the label {label}{meaning}, expected 0 to {most}: take another split, "
+                "or read no labels by config.dataset.label_key="
+            )
 
     def _count(self, index, error):
         where = self.source.where(index)

@@ -1,7 +1,11 @@
 """A plain folder of images as a data set: a class per sub-folder, or none."""
 
+import collections
+import copy
 import hashlib
 import os
+
+from PIL import Image
 
 from evqgan.core.errors import InputError
 from evqgan.data.splits import select
@@ -12,18 +16,27 @@ EXTENSIONS = (
     ".avif", ".jp2", ".j2k", ".heic", ".heif",
 )  # fmt: skip
 VALIDATION = ("validation", "val", "valid", "test")  # sub-folders that may hold the validation images, first one wins
-TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, a tenth of it is held out
+TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
 
 
 def image_paths(folder):
     """The images below `folder`, as sorted paths relative to it; InputError if it is missing, unreadable or empty."""
+    return contents(folder)[0]
+
+
+def contents(folder):
+    """-> `image_paths`, and what other files there are: a Counter of their endings. Hidden files do not count.
+
+    Images are the files with one of EXTENSIONS that Pillow reads here.
+    """
     if not os.path.isdir(folder):
         raise InputError(f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder")
 
     def refuse(error):
         raise InputError(f"the folder {error.filename!r} cannot be read: {error.strerror}") from None
 
-    found, seen = [], set()
+    endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
+    found, others, seen = [], collections.Counter(), set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link back up
@@ -31,11 +44,19 @@ def image_paths(folder):
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        keep = [name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith(".")]
+        files = [name for name in files if not name.startswith(".")]
+        keep = [name for name in files if name.lower().endswith(endings)]
         found.extend(os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep)
+        others.update(os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep))
     if not found:
-        raise InputError(f"the folder {folder!r} holds no image; expected files ending in {' '.join(EXTENSIONS)}")
-    return sorted(found)
+        there = f", found {listed(others)}" if others else ""
+        raise InputError(f"the folder {folder!r} holds no image; expected files ending in {' '.join(endings)}{there}")
+    return sorted(found), others
+
+
+def listed(counts):
+    """{name: number} -> "name number, ...", the largest number first."""
+    return ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
 
 
 def in_order(names):
@@ -43,9 +64,14 @@ def in_order(names):
     return sorted(names, key=int if all(map(str.isdecimal, names)) else None)
 
 
+def place_of(path):
+    """A number in [0, 1) that only the path decides, by its hash."""
+    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
+
+
 def shuffled(paths):
-    """`paths` in the order of their hashes: mixed, and the same on every machine and after other files came or went."""
-    return sorted(paths, key=lambda path: hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest())
+    """`paths` in the order of their places: mixed, and the same on every machine and after other files came or went."""
+    return sorted(paths, key=lambda path: (place_of(path), path))
 
 
 def parts_of(tops):
@@ -73,8 +99,9 @@ def layout(paths):
     """Relative paths -> ({split: paths}, {path: class or ""}).
 
     With a sub-folder train/ and those of VALIDATION alone, the sub-folders are the splits (`parts_of`). Otherwise, and
-    with train/ alone, the images are divided: `train` is the first 90 % in `shuffled` order, `validation` the rest,
-    `sorted` all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]). `all` is everything, shuffled.
+    with train/ alone, the images are divided: `train` are those whose `place_of` is below TRAIN_SHARE, at least
+    one, and `validation` the rest, at least one of several, so that images that come later move none across. `sorted`
+    is all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]), `all` is everything, shuffled.
     """
     top_of = {path: path.split("/")[0] if "/" in path else "" for path in paths}
     parts = parts_of(set(top_of.values()))
@@ -90,27 +117,41 @@ def layout(paths):
         splits["all"] = shuffled(paths)
     else:
         everything = shuffled(paths)
-        cut = min(round(TRAIN_SHARE * len(paths)), max(1, len(paths) - 1))
+        cut = sum(place_of(path) < TRAIN_SHARE for path in paths)
+        cut = max(1, min(cut, len(paths) - 1))
         splits = {"train": everything[:cut], "validation": everything[cut:], "all": everything, "sorted": paths}
     return splits, classes
 
 
 class Folder:
-    """Source of the encoded images of one split of `folder`; if `labelled`, its sub-folders by name are the classes."""
+    """Source of the encoded images of one split of `folder`; if `labelled`, its sub-folders by name are the classes.
+
+    ignored: a Counter of the endings of files that are no images; divided: whether `layout` made the splits.
+    """
 
     def __init__(self, folder, split, labelled=True):
         self.folder = os.path.expanduser(folder)
-        splits, classes = layout(image_paths(self.folder))
-        self.paths = select(split, splits, f"the folder {folder!r}")
-        names = in_order({classes[path] for path in (splits["train"] if "sorted" not in splits else splits["all"])})
+        paths, self.ignored = contents(self.folder)
+        self.splits, self.classes = layout(paths)
+        self.divided = "sorted" in self.splits
+        names = in_order({self.classes[path] for path in self.splits["all" if self.divided else "train"]})
         self.class_names = tuple(names) if labelled and names != [""] else ()
+        self._select(split)
+
+    def _select(self, split):
+        self.paths = select(split, self.splits, f"the folder {self.folder!r}")
         self.labels = [0] * len(self.paths)
-        if self.class_names:
-            number = {name: k for k, name in enumerate(names)}
-            for i, path in enumerate(self.paths):
-                if classes[path] not in number:
-                    raise InputError(f"{self.where(i)} is of the class {classes[path]!r}, which train/ does not have")
-                self.labels[i] = number[classes[path]]
+        number = {name: k for k, name in enumerate(self.class_names)}
+        for i, path in enumerate(self.paths if number else ()):
+            if self.classes[path] not in number:
+                raise InputError(f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does not have")
+            self.labels[i] = number[self.classes[path]]
+
+    def part(self, split):
+        """Another split of the same folder, which is not read again."""
+        other = copy.copy(self)
+        other._select(split)
+        return other
 
     def __len__(self):
         return len(self.paths)

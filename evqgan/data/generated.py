@@ -32,6 +32,11 @@ class Generated:
         self.indices = select(split, parts, "the data set 'generated'")
         self.shape, self.class_names = shape, tuple(str(k) for k in range(classes))
 
+    @property
+    def labels(self):
+        """Of all images: int64 [n]."""
+        return np.asarray(self.indices) % max(1, len(self.class_names))
+
     def __len__(self):
         return len(self.indices)
 

@@ -33,6 +33,26 @@ def quiet(ours=False):
         logging.set_verbosity(verbosity)
 
 
+@contextlib.contextmanager
+def own_classes():
+    """In the body a features.json cannot have tfds import a module that is not its own: data are read, not executed."""
+    import tensorflow_datasets as tfds
+
+    connector = tfds.features.FeatureConnector
+    theirs = connector.__dict__["cls_from_name"]
+
+    def checked(cls, name):
+        if not name.startswith("tensorflow_datasets."):
+            raise InputError(f"its features.json names the class {name!r}: expected those of tensorflow_datasets alone")
+        return theirs.__get__(None, cls)(name)
+
+    connector.cls_from_name = classmethod(checked)
+    try:
+        yield
+    finally:
+        connector.cls_from_name = theirs
+
+
 def first_line(error):
     """What an exception of another library says, shortened to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -40,11 +60,13 @@ def first_line(error):
 
 
 def find(name, data_dir):
-    """The tfds builder of `name`; InputError naming the nearest data set if there is none."""
+    """The tfds builder of `name`; InputError naming the nearest data set if there is none, or code from elsewhere."""
     import tensorflow_datasets as tfds
 
-    with quiet():
+    with quiet(), own_classes():
         try:
+            if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
+                raise InputError("the data sets of other places (namespace:name) come with code of their own")
             if name in OURS:
                 module = importlib.import_module(f"evqgan.data.builders.{name}")
                 return getattr(module, OURS[name])(data_dir=data_dir)
@@ -56,6 +78,8 @@ def find(name, data_dir):
             raise InputError(f"config.dataset.name: there is no data set {name!r}; {hint}") from None
         except OSError as error:
             raise InputError(f"the data set {name!r} cannot be read: {first_line(error)}") from None
+        except InputError as error:
+            raise InputError(f"config.dataset.name = {name!r} is refused: {error}") from None
         except ValueError as error:
             raise InputError(f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}") from None
 
@@ -72,7 +96,7 @@ def prepare(name, data_dir=""):
         return builder
     logging.info("Preparing the data set %s in %s (once)", name, builder.data_path)
     try:
-        with quiet(ours=name in OURS):
+        with quiet(ours=name in OURS), own_classes():
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
@@ -130,6 +154,7 @@ class Named:
             raise InputError(f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}")
         self.label_key = label_feature(features, name, label_key)
         self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())
+        self.label_key = self.label_key if self.class_names else ""  # numbers that count no classes are no labels
         self.source = data_source(builder, name, split)
         # Given after, not in the call above: there tfds.testing.mock_data would want TensorFlow.
         self.source.decoders = {image_key: tfds.decode.SkipDecoding()}

@@ -18,10 +18,11 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
 from evqgan.data import codes, named, transforms
 from evqgan.data.decoded import Decoded
-from evqgan.data.folder import Folder
+from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
 
 CROPS = ("resize", "random_resized", "native", "centre")
+CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
 
 
@@ -139,6 +140,35 @@ def identity(source):
     names = getattr(source, "paths", ())
     text = "\n".join(names).encode("utf-8", "surrogateescape")
     return {"examples": len(source), "list": hashlib.sha256(text).hexdigest()[:16] if names else ""}
+
+
+def summary(dataset, source):
+    """A line on the data of a run: how many images of which classes, how many are held out and how, what is ignored.
+
+    source: `open_split` of dataset.train. InputError if there is no dataset.validation.
+    """
+    of_folder = isinstance(source, Folder)
+    held = source.part(dataset.validation) if of_folder else open_validation(dataset)
+    names, labels = source.class_names, getattr(source, "labels", None)
+    text = f"{len(source):,} training images{f' in {len(names):,} classes' if names else ', no classes'}"
+    if names and labels is not None:
+        counts = np.bincount(labels, minlength=len(names))
+        each = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+        text += f" ({each if len(names) <= CLASSES else f'{counts.min():,} to {counts.max():,} each'})"
+    whole = of_folder and source.divided and (dataset.train, dataset.validation) == ("train", "validation")
+    how = "one of ten by the hash of its name" if whole else f"the split {dataset.validation!r}"
+    text += f"; {len(held):,} held out: {how}"
+    if of_folder and source.ignored:
+        number = sum(source.ignored.values())
+        text += f"; {number:,} {'file' if number == 1 else 'files'} ignored: {listed(source.ignored)}"
+    return text
+
+
+def open_validation(dataset):
+    """-> the source of dataset.validation, as `open_split`."""
+    if dataset.codes:
+        return open_stored(dataset, dataset.validation, "validation")
+    return open_split(dataset, dataset.validation)
 
 
 def open_stored(dataset, split, which):
