@@ -23,6 +23,8 @@ def of_this_leg(config, workdir, examples):
     if not file.exists():
         return 0
     theirs = files.read_json(file)
+    if not {"duration", "batch_size"} <= theirs.keys():
+        return 0  # it is no run of this config, which is said when the workdir is claimed
     data = theirs.get("data") or {"examples": examples}
     end = optim.to_steps(theirs["duration"], data["examples"], theirs["batch_size"])
     longer = optim.to_steps(config.duration, examples, config.batch_size) > end

@@ -50,8 +50,8 @@ def encode(config, workdir, out=None, views=1, seed=0, batch_size=None, force=Fa
     room.limit(len(sources["train"]) * views, room.IMAGES, "images to encode", force)
     examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
     info = codes.describe(
-        dataset, {split: len(source) for split, source in sources.items()}, sources["train"].class_names, views, seed,
-        model.quantizer.codes, latent, model.quantizer.depth,
+        dataset, {split: pipeline.identity(source) for split, source in sources.items()},
+        sources["train"].class_names, views, seed, model.quantizer.codes, latent, model.quantizer.depth,
         {"fingerprint": codes.fingerprint(weights), "step": step, "dtype": dtype,
          "config": theirs.tokenizer.to_dict()},
     )  # fmt: skip

@@ -9,7 +9,7 @@ from test_pipeline import folder_of
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline
 from evqgan.data.decoded import Decoded
-from evqgan.data.pipeline import Dataset, open_split
+from evqgan.data.pipeline import Dataset, identity, open_split
 
 CODES = 300
 TOKENIZER = {"fingerprint": "abc"}
@@ -31,7 +31,7 @@ def to_ids(images):
 
 
 def described(dataset, views=3, seed=5, tokenizer=TOKENIZER, codebook=CODES):
-    sizes = {split: len(open_split(dataset, split)) for split in codes.SPLITS}
+    sizes = {split: identity(open_split(dataset, split)) for split in codes.SPLITS}
     return codes.describe(dataset, sizes, ["a", "b"], views, seed, codebook, (4, 4), 1, tokenizer)
 
 
@@ -68,7 +68,7 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
         "validation-00000-of-00001.npy",
     ]
     train, held = (codes.Stored(stored, split) for split in codes.SPLITS)
-    assert (len(train), train.views, len(held), held.views) == (18, 3, 2, 1)
+    assert (len(train), train.views, len(held), held.views) == (17, 3, 3, 1)
     assert train.class_names == ("a", "b") and isinstance(train.shards[0], np.memmap)
     sources = [Decoded(open_split(photos, split), 0) for split in codes.SPLITS]
     different = set()
@@ -127,7 +127,7 @@ def test_ids_take_the_smallest_type_that_holds_them(photos, tmp_path):
     for codebook, dtype in ((2**16, np.uint16), (2**16 + 1, np.int32)):
         make(tmp_path / str(codebook), photos, lambda x, top=codebook - 1: to_ids(x) * 0 + top, codebook=codebook)
         stored = codes.Stored(tmp_path / str(codebook), "train")
-        assert stored.shards[0].dtype == dtype and (stored.load(17, 2)["ids"] == codebook - 1).all()
+        assert stored.shards[0].dtype == dtype and (stored.load(16, 2)["ids"] == codebook - 1).all()
 
 
 def test_a_shard_is_bounded(photos, monkeypatch):
@@ -135,13 +135,15 @@ def test_a_shard_is_bounded(photos, monkeypatch):
     info = described(photos)
     assert info["splits"]["train"]["rows"] == 5 and info["splits"]["validation"]["rows"] == 7
     parts = [(shard.start, shard.stop) for shard in codes.shards(info)]
-    assert parts == [(0, 5), (5, 10), (10, 15), (15, 18), (0, 2)]
+    assert parts == [(0, 5), (5, 10), (10, 15), (15, 17), (0, 3)]
 
 
 def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(tmp_path):
     folder = folder_of(tmp_path / "broken", 10, broken=[2, 8])
     dataset = Dataset(folder=folder, train="sorted[:7]", validation="sorted[7:]", size=8)
-    info = codes.describe(dataset, {"train": 7, "validation": 3}, [], 1, 0, CODES, (4, 4), 1, TOKENIZER)
+    info = codes.describe(
+        dataset, {"train": {"examples": 7}, "validation": {"examples": 3}}, [], 1, 0, CODES, (4, 4), 1, TOKENIZER
+    )
     examples = {split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS}
     codes.begin(tmp_path / "ids", info)
     codes.encode(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from evqgan.core.errors import InputError
 from evqgan.data import codes, named, pipeline, transforms
-from evqgan.data.pipeline import Dataset, eval_batches, open_split, train_batches
+from evqgan.data.pipeline import Dataset, eval_batches, identity, open_split, train_batches
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,10 @@ def test_wrong_settings_are_named():
 
 def store(folder, dataset, views=3):
     """Stored ids of a folder of twenty images, each with its example and view written on it."""
-    info = codes.describe(dataset, {"train": 20, "validation": 20}, [], views, 0, 100, (2, 2), 1, {"fingerprint": ""})
+    images = identity(open_split(dataset.of_images(), "all"))
+    info = codes.describe(
+        dataset, {"train": images, "validation": images}, [], views, 0, 100, (2, 2), 1, {"fingerprint": ""}
+    )
     codes.begin(folder, info)
     for shard in codes.shards(info):
         rows = np.arange(shard.start, shard.stop, dtype=np.uint16)[:, None, None, None, None]
@@ -380,6 +383,14 @@ def test_stored_ids_of_a_folder_that_grew_are_refused(stored, tmp_path):
         open_split(dataclasses.replace(stored, folder=folder), "all")
     with pytest.raises(InputError, match=r"train = 'all' and .validation = 'all' alone, not of 'train'"):
         eval_batches(stored, "train", 8)
+
+
+def test_stored_ids_of_as_many_other_images_are_refused(stored, tmp_path):
+    folder = pathlib.Path(folder_of(tmp_path / pathlib.Path(stored.folder).name, 20))
+    first = min(folder.rglob("*.*"))
+    first.rename(first.with_stem("renamed"))
+    with pytest.raises(InputError, match=r"has 20 images in 'all', the stored ids in '.*' are of others, as many: "):
+        open_split(dataclasses.replace(stored, folder=str(folder)), "all")
 
 
 def test_importing_the_pipeline_is_quick():

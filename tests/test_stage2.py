@@ -176,6 +176,7 @@ def test_tokenizers_that_cannot_be_used_are_named(tmp_path):
         ("generator", {"widht": 7}, "config.generator has no key 'widht': did you mean 'width'"),
         ("generator", {"name": "multigraned"}, "config.generator names 'multigraned', no module with Model, init"),
         ("generator", {"window": 3}, "window = 3 does not divide the 8 x 8 token grid"),
+        ("generator", {"extend": 9}, "extend = 9 reaches beyond the 8 x 8 token grid from anywhere"),
         ("loss", {"target": 1}, "config.loss has no key 'target': did you mean 'targets'"),
         ("sample", {"temprature": 0.9}, "config.sample has no key 'temprature': did you mean 'temperature'"),
         ("optimizer", {"em": 0.9}, "config.optimizer has no key 'em'"),

@@ -65,14 +65,14 @@ def data_keys(dataset):
 def describe(dataset, examples, class_names, views, seed, codes, latent, depth, tokenizer):
     """-> info, the content of info.json.
 
-    examples: {"train": number, "validation": number}; views: of a training example; codes: V of the tokenizer; latent
-    (h,w); tokenizer: {"fingerprint", and whatever else says what it is}.
+    examples: {split: what `pipeline.identity` says of it}; views: of a training example; codes: V of the tokenizer;
+    latent (h,w); tokenizer: {"fingerprint", and whatever else says what it is}.
     """
     size = int(np.prod(latent)) * depth * np.dtype(id_type(codes)).itemsize
     splits = {}
     for split, number in zip(SPLITS, (views, 1), strict=True):
         rows = max(1, min(ROWS, BYTES // (size * number)))
-        splits[split] = {"examples": examples[split], "views": number, "rows": rows}
+        splits[split] = {**examples[split], "views": number, "rows": rows}
     info = {
         "format": FORMAT, "dataset": data_keys(dataset), "splits": splits, "seed": seed,
         "class_names": list(class_names), "codes": codes, "latent": list(latent), "depth": depth,

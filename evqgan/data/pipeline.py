@@ -184,11 +184,12 @@ def open_stored(dataset, split, which):
     stored = codes.Stored(dataset.codes, which)
     codes.require(dataset.codes, stored.info, {"dataset": codes.data_keys(dataset)})
     if os.path.isdir(os.path.expanduser(dataset.folder)):  # it need not be there
-        here = len(open_split(dataset.of_images(), split))
-        if here != len(stored):
+        here, there = identity(open_split(dataset.of_images(), split)), stored.info["splits"][which]
+        if here["examples"] != there["examples"] or here["list"] != there.get("list", here["list"]):
+            other = f"{there['examples']:,}" if here["examples"] != there["examples"] else "others, as many"
             raise InputError(
-                f"config.dataset.folder = {dataset.folder!r} has {here:,} images in {split!r}, the stored ids in "
-                f"{dataset.codes!r} are of {len(stored):,}: --mode=encode into another folder"
+                f"config.dataset.folder = {dataset.folder!r} has {here['examples']:,} images in {split!r}, the stored "
+                f"ids in {dataset.codes!r} are of {other}: --mode=encode into another folder"
             )
     return stored
 

@@ -69,6 +69,8 @@ class Model(nn.Module):
         h, w = self.latent
         if h % self.window or w % self.window:
             raise InputError(f"generator.window = {self.window} does not divide the {h} x {w} token grid")
+        if self.extend > max(h, w):
+            raise InputError(f"generator.extend = {self.extend} reaches beyond the {h} x {w} token grid from anywhere")
         if self.attention not in ("joint", "prefix"):
             raise InputError(f"generator.attention is 'joint' or 'prefix', not {self.attention!r}")
         if self.global_tokens not in GLOBAL_TOKENS:
