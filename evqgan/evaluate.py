@@ -58,7 +58,7 @@ def evaluate(config, workdir, out, metrics, batch_size=None):
                 print(f"loading {place}", flush=True)
             model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
             dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
-            for numbers, card in evaluate_model(model, part, dataset, evals, batch_size):
+            for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, wanted=metrics):
                 enter(found, numbers, card)
             if compare and first:
                 try:
@@ -94,11 +94,12 @@ def enter(found, numbers, card):
     found["protocols"][name] = {"numbers": list(numbers), **card}
 
 
-def evaluate_model(model, config, dataset, evals, batch_size=None):
+def evaluate_model(model, config, dataset, evals, batch_size=None, wanted=()):
     """Yields what each of the evaluators `evals` {name: keys} says of a loaded model: {name: value}, and its card.
 
     All devices of all processes work on it. Batches are as large as the config says on any number of them, for random
-    masks depend on the batch: devices that cannot divide it compute what others do.
+    masks depend on the batch: devices that cannot divide it compute what others do. Of an evaluator that has no numbers
+    of these data nothing comes but a line; InputError if it is one of those `wanted` by name.
     """
     stage = stages.module(config).make(config)
     config = config.copy_and_resolve_references()
@@ -114,7 +115,14 @@ def evaluate_model(model, config, dataset, evals, batch_size=None):
         card = protocol(model, dataset, evaluator=name, **keys)
         if processes.this()[0] == 0:
             print(f"evaluating: {name}", flush=True)
-        yield {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}, card
+        try:
+            numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
+        except InputError as error:
+            if name in wanted or processes.this()[1] > 1:  # other processes may not know, and would wait
+                raise
+            print(f"no numbers of {name}: {error}", flush=True)
+            continue
+        yield numbers, card
 
 
 def everywhere(state, device_mesh):

@@ -39,16 +39,8 @@ PACKAGE = pathlib.Path(__file__).parent
 SHIPPED = PACKAGE.parent if (PACKAGE.parent / "configs" / "quickstart.py").is_file() else PACKAGE / "shipped"
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
-OPTIONAL = (
-    "alarm",
-    "best",
-    "changed_data",
-    "eval_batch_size",
-    "init",
-    "init_optimizer",
-    "keep",
-    "mesh",
-)  # keys of a stage that a config need not have
+# keys of a stage that a config need not have
+OPTIONAL = ("alarm", "best", "changed_data", "eval_batch_size", "init", "init_optimizer", "keep", "mesh")
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -60,11 +52,7 @@ def definitions():
         functools.partial(define, flag_values=values)
         for define in (flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_list)
     )
-    text(
-        "config",
-        None,
-        "FILE[:variant] of an experiment, or the name of one in configs/; --config.key=value changes a key of it",
-    )
+    text("config", None, "FILE[:variant] of an experiment, or its name in configs/; --config.key=value changes a key")
     text("workdir", None, "where a run keeps everything it makes")
     flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
     whole("num", None, "sample: how many images (64); edit: how many results (4)", lower_bound=1)
@@ -72,12 +60,7 @@ def definitions():
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")
     whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0, upper_bound=2**63 - 1)
-    whole(
-        "batch_size",
-        None,
-        "images a device at a time (64; evaluate: as the config says)",
-        lower_bound=1,
-    )
+    whole("batch_size", None, "images a device at a time (64; evaluate: as the config says)", lower_bound=1)
     flags.DEFINE_boolean("steps_strip", False, "sample: also draw how images are filled", flag_values=values)
     share = {"lower_bound": 0.0, "upper_bound": 1.0, "flag_values": values}
     flags.DEFINE_float("acceptance", 1.0, "sample: which share of candidates to keep, the best", **share)

@@ -237,3 +237,23 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot write .*file"):
         train.train(config_of(1), tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+class Given:
+    """Stands in for an evaluator: gives some numbers, then fails."""
+
+    def __init__(self, *numbers, error=None):
+        self.numbers, self.error = numbers, error
+
+    def run(self, _):
+        yield from self.numbers
+        if self.error:
+            raise self.error
+
+
+def test_an_evaluator_that_fails_leaves_the_numbers_of_the_others(capsys):
+    evals = {"first": Given(error=InputError("no image decodes")), "second": Given(("psnr", 20.0))}
+    assert train.evaluate(evals, {}) == ({"val/psnr": 20.0}, {})
+    assert capsys.readouterr().out == "no numbers of first: no image decodes\n"
+    with pytest.raises(ValueError, match="a defect"):
+        train.evaluate({"first": Given(error=ValueError("a defect"))}, {})
