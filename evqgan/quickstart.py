@@ -3,7 +3,8 @@
 import numpy as np
 
 from evqgan import commands, evaluate, stage1, stage2
-from evqgan.core import build, pictures, processes
+from evqgan.core import build, files, pictures, processes
+from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
 from evqgan.edit import GREY
@@ -21,6 +22,7 @@ def run(config, workdir):
     when the generator has moved on.
     """
     check(config)
+    check_tokenizer_stays(config, workdir)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator
     with second.unlocked():
@@ -55,6 +57,18 @@ def check(config):
     with second.unlocked():
         second.tokenizer.model = config.tokenizer.tokenizer
     stage2.make(second)
+
+
+def check_tokenizer_stays(config, workdir):
+    """InputError for another duration of a tokenizer whose generator has begun: it would keep the older weights."""
+    file = workdir / "tokenizer" / "config.json"
+    if file.is_file() and (workdir / "generator" / "config.json").is_file():
+        there = files.read_json(file).get("duration")
+        if there != config.tokenizer.duration:
+            raise InputError(
+                f"{workdir / 'generator'} was trained on the tokenizer of config.tokenizer.duration = {there}, now it "
+                f"is {config.tokenizer.duration}: give another --workdir; the generator's duration may grow"
+            )
 
 
 def reconstructions(model, images):

@@ -4,16 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import workdirs
 from PIL import Image
 from test_configs import load
 
 from evqgan import quickstart
+from evqgan.core.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     place = tmp_path_factory.mktemp("quickstart") / "run"
-    quickstart.run(load("quickstart", "tiny"), place)
+    with workdirs.quick_to_compile():
+        quickstart.run(load("quickstart", "tiny"), place)
     return place
 
 
@@ -50,6 +53,15 @@ def test_a_second_run_makes_nothing_again(workdir, capsys):
     quickstart.run(load("quickstart", "tiny"), workdir)
     assert "everything is made already" in capsys.readouterr().out
     assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")}
+
+
+def test_a_tokenizer_stays_as_its_generator_knows_it(workdir):
+    config = load("quickstart", "tiny")
+    config.tokenizer.duration = "1000 steps"
+    with pytest.raises(
+        InputError, match=r"was trained on the tokenizer of config\.tokenizer\.duration = .*, now it is 1000"
+    ):
+        quickstart.run(config, workdir)
 
 
 def test_results_that_were_cut_off_are_made_again(workdir):
