@@ -12,11 +12,16 @@ from evqgan import quickstart
 from evqgan.core.errors import InputError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    with workdirs.quick_to_compile():
+        yield
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     place = tmp_path_factory.mktemp("quickstart") / "run"
-    with workdirs.quick_to_compile():
-        quickstart.run(load("quickstart", "tiny"), place)
+    quickstart.run(load("quickstart", "tiny"), place)
     return place
 
 
