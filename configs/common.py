@@ -23,11 +23,11 @@ def stage1(depths, size, codes=1024, width=128, window=8):
     config.dataset = {"size": size}
     # Codes as moving averages with revival (ours; decay: RQ-VAE; the paper has VQGAN's, by gradient). Held-out PSNR and
     # perplexity of photos_stage1.py:small with 1024 codes (400 steps of 32, Swin, two or three seeds), all revived at a
-    # tenth of the average use: as here 27.8 +- 0.4 dB, 104; by gradient 27.6 +- 0.4, 115; narrow codes (width 32) as
-    # averages 28.2 +- 0.8, 110, l2-normalized by gradient 28.1 +- 0.8, 117, as averages 27.3 +- 0.7, 87; MaskGIT's
+    # tenth of the average use: as here 27.8 +- 0.4 dB, 104; by gradient 27.6 +- 0.4, 115; narrow codes (width 32)
+    # as averages 28.2 +- 0.8, 110, l2-normalized by gradient 28.1 +- 0.8, 117, as averages 27.3 +- 0.7, 87; MaskGIT's
     # entropy term 23.4, 68 (one seed). Seeds differ more than all but the last two do. With dense layers for coders
     # (500 steps of 1,024 vectors, two seeds) averages had 27.90 +- 0.04 dB, 188, the gradient 27.51 +- 0.03, 145.
-    # Revived at a hundredth, a code that nobody chooses is dead for 458 steps: after 300, 1.4 % of the averages were in use.
+    # Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were in use.
     quantizer = {"codes": codes, "width": 256, "ema": 0.99, "revive": 0.1}
     config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": quantizer}
     # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
