@@ -41,16 +41,9 @@ STORAGES = {  # the class of a storage -> the dtype of its numbers
     **{"ComplexFloat": "complex64", "ComplexDouble": "complex128"},
 }
 BROKEN = (
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
+    ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RuntimeError, EOFError, MemoryError,
     struct.error,
-    MemoryError,
-)
+)  # fmt: skip
 
 
 class Storage(NamedTuple):
@@ -250,9 +243,7 @@ def _bytes(name, tensor, swapped):
     _, offset, shape, strides, dtype = tensor
     if len(shape) > DIMENSIONS or len(shape) != len(strides) or not _whole([offset, *shape, *strides]):
         raise ValueError(f"{name} has no possible shape")
-    span = 1 + sum(
-        (n - 1) * stride for n, stride in zip(shape, strides, strict=True)
-    )  # what is swapped is copied first
+    span = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))  # swapped ones are copied first
     return max(math.prod(shape), span if swapped and math.prod(shape) else 0) * dtype.itemsize
 
 
