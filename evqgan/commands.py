@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import pathlib
+import re
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def sample(
     config, workdir, out, num, labels, seed, one_by_one=True, batch_size=64, steps_strip=False, acceptance=1.0,
     classifier=None, classifier_weights="", force=False,
 ):  # fmt: skip
-    """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and one PNG an image.
+    """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and images/, a PNG an image.
 
     Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is written. No more than a
     batch of images is ever in memory. steps_strip: steps.png too (`steps.picture`). With an `acceptance` below 1, those
@@ -86,6 +87,7 @@ def sample(
     with processes.together():
         if not part[0]:
             files.tried(out)
+            check_samples(out / "images")
     with processes.together():
         made, size = rejection.choose(
             model, labels, seed, acceptance, classifier or None, out / "candidates", {},
@@ -99,20 +101,28 @@ def sample(
         how |= {"class_names": model.class_names} if model.class_names else {}
     else:
         del made["labels"]
-    before, columns = (out / "samples.npz").is_file(), columns_of(labels, how.get("class_names"), model.size[1])
+    columns = columns_of(labels, how.get("class_names"), model.size[1])
     shown = dict.fromkeys(itertools.chain(*columns.values()) if columns else range(min(num, GRID)))
     print(f"writing {num:,} images to {out}", flush=True)
-    images = written(model, made["ids"], size, out if one_by_one else None, shown)
-    images = files.Pieces((num, *model.size, 3), np.uint8, images)
-    files.save_npz(out / "samples.npz", images=images, **made, **how)
+    with files.swapped(out / "images") as folder:
+        images = written(model, made["ids"], size, folder if one_by_one else None, shown)
+        images = files.Pieces((num, *model.size, 3), np.uint8, images)
+        files.save_npz(out / "samples.npz", images=images, **made, **how)
+    if not one_by_one:
+        (out / "images").rmdir()
     pictures.save_png(out / "grid.png", grid(shown, columns))
-    if before:
-        remove_from(out, "[0-9][0-9][0-9][0-9][0-9].png", num if one_by_one else 0)
     if steps_strip:
         pictures.save_png(out / "steps.png", steps.picture(model, labels, made["numbers"], seed))
     rejection.remove(out / "candidates")
     best = f", the best of {report.total:,}," if classifier else ""
     print(f"{num:,} samples{best} of step {model.step:,} are in {out}  {report.rate}")
+
+
+def check_samples(folder):
+    """InputError if in `folder`, which will be replaced, there is anything but samples of an earlier call."""
+    for path in folder.glob("*"):
+        if not re.fullmatch(r"\d{5,}\.png", path.name):
+            raise InputError(f"{folder} would be replaced, but holds {path.name}, which is no sample: give another --out")
 
 
 def written(model, ids, size, folder, shown):

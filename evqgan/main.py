@@ -3,7 +3,7 @@
 train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where it stopped
 encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR       stored ids of config.dataset, the same again goes on;
                                                                  train a generator with --config.dataset.codes=DIR
-sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, one PNG an image;
+sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR           samples.npz, grid.png, images/ of PNGs;
                                                                  stopped, the same again goes on
           --steps_strip                                          steps.png: images being filled block by block
           --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
@@ -308,7 +308,7 @@ def main(argv=None):
         run(*parse(argv))
         return 0
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
         code = 130  # as the shell reports a SIGINT
     except Exception as error:
         code = say(error, any(arg.lstrip("-").startswith("debug") for arg in argv))

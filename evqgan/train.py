@@ -297,7 +297,7 @@ def run(config, workdir):
                     writer.images(done, shown)
                     if chief:
                         for name, picture in shown.items():
-                            pictures.save_png(workdir / "samples" / f"{name.split('/')[-1]}_{done:07d}.png", picture)
+                            pictures.save_png(workdir / "training" / f"{name.split('/')[-1]}_{done:07d}.png", picture)
                     say("  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()), flush=True)
                     for line in alarms(done, numbers, best, watched):
                         say(line, flush=True)

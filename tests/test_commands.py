@@ -73,20 +73,34 @@ def picture(shape=(32, 32)):
 def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
     commands.sample(config, workdir, None, 6, ["cat", "0"], seed=3)
     out = workdir / "samples"
-    assert sorted(p.name for p in out.iterdir()) == [*(f"{i:05d}.png" for i in range(6)), "grid.png", "samples.npz"]
+    assert sorted(p.name for p in out.iterdir()) == ["grid.png", "images", "samples.npz"]
+    assert sorted(p.name for p in (out / "images").iterdir()) == [f"{i:05d}.png" for i in range(6)]
     with np.load(out / "samples.npz") as saved:
         images, ids = saved["images"], saved["ids"]
         assert images.shape == (6, 32, 32, 3) and images.dtype == np.uint8
         assert ids.shape == (6, 8, 8, 1) and ids.dtype == np.int32
         np.testing.assert_array_equal(saved["labels"], np.array([2, 0, 2, 0, 2, 0], np.int32))
         assert saved["labels"].dtype == np.int32 and saved["step"] == 6 and saved["seed"] == 3
-    np.testing.assert_array_equal(np.stack([png(out / f"{i:05d}.png") for i in range(6)]), images)
+    np.testing.assert_array_equal(np.stack([png(out / "images" / f"{i:05d}.png") for i in range(6)]), images)
     grid = png(out / "grid.png")  # two columns with a name each: cats, and ants
     np.testing.assert_array_equal(grid[-32:, :32], images[4])
     assert len(grid) - 3 * 32 - 2 * 2 == len(pictures.label(images[0], "cat")) - 32
     made = load(workdir, config).sample(6, [2, 0], 3)
     np.testing.assert_array_equal(made["images"], images)
     assert re.search(rf"6 samples of step 6 are in {out}  [\d.,]+ images/s\n$", capsys.readouterr().out)
+
+
+def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir, config, tmp_path):
+    for num in (3, 2):
+        commands.sample(config, workdir, tmp_path, num, [], seed=0)
+    assert sorted(files_of(tmp_path)) == ["grid.png", "images/00000.png", "images/00001.png", "samples.npz"]
+    save(tmp_path / "images" / "mine.png", picture())
+    with pytest.raises(InputError, match=r"images would be replaced, but holds mine.png, which is no sample: give another"):
+        commands.sample(config, workdir, tmp_path, 1, [], seed=0)
+    assert len(files_of(tmp_path)) == 5
+    (tmp_path / "images" / "mine.png").unlink()
+    commands.sample(config, workdir, tmp_path, 1, [], seed=0, one_by_one=False)
+    assert sorted(files_of(tmp_path)) == ["grid.png", "samples.npz"]
 
 
 def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):

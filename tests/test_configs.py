@@ -234,7 +234,7 @@ def test_the_tiny_form_trains(name, variant, tmp_path):
         state = train(config, tmp_path)
     assert int(state["step"]) == 4
     assert (tmp_path / "metrics.jsonl").read_text().count('"train/loss"') == 4
-    assert list((tmp_path / "samples").glob("*.png"))
+    assert list((tmp_path / "training").glob("*.png"))
 
 
 @pytest.mark.parametrize(

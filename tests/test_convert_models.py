@@ -186,7 +186,7 @@ def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):
     work = shutil.copytree(place / "generator", tmp_path / "generator")
     at = f"--workdir={work}"
     assert run("--mode=sample", at, "--num=1", "--labels=1") == 0, capsys.readouterr().err
-    half = ["--outpaint=0,0,0,8", f"--image={work / 'samples' / '00000.png'}", "--num=1", "--label=1"]
+    half = ["--outpaint=0,0,0,8", f"--image={work / 'samples' / 'images' / '00000.png'}", "--num=1", "--label=1"]
     assert run("--mode=edit", at, *half) == 0, capsys.readouterr().err
     evals = [*DATA, "--config.evals.generation.show=1"]
     assert run("--mode=evaluate", at, "--metrics=generation", *evals) == 0, capsys.readouterr().err

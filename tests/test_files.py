@@ -120,3 +120,14 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
         with pytest.raises(InputError, match=f"cannot write {wrong}: .*; free space there or give another folder"):
             files.tried(wrong)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    for content in ("one", "two"):
+        with files.swapped(tmp_path / "here") as folder:
+            (folder / content).touch()
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["two"]
+    with pytest.raises(KeyError), files.swapped(tmp_path / "here") as folder:
+        (folder / "three").touch()
+        raise KeyError
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["here", "here/two"]

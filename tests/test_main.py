@@ -207,7 +207,7 @@ def test_a_config_of_another_run_is_refused(runs, capsys):
         (InputError("expected this,\n got that"), 2, "error: expected this, got that"),
         (OSError(errno.ENOSPC, "No space left on device", "/full/disk"), 2, "No space left on device: '/full/disk'"),
         (NonFinite("stopped at step 3: train/loss = nan"), 1, "error: stopped at step 3: train/loss = nan"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last checkpoint"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what is saved"),
     ],
 )
 def test_what_stops_a_run_is_one_line(monkeypatch, capsys, error, code, message):

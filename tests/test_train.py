@@ -126,7 +126,7 @@ def test_metrics_and_pictures_are_there(straight):
     assert [line["step"] for line in lines if name in line] == [30, 60]
     assert (workdir / "parameters.txt").is_file() and list(workdir.glob("events*"))
     shown = {"stage1": ("codebook", "reconstructions"), "stage2": ("samples",)}[config.stage]
-    names = sorted(path.name for path in (workdir / "samples").glob("*.png"))
+    names = sorted(path.name for path in (workdir / "training").glob("*.png"))
     assert names == [f"{name}_{step:07d}.png" for name in shown for step in (30, 60)]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import socket
 import tempfile
 import zipfile
@@ -109,6 +110,29 @@ def read_json(path, what="the JSON that training writes"):
     if not isinstance(found, dict):
         raise InputError(f"{path} is not {what}: expected a dict, got {type(found).__name__}")
     return found
+
+
+@contextlib.contextmanager
+def swapped(folder):
+    """An empty folder to write into; it takes the place of `folder`, and of all in it, when the body ends.
+
+    If the body raises, it vanishes, and `folder` stays as it was.
+    """
+    folder = pathlib.Path(folder)
+    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    with writable(folder):
+        for rest in (new, old):  # of a call that was killed
+            shutil.rmtree(rest, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            yield new
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 class Pieces(NamedTuple):
