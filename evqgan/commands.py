@@ -122,7 +122,7 @@ def check_samples(folder):
     """InputError if in `folder`, which will be replaced, there is anything but samples of an earlier call."""
     for path in folder.glob("*"):
         if not re.fullmatch(r"\d{5,}\.png", path.name):
-            raise InputError(f"{folder} would be replaced, but holds {path.name}, which is no sample: give another --out")
+            raise InputError(f"{folder} would be replaced, but holds {path.name}, no sample: give another --out")
 
 
 def written(model, ids, size, folder, shown):

@@ -95,7 +95,7 @@ def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir,
         commands.sample(config, workdir, tmp_path, num, [], seed=0)
     assert sorted(files_of(tmp_path)) == ["grid.png", "images/00000.png", "images/00001.png", "samples.npz"]
     save(tmp_path / "images" / "mine.png", picture())
-    with pytest.raises(InputError, match=r"images would be replaced, but holds mine.png, which is no sample: give another"):
+    with pytest.raises(InputError, match=r"images would be replaced, but holds mine.png, no sample: give"):
         commands.sample(config, workdir, tmp_path, 1, [], seed=0)
     assert len(files_of(tmp_path)) == 5
     (tmp_path / "images" / "mine.png").unlink()
