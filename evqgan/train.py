@@ -1,6 +1,7 @@
 """THE training loop: batches -> stage.update -> log -> evaluate -> checkpoint. It knows no stage."""
 
 import contextlib
+import functools
 import json
 import pathlib
 import signal
@@ -204,6 +205,9 @@ def run(config, workdir):
     height, width = dataset.shape
     images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
     room.require(config.batch_size * height * width * 3, images)
+    chief = jax.process_index() == 0
+    say = functools.partial(print, flush=True) if chief else (lambda _: None)
+    say(f"reading {dataset.codes or dataset.folder or dataset.name}")
     pipeline.prepare(dataset)
     source = pipeline.open_split(dataset, dataset.train)
     about = pipeline.summary(dataset, source)
@@ -226,9 +230,9 @@ def run(config, workdir):
     }
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     rows = mesh.rows(device_mesh, config.batch_size)
-    chief = jax.process_index() == 0
     cluster.check_shared(workdir)
 
+    say("building the model and what it begins with")
     with build.one_line("no training step can be built from this config"):
         like, init, update = jitted(stage, device_mesh)
         check_step(update, like, dataset, source, config, device_mesh)
@@ -241,9 +245,8 @@ def run(config, workdir):
     state, notes = beginning.state(config, module, stage, like, init, checkpoints, saved)
     claim(workdir, config, anew)  # now, as a run that cannot load what it begins with leaves the workdir as it was
     start, told = int(state["step"]), int(state["skipped"][1])
-    say = print if chief else (lambda *_, **__: None)
     if start >= total:
-        say(f"{workdir}: trained to step {start:,} of {total:,}", flush=True)
+        say(f"{workdir}: trained to step {start:,} of {total:,}")
         checkpoints.close()
         return state
     if chief:
@@ -252,13 +255,12 @@ def run(config, workdir):
     parameters = sum(x.size for x in jax.tree.leaves(like["params"]))
     say(
         f"{workdir}: {config.stage}, {parameters:,} parameters, {len(source):,} images, batch {config.batch_size}, "
-        f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}",
-        flush=True,
+        f"steps {start:,} to {total:,} on {device_mesh.size} x {jax.devices()[0].device_kind}"
     )
     if chief and (changed := versions.note(workdir, start)):
         notes = (*notes, changed)
-    for note in (about, *notes, *stage.notes):
-        say(note, flush=True)
+    for note in (about, *notes, *stage.notes, "compiling the training step"):
+        say(note)
 
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start, rows)
     progress = Progress(total, config.batch_size)
@@ -275,39 +277,41 @@ def run(config, workdir):
             if step == start:  # the first step compiles; rates are counted from the second
                 jax.block_until_ready(metrics)
                 progress.start(done)
-                say(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
+                say(f"compiled in {time.perf_counter() - began:.0f} s")
             if due["log"] or due["eval"] or due["checkpoint"] or stop:
                 first = [name for name in ("loss", *stage.shown) if name in metrics]
                 host = {f"train/{k}": float(metrics[k]) for k in [*first, *(k for k in metrics if k not in first)]}
                 told = give_up_or_say(done, host, told, workdir, say)
                 doubtful = host["train/skipped_in_a_row"] > 0 and not stop and done < total
             if due["log"]:
-                say(progress.line(done, host), flush=True)
+                say(progress.line(done, host))
                 writer.write(done, {**host, **progress.perf(done), "perf/skipped_images": batches.skipped()})
             score = float("inf")
             if due["eval"]:
+                if evals:
+                    say("evaluating")
                 with progress.pause():
                     eval_began = time.perf_counter()
                     numbers, shown = evaluate(evals, state)
                     score = numbers.get(config.get("best", ""), score)
                     if config.get("best") and config.best not in numbers:
                         hint = build.nearest(config.best, numbers)
-                        say(f"config.best is {config.best!r}, which no evaluator gives: {hint}", flush=True)
+                        say(f"config.best is {config.best!r}, which no evaluator gives: {hint}")
                     writer.write(done, {**numbers, "perf/evaluation_seconds": time.perf_counter() - eval_began})
                     writer.images(done, shown)
                     if chief:
                         for name, picture in shown.items():
                             pictures.save_png(workdir / "training" / f"{name.split('/')[-1]}_{done:07d}.png", picture)
-                    say("  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()), flush=True)
+                    say("  " + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
                     for line in alarms(done, numbers, best, watched):
-                        say(line, flush=True)
+                        say(line)
             if (due["checkpoint"] or due["eval"] or stop) and not doubtful:  # what led here must not replace a good one
                 with progress.pause():
                     checkpoints.save(done, state, score)
             if stop and done < total:
                 checkpoints.close()
                 name = signal.Signals(stop).name
-                say(f"stopped by {name} at step {done:,}; the same command goes on from there", flush=True)
+                say(f"stopped by {name} at step {done:,}; the same command goes on from there")
                 raise Stopped(done, stop)
     checkpoints.close()
     return state
@@ -323,7 +327,7 @@ def give_up_or_say(step, metrics, told, workdir, say):
             files.save_json(workdir / "nonfinite.json", report)
         raise
     if line:
-        say(line, flush=True)
+        say(line)
     return int(metrics["train/skipped"])
 
 
