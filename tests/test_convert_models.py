@@ -110,7 +110,7 @@ def state_of(workdir):
     """What its checkpoint holds."""
     checkpoints = Checkpoints(workdir, create=False)
     like = {}
-    for path, (shape, _) in checkpoints._manifest(0).items():
+    for path, shape in checkpoints.shapes().items():
         *above, last = path.split("/")
         node = like
         for key in above:
