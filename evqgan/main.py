@@ -186,8 +186,20 @@ def override(config, args):
         new = functools.reduce(lambda node, name: node[name], key.split("."), config)
         if isinstance(old, tuple) and {type(x) for x in new} - {type(x) for x in old}:
             raise mistyped(key, old, new)
+    replace_source(config, keys)
     if extra:
         raise InputError(f"expected flags as --name=value, got {extra[0]!r}")
+
+
+def replace_source(config, keys):
+    """A folder that the command line gives, by one of `keys`, takes the place of a config's data set, and it of one."""
+    for key in keys:
+        *sections, last = key.split(".")
+        other = {"folder": "name", "name": "folder"}.get(last)
+        if other and sections[-1:] == ["dataset"] and ".".join([*sections, other]) not in keys:
+            node = functools.reduce(lambda node, name: node[name], sections, config)
+            if node[last] and other in node:
+                node[other] = ""
 
 
 def set_pair(config, arg):

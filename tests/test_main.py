@@ -42,6 +42,16 @@ def elsewhere(tmp_path, monkeypatch):
     sys.modules.pop("config_config", None)  # config_flags loads every config into this module
 
 
+def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path):
+    flags = ["main", "--config=configs/photos_stage1.py", f"--workdir={tmp_path}"]
+    _, config = main.parse([*flags, "--config.dataset.folder=mine"])
+    assert (config.dataset.name, config.dataset.folder) == ("", "mine")
+    _, config = main.parse(["main", "--config=configs/folder_stage1.py", "--config.dataset.name=digits"])
+    assert (config.dataset.name, config.dataset.folder) == ("digits", "")
+    _, config = main.parse([*flags, "--config.dataset.folder=mine", "--config.dataset.name=digits"])  # refused later
+    assert (config.dataset.name, config.dataset.folder) == ("digits", "mine")
+
+
 @pytest.mark.parametrize(
     "args, message",
     [

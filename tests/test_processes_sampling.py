@@ -42,8 +42,8 @@ def as_one_of_two(index, port, place):
     with pytest.raises(InputError, match="no space" if index else "process 1 of this run stopped: its own message"):
         a_part_that_fails(index)
     use(place)
-    elsewhere = place / f"of_process_{index}"
-    for given in ({}, CHOICE):
+    for name, given in (("plain", {}), ("chosen", CHOICE)):
+        elsewhere = place / f"of_process_{index}" / name
         with pytest.raises(InputError, match="one folder for all processes|of this run stopped"):
             commands.sample(sample.read_config(place)[0], place, elsewhere, NUM, [], 7, batch_size=2, **given)
 
