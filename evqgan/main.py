@@ -39,8 +39,7 @@ PACKAGE = pathlib.Path(__file__).parent
 SHIPPED = PACKAGE.parent if (PACKAGE.parent / "configs" / "quickstart.py").is_file() else PACKAGE / "shipped"
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
-# keys of a stage that a config need not have
-OPTIONAL = ("alarm", "best", "changed_data", "eval_batch_size", "init", "init_optimizer", "keep", "mesh")
+OPTIONAL = ("alarm", "best", "changed_data", "eval_batch_size", "init", "init_optimizer", "keep", "mesh")  # of a stage
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
