@@ -262,5 +262,5 @@ def test_computation_in_bfloat16_keeps_float32_parameters_and_images():
 
 
 def test_width_that_heads_do_not_divide():
-    with pytest.raises(InputError, match="multiple of head_dim 32, got 48"):
+    with pytest.raises(InputError, match="a multiple of its head_dim, 32, not 48"):
         Encoder(width=48, depths=(1,)).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -36,6 +36,10 @@ class Encoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
+    def __post_init__(self):
+        check_width(self)
+        super().__post_init__()
+
     @property
     def factor(self):
         """f: image side / map side."""
@@ -67,6 +71,10 @@ class Decoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
+    def __post_init__(self):
+        check_width(self)
+        super().__post_init__()
+
     @property
     def factor(self):
         """f: image side / map side."""
@@ -82,14 +90,19 @@ class Decoder(nn.Module):
         return UpsampledConv(3, precision="highest", name="to_rgb")(x.astype(jnp.float32))
 
 
+def check_width(coder):
+    """InputError unless the heads of an encoder or decoder divide its width."""
+    if coder.width % coder.head_dim:
+        raise InputError(
+            f"the width of a Swin encoder or decoder is a multiple of its head_dim, {coder.head_dim}, not {coder.width}"
+        )
+
+
 def stage(coder, i):
     """The `i`-th stage of an encoder or decoder, counted from the image."""
-    width = coder.width * 2**i
-    if width % coder.head_dim:
-        raise InputError(f"expected a width that is a multiple of head_dim {coder.head_dim}, got {width}: change one")
     return Stage(
-        coder.depths[i], width // coder.head_dim, coder.window, coder.mlp_ratio, remat=coder.remat, dtype=coder.dtype,
-        name=f"stage{i}",
+        coder.depths[i], coder.width * 2**i // coder.head_dim, coder.window, coder.mlp_ratio, remat=coder.remat,
+        dtype=coder.dtype, name=f"stage{i}",
     )  # fmt: skip
 
 
