@@ -233,7 +233,8 @@ def reconstruct(config, workdir, out, image, batch_size=64):
     """`image`, a picture file or a folder of them, as `input | reconstruction`, into `out` (workdir/reconstructions).
 
     Pictures have any size; what a side has beyond a multiple of the tokenizer's factor is cropped, on both ends. A
-    folder's pictures keep their places below it. Of several processes the first one does it alone.
+    folder's pictures keep their places below it, and one that cannot be used is skipped with a line. Of several
+    processes the first one does it alone.
     """
     if not image:
         raise InputError("reconstruct needs --image=FILE, or --image=FOLDER of pictures")
@@ -244,15 +245,29 @@ def reconstruct(config, workdir, out, image, batch_size=64):
     if processes.this()[0]:
         return
     files.tried(out)
-    inputs = ((target, whole_tokens(path, model.factor)) for target, path in zip(targets, paths, strict=True))
-    for shape, alike in itertools.groupby(inputs, lambda pair: pair[1].shape):
+    skipped, made = [], 0
+
+    def inputs():
+        for target, path in zip(targets, paths, strict=True):
+            try:
+                yield target, whole_tokens(path, model.factor)
+            except InputError as error:
+                if not image.is_dir():
+                    raise
+                skipped.append(path)
+                print(f"skipped: {error}", flush=True)
+
+    for shape, alike in itertools.groupby(inputs(), lambda pair: pair[1].shape):
         each = max(1, min(batch_size, PIXELS // (shape[0] * shape[1]))) * model.rows.mesh.size
         while some := list(itertools.islice(alike, each)):
             images = np.stack([before for _, before in some])
             again = model.reconstruct(images, min(each, model.rows.size(len(images))))
             for (target, before), after in zip(some, again, strict=True):
                 pictures.save_png(out / target, pictures.row([before, after]))
-    print(f"{len(paths):,} reconstructions are in {out}")
+                made += 1
+    if not made:
+        raise InputError(f"none of the {len(skipped):,} pictures in {image} can be reconstructed, see above")
+    print(f"{made:,} reconstructions are in {out}{f'; {len(skipped):,} were skipped' if skipped else ''}")
 
 
 def named(paths):

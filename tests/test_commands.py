@@ -323,6 +323,11 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
         told = capsys.readouterr().out.splitlines()
         assert f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4" in told
         assert told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
+    (top / "cut.png").write_bytes((top / "a.png").read_bytes()[:200])
+    commands.reconstruct(config, workdir, tmp_path / "three", str(top))
+    told = capsys.readouterr().out
+    assert f"skipped: {top / 'cut.png'}: expected an image" in told
+    assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 1 were skipped\n")
     commands.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
 
