@@ -93,7 +93,7 @@ def parse(argv):
         if re.match(r"--?[A-Za-z]", arg) and not OVERRIDE.match(arg):
             name = arg.lstrip("-").split("=")[0]
             raise InputError(f"there is no flag --{name}: {nearest(name, list(values))}")
-    if values.config:
+    if values.config is not None:
         config = read_file(values.config)
     elif values.mode == "train" and not (values.workdir and (pathlib.Path(values.workdir) / "config.json").is_file()):
         raise InputError("--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help")

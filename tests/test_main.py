@@ -69,6 +69,7 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         (["--mode=sample"], "--workdir=DIR is needed to sample"),
         (["--mode=edit", "--workdir=nowhere"], "nowhere is no workdir: there is no nowhere/config.json"),
         ([f"--config={ROOT}/configs/imagenet_stag1.py"], "/configs/imagenet_stage1.py'?"),
+        (["--config="], "there is no file ."),
         (["--config=nowhere/x.py"], "there is no file nowhere/x.py; expected the path of a file in configs/"),
         ([f"--config={ROOT}/configs"], "there is no file"),
         ([f"--config={ROOT}/configs/common.py"], "module 'config_config' has no attribute 'get_config'"),
