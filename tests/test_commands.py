@@ -91,16 +91,17 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
 
 
 def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir, config, tmp_path):
+    out = tmp_path / "out"
     for num in (3, 2):
-        commands.sample(config, workdir, tmp_path, num, [], seed=0)
-    assert sorted(files_of(tmp_path)) == ["grid.png", "images/00000.png", "images/00001.png", "samples.npz"]
-    save(tmp_path / "images" / "mine.png", picture())
+        commands.sample(config, workdir, out, num, [], seed=0)
+    assert sorted(files_of(out)) == ["grid.png", "images/00000.png", "images/00001.png", "samples.npz"]
+    save(out / "images" / "mine.png", picture())
     with pytest.raises(InputError, match=r"images would be replaced, but holds mine.png, no sample: give"):
-        commands.sample(config, workdir, tmp_path, 1, [], seed=0)
-    assert len(files_of(tmp_path)) == 5
-    (tmp_path / "images" / "mine.png").unlink()
-    commands.sample(config, workdir, tmp_path, 1, [], seed=0, one_by_one=False)
-    assert sorted(files_of(tmp_path)) == ["grid.png", "samples.npz"]
+        commands.sample(config, workdir, out, 1, [], seed=0)
+    assert len(files_of(out)) == 5
+    (out / "images" / "mine.png").unlink()
+    commands.sample(config, workdir, out, 1, [], seed=0, one_by_one=False)
+    assert sorted(files_of(out)) == ["grid.png", "samples.npz"]
 
 
 def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from evqgan.core.errors import InputError
 TESTS = pathlib.Path(__file__).parent
 NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
 CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
-EVALUATED, SAMPLED = ("reconstruction", "generation"), ("samples.npz", "grid.png", "00009.png")
+EVALUATED, SAMPLED = ("reconstruction", "generation"), ("samples.npz", "grid.png", "images/00009.png")
 
 
 def use(place):
