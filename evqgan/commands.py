@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from evqgan import rejection, stage2, steps, train
-from evqgan.core import files, pictures, processes
+from evqgan.core import build, files, pictures, processes
 from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
@@ -42,7 +42,7 @@ def settings(given, workdir):
             given.tokenizer = config.tokenizer  # it was found by training, as classes may be
     ours, theirs = (stages.filled(c) if same else {"stage": c.stage} for c in (given, config))
     found_by_training = ("class_names", "data", *(("tokenizer", "stored_ids") if config.stage == "stage2" else ()))
-    for key, (here, there) in train.difference(ours, theirs).items():
+    for key, (here, there) in build.differences(ours, theirs).items():
         if not any(f"{key}.".startswith(f"{free}.") for free in (*train.FREE, *found_by_training)):
             raise InputError(
                 f"{place} holds a run with config.{key} = {there}, --config says {here}: give another --workdir, or "

@@ -93,7 +93,7 @@ def check_claim(workdir, config):
                 "--workdir, or go on with these by --config.changed_data=True"
             )
         grown = ours.pop("began") > theirs.pop("began")
-        for key, (here, there) in difference(ours, theirs).items():
+        for key, (here, there) in build.differences(ours, theirs).items():
             free = (grown and key == "duration") or any(f"{key}.".startswith(f"{name}.") for name in FREE)
             if not free or (key.endswith(".weights") and "random" in (here, there)):
                 more = "; only a finished run goes on with a longer one" if key == "duration" else ""
@@ -101,18 +101,6 @@ def check_claim(workdir, config):
                     f"{workdir} holds a run with config.{key} = {there}, now it is {here}: give the config it was made "
                     f"with, or another --workdir, for a new run, with these weights by --config.init={workdir}{more}"
                 )
-
-
-def difference(a, b, prefix=""):
-    """{dotted key: (value in a, value in b)} where two nested dicts differ; a missing value is None."""
-    found = {}
-    for key in sorted({*a, *b}):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found |= difference(x, y, f"{prefix}{key}.")
-        elif x != y:
-            found[prefix + key] = (x, y)
-    return found
 
 
 def jitted(stage, device_mesh, rules=mesh.RULES):

@@ -19,7 +19,6 @@ from evqgan.core.checkpoint import Checkpoints
 from evqgan.core.errors import InputError
 from evqgan.sample import read_config
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.train import difference
 
 # A workdir's config beside its model, where no --config is given: enough to be read, evaluated, and trained further.
 COMMON = {
@@ -140,9 +139,7 @@ def require_same(found, keys):
     a, b = complete(found), complete(keys)
     for part in (a, b):
         part["quantizer"] = {name: x for name, x in part["quantizer"].items() if name in DECIDES}
-    differences = difference(a, b)
-    if differences:
-        key, (ours, wanted) = next(iter(differences.items()))
+    for key, (ours, wanted) in build.differences(a, b).items():
         raise InputError(f"its weights are of a tokenizer with {key} = {ours}, not {wanted}")
 
 

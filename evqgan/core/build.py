@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 
 from evqgan.core import kinds
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 
 
 def nearest(word, words):
@@ -26,6 +26,18 @@ def plain(value):
     if isinstance(value, list | tuple):
         return tuple(plain(v) for v in value)
     return value.item() if getattr(value, "shape", None) == () else value
+
+
+def differences(a, b, prefix=""):
+    """{dotted key: (value in a, value in b)} where two nested dicts differ; a missing value is None."""
+    found = {}
+    for key in sorted({*a, *b}):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            found |= differences(x, y, f"{prefix}{key}.")
+        elif x != y:
+            found[prefix + key] = (x, y)
+    return found
 
 
 def keys_of(function, given=()):
@@ -88,7 +100,7 @@ def one_line(what):
     except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise InputError(f"{what}: {first_line(error)}") from error
 
 
 def module(package, name, where, *entries):

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from evqgan.core import files
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 from evqgan.core.mesh import path_name
 
 # What of an error's text says that bytes on the disk are missing or changed (tensorstore's and zlib's words).
@@ -231,8 +231,3 @@ class Checkpoints:
         """Waits for running saves, then lets go of the folder."""
         self.wait()
         self.manager.close()
-
-
-def first_line(error):
-    """The first line of an error's message, at most 300 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

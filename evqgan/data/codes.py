@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evqgan.core import files
+from evqgan.core import build, files
 from evqgan.core.errors import InputError
 
 FORMAT = "evqgan stored ids 1"
@@ -131,7 +131,7 @@ def begin(folder, info):
     """Makes `folder` the place of `info`; InputError when it holds ids of other data or of another tokenizer."""
     shards_there = any(pathlib.Path(folder).glob("*-of-*.npy"))  # first, as another host may be about to begin
     if (pathlib.Path(folder) / "info.json").exists():
-        for key, (here, there) in differences(info, read_info(folder)).items():
+        for key, (here, there) in build.differences(info, read_info(folder)).items():
             raise InputError(f"{folder} holds ids with {key} = {there}, now it is {here}: give another --out")
     elif shards_there:
         raise InputError(f"{folder} holds shards of ids, but no info.json: give another --out, or remove them")
@@ -142,7 +142,7 @@ def begin(folder, info):
 def require(folder, info, expected):
     """InputError unless `info` has the `expected` values; both dicts, nested or not."""
     ours = {key: info.get(key) for key in expected}
-    for key, (here, there) in differences(expected, ours).items():
+    for key, (here, there) in build.differences(expected, ours).items():
         name = f"config.{key}" if key.startswith("dataset") else key
         other = key == "tokenizer.fingerprint"
         what = "other tokenizer weights" if other else f"{name} = {there!r}, now it is {here!r}"
@@ -150,18 +150,6 @@ def require(folder, info, expected):
             f"config.dataset.codes = {str(folder)!r} was made with {what}: use the tokenizer and config.dataset it was "
             "made with, or --mode=encode into another folder"
         )
-
-
-def differences(a, b, prefix=""):
-    """{dotted key: (value in a, value in b)} where two nested dicts differ."""
-    found = {}
-    for key in sorted({*a, *b}):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found |= differences(x, y, f"{prefix}{key}.")
-        elif x != y:
-            found[prefix + key] = (x, y)
-    return found
 
 
 def summary(info):

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from evqgan.core.build import nearest
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 
 OURS = {"digits": "Digits", "photographs": "Photographs"}  # module of evqgan/data/builders: its builder
 
@@ -51,12 +51,6 @@ def own_classes():
         yield
     finally:
         connector.cls_from_name = theirs
-
-
-def first_line(error):
-    """What an exception of another library says, shortened to one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0].rstrip(":") if lines else type(error).__name__)[:300]
 
 
 def find(name, data_dir):
