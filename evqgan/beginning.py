@@ -19,8 +19,8 @@ def of_this_leg(config, workdir, examples):
 
     From there on the rate warms up and falls again, to the new end. examples: of the training set.
     """
-    file = pathlib.Path(workdir) / "config.json"
-    if not file.exists():
+    file, last = pathlib.Path(workdir) / "config.json", checkpoint.latest(workdir)
+    if not file.exists() or not last:
         return 0
     theirs = files.read_json(file)
     if not {"duration", "batch_size"} <= theirs.keys():
@@ -28,7 +28,7 @@ def of_this_leg(config, workdir, examples):
     data = theirs.get("data") or {"examples": examples}
     end = optim.to_steps(theirs["duration"], data["examples"], theirs["batch_size"])
     longer = optim.to_steps(config.duration, examples, config.batch_size) > end
-    return end if longer and checkpoint.latest(workdir) == end else theirs.get("began", 0)
+    return end if longer and last == end else theirs.get("began", 0)
 
 
 def state(config, module, stage, like, init, checkpoints, saved):
@@ -46,11 +46,17 @@ def state(config, module, stage, like, init, checkpoints, saved):
     if saved:
         found = optim.restarted(found, checkpoints.restore({key: like[key] for key in like if key in saved}))
     elif config.get("init"):
-        found, notes = inherited(found, like, config, module, checkpoints.folder.parent)
+        found, notes = inherited(found, like, config, module)
     return jax.device_put(found, jax.tree.map(lambda x: x.sharding, like)), notes
 
 
-def inherited(new, like, config, module, workdir):
+def check_init(config, workdir):
+    """InputError if config.init is the run's own workdir."""
+    if config.get("init") and pathlib.Path(config.init).expanduser().resolve() == pathlib.Path(workdir).resolve():
+        raise InputError(f"config.init is the run's own workdir, {workdir}: a finished run grows by a longer duration")
+
+
+def inherited(new, like, config, module):
     """The state `new` with the weights of the run in config.init, and lines that say what was taken and what not.
 
     Its raw and averaged weights and its codebook have to have the shapes of `like`; tables of classes that are not as
@@ -58,8 +64,6 @@ def inherited(new, like, config, module, workdir):
     """
     folder = pathlib.Path(config.init).expanduser()
     theirs = config_of(folder, config.stage)
-    if folder.resolve() == workdir.resolve():
-        raise InputError(f"config.init is the run's own workdir, {folder}: a finished run goes on by a longer duration")
     checkpoints = checkpoint.Checkpoints(folder, create=False)
     try:
         there, step = checkpoints.shapes(), checkpoints.steps()[-1]
@@ -90,6 +94,8 @@ def inherited(new, like, config, module, workdir):
     if tables:
         names = ", ".join(sorted(name for name in tables if name.startswith("ema/")))
         notes.append(f"there are not as many classes in {folder}: what has a row a class begins fresh, {names}")
+    elif theirs.get("generator", {}).get("classes") and not config.generator.get("classes"):
+        notes.append(f"{folder} has classes, and this run has none: what has a row a class is left out")
     if critic and not same_critic:
         notes.append(f"the critic begins fresh: that of {folder} is another one, or there is none")
     if other:

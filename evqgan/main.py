@@ -29,22 +29,20 @@ import sys
 import traceback
 
 from absl import flags, logging
-from ml_collections import ConfigDict, config_dict, config_flags
 
 from evqgan.core.build import nearest
+from evqgan.core.config_files import OVERRIDE, default_workdir, override, read_file
 from evqgan.core.errors import InputError
 
-# What holds the folder configs/ that comes with the code: the clone, or of an installed package a folder of its own.
-PACKAGE = pathlib.Path(__file__).parent
-SHIPPED = PACKAGE.parent if (PACKAGE.parent / "configs" / "quickstart.py").is_file() else PACKAGE / "shipped"
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
-OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
-OPTIONAL = ("alarm", "best", "changed_data", "eval_batch_size", "init", "init_optimizer", "keep", "mesh")  # of a stage
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
 def definitions():
-    """The flags -> absl FlagValues; those of the config's keys, --config.key=value, come with the config."""
+    """The flags -> absl FlagValues; those of the config's keys, --config.key=value, come with the config.
+
+    A help text that begins with modes and a colon is of a flag of these modes alone.
+    """
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     text, whole, several = (
@@ -59,14 +57,14 @@ def definitions():
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")
     whole("seed", 0, "encode, sample, edit: the random seed", lower_bound=0, upper_bound=2**63 - 1)
-    whole("batch_size", None, "images a device at a time (64; evaluate: as the config says)", lower_bound=1)
+    whole("batch_size", None, "encode, sample, edit, reconstruct, evaluate: images a device at a time", lower_bound=1)
     flags.DEFINE_boolean("steps_strip", False, "sample: also draw how images are filled", flag_values=values)
     share = {"lower_bound": 0.0, "upper_bound": 1.0, "flag_values": values}
     flags.DEFINE_float("acceptance", 1.0, "sample: which share of candidates to keep, the best", **share)
     text("classifier", None, "sample: what judges candidates, resnet101 (default), resnet50 or package.module:function")
     text("classifier_weights", "", "sample: where its weights lie (default: ~/.cache/evqgan/weights), or random")
-    text("out", None, "where results go (default: inside the workdir)")
-    text("image", None, "edit: the picture; reconstruct: a picture or a folder of them")
+    text("out", None, "encode, sample, edit, reconstruct: where results go (default: inside the workdir)")
+    text("image", None, "edit, reconstruct: a picture; reconstruct: or a folder of them")
     text("mask", None, "edit: a picture, white where the image is made anew")
     several("box", None, "edit: left,top,right,bottom of what is made anew")
     several("outpaint", None, "edit: how far the image grows at the left,top,right,bottom")
@@ -93,6 +91,12 @@ def parse(argv):
         if re.match(r"--?[A-Za-z]", arg) and not OVERRIDE.match(arg):
             name = arg.lstrip("-").split("=")[0]
             raise InputError(f"there is no flag --{name}: {nearest(name, list(values))}")
+    for name in values:
+        of = re.match(r"[a-z, ]+(?=: )", values[name].help or "")
+        if of and values[name].present and values.mode not in of[0].split(", "):
+            raise InputError(
+                f"--{name} is a flag of --mode={of[0].replace(', ', ' and ')}, not of --mode={values.mode}"
+            )
     if values.config is not None:
         config = read_file(values.config)
     elif values.mode == "train" and not (values.workdir and (pathlib.Path(values.workdir) / "config.json").is_file()):
@@ -112,128 +116,6 @@ def parse(argv):
         weights = config.get("tokenizer", {}).get("weights") if values.mode == "encode" else None
         values.workdir = weights or default_workdir(values.config)
     return values, config
-
-
-def default_workdir(file):
-    """configs/quickstart.py:tiny -> workdirs/quickstart_tiny."""
-    path, _, variant = file.partition(":")
-    return str(pathlib.Path("workdirs") / "_".join(filter(None, [pathlib.Path(path).stem, variant])))
-
-
-def find(name):
-    """The path of a config: a file, or one that comes with the code, by its path in the clone or by its name alone."""
-    path = pathlib.Path(name).expanduser()
-    places = (SHIPPED, SHIPPED / "configs", SHIPPED / "configs" / "baselines")
-    for found in (path, *(place / other for place in places for other in (name, f"{name}.py"))):
-        if found.is_file():
-            return found
-    there = [str(other) for other in sorted(path.parent.glob("*.py")) if other.stem != "common"]
-    if path.parent == pathlib.Path(".") and path.suffix != ".py":
-        there = sorted(other.stem for place in places[1:] for other in place.glob("*.py") if other.stem != "common")
-    hint = nearest(path, there) if there else "expected the path of a file in configs/"
-    raise InputError(f"there is no file {path}; {hint}")
-
-
-def read_file(file):
-    """FILE[:variant] -> its ConfigDict; InputError if there is none, or it raises. For FILE see `find`."""
-    name, colon, variant = file.partition(":")
-    try:
-        path = find(name)
-    except InputError as error:
-        raise InputError(f"--config={file}: {error}") from error
-    if str(SHIPPED) not in sys.path:
-        sys.path.append(str(SHIPPED))  # configs import each other by that name
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["", f"--config={path}{colon}{variant}"])
-        values(["", f"--config={path}{colon}{variant}"])
-        config = values.config
-        found = config is not None and "stage" in config and isinstance(config, ConfigDict)
-    except Exception as error:  # whatever a user's file raises
-        while error.__cause__ or error.__context__:  # absl and config_flags wrap it
-            error = error.__cause__ or error.__context__
-        reason = " ".join(str(error).split())
-        if not isinstance(error, ValueError):
-            lines = [f"line {x.lineno}, " for x in traceback.extract_tb(error.__traceback__) if x.filename == str(path)]
-            reason = f"{''.join(lines[-1:])}{type(error).__name__}: {reason}"
-        raise InputError(f"--config={file}: {reason}") from error
-    if not found:
-        raise InputError(f"--config={file}: expected its get_config() to return a ConfigDict with a stage")
-    return config
-
-
-def override(config, args):
-    """Sets the keys of `config` that `args`, such as ["--config.seed=1", "--config.dtype", "bfloat16"], name.
-
-    A section takes keys that its config does not mention: the constructor has their defaults, and names wrong ones.
-    """
-    keys = [found[1] for arg in args if (found := OVERRIDE.match(arg))]
-    for key in keys:
-        place(config, key)
-    args = [arg for arg in args if not set_pair(config, arg)]
-    before = {key: functools.reduce(lambda node, name: node[name], key.split("."), config) for key in keys}
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *args])
-        extra = values(["", *args])[1:]
-    except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as error:
-        wrong = re.match(r"flag --config\.(.*?)=(.*?): ", str(error), re.DOTALL)
-        if not wrong or wrong[1] not in before:
-            raise InputError(" ".join(str(error).split())) from error
-        raise mistyped(wrong[1], before[wrong[1]], wrong[2]) from error
-    for key, old in before.items():  # config_flags takes a tuple of anything
-        new = functools.reduce(lambda node, name: node[name], key.split("."), config)
-        if isinstance(old, tuple) and {type(x) for x in new} - {type(x) for x in old}:
-            raise mistyped(key, old, new)
-    replace_source(config, keys)
-    if extra:
-        raise InputError(f"expected flags as --name=value, got {extra[0]!r}")
-
-
-def replace_source(config, keys):
-    """A folder that the command line gives, by one of `keys`, takes the place of a config's data set, and it of one."""
-    for key in keys:
-        *sections, last = key.split(".")
-        other = {"folder": "name", "name": "folder"}.get(last)
-        if other and sections[-1:] == ["dataset"] and ".".join([*sections, other]) not in keys:
-            node = functools.reduce(lambda node, name: node[name], sections, config)
-            if node[last] and other in node:
-                node[other] = ""
-
-
-def set_pair(config, arg):
-    """Sets a whole number to several, as in --config.dataset.size=32,48 -> whether `arg` is of this form."""
-    found = re.fullmatch(r"--?config\.([\w.]+)=(\d+(?:,\d+)+)", arg)
-    *sections, last = found[1].split(".") if found else [""]
-    node = functools.reduce(lambda node, name: node[name], sections, config)
-    if not found or not isinstance(node[last], int):
-        return False
-    with config.ignore_type():
-        node[last] = tuple(map(int, found[2].split(",")))
-    return True
-
-
-def place(config, key):
-    """Makes room in `config` for the dotted `key`; InputError if it can have none of that name."""
-    *sections, last = key.split(".")
-    node, where = config, "config"
-    for i, name in enumerate([*sections, last]):
-        stage = isinstance(node, ConfigDict) and "stage" in node and node.stage != "quickstart"
-        known = {*node, *OPTIONAL} if stage else node
-        if not isinstance(node, ConfigDict):
-            raise InputError(f"--config.{key}: {where} is {node!r}, which has no keys")
-        if name not in node:
-            closed = "stage" in node or i < len(sections) or not name.isidentifier()
-            if closed and (name not in OPTIONAL or not stage):
-                raise InputError(f"{where} has no key {name!r}: {nearest(name, known)}")
-            with config.unlocked():
-                node[name] = ConfigDict() if i < len(sections) else config_dict.placeholder(object)
-        node, where = node[name], f"{where}.{name}"
-
-
-def mistyped(key, old, new):
-    kind = "a dict" if isinstance(old, ConfigDict) else f"a value of type {type(old).__name__}, such as {old!r}"
-    return InputError(f"--config.{key} expects {kind}, got {new!r}")
 
 
 def run(values, config):
@@ -298,8 +180,9 @@ def alike(values, config):
     """InputError in all processes of a run unless they were started with the same flags, config and code."""
     from evqgan.core import cluster, versions
 
-    if cluster.several():
-        given = {name: values[name].value for name in values if name not in ("config", "debug", "workdir")}
+    if cluster.several():  # how training sees one workdir by several paths: `cluster.check_shared`
+        apart = ("config", "debug", *(["workdir"] if values.mode == "train" else []))
+        given = {name: values[name].value for name in values if name not in apart}
         cluster.check_alike(command_line=sorted(given.items()), config=config.to_json(), code=versions.code())
 
 

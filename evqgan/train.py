@@ -188,6 +188,7 @@ def run(config, workdir):
     workdir = pathlib.Path(workdir)
     module = stages.check(config)
     config = module.resolve(config)
+    beginning.check_init(config, workdir)
     module.make(config)  # all that is wrong with the config is said before anything is read
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
     height, width = dataset.shape
@@ -227,7 +228,8 @@ def run(config, workdir):
     evals = evaluators(config, stage, dataset, device_mesh)
     checkpoints = checkpoint.Checkpoints(workdir, config.get("keep", 1))
     saved = checkpoints.parts() if checkpoints.steps() else ()
-    anew = bool(saved) and "params" not in saved  # the averaged weights alone, of a public checkpoint: a new run
+    # Without a checkpoint nothing was trained; with averaged weights alone, of a public one, a new run begins.
+    anew = "params" not in saved
     if not anew:
         check_claim(workdir, config)
     state, notes = beginning.state(config, module, stage, like, init, checkpoints, saved)

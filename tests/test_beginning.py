@@ -105,7 +105,8 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
         begun(tmp_path / "new", config, stage, like)
     config.init = str(old)
     with pytest.raises(InputError, match="config.init is the run's own workdir"):
-        begun(old, config, stage, like)
+        beginning.check_init(config, tmp_path / "new" / ".." / "old")
+    beginning.check_init(config, tmp_path / "new")
     theirs = json.loads((old / "config.json").read_text())
     files.save_json(tmp_path / "quick" / "tokenizer" / "config.json", theirs)
     config.init = str(tmp_path / "quick")
@@ -146,6 +147,18 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     config.began = leg()
     with pytest.raises(InputError, match=f"config.batch_size = 8, now it is 4: .*config.init={tmp_path}"):
         train.check_claim(tmp_path, config)
+
+
+def test_what_a_run_without_classes_leaves_of_one_with_some_is_said(tmp_path):
+    config, stage, like = of_generator()
+    config.init = str(saved(tmp_path / "old", config, filled(like, 1)))
+    init = config.init
+    config, stage, like = of_generator(0)
+    config.init = init
+    _, notes = begun(tmp_path / "new", config, stage, like)
+    assert any("has classes, and this run has none: what has a row a class is left out" in note for note in notes), (
+        notes
+    )
 
 
 def test_the_rate_of_a_run_that_goes_on_warms_up_and_falls_again():

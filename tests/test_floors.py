@@ -35,15 +35,13 @@ FLOORS = {
     "convert": 5,  # beside the tower: nobody imports it
 }
 SAME_FLOOR = {  # the quickstart is two runs of the loop, then each command; a command uses the loop's evaluators;
-    # the adversarial term is a part of stage 1; benchmarks and converters read configs as the command line does
+    # the adversarial term is a part of stage 1
     ("stage1", "adversary"),
     ("quickstart", "train"),
     ("quickstart", "commands"),
     ("quickstart", "evaluate"),
     ("commands", "train"),
     ("evaluate", "train"),
-    ("benchmark", "main"),
-    ("convert", "main"),
 }
 BY_NAME = {("train", "stage1"), ("train", "stage2")}  # the loop takes its stage from the config
 CONFIGS_IMPORT = {"configs", "ml_collections", *sys.stdlib_module_names}

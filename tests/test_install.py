@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from evqgan import main
+from evqgan.core import config_files
 from evqgan.core.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -46,7 +46,7 @@ def run(code, folder, path=""):
 
 def test_an_installed_package_reads_its_configs_in_any_folder(installed, tmp_path):
     names = ("configs/quickstart.py", "quickstart:tiny", "configs/baselines/vim_ffhq_stage2.py", "vim_ffhq_stage2")
-    code = f"from evqgan.main import read_file, SHIPPED\nprint(SHIPPED, *(read_file(x).stage for x in {names}))"
+    code = f"from evqgan.core.config_files import *\nprint(SHIPPED, *(read_file(x).stage for x in {names}))"
     place = str(installed / "evqgan" / "shipped")
     assert run(code, tmp_path, installed) == [place, "quickstart", "quickstart", "stage2", "stage2"]
 
@@ -61,11 +61,12 @@ def test_a_script_beside_a_clone_finds_the_package(tmp_path):
 
 def test_a_config_of_the_users_comes_before_one_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main.find("quickstart.py") == main.find("quickstart") == main.find("configs/quickstart.py")
+    names = ("quickstart.py", "quickstart", "configs/quickstart.py")
+    assert len({config_files.find(name) for name in names}) == 1
     (tmp_path / "quickstart.py").write_text("")
-    assert main.find("quickstart.py") == pathlib.Path("quickstart.py")
+    assert config_files.find("quickstart.py") == pathlib.Path("quickstart.py")
     with pytest.raises(InputError, match="there is no file imagenet_stage3; did you mean 'imagenet_stage"):
-        main.find("imagenet_stage3")
+        config_files.find("imagenet_stage3")
     with pytest.raises(InputError, match="there is no file commen.py; ") as caught:
-        main.find("commen.py")
+        config_files.find("commen.py")
     assert "common" not in str(caught.value)

@@ -58,6 +58,8 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         ([], "--config=FILE is needed to train"),
         (["--workdir=w", "--confg=3"], "there is no flag --confg: did you mean 'config'?"),
         (["--workdr", "w", TINY], "there is no flag --workdr: did you mean 'workdir'?"),
+        (["--seed=1", TINY], "--seed is a flag of --mode=encode and sample and edit, not of --mode=train"),
+        (["--mode=edit", "--labels=1", TINY], "--labels is a flag of --mode=sample, not of --mode=edit"),
         ([TINY, "--workdir"], "Missing value for flag --workdir"),
         ([TINY, "w"], "expected flags as --name=value, got 'w'"),
         ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|encode|sample|edit|reconstruct|evaluate>"),

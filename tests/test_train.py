@@ -84,9 +84,12 @@ def wait_for_step(process, workdir, step):
 
 @pytest.fixture(scope="module", params=[1, 2])
 def straight(request, tmp_path_factory):
-    """A config and the workdir of a run of it that nothing interrupted."""
+    """A config and the workdir of a run of it that nothing interrupted, after one that failed before it had trained."""
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
+    failed = config.copy_and_resolve_references()
+    failed.optimizer.learning_rate = 0.5
+    train.claim(workdir, failed)
     with workdirs.quick_to_compile():  # as `start` does
         train.train(config.copy_and_resolve_references(), workdir)
     return config, workdir
@@ -138,8 +141,9 @@ def test_a_finished_run_stays_as_it_is(straight, capsys):
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
-def test_a_workdir_of_another_config_is_refused(straight):
+def test_a_workdir_of_another_config_is_refused_once_it_has_a_checkpoint(straight):
     config, workdir = straight
+    assert f'"learning_rate": {config.optimizer.learning_rate}' in (workdir / "config.json").read_text()
     other = config.copy_and_resolve_references()
     other.optimizer.learning_rate = 0.5
     before = (workdir / "config.json").read_text()

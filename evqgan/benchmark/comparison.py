@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from evqgan import commands, evaluate
 from evqgan.benchmark.runs import against_real, split
 from evqgan.core import build, files, mesh, optim, pictures
+from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.main import read_file
 from evqgan.sample import load
 from evqgan.train import jitted, train
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from evqgan.core import build, mesh
+from evqgan.core.config_files import OVERRIDE, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
-from evqgan.main import OVERRIDE, override, read_file
 from evqgan.train import jitted
 
 GIB = 2**30

@@ -10,8 +10,8 @@ import numpy as np
 
 from evqgan import stage2
 from evqgan.core import mesh
+from evqgan.core.config_files import OVERRIDE, SHIPPED, override, read_file
 from evqgan.core.errors import InputError
-from evqgan.main import OVERRIDE, SHIPPED, override, read_file
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.train import jitted
 

@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from evqgan import evaluate, stage2
 from evqgan.benchmark.runs import against_real, split
 from evqgan.core import build, files, optim, pictures
+from evqgan.core.config_files import OVERRIDE, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.main import OVERRIDE, override, read_file
 from evqgan.sample import load
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.train import train

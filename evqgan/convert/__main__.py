@@ -29,8 +29,8 @@ from evqgan.convert.mapping import to_ours
 from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import weights
 from evqgan.core.build import nearest
+from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
-from evqgan.main import read_file
 
 SYSTEMS = tuple(download.FILES)  # frozen networks; whole models are those of `systems`
 
