@@ -52,7 +52,7 @@ def definitions():
     text("config", None, "FILE[:variant] of an experiment, or its name in configs/; --config.key=value changes a key")
     text("workdir", None, "where a run keeps everything it makes")
     flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=values)
-    whole("num", None, "sample: how many images (64); edit: how many results (4)", lower_bound=1)
+    whole("num", None, "sample, edit: how many images (64) or results (4)", lower_bound=1)
     whole("views", 1, "encode: how many random crops and flips of each training image", lower_bound=1)
     several("labels", [], "sample: classes by number or name, in turn (default: all)")
     text("label", None, "edit: the class by number or name")

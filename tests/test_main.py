@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,16 @@ def started(*args, **environment):
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sys.modules.pop("config_config", None)  # config_flags loads every config into this module
+
+
+def test_each_mode_takes_the_flags_that_the_help_gives_it():
+    modes = re.split(rf"^({'|'.join(main.MODES)}) ", main.__doc__.split("\n\n")[1], flags=re.MULTILINE)[1:]
+    assert modes[::2] == list(main.MODES)
+    given = {"num": 1, "views": 1, "seed": 0, "acceptance": 0.5, "margin": 1, "feather": 1}
+    for mode, text in zip(modes[::2], modes[1::2], strict=True):
+        names = set(re.findall(r"--(\w+)", text)) - {"config", "steps_strip", "workdir"}
+        values, _ = parse(f"--mode={mode}", TINY, "--workdir=w", *(f"--{name}={given.get(name, 1)}" for name in names))
+        assert all(values[name].present for name in names)
 
 
 def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path):
