@@ -224,7 +224,7 @@ def edit(config, workdir, out, image, mask, box, outpaint, label, num, seed, bat
     pictures.save_png(out / "strip.png", pictures.row([masked, *results]))
     if before:
         remove_from(out, "edit_[0-9][0-9][0-9].png", num)
-    print(f"{len(results)} edits are in {out}")
+    print(f"{len(results):,} {'edit is' if len(results) == 1 else 'edits are'} in {out}")
     return masked, results
 
 

@@ -18,7 +18,7 @@ import numbers
 import numpy as np
 from scipy import ndimage
 
-from evqgan.core import room
+from evqgan.core import build, room
 from evqgan.core.errors import InputError
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
@@ -38,6 +38,9 @@ def edit(
     margin in tokens, feather in pixels: see `extent` for their defaults. force: more than WINDOWS windows too.
     """
     labels = labels_of(model, label, num, seed)
+    known = {*model.sampler, "margin", "feather", "report", "force"}
+    if wrong := sorted(sampler.keys() - known):
+        raise InputError(f"edit takes no {wrong[0]!r}: {build.nearest(wrong[0], known)}")
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
     if mask.shape != image.shape[:2]:

@@ -90,7 +90,7 @@ def parse(argv):
     for arg in rest:
         if re.match(r"--?[A-Za-z]", arg) and not OVERRIDE.match(arg):
             name = arg.lstrip("-").split("=")[0]
-            raise InputError(f"there is no flag --{name}: {nearest(name, list(values))}")
+            raise InputError(f"there is no flag --{name}: {nearest(f'--{name}', [f'--{other}' for other in values])}")
     for name in values:
         of = re.match(r"[a-z, ]+(?=: )", values[name].help or "")
         if of and values[name].present and values.mode not in of[0].split(", "):

@@ -4,6 +4,7 @@ import difflib
 import functools
 import inspect
 import numbers
+import os
 import pathlib
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from evqgan import edit as editing
 from evqgan import rejection
 from evqgan.core import build, checkpoint, files, kinds, mesh, processes, room
 from evqgan.core import stage as stages
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 from evqgan.core.rows import Rows
 from evqgan.data import pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -27,6 +28,8 @@ NAMES = 20  # ours: of more class names than this, an error lists none
 
 def read_config(workdir):
     """The config of a workdir, and that workdir: of a quickstart's, its generator."""
+    if not isinstance(workdir, str | os.PathLike):
+        raise InputError(f"expected the path of a workdir, got {workdir!r}")
     workdir = pathlib.Path(workdir)
     if not (workdir / "config.json").is_file() and (workdir / "generator" / "config.json").is_file():
         workdir = workdir / "generator"
@@ -253,7 +256,10 @@ def to_uint8(images):
     Floats of which none in the batch is negative are most likely of [0, 1], and are refused, too: read as they stand
     they would be pale, unnoticed. Images that are so bright can be given as uint8; all 1 is white in either range.
     """
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError as error:  # a list of images of several sizes
+        raise InputError(f"expected images of one size: {first_line(error)}") from error
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):

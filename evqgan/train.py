@@ -94,6 +94,8 @@ def check_claim(workdir, config):
             )
         grown = ours.pop("began") > theirs.pop("began")
         for key, (here, there) in build.differences(ours, theirs).items():
+            if optim.spelt(here) == optim.spelt(there):
+                continue
             free = (grown and key == "duration") or any(f"{key}.".startswith(f"{name}.") for name in FREE)
             if not free or (key.endswith(".weights") and "random" in (here, there)):
                 more = "; only a finished run goes on with a longer one" if key == "duration" else ""
@@ -232,7 +234,11 @@ def run(config, workdir):
     anew = "params" not in saved
     if not anew:
         check_claim(workdir, config)
-    state, notes = beginning.state(config, module, stage, like, init, checkpoints, saved)
+    try:
+        state, notes = beginning.state(config, module, stage, like, init, checkpoints, saved)
+    except InputError:
+        checkpoints.close()
+        raise
     claim(workdir, config, anew)  # now, as a run that cannot load what it begins with leaves the workdir as it was
     start, told = int(state["step"]), int(state["skipped"][1])
     if start >= total:

@@ -139,6 +139,8 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     assert config.began == 60
     train.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60  # as it is resumed
+    config.duration = "1_00steps"
+    train.check_claim(tmp_path, config)
     config.duration = "60"
     with pytest.raises(InputError, match="config.duration = 100 steps, now it is 60"):
         train.check_claim(tmp_path, config)

@@ -203,12 +203,14 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
     with pytest.raises(InputError, match="there is no checkpoint in"):
         checkpoint.Checkpoints(tmp_path / "none", create=False)
     assert not (tmp_path / "none").exists()
+    checkpoint.Checkpoints(tmp_path / "none").close()
+    assert not list((tmp_path / "none").iterdir())  # nothing saved, nothing left
     checkpoints = checkpoint.Checkpoints(tmp_path)
     with pytest.raises(InputError, match="there is no checkpoint in"):
         checkpoints.restore(like(state))
     checkpoints.save(1, state)
     checkpoints.wait()
-    with pytest.raises(InputError, match="no checkpoint of step 2"):
+    with pytest.raises(InputError, match="no checkpoint of step 2 in .*checkpoints: expected one of 1$"):
         checkpoints.restore(like(state), 2)
     other = like({"params": {"layer": {"kernel": jnp.zeros((300, 41)), "bias": jnp.zeros(40)}}})
     with pytest.raises(InputError, match=r"params/layer/kernel is \[300, 40\] there, \[300, 41\] was expected"):

@@ -392,7 +392,7 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
         ({"margin": 0.5}, "expected a margin that is a whole number of tokens from 0, got 0.5"),
         ({"feather": -1}, "expected a feather that is a number of pixels from 0, got -1"),
         ({"feather": float("nan")}, "expected a feather that is a number of pixels from 0, got nan"),
-        ({"fether": 1}, "the sampler has no key 'fether'"),
+        ({"fether": 1}, "edit takes no 'fether': did you mean 'feather'"),
     ],
 )
 def test_edits_that_cannot_be_are_refused(model, changes, message):

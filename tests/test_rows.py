@@ -81,8 +81,8 @@ def test_no_seconds_pass_while_anything_compiles(monkeypatch):
 
 
 def test_what_cannot_be_is_refused():
-    for size in (0, -1):
-        with pytest.raises(InputError, match=f"batch_size of at least 1, got {size}"):
+    for size in (0, -1, "a", 2.5):
+        with pytest.raises(InputError, match=f"batch_size that is a whole number .*, got {size!r}"):
             Rows(size)
     with pytest.raises(InputError, match="expected at least one image, got none"):
         Rows()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))

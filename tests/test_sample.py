@@ -205,7 +205,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_made(model, given
 @pytest.mark.parametrize("given", [{"acceptance": 1e-9}, {"num": 10**8}, {"acceptance": 5e-324}])
 def test_more_than_weeks_of_work_is_begun_by_force_alone(model, given):
     given, images = {"num": 4, **given}, "(inf|[0-9,]+) images to generate, which are more than 20,000,000"
-    with pytest.raises(InputError, match=f"this takes {images}: ask for less, or lift the limit .--force"):
+    with pytest.raises(InputError, match=f"this takes {images}: ask for less, or lift the limit by --force .in Python"):
         model.generate(**given)
     assert len(model.planned(**{**given, "num": 4}, force=True)) == 4
 
@@ -293,8 +293,16 @@ def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):
     np.testing.assert_array_equal(loaded.generate(1), model.generate(1))
     with pytest.raises(InputError, match="there is no checkpoint of step 5 in"):
         evqgan.load(place, step=5)
-    with pytest.raises(InputError, match="batch_size of at least 1, got 0"):
+    with pytest.raises(InputError, match="batch_size that is a whole number .*, got 0"):
         evqgan.load(place, batch_size=0)
+    for nothing in (None, 3):
+        with pytest.raises(InputError, match=f"expected the path of a workdir, got {nothing}"):
+            evqgan.load(nothing)
+
+
+def test_images_of_several_sizes_are_refused(model):
+    with pytest.raises(InputError, match="expected images of one size: "):
+        model.encode([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 40, 3), np.uint8)])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checkpoints with orbax: asynchronous, the last and the best kept, checked on restore, readable on any devices."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -16,6 +17,7 @@ from evqgan.core.mesh import path_name
 
 # What of an error's text says that bytes on the disk are missing or changed (tensorstore's and zlib's words).
 DAMAGE = re.compile(r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing")
+ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
 
 def manifest(tree):
@@ -121,7 +123,7 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.kept = Kept(keep)
         if not create and not self.folder.is_dir():
-            raise InputError(f"there is no checkpoint in {self.folder}")
+            raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
         with files.writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(preservation_policy=self.kept)
@@ -154,7 +156,7 @@ class Checkpoints:
     def shapes(self):
         """{path: shape} of every array of the latest checkpoint; InputError if there is none, or it is damaged."""
         if not self.steps():
-            raise InputError(f"there is no checkpoint in {self.folder}")
+            raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
         return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
 
     def restore(self, like, step=None):
@@ -166,7 +168,9 @@ class Checkpoints:
         steps = self.steps()
         step = steps[-1] if step is None and steps else step
         if step not in steps:
-            raise InputError(f"there is no checkpoint {'' if step is None else f'of step {step} '}in {self.folder}")
+            which = "" if step is None else f"of step {step} "
+            hint = f"expected one of {', '.join(map(str, steps))}" if steps else ADVICE
+            raise InputError(f"there is no checkpoint {which}in {self.folder}: {hint}")
         saved = self._manifest(step)
         for path, leaf in jax.tree_util.tree_leaves_with_path(like):
             name, here = path_name(path), list(leaf.shape)
@@ -228,6 +232,8 @@ class Checkpoints:
             raise InputError(f"cannot write checkpoints in {self.folder}: {first_line(error)}") from error
 
     def close(self):
-        """Waits for running saves, then lets go of the folder."""
+        """Waits for running saves, then lets go of the folder, which goes if nothing was saved in it."""
         self.wait()
         self.manager.close()
+        with contextlib.suppress(OSError):  # there is something in it, or another process was faster
+            self.folder.rmdir()

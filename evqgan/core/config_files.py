@@ -131,7 +131,9 @@ def place(config, key):
         if name not in node:
             closed = "stage" in node or i < len(sections) or not name.isidentifier()
             if closed and (name not in OPTIONAL or not stage):
-                raise InputError(f"{where} has no key {name!r}: {nearest(name, known)}")
+                below = [f"{part}.{name}" for part in node if isinstance(node[part], ConfigDict) and name in node[part]]
+                hint = f"did you mean {' or '.join(map(repr, below))}?" if below else nearest(name, known)
+                raise InputError(f"{where} has no key {name!r}: {hint}")
             with config.unlocked():
                 node[name] = ConfigDict() if i < len(sections) else config_dict.placeholder(object)
         node, where = node[name], f"{where}.{name}"

@@ -1,6 +1,7 @@
 """Whole files or none: what is written here appears under its name complete, or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -23,8 +24,9 @@ def writable(path):
     try:
         yield
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"cannot write {path}: {reason}; free space there or give another folder") from error
+        reason, full = error.strerror or type(error).__name__, error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free space there or give another folder" if full else "give another folder"
+        raise InputError(f"cannot write {path}: {reason}; {hint}") from error
 
 
 def tried(folder):

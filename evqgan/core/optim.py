@@ -25,6 +25,12 @@ def to_steps(duration, examples, batch_size, total=None):
     return round(number * examples / batch_size) if found[2].startswith("epoch") else round(number)
 
 
+def spelt(duration):
+    """A duration in one spelling, for "3000 steps", "3,000steps" and 3000 are one; anything else as it is."""
+    found = DURATION.fullmatch(str(duration))
+    return (float(re.sub("[,_]", "", found[1])), found[2].rstrip("s") or "step") if found else duration
+
+
 def schedule(kind, peak, warmup, total, final=0.0, hold=0):
     """The learning rate by step: `warmup` steps up from 0, `hold` more at the peak, then as `kind` says.
 

@@ -39,5 +39,6 @@ def limit(number: float, most: int, what: str, force: bool = False) -> None:
     """
     if number > most and not force:
         raise InputError(
-            f"this takes {number:,.0f} {what}, which are more than {most:,}: ask for less, or lift the limit (--force)"
+            f"this takes {number:,.0f} {what}, which are more than {most:,}: ask for less, or lift the limit "
+            "by --force (in Python, force=True)"
         )

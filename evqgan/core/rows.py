@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from evqgan.core import mesh
+from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 
@@ -27,8 +27,8 @@ class Rows:
     """
 
     def __init__(self, batch_size=64, devices=None):
-        if batch_size < 1:
-            raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
+        if not kinds.fits(batch_size, kinds.Positive):
+            raise InputError(f"expected a batch_size that is {kinds.describe(kinds.Positive)}, got {batch_size!r}")
         self.batch_size = batch_size
         self.mesh = mesh.make(devices=devices or jax.local_devices())
         self.compiling = 0.0  # seconds it took so far
