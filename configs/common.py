@@ -28,7 +28,7 @@ def stage1(depths, size, codes=1024, width=128, window=8):
     # entropy term 23.4, 68 (one seed). Seeds differ more than all but the last two do. With dense layers for coders
     # (500 steps of 1,024 vectors, two seeds) averages had 27.90 +- 0.04 dB, 188, the gradient 27.51 +- 0.03, 145.
     # Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were in use.
-    quantizer = {"codes": codes, "width": 256, "ema": 0.99, "revive": 0.1}
+    quantizer = {"name": "ema", "codes": codes, "width": 256, "decay": 0.99, "revive": 0.1}
     config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": quantizer}
     # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
     config.optimizer = {
@@ -193,7 +193,7 @@ def tiny(config, tokenizer=None):
         if config.generator.name == "rqtransformer":
             config.generator.head_layers = 1
         if config.generator.name == "gpt" and classes:
-            config.tokenizer.model.quantizer.codes = 1024  # the classes are words of the same table
+            resize(config.tokenizer.model.quantizer, 1024, 8)  # the classes are words of the same table
         config.evals.generation = ConfigDict({"show": 2})
     return config
 
@@ -209,5 +209,12 @@ def shrink(tokenizer):
             levels = len(coder.get("multipliers", (1, 1, 2, 2, 4)))
             coder.update({"width": 32, "multipliers": (1,) * levels, "blocks": 1})
             coder.z_width = min(coder.get("z_width", 256), 8)
-    tokenizer.quantizer.update({"codes": 64, "width": 8})
+    resize(tokenizer.quantizer, 64, 8)
     return tokenizer
+
+
+def resize(quantizer, codes, width):
+    """Gives a quantizer's config so many codes, a power of 4, and this width where V does not say it."""
+    bits = codes.bit_length() - 1
+    by_bits = {"fsq": {"levels": (4,) * (bits // 2)}, "lfq": {"bits": bits}}
+    quantizer.update(by_bits.get(quantizer.name, {"codes": codes, "width": width}))

@@ -24,12 +24,12 @@ def get_config(variant="digits"):
     swin, cnn, vit, rq = coders(size)
     bare = {"attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False}
     bare |= {"shortcut_of_output": True}
-    quantizer = {"codes": codes, "width": 16, "ema": 0.9, "revive": 0.1}
+    quantizer = {"name": "ema", "codes": codes, "width": 16, "decay": 0.9, "revive": 0.1}
     tokenizers = {
         "efficient_vqgan": tokenizer(swin, swin, quantizer),
-        "vqgan": tokenizer(cnn, cnn, {**quantizer, "swapped_commitment": True}),
+        "vqgan": tokenizer(cnn, cnn, {**quantizer, "commitment": 1.0}),
         "vit_vqgan": tokenizer(vit, vit, {**quantizer, "l2_normalize": True}, pixels="unit"),
-        "rq_vae": tokenizer(rq, rq, {**quantizer, "depth": 4}),
+        "rq_vae": tokenizer(rq, rq, {**quantizer, "name": "residual", "depth": 4}),
         "maskgit": tokenizer({**cnn, **bare, "down": "pool"}, {**cnn, **bare}, quantizer, pixels="unit"),
     }
     small = {"layers": 4, "width": 128, "heads": 4, "dropout": 0.0}

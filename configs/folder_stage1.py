@@ -33,7 +33,7 @@ def get_config(variant=""):
     else:
         config = common.stage1(DEPTHS[name], size, codes=256 if size == 64 else 512, width=32, window=4)
         config.dtype, config.batch_size, config.duration = "float32", 16, "1000 steps"
-        config.tokenizer.quantizer.update({"width": 16, "ema": 0.9})
+        config.tokenizer.quantizer.update({"width": 16, "decay": 0.9})
         config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
         common.cadence(config, "50 steps", "250 steps", "250 steps")
     config.keep = 2

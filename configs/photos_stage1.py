@@ -24,7 +24,7 @@ def get_config(variant=""):
     config = common.judged(common.stage1((2, 2, 2), 128, codes=1024, width=32, window=window), weights="random")
     config.dtype, config.batch_size, config.duration = "float32", 4, "400 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
-    config.tokenizer.quantizer.update({"width": 32, "ema": 0.9, "revive": 0.1})
+    config.tokenizer.quantizer.update({"width": 32, "decay": 0.9, "revive": 0.1})
     config.optimizer.update({"learning_rate": 1e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
     config.adversarial.update({"start": "50%", "ramp": "10%"})  # of so few steps: first something to judge
     if variant == "small":

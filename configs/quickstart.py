@@ -32,7 +32,7 @@ def tokenizer():
     config = common.stage1((2,), 32, codes=64, width=64, window=4)
     config.dtype, config.batch_size, config.duration = "float32", 64, "500 steps"
     config.dataset.update({"name": "digits", "flip": False})
-    config.tokenizer.quantizer.update({"width": 16, "ema": 0.9, "revive": 0.1})
+    config.tokenizer.quantizer.update({"width": 16, "decay": 0.9, "revive": 0.1})
     config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
     return common.cadence(config, "50 steps", "250 steps", "250 steps")
 

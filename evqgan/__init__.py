@@ -15,9 +15,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    """`evqgan.load`, see `evqgan.sample.load`: imported on first use, for it brings JAX with it."""
+    """`evqgan.load`, see `evqgan.inference.model.load`: imported on first use, for it brings JAX with it."""
     if name == "load":
-        from evqgan.sample import load
+        from evqgan.inference.model import load
 
         return load
     raise AttributeError(f"module 'evqgan' has no attribute {name!r}")

@@ -104,10 +104,10 @@ def parse(argv):
     elif not values.workdir:
         raise InputError(f"--workdir=DIR is needed to {values.mode}: the workdir of a training run")
     else:
-        from evqgan.encode import tokenizer_config
-        from evqgan.sample import read_config
+        from evqgan.core.config_files import of_workdir
+        from evqgan.inference.token_cache import tokenizer_config
 
-        config, _ = (tokenizer_config if values.mode == "encode" else read_config)(values.workdir)
+        config, _ = (tokenizer_config if values.mode == "encode" else of_workdir)(values.workdir)
     override(config, rest)
     for name in ("workdir", "out", "image", "mask", "classifier_weights"):
         if values[name].value:
@@ -132,19 +132,24 @@ def run(values, config):
     alike(values, config)
     workdir = pathlib.Path(values.workdir)
     if values.mode == "train":
-        from evqgan import quickstart, train
+        from evqgan import quickstart
+        from evqgan.training import loop as train
 
         runner = quickstart.run if config.stage == "quickstart" else train.train
         runner(config, workdir)
         return
     if values.mode == "encode":
-        from evqgan import encode
+        from evqgan.inference import token_cache as encode
 
         encode.encode(config, workdir, values.out, values.views, values.seed, values.batch_size, values.force)
         return
-    from evqgan import commands, evaluate
+    from evqgan.inference import commands
+    from evqgan.inference import evaluation as evaluate
 
-    config = commands.settings(config, workdir) if values.config is not None else config
+    if values.config is not None:
+        from evqgan.training import claims
+
+        config = claims.settings(config, workdir)
     given = {"config": config, "workdir": workdir, "out": values.out and pathlib.Path(values.out)}
     rows = {} if values.batch_size is None else {"batch_size": values.batch_size}
     if values.mode == "sample":

@@ -2,14 +2,16 @@
 
 import numpy as np
 
-from evqgan import commands, evaluate, stage1, stage2
 from evqgan.core import build, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
-from evqgan.edit import GREY
-from evqgan.sample import load
-from evqgan.train import train
+from evqgan.inference import commands
+from evqgan.inference import evaluation as evaluate
+from evqgan.inference.editing import GREY
+from evqgan.inference.model import load
+from evqgan.training import stage1, stage2
+from evqgan.training.loop import train
 
 SHOWN = 16  # ours: images of reconstructions.png
 WAYS = 2  # ours: results of each edit in edits.png

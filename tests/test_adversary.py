@@ -11,12 +11,12 @@ import pytest
 import workdirs
 from test_stage1 import batch_of, config_of, different
 
-from evqgan import stage1
 from evqgan.core import weights
 from evqgan.core.errors import InputError
-from evqgan.critics import gan, lpips, patchgan
 from evqgan.data import transforms
+from evqgan.losses import gan, lpips, patchgan
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.training import stage1
 
 CRITIC = {"name": "patchgan", "layers": 1, "width": 4}
 
@@ -46,7 +46,7 @@ def quick_to_compile():
 
 def judged(remat=False, **changes):
     """A tiny tokenizer's config with a perceptual and an adversarial term, critic and generator at work from step 0."""
-    config = config_of(ema=0.9)
+    config = config_of(name="ema", decay=0.9)
     for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
         coder.update({"depths": (2,) if remat else (1,), "remat": remat})
     config.perceptual = {"distance": {"name": "lpips"}, "weight": 0.5, "weights": "random"}
@@ -101,7 +101,7 @@ def norm(tree):
     return np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64))) for x in jax.tree.leaves(tree)))
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weight_and_gradients_are_those_of_the_explicit_losses(remat):
     config, state, batch = judged(remat), beginning(remat), batch_of(2)
     _, metrics = updating(config)(state, batch)
@@ -228,7 +228,7 @@ def test_pixels_are_clipped_before_they_are_bytes():
     stage, state = stage1.make(judged()), jax.tree.map(lambda x: x, beginning())
     for bias, byte in ((40.0, 255), (-40.0, 0)):
         state["ema"]["decoder"]["to_rgb"]["bias"] = jnp.full(3, bias)
-        assert (np.asarray(stage.predict(state, batch_of(2), None)["reconstruction"]) == byte).all()
+        assert (np.asarray(stage.model.predict(state, batch_of(2), None)["reconstruction"]) == byte).all()
 
 
 def test_start_and_ramp_are_announced_in_steps_and_epochs():
@@ -291,7 +291,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
     "section, changes, message",
     [
         ("adversarial", {"strat": 3}, "config.adversarial has no key 'strat': did you mean 'start'"),
-        ("adversarial", {"critic": {"name": "patchgun"}}, "no module in evqgan/critics/: did you mean 'patchgan'"),
+        ("adversarial", {"critic": {"name": "patchgun"}}, "no module in evqgan/losses/: did you mean 'patchgan'"),
         ("adversarial", {"critic": {"name": "patchgan", "layer": 2}}, "did you mean 'layers'"),
         ("adversarial", {"optimizer": {"b3": 2}}, "config.adversarial.optimizer has no key 'b3'"),
         ("adversarial", {"optimizer": {"accumulate": 2}}, "config.adversarial.optimizer has no key 'accumulate'"),
@@ -299,7 +299,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
         ("adversarial", {"critic": {"name": "patchgan", "norm": "act"}}, "is for critics trained elsewhere"),
         ("adversarial", {"r1_every": 0}, "r1_every expects a whole number from 1, got 0"),
         ("perceptual", {"distance": {}}, "config.perceptual.distance needs the key 'name'"),
-        ("perceptual", {"distance": {"name": "lpisp"}}, "no module in evqgan/critics/: did you mean 'lpips'"),
+        ("perceptual", {"distance": {"name": "lpisp"}}, "no module in evqgan/losses/: did you mean 'lpips'"),
         ("perceptual", {"weihgt": 2}, "config.perceptual has no key 'weihgt': did you mean 'weight'"),
         ("loss", {"l3": 1.0}, "config.loss has no key 'l3'"),
     ],

@@ -9,8 +9,8 @@ import pytest
 from golden_files import files, load
 
 from evqgan.core.errors import InputError
-from evqgan.critics import augment
-from evqgan.critics.augment import blur, blur_sigma, cutout_size, largest_shift
+from evqgan.losses import augment
+from evqgan.losses.augment import blur, blur_sigma, cutout_size, largest_shift
 
 DRAWS = {  # of each change, in the order of its arguments
     "brightness": ("u",), "saturation": ("u",), "contrast": ("u",), "translation": ("tx", "ty"), "cutout": ("ox", "oy")

@@ -3,6 +3,7 @@
 No step is compiled but in the one test that trains.
 """
 
+import contextlib
 import json
 
 import jax
@@ -12,9 +13,11 @@ import pytest
 import workdirs
 from test_train import config_of
 
-from evqgan import beginning, stage2, train
-from evqgan.core import checkpoint, files, mesh, optim
+from evqgan.core import checkpoint, files, mesh
 from evqgan.core.errors import InputError
+from evqgan.training import claims, optim, stage2
+from evqgan.training import initial_state as beginning
+from evqgan.training import loop as train
 
 
 def of_generator(classes=10):
@@ -46,11 +49,9 @@ def saved(folder, config, state, step=6):
 def begun(folder, config, stage, like, number=0):
     """A new run of `config` in `folder` whose fresh state is `number` everywhere -> state, lines."""
     checkpoints = checkpoint.Checkpoints(folder)
-    stage = stage._replace(load=lambda state, saved=(): state)
-    try:
+    with contextlib.closing(checkpoints), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage2.GeneratorStage, "load", lambda self, state, saved=(): state)
         return beginning.state(config, stage2, stage, like, lambda: filled(like, number), checkpoints, ())
-    finally:
-        checkpoints.close()
 
 
 def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optimizer(tmp_path):
@@ -126,29 +127,29 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
 
 def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(tmp_path):
     config = config_of(2)
-    train.claim(tmp_path, config)
+    claims.claim(tmp_path, config)
     leg = lambda: beginning.of_this_leg(config, tmp_path, 100)  # noqa: E731
     config.duration = "100 steps"
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     config.began = leg()
     assert config.began == 0
     with pytest.raises(InputError, match="only a finished run goes on with a longer one"):
-        train.check_claim(tmp_path, config)
+        claims.check_claim(tmp_path, config)
     (tmp_path / "checkpoints" / "60").mkdir()
     config.began = leg()
     assert config.began == 60
-    train.claim(tmp_path, config)
+    claims.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60  # as it is resumed
     config.duration = "1_00steps"
-    train.check_claim(tmp_path, config)
+    claims.check_claim(tmp_path, config)
     config.duration = "60"
     with pytest.raises(InputError, match="config.duration = 100 steps, now it is 60"):
-        train.check_claim(tmp_path, config)
+        claims.check_claim(tmp_path, config)
     config.duration, config.batch_size = "200 steps", 4
     (tmp_path / "checkpoints" / "100").mkdir()
     config.began = leg()
     with pytest.raises(InputError, match=f"config.batch_size = 8, now it is 4: .*config.init={tmp_path}"):
-        train.check_claim(tmp_path, config)
+        claims.check_claim(tmp_path, config)
 
 
 def test_what_a_run_without_classes_leaves_of_one_with_some_is_said(tmp_path):

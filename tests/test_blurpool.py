@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.critics.blurpool import Critic
-from evqgan.critics.stylegan import blur
+from evqgan.losses.blurpool import Critic
+from evqgan.losses.stylegan import blur
 
 
 def image(number, height, width):

@@ -20,9 +20,10 @@ import test_stage2
 import workdirs
 from test_train import metrics_of, state_of
 
-from evqgan import main, train
+from evqgan import main
 from evqgan.core import checkpoint, cluster, mesh
 from evqgan.core.errors import InputError
+from evqgan.training import loop as train
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2

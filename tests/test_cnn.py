@@ -7,7 +7,7 @@ import pytest
 import workdirs
 from golden_files import close, close_but_for_kinks
 
-from evqgan import stage2
+from evqgan import models
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import cnn, tokenizer
 
@@ -69,7 +69,7 @@ def without(config, *keys):
 
 def shapes(model, side):
     """Its {"params", "codebook"} for images of this side, as shapes."""
-    return jax.eval_shape(lambda: stage2.blank_tokenizer(model, jax.random.key(0), (side, side)))
+    return jax.eval_shape(lambda: models.ImageTokenizer(model, (side, side)).init(jax.random.key(0)))
 
 
 def distances(z, codebook):
@@ -122,14 +122,15 @@ def published(quantizer, decoder=None, encoder=None, **both):
 
 # Counted on the originals: state_dict() for RQ-VAE without its buffers, but with a padding row of its codebook, which
 # ours has not; its codes are no parameters here, but in the collection "codebook" with their counts and sums.
-RQ = {"depth": 4, "ema": 0.99}
+RQ = {"name": "residual", "depth": 4}
+VQ = {"name": "vq"}
 COUNTS = {
-    "VQGAN f16, 16384 codes": (published({"codes": 16384}), 76_073_859),
-    "VQGAN f16, 1024 codes": (published({"codes": 1024}), 72_141_699),
+    "VQGAN f16, 16384 codes": (published({**VQ, "codes": 16384}), 76_073_859),
+    "VQGAN f16, 1024 codes": (published({**VQ, "codes": 1024}), 72_141_699),
     "Gumbel VQGAN f8, 8192 codes": (
-        published({"kind": "gumbel", "codes": 8192}, multipliers=(1, 1, 2, 4), attention=(8,)), 68_995_971,
+        published({"name": "gumbel", "codes": 8192}, multipliers=(1, 1, 2, 4), attention=(8,)), 68_995_971,
     ),
-    "MaskGIT": (published({"codes": 1024}, {"blocks": 2}, {"down": "pool"}, **MASKGIT), 54_515_587),
+    "MaskGIT": (published({**VQ, "codes": 1024}, {"blocks": 2}, {"down": "pool"}, **MASKGIT), 54_515_587),
     "RQ-VAE 8x8x4, ImageNet": (
         published({"codes": 16384, **RQ}, multipliers=(1, 1, 2, 2, 4, 4), attention=(32,)), 104_402_051,
     ),

@@ -21,7 +21,7 @@ from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
 from evqgan.convert import maskgit
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
-from evqgan.tokenizers.codebooks import entropy_loss
+from evqgan.tokenizers.quantizers.codebooks import entropy_loss
 
 UNTOLD = ("commitment", "entropy", "entropy_temperature", "entropy_target", "temperature", "final_temperature")
 NORMS = {"GN": "group", "LN": "layer"}
@@ -43,7 +43,8 @@ class VQVAE:
         if self.kind == "gumbel":  # reads none of these
             self.quantizer = {"logits": "distance", "hard": False, "temperature": tau, "kl_weight": 0.0}
         self.quantizer |= {
-            "kind": self.kind, "codes": theirs.pop("codebook_size"), "width": theirs.pop("embedding_dim")
+            "name": {"vq": "maskgit"}.get(self.kind, self.kind),
+            "codes": theirs.pop("codebook_size"), "width": theirs.pop("embedding_dim")
         }  # fmt: skip
         blocks, self.activation = theirs.pop("num_res_blocks"), theirs.pop("activation_fn")
         decoder = {

@@ -24,7 +24,7 @@ from evqgan.convert import rqvae
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
 
-UNTOLD = ("commitment", "ema", "revive")  # by weights
+UNTOLD = ("commitment", "decay", "revive")  # by weights
 LOSSES = {"mse": jnp.square, "l1": jnp.abs}
 
 
@@ -49,10 +49,9 @@ class RQVAE:
         assert [height, width] == [self.patch * side for side in grid], "codes of other than square patches: not built"
         shared = theirs.pop("shared_codebook") or self.depth == 1
         quantizer = {
-            "kind": "vq", "codes": one(theirs.pop("n_embed"), "n_embed"), "width": channels * self.patch**2,
-            "depth": self.depth, "shared": shared, "ema": one(theirs.pop("decay"), "decay"),
+            "name": "rqvae", "codes": one(theirs.pop("n_embed"), "n_embed"), "width": channels * self.patch**2,
+            "depth": self.depth, "shared": shared, "decay": one(theirs.pop("decay"), "decay"),
             "revive": float(theirs.pop("restart_unused_codes")), "commitment": theirs.pop("latent_loss_weight"),
-            "absolute_counts": True, "between_depths": True,
         }  # fmt: skip
         self.loss = LOSSES[theirs.pop("loss_type")]
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer, "patch": self.patch}

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from test_cnn import compare, quick_to_compile  # noqa: F401 (a fixture)
 from test_cnn_taming import VQGAN
 
-from evqgan import stage1
 from evqgan.convert import mapping, taming
 from evqgan.core.errors import InputError
+from evqgan.training import stage1
 
 
 @pytest.fixture(scope="module", params=files("taming_vqgan*.npz"), ids=lambda path: path.stem)

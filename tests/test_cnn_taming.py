@@ -25,8 +25,8 @@ from evqgan.convert import mapping, taming
 from evqgan.convert.critics import PATCHGAN_IGNORED, patchgan
 from evqgan.convert.frozen import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from evqgan.core.errors import InputError
-from evqgan.critics import gan, lpips
-from evqgan.critics.patchgan import Critic, initialize
+from evqgan.losses import gan, lpips
+from evqgan.losses.patchgan import Critic, initialize
 from evqgan.tokenizers import tokenizer
 
 UNTOLD = ("commitment", "swapped_commitment", "temperature", "kl_weight")  # by weights
@@ -44,8 +44,8 @@ class VQGAN:
         config, self.weights, inputs, self.outputs = load(path)
         config = settings(config)
         quantizer = {
-            "kind": "vq", "codes": config.pop("n_embed"), "width": config.pop("embed_dim"),
-            "commitment": config.pop("beta"), "swapped_commitment": config.pop("legacy"),
+            "name": "vqgan" if config.pop("legacy") else "vq", "codes": config.pop("n_embed"),
+            "width": config.pop("embed_dim"), "commitment": config.pop("beta"),
         }  # fmt: skip
         config.pop("sane_index_shape")  # recorded as [B,h,w] in any case
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}
@@ -166,7 +166,7 @@ class GumbelVQ:
         config = settings(config)
         theirs = config.pop("gumbel")
         quantizer = {
-            "kind": "gumbel", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
+            "name": "gumbel", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
             "temperature": theirs.pop("tau"), "kl_weight": theirs.pop("kl_weight"),
         }  # fmt: skip
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}

@@ -9,8 +9,8 @@ import pytest
 import workdirs
 from golden_files import files, load
 
-from evqgan.tokenizers.codebooks import codebook_statistics, entropy_loss, nearest, squared_distances
-from evqgan.tokenizers.quantizers import VQ
+from evqgan.tokenizers.quantizers import maskgit, vq
+from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, entropy_loss, nearest, squared_distances
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +63,7 @@ def test_entropy_and_losses_equal_the_recorded_maskgit(path):
         _, target, temperature = name.split("_")
         ours = entropy_loss(affinity, float(temperature[1:]), target)
         np.testing.assert_allclose(ours, outputs[name][0], rtol=1e-4, err_msg=name)
-    quantizer = VQ(
+    quantizer = maskgit.Quantizer(
         *codes.shape,
         commitment=theirs["commitment_cost"],
         entropy=theirs["entropy_loss_ratio"],
@@ -101,9 +101,9 @@ def test_entropy_of_the_likeliest_code_has_a_gradient():
 
 
 def test_entropy_moves_codes_and_encoder_and_is_added_with_its_weight():
-    plain, z = VQ(codes=16, width=4), normal((2, 3, 3, 4))
+    plain, z = vq.Quantizer(codes=16, width=4), normal((2, 3, 3, 4))
     params = {"codebook": normal((1, 16, 4), 1)}
-    quantizer = VQ(codes=16, width=4, entropy=0.1, entropy_temperature=0.5)
+    quantizer = maskgit.Quantizer(codes=16, width=4, entropy=0.1, entropy_temperature=0.5)
 
     def losses(quantizer, params, z):
         aux = quantizer.apply({"params": params}, z)[2]

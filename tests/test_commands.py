@@ -12,10 +12,13 @@ import workdirs
 from ml_collections import ConfigDict
 from PIL import Image
 
-from evqgan import commands, evaluate, sample
-from evqgan.core import pictures
+from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
+from evqgan.inference import commands
+from evqgan.inference import evaluation as evaluate
+from evqgan.inference import model as sample
+from evqgan.training import claims
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +39,7 @@ def load(workdir, config=None, batch_size=64, models={}):  # noqa: B006 (kept on
     if key not in models:
         models[key] = sample.load(workdir, config, batch_size=batch_size)
     model = copy.copy(models[key])
-    model.workdir = sample.read_config(workdir)[1]
+    model.workdir = config_files.of_workdir(workdir)[1]
     return model
 
 
@@ -47,7 +50,7 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def config(workdir):
-    return sample.read_config(workdir)[0]
+    return config_files.of_workdir(workdir)[0]
 
 
 EMPTY = '{"numbers": {}, "protocols": {}}'
@@ -123,7 +126,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
 
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
-    model, new = load(workdir, config), sample.Loaded.new
+    model, new = load(workdir, config), sample.CoreModel.new
     monkeypatch.setattr(model.rows, "size", lambda _: 4)
     commands.sample(config, workdir, workdir / "whole", 10, [], seed=3)
 
@@ -133,7 +136,7 @@ def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, mon
         return new(self, labels, numbers, *args, **given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sample.Loaded, "new", stopping)
+        patch.setattr(sample.CoreModel, "new", stopping)
         commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
     kept = ["candidates/00000000.npz", "candidates/00000004.npz", "candidates/settings.json"]
     assert sorted(files_of(workdir / "parts")) == kept
@@ -314,7 +317,7 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     save(top / "of" / "cats" / "b.jpg", wide)
     save(top / "of" / "cats" / "b.png", wide)
     for part in ("tokenizer", ""):
-        config, place = sample.read_config(workdir / part)
+        config, place = config_files.of_workdir(workdir / part)
         commands.reconstruct(config, workdir / part, None, str(top))
         out = workdir / part / "reconstructions"
         assert sorted(files_of(out)) == ["a.png", "of/cats/b.jpg.png", "of/cats/b.png.png"]
@@ -352,7 +355,7 @@ def test_what_cannot_be_reconstructed_is_one_line(workdir, config, tmp_path, mon
 
 
 def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
-    config, place = sample.read_config(workdir / "tokenizer")
+    config, place = config_files.of_workdir(workdir / "tokenizer")
     with pytest.raises(InputError, match="holds a tokenizer"):
         commands.sample(config, place, None, 1, [], 0)
     image = save(tmp_path / "a.png", picture())
@@ -448,18 +451,18 @@ def test_whole_gives_every_image_once(config):
 
 
 def test_the_config_of_a_workdir_may_be_given_again(workdir):
-    saved, _ = sample.read_config(workdir)
+    saved, _ = config_files.of_workdir(workdir)
     first, second = workdirs.configs(workdirs.trained() / "images")
     quickstart = ConfigDict({"stage": "quickstart", "tokenizer": first, "generator": second, "samples": 20})
-    assert commands.settings(second, workdir) == saved == commands.settings(quickstart, workdir)
-    assert commands.settings(first, workdir / "tokenizer").stage == "stage1"
-    assert commands.settings(quickstart, workdir / "tokenizer").stage == "stage1"
+    assert claims.settings(second, workdir) == saved == claims.settings(quickstart, workdir)
+    assert claims.settings(first, workdir / "tokenizer").stage == "stage1"
+    assert claims.settings(quickstart, workdir / "tokenizer").stage == "stage1"
     second.sample.temperature = 0.5
     second.evals.generation.show = 4
-    changed = commands.settings(second, workdir)
+    changed = claims.settings(second, workdir)
     assert changed.sample.temperature == 0.5 and changed.evals.generation.show == 4
     second.generator.layers = 7
     with pytest.raises(InputError, match=r"holds a run with config.generator.layers = 2, --config says 7: "):
-        commands.settings(second, workdir)
+        claims.settings(second, workdir)
     with pytest.raises(InputError, match=r"holds a run with config"):
-        commands.settings(first, workdir)
+        claims.settings(first, workdir)

@@ -8,10 +8,11 @@ import pytest
 import workdirs
 from test_configs import load
 
-from evqgan import evaluate, stage1, stage2
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import comparison, runs
 from evqgan.data import pipeline
+from evqgan.inference import evaluation as evaluate
+from evqgan.training import stage1, stage2
 
 NUMBERS = {"parameters": {"tokenizer": 3, "generator": 4}, "heldout_accuracy": 0.99, "heldout_frechet": 0.01}
 
@@ -34,7 +35,7 @@ def test_all_systems_have_equal_budgets(variant):
             shapes = jax.eval_shape(stage.init)
             assert least < sum(x.size for x in jax.tree.leaves(shapes["params"])) < most
             quantizer = system.tokenizer.tokenizer.quantizer
-            assert quantizer.codes == 64 and quantizer.ema == 0.9
+            assert quantizer.codes == 64 and quantizer.decay == 0.9
     size = systems.vqgan.tokenizer.dataset.size
     ids = {name: tokens(system.tokenizer, size) for name, system in systems.items()}
     assert set(ids.values()) == {64}, ids  # codes an image

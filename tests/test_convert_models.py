@@ -14,18 +14,17 @@ from ml_collections import ConfigDict
 from test_convert import call, checkpoint, fails
 from test_torch_files import zipped
 
-from evqgan import main
+from evqgan import main, models
 from evqgan.convert import systems, workdirs
 from evqgan.core.checkpoint import Checkpoints
-from evqgan.tokenizers import tokenizer as tokenizers
 
 CNN = {"name": "cnn", "width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "z_width": 8}
 MASKGIT = {**CNN, "attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False} | {
     "shortcut_of_output": True
 }
 VIT = {"name": "vit", "size": 16, "patch": 2, "width": 32, "layers": 2, "heads": 2, "head_dim": 64, "mlp_width": 64}
-RQ = {"codes": 12, "width": 8, "depth": 2, "ema": 0.99, "revive": 1.0, "absolute_counts": True, "between_depths": True}
-PLAIN = {"codes": 12, "width": 8}
+RQ = {"name": "rqvae", "codes": 12, "width": 8, "depth": 2, "decay": 0.99, "revive": 1.0}
+PLAIN = {"name": "vq", "codes": 12, "width": 8}
 SMALL = {"layers": 2, "width": 32}
 MODELS = {  # system: config.tokenizer, config.generator, and what the weights do not tell; images of 16 x 16
     "taming": (
@@ -75,7 +74,7 @@ def theirs(name):
     system, (tokenizer, generator, _) = systems.SYSTEMS[name], MODELS[name]
     tokenizer = ConfigDict(tokenizer)
     first = drawn(workdirs.blank_tokenizer(tokenizer))
-    model = workdirs.generator_model(generator, tokenizers.make(tokenizer), (16, 16))
+    model = models.token_generator(generator, workdirs.image_tokenizer(tokenizer, 16), "float32").network
     generators = __import__(f"evqgan.generators.{generator['name']}", fromlist=["init"])
     like = jax.eval_shape(lambda: {"params": generators.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
     second = drawn(like, 1)
@@ -224,7 +223,7 @@ def test_a_config_has_to_fit(tmp_path, capsys):
     body = "config = common.stage1((2,), 16); config.tokenizer = {}; config.seed = 7; return config"
     text = "from configs import common\n\ndef get_config():\n    "
     (tmp_path / "mine.py").write_text(text + body.format(MODELS["taming"][0]))
-    other = {**MODELS["taming"][0], "quantizer": {"codes": 13, "width": 8}}
+    other = {**MODELS["taming"][0], "quantizer": {**PLAIN, "codes": 13}}
     (tmp_path / "other.py").write_text(text + body.format(other))
     fails(capsys, "quantizer.codes = 12, not 13", "taming", "t.ckpt", "w", f"--config={tmp_path}/other.py")
     assert convert_main("taming", "t.ckpt", "w", f"--config={tmp_path}/mine.py") == 0

@@ -13,10 +13,10 @@ import workdirs
 from scipy import ndimage
 
 import evqgan
-from evqgan import edit as editing
 from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.generators import decoding
+from evqgan.inference import editing
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -44,7 +44,7 @@ class Painter:
     It remembers what it was asked: masks, seeds, and how many images at once.
     """
 
-    size, factor, depth, classes = (32, 32), 4, 1, 0
+    size, factor, depth, classes, sampler = (32, 32), 4, 1, 0, {}
 
     def __init__(self):
         self.masks, self.seeds, self.batches = [], [], set()

@@ -11,10 +11,15 @@ from test_configs import load
 from test_pipeline import take
 from test_train import metrics_of, state_of
 
-from evqgan import commands, encode, evaluate, main, sample, stage2, train
-from evqgan.core import build
+from evqgan import main
+from evqgan.core import build, config_files
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline
+from evqgan.inference import evaluation as evaluate
+from evqgan.inference import model as sample
+from evqgan.inference import token_cache as encode
+from evqgan.training import claims, stage2
+from evqgan.training import loop as train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,7 +118,7 @@ def test_a_run_from_stored_ids_goes_on_with_the_same_bits(stored, tmp_path, caps
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
     assert metrics_of(tmp_path / "straight") == metrics_of(tmp_path / "stopped")
-    saved, _ = sample.read_config(tmp_path / "stopped")
+    saved, _ = config_files.of_workdir(tmp_path / "stopped")
     assert saved.class_names == list(workdirs.NAMES) and saved.stored_ids.startswith("3 views of each example, ")
 
 
@@ -124,7 +129,7 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     train.train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "ids")
     numbers = metrics_of(tmp_path / "run")[-1]
-    config = commands.settings(given, tmp_path / "run")
+    config = claims.settings(given, tmp_path / "run")
     found = evaluate.evaluate(config, tmp_path / "run", None, [])
     assert found["numbers"]["cross_entropy"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
     images, _ = evaluate.whole(dataset_of(config), "all")
@@ -134,10 +139,10 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
 def test_a_run_keeps_to_its_ids(stored, tmp_path):
     config = config_of(stored)
     claimed = stage2.resolve(config.copy_and_resolve_references())
-    train.claim(tmp_path / "run", claimed)
+    claims.claim(tmp_path / "run", claimed)
     other = config_of()
     with pytest.raises(InputError, match="config.stored_ids = 3 views of each example, .*, now it is None"):
-        train.check_claim(tmp_path / "run", stage2.resolve(other))
+        claims.check_claim(tmp_path / "run", stage2.resolve(other))
     info = json.loads((stored / "info.json").read_text())
     assert codes.summary(info) == claimed.stored_ids
     assert codes.summary({**info, "seed": 8}) != claimed.stored_ids
@@ -174,7 +179,7 @@ def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored
     with pytest.raises(InputError, match="was made with tokenizer.dtype = 'float32', now it is 'bfloat16'"):
         stage2.resolve(config)
     config = config_of(stored)
-    config.tokenizer.model = sample.read_config(workdirs.trained() / "tokenizer")[0].tokenizer
+    config.tokenizer.model = config_files.of_workdir(workdirs.trained() / "tokenizer")[0].tokenizer
     config.tokenizer.weights = "random"
     with pytest.raises(InputError, match="there are no stored ids of an untrained tokenizer"):
         train.train(config, tmp_path / "run")

@@ -11,7 +11,7 @@ from golden_files import files, load
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
-from evqgan.critics import lpips
+from evqgan.losses import lpips
 
 COUNTS = {
     "efficientnet_lite0": 2_958_848,

@@ -11,8 +11,8 @@ from evqgan.convert.critics import PATCHGAN_IGNORED, patchgan
 from evqgan.convert.frozen import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
-from evqgan.critics import gan, lpips
-from evqgan.critics.patchgan import Critic, initialize
+from evqgan.losses import gan, lpips
+from evqgan.losses.patchgan import Critic, initialize
 
 REAL, FAKE = np.float32([[2.0, -0.5], [0.25, 1.5]]), np.float32([[-2.0, 0.5], [0.75, -1.5]])
 

@@ -13,11 +13,12 @@ import workdirs
 from golden_files import close, files, load, recorded
 from ml_collections import ConfigDict
 
-from evqgan import sample, train
 from evqgan.convert import gpt as names
 from evqgan.convert import mapping
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding, gpt, sliding
+from evqgan.inference import model as sample
+from evqgan.training import loop as train
 
 CODES = 31  # of the small models
 
@@ -315,16 +316,6 @@ def test_an_image_depends_on_its_own_key_alone(one):
     assert (out[0] != out[1]).any()
     np.testing.assert_array_equal(fill(params, ids, mask, label, keys[::-1]), out[::-1])
     np.testing.assert_array_equal(fill(params, ids[:1], mask[:1], label[:1], keys[1:]), out[1:])
-
-
-def test_only_a_prefix_can_be_completed():
-    mask = np.ones((1, 3, 4), bool)
-    mask[0, 0] = mask[0, 1, 0] = False
-    gpt.check_mask(mask)
-    gpt.check_mask(np.ones((2, 3, 4), bool))
-    mask[0, 2, 3] = False
-    with pytest.raises(InputError, match="the gpt generator makes tokens in raster order"):
-        gpt.check_mask(mask)
 
 
 def test_the_class_matters(small):

@@ -9,8 +9,10 @@ import pytest
 import workdirs
 from golden_files import close, files, load
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.tokenizers.gumbel import Gumbel
+from evqgan.tokenizers.quantizers import gumbel, maskgit_gumbel
+from evqgan.tokenizers.quantizers.gumbel import Quantizer as Gumbel
 
 ABOUT = {  # what a recording's config says of itself
     "repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note", "shapes", "checksum", "weights_stored",
@@ -186,7 +188,7 @@ def test_evaluation_is_hard_and_without_noise(hard):
 def test_noiseless_ids_are_those_of_evaluation_beside_the_mean_with_noise():
     z, noise = normal((1, 4, 4, 3)), 10 * normal((1, 4, 4, 16), 5)
     quantizer, plain = (
-        Gumbel(codes=16, width=3, logits="distance", hard=False, noiseless_ids=quirk) for quirk in (True, False)
+        module.Quantizer(codes=16, width=3, logits="distance", hard=False) for module in (maskgit_gumbel, gumbel)
     )
     variables = init(quantizer, z)
     z_q, ids, _ = quantizer.apply(variables, z, train=True, noise=noise)
@@ -199,12 +201,14 @@ def test_noiseless_ids_are_those_of_evaluation_beside_the_mean_with_noise():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"noiseless_ids": True}, "needs hard = False"),
-        ({"logits": "distances"}, "did you mean 'distance'"),
-        ({"annealing": "cosin"}, "did you mean 'cosine'"),
+        ({"name": "maskgit_gumbel", "hard": True}, "needs hard = False"),
+        ({"logits": "distances"}, "logits expects one of dense, distance, got 'distances'"),
+        ({"annealing": "cosin"}, "annealing expects one of geometric, cosine, got 'cosin'"),
         ({"l2_normalize": True}, "needs logits = 'distance'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
-        Gumbel(codes=4, width=2, **wrong).init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))
+        keys = {"name": "gumbel", "codes": 4, "width": 2, **wrong}
+        quantizer = build.build("tokenizers.quantizers", "Quantizer", keys, "config.tokenizer.quantizer")
+        quantizer.init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))

@@ -44,6 +44,14 @@ def run(code, folder, path=""):
     return done.stdout.split()
 
 
+def test_the_command_of_an_installed_package_is_the_command_line(installed, tmp_path):
+    module, _, entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["evqgan"].partition(
+        ":"
+    )
+    code = f"import sys, {module}\nsys.argv = ['evqgan', '--help']\nsys.exit({module}.{entry}())"  # as pip's script
+    assert run(code, tmp_path, installed)[:3] == ["python", "-m", "evqgan.main"]
+
+
 def test_an_installed_package_reads_its_configs_in_any_folder(installed, tmp_path):
     names = ("configs/quickstart.py", "quickstart:tiny", "configs/baselines/vim_ffhq_stage2.py", "vim_ffhq_stage2")
     code = f"from evqgan.core.config_files import *\nprint(SHIPPED, *(read_file(x).stage for x in {names}))"

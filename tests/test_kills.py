@@ -10,7 +10,7 @@ import pytest
 import workdirs
 from test_train import config_of, metrics_of, start, state_of
 
-from evqgan import train
+from evqgan.training import loop as train
 
 pytestmark = pytest.mark.slow
 

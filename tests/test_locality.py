@@ -9,7 +9,7 @@ from PIL import Image
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import locality
-from evqgan.sample import load
+from evqgan.inference.model import load
 
 BOX = (12, 12, 20, 20)
 

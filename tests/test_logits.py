@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.critics import logits
+from evqgan.losses import logits
 from evqgan.nn import resnet
 
 

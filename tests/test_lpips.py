@@ -9,7 +9,7 @@ from golden_files import close, close_but_for_kinks, files, load, nudged
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
 from evqgan.core.errors import InputError
-from evqgan.critics import lpips
+from evqgan.losses import lpips
 
 DTYPES = ("float32", "bfloat16")
 

@@ -11,9 +11,12 @@ import jax
 import pytest
 import workdirs
 
-from evqgan import commands, evaluate, main, quickstart, train
+from evqgan import main, quickstart
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
+from evqgan.inference import commands
+from evqgan.inference import evaluation as evaluate
+from evqgan.training import loop as train
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/imagenet_stage1.py:tiny"
@@ -94,7 +97,7 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         (["--config=reads.py"], "FileNotFoundError: "),
         ([TINY, "--config.duratoin=3"], "config has no key 'duratoin': did you mean 'duration'?"),
         ([QUICK, "--config.epochs=3"], "config has no key 'epochs': expected one of "),
-        ([QUICK, "--config.log_every=3"], "no key 'log_every': did you mean 'tokenizer.log_every' or 'generator.log_"),
+        ([QUICK, "--config.log_every=3"], "no key 'log_every': did you mean 'generator.log_every' or 'tokenizer.log_"),
         ([TINY, "--config.sizes=3"], "config has no key 'sizes': expected one of adversarial, alarm, batch_size"),
         ([TINY, "--config.dataste.size=3"], "config has no key 'dataste': did you mean 'dataset'?"),
         ([TINY, "--config.seed.x=3"], "--config.seed.x: config.seed is 0, which has no keys"),
@@ -136,11 +139,11 @@ def test_keys_of_the_config_can_be_set():
 def test_keys_that_a_constructor_has_can_be_set_too():
     _, config = parse(
         TINY, "--config.mesh.fsdp=2", "--config.keep=3", "--config.dataset.folder=/x", "--noconfig.dataset.flip",
-        "--config.tokenizer.encoder.remat=true", "--config.tokenizer.quantizer.ema=0.9", "--config.eval_batch_size=7",
+        "--config.tokenizer.encoder.remat=true", "--config.tokenizer.quantizer.decay=0.9", "--config.eval_batch_size=7",
     )  # fmt: skip
     assert config.mesh.to_dict() == {"fsdp": 2} and config.keep == 3 and config.eval_batch_size == 7
     assert config.dataset.folder == "/x" and config.dataset.flip is False
-    assert config.tokenizer.encoder.remat is True and config.tokenizer.quantizer.ema == 0.9
+    assert config.tokenizer.encoder.remat is True and config.tokenizer.quantizer.decay == 0.9
 
 
 def test_the_workdir_has_the_configs_name_by_default():

@@ -6,9 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 from test_configs import load
 
-from evqgan import train
-from evqgan.core import stage as stages
 from evqgan.core.errors import InputError
+from evqgan.training import claims
+from evqgan.training import stage as stages
 
 GONE = object()
 WRONG = (GONE, None, -1, -0.5, 0, True, float("nan"), float("inf"), "", "x\0y", [], [1, -2], {}, {"name": 3}, 10**12)
@@ -53,7 +53,7 @@ def changed(config, path, value):
 def line(config):
     """What a config is refused with, "" if it is not."""
     try:
-        stages.check(config).make(config)
+        stages.module(config).make(config)
     except InputError as error:
         return str(error)
     return ""
@@ -72,7 +72,7 @@ def test_each_value_made_wrong_is_refused_in_one_line_or_makes_sense(name):
 @pytest.mark.parametrize(
     "path, value, said",
     [
-        ("stage", "main", "config.stage names 'main', no module with Keys, resolve, make in evqgan/"),
+        ("stage", "main", "config.stage is 'main': expected one of stage1, stage2"),
         ("stage", GONE, "config needs the key 'stage'"),
         ("dataset", GONE, "config needs the key 'dataset'"),
         ("optimizer", 3, "config.optimizer expects keys of its own, got 3"),
@@ -107,7 +107,7 @@ def test_each_value_made_wrong_is_refused_in_one_line_or_makes_sense(name):
         (
             "generator.name",
             "masking",
-            "config.generator names 'masking', no module with Model, init, loss, evaluate, sa",
+            "config.generator names 'masking', no module with TRAITS, Model, init, loss, evalua",
         ),
         ("tokenizer.weights", 3, "config.tokenizer.weights expects a text, got 3"),
         ("mesh", {"data": 0}, "config.mesh.data expects one of -1 or a whole number from 1, got 0"),
@@ -126,32 +126,32 @@ def test_what_is_said(path, value, said):
 
 def test_a_default_that_is_given_is_no_change(tmp_path):
     config = of_generator()
-    train.claim(tmp_path, config)
+    claims.claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "bfloat16"})
     with pytest.raises(InputError, match="config.optimizer.moment_dtype = float32, now it is bfloat16"):
-        train.check_claim(tmp_path, config)
+        claims.check_claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "float32", "accumulate": 1})
     config.generator.mlp_ratio = 4.0
-    train.check_claim(tmp_path, config)
+    claims.check_claim(tmp_path, config)
 
 
 def test_a_workdir_from_before_the_tokenizer_had_a_dtype_goes_on(tmp_path):
     config = of_generator()
-    train.claim(tmp_path, config)
+    claims.claim(tmp_path, config)
     config.tokenizer.dtype = "float32"
-    train.check_claim(tmp_path, config)
+    claims.check_claim(tmp_path, config)
     config.tokenizer.dtype = "bfloat16"
     with pytest.raises(InputError, match="config.tokenizer.dtype = float32, now it is bfloat16"):
-        train.check_claim(tmp_path, config)
+        claims.check_claim(tmp_path, config)
 
 
 def test_a_run_does_not_go_on_with_other_data_unless_it_is_told_to(tmp_path):
     config = of_generator()
     config.data = {"examples": 10, "list": "a"}
-    train.claim(tmp_path, config)
-    train.check_claim(tmp_path, config)
+    claims.claim(tmp_path, config)
+    claims.check_claim(tmp_path, config)
     config.data = {"examples": 50, "list": "b"}
     with pytest.raises(InputError, match="was trained on 10 examples, and 50 are there now: .*changed_data=True"):
-        train.check_claim(tmp_path, config)
+        claims.check_claim(tmp_path, config)
     config.changed_data = True
-    train.check_claim(tmp_path, config)
+    claims.check_claim(tmp_path, config)

@@ -12,11 +12,12 @@ import workdirs
 from golden_files import close, files, load
 from ml_collections import ConfigDict
 
-from evqgan import sample, train
 from evqgan.convert import mapping
 from evqgan.convert.maskgit import TRANSFORMER
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding, maskgit
+from evqgan.inference import model as sample
+from evqgan.training import loop as train
 
 CODES = 23  # of the small models
 MASK = -1  # MaskGIT's mask id while decoding

@@ -17,9 +17,10 @@ import test_stage2
 import workdirs
 
 import evqgan
-from evqgan import stage1, stage2, train
 from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
+from evqgan.training import loop as train
+from evqgan.training import stage1, stage2
 
 TESTS = pathlib.Path(__file__).parent
 ONE, DATA, ALL = {"data": 1}, {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}
@@ -35,7 +36,7 @@ def make(name):
         config = test_stage2.config_of() if name == "multigrained" else test_stage2.on_two_depths(name)
         config.dataset.size = 32
         return stage2.make(config)
-    config = test_stage1.config_of(ema=0.9, revive=0.1)
+    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.1)
     config.adversarial = {"critic": {"name": "patchgan", "layers": 1, "width": 8}, "optimizer": {"learning_rate": 1e-3}}
     return stage1.make(config)
 
@@ -99,7 +100,7 @@ def use(workdir, place):
 
 def config_of_many():
     """The config of a run that does not end by itself."""
-    config = test_stage1.config_of(ema=0.9, revive=0.5)  # what is revived depends on the order within a batch
+    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.5)  # what is revived depends on the order within a batch
     forever = "100000 steps"
     config.update({"batch_size": 8, "duration": forever, "log_every": "1 step"})
     config.update({"eval_every": forever, "checkpoint_every": forever})

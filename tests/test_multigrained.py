@@ -40,8 +40,18 @@ def model_of(**changes):
 @functools.cache
 def moved(model):
     """Parameters large enough to see effects."""
-    params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
-    return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+
+    @jax.jit
+    def draw():
+        params = multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
+        return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+
+    return draw()
+
+
+# Compiled whole: operation by operation takes many small compilations.
+corrupt = jax.jit(masking.corrupt, static_argnums=(0, 3, 4))
+apply = jax.jit(lambda model, params, inputs: model.apply({"params": params}, **inputs), static_argnums=0)
 
 
 KINDS = [("joint", "masked"), ("prefix", "masked"), ("prefix", "ordered")]
@@ -53,7 +63,7 @@ def small(request):
     model = model_of(attention=request.param[0], global_tokens=request.param[1], classes=3)
     params = moved(model)
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
-    inputs, _, _ = masking.corrupt(model, ids, jax.random.key(2), "raster", 1)
+    inputs, _, _ = corrupt(model, ids, jax.random.key(2), "raster", 1)
     block = jnp.array([[5], [7]])
     ring = jnp.stack([ids[i].reshape(-1)[jnp.asarray(layout(6, 8, 2, 1)[0])[block[i]]] for i in range(2)])
     inputs = {**inputs, "grid": ids[:, None], "block": block, "ring": ring, "label": jnp.array([1, 2])}
@@ -106,7 +116,7 @@ def token_gradient(small, grid):
         changed = {**params, "codes_and_mask": {"embedding": embedding}}
         return jnp.sum(jnp.square(model.apply({"params": changed}, **inputs)))
 
-    return float(jnp.abs(jax.grad(total)(params["codes_and_mask"]["embedding"][marker])).sum())
+    return float(jnp.abs(jax.jit(jax.grad(total))(params["codes_and_mask"]["embedding"][marker])).sum())
 
 
 def test_a_target_sees_no_global_of_its_own_block_and_of_none_after_it(small):
@@ -173,7 +183,7 @@ def test_cached_logits_are_the_uncached_ones(tokens, own):
         lambda p, *a, method=None, **k: model.apply({"params": p}, *a, method=method, **k), static_argnames="method"
     )
     for number in (1, 3):
-        inputs, _, _ = masking.corrupt(model, ids, jax.random.key(number), "matched", number)
+        inputs, _, _ = corrupt(model, ids, jax.random.key(number), "matched", number)
         whole = apply(params, **inputs, label=label)
         known = {name: value for name, value in inputs.items() if name != "target"} | {"label": label}
         caches = [apply(params, **known, method="context")]
@@ -215,7 +225,7 @@ def test_the_cached_context_does_not_depend_on_the_target(small):
         left = groups[:-1] if model.attention == "prefix" else [groups[0][:, :, :-4]]
         return sum(jnp.sum(jnp.sin(x)) for x in left)
 
-    gradient = jax.grad(context_states)(jnp.ones(6), True)
+    gradient = jax.jit(jax.grad(context_states), static_argnums=1)(jnp.ones(6), True)
     assert np.all(np.asarray(gradient) == 0) == (model.attention == "prefix")
 
 
@@ -226,14 +236,14 @@ def test_variants_of_the_own_global_token_do_not_leak_and_say_what_they_say(atte
     params, masked = moved(model), moved(model_of(attention=attention))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, masked)  # equal parameters
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
-    inputs, _, _ = masking.corrupt(model, ids, jax.random.key(0), "raster", 1)
+    inputs, _, _ = corrupt(model, ids, jax.random.key(0), "raster", 1)
     run = jax.jit(lambda p, **i: model.apply({"params": p}, **i))
     logits = run(params, **inputs)
     blocks = blocks_of(inputs["grid"][:, 0], 2)
     own_block = jnp.arange(12)[None, :, None] == inputs["block"][..., None]
     revealed = grid_of(jnp.where(own_block, (blocks + 1) % CODES, blocks), 6, 8, 2)[:, None]
     np.testing.assert_array_equal(run(params, **{**inputs, "grid": revealed}), logits)
-    same = model_of(attention=attention, global_tokens="masked").apply({"params": params}, **inputs)
+    same = apply(model_of(attention=attention, global_tokens="masked"), params, inputs)
     assert np.abs(same - logits).max() > 1e-4
 
 
@@ -312,7 +322,8 @@ def test_every_order_and_setting_gives_codes_of_the_codebook():
         run = jax.jit(lambda p, k=keywords: multigrained.sample(model, p, ids, mask, label, keys, steps=2, **k))
         out = np.asarray(run(params))
         assert out.shape == ids.shape and ((out >= 0) & (out < CODES)).all()
-    states = np.asarray(multigrained.sample(model, params, ids, mask, label, keys, steps=2, trace=True))
+    run = jax.jit(lambda p: multigrained.sample(model, p, ids, mask, label, keys, steps=2, trace=True))
+    states = np.asarray(run(params))
     assert states.shape == (12, 2, 6, 8, 1) and (states[0] == CODES).sum() == 2 * 44
 
 
@@ -320,7 +331,7 @@ def test_several_targets_equal_one_at_a_time(small):
     """Each target is in a state of its own, whatever other targets its image has."""
     model, params, inputs, run = small
     label = inputs["label"]
-    many, _, _ = masking.corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
+    many, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     together = run(params, **many, label=label)
     for k in (0, 3):
         one = {name: value if name == "rank" else value[:, k : k + 1] for name, value in many.items()}
@@ -333,8 +344,9 @@ def test_loss_is_over_masked_target_tokens_only(small):
     model, params, inputs, _ = small
     ids, label = inputs["grid"][:, 0, ..., None], inputs["label"]
     rng = jax.random.key(3)
-    value, metrics = multigrained.loss(model, params, ids, label, rng, targets=0)
-    nll, right, masked = multigrained.likelihood(model, params, ids, label, rng, "matched", 0, train=True)
+    value, metrics = jax.jit(lambda p: multigrained.loss(model, p, ids, label, rng, targets=0))(params)
+    likelihood = jax.jit(lambda p: multigrained.likelihood(model, p, ids, label, rng, "matched", 0, train=True))
+    nll, right, masked = likelihood(params)
     masked = np.asarray(masked)
     np.testing.assert_allclose(value, np.asarray(nll)[masked].mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], np.asarray(right)[masked].mean(), rtol=1e-5)
@@ -397,8 +409,8 @@ def test_gradients_of_tables_and_of_the_head_survive_bfloat16():
 def test_logits_are_not_rounded():
     """Sampling draws from float32 numbers: products are of bfloat16, their sums and the bias are not."""
     model = model_of(dtype="bfloat16", global_tokens="masked")
-    inputs, _, _ = masking.corrupt(model, jnp.zeros((2, 6, 8), jnp.int32), jax.random.key(0), "raster", 1)
-    logits = np.asarray(model.apply({"params": moved(model)}, **inputs))
+    inputs, _, _ = corrupt(model, jnp.zeros((2, 6, 8), jnp.int32), jax.random.key(0), "raster", 1)
+    logits = np.asarray(apply(model, moved(model), inputs))
     assert logits.dtype == np.float32 and (np.asarray(logits.astype(jnp.bfloat16), np.float32) != logits).mean() > 0.9
 
 
@@ -441,7 +453,7 @@ def test_sample_keeps_what_is_known_and_fills_the_rest(small):
 
 def test_remat_chunks_and_jit_change_nothing(small):
     model, params, inputs, run = small
-    inputs, _, _ = masking.corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
+    inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     inputs["label"] = jnp.array([1, 2])
     again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
     grad = lambda m: jax.jit(jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2)))(params)  # noqa: E731

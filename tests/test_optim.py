@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from evqgan.core import build, optim
+from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.training import optim
 
 
 @pytest.mark.parametrize(

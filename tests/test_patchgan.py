@@ -9,8 +9,8 @@ from golden_files import files, load
 from evqgan.convert.critics import PATCHGAN_IGNORED, patchgan
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
-from evqgan.critics import gan
-from evqgan.critics.patchgan import Critic, initialize
+from evqgan.losses import gan
+from evqgan.losses.patchgan import Critic, initialize
 
 
 def nhwc(x):

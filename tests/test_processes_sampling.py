@@ -14,9 +14,10 @@ import test_commands
 import workdirs
 from PIL import Image
 
-from evqgan import commands, evaluate, sample
-from evqgan.core import processes
+from evqgan.core import config_files, processes
 from evqgan.core.errors import InputError
+from evqgan.inference import commands
+from evqgan.inference import evaluation as evaluate
 
 TESTS = pathlib.Path(__file__).parent
 NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
@@ -26,7 +27,7 @@ EVALUATED, SAMPLED = ("reconstruction", "generation"), ("samples.npz", "grid.png
 
 def use(place):
     """What a command line may do with the workdir `place`, in all processes of a run."""
-    config, _ = sample.read_config(place)
+    config, _ = config_files.of_workdir(place)
     commands.sample(config, place, None, NUM, ["cat", 3, 5], 7, batch_size=2)
     commands.sample(config, place, place / "chosen", NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE)
     evaluate.evaluate(config, place, None, [])
@@ -45,7 +46,7 @@ def as_one_of_two(index, port, place):
     for name, given in (("plain", {}), ("chosen", CHOICE)):
         elsewhere = place / f"of_process_{index}" / name
         with pytest.raises(InputError, match="one folder for all processes|of this run stopped"):
-            commands.sample(sample.read_config(place)[0], place, elsewhere, NUM, [], 7, batch_size=2, **given)
+            commands.sample(config_files.of_workdir(place)[0], place, elsewhere, NUM, [], 7, batch_size=2, **given)
 
 
 @processes.together()
@@ -78,7 +79,7 @@ def stopped(place):
         seen.append(images)
         return images.mean(axis=(1, 2, 3))
 
-    classifier.name, (config, _) = CHOICE["classifier"], sample.read_config(place)
+    classifier.name, (config, _) = CHOICE["classifier"], config_files.of_workdir(place)
     given = {"acceptance": CHOICE["acceptance"], "folder": place / "chosen" / "candidates"}
     with pytest.raises(KeyboardInterrupt):
         test_commands.load(place, config, batch_size=2).sample(NUM, [1, "bee", 8], 7, classifier=classifier, **given)

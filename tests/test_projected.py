@@ -15,8 +15,8 @@ from golden_files import close_but_for_many_kinks, files, load
 from evqgan.convert import projected_gan
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
-from evqgan.critics import augment
-from evqgan.critics.projected import PRETRAINED, Critic, Head, doubled, init_projections, mix
+from evqgan.losses import augment
+from evqgan.losses.projected import PRETRAINED, Critic, Head, doubled, init_projections, mix
 from evqgan.nn import efficientnet
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles in half the time

@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.tokenizers.codebooks import codebook_statistics
-from evqgan.tokenizers.quantizers import VQ, Gumbel, replace_dead
+from evqgan.tokenizers import quantizers
+from evqgan.tokenizers.quantizers import ema, gumbel, residual, revived, vitvqgan, vq, vqgan
+from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
+from evqgan.tokenizers.quantizers.revival import replace_dead
 
+SMALL = {"codes": 16, "width": 4}
 KINDS = {
-    "vq": VQ(codes=16, width=4),
-    "normalized": VQ(codes=16, width=4, l2_normalize=True),
-    "ema": VQ(codes=16, width=4, ema=0.9),
-    "revived": VQ(codes=16, width=4, revive=0.5),
-    "ema, revived": VQ(codes=16, width=4, ema=0.9, revive=0.5),
-    "residual": VQ(codes=16, width=4, depth=3),
-    "residual, own codebooks": VQ(codes=16, width=4, depth=3, shared=False, ema=0.9, revive=0.5),
-    "gumbel": Gumbel(codes=16, width=4),
+    "vq": vq.Quantizer(**SMALL),
+    "normalized": vq.Quantizer(**SMALL, l2_normalize=True),
+    "ema": ema.Quantizer(**SMALL, decay=0.9),
+    "revived": revived.Quantizer(**SMALL, revive=0.5),
+    "ema, revived": ema.Quantizer(**SMALL, decay=0.9, revive=0.5),
+    "residual": residual.Quantizer(**SMALL, depth=3, decay=0.0),
+    "residual, own codebooks": residual.Quantizer(**SMALL, depth=3, shared=False, decay=0.9, revive=0.5),
+    "gumbel": gumbel.Quantizer(**SMALL),
 }
 kinds = pytest.mark.parametrize("quantizer", KINDS.values(), ids=KINDS.keys())
 vq_kinds = pytest.mark.parametrize("quantizer", list(KINDS.values())[:-1], ids=list(KINDS)[:-1])
@@ -73,7 +77,7 @@ def test_each_depth_takes_the_code_nearest_to_what_is_left(quantizer):
     z_q, ids, _ = evaluate(quantizer, variables, z)
     assert ids.shape == (2, 3, 5, quantizer.depth) and ids.dtype == jnp.int32
     book, rest = codebook(quantizer, variables), np.asarray(z)
-    if quantizer.l2_normalize:
+    if getattr(quantizer, "l2_normalize", False):
         rest = rest / np.linalg.norm(rest, axis=-1, keepdims=True)
         np.testing.assert_allclose(np.linalg.norm(book, axis=-1), 1, rtol=1e-5)
     total = 0
@@ -131,7 +135,7 @@ def test_codebook_learns_from_the_codebook_loss_alone_and_the_encoder_from_the_c
 
 
 def test_gradients_equal_the_formula():
-    quantizer, z = VQ(codes=4, width=2, commitment=0.7), normal((1, 5, 5, 2))
+    quantizer, z = vq.Quantizer(codes=4, width=2, commitment=0.7), normal((1, 5, 5, 2))
     variables = init(quantizer, z)
 
     def loss(params, z):
@@ -148,7 +152,8 @@ def test_gradients_equal_the_formula():
 @pytest.mark.parametrize("depth", [1, 2])
 def test_moving_average_equals_the_formula(depth):
     """VQ-VAE, appendix A.1: N = g N + (1 - g) n, m = g m + (1 - g) sum z, e = m / N, over two steps."""
-    quantizer = VQ(codes=4, width=3, ema=0.8, depth=depth)
+    keys = {"codes": 4, "width": 3, "decay": 0.8}
+    quantizer = ema.Quantizer(**keys) if depth == 1 else residual.Quantizer(**keys, depth=depth)
     variables = init(quantizer, normal((1, 1, 1, 3)))
     codes = codebook(quantizer, variables)[0]
     tokens = 4 * 5 * 6 * depth
@@ -191,15 +196,15 @@ def test_first_step_seeds_every_code_from_the_batch(name):
     assert len(set(distance.argmin(axis=-1).tolist())) == 16  # no vector twice
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.99])
-def test_only_unused_codes_are_revived_and_their_statistics_start_anew(ema):
-    quantizer = VQ(codes=4, width=2, ema=ema, revive=0.5)
+@pytest.mark.parametrize("module", [revived, ema])
+def test_only_unused_codes_are_revived_and_their_statistics_start_anew(module):
+    quantizer = module.Quantizer(codes=4, width=2, revive=0.5)
     z = jnp.array([[[[-1.0, 0.0], [1.0, 0.0]] * 8]])
     variables = init(quantizer, z)
     *_, variables = train(quantizer, variables, z)  # seeds
     places = np.array([[-1.0, 0.0], [1.0, 0.0], [50.0, 0.0], [60.0, 0.0]], np.float32)[None]
     state = {**variables["codebook"], "usage": np.array([[1.0, 1.0, 0.51, 0.5]], np.float32)}
-    if ema:
+    if module is ema:
         variables["codebook"] = {**state, "codes": places, "total": places}
     else:
         variables = {"params": {"codebook": places}, "codebook": state}
@@ -227,7 +232,8 @@ def test_codes_of_a_revived_codebook_still_learn():
 
 
 def test_the_dead_of_all_parts_of_a_batch_are_noted():
-    quantizer, parts = VQ(codes=2, width=2, revive=0.5), [np.float32(x).reshape(1, 1, 2, 2) for x in ([1] * 4, [2] * 4)]
+    quantizer = revived.Quantizer(codes=2, width=2, revive=0.5)
+    parts = [np.float32(x).reshape(1, 1, 2, 2) for x in ([1] * 4, [2] * 4)]
     variables = init(quantizer, parts[0])
     noted = {**variables["codebook"], "dead": np.array([[True, False]]), "seeds": np.full((1, 2, 2), 5, np.float32)}
     for seed, part in enumerate(parts):
@@ -256,7 +262,7 @@ def test_vectors_of_the_batch_are_gathered_only_if_a_code_is_dead(name):
 
 
 def test_more_codes_than_vectors_can_be_revived():
-    quantizer, z = VQ(codes=64, width=2, revive=0.5), normal((1, 3, 3, 2))
+    quantizer, z = revived.Quantizer(codes=64, width=2, revive=0.5), normal((1, 3, 3, 2))
     *_, variables = train(quantizer, init(quantizer, z), z)
     assert np.isfinite(codebook(quantizer, variables)).all()
 
@@ -275,20 +281,48 @@ def test_usage_and_perplexity_of_a_batch_in_bfloat16(quantizer):
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"entropy": 0.1, "depth": 2}, "entropy works with depth 1 only, got depth 2"),
-        ({"entropy": 0.1, "entropy_target": "argmin"}, "did you mean 'argmax'"),
-        ({"absolute_counts": True}, "absolute_counts is about a codebook by moving average"),
-        ({"between_depths": True, "depth": 2}, "between_depths is about a codebook by moving average"),
+        ({"name": "maskgit", "depth": 2}, "has no key 'depth'"),
+        ({"name": "maskgit", "entropy_target": "argmin"}, "entropy_target expects one of softmax, argmax"),
+        ({"name": "ema", "decay": 0.0}, "decay expects a number above 0 to below 1"),
+        ({"name": "rqvae", "decay": 0.0}, "rqvae has a codebook by moving average, got decay = 0"),
+        ({"name": "vq", "revive": 0.1}, "has no key 'revive'"),
+        ({"name": "vqq"}, "no module with Quantizer in evqgan/tokenizers/quantizers/: did you mean"),
     ],
 )
 def test_what_does_not_go_together_is_refused(wrong, sentence):
-    with pytest.raises(InputError, match=sentence):
-        VQ(codes=4, width=2, **wrong).init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))
+    with pytest.raises(InputError, match=sentence) as error:
+        quantizer = build.build("tokenizers.quantizers", "Quantizer", wrong, "config.tokenizer.quantizer")
+        quantizer.init(jax.random.key(0), jnp.zeros((1, 1, 1, 256)))
+    assert "\n" not in str(error.value)
+
+
+def test_every_module_keeps_the_contract():
+    """Each quantizer of the package, as its defaults make it: shapes, types, and the traits that others read."""
+    names = build.having("tokenizers.quantizers", ["Quantizer"])
+    assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(names)
+    for name in names:
+        quantizer = build.module("tokenizers.quantizers", name, "test", "Quantizer").Quantizer()
+        assert all(hasattr(quantizer, trait) for trait in build.contract(quantizers.Quantizer)), name
+        assert hasattr(quantizer, "soft_codes") == quantizer.soft_targets, name
+        d, c, v = quantizer.depth, quantizer.width, quantizer.codes
+
+        def run(quantizer=quantizer, c=c):
+            z = jnp.zeros((1, 2, 3, c), jnp.bfloat16)
+            out, variables = quantizer.init_with_output(jax.random.key(0), z)
+            again = quantizer.apply(variables, out[1], method="embed")
+            return *out, again, quantizer.apply(variables, method="codebook")
+
+        z_q, ids, aux, again, book = jax.eval_shape(run)
+        assert (z_q.shape, z_q.dtype) == (again.shape, again.dtype) == ((1, 2, 3, c), "float32"), name
+        assert (ids.shape, ids.dtype) == ((1, 2, 3, d), "int32"), name
+        assert book.shape in ((1, v, c), (d, v, c)) and book.dtype == "float32", name
+        assert aux.keys() >= {"quantizer_loss", "usage", "perplexity"}, name
+        assert all(x.shape == () for x in aux.values()) and aux["quantizer_loss"].dtype == "float32", name
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_swapped_commitment_weighs_the_other_term(swapped):
-    quantizer, z = VQ(codes=16, width=4, commitment=0.3, swapped_commitment=swapped), normal((2, 3, 3, 4))
+    quantizer, z = (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3), normal((2, 3, 3, 4))
     variables = init(quantizer, z)
 
     def losses(params, z):
@@ -305,7 +339,7 @@ def test_swapped_commitment_weighs_the_other_term(swapped):
 
 @pytest.mark.parametrize("past", [False, True])
 def test_gradient_goes_past_the_normalization_if_so_said(past):
-    quantizer = VQ(codes=16, width=4, l2_normalize=True, unnormalized_gradient=past)
+    quantizer = (vitvqgan if past else vq).Quantizer(**SMALL, l2_normalize=True)
     z, weight = normal((1, 2, 3, 4)), normal((1, 2, 3, 4), 5)
     variables = init(quantizer, z)
     grad = jax.jit(jax.grad(lambda z: jnp.sum(weight * quantizer.apply(variables, z)[0])))(z)

@@ -9,13 +9,13 @@ from skimage.metrics import structural_similarity
 
 from evqgan.core import pictures, weights
 from evqgan.core.errors import InputError
-from evqgan.critics import lpips
 from evqgan.evals import reconstruction
 from evqgan.evals.reconstruction import Evaluator, distances
+from evqgan.losses import lpips
 
 CODES = 32
 CODER = {"name": "swin", "depths": (1,), "width": 8, "head_dim": 8}
-CONFIG = ConfigDict({"tokenizer": {"encoder": CODER, "decoder": CODER, "quantizer": {"codes": CODES}}})
+CONFIG = ConfigDict({"tokenizer": {"encoder": CODER, "decoder": CODER, "quantizer": {"name": "vq", "codes": CODES}}})
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_its_weights_are_read_and_asked_for_at_once(images, ids, monkeypatch, tm
 
 
 def test_an_unknown_distance_is_named(images, ids):
-    with pytest.raises(InputError, match=r"names 'gan', no module with Distance in evqgan/critics/"):
+    with pytest.raises(InputError, match=r"names 'gan', no module with Distance in evqgan/losses/"):
         run(images, ids, 5, perceptual="gan")
 
 

@@ -10,9 +10,11 @@ import pytest
 import workdirs
 
 import evqgan
-from evqgan import commands, evaluate, main, rejection
+from evqgan import main
 from evqgan.core import weights
 from evqgan.core.errors import InputError
+from evqgan.inference import commands, rejection
+from evqgan.inference import evaluation as evaluate
 from evqgan.nn import resnet
 
 

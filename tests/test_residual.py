@@ -9,7 +9,7 @@ import pytest
 import workdirs
 from golden_files import close, files, load
 
-from evqgan.tokenizers.quantizers import VQ
+from evqgan.tokenizers.quantizers import residual, rqvae, vitvqgan
 
 OF_THE_NETWORK = ("z_e", "rec", "loss_total", "loss_recon", "loss_latent", "margins", "dec_", "grad/")
 
@@ -24,11 +24,12 @@ def normal(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def made(depth, **keys):
-    """A quantizer of 16 codes of width 4, and variables with its codebooks spread like z."""
-    quantizer = VQ(codes=16, width=4, depth=depth, **keys)
+def made(depth, module=residual, **keys):
+    """A quantizer of 16 codes of width 4, by gradient unless `decay` is given; variables, codebooks spread like z."""
+    keys = {"decay": 0.0, **keys} if module is residual else keys
+    quantizer = module.Quantizer(codes=16, width=4, depth=depth, **keys)
     books = normal((1 if quantizer.shared else depth, 16, 4), 1)
-    if quantizer.ema:
+    if module is not vitvqgan and quantizer.decay:
         return quantizer, {"codebook": {"codes": books, "total": 1.5 * books, "usage": jnp.full(books.shape[:2], 1.5)}}
     return quantizer, {"params": {"codebook": books}}
 
@@ -41,16 +42,14 @@ def recording(request):
     latent, shape, codes = theirs.pop("latent_shape"), theirs.pop("code_shape"), theirs.pop("n_embed")
     decay, shared = theirs.pop("decay"), theirs.pop("shared_codebook")
     assert isinstance(codes, int) and isinstance(decay, float), f"{request.param}: all depths of ours are alike"
-    quantizer = VQ(
+    quantizer = rqvae.Quantizer(
         codes=codes,
         width=latent[0] // shape[0] * (latent[1] // shape[1]) * latent[2],
         depth=shape[2],
         shared=shared,
         commitment=1.0,
-        ema=decay,
+        decay=decay,
         revive=float(theirs.pop("restart_unused_codes")),
-        absolute_counts=True,
-        between_depths=True,
     )
     assert theirs.pop("commitment_loss", "cumsum") == "cumsum", f"{request.param}: of the losses 'cumsum' is built"
     assert theirs.pop("bottleneck_type") == "rq", f"{request.param}: of the bottlenecks 'rq' is built"
@@ -152,7 +151,7 @@ def test_soft_codes_are_drawn_by_their_chances_and_each_depth_goes_on_with_the_d
     assert np.any(other != ids)
 
 
-@pytest.mark.parametrize("keys", [{}, {"l2_normalize": True}, {"shared": False}], ids=str)
+@pytest.mark.parametrize("keys", [{}, {"module": vitvqgan}, {"shared": False}], ids=str)
 def test_soft_codes_without_a_draw_are_the_nearest(keys):
     quantizer, variables = made(3, **keys)
     z = normal((2, 3, 5, 4))
@@ -182,7 +181,8 @@ def formula(books, z, ids, normalize, detached):
     [(True, True, True), (True, True, False), (True, False, True), (False, True, True), (False, False, False)],
 )
 def test_losses_by_depths_and_their_gradients_equal_the_formula(normalize, detached, shared):
-    quantizer, variables = made(3, shared=shared, l2_normalize=normalize, detached_residual=detached)
+    keys = {"module": vitvqgan, "l2_normalize": normalize, "detached_residual": detached}
+    quantizer, variables = made(3, shared=shared, **keys)
     z, books = normal((2, 3, 4, 4)), variables["params"]["codebook"]
     ids = quantizer.apply(variables, z)[1]
     left, table = np.asarray(z), np.asarray(quantizer.apply(variables, method="codebook"))
@@ -208,11 +208,9 @@ def test_losses_by_depths_and_their_gradients_equal_the_formula(normalize, detac
     assert np.any(by_z[2] != 0) != detached and np.any(by_books[2] != 0) == detached
 
 
-@pytest.mark.parametrize(
-    "keys", [{"absolute_counts": True}, {"absolute_counts": True, "between_depths": True}], ids=str
-)
-def test_codebook_by_moving_average_sends_no_gradient_to_codes(keys):
-    quantizer, variables = made(3, ema=0.9, **keys)
+@pytest.mark.parametrize("module", [residual, rqvae])
+def test_codebook_by_moving_average_sends_no_gradient_to_codes(module):
+    quantizer, variables = made(3, module, decay=0.9)
 
     def loss(z):
         rngs = {"codebook": jax.random.key(0)}
@@ -227,11 +225,11 @@ def test_codebook_by_moving_average_sends_no_gradient_to_codes(keys):
 def test_between_depths_a_shared_codebook_moves_and_the_next_depth_sees_it():
     z = normal((4, 5, 5, 4))
     states, found = [], []
-    for between in (False, True):
-        quantizer, variables = made(2, ema=0.5, absolute_counts=True, between_depths=between)
+    for module in (residual, rqvae):
+        quantizer, variables = made(2, module, decay=0.5, revive=0.0)
         out, changed = quantizer.apply(variables, z, train=True, mutable=["codebook"])
         states.append(changed["codebook"]), found.append(out)
-    one, variables = made(1, ema=0.5, absolute_counts=True)
+    one, variables = made(1, rqvae, decay=0.5, revive=0.0)
     first, changed = one.apply(variables, z, train=True, mutable=["codebook"])
     rest = z - first[0]
     second, changed = one.apply(changed, rest, train=True, mutable=["codebook"])  # the table after the first depth
@@ -244,7 +242,7 @@ def test_between_depths_a_shared_codebook_moves_and_the_next_depth_sees_it():
 
 def test_counts_start_at_zero_and_codes_below_one_count_are_restarted():
     """RQ-VAE's code: N = g N + (1 - g) n; below 1 a code is a vector of the batch, with N = 1."""
-    quantizer = VQ(codes=4, width=2, ema=0.9, revive=1.0, absolute_counts=True)
+    quantizer = rqvae.Quantizer(codes=4, width=2, depth=1, decay=0.9)
     z = jnp.array([[[[-1.0, 0.0]] * 40 + [[1.0, 0.0]] * 5]])
     variables = quantizer.init(jax.random.key(0), z)
     assert np.all(variables["codebook"]["usage"] == 0)

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan.core import rows as module
 from evqgan.core.errors import InputError
-from evqgan.core.rows import Progress, Rows
+from evqgan.inference import batched as module
+from evqgan.inference.batched import Progress, Rows
 
 WEIGHTS = {"scale": np.float32(3)}
 

@@ -15,11 +15,12 @@ from golden_files import close, files, load
 from jax.extend.core import jaxprs_in_params
 from ml_collections import ConfigDict
 
-from evqgan import sample, train
 from evqgan.convert import rqtransformer as converter
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding
 from evqgan.generators import rqtransformer as rq
+from evqgan.inference import model as sample
+from evqgan.training import loop as train
 
 CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
 PLACES = LATENT[0] * LATENT[1]
@@ -382,7 +383,6 @@ def test_known_places_stay_and_nothing_hidden_leaks(small):
     ids, mask = small.ids, np.zeros((2, *LATENT), bool)
     mask[0, 0, 2:] = mask[:, 1] = True
     keys = jax.random.split(jax.random.key(0), 2)
-    rq.check_mask(mask)
     out = np.asarray(small.draw(ids, mask, small.label, keys))
     assert out.shape == ids.shape and out.dtype == np.int32 and ((out >= 0) & (out < CODES)).all()
     np.testing.assert_array_equal(out[~mask], ids[~mask])
@@ -560,7 +560,7 @@ def test_loss_falls_and_a_pattern_is_learned():
 def test_stage_2_trains_samples_and_completes(tmp_path):
     """The loop with this generator, on a tokenizer of two depths and its soft codes, and what its workdir gives."""
     first, config = workdirs.configs(workdirs.trained() / "images")
-    first.tokenizer.quantizer.depth = 2
+    first.tokenizer.quantizer.update({"name": "residual", "depth": 2})
     config.tokenizer = ConfigDict({"weights": "random", "model": first.tokenizer, "soft": 0.5})
     config.generator = ConfigDict(
         {"name": "rqtransformer", "classes": 10, "layers": 2, "head_layers": 1, "width": 32, "heads": 2}
@@ -601,11 +601,7 @@ def test_parameters_are_counted_as_in_the_original(codes, classes, width, heads,
     assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
 
-def test_masks_that_are_no_beginning_and_other_errors_are_told():
-    mask = np.ones((1, 4, 4), bool)
-    mask[0, 3, 3] = False
-    with pytest.raises(InputError, match="rqtransformer generator makes tokens in raster order"):
-        rq.check_mask(mask)
+def test_errors_are_told():
     with pytest.raises(ValueError, match="needs labels"):
         jax.eval_shape(lambda: rq.init(model_of(classes=2), jax.random.key(0), None))
     with pytest.raises(InputError, match=r"generator.width = 16 is no multiple of generator.head_heads = 3"):

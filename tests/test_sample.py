@@ -14,9 +14,10 @@ import pytest
 import workdirs
 
 import evqgan
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data import generated
-from evqgan.sample import read_config, to_uint8
+from evqgan.inference.model import to_uint8
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -312,12 +313,12 @@ def test_images_of_several_sizes_are_refused(model):
         ("{", "is not the JSON that training writes"),
         ("[1]", "is not the JSON that training writes"),
         ("{}", "config.json needs the key 'stage'"),
-        ('{"stage": "stage7"}', "names 'stage7', no module with Keys, resolve, make in evqgan/"),
+        ('{"stage": "stage7"}', "stage is 'stage7': did you mean 'stage"),
     ],
 )
 def test_what_is_no_workdir_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        read_config(tmp_path)
+        of_workdir(tmp_path)
     assert "\n" not in str(error.value)

@@ -7,10 +7,10 @@ import pytest
 import workdirs
 from test_configs import load
 
-from evqgan import stage1
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
 from evqgan.data import generated
+from evqgan.training import stage1
 
 
 def config_of(**quantizer):
@@ -18,7 +18,7 @@ def config_of(**quantizer):
     config = load("quickstart", "tiny").tokenizer
     for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
         coder.depths = (1,)
-    config.tokenizer.quantizer = {"codes": 16, "width": 8, **quantizer}
+    config.tokenizer.quantizer = {"name": "vq", "codes": 16, "width": 8, **quantizer}
     config.optimizer.update({"weight_decay": 0.0, "decay": "constant", "learning_rate": 1e-3})
     config.duration = "100 steps"
     return config
@@ -98,7 +98,7 @@ def test_averaged_weights_follow(compiled):
 def test_averaged_weights_are_what_is_evaluated(compiled):
     stage, init, _ = compiled(config_of())
     state, batch = init(), batch_of()
-    predict = jax.jit(stage.predict)
+    predict = jax.jit(stage.model.predict)
     out = predict(state, batch, jax.random.key(0))
     assert out["reconstruction"].shape == (8, 32, 32, 3) and out["reconstruction"].dtype == np.uint8
     assert out["ids"].shape == (8, 8, 8, 1) and out["ids"].dtype == np.int32
@@ -119,7 +119,7 @@ def test_a_codebook_of_averages_moves_without_gradient(compiled):
 
 @pytest.mark.parametrize("parts", [1, 4])
 def test_a_revived_code_starts_anew_in_weights_averages_and_moments(compiled, parts):
-    config = config_of(revive=0.1)
+    config = config_of(name="revived", revive=0.1)
     config.optimizer.accumulate, config.batch_size = parts, 8
     _, init, update = compiled(config)
     state = init()
@@ -145,7 +145,7 @@ def test_a_revived_code_starts_anew_in_weights_averages_and_moments(compiled, pa
 
 
 def test_a_step_that_is_skipped_revives_nothing(compiled):
-    _, init, update = compiled(config_of(revive=0.1))
+    _, init, update = compiled(config_of(name="revived", revive=0.1))
     state = init()
     state["params"]["decoder"] = jax.tree.map(lambda x: x * np.nan, state["params"]["decoder"])
     new, metrics = update(state, batch_of())

@@ -7,7 +7,7 @@ import pytest
 import workdirs
 
 import evqgan
-from evqgan import steps
+from evqgan.inference import filmstrip as steps
 
 
 @pytest.fixture(scope="module")

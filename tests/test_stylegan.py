@@ -9,8 +9,8 @@ from golden_files import files, load
 from evqgan.convert.critics import MASKGIT, STYLEGAN, STYLEGAN_IGNORED
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
-from evqgan.critics import gan, maskgit, stylegan
-from evqgan.critics.stylegan import blur, minibatch_deviation
+from evqgan.losses import gan, maskgit, stylegan
+from evqgan.losses.stylegan import blur, minibatch_deviation
 
 
 def close(ours, theirs, tolerance=1e-4):

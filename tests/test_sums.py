@@ -80,7 +80,7 @@ def test_of_generators(name):
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_of_critics(name):
-    critic = build.build("critics", "Critic", {"name": name.split(",")[0], **CRITICS[name]}, "c", dtype="bfloat16")
+    critic = build.build("losses", "Critic", {"name": name.split(",")[0], **CRITICS[name]}, "c", dtype="bfloat16")
     rngs = {"params": RNG, "augment": RNG}
     variables = dict(jax.eval_shape(lambda: critic.init(rngs, IMAGE, LABEL, train=True)))
 

@@ -14,7 +14,7 @@ from evqgan.tokenizers import tokenizer
 
 def config(depths=(1, 1), quantizer=None):
     swin = {"name": "swin", "width": 16, "head_dim": 8, "depths": list(depths), "window": 4}
-    return {"encoder": swin, "decoder": swin, "quantizer": {"codes": 32, "width": 8, **(quantizer or {})}}
+    return {"encoder": swin, "decoder": swin, "quantizer": {"name": "vq", "codes": 32, "width": 8, **(quantizer or {})}}
 
 
 def images(height, width, batch=2):
@@ -39,7 +39,7 @@ def test_one_model_takes_images_of_any_size(height, width, dtype):
     assert all(np.isfinite(x) for x in aux.values())
 
 
-@pytest.mark.parametrize("quantizer", [{}, {"depth": 3, "ema": 0.99, "revive": 0.1}, {"kind": "gumbel"}])
+@pytest.mark.parametrize("quantizer", [{}, {"name": "residual", "depth": 3, "revive": 0.1}, {"name": "gumbel"}])
 def test_decode_of_embedded_ids_equals_the_reconstruction(quantizer):
     model, variables = made(depths=(1,), **quantizer)
 
@@ -72,12 +72,12 @@ CODERS = {
 }
 
 
-@pytest.mark.parametrize("quantizer", [{}, {"l2_normalize": True}, {"depth": 2, "ema": 0.9}, {"kind": "gumbel"}])
+@pytest.mark.parametrize("quantizer", [{}, {"l2_normalize": True}, {"name": "residual"}, {"name": "gumbel"}])
 @pytest.mark.parametrize("name", CODERS)
 def test_what_decides_ids_and_colours_is_float32_on_every_device(name, quantizer):
     """The other products are in bfloat16 here; accelerators cut those of float32 short, unless told not to."""
     keys = {"encoder": {"name": name, **CODERS[name]}, "decoder": {"name": name, **CODERS[name]}}
-    model = tokenizer.make({**keys, "quantizer": {"codes": 32, "width": 8, **quantizer}}, "bfloat16")
+    model = tokenizer.make({**keys, "quantizer": {"name": "vq", "codes": 32, "width": 8, **quantizer}}, "bfloat16")
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images(16, 16)))
     for method, least in (("encode", 2), ("__call__", 3)):
         found = list(
@@ -127,7 +127,7 @@ def test_influence_of_a_token_is_local():
 )
 def test_full_size_has_exactly_these_parameters(depths, factor, encoder, decoder, total):
     swin = {"name": "swin", "depths": depths}
-    model = tokenizer.make({"encoder": swin, "decoder": swin, "quantizer": {}}, "bfloat16")
+    model = tokenizer.make({"encoder": swin, "decoder": swin, "quantizer": {"name": "vq"}}, "bfloat16")
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
     count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
     assert model.factor == factor
@@ -145,9 +145,9 @@ def test_full_size_has_exactly_these_parameters(depths, factor, encoder, decoder
     [
         ({"encoder": {"name": "swin", "widht": 8}}, "no key 'widht': did you mean 'width'"),
         ({"encoder": {"name": "swim"}}, "'swim'"),
-        ({"quantizer": {"codez": 8}}, "did you mean 'codes'"),
-        ({"quantizer": {"kind": "gumble"}}, "did you mean 'gumbel'"),
-        ({"quantizer": {"kind": "gumbel", "depth": 2}}, "no key 'depth'"),
+        ({"quantizer": {"name": "vq", "codez": 8}}, "did you mean 'codes'"),
+        ({"quantizer": {"name": "gumble"}}, "did you mean 'gumbel'"),
+        ({"quantizer": {"name": "gumbel", "depth": 2}}, "no key 'depth'"),
         ({"extra": 1}, "no key 'extra'"),
         ({"dtype": "float32"}, "no key 'dtype'"),
     ],
@@ -192,7 +192,7 @@ def test_patches_are_quantized_as_one_vector_and_come_back_in_place():
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda a: np.float32(0.3 * rng.standard_normal(a.shape)), shapes)
     assert model.factor == 16 and variables["params"]["to_codes"]["kernel"].shape[1] == 8 // 4
-    plain = tokenizer.make({**config((1, 1)), "quantizer": {"codes": 32, "width": 2}})
+    plain = tokenizer.make({**config((1, 1)), "quantizer": {"name": "vq", "codes": 32, "width": 2}})
     seen = jax.jit(lambda v: plain.apply(v, x, method="latents"))(
         {"params": {**variables["params"], "quantizer": {"codebook": np.zeros((1, 32, 2), np.float32)}}}
     )
@@ -216,7 +216,7 @@ def test_networks_may_see_pixels_from_0_to_1():
 
 
 def test_soft_codes_are_chances_of_the_codes_and_draw_the_nearest_most_often():
-    model, variables = made(depth=2)
+    model, variables = made(name="residual", depth=2, decay=0.0)
     x = images(16, 16)
     draw = jax.jit(lambda v, t, k: model.apply(v, x, t, k, method="soft_codes"))
     _, nearest, _ = jax.jit(lambda v: model.apply(v, x, method="encode"))(variables)
@@ -226,13 +226,13 @@ def test_soft_codes_are_chances_of_the_codes_and_draw_the_nearest_most_often():
     assert chances.shape == (*ids.shape, 32) and ids.dtype == np.int32
     np.testing.assert_allclose(chances.sum(-1), 1, rtol=1e-5)
     np.testing.assert_array_equal(chances[..., 0, :].argmax(-1), nearest[..., 0])
-    gumbel, its = made(kind="gumbel")
-    with pytest.raises(InputError, match="config.tokenizer.soft needs the quantizer kind 'vq'"):
+    gumbel, its = made(name="gumbel")
+    with pytest.raises(InputError, match="config.tokenizer.soft needs a quantizer such as 'vq'"):
         gumbel.apply(its, x, 0.5, jax.random.key(0), method="soft_codes")
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "books"), [({}, 1), ({"depth": 3, "shared": False}, 3), ({"kind": "gumbel"}, 1)]
+    ("quantizer", "books"), [({}, 1), ({"name": "residual", "depth": 3, "shared": False}, 3), ({"name": "gumbel"}, 1)]
 )  # fmt: skip
 def test_the_codebook_is_what_embed_reads(quantizer, books):
     model, variables = made(**quantizer)

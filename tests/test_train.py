@@ -15,10 +15,12 @@ import workdirs
 from ml_collections import ConfigDict
 from test_configs import load
 
-from evqgan import train
+from evqgan import evals as evaluators
 from evqgan.core import build, checkpoint
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
+from evqgan.training import claims
+from evqgan.training import loop as train
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -28,7 +30,7 @@ def config_of(stage, **changes):
     config = load("quickstart", "tiny")["tokenizer" if stage == 1 else "generator"]
     config.update({"batch_size": 8, "duration": "60", "log_every": "5", "eval_every": "30", "checkpoint_every": "20"})
     if stage == 1:
-        config.tokenizer.quantizer.update({"ema": 0.9, "revive": 0.5})
+        config.tokenizer.quantizer.update({"name": "ema", "decay": 0.9, "revive": 0.5})
         config.optimizer.accumulate = 2
         critic = {"name": "patchgan", "layers": 1, "width": 4}
         config.adversarial = {"critic": critic, "start": "10 steps", "optimizer": {"learning_rate": 1e-3}}
@@ -40,8 +42,8 @@ def config_of(stage, **changes):
 
 def state_of(config, workdir):
     """All arrays of a workdir's latest checkpoint."""
-    config = build.module("", config.stage, "").resolve(config)
-    stage = build.module("", config.stage, "").make(config, config.dataset.num_examples)
+    config = build.module("training", config.stage, "").resolve(config)
+    stage = build.module("training", config.stage, "").make(config, config.dataset.num_examples)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(stage.init)
     checkpoints = checkpoint.Checkpoints(workdir)
@@ -61,7 +63,7 @@ def start(config, workdir):
     file = workdir.parent / f"{workdir.name}.json"
     file.write_text(config.to_json())
     code = (
-        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan import train;"
+        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan.training import loop as train;"
         f"train.train(ConfigDict(json.loads(pathlib.Path({str(file)!r}).read_text())), {str(workdir)!r})"
     )
     return subprocess.Popen(
@@ -89,7 +91,7 @@ def straight(request, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight") / "run"
     failed = config.copy_and_resolve_references()
     failed.optimizer.learning_rate = 0.5
-    train.claim(workdir, failed)
+    claims.claim(workdir, failed)
     with workdirs.quick_to_compile():  # as `start` does
         train.train(config.copy_and_resolve_references(), workdir)
     return config, workdir
@@ -174,15 +176,15 @@ def test_signals_that_are_ignored_stay_ignored_and_the_others_are_noted():
 def test_how_a_run_is_watched_may_change(tmp_path):
     config = config_of(2)
     config.mesh = {"fsdp": 1}
-    train.claim(tmp_path, config)
+    claims.claim(tmp_path, config)
     config.log_every, config.mesh.fsdp = "7", 2
     config.tokenizer.weights = "random" if config.tokenizer.weights == "random" else "b"
-    train.claim(tmp_path, config)
+    claims.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
     was = config.tokenizer.model.quantizer.codes
     config.tokenizer.model.quantizer.codes = 2 * was
     with pytest.raises(InputError, match=rf"config.tokenizer.model.quantizer.codes = {was}, now it is {2 * was}"):
-        train.claim(tmp_path, config)
+        claims.claim(tmp_path, config)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
@@ -199,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"stage": "stage7"}, "config.stage names 'stage7', no module with Keys, resolve, make in evqgan/"),
+        ({"stage": "stage7"}, "config.stage is 'stage7': did you mean 'stage"),
         ({"duration": "soon"}, "config.duration expects more than 0: a number of steps"),
         ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
         ({"eval_batch_size": 0}, "config.eval_batch_size expects a whole number from 1 or None, got 0"),
@@ -257,7 +259,7 @@ class Given:
 
 def test_an_evaluator_that_fails_leaves_the_numbers_of_the_others(capsys):
     evals = {"first": Given(error=InputError("no image decodes")), "second": Given(("psnr", 20.0))}
-    assert train.evaluate(evals, {}) == ({"val/psnr": 20.0}, {})
+    assert evaluators.run_all(evals, {}) == ({"val/psnr": 20.0}, {})
     assert capsys.readouterr().out == "no numbers of first: no image decodes\n"
     with pytest.raises(ValueError, match="a defect"):
-        train.evaluate({"first": Given(error=ValueError("a defect"))}, {})
+        evaluators.run_all({"first": Given(error=ValueError("a defect"))}, {})

@@ -9,9 +9,9 @@ import pytest
 import workdirs
 from PIL import Image
 
-from evqgan import stage2
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import variants
+from evqgan.training import stage2
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py"
 

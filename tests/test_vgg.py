@@ -9,7 +9,7 @@ from golden_files import close_but_for_kinks, files, load, nudged
 from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
 from evqgan.core.errors import InputError
-from evqgan.critics import lpips
+from evqgan.losses import lpips
 from evqgan.nn import vgg
 
 MAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")

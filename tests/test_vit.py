@@ -57,9 +57,10 @@ def config_of(path, recorded):
     theirs.pop("straight_through", None)  # the original takes it and passes nothing on
     number, residual = theirs.pop("num_quantizers", None), theirs.pop("use_residual", False)
     config["quantizer"] = {
-        "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"), "commitment": theirs.pop("beta", 0.25),
+        "name": "vitvqgan", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
+        "commitment": theirs.pop("beta", 0.25),
         "l2_normalize": theirs.pop("use_norm", True), "depth": number if residual else 1,
-        "detached_residual": residual, "unnormalized_gradient": True,
+        "detached_residual": residual,
     }  # fmt: skip
     assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)} of the quantizer"
     return config
@@ -207,7 +208,7 @@ def test_full_size_has_exactly_the_originals_parameters(encoder, decoder, total)
     model = tokenizer.make(
         {
             "encoder": {"name": "vit", **sizes[encoder]}, "decoder": {"name": "vit", **sizes[decoder]},
-            "quantizer": {"codes": 8192, "width": 32, "l2_normalize": True}, "pixels": "unit",
+            "quantizer": {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}, "pixels": "unit",
         }
     )  # fmt: skip
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
@@ -229,7 +230,8 @@ SMALL = {
 
 def config(**changes):
     coder = {**SMALL, **changes}
-    return {"encoder": coder, "decoder": coder, "quantizer": {"codes": 16, "width": 4, "l2_normalize": True}}
+    quantizer = {"name": "vq", "codes": 16, "width": 4, "l2_normalize": True}
+    return {"encoder": coder, "decoder": coder, "quantizer": quantizer}
 
 
 @functools.cache

@@ -11,9 +11,9 @@ import jax
 from ml_collections import ConfigDict
 from test_configs import load
 
-from evqgan import train
 from evqgan.core import pictures
 from evqgan.data import generated
+from evqgan.training import loop as train
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
 

@@ -19,7 +19,7 @@ def get_config(variant=""):
         "name": "cnn", "attention": (), "middle_attention": False, "z_width": 0, "bias": False,
         "shortcut_of_output": True, "blocks": 2,
     }  # fmt: skip
-    quantizer = {"codes": 1024, "width": 256, "entropy": 0.1}
+    quantizer = {"name": "maskgit", "codes": 1024, "width": 256, "entropy": 0.1}
     config = baselines.stage1({**coder, "down": "pool"}, coder, quantizer, baselines.IMAGENET, pixels="unit")
     config.dataset.size = 512 if variant == "512" else 256
     config.loss = {"l2": 0.25}  # 1 of differences in [0, 1], which are half of ours

@@ -16,10 +16,7 @@ def get_config(variant=""):
     """The config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     coder = {"name": "cnn", "multipliers": (1, 1, 2, 2, 4, 4), "attention": (32,)}
-    quantizer = {
-        "codes": 16384, "width": 256, "depth": 4, "ema": 0.99, "revive": 1.0, "absolute_counts": True,
-        "between_depths": True,
-    }  # fmt: skip
+    quantizer = {"name": "rqvae", "codes": 16384, "width": 256, "depth": 4, "decay": 0.99, "revive": 1.0}
     config = baselines.stage1(coder, dict(coder), quantizer, baselines.IMAGENET)
     config.adversarial.update({
         "critic": {"name": "patchgan", "layers": 2}, "start": "0 steps", "ramp": "0 steps", "factor": 0.5,

@@ -25,7 +25,7 @@ def get_config(variant=""):
     common.variant(variant, ["small", "large"])
     sizes = {"small": ("small", "small"), "large": ("small", "large")}.get(variant, ("base", "base"))
     encoder, decoder = ({"name": "vit", **SIZES[size]} for size in sizes)
-    quantizer = {"codes": 8192, "width": 32, "l2_normalize": True}  # its Sec. 3.2
+    quantizer = {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}  # its Sec. 3.2
     config = baselines.stage1(encoder, decoder, quantizer, baselines.IMAGENET, pixels="unit")
     # Its Sec. 3.3, as the two weights below; L2 is 1 of differences in [0, 1] (enhancing-transformers), half of ours.
     config.loss = {"l2": 0.25, "logit_laplace": 0.1}

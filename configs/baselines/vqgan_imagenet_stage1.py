@@ -17,11 +17,11 @@ def get_config(variant=""):
     """The config of `variant`: "", "1024", "gumbel" or "tiny"."""
     common.variant(variant, ["1024", "gumbel"])
     coder = {"name": "cnn"}
-    quantizer = {"codes": 1024 if variant == "1024" else 16384, "width": 256, "swapped_commitment": True}
+    quantizer = {"name": "vqgan", "codes": 1024 if variant == "1024" else 16384, "width": 256}
     if variant == "gumbel":
         coder |= {"multipliers": (1, 1, 2, 4), "attention": (8,)}
         # DALL-E's temperatures; the weight of the KL term is that of the code's GumbelVQ.
-        quantizer = {"kind": "gumbel", "codes": 8192, "width": 256, "kl_weight": 1e-8, "anneal": 150_000}
+        quantizer = {"name": "gumbel", "codes": 8192, "width": 256, "kl_weight": 1e-8, "anneal": 150_000}
     config = baselines.stage1(coder, dict(coder), quantizer, baselines.IMAGENET)
     config.loss = {"l1": 1.0, "l2": 0.0}
     start = {"start": "250001 steps", "ramp": "0 steps"}

@@ -16,14 +16,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan import commands, evaluate
 from evqgan.benchmark.runs import against_real, split
-from evqgan.core import build, files, mesh, optim, pictures
+from evqgan.core import build, files, mesh, pictures
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.sample import load
-from evqgan.train import jitted, train
+from evqgan.inference import commands
+from evqgan.inference import evaluation as evaluate
+from evqgan.inference.model import load
+from evqgan.training import optim
+from evqgan.training.loop import jitted, train
 
 NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet")
 TIMES = ("training_seconds", "seconds_per_image")
@@ -147,7 +149,7 @@ def step_seconds(config, tokenizer=None):
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
     pipeline.prepare(dataset)
     examples = len(pipeline.open_split(dataset, dataset.train))
-    stage = build.module("", config.stage, "config.stage").make(config, examples)
+    stage = build.module("training", config.stage, "config.stage").make(config, examples)
     device_mesh = mesh.make()
     _, init, update = jitted(stage, device_mesh)
     state, taken = init(), []

@@ -11,8 +11,8 @@ import numpy as np
 from evqgan.core import build, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.evaluate import whole
-from evqgan.sample import load
+from evqgan.inference.evaluation import whole
+from evqgan.inference.model import load
 
 SHOWN = 4  # ours: images in the picture
 

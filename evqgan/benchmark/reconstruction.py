@@ -8,13 +8,13 @@ from evqgan.benchmark.locality import tokenizer
 from evqgan.core import build, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.evaluate import evaluate_model, whole
+from evqgan.inference.evaluation import evaluate_model, whole
 
 
 def arguments(parser):
     """The flags."""
     parser.add_argument("--workdir", action="append", required=True, help="a trained tokenizer; may come several times")
-    parser.add_argument("--perceptual", default="lpips", help="a distance of evqgan/critics to measure, or nothing")
+    parser.add_argument("--perceptual", default="lpips", help="a distance of evqgan/losses to measure, or nothing")
     parser.add_argument("--weights", default="", help='of its frozen networks: a folder, "" for the cache, or "random"')
     parser.add_argument("--images", type=int, default=8, help="how many held-out images the picture shows")
     parser.add_argument("--out", default="reconstructions.png", help="the picture")

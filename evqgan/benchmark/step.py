@@ -11,7 +11,7 @@ from evqgan.core import build, mesh
 from evqgan.core.config_files import OVERRIDE, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
-from evqgan.train import jitted
+from evqgan.training.loop import jitted
 
 GIB = 2**30
 
@@ -41,7 +41,7 @@ def run(given, rest):
             config.adversarial = {**config.adversarial.to_dict(), "start": "0 steps", "ramp": "0 steps"}
     height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
-    stage = build.module("", config.stage, "config.stage").make(config, 10**6)
+    stage = build.module("training", config.stage, "config.stage").make(config, 10**6)
     like, init, update = jitted(stage, device_mesh)
 
     images = np.stack([generated.draw(i, 0, (height, width)) for i in range(given.batch)])

@@ -5,15 +5,17 @@ is computed on the way; no tokenizer. On a CPU it is compiled and not run: argum
 compiler. On an accelerator it also runs, and the allocator tells its peak.
 """
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 
-from evqgan import stage2
 from evqgan.core import mesh
 from evqgan.core.config_files import OVERRIDE, SHIPPED, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.train import jitted
+from evqgan.training import stage2
+from evqgan.training.loop import jitted
 
 # Unconditional, as Table 6's parameters are; positions that do not grow with the grid.
 CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
@@ -21,7 +23,7 @@ PUBLISHED = {32: 5560, 64: 14154, 128: 58096}  # MiB: Table 6, batch 1, float32
 ROWS = ((32, "all"), (64, "all"), (128, "all"), (128, "1"))
 # A tokenizer only fixes the grid and the number of codes here: f = 16 and 1024 codes as in every stage 2 of configs/.
 CODER = {"name": "swin", "width": 8, "depths": (2, 2, 2), "window": 8, "head_dim": 8}
-TOKENIZER = {"encoder": CODER, "decoder": CODER, "quantizer": {"codes": 1024, "width": 8}}
+TOKENIZER = {"encoder": CODER, "decoder": CODER, "quantizer": {"name": "vq", "codes": 1024, "width": 8}}
 GIB = 2**30
 
 
@@ -106,7 +108,7 @@ def step(config):
     device_mesh = mesh.make(devices=jax.devices()[:1])
     ids = np.zeros((config.batch_size, height, height, 1), np.int32)
     batch = mesh.put({"ids": ids, "label": np.zeros(config.batch_size, np.int32)}, device_mesh)
-    return *jitted(stage._replace(init=init, update=update), device_mesh), batch
+    return *jitted(SimpleNamespace(init=init, update=update), device_mesh), batch
 
 
 def by_compiler(compiled):

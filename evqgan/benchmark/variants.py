@@ -14,15 +14,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan import evaluate, stage2
 from evqgan.benchmark.runs import against_real, split
-from evqgan.core import build, files, optim, pictures
+from evqgan.core import build, files, pictures
 from evqgan.core.config_files import OVERRIDE, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.sample import load
+from evqgan.inference import evaluation as evaluate
+from evqgan.inference.model import load
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.train import train
+from evqgan.training import optim, stage2
+from evqgan.training.loop import train
 
 # What all have in common, and the keys in which each one differs: a value, or a function of the config's.
 BASE = {

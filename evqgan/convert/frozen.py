@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from evqgan.convert import efficientnet
 from evqgan.convert.mapping import Row
-from evqgan.critics import lpips
+from evqgan.losses import lpips
 from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
 
@@ -69,7 +69,7 @@ VGG16 = [
 LPIPS_HEADS = [Row("lin{i}.model.1.weight", "params/head{i}/kernel", "conv")]
 
 # Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there under
-# loss.perceptual_loss): the collection "frozen" of `evqgan.critics.lpips.Distance`.
+# loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
 LPIPS_PACKAGE = [
     *(
         row

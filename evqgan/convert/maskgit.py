@@ -37,8 +37,8 @@ TRANSFORMER = (
 
 # What the weights of a tokenizer do not tell of its quantizer, from configs/vqgan_config.py
 QUANTIZERS = {
-    "vq": {"entropy": 0.1, "entropy_temperature": 0.01, "entropy_target": "softmax"},
-    "gumbel": {"logits": "distance", "hard": False, "final_temperature": 0.6, "kl_weight": 0.0},
+    "vq": {"name": "maskgit", "entropy": 0.1, "entropy_temperature": 0.01, "entropy_target": "softmax"},
+    "gumbel": {"name": "gumbel", "logits": "distance", "hard": False, "final_temperature": 0.6, "kl_weight": 0.0},
 }
 
 
@@ -71,7 +71,9 @@ def tokenizer_table(config):
         Row(f"encoder/Conv_{len(down)}/kernel", "params/to_codes/kernel", "dense1x1"),
         Row(f"encoder/Conv_{len(down)}/bias", "params/to_codes/bias"),
         *coder("decoder", [("middle", decoder["middle"]), *((f"up{i}", blocks) for i in levels[::-1])], up),
-        Row("quantizer/codebook", f"params/quantizer/codebook{'[0]' * (config['quantizer']['kind'] == 'vq')}"),
+        Row(
+            "quantizer/codebook", f"params/quantizer/codebook{'' if 'gumbel' in config['quantizer']['name'] else '[0]'}"
+        ),
     )
 
 
@@ -114,6 +116,6 @@ def tokenizer_config(theirs, kind="vq", activation="swish"):
     return {
         "encoder": {**coder, "down": "conv4" if convs > 2 else "pool"},
         "decoder": coder,
-        "quantizer": {"kind": kind, "codes": codes[0], "width": codes[1], **QUANTIZERS[kind]},
+        "quantizer": {**QUANTIZERS[kind], "codes": codes[0], "width": codes[1]},
         "pixels": "unit",
     }

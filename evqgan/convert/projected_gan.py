@@ -1,4 +1,4 @@
-"""Projected GAN's discriminator, by its PyTorch names -> `evqgan.critics.projected.Critic`."""
+"""Projected GAN's discriminator, by its PyTorch names -> `evqgan.losses.projected.Critic`."""
 
 from evqgan.convert import efficientnet
 from evqgan.convert.efficientnet import norm

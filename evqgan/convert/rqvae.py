@@ -11,7 +11,7 @@ from evqgan.core.errors import InputError
 
 CODES, USAGE, TOTAL = "weight", "cluster_size_ema", "embed_ema"
 
-# rqvae/models/rqvae -> tokenizers/cnn.py, tokenizers/quantizers.py
+# rqvae/models/rqvae -> tokenizers/cnn.py, tokenizers/quantizers/rqvae.py
 TOKENIZER = (
     *CODERS,
     Row(f"quantizer.codebooks.{{i}}.{CODES}", "codebook/quantizer/codes[{i}]"),
@@ -26,7 +26,7 @@ def tokenizer_to_ours(theirs, like, config):
     Theirs have one code more, of zeros (a padding), and name a shared codebook once for each depth. InputError if it is
     otherwise, or as in `mapping.to_ours`.
     """
-    depth, shared = (config["quantizer"][key] for key in ("depth", "shared"))
+    depth, shared = (config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True)))
     theirs = dict(theirs)
     for d in range(depth):
         name = _name(d, CODES)
@@ -48,7 +48,7 @@ def tokenizer_to_ours(theirs, like, config):
 
 def tokenizer_to_theirs(tree, config):
     """The inverse of `tokenizer_to_ours`."""
-    depth, shared = (config["quantizer"][key] for key in ("depth", "shared"))
+    depth, shared = (config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True)))
     theirs = mapping.to_theirs(TOKENIZER, tree)
     for d in range(depth):
         if shared and d:
@@ -71,8 +71,8 @@ def tokenizer_config(theirs):
             raise InputError(f"expected codebooks of one size, got {rows - 1} codes and another number at depth {d}")
     shared = all(np.array_equal(theirs[_name(d, CODES)], theirs[_name(0, CODES)]) for d in range(depth))
     quantizer = {
-        "kind": "vq", "codes": rows - 1, "width": width, "depth": depth, "shared": shared, "ema": 0.99, "revive": 1.0,
-        "absolute_counts": True, "between_depths": True,
+        "name": "rqvae", "codes": rows - 1, "width": width, "depth": depth, "shared": shared, "decay": 0.99,
+        "revive": 1.0,
     }  # fmt: skip
     patch = math.isqrt(width // shape_of(theirs, "quant_conv.weight")[0])
     return {**config, "quantizer": quantizer, "patch": patch}

@@ -67,7 +67,7 @@ CODERS = (
     *_layer("decoder.conv_out", "decoder/to_rgb"),
 )
 
-# modules/vqvae/quantize.py -> tokenizers/quantizers.py
+# modules/vqvae/quantize.py -> tokenizers/quantizers/vqgan.py, gumbel.py
 QUANTIZERS = {
     "vq": (Row("quantize.embedding.weight", "params/quantizer/codebook[0]"),),
     "gumbel": (
@@ -79,7 +79,7 @@ QUANTIZERS = {
 
 def tokenizer_table(config):
     """The table of VQModel and GumbelVQ (models/vqgan.py) -> the Tokenizer of `config` (as from `tokenizer_config`)."""
-    return (*CODERS, *QUANTIZERS[config["quantizer"]["kind"]])
+    return (*CODERS, *QUANTIZERS["gumbel" if config["quantizer"]["name"] == "gumbel" else "vq"])
 
 
 def tokenizer_to_ours(theirs, like, config):
@@ -101,10 +101,10 @@ def tokenizer_config(theirs):
     config = coders_config(theirs)
     if "quantize.embed.weight" in theirs:
         codes, width = theirs["quantize.embed.weight"].shape
-        quantizer = {"kind": "gumbel", "codes": codes, "width": width}
+        quantizer = {"name": "gumbel", "codes": codes, "width": width}
     else:
         codes, width = shape_of(theirs, "quantize.embedding.weight")
-        quantizer = {"kind": "vq", "codes": codes, "width": width, "swapped_commitment": True}
+        quantizer = {"name": "vqgan", "codes": codes, "width": width}
     return {**config, "quantizer": quantizer}
 
 

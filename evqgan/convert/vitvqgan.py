@@ -112,8 +112,8 @@ def tokenizer_config(theirs, size=None, head_dim=64, depth=1):
     for coder in coders.values():
         coder["size"], coder["patch"] = (x[0] if x[0] == x[1] else tuple(x) for x in (size, patch))
     quantizer = {
-        "codes": codes, "width": width, "depth": depth, "commitment": 0.25, "l2_normalize": True,
-        "unnormalized_gradient": True, "detached_residual": depth > 1,
+        "name": "vitvqgan", "codes": codes, "width": width, "depth": depth, "commitment": 0.25, "l2_normalize": True,
+        "detached_residual": depth > 1,
     }  # fmt: skip
     return {**coders, "quantizer": quantizer, "pixels": "unit"}
 

@@ -7,18 +7,18 @@ import pathlib
 import shutil
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from evqgan import stage2
+from evqgan import models
 from evqgan.convert.systems import SIZE, SYSTEMS, Given
 from evqgan.core import build, files
 from evqgan.core.checkpoint import Checkpoints
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.sample import read_config
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.tokenizers.quantizers import old_form
 
 # A workdir's config beside its model, where no --config is given: enough to be read, evaluated, and trained further.
 COMMON = {
@@ -30,7 +30,10 @@ STAGE1 = {**COMMON, "stage": "stage1", "loss": {}, "evals": {"reconstruction": {
 STAGE2 = {
     **COMMON, "stage": "stage2", "loss": {}, "sample": {}, "evals": {"generation": {}}, "best": "val/cross_entropy",
 }  # fmt: skip
-DECIDES = ("kind", "codes", "width", "depth", "shared", "l2_normalize", "logits")  # what of a quantizer chooses codes
+# What of a quantizer chooses codes, and what it is for one that has no such key.
+DECIDES = {
+    "codes": 0, "width": 0, "depth": 1, "shared": True, "l2_normalize": False, "logits": "", "levels": (), "bits": 0,
+}  # fmt: skip
 COUNTERS = ("steps",)  # variables of ours that say how far a training is, and begin anew
 
 
@@ -67,8 +70,7 @@ def convert(name, source, dest, given, tokenizer="", config=None):
             size, generator, params = generator_of(system, second, config, given, wanted)
             config.generator = generator
             if weights is None:
-                shape = (size, size) if isinstance(size, int) else size
-                weights, _ = stage2.trained_tokenizer(tokenizers.make(config.tokenizer.model), tokenizer, shape)
+                weights, _ = image_tokenizer(config.tokenizer.model, size).restored(tokenizer)
             state = {"ema": params, "tokenizer": weights}
     except InputError as error:
         raise InputError(f"{source} is no file of {name}, or not of this --config: {error}") from error
@@ -83,7 +85,7 @@ def tokenizer_config(workdir):
     """config.tokenizer of a generator on a tokenizer's workdir."""
     if not workdir:
         raise InputError("it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR")
-    config, place = read_config(workdir)
+    config, place = of_workdir(workdir)
     if config.stage != "stage1":
         raise InputError(f"--tokenizer={place} is the workdir of {config.stage}, not of a tokenizer")
     return {"weights": "", "model": config.tokenizer, "dtype": config.dtype}
@@ -107,7 +109,12 @@ def blank_tokenizer(keys):
     """The shapes of {"params", "codebook"} of a config.tokenizer."""
     model = tokenizers.make(keys)
     size = side(keys.encoder.get("size", model.factor))
-    return jax.eval_shape(lambda: stage2.blank_tokenizer(model, jax.random.key(0), size))
+    return jax.eval_shape(lambda: models.ImageTokenizer(model, size).init(jax.random.key(0)))
+
+
+def image_tokenizer(keys, size):
+    """The ImageTokenizer of a config.tokenizer for images of `size`, in float32 as the originals'."""
+    return models.ImageTokenizer(tokenizers.make(keys), side(size))
 
 
 def without_counters(tree):
@@ -129,7 +136,8 @@ def complete(keys):
         found = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
         return {name: value for name, value in found.items() if name not in ("parent", "name", "dtype", "remat")}
 
-    quantizer = {"kind": keys["quantizer"].get("kind", "vq"), **fields(model.quantizer)}
+    name, traits = old_form.renamed(build.plain(keys["quantizer"]))["name"], ("codes", "width", "depth")
+    quantizer = {"name": name, **{key: getattr(model.quantizer, key) for key in traits}, **fields(model.quantizer)}
     coders = {name: {"name": keys[name]["name"], **fields(getattr(model, name))} for name in ("encoder", "decoder")}
     return {**coders, "quantizer": quantizer, "patch": model.patch, "pixels": model.pixels}
 
@@ -138,7 +146,7 @@ def require_same(found, keys):
     """InputError unless two config.tokenizer make the same of the same weights."""
     a, b = complete(found), complete(keys)
     for part in (a, b):
-        part["quantizer"] = {name: x for name, x in part["quantizer"].items() if name in DECIDES}
+        part["quantizer"] = {name: part["quantizer"].get(name, default) for name, default in DECIDES.items()}
     for key, (ours, wanted) in build.differences(a, b).items():
         raise InputError(f"its weights are of a tokenizer with {key} = {ours}, not {wanted}")
 
@@ -156,18 +164,9 @@ def generator_of(system, theirs, config, given, wanted):
         size = math.isqrt(tokens) * tokenizer.factor if tokens else SIZE
     if wanted is not None:
         keys, size = wanted.generator, wanted.dataset.size
-    model = generator_model(keys, tokenizer, side(size))
-    generators = build.module("generators", keys["name"], "config.generator")
-    like = jax.eval_shape(lambda: {"params": generators.init(model, jax.random.key(0), jnp.zeros((1,), jnp.int32))})
-    return size, keys, system.generator_to_ours(theirs, like, model)["params"]
-
-
-def generator_model(keys, tokenizer, shape):
-    """The Model of config.generator on a tokenizer, for images of `shape`."""
-    generators = build.module("generators", keys["name"], "config.generator")
-    latent = tuple(n // tokenizer.factor for n in shape)
-    grid, _ = stage2.grid_of(generators, tokenizer, latent)
-    return build.build("generators", "Model", keys, "config.generator", **grid, dtype="float32")
+    generator = models.token_generator(keys, models.ImageTokenizer(tokenizer, side(size)), "float32")
+    like = jax.eval_shape(lambda: {"params": generator.init(jax.random.key(0))})
+    return size, keys, system.generator_to_ours(theirs, like, generator.network)["params"]
 
 
 def back(name, workdir, dest):
@@ -176,10 +175,8 @@ def back(name, workdir, dest):
     InputError if it is another system's model: what is written is read again as theirs, and has to be the same.
     """
     system = SYSTEMS[name]
-    config, place = read_config(workdir)
-    like = jax.eval_shape(build.module("", config.stage, "config.stage").make(config).init)
-    keys = ("ema", "codebook") if config.stage == "stage1" else ("ema", "tokenizer")
-    like = {key: jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), like[key]) for key in keys}
+    config, place = of_workdir(workdir)
+    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), models.of(config).shapes())
     checkpoints = Checkpoints(place, create=False)
     state, step = checkpoints.restore(like), checkpoints.steps()[-1]
     checkpoints.close()
@@ -189,7 +186,7 @@ def back(name, workdir, dest):
             theirs = tokenizer_back(system, config.tokenizer, tree)
         else:
             tokenizer = config.tokenizer.model
-            model = generator_model(config.generator, tokenizers.make(tokenizer), side(config.dataset.size))
+            model = models.of(config).network
             second = system.generator_to_theirs({"params": state["ema"]}, model)
             require_equal(system.generator_to_ours(second, {"params": state["ema"]}, model)["params"], state["ema"])
             first = tokenizer_back(system, tokenizer, state["tokenizer"]) if system.whole else None

@@ -103,8 +103,14 @@ def one_line(what):
         raise InputError(f"{what}: {first_line(error)}") from error
 
 
+def contract(protocol):
+    """The names that a module needs to be of a typing.Protocol: what is annotated there, and its functions."""
+    functions = [name for name, x in vars(protocol).items() if inspect.isfunction(x) and not name.startswith("_")]
+    return (*vars(protocol).get("__annotations__", {}), *functions)
+
+
 def module(package, name, where, *entries):
-    """The module `evqgan.<package>.<name>`; InputError if there is none with these entries. package "": the stages."""
+    """The module `evqgan.<package>.<name>`, the package in dots; InputError if there is none with these entries."""
     name = plain(name)
     if isinstance(name, str) and name.isidentifier():
         path = ".".join(p for p in ("evqgan", package, name) if p)
@@ -115,7 +121,7 @@ def module(package, name, where, *entries):
         except ModuleNotFoundError as error:
             if error.name != path:
                 raise
-    folder = f"evqgan/{package}/" if package else "evqgan/"
+    folder = "/".join(["evqgan", *filter(None, package.split("."))]) + "/"
     what = f" with {', '.join(entries)}" if entries else ""
     raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {nearest(name, having(package, entries))}")
 

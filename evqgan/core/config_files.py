@@ -1,6 +1,7 @@
 """Configs: FILE[:variant] -> a ConfigDict, with the keys that a command line changes, as --config.key=value."""
 
 import functools
+import os
 import pathlib
 import re
 import sys
@@ -9,6 +10,7 @@ import traceback
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from evqgan.core import files, schema
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
@@ -18,6 +20,23 @@ SHIPPED = PACKAGE.parent if (PACKAGE.parent / "configs" / "quickstart.py").is_fi
 NO_RUNS = ("common", "comparison")  # configs of the folder that cannot be trained
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no" is for booleans
 OPTIONAL = ("alarm", "best", "changed_data", "eval_batch_size", "init", "init_optimizer", "keep", "mesh")  # of a stage
+
+
+def of_workdir(workdir):
+    """The config of a workdir, and that workdir: of a quickstart's, its generator."""
+    if not isinstance(workdir, str | os.PathLike):
+        raise InputError(f"expected the path of a workdir, got {workdir!r}")
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "config.json").is_file() and (workdir / "generator" / "config.json").is_file():
+        workdir = workdir / "generator"
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise InputError(
+            f"{workdir} is no workdir: there is no {file}; train one with --config=FILE --workdir={workdir}"
+        )
+    config = ConfigDict(files.read_json(file))
+    schema.check(config, str(file))
+    return config, workdir
 
 
 def default_workdir(file):

@@ -60,15 +60,17 @@ class Text(NamedTuple):
         return self.words
 
 
-class Some:
-    """Not an empty list."""
+class Some(NamedTuple):
+    """Not an empty list, of whole numbers from `low`."""
+
+    low: int = 1
 
     def holds(self, value) -> bool:
         """Whether there is something in it."""
         return bool(value)
 
     def __str__(self):
-        return "a list of at least one whole number from 1"
+        return f"a list of at least one whole number from {self.low}"
 
 
 Positive = Annotated[int, Range(1)]

@@ -1,0 +1,69 @@
+"""Evaluators: numbers and pictures about a model. Each module here with an `Evaluator` is one, named in config.evals.
+
+To add one, write a module with a class of the form of `Evaluator`; the keys of config.evals.<module> are arguments of
+its constructor. Training, and the mode evaluate, run those of the config.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from evqgan.core import build, mesh
+from evqgan.core.errors import InputError
+from evqgan.data import pipeline
+
+
+class Evaluator(Protocol):
+    """Yields numbers and pictures of a state."""
+
+    def __init__(self, predict: Callable, batches: Callable, config: Any, sample: Callable | None, **keys: Any):
+        """predict(state, batch, rng) -> {name: array [B,...]}, the batch's own arrays included, "valid" among them.
+
+        batches() -> iterator of batches of the validation split, each image once. sample(state, ids, mask, label, keys)
+        -> image uint8 [B,H,W,3], of a generator. keys: those of config.evals.
+        """
+
+    def run(self, state: dict) -> Iterator[tuple[str, Any]]:
+        """Yield (name, number or picture uint8 [H,W,3]); a function of the state alone. InputError if it has none."""
+
+
+def build_all(config, model, dataset, device_mesh):
+    """{name: Evaluator} of config.evals, with the functions of the model, `models.of(config)`, compiled."""
+    whole = mesh.replicated(device_mesh)  # every host needs all of it
+    predict = jax.jit(lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)}, out_shardings=whole)
+    settings = build.plain(config.get("sample", {}))
+
+    def sample(state, ids, mask, label, keys):
+        made = model.sample(state["ema"], state["tokenizer"], ids, mask, label, keys, **settings)
+        return model.tokenizer.decode(state["tokenizer"], made)
+
+    key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
+    size = config[key]
+    rows = mesh.rows(device_mesh, size, f"config.{key}")
+
+    def batches():
+        for batch in pipeline.eval_batches(dataset, dataset.validation, size, rows):
+            yield mesh.put(batch, device_mesh, size)
+
+    sample = jax.jit(sample, out_shardings=whole) if config.stage == "stage2" else None
+    given = {"predict": predict, "sample": sample, "batches": batches, "config": config}
+    return {
+        name: build.build("evals", "Evaluator", {"name": name, **build.plain(keys)}, f"config.evals.{name}", **given)
+        for name, keys in config.evals.items()
+    }
+
+
+def run_all(evals, state):
+    """Runs evaluators -> {"val/name": float}, {"val/name": picture uint8 [H,W,3]}; of one that cannot, a line."""
+    numbers, shown = {}, {}
+    for prefix, evaluator in evals.items():
+        try:
+            for name, value in evaluator.run(state):
+                (shown if np.ndim(value) == 3 else numbers)[f"val/{name}"] = value
+        except InputError as error:
+            if jax.process_count() > 1:  # the others may not know, and would wait
+                raise
+            print(f"no numbers of {prefix}: {error}", flush=True)
+    return numbers, shown

@@ -33,7 +33,7 @@ class Evaluator:
             return
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
         ids = jnp.zeros((self.show, *latent), jnp.int32)
-        _, images = self.sample(
+        images = self.sample(
             state, ids, jnp.ones(ids.shape[:-1], bool), label, jax.random.split(jax.random.key(0), self.show)
         )
         yield "samples", pictures.grid(np.asarray(images))

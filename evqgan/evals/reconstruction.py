@@ -8,7 +8,7 @@ import numpy as np
 from evqgan.core import build, pictures, weights
 from evqgan.data import transforms
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.tokenizers.quantizers import codebook_statistics
+from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 
 PIXELS = 2**20  # ours: of images in one piece of a perceptual distance: 16 of 256x256, one of 1024x1024
 
@@ -27,7 +27,7 @@ class Evaluator:
 
     Reconstructions are rounded to 8 bits first, as they would be in a file. Two pictures: input | reconstruction | four
     times the error, for the first `show` images, and the codebook's histogram, most frequent code first; none with 0.
-    perceptual: "lpips", or another distance of evqgan/critics, is measured too, with the frozen networks of `weights`
+    perceptual: "lpips", or another distance of evqgan/losses, is measured too, with the frozen networks of `weights`
     (see `core.weights`; default: those of the config's perceptual loss). With "random" (one seed for all runs) its name
     ends in _untrained.
     """
@@ -72,12 +72,12 @@ class Evaluator:
 
 
 def distance(name, where):
-    """f(uint8 [B,H,W,3], uint8 [B,H,W,3]) -> [B] float32 of `Distance` in evqgan/critics/<name>.py, in full precision.
+    """f(uint8 [B,H,W,3], uint8 [B,H,W,3]) -> [B] float32 of `Distance` in evqgan/losses/<name>.py, in full precision.
 
     A few images at a time: the maps of VGG16 take some 1.5 kB a pixel.
     """
-    model = build.build("critics", "Distance", {"name": name}, "config.evals.reconstruction.perceptual")
-    pretrained = build.module("critics", name, "config.evals.reconstruction.perceptual").PRETRAINED
+    model = build.build("losses", "Distance", {"name": name}, "config.evals.reconstruction.perceptual")
+    pretrained = build.module("losses", name, "config.evals.reconstruction.perceptual").PRETRAINED
     image = jnp.zeros((1, 64, 64, 3))
     frozen = jax.jit(model.init)(jax.random.key(0), image, image)["frozen"]
     frozen = frozen if where == "random" else weights.fill(frozen, pretrained, where)

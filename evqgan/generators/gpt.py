@@ -15,9 +15,11 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive, Share
-from evqgan.generators import decoding, sliding
+from evqgan.generators import Traits, decoding, sliding
 from evqgan.nn.attention import kernel_init, rows
 from evqgan.nn.causal import EPSILON, Block, in_dtype, through
+
+TRAITS = Traits(told=("factor",), fills="suffix")
 
 
 class Model(nn.Module):
@@ -222,13 +224,11 @@ def loss(model, params, ids, label, rng, *, label_smoothing: PartialShare = 0.0,
     return jnp.mean(optax.softmax_cross_entropy(logits, one_hot)), metrics
 
 
-def evaluate(model, params, ids, label, rng, *, label_smoothing: PartialShare = 0.0, pkeep: Share = 1.0):
+def evaluate(model, params, ids, label, rng):
     """{"cross_entropy@next": [B,2], "accuracy@next": [B,2]}: an image's sum over its codes, and their number.
 
-    Each code given all those before it, in one pass; unsmoothed. With a window, of a random one of each image. Takes
-    `loss`'s arguments.
+    Each code given all those before it, in one pass; unsmoothed. With a window, of a random one of each image.
     """
-    del label_smoothing, pkeep
     logits, target = predict(model, params, ids, label, rng)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     found = {"cross_entropy": nll, "accuracy": jnp.argmax(logits, axis=-1) == target}
@@ -253,7 +253,7 @@ def sample(
 ):
     """Generates ids [B,h,w,1] int32 where mask [B,h,w] is True, in raster order -> [B,h,w,1] int32.
 
-    mask: True from some token on to the last (`check_mask`); the known ones before it stay, and condition the others.
+    mask: True from some token on to the last (TRAITS.fills); the known ones before it stay, and condition the others.
     label as in `condition_of` (ignored by unconditional models); keys [B]: one random key an image; temperature, top_k,
     top_p: see `decoding.draw` (taming-transformers' sample_fast.py: 1.0, 250, 1.0). trace=True: -> [h,B,h,w,1], the
     grids after each row, V where not yet known.
@@ -299,11 +299,6 @@ def window_logits(model, params, words, label, n):
     condition = condition_of(model, label, len(words), corner)
     logits = model.apply({"params": params}, condition, seen, skip=model.conditions - 1)
     return jax.lax.dynamic_index_in_dim(logits, local, axis=1, keepdims=False)
-
-
-def check_mask(mask):
-    """InputError if mask NumPy bool [B,h,w] has a known token after an unknown one."""
-    decoding.check_prefix(mask, "gpt")
 
 
 def single(ids):

@@ -17,10 +17,11 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive, Share
-from evqgan.generators import decoding
+from evqgan.generators import Traits, decoding
 from evqgan.nn.attention import attend, kernel_init, repeat, rows, tanh_gelu
 from evqgan.nn.linear import Dense, DenseGeneral
 
+TRAITS = Traits()
 EPSILON = 1e-12  # of the layer norms: MaskGIT, after BERT
 
 
@@ -174,13 +175,12 @@ def loss(
     return cross_entropy(logits, target, is_masked, label_smoothing), metrics
 
 
-def evaluate(model, params, ids, label, rng, *, schedule="cosine", label_smoothing=0.1):
+def evaluate(model, params, ids, label, rng):
     """{"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: an image's sum over masked tokens, and their number.
 
-    By the share of tokens masked; 1.00 is the first step of sampling. Takes `loss`'s arguments; unsmoothed, and among
-    the codes alone, as in sampling.
+    By the share of tokens masked; 1.00 is the first step of sampling. Unsmoothed, and among the codes alone, as in
+    sampling.
     """
-    del schedule, label_smoothing
     result = {}
     for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
         key = jax.random.fold_in(rng, i)

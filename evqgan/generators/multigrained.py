@@ -11,11 +11,13 @@ import optax
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Positive, Share
-from evqgan.generators import decoding, masking
+from evqgan.generators import Traits, decoding, masking
 from evqgan.generators.blocks import ORDERS, layout, turns
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN, Model
 
-__all__ = ["GLOBAL_TOKENS", "OWN", "Model", "evaluate", "init", "loss", "sample"]
+__all__ = ["GLOBAL_TOKENS", "OWN", "TRAITS", "Model", "evaluate", "init", "loss", "sample"]
+
+TRAITS = Traits()
 
 
 def init(model, rng, label):
@@ -57,13 +59,12 @@ def loss(
     return jnp.sum(nll * weight), {"accuracy": jnp.sum(right * weight), "masked": jnp.mean(is_masked)}
 
 
-def evaluate(model, params, ids, label, rng, **loss):
+def evaluate(model, params, ids, label, rng):
     """{"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: an image's sum over masked tokens, and their number.
 
     By the share of tokens masked; 1.00 is the first step of sampling a block. One block an image, and what generation
-    in raster order knows then, however the model was trained: takes the arguments of `loss`, which change nothing.
+    in raster order knows then, however the model was trained.
     """
-    del loss
     result = {}
     for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
         key = jax.random.fold_in(rng, i)

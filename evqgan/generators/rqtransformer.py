@@ -17,12 +17,12 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Positive, Share
-from evqgan.generators import decoding
+from evqgan.generators import Traits, decoding
 from evqgan.nn.attention import rows
 from evqgan.nn.causal import EPSILON, Block, in_dtype, through
 from evqgan.nn.linear import Dense
 
-READS_CODEBOOK = True  # the tokenizer's codebook comes with the keyword `codebook`
+TRAITS = Traits(told=("depth", "codebook_width"), codebook=True, soft_targets=True, fills="suffix")
 normal_init = nn.initializers.normal(0.02)  # of tables and classifiers: the original
 
 
@@ -244,12 +244,11 @@ def loss(model, params, ids, label, rng, *, codebook, soft=None):
     return jnp.mean(nll), {"accuracy": jnp.mean(right), **depths}
 
 
-def evaluate(model, params, ids, label, rng, *, codebook, soft=None):
+def evaluate(model, params, ids, label, rng, *, codebook):
     """{"cross_entropy@depth1": [B,2], "accuracy@depth1": [B,2], ...}: an image's sum over places, and their number.
 
-    Of the codes themselves: takes `loss`'s arguments, `soft` changes nothing.
+    Of the codes themselves, never of soft targets.
     """
-    del soft
     nll, right = likelihood(model, params, ids, label, rng, codebook)
     result = {}
     for name, value in (("cross_entropy", nll), ("accuracy", right)):
@@ -278,7 +277,7 @@ def sample(
 ):  # fmt: skip
     """Generates ids [B,h,w,D] int32 where mask [B,h,w] is True, all D codes of a place -> [B,h,w,D] int32.
 
-    Known places stay; they come first, see `check_mask`. label [B] int32 (ignored by unconditional models); keys [B]:
+    Known places stay; they come first (TRAITS.fills). label [B] int32 (ignored by unconditional models); keys [B]:
     one random key an image; codebook [K,V,c] float32; the others are arguments of `decoding.draw`, top_k and top_p also
     as tuples, one for each depth. trace=True: -> [h,B,h,w,D], the grids after each row, V where not yet known.
     """
@@ -308,8 +307,3 @@ def restricted(depth, number, temperature, *tops):
         return state, jnp.where(drawn > -jnp.inf, logits, -jnp.inf)
 
     return allowed
-
-
-def check_mask(mask):
-    """InputError if the mask [B,h,w] leaves known places after unknown ones."""
-    decoding.check_prefix(mask, "rqtransformer")

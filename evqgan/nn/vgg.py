@@ -35,7 +35,7 @@ class Stage(nn.Module):
 class Network(nn.Module):
     """image [B,H,W,3] float -> the maps relu1_2 [B,H,W,64], 2_2, 3_3, 4_3, 5_3 [B,H/16,W/16,512], each in `dtype`.
 
-    The caller scales the image as the weights want it (`evqgan.critics.lpips` does for LPIPS). 14,714,688 parameters.
+    The caller scales the image as the weights want it (`evqgan.losses.lpips` does for LPIPS). 14,714,688 parameters.
     remat: keep only these maps for the backward pass, and compute what is between them again: with bfloat16 a third
     less memory for one more forward pass.
     InputError if the image is smaller than 16x16: the last map would be empty.

@@ -1,0 +1,30 @@
+"""Tokenizers: image <-> ids. Modules here with an `Encoder` and a `Decoder` are coders; `quantizers` are a package.
+
+To add a coder, write a module with two classes of the forms below; a config then says `encoder.name = "<module>"`, and
+the section's other keys are arguments of the constructor.
+"""
+
+from typing import Protocol
+
+import jax
+
+
+class Encoder(Protocol):
+    """image [B,H,W,3], in the range of config.tokenizer.pixels -> features [B,h,w,c] of any c."""
+
+    factor: int  # H / h
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Return the features."""
+
+
+class Decoder(Protocol):
+    """features [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped.
+
+    Its last layer is called `to_rgb`: the adaptive weight of the adversarial loss is taken there (VQGAN, Eq. 7).
+    """
+
+    factor: int  # H / h
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Return the image."""

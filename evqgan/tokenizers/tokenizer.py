@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.tokenizers import quantizers
+from evqgan.tokenizers.quantizers import old_form
 
 PIXELS = ("signed", "unit")
 
@@ -65,8 +65,10 @@ class Tokenizer(nn.Module):
 
         RQ-VAE, Sec. 3.2.3: ids and targets of the RQ-Transformer. InputError if the quantizer has none.
         """
-        if not hasattr(self.quantizer, "soft_codes"):
-            raise InputError("config.tokenizer.soft needs the quantizer kind 'vq', of which codes have distances")
+        if not self.quantizer.soft_targets:
+            raise InputError(
+                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', of which codes have distances"
+            )
         return self.quantizer.soft_codes(self.latents(image), temperature, rng)
 
     def codebook(self):
@@ -100,9 +102,9 @@ class Tokenizer(nn.Module):
 
 
 def make(config, dtype="float32"):
-    """The Tokenizer of `config`: encoder and decoder by module name; quantizer by kind, "vq" (the default) or "gumbel".
+    """The Tokenizer of `config`: encoder, decoder and quantizer by module name.
 
-    make({"encoder": {"name": "swin", "depths": (2, 2, 6)}, "decoder": {...}, "quantizer": {"codes": 1024}}, "bfloat16")
+    make({"encoder": {"name": "swin", "depths": (2, 2)}, "decoder": {...}, "quantizer": {"name": "vq"}}, "bfloat16")
     """
 
     def assemble(
@@ -112,11 +114,8 @@ def make(config, dtype="float32"):
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
-        kinds = quantizers.KINDS
-        kind = quantizer.pop("kind", "vq")
-        if not isinstance(kind, str) or kind not in kinds:
-            raise InputError(f"config.tokenizer.quantizer has no kind {kind!r}: {build.nearest(kind, kinds)}")
-        codes = build.call(kinds[kind], quantizer, "config.tokenizer.quantizer")
+        named = old_form.renamed(quantizer)
+        codes = build.build("tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer")
         return Tokenizer(coders[0], codes, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")

@@ -1,0 +1,80 @@
+"""The keys of an experiment's config, and the kinds of their values; who takes a section checks what is in it."""
+
+import dataclasses
+
+from evqgan.core import build, mesh
+from evqgan.core.errors import InputError
+from evqgan.core.kinds import Dtype, Often, Positive, Seed, Share
+
+OF_EVALUATOR = ("predict", "batches", "config", "sample")  # what an Evaluator is given beside keys of the config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The keys of every stage's config and the kinds of their values; those of a section are its constructor's.
+
+    eval_batch_size: None is batch_size. best: the number of an evaluator by which the best checkpoint is kept beside
+    the `keep` latest; "" is none. alarm: {number: share of its highest value below which the log warns}. changed_data:
+    a run may go on with other training images than it began with. init: a workdir of the same stage and shapes, with
+    whose weights a new run begins; init_optimizer: and with its moments, too. class_names, data and began: noted by
+    training, of what it is from (`pipeline.identity`) and of the step at which a longer duration found it finished.
+    """
+
+    stage: str
+    seed: Seed
+    dtype: Dtype
+    batch_size: Positive
+    duration: Often
+    dataset: dict
+    tokenizer: dict
+    optimizer: dict
+    evals: dict
+    log_every: Often
+    eval_every: Often
+    checkpoint_every: Often
+    loss: dict = dataclasses.field(default_factory=dict)
+    eval_batch_size: Positive | None = None
+    best: str = ""
+    keep: Positive = 1
+    alarm: dict[str, Share] = dataclasses.field(default_factory=dict)
+    mesh: dict = dataclasses.field(default_factory=dict)
+    changed_data: bool = False
+    init: str = ""
+    init_optimizer: bool = False
+    class_names: tuple[str, ...] = ()
+    data: dict | None = None
+    began: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerExperiment(Experiment):
+    """The keys of a tokenizer's config: the terms of the loss beside those of `pixel_losses`, which are in `loss`."""
+
+    perceptual: dict | None = None
+    adversarial: dict | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorExperiment(Experiment):
+    """The keys of a generator's config. stored_ids: which ids it was trained from, noted by training."""
+
+    generator: dict
+    sample: dict = dataclasses.field(default_factory=dict)
+    stored_ids: str | None = None
+
+
+STAGES = {"stage1": TokenizerExperiment, "stage2": GeneratorExperiment}  # modules of evqgan/training
+
+
+def check(config, where="config"):
+    """InputError unless the keys of `config` are those of its stage, of the right kinds."""
+    if not hasattr(config, "get") or "stage" not in config:
+        raise InputError(f"{where} needs the key 'stage'")
+    stage = build.plain(config.stage)
+    if not isinstance(stage, str) or stage not in STAGES:
+        raise InputError(f"{where}.stage is {stage!r}: {build.nearest(stage, STAGES)}")
+    build.call(STAGES[stage], config, where)
+    build.check(mesh.make, build.plain(config.get("mesh", {})), f"{where}.mesh", ["devices"])
+    for name, keys in build.plain(config.evals).items():
+        evaluator = build.module("evals", name, f"{where}.evals", "Evaluator").Evaluator
+        build.check(evaluator, keys, f"{where}.evals.{name}", OF_EVALUATOR)

@@ -1,0 +1,209 @@
+"""Projected GAN's critic (Sauer et al. 2021): judges mixtures of a frozen network's features. The paper's choice."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive
+from evqgan.losses.augment import POLICY, augment
+from evqgan.nn import efficientnet
+from evqgan.nn.norms import BatchNorm
+from evqgan.nn.spectral import SpectralConv, torch_bias, torch_kernel
+
+PRETRAINED = {"backbone": "efficientnet_lite0"}
+WIDTHS = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32}  # channels by resolution; projected-gan
+END = 8  # resolution of a head's last map; projected-gan
+LEAST = 224  # smaller images are enlarged to this; projected-gan
+
+
+def init_projections(key, cout, expand, proj_type):
+    """-> {"ccm0": {"kernel" [1,1,c,c'], "bias" [c']}, ...}: random 1x1 convolutions of one map each, never trained.
+
+    "ccm{i}" mix the channels of map i, "csm{i}" what comes of it and the deeper maps. Source: projected-gan, and
+    PyTorch's initialization of convolutions.
+    """
+    widths = [cout * 2**i if expand else cout for i in range(4)]
+    shapes = {f"ccm{i}": (1, 1, c, widths[i]) for i, c in enumerate(efficientnet.CHANNELS)} if proj_type > 0 else {}
+    if proj_type > 1:
+        # The last one does not narrow its map: it has the highest resolution and few channels already.
+        shapes |= {f"csm{i}": (1, 1, c, c // 2 if expand and i else c) for i, c in enumerate(widths)}
+    found = {}
+    for name, shape in shapes.items():
+        key, of_kernel, of_bias = jax.random.split(key, 3)
+        found[name] = {"kernel": torch_kernel(of_kernel, shape), "bias": torch_bias(shape[2])(of_bias, shape[3:])}
+    return found
+
+
+def mix(projections, maps, proj_type, dtype):
+    """Maps of the backbone -> as many maps in `dtype`: 0 as they are, 1 channels mixed, 2 scales too (doubled sides).
+
+    Differs from the original, in order alone: a 1x1 convolution commutes with the interpolation and is done before it.
+    """
+
+    def conv(name, x):
+        kernel, bias = (projections[name][key].astype(dtype) for key in ("kernel", "bias"))
+        return x @ kernel[0, 0] + bias.reshape(1, 1, 1, -1)
+
+    if proj_type == 0:
+        return list(maps)
+    maps = [conv(f"ccm{i}", x.astype(dtype)) for i, x in enumerate(maps)]
+    if proj_type == 1:
+        return maps
+    for i in reversed(range(len(maps))):
+        x = maps[i]
+        if i + 1 < len(maps):  # a side that 2 does not divide was rounded up on the way to the deeper map
+            x = x + maps[i + 1][:, : x.shape[1], : x.shape[2]]
+        maps[i] = doubled(doubled(conv(f"csm{i}", x), 1), 2)
+    return maps
+
+
+def doubled(x, axis):
+    """x, with twice as many entries along `axis`: linear interpolation, first and last entry kept.
+
+    (PyTorch: `align_corners=True`.) Entries 2k and 2k+1 lie between the neighbours of k, so shifts are enough.
+    """
+    n = x.shape[axis]
+    k = jnp.arange(n, dtype=jnp.float32).reshape([n if i == axis else 1 for i in range(x.ndim)])
+    before, after = k / (2 * n - 1), (n - 1 - k) / (2 * n - 1)  # parts of the neighbour; 0 where there is none
+    y = x.astype(jnp.float32)
+    even = (1 - before) * y + before * jnp.roll(y, 1, axis)
+    odd = (1 - after) * y + after * jnp.roll(y, -1, axis)
+    return jnp.stack([even, odd], axis + 1).reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :]).astype(x.dtype)
+
+
+class Down(nn.Module):
+    """x [B,H,W,c] -> [B,H/2,W/2,channels] in `dtype`; separable and patch as in the critic."""
+
+    channels: int
+    separable: bool
+    patch: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        def conv(name, x, channels, size, **keys):
+            return SpectralConv(channels, size, dtype=self.dtype, name=name, **keys)(x, train)
+
+        def norm(name, x):
+            return nn.leaky_relu(BatchNorm(name=name)(x, train), 0.2)
+
+        if self.separable:
+            x = conv("depthwise", x, x.shape[-1], 3, padding=1, depthwise=True, use_bias=False)
+            x = norm("norm", conv("pointwise", x, self.channels, 1, use_bias=False))
+            x = nn.avg_pool(x, (2, 2), (2, 2))
+        else:
+            x = norm("norm", conv("conv", x, self.channels, 4, stride=2, padding=1))
+        if self.patch:
+            x = norm("norm2", conv("conv2", x, self.channels, 1, use_bias=False))
+        return x
+
+
+class Head(nn.Module):
+    """x [B,h,w,c], label [B] int32 -> logits [B,h',w'] float32: `Down`s to each of `widths`, then one convolution.
+
+    classes: 0, or the number of classes of a projection critic (Miyato and Koyama 2018).
+    """
+
+    widths: tuple[int, ...]
+    separable: bool
+    patch: bool
+    classes: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, label, train):
+        for i, width in enumerate(self.widths):
+            x = Down(width, self.separable, self.patch, self.dtype, name=f"down{i}")(x, train)
+        channels = 64 if self.classes else 1  # 64 and 128: projected-gan
+        x = SpectralConv(channels, 4, use_bias=False, dtype=self.dtype, name="out")(x, train).astype(jnp.float32)
+        if not self.classes:
+            return x[..., 0]
+        embedding = nn.Embed(self.classes, 128, embedding_init=nn.initializers.normal(1.0), name="embedding")(label)
+        weight = nn.Dense(channels, kernel_init=torch_kernel, bias_init=torch_bias(128), name="weight")(embedding)
+        return jnp.einsum("bhwc,bc->bhw", x, nn.leaky_relu(weight, 0.2)) / math.sqrt(channels)
+
+
+class Critic(nn.Module):
+    """image [B,H,W,3] float32 in [-1,1], label [B] int32 -> logits [B,n] float32, those of all heads side by side.
+
+    Frozen EfficientNet-lite0, random projections (`proj_type` 0: none, 1: across channels, 2: and across scales; to
+    `cout` channels, more in deeper maps if `expand`), and a head on each of the first `num_discs` maps. The depth of a
+    head is that for images of `im_res` pixels; other images give maps of logits of other sizes.
+    cond: the heads see the label, one of `classes`; else it is not used. interp224: resize to 224x224 first; None: if
+    a side is below that. diffaug: see `augment.augment`; with train=True alone, from the rng "augment".
+    separable: lighter heads, as in the original's StyleGAN2 configuration; patch: heads that see smaller patches.
+    remat: see `efficientnet.Network`.
+
+    Collections: "params", "batch_stats" (of the heads, changed by train=True alone), "frozen" (`backbone` and
+    `projections`, without a gradient). InputError: a value of proj_type, num_discs or im_res that is none of the
+    original's; an image too small for the heads; no label.
+
+    Source: autonomousvision/projected-gan. Differs from it: augmentation in training alone; any sides (there they
+    have to be multiples of 32); there `im_res` has no effect, it is always 256.
+    """
+
+    cout: Positive = 64
+    expand: bool = True
+    proj_type: int = 2
+    num_discs: Positive = 4
+    cond: bool = False
+    classes: int = 1000
+    interp224: bool | None = None
+    im_res: Positive = 256
+    separable: bool = False
+    patch: bool = False
+    diffaug: tuple[str, ...] = POLICY
+    dtype: Any = "float32"
+    remat: bool = False
+
+    def setup(self):
+        allowed = {"proj_type": (0, 1, 2), "num_discs": (1, 2, 3, 4), "im_res": (128, 256, 512, 1024)}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise InputError(f"{name} is one of {', '.join(map(str, values))}, not {getattr(self, name)}")
+        image = jnp.zeros((1, 32, 32, 3))
+
+        def init_backbone():
+            return efficientnet.Network().init(self.make_rng("params"), image)
+
+        def init_mixing():
+            return init_projections(self.make_rng("params"), self.cout, self.expand, self.proj_type)
+
+        self.backbone = self.variable("frozen", "backbone", init_backbone)
+        self.projections = self.variable("frozen", "projections", init_mixing)
+        classes = self.classes if self.cond else 0
+        self.head = [Head(widths, self.separable, self.patch, classes, self.dtype) for widths in self.widths()]
+
+    def widths(self):
+        """The channels of each head's `Down`s."""
+        scale = 2 if self.proj_type == 2 else 1  # mixing across scales doubles the maps
+        sizes = [16 if self.patch else self.im_res * scale // (4 * 2**i) for i in range(self.num_discs)]
+        return [tuple(WIDTHS[size // 2**k] for k in range(1, (size // END).bit_length())) for size in sizes]
+
+    def features(self, image):
+        """image [B,H,W,3] -> the four maps of the backbone, and the four mixed ones, in `dtype`."""
+        resized = min(image.shape[1:3]) < LEAST if self.interp224 is None else self.interp224
+        if resized:
+            shape = (len(image), LEAST, LEAST, 3)
+            image = jax.image.resize(image, shape, "bilinear", antialias=False)
+        network = efficientnet.Network(self.dtype, self.remat, parent=None)
+        maps = network.apply(jax.lax.stop_gradient(self.backbone.value), image)
+        projections = jax.lax.stop_gradient(self.projections.value)
+        return maps, mix(projections, maps, self.proj_type, jnp.dtype(self.dtype))
+
+    def __call__(self, image, label=None, train=False):
+        if self.cond and label is None:
+            raise InputError("the critic has cond=True, but there are no labels: use data with classes or cond=False")
+        if train and self.diffaug:
+            image = augment(self.make_rng("augment"), image, self.diffaug)
+        _, maps = self.features(image)
+        logits = []
+        for head, x in zip(self.head, maps, strict=False):
+            if min(x.shape[1:3]) >> len(head.widths) < 4:
+                raise InputError(f"the critic's heads want larger images than {list(image.shape)}: use interp224=None")
+            logits.append(head(x, label, train).reshape(len(image), -1))
+        return jnp.concatenate(logits, axis=1)

@@ -1,0 +1,101 @@
+"""What quantizers share: distances to codes, statistics of their use, gradients past a choice, entropy of choices."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def squared_distances(x: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Return |x - e|^2 [n,V] float32 of x [n,c], codebook [V,c] float32, with gradients to both."""
+    products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
+    ours, theirs = jnp.sum(jnp.square(x), axis=-1), jnp.sum(jnp.square(codebook), axis=-1)
+    return ours[:, None] - 2 * products + theirs[None]
+
+
+def nearest(x: jax.Array, codebook: jax.Array) -> jax.Array:
+    """Return int32 [n], the codes of codebook [V,c] that are nearest to x [n,c], both float32; of equal ones the first.
+
+    |x|^2 is the same for all codes and left out. Full float32: reduced precision would choose other codes.
+    """
+    products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
+    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(jnp.int32)
+
+
+def soft_codes(
+    z: jax.Array,
+    codebook: jax.Array,
+    depth: int,
+    temperature: float,
+    rng: jax.Array | None,
+    normalized: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> tuple[jax.Array, jax.Array]:
+    """Return ids [B,h,w,D] int32, and chances of all codes [B,h,w,D,V] float32 (RQ-VAE, Sec. 3.2.3).
+
+    chances = softmax(-|x - e|^2 / temperature) at each depth, from which the id is drawn, and the next depth goes on
+    with what this code leaves over.
+    z: [B,h,w,c].
+    codebook: [K,V,c], one for all depths or one each.
+    rng: None takes the nearest code instead of a drawn one.
+    normalized: makes of what is left [N,c] the x above.
+    """
+    rest, chosen, chances = z.astype(jnp.float32), [], []
+    for d in range(depth):
+        book, x = codebook[d % len(codebook)], normalized(rest.reshape(-1, z.shape[-1]))
+        scores = -squared_distances(x, book) / temperature
+        ids = nearest(x, book) if rng is None else jax.random.categorical(jax.random.fold_in(rng, d), scores)
+        rest = rest - book[ids].reshape(rest.shape)
+        chosen.append(ids.reshape(z.shape[:-1]).astype(jnp.int32))
+        chances.append(jax.nn.softmax(scores).reshape(*z.shape[:-1], len(book)))
+    return jnp.stack(chosen, axis=-1), jnp.stack(chances, axis=-2)
+
+
+def learns(quantizer: nn.Module, train: bool) -> bool:
+    """Return whether this call of a module changes its collection `codebook`."""
+    return train and quantizer.is_mutable_collection("codebook") and not quantizer.is_initializing()
+
+
+def codebook_statistics(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the share of codes used, and perplexity, means over D, of how often each code occurred, counts [D,V].
+
+    Perplexity is the exponential of the entropy (VQ-VAE): V if all codes are equally frequent, 1 if one code is all.
+    """
+    counts = jnp.asarray(counts, jnp.float32)
+    share = counts / jnp.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    entropy = -jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1)), axis=-1)
+    return jnp.mean(counts > 0), jnp.mean(jnp.exp(entropy))
+
+
+def straight_through(quantized: jax.Array, z: jax.Array) -> jax.Array:
+    """Return the values of `quantized`, bit for bit, with the gradient of z."""
+    return jax.lax.stop_gradient(quantized) + (z - jax.lax.stop_gradient(z))
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Return x [...,c] with length 1."""
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
+
+
+def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """Return codes [...,V,c] within +-1/V (VQ-VAE; VQGAN)."""
+    return jax.random.uniform(rng, shape, dtype, -1 / shape[-2], 1 / shape[-2])
+
+
+def entropy_loss(affinity: jax.Array, temperature: float, target: str) -> jax.Array:
+    """Return the entropy of each choice minus that of the mean choice.
+
+    It is low if choices are sure, and all codes equally frequent. affinity: [...,V] float32, larger for likelier codes.
+    Choices are softmax(affinity / temperature), or, with
+    target "argmax" instead of "softmax", the likeliest code with the gradient of that softmax: MaskGIT's code.
+    Differs from MaskGIT's code: the mean is over the global batch, not over one device's part; and no constant is added
+    to the logits, which changes nothing.
+    """
+    scores = affinity.reshape(-1, affinity.shape[-1]) / temperature
+    choices, logarithms = jax.nn.softmax(scores), jax.nn.log_softmax(scores)
+    if target == "argmax":
+        whole = jax.nn.one_hot(jnp.argmax(scores, axis=-1), scores.shape[-1])
+        choices = choices + jax.lax.stop_gradient(whole - choices)
+    mean = jnp.mean(choices, axis=0)
+    of_mean = -jnp.sum(mean * jnp.log(mean + 1e-5))  # 1e-5: MaskGIT
+    return -jnp.mean(jnp.sum(choices * logarithms, axis=-1)) - of_mean

@@ -1,0 +1,113 @@
+"""The vector quantizer with a codebook by moving average."""
+
+from typing import Annotated
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from evqgan.core.kinds import Range
+from evqgan.tokenizers.quantizers import vq
+from evqgan.tokenizers.quantizers.codebooks import learns, uniform_init
+from evqgan.tokenizers.quantizers.revival import seeds_of
+
+
+class Averages:
+    """A codebook that is the moving average of the vectors its codes are chosen for (VQ-VAE, appendix A.1).
+
+    It lives in variables `codes`, `total` [K,V,c] and `usage` [K,V] of a module's collection `codebook`. `usage` is how
+    often a code is chosen, in units of the average over codes, so that no threshold depends on batch size and V.
+    """
+
+    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float):
+        """Make the variables of `owner`, in its setup.
+
+        shape: [K,V,c].
+        decay: of the averages.
+        revive: a code whose usage is below becomes a vector of the batch; 0 = never. With it, usage starts so low that
+          no first batch can lift it above a threshold: the first batch seeds all codes.
+        """
+        self.owner, self.decay, self.revive = owner, decay, revive
+        self.codes = owner.variable("codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape))
+        self.total = owner.variable("codebook", "total", lambda: self.codes.value)
+        self.usage = owner.variable("codebook", "usage", jnp.full, shape[:2], self.start(shape[1]))
+
+    @property
+    def value(self) -> jax.Array:
+        """The codes [K,V,c] float32."""
+        return self.codes.value
+
+    def start(self, codes: int) -> float:
+        """Return the usage of every one of so many codes before the first batch."""
+        return -float(codes) if self.revive else 1.0
+
+    def weight(self, codes: int, vectors: int) -> float:
+        """Return what one of so many vectors adds to usage."""
+        return codes / vectors
+
+    def restarted(self, dead, seeds, codes, total, usage) -> jax.Array:
+        """Return the codes [K,V,c] after revival, of which `dead` [K,V,1] are `seeds`."""
+        return jnp.where(dead, seeds, codes)
+
+    def update(self, x: jax.Array, hits: jax.Array) -> jax.Array:
+        """Take in a batch and return the number of revived codes.
+
+        x: the vectors [D,N,c].
+        hits: the codes that they chose, one-hot [D,N,V].
+        """
+        groups, number, width = self.value.shape
+        x, hits = x.reshape(groups, -1, width), hits.reshape(groups, -1, number)
+        weight = self.weight(number, x.shape[1])
+        usage = self.decay * self.usage.value + (1 - self.decay) * weight * hits.sum(axis=1)
+        sums = jnp.einsum("knv,knc->kvc", hits, x, precision="highest")
+        total = self.decay * self.total.value + (1 - self.decay) * weight * sums
+        codes, revived = means(total, usage), jnp.zeros((), jnp.float32)
+        if self.revive:
+            dead, usage, seeds = seeds_of(usage, self.revive, x, self.owner)
+            revived, where = dead.sum().astype(jnp.float32), dead[..., None]
+            total = jnp.where(where, seeds, total)
+            codes = self.restarted(where, seeds, codes, total, usage)
+        self.usage.value, self.total.value, self.codes.value = usage, total, codes
+        return revived
+
+
+def means(total: jax.Array, usage: jax.Array) -> jax.Array:
+    """Return total [K,V,c] / usage [K,V], of which none is zero."""
+    everything = usage.sum(axis=-1, keepdims=True)
+    smoothed = (usage + 1e-5) / (everything + usage.shape[1] * 1e-5) * everything  # 1e-5: VQGAN, Sonnet
+    return total / smoothed[..., None]
+
+
+class Quantizer(vq.Quantizer):
+    """Vector quantizer with a codebook by moving average (VQ-VAE, appendix A.1): the codebook's term is left out.
+
+    decay: of the averages.
+    revive: a code chosen less often than this share of the average becomes a vector of the batch, and its statistics
+      start anew; so does every code at the first step. 0 = never. Ours: RQ-VAE's restart of unused codes, with a
+      threshold that does not depend on batch size and V.
+    """
+
+    decay: Annotated[float, Range(0, 1, "low and high")] = 0.99  # VQ-VAE, RQ-VAE
+    revive: float = 0.0
+
+    def setup(self):
+        self.averages = Averages(self, (1, self.codes, self.width), self.decay, self.revive)
+
+    def codebook(self) -> jax.Array:
+        """Return the codes in use, [1,V,c] float32."""
+        return self.normalized(self.averages.value)
+
+    def loss(self, codebook_loss: jax.Array, commitment_loss: jax.Array) -> jax.Array:
+        """Return the commitment, weighed: no gradient moves the codes."""
+        return self.commitment * commitment_loss
+
+    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`; aux["revived"]: how many codes were."""
+        z_q, ids, aux = super().__call__(z, train)
+        if train:
+            aux["revived"] = jnp.zeros((), jnp.float32)
+        if learns(self, train):
+            x = jax.lax.stop_gradient(self.normalized(z.astype(jnp.float32)))
+            hits = jax.nn.one_hot(ids.reshape(-1), self.codes)
+            aux["revived"] = self.averages.update(x.reshape(1, -1, self.width), hits[None])
+        return z_q, ids, aux
