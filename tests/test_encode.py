@@ -215,7 +215,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
 
 
 def test_a_generators_config_says_which_tokenizer_encodes():
-    file = f"--config={train.__file__.rsplit('/', 2)[0]}/configs/imagenet_stage2.py"
+    file = f"--config={train.__file__.rsplit('/', 3)[0]}/configs/imagenet_stage2.py"
     values, config = main.parse(["main", "--mode=encode", file])
     assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "centre"
     values, _ = main.parse(["main", "--mode=encode", file, "--config.tokenizer.weights=elsewhere"])
