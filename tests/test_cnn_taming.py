@@ -29,7 +29,7 @@ from evqgan.losses import gan, lpips
 from evqgan.losses.patchgan import Critic, initialize
 from evqgan.tokenizers import tokenizer
 
-UNTOLD = ("commitment", "swapped_commitment", "temperature", "kl_weight")  # by weights
+UNTOLD = ("commitment", "temperature", "kl_weight")  # by weights
 
 
 def part(weights, prefix):

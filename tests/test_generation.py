@@ -38,7 +38,7 @@ def run(counted, batch_size, classes=3, seen=None, show=4):
     def sample(state, ids, mask, label, keys):
         if seen is not None:
             seen.append((ids, mask, label, jax.random.key_data(keys)))
-        return ids, np.broadcast_to(np.asarray(label, np.uint8)[:, None, None, None], (len(ids), 8, 16, 3))
+        return np.broadcast_to(np.asarray(label, np.uint8)[:, None, None, None], (len(ids), 8, 16, 3))
 
     config = ConfigDict({"generator": {"classes": classes}})
     return dict(Evaluator(predict, batches, config, sample, show=show).run({}))

@@ -100,7 +100,7 @@ def use(workdir, place):
 
 def config_of_many():
     """The config of a run that does not end by itself."""
-    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.5)  # what is revived depends on the order within a batch
+    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.5)  # revival depends on the order within a batch
     forever = "100000 steps"
     config.update({"batch_size": 8, "duration": forever, "log_every": "1 step"})
     config.update({"eval_every": forever, "checkpoint_every": forever})

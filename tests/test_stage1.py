@@ -108,7 +108,7 @@ def test_averaged_weights_are_what_is_evaluated(compiled):
 
 
 def test_a_codebook_of_averages_moves_without_gradient(compiled):
-    _, init, update = compiled(config_of(ema=0.9, revive=0.1))
+    _, init, update = compiled(config_of(name="ema", decay=0.9, revive=0.1))
     state = init()
     new, _ = update(state, batch_of())
     assert not [name for name in different(state["params"], new["params"]) if "quantizer" in name]
