@@ -31,7 +31,7 @@ import traceback
 from absl import flags, logging
 
 from evqgan.core.build import nearest
-from evqgan.core.config_files import OVERRIDE, default_workdir, override, read_file
+from evqgan.core.config_files import OVERRIDE, default_workdir, of_workdir, override, read_file
 from evqgan.core.errors import InputError
 
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
@@ -104,7 +104,6 @@ def parse(argv):
     elif not values.workdir:
         raise InputError(f"--workdir=DIR is needed to {values.mode}: the workdir of a training run")
     else:
-        from evqgan.core.config_files import of_workdir
         from evqgan.inference.token_cache import tokenizer_config
 
         config, _ = (tokenizer_config if values.mode == "encode" else of_workdir)(values.workdir)
@@ -133,18 +132,17 @@ def run(values, config):
     workdir = pathlib.Path(values.workdir)
     if values.mode == "train":
         from evqgan import quickstart
-        from evqgan.training import loop as train
+        from evqgan.training import loop
 
-        runner = quickstart.run if config.stage == "quickstart" else train.train
+        runner = quickstart.run if config.stage == "quickstart" else loop.train
         runner(config, workdir)
         return
     if values.mode == "encode":
-        from evqgan.inference import token_cache as encode
+        from evqgan.inference import token_cache
 
-        encode.encode(config, workdir, values.out, values.views, values.seed, values.batch_size, values.force)
+        token_cache.encode(config, workdir, values.out, values.views, values.seed, values.batch_size, values.force)
         return
-    from evqgan.inference import commands
-    from evqgan.inference import evaluation as evaluate
+    from evqgan.inference import commands, evaluation
 
     if values.config is not None:
         from evqgan.training import claims
@@ -164,7 +162,7 @@ def run(values, config):
     elif values.mode == "reconstruct":
         commands.reconstruct(**given, **rows, image=values.image)
     else:
-        evaluate.evaluate(**given, **rows, metrics=values.metrics)
+        evaluation.evaluate(**given, **rows, metrics=values.metrics)
 
 
 def devices(jax):

@@ -6,8 +6,7 @@ from evqgan.core import build, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
-from evqgan.inference import commands
-from evqgan.inference import evaluation as evaluate
+from evqgan.inference import commands, evaluation
 from evqgan.inference.editing import GREY
 from evqgan.inference.model import load
 from evqgan.training import stage1, stage2
@@ -31,19 +30,19 @@ def run(config, workdir):
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
-    card = evaluate.read_evaluation(done)["protocols"].get("generation", {}) if done.is_file() else {}
+    card = evaluation.read_evaluation(done)["protocols"].get("generation", {}) if done.is_file() else {}
     if card.get("step") == step:
         print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
     commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
 
     dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
-    images, labels = evaluate.whole(dataset, dataset.validation)
+    images, labels = evaluation.whole(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
         pictures.save_png(workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN]))
         pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
-    evaluate.evaluate(second, workdir, None, [])
+    evaluation.evaluate(second, workdir, None, [])
     print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
 
 

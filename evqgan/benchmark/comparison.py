@@ -21,8 +21,7 @@ from evqgan.core import build, files, mesh, pictures
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.inference import commands
-from evqgan.inference import evaluation as evaluate
+from evqgan.inference import commands, evaluation
 from evqgan.inference.model import load
 from evqgan.training import optim
 from evqgan.training.loop import jitted, train
@@ -97,8 +96,8 @@ def finished(system, out, name, seed, samples, real):
         return numbers
     commands.sample(second, place, None, samples, [], seed, one_by_one=False)
     first.evals = ConfigDict({"reconstruction": {}})
-    values = evaluate.evaluate(first, owner / "tokenizer", None, [])["numbers"]
-    images, labels, _ = evaluate.read_samples(place / "samples" / "samples.npz")
+    values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
+    images, labels, _ = evaluation.read_samples(place / "samples" / "samples.npz")
     values |= against_real(second.dataset, images, labels, **real)
     parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
     numbers = {**made, "parameters": parameters, **values}
@@ -189,13 +188,13 @@ def real(found):
 def picture(config, out, names):
     """comparison.png: held-out images, and a row of samples of each system's first seed, one of each class in turn."""
     dataset = build.call(pipeline.Dataset, config.systems[names[0]].generator.dataset, "config.dataset")
-    images, labels = evaluate.whole(dataset, dataset.validation)
+    images, labels = evaluation.whole(dataset, dataset.validation)
     first = [int(np.argmax(labels == label)) for label in np.unique(labels)][:SHOWN]  # samples go through them, too
     lines = {"held-out images": images[first]}
     for name in names:
         file = out / f"{name}_0" / "samples" / "samples.npz"
         if file.is_file():
-            lines[name.replace("_", " ")] = evaluate.read_samples(file)[0][: len(first)]
+            lines[name.replace("_", " ")] = evaluation.read_samples(file)[0][: len(first)]
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
     pictures.save_png(out / "comparison.png", pictures.column(rows))
     print(f"a row of samples of each system: {out / 'comparison.png'}")

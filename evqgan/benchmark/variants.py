@@ -19,7 +19,7 @@ from evqgan.core import build, files, pictures
 from evqgan.core.config_files import OVERRIDE, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.inference import evaluation as evaluate
+from evqgan.inference import evaluation
 from evqgan.inference.model import load
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import optim, stage2
@@ -245,7 +245,7 @@ def real(found):
 def picture(config, out, names):
     """variants.png: held-out images, and samples of the first seed of each variant, of the same labels."""
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
-    lines = {"held-out images": evaluate.whole(dataset, dataset.validation, SHOWN)[0]}
+    lines = {"held-out images": evaluation.whole(dataset, dataset.validation, SHOWN)[0]}
     for name in names:
         file = place(out, name, 0) / "shown.npz"
         if file.is_file():

@@ -14,8 +14,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 from evqgan.data import folder as folders
 from evqgan.data import transforms
-from evqgan.inference import filmstrip as steps
-from evqgan.inference import rejection
+from evqgan.inference import filmstrip, rejection
 from evqgan.inference.batched import Progress
 from evqgan.inference.editing import GREY
 from evqgan.inference.model import load
@@ -43,8 +42,8 @@ def sample(
     """`num` samples into `out` (default: workdir/samples): samples.npz, grid.png, and images/, a PNG an image.
 
     Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is written. No more than a
-    batch of images is ever in memory. steps_strip: steps.png too (`steps.picture`). With an `acceptance` below 1, those
-    of more candidates that the `classifier` likes best (`rejection.find`; default resnet101). force: more than
+    batch of images is ever in memory. steps_strip: steps.png too (`filmstrip.picture`). With an `acceptance` below 1,
+    those of more candidates that the `classifier` likes best (`rejection.find`; default resnet101). force: more than
     `room.IMAGES`, too. Several processes share the candidates, `out` has to be one folder for all; the first one
     writes.
     """
@@ -85,7 +84,7 @@ def sample(
         (out / "images").rmdir()
     pictures.save_png(out / "grid.png", grid(shown, columns))
     if steps_strip:
-        pictures.save_png(out / "steps.png", steps.picture(model, labels, made["numbers"], seed))
+        pictures.save_png(out / "steps.png", filmstrip.picture(model, labels, made["numbers"], seed))
     rejection.remove(out / "candidates")
     best = f", the best of {report.total:,}," if classifier else ""
     print(f"{num:,} samples{best} of step {model.step:,} are in {out}  {report.rate}")

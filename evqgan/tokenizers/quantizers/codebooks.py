@@ -56,6 +56,21 @@ def learns(quantizer: nn.Module, train: bool) -> bool:
     return train and quantizer.is_mutable_collection("codebook") and not quantizer.is_initializing()
 
 
+def learned(quantizer: nn.Module, book, z: jax.Array, made: tuple, train: bool) -> tuple:
+    """Return z_q, ids, aux as `made` of z [B,h,w,c] by a `vq.Quantizer`, after `book` has learned from the batch.
+
+    book: has `update(x, hits)`, which gives the number of revived codes: aux["revived"], in training.
+    """
+    z_q, ids, aux = made
+    if train:
+        aux["revived"] = jnp.zeros((), jnp.float32)
+    if learns(quantizer, train):
+        x = jax.lax.stop_gradient(quantizer.normalized(z.astype(jnp.float32)))
+        hits = jax.nn.one_hot(ids.reshape(-1), quantizer.codes)
+        aux["revived"] = book.update(x.reshape(1, -1, quantizer.width), hits[None])
+    return z_q, ids, aux
+
+
 def codebook_statistics(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the share of codes used, and perplexity, means over D, of how often each code occurred, counts [D,V].
 

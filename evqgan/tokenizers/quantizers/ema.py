@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from evqgan.core.kinds import Range
 from evqgan.tokenizers.quantizers import vq
-from evqgan.tokenizers.quantizers.codebooks import learns, uniform_init
+from evqgan.tokenizers.quantizers.codebooks import learned, uniform_init
 from evqgan.tokenizers.quantizers.revival import seeds_of
 
 
@@ -103,11 +103,4 @@ class Quantizer(vq.Quantizer):
 
     def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`; aux["revived"]: how many codes were."""
-        z_q, ids, aux = super().__call__(z, train)
-        if train:
-            aux["revived"] = jnp.zeros((), jnp.float32)
-        if learns(self, train):
-            x = jax.lax.stop_gradient(self.normalized(z.astype(jnp.float32)))
-            hits = jax.nn.one_hot(ids.reshape(-1), self.codes)
-            aux["revived"] = self.averages.update(x.reshape(1, -1, self.width), hits[None])
-        return z_q, ids, aux
+        return learned(self, self.averages, z, super().__call__(z, train), train)

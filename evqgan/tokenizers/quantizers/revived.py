@@ -1,10 +1,9 @@
 """The paper's vector quantizer with revival of unused codes."""
 
 import jax
-import jax.numpy as jnp
 
 from evqgan.tokenizers.quantizers import vq
-from evqgan.tokenizers.quantizers.codebooks import learns
+from evqgan.tokenizers.quantizers.codebooks import learned
 from evqgan.tokenizers.quantizers.revival import Parameter
 
 
@@ -22,11 +21,4 @@ class Quantizer(vq.Quantizer):
 
     def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`; aux["revived"]: how many codes were."""
-        z_q, ids, aux = super().__call__(z, train)
-        if train:
-            aux["revived"] = jnp.zeros((), jnp.float32)
-        if learns(self, train):
-            x = jax.lax.stop_gradient(self.normalized(z.astype(jnp.float32)))
-            hits = jax.nn.one_hot(ids.reshape(-1), self.codes)
-            aux["revived"] = self.revival.update(x.reshape(1, -1, self.width), hits[None])
-        return z_q, ids, aux
+        return learned(self, self.revival, z, super().__call__(z, train), train)
