@@ -11,6 +11,7 @@ from evqgan.losses.stylegan import blur
 from evqgan.nn.linear import Conv
 from evqgan.nn.spectral import torch_bias, torch_kernel
 
+PRETRAINED = {}
 GROUPS = 32  # of the group norms, or one for each channel if there are fewer; MaskBit's code
 
 
@@ -29,6 +30,7 @@ class Critic(nn.Module):
     stages: Positive = 4
     width: Positive = 128
     dtype: Any = "float32"
+    label_classes = 0
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

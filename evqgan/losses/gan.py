@@ -55,7 +55,7 @@ def r1(critic_of_image, real):
 
 
 def lecam(real, fake, averages):
-    """Logits of any shape, averages of `follow` -> float32 scalar, a penalty for the critic's loss.
+    """Logits of any shape, averages of `update_ema` -> float32 scalar, a penalty for the critic's loss.
 
     mean relu(real - average of fake)^2 + mean relu(average of real - fake)^2 (Tseng et al., 2021), of each
     logit, so that no logit is drawn over the other side's average. No gradient flows into the averages.
@@ -73,7 +73,7 @@ def averages():
     return {"real": jnp.float32(0), "fake": jnp.float32(0)}
 
 
-def follow(averages, real, fake, decay=0.999):
+def update_ema(averages, real, fake, decay=0.999):
     """Averages, logits of this step -> exponential moving averages of D(real) and D(fake), float32 scalars.
 
     To be called after `lecam`, which sees the averages of the steps before. Order and decay: MaskBit

@@ -14,6 +14,8 @@ from evqgan.core.kinds import Above0
 from evqgan.losses.stylegan import blur, channels, sides
 from evqgan.nn.linear import Conv, Dense
 
+PRETRAINED = {}
+
 
 def downsample(x, blurred):
     """x [B,H,W,c] -> [B,H/2,W/2,c], rounded up: means of 2x2 pixels, or of 4x4 with the weights [1,3,3,1].
@@ -34,6 +36,7 @@ class Critic(nn.Module):
     channel_multiplier: Above0 = 1
     blur: bool = False
     dtype: Any = "float32"
+    label_classes = 0
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

@@ -175,8 +175,13 @@ class Critic(nn.Module):
 
         self.backbone = self.variable("frozen", "backbone", init_backbone)
         self.projections = self.variable("frozen", "projections", init_mixing)
-        classes = self.classes if self.cond else 0
-        self.head = [Head(widths, self.separable, self.patch, classes, self.dtype) for widths in self.widths()]
+        how = self.separable, self.patch, self.label_classes, self.dtype
+        self.head = [Head(widths, *how) for widths in self.widths()]
+
+    @property
+    def label_classes(self) -> int:
+        """The number of classes of the labels that the heads see, 0 if they see none."""
+        return self.classes if self.cond else 0
 
     def widths(self):
         """The channels of each head's `Down`s."""

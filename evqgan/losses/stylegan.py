@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0
 
+PRETRAINED = {}
+
 
 def channels(side, multiplier):
     """Width of the maps of side x side pixels: 512 up to 32, then halved at each doubling (StyleGAN2's table)."""
@@ -69,6 +71,7 @@ class Critic(nn.Module):
 
     channel_multiplier: Above0 = 2
     dtype: Any = "float32"
+    label_classes = 0
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

@@ -1,5 +1,7 @@
-"""Training. `loop` is the only loop; what differs between stages is an object of the form `stage.Stage`.
+"""Training. `loop` is the only loop; what differs between stages is an object, a `stage.Stage`.
 
-Read `loop.run` first, then `stage1.TokenizerStage` (paper, Eq. 1) with `adversarial`, and `stage2.GeneratorStage`
-(Eq. 2). `claims` says whose a workdir is, `initial_state` with what a run begins, `optim` how weights move.
+Read `loop.train` first, then `stage1.TokenizerStage.update` (paper, Eq. 1) with `adversarial`, and
+`stage2.GeneratorStage.update` (Eq. 2). `setup` is what a run is made of before it has a state,
+`initial_state` that state, and `claims` says whose a workdir is. `reporting` is what it says,
+`signals` what stops it. `run_length`, `optim`, `accumulation` and `skipping` are how weights move.
 """

@@ -1,7 +1,7 @@
-"""The adversarial term of stage 1 (paper, Eq. 1): a critic, its optimizer, when the term sets in, what it weighs."""
+"""The adversarial term of stage 1, lambda * L_adv (paper, Eq. 1): a critic and its optimizer."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,143 +9,181 @@ import jax.numpy as jnp
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Dtype, Positive, Steps
+from evqgan.core.kinds import Positive, Steps
 from evqgan.losses import gan
 from evqgan.training import optim
+from evqgan.training.run_length import RunLength
+from evqgan.training.skipping import Metrics, select
 
 
-def make(
-    critic: dict, weights: str = "", loss: str = "hinge", factor: float = 0.5, weight: float = 0.8,
-    adaptive: bool = True, start: Steps = 0, ramp: Steps = 0, r1: float = 0.0, r1_every: Positive = 1,
-    lecam: float = 0.0, optimizer: dict | None = None, dtype: Dtype = "float32", *, examples, batch_size, total,
-    began=0,
-):  # fmt: skip
-    """config.adversarial -> Adversary. The critic exists and learns from step `start` on.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of config.adversarial. Durations that are shares are of the run's first leg."""
 
-    critic: the module in evqgan/losses and its arguments; weights: of its frozen networks (see `core.weights`).
-    loss, factor: see `losses.gan.critic_loss`.
-    weight 0.8: VQGAN's code; with adaptive, times the adaptive weight (VQGAN, Eq. 7).
-    start, ramp: durations; the weight grows linearly from 0 over `ramp`.
-    r1: weight of the gradient penalty, taken every `r1_every` steps and then multiplied by that number (StyleGAN2,
-    appendix B). lecam: weight of LeCAM's regularization.
-    optimizer: keys of `training.optim.optimizer`; the four last are the run's. A share,
-    as start="5%", is of the first `began` steps, if it has grown since.
-    """
-    run = {"examples": examples, "batch_size": batch_size, "total": began or total}
-    if loss not in gan.LOSSES:
-        raise InputError(f"config.adversarial.loss is {loss!r}: {build.nearest(loss, gan.LOSSES)}")
-    model = build.build("losses", "Critic", critic, "config.adversarial.critic", dtype=dtype)
-    if getattr(model, "norm", "") == "act":
-        raise InputError('config.adversarial.critic.norm = "act" is for critics trained elsewhere: train with "batch"')
-    first, length = (optim.to_steps(d, **run) for d in (start, ramp))
-    run |= {"total": max(total - first, 1), "began": max(began - first, 0)}  # the steps that the critic learns in
-    updater = optim.updater(optimizer or {}, "config.adversarial.optimizer", **run)
-    epochs = [n * batch_size / examples for n in (first, first + length)]
-    note = f"adversarial term: {critic['name']}, from step {first:,}, in full from step {first + length:,}"
-    note += f" (epochs {epochs[0]:,.1f} and {epochs[1]:,.1f})"
-    note += "; this run ends before it sets in" * (first >= total)
-    note += "; this run ends before that" * (first < total <= first + length)
-    return Adversary(model, updater, loss, factor, weight, adaptive, first, length, r1, r1_every, lecam, note)
+    critic: dict  # the module in evqgan/losses and its arguments
+    weights: str = ""  # of the critic's frozen networks, see `core.weights`
+    loss: str = "hinge"  # one of `gan.LOSSES`
+    factor: float = 0.5  # of the critic's loss, see `gan.critic_loss`
+    weight: float = 0.8  # of L_adv, times the adaptive weight if there is one; VQGAN's code
+    adaptive: bool = True  # whether lambda has the adaptive weight (VQGAN, Eq. 7)
+    start: Steps = 0  # where the critic comes to exist and to learn
+    ramp: Steps = 0  # from `start` on, lambda grows linearly from 0 over this duration
+    r1: float = 0.0  # weight of the penalty of the critic's gradient, see `gan.r1`
+    r1_every: Positive = 1  # it is taken so seldom, and multiplied by that (StyleGAN2, app. B)
+    lecam: float = 0.0  # weight of LeCAM's regularization, see `gan.lecam`
+    optimizer: dict | None = None  # keys of `training.optim.optimizer`
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What the critic says of one batch."""
+    """What a critic says of one batch."""
 
-    loss: jax.Array  # the generator's
-    gradient: jax.Array  # of it, with respect to the reconstruction [B,H,W,3]
-    grads: dict  # of the critic's loss with respect to the critic's params, and nothing else
+    loss: jax.Array  # L_adv, the generator's
+    gradient: jax.Array  # of L_adv, with respect to the reconstruction [B,H,W,3]
+    grads: dict  # of the critic's own loss, with respect to the critic's params
     variables: dict  # the critic's running statistics after a real and a fake batch
-    metrics: dict
+    metrics: Metrics
+
+
+class Views(NamedTuple):
+    """What a critic sees of one batch."""
+
+    image: jax.Array  # float32 [B,H,W,3] in [-1, 1]
+    reconstruction: jax.Array  # the same
+    label: jax.Array  # int32 [B]
+    step: jax.Array
+
+
+def make(keys: Any, dtype: str, run: RunLength) -> "AdversarialLoss":
+    """Return the AdversarialLoss of config.adversarial, `keys`, whose critic computes in `dtype`.
+
+    Raises InputError for a key or a value that makes no sense.
+    """
+    settings = build.call(Settings, keys, "config.adversarial")
+    if settings.loss not in gan.LOSSES:
+        raise InputError(
+            f"config.adversarial.loss is {settings.loss!r}: "
+            f"{build.nearest(settings.loss, gan.LOSSES)}"
+        )
+    where = "config.adversarial.critic"
+    critic = build.build("losses", "Critic", settings.critic, where, dtype=dtype)
+    start, ramp = (run.steps(x, of=run.first_leg) for x in (settings.start, settings.ramp))
+    where = "config.adversarial.optimizer"
+    updater = optim.updater(settings.optimizer or {}, where, run.after(start))
+    note = _course(settings.critic["name"], start, start + ramp, run)
+    return AdversarialLoss(settings, critic, updater, start, ramp, note)
+
+
+def _course(name: str, first: int, full: int, run: RunLength) -> str:
+    """Return a line that says from which step on the term is there, and from which in full."""
+    note = f"adversarial term: {name}, from step {first:,}, in full from step {full:,}"
+    note += f" (epochs {run.epochs(first):,.1f} and {run.epochs(full):,.1f})"
+    note += "; this run ends before it sets in" * (first >= run.total)
+    return note + "; this run ends before that" * (first < run.total <= full)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Adversary:
-    """config.adversarial, see `make`. A critic's state: {"params", "opt", "variables"}."""
+class AdversarialLoss:
+    """lambda * L_adv, see `make`. A critic's state: {"params", "opt", "variables"}."""
 
-    model: nn.Module
+    settings: Settings
+    critic: nn.Module
     updater: optim.Updater
-    loss: str
-    factor: float
-    full_weight: float
-    adaptive: bool
     start: int  # in steps
     ramp: int
-    r1: float
-    r1_every: int
-    lecam: float
-    note: str  # one line for the log
+    note: str  # a line for the log
 
-    @property
-    def classes(self):
-        """The number of classes that the critic wants labels of; 0: it looks at no labels."""
-        return self.model.classes if getattr(self.model, "cond", False) else 0
-
-    def init(self, rng, image):
-        """-> state, frozen variables."""
+    def init(self, rng: jax.Array, image: jax.Array) -> tuple[dict, dict]:
+        """Return the critic's state, and its frozen variables; image: [B,H,W,3]."""
         rngs = dict(zip(("params", "augment"), jax.random.split(rng), strict=True))
-        variables = dict(self.model.init(rngs, image, jnp.zeros(len(image), jnp.int32), train=True))
+        label = jnp.zeros(len(image), jnp.int32)
+        variables = dict(self.critic.init(rngs, image, label, train=True))
         params, frozen = variables.pop("params"), variables.pop("frozen", {})
         variables = {"batch_stats": {}, **variables, "averages": gan.averages()}
         return {**self.updater.init(params), "variables": variables}, frozen
 
-    def judge(self, params, variables, frozen, batch, reconstruction, rng, step):
-        """batch: image [B,H,W,3] in [-1, 1], label [B] -> DiscriminatorOutput; of zeros before `start`."""
-        (image, label), rngs = batch, jax.random.split(rng, 3)
+    def discriminate(
+        self, params: dict, variables: dict, frozen: dict, views: Views, rng: jax.Array
+    ) -> DiscriminatorOutput:
+        """Return L_adv, and the gradients of it and of the critic's own loss.
 
-        def discriminate(params, image, rng, stats):
-            """Logits, and the running statistics after them."""
-            given, rngs = {"params": params, "batch_stats": stats, "frozen": frozen}, {"augment": rng}
-            logits, changed = self.model.apply(given, image, label, train=True, rngs=rngs, mutable=["batch_stats"])
-            return logits, changed.get("batch_stats", {})
+        params, variables, frozen: the critic's. Before `start` all is 0, and the variables stay.
+        """
+        rngs = jax.random.split(rng, 3)
 
-        def generator_loss(reconstruction):
-            logits, _ = discriminate(params, reconstruction, rngs[0], variables["batch_stats"])  # leaves no trace there
-            return gan.generator_loss(self.loss, logits)
+        def generator_loss(reconstruction):  # leaves no trace in the running statistics
+            given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
+            logits, _ = self._logits(given, reconstruction, views.label, rngs[0])
+            return gan.generator_loss(self.settings.loss, logits)
 
         def critic_loss(params):
-            real, stats = discriminate(params, image, rngs[1], variables["batch_stats"])
-            fake, stats = discriminate(params, reconstruction, rngs[2], stats)
-            loss = gan.critic_loss(self.loss, real, fake, self.factor)
-            metrics = {"critic_loss": loss, "real_logits": jnp.mean(real), "fake_logits": jnp.mean(fake)}
-            averages = variables["averages"]
-            if self.lecam:
-                metrics["lecam"] = gan.lecam(real, fake, averages)
-                averages = gan.follow(averages, real, fake)
-                loss = loss + self.lecam * metrics["lecam"]
-            if self.r1:
-                given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
-                metrics["r1"] = self._penalty(given, image, label, step)
-                loss = loss + self.r1 * self.r1_every * metrics["r1"]
-            return loss, ({"batch_stats": stats, "averages": averages}, metrics)
+            given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
+            return self._critic_loss(given, variables["averages"], views, rngs[1:])
 
-        loss, gradient = jax.value_and_grad(generator_loss)(reconstruction)
+        loss, gradient = jax.value_and_grad(generator_loss)(views.reconstruction)
         (_, (changed, metrics)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params)
         output = DiscriminatorOutput(loss, gradient, grads, changed, metrics)
-        # Ours: before `start` this is computed and dropped. A lax.cond would save it, but on the CPU its branches run
-        # five times slower than the same operations outside of it.
+        # Ours: before `start` this is computed and dropped. A lax.cond would save it, but on the
+        # CPU its branches run five times slower than the same operations outside of it.
         nothing = jax.tree.map(jnp.zeros_like, output)._replace(variables=variables)
-        return jax.tree.map(lambda x, other: jnp.where(step >= self.start, x, other), output, nothing)
+        return select(views.step >= self.start, output, nothing)
 
-    def _penalty(self, given, image, label, step):
-        """R1 of real images every `r1_every` steps, counted like the steps of the log; 0 in the others.
+    def weight(self, norm: jax.Array, own_norm: jax.Array, step: jax.Array) -> jax.Array:
+        """Return lambda, a float32 scalar.
+
+        norm, own_norm: of the gradients of L_2 + L_perceptual, and of L_adv, in the last layer.
+        """
+        now = self.settings.weight * gan.ramp(step, self.start, self.ramp)
+        return now * gan.adaptive_weight(norm, own_norm) if self.settings.adaptive else now
+
+    def update(
+        self, state: dict, variables: dict, grads: dict, step: jax.Array, is_finite: jax.Array
+    ) -> tuple[dict, Metrics]:
+        """Return the critic's state after a step, and metrics; it stays unless `is_finite`.
+
+        variables, grads: of `discriminate`.
+        """
+        part = {key: state[key] for key in ("params", "opt")}
+        # Before it sets in nothing moves, the optimizer's counters included.
+        learns = is_finite & (step >= self.start)
+        new, metrics = self.updater.step(part, grads, step - self.start, learns)
+        new["variables"] = select(is_finite, variables, state["variables"])
+        return new, {f"critic_{name}": value for name, value in metrics.items()}
+
+    def _logits(self, variables, image, label, rng):
+        """Return the logits of an image in training, and the running statistics after them."""
+        how = {"train": True, "rngs": {"augment": rng}, "mutable": ["batch_stats"]}
+        logits, changed = self.critic.apply(variables, image, label, **how)
+        return logits, changed.get("batch_stats", {})
+
+    def _critic_loss(self, variables, averages, views, rngs):
+        """Return the critic's loss with its penalties, and (its variables afterwards, metrics)."""
+        settings = self.settings
+        real, stats = self._logits(variables, views.image, views.label, rngs[0])
+        after = {**variables, "batch_stats": stats}
+        fake, stats = self._logits(after, views.reconstruction, views.label, rngs[1])
+        loss = gan.critic_loss(settings.loss, real, fake, settings.factor)
+        means = {"real_logits": jnp.mean(real), "fake_logits": jnp.mean(fake)}
+        metrics = {"critic_loss": loss, **means}
+        if settings.lecam:
+            metrics["lecam"] = gan.lecam(real, fake, averages)
+            averages = gan.update_ema(averages, real, fake)
+            loss = loss + settings.lecam * metrics["lecam"]
+        if settings.r1:
+            metrics["r1"] = self._penalty(variables, views)
+            loss = loss + settings.r1 * settings.r1_every * metrics["r1"]
+        return loss, ({"batch_stats": stats, "averages": averages}, metrics)
+
+    def _penalty(self, variables, views):
+        """Return R1 of real images every `r1_every` steps, counted as in the log; else 0.
 
         By the running statistics: see `gan.r1`.
         """
 
         def penalty():
-            return gan.r1(lambda image: self.model.apply(given, image, label, train=False), image)
+            def logits(image):
+                return self.critic.apply(variables, image, views.label, train=False)
 
-        return jax.lax.cond((step + 1) % self.r1_every == 0, penalty, lambda: jnp.zeros(()))
+            return gan.r1(logits, views.image)
 
-    def weight(self, norm, own_norm, step):
-        """Norms of the gradients of the other losses and of this one -> lambda, float32."""
-        now = self.full_weight * gan.ramp(step, self.start, self.ramp)
-        return now * gan.adaptive_weight(norm, own_norm) if self.adaptive else now
-
-    def update(self, state, variables, grads, step, go):
-        """-> state, metrics; nothing moves unless `go`."""
-        part = {key: state[key] for key in ("params", "opt")}
-        # Before it sets in nothing moves, the optimizer's counters included.
-        new, metrics = self.updater.step(part, grads, step - self.start, go & (step >= self.start))
-        new["variables"] = optim.keep(go, variables, state["variables"])
-        return new, {f"critic_{name}": value for name, value in metrics.items()}
+        due = (views.step + 1) % self.settings.r1_every == 0
+        return jax.lax.cond(due, penalty, lambda: jnp.zeros(()))

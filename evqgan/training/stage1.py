@@ -1,11 +1,12 @@
-"""Stage 1: training a tokenizer (paper, Sec. 3.1, Eq. 1).
+"""Stage 1: training a tokenizer (paper, Sec. 3.1).
 
-L = L_2 + L_perceptual + L_VQ + lambda * L_adv; generator and critic learn in one step, from one reconstruction.
+Eq. 1 is L = L_perceptual + L_2 + L_VQ + lambda * L_adv. Tokenizer and critic learn in one step,
+from one reconstruction. `TokenizerStage.update` is that step; `adversarial` holds the critic.
 """
 
 import dataclasses
-import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,86 +17,108 @@ from evqgan.core import build, schema, weights
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
 from evqgan.data import transforms
+from evqgan.losses.pixels import logit_laplace_loss
 from evqgan.tokenizers.quantizers.revival import replace_dead
-from evqgan.training import adversarial, optim
+from evqgan.training import adversarial, optim, skipping
+from evqgan.training.run_length import RunLength
+from evqgan.training.skipping import Metrics
 
 
-def resolve(config, classes=None):
-    """A tokenizer takes nothing from other workdirs, but frozen networks from files: InputError for a missing one."""
+class Term(NamedTuple):
+    """Some terms of Eq. 1."""
+
+    loss: jax.Array  # their sum
+    gradient: jax.Array  # of it, with respect to the reconstruction [B,H,W,3]
+    metrics: Metrics
+
+
+class FrozenNetworks(NamedTuple):
+    """The pretrained networks of a term of the loss."""
+
+    folder: str  # that holds their weights, "" for the cache, or "random"
+    names: dict[str, str]  # {name in the collection "frozen": name of the network}
+    key: str  # of the config, that says the folder
+
+
+def resolve(config: Any, classes: int | None = None) -> Any:
+    """Return the config, which takes nothing from other workdirs.
+
+    Raises InputError where a frozen network's file is missing. classes: see `stage.Stage`.
+    """
     wanted = {}
-    for where, pretrained, _ in frozen_networks(config).values():
-        wanted.setdefault(where, []).extend(pretrained.values())
-    for where, networks in wanted.items():
-        if where != "random":
-            weights.require(where, networks)
+    for networks in frozen_networks(config).values():
+        wanted.setdefault(networks.folder, []).extend(networks.names.values())
+    for folder, names in wanted.items():
+        if folder != "random":
+            weights.require(folder, names)
     return config
 
 
-def frozen_networks(config):
-    """{"perceptual", "critic": (folder, "" for the cache, or "random"; {name: network}; key of the config)}."""
+def frozen_networks(config: Any) -> dict[str, FrozenNetworks]:
+    """Return {"perceptual": FrozenNetworks, "critic": FrozenNetworks} of those that there are."""
     found = {}
-    for part, section, key in (("perceptual", "perceptual", "distance"), ("critic", "adversarial", "critic")):
+    for part, section, key, entry in (
+        ("perceptual", "perceptual", "distance", "Distance"),
+        ("critic", "adversarial", "critic", "Critic"),
+    ):
         name = uses(config, section) and config[section].get(key, {}).get("name")
         if name:
-            module = build.module("losses", name, f"config.{section}.{key}")
-            where = config[section].get("weights", "")
-            found[part] = where, getattr(module, "PRETRAINED", {}), f"config.{section}.weights"
-    return {part: entry for part, entry in found.items() if entry[1]}
+            module = build.module("losses", name, f"config.{section}.{key}", entry, "PRETRAINED")
+            folder, where = config[section].get("weights", ""), f"config.{section}.weights"
+            found[part] = FrozenNetworks(folder, module.PRETRAINED, where)
+    return {part: networks for part, networks in found.items() if networks.names}
 
 
-def uses(config, term):
-    """Whether the loss has this term: its section is there and its weight is not 0."""
+def uses(config: Any, term: str) -> bool:
+    """Return whether the loss has this term: its section is there and its weight is not 0."""
     return bool(config.get(term)) and config[term].get("weight", 1.0) != 0
 
 
-def pixel_losses(l2: float = 1.0, l1: float = 0.0, logit_laplace: float = 0.0):
-    """config.loss: weights of the mean squared (paper, Eq. 1) and mean absolute (VQGAN's code) difference of pixels.
+def pixel_losses(l2: float = 1.0, l1: float = 0.0, logit_laplace: float = 0.0) -> dict[str, float]:
+    """Return the weights in config.loss that are not 0.
 
-    logit_laplace: weight of `logit_laplace_loss` (ViT-VQGAN, Sec. 3.3: 0.1, beside l2 = 1).
+    l2: of the mean squared difference of pixels (paper, Eq. 1).
+    l1: of the mean absolute one (VQGAN's code).
+    logit_laplace: of `logit_laplace_loss` (ViT-VQGAN, Sec. 3.3: 0.1, beside l2 = 1).
     """
     weights = {"l2": l2, "l1": l1, "logit_laplace": logit_laplace}
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def logit_laplace_loss(reconstruction, image):
-    """Two images [...] float32, `image` in [-1, 1] -> the mean of |logit(p(image)) - logit(p(reconstruction))|.
+def perceptual(
+    distance: dict, weight: float = 1.0, weights: str = "", dtype: Dtype = "float32"
+) -> tuple[Any, float]:
+    """Return the Distance module of config.perceptual, and its weight (paper, Eq. 1: 1).
 
-    p maps [-1, 1] to [0.1, 0.9]. DALL-E (Ramesh et al., 2021, appendix A.3) gives pixels x in (0, 1) the density
-    exp(-|logit(x) - mu| / b) / (2 b x (1 - x)); this is its negative logarithm without what no model can change.
-    Differs from DALL-E: its decoder gives mu and b in six channels. Ours has three and is an image: b is 1, and mu the
-    logit of p(reconstruction), clipped to [0.01, 0.99], beyond which the gradient is 0 and l2 alone brings it back.
+    weights: the folder of its networks, see `core.weights`.
     """
-    low, edge = 0.1, 0.01  # DALL-E; ours: finite for all inputs, and well outside what images hold
-
-    def logit(x):
-        p = jnp.clip(low + (1 - 2 * low) * (x + 1) / 2, edge, 1 - edge)
-        return jnp.log(p) - jnp.log1p(-p)
-
-    return jnp.mean(jnp.abs(logit(image) - logit(reconstruction)))
+    where = "config.perceptual.distance"
+    return build.build("losses", "Distance", distance, where, dtype=dtype), weight
 
 
-def perceptual(distance: dict, weight: float = 1.0, weights: str = "", dtype: Dtype = "float32"):
-    """config.perceptual -> Distance module, its weight in the loss. 1: paper, Eq. 1. weights: see `core.weights`."""
-    return build.build("losses", "Distance", distance, "config.perceptual.distance", dtype=dtype), weight
+def make(config: Any, examples: int = 1, classes: int | None = None) -> "TokenizerStage":
+    """Return the stage of `config`.
 
-
-def make(config, examples=1, classes=None):
-    """The stage of `config`; examples: size of the training set; classes: how many the data has, if known."""
+    examples: the size of the training set.
+    classes: how many the data has, if known.
+    """
     schema.check(config)
-    model = models.of(config)
-    total = optim.to_steps(config.duration, examples, config.batch_size)
-    run = {"examples": examples, "batch_size": config.batch_size, "total": total, "began": config.get("began", 0)}
-    updater = optim.updater(config.optimizer, "config.optimizer", ema=0.999, **run)  # 0.999: MaskGIT's tokenizer
+    model, run = models.of(config), RunLength.of(config, examples)
+    # 0.999: MaskGIT's tokenizer
+    updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.999)
     pixels = build.call(pixel_losses, config.get("loss", {}), "config.loss")
     distance, distance_weight, adversary = None, 0.0, None
     if uses(config, "perceptual"):
-        distance, distance_weight = build.call(perceptual, config.perceptual, "config.perceptual", dtype=config.dtype)
+        distance, distance_weight = build.call(
+            perceptual, config.perceptual, "config.perceptual", dtype=config.dtype
+        )
     if uses(config, "adversarial"):
-        make_adversary, keys = adversarial.make, config.adversarial
-        adversary = build.call(make_adversary, keys, "config.adversarial", dtype=config.dtype, **run)
-        if classes is not None and adversary.classes not in (0, classes):
-            wanted = adversary.classes
-            raise InputError(f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}")
+        adversary = adversarial.make(config.adversarial, config.dtype, run)
+        wanted = adversary.critic.label_classes
+        if classes is not None and wanted not in (0, classes):
+            raise InputError(
+                f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}"
+            )
     return TokenizerStage(config, model, updater, pixels, distance, distance_weight, adversary)
 
 
@@ -103,9 +126,13 @@ def make(config, examples=1, classes=None):
 class TokenizerStage:
     """The stage as the loop knows it, see `training.stage.Stage`; made by `make`. Its state:
 
-    step, skipped; params and codebook (what is trained), ema (averaged params: what is evaluated and kept), opt;
-    critic (its params, opt and variables); frozen (the networks of the perceptual loss and of the critic, and the
-    critic's random projections, which exist nowhere else).
+    step, skipped: counters, see `skipping`.
+    params, codebook: what is trained.
+    ema: averaged params, which are evaluated and kept.
+    opt: the optimizer's.
+    critic: its params, opt and variables.
+    frozen: the networks of the perceptual loss and of the critic, and the critic's random
+      projections, which exist nowhere else.
     """
 
     config: Any
@@ -114,124 +141,179 @@ class TokenizerStage:
     pixels: dict[str, float]  # weights of the losses of pixels
     distance: Any  # the perceptual distance, or None
     distance_weight: float
-    adversary: adversarial.Adversary | None
-    shown: tuple[str, ...] = ("l2", "perceptual", "lambda", "real_logits", "fake_logits")
+    adversary: adversarial.AdversarialLoss | None
+    progress_keys: tuple[str, ...] = ("l2", "perceptual", "lambda", "real_logits", "fake_logits")
 
     @property
-    def networks(self):
+    def networks(self) -> dict[str, FrozenNetworks]:
         """The frozen networks, see `frozen_networks`."""
         return frozen_networks(self.config)
 
     @property
-    def notes(self):
+    def notes(self) -> tuple[str, ...]:
         """Lines for the log: the loss, the adversarial term's course, and what is not trained."""
         terms = [f"{weight:g} x {name}" for name, weight in self.pixels.items()]
         if self.distance:
-            terms.append(f"{self.distance_weight:g} x perceptual ({self.config.perceptual.distance.name})")
+            name = self.config.perceptual.distance.name
+            terms.append(f"{self.distance_weight:g} x perceptual ({name})")
         terms += ["lambda x adversarial"] * bool(self.adversary)
-        notes = [" + ".join(["loss: quantizer", *terms]), *([self.adversary.note] if self.adversary else [])]
-        for where, pretrained, key in self.networks.values():
-            if where == "random":
+        notes = [" + ".join(["loss: quantizer", *terms])]
+        notes += [self.adversary.note] if self.adversary else []
+        for networks in self.networks.values():
+            if networks.folder == "random":
+                names = ", ".join(networks.names.values())
                 notes.append(
-                    f'{key} = "random": {", ".join(pretrained.values())} are UNTRAINED, their terms mean little'
+                    f'{networks.key} = "random": {names} are UNTRAINED, their terms mean little'
                 )
         return tuple(notes)
 
-    def init(self):
-        """-> the state of an untrained tokenizer; networks that `load` fills in are zeros."""
-        rngs, image = jax.random.split(jax.random.key(self.config.seed), 4), jnp.zeros((1, *self.model.shape, 3))
-        variables = self.model.network.init({"params": rngs[0], "codebook": rngs[1]}, image, train=True)
+    def init(self) -> dict:
+        """Return the state of an untrained tokenizer; networks that `load` fills in are zeros."""
+        rngs = jax.random.split(jax.random.key(self.config.seed), 4)
+        image = jnp.zeros((1, *self.model.shape, 3))
+        variables = self.model.network.init(
+            {"params": rngs[0], "codebook": rngs[1]}, image, train=True
+        )
         params, codebook = variables["params"], variables.get("codebook", {})
-        if self.adversary and "to_rgb" not in params["decoder"]:
-            raise InputError("the adaptive weight is taken at the decoder's last layer, which has to be called to_rgb")
+        self._check_last_layer(params)
         critic, frozen = {}, {}
         if self.distance:
             frozen["perceptual"] = self.distance.init(rngs[2], image, image)["frozen"]
         if self.adversary:
             critic, frozen["critic"] = self.adversary.init(rngs[3], image)
-        for part, (where, pretrained, _) in self.networks.items():
-            if where != "random":  # XLA drops the random numbers
-                frozen[part] |= {name: jax.tree.map(jnp.zeros_like, frozen[part][name]) for name in pretrained}
-        state = {**optim.begin(), **self.updater.init(params), "codebook": codebook}
+        for part, networks in self.networks.items():
+            if networks.folder != "random":  # XLA drops the random numbers
+                zeros = {name: frozen[part][name] for name in networks.names}
+                frozen[part] |= jax.tree.map(jnp.zeros_like, zeros)
+        state = {**skipping.init_counters(), **self.updater.init(params), "codebook": codebook}
         return {**state, "critic": critic, "frozen": frozen}
 
-    def load(self, state, saved=()):
-        """-> the state with the trained weights of the frozen networks."""
+    def load(self, state: dict, saved: Any = ()) -> dict:
+        """Return the state with the trained weights of the frozen networks."""
         frozen = dict(state["frozen"])
-        for part, (where, pretrained, _) in self.networks.items():
-            if where != "random":
-                frozen[part] = weights.fill(frozen[part], pretrained, where)
+        for part, networks in self.networks.items():
+            if networks.folder != "random":
+                frozen[part] = weights.fill(frozen[part], networks.names, networks.folder)
         return {**state, "frozen": frozen}
 
-    def update(self, state, batch):
-        """One step of Eq. 1 -> state, metrics: tokenizer and critic learn from one reconstruction."""
-        step = state["step"]
-        rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), step)
+    def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
+        """Take one step down the gradient of Eq. 1, and one of the critic down its own loss.
+
+        The gradient of Eq. 1 is first taken with respect to the reconstruction, where all but
+        L_VQ are functions of it, and then pulled back through the tokenizer, together with L_VQ.
+        batch: {"image" uint8 [B,H,W,3], "label" int32 [B]}. Returns the state, and metrics.
+        """
+        rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), state["step"])
+        frozen, (params, variables) = state["frozen"], self._trained(state)
+
+        def equation_1(params, variables, batch, rng):
+            image, rngs = transforms.scale(batch["image"]), jax.random.split(rng)
+            (reconstruction, l_vq), pull_back, (codebook, aux) = self._reconstruct(
+                params["generator"], variables["codebook"], image, rngs[0]
+            )
+            near = self._l2_and_perceptual(reconstruction, image, frozen)
+            loss, gradient, grads = near.loss + l_vq, near.gradient, {}
+            variables, metrics = {**variables, "codebook": codebook}, {**near.metrics, **aux}
+            if self.adversary:
+                views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
+                critic = params["critic"], variables["critic"], frozen["critic"]
+                l_adv = self.adversary.discriminate(*critic, views, rngs[1])
+                weight, more = self._lambda(pull_back, near, l_adv, state["step"])
+                loss = loss + weight * l_adv.loss
+                gradient = gradient + weight * l_adv.gradient
+                variables["critic"], grads["critic"] = l_adv.variables, l_adv.grads
+                metrics |= more
+            (grads["generator"],) = pull_back((gradient, jnp.ones(())))
+            return (loss, (variables, metrics)), grads
+
+        differentiate = self.updater.gradients(equation_1)
+        (loss, (variables, metrics)), grads = differentiate(params, variables, batch, rng)
+        return self._learn(state, variables, {"loss": loss, **metrics}, grads)
+
+    def _trained(self, state):
+        """Return what Eq. 1 is a function of: params, and variables that a step also changes."""
         params, variables = {"generator": state["params"]}, {"codebook": state["codebook"]}
         if self.adversary:
-            params["critic"], variables["critic"] = (state["critic"][key] for key in ("params", "variables"))
-        gradients = self.updater.gradients(functools.partial(self._gradients, state["frozen"], step))
-        (loss, (variables, metrics)), grads = gradients(params, variables, batch, rng)
-        metrics = {"loss": loss, **metrics}
-        go = optim.finite(metrics, *grads.values())
+            params["critic"] = state["critic"]["params"]
+            variables["critic"] = state["critic"]["variables"]
+        return params, variables
+
+    def _reconstruct(self, params, codebook, image, rng):
+        """Return (reconstruction, L_VQ), their pull-back, (the codebook's new variables, aux)."""
+
+        def reconstruct(params):
+            variables = {"params": params, "codebook": codebook}
+            how = {"train": True, "rngs": {"codebook": rng}, "mutable": ["codebook"]}
+            (made, _, aux), changed = self.model.network.apply(variables, image, **how)
+            return (made, aux["quantizer_loss"]), (changed.get("codebook", {}), aux)
+
+        return jax.vjp(reconstruct, params, has_aux=True)
+
+    def _l2_and_perceptual(self, reconstruction, image, frozen):
+        """Return the Term L_2 + L_perceptual, weighed by config.loss and config.perceptual."""
+
+        def loss(reconstruction):
+            error = reconstruction - image
+            terms = {"l2": jnp.mean(jnp.square(error)), "l1": jnp.mean(jnp.abs(error))}
+            terms["logit_laplace"] = logit_laplace_loss(reconstruction, image)
+            total = sum(weight * terms[name] for name, weight in self.pixels.items())
+            if self.distance:
+                variables = {"frozen": frozen["perceptual"]}
+                distances = self.distance.apply(variables, image, reconstruction)
+                terms["perceptual"] = jnp.mean(distances)
+                total = total + self.distance_weight * terms["perceptual"]
+            return total, terms
+
+        (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(reconstruction)
+        return Term(total, gradient, terms)
+
+    def _lambda(self, pull_back, near, l_adv, step):
+        """Return lambda of Eq. 1, and the metrics of the adversarial term."""
+        path = self.model.network.decoder.last_layer
+        norms = [last_layer_norm(pull_back, x.gradient, path) for x in (near, l_adv)]
+        weight = self.adversary.weight(*norms, step)
+        metrics = {"adversarial": l_adv.loss, "lambda": weight, **l_adv.metrics}
+        names = ("reconstruction_gradient", "adversarial_gradient")
+        return weight, {**metrics, **dict(zip(names, norms, strict=True))}
+
+    def _learn(self, state, variables, metrics, grads):
+        """Return the state with what is trained one step further, and all metrics."""
+        step, is_finite = state["step"], skipping.all_finite(metrics, *grads.values())
         part = {key: state[key] for key in ("params", "ema", "opt")}
-        new, how = self.updater.step(part, grads["generator"], step, go)
-        codebook = optim.keep(go, variables["codebook"], state["codebook"])  # in which nothing is dead unless `go`
-        (new, new["codebook"]), metrics = replace_dead(new, codebook), {**metrics, **how}
+        new, more = self.updater.step(part, grads["generator"], step, is_finite)
+        # In a codebook that is not finite no code counts as dead.
+        codebook = skipping.select(is_finite, variables["codebook"], state["codebook"])
+        new, new["codebook"] = replace_dead(new, codebook)
+        metrics = {**metrics, **more}
         if self.adversary:
-            new["critic"], how = self.adversary.update(state["critic"], variables["critic"], grads["critic"], step, go)
-            metrics |= how
-        return optim.advance(state, new, metrics, go)
+            new["critic"], more = self.adversary.update(
+                state["critic"], variables["critic"], grads["critic"], step, is_finite
+            )
+            metrics |= more
+        return skipping.skip_if_nonfinite(state, new, metrics, is_finite)
 
-    def _gradients(self, frozen, step, params, variables, batch, rng):
-        """((loss, (variables, metrics)), grads) of tokenizer and critic, from one part of the batch."""
-        image, rngs = transforms.scale(batch["image"]), jax.random.split(rng)
-        reconstruct = functools.partial(self._reconstruct, variables["codebook"], image, rngs[0])
-        (reconstruction, quantizer_loss), pull, (codebook, aux) = jax.vjp(
-            reconstruct, params["generator"], has_aux=True
-        )
-        near = jax.value_and_grad(self._reconstruction_loss, has_aux=True)
-        (loss, terms), gradient = near(reconstruction, image, frozen)  # with respect to the reconstruction
-        loss, metrics, grads = loss + quantizer_loss, {**terms, **aux}, {}
-        variables = {**variables, "codebook": codebook}
-        if self.adversary:
-            critic = self.adversary.judge(
-                params["critic"], variables["critic"], frozen["critic"], (image, batch["label"]), reconstruction,
-                rngs[1], step,
-            )  # fmt: skip
-            norms = last_layer_norm(pull, gradient), last_layer_norm(pull, critic.gradient)
-            weight = self.adversary.weight(*norms, step)
-            loss, gradient = loss + weight * critic.loss, gradient + weight * critic.gradient
-            variables["critic"], grads["critic"] = critic.variables, critic.grads
-            metrics |= {"adversarial": critic.loss, "lambda": weight, **critic.metrics}
-            metrics |= {"reconstruction_gradient": norms[0], "adversarial_gradient": norms[1]}
-        (grads["generator"],) = pull((gradient, jnp.ones(())))
-        return (loss, (variables, metrics)), grads
-
-    def _reconstruct(self, codebook, image, rng, params):
-        """-> (reconstruction, L_VQ), (the new codebook variables, aux)."""
-        (reconstruction, _, aux), changed = self.model.network.apply(
-            {"params": params, "codebook": codebook}, image, train=True, rngs={"codebook": rng}, mutable=["codebook"]
-        )
-        return (reconstruction, aux["quantizer_loss"]), (changed.get("codebook", {}), aux)
-
-    def _reconstruction_loss(self, reconstruction, image, frozen):
-        """L_2 + L_perceptual of Eq. 1, as config.loss and config.perceptual weigh them -> loss, {name: scalar}."""
-        error = reconstruction - image
-        terms = {"l2": jnp.mean(jnp.square(error)), "l1": jnp.mean(jnp.abs(error))}
-        terms["logit_laplace"] = logit_laplace_loss(reconstruction, image)
-        loss = sum(weight * terms[name] for name, weight in self.pixels.items())
-        if self.distance:
-            distances = self.distance.apply({"frozen": frozen["perceptual"]}, image, reconstruction)
-            terms["perceptual"] = jnp.mean(distances)
-            loss = loss + self.distance_weight * terms["perceptual"]
-        return loss, terms
+    def _check_last_layer(self, params):
+        """Raise InputError unless the decoder has the last layer that it declares."""
+        path, found = self.model.network.decoder.last_layer, params["decoder"]
+        for name in path:
+            found = found.get(name, {}) if isinstance(found, dict) else {}
+        if self.adversary and not hasattr(found, "shape"):
+            raise InputError(
+                "the adaptive weight is taken at the decoder's last layer, which it declares as "
+                f"{'/'.join(path)} and does not have"
+            )
 
 
-def last_layer_norm(pull, gradient):
-    """The norm of a loss's gradient in the decoder's last layer, from its `gradient` in the reconstruction.
+def last_layer_norm(pull_back: Callable, gradient: jax.Array, path: tuple[str, ...]) -> jax.Array:
+    """Return the norm of a loss's gradient in the decoder's last layer (VQGAN, Eq. 7).
 
-    pull: the pull-back of reconstruction and quantizer loss; the rest of it is dead code, which XLA removes.
+    pull_back: of reconstruction and L_VQ, see `TokenizerStage.update`; all that does not lead to
+      the last layer is dead code, which XLA removes.
+    gradient: of the loss with respect to the reconstruction.
+    path: of the layer's kernel, see `tokenizers.Decoder`.
     """
-    (grads,) = pull((gradient, jnp.zeros(())))
-    return optax.tree.norm(grads["decoder"]["to_rgb"]["kernel"])
+    (grads,) = pull_back((gradient, jnp.zeros(())))
+    found = grads["decoder"]
+    for name in path:
+        found = found[name]
+    return optax.tree.norm(found)

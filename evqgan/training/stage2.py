@@ -1,4 +1,8 @@
-"""Stage 2: training a generator on the ids of a frozen tokenizer (paper, Sec. 3.2 and 3.3, Eq. 2)."""
+"""Stage 2: training a generator on the ids of a frozen tokenizer (paper, Sec. 3.2 and 3.3).
+
+Eq. 2 is L = -E[sum over masked tokens x_i of log p(x_i | L_T, G_T)]. `GeneratorStage.update` is a
+step of it; which tokens are masked, and what p sees, is the generator's own (evqgan/generators).
+"""
 
 import dataclasses
 import os
@@ -13,20 +17,28 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
 from evqgan.data import codes, pipeline, transforms
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training import optim
+from evqgan.training import optim, skipping
+from evqgan.training.run_length import RunLength
+from evqgan.training.skipping import Metrics
 
 
-def of_tokenizer_section(model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0):
-    """The keys of config.tokenizer, see `resolve`."""
+def tokenizer_section(
+    model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0
+) -> None:
+    """Take the keys of config.tokenizer, so that `build` can check them; see `resolve`."""
 
 
-def resolve(config, classes=None):
-    """Fills config.tokenizer.model and dtype from the tokenizer's workdir, config.tokenizer.weights.
+def resolve(config: Any, classes: int | None = None) -> Any:
+    """Return the config with what it takes from other workdirs, and from the data.
 
-    weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the machinery alone.
-    config.tokenizer.soft: the temperature at which codes are drawn in training, and their chances taken as targets, by
-    a generator that can (RQ-VAE, Sec. 3.2.3); 0 or absent: the nearest codes.
-    With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these alone.
+    config.tokenizer.model and dtype come from the tokenizer's workdir, config.tokenizer.weights;
+    weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the
+    machinery alone.
+    config.tokenizer.soft: the temperature at which codes are drawn in training, with their
+    probabilities as targets, by a generator that can (RQ-VAE, Sec. 3.2.3); 0 or absent: the
+    nearest codes.
+    With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these
+    alone.
     classes: how many the data have, once that is known, see `with_classes`.
     """
     with config.unlocked():
@@ -42,10 +54,11 @@ def resolve(config, classes=None):
     return config if classes is None else with_classes(config, classes)
 
 
-def with_classes(config, classes):
-    """-> the config with config.generator.classes = `classes` where it is None, which is as many as the data have.
+def with_classes(config: Any, classes: int) -> Any:
+    """Return the config with config.generator.classes = `classes` where it is None.
 
-    Without classes there are none to be dropped: then config.generator.class_dropout becomes 0, too.
+    None is as many as the data have. Without classes there are none to be dropped: then
+    config.generator.class_dropout becomes 0, too.
     """
     if "classes" not in config.generator or config.generator.classes is not None:
         return config
@@ -57,22 +70,24 @@ def with_classes(config, classes):
     return config
 
 
-def with_model(config):
-    """Fills config.tokenizer.model and, unless it is given, dtype: what the tokenizer was trained in.
+def with_model(config: Any) -> Any:
+    """Return the config with config.tokenizer.model and dtype: what the tokenizer was trained in.
 
-    InputError if config.tokenizer.weights is no tokenizer's workdir.
+    A dtype that is given stays. Raises InputError if config.tokenizer.weights is no tokenizer's
+    workdir.
     """
     weights = config.tokenizer.weights
     file = pathlib.Path(weights) / "config.json"
     if not weights or not file.is_file():
         raise InputError(
-            f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): train one first, with "
-            "--config of a stage 1, and give its --workdir here"
+            f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): train "
+            "one first, with --config of a stage 1, and give its --workdir here"
         )
     theirs = files.read_json(file)
     if theirs.get("stage") != "stage1":
         raise InputError(
-            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1"
+            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, "
+            "not of stage1"
         )
     with config.unlocked():
         config.tokenizer.model = theirs["tokenizer"]
@@ -80,77 +95,96 @@ def with_model(config):
     return config
 
 
-def stored_info(config):
-    """The info of the stored ids config.dataset.codes; InputError unless grid, codes and dtype are the config's."""
+def stored_info(config: Any) -> dict:
+    """Return the info of the stored ids config.dataset.codes.
+
+    Raises InputError unless their grid, codes and dtype are the config's.
+    """
     folder = config.dataset.codes
     info = codes.read_info(folder)
     tokenizer = tokenizers.of_generator(config)
     shape = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
-    latent = [side // tokenizer.factor for side in shape]
-    expected = {"codes": tokenizer.quantizer.codes, "depth": tokenizer.quantizer.depth, "latent": latent}
+    quantizer, grid = tokenizer.quantizer, [side // tokenizer.factor for side in shape]
+    expected = {"codes": quantizer.codes, "depth": quantizer.depth, "latent": grid}
     expected["tokenizer"] = {**info["tokenizer"], "dtype": tokenizers.dtype_of(config)}
     codes.require(folder, info, expected)
     return info
 
 
-def make(config, examples=1, classes=None):
-    """The stage of a resolved `config`; examples: size of the training set; classes: how many the data has, if known.
+def make(config: Any, examples: int = 1, classes: int | None = None) -> "GeneratorStage":
+    """Return the stage of a resolved `config`.
 
-    Not known, config.generator.classes = None is checked as one class.
+    examples: the size of the training set.
+    classes: how many the data has; None: not known, and config.generator.classes = None is
+      checked as one class.
     """
     schema.check(config)
     config = with_classes(config, 1 if classes is None else classes)
-    build.call(of_tokenizer_section, config.tokenizer, "config.tokenizer")
+    build.call(tokenizer_section, config.tokenizer, "config.tokenizer")
     model = models.of(config)
-    if classes is not None and config.generator.get("classes", 0) not in (0, classes):
-        raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
-    build.check(model.module.loss, build.plain(config.get("loss", {})), "config.loss", models.OURS)
-    build.check(model.module.sample, build.plain(config.get("sample", {})), "config.sample", models.OURS)
-    soft = config.tokenizer.get("soft", 0.0)
-    if soft and not model.traits.soft_targets:
-        raise InputError(
-            f"config.tokenizer.soft = {soft}, but the {config.generator.name} generator learns from the nearest codes "
-            "alone: leave it out, or take rqtransformer"
-        )
-    if soft and config.dataset.get("codes"):
-        raise InputError(
-            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids (dataset.codes)"
-        )
-    total = optim.to_steps(config.duration, examples, config.batch_size)
-    run = {"examples": examples, "batch_size": config.batch_size, "total": total, "began": config.get("began", 0)}
-    updater = optim.updater(config.optimizer, "config.optimizer", ema=0.9999, **run)
+    wanted = config.generator.get("classes", 0)
+    if classes is not None and wanted not in (0, classes):
+        raise InputError(f"config.generator.classes is {wanted}, but the data set has {classes}")
+    for section, function in (("loss", model.module.loss), ("sample", model.module.sample)):
+        keys = build.plain(config.get(section, {}))
+        build.check(function, keys, f"config.{section}", models.OURS)
+    check_soft_targets(config, model)
+    run = RunLength.of(config, examples)
+    updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.9999)
     return GeneratorStage(config, model, updater)
+
+
+def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
+    """Raise InputError where config.tokenizer.soft asks for targets that there are not."""
+    temperature = config.tokenizer.get("soft", 0.0)
+    if temperature and not model.traits.soft_targets:
+        raise InputError(
+            f"config.tokenizer.soft = {temperature}, but the {config.generator.name} generator "
+            "learns from the nearest codes alone: leave it out, or take rqtransformer"
+        )
+    if temperature and config.dataset.get("codes"):
+        raise InputError(
+            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids "
+            "(dataset.codes)"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit asks for a hash, and by identity there is one
 class GeneratorStage:
-    """The stage as the loop knows it, see `training.stage.Stage`; made by `make`.
+    """The stage as the loop knows it, see `training.stage.Stage`; made by `make`. Its state:
 
-    State: step, params, ema (averaged params: what samples), opt, tokenizer (frozen; kept here so that a generator's
-    workdir is complete in itself).
+    step, skipped: counters, see `skipping`.
+    params: what is trained.
+    ema: averaged params, which sample.
+    opt: the optimizer's.
+    tokenizer: frozen; kept here so that a generator's workdir is complete in itself.
     """
 
     config: Any
     model: models.TokenGenerator
-    updater: Any  # of `optim.updater`
-    shown: tuple[str, ...] = ()
+    updater: optim.Updater
+    progress_keys: tuple[str, ...] = ()
 
     @property
-    def notes(self):
+    def notes(self) -> tuple[str, ...]:
         """Lines for the log."""
-        if self.model.flat == 1:
+        flat, (h, w) = self.model.flat, self.model.tokenizer.grid
+        if flat == 1:
             return ()
-        h, w = self.model.tokenizer.grid
-        return (f"a code at each of {self.model.flat} depths is a token of its own: {h} x {w * self.model.flat}",)
+        return (f"a code at each of {flat} depths is a token of its own: {h} x {w * flat}",)
 
-    def init(self):
-        """-> the state of an untrained generator on an untrained tokenizer."""
+    def init(self) -> dict:
+        """Return the state of an untrained generator on an untrained tokenizer."""
         rng = jax.random.key(self.config.seed)
         params = self.model.init(rng)
-        return {**optim.begin(), **self.updater.init(params), "tokenizer": self.model.tokenizer.init(rng)}
+        state = {**skipping.init_counters(), **self.updater.init(params)}
+        return {**state, "tokenizer": self.model.tokenizer.init(rng)}
 
-    def load(self, state, saved=()):
-        """-> the state with the tokenizer of config.tokenizer.weights, unless that is `saved`."""
+    def load(self, state: dict, saved: Any = ()) -> dict:
+        """Return the state with the tokenizer of config.tokenizer.weights.
+
+        saved: the parts of the state that are there already, maybe "tokenizer".
+        """
         if "tokenizer" in saved:
             return state
         weights = self.config.tokenizer.weights
@@ -161,41 +195,54 @@ class GeneratorStage:
         return {**state, "tokenizer": self.model.tokenizer.restored(weights)[0]}
 
     def _require_tokenizer_of_stored_ids(self):
-        """InputError unless the stored ids are of the weights that this run begins with."""
+        """Raise InputError unless the stored ids are of the weights that this run begins with."""
         folder, weights = self.config.dataset.codes, self.config.tokenizer.weights
         if weights == "random":
-            raise InputError(f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer")
+            raise InputError(
+                f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained "
+                "tokenizer"
+            )
         info, (theirs, _) = codes.read_info(folder), self.model.tokenizer.restored(weights)
-        codes.require(folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": codes.fingerprint(theirs)}})
+        fingerprint = codes.fingerprint(theirs)
+        codes.require(
+            folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
+        )
 
-    def update(self, state, batch):
-        """One step of Eq. 2 -> state, metrics."""
-        rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), state["step"])
-        data, rng = self._data(state["tokenizer"], batch, rng)
+    def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
+        """Take one step down the gradient of Eq. 2.
+
+        batch: {"image" uint8 [B,H,W,3] or "ids" int32 [B,h,w,D], "label" int32 [B]}. Returns the
+        state, and metrics.
+        """
+        tokenizer, step = state["tokenizer"], state["step"]
+        rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), step)
+        tokens, rng = self._tokens(tokenizer, batch, rng)
         keys = build.plain(self.config.get("loss", {}))
 
-        def loss(params, variables, data, rng):  # a generator has no variables beside its parameters
-            soft = data.get("soft")
-            value, metrics = self.model.loss(
-                params, state["tokenizer"], data["ids"], data["label"], rng, soft=soft, **keys
-            )
-            return value, (variables, metrics)
+        def equation_2(params, variables, tokens, rng):
+            # The generator masks some of the ids, and gives -log p of these by all that is left.
+            loss, metrics = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
+            return loss, (variables, metrics)
 
-        differentiate = self.updater.gradients(jax.value_and_grad(loss, has_aux=True))
-        (value, (_, metrics)), grads = differentiate(state["params"], {}, data, rng)
-        metrics = {"loss": value, **metrics}
-        go = optim.finite(metrics, grads)
+        differentiate = self.updater.gradients(jax.value_and_grad(equation_2, has_aux=True))
+        # A generator has no variables beside its parameters.
+        (loss, (_, metrics)), grads = differentiate(state["params"], {}, tokens, rng)
+        metrics = {"loss": loss, **metrics}
+        is_finite = skipping.all_finite(metrics, grads)
         part = {key: state[key] for key in ("params", "ema", "opt")}
-        new, how = self.updater.step(part, grads, state["step"], go)
-        return optim.advance(state, new, {**metrics, **how}, go)
+        new, more = self.updater.step(part, grads, step, is_finite)
+        return skipping.skip_if_nonfinite(state, new, {**metrics, **more}, is_finite)
 
-    def _data(self, tokenizer, batch, rng):
-        """What the generator learns from: {"ids", "label"}, with soft targets {"soft"}, too; and the rest of `rng`."""
-        soft = self.config.tokenizer.get("soft", 0.0)
-        if not soft:
+    def _tokens(self, tokenizer, batch, rng):
+        """Return what Eq. 2 is of, {"ids", "label"}, maybe {"soft"}, and what is left of `rng`.
+
+        soft: soft targets, the probabilities of all codes [B,h,w,D,V].
+        """
+        temperature = self.config.tokenizer.get("soft", 0.0)
+        if not temperature:
             return {"ids": self.model.ids_of(tokenizer, batch), "label": batch["label"]}, rng
         rng, rng_codes = jax.random.split(rng)
-        image = transforms.scale(batch["image"])
-        soft_codes = self.model.tokenizer.network.apply
-        ids, chances = soft_codes(tokenizer, image, soft, rng_codes, method="soft_codes")
-        return {"ids": ids, "label": batch["label"], "soft": chances}, rng
+        ids, soft_targets = self.model.tokenizer.network.apply(
+            tokenizer, transforms.scale(batch["image"]), temperature, rng_codes, method="soft_codes"
+        )
+        return {"ids": ids, "label": batch["label"], "soft": soft_targets}, rng

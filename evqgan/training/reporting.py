@@ -1,0 +1,104 @@
+"""What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms."""
+
+import time
+from typing import TYPE_CHECKING
+
+import jax
+
+from evqgan import evals
+from evqgan.core import build, files, pictures
+from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
+
+if TYPE_CHECKING:
+    from evqgan.training.setup import Setup
+
+SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
+
+
+def log(line: str) -> None:
+    """Print a line at once, on the first process of a run alone."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+class Reporter:
+    """Reports on the steps of one run, to the terminal and by a Writer."""
+
+    def __init__(self, setup: "Setup", writer: Writer, state: dict):
+        """Report on the steps that follow the first `state`, from which the run goes on."""
+        self.setup, self.writer = setup, writer
+        self.progress = Progress(setup.length.total, setup.config.batch_size)
+        self.last_reported = int(state["skipped"][1])  # skipped steps that a line told of
+        self.watched = build.plain(setup.config.get("alarm", {}))
+        # The chief alone says alarms, and may just mend that file.
+        chief = jax.process_index() == 0
+        self.best = highest(setup.workdir, self.watched) if chief else {}
+        self.began = time.perf_counter()
+
+    def first_step(self, step: int, metrics: dict) -> None:
+        """Wait for the first step, which compiles: rates are counted from the second."""
+        jax.block_until_ready(metrics)
+        self.progress.start(step)
+        log(f"compiled in {time.perf_counter() - self.began:.0f} s")
+
+    def fetch(self, step: int, metrics: dict) -> dict[str, float]:
+        """Return the metrics of a step as floats, and warn of steps that were skipped.
+
+        Raises NonFinite, and writes nonfinite.json, if SKIPS were skipped in a row.
+        """
+        first = [name for name in ("loss", *self.setup.stage.progress_keys) if name in metrics]
+        names = [*first, *(name for name in metrics if name not in first)]
+        found = {f"train/{name}": float(metrics[name]) for name in names}
+        try:
+            line = check_skipped(step, found, self.last_reported, SKIPS)
+        except NonFinite:
+            if jax.process_index() == 0:
+                values = {name: str(value) for name, value in found.items()}
+                report = {"step": step, "metrics": values}
+                files.save_json(self.setup.workdir / "nonfinite.json", report)
+            raise
+        if line:
+            log(line)
+        self.last_reported = int(found["train/skipped"])
+        return found
+
+    def write(self, step: int, metrics: dict[str, float], skipped_images: int) -> None:
+        """Print the progress line, and write the metrics of `fetch`."""
+        log(self.progress.line(step, metrics))
+        perf = {**self.progress.perf(step), "perf/skipped_images": skipped_images}
+        self.writer.write(step, {**metrics, **perf})
+
+    def evaluate(self, step: int, state: dict) -> float:
+        """Evaluate a state, write its numbers and pictures, and return its score, lower is better.
+
+        The score is the number config.best, infinite if no evaluator gives it.
+        """
+        if self.setup.evaluators:
+            log("evaluating")
+        with self.progress.pause():
+            began = time.perf_counter()
+            numbers, shown = evals.run_all(self.setup.evaluators, state)
+            seconds = {"perf/evaluation_seconds": time.perf_counter() - began}
+            score = self._score(numbers)
+            self.writer.write(step, {**numbers, **seconds})
+            self.writer.images(step, shown)
+            self._save_pictures(step, shown)
+            log("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+            for line in alarms(step, numbers, self.best, self.watched):
+                log(line)
+        return score
+
+    def _score(self, numbers):
+        """Return the number config.best; say so if it is not there."""
+        best = self.setup.config.get("best", "")
+        if best and best not in numbers:
+            hint = build.nearest(best, numbers)
+            log(f"config.best is {best!r}, which no evaluator gives: {hint}")
+        return numbers.get(best, float("inf"))
+
+    def _save_pictures(self, step, shown):
+        """Save pictures {name: uint8 [H,W,3]} in the workdir, by the first process."""
+        if jax.process_index() == 0:
+            for name, picture in shown.items():
+                file = f"{name.split('/')[-1]}_{step:07d}.png"
+                pictures.save_png(self.setup.workdir / "training" / file, picture)

@@ -1,0 +1,62 @@
+"""Signals that ask a run to stop: it saves its state first."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import jax
+
+from evqgan.core.checkpoint import Checkpoints
+
+# A scheduler's, Ctrl-C, a terminal that is gone (which Windows has not).
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop by a signal, and has saved its state.
+
+    The exit code is the shell's for that signal.
+    """
+
+    def __init__(self, step: int, number: int = signal.SIGTERM):
+        super().__init__(128 + number)
+        self.step = step
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[], int | None]]:
+    """Yield a function that gives the signal of SIGNALS that has come since, or None.
+
+    The second one ends the process at once, as if there were no handler. What was ignored before,
+    as SIGHUP is under nohup, stays so. In a run of many processes JAX listens for SIGTERM
+    (`stop_now`), and a handler of ours would take the signal away from it.
+    """
+    if jax.process_count() > 1:
+        yield lambda: None
+        return
+    came = []
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
+
+    def note(number, _):
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_now(stopping: Callable[[], int | None], checkpoints: Checkpoints, step: int) -> int | None:
+    """Return the signal by which any process of the run was asked to stop, or None.
+
+    All processes answer alike for one step. stopping: of `stop_signal`.
+    """
+    if jax.process_count() == 1:
+        return stopping()
+    return signal.SIGTERM if checkpoints.manager.reached_preemption(step) else None
