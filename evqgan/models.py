@@ -126,11 +126,12 @@ class TokenGenerator:
         return jax.lax.stop_gradient(ids)
 
     def predict(self, state, batch, rng):
-        """state: as `shapes` has it -> {"ids", the sums [B,2] of the generator's `evaluate`}, for evaluators."""
+        """state: as `shapes` has it -> {"ids", "sums": those [B,2] of the generator's `evaluate`}, for evaluators."""
         weights = state["tokenizer"]
         ids = self.ids_of(weights, batch)
         given = flattened(ids, self.flat), batch["label"], rng
-        return {"ids": ids, **self.module.evaluate(self.network, state["ema"], *given, **self._codebook(weights))}
+        sums = self.module.evaluate(self.network, state["ema"], *given, **self._codebook(weights))
+        return {"ids": ids, "sums": sums}
 
     def _codebook(self, weights):
         codebook = self.traits.codebook

@@ -20,6 +20,18 @@ def golden():
     return pathlib.Path(os.environ.get("EVQGAN_GOLDEN", pathlib.Path(__file__).parent / "golden"))
 
 
+@pytest.fixture(scope="module")
+def quick_to_compile():
+    """For a file whose programs run a few times only: to compile them takes longer than to run them.
+
+    Such a file says `pytestmark = pytest.mark.usefixtures("quick_to_compile")`.
+    """
+    import workdirs  # which imports much
+
+    with workdirs.quick_to_compile():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def free_compiled_programs():
     """After a file its programs, and what they hold on to, are freed; what another file shares is cached on disk."""

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from test_stage1 import batch_of, config_of, different
 
 from evqgan.core import weights
@@ -38,8 +37,9 @@ class Distance(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile(), pytest.MonkeyPatch.context() as patch:
+def small_distance(quick_to_compile):
+    """A perceptual distance of one convolution, in the place of LPIPS."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lpips, "Distance", Distance)
         yield
 
@@ -219,7 +219,7 @@ def test_r1_is_taken_every_so_many_steps():
 
 def test_lecam_remembers_the_logits():
     state, metrics = updating(judged(lecam=1.0))(beginning(), batch_of(2))
-    expected = gan.follow(gan.averages(), metrics["real_logits"], metrics["fake_logits"])
+    expected = gan.update_ema(gan.averages(), metrics["real_logits"], metrics["fake_logits"])
     for key, value in expected.items():
         assert float(state["critic"]["variables"]["averages"][key]) == pytest.approx(float(value), rel=1e-5)
 
@@ -291,7 +291,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
     "section, changes, message",
     [
         ("adversarial", {"strat": 3}, "config.adversarial has no key 'strat': did you mean 'start'"),
-        ("adversarial", {"critic": {"name": "patchgun"}}, "no module in evqgan/losses/: did you mean 'patchgan'"),
+        ("adversarial", {"critic": {"name": "patchgun"}}, "no module with Critic, PRETRAINED in evqgan/losses/: did you mean 'patchgan'"),
         ("adversarial", {"critic": {"name": "patchgan", "layer": 2}}, "did you mean 'layers'"),
         ("adversarial", {"optimizer": {"b3": 2}}, "config.adversarial.optimizer has no key 'b3'"),
         ("adversarial", {"optimizer": {"accumulate": 2}}, "config.adversarial.optimizer has no key 'accumulate'"),
@@ -299,7 +299,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
         ("adversarial", {"critic": {"name": "patchgan", "norm": "act"}}, "is for critics trained elsewhere"),
         ("adversarial", {"r1_every": 0}, "r1_every expects a whole number from 1, got 0"),
         ("perceptual", {"distance": {}}, "config.perceptual.distance needs the key 'name'"),
-        ("perceptual", {"distance": {"name": "lpisp"}}, "no module in evqgan/losses/: did you mean 'lpips'"),
+        ("perceptual", {"distance": {"name": "lpisp"}}, "no module with Distance, PRETRAINED in evqgan/losses/: did you mean 'lpips'"),
         ("perceptual", {"weihgt": 2}, "config.perceptual has no key 'weihgt': did you mean 'weight'"),
         ("loss", {"l3": 1.0}, "config.loss has no key 'l3'"),
     ],

@@ -5,6 +5,7 @@ No step is compiled but in the one test that trains.
 
 import contextlib
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,8 @@ from test_train import config_of
 
 from evqgan.core import checkpoint, files, mesh
 from evqgan.core.errors import InputError
-from evqgan.training import claims, optim, stage2
-from evqgan.training import initial_state as beginning
-from evqgan.training import loop as train
+from evqgan.training import claims, initial_state, loop, optim, stage2
+from evqgan.training.run_length import RunLength
 
 
 def of_generator(classes=10):
@@ -51,7 +51,9 @@ def begun(folder, config, stage, like, number=0):
     checkpoints = checkpoint.Checkpoints(folder)
     with contextlib.closing(checkpoints), pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage2.GeneratorStage, "load", lambda self, state, saved=(): state)
-        return beginning.state(config, stage2, stage, like, lambda: filled(like, number), checkpoints, ())
+        compiled = (like, lambda: filled(like, number), None)
+        setup = SimpleNamespace(config=config, module=stage2, stage=stage, compiled=compiled)
+        return initial_state.state(setup, checkpoints, ())
 
 
 def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optimizer(tmp_path):
@@ -76,7 +78,7 @@ def test_a_table_of_classes_of_another_size_begins_fresh_and_is_named(tmp_path):
     config, stage, like = of_generator(classes=3)
     config.init = str(old)
     state, lines = begun(tmp_path / "new", config, stage, like)
-    fresh = {p for p, x in beginning.named(state, ("params",)).items() if not np.asarray(x).any()}
+    fresh = {p for p, x in initial_state.named(state, ("params",)).items() if not np.asarray(x).any()}
     assert fresh and all(state_of(state, path).shape[0] == 4 for path in fresh)  # three classes and none
     assert any("not as many classes" in line and "ema/label/embedding" in line for line in lines), lines
 
@@ -106,8 +108,8 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
         begun(tmp_path / "new", config, stage, like)
     config.init = str(old)
     with pytest.raises(InputError, match="config.init is the run's own workdir"):
-        beginning.check_init(config, tmp_path / "new" / ".." / "old")
-    beginning.check_init(config, tmp_path / "new")
+        initial_state.check_init(config, tmp_path / "new" / ".." / "old")
+    initial_state.check_init(config, tmp_path / "new")
     theirs = json.loads((old / "config.json").read_text())
     files.save_json(tmp_path / "quick" / "tokenizer" / "config.json", theirs)
     config.init = str(tmp_path / "quick")
@@ -128,7 +130,7 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
 def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(tmp_path):
     config = config_of(2)
     claims.claim(tmp_path, config)
-    leg = lambda: beginning.of_this_leg(config, tmp_path, 100)  # noqa: E731
+    leg = lambda: initial_state.of_this_leg(config, tmp_path, 100)  # noqa: E731
     config.duration = "100 steps"
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     config.began = leg()
@@ -165,14 +167,14 @@ def test_what_a_run_without_classes_leaves_of_one_with_some_is_said(tmp_path):
 
 
 def test_the_rate_of_a_run_that_goes_on_warms_up_and_falls_again():
-    keys = {"warmup": "10%", "decay": "cosine", "examples": 1, "batch_size": 1}
-    made, *_ = optim.optimizer(1.0, **keys, total=300, began=100)
+    run = RunLength(examples=1, batch_size=1, total=300, began=100)
+    made, *_ = optim.optimizer(1.0, warmup="10%", decay="cosine", run=run)
     rates = [float(made.rate(n)) for n in (0, 100, 110, 120, 210, 300)]
     np.testing.assert_allclose(rates, [0, 0, 0.5, 1, 0.5, 0], atol=1e-6)
 
 
 def test_averages_that_a_run_begins_with_are_not_forgotten_by_a_kept_optimizer():
-    updater = optim.updater({"learning_rate": 0.0}, "", ema=0.9, examples=1, batch_size=1, total=10)
+    updater = optim.updater({"learning_rate": 0.0}, "", RunLength(1, 1, 10), ema=0.9)
     part = updater.init({"w": jnp.zeros(1)})
     part |= {"ema": {"w": jnp.ones(1)}, "opt": {**part["opt"], "count": jnp.int32(1000)}}
     new, _ = updater.step(part, {"w": jnp.zeros(1)}, jnp.int32(0), jnp.bool_(True))
@@ -187,11 +189,11 @@ def test_a_finished_run_grows_and_another_begins_with_its_weights(tmp_path, caps
     first.optimizer.update({"warmup": "50%"})
     first.update({"init": str(old), "duration": "2 steps", "batch_size": 2, "checkpoint_every": "2 steps"})
     with workdirs.quick_to_compile():
-        train.train(first.copy_and_resolve_references(), tmp_path / "new")
+        loop.train(first.copy_and_resolve_references(), tmp_path / "new")
         said = capsys.readouterr().out
         assert f"begins with the weights of {old}, step 6, and a fresh optimizer" in said
         first.duration = "4 steps"
-        state = train.train(first, tmp_path / "new")
+        state = loop.train(first, tmp_path / "new")
     assert "finished at step 2: goes on from there, and its learning rate warms up again" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
     rates = {line["step"]: line["train/learning_rate"] for line in lines if "train/learning_rate" in line}

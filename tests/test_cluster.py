@@ -23,7 +23,7 @@ from test_train import metrics_of, state_of
 from evqgan import main
 from evqgan.core import checkpoint, cluster, mesh
 from evqgan.core.errors import InputError
-from evqgan.training import loop as train
+from evqgan.training import loop, reporting
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2
@@ -53,7 +53,7 @@ def run_second(config, workdir):
     def highest(*_):
         raise RuntimeError("metrics.jsonl may just be written")
 
-    train.highest = highest
+    reporting.highest = highest
     return run(config, workdir)
 
 
@@ -175,7 +175,7 @@ def alone(tmp_path_factory):
     """The workdir of the same run in one process that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     with workdirs.quick_to_compile():
-        train.train(config_of(), workdir)
+        loop.train(config_of(), workdir)
     return workdir
 
 

@@ -4,23 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from golden_files import close, close_but_for_kinks
 
 from evqgan import models
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import cnn, tokenizer
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 ABOUT = {  # what a recording's config says of the recording itself
     "repo", "commit", "torch", "jax", "flax", "variant", "seed", "gain", "overrides", "extra_rule", "key_separator",
     "jax_threefry_partitionable", "note", "weights_stored", "n_float_weights", "shapes", "checksum",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def nhwc(x):

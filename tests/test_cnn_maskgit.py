@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
+from test_cnn import (
     compare,
     distances,
     margins,
     norm,
-    quick_to_compile,
     settings,
     shapes,
     without,
@@ -22,6 +21,8 @@ from evqgan.convert import maskgit
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
 from evqgan.tokenizers.quantizers.codebooks import entropy_loss
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 UNTOLD = ("commitment", "entropy", "entropy_temperature", "entropy_target", "temperature", "final_temperature")
 NORMS = {"GN": "group", "LN": "layer"}

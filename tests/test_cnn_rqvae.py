@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
+from test_cnn import (
     coders,
     compare,
     distances,
     margins,
     nchw,
     nhwc,
-    quick_to_compile,
     settings,
     shapes,
     without,
@@ -23,6 +22,8 @@ from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
 from evqgan.convert import rqvae
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 UNTOLD = ("commitment", "decay", "revive")  # by weights
 LOSSES = {"mse": jnp.square, "l1": jnp.abs}

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from golden_files import files, nudged
 from ml_collections import ConfigDict
-from test_cnn import compare, quick_to_compile  # noqa: F401 (a fixture)
+from test_cnn import compare
 from test_cnn_taming import VQGAN
 
 from evqgan.convert import mapping, taming
 from evqgan.core.errors import InputError
 from evqgan.training import stage1
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module", params=files("taming_vqgan*.npz"), ids=lambda path: path.stem)

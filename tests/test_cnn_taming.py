@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
+from test_cnn import (
     coders,
     compare,
     distances,
@@ -15,7 +15,6 @@ from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
     nchw,
     nhwc,
     norm,
-    quick_to_compile,
     settings,
     shapes,
     without,
@@ -28,6 +27,8 @@ from evqgan.core.errors import InputError
 from evqgan.losses import gan, lpips
 from evqgan.losses.patchgan import Critic, initialize
 from evqgan.tokenizers import tokenizer
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 UNTOLD = ("commitment", "temperature", "kl_weight")  # by weights
 

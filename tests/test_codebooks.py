@@ -6,17 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from golden_files import files, load
 
 from evqgan.tokenizers.quantizers import maskgit, vq
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, entropy_loss, nearest, squared_distances
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def normal(shape, seed=0):

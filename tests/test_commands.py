@@ -12,32 +12,28 @@ import workdirs
 from ml_collections import ConfigDict
 from PIL import Image
 
+import evqgan
 from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
-from evqgan.inference import commands
-from evqgan.inference import evaluation as evaluate
-from evqgan.inference import model as sample
+from evqgan.inference import commands, evaluation
+from evqgan.inference.core import CoreModel
 from evqgan.training import claims
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch):
     """Models compile once for all tests of this file."""
-    for module in (commands, evaluate):
+    for module in (commands, evaluation):
         monkeypatch.setattr(module, "load", load)
 
 
 def load(workdir, config=None, batch_size=64, models={}):  # noqa: B006 (kept on purpose)
     key = str(workdir).split("/")[-1], config and config.to_json(), batch_size
     if key not in models:
-        models[key] = sample.load(workdir, config, batch_size=batch_size)
+        models[key] = evqgan.load(workdir, config, batch_size=batch_size)
     model = copy.copy(models[key])
     model.workdir = config_files.of_workdir(workdir)[1]
     return model
@@ -108,7 +104,7 @@ def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir,
 
 
 def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):
-    model = sample.load(workdir, config, batch_size=4)
+    model = evqgan.load(workdir, config, batch_size=4)
     monkeypatch.setattr(commands, "load", lambda *_, batch_size: model)
     commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
@@ -126,7 +122,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
 
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
-    model, new = load(workdir, config), sample.CoreModel.new
+    model, new = load(workdir, config), CoreModel.new
     monkeypatch.setattr(model.rows, "size", lambda _: 4)
     commands.sample(config, workdir, workdir / "whole", 10, [], seed=3)
 
@@ -136,7 +132,7 @@ def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, mon
         return new(self, labels, numbers, *args, **given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sample.CoreModel, "new", stopping)
+        patch.setattr(CoreModel, "new", stopping)
         commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
     kept = ["candidates/00000000.npz", "candidates/00000004.npz", "candidates/settings.json"]
     assert sorted(files_of(workdir / "parts")) == kept
@@ -152,7 +148,7 @@ def test_the_card_has_all_settings_of_the_sampler(workdir, config):
     config.sample.steps = 3
     config.sample.temperature = 0.5
     commands.sample(config, workdir, None, 2, [], seed=0, one_by_one=False)
-    _, _, card = evaluate.read_samples(workdir / "samples" / "samples.npz")
+    _, _, card = evaluation.read_samples(workdir / "samples" / "samples.npz")
     given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
     assert given.items() <= card["sampler"].items() and "trace" not in card["sampler"]
 
@@ -184,15 +180,15 @@ def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, label
 def test_a_place_that_takes_no_results_is_told_before_any_are_made(workdir, config, monkeypatch, mode):
     model = copy.copy(load(workdir, config))
     model.rows = types.SimpleNamespace()  # whoever would compute something fails
-    for module in (commands, evaluate):
+    for module in (commands, evaluation):
         monkeypatch.setattr(module, "load", lambda *_, **__: model)
-    monkeypatch.setattr(evaluate, "evaluate_model", None)
+    monkeypatch.setattr(evaluation, "evaluate_model", None)
     (workdir / "file").write_text("in the way")
     image, out = save(workdir / "a.png", picture()), workdir / "file"
     use = {
         "sample": lambda: commands.sample(config, workdir, out, 2, [], seed=0, batch_size=3),
         "edit": lambda: edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"]),
-        "evaluate": lambda: evaluate.evaluate(config, workdir, out, []),
+        "evaluate": lambda: evaluation.evaluate(config, workdir, out, []),
     }
     with pytest.raises(InputError, match="cannot write .*file: .*; give another folder"):
         use[mode]()
@@ -361,14 +357,14 @@ def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
     image = save(tmp_path / "a.png", picture())
     with pytest.raises(InputError, match="holds a tokenizer"):
         edit(config, place, image=image, box=["0", "0", "8", "8"], label=None)
-    found = evaluate.evaluate(config, place, None, [])
+    found = evaluation.evaluate(config, place, None, [])
     assert sorted(found["numbers"]) == ["codebook_perplexity", "codebook_usage", "mse", "psnr", "ssim"]
     assert json.loads((place / "evaluation.json").read_text()) == found
 
 
 def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     place = workdir / "generator"
-    found = evaluate.evaluate(config, place, None, [])
+    found = evaluation.evaluate(config, place, None, [])
     assert json.loads((place / "evaluation.json").read_text()) == found
     numbers, shares = found["numbers"], ("0.25", "0.50", "0.75", "1.00")
     assert set(numbers) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {"cross_entropy"}
@@ -386,10 +382,10 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
 
 def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, config, monkeypatch, capsys):
     with pytest.raises(InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"):
-        evaluate.evaluate(config, workdir, None, ["samples"])
+        evaluation.evaluate(config, workdir, None, ["samples"])
     assert not (workdir / "evaluation.json").exists()
     commands.sample(config, workdir, None, 20, [], seed=5)
-    found = evaluate.evaluate(config, workdir, None, ["samples"])
+    found = evaluation.evaluate(config, workdir, None, ["samples"])
     card, numbers = found["protocols"]["samples"], found["numbers"]
     assert "psnr" not in numbers and "cross_entropy" not in numbers and "sample_accuracy" in numbers
     by_class = [numbers[f"sample_accuracy@{name}"] for name in workdirs.NAMES]
@@ -402,21 +398,21 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
     assert card["samples"] == 20 and card["samples_seed"] == 5 and card["samples_step"] == 6
     assert card["sampler"]["steps"] == 8 and card["split"] == "train, held out: validation"
     for metrics, name in ((["reconstruction"], "psnr"), (["generation"], "cross_entropy")):
-        before, found = found, evaluate.evaluate(config, workdir, None, metrics)
+        before, found = found, evaluation.evaluate(config, workdir, None, metrics)
         for part in ("numbers", "protocols"):
             assert before[part].items() <= found[part].items()
         assert name not in before["numbers"] and name in found["numbers"]
     assert json.loads((workdir / "evaluation.json").read_text()) == found
-    assert evaluate.evaluate(config, workdir, None, []) == found
-    again = evaluate.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)
+    assert evaluation.evaluate(config, workdir, None, []) == found
+    again = evaluation.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)
     now, card = (some["protocols"]["reconstruction"] for some in (again, found))
     assert card["workdir"] == "tokenizer" and now["batch_size"] == 3 != card["batch_size"]
     assert again["numbers"]["psnr"] == pytest.approx(found["numbers"]["psnr"], rel=1e-4)
 
-    monkeypatch.setattr(evaluate, "WHOLE", 1000)
-    assert "psnr" not in evaluate.evaluate(config, workdir, workdir / "elsewhere", ["generation"])["numbers"]
+    monkeypatch.setattr(evaluation, "WHOLE", 1000)
+    assert "psnr" not in evaluation.evaluate(config, workdir, workdir / "elsewhere", ["generation"])["numbers"]
     with pytest.raises(InputError, match="data sets of up to 1,000 bytes; 60 images are more"):
-        evaluate.evaluate(config, workdir, None, ["samples"])
+        evaluation.evaluate(config, workdir, None, ["samples"])
 
 
 @pytest.mark.parametrize(
@@ -433,20 +429,20 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metri
     (workdir / "evaluation.json").write_text('{"psnr": {"value": 1.0}}' if metrics == ["reconstruction"] else EMPTY)
     before = files_of(workdir)
     with pytest.raises(InputError, match=message):
-        evaluate.evaluate(config, workdir, None, metrics)
+        evaluation.evaluate(config, workdir, None, metrics)
     assert files_of(workdir) == before
 
 
 def test_a_number_replaces_what_its_evaluator_said_before():
     found = {"numbers": {"a": 1, "b": 2, "c": 3}, "protocols": {"x": {"numbers": ["a", "b"]}, "y": {"numbers": ["c"]}}}
-    evaluate.enter(found, {"b": 4}, {"evaluator": "x", "step": 6})
+    evaluation.enter(found, {"b": 4}, {"evaluator": "x", "step": 6})
     cards = {"x": {"numbers": ["b"], "evaluator": "x", "step": 6}, "y": {"numbers": ["c"]}}
     assert found == {"numbers": {"c": 3, "b": 4}, "protocols": cards}
 
 
 def test_whole_gives_every_image_once(config):
     dataset = pipeline.Dataset(**config.dataset)
-    images, labels = evaluate.whole(dataset, "all")
+    images, labels = evaluation.whole(dataset, "all")
     assert images.shape == (60, 32, 32, 3) and sorted(labels) == sorted(list(range(10)) * 6)
 
 

@@ -11,7 +11,7 @@ from test_configs import load
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import comparison, runs
 from evqgan.data import pipeline
-from evqgan.inference import evaluation as evaluate
+from evqgan.inference import evaluation
 from evqgan.training import stage1, stage2
 
 NUMBERS = {"parameters": {"tokenizer": 3, "generator": 4}, "heldout_accuracy": 0.99, "heldout_frechet": 0.01}
@@ -78,7 +78,7 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
 
 def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
-    images, labels = evaluate.whole(pipeline.Dataset(**config), "train")
+    images, labels = evaluation.whole(pipeline.Dataset(**config), "train")
     config.flip = False
     found = comparison.against_real(config, images, labels, views=1, colour=True)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1

@@ -12,7 +12,8 @@ from configs import common
 from evqgan import models
 from evqgan.core import build
 from evqgan.data.pipeline import Dataset
-from evqgan.training import optim, stage1, stage2
+from evqgan.training import stage1, stage2
+from evqgan.training.run_length import to_steps
 
 ROOT = pathlib.Path(__file__).parent.parent
 ALL = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py"))
@@ -155,10 +156,10 @@ FULL = [(*key, number) for key in PARAMETERS for data, number in EXAMPLES.items(
 def test_eight_devices_share_a_batch_and_a_run_sees_its_data_a_sensible_number_of_times(name, variant, examples):
     config = load(name, variant)
     assert config.batch_size % 8 == 0
-    total = optim.to_steps(config.duration, examples, config.batch_size)
+    total = to_steps(config.duration, examples, config.batch_size)
     assert 10 <= round(total * config.batch_size / examples) <= 400
     keys = config.optimizer
-    warmup = sum(optim.to_steps(keys.get(key, 0), examples, config.batch_size, total) for key in ("warmup", "hold"))
+    warmup = sum(to_steps(keys.get(key, 0), examples, config.batch_size, total) for key in ("warmup", "hold"))
     assert warmup <= 0.3 * total
 
 
@@ -182,7 +183,7 @@ def test_hours_in_the_head_are_those_of_the_formula(name):
     for variant, images, tflop, *hours in rows:
         config = load(name, variant.replace("default", ""))
         examples = EXAMPLES[name.split("_")[0]]
-        steps = optim.to_steps(config.duration, examples, config.batch_size)
+        steps = to_steps(config.duration, examples, config.batch_size)
         assert float(images) == pytest.approx(steps * config.batch_size / 1e6, rel=0.02)
         for devices, peak, found in ((16, 197, hours[0]), (8, 990, hours[1])):  # TFLOP/s of v5e and H100; MFU 9 %
             expected = float(images) * 1e6 * float(tflop) / (devices * peak * 0.09) / 3600

@@ -7,17 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 
 from evqgan.core.errors import InputError
 from evqgan.nn import conv
 from evqgan.nn.conv import NonLocal, ResBlock
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 class Call(nn.Module):

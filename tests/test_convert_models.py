@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import workdirs as trained
 from ml_collections import ConfigDict
 from test_convert import call, checkpoint, fails
 from test_torch_files import zipped
@@ -17,6 +16,8 @@ from test_torch_files import zipped
 from evqgan import main, models
 from evqgan.convert import systems, workdirs
 from evqgan.core.checkpoint import Checkpoints
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 CNN = {"name": "cnn", "width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "z_width": 8}
 MASKGIT = {**CNN, "attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False} | {
@@ -50,12 +51,6 @@ MODELS = {  # system: config.tokenizer, config.generator, and what the weights d
     ),
 }  # fmt: skip
 NAMES = list(MODELS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with trained.quick_to_compile():
-        yield
 
 
 @pytest.fixture(autouse=True)

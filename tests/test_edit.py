@@ -18,15 +18,11 @@ from evqgan.data import generated
 from evqgan.generators import decoding
 from evqgan.inference import editing
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
 MADE = 63  # the code a Painter makes
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @pytest.fixture(scope="module")

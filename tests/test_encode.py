@@ -11,21 +11,16 @@ from test_configs import load
 from test_pipeline import take
 from test_train import metrics_of, state_of
 
+import evqgan
 from evqgan import main
 from evqgan.core import build, config_files
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline
-from evqgan.inference import evaluation as evaluate
-from evqgan.inference import model as sample
-from evqgan.inference import token_cache as encode
-from evqgan.training import claims, stage2
-from evqgan.training import loop as train
+from evqgan.inference import evaluation, token_cache
+from evqgan.training import claims, loop, stage2
+from evqgan.training.signals import Stopped
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def config_of(folder=None):
@@ -43,7 +38,7 @@ def stored(tmp_path_factory):
     codes.ROWS = 20
     config = config_of()
     config.dtype = "bfloat16"  # the generator's: the tokenizer encodes in its own
-    encode.encode(config, workdirs.trained(), folder, views=3, seed=7)
+    token_cache.encode(config, workdirs.trained(), folder, views=3, seed=7)
     codes.ROWS = before
     return folder
 
@@ -53,7 +48,7 @@ def dataset_of(config):
 
 
 def test_stored_ids_are_those_of_the_same_crops(stored):
-    model = sample.load(workdirs.trained() / "tokenizer")
+    model = evqgan.load(workdirs.trained() / "tokenizer")
     dataset = dataset_of(config_of())
     for split, views in (("train", 3), ("all", 1)):
         reader = codes.Stored(stored, "train" if split == "train" else "validation")
@@ -71,7 +66,7 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
 
 def test_a_slip_of_views_is_told_before_anything_is_encoded(tmp_path):
     with pytest.raises(InputError, match="this takes 50,000,000,000 images to encode, which are more than 20,000,000"):
-        encode.encode(config_of(), workdirs.trained(), tmp_path / "ids", views=10**9)
+        token_cache.encode(config_of(), workdirs.trained(), tmp_path / "ids", views=10**9)
     assert not (tmp_path / "ids").exists()
 
 
@@ -102,16 +97,16 @@ def find(source, image):
 def test_a_run_from_stored_ids_goes_on_with_the_same_bits(stored, tmp_path, capsys):
     config = config_of(stored)
     config.checkpoint_every = config.eval_every = "3 steps"
-    train.train(config.copy_and_resolve_references(), tmp_path / "straight")
+    loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
     # As a run that was killed after the checkpoint of step 3 left it, in a place where the ids have moved meanwhile.
     shutil.copytree(stored, tmp_path / "moved")
     first = config.copy_and_resolve_references()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "stop_now", lambda stopping, checkpoints, step: step == 3)
-        with pytest.raises(train.Stopped):
-            train.train(first, tmp_path / "stopped")
+        patch.setattr(loop, "stop_now", lambda stopping, checkpoints, step: step == 3)
+        with pytest.raises(Stopped):
+            loop.train(first, tmp_path / "stopped")
     config.dataset.codes = str(tmp_path / "moved")
-    train.train(config, tmp_path / "stopped")
+    loop.train(config, tmp_path / "stopped")
     assert "steps 3 to 6" in capsys.readouterr().out
     config.dataset.num_examples = 54
     one, other = (state_of(config, tmp_path / name) for name in ("straight", "stopped"))
@@ -126,13 +121,13 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     shutil.copytree(stored, tmp_path / "ids")
     config = config_of(tmp_path / "ids")
     given = config.copy_and_resolve_references()
-    train.train(config, tmp_path / "run")
+    loop.train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "ids")
     numbers = metrics_of(tmp_path / "run")[-1]
     config = claims.settings(given, tmp_path / "run")
-    found = evaluate.evaluate(config, tmp_path / "run", None, [])
+    found = evaluation.evaluate(config, tmp_path / "run", None, [])
     assert found["numbers"]["cross_entropy"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
-    images, _ = evaluate.whole(dataset_of(config), "all")
+    images, _ = evaluation.whole(dataset_of(config), "all")
     assert images.shape == (60, 32, 32, 3)
 
 
@@ -164,7 +159,7 @@ def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored
     with pytest.raises(
         InputError, match="was made with other tokenizer weights: use the tokenizer .* it was made with"
     ):
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
     for changes, message in (
         ({"latent": [16, 16]}, r"was made with latent = \[16, 16\], now it is \[8, 8\]"),
@@ -182,7 +177,7 @@ def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored
     config.tokenizer.model = config_files.of_workdir(workdirs.trained() / "tokenizer")[0].tokenizer
     config.tokenizer.weights = "random"
     with pytest.raises(InputError, match="there are no stored ids of an untrained tokenizer"):
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
 
 
 def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch):
@@ -215,7 +210,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
 
 
 def test_a_generators_config_says_which_tokenizer_encodes():
-    file = f"--config={train.__file__.rsplit('/', 3)[0]}/configs/imagenet_stage2.py"
+    file = f"--config={loop.__file__.rsplit('/', 3)[0]}/configs/imagenet_stage2.py"
     values, config = main.parse(["main", "--mode=encode", file])
     assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "centre"
     values, _ = main.parse(["main", "--mode=encode", file, "--config.tokenizer.weights=elsewhere"])
@@ -226,6 +221,6 @@ def test_a_generators_config_says_which_tokenizer_encodes():
 def test_a_quickstarts_config_encodes_what_its_generator_sees(tmp_path):
     config = load("quickstart", "tiny")
     config.generator.dataset.update({"num_examples": 6, "size": 32})
-    encode.encode(config, workdirs.trained(), tmp_path / "ids")
+    token_cache.encode(config, workdirs.trained(), tmp_path / "ids")
     assert codes.read_info(tmp_path / "ids")["dataset"]["name"] == "generated"
     assert len(codes.Stored(tmp_path / "ids", "train")) == 6

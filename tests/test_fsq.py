@@ -7,21 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 from evqgan.tokenizers.quantizers.fsq import Quantizer
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 LEVELS = [(8, 5, 5, 5), (2, 3, 4), (7,)]
 levels_of = pytest.mark.parametrize("levels", LEVELS, ids=str)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def normal(shape, seed=0):

@@ -102,15 +102,15 @@ def test_lecam_counts_what_lies_beyond_the_other_sides_average():
 def test_averages_follow_the_scores():
     averages = gan.averages()
     assert averages == {"real": 0, "fake": 0}
-    averages = gan.follow(averages, REAL, FAKE, decay=0.75)
-    averages = gan.follow(averages, 2 * REAL, jnp.asarray(2 * FAKE, jnp.bfloat16), decay=0.75)
+    averages = gan.update_ema(averages, REAL, FAKE, decay=0.75)
+    averages = gan.update_ema(averages, 2 * REAL, jnp.asarray(2 * FAKE, jnp.bfloat16), decay=0.75)
     for key, logits in (("real", REAL), ("fake", FAKE)):
         np.testing.assert_allclose(averages[key], (0.75 * 0.25 + 0.25 * 2) * logits.mean(), rtol=1e-5)
         assert averages[key].dtype == jnp.float32
     for _ in range(60):
-        averages = gan.follow(averages, REAL, FAKE, decay=0.75)
+        averages = gan.update_ema(averages, REAL, FAKE, decay=0.75)
     np.testing.assert_allclose(averages["real"], REAL.mean(), rtol=1e-5)
-    moved = jax.grad(lambda real: gan.follow(averages, real, FAKE)["real"])(REAL)
+    moved = jax.grad(lambda real: gan.update_ema(averages, real, FAKE)["real"])(REAL)
     assert not moved.any()
 
 

@@ -13,20 +13,16 @@ import workdirs
 from golden_files import close, files, load, recorded
 from ml_collections import ConfigDict
 
+import evqgan
 from evqgan.convert import gpt as names
 from evqgan.convert import mapping
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding, gpt, sliding
-from evqgan.inference import model as sample
-from evqgan.training import loop as train
+from evqgan.training import loop
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 CODES = 31  # of the small models
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @functools.cache
@@ -533,8 +529,8 @@ def test_stage_2_trains_samples_and_completes(tmp_path):
     config.loss = ConfigDict({"pkeep": 0.9})
     config.sample = ConfigDict({"top_k": 40, "top_p": 0.95})
     config.evals.generation = ConfigDict({"show": 2})
-    train.train(config, tmp_path / "gpt")
-    loaded = sample.load(tmp_path / "gpt")
+    loop.train(config, tmp_path / "gpt")
+    loaded = evqgan.load(tmp_path / "gpt")
     images = loaded.generate(2, labels=["bee", 3])
     assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
     np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from golden_files import close, files, load
 
 from evqgan.core import build
@@ -14,16 +13,12 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers import gumbel, maskgit_gumbel
 from evqgan.tokenizers.quantizers.gumbel import Quantizer as Gumbel
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 ABOUT = {  # what a recording's config says of itself
     "repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note", "shapes", "checksum", "weights_stored",
     "n_float_weights",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def normal(shape, seed=0):

@@ -10,7 +10,7 @@ import pytest
 import workdirs
 from test_train import config_of, metrics_of, start, state_of
 
-from evqgan.training import loop as train
+from evqgan.training import loop
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def straight(request, tmp_path_factory):
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
     with workdirs.quick_to_compile():
-        train.train(config.copy_and_resolve_references(), workdir)
+        loop.train(config.copy_and_resolve_references(), workdir)
     began = time.monotonic()
     ends(start(config, workdir.parent / "timed"), 0)
     return config, workdir, time.monotonic() - began

@@ -151,11 +151,11 @@ def test_flat_images_have_finite_gradients(images, judge):
 
 def test_unit_vectors(dtype):
     x = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1e-12, 0.0], [1e18, 0.0]], dtype)
-    unit = lpips.unit(x)
+    unit = lpips.l2_normalize(x)
     assert unit.dtype == jnp.float32
     expected = [[0.6, 0.8], [0, 0], [0, 0], [1e-12 / (1e-12 + lpips.EPSILON), 0], [1, 0]]
     np.testing.assert_allclose(unit, expected, rtol=2e-2 if dtype == "bfloat16" else 1e-6)
-    gradient = jax.grad(lambda x: jnp.sum(jnp.square(lpips.unit(x) - 1.0)))(x)
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(lpips.l2_normalize(x) - 1.0)))(x)
     assert np.all(np.isfinite(gradient.astype(jnp.float32)))
     assert not np.any(gradient[1])
 

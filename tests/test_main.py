@@ -14,9 +14,8 @@ import workdirs
 from evqgan import main, quickstart
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
-from evqgan.inference import commands
-from evqgan.inference import evaluation as evaluate
-from evqgan.training import loop as train
+from evqgan.inference import commands, evaluation
+from evqgan.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/imagenet_stage1.py:tiny"
@@ -189,8 +188,8 @@ def runs(monkeypatch):
     def note(name):
         return lambda *args, **keys: found.append((name, args, keys))
 
-    modes = [(commands, name) for name in ("sample", "edit", "reconstruct")] + [(evaluate, "evaluate")]
-    for module, name in [(train, "train"), (quickstart, "run"), *modes]:
+    modes = [(commands, name) for name in ("sample", "edit", "reconstruct")] + [(evaluation, "evaluate")]
+    for module, name in [(loop, "train"), (quickstart, "run"), *modes]:
         monkeypatch.setattr(module, name, note(name))
     return found
 
@@ -243,7 +242,7 @@ def test_what_stops_a_run_is_one_line(monkeypatch, capsys, error, code, message)
     def stop(*_):
         raise error
 
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(loop, "train", stop)
     found, lines = call(capsys, TINY)
     assert found == code and len(lines) == 1 and message in lines[0]
     if code != 130:
@@ -256,7 +255,7 @@ def test_a_defect_shows_its_traceback(monkeypatch):
     def stop(*_):
         raise KeyError("a defect")
 
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(loop, "train", stop)
     with pytest.raises(KeyError, match="a defect"):
         main.main(["main", TINY])
 

@@ -12,21 +12,17 @@ import workdirs
 from golden_files import close, files, load
 from ml_collections import ConfigDict
 
+import evqgan
 from evqgan.convert import mapping
 from evqgan.convert.maskgit import TRANSFORMER
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding, maskgit
-from evqgan.inference import model as sample
-from evqgan.training import loop as train
+from evqgan.training import loop
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 CODES = 23  # of the small models
 MASK = -1  # MaskGIT's mask id while decoding
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @pytest.fixture(scope="module", params=files("maskgit_transformer*.npz"), ids=lambda path: path.stem)
@@ -398,8 +394,8 @@ def test_stage_2_trains_samples_and_edits(tmp_path):
     config.loss = ConfigDict({"label_smoothing": 0.1})
     config.sample = ConfigDict({"steps": 3})
     config.evals.generation = ConfigDict({"show": 2})
-    train.train(config, tmp_path / "maskgit")
-    loaded = sample.load(tmp_path / "maskgit")
+    loop.train(config, tmp_path / "maskgit")
+    loaded = evqgan.load(tmp_path / "maskgit")
     images = loaded.generate(2, labels=["bee", 3])
     assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
     np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)

@@ -19,8 +19,7 @@ import workdirs
 import evqgan
 from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
-from evqgan.training import loop as train
-from evqgan.training import stage1, stage2
+from evqgan.training import loop, setup, stage1, stage2
 
 TESTS = pathlib.Path(__file__).parent
 ONE, DATA, ALL = {"data": 1}, {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}
@@ -46,7 +45,7 @@ def on_eight_devices(name, place):
     stage, found, ends, compiled, start = make(name), {"losses": {}}, {}, {}, None
     for kind, sizes in MESHES[name].items():
         devices = mesh.make(**sizes, devices=jax.devices()[: int(np.prod(list(sizes.values())))])
-        like, init, update = compiled[kind] = train.jitted(stage, devices)
+        like, init, update = compiled[kind] = setup.jitted(stage, devices)
         if kind == "data":  # compiling init takes its time; two meshes are enough
             state = jax.device_put(start, jax.tree.map(lambda x: x.sharding, like))
         else:
@@ -110,7 +109,7 @@ def config_of_many():
 def as_one_of_two(index, port, workdir):
     """A child: one of two processes of a run."""
     jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=int(index))
-    train.train(config_of_many(), workdir)
+    loop.train(config_of_many(), workdir)
 
 
 def child(function, *args, **environment):

@@ -9,6 +9,9 @@ import pytest
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.training import optim
+from evqgan.training.accumulation import accumulated
+from evqgan.training.run_length import RunLength, to_steps
+from evqgan.training.skipping import all_finite
 
 
 @pytest.mark.parametrize(
@@ -24,13 +27,14 @@ from evqgan.training import optim
     ],
 )
 def test_durations(duration, steps):
-    assert optim.to_steps(duration, examples=100, batch_size=10, total=200) == steps
+    assert to_steps(duration, examples=100, batch_size=10, total=200) == steps
+    assert RunLength(examples=100, batch_size=10, total=200).steps(duration) == steps
 
 
 @pytest.mark.parametrize("duration", ["soon", "10 parsecs", "", "-5", "1.5.2", None])
 def test_a_wrong_duration_is_named(duration):
     with pytest.raises(InputError, match="a duration is a number of steps"):
-        optim.to_steps(duration, 100, 10, 200)
+        to_steps(duration, 100, 10, 200)
 
 
 @pytest.mark.parametrize("kind, middle, end", [("constant", 1.0, 1.0), ("cosine", 0.55, 0.1), ("linear", 0.55, 0.1)])
@@ -45,7 +49,7 @@ def test_exponential_decay_begins_after_the_peak_was_held():
     np.testing.assert_allclose([rate(70), rate(120), rate(500)], [0.1, 0.01, 0.01], rtol=1e-4)
     with pytest.raises(InputError, match="final above 0"):
         optim.schedule("exponential", 1.0, 0, 10)
-    made, *_ = optim.optimizer(1.0, warmup="10%", hold="20 steps", decay="linear", examples=1, batch_size=1, total=100)
+    made, *_ = optim.optimizer(1.0, warmup="10%", hold="20 steps", decay="linear", run=RunLength(1, 1, 100))
     assert [float(made.rate(n)) for n in (10, 29)] == [1, 1] and 0 < float(made.rate(80)) < 1
 
 
@@ -54,11 +58,11 @@ def test_an_unknown_schedule_names_the_nearest():
         optim.schedule("cosin", 1.0, 0, 10)
 
 
-RUN = {"examples": 100, "batch_size": 10, "total": 100}
+RUN = RunLength(examples=100, batch_size=10, total=100)
 
 
 def make(**keys):
-    return optim.updater({"learning_rate": 0.1, **keys}, "config.optimizer", ema=0.9, **RUN)
+    return optim.updater({"learning_rate": 0.1, **keys}, "config.optimizer", RUN, ema=0.9)
 
 
 def tree(seed, scale=1.0):
@@ -101,8 +105,8 @@ def test_a_step_that_must_not_go_changes_no_bit_whatever_the_gradients():
     updater = make(weight_decay=0.1, clip=1.0)
     part, _ = updater.step(updater.init(tree(0)), tree(1), jnp.int32(0), jnp.bool_(True))
     grads = jax.tree.map(lambda x: x.at[..., 0].set(jnp.nan), tree(2))
-    assert not optim.finite({"loss": jnp.ones(())}, grads) and not optim.finite({"loss": jnp.array(jnp.inf)}, tree(1))
-    assert optim.finite({"loss": jnp.ones(())}, tree(1))
+    assert not all_finite({"loss": jnp.ones(())}, grads) and not all_finite({"loss": jnp.array(jnp.inf)}, tree(1))
+    assert all_finite({"loss": jnp.ones(())}, tree(1))
     same, _ = jax.jit(updater.step)(part, grads, jnp.int32(1), jnp.bool_(False))
     jax.tree.map(np.testing.assert_array_equal, same, part)
     moved, _ = jax.jit(updater.step)(part, tree(2), jnp.int32(1), jnp.bool_(True))
@@ -122,7 +126,7 @@ def test_a_first_moment_in_bfloat16_changes_little():
 
 def test_a_misspelt_key_is_named():
     with pytest.raises(InputError, match=r"config\.optimizer has no key 'learnin_rate': did you mean 'learning_rate'"):
-        build.call(optim.optimizer, {"learnin_rate": 1}, "config.optimizer", examples=1, batch_size=1, total=1)
+        build.call(optim.optimizer, {"learnin_rate": 1}, "config.optimizer", run=RUN)
 
 
 def test_accumulation_equals_the_whole_batch():
@@ -136,7 +140,7 @@ def test_accumulation_equals_the_whole_batch():
     grad = jax.value_and_grad(loss, has_aux=True)
     variables = {"seen": jnp.zeros((), jnp.int32)}
     whole = grad(params, variables, data, jax.random.key(0))
-    parts = jax.jit(optim.accumulated(grad, 4))(params, variables, data, jax.random.key(0))
+    parts = jax.jit(accumulated(grad, 4))(params, variables, data, jax.random.key(0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), parts, whole)
     assert parts[0][1][0]["seen"] == 12
 
@@ -145,7 +149,7 @@ def test_accumulated_parts_have_their_own_randomness():
     def loss(params, variables, batch, rng):
         return params * jax.random.normal(rng), (variables, {"noise": jax.random.normal(rng)})
 
-    run = optim.accumulated(jax.value_and_grad(loss, has_aux=True), 2)
+    run = accumulated(jax.value_and_grad(loss, has_aux=True), 2)
     (_, (_, metrics)), _ = run(jnp.ones(()), {}, {"x": jnp.zeros((2, 1))}, jax.random.key(3))
     expected = [jax.random.normal(key) for key in jax.random.split(jax.random.key(3))]
     np.testing.assert_allclose(metrics["noise"], np.mean(expected), rtol=1e-6)

@@ -16,8 +16,7 @@ from PIL import Image
 
 from evqgan.core import config_files, processes
 from evqgan.core.errors import InputError
-from evqgan.inference import commands
-from evqgan.inference import evaluation as evaluate
+from evqgan.inference import commands, evaluation
 
 TESTS = pathlib.Path(__file__).parent
 NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
@@ -30,7 +29,7 @@ def use(place):
     config, _ = config_files.of_workdir(place)
     commands.sample(config, place, None, NUM, ["cat", 3, 5], 7, batch_size=2)
     commands.sample(config, place, place / "chosen", NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE)
-    evaluate.evaluate(config, place, None, [])
+    evaluation.evaluate(config, place, None, [])
     box, image = ["0", "0", "8", "8"], place / "images" / "cat" / "0.png"
     commands.edit(config, place, None, image, None, box, None, "bee", 2, 0, batch_size=2)
 
@@ -39,7 +38,7 @@ def as_one_of_two(index, port, place):
     """A child: one of two processes of a run."""
     index, place = int(index), pathlib.Path(place)
     jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=index)
-    commands.load = evaluate.load = test_commands.load
+    commands.load = evaluation.load = test_commands.load
     with pytest.raises(InputError, match="no space" if index else "process 1 of this run stopped: its own message"):
         a_part_that_fails(index)
     use(place)
@@ -89,7 +88,7 @@ def stopped(place):
 def places(tmp_path_factory):
     """The workdirs that one process and two processes used, and what these two said."""
     top, patch = tmp_path_factory.mktemp("processes"), pytest.MonkeyPatch()
-    for module in (commands, evaluate):
+    for module in (commands, evaluation):
         patch.setattr(module, "load", test_commands.load)  # models compile once
     with workdirs.quick_to_compile():
         one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))

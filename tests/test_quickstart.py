@@ -4,18 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import workdirs
 from PIL import Image
 from test_configs import load
 
 from evqgan import quickstart
 from evqgan.core.errors import InputError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,10 @@ import evqgan
 from evqgan import main
 from evqgan.core import weights
 from evqgan.core.errors import InputError
-from evqgan.inference import commands, rejection
-from evqgan.inference import evaluation as evaluate
+from evqgan.inference import commands, evaluation, rejection
 from evqgan.nn import resnet
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +316,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
     code, out, _ = sample(*given)
     assert code == 0 and "going on from 10/10" in out and "4 samples, the best of 10, of step 6 are in" in out
     assert not (tmp_path / "candidates").exists()
-    images, labels, card = evaluate.read_samples(tmp_path / "samples.npz")
+    images, labels, card = evaluation.read_samples(tmp_path / "samples.npz")
     expected = {"acceptance": 0.4, "classifier": "test_rejection:brightness", "candidates": 10, "samples": 4}
     assert expected.items() <= card.items() and list(labels) == [2, 3, 2, 3] and len(images) == 4
     assert card["sampler"]["steps"] == 2

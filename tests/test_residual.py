@@ -6,18 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from golden_files import close, files, load
 
 from evqgan.tokenizers.quantizers import residual, rqvae, vitvqgan
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 OF_THE_NETWORK = ("z_e", "rec", "loss_total", "loss_recon", "loss_latent", "margins", "dec_", "grad/")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def normal(shape, seed=0):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.inference import batched as module
+from evqgan.inference import batched
 from evqgan.inference.batched import Progress, Rows
 
 WEIGHTS = {"scale": np.float32(3)}
@@ -66,7 +66,7 @@ def test_few_rows_compile_once_and_become_the_same_to_the_bit():
 
 def test_no_seconds_pass_while_anything_compiles(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(batched.time, "perf_counter", lambda: now[0])
 
     def slow_to_trace(weights, x):
         now[0] += 7

@@ -15,22 +15,18 @@ from golden_files import close, files, load
 from jax.extend.core import jaxprs_in_params
 from ml_collections import ConfigDict
 
+import evqgan
 from evqgan.convert import rqtransformer as converter
 from evqgan.core.errors import InputError
 from evqgan.generators import decoding
 from evqgan.generators import rqtransformer as rq
-from evqgan.inference import model as sample
-from evqgan.training import loop as train
+from evqgan.training import loop
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
 PLACES = LATENT[0] * LATENT[1]
 WITHOUT_EFFECT = ("ema", "ar_hierarchy", "use_padding_emb", "scaled_head_emb_vqvae")  # keys their network never reads
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def theirs_to_model(theirs, where):
@@ -568,8 +564,8 @@ def test_stage_2_trains_samples_and_completes(tmp_path):
     config.loss = ConfigDict()
     config.sample = ConfigDict({"top_k": (40, 20), "top_p": 0.95})
     config.evals.generation = ConfigDict({"show": 2})
-    train.train(config, tmp_path / "rqtransformer")
-    loaded = sample.load(tmp_path / "rqtransformer")
+    loop.train(config, tmp_path / "rqtransformer")
+    loaded = evqgan.load(tmp_path / "rqtransformer")
     images = loaded.generate(2, labels=["bee", 3])
     assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
     np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from test_configs import load
 
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
 from evqgan.data import generated
+from evqgan.losses.pixels import logit_laplace_loss
 from evqgan.training import stage1
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def config_of(**quantizer):
@@ -27,12 +29,6 @@ def config_of(**quantizer):
 def batch_of(size=8):
     images = np.stack([generated.draw(i, i % 10, (32, 32)) for i in range(size)])
     return {"image": images, "label": np.arange(size, dtype=np.int32) % 10}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +193,13 @@ def test_logit_laplace_is_the_negative_log_density():
     places = np.linspace(1e-6, 1 - 1e-6, 1_000_001)
     assert np.trapezoid(density(places, 0.7), places) == pytest.approx(1, abs=1e-3)  # a density it is
     expected = np.mean(np.log(density(x, logit(x))) - np.log(density(x, logit(r))))
-    ours = stage1.logit_laplace_loss(*np.float32([reconstruction, image]))
+    ours = logit_laplace_loss(*np.float32([reconstruction, image]))
     assert ours.dtype == np.float32 and float(ours) == pytest.approx(expected, rel=1e-5)
 
 
 def test_logit_laplace_pulls_towards_the_image_and_is_finite_everywhere():
     image = np.float32([-1, -0.5, 0, 0.5, 1]).repeat(7).reshape(5, 7)
-    loss = jax.jit(jax.value_and_grad(stage1.logit_laplace_loss))
+    loss = jax.jit(jax.value_and_grad(logit_laplace_loss))
     assert loss(image, image)[0] == 0
     inside = np.float32(np.linspace(-1.2, 1.2, 7))[None].repeat(5, 0)
     inside = np.where(inside == image, inside + 0.01, inside)
@@ -211,7 +207,7 @@ def test_logit_laplace_pulls_towards_the_image_and_is_finite_everywhere():
     far = np.float32([-np.inf, -1e30, -3, -1.25, 1.25, 3, np.inf])[None].repeat(5, 0)
     value, gradient = loss(far, image)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    values = [float(stage1.logit_laplace_loss(jnp.float32(x), jnp.float32(0.2))) for x in (0.3, 0.9, 1.1, 1.2, 1.3, 9)]
+    values = [float(logit_laplace_loss(jnp.float32(x), jnp.float32(0.2))) for x in (0.3, 0.9, 1.1, 1.2, 1.3, 9)]
     assert values == sorted(values) and values[-1] == values[-2] > values[-3]  # the farther the larger, to the edge
 
 

@@ -10,12 +10,14 @@ from ml_collections import ConfigDict
 from test_configs import load
 from test_stage1 import batch_of, different
 
+import evqgan
 from evqgan import models
 from evqgan.core import checkpoint, mesh
 from evqgan.core.errors import InputError
-from evqgan.inference import model as sample
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def config_of(**changes):
@@ -32,12 +34,6 @@ def config_of(**changes):
     config.duration = "100 steps"
     config.update(changes)
     return config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +100,10 @@ def test_averaged_weights_are_what_predicts_and_samples(compiled):
     out = predict({**state, "params": zeros}, batch_of(), jax.random.key(0))
     assert out["ids"].shape == (8, 8, 8, 1)
     for share, number in (("0.25", 4), ("0.50", 8), ("0.75", 12), ("1.00", 16)):
-        assert out[f"cross_entropy@{share}"].shape == (8, 2)
-        np.testing.assert_array_equal(out[f"accuracy@{share}"][:, 1], number)  # masked tokens of one block
+        assert out["sums"][f"cross_entropy@{share}"].shape == (8, 2)
+        np.testing.assert_array_equal(out["sums"][f"accuracy@{share}"][:, 1], number)  # masked tokens of one block
     blind = predict({**state, "ema": zeros}, batch_of(), jax.random.key(0))
-    np.testing.assert_allclose(blind["cross_entropy@0.50"][:, 0] / 8, np.log(64), rtol=1e-5)  # all codes alike
+    np.testing.assert_allclose(blind["sums"]["cross_entropy@0.50"][:, 0] / 8, np.log(64), rtol=1e-5)  # all codes alike
 
     ids = np.arange(128, dtype=np.int32).reshape(2, 8, 8, 1) % 64
     mask = np.zeros((2, 8, 8), bool)
@@ -157,7 +153,7 @@ def test_the_tokenizer_computes_in_the_dtype_it_was_trained_in_whatever_the_gene
     config = stage2.resolve(config)
     assert config.tokenizer.dtype == "float32"
     stage2.make(config)
-    sample.load(workdirs.trained() / "generator", config)
+    evqgan.load(workdirs.trained() / "generator", config)
     assert found and set(found) == {"float32"}
     with given.unlocked():
         given.tokenizer.dtype = "bfloat16"

@@ -7,7 +7,7 @@ import pytest
 import workdirs
 
 import evqgan
-from evqgan.inference import filmstrip as steps
+from evqgan.inference import filmstrip
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_frames_go_from_nothing_to_the_image(turns, number):
     turn = rng.permutation(64).reshape(8, 8) * turns // 64  # when each token is made
     states = np.where(np.arange(turns)[:, None, None] >= turn, 5, 64)[..., None]
     image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    frames = steps.frames(states, image, 64)
+    frames = filmstrip.frames(states, image, 64)
     assert frames.shape == (number, 32, 32, 3) and frames.dtype == np.uint8
     assert (frames[0] == 128).all()
     np.testing.assert_array_equal(frames[-1], image)
@@ -47,7 +47,7 @@ def test_an_image_is_filled_block_by_block(model):
 
 def test_the_picture_shows_the_first_images(model):
     made = model.sample(6, ["cat", 3], 7)
-    picture = steps.picture(model, made["labels"], made["numbers"], 7)
+    picture = filmstrip.picture(model, made["labels"], made["numbers"], 7)
     assert picture.shape == (4 * 32 + 3 * 2, 5 * 32 + 4 * 2, 3) and picture.dtype == np.uint8
     for i in range(4):
         row = picture[i * 34 : i * 34 + 32]

@@ -19,8 +19,7 @@ from evqgan import evals as evaluators
 from evqgan.core import build, checkpoint
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
-from evqgan.training import claims
-from evqgan.training import loop as train
+from evqgan.training import claims, loop, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -63,8 +62,8 @@ def start(config, workdir):
     file = workdir.parent / f"{workdir.name}.json"
     file.write_text(config.to_json())
     code = (
-        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan.training import loop as train;"
-        f"train.train(ConfigDict(json.loads(pathlib.Path({str(file)!r}).read_text())), {str(workdir)!r})"
+        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan.training import loop;"
+        f"loop.train(ConfigDict(json.loads(pathlib.Path({str(file)!r}).read_text())), {str(workdir)!r})"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -93,7 +92,7 @@ def straight(request, tmp_path_factory):
     failed.optimizer.learning_rate = 0.5
     claims.claim(workdir, failed)
     with workdirs.quick_to_compile():  # as `start` does
-        train.train(config.copy_and_resolve_references(), workdir)
+        loop.train(config.copy_and_resolve_references(), workdir)
     return config, workdir
 
 
@@ -138,7 +137,7 @@ def test_metrics_and_pictures_are_there(straight):
 def test_a_finished_run_stays_as_it_is(straight, capsys):
     config, workdir = straight
     before = (workdir / "metrics.jsonl").read_text()
-    train.train(config.copy_and_resolve_references(), workdir)
+    loop.train(config.copy_and_resolve_references(), workdir)
     assert "trained to step 60 of 60" in capsys.readouterr().out
     assert (workdir / "metrics.jsonl").read_text() == before
 
@@ -150,7 +149,7 @@ def test_a_workdir_of_another_config_is_refused_once_it_has_a_checkpoint(straigh
     other.optimizer.learning_rate = 0.5
     before = (workdir / "config.json").read_text()
     with pytest.raises(InputError, match=r"holds a run with config.optimizer.learning_rate = .*, now it is 0.5"):
-        train.train(other, workdir)
+        loop.train(other, workdir)
     assert (workdir / "config.json").read_text() == before
 
 
@@ -158,14 +157,14 @@ def test_signals_that_are_ignored_stay_ignored_and_the_others_are_noted():
     """nohup ignores SIGHUP, and a shell SIGINT for what it starts in the background."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with train.stop_signal() as stopping:
+        with signals.stop_signal() as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stopping() is None
             os.kill(os.getpid(), signal.SIGTERM)
             assert stopping() == signal.SIGTERM
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with train.stop_signal() as stopping:
+        with signals.stop_signal() as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stopping() == signal.SIGHUP
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
@@ -192,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
     config.adversarial.weight = 0.0
     config.optimizer.update({"learning_rate": 1e30, "warmup": "0 steps", "clip": 0.0})
     with pytest.raises(NonFinite, match=r"stopped at step \d+: train/"):
-        train.train(config, tmp_path)
+        loop.train(config, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
     report = json.loads((tmp_path / "nonfinite.json").read_text())
     assert report["metrics"]["train/loss"] in ("nan", "inf") and report["step"] == 15
@@ -215,7 +214,7 @@ def test_wrong_configs_are_named_before_anything_is_written(changes, message, tm
     for key, value in changes.items():
         config[key] = ConfigDict(value) if isinstance(value, dict) else value
     with pytest.raises(InputError) as error:
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -224,24 +223,24 @@ def test_misspelt_model_keys_are_named(tmp_path):
     config = config_of(1)
     config.tokenizer.encoder.widht = 3
     with pytest.raises(InputError, match="config.tokenizer.encoder has no key 'widht': did you mean 'width'"):
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
     config = config_of(2)
     config.generator.windows = 3
     with pytest.raises(InputError, match=r"config.generator has no key 'windows': did you mean 'window'"):
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
 
 
 def test_a_generator_without_a_tokenizer_says_how_to_get_one(tmp_path):
     config = config_of(2)
     config.tokenizer = ConfigDict({"weights": str(tmp_path / "none"), "model": {}})
     with pytest.raises(InputError, match="is no tokenizer workdir .*: train one first"):
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write .*file"):
-        train.train(config_of(1), tmp_path / "file" / "run")
+        loop.train(config_of(1), tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "in the way"
 
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from golden_files import close, files, load, recorded
 from test_gpt import like
 
@@ -14,11 +13,7 @@ from evqgan.convert import mapping
 from evqgan.convert import vim as names
 from evqgan.generators import gpt
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @functools.cache

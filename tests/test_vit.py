@@ -9,18 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from golden_files import files, load
 
 from evqgan.convert import vitvqgan
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer, vit
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def recordings():

@@ -13,7 +13,7 @@ from test_configs import load
 
 from evqgan.core import pictures
 from evqgan.data import generated
-from evqgan.training import loop as train
+from evqgan.training import loop
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
 
@@ -31,9 +31,9 @@ def trained():
             pictures.save_png(place / "images" / name / f"{i}.png", generated.draw(i, label, (32, 32)))
     first, second = configs(place / "images")
     with quick_to_compile():
-        train.train(first, place / "tokenizer")
+        loop.train(first, place / "tokenizer")
         second.tokenizer.weights = str(place / "tokenizer")
-        train.train(second, place / "generator")
+        loop.train(second, place / "generator")
     return place
 
 

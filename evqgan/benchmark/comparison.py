@@ -23,8 +23,9 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.inference import commands, evaluation
 from evqgan.inference.model import load
-from evqgan.training import optim
-from evqgan.training.loop import jitted, train
+from evqgan.training.loop import train
+from evqgan.training.run_length import to_steps
+from evqgan.training.setup import jitted
 
 NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet")
 TIMES = ("training_seconds", "seconds_per_image")
@@ -159,7 +160,7 @@ def step_seconds(config, tokenizer=None):
             state, metrics = update(state, batch)
             jax.block_until_ready(metrics)
             taken.append(time.perf_counter() - began)
-    return float(np.median(taken[1:])) * optim.to_steps(config.duration, examples, config.batch_size)
+    return float(np.median(taken[1:])) * to_steps(config.duration, examples, config.batch_size)
 
 
 def row(name, of_seeds, times):

@@ -11,7 +11,7 @@ from evqgan.core import build, mesh
 from evqgan.core.config_files import OVERRIDE, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
-from evqgan.training.loop import jitted
+from evqgan.training.setup import jitted
 
 GIB = 2**30
 

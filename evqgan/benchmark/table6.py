@@ -15,7 +15,7 @@ from evqgan.core.config_files import OVERRIDE, SHIPPED, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
-from evqgan.training.loop import jitted
+from evqgan.training.setup import jitted
 
 # Unconditional, as Table 6's parameters are; positions that do not grow with the grid.
 CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
@@ -94,7 +94,7 @@ def configured(given, rest, side, blocks):
 
 
 def step(config):
-    """-> what `train.jitted` makes of the stage without its tokenizer (state, init, update), and a batch of ids."""
+    """-> what `setup.jitted` makes of the stage without its tokenizer (state, init, update), and a batch of ids."""
     stage = stage2.make(config, examples=10**6)
     height = config.dataset.size // tokenizers.make(TOKENIZER).factor
 

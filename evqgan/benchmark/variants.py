@@ -22,8 +22,9 @@ from evqgan.data import pipeline
 from evqgan.inference import evaluation
 from evqgan.inference.model import load
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training import optim, stage2
+from evqgan.training import stage2
 from evqgan.training.loop import train
+from evqgan.training.run_length import to_steps
 
 # What all have in common, and the keys in which each one differs: a value, or a function of the config's.
 BASE = {
@@ -126,7 +127,7 @@ def changed(config, name, seed):
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
     pipeline.prepare(dataset)
     examples, batch = len(pipeline.open_split(dataset, dataset.train)), config.batch_size
-    config.duration = f"{optim.to_steps(config.duration, examples, batch)} steps"
+    config.duration = f"{to_steps(config.duration, examples, batch)} steps"
     config.seed = seed
     for keys in (BASE, VARIANTS[name]):
         for section, values in keys.items():

@@ -33,7 +33,10 @@ class Range(NamedTuple):
 
 
 class Duration(NamedTuple):
-    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%" (see `optim.to_steps`); `some`: not 0."""
+    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%"; `some`: not 0.
+
+    See `training.run_length`.
+    """
 
     some: bool = False
 

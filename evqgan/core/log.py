@@ -161,7 +161,7 @@ def duration(seconds):
 
 
 def check_skipped(step, metrics, told, limit):
-    """-> a line when more steps than the `told` ones were skipped as not finite (`optim.advance`), or "".
+    """-> a line when more steps than the `told` ones were skipped as not finite (`training.skipping`), or "".
 
     metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was not finite and what to
     do, when at any time `limit` steps in a row were.

@@ -22,9 +22,8 @@ class Evaluator:
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             latent, valid = out["ids"].shape[1:], np.asarray(out["valid"])
-            for name, value in out.items():
-                if "@" in name:
-                    totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
+            for name, value in out["sums"].items():
+                totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
         yield from numbers.items()
         entropies = [value for name, value in numbers.items() if name.startswith("cross_entropy")]

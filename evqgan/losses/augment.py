@@ -111,11 +111,3 @@ def blur(image, sigma, largest):
     image = sum(weights[i] * padded[:, i : i + height] for i in range(2 * most + 1))
     padded = jnp.pad(image, ((0, 0), (0, 0), (most, most), (0, 0)))
     return sum(weights[i] * padded[:, :, i : i + width] for i in range(2 * most + 1))
-
-
-def blur_sigma(seen, first, fade):
-    """The blur after `seen` images: falls linearly from `first` to 0 at `fade` images. 0 if `fade` is 0.
-
-    projected-gan: its code can fade in a blur, its published configurations do not use it.
-    """
-    return first * jnp.maximum(1 - seen / fade, 0) if fade else 0.0

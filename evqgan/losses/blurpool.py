@@ -31,6 +31,7 @@ class Critic(nn.Module):
     width: Positive = 128
     dtype: Any = "float32"
     label_classes = 0
+    trainable = True
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

@@ -24,7 +24,7 @@ def init_heads(key):
     return {"params": {f"head{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}}
 
 
-def unit(x):
+def l2_normalize(x):
     """x [...,c] of any float dtype -> float32 vectors of length 1 along the channels; zero where all of x is zero.
 
     Differs from the originals: the derivative at a zero vector is zero; theirs is not a number (a square root at 0).
@@ -39,7 +39,7 @@ def unit(x):
 @jax.checkpoint  # its float32 intermediates are larger than all else: computed again, not kept
 def compare(a, b, kernel):
     """Maps a, b [B,h,w,c], kernel [1,1,c,1] -> [B,h,w] float32: weighted squared differences of their unit vectors."""
-    return jnp.sum(jnp.square(unit(a) - unit(b)) * kernel.reshape(1, 1, 1, -1), -1)
+    return jnp.sum(jnp.square(l2_normalize(a) - l2_normalize(b)) * kernel.reshape(1, 1, 1, -1), -1)
 
 
 class Distance(nn.Module):

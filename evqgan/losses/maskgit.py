@@ -37,6 +37,7 @@ class Critic(nn.Module):
     blur: bool = False
     dtype: Any = "float32"
     label_classes = 0
+    trainable = True
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

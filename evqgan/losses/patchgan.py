@@ -11,6 +11,7 @@ from evqgan.core.kinds import Positive
 from evqgan.nn.linear import Conv
 from evqgan.nn.norms import BatchNorm
 
+PRETRAINED = {}
 NORMS = ("batch", "act")
 
 
@@ -36,6 +37,12 @@ class Critic(nn.Module):
     width: Positive = 64
     norm: str = "batch"
     dtype: Any = "float32"
+    label_classes = 0
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training can begin with it: an ActNorm first has to see a batch."""
+        return self.norm != "act"
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

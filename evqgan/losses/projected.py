@@ -159,6 +159,7 @@ class Critic(nn.Module):
     diffaug: tuple[str, ...] = POLICY
     dtype: Any = "float32"
     remat: bool = False
+    trainable = True
 
     def setup(self):
         allowed = {"proj_type": (0, 1, 2), "num_discs": (1, 2, 3, 4), "im_res": (128, 256, 512, 1024)}

@@ -72,6 +72,7 @@ class Critic(nn.Module):
     channel_multiplier: Above0 = 2
     dtype: Any = "float32"
     label_classes = 0
+    trainable = True
 
     @nn.compact
     def __call__(self, image, label=None, train=False):

@@ -22,7 +22,7 @@ def torch_bias(fan_in):
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def unit(x):
+def l2_normalize(x):
     """A vector divided by its length, but by no less than `EPSILON`."""
     return x / jnp.maximum(jnp.linalg.norm(x), EPSILON)
 
@@ -40,8 +40,8 @@ def transposed_times(kernel, u):
 
 def iterate(kernel, u):
     """One power iteration -> u, v: unit vectors nearer to the first singular ones of the kernel's matrix."""
-    v = unit(transposed_times(kernel, u))
-    return unit(times(kernel, v)), v
+    v = l2_normalize(transposed_times(kernel, u))
+    return l2_normalize(times(kernel, v)), v
 
 
 class SpectralConv(nn.Module):
@@ -73,7 +73,7 @@ class SpectralConv(nn.Module):
         bias = self.param("bias", torch_bias(math.prod(shape[:3])), shape[3:], jnp.float32) if self.use_bias else None
 
         def start():
-            u = unit(jax.random.normal(self.make_rng("params"), (self.channels,)))
+            u = l2_normalize(jax.random.normal(self.make_rng("params"), (self.channels,)))
             return jax.lax.fori_loop(0, FIRST, lambda _, u: iterate(kernel, u)[0], u)
 
         stored_u = self.variable("batch_stats", "u", start)

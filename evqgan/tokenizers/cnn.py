@@ -87,6 +87,7 @@ class Decoder(nn.Module):
     shortcut_of_output: bool = False
     remat: bool = False
     dtype: Any = "float32"
+    last_layer = ("to_rgb", "kernel")
 
     @property
     def factor(self):

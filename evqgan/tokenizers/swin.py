@@ -70,6 +70,7 @@ class Decoder(nn.Module):
     mlp_ratio: Above0 = 4.0
     remat: bool = False
     dtype: Any = "float32"
+    last_layer = ("to_rgb", "kernel")
 
     def __post_init__(self):
         check_width(self)

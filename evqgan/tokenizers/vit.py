@@ -81,6 +81,7 @@ class Decoder(nn.Module):
     learned_positions: bool = False
     remat: bool = False
     dtype: Any = "float32"
+    last_layer = ("to_rgb", "kernel")
 
     def __post_init__(self):
         super().__post_init__()

@@ -66,6 +66,8 @@ def make(keys: Any, dtype: str, run: RunLength) -> "AdversarialLoss":
         )
     where = "config.adversarial.critic"
     critic = build.build("losses", "Critic", settings.critic, where, dtype=dtype)
+    if not critic.trainable:
+        raise InputError(f"{where} with {settings.critic} is for critics trained elsewhere")
     start, ramp = (run.steps(x, of=run.first_leg) for x in (settings.start, settings.ramp))
     where = "config.adversarial.optimizer"
     updater = optim.updater(settings.optimizer or {}, where, run.after(start))

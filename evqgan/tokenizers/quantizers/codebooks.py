@@ -87,8 +87,8 @@ def straight_through(quantized: jax.Array, z: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(quantized) + (z - jax.lax.stop_gradient(z))
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Return x [...,c] with length 1."""
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """Return x [...,c] divided by its length."""
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
 
 

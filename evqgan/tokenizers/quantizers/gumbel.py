@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, Positive
-from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, squared_distances, unit
+from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, l2_normalize, squared_distances
 
 
 class Quantizer(nn.Module):
@@ -50,7 +50,7 @@ class Quantizer(nn.Module):
 
     def codebook(self) -> jax.Array:
         """Return the codes in use, [1,V,c] float32."""
-        return (unit(self.parameter) if self.l2_normalize else self.parameter)[None]
+        return (l2_normalize(self.parameter) if self.l2_normalize else self.parameter)[None]
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the codes' vectors [B,h,w,c] of ids [B,h,w,1]."""
@@ -61,7 +61,7 @@ class Quantizer(nn.Module):
         z = z.astype(jnp.float32)
         if self.logits == "dense":
             return self.dense(z)
-        z = unit(z) if self.l2_normalize else z
+        z = l2_normalize(z) if self.l2_normalize else z
         return -squared_distances(z.reshape(-1, z.shape[-1]), self.codebook()[0]).reshape(*z.shape[:-1], self.codes)
 
     def chosen(self, logits: jax.Array, noisy: jax.Array, train: bool) -> jax.Array:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from evqgan.core.kinds import Positive
 from evqgan.tokenizers.quantizers.codebooks import (
     codebook_statistics,
+    l2_normalize,
     nearest,
     soft_codes,
     straight_through,
     uniform_init,
-    unit,
 )
 
 
@@ -40,7 +40,7 @@ class Quantizer(nn.Module):
 
     def normalized(self, x: jax.Array) -> jax.Array:
         """Return x [...,c] as distances see it."""
-        return unit(x) if self.l2_normalize else x
+        return l2_normalize(x) if self.l2_normalize else x
 
     def codebook(self) -> jax.Array:
         """Return the codes in use, [K,V,c] float32; K = 1 if shared, else D."""

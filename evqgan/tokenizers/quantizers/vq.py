@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from evqgan.core.kinds import Positive
 from evqgan.tokenizers.quantizers.codebooks import (
     codebook_statistics,
+    l2_normalize,
     nearest,
     soft_codes,
     straight_through,
     uniform_init,
-    unit,
 )
 
 
@@ -43,7 +43,7 @@ class Quantizer(nn.Module):
 
     def normalized(self, x: jax.Array) -> jax.Array:
         """Return x [...,c] as distances see it."""
-        return unit(x) if self.l2_normalize else x
+        return l2_normalize(x) if self.l2_normalize else x
 
     def loss(self, codebook_loss: jax.Array, commitment_loss: jax.Array) -> jax.Array:
         """Return the sum of both terms of L_VQ, weighed."""
