@@ -1,7 +1,8 @@
-"""Losses of tokenizers: perceptual distances (modules with a `Distance`) and critics (with a `Critic`).
+"""Losses of tokenizers: perceptual distances (modules with a `Distance`) and critics (`Critic`).
 
-To add one, write a module with a class of one of the forms below; a config then says `perceptual.distance.name` or
-`adversarial.critic.name`, and the section's other keys are arguments of the constructor.
+To add one, write a module with a class of one of the forms below, and PRETRAINED; a config then
+says `perceptual.distance.name` or `adversarial.critic.name`, and the section's other keys are
+arguments of the constructor. `pixels`, `gan` and `augment` are functions that all of these share.
 """
 
 from typing import Protocol
@@ -9,22 +10,33 @@ from typing import Protocol
 import jax
 
 
-class Distance(Protocol):
-    """How far images look apart. Its network's weights are in the collection `frozen`.
+class LossModule(Protocol):
+    """What a module in this folder has beside its `Distance` or `Critic`."""
 
-    The module's PRETRAINED says which these are: {name in that collection: name of the network} (`core.weights`).
-    """
+    PRETRAINED: dict[str, str]  # {name in the collection `frozen`: network of `core.weights`}
+
+
+class Distance(Protocol):
+    """How different images look. Its network's weights are in the collection `frozen`."""
 
     def __call__(self, image: jax.Array, other: jax.Array) -> jax.Array:
-        """Return a distance for each pair [B], of images [B,H,W,3] in [-1, 1]."""
+        """Return a float32 distance for each pair [B], of images [B,H,W,3] in [-1, 1]."""
 
 
 class Critic(Protocol):
     """What tells real images from reconstructions: a discriminator.
 
-    It may have the collections `batch_stats` and `frozen` (then the module says PRETRAINED, as a `Distance`'s), draws
-    from the rng `augment`, and, if it looks at labels, has `cond = True` and `classes`.
+    It may have the collections `batch_stats` and `frozen`, and draws from the rng `augment`.
     """
 
-    def __call__(self, image: jax.Array, label: jax.Array, train: bool = True) -> jax.Array:
-        """Return logits [B,...] of images [B,H,W,3] in [-1, 1], larger for real ones. label: int32 [B]."""
+    label_classes: int  # the number of classes that it wants labels of; 0: it uses no labels
+    trainable: bool  # whether training can begin with it
+
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Return logits [B,...] of images [B,H,W,3] in [-1, 1], larger for real ones.
+
+        label: int32 [B].
+        train: augment, and use the statistics of this batch.
+        """

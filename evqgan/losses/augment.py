@@ -1,6 +1,7 @@
-"""Augmentation of what a critic sees: DiffAugment (Zhao et al. 2020) and the fading blur, as in projected-gan.
+"""Augmentation of what a critic sees: DiffAugment (Zhao et al., 2020), as in projected-gan.
 
-Every function is differentiable in the image. The single changes take their random draws as arguments, one an image.
+And a blur. Every function is differentiable in the image. The single changes take their random
+draws as arguments, one an image.
 """
 
 import jax
@@ -9,39 +10,44 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 
 SHIFT = 0.125  # largest translation, as a part of the side; DiffAugment's code
-CUTOUT = 0.2  # side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5)
+CUTOUT = (
+    0.2  # side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5)
+)
 POLICY = ("color", "translation", "cutout")
 
 
-def wide(draw):
-    """[B] -> [B,1,1,1]."""
+def wide(draw: jax.Array) -> jax.Array:
+    """Return [B] as [B,1,1,1]."""
     return draw.reshape(-1, 1, 1, 1)
 
 
-def brightness(image, u):
-    """image [B,H,W,c] float; u [B] in [0,1): adds u - 0.5."""
+def brightness(image: jax.Array, u: jax.Array) -> jax.Array:
+    """Return image [B,H,W,c] plus u - 0.5, with u [B] in [0, 1)."""
     return image + (wide(u) - 0.5)
 
 
-def saturation(image, u):
-    """image [B,H,W,c] float; u [B] in [0,1): a pixel's distance to its own grey, times 2u."""
+def saturation(image: jax.Array, u: jax.Array) -> jax.Array:
+    """Return image [B,H,W,c], each pixel's distance to its own grey times 2u, u [B] in [0, 1)."""
     grey = jnp.mean(image, -1, keepdims=True)
     return (image - grey) * (2 * wide(u)) + grey
 
 
-def contrast(image, u):
-    """image [B,H,W,c] float; u [B] in [0,1): the distance to the mean of the whole image, times u + 0.5."""
+def contrast(image: jax.Array, u: jax.Array) -> jax.Array:
+    """Return image [B,H,W,c], the distance to its mean times u + 0.5, u [B] in [0, 1)."""
     mean = jnp.mean(image, (1, 2, 3), keepdims=True)
     return (image - mean) * (wide(u) + 0.5) + mean
 
 
-def largest_shift(side):
-    """The largest translation of an image with `side` pixels."""
+def largest_shift(side: int) -> int:
+    """Return the largest translation of an image with `side` pixels."""
     return int(side * SHIFT + 0.5)
 
 
-def translation(image, up, left):
-    """image [B,H,W,c]; up, left [B] int32, at most `largest_shift` of the side either way: moved, zeros come in."""
+def translation(image: jax.Array, up: jax.Array, left: jax.Array) -> jax.Array:
+    """Return image [B,H,W,c] moved; zeros come in.
+
+    up, left: int32 [B], at most `largest_shift` of the side either way.
+    """
     shifts = [largest_shift(side) for side in image.shape[1:3]]
     padded = jnp.pad(image, ((0, 0), *((shift, shift) for shift in shifts), (0, 0)))
 
@@ -51,13 +57,16 @@ def translation(image, up, left):
     return jax.vmap(cut)(padded, up, left)
 
 
-def cutout_size(side):
-    """The side of the rectangle cut out along a side of the image."""
+def cutout_size(side: int) -> int:
+    """Return the side of the rectangle that is cut out along a side of the image."""
     return int(side * CUTOUT + 0.5)
 
 
-def cutout(image, row, column):
-    """image [B,H,W,c]; row, column [B] int32: zero within the rectangle around this pixel, as far as it is inside."""
+def cutout(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """Return image [B,H,W,c], zero in the rectangle around a pixel, as far as it is inside.
+
+    row, column: of this pixel, int32 [B].
+    """
 
     def inside(side, center):  # [B,side]
         size = cutout_size(side)
@@ -65,18 +74,24 @@ def cutout(image, row, column):
         at = jnp.arange(side).reshape(1, -1)
         return (at >= start) & (at < start + size)
 
-    hole = inside(image.shape[1], row)[:, :, None, None] & inside(image.shape[2], column)[:, None, :, None]
+    hole = (
+        inside(image.shape[1], row)[:, :, None, None]
+        & inside(image.shape[2], column)[:, None, :, None]
+    )
     return jnp.where(hole, 0, image)
 
 
-def augment(rng, image, policy=POLICY):
-    """image [B,H,W,3] float in [-1,1] -> the same shape and dtype, each image augmented by its own draws from `rng`.
+def augment(rng: jax.Array, image: jax.Array, policy: tuple[str, ...] = POLICY) -> jax.Array:
+    """Return image [B,H,W,3] float in [-1, 1], each one augmented by its own draws from `rng`.
 
-    policy: any of "color" (brightness, saturation, contrast), "translation" and "cutout", done in the order given;
-    the values may leave [-1,1]. () changes nothing. InputError for another name.
+    Shape and dtype stay; the values may leave [-1, 1].
+    policy: any of "color" (brightness, saturation, contrast), "translation" and "cutout", done in
+      the order given; () changes nothing. Raises InputError for another name.
     """
     if unknown := [name for name in policy if name not in POLICY]:
-        raise InputError(f"augmentation knows {', '.join(POLICY)}, not {unknown[0]!r}: change `diffaug`")
+        raise InputError(
+            f"augmentation knows {', '.join(POLICY)}, not {unknown[0]!r}: change `diffaug`"
+        )
     count, sides = len(image), image.shape[1:3]
     for i, name in enumerate(policy):
         keys = jax.random.split(jax.random.fold_in(rng, i), 3)
@@ -85,21 +100,29 @@ def augment(rng, image, policy=POLICY):
                 image = change(image, jax.random.uniform(key, (count,), image.dtype))
         elif name == "translation":
             most = [largest_shift(side) for side in sides]
-            draws = [jax.random.randint(key, (count,), -m, m + 1) for key, m in zip(keys, most, strict=False)]
+            draws = [
+                jax.random.randint(key, (count,), -m, m + 1)
+                for key, m in zip(keys, most, strict=False)
+            ]
             image = translation(image, *draws)
         else:
-            # As the original: an even rectangle may be centred one pixel further, so that all borders are alike.
+            # As the original: an even rectangle may be centred one pixel further, so that all
+            # borders are alike.
             ends = [side + 1 - cutout_size(side) % 2 for side in sides]
-            draws = [jax.random.randint(key, (count,), 0, end) for key, end in zip(keys, ends, strict=False)]
+            draws = [
+                jax.random.randint(key, (count,), 0, end)
+                for key, end in zip(keys, ends, strict=False)
+            ]
             image = cutout(image, *draws)
     return image
 
 
-def blur(image, sigma, largest):
-    """image [B,H,W,c] float, blurred with weights 2^-(distance/sigma)^2 up to floor(3 sigma) pixels; zeros outside.
+def blur(image: jax.Array, sigma: jax.Array | float, largest: float) -> jax.Array:
+    """Return image [B,H,W,c] blurred with weights 2^-(distance/sigma)^2; zeros are outside.
 
-    sigma: a scalar, possibly traced, at most the number `largest`; below 1/3 nothing changes.
-    Source: projected-gan, `ProjectedGANLoss.run_D`.
+    sigma: a scalar, possibly traced, at most `largest`. Pixels count up to floor(3 sigma) away, so
+      that nothing changes below 1/3.
+    Source: projected-gan, `ProjectedGANLoss.run_D`; its published configurations do not use it.
     """
     most = int(3 * largest)
     at = jnp.arange(-most, most + 1)

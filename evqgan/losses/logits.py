@@ -1,4 +1,4 @@
-"""The perceptual loss of MaskGIT's tokenizer: the squared difference of what a ResNet-50 says of two images."""
+"""The perceptual loss of MaskGIT's tokenizer: what a ResNet-50 says of two images, compared."""
 
 from typing import Any
 
@@ -13,28 +13,37 @@ PRETRAINED = {"network": "resnet50"}
 
 
 class Distance(nn.Module):
-    """a, b [B,H,W,3] float32 in [-1,1] -> [B] float32: the mean squared difference of two outputs of a ResNet-50.
+    """a, b [B,H,W,3] float32 in [-1, 1] -> mean squared differences [B] of a ResNet-50's outputs.
 
-    of: "logits" (MaskBit's VQGAN+), or "map" (MaskGIT's published configuration: the last map, before the pooling).
-    Both images are resized to 224x224 (bilinear, antialiased) and normalized with ImageNet's mean and standard
-    deviation. The weights are in the collection "frozen" and get no gradient. InputError for another `of`.
+    of: "logits" (MaskBit's VQGAN+), or "map" (MaskGIT's published configuration: the last map,
+      before the pooling). Raises InputError for another. Both images are resized to 224x224
+      (bilinear, antialiased) and normalized with ImageNet's mean and standard deviation. The
+      weights are in the collection "frozen" and get no gradient.
 
-    Source: google-research/maskgit `losses.py`, its network in google-research/magvit; markweberdev/maskbit.
-    Differs from MaskGIT: torchvision's ResNet-50 and its normalization; theirs is an own one that takes [0,1] as it is.
+    Source: google-research/maskgit `losses.py`, its network in google-research/magvit;
+    markweberdev/maskbit.
+    Differs from MaskGIT: torchvision's ResNet-50 and its normalization; theirs is an own one that
+    takes [0, 1] as it is.
     """
 
     of: str = "logits"
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, a, b):
+    def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """Return the distances."""
         if self.of not in ("logits", "map"):
-            raise InputError(f'the perceptual distance compares "logits" or "map", not {self.of!r}: change `of`')
+            raise InputError(
+                f'the perceptual distance compares "logits" or "map", not {self.of!r}: change `of`'
+            )
 
         def init():
             return resnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))
 
         weights = jax.lax.stop_gradient(self.variable("frozen", "network", init).value)
         network = resnet.Network(dtype=self.dtype, parent=None)
-        x, y = (network.apply(weights, resnet.prepare(image))[self.of].astype(jnp.float32) for image in (a, b))
+        x, y = (
+            network.apply(weights, resnet.prepare(image))[self.of].astype(jnp.float32)
+            for image in (a, b)
+        )
         return jnp.mean(jnp.square(x - y), tuple(range(1, x.ndim)))

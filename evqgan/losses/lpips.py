@@ -1,4 +1,7 @@
-"""LPIPS v0.1 with VGG16 (Zhang et al. 2018): how differently two images look. The perceptual loss of VQGAN."""
+"""LPIPS v0.1 with VGG16 (Zhang et al., 2018): how differently two images look.
+
+The perceptual loss of VQGAN.
+"""
 
 from typing import Any
 
@@ -9,45 +12,60 @@ import jax.numpy as jnp
 from evqgan.nn import vgg
 
 PRETRAINED = {"trunk": "vgg16", "heads": "lpips"}
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1,1]; richzhang/PerceptualSimilarity
+SHIFT, SCALE = (
+    (-0.030, -0.088, -0.188),
+    (0.458, 0.448, 0.450),
+)  # of images in [-1,1]; richzhang/PerceptualSimilarity
 EPSILON = 1e-10  # beside the norm; richzhang/PerceptualSimilarity and taming-transformers
 
 
-def init_heads(key):
-    """-> the variables of the five linear heads, random: kernels [1,1,c,1] float32, uniform in [0,0.2).
+def init_heads(key: jax.Array) -> dict:
+    """Return the variables of the five linear heads, random.
 
-    Nonnegative, as the originals keep theirs: else it would not be a distance. Ours: the mean, 0.1, is about that of
-    the released heads, so that the distance has their order of magnitude.
+    Kernels are [1,1,c,1] float32, uniform in [0, 0.2): nonnegative, as the originals keep theirs,
+    else it would not be a distance. Ours: the mean, 0.1, is about that of the released heads, so
+    that the distance has their order of magnitude.
     """
     keys = jax.random.split(key, len(vgg.CHANNELS))
-    kernels = [jax.random.uniform(k, (1, 1, c, 1), maxval=0.2) for k, c in zip(keys, vgg.CHANNELS, strict=True)]
+    kernels = [
+        jax.random.uniform(k, (1, 1, c, 1), maxval=0.2)
+        for k, c in zip(keys, vgg.CHANNELS, strict=True)
+    ]
     return {"params": {f"head{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}}
 
 
-def l2_normalize(x):
-    """x [...,c] of any float dtype -> float32 vectors of length 1 along the channels; zero where all of x is zero.
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """Return x [...,c] as float32 vectors of length 1, zero where all of x is zero.
 
-    Differs from the originals: the derivative at a zero vector is zero; theirs is not a number (a square root at 0).
+    Differs from the originals: the derivative at a zero vector is zero; theirs is not a number (a
+    square root at 0).
     """
     x = x.astype(jnp.float32)
     square = jnp.sum(jnp.square(x), -1, keepdims=True)
     some = square > 0
-    length = jnp.sqrt(jnp.where(some, square, 1.0))  # the where's keep the infinite derivative out of both passes
+    length = jnp.sqrt(
+        jnp.where(some, square, 1.0)
+    )  # the where's keep the infinite derivative out of both passes
     return jnp.where(some, x / (length + EPSILON), 0.0)
 
 
 @jax.checkpoint  # its float32 intermediates are larger than all else: computed again, not kept
-def compare(a, b, kernel):
-    """Maps a, b [B,h,w,c], kernel [1,1,c,1] -> [B,h,w] float32: weighted squared differences of their unit vectors."""
+def compare(a: jax.Array, b: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return weighted squared differences [B,h,w] float32 of the unit vectors of two maps.
+
+    a, b: [B,h,w,c].
+    kernel: the weights [1,1,c,1].
+    """
     return jnp.sum(jnp.square(l2_normalize(a) - l2_normalize(b)) * kernel.reshape(1, 1, 1, -1), -1)
 
 
 class Distance(nn.Module):
-    """a, b [B,H,W,3] float32 in [-1,1], H and W at least 16 -> [B] float32: 0 for equal images, larger if less alike.
+    """a, b [B,H,W,3] float32 in [-1, 1] -> [B] float32: 0 for equal images, larger if less alike.
 
-    Everything is in the collection "frozen" and gets no gradient: `trunk` (VGG16) and `heads`. The trunk computes in
-    `dtype`, the comparison in float32. remat: see `vgg.Network`. The gradient is finite for all finite images, and
-    zero at equal ones (up to rounding). Only an image that is differentiated costs a backward pass.
+    Sides are at least 16. Everything is in the collection "frozen" and gets no gradient: `trunk`
+    (VGG16) and `heads`. The trunk computes in `dtype`, the comparison in float32. remat: see
+    `vgg.Network`. The gradient is finite for all finite images, and zero at equal ones (up to
+    rounding). Only an image that is differentiated costs a backward pass.
     Source: richzhang/PerceptualSimilarity and the copy of it in taming-transformers.
     """
 
@@ -61,17 +79,21 @@ class Distance(nn.Module):
         self.trunk = self.variable("frozen", "trunk", init_trunk)
         self.heads = self.variable("frozen", "heads", lambda: init_heads(self.make_rng("params")))
 
-    def features(self, image):
-        """image [B,H,W,3] float32 in [-1,1] -> the five maps of `vgg.Network`."""
+    def features(self, image: jax.Array) -> tuple[jax.Array, ...]:
+        """Return the five maps of `vgg.Network` of image [B,H,W,3] float32 in [-1, 1]."""
         shift, scale = (jnp.array(x, jnp.float32).reshape(1, 1, 1, 3) for x in (SHIFT, SCALE))
         network = vgg.Network(self.dtype, self.remat, parent=None)
         return network.apply(jax.lax.stop_gradient(self.trunk.value), (image - shift) / scale)
 
-    def maps(self, a, b):
-        """The summands before the mean over the pixels: [B,H,W], [B,H/2,W/2], ..., [B,H/16,W/16], float32."""
+    def maps(self, a: jax.Array, b: jax.Array) -> list[jax.Array]:
+        """Return the summands before the mean over the pixels, float32.
+
+        They are [B,H,W], [B,H/2,W/2], ..., [B,H/16,W/16].
+        """
         heads = jax.lax.stop_gradient(self.heads.value)["params"]
         pairs = zip(self.features(a), self.features(b), strict=True)
         return [compare(x, y, heads[f"head{i}"]["kernel"]) for i, (x, y) in enumerate(pairs)]
 
-    def __call__(self, a, b):
+    def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """Return the distances."""
         return sum(jnp.mean(x, (1, 2)) for x in self.maps(a, b))

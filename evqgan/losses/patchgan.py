@@ -1,8 +1,12 @@
-"""The patch critic of VQGAN and RQ-VAE: logits of overlapping patches (taming-transformers, NLayerDiscriminator)."""
+"""The patch critic of VQGAN and RQ-VAE: logits of overlapping patches.
+
+Source: taming-transformers, NLayerDiscriminator.
+"""
 
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from evqgan.core.build import nearest
@@ -15,22 +19,28 @@ PRETRAINED = {}
 NORMS = ("batch", "act")
 
 
-def initialize(critic, variables, image):
-    """variables, image [B,H,W,3] in [-1, 1] -> variables whose `ActNorm`s normalize this batch. Layer after layer.
+def initialize(critic: "Critic", variables: dict, image: jax.Array) -> dict:
+    """Return the variables of a critic whose `ActNorm`s normalize this batch, layer after layer.
 
-    To be called once, on the first batch of training, with norm="act"; the original does it in its first pass.
+    To be called once, on the first batch of training, with norm="act"; the original does it in its
+    first pass.
+    image: [B,H,W,3] in [-1, 1].
     """
     _, changed = critic.apply(variables, image, train=True, mutable=["params"])
     return {**variables, **changed}
 
 
 class Critic(nn.Module):
-    """image [B,H,W,3] float in [-1, 1] -> logits [B,h,w,1] float32, h = H / 2^layers - 2. The label is not used.
+    """image [B,H,W,3] in [-1, 1] -> logits [B,h,w,1] float32, h = H / 2^layers - 2, of patches.
 
-    A convolution of stride 2, `layers` more of which the last has stride 1, each with a norm, and one to the logits;
-    all 4x4; widths width * (1, 2, 4, ..., at most 8). norm: "batch" (BatchNorm, kept in "batch_stats") or "act".
-    Defaults: taming-transformers' configs. RQ-VAE uses layers=2. Sides of at least 3 * 2^layers.
-    Differs from the original: the biases of the convolutions start at zero, there at PyTorch's uniform default.
+    A convolution of stride 2, `layers` more of which the last has stride 1, each with a norm, and
+    one to the logits; all 4x4; widths width * (1, 2, 4, ..., at most 8). The label is not used.
+    norm: "batch" (BatchNorm, kept in "batch_stats"), or "act" (`ActNorm`), for critics trained
+      elsewhere.
+    Defaults: taming-transformers' configs. RQ-VAE uses layers=2. Raises InputError for sides below
+    3 * 2^layers.
+    Differs from the original: the biases of the convolutions start at zero, there at PyTorch's
+    uniform default.
     """
 
     layers: Positive = 3
@@ -45,17 +55,32 @@ class Critic(nn.Module):
         return self.norm != "act"
 
     @nn.compact
-    def __call__(self, image, label=None, train=False):
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Return the logits."""
         if self.norm not in NORMS:
             raise InputError(f"patchgan has no norm {self.norm!r}: {nearest(self.norm, NORMS)}")
         if min(image.shape[1:3]) < 3 * 2**self.layers:
             side = "x".join(map(str, image.shape[1:3]))
-            raise InputError(f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, got {side}")
+            raise InputError(
+                f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, "
+                f"got {side}"
+            )
 
         def conv(width, stride, bias, name):
             # N(0, 0.02): weights_init of the original
             init, padding = nn.initializers.normal(0.02), ((1, 1), (1, 1))
-            return Conv(width, (4, 4), stride, padding, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
+            return Conv(
+                width,
+                (4, 4),
+                stride,
+                padding,
+                use_bias=bias,
+                dtype=self.dtype,
+                kernel_init=init,
+                name=name,
+            )
 
         x = nn.leaky_relu(conv(self.width, 2, True, "conv0")(image), 0.2)
         for i in range(1, self.layers + 1):
@@ -70,14 +95,15 @@ class Critic(nn.Module):
 
 
 class ActNorm(nn.Module):
-    """x [B,H,W,c] -> scale * (x + loc) in x's dtype, one scale and loc a channel (Kingma and Dhariwal, 2018).
+    """x [B,H,W,c] -> scale * (x + loc) in x's dtype (Kingma and Dhariwal, 2018).
 
-    loc and scale [1,1,c,1] begin as 0 and 1. A call in which "params" is mutable (see `initialize`) first sets them so
-    that this x comes out with mean 0 and standard deviation 1; 1e-6: taming-transformers.
+    loc and scale [1,1,c,1], one a channel, begin as 0 and 1. A call in which "params" is mutable
+    (see `initialize`) first sets them so that this x comes out with mean 0 and standard deviation
+    1; 1e-6: taming-transformers.
     """
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         shape = (1, 1, x.shape[-1], 1)  # the original's [1,c,1,1] in the layout of kernels
         loc = self.param("loc", nn.initializers.zeros, shape, jnp.float32)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
