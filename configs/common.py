@@ -34,7 +34,7 @@ def stage1(depths, size, codes=1024, width=128, window=8):
     config.optimizer = {
         "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "5000 steps", "clip": 1.0,
         "ema": 0.999,
-    }  # fmt: skip
+    }
     config.loss = {}  # L2 alone
     config.evals = {"reconstruction": {}}
     config.best = "val/mse"  # where there is no critic, see `judged`
@@ -54,7 +54,7 @@ def judged(config, weights=""):
         # Ours: the paper gives no start. VQGAN+ waits for 1.5 % of its steps, VQGAN for the first 30,001 (of faces).
         "start": "5%", "ramp": "5%",
         "optimizer": {"learning_rate": 2e-4, "b1": 0.0, "b2": 0.99},  # Projected GAN's, with its FastGAN generator
-    }  # fmt: skip
+    }
     config.evals.reconstruction = {"perceptual": "lpips"}
     config.best = "val/lpips_untrained" if weights == "random" else "val/lpips"  # the critic makes val/mse worse
     return config
@@ -108,7 +108,7 @@ def stage2(tokenizer, size, classes=0):
         # The paper does not say; "axes" where parameters would grow with the grid (README, Table 6).
         "positions": "grid" if size <= 256 else "axes",
         "class_dropout": 0.0 if classes == 0 else 0.1,  # of classifier-free guidance (Ho and Salimans, 2022)
-    }  # fmt: skip
+    }
     # Eq. 2: all blocks of an image are predicted. Ours: a tenth of the images train edits, a twentieth another order;
     # more of them cost generation (README, variants: all images train generation in raster order with masks = raster).
     config.loss = {"masks": "matched", "targets": 0, "edits": 0.1, "wavefronts": 0.05}
@@ -116,7 +116,7 @@ def stage2(tokenizer, size, classes=0):
     config.optimizer = {
         "learning_rate": 1e-4, "b1": 0.9, "b2": 0.96, "weight_decay": 0.045, "warmup": "5000 steps", "clip": 1.0,
         "ema": 0.9999, "moment_dtype": "bfloat16",
-    }  # fmt: skip
+    }
     # T: paper, Sec. 4.2; the rest as MaskGIT samples: the paper does not say.
     config.sample = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule": "cosine"}
     config.evals = {"generation": {}}

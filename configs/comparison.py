@@ -49,7 +49,7 @@ def get_config(variant="digits"):
     # Table 7 of the paper: ours and GPT on one tokenizer.
     config.systems.efficient_vqgan_on_vqgan = {
         "tokenizer_of": "vqgan", "tokenizer": tokenizers["vqgan"], "generator": generators["efficient_vqgan"],
-    }  # fmt: skip
+    }
     for system in config.systems.values():
         system.tokenizer = stage1(system.tokenizer, size, photographs)
         system.generator = stage2(system.generator, size, photographs)
@@ -58,7 +58,7 @@ def get_config(variant="digits"):
                 part.dataset = {
                     "name": "generated", "size": size, "classes": 10, "num_examples": 64, "train": "train",
                     "validation": "train",
-                }  # fmt: skip
+                }
                 part.update({"batch_size": 4, "duration": "2 steps", "log_every": "1 step"})
                 part.optimizer.warmup = "0 steps"
     return config

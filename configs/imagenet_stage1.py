@@ -53,5 +53,5 @@ def plus(config):
         "critic": {"name": "blurpool"}, "weights": "", "factor": 0.5, "weight": 0.02, "adaptive": False, "lecam": 0.001,
         "start": "20000 steps", "ramp": "0 steps",
         "optimizer": {key: value for key, value in config.optimizer.items() if key != "ema"},
-    }  # fmt: skip
+    }
     return config

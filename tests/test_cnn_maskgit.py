@@ -97,7 +97,7 @@ class VQVAE:
             return model.quantizer(z, train=True, noise=noise)
 
         (z_q, _, _), seen = self.model.apply(variables, z, method=run, mutable=["intermediates"])
-        return {"train/quantized": z_q, "train/encodings": seen["intermediates"]["quantizer"]["chances"][0]}
+        return {"train/quantized": z_q, "train/encodings": seen["intermediates"]["quantizer"]["probabilities"][0]}
 
     def gradients(self, image):
         """Losses and gradients of a training pass, by their names there."""

@@ -152,7 +152,7 @@ def test_the_soft_mixture_has_gradients_to_chances_and_codes(logits):
     z, weight, noise = normal((1, 2, 2, 3)), normal((1, 2, 2, 3), 7), jax.random.gumbel(jax.random.key(3), (1, 2, 2, 5))
     variables = init(quantizer, z)
     (z_q, ids, _), seen = quantizer.apply(variables, z, train=True, noise=noise, mutable=["intermediates"])
-    (chances,) = seen["intermediates"]["chances"]
+    (chances,) = seen["intermediates"]["probabilities"]
     scores = np.asarray(quantizer.apply(variables, z, method="scores") + noise) / 0.7
     np.testing.assert_allclose(chances, np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True), rtol=1e-4)
     np.testing.assert_allclose(z_q, chances @ variables["params"]["codebook"], rtol=1e-5, atol=1e-6)

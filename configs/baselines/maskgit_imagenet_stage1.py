@@ -18,7 +18,7 @@ def get_config(variant=""):
     coder = {
         "name": "cnn", "attention": (), "middle_attention": False, "z_width": 0, "bias": False,
         "shortcut_of_output": True, "blocks": 2,
-    }  # fmt: skip
+    }
     quantizer = {"name": "maskgit", "codes": 1024, "width": 256, "entropy": 0.1}
     config = baselines.stage1({**coder, "down": "pool"}, coder, quantizer, baselines.IMAGENET, pixels="unit")
     config.dataset.size = 512 if variant == "512" else 256
@@ -28,7 +28,7 @@ def get_config(variant=""):
         "critic": {"name": "maskgit", "blur": True}, "weights": "", "loss": "non_saturating", "factor": 1.0,
         "weight": 0.1, "adaptive": False, "r1": 10.0,
         "optimizer": {"learning_rate": 1e-4, "b1": 0.0, "b2": 0.99},
-    }  # fmt: skip
+    }
     config.batch_size, config.duration = 256, "1000000 steps"
     baselines.optimizer(config, learning_rate=1e-4, b1=0.0, b2=0.99, ema=0.999)
     return common.tiny(config) if variant == "tiny" else config

@@ -28,7 +28,7 @@ def get_config(variant=""):
     layers, head_layers, width = SIZES.get(variant, SIZES[""])
     generator = {
         "name": "rqtransformer", "layers": layers, "head_layers": head_layers, "width": width, "heads": width // 64,
-    }  # fmt: skip
+    }
     config = baselines.stage2("rqvae_imagenet_stage1", generator, baselines.IMAGENET, classes=1000, soft=0.5)
     config.batch_size, config.duration = 2048, "100 epochs"
     keys = {"learning_rate": 5e-4, "b1": 0.9, "b2": 0.95, "weight_decay": 1e-4, "clip": 1.0}

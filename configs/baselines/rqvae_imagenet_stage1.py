@@ -21,7 +21,7 @@ def get_config(variant=""):
     config.adversarial.update({
         "critic": {"name": "patchgan", "layers": 2}, "start": "0 steps", "ramp": "0 steps", "factor": 0.5,
         "weight": 0.75,
-    })  # fmt: skip
+    })
     config.batch_size, config.duration = 128, "10 epochs"
     keys = {"learning_rate": 4e-5, "b1": 0.5, "b2": 0.9, "warmup": "0.5 epochs"}
     config.adversarial.optimizer = keys

@@ -25,5 +25,5 @@ def get_config(variant=""):
     baselines.optimizer(
         config, learning_rate=4.5e-4, b1=0.9, b2=0.96, weight_decay=0.045, clip=1.0, warmup="5000 steps",
         hold="75000 steps", decay="exponential", final=1e-5, ema=0.0,
-    )  # fmt: skip
+    )
     return common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny")) if variant == "tiny" else config

@@ -33,7 +33,7 @@ def get_config(variant=""):
     config.adversarial = {
         "critic": {"name": "stylegan"}, "weights": "", "loss": "non_saturating", "weight": 0.1, "adaptive": False,
         "r1": 5.0, "r1_every": 16,  # enhancing-transformers
-    }  # fmt: skip
+    }
     config.batch_size, config.duration = 256, "500000 steps"  # its Sec. 4.1, as the optimizer
     keys = {"learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "50000 steps"}
     keys |= {"decay": "cosine", "final": 5e-5}

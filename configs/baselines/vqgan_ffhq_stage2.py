@@ -22,7 +22,7 @@ def get_config(variant=""):
     generator = {
         "name": "gpt", "layers": 24, "width": 1024, "heads": 16, "dropout": 0.0, "condition": "coordinates",
         "positions": 512,
-    }  # fmt: skip
+    }
     config = baselines.stage2("vqgan_ffhq_stage1", generator, baselines.FACES)
     if variant == "1024":
         config.dataset.size, config.generator.window = 1024, (16, 16)

@@ -28,7 +28,7 @@ BAD = -1  # the label of what did not decode
 NAMED = 5  # ours: an error names as many missing shards
 KEYS = (  # of config.dataset: what decides which ids are made; where the data lie does not
     "name", "train", "validation", "crop", "min_scale", "flip", "image_key", "label_key", "classes", "num_examples",
-)  # fmt: skip
+)
 
 
 class Shard(NamedTuple):
@@ -77,7 +77,7 @@ def describe(dataset, examples, class_names, views, seed, codes, latent, depth, 
         "format": FORMAT, "dataset": data_keys(dataset), "splits": splits, "seed": seed,
         "class_names": list(class_names), "codes": codes, "latent": list(latent), "depth": depth,
         "tokenizer": tokenizer,
-    }  # fmt: skip
+    }
     return json.loads(json.dumps(info))
 
 

@@ -14,7 +14,7 @@ from evqgan.data.transforms import read_bytes
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
     ".avif", ".jp2", ".j2k", ".heic", ".heif",
-)  # fmt: skip
+)
 VALIDATION = ("validation", "val", "valid", "test")  # sub-folders that may hold the validation images, first one wins
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
 

@@ -1,7 +1,8 @@
-"""Evaluators: numbers and pictures about a model. Each module here with an `Evaluator` is one, named in config.evals.
+"""Evaluators: numbers and pictures about a model, named in config.evals.
 
-To add one, write a module with a class of the form of `Evaluator`; the keys of config.evals.<module> are arguments of
-its constructor. Training, and the mode evaluate, run those of the config.
+Each module here with an `Evaluator` is one. To add one, write a module with a class of the form
+of `Evaluator`; the keys of config.evals.<module> are arguments of its constructor. Training, and
+the mode evaluate, run those of the config.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,21 +19,42 @@ from evqgan.data import pipeline
 class Evaluator(Protocol):
     """Yields numbers and pictures of a state."""
 
-    def __init__(self, predict: Callable, batches: Callable, config: Any, sample: Callable | None, **keys: Any):
-        """predict(state, batch, rng) -> {name: array [B,...]}, the batch's own arrays included, "valid" among them.
+    def __init__(
+        self,
+        predict: Callable,
+        batches: Callable,
+        config: Any,
+        sample: Callable | None,
+        **keys: Any,
+    ):
+        """Take what an evaluator needs.
 
-        batches() -> iterator of batches of the validation split, each image once. sample(state, ids, mask, label, keys)
-        -> image uint8 [B,H,W,3], of a generator. keys: those of config.evals.
+        predict: (state, batch, rng) -> {name: array [B,...]}, by the model's `predict`; the batch's
+          own arrays, "valid" among them, are there too.
+        batches: () -> iterator of batches of the validation split, each image once.
+        sample: of a generator: (state, ids, mask, label, keys) -> image uint8 [B,H,W,3].
+        keys: those of config.evals.<module>.
         """
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
-        """Yield (name, number or picture uint8 [H,W,3]); a function of the state alone. InputError if it has none."""
+        """Yield (name, number or picture uint8 [H,W,3]) for a state, and nothing else's.
+
+        Raises InputError if it has none.
+        """
 
 
-def build_all(config, model, dataset, device_mesh):
-    """{name: Evaluator} of config.evals, with the functions of the model, `models.of(config)`, compiled."""
+def build_all(
+    config: Any, model: Any, dataset: pipeline.Dataset, device_mesh: jax.sharding.Mesh
+) -> dict[str, Evaluator]:
+    """Return the Evaluators of config.evals by name, with the functions of the model compiled.
+
+    model: `models.of(config)`.
+    dataset: config.dataset.
+    """
     whole = mesh.replicated(device_mesh)  # every host needs all of it
-    predict = jax.jit(lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)}, out_shardings=whole)
+    predict = jax.jit(
+        lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)}, out_shardings=whole
+    )
     settings = build.plain(config.get("sample", {}))
 
     def sample(state, ids, mask, label, keys):
@@ -50,13 +72,25 @@ def build_all(config, model, dataset, device_mesh):
     sample = jax.jit(sample, out_shardings=whole) if config.stage == "stage2" else None
     given = {"predict": predict, "sample": sample, "batches": batches, "config": config}
     return {
-        name: build.build("evals", "Evaluator", {"name": name, **build.plain(keys)}, f"config.evals.{name}", **given)
+        name: build.build(
+            "evals",
+            "Evaluator",
+            {"name": name, **build.plain(keys)},
+            f"config.evals.{name}",
+            **given,
+        )
         for name, keys in config.evals.items()
     }
 
 
-def run_all(evals, state):
-    """Runs evaluators -> {"val/name": float}, {"val/name": picture uint8 [H,W,3]}; of one that cannot, a line."""
+def run_all(
+    evals: dict[str, Evaluator], state: dict
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Run evaluators on a state; return their numbers and their pictures.
+
+    Of one that cannot, prints a line.
+    numbers: {"val/name": float}. pictures: {"val/name": uint8 [H,W,3]}.
+    """
     numbers, shown = {}, {}
     for prefix, evaluator in evals.items():
         try:

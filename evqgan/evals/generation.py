@@ -1,5 +1,8 @@
 """How well a generator predicts the tokens of held-out images, and what it generates."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,16 +11,23 @@ from evqgan.core import pictures
 
 
 class Evaluator:
-    """What the generator's `evaluate` counts over the validation images, such as cross_entropy@0.50 (by share of tokens
-    masked), `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed, none with 0.
+    """How well tokens are predicted, and a picture of samples.
+
+    cross_entropy@0.50, ...: the "sums" that the generator's `evaluate` makes over the validation
+      images, such as one by share of tokens masked.
+    cross_entropy: the mean of these.
+    samples: a picture of `show` samples from a fixed seed, none with 0.
     """
 
-    def __init__(self, predict, batches, config, sample, show: int = 16):
+    def __init__(
+        self, predict: Callable, batches: Callable, config: Any, sample: Callable, show: int = 16
+    ):
+        """Take what `evals.Evaluator` says, and `show`."""
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
 
-    def run(self, state):
-        """Yields (name, value) for this state; depends on nothing else."""
+    def run(self, state: dict) -> Iterator[tuple[str, Any]]:
+        """Yield (name, value) for this state; depends on nothing else."""
         totals, latent = {}, None
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
@@ -33,6 +43,10 @@ class Evaluator:
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
         ids = jnp.zeros((self.show, *latent), jnp.int32)
         images = self.sample(
-            state, ids, jnp.ones(ids.shape[:-1], bool), label, jax.random.split(jax.random.key(0), self.show)
+            state,
+            ids,
+            jnp.ones(ids.shape[:-1], bool),
+            label,
+            jax.random.split(jax.random.key(0), self.show),
         )
         yield "samples", pictures.grid(np.asarray(images))

@@ -1,5 +1,8 @@
 """How well a tokenizer reconstructs held-out images, and how much of its codebook it uses."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import dm_pix
 import jax
 import jax.numpy as jnp
@@ -10,12 +13,16 @@ from evqgan.data import transforms
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 
-PIXELS = 2**20  # ours: of images in one piece of a perceptual distance: 16 of 256x256, one of 1024x1024
+# ours: of images in one piece of a perceptual distance: 16 of 256x256, one of 1024x1024
+PIXELS = 2**20
 
 
 @jax.jit
-def distances(a, b):
-    """uint8 [B,H,W,3] twice -> mse [B] (in [-1,1]^2), psnr [B] (dB), ssim [B] (Gaussian window 11, sigma 1.5)."""
+def distances(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return mse (in [-1, 1]^2), psnr (dB) and ssim of images uint8 [B,H,W,3], each [B].
+
+    ssim: with a Gaussian window of 11, sigma 1.5.
+    """
     a, b = a.astype(jnp.float32) / 255, b.astype(jnp.float32) / 255
     mse = jnp.mean(jnp.square(a - b), axis=(1, 2, 3))
     psnr = -10 * jnp.log10(jnp.maximum(mse, 1e-10))  # 100 dB at most: of identical images
@@ -23,18 +30,29 @@ def distances(a, b):
 
 
 class Evaluator:
-    """mse, psnr, ssim: means over the validation images; usage, perplexity: of the codebook over all of them.
+    """How well images are reconstructed, and how much of the codebook is used.
 
-    Reconstructions are rounded to 8 bits first, as they would be in a file. Two pictures: input | reconstruction | four
-    times the error, for the first `show` images, and the codebook's histogram, most frequent code first; none with 0.
-    perceptual: "lpips", or another distance of evqgan/losses, is measured too, with the frozen networks of `weights`
-    (see `core.weights`; default: those of the config's perceptual loss). With "random" (one seed for all runs) its name
-    ends in _untrained.
+    mse, psnr, ssim: means over the validation images.
+    codebook_usage, codebook_perplexity: of the codebook over all of them.
+    perceptual: "lpips", or another distance of evqgan/losses, is measured too.
+    weights: of its frozen networks (see `core.weights`; default: those of the config's perceptual
+      loss). With "random" (one seed for all runs) its name ends in _untrained.
+    show: for so many images, a picture of input | reconstruction | four times the error; and one of
+      the codebook's histogram, most frequent code first. None with 0.
+    Reconstructions are rounded to 8 bits first, as they would be in a file.
     """
 
     def __init__(
-        self, predict, batches, config, sample=None, show: int = 8, perceptual: str = "", weights: str | None = None
+        self,
+        predict: Callable,
+        batches: Callable,
+        config: Any,
+        sample: Callable | None = None,
+        show: int = 8,
+        perceptual: str = "",
+        weights: str | None = None,
     ):
+        """Take what `evals.Evaluator` says, and the keys above."""
         self.predict, self.batches, self.show = predict, batches, show
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
         if weights is None:
@@ -42,8 +60,8 @@ class Evaluator:
         self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
         self.distance = distance(perceptual, weights) if perceptual else None
 
-    def run(self, state):
-        """Yields (name, value) for this state; depends on nothing else."""
+    def run(self, state: dict) -> Iterator[tuple[str, Any]]:
+        """Yield (name, value) for this state; depends on nothing else."""
         rows, shown, counts = [], [], 0
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
@@ -59,7 +77,10 @@ class Evaluator:
             )
             if len(shown) < self.show:
                 images = [np.asarray(x)[valid][: self.show - len(shown)] for x in pair]
-                shown += [pictures.column([a, b, pictures.error_map(a, b)]) for a, b in zip(*images, strict=True)]
+                shown += [
+                    pictures.column([a, b, pictures.error_map(a, b)])
+                    for a, b in zip(*images, strict=True)
+                ]
         for name in rows[0]:
             yield name, float(np.concatenate([row[name] for row in rows]).mean())
         usage, perplexity = codebook_statistics(counts)
@@ -71,12 +92,16 @@ class Evaluator:
         yield "codebook", pictures.column([pictures.bars(np.sort(row)[::-1]) for row in counts])
 
 
-def distance(name, where):
-    """f(uint8 [B,H,W,3], uint8 [B,H,W,3]) -> [B] float32 of `Distance` in evqgan/losses/<name>.py, in full precision.
+def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
+    """Return a function of two uint8 [B,H,W,3] to [B] float32, in full precision.
 
-    A few images at a time: the maps of VGG16 take some 1.5 kB a pixel.
+    It takes a few images at a time: the maps of VGG16 take some 1.5 kB a pixel.
+    name: of the module in evqgan/losses whose `Distance` it is.
+    where: the folder of its weights, see `core.weights`.
     """
-    model = build.build("losses", "Distance", {"name": name}, "config.evals.reconstruction.perceptual")
+    model = build.build(
+        "losses", "Distance", {"name": name}, "config.evals.reconstruction.perceptual"
+    )
     pretrained = build.module("losses", name, "config.evals.reconstruction.perceptual").PRETRAINED
     image = jnp.zeros((1, 64, 64, 3))
     frozen = jax.jit(model.init)(jax.random.key(0), image, image)["frozen"]
@@ -91,7 +116,8 @@ def distance(name, where):
         a, b = np.asarray(a), np.asarray(b)
         step, found = max(1, min(len(a), PIXELS // (a.shape[1] * a.shape[2]))), []
         for i in range(0, len(a), step):
-            rows = np.minimum(np.arange(i, i + step), len(a) - 1)  # the last piece filled up: one shape, one program
+            # the last piece filled up: one shape, one program
+            rows = np.minimum(np.arange(i, i + step), len(a) - 1)
             found.append(np.asarray(apply(frozen, a[rows], b[rows])))
         return np.concatenate(found)[: len(a)]
 

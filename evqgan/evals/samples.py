@@ -1,7 +1,8 @@
-"""Numbers about class-conditional samples beside real images: is the class right, do they vary, are they copies.
+"""Numbers about class-conditional samples beside real images.
 
-Images are uint8 [N,H,W,3], all of one size; labels int [N] from 0. Distances are the root mean square difference of
-two images over all values, in grey levels (0 to 255). They are exact: sums of squares of bytes fit a float64, so a
+Is the class right, do they vary, are they copies. Images are uint8 [N,H,W,3], all of one size;
+labels int [N] from 0. Distances are the root mean square difference of two images over all
+values, in grey levels (0 to 255). They are exact: sums of squares of bytes fit a float64, so a
 copy is at 0. Work is cut into pieces of some 64 MiB, whatever the number and size of the images.
 """
 
@@ -10,19 +11,32 @@ from sklearn.svm import SVC
 
 from evqgan.core.errors import InputError
 
-SIDE = 16  # ours: features of at most 16x16, no better for digits at 24 or 32, and quick at any resolution
+# ours: features of at most 16x16, no better for digits at 24 or 32, and quick at any resolution
+SIDE = 16
 FRECHET_SIDE = 8  # ours: 192 numbers, fewer than the images that their covariance is of
-C = 10.0  # ours: with gamma "scale", 98.9 % on the digits held out by data/builders/digits.py, the same up to 100
+# ours: with gamma "scale", 98.9 % on the digits held out by data/builders/digits.py, the same up to
+# 100
+C = 10.0
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 PIECE = 1 << 23  # float64 numbers in one piece: 64 MiB
 
 
-def classifier_agreement(real_images, real_labels, images, labels, heldout_images, heldout_labels, colour=False):
-    """Share of samples that a classifier of real images gives the class they were asked for, in [0, 1].
+def classifier_agreement(
+    real_images: np.ndarray,
+    real_labels: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    heldout_images: np.ndarray,
+    heldout_labels: np.ndarray,
+    colour: bool = False,
+) -> dict:
+    """Return the share of samples that a classifier of real images gives their class, and others.
 
-    A support vector classifier (RBF kernel) learns the real training images as grey or `colour` pictures, averaged by
-    area down to at most 16x16. Returns {"sample_accuracy", "heldout_accuracy" (the same of held-out real images: the
-    ceiling), "per_class": sample accuracy by class, None for a class without samples}.
+    A support vector classifier (RBF kernel) learns the real training images as grey or `colour`
+    pictures, averaged by area down to at most 16x16.
+    sample_accuracy: that share, in [0, 1].
+    heldout_accuracy: the same of held-out real images: the ceiling.
+    per_class: sample accuracy by class, None for a class without samples.
     """
     _same_size(real_images, images, heldout_images)
     some, real, held = (features(x, SIDE, colour) for x in (images, real_images, heldout_images))
@@ -38,8 +52,11 @@ def classifier_agreement(real_images, real_labels, images, labels, heldout_image
     }
 
 
-def features(images, side, colour):
-    """uint8 [N,H,W,3] -> float32 [N,F] in [0, 1]: in grey or `colour`, averaged by area to at most `side` x `side`."""
+def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
+    """Return float32 [N,F] in [0, 1] of uint8 [N,H,W,3].
+
+    In grey or `colour`, averaged by area to at most `side` x `side`.
+    """
     images = np.asarray(images)
     rows, columns = _averaging(images.shape[1], side), _averaging(images.shape[2], side)
     channels = np.eye(3) / 255 if colour else np.array(GREY)[:, None] / 255
@@ -51,72 +68,114 @@ def features(images, side, colour):
     return np.concatenate(found)
 
 
-def spread(images, labels, real_images, real_labels):
-    """Mean distance between two samples of one class beside that of two real images of it, averaged over classes.
+def spread(
+    images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real_labels: np.ndarray
+) -> dict:
+    """Return the mean distance between two samples of one class, beside that of two real images.
 
-    Classes with fewer than two samples or two real images do not count; InputError if that leaves none. Returns
-    {"sample_spread", "real_spread" (grey levels), "spread_ratio": sample / real; 0 is a collapsed class}.
+    Averaged over classes; those with fewer than two samples or two real images do not count, and
+    InputError is raised if that leaves none.
+    sample_spread, real_spread: in grey levels.
+    spread_ratio: sample / real; 0 is a collapsed class.
     """
     _same_size(images, real_images)
     labels, real_labels = np.asarray(labels), np.asarray(real_labels)
-    counted = [k for k in np.unique(labels) if min((labels == k).sum(), (real_labels == k).sum()) > 1]
+    counted = [
+        k for k in np.unique(labels) if min((labels == k).sum(), (real_labels == k).sum()) > 1
+    ]
     if not counted:
-        raise InputError("the spread needs a class with two samples and two real images: sample more")
+        raise InputError(
+            "the spread needs a class with two samples and two real images: sample more"
+        )
     samples, real = (
         float(np.mean([_mean_pair(x[y == k]) for k in counted]))
         for x, y in ((np.asarray(images), labels), (np.asarray(real_images), real_labels))
     )
-    return {"sample_spread": samples, "real_spread": real, "spread_ratio": samples / real if real else None}
+    return {
+        "sample_spread": samples,
+        "real_spread": real,
+        "spread_ratio": samples / real if real else None,
+    }
 
 
-def frechet(images, real_images, heldout_images):
-    """How far the distribution of samples is from that of real images: the Frechet distance of Gaussians.
+def frechet(
+    images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray
+) -> dict[str, float]:
+    """Return the Frechet distance of samples from real images, as Gaussians.
 
-    Features are colours averaged by area down to at most 8x8, in [0, 1]: no network is needed, and nothing of a learned
-    feature space (FID's) is meant. Returns {"frechet", "heldout_frechet" (of held-out real images: the floor)}.
+    Features are colours averaged by area down to at most 8x8, in [0, 1]: no network is needed, and
+    nothing of a learned feature space (FID's) is meant.
+    frechet: of the samples.
+    heldout_frechet: of held-out real images: the floor.
     """
     _same_size(images, real_images, heldout_images)
     real, some, held = (
-        statistics(features(x, FRECHET_SIDE, colour=True)) for x in (real_images, images, heldout_images)
+        statistics(features(x, FRECHET_SIDE, colour=True))
+        for x in (real_images, images, heldout_images)
     )
-    return {"frechet": frechet_distance(*real, *some), "heldout_frechet": frechet_distance(*real, *held)}
+    return {
+        "frechet": frechet_distance(*real, *some),
+        "heldout_frechet": frechet_distance(*real, *held),
+    }
 
 
-def too_few(images, real_images, heldout_images):
-    """Why numbers of `frechet` of these images mean little: sentences, one for each set of them that is too small."""
+def too_few(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray) -> list[str]:
+    """Return why `frechet` of these images means little: a sentence for each small set."""
     number = features(images[:1], FRECHET_SIDE, colour=True).shape[1]
     sets = {"samples": images, "training images": real_images, "held-out images": heldout_images}
     return [
-        f"frechet: {len(some):,} {name} are no more than its {number} features, too few for their covariance"
+        f"frechet: {len(some):,} {name} are no more than its {number} features, too few for their "
+        "covariance"
         for name, some in sets.items()
         if len(some) <= number
     ]
 
 
-def statistics(features):
-    """features [N,F] -> mean [F], covariance [F,F] (unbiased), float64."""
+def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean [F] and covariance [F,F] (unbiased) of features [N,F], float64."""
     features = np.asarray(features, np.float64)
     return features.mean(axis=0), np.cov(features, rowvar=False)
 
 
-def frechet_distance(mean, covariance, other_mean, other_covariance):
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the trace of the root by eigenvalues (Heusel et al., 2017)."""
+def frechet_distance(
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    other_mean: np.ndarray,
+    other_covariance: np.ndarray,
+) -> float:
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al., 2017).
+
+    The trace of the root is by eigenvalues.
+    """
     root = np.sqrt(np.linalg.eigvals(covariance @ other_covariance).astype(complex)).real.sum()
-    distance = np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other_covariance) - 2 * root
+    distance = (
+        np.sum((mean - other_mean) ** 2)
+        + np.trace(covariance)
+        + np.trace(other_covariance)
+        - 2 * root
+    )
     return float(max(distance, 0.0))  # rounding alone makes it negative
 
 
-def nearest(images, train_images, heldout_images):
-    """Distance of each sample to its nearest training image, beside that of real images held out from training.
+def nearest(
+    images: np.ndarray, train_images: np.ndarray, heldout_images: np.ndarray
+) -> dict[str, float]:
+    """Return the distance of each sample to its nearest training image, summarized.
 
-    Returns {"nearest_mean", "nearest_min", "nearest_q05" (5 % quantile), "nearest_copies" (share at distance 0)} of
-    the samples and the same four as "heldout_nearest_mean", ... of the held-out images. Samples that lie much nearer
-    than held-out images are copies of what the model was trained on.
+    Samples that lie much nearer than held-out images are copies of what the model was trained on.
+    nearest_mean, nearest_min, nearest_q05, nearest_copies: of the samples, the last two the 5 %
+      quantile and the share at distance 0.
+    heldout_nearest_mean, ...: the same of real images held out from training.
     """
     _same_size(images, train_images, heldout_images)
     numbers = {}
     for prefix, some in (("", images), ("heldout_", heldout_images)):
-        at = np.concatenate([distances.min(1) for distances in _distances(np.asarray(some), np.asarray(train_images))])
+        at = np.concatenate(
+            [
+                distances.min(1)
+                for distances in _distances(np.asarray(some), np.asarray(train_images))
+            ]
+        )
         numbers[prefix + "nearest_mean"] = float(at.mean())
         numbers[prefix + "nearest_min"] = float(at.min())
         numbers[prefix + "nearest_q05"] = float(np.quantile(at, 0.05))
@@ -131,7 +190,7 @@ def _mean_pair(images):
 
 
 def _distances(a, b):
-    """Yields float64 [n,M], the distances of the next n of `a` [N,H,W,3] to all M of `b` [M,H,W,3]."""
+    """Yield float64 [n,M], the distances of the next n of `a` [N,H,W,3] to all of `b` [M,H,W,3]."""
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     size = a.shape[1]
     step = max(1, PIECE // size)
@@ -161,4 +220,6 @@ def _same_size(*sets):
     shapes = {np.shape(images)[1:] for images in sets}
     if len(shapes) > 1 or any(np.asarray(images).dtype != np.uint8 for images in sets):
         found = ", ".join(f"{np.asarray(images).dtype} {list(np.shape(images))}" for images in sets)
-        raise InputError(f"samples and real images must be uint8 of one size to be compared, got {found}")
+        raise InputError(
+            f"samples and real images must be uint8 of one size to be compared, got {found}"
+        )

@@ -252,7 +252,10 @@ class Critic(nn.Module):
         ]
 
     def features(self, image: jax.Array) -> tuple[Sequence[jax.Array], list[jax.Array]]:
-        """Return the four maps of the backbone of image [B,H,W,3], and the mixed ones in `dtype`."""
+        """Return the four maps of the backbone of image [B,H,W,3], and the mixed ones.
+
+        The latter are in `dtype`.
+        """
         resized = min(image.shape[1:3]) < LEAST if self.interp224 is None else self.interp224
         if resized:
             shape = (len(image), LEAST, LEAST, 3)

@@ -25,7 +25,7 @@ def channels(side: int, multiplier: float) -> int:
 
 
 def sides(image: jax.Array) -> tuple[int, ...]:
-    """Return the sides of image [B,H,W,3] and of the maps that follow, down to 4: (32, 16, 8, 4)."""
+    """Return the sides of image [B,H,W,3] and of the maps that follow: (32, 16, 8, 4)."""
     height, width = image.shape[1:3]
     if height != width or height not in (4, 8, 16, 32, 64, 128, 256, 512, 1024):
         raise InputError(

@@ -1,1 +1,1 @@
-"""Layers that several models share, and the frozen networks that losses and metrics look through."""
+"""Layers that several rooms share, and frozen networks. They know nothing of configs."""

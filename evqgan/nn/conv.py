@@ -1,5 +1,6 @@
-"""Convolutional layers of the tokenizers: residual block, non-local attention, down- and upsampling."""
+"""Convolutional layers of the tokenizers: residual block, attention, down- and upsampling."""
 
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -19,38 +20,48 @@ DOWN = ("conv", "pool", "conv4")
 UP = ("conv", "nearest")
 
 
-def choice(name, names, what):
-    """`name`, if it is one of `names`; else InputError with the nearest of them."""
+def choice(name: str, names: Collection[str], what: str) -> str:
+    """Return `name`, if it is one of `names`.
+
+    Raises InputError with the nearest of them, if it is none. what: such names are called.
+    """
     if name not in names:
         raise InputError(f"there is no {what} {name!r}: {nearest(name, names)}")
     return name
 
 
-def activate(x, kind="swish"):
-    """x -> x through "swish" (VQGAN, MaskGIT) or "relu" (MaskGIT's other one)."""
+def activate(x: jax.Array, kind: str = "swish") -> jax.Array:
+    """Return x through "swish" (VQGAN, MaskGIT) or "relu" (MaskGIT's other one)."""
     return ACTIVATIONS[choice(kind, ACTIVATIONS, "activation")](x)
 
 
-def normalize(x, kind="group", dtype="float32", name="norm"):
-    """x [B,h,w,c] -> [B,h,w,c] in `dtype`: a "group" norm of 32 groups, or "layer", of each place's channels alone.
+def normalize(
+    x: jax.Array, kind: str = "group", dtype: Any = "float32", name: str = "norm"
+) -> jax.Array:
+    """Return x [B,h,w,c] normalized, in `dtype`.
 
-    InputError if "group" has channels that are no multiple of 32. 1e-6: VQGAN, MaskGIT.
+    kind: a "group" norm of 32 groups, or "layer", of each position's channels alone. 1e-6: VQGAN,
+      MaskGIT. Raises InputError if "group" has channels that are no multiple of 32.
+    name: of the linen module.
     """
     if choice(kind, NORMS, "norm") == "layer":
         return nn.LayerNorm(1e-6, dtype, use_fast_variance=False, name=name)(x)
     if x.shape[-1] % GROUPS:
         raise InputError(
-            f"expected channels that are multiples of {GROUPS}, the groups of the norm, got {x.shape[-1]}: "
+            f"expected channels that are multiples of {GROUPS}, the groups of the norm, got "
+            f"{x.shape[-1]}: "
             "change width or multipliers"
         )
     return nn.GroupNorm(GROUPS, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)(x)
 
 
 class ResBlock(nn.Module):
-    """x [B,h,w,c] -> [B,h,w,features] in `dtype`: twice norm, activation and a 3x3 convolution, added to x (VQGAN).
+    """x [B,h,w,c] -> [B,h,w,features] in `dtype`: twice norm, activation, 3x3 convolution (VQGAN).
 
-    If c is not `features`, a 1x1 convolution brings x there, the `shortcut`. shortcut_of_output: MaskGIT's quirk; its
-    shortcut convolves what the block made of x, not x, which then does not reach the end. bias: of all convolutions.
+    They are added to x. If c is not `features`, a 1x1 convolution brings x there, the `shortcut`.
+    shortcut_of_output: MaskGIT's quirk; its shortcut convolves what the block made of x, not x,
+      which then does not reach the end.
+    bias: of all convolutions.
     """
 
     features: int
@@ -61,11 +72,13 @@ class ResBlock(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         y = x
         for i in (1, 2):
             y = activate(normalize(y, self.norm, self.dtype, f"norm{i}"), self.activation)
-            y = Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(y)
+            y = Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(
+                y
+            )
         if x.shape[-1] != self.features:
             x = y if self.shortcut_of_output else x
             x = Dense(self.features, use_bias=self.bias, dtype=self.dtype, name="shortcut")(x)
@@ -73,26 +86,33 @@ class ResBlock(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """x [B,h,w,c] -> [B,h,w,c] in `dtype`: every place looks at all of the map, with one head of width c (VQGAN).
+    """x [B,h,w,c] -> [B,h,w,c] in `dtype`: every position looks at all of the map (VQGAN).
 
-    A norm, the `attention`, added to x. It knows no positions, so one set of parameters serves maps of any size.
+    A norm, an `attention` with one head of width c, added to x. It knows no positions, so one set
+    of parameters serves maps of any size.
     """
 
     norm: str = "group"
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
         y = normalize(x, self.norm, self.dtype).reshape(b, h * w, c)
-        return x.astype(self.dtype) + Attention(1, dtype=self.dtype, name="attention")(y)[0].reshape(x.shape)
+        return x.astype(self.dtype) + Attention(1, dtype=self.dtype, name="attention")(y)[
+            0
+        ].reshape(x.shape)
 
 
-def downsample(x, kind="conv", dtype="float32", name="down"):
-    """x [B,h,w,c] -> [B,h/2,w/2,c] in `dtype`, h and w even.
+def downsample(
+    x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "down"
+) -> jax.Array:
+    """Return x [B,h,w,c], h and w even, as [B,h/2,w/2,c] in `dtype`.
 
-    "conv": 3x3 of stride 2, one row and column of zeros after the last (VQGAN); "pool": the mean of four (MaskGIT);
-    "conv4": 4x4 of stride 2, zeros all around (MaskGIT's conv_downsample).
+    kind: "conv": 3x3 of stride 2, one row and column of zeros after the last (VQGAN); "pool": the
+      mean of four (MaskGIT); "conv4": 4x4 of stride 2, zeros all around (MaskGIT's
+      conv_downsample).
+    name: of the linen module.
     """
     if choice(kind, DOWN, "downsampling") == "pool":
         return nn.avg_pool(x.astype(dtype), (2, 2), (2, 2))
@@ -100,19 +120,25 @@ def downsample(x, kind="conv", dtype="float32", name="down"):
     return Conv(x.shape[-1], (size, size), 2, (padding, padding), dtype=dtype, name=name)(x)
 
 
-def upsample(x, kind="conv", dtype="float32", name="up"):
-    """x [B,h,w,c] -> [B,2h,2w,c] in `dtype`: each place four times ("nearest"), then a 3x3 convolution ("conv")."""
+def upsample(
+    x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "up"
+) -> jax.Array:
+    """Return x [B,h,w,c] as [B,2h,2w,c] in `dtype`.
+
+    kind: "nearest": each position four times; "conv": and then a 3x3 convolution.
+    name: of the linen module.
+    """
     if choice(kind, UP, "upsampling") == "nearest":
         return x.astype(dtype).repeat(2, axis=1).repeat(2, axis=2)
     return UpsampledConv(x.shape[-1], dtype, name=name)(x)
 
 
 class UpsampledConv(nn.Module):
-    """x [B,h,w,c] -> [B,2h,2w,features] in `dtype`: nearest-neighbour upsampling, then a 3x3 convolution (`kernel`,
-    `bias`).
+    """x [B,h,w,c] -> [B,2h,2w,features] in `dtype`: upsampling to the nearest, a 3x3 convolution.
 
-    The four pixels that come from one x are computed as four times the features before anything is upsampled: equal
-    numbers, a quarter of the memory, and four times faster to train on a CPU than the literal form.
+    The four pixels that come from one x are computed as four times the features before anything is
+    upsampled: equal numbers, a quarter of the memory, and four times faster to train on a CPU than
+      the literal form. Parameters: `kernel`, `bias`.
     """
 
     features: int
@@ -120,16 +146,27 @@ class UpsampledConv(nn.Module):
     precision: str | None = None  # of the convolution
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features), jnp.float32)
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features), jnp.float32
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        # taps[i,j,k] = 1: pixel i of the two that one x becomes meets x's neighbour j - 1 under row k of the kernel.
-        taps = np.array([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]], np.float32)
-        kernels = jnp.einsum("ayk,bxl,klcf->yxcabf", taps, taps, kernel, precision="highest").reshape(3, 3, c, -1)
+        # taps[i,j,k] = 1: pixel i of the two that one x becomes meets x's neighbour j - 1 under row
+        # k of the kernel.
+        taps = np.array(
+            [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]], np.float32
+        )
+        kernels = jnp.einsum(
+            "ayk,bxl,klcf->yxcabf", taps, taps, kernel, precision="highest"
+        ).reshape(3, 3, c, -1)
         y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype), kernels.astype(self.dtype), (1, 1), "SAME", precision=self.precision,
+            x.astype(self.dtype),
+            kernels.astype(self.dtype),
+            (1, 1),
+            "SAME",
+            precision=self.precision,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+        )
         y = y.reshape(b, h, w, 2, 2, -1).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, -1)
         return (y + bias[None, None, None]).astype(self.dtype)

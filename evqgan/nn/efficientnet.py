@@ -1,5 +1,6 @@
-"""EfficientNet-lite0 without its classifier, in the layout of timm's tf_efficientnet_lite0: frozen features."""
+"""EfficientNet-lite0 without its classifier, as timm's tf_efficientnet_lite0: frozen features."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,7 +23,8 @@ class Group(NamedTuple):
     channels: int
 
 
-# Tan and Le 2019, Table 1; lite0 has the sizes of B0 without squeeze-and-excitation, and ReLU6 for Swish
+# Tan and Le 2019, Table 1; lite0 has the sizes of B0 without squeeze-and-excitation, and ReLU6 for
+# Swish
 GROUPS = (
     Group(1, 3, 1, 1, 16),
     Group(2, 3, 2, 6, 24),
@@ -36,10 +38,16 @@ MAPS = (1, 2, 4, 6)  # after which group a map is taken; Projected GAN
 CHANNELS = tuple(GROUPS[i].channels for i in MAPS)
 
 
-def depthwise(x, kernel, strides, padding, **keys):
-    """lax.conv_general_dilated for x [B,H,W,c], kernel [h,w,1,c], one group a channel, and padding as numbers or name.
+def depthwise(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **keys: Any
+) -> jax.Array:
+    """Return lax.conv_general_dilated with one group a channel.
 
-    On the CPU, where XLA's own form is some ten times slower, as the sum of h*w shifted products, in float32.
+    On the CPU, where XLA's own form is some ten times slower, it is the sum of h*w shifted
+    products, in float32.
+    x: [B,H,W,c].
+    kernel: [h,w,1,c].
+    padding: numbers, or a name.
     """
 
     def shifted(x, kernel):
@@ -63,7 +71,10 @@ def depthwise(x, kernel, strides, padding, **keys):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, padded as in TensorFlow ("SAME"), then batch norm with frozen statistics."""
+    """A convolution without bias, padded as in TensorFlow ("SAME"), then batch norm.
+
+    The norm has frozen statistics.
+    """
 
     channels: int
     kernel: int = 1
@@ -73,19 +84,34 @@ class ConvNorm(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x):
-        # Random weights (ours): He's normal initialization keeps the size of the maps in all depths.
-        keys = {"feature_group_count": self.channels, "conv_general_dilated": depthwise} if self.depthwise else {}
+    def __call__(self, x: jax.Array) -> jax.Array:
+        # Random weights (ours): He's normal initialization keeps the size of the maps in all
+        # depths.
+        keys = (
+            {"feature_group_count": self.channels, "conv_general_dilated": depthwise}
+            if self.depthwise
+            else {}
+        )
         x = nn.Conv(
-            self.channels, (self.kernel,) * 2, (self.stride,) * 2, "SAME", use_bias=False, dtype=self.dtype,
-            kernel_init=nn.initializers.he_normal(), name="conv", **keys,
-        )(x)  # fmt: skip
+            self.channels,
+            (self.kernel,) * 2,
+            (self.stride,) * 2,
+            "SAME",
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv",
+            **keys,
+        )(x)
         x = nn.BatchNorm(use_running_average=True, epsilon=EPSILON, dtype="float32", name="norm")(x)
         return (nn.relu6(x) if self.active else x).astype(jnp.dtype(self.dtype))
 
 
 class Block(nn.Module):
-    """x [B,H,W,c] -> [B,H/stride,W/stride,channels] in `dtype`: 1x1 (if it expands), depthwise, 1x1, shortcut."""
+    """x [B,H,W,c] -> [B,H/stride,W/stride,channels] in `dtype`.
+
+    A 1x1 convolution (if it expands), a depthwise one, a 1x1 one, and the shortcut.
+    """
 
     kernel: int
     stride: int
@@ -94,36 +120,51 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         width, y = self.expansion * x.shape[-1], x
         if self.expansion > 1:
             y = ConvNorm(width, dtype=self.dtype, name="expand")(y)
-        y = ConvNorm(width, self.kernel, self.stride, depthwise=True, dtype=self.dtype, name="depthwise")(y)
+        y = ConvNorm(
+            width, self.kernel, self.stride, depthwise=True, dtype=self.dtype, name="depthwise"
+        )(y)
         y = ConvNorm(self.channels, active=False, dtype=self.dtype, name="project")(y)
         return x + y if self.stride == 1 and x.shape[-1] == self.channels else y
 
 
 class Network(nn.Module):
-    """image [B,H,W,3] float -> maps [B,H/4,W/4,24], [B,H/8,W/8,40], [B,H/16,W/16,112], [B,H/32,W/32,320] in `dtype`.
+    """image [B,H,W,3] float -> maps in `dtype`.
 
-    Sides that 2 does not divide are rounded up. The caller scales the image as it wants it. 2,958,848 parameters, and
-    39,456 means and variances of batch norms; without timm's last convolution and classifier. remat: keep only the
-    blocks' outputs for the backward pass, and compute what is inside them again. InputError if it is no RGB image.
+    They are [B,H/4,W/4,24], [B,H/8,W/8,40], [B,H/16,W/16,112] and [B,H/32,W/32,320]; sides that 2
+    does not divide are rounded up. The caller scales the image as it wants it. 2,958,848
+    parameters, and 39,456 means and variances of batch norms; without timm's last convolution and
+    classifier.
+    remat: keep only the blocks' outputs for the backward pass, and compute what is inside them
+      again.
+    Raises InputError if it is no RGB image.
     """
 
     dtype: Any = "float32"
     remat: bool = False
 
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image: jax.Array) -> tuple[jax.Array, ...]:
         if image.ndim != 4 or image.shape[-1] != 3:
-            raise InputError(f"EfficientNet wants images [B,H,W,3], got {list(image.shape)}: change its input")
+            raise InputError(
+                f"EfficientNet wants images [B,H,W,3], got {list(image.shape)}: change its input"
+            )
         block = nn.remat(Block) if self.remat else Block
         x = ConvNorm(STEM, 3, 2, dtype=self.dtype, name="stem")(image.astype(jnp.dtype(self.dtype)))
         maps = []
         for i, (depth, kernel, stride, expansion, channels) in enumerate(GROUPS):
             for j in range(depth):
-                x = block(kernel, 1 if j else stride, expansion, channels, self.dtype, name=f"group{i}_block{j}")(x)
+                x = block(
+                    kernel,
+                    1 if j else stride,
+                    expansion,
+                    channels,
+                    self.dtype,
+                    name=f"group{i}_block{j}",
+                )(x)
             if i in MAPS:
                 maps.append(x)
         return tuple(maps)

@@ -1,8 +1,9 @@
-"""InceptionV3 as FID uses it: the network of 2015 in TensorFlow, ported by pytorch-fid and torch-fidelity.
+"""InceptionV3 as FID uses it: the network of 2015 in TensorFlow.
 
-The names of blocks and branches are TensorFlow's and torchvision's. Always float32, at full precision: FID compares
-small differences. `prepare_tf1` and `prepare_torch` are two ways to the same network, and their features differ:
-say which one a number was measured with.
+Ported by pytorch-fid and torch-fidelity. The names of blocks and branches are TensorFlow's and
+torchvision's. Always float32, at full precision: FID compares small differences. `prepare_tf1` and
+`prepare_torch` are two ways to the same network, and their features differ: say which one a number
+was measured with.
 """
 
 from typing import NamedTuple
@@ -19,23 +20,34 @@ CLASSES = 1008  # of the weights of 2015; later ones have 1000
 EXACT = jax.lax.Precision.HIGHEST
 
 
-def resize_tf1(image, size=SIZE):
-    """image [B,H,W,c] -> [B,size,size,c] float32, bilinear as in TensorFlow 1: pixel i lies at i * H / size.
+def resize_tf1(image: jax.Array, size: int = SIZE) -> jax.Array:
+    """Return image [B,H,W,c] as [B,size,size,c] float32, bilinear as in TensorFlow 1.
 
-    Not at pixel centres, so the image moves by half a pixel; nothing is antialiased. Source: torch-fidelity.
+    Pixel i lies at i * H / size, not at pixel centres, so the image moves by half a pixel; nothing
+    is antialiased. Source: torch-fidelity.
     """
-    return _bilinear(image, [np.arange(size, dtype=np.float32) * np.float32(n / size) for n in image.shape[1:3]])
+    return _bilinear(
+        image, [np.arange(size, dtype=np.float32) * np.float32(n / size) for n in image.shape[1:3]]
+    )
 
 
-def resize_torch(image, size=SIZE):
-    """image [B,H,W,c] -> [B,size,size,c] float32, bilinear at pixel centres, not antialiased. Source: pytorch-fid,
-    which calls PyTorch's interpolate with align_corners=False."""
+def resize_torch(image: jax.Array, size: int = SIZE) -> jax.Array:
+    """Return image [B,H,W,c] as [B,size,size,c] float32, bilinear at pixel centres.
+
+    Nothing is antialiased. Source: pytorch-fid, which calls PyTorch's interpolate with align_corners=False.
+    """
     centres = np.arange(size, dtype=np.float32) + np.float32(0.5)
-    return _bilinear(image, [np.maximum(centres * np.float32(n / size) - np.float32(0.5), 0) for n in image.shape[1:3]])
+    return _bilinear(
+        image,
+        [np.maximum(centres * np.float32(n / size) - np.float32(0.5), 0) for n in image.shape[1:3]],
+    )
 
 
 def _bilinear(image, positions):
-    """image [B,H,W,c] at the rows positions[0] and columns positions[1], float32; the last pixel continues."""
+    """Return image [B,H,W,c] at the rows positions[0] and columns positions[1], float32.
+
+    The last pixel continues.
+    """
     image = image.astype(jnp.float32)
     for axis in (2, 1):  # columns first, as TensorFlow does
         low = np.floor(positions[axis - 1]).astype(np.int32)
@@ -46,41 +58,52 @@ def _bilinear(image, positions):
     return image
 
 
-def prepare_tf1(image):
-    """image [B,H,W,3] uint8 -> [B,299,299,3] float32 in [-1,1) for `Network`: `resize_tf1`, then (x - 128) / 128.
+def prepare_tf1(image: jax.Array) -> jax.Array:
+    """Return image uint8 [B,H,W,3] for `Network`: `resize_tf1`, then (x - 128) / 128.
 
-    The convention of TensorFlow's first FID and of torch-fidelity. InputError if the image is not uint8.
+    The convention of TensorFlow's first FID and of torch-fidelity: [B,299,299,3] float32 in [-1,
+    1).
+    Raises InputError if the image is not uint8.
     """
     return (resize_tf1(_checked(image)) - 128) / 128
 
 
-def prepare_torch(image):
-    """image [B,H,W,3] uint8 -> [B,299,299,3] float32 in [-1,1] for `Network`: x / 255, `resize_torch`, then 2 x - 1.
+def prepare_torch(image: jax.Array) -> jax.Array:
+    """Return image uint8 [B,H,W,3] for `Network`: x / 255, `resize_torch`, then 2 x - 1.
 
-    The convention of pytorch-fid. InputError if the image is not uint8.
+    The convention of pytorch-fid: [B,299,299,3] float32 in [-1, 1]. Raises InputError if the image
+    is not uint8.
     """
     return 2 * resize_torch(_checked(image).astype(jnp.float32) / 255) - 1
 
 
 def _checked(image):
     if image.dtype != jnp.uint8 or image.ndim != 4 or image.shape[-1] != 3:
-        raise InputError(f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: round them first")
+        raise InputError(
+            f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: round them "
+            "first"
+        )
     return image
 
 
-def average(x):
-    """x [B,H,W,c]: the means of 3x3 windows, at the border of the pixels there are. Differs from torchvision, as the
-    ports for FID do: it counts the zeros beside the image too."""
+def average(x: jax.Array) -> jax.Array:
+    """Return the means of 3x3 windows of x [B,H,W,c], at the border of the pixels there are.
+
+    Differs from torchvision, as the ports for FID do: it counts the zeros beside the image too.
+    """
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
-def maximum(x):
-    """x [B,H,W,c]: the maxima of 3x3 windows. The last block takes these instead of means, as the network of 2015."""
+def maximum(x: jax.Array) -> jax.Array:
+    """Return the maxima of 3x3 windows of x [B,H,W,c].
+
+    The last block takes these instead of means, as the network of 2015.
+    """
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
-def halve(x):
-    """x [B,H,W,c] -> [B,(H-1)//2,(W-1)//2,c]: the maxima of every second 3x3 window inside."""
+def halve(x: jax.Array) -> jax.Array:
+    """Return x [B,H,W,c] as [B,(H-1)//2,(W-1)//2,c]: the maxima of every second 3x3 window."""
     return nn.max_pool(x, (3, 3), (2, 2))
 
 
@@ -97,7 +120,11 @@ def _a(pool):
     return (
         (Conv("branch1x1", 64),),
         (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, (5, 5))),
-        (Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, (3, 3)), Conv("branch3x3dbl_3", 96, (3, 3))),
+        (
+            Conv("branch3x3dbl_1", 64),
+            Conv("branch3x3dbl_2", 96, (3, 3)),
+            Conv("branch3x3dbl_3", 96, (3, 3)),
+        ),
         (average, Conv("branch_pool", pool)),
     )
 
@@ -125,8 +152,9 @@ def _e(pool):
     )
 
 
-# Szegedy et al. 2016, Table 1, in the numbers of TensorFlow's and torchvision's code. A block is branches side by side,
-# a branch is steps in a row, a tuple among them is convolutions side by side.
+# Szegedy et al. 2016, Table 1, in the numbers of TensorFlow's and torchvision's code. A block is
+# branches side by side, a branch is steps in a row, a tuple among them is convolutions side by
+# side.
 STEM = (
     Conv("Conv2d_1a_3x3", 32, (3, 3), halves=True),
     Conv("Conv2d_2a_3x3", 32, (3, 3)),
@@ -173,7 +201,7 @@ class ConvNorm(nn.Module):
     conv: Conv
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         whole = self.conv.halves or self.conv.name in UNPADDED
         strides = (2, 2) if self.conv.halves else (1, 1)
         conv = nn.Conv(
@@ -186,7 +214,8 @@ class ConvNorm(nn.Module):
             kernel_init=nn.initializers.he_normal(),
             name="conv",
         )
-        norm = nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="norm")  # epsilon: TensorFlow's slim
+        # epsilon: TensorFlow's slim
+        norm = nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="norm")
         return nn.relu(norm(conv(x)))
 
 
@@ -196,7 +225,7 @@ class Mixed(nn.Module):
     branches: tuple
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         def run(step, x):
             if isinstance(step, Conv):
                 return ConvNorm(step, name=step.name)(x)
@@ -212,19 +241,23 @@ class Mixed(nn.Module):
 
 
 class Network(nn.Module):
-    """image [B,299,299,3] float32 as `prepare_tf1` or `prepare_torch` makes it -> dict of float32 features.
+    """image [B,299,299,3] float32 as `prepare_tf1` or `prepare_torch` makes it -> dict of features.
 
-    "64", "192", "768" [B,c]: means over the pixels, after the first and second pooling and after Mixed_6e; "2048":
-    those of the last map, what FID compares; "logits" [B,classes] and "logits_unbiased", without the bias of the last
-    layer, what the Inception Score takes. 23,850,960 parameters. InputError for images under 75x75 pixels.
+    "64", "192", "768" [B,c]: means over the pixels, after the first and second pooling and after
+    Mixed_6e; "2048": those of the last map, what FID compares; "logits" [B,classes] and
+    "logits_unbiased", without the bias of the last layer, what the Inception Score takes. All are
+    float32. 23,850,960 parameters. Raises InputError for images under 75x75 pixels.
     """
 
     classes: int = CLASSES
 
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         if min(image.shape[1:3]) < 75:
-            raise InputError(f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: resize them first")
+            raise InputError(
+                f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: resize them "
+                "first"
+            )
         features, x = {}, image.astype(jnp.float32)
         for conv in STEM:
             x = ConvNorm(conv, name=conv.name)(x)

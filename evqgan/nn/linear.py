@@ -1,16 +1,20 @@
-"""Dense layers and convolutions of linen, whose bias is added in float32 and the sum then cast to `dtype`.
+"""Dense layers and convolutions of linen, whose bias is added in float32.
 
-linen casts the bias to `dtype` and adds it there. The gradient of a bias is a sum over all rows, and so was a sum of
-bfloat16: what is added to 256 has to be larger than 1 to count, and terms that cancel leave rounding errors behind.
+The sum is then cast to `dtype`. linen casts the bias to `dtype` and adds it there. The gradient
+of a bias is a sum over all rows, and so was a sum of bfloat16: what is added to 256 has to be
+larger than 1 to count, and terms that cancel leave rounding errors behind.
 """
 
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 
-def all_but_bias(x, kernel, bias, *, dtype):
-    """linen's `promote_dtype` for a layer: input and kernel in `dtype`, the bias as it is."""
+def all_but_bias(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, dtype: Any
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Return input and kernel in `dtype`, and the bias as it is: linen's `promote_dtype`."""
     return x.astype(dtype), kernel.astype(dtype), bias
 
 
@@ -20,7 +24,7 @@ class Dense(nn.Dense):
     dtype: Any = "float32"
     promote_dtype: Any = all_but_bias
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return super().__call__(x).astype(self.dtype)
 
 
@@ -30,7 +34,7 @@ class DenseGeneral(nn.DenseGeneral):
     dtype: Any = "float32"
     promote_dtype: Any = all_but_bias
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return super().__call__(x).astype(self.dtype)
 
 
@@ -40,5 +44,5 @@ class Conv(nn.Conv):
     dtype: Any = "float32"
     promote_dtype: Any = all_but_bias
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return super().__call__(x).astype(self.dtype)

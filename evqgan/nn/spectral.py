@@ -1,4 +1,7 @@
-"""Convolutions with spectral normalization (Miyato et al. 2018) as PyTorch does it, for critics ported from there."""
+"""Convolutions with spectral normalization (Miyato et al., 2018) as PyTorch does it.
+
+For critics ported from there.
+"""
 
 import math
 from typing import Any
@@ -11,50 +14,60 @@ EPSILON = 1e-12  # the least length a vector is divided by; PyTorch
 FIRST = 15  # iterations at initialization; PyTorch's parametrizations.spectral_norm
 
 
-def torch_kernel(key, shape, dtype=jnp.float32):
-    """PyTorch's initialization of convolutions and linear layers: uniform within 1/sqrt(fan in) around 0."""
+def torch_kernel(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Return PyTorch's initialization of convolutions and linear layers.
+
+    It is uniform within 1/sqrt(fan in) around 0.
+    """
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
 
 
-def torch_bias(fan_in):
-    """-> PyTorch's initialization of their biases: uniform within 1/sqrt(fan_in) around 0."""
+def torch_bias(fan_in: int) -> nn.initializers.Initializer:
+    """Return PyTorch's initialization of biases: uniform within 1/sqrt(fan_in) around 0."""
     bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
-def l2_normalize(x):
-    """A vector divided by its length, but by no less than `EPSILON`."""
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """Return a vector divided by its length, but by no less than `EPSILON`."""
     return x / jnp.maximum(jnp.linalg.norm(x), EPSILON)
 
 
-def times(kernel, v):
-    """The kernel [h,w,i,o] as a matrix [o, i*h*w], times v [i*h*w] -> [o]."""
+def times(kernel: jax.Array, v: jax.Array) -> jax.Array:
+    """Return [o], the kernel [h,w,i,o] as a matrix [o, i*h*w] times v [i*h*w]."""
     h, w, i, _ = kernel.shape
     return jnp.einsum("hwio,ihw->o", kernel, v.reshape(i, h, w), precision="highest")
 
 
-def transposed_times(kernel, u):
-    """The transposed matrix times u [o] -> [i*h*w]."""
+def transposed_times(kernel: jax.Array, u: jax.Array) -> jax.Array:
+    """Return [i*h*w], the transposed matrix times u [o]."""
     return jnp.einsum("hwio,o->ihw", kernel, u, precision="highest").reshape(-1)
 
 
-def iterate(kernel, u):
-    """One power iteration -> u, v: unit vectors nearer to the first singular ones of the kernel's matrix."""
+def iterate(kernel: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return u, v after one power iteration.
+
+    They are unit vectors nearer to the first singular ones of the kernel's matrix.
+    """
     v = l2_normalize(transposed_times(kernel, u))
     return l2_normalize(times(kernel, v)), v
 
 
 class SpectralConv(nn.Module):
-    """x [B,H,W,c] -> [B,H',W',channels] in `dtype`: a convolution with its kernel divided by its spectral norm.
+    """x [B,H,W,c] -> [B,H',W',channels] in `dtype`: a convolution by a kernel of spectral norm 1.
 
-    That is u' W v, W the kernel as a matrix [channels, c*size*size]; its gradient takes u and v as constants. train:
-    u and v go through one power iteration first, and stay so if the collection "batch_stats" is mutable. Otherwise
-    the stored ones are used as they are. Zero padding of `padding` on all sides. The norm is computed in float32.
+    The norm is u' W v, W the kernel as a matrix [channels, c*size*size], in float32; its gradient
+    takes u and v as constants.
+    train: u and v go through one power iteration first, and stay so if the collection "batch_stats"
+      is mutable. Otherwise the stored ones are used as they are.
+    padding: with zeros, on all sides.
 
     Not linen's SpectralNorm: that one iterates in evaluation too, and stores no v.
     Source: torch.nn.utils.spectral_norm and PyTorch's initialization of convolutions.
-    Differs from it: u and v begin after 15 iterations (there: as random vectors), so that evaluation without training
-    has the right norm.
+    Differs from it: u and v begin after 15 iterations (there: as random vectors), so that
+    evaluation without training has the right norm.
     """
 
     channels: int
@@ -66,11 +79,15 @@ class SpectralConv(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         groups = x.shape[-1] if self.depthwise else 1
         shape = (self.size, self.size, x.shape[-1] // groups, self.channels)
         kernel = self.param("kernel", torch_kernel, shape, jnp.float32)
-        bias = self.param("bias", torch_bias(math.prod(shape[:3])), shape[3:], jnp.float32) if self.use_bias else None
+        bias = (
+            self.param("bias", torch_bias(math.prod(shape[:3])), shape[3:], jnp.float32)
+            if self.use_bias
+            else None
+        )
 
         def start():
             u = l2_normalize(jax.random.normal(self.make_rng("params"), (self.channels,)))
@@ -85,8 +102,12 @@ class SpectralConv(nn.Module):
                 stored_u.value, stored_v.value = u, v
         dtype = jnp.dtype(self.dtype)
         y = jax.lax.conv_general_dilated(
-            x.astype(dtype), (kernel / jnp.dot(u, times(kernel, v), precision="highest")).astype(dtype),
-            (self.stride,) * 2, ((self.padding,) * 2,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            x.astype(dtype),
+            (kernel / jnp.dot(u, times(kernel, v), precision="highest")).astype(dtype),
+            (self.stride,) * 2,
+            ((self.padding,) * 2,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
-        )  # fmt: skip
-        return y if bias is None else (y + bias.reshape(1, 1, 1, -1)).astype(dtype)  # see `nn.linear`
+        )
+        # see `nn.linear`
+        return y if bias is None else (y + bias.reshape(1, 1, 1, -1)).astype(dtype)

@@ -1,8 +1,12 @@
-"""VGG16 without its classifier (Simonyan and Zisserman 2015), as torchvision has it: frozen features for LPIPS."""
+"""VGG16 without its classifier (Simonyan and Zisserman, 2015): frozen features for LPIPS.
+
+As torchvision has it.
+"""
 
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
@@ -12,7 +16,10 @@ DEPTHS = (2, 2, 3, 3, 3)  # their convolutions
 
 
 class Stage(nn.Module):
-    """x [B,H,W,c] -> [B,H,W,channels] in `dtype`: `depth` convolutions 3x3 with ReLUs; `pool` halves H and W first."""
+    """x [B,H,W,c] -> [B,H,W,channels] in `dtype`: `depth` convolutions 3x3 with ReLUs.
+
+    pool: halve H and W first.
+    """
 
     depth: int
     channels: int
@@ -20,34 +27,43 @@ class Stage(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         if self.pool:
             x = nn.max_pool(x, (2, 2), (2, 2))
         for i in range(self.depth):
-            # Random weights (ours): He's normal initialization keeps the size of the maps in all depths.
+            # Random weights (ours): He's normal initialization keeps the size of the maps in all
+            # depths.
             conv = nn.Conv(
-                self.channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"conv{i + 1}"
+                self.channels,
+                (3, 3),
+                dtype=self.dtype,
+                kernel_init=nn.initializers.he_normal(),
+                name=f"conv{i + 1}",
             )
             x = nn.relu(conv(x))
         return x
 
 
 class Network(nn.Module):
-    """image [B,H,W,3] float -> the maps relu1_2 [B,H,W,64], 2_2, 3_3, 4_3, 5_3 [B,H/16,W/16,512], each in `dtype`.
+    """image [B,H,W,3] float -> the maps relu1_2, 2_2, 3_3, 4_3, 5_3, each in `dtype`.
 
-    The caller scales the image as the weights want it (`evqgan.losses.lpips` does for LPIPS). 14,714,688 parameters.
-    remat: keep only these maps for the backward pass, and compute what is between them again: with bfloat16 a third
-    less memory for one more forward pass.
-    InputError if the image is smaller than 16x16: the last map would be empty.
+    The first is [B,H,W,64], the last [B,H/16,W/16,512]. The caller scales the image as the weights
+    want it (`evqgan.losses.lpips` does for LPIPS). 14,714,688 parameters.
+    remat: keep only these maps for the backward pass, and compute what is between them again: with
+      bfloat16 a third less memory for one more forward pass.
+    Raises InputError if the image is smaller than 16x16: the last map would be empty.
     """
 
     dtype: Any = "float32"
     remat: bool = False
 
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image: jax.Array) -> tuple[jax.Array, ...]:
         if min(image.shape[1:3]) < 16:
-            raise InputError(f"VGG16 wants images of at least 16x16 pixels, got {list(image.shape)}: use larger ones")
+            raise InputError(
+                f"VGG16 wants images of at least 16x16 pixels, got {list(image.shape)}: use "
+                "larger ones"
+            )
         maps, x = [], image.astype(jnp.dtype(self.dtype))
         for i, (depth, channels) in enumerate(zip(DEPTHS, CHANNELS, strict=True)):
             stage = nn.remat(Stage) if self.remat else Stage

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,49 +15,64 @@ class Layout(NamedTuple):
 
     size: tuple[int, int]  # of one window
     shift: int  # the map is rolled by this much, up and left, before it is cut
-    pad: tuple[int, int]  # rows below and columns to the right that make the sides multiples of `size`
-    mask: Any  # bool [n,S,S] over the n windows of S tokens, True where a query may look; None where always
+    # rows below and columns to the right that make the sides multiples of `size`
+    pad: tuple[int, int]
+    # bool [n,S,S] over the n windows of S tokens, True where a query may look; None where always
+    mask: Any
 
 
-def layout(h, w, window, shifted):
-    """The `Layout` of a map of h x w tokens.
+def layout(h: int, w: int, window: int, shifted: bool) -> Layout:
+    """Return the Layout of a map of h x w tokens.
 
-    A window is never larger than the map, and a map of which one side fits into the window is not shifted, as in Swin.
+    A window is never larger than the map, and a map of which one side fits into the window is not
+    shifted, as in Swin.
     Differs from Swin: a window may then have two different sides; padding is hidden from attention.
     """
     size = min(window, h), min(window, w)
     shift = window // 2 if shifted and min(h, w) > window else 0
     pad = -h % size[0], -w % size[1]
     rows, columns = (np.arange(n + p) for n, p in zip((h, w), pad, strict=True))
-    real = _windows(np.roll((rows < h)[:, None] & (columns < w)[None], (-shift, -shift), (0, 1)), size)
+    real = _windows(
+        np.roll((rows < h)[:, None] & (columns < w)[None], (-shift, -shift), (0, 1)), size
+    )
     wrapped = 2 * (rows >= len(rows) - shift)[:, None] + (columns >= len(columns) - shift)[None]
     region = _windows(wrapped, size)  # what a roll brought from the other side is no neighbour
-    mask = (region[:, :, None] == region[:, None]) & (real[:, None] | ~real[:, :, None])  # padding may look at padding
+    # padding may look at padding
+    mask = (region[:, :, None] == region[:, None]) & (real[:, None] | ~real[:, :, None])
     return Layout(size, shift, pad, None if mask.all() else mask)
 
 
 def _windows(x, size):
-    return np.asarray(x).reshape(len(x) // size[0], size[0], -1, size[1]).swapaxes(1, 2).reshape(-1, size[0] * size[1])
+    return (
+        np.asarray(x)
+        .reshape(len(x) // size[0], size[0], -1, size[1])
+        .swapaxes(1, 2)
+        .reshape(-1, size[0] * size[1])
+    )
 
 
-def partition(x, size):
-    """x [B,h,w,c], sides multiples of `size` (rows, columns) -> windows [B,n,S,c] in raster order."""
+def partition(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Return x [B,h,w,c] as windows [B,n,S,c] in raster order.
+
+    size: of a window, (rows, columns), of which the sides are multiples.
+    """
     b, h, w, c = x.shape
     x = x.reshape(b, h // size[0], size[0], w // size[1], size[1], c)
     return x.swapaxes(2, 3).reshape(b, -1, size[0] * size[1], c)
 
 
-def merge(windows, size, h, w):
-    """windows [B,n,S,c] -> [B,h,w,c]: the inverse of `partition`."""
+def merge(windows: jax.Array, size: tuple[int, int], h: int, w: int) -> jax.Array:
+    """Return windows [B,n,S,c] as [B,h,w,c]: the inverse of `partition`."""
     b, _, _, c = windows.shape
     x = windows.reshape(b, h // size[0], w // size[1], size[0], size[1], c)
     return x.swapaxes(2, 3).reshape(b, h, w, c)
 
 
-def relative_index(size, window):
-    """int [S,S]: for a query and a key in one window of `size`, the row of the bias table of `window`.
+def relative_index(size: tuple[int, int], window: int) -> np.ndarray:
+    """Return, for a query and a key in one window of `size`, the row of the bias table, int [S,S].
 
-    The table has (2 * window - 1)^2 rows, one for each offset; a smaller window uses the rows in its middle.
+    The table of `window` has (2 * window - 1)^2 rows, one for each offset; a smaller window uses
+    the rows in its middle.
     """
     y, x = (side.ravel() for side in np.indices(size))
     offset = y[:, None] - y[None] + window - 1, x[:, None] - x[None] + window - 1
@@ -78,12 +94,16 @@ class WindowBlock(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         plan = layout(*x.shape[1:3], self.window, self.shifted)
-        table = self.param("relative_bias", kernel_init, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
+        table = self.param(
+            "relative_bias", kernel_init, ((2 * self.window - 1) ** 2, self.heads), jnp.float32
+        )
         bias = jnp.moveaxis(table[relative_index(plan.size, self.window)], -1, 0)  # [heads,S,S]
         mask = None if plan.mask is None else plan.mask[None, :, None]  # [1,n,1,S,S]
-        attention = Attention(self.heads, dtype=self.dtype, qkv_bias=self.qkv_bias, name="attention")
+        attention = Attention(
+            self.heads, dtype=self.dtype, qkv_bias=self.qkv_bias, name="attention"
+        )
 
         y = nn.LayerNorm(self.epsilon, self.dtype, name="norm1")(x)
         y = jnp.pad(y, ((0, 0), (0, plan.pad[0]), (0, plan.pad[1]), (0, 0)))

@@ -1,7 +1,8 @@
-"""Tokenizers: image <-> ids. Modules here with an `Encoder` and a `Decoder` are coders; `quantizers` are a package.
+"""Tokenizers: image <-> ids. Modules here with an `Encoder` and a `Decoder` are coders.
 
-To add a coder, write a module with two classes of the forms below; a config then says `encoder.name = "<module>"`, and
-the section's other keys are arguments of the constructor.
+To add a coder, write a module with two classes of the forms below; a config then says
+`encoder.name = "<module>"`, and the section's other keys are arguments of the constructor.
+`quantizers` are a package of their own.
 """
 
 from typing import Protocol
@@ -19,12 +20,12 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """features [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped.
-
-    Its last layer is called `to_rgb`: the adaptive weight of the adversarial loss is taken there (VQGAN, Eq. 7).
-    """
+    """features [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped."""
 
     factor: int  # H / h
+    # The path, in its params, of the kernel of its last layer, such as ("to_rgb", "kernel"): the
+    # adaptive weight of the adversarial loss is taken there (VQGAN, Eq. 7).
+    last_layer: tuple[str, ...]
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Return the image."""

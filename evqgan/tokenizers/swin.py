@@ -1,8 +1,8 @@
-"""Encoder and decoder of Efficient-VQGAN (paper, Sec. 3.1): stages of Swin blocks, local attention only.
+"""Encoder and decoder of Efficient-VQGAN (paper, Sec. 3.1): stages of Swin blocks, local attention.
 
-Blocks and patch merging are those of Swin Transformer (Liu et al., ICCV 2021), patch expanding that of Swin-Unet
-(Cao et al., 2021). The paper gives no width, depth or window: the defaults are Swin-B's first three stages with the
-window 8 of Swin's 256^2 configuration.
+Blocks and patch merging are those of Swin Transformer (Liu et al., ICCV 2021), patch expanding
+that of Swin-Unet (Cao et al., 2021). The paper gives no width, depth or window: the defaults are
+Swin-B's first three stages with the window 8 of Swin's 256^2 configuration.
 """
 
 import functools
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
@@ -21,10 +22,11 @@ from evqgan.nn.windows import WindowBlock
 
 
 class Encoder(nn.Module):
-    """image [B,H,W,3] float in [-1, 1], sides multiples of `factor` -> [B,h,w,width * 2^(stages - 1)] in `dtype`.
+    """image [B,H,W,3] in [-1, 1], sides multiples of `factor` -> features [B,h,w,c] in `dtype`.
 
-    Patches of `patch` x `patch` pixels, then one stage for each entry of `depths` (its number of blocks) with patch
-    merging between stages: f = patch * 2^(stages - 1), so f = 4, 8, 16, 32 with one to four stages (paper, Sec. 3.1).
+    Patches of `patch` x `patch` pixels, then one stage for each entry of `depths` (its number of
+    blocks) with patch merging between stages: f = patch * 2^(stages - 1), so f = 4, 8, 16, 32 with
+    one to four stages (paper, Sec. 3.1), and c = width * 2^(stages - 1).
     """
 
     width: Positive = 128
@@ -41,12 +43,13 @@ class Encoder(nn.Module):
         super().__post_init__()
 
     @property
-    def factor(self):
-        """f: image side / map side."""
+    def factor(self) -> int:
+        """The image's side / the map's side, f."""
         return self.patch * 2 ** (len(self.depths) - 1)
 
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Return the features."""
         x = PatchEmbedding(self.width, self.patch, self.dtype, name="embed")(image)
         for i in range(len(self.depths)):
             if i:
@@ -56,11 +59,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped; H = h * `factor`, W = w * `factor`.
+    """z [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped; H = h * `factor`.
 
-    The encoder mirrored (paper, Sec. 3.1): the stages in reverse order, each followed by patch expanding, then
-    nearest-neighbour upsampling and a 3x3 convolution to RGB (`to_rgb`, the last layer). f = 2 * 2^stages.
-    `depths` in the encoder's order.
+    The encoder mirrored (paper, Sec. 3.1): the stages in reverse order, each followed by patch
+    expanding, then nearest-neighbour upsampling and a 3x3 convolution to RGB (`to_rgb`).
+    f = 2 * 2^stages. `depths` in the encoder's order.
     """
 
     width: Positive = 128
@@ -77,12 +80,13 @@ class Decoder(nn.Module):
         super().__post_init__()
 
     @property
-    def factor(self):
-        """f: image side / map side."""
+    def factor(self) -> int:
+        """The image's side / the map's side, f."""
         return 2 * 2 ** len(self.depths)
 
     @nn.compact
-    def __call__(self, z):
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Return the image."""
         top = self.width * 2 ** (len(self.depths) - 1)
         x = Dense(top, dtype=self.dtype, name="from_codes")(z)
         for i in reversed(range(len(self.depths))):
@@ -91,27 +95,34 @@ class Decoder(nn.Module):
         return UpsampledConv(3, precision="highest", name="to_rgb")(x.astype(jnp.float32))
 
 
-def check_width(coder):
-    """InputError unless the heads of an encoder or decoder divide its width."""
+def check_width(coder: Encoder | Decoder) -> None:
+    """Raise InputError unless the heads of an encoder or decoder divide its width."""
     if coder.width % coder.head_dim:
         raise InputError(
-            f"the width of a Swin encoder or decoder is a multiple of its head_dim, {coder.head_dim}, not {coder.width}"
+            "the width of a Swin encoder or decoder is a multiple of its head_dim, "
+            f"{coder.head_dim}, not {coder.width}"
         )
 
 
-def stage(coder, i):
-    """The `i`-th stage of an encoder or decoder, counted from the image."""
+def stage(coder: Encoder | Decoder, i: int) -> "Stage":
+    """Return the `i`-th stage of an encoder or decoder, counted from the image."""
     return Stage(
-        coder.depths[i], coder.width * 2**i // coder.head_dim, coder.window, coder.mlp_ratio, remat=coder.remat,
-        dtype=coder.dtype, name=f"stage{i}",
-    )  # fmt: skip
+        coder.depths[i],
+        coder.width * 2**i // coder.head_dim,
+        coder.window,
+        coder.mlp_ratio,
+        remat=coder.remat,
+        dtype=coder.dtype,
+        name=f"stage{i}",
+    )
 
 
 class Stage(nn.Module):
     """`depth` Swin blocks, every second one shifted. x [B,h,w,c] -> [B,h,w,c] in `dtype`.
 
-    The pairs (plain, shifted) are one scan over parameters stacked as [depth // 2,...] under `pairs`; of an odd depth,
-    the last block (plain) follows under `last`. `remat` keeps only the pairs' inputs for the backward pass.
+    The pairs (plain, shifted) are one scan over parameters stacked as [depth // 2,...] under
+    `pairs`; of an odd depth, the last block (plain) follows under `last`. `remat` keeps only the
+    pairs' inputs for the backward pass.
     """
 
     depth: int
@@ -123,13 +134,20 @@ class Stage(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         block = functools.partial(
-            WindowBlock, self.heads, self.window, mlp_ratio=self.mlp_ratio, qkv_bias=self.qkv_bias, dtype=self.dtype
+            WindowBlock,
+            self.heads,
+            self.window,
+            mlp_ratio=self.mlp_ratio,
+            qkv_bias=self.qkv_bias,
+            dtype=self.dtype,
         )
         pairs, last = divmod(self.depth, 2)
         if pairs:
-            x, _ = repeat(lambda pair, x, _: (pair(x), None), Pair(block, name="pairs"), x, pairs, self.remat)
+            x, _ = repeat(
+                lambda pair, x, _: (pair(x), None), Pair(block, name="pairs"), x, pairs, self.remat
+            )
         return block(name="last")(x) if last else x
 
 
@@ -139,51 +157,67 @@ class Pair(nn.Module):
     block: Callable
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.block(shifted=True, name="shifted")(self.block(shifted=False, name="plain")(x))
 
 
 class PatchEmbedding(nn.Module):
-    """image [B,H,W,3] -> [B,H/patch,W/patch,width]: one linear layer on each patch, then a norm (Swin's patch_norm)."""
+    """image [B,H,W,3] -> [B,H/patch,W/patch,width]: a linear layer on each patch, then a norm.
+
+    The norm is Swin's patch_norm.
+    """
 
     width: int
     patch: int = 4
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image: jax.Array) -> jax.Array:
         b, h, w, c = image.shape
-        x = image.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, c).swapaxes(2, 3)
+        x = image.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, c).swapaxes(
+            2, 3
+        )
         x = x.reshape(*x.shape[:3], -1)
         x = Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)
 
 
 class PatchMerging(nn.Module):
-    """x [B,h,w,c] -> [B,h/2,w/2,2c]: four neighbours side by side, a norm, a linear layer without bias (Swin)."""
+    """x [B,h,w,c] -> [B,h/2,w/2,2c] (Swin).
+
+    Four neighbours side by side, a norm, a linear layer without bias.
+    """
 
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
-        x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)  # down before right, as Swin
+        # down before right, as Swin
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)
         x = nn.LayerNorm(1e-5, self.dtype, name="norm")(x.reshape(b, h // 2, w // 2, 4 * c))
-        return Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        return Dense(
+            2 * c, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear"
+        )(x)
 
 
 class PatchExpanding(nn.Module):
-    """x [B,h,w,c] -> [B,h*scale,w*scale,features]: a linear layer without bias, rearranged, then a norm (Swin-Unet)."""
+    """x [B,h,w,c] -> [B,h*scale,w*scale,features] (Swin-Unet).
+
+    A linear layer without bias, rearranged, then a norm.
+    """
 
     features: int
     scale: int = 2
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, _ = x.shape
         features = self.scale**2 * self.features
-        x = Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        x = Dense(
+            features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear"
+        )(x)
         x = x.reshape(b, h, w, self.scale, self.scale, -1).swapaxes(2, 3)
         x = x.reshape(b, h * self.scale, w * self.scale, -1)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)

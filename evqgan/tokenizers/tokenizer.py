@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from evqgan.core import build
@@ -14,12 +15,13 @@ PIXELS = ("signed", "unit")
 
 
 class Tokenizer(nn.Module):
-    """Encoder, quantizer, decoder; between the first two a linear layer to the codes' width (VQGAN's quant_conv).
+    """Encoder, quantizer, decoder; between the first two a linear layer (VQGAN's quant_conv).
 
-    Images are [B,H,W,3] float in [-1, 1] with H and W multiples of `factor`; anything else raises InputError.
-    patch: so many vectors in height and width are quantized as one, of patch^2 times their width (RQ-VAE's code, where
-    the shape of the codes is smaller than that of the latents). pixels: what encoder and decoder see, "signed" [-1, 1]
-    or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
+    Images are [B,H,W,3] float in [-1, 1] with H and W multiples of `factor`; anything else raises
+    InputError.
+    patch: so many vectors in height and width are quantized as one, of patch^2 times their width
+      (RQ-VAE's code, where the shape of the codes is smaller than that of the latents).
+    pixels: what encoder and decoder see, "signed" [-1, 1] or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
     """
 
     encoder: Any
@@ -30,10 +32,13 @@ class Tokenizer(nn.Module):
 
     def setup(self):
         if self.pixels not in PIXELS:
-            raise InputError(f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}")
+            raise InputError(
+                f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}"
+            )
         if self.quantizer.width % self.patch**2:
             raise InputError(
-                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of patch^2 = {self.patch**2}"
+                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of "
+                f"patch^2 = {self.patch**2}"
             )
         if self.encoder.factor != self.decoder.factor:
             raise InputError(
@@ -44,91 +49,119 @@ class Tokenizer(nn.Module):
         self.to_codes = nn.Dense(self.quantizer.width // self.patch**2, precision="highest")
 
     @property
-    def factor(self):
-        """f: image side / token grid side."""
+    def factor(self) -> int:
+        """The image's side / the token grid's side, f."""
         return self.encoder.factor * self.patch
 
-    def latents(self, image):
-        """image [B,H,W,3] -> what is quantized, [B,h,w,c] float32."""
+    def latents(self, image: jax.Array) -> jax.Array:
+        """Return what is quantized, [B,h,w,c] float32, of image [B,H,W,3]."""
         self._check(image)
-        z = self.to_codes(self.encoder((image + 1) / 2 if self.pixels == "unit" else image).astype(jnp.float32))
+        z = self.to_codes(
+            self.encoder((image + 1) / 2 if self.pixels == "unit" else image).astype(jnp.float32)
+        )
         b, h, w, _ = z.shape
-        z = z.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, -1).swapaxes(2, 3)
+        z = z.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, -1).swapaxes(
+            2, 3
+        )
         return z.reshape(b, h // self.patch, w // self.patch, self.quantizer.width)
 
-    def encode(self, image, train=False):
-        """image [B,H,W,3] -> z_q [B,h,w,c] float32, ids [B,h,w,D] int32, aux {name: scalar} (see `quantizers`)."""
+    def encode(
+        self, image: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return z_q [B,h,w,c] float32, ids [B,h,w,D] int32, and aux of image [B,H,W,3].
+
+        aux: {name: scalar}, see `quantizers.Quantizer`.
+        """
         return self.quantizer(self.latents(image), train)
 
-    def soft_codes(self, image, temperature, rng):
-        """image [B,H,W,3] -> ids [B,h,w,D] drawn at `temperature`, and the chances of all codes [B,h,w,D,V] float32.
+    def soft_codes(
+        self, image: jax.Array, temperature: float, rng: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return ids [B,h,w,D] drawn at `temperature`, and soft targets [B,h,w,D,V] float32.
 
-        RQ-VAE, Sec. 3.2.3: ids and targets of the RQ-Transformer. InputError if the quantizer has none.
+        These are the probabilities of all codes (RQ-VAE, Sec. 3.2.3): ids and targets of the
+        RQ-Transformer. Raises InputError if the quantizer has none. image: [B,H,W,3].
         """
         if not self.quantizer.soft_targets:
             raise InputError(
-                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', of which codes have distances"
+                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', of which "
+                "codes have distances"
             )
         return self.quantizer.soft_codes(self.latents(image), temperature, rng)
 
-    def codebook(self):
-        """The codes' vectors [K,V,c] float32: one table, or one for each depth."""
+    def codebook(self) -> jax.Array:
+        """Return the codes' vectors [K,V,c] float32: one table, or one for each depth."""
         return self.quantizer.codebook()
 
     def _check(self, image):
         f = self.factor
         if image.ndim != 4 or image.shape[3] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
             got = f"{image.dtype} [{','.join(map(str, image.shape))}]"
-            raise InputError(f"expected images as float [B,H,W,3] in [-1, 1], got {got}: scale or reshape them")
+            raise InputError(
+                f"expected images as float [B,H,W,3] in [-1, 1], got {got}: scale or reshape them"
+            )
         if image.shape[1] % f or image.shape[2] % f or not all(image.shape):
             height, width = image.shape[1:3]
-            raise InputError(f"expected image sides that are multiples of {f}, got {width}x{height}: crop or resize it")
+            raise InputError(
+                f"expected image sides that are multiples of {f}, got {width}x{height}: crop or "
+                "resize it"
+            )
 
-    def decode(self, z_q):
-        """z_q [B,h,w,c] -> image [B,H,W,3] float32, not clipped."""
+    def decode(self, z_q: jax.Array) -> jax.Array:
+        """Return the image [B,H,W,3] float32, not clipped, of z_q [B,h,w,c]."""
         b, h, w, _ = z_q.shape
         z_q = z_q.reshape(b, h, w, self.patch, self.patch, -1).swapaxes(2, 3)
         image = self.decoder(z_q.reshape(b, h * self.patch, w * self.patch, -1))
         return 2 * image - 1 if self.pixels == "unit" else image
 
-    def embed(self, ids):
-        """ids [B,h,w,D] int32 -> z_q [B,h,w,c] float32, the very values of `encode`."""
+    def embed(self, ids: jax.Array) -> jax.Array:
+        """Return z_q [B,h,w,c] float32, the very values of `encode`, of ids [B,h,w,D] int32."""
         return self.quantizer.embed(ids)
 
-    def __call__(self, image, train=False):
-        """image [B,H,W,3] -> reconstruction [B,H,W,3] float32, not clipped; ids; aux."""
+    def __call__(
+        self, image: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return the reconstruction [B,H,W,3] float32, not clipped, ids and aux, see `encode`."""
         z_q, ids, aux = self.encode(image, train)
         return self.decode(z_q), ids, aux
 
 
-def make(config, dtype="float32"):
-    """The Tokenizer of `config`: encoder, decoder and quantizer by module name.
+def make(config: Any, dtype: str = "float32") -> Tokenizer:
+    """Return the Tokenizer of `config`: encoder, decoder and quantizer by module name.
 
-    make({"encoder": {"name": "swin", "depths": (2, 2)}, "decoder": {...}, "quantizer": {"name": "vq"}}, "bfloat16")
+    make({"encoder": {"name": "swin", "depths": (2, 2)}, "decoder": {...},
+          "quantizer": {"name": "vq"}}, "bfloat16")
     """
 
     def assemble(
-        encoder: dict, quantizer: dict, decoder: dict, patch: Positive = 1, pixels: Literal[*PIXELS] = "signed"
+        encoder: dict,
+        quantizer: dict,
+        decoder: dict,
+        patch: Positive = 1,
+        pixels: Literal[*PIXELS] = "signed",
     ):
         coders = [
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
         named = old_form.renamed(quantizer)
-        codes = build.build("tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer")
+        codes = build.build(
+            "tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer"
+        )
         return Tokenizer(coders[0], codes, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")
 
 
-def dtype_of(config):
-    """What the tokenizer of a stage 2's config computes in: a key of its own (paper, Table 7), or config.dtype.
+def dtype_of(config: Any) -> str:
+    """Return what the tokenizer of a stage 2's config computes in.
 
-    The latter is of workdirs that hold the model of their tokenizer and were made before there was that key.
+    It is a key of its own (paper, Table 7), or config.dtype: the latter in workdirs that hold the
+    model of their tokenizer and were made before there was that key.
     """
     return config.tokenizer.get("dtype") or config.dtype
 
 
-def of_generator(config):
-    """The Tokenizer of a stage 2's resolved config."""
+def of_generator(config: Any) -> Tokenizer:
+    """Return the Tokenizer of a stage 2's resolved config."""
     return make(config.tokenizer.model, dtype_of(config))

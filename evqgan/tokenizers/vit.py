@@ -1,12 +1,15 @@
-"""Encoder and decoder of ViT-VQGAN (Yu et al., ICLR 2022, Sec. 3.1): vision transformers over the patches of an image.
+"""Encoder and decoder of ViT-VQGAN (Yu et al., ICLR 2022, Sec. 3.1): transformers over patches.
 
-There is no code of the authors; names, positions and what the paper leaves open are those of the port with public
-weights, thuanz123/enhancing-transformers: the tanh between the two layers of an MLP stands in every block, queries,
-keys and values have no bias, and positions are a fixed table. The paper's sizes are, as layers / width /
-heads / mlp_width, Small 8 / 512 / 8 / 2048, Base 12 / 768 / 12 / 3072 (the defaults), Large 32 / 1280 / 16 / 5120.
-Differs from the port: linear layers of blocks start from a normal distribution of 0.02 (`nn.attention`), not Xavier's.
+There is no code of the authors; names, positions and what the paper leaves open are those of the
+port with public weights, thuanz123/enhancing-transformers: the tanh between the two layers of an
+MLP stands in every block, queries, keys and values have no bias, and positions are a fixed table.
+The paper's sizes are, as layers / width / heads / mlp_width, Small 8 / 512 / 8 / 2048, Base 12 /
+768 / 12 / 3072 (the defaults), Large 32 / 1280 / 16 / 5120.
+Differs from the port: linear layers of blocks start from a normal distribution of 0.02
+(`nn.attention`), not Xavier's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,13 +26,15 @@ xavier = nn.initializers.xavier_uniform  # enhancing-transformers
 
 
 class Encoder(nn.Module):
-    """image [B,H,W,3] float of exactly `size` -> [B,h,w,width] in `dtype`; h, w = H, W / `patch`.
+    """image [B,H,W,3] float of exactly `size` -> [B,h,w,width] in `dtype`; h = H / `patch`.
 
-    size, patch: one number, or (height, width); size has to be a multiple of patch. Every patch becomes one token by a
-    linear layer (`embed`); every token looks at all others, in `heads` heads of `head_dim`. The attention's linear
-    layer `out` is absent where there is one head as wide as the tokens (enhancing-transformers). Positions are added
-    to the tokens: a table of sines and cosines (`sincos`) that is a parameter, as it is a weight of the port's, but
-    learns only with `learned_positions` (ours). InputError for an image of another size.
+    size, patch: one number, or (height, width); size has to be a multiple of patch.
+    heads, head_dim: every token looks at all others, in `heads` heads of `head_dim`. The
+      attention's linear layer `out` is absent where there is one head as wide as the tokens
+      (enhancing-transformers).
+    learned_positions: whether positions learn (ours). They are added to the tokens: a table of
+      sines and cosines (`sincos`) that is a parameter, as it is a weight of the port's. Every patch
+      becomes one token by a linear layer (`embed`). Raises InputError for an image of another size.
     """
 
     size: Positive | tuple[Positive, Positive] = 256
@@ -48,27 +53,33 @@ class Encoder(nn.Module):
         check(self)
 
     @property
-    def factor(self):
-        """f: image side / map side."""
+    def factor(self) -> int:
+        """The image's side / the map's side, f."""
         return factor(self)
 
     @nn.compact
-    def __call__(self, image):
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Return the features."""
         if image.shape[1:3] != pair(self.size):
             got, wanted = by(image.shape[1:3]), by(pair(self.size))
-            raise InputError(f"expected images of {wanted} (height x width), got {got}: crop them or change size")
+            raise InputError(
+                f"expected images of {wanted} (height x width), got {got}: crop them or change size"
+            )
         (h, w), (below, right) = grid(self), pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
         x = x.reshape(-1, *x.shape[-3:])  # [B*h*w,patch,patch,3]
-        x = DenseGeneral(self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed")(x)
+        x = DenseGeneral(
+            self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed"
+        )(x)
         return transformer(self, x.reshape(-1, h, w, self.width))
 
 
 class Decoder(nn.Module):
-    """z [B,h,w,c] of any c -> image [B,H,W,3] float32 of exactly `size`, not clipped; arguments as in `Encoder`.
+    """z [B,h,w,c] of any c -> image [B,H,W,3] float32 of exactly `size`, not clipped.
 
-    A linear layer to `width` (`from_codes`), positions, blocks, and a linear layer from each token to the pixels of its
-    patch (`to_rgb`, the last layer). InputError for another number of tokens.
+    A linear layer to `width` (`from_codes`), positions, blocks, and a linear layer from each token
+    to the pixels of its patch (`to_rgb`). Arguments as in `Encoder`. Raises InputError for another
+    number of tokens.
     """
 
     size: Positive | tuple[Positive, Positive] = 256
@@ -88,98 +99,130 @@ class Decoder(nn.Module):
         check(self)
 
     @property
-    def factor(self):
-        """f: image side / map side."""
+    def factor(self) -> int:
+        """The image's side / the map's side, f."""
         return factor(self)
 
     @nn.compact
-    def __call__(self, z):
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Return the image."""
         if z.shape[1:3] != grid(self):
             got, wanted = by(z.shape[1:3]), by(grid(self))
-            raise InputError(f"expected {wanted} tokens (height x width), got {got}: change the decoder's size")
+            raise InputError(
+                f"expected {wanted} tokens (height x width), got {got}: change the decoder's size"
+            )
         x = Dense(self.width, dtype=self.dtype, name="from_codes")(rows(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))
         return ToPatches(pair(self.patch), name="to_rgb")(x.astype(jnp.float32))
 
 
 class ToPatches(nn.Module):
-    """x [B,h,w,c] -> image [B,h*patch,w*patch,3]: a linear layer whose bias is one number for each colour.
+    """x [B,h,w,c] -> image [B,h*patch,w*patch,3]: a linear layer with one bias a colour.
 
-    The transposed convolution that has its kernel's size as its stride; `kernel` [patch,patch,3,c], `bias` [3].
+    The transposed convolution that has its kernel's size as its stride; `kernel` [patch,patch,3,c],
+    `bias` [3].
     """
 
     patch: tuple[int, int]
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
         below, right = self.patch
         init = xavier(in_axis=3, out_axis=(0, 1, 2))
         kernel = self.param("kernel", init, (below, right, 3, c))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        y = jnp.matmul(rows(x), rows(kernel).T, precision="highest").reshape(b, h, w, below, right, 3).swapaxes(2, 3)
+        y = (
+            jnp.matmul(rows(x), rows(kernel).T, precision="highest")
+            .reshape(b, h, w, below, right, 3)
+            .swapaxes(2, 3)
+        )
         return y.reshape(b, h * below, w * right, 3) + bias[None, None, None]
 
 
-def transformer(coder, x):
-    """x [B,h,w,width] -> the same shape: positions, `layers` blocks stacked under `blocks`, a norm at the end."""
+def transformer(coder: Encoder | Decoder, x: jax.Array) -> jax.Array:
+    """Return x [B,h,w,width] through positions, `layers` blocks, and a norm at the end.
+
+    The blocks are stacked under `blocks`.
+    """
     b, h, w, width = x.shape
     positions = coder.param("positions", lambda _: jnp.asarray(sincos(h, w, width)))
     if not coder.learned_positions:
         positions = jax.lax.stop_gradient(positions)
     x = (x.reshape(b, h * w, width) + positions[None]).astype(x.dtype)
     block = Block(
-        coder.heads, coder.mlp_width / width, dtype=coder.dtype, epsilon=1e-5, activation="tanh", qkv_bias=False,
-        head_dim=coder.head_dim, project=coder.heads > 1 or coder.head_dim != width, name="blocks",
-    )  # fmt: skip
+        coder.heads,
+        coder.mlp_width / width,
+        dtype=coder.dtype,
+        epsilon=1e-5,
+        activation="tanh",
+        qkv_bias=False,
+        head_dim=coder.head_dim,
+        project=coder.heads > 1 or coder.head_dim != width,
+        name="blocks",
+    )
     x, _ = repeat(lambda block, x, _: (block(x)[0], None), block, x, coder.layers, coder.remat)
     return nn.LayerNorm(1e-5, coder.dtype, name="norm")(x).reshape(b, h, w, width)  # 1e-5: PyTorch
 
 
-def sincos(h, w, width):
-    """Positions of a grid in raster order, [h*w,width] float32, of a width that is a multiple of 4.
+def sincos(h: int, w: int, width: int) -> np.ndarray:
+    """Return the positions of a grid in raster order, [h*w,width] float32.
 
-    Half of the channels tell the column, half the row: the sines of place / 10000^(i / n) for i from 0 to n - 1, then
-    their cosines, with n = width / 4 (MAE, He et al., 2022; enhancing-transformers).
+    Half of the channels tell the column, half the row: the sines of position / 10000^(i / n) for i
+    from 0 to n - 1, then their cosines, with n = width / 4 (MAE, He et al., 2022;
+    enhancing-transformers). The width is a multiple of 4.
     """
     n = width // 4
     frequency = 10000.0 ** (-np.arange(n) / n)
 
-    def encode(places):
-        angle = places[:, None] * frequency[None]
+    def encode(positions):
+        angle = positions[:, None] * frequency[None]
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
     row, column = np.indices((h, w)).reshape(2, -1)
     return np.concatenate([encode(column), encode(row)], axis=1).astype(np.float32)
 
 
-def pair(value):
-    """A number for both sides, or (height, width) -> (height, width)."""
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """Return a number for both sides, or (height, width), as (height, width)."""
     return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
-def by(sides):
-    """(8, 4) -> "8x4"."""
+def by(sides: Sequence[int]) -> str:
+    """Return (8, 4) as "8x4"."""
     return "x".join(map(str, sides))
 
 
-def grid(coder):
-    """(h, w): how many patches an image of `size` has."""
-    return tuple(side // patch for side, patch in zip(pair(coder.size), pair(coder.patch), strict=True))
+def grid(coder: Encoder | Decoder) -> tuple[int, int]:
+    """Return (h, w): how many patches an image of `size` has."""
+    return tuple(
+        side // patch for side, patch in zip(pair(coder.size), pair(coder.patch), strict=True)
+    )
 
 
-def check(coder):
-    """InputError for what no encoder or decoder can be built from."""
+def check(coder: Encoder | Decoder) -> None:
+    """Raise InputError for what no encoder or decoder can be built from."""
     size, patch = pair(coder.size), pair(coder.patch)
     if any(side % of for side, of in zip(size, patch, strict=True)):
-        raise InputError(f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: change one")
+        raise InputError(
+            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: change "
+            "one"
+        )
     if coder.width % 4:
-        raise InputError(f"expected a width that is a multiple of 4, got {coder.width}: positions have four parts")
+        raise InputError(
+            f"expected a width that is a multiple of 4, got {coder.width}: positions have four "
+            "parts"
+        )
 
 
-def factor(coder):
-    """The patch's side; InputError if it has two, for all that works on tokens takes one factor for both."""
+def factor(coder: Encoder | Decoder) -> int:
+    """Return the patch's side.
+
+    Raises InputError if it has two, as all that works on tokens takes one factor for both.
+    """
     below, right = pair(coder.patch)
     if below != right:
-        raise InputError(f"expected patches as high as wide in a tokenizer, got {below}x{right}: give one number")
+        raise InputError(
+            f"expected patches as high as wide in a tokenizer, got {below}x{right}: give one number"
+        )
     return below

@@ -1,10 +1,12 @@
 """Quantizers: vectors <-> ids. Each module here with a class `Quantizer` is one.
 
-To add a quantizer, write a module with a linen class `Quantizer` of the form below; a config then says
-`tokenizer.quantizer.name = "<module>"`, and the section's other keys are arguments of the constructor.
+To add a quantizer, write a module with a linen class `Quantizer` of the form below; a config then
+says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are arguments of the
+constructor.
 
-vq, ema, residual, gumbel, fsq and lfq are quantizers as papers have them, revived is vq with our revival of unused
-codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel are what the code of a compared system does beside its paper.
+vq, ema, residual, gumbel, fsq and lfq are quantizers as papers have them, revived is vq with our
+revival of unused codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel are what the code of a
+compared system does beside its paper.
 """
 
 from typing import Protocol
@@ -15,21 +17,26 @@ import jax
 class Quantizer(Protocol):
     """z [B,h,w,c] -> the vectors of discrete codes, and their ids.
 
-    A quantizer with `soft_targets` has one method more, `soft_codes(z, temperature, rng)`: see `codebooks.soft_codes`.
+    A quantizer with `soft_targets` has one method more, `soft_codes(z, temperature, rng)`: see
+    `codebooks.soft_codes`.
     """
 
     codes: int  # V
     width: int  # c
     depth: int  # D, codes of a position
-    soft_targets: bool  # whether all codes have chances by their distances, for generators that learn from these
+    # Whether all codes have probabilities, by distances, for generators that learn from these.
+    soft_targets: bool
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q [B,h,w,c] float32, ids [B,h,w,D] int32, and aux {name: scalar}.
 
-        The gradient of z_q passes straight through to z, or to what is rounded. aux["quantizer_loss"] is added to the
-        training loss; "usage" and "perplexity" of the batch are there to be looked at. With `train` it may draw from
-        the rng `codebook`, and updates what is no parameter, in the collection `codebook` where that is mutable. Under
-        jit these are sums over the global batch, whatever the sharding.
+        The gradient of z_q passes straight through to z, or to what is rounded.
+        aux["quantizer_loss"] is added to the training loss; "usage" and "perplexity" of the batch
+        are there to be looked at. With `train` it may draw from the rng `codebook`, and updates
+        what is no parameter, in the collection `codebook` where that is mutable. Under jit these
+        are sums over the global batch, whatever the sharding.
         """
 
     def codebook(self) -> jax.Array:

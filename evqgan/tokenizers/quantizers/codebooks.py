@@ -1,6 +1,7 @@
-"""What quantizers share: distances to codes, statistics of their use, gradients past a choice, entropy of choices."""
+"""What quantizers share: distances, statistics of use, gradients straight through."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,12 +16,15 @@ def squared_distances(x: jax.Array, codebook: jax.Array) -> jax.Array:
 
 
 def nearest(x: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Return int32 [n], the codes of codebook [V,c] that are nearest to x [n,c], both float32; of equal ones the first.
+    """Return int32 [n], the codes of codebook [V,c] nearest to x [n,c]; of equal ones the first.
 
-    |x|^2 is the same for all codes and left out. Full float32: reduced precision would choose other codes.
+    Both are float32. |x|^2 is the same for all codes and left out. Full float32: reduced precision
+    would choose other codes.
     """
     products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
-    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(jnp.int32)
+    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(
+        jnp.int32
+    )
 
 
 def soft_codes(
@@ -31,24 +35,28 @@ def soft_codes(
     rng: jax.Array | None,
     normalized: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return ids [B,h,w,D] int32, and chances of all codes [B,h,w,D,V] float32 (RQ-VAE, Sec. 3.2.3).
+    """Return ids [B,h,w,D] int32, and the probabilities of all codes [B,h,w,D,V] float32.
 
-    chances = softmax(-|x - e|^2 / temperature) at each depth, from which the id is drawn, and the next depth goes on
-    with what this code leaves over.
+    They are softmax(-|x - e|^2 / temperature) at each depth, from which the id is drawn, and the
+    next depth goes on with what this code leaves over (RQ-VAE, Sec. 3.2.3).
     z: [B,h,w,c].
     codebook: [K,V,c], one for all depths or one each.
     rng: None takes the nearest code instead of a drawn one.
     normalized: makes of what is left [N,c] the x above.
     """
-    rest, chosen, chances = z.astype(jnp.float32), [], []
+    rest, chosen, probabilities = z.astype(jnp.float32), [], []
     for d in range(depth):
         book, x = codebook[d % len(codebook)], normalized(rest.reshape(-1, z.shape[-1]))
         scores = -squared_distances(x, book) / temperature
-        ids = nearest(x, book) if rng is None else jax.random.categorical(jax.random.fold_in(rng, d), scores)
+        ids = (
+            nearest(x, book)
+            if rng is None
+            else jax.random.categorical(jax.random.fold_in(rng, d), scores)
+        )
         rest = rest - book[ids].reshape(rest.shape)
         chosen.append(ids.reshape(z.shape[:-1]).astype(jnp.int32))
-        chances.append(jax.nn.softmax(scores).reshape(*z.shape[:-1], len(book)))
-    return jnp.stack(chosen, axis=-1), jnp.stack(chances, axis=-2)
+        probabilities.append(jax.nn.softmax(scores).reshape(*z.shape[:-1], len(book)))
+    return jnp.stack(chosen, axis=-1), jnp.stack(probabilities, axis=-2)
 
 
 def learns(quantizer: nn.Module, train: bool) -> bool:
@@ -56,10 +64,14 @@ def learns(quantizer: nn.Module, train: bool) -> bool:
     return train and quantizer.is_mutable_collection("codebook") and not quantizer.is_initializing()
 
 
-def learned(quantizer: nn.Module, book, z: jax.Array, made: tuple, train: bool) -> tuple:
-    """Return z_q, ids, aux as `made` of z [B,h,w,c] by a `vq.Quantizer`, after `book` has learned from the batch.
+def learned(
+    quantizer: nn.Module, book: Any, z: jax.Array, made: tuple, train: bool
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Return z_q, ids, aux as `made` of z [B,h,w,c], after `book` has learned from the batch.
 
-    book: has `update(x, hits)`, which gives the number of revived codes: aux["revived"], in training.
+    book: has `update(x, hits)`, which gives the number of revived codes: aux["revived"], in
+      training.
+    made: by a `vq.Quantizer`.
     """
     z_q, ids, aux = made
     if train:
@@ -72,9 +84,11 @@ def learned(quantizer: nn.Module, book, z: jax.Array, made: tuple, train: bool) 
 
 
 def codebook_statistics(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the share of codes used, and perplexity, means over D, of how often each code occurred, counts [D,V].
+    """Return the share of codes used, and perplexity, means over D.
 
-    Perplexity is the exponential of the entropy (VQ-VAE): V if all codes are equally frequent, 1 if one code is all.
+    counts: how often each code occurred, [D,V].
+    Perplexity is the exponential of the entropy (VQ-VAE): V if all codes are equally frequent, 1 if
+    one code is all.
     """
     counts = jnp.asarray(counts, jnp.float32)
     share = counts / jnp.maximum(counts.sum(axis=-1, keepdims=True), 1)
@@ -92,7 +106,7 @@ def l2_normalize(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
 
 
-def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Return codes [...,V,c] within +-1/V (VQ-VAE; VQGAN)."""
     return jax.random.uniform(rng, shape, dtype, -1 / shape[-2], 1 / shape[-2])
 
@@ -100,11 +114,13 @@ def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> j
 def entropy_loss(affinity: jax.Array, temperature: float, target: str) -> jax.Array:
     """Return the entropy of each choice minus that of the mean choice.
 
-    It is low if choices are sure, and all codes equally frequent. affinity: [...,V] float32, larger for likelier codes.
-    Choices are softmax(affinity / temperature), or, with
-    target "argmax" instead of "softmax", the likeliest code with the gradient of that softmax: MaskGIT's code.
-    Differs from MaskGIT's code: the mean is over the global batch, not over one device's part; and no constant is added
-    to the logits, which changes nothing.
+    It is low if choices are sure, and all codes equally frequent. Choices are
+    softmax(affinity / temperature).
+    affinity: [...,V] float32, larger for likelier codes.
+    target: "softmax", or "argmax": the likeliest code with the gradient of that softmax (MaskGIT's
+      code).
+    Differs from MaskGIT's code: the mean is over the global batch, not over one device's part; and
+    no constant is added to the logits, which changes nothing.
     """
     scores = affinity.reshape(-1, affinity.shape[-1]) / temperature
     choices, logarithms = jax.nn.softmax(scores), jax.nn.log_softmax(scores)

@@ -13,10 +13,11 @@ from evqgan.tokenizers.quantizers.revival import seeds_of
 
 
 class Averages:
-    """A codebook that is the moving average of the vectors its codes are chosen for (VQ-VAE, appendix A.1).
+    """A codebook that is the moving average of the vectors its codes are chosen for.
 
-    It lives in variables `codes`, `total` [K,V,c] and `usage` [K,V] of a module's collection `codebook`. `usage` is how
-    often a code is chosen, in units of the average over codes, so that no threshold depends on batch size and V.
+    VQ-VAE, appendix A.1. It lives in variables `codes`, `total` [K,V,c] and `usage` [K,V] of a
+    module's collection `codebook`. `usage` is how often a code is chosen, in units of the average
+    over codes, so that no threshold depends on batch size and V.
     """
 
     def __init__(self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float):
@@ -24,11 +25,14 @@ class Averages:
 
         shape: [K,V,c].
         decay: of the averages.
-        revive: a code whose usage is below becomes a vector of the batch; 0 = never. With it, usage starts so low that
-          no first batch can lift it above a threshold: the first batch seeds all codes.
+        revive: a code whose usage is below becomes a vector of the batch; 0 = never. With it, usage
+          starts so low that no first batch can lift it above a threshold: the first batch seeds all
+          codes.
         """
         self.owner, self.decay, self.revive = owner, decay, revive
-        self.codes = owner.variable("codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape))
+        self.codes = owner.variable(
+            "codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape)
+        )
         self.total = owner.variable("codebook", "total", lambda: self.codes.value)
         self.usage = owner.variable("codebook", "usage", jnp.full, shape[:2], self.start(shape[1]))
 
@@ -45,8 +49,18 @@ class Averages:
         """Return what one of so many vectors adds to usage."""
         return codes / vectors
 
-    def restarted(self, dead, seeds, codes, total, usage) -> jax.Array:
-        """Return the codes [K,V,c] after revival, of which `dead` [K,V,1] are `seeds`."""
+    def restarted(
+        self,
+        dead: jax.Array,
+        seeds: jax.Array,
+        codes: jax.Array,
+        total: jax.Array,
+        usage: jax.Array,
+    ) -> jax.Array:
+        """Return the codes [K,V,c] after revival, of which `dead` [K,V,1] are `seeds` [K,V,c].
+
+        total, usage: the averages after revival.
+        """
         return jnp.where(dead, seeds, codes)
 
     def update(self, x: jax.Array, hits: jax.Array) -> jax.Array:
@@ -74,23 +88,25 @@ class Averages:
 def means(total: jax.Array, usage: jax.Array) -> jax.Array:
     """Return total [K,V,c] / usage [K,V], of which none is zero."""
     everything = usage.sum(axis=-1, keepdims=True)
-    smoothed = (usage + 1e-5) / (everything + usage.shape[1] * 1e-5) * everything  # 1e-5: VQGAN, Sonnet
+    # 1e-5: VQGAN, Sonnet
+    smoothed = (usage + 1e-5) / (everything + usage.shape[1] * 1e-5) * everything
     return total / smoothed[..., None]
 
 
 class Quantizer(vq.Quantizer):
-    """Vector quantizer with a codebook by moving average (VQ-VAE, appendix A.1): the codebook's term is left out.
+    """Vector quantizer with a codebook by moving average (VQ-VAE, appendix A.1).
 
+    The codebook's term of L_VQ is left out.
     decay: of the averages.
-    revive: a code chosen less often than this share of the average becomes a vector of the batch, and its statistics
-      start anew; so does every code at the first step. 0 = never. Ours: RQ-VAE's restart of unused codes, with a
-      threshold that does not depend on batch size and V.
+    revive: a code chosen less often than this share of the average becomes a vector of the batch,
+      and its statistics start anew; so does every code at the first step. 0 = never. Ours: RQ-VAE's
+      restart of unused codes, with a threshold that does not depend on batch size and V.
     """
 
     decay: Annotated[float, Range(0, 1, "low and high")] = 0.99  # VQ-VAE, RQ-VAE
     revive: float = 0.0
 
-    def setup(self):
+    def setup(self) -> None:
         self.averages = Averages(self, (1, self.codes, self.width), self.decay, self.revive)
 
     def codebook(self) -> jax.Array:
@@ -101,6 +117,11 @@ class Quantizer(vq.Quantizer):
         """Return the commitment, weighed: no gradient moves the codes."""
         return self.commitment * commitment_loss
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`; aux["revived"]: how many codes were."""
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
+
+        aux["revived"]: how many codes were revived.
+        """
         return learned(self, self.averages, z, super().__call__(z, train), train)

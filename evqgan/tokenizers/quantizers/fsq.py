@@ -1,4 +1,4 @@
-"""Finite scalar quantization (Mentzer et al., 2024): each channel is rounded to one of a few levels."""
+"""Finite scalar quantization (Mentzer et al., 2024): each channel is rounded to a few levels."""
 
 import math
 from typing import Annotated
@@ -12,13 +12,15 @@ from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, straight
 
 
 class Quantizer(nn.Module):
-    """FSQ (Mentzer et al., 2024, Sec. 3.1 and its appendix A.1): a product of scalar levels, no codebook and no loss.
+    """FSQ (Mentzer et al., 2024, Sec. 3.1 and its appendix A.1): a product of scalar levels.
 
-    levels: number of levels L_i of each channel: c = len(levels), V = their product, ids count the first channel
-      fastest. Codes lie on a grid in [-1, 1]^c.
+    There is no codebook and no loss; codes lie on a grid in [-1, 1]^c.
+    levels: number of levels L_i of each channel: c = len(levels), V = their product, ids count the
+      first channel fastest.
     """
 
-    levels: Annotated[tuple[Annotated[int, Range(2)], ...], Some(2)] = (8, 5, 5, 5)  # its Table 1, for 2^10 codes
+    # its Table 1, for 2^10 codes
+    levels: Annotated[tuple[Annotated[int, Range(2)], ...], Some(2)] = (8, 5, 5, 5)
     depth = 1
     soft_targets = False
 
@@ -40,22 +42,38 @@ class Quantizer(nn.Module):
         """Return the vectors [...,c] float32 of ids [...,1]."""
         steps = [math.prod(self.levels[:i]) for i in range(self.width)]
         digits = [ids[..., 0] // step % n for step, n in zip(steps, self.levels, strict=True)]
-        return jnp.stack([(x - n // 2) / (n // 2) for x, n in zip(digits, self.levels, strict=True)], axis=-1)
+        return jnp.stack(
+            [(x - n // 2) / (n // 2) for x, n in zip(digits, self.levels, strict=True)], axis=-1
+        )
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`: gradients pass the rounding, not `bound`."""
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
+
+        Gradients pass the rounding straight through, not `bound`.
+        """
         z, ids, bounded = z.astype(jnp.float32), 0, []
         for i, n in enumerate(self.levels):
             x = bound(z[..., i], n)
             ids = ids + (jnp.round(x).astype(jnp.int32) + n // 2) * math.prod(self.levels[:i])
             bounded.append(x / (n // 2))
-        usage, perplexity = codebook_statistics(jnp.bincount(ids.reshape(-1), length=self.codes)[None])
+        usage, perplexity = codebook_statistics(
+            jnp.bincount(ids.reshape(-1), length=self.codes)[None]
+        )
         aux = {"quantizer_loss": jnp.zeros(()), "usage": usage, "perplexity": perplexity}
-        return straight_through(self.embed(ids[..., None]), jnp.stack(bounded, axis=-1)), ids[..., None], aux
+        return (
+            straight_through(self.embed(ids[..., None]), jnp.stack(bounded, axis=-1)),
+            ids[..., None],
+            aux,
+        )
 
 
 def bound(x: jax.Array, levels: int) -> jax.Array:
-    """Return x squashed to where rounding gives so many whole numbers, from -(levels // 2) on (its appendix A.1)."""
+    """Return x squashed to where rounding gives so many whole numbers, from -(levels // 2) on.
+
+    FSQ, appendix A.1.
+    """
     half = (levels - 1) * (1 - 1e-3) / 2  # 1e-3: its code, so that the ends are rounded inwards
     offset = 0.0 if levels % 2 else 0.5
     return jnp.tanh(x + math.tan(offset / half)) * half - offset

@@ -8,20 +8,27 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, Positive
-from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, l2_normalize, squared_distances
+from evqgan.tokenizers.quantizers.codebooks import (
+    codebook_statistics,
+    l2_normalize,
+    squared_distances,
+)
 
 
 class Quantizer(nn.Module):
-    """Gumbel-softmax quantizer (Jang et al., 2017; DALL-E), as VQGAN's code has it. z [B,h,w,c] of any c; depth 1.
+    """Gumbel-softmax quantizer (Jang et al., 2017; DALL-E), as VQGAN's code has it.
 
-    In training a code is drawn by Gumbel noise and passed on whole, with the gradient of the soft choice at
-    `temperature`, which falls to `final_temperature` over the first `anneal` steps; else the most likely code is taken.
+    z [B,h,w,c] of any c; depth 1. In training a code is drawn by Gumbel noise and passed on whole,
+    with the gradient of the soft choice at `temperature`, which falls to `final_temperature` over
+    the first `anneal` steps; else the most likely code is taken.
     Loss: kl_weight * KL(choice | uniform), a mean over tokens.
-    logits: "dense" = a linear layer of z; "distance" = minus the squared distances to the codes, z being as wide as
-      they are (MaskGIT's GumbelVQ).
-    l2_normalize: z and codes of length 1, for "distance" only (the ViT-VQGAN port's GumbelQuantizer).
-    hard: False = in training the mean of the codes by their chances is passed on, with gradients to chances and codes
-      (VQGAN's code with straight_through=False; MaskGIT; the ViT-VQGAN port).
+    logits: "dense" = a linear layer of z; "distance" = minus the squared distances to the codes, z
+      being as wide as they are (MaskGIT's GumbelVQ).
+    l2_normalize: z and codes of length 1, for "distance" only (the ViT-VQGAN port's
+      GumbelQuantizer).
+    hard: False = in training the mean of the codes by their probabilities is passed on, with
+      gradients to probabilities and codes (VQGAN's code with straight_through=False; MaskGIT; the
+      ViT-VQGAN port).
     annealing: how the temperature falls: "geometric", ours, or "cosine" (VQGAN's code).
     Differs from VQGAN's code and the ViT-VQGAN port: no noise in evaluation, unless it is given.
     """
@@ -39,12 +46,18 @@ class Quantizer(nn.Module):
     depth = 1
     soft_targets = False
 
-    def setup(self):
+    def setup(self) -> None:
         if self.l2_normalize and self.logits != "distance":
-            raise InputError("a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set one")
+            raise InputError(
+                "a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set "
+                "one"
+            )
         if self.logits == "dense":
-            self.dense = nn.Dense(self.codes, precision="highest", name="logits")  # it decides the ids
-        self.parameter = self.param("codebook", nn.initializers.normal(1.0), (self.codes, self.width))  # VQGAN
+            # it decides the ids
+            self.dense = nn.Dense(self.codes, precision="highest", name="logits")
+        self.parameter = self.param(
+            "codebook", nn.initializers.normal(1.0), (self.codes, self.width)
+        )  # VQGAN
         if self.anneal:
             self.steps = self.variable("codebook", "steps", jnp.zeros, (), jnp.int32)
 
@@ -62,7 +75,9 @@ class Quantizer(nn.Module):
         if self.logits == "dense":
             return self.dense(z)
         z = l2_normalize(z) if self.l2_normalize else z
-        return -squared_distances(z.reshape(-1, z.shape[-1]), self.codebook()[0]).reshape(*z.shape[:-1], self.codes)
+        return -squared_distances(z.reshape(-1, z.shape[-1]), self.codebook()[0]).reshape(
+            *z.shape[:-1], self.codes
+        )
 
     def chosen(self, logits: jax.Array, noisy: jax.Array, train: bool) -> jax.Array:
         """Return ids [B,h,w] int32 by logits [B,h,w,V], which are `noisy` with noise added."""
@@ -73,8 +88,8 @@ class Quantizer(nn.Module):
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
 
-        noise: [B,h,w,V], instead of what is drawn in training.
-        The chances at `temperature` are sown in the collection "intermediates" as `chances`.
+        noise: [B,h,w,V], instead of what is drawn in training. The probabilities at `temperature`
+          are sown in the collection "intermediates" as `probabilities`.
         """
         logits = self.scores(z)
         soft, temperature = jax.nn.softmax(logits), jnp.asarray(self.temperature, jnp.float32)
@@ -89,7 +104,7 @@ class Quantizer(nn.Module):
         z_q = self.embed(ids)
         if train:
             soft = jax.nn.softmax(noisy / temperature)
-            self.sow("intermediates", "chances", soft)
+            self.sow("intermediates", "probabilities", soft)
             if self.hard:  # adding zero, with the gradient of the soft choice
                 mixture = soft @ jax.lax.stop_gradient(self.codebook()[0])
                 z_q = z_q + (mixture - jax.lax.stop_gradient(mixture))
@@ -98,9 +113,12 @@ class Quantizer(nn.Module):
         counts = jnp.sum(jax.nn.one_hot(ids.reshape(-1), self.codes), axis=0)
         usage, perplexity = codebook_statistics(counts[None])
         aux = {
-            "quantizer_loss": self.kl_weight * kl, "kl": kl, "temperature": temperature, "usage": usage,
+            "quantizer_loss": self.kl_weight * kl,
+            "kl": kl,
+            "temperature": temperature,
+            "usage": usage,
             "perplexity": perplexity,
-        }  # fmt: skip
+        }
         return z_q, ids, aux
 
     def _annealed(self):

@@ -1,4 +1,4 @@
-"""Lookup-free quantization (Yu et al., 2024, MAGVIT-v2): each channel becomes its sign, and a code is its bits."""
+"""Lookup-free quantization (Yu et al., 2024, MAGVIT-v2): each channel becomes its sign."""
 
 from typing import Annotated
 
@@ -11,16 +11,18 @@ from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, straight
 
 
 class Quantizer(nn.Module):
-    """LFQ (MAGVIT-v2, Sec. 3.1): z_q = sign(z), whose bits are the id; codes are the corners of [-1, 1]^c.
+    """LFQ (MAGVIT-v2, Sec. 3.1): z_q = sign(z), whose bits are the id.
 
-    L = entropy * (E[H(q(z))] - H(E[q(z)])) + commitment * |z - sg(z_q)|^2, where q(z) are the chances of all codes,
-    softmax(-|z - e|^2 / temperature): sure choices, and all codes equally frequent (MAGVIT-v2, Sec. 3.1).
+    Codes are the corners of [-1, 1]^c. L = entropy * (E[H(q(z))] - H(E[q(z)])) + commitment * |z -
+    sg(z_q)|^2, where q(z) are the probabilities of all codes, softmax(-|z - e|^2 / temperature):
+    sure choices, and all codes equally frequent (MAGVIT-v2, Sec. 3.1).
     bits: c, of V = 2^bits codes.
     entropy, temperature: of the entropy term.
     commitment: weight of the last term.
     """
 
-    bits: Annotated[int, Range(1, 18)] = 10  # 18: MAGVIT-v2's, more than which fill memory with chances
+    # 18: MAGVIT-v2's, more than which fill memory with probabilities
+    bits: Annotated[int, Range(1, 18)] = 10
     entropy: float = 0.1  # MaskGIT, MAGVIT-v2
     temperature: Above0 = 0.01  # MaskGIT
     commitment: float = 0.25  # VQGAN
@@ -43,39 +45,58 @@ class Quantizer(nn.Module):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the vectors [...,c] float32 of ids [...,1]: bit i is the sign of channel i."""
-        return jnp.concatenate([2 * (ids >> i & 1) - 1 for i in range(self.bits)], axis=-1).astype(jnp.float32)
+        return jnp.concatenate([2 * (ids >> i & 1) - 1 for i in range(self.bits)], axis=-1).astype(
+            jnp.float32
+        )
 
     def entropy_loss(self, z: jax.Array) -> jax.Array:
         """Return E[H(q(z))] - H(E[q(z)]) of z [B,h,w,c].
 
-        The channels choose independently, channel i its upper level with the chance sigmoid(4 z_i / temperature); so
-        the entropy of a choice is the sum of theirs, and the mean of all V chances is a product of two halves' tables.
+        The channels choose independently, channel i its upper level with probability sigmoid(4 z_i
+        / temperature); so the entropy of a choice is the sum of theirs, and the mean of all V
+        probabilities is a product of two halves' tables.
         """
         logits = 4 * z.reshape(-1, self.bits) / self.temperature
-        up, log_up, log_down = jax.nn.sigmoid(logits), jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        up, log_up, log_down = (
+            jax.nn.sigmoid(logits),
+            jax.nn.log_sigmoid(logits),
+            jax.nn.log_sigmoid(-logits),
+        )
         of_each = -jnp.sum(up * log_up + (1 - up) * log_down, axis=-1)  # [N]
         tables = [joint(half) for half in jnp.split(up, [self.bits // 2], axis=-1)]
         mean = jnp.einsum("na,nb->ab", *tables, precision="highest") / len(up)
         of_mean = -jnp.sum(mean * jnp.log(mean + 1e-5))  # 1e-5: MaskGIT
         return jnp.mean(of_each) - of_mean
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z = z.astype(jnp.float32)
         ids = sum((z[..., i, None] > 0).astype(jnp.int32) << i for i in range(self.bits))
         z_q = self.embed(ids)
         entropy, commitment = self.entropy_loss(z), jnp.mean(jnp.square(z - z_q))
-        usage, perplexity = codebook_statistics(jnp.bincount(ids.reshape(-1), length=self.codes)[None])
+        usage, perplexity = codebook_statistics(
+            jnp.bincount(ids.reshape(-1), length=self.codes)[None]
+        )
         aux = {
-            "quantizer_loss": self.entropy * entropy + self.commitment * commitment, "entropy_loss": entropy,
-            "commitment_loss": commitment, "usage": usage, "perplexity": perplexity,
-        }  # fmt: skip
+            "quantizer_loss": self.entropy * entropy + self.commitment * commitment,
+            "entropy_loss": entropy,
+            "commitment_loss": commitment,
+            "usage": usage,
+            "perplexity": perplexity,
+        }
         return straight_through(z_q, z), ids, aux
 
 
 def joint(up: jax.Array) -> jax.Array:
-    """Return the chances [N,2^k] of all patterns of k independent bits, bit i being 1 with the chance up [N,k]."""
-    chances = jnp.ones((len(up), 1), up.dtype)
+    """Return the probabilities [N,2^k] of all patterns of k independent bits.
+
+    up: [N,k], of bit i being 1.
+    """
+    probabilities = jnp.ones((len(up), 1), up.dtype)
     for i in range(up.shape[1]):
-        chances = jnp.concatenate([chances * (1 - up[:, i : i + 1]), chances * up[:, i : i + 1]], axis=-1)
-    return chances
+        probabilities = jnp.concatenate(
+            [probabilities * (1 - up[:, i : i + 1]), probabilities * up[:, i : i + 1]], axis=-1
+        )
+    return probabilities

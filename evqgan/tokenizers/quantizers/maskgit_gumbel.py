@@ -1,4 +1,7 @@
-"""The Gumbel-softmax quantizer of MaskGIT's code (google-research/maskgit, nets/vqgan_tokenizer.py, GumbelVQ)."""
+"""The Gumbel-softmax quantizer of MaskGIT's code.
+
+google-research/maskgit, nets/vqgan_tokenizer.py, GumbelVQ.
+"""
 
 from typing import Literal
 
@@ -11,17 +14,23 @@ from evqgan.tokenizers.quantizers import gumbel
 
 
 class Quantizer(gumbel.Quantizer):
-    """Gumbel-softmax quantizer by distances and soft: in training ids are the likeliest codes without its noise."""
+    """Gumbel-softmax quantizer by distances, and soft.
+
+    In training ids are the likeliest codes without its noise.
+    """
 
     final_temperature: Above0 = 0.6  # MaskGIT, as all
     kl_weight: float = 0.0
     logits: Literal["dense", "distance"] = "distance"
     hard: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         super().setup()
         if self.hard:
-            raise InputError("maskgit_gumbel needs hard = False: a hard code that is passed on is the one of the ids")
+            raise InputError(
+                "maskgit_gumbel needs hard = False: a hard code that is passed on is the one of "
+                "the ids"
+            )
 
     def chosen(self, logits: jax.Array, noisy: jax.Array, train: bool) -> jax.Array:
         """Return ids [B,h,w] int32 by logits [B,h,w,V], which are `noisy` with noise added."""

@@ -1,32 +1,52 @@
-"""Quantizer sections of configs from before quantizers had names, kept for one release: saved workdirs hold them."""
+"""Quantizer sections of configs from before quantizers had names.
+
+Saved workdirs hold them; they are read for one release.
+"""
 
 from evqgan.core import build
 
 # The keys that the one class of then had beside codes, width and commitment, and their defaults.
 DEFAULTS = {
-    "depth": 1, "shared": True, "ema": 0.0, "l2_normalize": False, "revive": 0.0, "swapped_commitment": False,
-    "entropy": 0.0, "entropy_temperature": 0.01, "entropy_target": "softmax", "absolute_counts": False,
-    "between_depths": False, "detached_residual": False, "unnormalized_gradient": False,
-}  # fmt: skip
+    "depth": 1,
+    "shared": True,
+    "ema": 0.0,
+    "l2_normalize": False,
+    "revive": 0.0,
+    "swapped_commitment": False,
+    "entropy": 0.0,
+    "entropy_temperature": 0.01,
+    "entropy_target": "softmax",
+    "absolute_counts": False,
+    "between_depths": False,
+    "detached_residual": False,
+    "unnormalized_gradient": False,
+}
 
 
 def renamed(section: dict) -> dict:
-    """Return config.tokenizer.quantizer, a dict, as one with a `name`, of the same numbers; one that has it as it is.
+    """Return config.tokenizer.quantizer, a dict, as one with a `name`, of the same numbers.
 
-    {"codes": 64, "ema": 0.9, "revive": 0.1} -> {"name": "ema", "codes": 64, "decay": 0.9, "revive": 0.1, ...}
-    A key that nobody knows, or that the quantizer of this name does not take, stays there and is refused by who builds.
+    One that has a name is returned as it is.
+    {"codes": 64, "ema": 0.9, "revive": 0.1} -> {"name": "ema", "codes": 64, "decay": 0.9, ...}
+    A key that nobody knows, or that the quantizer of this name does not take, stays there and is
+    refused by who builds.
     """
     if not isinstance(section, dict) or "name" in section:
         return section
     keys = dict(section)
     kind = keys.pop("kind", "vq")
     if kind == "gumbel" and keys.pop("noiseless_ids", False):
-        return {"name": "maskgit_gumbel", **{"final_temperature": 1 / 16, "kl_weight": 5e-4, "logits": "dense"}, **keys}
+        return {
+            "name": "maskgit_gumbel",
+            **{"final_temperature": 1 / 16, "kl_weight": 5e-4, "logits": "dense"},
+            **keys,
+        }
     if kind != "vq":
         return {"name": kind, **keys}
     whole = {**DEFAULTS, **keys}
     name = _name(whole)
-    if whole["ema"] and whole["swapped_commitment"]:  # whose codebook has no term: 1 weighed the other
+    # whose codebook has no term: 1 weighed the other
+    if whole["ema"] and whole["swapped_commitment"]:
         whole.update(commitment=1.0, swapped_commitment=False)
     if name == "vqgan":
         whole["swapped_commitment"] = False
@@ -38,7 +58,10 @@ def renamed(section: dict) -> dict:
     taken = build.keys_of(module.Quantizer)
     if "decay" in taken:
         whole["decay"] = whole.pop("ema")
-    return {"name": name, **{key: x for key, x in whole.items() if key in taken or x != DEFAULTS.get(key)}}
+    return {
+        "name": name,
+        **{key: x for key, x in whole.items() if key in taken or x != DEFAULTS.get(key)},
+    }
 
 
 def _name(whole):
@@ -46,7 +69,9 @@ def _name(whole):
     if whole["entropy"]:
         return "maskgit"
     several = whole["depth"] != 1
-    if whole["detached_residual"] or (whole["l2_normalize"] and (several or whole["unnormalized_gradient"])):
+    if whole["detached_residual"] or (
+        whole["l2_normalize"] and (several or whole["unnormalized_gradient"])
+    ):
         return "vitvqgan"
     if whole["absolute_counts"]:
         return "rqvae"

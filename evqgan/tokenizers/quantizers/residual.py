@@ -1,4 +1,4 @@
-"""The residual quantizer of RQ-VAE: several codes a position, each of what those before it left over."""
+"""The residual quantizer of RQ-VAE: several codes a position, each of what the ones before left."""
 
 import flax.linen as nn
 import jax
@@ -17,9 +17,10 @@ from evqgan.tokenizers.quantizers.revival import Parameter
 
 
 class Quantizer(nn.Module):
-    """Residual quantizer (Lee et al., 2022, RQ-VAE, Eq. 3 and 4): z_q is the sum of the codes of all depths.
+    """Residual quantizer (Lee et al., 2022, RQ-VAE, Eq. 3 and 4): z_q sums the codes of all depths.
 
-    L = codebook's term + commitment * |z - sg(partial sum)|^2, means over elements and partial sums (its Eq. 6).
+    L = codebook's term + commitment * |z - sg(partial sum)|^2, means over elements and partial sums
+    (its Eq. 6).
     depth: D, codes of a position.
     shared: one codebook for all depths, else one each.
     decay: of a codebook by moving average, whose term is left out; 0 = the codebook is a parameter.
@@ -35,10 +36,12 @@ class Quantizer(nn.Module):
     revive: float = 0.0
     soft_targets = True
 
-    def setup(self):
+    def setup(self) -> None:
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
         self.book = (
-            Averages(self, shape, self.decay, self.revive) if self.decay else Parameter(self, shape, self.revive)
+            Averages(self, shape, self.decay, self.revive)
+            if self.decay
+            else Parameter(self, shape, self.revive)
         )
 
     def codebook(self) -> jax.Array:
@@ -50,20 +53,35 @@ class Quantizer(nn.Module):
         codebook = self.codebook()
         return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
 
-    def soft_codes(self, z: jax.Array, temperature: float, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Return ids and chances of all codes, see `codebooks.soft_codes`."""
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return ids, and the probabilities of all codes, see `codebooks.soft_codes`."""
         return soft_codes(z, self.codebook(), self.depth, temperature, rng)
 
     def after_depth(self, x: jax.Array, hits: jax.Array) -> jax.Array | float:
-        """Learn from x [1,N,c] of a depth, which chose the codes `hits` [1,N,V]; return how many codes were revived."""
+        """Learn from one depth, and return how many codes were revived.
+
+        x: the vectors [1,N,c].
+        hits: the codes that they chose, one-hot [1,N,V].
+        """
         return 0.0
 
     def after_batch(self, x: jax.Array, hits: jax.Array) -> jax.Array | float:
-        """Learn from x [D,N,c] of all depths, which chose `hits` [D,N,V]; return how many codes were revived."""
+        """Learn from all depths, and return how many codes were revived.
+
+        x: the vectors [D,N,c].
+        hits: the codes that they chose, one-hot [D,N,V].
+        """
         return self.book.update(x, hits)
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`; aux["revived"]: how many codes were."""
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
+
+        aux["revived"]: how many codes were revived.
+        """
         z, update = z.astype(jnp.float32), learns(self, train)
         rest, z_q, chosen, inputs, hits = jax.lax.stop_gradient(z), 0, [], [], []
         codebook_loss = commitment_loss = 0.0
@@ -83,12 +101,19 @@ class Quantizer(nn.Module):
         hits = jnp.stack(hits)  # [D,N,V]
         usage, perplexity = codebook_statistics(hits.sum(axis=1))
         aux = {
-            "quantizer_loss": self.commitment * commitment_loss + (0.0 if self.decay else codebook_loss),
-            "codebook_loss": codebook_loss, "commitment_loss": commitment_loss, "usage": usage,
+            "quantizer_loss": self.commitment * commitment_loss
+            + (0.0 if self.decay else codebook_loss),
+            "codebook_loss": codebook_loss,
+            "commitment_loss": commitment_loss,
+            "usage": usage,
             "perplexity": perplexity,
-        }  # fmt: skip
+        }
         if update:
             revived += self.after_batch(jnp.stack(inputs), hits)
         if train and (self.decay or self.revive):
             aux["revived"] = revived
-        return straight_through(z_q, z), jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth), aux
+        return (
+            straight_through(z_q, z),
+            jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth),
+            aux,
+        )

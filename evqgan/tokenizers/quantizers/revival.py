@@ -8,9 +8,12 @@ import numpy as np
 from evqgan.tokenizers.quantizers.codebooks import uniform_init
 
 
-def seeds_of(usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return which codes are dead [K,V] bool, their usage as it starts anew [K,V], and what they become [K,V,c].
+def seeds_of(
+    usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return which codes are dead, their usage as it starts anew, and what they become.
 
+    These are [K,V] bool, [K,V] and [K,V,c].
     usage: [K,V], see `ema.Averages`.
     revive: below it a code is dead.
     x: vectors of the batch [K,N,c].
@@ -24,8 +27,8 @@ def seeds_of(usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module) ->
 def draw_if(wanted: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax.Array:
     """Return [K,number,c], random vectors of x [K,N,c]; zeros unless `wanted` (bool scalar).
 
-    One from each of `number` equal parts: no vector twice if there are enough. The N vectors may be those of a batch
-    that lies on many devices, which exchange vectors only if some are wanted.
+    One from each of `number` equal parts: no vector twice if there are enough. The N vectors may be
+    those of a batch that lies on many devices, which exchange vectors only if some are wanted.
     """
 
     def draw():
@@ -40,15 +43,19 @@ def draw_if(wanted: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax
 class Parameter:
     """A codebook by gradient whose unused codes are revived.
 
-    A parameter cannot be set from inside the module: which codes are `dead` [K,V] and the vectors that they become,
-    `seeds` [K,V,c], are noted in the collection `codebook`, beside their `usage`; `replace_dead` reads them after the
-    step.
+    A parameter cannot be set from inside the module: which codes are `dead` [K,V] and the vectors
+    that they become, `seeds` [K,V,c], are noted in the collection `codebook`, beside their `usage`;
+    `replace_dead` reads them after the step.
     """
 
     decay = 0.99  # of usage; RQ-VAE
 
     def __init__(self, owner: nn.Module, shape: tuple[int, int, int], revive: float):
-        """Make the parameter and the variables of `owner`, in its setup; shape [K,V,c]; revive as of `ema.Averages`."""
+        """Make the parameter and the variables of `owner`, in its setup.
+
+        shape: [K,V,c].
+        revive: as of `ema.Averages`.
+        """
         self.owner, self.revive = owner, revive
         self.value = owner.param("codebook", uniform_init, shape)
         if revive:
@@ -57,12 +64,17 @@ class Parameter:
             self.usage = owner.variable("codebook", "usage", jnp.full, shape[:2], -float(shape[1]))
 
     def update(self, x: jax.Array, hits: jax.Array) -> jax.Array:
-        """Note which codes are dead after a batch, see `ema.Averages.update`, and return their number."""
+        """Note which codes are dead after a batch, and return their number.
+
+        x, hits: as of `ema.Averages.update`.
+        """
         if not self.revive:
             return jnp.zeros((), jnp.float32)
         groups, number, width = self.value.shape
         x, hits = x.reshape(groups, -1, width), hits.reshape(groups, -1, number)
-        usage = self.decay * self.usage.value + (1 - self.decay) * (number / x.shape[1]) * hits.sum(axis=1)
+        usage = self.decay * self.usage.value + (1 - self.decay) * (number / x.shape[1]) * hits.sum(
+            axis=1
+        )
         dead, self.usage.value, seeds = seeds_of(usage, self.revive, x, self.owner)
         # A batch may come in parts, of which each notes its own.
         self.seeds.value = jnp.where(dead[..., None], seeds, self.seeds.value)
@@ -71,10 +83,11 @@ class Parameter:
 
 
 def replace_dead(part: dict, codebook: dict) -> tuple[dict, dict]:
-    """Return the trained part of a tokenizer and its collection `codebook` after a step, with what was noted done.
+    """Return what is trained of a tokenizer, and its codebook's variables, without dead codes.
 
-    part: {"params", "ema", "opt": {"mu", "nu", ...}}. The rows of dead codes become their seeds in the parameter and in
-      its average, and 0 in Adam's moments. All is returned as it is where a quantizer notes no dead codes.
+    part: {"params", "ema", "opt": {"mu", "nu", ...}} after a step. The rows of codes that were
+      noted as dead become their seeds in the parameter and in its average, and 0 in Adam's moments.
+      All is returned as it is where a quantizer notes no dead codes.
     """
     noted = codebook.get("quantizer", {})
     if "dead" not in noted:

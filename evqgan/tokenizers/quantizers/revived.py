@@ -8,17 +8,24 @@ from evqgan.tokenizers.quantizers.revival import Parameter
 
 
 class Quantizer(vq.Quantizer):
-    """The paper's vector quantizer, of which unused codes are set to vectors of the batch, as those of `ema` are.
+    """The paper's vector quantizer, of which unused codes are set to vectors of the batch.
 
-    revive: a code chosen less often than this share of the average is revived; all are at the first step. Ours.
+    As those of `ema` are.
+    revive: a code chosen less often than this share of the average is revived; all are at the first
+      step. Ours.
     """
 
     revive: float = 0.1  # configs/common.py
 
-    def setup(self):
+    def setup(self) -> None:
         self.revival = Parameter(self, (1, self.codes, self.width), self.revive)
         self.table = self.revival.value
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`; aux["revived"]: how many codes were."""
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
+
+        aux["revived"]: how many codes were revived.
+        """
         return learned(self, self.revival, z, super().__call__(z, train), train)

@@ -1,4 +1,7 @@
-"""The residual quantizer of RQ-VAE's code (kakaobrain/rq-vae-transformer, rqvae/models/rqvae/quantizations.py)."""
+"""The residual quantizer of RQ-VAE's code.
+
+kakaobrain/rq-vae-transformer, rqvae/models/rqvae/quantizations.py.
+"""
 
 import jax
 
@@ -8,7 +11,10 @@ from evqgan.tokenizers.quantizers.ema import Averages, means
 
 
 class Counts(Averages):
-    """Moving averages of counts in a batch: they start at 0, and a code is revived below a count."""
+    """Moving averages of counts in a batch.
+
+    They start at 0, and a code is revived below a count.
+    """
 
     def start(self, codes: int) -> float:
         """Return 0: no code was counted."""
@@ -18,24 +24,35 @@ class Counts(Averages):
         """Return 1: a vector is counted as one."""
         return 1.0
 
-    def restarted(self, dead, seeds, codes, total, usage) -> jax.Array:
+    def restarted(
+        self,
+        dead: jax.Array,
+        seeds: jax.Array,
+        codes: jax.Array,
+        total: jax.Array,
+        usage: jax.Array,
+    ) -> jax.Array:
         """Return the means [K,V,c], smoothed with the counts after revival."""
         return means(total, usage)
 
 
 class Quantizer(residual.Quantizer):
-    """Residual quantizer of RQ-VAE's code: averages are counts, and a shared codebook moves after each depth.
+    """Residual quantizer of RQ-VAE's code: averages are counts.
 
-    In training the next depth uses the codebook as the depth before left it; z_q is then not what `embed` gives.
+    A shared codebook moves after each depth: in training the next depth uses the codebook as the
+    depth before left it; z_q is then not what `embed` gives.
     revive: a code with a lower average count than this is restarted.
     Differs from RQ-VAE's code: no noise on vectors if there are fewer than V.
     """
 
     revive: float = 1.0  # RQ-VAE's code, where it restarts
 
-    def setup(self):
+    def setup(self) -> None:
         if not self.decay:
-            raise InputError("the quantizer rqvae has a codebook by moving average, got decay = 0: RQ-VAE has 0.99")
+            raise InputError(
+                "the quantizer rqvae has a codebook by moving average, got decay = 0: RQ-VAE has "
+                "0.99"
+            )
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
         self.book = Counts(self, shape, self.decay, self.revive)
 

@@ -1,4 +1,7 @@
-"""The vector quantizer of the ViT-VQGAN port (thuanz123/enhancing-transformers, modules/stage1/quantizations.py)."""
+"""The vector quantizer of the ViT-VQGAN port.
+
+thuanz123/enhancing-transformers, modules/stage1/quantizations.py.
+"""
 
 import flax.linen as nn
 import jax
@@ -18,11 +21,13 @@ from evqgan.tokenizers.quantizers.codebooks import (
 class Quantizer(nn.Module):
     """Vector quantizer of the port: the gradient of z_q goes to z as if z had not been normalized.
 
-    depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized anew; z_q is the sum of all codes, and
-      L the mean over depths of |sg(x) - e|^2 + commitment * |x - sg(e)|^2, with x what is quantized and e its code.
+    depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized anew; z_q is the
+      sum of all codes, and L the mean over depths of |sg(x) - e|^2 + commitment * |x - sg(e)|^2,
+      with x what is quantized and e its code.
     shared: one codebook for all depths, else one each.
     l2_normalize: its use_norm.
-    detached_residual: its use_residual. No gradient of L reaches z, but that of x reaches the codes of depths before.
+    detached_residual: its use_residual. No gradient of L reaches z, but that of x reaches the codes
+      of depths before.
     """
 
     codes: Positive = 8192  # ViT-VQGAN, Sec. 4.1
@@ -34,7 +39,7 @@ class Quantizer(nn.Module):
     detached_residual: bool = False
     soft_targets = True
 
-    def setup(self):
+    def setup(self) -> None:
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
         self.table = self.param("codebook", uniform_init, shape)
 
@@ -51,11 +56,15 @@ class Quantizer(nn.Module):
         codebook = self.codebook()
         return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
 
-    def soft_codes(self, z: jax.Array, temperature: float, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Return ids and chances of all codes, see `codebooks.soft_codes`."""
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return ids, and the probabilities of all codes, see `codebooks.soft_codes`."""
         return soft_codes(z, self.codebook(), self.depth, temperature, rng, self.normalized)
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z = z.astype(jnp.float32)
         rest, z_q, chosen = jax.lax.stop_gradient(z) if self.detached_residual else z, 0, []
@@ -64,15 +73,25 @@ class Quantizer(nn.Module):
             codebook, x = self.codebook(), self.normalized(rest)
             book = codebook[d % len(codebook)]
             fixed = jax.lax.stop_gradient(x)
-            chosen.append(nearest(fixed.reshape(-1, self.width), jax.lax.stop_gradient(book)))  # [N]
+            # [N]
+            chosen.append(nearest(fixed.reshape(-1, self.width), jax.lax.stop_gradient(book)))
             code = book[chosen[-1]].reshape(z.shape)
             z_q = z_q + code
             codebook_loss += jnp.mean(jnp.square(fixed - code)) / self.depth
             commitment_loss += jnp.mean(jnp.square(x - jax.lax.stop_gradient(code))) / self.depth
             rest = rest - (code if self.detached_residual else jax.lax.stop_gradient(code))
-        usage, perplexity = codebook_statistics(jax.nn.one_hot(jnp.stack(chosen), self.codes).sum(axis=1))
+        usage, perplexity = codebook_statistics(
+            jax.nn.one_hot(jnp.stack(chosen), self.codes).sum(axis=1)
+        )
         aux = {
-            "quantizer_loss": self.commitment * commitment_loss + codebook_loss, "codebook_loss": codebook_loss,
-            "commitment_loss": commitment_loss, "usage": usage, "perplexity": perplexity,
-        }  # fmt: skip
-        return straight_through(z_q, z), jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth), aux
+            "quantizer_loss": self.commitment * commitment_loss + codebook_loss,
+            "codebook_loss": codebook_loss,
+            "commitment_loss": commitment_loss,
+            "usage": usage,
+            "perplexity": perplexity,
+        }
+        return (
+            straight_through(z_q, z),
+            jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth),
+            aux,
+        )

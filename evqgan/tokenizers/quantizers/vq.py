@@ -20,7 +20,8 @@ class Quantizer(nn.Module):
 
     L_VQ = |sg(z) - z_q|^2 + commitment * |z - sg(z_q)|^2, means over elements.
     codes, width: V and c.
-    l2_normalize: z and codes have length 1 (ViT-VQGAN, Sec. 3.2; with a small `width` these are its factorized codes).
+    l2_normalize: z and codes have length 1 (ViT-VQGAN, Sec. 3.2; with a small `width` these are its
+      factorized codes).
     """
 
     codes: Positive = 1024  # paper, Sec. 4.1
@@ -30,7 +31,7 @@ class Quantizer(nn.Module):
     depth = 1
     soft_targets = True
 
-    def setup(self):
+    def setup(self) -> None:
         self.table = self.param("codebook", uniform_init, (1, self.codes, self.width))
 
     def codebook(self) -> jax.Array:
@@ -49,11 +50,15 @@ class Quantizer(nn.Module):
         """Return the sum of both terms of L_VQ, weighed."""
         return self.commitment * commitment_loss + codebook_loss
 
-    def soft_codes(self, z: jax.Array, temperature: float, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Return ids and chances of all codes, see `codebooks.soft_codes`."""
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return ids, and the probabilities of all codes, see `codebooks.soft_codes`."""
         return soft_codes(z, self.codebook(), 1, temperature, rng, self.normalized)
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z, book = self.normalized(z.astype(jnp.float32)), self.codebook()[0]
         fixed = jax.lax.stop_gradient(z)
@@ -63,7 +68,10 @@ class Quantizer(nn.Module):
         commitment_loss = jnp.mean(jnp.square(z - jax.lax.stop_gradient(z_q)))
         usage, perplexity = codebook_statistics(jax.nn.one_hot(ids, self.codes).sum(axis=0)[None])
         aux = {
-            "quantizer_loss": self.loss(codebook_loss, commitment_loss), "codebook_loss": codebook_loss,
-            "commitment_loss": commitment_loss, "usage": usage, "perplexity": perplexity,
-        }  # fmt: skip
+            "quantizer_loss": self.loss(codebook_loss, commitment_loss),
+            "codebook_loss": codebook_loss,
+            "commitment_loss": commitment_loss,
+            "usage": usage,
+            "perplexity": perplexity,
+        }
         return straight_through(z_q, z), ids.reshape(*z.shape[:-1], 1), aux
