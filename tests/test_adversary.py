@@ -291,7 +291,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
     "section, changes, message",
     [
         ("adversarial", {"strat": 3}, "config.adversarial has no key 'strat': did you mean 'start'"),
-        ("adversarial", {"critic": {"name": "patchgun"}}, "no module with Critic, PRETRAINED in evqgan/losses/: did you mean 'patchgan'"),
+        ("adversarial", {"critic": {"name": "patchgun"}}, "Critic, PRETRAINED in evqgan/losses/: did you mean 'patchgan'"),
         ("adversarial", {"critic": {"name": "patchgan", "layer": 2}}, "did you mean 'layers'"),
         ("adversarial", {"optimizer": {"b3": 2}}, "config.adversarial.optimizer has no key 'b3'"),
         ("adversarial", {"optimizer": {"accumulate": 2}}, "config.adversarial.optimizer has no key 'accumulate'"),
@@ -299,7 +299,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
         ("adversarial", {"critic": {"name": "patchgan", "norm": "act"}}, "is for critics trained elsewhere"),
         ("adversarial", {"r1_every": 0}, "r1_every expects a whole number from 1, got 0"),
         ("perceptual", {"distance": {}}, "config.perceptual.distance needs the key 'name'"),
-        ("perceptual", {"distance": {"name": "lpisp"}}, "no module with Distance, PRETRAINED in evqgan/losses/: did you mean 'lpips'"),
+        ("perceptual", {"distance": {"name": "lpisp"}}, "Distance, PRETRAINED in evqgan/losses/: did you mean 'lpips'"),
         ("perceptual", {"weihgt": 2}, "config.perceptual has no key 'weihgt': did you mean 'weight'"),
         ("loss", {"l3": 1.0}, "config.loss has no key 'l3'"),
     ],

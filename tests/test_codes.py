@@ -7,9 +7,10 @@ import pytest
 from test_pipeline import folder_of
 
 from evqgan.core.errors import InputError
-from evqgan.data import codes, pipeline
+from evqgan.data import codes, pipeline, stored_ids
 from evqgan.data.decoded import Decoded
 from evqgan.data.pipeline import Dataset, identity, open_split
+from evqgan.data.views import training_view, validation_view
 
 CODES = 300
 TOKENIZER = {"fingerprint": "abc"}
@@ -67,21 +68,21 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
         "validation-00000-of-00001.labels.npy",
         "validation-00000-of-00001.npy",
     ]
-    train, held = (codes.Stored(stored, split) for split in codes.SPLITS)
+    train, held = (stored_ids.Stored(stored, split) for split in codes.SPLITS)
     assert (len(train), train.views, len(held), held.views) == (17, 3, 3, 1)
     assert train.class_names == ("a", "b") and isinstance(train.shards[0], np.memmap)
     sources = [Decoded(open_split(photos, split), 0) for split in codes.SPLITS]
     different = set()
     for i in range(len(train)):
         for v in range(3):
-            view = pipeline.training_view(sources[0][i]["image"], photos, np.random.default_rng((5, i, v)))
+            view = training_view(sources[0][i]["image"], photos, np.random.default_rng((5, i, v)))
             example = train.load(i, v)
             np.testing.assert_array_equal(example["ids"], to_ids(view[None])[0])
             assert example["ids"].dtype == np.int32 and example["label"] == 0 and example["label"].dtype == np.int32
             different.add(example["ids"].tobytes())
     assert len(different) > 45  # few of the crops fall on the same place
     for i in range(len(held)):
-        view = pipeline.validation_view(sources[1][i]["image"], photos)
+        view = validation_view(sources[1][i]["image"], photos)
         np.testing.assert_array_equal(held.load(i)["ids"], to_ids(view[None])[0])
 
 
@@ -110,7 +111,7 @@ def test_a_kill_in_the_middle_leaves_whole_shards_only(photos, stored, tmp_path)
     left = files_of(tmp_path / "cut")
     assert 1 < len(left) < len(files_of(stored)) and left.items() <= files_of(stored).items()
     with pytest.raises(InputError, match=r"not complete: train-00001-of-00003, .* of 4 shards are missing; the same"):
-        codes.Stored(tmp_path / "cut", "train")
+        stored_ids.Stored(tmp_path / "cut", "train")
     make(tmp_path / "cut", photos)
     assert files_of(tmp_path / "cut") == files_of(stored)
 
@@ -126,7 +127,7 @@ def test_hosts_make_the_files_of_one(photos, stored, tmp_path, order):
 def test_ids_take_the_smallest_type_that_holds_them(photos, tmp_path):
     for codebook, dtype in ((2**16, np.uint16), (2**16 + 1, np.int32)):
         make(tmp_path / str(codebook), photos, lambda x, top=codebook - 1: to_ids(x) * 0 + top, codebook=codebook)
-        stored = codes.Stored(tmp_path / str(codebook), "train")
+        stored = stored_ids.Stored(tmp_path / str(codebook), "train")
         assert stored.shards[0].dtype == dtype and (stored.load(16, 2)["ids"] == codebook - 1).all()
 
 
@@ -150,9 +151,9 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
         tmp_path / "ids", info, lambda split, *part: pipeline.view_batches(
             examples[split], dataset, int(split == "train"), 0, 4, *part), to_ids,
     )  # fmt: skip
-    train, held = (codes.Stored(tmp_path / "ids", split) for split in codes.SPLITS)
+    train, held = (stored_ids.Stored(tmp_path / "ids", split) for split in codes.SPLITS)
     image = examples["train"].load(3)["image"]
-    expected = to_ids(pipeline.training_view(image, dataset, np.random.default_rng((0, 2, 0)))[None])[0]
+    expected = to_ids(training_view(image, dataset, np.random.default_rng((0, 2, 0)))[None])[0]
     np.testing.assert_array_equal(train.load(2)["ids"], expected)
     np.testing.assert_array_equal(held.labels, [0, codes.BAD, 0])
 
@@ -204,7 +205,7 @@ def changed(file, function):
 def test_an_info_that_is_none_is_refused(stored, damage, message):
     damage(stored / "info.json")
     with pytest.raises(InputError, match=message) as error:
-        codes.Stored(stored, "train")
+        stored_ids.Stored(stored, "train")
     assert "\n" not in str(error.value)
 
 
@@ -212,7 +213,7 @@ def test_missing_shards_are_named(photos, tmp_path):
     codes.begin(tmp_path, described(photos))
     names = ", ".join(f"train-0000{s}-of-00003" for s in range(3))
     with pytest.raises(InputError, match=f"not complete: {names}, validation-00000-of-00001 of 4 shards are missing"):
-        codes.Stored(tmp_path, "validation")
+        stored_ids.Stored(tmp_path, "validation")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_missing_shards_are_named(photos, tmp_path):
 def test_shards_that_are_none_are_refused(stored, damage, message):
     damage(stored / "train-00001-of-00003.npy")
     with pytest.raises(InputError, match=rf"train-00001-of-00003.npy: {message}.*; remove this file") as error:
-        codes.Stored(stored, "train")
+        stored_ids.Stored(stored, "train")
     assert "\n" not in str(error.value)
 
 
@@ -239,7 +240,7 @@ def test_ids_outside_the_codebook_are_refused(photos, stored, tmp_path):
     ids = np.load(file)
     ids[2, 1, 3, 3] = CODES
     np.save(file, ids)
-    reader = codes.Stored(stored, "train")
+    reader = stored_ids.Stored(stored, "train")
     reader.load(9, 0)
     with pytest.raises(InputError, match=r"train-00001-of-00003.npy: expected ids from 0 to 299, got \d+ to 300; rem"):
         reader.load(9, 1)
@@ -248,7 +249,7 @@ def test_ids_outside_the_codebook_are_refused(photos, stored, tmp_path):
     file = tmp_path / "many" / "train-00000-of-00003.npy"
     np.save(file, np.load(file) - 10**6)
     with pytest.raises(InputError, match=r"expected ids from 0 to 65536, got -"):
-        codes.Stored(tmp_path / "many", "train").load(0)
+        stored_ids.Stored(tmp_path / "many", "train").load(0)
 
 
 @pytest.mark.parametrize("split, wrong", [("train", -1), ("train", 2), ("validation", 2), ("validation", -2)])
@@ -258,7 +259,7 @@ def test_labels_that_are_none_are_refused(stored, split, wrong):
     labels[0] = wrong
     np.save(file, labels)
     with pytest.raises(InputError, match=rf"labels.npy: expected labels from {-(split != 'train')} to 1, got"):
-        codes.Stored(stored, split)
+        stored_ids.Stored(stored, split)
 
 
 def test_a_fingerprint_changes_with_whatever_changes():

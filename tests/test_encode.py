@@ -15,7 +15,8 @@ import evqgan
 from evqgan import main
 from evqgan.core import build, config_files
 from evqgan.core.errors import InputError
-from evqgan.data import codes, pipeline
+from evqgan.data import codes, pipeline, stored_ids
+from evqgan.data.views import numbered_view, validation_view
 from evqgan.inference import evaluation, token_cache
 from evqgan.training import claims, loop, stage2
 from evqgan.training.signals import Stopped
@@ -51,12 +52,12 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
     model = evqgan.load(workdirs.trained() / "tokenizer")
     dataset = dataset_of(config_of())
     for split, views in (("train", 3), ("all", 1)):
-        reader = codes.Stored(stored, "train" if split == "train" else "validation")
+        reader = stored_ids.Stored(stored, "train" if split == "train" else "validation")
         source = pipeline.Decoded(pipeline.open_split(dataset, split), 0)
         assert len(reader) == len(source) and reader.views == views and reader.class_names == workdirs.NAMES
         images = [
-            pipeline.numbered_view(source[i]["image"], dataset, 7, i, v) if split == "train"
-            else pipeline.validation_view(source[i]["image"], dataset)
+            numbered_view(source[i]["image"], dataset, 7, i, v) if split == "train"
+            else validation_view(source[i]["image"], dataset)
             for i in range(len(source)) for v in range(views)
         ]  # fmt: skip
         found = [reader.load(i, v)["ids"] for i in range(len(source)) for v in range(views)]
@@ -78,7 +79,7 @@ def test_losses_and_steps_are_those_of_the_same_crops(stored):
     (order,) = take(pipeline.train_batches(dataset.of_images(), 4, config.seed), 1)
     source = pipeline.Decoded(pipeline.open_split(dataset.of_images(), "train"), 0)
     which = [find(source, image) for image in order["image"]]
-    images = np.stack([pipeline.numbered_view(source[i]["image"], dataset, 7, i, 0) for i in which])
+    images = np.stack([numbered_view(source[i]["image"], dataset, 7, i, 0) for i in which])
     update = jax.jit(stage.update)
     one, other = update(state, of_ids), update(state, {"image": images, "label": of_ids["label"]})
     assert float(one[1]["loss"]) == pytest.approx(float(other[1]["loss"]), rel=1e-6)
@@ -223,4 +224,4 @@ def test_a_quickstarts_config_encodes_what_its_generator_sees(tmp_path):
     config.generator.dataset.update({"num_examples": 6, "size": 32})
     token_cache.encode(config, workdirs.trained(), tmp_path / "ids")
     assert codes.read_info(tmp_path / "ids")["dataset"]["name"] == "generated"
-    assert len(codes.Stored(tmp_path / "ids", "train")) == 6
+    assert len(stored_ids.Stored(tmp_path / "ids", "train")) == 6

@@ -17,6 +17,7 @@ from PIL import Image
 from evqgan.core.errors import InputError
 from evqgan.data import codes, named, pipeline, transforms
 from evqgan.data.pipeline import Dataset, eval_batches, identity, open_split, train_batches
+from evqgan.data.views import training_view, validation_view
 
 
 @pytest.fixture(scope="module")
@@ -137,20 +138,20 @@ def test_views_of_training_and_validation(tmp_path):
     assert resized.shape[:2] == (6, 10)
     windows = {resized[:, x : x + 6].tobytes() for x in range(5)}
     plain = Dataset(folder=path, size=6, flip=False)
-    assert {pipeline.training_view(image, plain, rng).tobytes() for _ in range(100)} == windows
-    np.testing.assert_array_equal(pipeline.validation_view(image, plain), resized[:, 2:8])
+    assert {training_view(image, plain, rng).tobytes() for _ in range(100)} == windows
+    np.testing.assert_array_equal(validation_view(image, plain), resized[:, 2:8])
     native = Dataset(folder=path, size=(12, 6), crop="native", flip=True)
     crops = [image[:, x : x + 6] for x in range(15)]
     views = {crop.tobytes() for crop in crops} | {crop[:, ::-1].tobytes() for crop in crops}
-    assert {pipeline.training_view(image, native, rng).tobytes() for _ in range(1000)} == views
-    np.testing.assert_array_equal(pipeline.validation_view(image, native), image[:, 7:13])
+    assert {training_view(image, native, rng).tobytes() for _ in range(1000)} == views
+    np.testing.assert_array_equal(validation_view(image, native), image[:, 7:13])
     centre = Dataset(folder=path, size=(12, 6), crop="centre", flip=True)
     views = {image[:, 7:13].tobytes(), image[:, 7:13][:, ::-1].tobytes()}
-    assert {pipeline.training_view(image, centre, rng).tobytes() for _ in range(100)} == views
+    assert {training_view(image, centre, rng).tobytes() for _ in range(100)} == views
     for crop in pipeline.CROPS:
         large = Dataset(folder=path, size=(30, 20), crop=crop)
-        assert pipeline.training_view(image, large, rng).shape == (30, 20, 3)
-        assert pipeline.validation_view(image, large).shape == (30, 20, 3)
+        assert training_view(image, large, rng).shape == (30, 20, 3)
+        assert validation_view(image, large).shape == (30, 20, 3)
 
 
 def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):

@@ -1,6 +1,10 @@
-"""Decoded examples of a source. An image that does not decode is replaced, counted and named; too many are an error."""
+"""Decoded examples of a source.
+
+An image that does not decode is replaced, counted and named; too many are an error.
+"""
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
@@ -8,33 +12,41 @@ from absl import logging
 from evqgan.core.errors import InputError
 from evqgan.data.transforms import as_rgb
 
+if TYPE_CHECKING:
+    from evqgan.data import Source
+
 CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are decoded once
 
 
 class Decoded:
-    """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads. A label that is no class: InputError.
+    """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads.
 
-    An undecodable image counts once however often it is met; each is logged by name. More of them than the share
-    `max_bad` of the data set raise InputError; a single one is always forgiven unless `max_bad` is 0.
+    An undecodable image counts once however often it is met; each is logged by name. More of them
+    than the share `max_bad` of the data set raise InputError; a single one is always forgiven
+    unless `max_bad` is 0. A label that is no class raises InputError.
     """
 
-    def __init__(self, source, max_bad):
+    def __init__(self, source: "Source", max_bad: float):
+        """Decode the examples of `source`; max_bad: a share."""
         self.source, self.max_bad = source, max_bad
         self.kept, self.bad, self.lock = {}, set(), threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index):
-        """Example `index`, or the next one that decodes: the replacement is the same on every run and host."""
+    def __getitem__(self, index: int) -> dict:
+        """Return example `index`, or the next one that decodes.
+
+        The replacement is the same on every run and host.
+        """
         for step in range(len(self)):
             example = self.load((index + step) % len(self))
             if example is not None:
                 return example
         raise InputError("the data set holds no image that decodes")
 
-    def load(self, index):
-        """Example `index`, or None if its image does not decode."""
+    def load(self, index: int) -> dict | None:
+        """Return example `index`, or None if its image does not decode."""
         if index in self.bad:
             return None
         if index in self.kept:
@@ -55,7 +67,8 @@ class Decoded:
         if not 0 <= label <= most:
             meaning = " (tfds' word for no label)" if label == -1 else ""
             raise InputError(
-                f"{self.source.where(index)} has the label {label}{meaning}, expected 0 to {most}: take another split, "
+                f"{self.source.where(index)} has the label {label}{meaning}, expected 0 to "
+                f"{most}: take another split, "
                 "or read no labels by config.dataset.label_key="
             )
 
@@ -69,10 +82,13 @@ class Decoded:
             logging.warning("Skipped %s: %s", where, error)
         if count > self.allowed:
             raise InputError(
-                f"{count} of {len(self)} images do not decode, which is more than the share config.dataset.max_bad = "
-                f"{self.max_bad:g}; the last was {where}: {error}; repair or remove them, or raise max_bad"
+                f"{count} of {len(self)} images do not decode, which is more than the share "
+                "config.dataset.max_bad = "
+                f"{self.max_bad:g}; the last was {where}: {error}; repair or remove them, or "
+                "raise max_bad"
             )
 
     @property
-    def allowed(self):
+    def allowed(self) -> int:
+        """The number of undecodable images that are forgiven."""
         return max(1, int(self.max_bad * len(self))) if self.max_bad else 0

@@ -4,6 +4,7 @@ import collections
 import copy
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
@@ -12,28 +13,53 @@ from evqgan.data.splits import select
 from evqgan.data.transforms import read_bytes
 
 EXTENSIONS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".avif", ".jp2", ".j2k", ".heic", ".heif",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".avif",
+    ".jp2",
+    ".j2k",
+    ".heic",
+    ".heif",
 )
-VALIDATION = ("validation", "val", "valid", "test")  # sub-folders that may hold the validation images, first one wins
+# sub-folders that may hold the validation images, first one wins
+VALIDATION = ("validation", "val", "valid", "test")
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
 
 
-def image_paths(folder):
-    """The images below `folder`, as sorted paths relative to it; InputError if it is missing, unreadable or empty."""
+def image_paths(folder: str) -> list[str]:
+    """Return the images below `folder`, as sorted paths relative to it.
+
+    Raises InputError if it is missing, unreadable or empty.
+    """
     return contents(folder)[0]
 
 
-def contents(folder):
-    """-> `image_paths`, and what other files there are: a Counter of their endings. Hidden files do not count.
+def contents(folder: str) -> tuple[list[str], collections.Counter]:
+    """Return `image_paths`, and the endings of other files with their numbers.
 
-    Images are the files with one of EXTENSIONS that Pillow reads here.
+    Hidden files do not count. Images are the files with one of EXTENSIONS that Pillow reads here.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder")
+        raise InputError(
+            f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder"
+        )
 
     def refuse(error):
-        raise InputError(f"the folder {error.filename!r} cannot be read: {error.strerror}") from None
+        raise InputError(
+            f"the folder {error.filename!r} cannot be read: {error.strerror}"
+        ) from None
 
     endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
     found, others, seen = [], collections.Counter(), set()
@@ -46,39 +72,55 @@ def contents(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = [name for name in files if not name.startswith(".")]
         keep = [name for name in files if name.lower().endswith(endings)]
-        found.extend(os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep)
-        others.update(os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep))
+        found.extend(
+            os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep
+        )
+        others.update(
+            os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep)
+        )
     if not found:
         there = f", found {listed(others)}" if others else ""
-        raise InputError(f"the folder {folder!r} holds no image; expected files ending in {' '.join(endings)}{there}")
+        raise InputError(
+            f"the folder {folder!r} holds no image; expected files ending in "
+            f"{' '.join(endings)}{there}"
+        )
     return sorted(found), others
 
 
-def listed(counts):
-    """{name: number} -> "name number, ...", the largest number first."""
-    return ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
+def listed(counts: dict[str, int]) -> str:
+    """Return {name: number} as "name number, ...", the largest number first."""
+    return ", ".join(
+        f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+    )
 
 
-def in_order(names):
-    """The names of classes, sorted: as numbers if all are numbers."""
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the names of classes, sorted: as numbers if all are numbers."""
     return sorted(names, key=int if all(map(str.isdecimal, names)) else None)
 
 
-def place_of(path):
-    """A number in [0, 1) that only the path decides, by its hash."""
-    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
+def place_of(path: str) -> float:
+    """Return a number in [0, 1) that only the path decides, by its hash."""
+    return (
+        int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:6], "big")
+        / 2**48
+    )
 
 
-def shuffled(paths):
-    """`paths` in the order of their places: mixed, and the same on every machine and after other files came or went."""
+def shuffled(paths: Iterable[str]) -> list[str]:
+    """Return `paths` in the order of their places.
+
+    They are mixed, and the same on every machine and after other files came or went.
+    """
     return sorted(paths, key=lambda path: (place_of(path), path))
 
 
-def parts_of(tops):
-    """The folders at the top that are splits: {name of the folder: split}, {} where the folders are classes or none.
+def parts_of(tops: set[str]) -> dict[str, str]:
+    """Return the folders at the top that are splits, {name of the folder: split}.
 
-    By their names in any case, "training" included. InputError where train/ and a folder of VALIDATION are there, but
-    not alone: what is beside them would turn both into classes.
+    {} where the folders are classes or none. By their names in any case, "training" included.
+    Raises InputError where train/ and a folder of VALIDATION are there, but not alone: what is
+    beside them would turn both into classes.
     """
     known = {top: "train" if top.casefold() == "training" else top.casefold() for top in tops}
     parts = {top: split for top, split in known.items() if split in ("train", *VALIDATION)}
@@ -95,19 +137,25 @@ def parts_of(tops):
     return parts
 
 
-def layout(paths):
-    """Relative paths -> ({split: paths}, {path: class or ""}).
+def layout(paths: Sequence[str]) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
+    """Return {split: paths} and {path: class or ""} of relative paths.
 
-    With a sub-folder train/ and those of VALIDATION alone, the sub-folders are the splits (`parts_of`). Otherwise, and
-    with train/ alone, the images are divided: `train` are those whose `place_of` is below TRAIN_SHARE, at least
-    one, and `validation` the rest, at least one of several, so that images that come later move none across. `sorted`
-    is all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]), `all` is everything, shuffled.
+    With a sub-folder train/ and those of VALIDATION alone, the sub-folders are the splits
+    (`parts_of`). Otherwise, and with train/ alone, the images are divided:
+    train: those whose `place_of` is below TRAIN_SHARE, at least one.
+    validation: the rest, at least one of several, so that images that come later move none across.
+    sorted: all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]).
+    all: everything, shuffled.
     """
     top_of = {path: path.split("/")[0] if "/" in path else "" for path in paths}
     parts = parts_of(set(top_of.values()))
     below = {path: path.split("/", 1)[1] if parts else path for path in paths}
-    flat = any("/" not in below[path] for path in paths if not parts or parts[top_of[path]] == "train")
-    classes = {path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()}
+    flat = any(
+        "/" not in below[path] for path in paths if not parts or parts[top_of[path]] == "train"
+    )
+    classes = {
+        path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()
+    }
     if len(parts) > 1:
         splits = {
             split: shuffled(path for path in paths if top_of[path] == top)
@@ -119,22 +167,33 @@ def layout(paths):
         everything = shuffled(paths)
         cut = sum(place_of(path) < TRAIN_SHARE for path in paths)
         cut = max(1, min(cut, len(paths) - 1))
-        splits = {"train": everything[:cut], "validation": everything[cut:], "all": everything, "sorted": paths}
+        splits = {
+            "train": everything[:cut],
+            "validation": everything[cut:],
+            "all": everything,
+            "sorted": paths,
+        }
     return splits, classes
 
 
 class Folder:
-    """Source of the encoded images of one split of `folder`; if `labelled`, its sub-folders by name are the classes.
+    """Source of the encoded images of one split of a folder.
 
-    ignored: a Counter of the endings of files that are no images; divided: whether `layout` made the splits.
+    class_names: of its sub-folders, if `labelled`.
+    paths: of its images.
+    labels: of its images, int.
+    ignored: a Counter of the endings of files that are no images.
+    divided: whether `layout` made the splits.
     """
 
-    def __init__(self, folder, split, labelled=True):
+    def __init__(self, folder: str, split: str, labelled: bool = True):
         self.folder = os.path.expanduser(folder)
         paths, self.ignored = contents(self.folder)
         self.splits, self.classes = layout(paths)
         self.divided = "sorted" in self.splits
-        names = in_order({self.classes[path] for path in self.splits["all" if self.divided else "train"]})
+        names = in_order(
+            {self.classes[path] for path in self.splits["all" if self.divided else "train"]}
+        )
         self.class_names = tuple(names) if labelled and names != [""] else ()
         self._select(split)
 
@@ -144,20 +203,24 @@ class Folder:
         number = {name: k for k, name in enumerate(self.class_names)}
         for i, path in enumerate(self.paths if number else ()):
             if self.classes[path] not in number:
-                raise InputError(f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does not have")
+                raise InputError(
+                    f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does "
+                    "not have"
+                )
             self.labels[i] = number[self.classes[path]]
 
-    def part(self, split):
-        """Another split of the same folder, which is not read again."""
+    def part(self, split: str) -> "Folder":
+        """Return another split of the same folder, which is not read again."""
         other = copy.copy(self)
         other._select(split)
         return other
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> dict:
         return {"image": read_bytes(self.where(i)), "label": self.labels[i]}
 
-    def where(self, i):
+    def where(self, i: int) -> str:
+        """Return what a message calls example i."""
         return os.path.join(self.folder, self.paths[i])

@@ -1,10 +1,15 @@
-"""Data sets by name: ours and every image data set of TensorFlow Datasets, read as array_record without TensorFlow."""
+"""Data sets by name: ours, and every image data set of TensorFlow Datasets.
+
+They are read as array_record without TensorFlow.
+"""
 
 import contextlib
 import difflib
 import importlib
 import io
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -12,12 +17,16 @@ from absl import logging
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError, first_line
 
-OURS = {"digits": "Digits", "photographs": "Photographs"}  # module of evqgan/data/builders: its builder
+# module of evqgan/data/builders: its builder
+OURS = {"digits": "Digits", "photographs": "Photographs"}
 
 
 @contextlib.contextmanager
-def quiet(ours=False):
-    """Keeps back the many INFO lines of tfds; of our own data sets, which take seconds, also its progress bars."""
+def quiet(ours: bool = False) -> Iterator[None]:
+    """Keep back the many INFO lines of tfds.
+
+    ours: of our own data sets, which take seconds, also its progress bars.
+    """
     import tensorflow_datasets as tfds  # here, not above: importing the pipeline must stay quick
 
     verbosity = logging.get_verbosity()
@@ -34,8 +43,11 @@ def quiet(ours=False):
 
 
 @contextlib.contextmanager
-def own_classes():
-    """In the body a features.json cannot have tfds import a module that is not its own: data are read, not executed."""
+def own_classes() -> Iterator[None]:
+    """Keep a features.json from having tfds import a module that is not its own.
+
+    Data are read, not executed.
+    """
     import tensorflow_datasets as tfds
 
     connector = tfds.features.FeatureConnector
@@ -43,7 +55,10 @@ def own_classes():
 
     def checked(cls, name):
         if not name.startswith("tensorflow_datasets."):
-            raise InputError(f"its features.json names the class {name!r}: expected those of tensorflow_datasets alone")
+            raise InputError(
+                f"its features.json names the class {name!r}: expected those of "
+                "tensorflow_datasets alone"
+            )
         return theirs.__get__(None, cls)(name)
 
     connector.cls_from_name = classmethod(checked)
@@ -53,14 +68,19 @@ def own_classes():
         connector.cls_from_name = theirs
 
 
-def find(name, data_dir):
-    """The tfds builder of `name`; InputError naming the nearest data set if there is none, or code from elsewhere."""
+def find(name: str, data_dir: str | None) -> Any:
+    """Return the tfds builder of `name`.
+
+    Raises InputError naming the nearest data set if there is none, or for code from elsewhere.
+    """
     import tensorflow_datasets as tfds
 
     with quiet(), own_classes():
         try:
             if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
-                raise InputError("the data sets of other places (namespace:name) come with code of their own")
+                raise InputError(
+                    "the data sets of other places (namespace:name) come with code of their own"
+                )
             if name in OURS:
                 module = importlib.import_module(f"evqgan.data.builders.{name}")
                 return getattr(module, OURS[name])(data_dir=data_dir)
@@ -68,21 +88,30 @@ def find(name, data_dir):
         except tfds.core.registered.DatasetNotFoundError:
             known = [*OURS, "generated", *tfds.list_builders(with_community_datasets=False)]
             close = difflib.get_close_matches(name.split("/")[0], known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see `tfds.list_builders()`; a folder goes to .folder"
-            raise InputError(f"config.dataset.name: there is no data set {name!r}; {hint}") from None
+            hint = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else "see `tfds.list_builders()`; a folder goes to .folder"
+            )
+            raise InputError(
+                f"config.dataset.name: there is no data set {name!r}; {hint}"
+            ) from None
         except OSError as error:
             raise InputError(f"the data set {name!r} cannot be read: {first_line(error)}") from None
         except InputError as error:
             raise InputError(f"config.dataset.name = {name!r} is refused: {error}") from None
         except ValueError as error:
-            raise InputError(f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}") from None
+            raise InputError(
+                f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}"
+            ) from None
 
 
-def prepare(name, data_dir=""):
-    """The tfds builder of `name`, after its data were written as array_record if they were absent.
+def prepare(name: str, data_dir: str = "") -> Any:
+    """Return the tfds builder of `name`, after its data were written if they were absent.
 
-    Processes may do this at the same time: each writes beside, the first to finish puts its own in place, the others
-    take it. InputError if the data cannot be had or written.
+    They are written as array_record. Processes may do this at the same time: each writes beside,
+    the first to finish puts its own in place, the others take it. Raises InputError if the data
+    cannot be had or written.
     """
     directory = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
     builder = find(name, directory)
@@ -94,30 +123,47 @@ def prepare(name, data_dir=""):
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
-            elsewhere = f", or run `tfds build {name} --file_format=array_record` where TensorFlow is, which some need"
+            elsewhere = (
+                f", or run `tfds build {name} --file_format=array_record` where TensorFlow is, "
+                "which some need"
+            )
             raise InputError(
-                f"the data set {name!r} is not in {builder.data_path} and cannot be prepared there: "
-                f"{first_line(error)}; give a folder that holds it or can be written as config.dataset.data_dir "
+                f"the data set {name!r} is not in {builder.data_path} and cannot be prepared "
+                "there: "
+                f"{first_line(error)}; give a folder that holds it or can be written as "
+                "config.dataset.data_dir "
                 f"(or TFDS_DATA_DIR){'' if name in OURS else elsewhere}"
             ) from error
         builder = find(name, directory)
     return builder
 
 
-def label_feature(features, name, label_key):
-    """The key of the labels, or "" if there are none; InputError if `label_key` names no whole number."""
+def label_feature(features: dict, name: str, label_key: str) -> str:
+    """Return the key of the labels, or "" if there are none.
+
+    Raises InputError if `label_key` names no whole number.
+    """
     if label_key in ("", "label") and label_key not in features:
         return ""
     if label_key not in features:
-        raise InputError(f"config.dataset.label_key: {name!r} has no {label_key!r}; {nearest(label_key, features)}")
+        raise InputError(
+            f"config.dataset.label_key: {name!r} has no {label_key!r}; "
+            f"{nearest(label_key, features)}"
+        )
     feature = features[label_key]
     if feature.shape != () or not np.issubdtype(feature.np_dtype, np.integer):
-        raise InputError(f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no labels")
+        raise InputError(
+            f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no "
+            "labels"
+        )
     return label_key
 
 
-def data_source(builder, name, split):
-    """The random-access source of `split`; InputError if it does not exist, is empty or is written as tfrecord."""
+def data_source(builder: Any, name: str, split: str) -> Any:
+    """Return the random-access source of `split`.
+
+    Raises InputError if it does not exist, is empty or is written as tfrecord.
+    """
     try:
         source = builder.as_data_source(split)
         if len(source):
@@ -125,44 +171,67 @@ def data_source(builder, name, split):
         reason = "no example is left"
     except NotImplementedError:
         raise InputError(
-            f"the data set {name!r} in {builder.data_path} is written as {builder.info.file_format.value}, expected "
-            "array_record; give another folder as config.dataset.data_dir to have it prepared there, or run "
+            f"the data set {name!r} in {builder.data_path} is written as "
+            f"{builder.info.file_format.value}, expected "
+            "array_record; give another folder as config.dataset.data_dir to have it prepared "
+            "there, or run "
             f"`tfds build {name} --file_format=array_record --data_dir=FOLDER`"
         ) from None
     except (ValueError, KeyError, AssertionError) as error:
         reason = first_line(error)
     splits = ", ".join(builder.info.splits)
-    raise InputError(f"the data set {name!r} cannot give the split {split!r} (it has {splits}): {reason}")
+    raise InputError(
+        f"the data set {name!r} cannot give the split {split!r} (it has {splits}): {reason}"
+    )
 
 
 class Named:
     """Source of the encoded images of one split of the tfds data set `name`."""
 
-    def __init__(self, name, split, data_dir="", image_key="image", label_key="label"):
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        data_dir: str = "",
+        image_key: str = "image",
+        label_key: str = "label",
+    ):
         import tensorflow_datasets as tfds
 
         self.name, self.split, self.image_key = name, split, image_key
         builder = prepare(name, data_dir)
         self.path, features = builder.data_path, dict(builder.info.features)
         if image_key not in features:
-            raise InputError(f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}")
+            raise InputError(
+                f"config.dataset.image_key: {name!r} has no {image_key!r}; "
+                f"{nearest(image_key, features)}"
+            )
         self.label_key = label_feature(features, name, label_key)
         self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())
-        self.label_key = self.label_key if self.class_names else ""  # numbers that count no classes are no labels
+        # numbers that count no classes are no labels
+        self.label_key = self.label_key if self.class_names else ""
         self.source = data_source(builder, name, split)
         # Given after, not in the call above: there tfds.testing.mock_data would want TensorFlow.
         self.source.decoders = {image_key: tfds.decode.SkipDecoding()}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> dict:
         try:
             example = self.source[i]
         except RuntimeError as error:  # array_record's word for a missing, cut or altered file
-            advice = f"remove {self.path} to have it prepared again" if self.name in OURS else f"see {self.path}"
+            advice = (
+                f"remove {self.path} to have it prepared again"
+                if self.name in OURS
+                else f"see {self.path}"
+            )
             raise InputError(f"its record cannot be read ({first_line(error)}); {advice}") from None
-        return {"image": example[self.image_key], "label": int(example[self.label_key]) if self.label_key else 0}
+        return {
+            "image": example[self.image_key],
+            "label": int(example[self.label_key]) if self.label_key else 0,
+        }
 
-    def where(self, i):
+    def where(self, i: int) -> str:
+        """Return what a message calls example i."""
         return f"example {i} of {self.name}, {self.split}"

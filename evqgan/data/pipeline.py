@@ -1,13 +1,15 @@
 """From a data set to batches: one path for tfds names, plain folders and generated images.
 
-The order is exact and elastic. The stream of examples is one sequence, which (data, seed) fixes, crops and flips
-included. A process reads of every batch the rows that its devices hold (`core.mesh.rows`), so that the batches are the
-same on any number of processes, and training restarts at any batch, on any number of them, as if it had not stopped.
+The order is reproducible and does not depend on the number of processes. The stream of examples
+is one sequence, which (data, seed) fixes, crops and flips included. A process reads of every batch
+the rows that its devices hold (`core.mesh.rows`), so that the batches are the same on any number
+of processes, and training restarts at any batch, on any number of them, as if it had not stopped.
 """
 
 import dataclasses
 import hashlib
 import os
+from typing import Any
 
 import cv2
 import grain
@@ -16,7 +18,7 @@ import numpy as np
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
-from evqgan.data import codes, named, transforms
+from evqgan.data import codes, named, stored_ids, views
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
@@ -28,24 +30,28 @@ MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads w
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What config.dataset says; InputError on values that make no sense.
+    """What config.dataset says; raises InputError on values that make no sense.
 
-    name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs" or "generated"; or
+    name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs" or
+      "generated"; or
     folder: a folder of images, a class per sub-folder or none. Exactly one of the two.
     data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
-    train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see `folder.layout`.
+    train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see
+      `folder.layout`.
     size: side of the images, or (H, W).
-    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's, RQ-VAE's for ImageNet);
-        "random_resized" = a random part of min_scale to 1 of the image, scaled (RQ-VAE for FFHQ and an open ViT-VQGAN
-        with 0.75; MaskGIT's RandomResizeAndCrop); "native" = a random part as it is (VQGAN's crops of faces); "centre"
-        = as in validation (ADM, whose reference images FID is measured against).
-        In validation the centre of the image, scaled until it covers; with "native" as it is.
+    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's,
+      RQ-VAE's for ImageNet); "random_resized" = a random part of min_scale to 1 of the image,
+      scaled (RQ-VAE for FFHQ and an open ViT-VQGAN with 0.75; MaskGIT's RandomResizeAndCrop);
+      "native" = a random part as it is (VQGAN's crops of faces); "centre" = as in validation (ADM,
+      whose reference images FID is measured against). In validation the centre of the image, scaled
+      until it covers; with "native" as it is.
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
-    image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a folder no classes.
+    image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a
+      folder no classes.
     classes, num_examples: of "generated".
     max_bad: the share of undecodable images above which it stops.
-    codes: a folder of stored ids of this data set, from --mode=encode (see `codes`); stage 2 then trains from these and
-        reads no image. "" = encode in every step.
+    codes: a folder of stored ids of this data set, from --mode=encode (see `codes`); stage 2 then
+      trains from these and reads no image. "" = encode in every step.
     """
 
     name: str = ""
@@ -67,64 +73,85 @@ class Dataset:
     def __post_init__(self):
         if bool(self.name) == bool(self.folder):
             given = f"both {self.name!r} and {self.folder!r}" if self.name else "neither"
-            raise InputError(f"config.dataset expects one of name (such as digits) and folder, got {given}")
-        if len(self.shape) != 2 or not all(isinstance(side, int) and side > 0 for side in self.shape):
-            raise InputError(f"config.dataset.size expects a side or (height, width) in pixels, got {self.size!r}")
+            raise InputError(
+                f"config.dataset expects one of name (such as digits) and folder, got {given}"
+            )
+        if len(self.shape) != 2 or not all(
+            isinstance(side, int) and side > 0 for side in self.shape
+        ):
+            raise InputError(
+                "config.dataset.size expects a side or (height, width) in pixels, got "
+                f"{self.size!r}"
+            )
         if self.crop not in CROPS:
-            raise InputError(f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}")
+            raise InputError(
+                f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}"
+            )
         if not 0 < self.min_scale <= 1:
-            raise InputError(f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}")
+            raise InputError(
+                f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}"
+            )
         if not 0 <= self.max_bad <= 1:
-            raise InputError(f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}")
+            raise InputError(
+                f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}"
+            )
         if self.num_examples < 1 or self.classes < 0:
             raise InputError("config.dataset expects num_examples >= 1 and classes >= 0")
 
     @property
-    def shape(self):
-        """(H, W)."""
+    def shape(self) -> tuple[int, int]:
+        """The images' (height, width)."""
         return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
 
-    def of_images(self):
-        """The same data set, of which the images are read even where there are stored ids."""
+    def of_images(self) -> "Dataset":
+        """Return the same data set, whose images are read even where there are stored ids."""
         return dataclasses.replace(self, codes="")
 
 
 class Batches:
-    """Iterator over batches, dicts of arrays; `close()` ends its threads, `skipped()` counts the bad images met."""
+    """Iterator over batches, dicts of arrays."""
 
-    def __init__(self, batches, examples, start):
+    def __init__(
+        self, batches: grain.MapDataset, examples: Decoded | stored_ids.Stored, start: int
+    ):
+        """Begin at batch number `start`; examples: those in the batches."""
         threads = min(MAX_THREADS, os.cpu_count() or 1)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
-        cv2.setNumThreads(1)  # each thread prepares batches of its own; OpenCV's would only wait for each other
+        # each thread prepares batches of its own; OpenCV's would only wait for each other
+        cv2.setNumThreads(1)
         self.iterator = iter(batches.to_iter_dataset(options))
         self.iterator.set_state({"next_index": start})
         self.examples = examples
 
-    def __iter__(self):
+    def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self):
+    def __next__(self) -> dict[str, np.ndarray]:
         return next(self.iterator)
 
-    def skipped(self):
+    def skipped(self) -> int:
+        """Return the number of bad images met."""
         return len(self.examples.bad)
 
-    def close(self):
+    def close(self) -> None:
+        """End its threads."""
         self.iterator.close()
 
 
-def prepare(dataset):
-    """Writes the data of `dataset` where they will be read, if they are not there yet; folders need nothing."""
+def prepare(dataset: Dataset) -> None:
+    """Write the data of `dataset` where they will be read, if they are not there yet.
+
+    Folders need nothing.
+    """
     if dataset.name not in ("", "generated") and not dataset.codes:
         named.prepare(dataset.name, dataset.data_dir)
 
 
-def open_split(dataset, split):
-    """-> source of one split, prepared first if need be; InputError if there is no such data set or split.
+def open_split(dataset: Dataset, split: str) -> Any:
+    """Return the source of one split, a `data.Source`, prepared first if need be.
 
-    len(source) examples; source[i] -> {"image": encoded bytes or uint8 [H',W',3], "label": int}, label 0 where there is
-    none; source.class_names: tuple of str, empty where there are no classes; source.where(i): the example in words.
-    With dataset.codes a `codes.Stored`, which has a length and class names as well, and ids instead of images.
+    With dataset.codes it is a `stored_ids.Stored`, which has a length and class names as well, and
+    ids instead of images. Raises InputError if there is no such data set or split.
     """
     if dataset.codes:
         return open_stored(dataset, split, "train" if split == dataset.train else "validation")
@@ -135,123 +162,138 @@ def open_split(dataset, split):
     return named.Named(dataset.name, split, dataset.data_dir, dataset.image_key, dataset.label_key)
 
 
-def identity(source):
-    """What a source is made of: {"examples": their number, "list": a hash of their names, "" where there are none}."""
+def identity(source: Any) -> dict:
+    """Return what a source is made of.
+
+    examples: their number.
+    list: a hash of their names, "" where there are none.
+    """
     names = getattr(source, "paths", ())
     text = "\n".join(names).encode("utf-8", "surrogateescape")
     return {"examples": len(source), "list": hashlib.sha256(text).hexdigest()[:16] if names else ""}
 
 
-def summary(dataset, source):
-    """A line on the data of a run: how many images of which classes, how many are held out and how, what is ignored.
+def summary(dataset: Dataset, source: Any) -> str:
+    """Return a line on the data of a run.
 
-    source: `open_split` of dataset.train. InputError if there is no dataset.validation.
+    It says how many images of which classes, how many are held out and how, what is ignored.
+    source: `open_split` of dataset.train. Raises InputError if there is no dataset.validation.
     """
     of_folder = isinstance(source, Folder)
     held = source.part(dataset.validation) if of_folder else open_validation(dataset)
     names, labels = source.class_names, getattr(source, "labels", None)
-    text = f"{len(source):,} training images{f' in {len(names):,} classes' if names else ', no classes'}"
+    classes = f" in {len(names):,} classes" if names else ", no classes"
+    text = f"{len(source):,} training images{classes}"
     if names and labels is not None:
         counts = np.bincount(labels, minlength=len(names))
         each = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
-        text += f" ({each if len(names) <= CLASSES else f'{counts.min():,} to {counts.max():,} each'})"
-    whole = of_folder and source.divided and (dataset.train, dataset.validation) == ("train", "validation")
+        text += (
+            f" ({each if len(names) <= CLASSES else f'{counts.min():,} to {counts.max():,} each'})"
+        )
+    whole = (
+        of_folder
+        and source.divided
+        and (dataset.train, dataset.validation) == ("train", "validation")
+    )
     how = "one of ten by the hash of its name" if whole else f"the split {dataset.validation!r}"
     text += f"; {len(held):,} held out: {how}"
     if of_folder and source.ignored:
         number = sum(source.ignored.values())
-        text += f"; {number:,} {'file' if number == 1 else 'files'} ignored: {listed(source.ignored)}"
+        text += (
+            f"; {number:,} {'file' if number == 1 else 'files'} ignored: {listed(source.ignored)}"
+        )
     return text
 
 
-def open_validation(dataset):
-    """-> the source of dataset.validation, as `open_split`."""
+def open_validation(dataset: Dataset) -> Any:
+    """Return the source of dataset.validation, as `open_split`."""
     if dataset.codes:
         return open_stored(dataset, dataset.validation, "validation")
     return open_split(dataset, dataset.validation)
 
 
-def open_stored(dataset, split, which):
-    """-> `codes.Stored`, `which` "train" or "validation", of the data set's `split`; InputError if it is of other data.
+def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
+    """Return the stored ids of the data set's `split`.
 
-    Only dataset.train and dataset.validation are stored; both may be the same split, in other views.
+    Only dataset.train and dataset.validation are stored; both may be the same split, in other
+    views.
+    which: "train" or "validation". Raises InputError if they are of other data.
     """
     if split != getattr(dataset, which):
         raise InputError(
             f"there are stored ids of config.dataset.train = {dataset.train!r} and .validation = "
             f"{dataset.validation!r} alone, not of {split!r}"
         )
-    stored = codes.Stored(dataset.codes, which)
-    codes.require(dataset.codes, stored.info, {"dataset": codes.data_keys(dataset)})
+    found = stored_ids.Stored(dataset.codes, which)
+    codes.require(dataset.codes, found.info, {"dataset": codes.data_keys(dataset)})
     if os.path.isdir(os.path.expanduser(dataset.folder)):  # it need not be there
-        here, there = identity(open_split(dataset.of_images(), split)), stored.info["splits"][which]
+        here, there = identity(open_split(dataset.of_images(), split)), found.info["splits"][which]
         if here["examples"] != there["examples"] or here["list"] != there.get("list", here["list"]):
-            other = f"{there['examples']:,}" if here["examples"] != there["examples"] else "others, as many"
+            other = (
+                f"{there['examples']:,}"
+                if here["examples"] != there["examples"]
+                else "others, as many"
+            )
             raise InputError(
-                f"config.dataset.folder = {dataset.folder!r} has {here['examples']:,} images in {split!r}, the stored "
+                f"config.dataset.folder = {dataset.folder!r} has {here['examples']:,} images in "
+                f"{split!r}, the stored "
                 f"ids in {dataset.codes!r} are of {other}: --mode=encode into another folder"
             )
-    return stored
-
-
-def training_view(image, dataset, rng):
-    """image uint8 [H',W',3] -> uint8 [H,W,3] of dataset.size, cropped and flipped at random."""
-    if dataset.crop == "random_resized":
-        view = transforms.random_resized_crop(image, dataset.shape, rng, dataset.min_scale)
-    elif dataset.crop == "centre":
-        view = validation_view(image, dataset)
-    else:
-        view = transforms.random_crop(_covering(image, dataset), dataset.shape, rng)
-    return transforms.random_flip(view, rng) if dataset.flip else view
-
-
-def validation_view(image, dataset):
-    """image uint8 [H',W',3] -> its centre, uint8 [H,W,3] of dataset.size."""
-    return transforms.centre_crop(_covering(image, dataset), dataset.shape)
-
-
-def _covering(image, dataset):
-    """The image at the scale that is cropped: with crop "native" its own, unless it is too small."""
-    large = all(have >= want for have, want in zip(image.shape, dataset.shape, strict=False))
-    return image if dataset.crop == "native" and large else transforms.cover(image, dataset.shape)
+    return found
 
 
 def _part(examples, batch_size, rows):
-    """The `rows` (None: all) of every batch of batch_size of a grain.MapDataset of examples -> one of batches."""
+    """Return the `rows` (None: all) of every batch of a grain.MapDataset of examples."""
     rows = range(batch_size) if rows is None else [int(row) for row in rows]
     number = len(examples) // batch_size * len(rows)
-    places = grain.MapDataset.range(number).map(lambda n: n // len(rows) * batch_size + rows[n % len(rows)])
+    places = grain.MapDataset.range(number).map(
+        lambda n: n // len(rows) * batch_size + rows[n % len(rows)]
+    )
     return places.map(lambda place: examples[place]).batch(len(rows))
 
 
-def train_batches(dataset, batch_size, seed, start=0, rows=None):
-    """-> endless iterator of {"image": uint8 [b,H,W,3], "label": int32 [b]}: b = batch_size, or its `rows`, ints [b].
+def train_batches(
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    rows: np.ndarray | None = None,
+) -> Batches:
+    """Return an endless iterator of {"image": uint8 [b,H,W,3], "label": int32 [b]}.
 
-    It begins at batch number `start`. Every epoch has every example once, in an order of its own; a batch may reach
-    over the end of an epoch. Example n of the stream depends on (data, seed, n) alone.
-
-    With stored ids it is {"ids": int32 [b,h,w,D], "label"}, the same examples in the same order; of V views epoch e has
-    number e mod V, so that V epochs have each of them once (ours: no view waits for long).
+    Every epoch has every example once, in an order of its own; a batch may reach over the end of an
+    epoch. Example n of the stream depends on (data, seed, n) alone.
+    start: the number of the batch at which it begins.
+    rows: which rows of a batch, int [b]; None is all. With stored ids it is {"ids": int32
+      [b,h,w,D], "label"}, the same examples in the same order; of V views epoch e has number e mod
+      V, so that V epochs have each of them once (ours: no view waits for long).
     """
     examples = open_split(dataset, dataset.train)
     if dataset.codes:
         order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle().repeat()
-        stream = order.map_with_index(lambda n, i: examples.load(int(i), n // len(examples) % examples.views))
+        stream = order.map_with_index(
+            lambda n, i: examples.load(int(i), n // len(examples) % examples.views)
+        )
         return Batches(_part(stream, batch_size, rows), examples, start)
     examples = Decoded(examples, dataset.max_bad)
 
     def augment(example, rng):
-        return {**example, "image": training_view(example["image"], dataset, rng)}
+        return {**example, "image": views.training_view(example["image"], dataset, rng)}
 
-    stream = grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
+    stream = (
+        grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
+    )
     return Batches(_part(stream, batch_size, rows), examples, start)
 
 
-def eval_batches(dataset, split, batch_size, rows=None):
-    """-> iterator of {"image", "label"} as in training and "valid": bool [b], in a fixed order, once.
+def eval_batches(
+    dataset: Dataset, split: str, batch_size: int, rows: np.ndarray | None = None
+) -> Batches:
+    """Return an iterator of {"image", "label"} as in training and "valid": bool [b].
 
-    Every example comes once, in one row of one batch. Examples that fill the last batch are black and not valid, and so
-    is an image that does not decode: a replacement would count another one twice. With stored ids these are 0 there.
+    Every example comes once, in a fixed order, in one row of one batch. Examples that fill the last
+    batch are black and not valid, and so is an image that does not decode: a replacement would
+    count another one twice. With stored ids these are 0 there.
     """
     if dataset.codes:
         examples = open_stored(dataset, split, "validation")
@@ -266,23 +308,29 @@ def eval_batches(dataset, split, batch_size, rows=None):
         if example is None or example["label"] == codes.BAD:
             return blank
         if not dataset.codes:
-            example = {**example, "image": validation_view(example["image"], dataset)}
+            example = {**example, "image": views.validation_view(example["image"], dataset)}
         return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
-    return Batches(_part(grain.MapDataset.range(padded).map(load), batch_size, rows), examples, start=0)
+    return Batches(
+        _part(grain.MapDataset.range(padded).map(load), batch_size, rows), examples, start=0
+    )
 
 
-def numbered_view(image, dataset, seed, index, number):
-    """View `number` of example `index`, to be stored: `training_view` by (seed, index, number) alone."""
-    return training_view(image, dataset, np.random.default_rng((seed, index, number)))
+def view_batches(
+    examples: Decoded,
+    dataset: Dataset,
+    views: int,
+    seed: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+) -> Batches:
+    """Return an iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}, in all views.
 
-
-def view_batches(examples, dataset, views, seed, batch_size, start, stop):
-    """-> iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}: examples start to stop in turn, in all views.
-
-    examples: `Decoded`. views: V, as in training and with its replacements of what does not decode; 0: the centre view
-    of validation, where what does not decode is black, with the label -1. b = batch_size, in the last batch less.
+    Examples start to stop come in turn; b = batch_size, in the last batch less.
+    views: V, as in training and with its replacements of what does not decode; 0: the centre view
+      of validation, where what does not decode is black, with the label -1.
     """
     black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(codes.BAD)}
 
@@ -291,7 +339,9 @@ def view_batches(examples, dataset, views, seed, batch_size, start, stop):
         if example is None:
             return black
         image = example["image"]
-        some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
-        return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
+        some = [views.numbered_view(image, dataset, seed, index, v) for v in range(views)]
+        return {**example, "image": np.stack(some or [views.validation_view(image, dataset)])}
 
-    return Batches(grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0)
+    return Batches(
+        grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0
+    )

@@ -1,6 +1,10 @@
-"""Parts of a data set by name, in the notation of TensorFlow Datasets: train, train[:90%], train+validation[100:]."""
+"""Parts of a data set by name, in the notation of TensorFlow Datasets.
+
+Such as train, train[:90%], train+validation[100:].
+"""
 
 import re
+from collections.abc import Sequence
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
@@ -8,16 +12,20 @@ from evqgan.core.errors import InputError
 PART = re.compile(r"([^\[\]+:]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def select(spec, splits, where):
-    """The examples that `spec` names, as a list, out of `splits` {name: sequence}; errors name the data set `where`.
+def select(spec: str, splits: dict[str, Sequence], where: str) -> list:
+    """Return the examples that `spec` names.
 
-    InputError on a malformed spec, on an unknown name and on an empty selection.
+    splits: {name: sequence}.
+    where: what errors call the data set.
+    Raises InputError on a malformed spec, on an unknown name and on an empty selection.
     """
     chosen = []
     for part in spec.split("+"):
         match = PART.fullmatch(part.strip())
         if not match:
-            raise InputError(f"{where}: expected a split such as train, train[:90%] or train+test, got {spec!r}")
+            raise InputError(
+                f"{where}: expected a split such as train, train[:90%] or train+test, got {spec!r}"
+            )
         name, start, stop = match.groups()
         if name not in splits:
             raise InputError(f"{where} has no split {name!r}: {nearest(name, splits)}")
@@ -29,7 +37,7 @@ def select(spec, splits, where):
 
 
 def _bound(text, length):
-    """A slice bound: "10%" of `length` to the closest example, as tfds does, or the number as it stands."""
+    """Return a slice bound: the number, or "10%" of `length` to the closest, as tfds does."""
     if text is None:
         return None
     return round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)

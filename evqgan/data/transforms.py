@@ -1,8 +1,14 @@
-"""Images as plain functions: decode, resize, crop, flip, scale. Between files and the device an image is uint8 RGB."""
+"""Images as plain functions: decode, resize, crop, flip, scale.
+
+Between files and the device an image is uint8 RGB.
+"""
 
 import io
+import os
 import pathlib
 import stat
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,40 +18,54 @@ from evqgan.core.errors import InputError
 from evqgan.data import damage
 
 MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
-BOMB, FOLD = 2**26, 256  # ours: an image above 64 MiB as RGB has at least a 256th of that as a file, as photographs do
+# ours: an image above 64 MiB as RGB has at least a 256th of that as a file, as photographs do
+BOMB, FOLD = 2**26, 256
 MAX_BYTES = 2**29  # ours: of a file; half a GiB holds any such image
 ORIENTATION = 0x0112  # the EXIF tag; 1 = upright
 
 
-def read_bytes(path):
-    """The bytes of a file that a user names ("~" is the home folder), at most MAX_BYTES; InputError if it is none."""
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return the bytes of a file that a user names, at most MAX_BYTES ("~" is the home folder).
+
+    Raises InputError if it is none.
+    """
     path = pathlib.Path(path).expanduser()
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever
-            raise InputError(f"cannot read {path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+            raise InputError(
+                f"cannot read {path}: expected a file, got "
+                f"{'a folder' if path.is_dir() else 'none'}"
+            )
         if found.st_size > MAX_BYTES:
-            raise InputError(f"cannot read {path}: expected at most {MAX_BYTES:,} bytes, got {found.st_size:,}")
+            raise InputError(
+                f"cannot read {path}: expected at most {MAX_BYTES:,} bytes, got {found.st_size:,}"
+            )
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def decode(data, background="white"):
-    """Encoded image bytes -> image uint8 [H,W,3] in sRGB, upright, at most MAX_PIXELS pixels.
+def decode(data: bytes, background: str = "white") -> np.ndarray:
+    """Return encoded image bytes as uint8 [H,W,3] in sRGB, upright, at most MAX_PIXELS pixels.
 
-    Grey, palette and CMYK become RGB, a colour profile is applied, transparency is laid over the `background`, 16 bits
-    become 8, EXIF rotation is applied, of an animation the first frame is taken. InputError if the bytes are no whole
-    image of a known range (of JPEG and PNG see `damage`), or so few that they unfold to a BOMB.
+    Grey, palette and CMYK become RGB, a colour profile is applied, transparency is laid over the
+    `background`, 16 bits become 8, EXIF rotation is applied, of an animation the first frame is
+    taken.
+    Raises InputError if the bytes are no whole image of a known range (of JPEG and PNG see
+    `damage`), or so few that they unfold to a BOMB.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise InputError(f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}")
+                raise InputError(
+                    f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}"
+                )
             if 3 * width * height > max(BOMB, FOLD * len(data)):
                 raise InputError(
-                    f"expected an image that unfolds to at most {FOLD} times its bytes, got {width} x {height} pixels "
+                    f"expected an image that unfolds to at most {FOLD} times its bytes, got "
+                    f"{width} x {height} pixels "
                     f"in {len(data):,} bytes: make it smaller"
                 )
             if image.format in ("JPEG", "MPO"):
@@ -56,19 +76,31 @@ def decode(data, background="white"):
     except InputError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever the damaged bytes make them raise
-        reason = str(error).splitlines()[0].split("<_io")[0].strip() if str(error) else type(error).__name__
-        raise InputError(f"expected an image, got {len(data)} bytes that do not decode: {reason}") from None
+        reason = (
+            str(error).splitlines()[0].split("<_io")[0].strip()
+            if str(error)
+            else type(error).__name__
+        )
+        raise InputError(
+            f"expected an image, got {len(data)} bytes that do not decode: {reason}"
+        ) from None
 
 
 def _is_plain(image):
-    """Whether the pixels of an opened image need nothing but to be decoded: 8 bits, opaque, upright, no profile."""
+    """Return whether the pixels of an opened image need nothing but to be decoded.
+
+    That is 8 bits, opaque, upright, no profile.
+    """
     if image.mode not in ("RGB", "L") or {"transparency", "icc_profile"} & set(image.info):
         return False
     return "exif" not in image.info or image.getexif().get(ORIENTATION, 1) == 1
 
 
 def _decode_jpeg(image, data, background):
-    """Pixels of a whole JPEG by libjpeg-turbo, which tells its warnings; what is not plain goes on with Pillow."""
+    """Return the pixels of a whole JPEG by libjpeg-turbo, which tells its warnings.
+
+    What is not plain goes on with Pillow.
+    """
     pixels = damage.jpeg(data, grey=image.mode == "L" and not _is_plain(image))
     if _is_plain(image):
         return pixels
@@ -80,11 +112,13 @@ def _decode_jpeg(image, data, background):
 
 
 def _decode_png(image, data, background):
-    """Pixels of a whole PNG, by OpenCV where these are all there is to it."""
+    """Return the pixels of a whole PNG, by OpenCV where these are all there is to it."""
     with Image.open(io.BytesIO(data)) as again:
         again.verify()  # the checksums; afterwards it is of no use
     if _is_plain(image):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
         if pixels is not None and pixels.shape[:2] == image.size[::-1]:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     damage.check_png(data)
@@ -92,16 +126,19 @@ def _decode_png(image, data, background):
 
 
 def _decode_any(image, background):
-    """Pixels of any image that Pillow reads."""
+    """Return the pixels of any image that Pillow reads."""
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise InputError("expected 8 or 16 bits a channel, got floating-point pixels of unknown range")
+        raise InputError(
+            "expected 8 or 16 bits a channel, got floating-point pixels of unknown range"
+        )
     if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise InputError("expected 8 or 16 bits a channel, got 32-bit pixels of unknown range")
-        levels = (levels.astype(np.uint32) * 255 + 32895) >> 16  # exactly round(level / 257): 65535 -> 255
+        # exactly round(level / 257): 65535 -> 255
+        levels = (levels.astype(np.uint32) * 255 + 32895) >> 16
         image = Image.fromarray(levels.astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         image = image.convert("RGBA")
@@ -113,81 +150,110 @@ def _decode_any(image, background):
 
 
 def _to_srgb(image, profile):
-    """The image with its ICC profile applied; as it is where the profile is damaged or of other channels."""
+    """Return the image with its ICC profile applied.
+
+    As it is where the profile is damaged or of other channels.
+    """
     mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
     try:
         theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode)
+        return ImageCms.profileToProfile(
+            image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode
+        )
     except (ImageCms.PyCMSError, OSError):
         return image
 
 
-def as_rgb(value):
-    """Encoded bytes or an array uint8 [H,W], [H,W,1] or [H,W,3] -> image uint8 [H,W,3]; InputError for all else."""
+def as_rgb(value: bytes | np.ndarray) -> np.ndarray:
+    """Return encoded bytes, or an array uint8 [H,W], [H,W,1] or [H,W,3], as image uint8 [H,W,3].
+
+    Raises InputError for all else.
+    """
     if isinstance(value, bytes):
         return decode(value)
     array = np.asarray(value)
     if array.ndim == 2:
         array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
-        raise InputError(f"expected an image uint8 [H,W,3] or [H,W,1], got {array.dtype} {list(array.shape)}")
+    if (
+        array.dtype != np.uint8
+        or array.ndim != 3
+        or array.shape[-1] not in (1, 3)
+        or not array.size
+    ):
+        raise InputError(
+            f"expected an image uint8 [H,W,3] or [H,W,1], got {array.dtype} {list(array.shape)}"
+        )
     return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
 
 
-def resize(image, size):
-    """image uint8 [H,W,3] -> uint8 [*size,3].
+def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Return image uint8 [H,W,3] as [*size,3].
 
-    Shrinking averages over the area of each new pixel, which is free of aliasing; enlarging is bilinear, the default of
-    the peers' loaders (torchvision, albumentations).
+    Shrinking averages over the area of each new pixel, which is free of aliasing; enlarging is
+    bilinear, the default of the peers' loaders (torchvision, albumentations).
     """
     height, width = size
     if (height, width) == image.shape[:2]:
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
-def cover(image, size):
-    """image uint8 [H,W,3] -> the same scene, scaled until it just covers `size`; for a square: its short side fits."""
+def cover(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Return image uint8 [H,W,3] scaled until it just covers `size`."""
     ratio = max(size[0] / image.shape[0], size[1] / image.shape[1])
-    return resize(image, tuple(max(new, round(old * ratio)) for new, old in zip(size, image.shape, strict=False)))
+    return resize(
+        image,
+        tuple(max(new, round(old * ratio)) for new, old in zip(size, image.shape, strict=False)),
+    )
 
 
-def centre_crop(image, size):
-    """image [H,W,3] of at least `size` -> its centre [*size,3]."""
+def centre_crop(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Return the centre [*size,3] of an image [H,W,3] of at least `size`."""
     top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
     return image[top : top + size[0], left : left + size[1]]
 
 
-def random_crop(image, size, rng):
-    """image [H,W,3] of at least `size` -> a part [*size,3] at a uniform place."""
-    top, left = (rng.integers(0, old - new + 1) for new, old in zip(size, image.shape, strict=False))
+def random_crop(image: np.ndarray, size: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Return a part [*size,3] of an image [H,W,3] of at least `size`, at a uniform position."""
+    top, left = (
+        rng.integers(0, old - new + 1) for new, old in zip(size, image.shape, strict=False)
+    )
     return image[top : top + size[0], left : left + size[1]]
 
 
-def random_resized_crop(image, size, rng, min_scale):
-    """image uint8 [H,W,3] -> a part of random size and place, scaled to [*size,3].
+def random_resized_crop(
+    image: np.ndarray, size: Sequence[int], rng: np.random.Generator, min_scale: float
+) -> np.ndarray:
+    """Return a part of random size and position of image uint8 [H,W,3], scaled to [*size,3].
 
-    The part has the shape of `size` and an area of U(min_scale, 1) of the largest such part. torchvision's function of
-    this name takes the share of the whole image and tries again where the part does not fit; for square images the two
-    are the same.
+    The part has the shape of `size` and an area of U(min_scale, 1) of the largest such part.
+    torchvision's function of this name takes the share of the whole image and tries again where the
+    part does not fit; for square images the two are the same.
     """
     side = np.sqrt(rng.uniform(min_scale, 1))
     ratio = side * min(image.shape[0] / size[0], image.shape[1] / size[1])
-    part = [min(max(1, round(new * ratio)), old) for new, old in zip(size, image.shape, strict=False)]
+    part = [
+        min(max(1, round(new * ratio)), old) for new, old in zip(size, image.shape, strict=False)
+    ]
     return resize(random_crop(image, part, rng), size)
 
 
-def random_flip(image, rng):
-    """image [H,W,3] -> itself or its mirror image (left-right), one in two."""
+def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return image [H,W,3], or its mirror image (left-right), one in two."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
-def scale(image):
-    """image uint8 [...] in [0, 255] -> float32 [...] in [-1, 1]; NumPy and JAX arrays alike."""
+def scale(image: Any) -> Any:
+    """Return image uint8 [...] in [0, 255] as float32 in [-1, 1]; NumPy and JAX arrays alike."""
     return image.astype("float32") / 127.5 - 1.0
 
 
-def unscale(image):
-    """image float [...] in [-1, 1] -> uint8 [...] in [0, 255], rounded, values outside clipped: inverse of `scale`."""
+def unscale(image: Any) -> Any:
+    """Return image float [...] in [-1, 1] as uint8 in [0, 255]: the inverse of `scale`.
+
+    Rounded, and values outside are clipped.
+    """
     return ((image.astype("float32") + 1.0) * 127.5).round().clip(0, 255).astype("uint8")

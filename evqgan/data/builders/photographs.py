@@ -1,6 +1,7 @@
-"""The photographs that come with scikit-image and scikit-learn, as a tfds data set: nothing to download.
+"""The photographs that come with scikit-image and scikit-learn, as a tfds data set.
 
-Of each photograph a region is held out for validation. Training tiles may overlap each other, never a held-out region.
+Nothing to download. Of each photograph a region is held out for validation. Training tiles may
+overlap each other, never a held-out region.
 """
 
 import dataclasses
@@ -12,37 +13,84 @@ import tensorflow_datasets as tfds
 
 TILE = 256  # ours: side of a training tile; room for random crops of 128
 HELD_TILE = 128  # ours: side of a validation tile, the width of the narrowest held-out region
+DESCRIPTION = "Tiles of nine photographs, of each of which a region is held out for validation."
 
 
 @dataclasses.dataclass(frozen=True)
 class Photograph:
-    """A photograph (its name is its class) and its regions, boxes (top, left, bottom, right) in pixels."""
+    """A photograph, whose name is its class.
+
+    Its regions are boxes (top, left, bottom, right) in pixels.
+    """
 
     name: str
     size: tuple[int, int]
     train: tuple[int, int, int, int]
     held: tuple[int, int, int, int]
-    stride: int  # at most, between training tiles; wider for the two large ones, or they would be most of the data
+    # at most, between training tiles; wider for the two large ones, or they would be most of the
+    # data
+    stride: int
     licence: str
 
 
 PHOTOGRAPHS = (
-    Photograph("astronaut", (512, 512), (0, 0, 512, 384), (0, 384, 512, 512), 128, "public domain; NASA"),
-    Photograph("chelsea", (300, 451), (0, 0, 300, 323), (0, 323, 300, 451), 128, "CC0; Stefan van der Walt"),
-    Photograph("coffee", (400, 600), (0, 0, 400, 472), (0, 472, 400, 600), 128, "CC0; Rachel Michetti"),
-    Photograph("rocket", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "public domain; SpaceX"),
-    Photograph("hubble_deep_field", (872, 1000), (0, 0, 872, 744), (0, 744, 512, 1000), 256, "public domain; NASA"),
-    Photograph("retina", (1411, 1411), (192, 64, 1216, 832), (448, 1155, 960, 1411), 256, "CC0; Mikael Häggström"),
     Photograph(
-        "immunohistochemistry", (512, 512), (0, 0, 512, 384), (0, 384, 512, 512), 128, "no known restrictions; CMMI"
+        "astronaut", (512, 512), (0, 0, 512, 384), (0, 384, 512, 512), 128, "public domain; NASA"
     ),
-    Photograph("china", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "CC BY 2.0; danielbuechele (Flickr)"),
-    Photograph("flower", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "CC BY 2.0; vultilion (Flickr)"),
+    Photograph(
+        "chelsea", (300, 451), (0, 0, 300, 323), (0, 323, 300, 451), 128, "CC0; Stefan van der Walt"
+    ),
+    Photograph(
+        "coffee", (400, 600), (0, 0, 400, 472), (0, 472, 400, 600), 128, "CC0; Rachel Michetti"
+    ),
+    Photograph(
+        "rocket", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "public domain; SpaceX"
+    ),
+    Photograph(
+        "hubble_deep_field",
+        (872, 1000),
+        (0, 0, 872, 744),
+        (0, 744, 512, 1000),
+        256,
+        "public domain; NASA",
+    ),
+    Photograph(
+        "retina",
+        (1411, 1411),
+        (192, 64, 1216, 832),
+        (448, 1155, 960, 1411),
+        256,
+        "CC0; Mikael Häggström",
+    ),
+    Photograph(
+        "immunohistochemistry",
+        (512, 512),
+        (0, 0, 512, 384),
+        (0, 384, 512, 512),
+        128,
+        "no known restrictions; CMMI",
+    ),
+    Photograph(
+        "china",
+        (427, 640),
+        (0, 0, 427, 512),
+        (0, 512, 427, 640),
+        128,
+        "CC BY 2.0; danielbuechele (Flickr)",
+    ),
+    Photograph(
+        "flower",
+        (427, 640),
+        (0, 0, 427, 512),
+        (0, 512, 427, 640),
+        128,
+        "CC BY 2.0; vultilion (Flickr)",
+    ),
 )
 
 
-def read(name):
-    """-> image uint8 [H,W,3] of the photograph `name`."""
+def read(name: str) -> np.ndarray:
+    """Return the photograph `name`, uint8 [H,W,3]."""
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
@@ -52,53 +100,82 @@ def read(name):
     return np.asarray(getattr(skimage.data, name)())
 
 
-def train_tiles(photograph):
-    """Boxes of TILE x TILE that cover the training region, evenly, at most `stride` apart; shorter sides whole."""
+def train_tiles(photograph: Photograph) -> list[tuple[int, int, int, int]]:
+    """Return boxes of TILE x TILE that cover the training region, evenly, at most `stride` apart.
+
+    Shorter sides are whole.
+    """
     top, left, bottom, right = photograph.train
 
     def starts(low, high):
         room = max(0, high - low - TILE)
-        return [low + round(start) for start in np.linspace(0, room, -(-room // photograph.stride) + 1)]
+        return [
+            low + round(start) for start in np.linspace(0, room, -(-room // photograph.stride) + 1)
+        ]
 
     return [
-        (y, x, min(y + TILE, bottom), min(x + TILE, right)) for y in starts(top, bottom) for x in starts(left, right)
+        (y, x, min(y + TILE, bottom), min(x + TILE, right))
+        for y in starts(top, bottom)
+        for x in starts(left, right)
     ]
 
 
-def held_tiles(photograph):
-    """Boxes of HELD_TILE x HELD_TILE side by side in the held-out region; a remainder is left out."""
+def held_tiles(photograph: Photograph) -> list[tuple[int, int, int, int]]:
+    """Return boxes of HELD_TILE x HELD_TILE side by side in the held-out region.
+
+    A remainder is left out.
+    """
     top, left, bottom, right = photograph.held
-    rows, columns = range(top, bottom - HELD_TILE + 1, HELD_TILE), range(left, right - HELD_TILE + 1, HELD_TILE)
+    rows, columns = (
+        range(top, bottom - HELD_TILE + 1, HELD_TILE),
+        range(left, right - HELD_TILE + 1, HELD_TILE),
+    )
     return [(y, x, y + HELD_TILE, x + HELD_TILE) for y in rows for x in columns]
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder):
-    """`train`: tiles of 256x256; `validation`: tiles of 128x128 of the held-out regions. Label: which photograph."""
+    """`train`: tiles of 256x256; `validation`: tiles of 128x128 of the held-out regions.
+
+    Label: which photograph.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
         features = {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=[photograph.name for photograph in PHOTOGRAPHS]),
+            "label": tfds.features.ClassLabel(
+                names=[photograph.name for photograph in PHOTOGRAPHS]
+            ),
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Tiles of nine photographs, of each of which a region is held out for validation.",
+            description=DESCRIPTION,
             features=tfds.features.FeaturesDict(features),
             homepage="https://scikit-image.org/docs/stable/api/skimage.data.html",
-            license="\n".join(f"{photograph.name}: {photograph.licence}" for photograph in PHOTOGRAPHS),
+            license="\n".join(
+                f"{photograph.name}: {photograph.licence}" for photograph in PHOTOGRAPHS
+            ),
         )
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(train_tiles), "validation": self._generate_examples(held_tiles)}
+        return {
+            "train": self._generate_examples(train_tiles),
+            "validation": self._generate_examples(held_tiles),
+        }
 
     def _generate_examples(self, tiles):
         for photograph in PHOTOGRAPHS:
             image = read(photograph.name)
             if image.shape[:2] != photograph.size:
-                raise ValueError(f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: another version")
+                raise ValueError(
+                    f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: another "
+                    "version"
+                )
             for top, left, bottom, right in tiles(photograph):
                 tile = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2BGR)
                 png = cv2.imencode(".png", tile)[1].tobytes()
-                yield f"{photograph.name}_{top}_{left}", {"image": io.BytesIO(png), "label": photograph.name}
+                yield (
+                    f"{photograph.name}_{top}_{left}",
+                    {"image": io.BytesIO(png), "label": photograph.name},
+                )

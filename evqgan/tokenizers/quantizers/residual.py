@@ -100,9 +100,9 @@ class Quantizer(nn.Module):
                 revived += self.after_depth(x[None], hits[-1][None])
         hits = jnp.stack(hits)  # [D,N,V]
         usage, perplexity = codebook_statistics(hits.sum(axis=1))
+        loss = self.commitment * commitment_loss + (0.0 if self.decay else codebook_loss)
         aux = {
-            "quantizer_loss": self.commitment * commitment_loss
-            + (0.0 if self.decay else codebook_loss),
+            "quantizer_loss": loss,
             "codebook_loss": codebook_loss,
             "commitment_loss": commitment_loss,
             "usage": usage,
@@ -112,8 +112,5 @@ class Quantizer(nn.Module):
             revived += self.after_batch(jnp.stack(inputs), hits)
         if train and (self.decay or self.revive):
             aux["revived"] = revived
-        return (
-            straight_through(z_q, z),
-            jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth),
-            aux,
-        )
+        ids = jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth)
+        return straight_through(z_q, z), ids, aux
