@@ -8,11 +8,13 @@ Published: gFID 7.81.   Ours: not trained yet.
 Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs import celebahq_stage1, common
 
 
-def get_config(variant=""):
-    """The config of `variant`: "" or "tiny"."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = common.stage2("workdirs/celebahq_stage1", 256)
     config.dataset = celebahq_stage1.get_config().dataset

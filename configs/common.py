@@ -1,71 +1,133 @@
 """What the experiments share. A config file holds only how it differs from these.
 
-Hours in the heads of the tokenizers' configs are estimates, nothing was timed: images x TFLOP an image / (devices x
-peak x MFU). TFLOP: all products of one training step, all terms of the loss. Peaks in bfloat16: 197 TFLOP/s of a v5e,
-990 of an H100. MFU: 9 % on both, which is what XLA's estimate of cycles says for imagenet_stage1.py on a v5e, and half
-of what an H100's memory traffic allows (18 %). With one or two images a device it is less.
+Hours in the heads of the tokenizers' configs are estimates, nothing was timed: images x TFLOP an
+image / (devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss.
+Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 9 % on both, which is what XLA's
+estimate of cycles says for imagenet_stage1.py on a v5e, and half of what an H100's memory traffic
+allows (18 %). With one or two images a device it is less.
 """
+
+from collections.abc import Collection
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-READINGS = {"paper16": 16, "paper128": 128}  # of "batch size of 16 in 8 A100" (paper, Sec. 4.1): in all, or on each
+READINGS = {
+    "paper16": 16,
+    "paper128": 128,
+}  # of "batch size of 16 in 8 A100" (paper, Sec. 4.1): in all, or on each
 
 
-def stage1(depths, size, codes=1024, width=128, window=8):
-    """A Swin tokenizer; f = 2 * 2 ** len(depths). 1024 codes: paper, Sec. 4.1; width: Swin-B (the paper gives none)."""
+# Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
+TOKENIZER_ADAM = {
+    "learning_rate": 1e-4,
+    "b1": 0.9,
+    "b2": 0.99,
+    "weight_decay": 1e-4,
+    "warmup": "5000 steps",
+    "clip": 1.0,
+    "ema": 0.999,
+}
+# MaskGIT's configuration; the first moment as in "Scaling Vision Transformers" (Zhai et al., 2022).
+GENERATOR_ADAM = {
+    "learning_rate": 1e-4,
+    "b1": 0.9,
+    "b2": 0.96,
+    "weight_decay": 0.045,
+    "warmup": "5000 steps",
+    "clip": 1.0,
+    "ema": 0.9999,
+    "moment_dtype": "bfloat16",
+}
+# T: paper, Sec. 4.2; the rest as MaskGIT samples: the paper does not say.
+SAMPLER = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule": "cosine"}
+# Codes as moving averages with revival (ours; decay: RQ-VAE; the paper has VQGAN's, by gradient).
+# Held-out PSNR and perplexity of photos_stage1.py:small with 1024 codes (400 steps of 32, Swin, two
+# or three seeds), all revived at a tenth of the average use: as here 27.8 +- 0.4 dB, 104; by
+# gradient 27.6 +- 0.4, 115; narrow codes (width 32) as averages 28.2 +- 0.8, 110, l2-normalized by
+# gradient 28.1 +- 0.8, 117, as averages 27.3 +- 0.7, 87; MaskGIT's entropy term 23.4, 68 (one
+# seed). Seeds differ more than all but the last two do. With dense layers for coders (500 steps of
+# 1,024 vectors, two seeds) averages had 27.90 +- 0.04 dB, 188, the gradient 27.51 +- 0.03, 145.
+# Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were
+# in use.
+EMA = {"name": "ema", "width": 256, "decay": 0.99, "revive": 0.1}
+# What `tiny` makes of an experiment, by the names of modules.
+TINY_CODERS = {
+    "swin": {"width": 16, "head_dim": 8},
+    "vit": {"width": 32, "layers": 2, "heads": 2, "head_dim": 16, "mlp_width": 64},
+    "cnn": {"width": 32, "blocks": 1},
+}
+TINY_GENERATORS = {"multigrained": {"code_width": 8}, "rqtransformer": {"head_layers": 1}}
+GENERATED = {"name": "generated", "num_examples": 16, "train": "train", "validation": "train"}
+
+
+def stage1(
+    depths: tuple[int, ...], size: int, codes: int = 1024, width: int = 128, window: int = 8
+) -> ConfigDict:
+    """Return the config of a Swin tokenizer; f = 2 * 2 ** len(depths).
+
+    1024 codes: paper, Sec. 4.1; width: Swin-B (the paper gives none).
+    """
     swin = {"name": "swin", "width": width, "depths": depths, "window": window}
     config = ConfigDict()
     config.stage = "stage1"
     config.seed = 0
     config.dtype = "bfloat16"
-    config.batch_size, config.duration = 256, "200 epochs"  # MaskGIT's tokenizer: 1 M steps of 256 on ImageNet
+    config.batch_size, config.duration = (
+        256,
+        "200 epochs",
+    )  # MaskGIT's tokenizer: 1 M steps of 256 on ImageNet
     config.dataset = {"size": size}
-    # Codes as moving averages with revival (ours; decay: RQ-VAE; the paper has VQGAN's, by gradient). Held-out PSNR and
-    # perplexity of photos_stage1.py:small with 1024 codes (400 steps of 32, Swin, two or three seeds), all revived at a
-    # tenth of the average use: as here 27.8 +- 0.4 dB, 104; by gradient 27.6 +- 0.4, 115; narrow codes (width 32)
-    # as averages 28.2 +- 0.8, 110, l2-normalized by gradient 28.1 +- 0.8, 117, as averages 27.3 +- 0.7, 87; MaskGIT's
-    # entropy term 23.4, 68 (one seed). Seeds differ more than all but the last two do. With dense layers for coders
-    # (500 steps of 1,024 vectors, two seeds) averages had 27.90 +- 0.04 dB, 188, the gradient 27.51 +- 0.03, 145.
-    # Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were in use.
-    quantizer = {"name": "ema", "codes": codes, "width": 256, "decay": 0.99, "revive": 0.1}
+    quantizer = {**EMA, "codes": codes}
     config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": quantizer}
-    # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
-    config.optimizer = {
-        "learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "5000 steps", "clip": 1.0,
-        "ema": 0.999,
-    }
+    config.optimizer = dict(TOKENIZER_ADAM)
     config.loss = {}  # L2 alone
     config.evals = {"reconstruction": {}}
     config.best = "val/mse"  # where there is no critic, see `judged`
-    config.alarm = {"val/codebook_usage": 0.5, "val/codebook_perplexity": 0.5}  # ours: half of what it was
+    config.alarm = {
+        "val/codebook_usage": 0.5,
+        "val/codebook_perplexity": 0.5,
+    }  # ours: half of what it was
     cadence(config, "100 steps", "1 epoch", "5000 steps")
     return config
 
 
-def judged(config, weights=""):
-    """Adds the perceptual and the adversarial term (paper, Eq. 1) to a stage 1.
+def judged(config: ConfigDict, weights: str = "") -> ConfigDict:
+    """Add the perceptual and the adversarial term (paper, Eq. 1) to a stage 1, and return it.
 
-    weights: of the frozen networks; "" = the cache, where `python -m evqgan.convert` puts them; "random" = untrained.
+    weights: of the frozen networks; "" = the cache, where `python -m evqgan.convert` puts them;
+      "random" = untrained.
     """
     config.perceptual = {"distance": {"name": "lpips"}, "weights": weights}
     config.adversarial = {
-        "critic": {"name": "projected"}, "weights": weights, "factor": 1.0,
-        # Ours: the paper gives no start. VQGAN+ waits for 1.5 % of its steps, VQGAN for the first 30,001 (of faces).
-        "start": "5%", "ramp": "5%",
-        "optimizer": {"learning_rate": 2e-4, "b1": 0.0, "b2": 0.99},  # Projected GAN's, with its FastGAN generator
+        "critic": {"name": "projected"},
+        "weights": weights,
+        "factor": 1.0,
+        # Ours: the paper gives no start. VQGAN+ waits for 1.5 % of its steps, VQGAN for the first
+        # 30,001 (of faces).
+        "start": "5%",
+        "ramp": "5%",
+        "optimizer": {
+            "learning_rate": 2e-4,
+            "b1": 0.0,
+            "b2": 0.99,
+        },  # Projected GAN's, with its FastGAN generator
     }
     config.evals.reconstruction = {"perceptual": "lpips"}
-    config.best = "val/lpips_untrained" if weights == "random" else "val/lpips"  # the critic makes val/mse worse
+    config.best = (
+        "val/lpips_untrained" if weights == "random" else "val/lpips"
+    )  # the critic makes val/mse worse
     return config
 
 
-def full_size(config, evaluation):
-    """The training of a tokenizer of ours that is to be as good as it gets. evaluation: how often, a duration.
+def full_size(config: ConfigDict, evaluation: str) -> ConfigDict:
+    """Set the training of a tokenizer of ours that is to be as good as it gets, and return it.
 
-    Ours; the paper's own words are `as_published`. Its rFID 2.34 has not been reached by others at 1024 codes and 16x16
-    tokens with 20 epochs of large batches: MaskGIT's tokenizer (2.28) saw 256 M images, VQGAN+ (1.67) 1.35 M steps. So
-    the length is MaskGIT's (`stage1`), and both rates fall to a tenth along a cosine, as VQGAN+'s do.
+    Ours; the paper's own words are `as_published`. Its rFID 2.34 has not been reached by others at
+    1024 codes and 16x16 tokens with 20 epochs of large batches: MaskGIT's tokenizer (2.28) saw 256
+    M images, VQGAN+ (1.67) 1.35 M steps. So the length is MaskGIT's (`stage1`), and both rates fall
+    to a tenth along a cosine, as VQGAN+'s do.
+    evaluation: how often, a duration.
     """
     config.keep = 2  # the two latest checkpoints, in case one is damaged, beside the best
     for optimizer in (config.optimizer, config.adversarial.optimizer):
@@ -73,24 +135,33 @@ def full_size(config, evaluation):
     return cadence(config, "100 steps", evaluation, "5000 steps")
 
 
-def as_published(config, reading, epochs):
-    """The training in the words of the paper (Sec. 4.1): so many `epochs`, at a batch by one of `READINGS`.
+def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
+    """Set the training in the words of the paper (Sec. 4.1): so many `epochs`; and return it.
 
-    paper16: 1.6 M steps on ImageNet. The rate is by VQGAN's rule, 4.5e-6 for each image of the batch.
-    paper128: 200,000 steps. By that rule the rate would be 5.8e-4; ours is that of ViT-VQGAN, of transformers, too, and
-    of MaskGIT, both for batches of 256.
-    Rates are constant but for a warm-up, ours: the paper names neither. All else is as in `stage1` and `judged`.
+    reading: one of `READINGS`, which gives the batch.
+    paper16: 1.6 M steps on ImageNet. The rate is by VQGAN's rule, 4.5e-6 for each image of the
+      batch.
+    paper128: 200,000 steps. By that rule the rate would be 5.8e-4; ours is that of ViT-VQGAN, of
+      transformers, too, and of MaskGIT, both for batches of 256. Rates are constant but for a
+      warm-up, ours: the paper names neither. All else is as in `stage1` and `judged`.
     """
-    config.batch_size, config.duration, config.eval_every = READINGS[reading], f"{epochs} epochs", "1 epoch"
-    config.optimizer.update({"learning_rate": 4.5e-6 * 16 if reading == "paper16" else 1e-4, "warmup": "2%"})
+    config.batch_size, config.duration, config.eval_every = (
+        READINGS[reading],
+        f"{epochs} epochs",
+        "1 epoch",
+    )
+    config.optimizer.update(
+        {"learning_rate": 4.5e-6 * 16 if reading == "paper16" else 1e-4, "warmup": "2%"}
+    )
     for optimizer in (config.optimizer, config.adversarial.optimizer):
         optimizer.update({"decay": "constant", "final": 0.0})
     return config
 
 
-def stage2(tokenizer, size, classes=0):
-    """The multi-grained generator on the tokenizer of the workdir `tokenizer`; 185 M parameters (paper, Table 6).
+def stage2(tokenizer: str, size: int, classes: int | None = 0) -> ConfigDict:
+    """Return the config of the multi-grained generator on the tokenizer of the workdir `tokenizer`.
 
+    185 M parameters (paper, Table 6).
     classes: 0 is unconditional, None as many as the data have, of which there may be none.
     """
     config = ConfigDict()
@@ -102,119 +173,142 @@ def stage2(tokenizer, size, classes=0):
     config.dataset = {"size": size}
     config.tokenizer = {"weights": tokenizer, "model": {}}
     config.generator = {
-        "name": "multigrained", "global_tokens": "ordered", "window": 8, "extend": 4, "remat": True,
+        "name": "multigrained",
+        "global_tokens": "ordered",
+        "window": 8,
+        "extend": 4,
+        "remat": True,
         "classes": placeholder(int) if classes is None else classes,
         "chunk": 1,  # memory that does not grow with the number of target blocks (README, Table 6)
-        # The paper does not say; "axes" where parameters would grow with the grid (README, Table 6).
+        # The paper does not say; "axes" where parameters would grow with the grid (Table 6).
         "positions": "grid" if size <= 256 else "axes",
-        "class_dropout": 0.0 if classes == 0 else 0.1,  # of classifier-free guidance (Ho and Salimans, 2022)
+        # Of classifier-free guidance (Ho and Salimans, 2022).
+        "class_dropout": 0.0 if classes == 0 else 0.1,
     }
-    # Eq. 2: all blocks of an image are predicted. Ours: a tenth of the images train edits, a twentieth another order;
-    # more of them cost generation (README, variants: all images train generation in raster order with masks = raster).
+    # Eq. 2: all blocks of an image are predicted. Ours: a tenth of the images train edits, a
+    # twentieth another order; more of them cost generation (README, variants: all images train
+    # generation in raster order with masks = raster).
     config.loss = {"masks": "matched", "targets": 0, "edits": 0.1, "wavefronts": 0.05}
-    # MaskGIT's configuration; the first moment as in "Scaling Vision Transformers" (Zhai et al., 2022).
-    config.optimizer = {
-        "learning_rate": 1e-4, "b1": 0.9, "b2": 0.96, "weight_decay": 0.045, "warmup": "5000 steps", "clip": 1.0,
-        "ema": 0.9999, "moment_dtype": "bfloat16",
-    }
-    # T: paper, Sec. 4.2; the rest as MaskGIT samples: the paper does not say.
-    config.sample = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule": "cosine"}
+    config.optimizer = dict(GENERATOR_ADAM)
+    config.sample = dict(SAMPLER)
     config.evals = {"generation": {}}
     config.best = "val/cross_entropy"
     cadence(config, "100 steps", "1 epoch", "5000 steps")
     return config
 
 
-def as_written(config):
-    """The paper's text as it stands (Sec. 3.2 and 3.3): one joint attention, masks of all tokens and of whole blocks.
+def as_written(config: ConfigDict) -> ConfigDict:
+    """Set the paper's text as it stands (Sec. 3.2 and 3.3), and return the config.
 
-    Eq. 2 over all blocks, with one-hot targets: as many supervised tokens an image as ours.
+    That is one joint attention, masks of all tokens and of whole blocks; Eq. 2 over all blocks,
+    with one-hot targets: as many supervised tokens an image as ours.
     """
     config.generator.update({"attention": "joint", "global_tokens": "masked"})
     config.loss = {"masks": "paper", "targets": 0, "label_smoothing": 0.0}
     return config
 
 
-def cadence(config, log, evaluation, checkpoint):
-    """How often a run logs, evaluates and saves, as durations."""
+def cadence(config: ConfigDict, log: str, evaluation: str, checkpoint: str) -> ConfigDict:
+    """Set how often a run logs, evaluates and saves, as durations, and return the config."""
     config.log_every, config.eval_every, config.checkpoint_every = log, evaluation, checkpoint
     return config
 
 
-def variant(name, allowed):
-    """`name` if it is one of `allowed`, "" or "tiny"; ValueError names what there is."""
+def variant(name: str, allowed: Collection[str]) -> str:
+    """Return `name` if it is one of `allowed`, "" or "tiny".
+
+    Raises ValueError with what there is, if it is not.
+    """
     if name not in ("", "tiny", *allowed):
         raise ValueError(
-            f"there is no variant {name!r} of this config: expected one of {', '.join([*allowed, 'tiny'])}"
+            f"there is no variant {name!r} of this config: expected one of "
+            f"{', '.join([*allowed, 'tiny'])}"
         )
     return name
 
 
-def tiny(config, tokenizer=None):
-    """The same experiment, small enough for a minute on a CPU: a few steps on generated images of the same shapes.
+def tiny(config: ConfigDict, tokenizer: ConfigDict | None = None) -> ConfigDict:
+    """Make an experiment small enough for a minute on a CPU, and return it.
 
-    tokenizer: the tiny config of a stage 2's tokenizer; without it, Swin's with f = 16 (paper, Sec. 4.2).
+    A few steps on generated images of the same shapes.
+    tokenizer: the tiny config of a stage 2's tokenizer; without it, Swin's with f = 16 (paper,
+      Sec. 4.2).
     """
     classes = config.generator.get("classes", 0) if "generator" in config else 0
     classes = 3 if classes is None else classes  # as many as the generated data have
-    dataset = {"name": "generated", "size": config.dataset.size, "classes": classes, "num_examples": 16}
-    dataset["train"] = dataset["validation"] = "train"
-    config.dataset = ConfigDict(dataset)
+    config.dataset = ConfigDict({**GENERATED, "size": config.dataset.size, "classes": classes})
     config.dtype = "float32"
     config.batch_size, config.duration = 2, "4 steps"
     shorter = {"warmup": "0 steps", "hold": "0 steps", "accumulate": 1}
-    config.optimizer.update({key: value for key, value in shorter.items() if key in config.optimizer})
+    used = {key: value for key, value in shorter.items() if key in config.optimizer}
+    config.optimizer.update(used)
     cadence(config, "1 step", "4 steps", "4 steps")
     if config.stage == "stage1":
-        shrink(config.tokenizer)
-        if "perceptual" in config:  # untrained frozen networks: nothing to fetch
-            config.perceptual.weights = config.adversarial.weights = "random"
-            config.adversarial.update({"start": "2 steps", "ramp": "2 steps"})
-            # Projected GAN's critic, StyleGAN's, and LPIPS in evaluation, take more than a minute to compile.
-            critic = config.adversarial.critic.name
-            config.adversarial.critic = {"name": critic if critic == "blurpool" else "patchgan", "width": 8}
-            config.adversarial.update({"r1": 0.0})
-            if "optimizer" in config.adversarial:
-                config.adversarial.optimizer.warmup = "0 steps"
-            # VGG16 takes two seconds for a step at 256x256; what is no Swin takes longer to compile, too.
-            config.dataset.size = min(config.dataset.size, 128 if config.tokenizer.encoder.name == "swin" else 64)
-            config.evals.reconstruction, config.best = ConfigDict(), "val/mse"
-            for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
-                if coder.name == "vit":
-                    coder.size = config.dataset.size
-    else:
-        # An untrained tokenizer: this shows that the machinery runs, nothing else.
-        model = tokenizer.tokenizer if tokenizer else shrink(stage1((2, 2, 2), config.dataset.size).tokenizer)
-        config.dataset.size = tokenizer.dataset.size if tokenizer else config.dataset.size
-        config.tokenizer.update({"weights": "random", "model": model})
-        config.generator.update({"layers": 2, "width": 32, "heads": 2})
-        if config.generator.name == "multigrained":
-            config.generator.code_width = 8
-        if config.generator.name == "rqtransformer":
-            config.generator.head_layers = 1
-        if config.generator.name == "gpt" and classes:
-            resize(config.tokenizer.model.quantizer, 1024, 8)  # the classes are words of the same table
-        config.evals.generation = ConfigDict({"show": 2})
+        return tiny_tokenizer(config)
+    return tiny_generator(config, tokenizer, classes)
+
+
+def tiny_tokenizer(config: ConfigDict) -> ConfigDict:
+    """Make the model of a stage 1 and its loss small, and return the config."""
+    shrink(config.tokenizer)
+    if "perceptual" not in config:
+        return config
+    # Untrained frozen networks: nothing to fetch.
+    config.perceptual.weights = config.adversarial.weights = "random"
+    # Projected GAN's critic, StyleGAN's, and LPIPS in evaluation, take more than a minute to
+    # compile.
+    critic = "blurpool" if config.adversarial.critic.name == "blurpool" else "patchgan"
+    config.adversarial.critic = {"name": critic, "width": 8}
+    config.adversarial.update({"start": "2 steps", "ramp": "2 steps", "r1": 0.0})
+    if "optimizer" in config.adversarial:
+        config.adversarial.optimizer.warmup = "0 steps"
+    # VGG16 takes two seconds for a step at 256x256; what is no Swin takes longer to compile, too.
+    largest = 128 if config.tokenizer.encoder.name == "swin" else 64
+    config.dataset.size = min(config.dataset.size, largest)
+    config.evals.reconstruction, config.best = ConfigDict(), "val/mse"
+    for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
+        if coder.name == "vit":
+            coder.size = config.dataset.size
     return config
 
 
-def shrink(tokenizer):
-    """A tokenizer's config with few narrow blocks a stage."""
+def tiny_generator(config: ConfigDict, tokenizer: ConfigDict | None, classes: int) -> ConfigDict:
+    """Make the model of a stage 2 small, on an untrained tokenizer, and return the config.
+
+    This shows that the machinery runs, nothing else. tokenizer: see `tiny`.
+    """
+    if tokenizer:
+        model, config.dataset.size = tokenizer.tokenizer, tokenizer.dataset.size
+    else:
+        model = shrink(stage1((2, 2, 2), config.dataset.size).tokenizer)
+    config.tokenizer.update({"weights": "random", "model": model})
+    config.generator.update({"layers": 2, "width": 32, "heads": 2})
+    config.generator.update(TINY_GENERATORS.get(config.generator.name, {}))
+    if config.generator.name == "gpt" and classes:  # the classes are words of the same table
+        resize(config.tokenizer.model.quantizer, 1024, 8)
+    config.evals.generation = ConfigDict({"show": 2})
+    return config
+
+
+def shrink(tokenizer: ConfigDict) -> ConfigDict:
+    """Make a tokenizer's config one of few narrow blocks a stage, and return it."""
     for coder in (tokenizer.encoder, tokenizer.decoder):
-        if coder.name == "swin":
-            coder.update({"width": 16, "head_dim": 8, "depths": (2,) * len(coder.depths)})
-        elif coder.name == "vit":
-            coder.update({"width": 32, "layers": 2, "heads": 2, "head_dim": 16, "mlp_width": 64})
-        else:
+        if "depths" in coder:  # as many stages as before, as they decide the factor
+            coder.depths = (2,) * len(coder.depths)
+        coder.update(TINY_CODERS[coder.name])
+        if coder.name == "cnn":
             levels = len(coder.get("multipliers", (1, 1, 2, 2, 4)))
-            coder.update({"width": 32, "multipliers": (1,) * levels, "blocks": 1})
+            coder.update({"multipliers": (1,) * levels})
             coder.z_width = min(coder.get("z_width", 256), 8)
     resize(tokenizer.quantizer, 64, 8)
     return tokenizer
 
 
-def resize(quantizer, codes, width):
-    """Gives a quantizer's config so many codes, a power of 4, and this width where V does not say it."""
+def resize(quantizer: ConfigDict, codes: int, width: int) -> None:
+    """Give a quantizer's config so many codes, a power of 4, and this width if V does not say it.
+
+    V says it where each channel has levels of its own.
+    """
     bits = codes.bit_length() - 1
     by_bits = {"fsq": {"levels": (4,) * (bits // 2)}, "lfq": {"bits": bits}}
     quantizer.update(by_bits.get(quantizer.name, {"codes": codes, "width": width}))

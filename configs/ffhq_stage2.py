@@ -1,31 +1,42 @@
 """Efficient-VQGAN's unconditional generator on FFHQ (paper, Sec. 4.2, Tables 3 and 4).
 
-python -m evqgan.main --config=configs/ffhq_stage2.py --workdir=workdirs/ffhq_stage2 --config.dataset.folder=FOLDER
+python -m evqgan.main --config=configs/ffhq_stage2.py --workdir=workdirs/ffhq_stage2 \
+  --config.dataset.folder=FOLDER
 
 256x256, 16x16 tokens, blocks of 8x8, T = 8. Needs the tokenizer of configs/ffhq_stage1.py.
 Published: gFID 5.28 at 256x256, 11.81 at 1024x1024.   Ours: not trained yet.
 :1024  1024x1024, 64x64 tokens, 64 blocks, 16 of them a step. Needs configs/ffhq_stage1.py:1024.
 :paper the paper's text (joint attention, its masks), with as many supervised tokens an image.
-:vqgan  on VQGAN's tokenizer (paper, Table 7): needs configs/baselines/vqgan_ffhq_stage1.py; beside it
+:vqgan  on VQGAN's tokenizer (paper, Table 7): needs configs/baselines/vqgan_ffhq_stage1.py; beside
+        it
         configs/baselines/vqgan_ffhq_stage2.py.   Published: gFID 7.5 (VQGAN's GPT: 9.6).
 :tiny  a few steps on generated images.
 Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
 
 
-def get_config(variant=""):
-    """The config of `variant`: "", "1024", "paper", "vqgan" or "tiny"."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "1024", "paper", "vqgan" or "tiny"."""
     common.variant(variant, ["1024", "paper", "vqgan"])
     size, tokenizer = (1024, "ffhq_stage1_1024") if variant == "1024" else (256, "ffhq_stage1")
     tokenizer = "vqgan_ffhq_stage1" if variant == "vqgan" else tokenizer
     config = common.stage2(f"workdirs/{tokenizer}", size)
-    faces = {"folder": "data/ffhq", "label_key": "", "train": "sorted[:60000]", "validation": "sorted[60000:]"}
+    faces = {
+        "folder": "data/ffhq",
+        "label_key": "",
+        "train": "sorted[:60000]",
+        "validation": "sorted[60000:]",
+    }
     config.dataset.update(faces)
     if variant == "1024":
         config.batch_size = 64
-        config.loss.targets = 16  # ours: four times the supervised tokens of 256x256, at four times its compute
+        config.loss.targets = (
+            16  # ours: four times the supervised tokens of 256x256, at four times its compute
+        )
     if variant == "paper":
         config = common.as_written(config)
     return common.tiny(config) if variant == "tiny" else config

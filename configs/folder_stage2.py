@@ -1,22 +1,32 @@
 """A generator of your own images, by class where the folder has sub-folders.
 
-python -m evqgan.main --config=configs/folder_stage2.py --workdir=workdirs/folder_stage2 --config.dataset.folder=FOLDER
+python -m evqgan.main --config=configs/folder_stage2.py --workdir=workdirs/folder_stage2 \
+  --config.dataset.folder=FOLDER
 
-64x64, 8x8 tokens, blocks of 4x4, T = 8, for a CPU. On the tokenizer of configs/folder_stage1.py and the same folder.
+64x64, 8x8 tokens, blocks of 4x4, T = 8, for a CPU. On the tokenizer of configs/folder_stage1.py and
+the same folder.
 :128    128x128, 8x8 tokens; on configs/folder_stage1.py:128, in workdirs/folder_stage1_128.
 :256    256x256, 16x16 tokens; likewise on :256, in workdirs/folder_stage1_256.
-:gpu64, :gpu128, :gpu256  16x16 tokens, blocks of 8x8, for one GPU; likewise on :gpu64, :gpu128, :gpu256.
+:gpu64, :gpu128, :gpu256  16x16 tokens, blocks of 8x8, for one GPU; likewise on :gpu64, :gpu128,
+                          :gpu256.
 :tiny   a few steps on generated images.
-Expected: depends on the images; not measured yet. Few images are learned by heart: compare val/cross_entropy with the
-training loss, of which the best checkpoint is kept.
+Expected: depends on the images; not measured yet. Few images are learned by heart: compare
+val/cross_entropy with the training loss, of which the best checkpoint is kept.
 """
+
+from ml_collections import ConfigDict
 
 from configs import common, folder_stage1
 
 
-def get_config(variant=""):
-    """The config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
-    name = common.variant(variant, [name for name in folder_stage1.DEPTHS if name != "64"]).replace("tiny", "") or "64"
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
+    name = (
+        common.variant(variant, [name for name in folder_stage1.DEPTHS if name != "64"]).replace(
+            "tiny", ""
+        )
+        or "64"
+    )
     size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
     workdir = "workdirs/folder_stage1" + (f"_{name}" if name != "64" else "")
     config = common.stage2(workdir, size, classes=None)
@@ -27,12 +37,17 @@ def get_config(variant=""):
         common.cadence(config, "100 steps", "2000 steps", "2000 steps")
     else:
         window = 8 if size == 256 else 4
-        config.generator.update({"window": window, "extend": window // 4, "layers": 4, "width": 128, "heads": 4})
+        config.generator.update(
+            {"window": window, "extend": window // 4, "layers": 4, "width": 128, "heads": 4}
+        )
         config.generator.update({"code_width": 32, "remat": False, "chunk": 0})
         config.dtype, config.batch_size, config.duration = "float32", 32, "2000 steps"
-        config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+        config.optimizer.update(
+            {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
+        )
         config.optimizer.moment_dtype = "float32"
-        # At equal compute, a block of each of many images teaches more than all blocks of few (README, variants).
+        # At equal compute, a block of each of many images teaches more than all blocks of few
+        # (README, variants).
         config.loss.targets = 1
         common.cadence(config, "50 steps", "500 steps", "500 steps")
     config.dataset.folder = "images"

@@ -2,28 +2,36 @@
 
 python -m evqgan.main --config=configs/imagenet_stage2.py --workdir=workdirs/imagenet_stage2
 
-256x256, 16x16 tokens, blocks of 8x8, T = 8, 185 M parameters. Needs the tokenizer of configs/imagenet_stage1.py.
+256x256, 16x16 tokens, blocks of 8x8, T = 8, 185 M parameters. Needs the tokenizer of
+configs/imagenet_stage1.py.
 Published: gFID 9.92, IS 82.2 (with rejection of half: 6.81, 135.84).   Ours: not trained yet.
 :512   512x512, 32x32 tokens, 16 blocks, four of them a step.
 :paper the paper's text (joint attention, its masks), with as many supervised tokens an image.
-:vqgan  on VQGAN's tokenizer (paper, Table 7): needs configs/baselines/vqgan_imagenet_stage1.py; beside it
+:vqgan  on VQGAN's tokenizer (paper, Table 7): needs configs/baselines/vqgan_imagenet_stage1.py;
+        beside it
         configs/baselines/vqgan_imagenet_stage2.py.   Published: gFID 13.67 (VQGAN's GPT: 17.04).
 :tiny  a few steps on generated images.
 Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
 
 
-def get_config(variant=""):
-    """The config of `variant`: "", "512", "paper", "vqgan" or "tiny"."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "512", "paper", "vqgan" or "tiny"."""
     common.variant(variant, ["512", "paper", "vqgan"])
     size, tokenizer = (512, "imagenet_stage1_512") if variant == "512" else (256, "imagenet_stage1")
     tokenizer = "vqgan_imagenet_stage1" if variant == "vqgan" else tokenizer
     config = common.stage2(f"workdirs/{tokenizer}", size, classes=1000)
-    config.dataset.update({"name": "imagenet2012", "crop": "centre"})  # what FID's reference images show
+    config.dataset.update(
+        {"name": "imagenet2012", "crop": "centre"}
+    )  # what FID's reference images show
     if variant == "512":
-        config.loss.targets = 4  # of 16 blocks: ours, as many supervised tokens an image as at 256x256
+        config.loss.targets = (
+            4  # of 16 blocks: ours, as many supervised tokens an image as at 256x256
+        )
     if variant == "paper":
         config = common.as_written(config)
     return common.tiny(config) if variant == "tiny" else config

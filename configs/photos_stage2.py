@@ -8,23 +8,37 @@ Expected: not measured yet but for 300 steps (README, variants of the generator)
 :tiny  a few steps on generated images.
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
 
 
-def get_config(variant=""):
-    """The config of `variant`: "", "small" or "tiny"."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "small" or "tiny"."""
     common.variant(variant, ["small"])
     small = variant == "small"
-    config = common.stage2(f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9)
+    config = common.stage2(
+        f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9
+    )
     config.dtype, config.batch_size, config.duration = "float32", 32, "1500 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
     config.generator.update(
-        {"window": 4, "extend": 1 if small else 2, "layers": 4, "width": 128, "heads": 4, "code_width": 32}
+        {
+            "window": 4,
+            "extend": 1 if small else 2,
+            "layers": 4,
+            "width": 128,
+            "heads": 4,
+            "code_width": 32,
+        }
     )
     config.generator.update({"remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
-    # At equal compute, a block of each of many images teaches more than all blocks of few (README, variants).
+    # At equal compute, a block of each of many images teaches more than all blocks of few (README,
+    # variants).
     config.loss.targets = 1
     config.optimizer.moment_dtype = "float32"
-    config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+    config.optimizer.update(
+        {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
+    )
     common.cadence(config, "50 steps", "500 steps", "500 steps")
     return common.tiny(config) if variant == "tiny" else config

@@ -9,13 +9,15 @@ Published: gFID 10.38.   Ours: not trained yet.
 Hours and hardware: not published. Ours: not measured yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
 from configs.baselines import common as baselines
 from configs.baselines import rqtransformer_imagenet_stage2, rqvae_ffhq_stage1
 
 
-def get_config(variant=""):
-    """The config of `variant`: "" or "tiny"."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = rqtransformer_imagenet_stage2.get_config("800m")
     config.dataset = {"size": 256, **baselines.FACES}
@@ -23,4 +25,6 @@ def get_config(variant=""):
     config.generator.update({"width": 1024, "heads": 16, "classes": 0})
     config.batch_size, config.duration = 128, "200 epochs"
     config.sample = {"top_k": 250}
-    return common.tiny(config, rqvae_ffhq_stage1.get_config("tiny")) if variant == "tiny" else config
+    return (
+        common.tiny(config, rqvae_ffhq_stage1.get_config("tiny")) if variant == "tiny" else config
+    )

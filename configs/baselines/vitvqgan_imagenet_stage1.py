@@ -1,14 +1,18 @@
 """ViT-VQGAN's tokenizer on ImageNet (Yu et al., ICLR 2022), Base: paper, Tables 1 and 2.
 
-python -m evqgan.main --config=configs/baselines/vitvqgan_imagenet_stage1.py --workdir=workdirs/vitvqgan_imagenet_stage1
+python -m evqgan.main --config=configs/baselines/vitvqgan_imagenet_stage1.py \
+  --workdir=workdirs/vitvqgan_imagenet_stage1
 
-256x256, f = 8: 32x32 tokens, 8192 codes.   Published: rFID 1.55 (small 1.99, small encoder and large decoder 1.28).
+256x256, f = 8: 32x32 tokens, 8192 codes.
+Published: rFID 1.55 (small 1.99, small encoder and large decoder 1.28).
 Ours: not trained yet.
 :small  encoder and decoder of 8 blocks of 512.
 :large  encoder of 8 blocks of 512, decoder of 32 of 1280.
 :tiny   a few steps on generated images.
 Published hardware: TPUv4, 128 cores; hours not published. Ours: not measured yet.
 """
+
+from ml_collections import ConfigDict
 
 from configs import common
 from configs.baselines import common as baselines
@@ -20,22 +24,36 @@ SIZES = {  # ViT-VQGAN, Table 1; heads of 64 as in enhancing-transformers
 }
 
 
-def get_config(variant=""):
-    """The config of `variant`: "", "small", "large" or "tiny"."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "small", "large" or "tiny"."""
     common.variant(variant, ["small", "large"])
-    sizes = {"small": ("small", "small"), "large": ("small", "large")}.get(variant, ("base", "base"))
+    sizes = {"small": ("small", "small"), "large": ("small", "large")}.get(
+        variant, ("base", "base")
+    )
     encoder, decoder = ({"name": "vit", **SIZES[size]} for size in sizes)
     quantizer = {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}  # its Sec. 3.2
     config = baselines.stage1(encoder, decoder, quantizer, baselines.IMAGENET, pixels="unit")
-    # Its Sec. 3.3, as the two weights below; L2 is 1 of differences in [0, 1] (enhancing-transformers), half of ours.
+    # Its Sec. 3.3, as the two weights below; L2 is 1 of differences in [0, 1]
+    # (enhancing-transformers), half of ours.
     config.loss = {"l2": 0.25, "logit_laplace": 0.1}
     config.perceptual.weight = 0.1
     config.adversarial = {
-        "critic": {"name": "stylegan"}, "weights": "", "loss": "non_saturating", "weight": 0.1, "adaptive": False,
-        "r1": 5.0, "r1_every": 16,  # enhancing-transformers
+        "critic": {"name": "stylegan"},
+        "weights": "",
+        "loss": "non_saturating",
+        "weight": 0.1,
+        "adaptive": False,
+        "r1": 5.0,
+        "r1_every": 16,  # enhancing-transformers
     }
     config.batch_size, config.duration = 256, "500000 steps"  # its Sec. 4.1, as the optimizer
-    keys = {"learning_rate": 1e-4, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-4, "warmup": "50000 steps"}
+    keys = {
+        "learning_rate": 1e-4,
+        "b1": 0.9,
+        "b2": 0.99,
+        "weight_decay": 1e-4,
+        "warmup": "50000 steps",
+    }
     keys |= {"decay": "cosine", "final": 5e-5}
     config.adversarial.optimizer = keys
     baselines.optimizer(config, **keys)
