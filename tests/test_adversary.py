@@ -14,6 +14,7 @@ from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.data import transforms
 from evqgan.losses import gan, lpips, patchgan
+from evqgan.tokenizers import swin
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage1
 
@@ -247,6 +248,12 @@ def test_a_conditional_critic_wants_the_classes_of_the_data():
         stage1.make(config, classes=10)
 
 
+def test_a_decoder_without_the_last_layer_that_it_declares_is_named(monkeypatch):
+    monkeypatch.setattr(swin.Decoder, "last_layer", ("to_rbg", "kernel"))
+    with pytest.raises(InputError, match="which it declares as to_rbg/kernel and does not have"):
+        jax.eval_shape(stage1.make(judged()).init)
+
+
 def test_untrained_features_are_told():
     notes = stage1.make(judged()).notes
     assert any('config.perceptual.weights = "random": vgg16, lpips are UNTRAINED' in note for note in notes)
@@ -291,7 +298,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
     "section, changes, message",
     [
         ("adversarial", {"strat": 3}, "config.adversarial has no key 'strat': did you mean 'start'"),
-        ("adversarial", {"critic": {"name": "patchgun"}}, "Critic, PRETRAINED in evqgan/losses/: did you mean 'patchgan'"),
+        ("adversarial", {"critic": {"name": "patchgun"}}, "Critic, PRETRAINED in evqgan/losses/: did you mean 'patch"),
         ("adversarial", {"critic": {"name": "patchgan", "layer": 2}}, "did you mean 'layers'"),
         ("adversarial", {"optimizer": {"b3": 2}}, "config.adversarial.optimizer has no key 'b3'"),
         ("adversarial", {"optimizer": {"accumulate": 2}}, "config.adversarial.optimizer has no key 'accumulate'"),

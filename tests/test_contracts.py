@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan import evals, generators, models
+from evqgan import evals, generators, losses, models
 from evqgan.core import build, schema
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 GENERATORS = build.having("generators", ["TRAITS"])
 CODERS = build.having("tokenizers", ["Encoder"])
 EVALUATORS = build.having("evals", ["Evaluator"])
+CRITICS, DISTANCES = (build.having("losses", [entry]) for entry in ("Critic", "Distance"))
 # The smallest sections that have all of a module; a new one adds a line here.
 SMALL = {
     "multigrained": {"window": 2, "extend": 1, "code_width": 8, "global_tokens": "ordered"},
@@ -142,3 +143,29 @@ def test_an_evaluator_takes_what_it_is_given_and_keys_with_defaults(name):
     assert set(schema.OF_EVALUATOR) <= found.keys()
     assert all(x is not inspect.Parameter.empty for n, x in found.items() if n not in schema.OF_EVALUATOR)
     assert set(build.contract(evals.Evaluator)) <= set(dir(evaluator))
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_a_critic_judges_images_and_declares_what_it_needs(name):
+    module = build.module("losses", name, "", "Critic", *build.contract(losses.LossModule))
+    critic, rng = module.Critic(), jax.random.key(0)
+    assert critic.label_classes == 0 and critic.trainable
+    image, label = jnp.zeros((4, 64, 64, 3)), jnp.zeros(4, jnp.int32)
+    rngs = {"params": rng, "augment": rng}
+    logits, variables = jax.eval_shape(
+        lambda: critic.init_with_output(rngs, image, label, train=True)
+    )
+    assert len(logits) == 4 and logits.dtype == "float32"
+    assert set(variables) <= {"params", "batch_stats", "frozen"}
+    assert set(module.PRETRAINED) <= set(variables.get("frozen", {}))
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_distance_compares_images_by_the_networks_it_declares(name):
+    module = build.module("losses", name, "", "Distance", *build.contract(losses.LossModule))
+    image = jnp.zeros((2, 64, 64, 3))
+    distance, variables = jax.eval_shape(
+        lambda: module.Distance().init_with_output(jax.random.key(0), image, image)
+    )
+    assert distance.shape == (2,) and distance.dtype == "float32"
+    assert set(module.PRETRAINED) == set(variables["frozen"])

@@ -81,8 +81,8 @@ def pixel_losses(l2: float = 1.0, l1: float = 0.0, logit_laplace: float = 0.0) -
     l1: of the mean absolute one (VQGAN's code).
     logit_laplace: of `logit_laplace_loss` (ViT-VQGAN, Sec. 3.3: 0.1, beside l2 = 1).
     """
-    weights = {"l2": l2, "l1": l1, "logit_laplace": logit_laplace}
-    return {name: weight for name, weight in weights.items() if weight}
+    terms = {"l2": l2, "l1": l1, "logit_laplace": logit_laplace}
+    return {name: weight for name, weight in terms.items() if weight}
 
 
 def perceptual(

@@ -13,9 +13,12 @@ from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, straight
 class Quantizer(nn.Module):
     """LFQ (MAGVIT-v2, Sec. 3.1): z_q = sign(z), whose bits are the id.
 
-    Codes are the corners of [-1, 1]^c. L = entropy * (E[H(q(z))] - H(E[q(z)])) + commitment * |z -
-    sg(z_q)|^2, where q(z) are the probabilities of all codes, softmax(-|z - e|^2 / temperature):
-    sure choices, and all codes equally frequent (MAGVIT-v2, Sec. 3.1).
+    Codes are the corners of [-1, 1]^c.
+
+    L = entropy * (E[H(q(z))] - H(E[q(z)])) + commitment * |z - sg(z_q)|^2
+
+    q(z): the probabilities of all codes, softmax(-|z - e|^2 / temperature); so choices are sure,
+      and all codes equally frequent.
     bits: c, of V = 2^bits codes.
     entropy, temperature: of the entropy term.
     commitment: weight of the last term.
