@@ -6,6 +6,7 @@
 images; `damage` finds files that decoders paper over.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -13,6 +14,8 @@ class Source(Protocol):
     """One split of a data set."""
 
     class_names: tuple[str, ...]  # empty where there are no classes
+    labels: Sequence[int] | None  # of all examples; None where all would have to be read for it
+    paths: Sequence[str]  # of the examples' files, empty where they are none
 
     def __len__(self) -> int:
         """Return the number of examples."""

@@ -32,6 +32,8 @@ class Generated:
     Classes take turns.
     """
 
+    paths = ()
+
     def __init__(self, split: str, shape: tuple[int, int], classes: int, num_examples: int):
         end = num_examples + max(1, num_examples // 8)
         parts = {

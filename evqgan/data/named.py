@@ -188,6 +188,8 @@ def data_source(builder: Any, name: str, split: str) -> Any:
 class Named:
     """Source of the encoded images of one split of the tfds data set `name`."""
 
+    labels, paths = None, ()
+
     def __init__(
         self,
         name: str,

@@ -168,9 +168,9 @@ def identity(source: Any) -> dict:
     examples: their number.
     list: a hash of their names, "" where there are none.
     """
-    names = getattr(source, "paths", ())
-    text = "\n".join(names).encode("utf-8", "surrogateescape")
-    return {"examples": len(source), "list": hashlib.sha256(text).hexdigest()[:16] if names else ""}
+    text = "\n".join(source.paths).encode("utf-8", "surrogateescape")
+    digest = hashlib.sha256(text).hexdigest()[:16] if source.paths else ""
+    return {"examples": len(source), "list": digest}
 
 
 def summary(dataset: Dataset, source: Any) -> str:
@@ -181,21 +181,18 @@ def summary(dataset: Dataset, source: Any) -> str:
     """
     of_folder = isinstance(source, Folder)
     held = source.part(dataset.validation) if of_folder else open_validation(dataset)
-    names, labels = source.class_names, getattr(source, "labels", None)
+    names, labels = source.class_names, source.labels
     classes = f" in {len(names):,} classes" if names else ", no classes"
     text = f"{len(source):,} training images{classes}"
     if names and labels is not None:
         counts = np.bincount(labels, minlength=len(names))
-        each = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
-        text += (
-            f" ({each if len(names) <= CLASSES else f'{counts.min():,} to {counts.max():,} each'})"
-        )
-    whole = (
-        of_folder
-        and source.divided
-        and (dataset.train, dataset.validation) == ("train", "validation")
-    )
-    how = "one of ten by the hash of its name" if whole else f"the split {dataset.validation!r}"
+        each = f"{counts.min():,} to {counts.max():,} each"
+        if len(names) <= CLASSES:
+            each = ", ".join(f"{name} {n:,}" for name, n in zip(names, counts, strict=True))
+        text += f" ({each})"
+    ours = (dataset.train, dataset.validation) == ("train", "validation")
+    by_hash = of_folder and source.divided and ours
+    how = "one of ten by the hash of its name" if by_hash else f"the split {dataset.validation!r}"
     text += f"; {len(held):,} held out: {how}"
     if of_folder and source.ignored:
         number = sum(source.ignored.values())

@@ -22,6 +22,7 @@ class Stored:
 
     # as of `decoded.Decoded`: images that did not decode were counted when they were encoded
     bad = ()
+    paths = ()
 
     def __init__(self, folder: str | os.PathLike, split: str):
         """Open a folder.
