@@ -72,7 +72,7 @@ class Distance(nn.Module):
     dtype: Any = "float32"
     remat: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         def init_trunk():
             return vgg.Network().init(self.make_rng("params"), jnp.zeros((1, 16, 16, 3)))
 

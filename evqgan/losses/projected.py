@@ -211,7 +211,7 @@ class Critic(nn.Module):
     remat: bool = False
     trainable = True
 
-    def setup(self):
+    def setup(self) -> None:
         allowed = {
             "proj_type": (0, 1, 2),
             "num_discs": (1, 2, 3, 4),

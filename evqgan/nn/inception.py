@@ -34,7 +34,8 @@ def resize_tf1(image: jax.Array, size: int = SIZE) -> jax.Array:
 def resize_torch(image: jax.Array, size: int = SIZE) -> jax.Array:
     """Return image [B,H,W,c] as [B,size,size,c] float32, bilinear at pixel centres.
 
-    Nothing is antialiased. Source: pytorch-fid, which calls PyTorch's interpolate with align_corners=False.
+    Nothing is antialiased. Source: pytorch-fid, which calls PyTorch's interpolate with
+    align_corners=False.
     """
     centres = np.arange(size, dtype=np.float32) + np.float32(0.5)
     return _bilinear(

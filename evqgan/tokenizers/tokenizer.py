@@ -30,7 +30,7 @@ class Tokenizer(nn.Module):
     patch: int = 1
     pixels: str = "signed"
 
-    def setup(self):
+    def setup(self) -> None:
         if self.pixels not in PIXELS:
             raise InputError(
                 f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}"

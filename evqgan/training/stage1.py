@@ -212,14 +212,14 @@ class TokenizerStage:
                 params["generator"], variables["codebook"], image, rngs[0]
             )
             near = self._l2_and_perceptual(reconstruction, image, frozen)
-            loss, gradient, grads = near.loss + l_vq, near.gradient, {}
+            loss, gradient, grads = near.loss + l_vq, near.gradient, {}  # L_2 + L_perc. + L_VQ
             variables, metrics = {**variables, "codebook": codebook}, {**near.metrics, **aux}
             if self.adversary:
                 views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
                 critic = params["critic"], variables["critic"], frozen["critic"]
                 l_adv = self.adversary.discriminate(*critic, views, rngs[1])
                 weight, more = self._lambda(pull_back, near, l_adv, state["step"])
-                loss = loss + weight * l_adv.loss
+                loss = loss + weight * l_adv.loss  # + lambda * L_adv
                 gradient = gradient + weight * l_adv.gradient
                 variables["critic"], grads["critic"] = l_adv.variables, l_adv.grads
                 metrics |= more
