@@ -21,8 +21,8 @@ class Evaluator(Protocol):
     def __init__(self, predict: Callable, batches: Callable, config: Any, sample: Callable | None, **keys: Any):
         """predict(state, batch, rng) -> {name: array [B,...]}, the batch's own arrays included, "valid" among them.
 
-        batches() -> iterator of batches of the validation split, each image once. sample(state, ids, mask, label, keys)
-        -> image uint8 [B,H,W,3], of a generator. keys: those of config.evals.
+        batches() -> iterator of batches of the validation split, each image once. sample(state, request) -> image
+        uint8 [B,H,W,3], of a generator (`generators.Request`). keys: those of config.evals.
         """
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
@@ -33,11 +33,11 @@ def build_all(config, model, dataset, device_mesh):
     """{name: Evaluator} of config.evals, with the functions of the model, `models.of(config)`, compiled."""
     whole = mesh.replicated(device_mesh)  # every host needs all of it
     predict = jax.jit(lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)}, out_shardings=whole)
-    settings = build.plain(config.get("sample", {}))
 
-    def sample(state, ids, mask, label, keys):
-        made = model.sample(state["ema"], state["tokenizer"], ids, mask, label, keys, **settings)
-        return model.tokenizer.decode(state["tokenizer"], made)
+    def sample(state, request):
+        settings = model.settings(config.get("sample", {}), "config.sample")
+        made = model.sample(state["ema"], state["tokenizer"], request, settings)
+        return model.tokenizer.decode(state["tokenizer"], made.tokens)
 
     key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
     size = config[key]

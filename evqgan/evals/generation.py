@@ -1,39 +1,55 @@
 """How well a generator predicts the tokens of held-out images, and what it generates."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import pictures
+from evqgan.generators import Request
 
 
 class Evaluator:
-    """What the generator's `evaluate` counts over the validation images, such as cross_entropy@0.50 (by share of tokens
-    masked), `cross_entropy` as their mean, and a picture of `show` samples from a fixed seed, none with 0.
+    """Mean of what the generator's `evaluate` counts over validation images, and samples.
+
+    Such as cross_entropy@0.50 (by share of tokens masked), `cross_entropy` as their mean, and a
+    picture of `show` samples from a fixed seed, none with 0.
     """
 
-    def __init__(self, predict, batches, config, sample, show: int = 16):
+    def __init__(
+        self,
+        predict: Callable,
+        batches: Callable,
+        config: Any,
+        sample: Callable,
+        show: int = 16,
+    ):
+        """See `evals.Evaluator`; show: samples in the picture."""
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
 
-    def run(self, state):
-        """Yields (name, value) for this state; depends on nothing else."""
-        totals, latent = {}, None
+    def run(self, state: dict) -> Iterator[tuple[str, Any]]:
+        """Yield (name, value) for this state; depends on nothing else."""
+        totals, grid_and_depth = {}, None
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
-            latent, valid = out["ids"].shape[1:], np.asarray(out["valid"])
+            grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])
             for name, value in out.items():
                 if "@" in name:
                     totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
         yield from numbers.items()
-        entropies = [value for name, value in numbers.items() if name.startswith("cross_entropy")]
+        entropies = [x for name, x in numbers.items() if name.startswith("cross_entropy")]
         yield "cross_entropy", float(np.mean(entropies))
-        if not self.show:
-            return
+        if self.show:
+            images = self.sample(state, self.request(grid_and_depth))
+            yield "samples", pictures.grid(np.asarray(images))
+
+    def request(self, grid_and_depth: tuple[int, ...]) -> Request:
+        """Return the request for the samples shown, of all classes in turn. (h, w, D)."""
+        ids = jnp.zeros((self.show, *grid_and_depth), jnp.int32)
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
-        ids = jnp.zeros((self.show, *latent), jnp.int32)
-        images = self.sample(
-            state, ids, jnp.ones(ids.shape[:-1], bool), label, jax.random.split(jax.random.key(0), self.show)
-        )
-        yield "samples", pictures.grid(np.asarray(images))
+        keys = jax.random.split(jax.random.key(0), self.show)
+        return Request(ids, jnp.ones(ids.shape[:-1], bool), label, keys)

@@ -16,7 +16,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.nn.attention import Block, repeat, rows
+from evqgan.nn.attention import Block, flatten_tokens, scan_layers
 from evqgan.nn.linear import Dense, DenseGeneral
 
 xavier = nn.initializers.xavier_uniform  # enhancing-transformers
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         if z.shape[1:3] != grid(self):
             got, wanted = by(z.shape[1:3]), by(grid(self))
             raise InputError(f"expected {wanted} tokens (height x width), got {got}: change the decoder's size")
-        x = Dense(self.width, dtype=self.dtype, name="from_codes")(rows(z))
+        x = Dense(self.width, dtype=self.dtype, name="from_codes")(flatten_tokens(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))
         return ToPatches(pair(self.patch), name="to_rgb")(x.astype(jnp.float32))
 
@@ -116,7 +116,8 @@ class ToPatches(nn.Module):
         init = xavier(in_axis=3, out_axis=(0, 1, 2))
         kernel = self.param("kernel", init, (below, right, 3, c))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        y = jnp.matmul(rows(x), rows(kernel).T, precision="highest").reshape(b, h, w, below, right, 3).swapaxes(2, 3)
+        y = jnp.matmul(flatten_tokens(x), flatten_tokens(kernel).T, precision="highest")
+        y = y.reshape(b, h, w, below, right, 3).swapaxes(2, 3)
         return y.reshape(b, h * below, w * right, 3) + bias[None, None, None]
 
 
@@ -131,7 +132,7 @@ def transformer(coder, x):
         coder.heads, coder.mlp_width / width, dtype=coder.dtype, epsilon=1e-5, activation="tanh", qkv_bias=False,
         head_dim=coder.head_dim, project=coder.heads > 1 or coder.head_dim != width, name="blocks",
     )  # fmt: skip
-    x, _ = repeat(lambda block, x, _: (block(x)[0], None), block, x, coder.layers, coder.remat)
+    x, _ = scan_layers(lambda block, x, _: (block(x)[0], None), block, x, coder.layers, coder.remat)
     return nn.LayerNorm(1e-5, coder.dtype, name="norm")(x).reshape(b, h, w, width)  # 1e-5: PyTorch
 
 

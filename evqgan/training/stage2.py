@@ -105,7 +105,7 @@ def make(config, examples=1, classes=None):
     if classes is not None and config.generator.get("classes", 0) not in (0, classes):
         raise InputError(f"config.generator.classes is {config.generator.classes}, but the data set has {classes}")
     build.check(model.module.loss, build.plain(config.get("loss", {})), "config.loss", models.OURS)
-    build.check(model.module.sample, build.plain(config.get("sample", {})), "config.sample", models.OURS)
+    model.settings(config.get("sample", {}), "config.sample")
     soft = config.tokenizer.get("soft", 0.0)
     if soft and not model.traits.soft_targets:
         raise InputError(
