@@ -20,6 +20,7 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.generators import Request
 from evqgan.inference import model as inference
+from evqgan.inference.keywords import SamplerKeywords
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import loop
 
@@ -238,6 +239,10 @@ def test_the_loss_falls_and_a_pattern_is_learned(form):
     losses, made = train()
     assert losses[0] > 2 and losses[-5:].mean() < losses[0] / 3
     assert np.mean(made == ids) > 0.95
+
+
+def test_type_checkers_know_the_settings_of_all_generators():
+    assert set(SamplerKeywords.__annotations__) == set().union(*map(names_of, map(generator, NAMES)))
 
 
 def test_masks_that_it_cannot_fill_are_refused(form):

@@ -48,7 +48,10 @@ class Evaluator:
             yield "samples", pictures.grid(np.asarray(images))
 
     def request(self, grid_and_depth: tuple[int, ...]) -> Request:
-        """Return the request for the samples shown, of all classes in turn. (h, w, D)."""
+        """Return the request for the samples shown, of all classes in turn.
+
+        grid_and_depth: (h, w, D).
+        """
         ids = jnp.zeros((self.show, *grid_and_depth), jnp.int32)
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
         keys = jax.random.split(jax.random.key(0), self.show)

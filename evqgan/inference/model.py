@@ -1,7 +1,7 @@
 """The model that people use: `evqgan.load` a workdir, then encode, decode, generate, edit."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from evqgan.core import processes, room
 from evqgan.core.config_files import of_workdir
 from evqgan.inference import editing, rejection
 from evqgan.inference.core import CoreModel, to_uint8
+from evqgan.inference.keywords import EditKeywords, GenerateKeywords, SamplerKeywords
 
 
 def load(
@@ -33,7 +34,13 @@ class Model(CoreModel):
     See `CoreModel` for what images are, and on what a generated one depends.
     """
 
-    def generate(self, num: int, labels: Any = None, seed: int = 0, **changes: Any) -> np.ndarray:
+    def generate(
+        self,
+        num: int,
+        labels: Any = None,
+        seed: int = 0,
+        **changes: Unpack[GenerateKeywords],
+    ) -> np.ndarray:
         """Return `num` new images.
 
         labels: one class or several to go through in turn, numbers or names; None = all.
@@ -53,7 +60,7 @@ class Model(CoreModel):
         folder: Any = None,
         part: tuple[int, int] = (0, 1),
         force: bool = False,
-        **changes: Any,
+        **changes: Unpack[SamplerKeywords],
     ) -> dict[str, np.ndarray]:
         """Return `generate` with all it made.
 
@@ -91,7 +98,7 @@ class Model(CoreModel):
         label: Any = None,
         num: int = 1,
         seed: int = 0,
-        **how: Any,
+        **how: Unpack[EditKeywords],
     ) -> np.ndarray:
         """Return `image` with the part that a mask hides made anew, in `num` ways [num,H,W,3].
 
@@ -113,7 +120,7 @@ class Model(CoreModel):
         label: Any = None,
         num: int = 1,
         seed: int = 0,
-        **how: Any,
+        **how: Unpack[EditKeywords],
     ) -> np.ndarray:
         """Return `image` grown by so many pixels on each side, in `num` ways [num,H',W',3].
 
