@@ -1,14 +1,32 @@
-"""Attention, MLP, Block and Stack."""
+"""Attention, MLP, Block, and the scan over layers."""
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.nn.attention import MLP, Attention, Block, Stack, attend, gelu, tanh_gelu
+from evqgan.nn.attention import MLP, Attention, Block, attend, gelu, scan_layers, tanh_gelu
+
+
+class Stack(nn.Module):
+    """`layers` blocks in a row, of two heads, x [...,S,c] -> [...,S,c]."""
+
+    layers: int
+    dropout: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x, mask=None, deterministic=True):
+        def layer_step(block, x, _):
+            return block(x, (), mask, deterministic)[0], None
+
+        block = Block(2, dropout=self.dropout, dtype=self.dtype, name="blocks")
+        return scan_layers(layer_step, block, x.astype(self.dtype), self.layers, self.remat)[0]
 
 
 def normal(shape, seed=0):
@@ -48,7 +66,7 @@ def test_a_row_that_may_look_nowhere_is_finite_and_so_is_its_gradient():
 
 def test_masked_tokens_have_no_influence():
     x, mask = normal((2, 6, 8)), jnp.ones((2, 1, 6, 6), bool).at[..., 4:].set(False)
-    stack = Stack(2, heads=2)
+    stack = Stack(2)
     params = random_params(stack, x, mask)
     jacobian = jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(stack.apply(params, x, mask))[:, :4])))(x)
     assert np.all(jacobian[:, 4:] == 0) and np.all(jacobian[:, :4] != 0)
@@ -61,11 +79,11 @@ def test_tokens_computed_earlier_serve_as_if_they_were_there():
     groups = np.repeat(np.arange(3), 2)
     whole, pair = apply(attention, params, x, mask=(groups[None] <= groups[:, None])[None, None])
     _, first = apply(attention, params, x[:, :2])
-    pieces, before = [], [(first[:, None], None)]
+    pieces, prefix = [], [(first[:, None], None)]
     for i in (1, 2):
         part = jnp.repeat(x[:, None, 2 * i : 2 * i + 2], 2, axis=1)
-        y, new = apply(attention, params, part, before=tuple(before))
-        before.append((new, jnp.ones((1, 1, 1, 1, 2), bool)))
+        y, new = apply(attention, params, part, prefix=tuple(prefix))
+        prefix.append((new, jnp.ones((1, 1, 1, 1, 2), bool)))
         pieces.append(y)
     np.testing.assert_allclose(jnp.concatenate(pieces, 2), jnp.stack([whole[:, 2:]] * 2, 1), atol=1e-5)
     np.testing.assert_allclose(new[:, 0], pair[:, 4:], atol=1e-5)
@@ -145,31 +163,30 @@ def test_heads_of_another_width_and_without_a_projection():
         MLP(activation="glu").init(jax.random.key(0), x)
 
 
-def test_stack_equals_blocks_one_by_one_and_remat_and_unroll_change_nothing():
+def test_a_scan_equals_blocks_one_by_one_and_remat_changes_nothing():
     x, mask = normal((2, 5, 8)), jnp.tril(jnp.ones((5, 5), bool))[None, None]
-    params = random_params(Stack(3, 2), x, mask)
+    params = random_params(Stack(3), x, mask)
     one_by_one = x
     for i in range(3):
         layer = jax.tree.map(lambda p, i=i: p[i], params["params"]["blocks"])
         one_by_one, _ = apply(Block(2), {"params": layer}, one_by_one, mask=mask)
 
     def run(**keys):
-        stack = Stack(3, 2, **keys)
+        stack = Stack(3, **keys)
         return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(stack.apply(p, x, mask)))))(params)
 
     value, grads = run()
     np.testing.assert_allclose(value, jnp.sum(jnp.sin(one_by_one)), rtol=1e-4, atol=1e-4)
-    for keys in ({"remat": True}, {"unroll": 3}):
-        other, other_grads = run(**keys)
-        np.testing.assert_allclose(other, value, rtol=1e-5)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, other_grads)
+    other, others = run(remat=True)
+    np.testing.assert_allclose(other, value, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, others)
 
 
 def test_program_does_not_grow_with_depth():
     x = normal((1, 4, 8))
 
     def length(layers):
-        stack = Stack(layers, 2)
+        stack = Stack(layers)
         params = jax.eval_shape(stack.init, jax.random.key(0), x)
         return len(jax.jit(stack.apply).lower(params, x).as_text())
 
@@ -178,17 +195,17 @@ def test_program_does_not_grow_with_depth():
 
 def test_dropout_differs_between_layers_and_draws_and_is_off_by_default():
     x = jnp.ones((1, 4, 8))
-    stack = Stack(2, 2, dropout=0.5)
+    stack = Stack(2, dropout=0.5)
     params = random_params(stack, x)
     run = jax.jit(lambda seed: stack.apply(params, x, None, False, rngs={"dropout": jax.random.key(seed)}))
     np.testing.assert_array_equal(run(0), run(0))
     assert not np.allclose(run(0), run(1))
-    np.testing.assert_array_equal(apply(stack, params, x), apply(Stack(2, 2), params, x))
+    np.testing.assert_array_equal(apply(stack, params, x), apply(Stack(2), params, x))
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
     x = normal((1, 4, 8))
-    y, params = jax.eval_shape(Stack(2, 2, dtype="bfloat16").init_with_output, jax.random.key(0), x)
+    y, params = jax.eval_shape(Stack(2, dtype="bfloat16").init_with_output, jax.random.key(0), x)
     assert y.dtype == jnp.bfloat16
     assert {p.dtype.name for p in jax.tree.leaves(params)} == {"float32"}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.generators.blocks import NOWHERE, blocks_of, fronts, grid_of, layout, turns
+from evqgan.generators.blocks import NOWHERE, blocks_of, decoding_order, grid_of, layout, step_of_block
 
 
 def test_layout_is_the_extended_window():
@@ -24,26 +24,26 @@ def test_blocks_and_back():
     np.testing.assert_array_equal(grid_of(blocks, 4, 6, 2), grid)
 
 
-def test_raster_is_one_block_a_turn_and_wavefront_every_block_once():
-    np.testing.assert_array_equal(fronts(6, 8, 2, 1), np.arange(12)[:, None])
-    wave = fronts(64, 64, 8, 4, "wavefront")
+def test_raster_is_one_block_a_step_and_wavefront_every_block_once():
+    np.testing.assert_array_equal(decoding_order(6, 8, 2, 1), np.arange(12)[:, None])
+    wave = decoding_order(64, 64, 8, 4, "wavefront")
     assert wave.shape == (22, 4)
     np.testing.assert_array_equal(np.sort(wave[wave != NOWHERE]), np.arange(64))
-    assert (wave[:, 0] != NOWHERE).all()  # what fills a front up is a real block
+    assert (wave[:, 0] != NOWHERE).all()  # what fills a step up is a real block
 
 
 @pytest.mark.parametrize("window, extend", [(2, 0), (2, 1), (2, 2), (2, 3), (4, 1)])
-def test_in_a_wavefront_no_window_holds_another_block_of_its_turn(window, extend):
+def test_in_a_wavefront_no_window_holds_another_block_of_its_step(window, extend):
     h, w = 8, 12
-    turn, (ring, target) = turns(h, w, window, extend, "wavefront"), layout(h, w, window, extend)
-    for a, b in np.argwhere(turn[:, None] == turn[None]):
+    step, (ring, target) = step_of_block(h, w, window, extend, "wavefront"), layout(h, w, window, extend)
+    for a, b in np.argwhere(step[:, None] == step[None]):
         assert a == b or not np.isin(ring[a], target[b]).any()
-    for block in range(len(turn)):  # what raster order knows of the window is known
+    for block in range(len(step)):  # what raster order knows of the window is known
         for other in range(block):
             if np.isin(ring[block], target[other]).any():
-                assert turn[other] < turn[block]
+                assert step[other] < step[block]
 
 
 def test_an_unknown_order_is_named():
     with pytest.raises(InputError, match="order is 'rasta'.*'raster'"):
-        turns(4, 4, 2, 1, "rasta")
+        step_of_block(4, 4, 2, 1, "rasta")

@@ -113,7 +113,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
     for line, number in zip(lines[3:5], (4, 6), strict=True):
         assert re.fullmatch(rf"sample {number}/6  [\d.,]+ images/s  ETA \d+s", line)
     assert lines[5:7] == [f"writing 6 images to {workdir}/samples", "compiling the decoder for 4 images at a time"]
-    clock = iter((0.0, 0.0, 2.0, 2.0, 3.0))
+    clock = iter((0.0, 2.0, 3.0))
     monkeypatch.setattr(model.rows, "clock", lambda: next(clock))
     commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
@@ -122,7 +122,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
 
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
-    model, new = load(workdir, config), CoreModel.new
+    model, new = load(workdir, config), CoreModel.new_ids
     monkeypatch.setattr(model.rows, "size", lambda _: 4)
     commands.sample(config, workdir, workdir / "whole", 10, [], seed=3)
 
@@ -132,7 +132,7 @@ def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, mon
         return new(self, labels, numbers, *args, **given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CoreModel, "new", stopping)
+        patch.setattr(CoreModel, "new_ids", stopping)
         commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
     kept = ["candidates/00000000.npz", "candidates/00000004.npz", "candidates/settings.json"]
     assert sorted(files_of(workdir / "parts")) == kept
@@ -150,7 +150,7 @@ def test_the_card_has_all_settings_of_the_sampler(workdir, config):
     commands.sample(config, workdir, None, 2, [], seed=0, one_by_one=False)
     _, _, card = evaluation.read_samples(workdir / "samples" / "samples.npz")
     given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
-    assert given.items() <= card["sampler"].items() and "trace" not in card["sampler"]
+    assert given.items() <= card["sampler"].items()
 
 
 def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monkeypatch, tmp_path):

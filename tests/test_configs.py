@@ -12,6 +12,7 @@ from configs import common
 from evqgan import models
 from evqgan.core import build
 from evqgan.data.pipeline import Dataset
+from evqgan.generators import Request
 from evqgan.training import stage1, stage2
 from evqgan.training.run_length import to_steps
 
@@ -237,8 +238,9 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
     if config.stage == "stage2":
         mask = jax.ShapeDtypeStruct(ids.shape[:-1], "bool")
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.batch_size))
-        sample = functools.partial(stage.model.sample, **config.sample)
-        made = jax.eval_shape(sample, state["ema"], state["tokenizer"], ids, mask, batch["label"], keys)
+        settings, weights = stage.model.settings(config.sample), (state["ema"], state["tokenizer"])
+        sample = functools.partial(stage.model.sample, settings=settings)
+        made = jax.eval_shape(sample, *weights, request=Request(ids, mask, batch["label"], keys)).tokens
         images = jax.eval_shape(stage.model.tokenizer.decode, state["tokenizer"], made)
         assert (made.shape, images.shape) == (ids.shape, batch["image"].shape)
 

@@ -15,8 +15,8 @@ from scipy import ndimage
 import evqgan
 from evqgan.core.errors import InputError
 from evqgan.data import generated
-from evqgan.generators import decoding
-from evqgan.inference import editing
+from evqgan.generators.autoregressive import check_suffix
+from evqgan.inference import editing, tiling
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -62,9 +62,8 @@ class Painter:
         self.batches.add(len(ids))
         return (ids * 4).repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3).astype(np.uint8)
 
-    def fill(self, ids, mask, labels, seed, sampler, decode):
-        assert not decode
-        assert ids.shape[1:] == (8, 8, 1) and mask.shape == ids.shape[:-1] and mask.any() and not sampler
+    def fill(self, ids, mask, labels, seed, changes):
+        assert ids.shape[1:] == (8, 8, 1) and mask.shape == ids.shape[:-1] and mask.any() and not changes
         self.batches.add(len(ids))
         self.masks.append(mask[0])
         self.seeds.append(seed)
@@ -92,7 +91,7 @@ def test_holes_take_the_colour_of_the_nearest_pixel():
 def test_every_token_with_a_hidden_pixel_is_touched_and_no_other(shape):
     rng = np.random.default_rng(0)
     mask = rng.random(shape) < 0.02
-    grid = editing.touched(mask, 4, (8, 8))
+    grid = tiling.touched(mask, 4, (8, 8))
     assert grid.shape == tuple(max(8, -(-side // 4)) for side in shape)
     for y, x in np.ndindex(*grid.shape):
         pixels = mask[4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
@@ -102,7 +101,7 @@ def test_every_token_with_a_hidden_pixel_is_touched_and_no_other(shape):
 def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
     """One that completes from a prefix: the lower part, also of a canvas of three windows, but no box and no column."""
     model = Painter()
-    model.check_mask = functools.partial(decoding.check_prefix, name="gpt")
+    model.check_mask = functools.partial(check_suffix, name="gpt")
     image = grey_tokens((32, 32))
     lower = np.zeros((32, 32), bool)
     lower[16:] = True
@@ -122,10 +121,10 @@ def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
 def test_the_margin_counts_diagonals_and_knows_no_tokens_beyond_the_border(margin):
     grid = np.zeros((9, 12), bool)
     grid[2, 3] = True
-    wide = editing.dilated(grid, margin)
+    wide = tiling.dilated(grid, margin)
     y, x = np.indices(grid.shape)
     np.testing.assert_array_equal(wide, np.maximum(abs(y - 2), abs(x - 3)) <= margin)
-    assert not editing.dilated(np.zeros((3, 3), bool), margin).any()
+    assert not tiling.dilated(np.zeros((3, 3), bool), margin).any()
 
 
 @pytest.mark.parametrize("feather", [0, 2, 2.5])
@@ -140,11 +139,11 @@ def test_feathers_fall_from_hidden_to_known_pixels(feather):
 
 @pytest.mark.parametrize("length, size", [(8, 8), (9, 8), (12, 8), (15, 8), (100, 8), (31, 6), (7, 1), (20, 5)])
 def test_tiles_cover_and_their_weights_sum_to_one(length, size):
-    starts = editing.tiles(length, size)
+    starts = tiling.tiles(length, size)
     assert starts[0] == 0 and starts[-1] == length - size and sorted(set(starts)) == starts
     assert max(np.diff(starts), default=0) <= max(size // 2, 1)
     total, steps = np.zeros(length), []
-    for start, weights in zip(starts, editing.ramps(starts, size, length), strict=True):
+    for start, weights in zip(starts, tiling.ramps(starts, size, length), strict=True):
         assert (weights > 0).all()
         total[start : start + size] += weights
         steps.extend(abs(np.diff(weights)))
@@ -166,7 +165,7 @@ def test_windows_make_everything_from_what_is_known(seed):
         unknown = np.ones(canvas, bool)
         unknown[top : top + known[0], left : left + known[1]] = False
     left = unknown.copy()
-    for y, x in editing.windows(unknown, size):
+    for y, x in tiling.windows(unknown, size):
         part = left[y : y + size[0], x : x + size[1]]
         assert part.shape == size and part.any() and not part.all()
         part[:] = False
@@ -176,26 +175,26 @@ def test_windows_make_everything_from_what_is_known(seed):
 def test_windows_go_half_a_window_at_a_time():
     unknown = np.ones((8, 101), bool)
     unknown[:, 40:48] = False
-    corners = editing.windows(unknown, (8, 8))
+    corners = tiling.windows(unknown, (8, 8))
     assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (0, 93)  # outwards; the last one flush with the end
     assert {x for _, x in corners} == {*range(0, 40, 4), *range(44, 93, 4), 93}
     around = np.ones((24, 24), bool)
     around[8:16, 8:16] = False
-    assert len(editing.windows(around, (8, 8))) <= 24  # all places half a window apart are 25
-    assert editing.windows(np.ones((8, 8), bool), (8, 8)) == [(0, 0)]
-    assert len(editing.windows(np.ones((8, 16), bool), (8, 8))) == 3
+    assert len(tiling.windows(around, (8, 8))) <= 24  # all places half a window apart are 25
+    assert tiling.windows(np.ones((8, 8), bool), (8, 8)) == [(0, 0)]
+    assert len(tiling.windows(np.ones((8, 16), bool), (8, 8))) == 3
 
 
 def test_a_hole_of_half_a_window_is_filled_at_once_from_all_sides():
     unknown = np.zeros((40, 40), bool)
     unknown[11:15, 21:25] = True
-    assert editing.windows(unknown, (8, 8)) == [(9, 19)]
+    assert tiling.windows(unknown, (8, 8)) == [(9, 19)]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sums_are_those_of_windows(seed):
     grid = np.random.default_rng(seed).integers(0, 9, (7, 11))
-    found = editing.sums(grid, (3, 4))
+    found = tiling.sums(grid, (3, 4))
     assert found.shape == (5, 8)
     for y, x in np.ndindex(*found.shape):
         assert found[y, x] == grid[y : y + 3, x : x + 4].sum()
@@ -342,12 +341,12 @@ def test_windows_draw_of_their_own(model):
 
 
 def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):
-    def fill(**sampler):
-        assert sampler == {"temperature": 0.5}
+    def sampler_of(settings):
+        assert settings == model.settings({"temperature": 0.5})
         return lambda state, ids, mask, labels, *rest: jnp.where(mask[..., None], labels[:, None, None, None], ids)
 
     model = copy.copy(model)
-    model._fill = functools.cache(fill)
+    model._sampler_of = functools.cache(sampler_of)
     made = model.edit(picture(), LEFT, "jay", num=3, margin=7, feather=0, temperature=0.5)
     np.testing.assert_array_equal(made[:, LEFT], model.decode(np.full((3, 8, 8, 1), 9))[:, LEFT])
     with pytest.raises(InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"):

@@ -128,10 +128,10 @@ def test_a_violation_is_found(module, source):
     "module, source",
     [
         ("evqgan.core.log", "import json\nfrom evqgan.core.errors import InputError"),
-        ("evqgan.generators.multigrained", "from evqgan.core import build\nfrom evqgan.generators import decoding"),
+        ("evqgan.generators.multigrained", "from evqgan.core import build\nfrom evqgan.generators import masking"),
         ("evqgan.tokenizers.swin", "from .quantizers import vq\nfrom ..nn.windows import partition"),
         ("evqgan.data.builders.digits", "import tensorflow_datasets as tfds"),
-        ("evqgan.training.stage2", "from evqgan.generators import decoding\nfrom evqgan.training import optim"),
+        ("evqgan.training.stage2", "from evqgan.generators import sampling\nfrom evqgan.training import optim"),
         ("evqgan.quickstart", "from evqgan.training import loop\nfrom evqgan.inference import commands"),
         ("evqgan.main", "import evqgan"),
         ("evqgan.main", "from evqgan import quickstart\nfrom evqgan.training import loop"),

@@ -35,7 +35,8 @@ def run(counted, batch_size, classes=3, seen=None, show=4):
         values = {name: np.where(valid[:, None], x[rows], 1e6) for name, x in counted.items()}
         return {"ids": np.zeros((batch_size, 2, 4, 1), np.int32), "valid": valid, **values}
 
-    def sample(state, ids, mask, label, keys):
+    def sample(state, request):
+        ids, mask, label, keys = request
         if seen is not None:
             seen.append((ids, mask, label, jax.random.key_data(keys)))
         return np.broadcast_to(np.asarray(label, np.uint8)[:, None, None, None], (len(ids), 8, 16, 3))

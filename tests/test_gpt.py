@@ -9,18 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import workdirs
 from golden_files import close, files, load, recorded
-from ml_collections import ConfigDict
 
-import evqgan
 from evqgan.convert import gpt as names
 from evqgan.convert import mapping
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding, gpt, sliding
-from evqgan.training import loop
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+from evqgan.generators import Request, gpt, sliding
+from evqgan.generators.sampling import restrict
+from evqgan.nn.causal import in_dtype
 
 CODES = 31  # of the small models
 
@@ -60,8 +56,8 @@ def greedy(model, params, words, number):
     if model.unmasked <= count:
         model = model.clone(latent=(1, number), condition_tokens=count)
         ids, mask = jnp.zeros((len(words), 1, number, 1), jnp.int32), jnp.ones((len(words), 1, number), bool)
-        keys = jax.random.split(jax.random.key(0), len(words))
-        run = jax.jit(lambda p: gpt.sample(model, p, ids, mask, words, keys, temperature=0.0))
+        request = Request(ids, mask, words, jax.random.split(jax.random.key(0), len(words)))
+        run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
         return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
     run = jax.jit(functools.partial(model.apply, {"params": params}))
     for _ in range(number):  # what was made changes what the first tokens see: no cache can be right
@@ -95,11 +91,11 @@ def test_output_is_the_recorded_one(path, name):
             condition_tokens=count, unmasked=min(model.unmasked, count), latent=(1, model.positions - count + 1)
         )
         ours = functools.partial(shorter.apply, {"params": params})
-        logits, memory = ours(idx[:, :count], method="begin")
-        return ours(memory, idx[:, count], 1, method="step") if step else (logits, memory)
+        logits, cache = ours(idx[:, :count], method="begin")
+        return ours(cache, idx[:, count], 1, method="step") if step else (logits, cache)
 
-    def present(memory, part):
-        return jnp.einsum("lbtkhd->lkbhtd", memory["pairs"][:, :, part])
+    def present(cache, part):
+        return jnp.einsum("lbtkhd->lkbhtd", cache["kv"][:, :, part])
 
     if name in ("logits", "logits_with_embeddings"):
         close(run(idx[:, :1], idx[:, 1:], inputs["embeddings"] if "emb" in name else None), wanted, 1e-5)
@@ -107,9 +103,9 @@ def test_output_is_the_recorded_one(path, name):
         close(gradients(path)[0][None], wanted, 1e-5)
     elif match := re.fullmatch(r"past_(logits|present)_(prefill|step)(\d+)", name):
         what, how, count = match[1], match[2], int(match[3])
-        logits, memory = begun(count) if how == "prefill" else begun(count - 1, step=True)
+        logits, cache = begun(count) if how == "prefill" else begun(count - 1, step=True)
         if what == "present":
-            close(present(memory, slice(count) if how == "prefill" else slice(count - 1, count)), wanted, 1e-5)
+            close(present(cache, slice(count) if how == "prefill" else slice(count - 1, count)), wanted, 1e-5)
         elif how == "prefill":
             close(logits, wanted[:, -1], 1e-5)
             close(run(idx[:, :1], idx[:, 1:count]), wanted, 1e-5)
@@ -126,7 +122,7 @@ def test_output_is_the_recorded_one(path, name):
         np.testing.assert_array_equal(greedy(model, params, idx[:, :count], wanted.shape[1] - count), wanted)
     elif match := re.fullmatch(r"topk(\d+)_topp(\d)(\d*)_kept", name):
         logits = run(idx[:, :1], idx[:, 1:])[:, -1]
-        kept = decoding.restrict(logits, int(match[1]), float(f"{match[2]}.{match[3]}")) > -jnp.inf
+        kept = restrict(logits, int(match[1]), float(f"{match[2]}.{match[3]}")) > -jnp.inf
         np.testing.assert_array_equal(kept, wanted)
     elif match := re.fullmatch(r"grad[_/](.+)", name):
         grads = gradients(path)[1]
@@ -203,10 +199,14 @@ def with_effects(model):
 
 
 def compiled(model):
-    """`gpt.sample` of a model, compiled once for each setting of the keywords."""
-    return functools.partial(jax.jit, static_argnames=("temperature", "top_k", "top_p", "trace"))(
-        lambda params, ids, mask, label, keys, **how: gpt.sample(model, params, ids, mask, label, keys, **how)
-    )
+    """`gpt.sample` of a model, compiled once for each temperature."""
+
+    @functools.partial(jax.jit, static_argnames="temperature")
+    def run(params, ids, mask, label, keys, temperature=1.0):
+        settings = gpt.Settings(temperature=temperature)
+        return gpt.sample(model, params, Request(ids, mask, label, keys), settings).tokens
+
+    return run
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -265,8 +265,8 @@ def test_cached_logits_equal_uncached_ones(small):
     close(follow(params), np.asarray(run(params, ids, label)), 1e-5)
 
 
-def test_cached_greedy_samples_equal_uncached_ones(small):
-    model, params, ids, label, run, fill = small
+def test_cached_greedy_samples_equal_uncached_ones(one):
+    model, params, ids, label, run, fill = one
     mask = jnp.ones((2, 3, 4), bool).at[0, 0].set(False)
     words, hidden = np.asarray(ids).reshape(2, -1).copy(), np.asarray(mask).reshape(2, -1)
     for n in range(model.tokens):
@@ -274,49 +274,6 @@ def test_cached_greedy_samples_equal_uncached_ones(small):
         words[:, n] = np.where(hidden[:, n], made, words[:, n])
     keys = jax.random.split(jax.random.key(0), 2)
     np.testing.assert_array_equal(fill(params, ids, mask, label, keys, temperature=0.0).reshape(2, -1), words)
-
-
-def test_sample_keeps_the_prefix_and_makes_the_rest(one):
-    _, params, ids, label, _, fill = one
-    mask = jnp.ones((2, 3, 4), bool).at[0, 0].set(False).at[0, 1, 0].set(False)
-    hidden, keys = np.asarray(mask), jax.random.split(jax.random.key(0), 2)
-    out = np.asarray(fill(params, ids, mask, label, keys))
-    assert out.shape == ids.shape and out.dtype == np.int32
-    np.testing.assert_array_equal(out[~hidden], np.asarray(ids)[~hidden])
-    assert ((out >= 0) & (out < CODES)).all()
-    other = jnp.where(mask[..., None], (ids + 5) % CODES, ids)
-    np.testing.assert_array_equal(fill(params, other, mask, label, keys), out)  # nothing leaks
-    again = np.asarray(fill(params, ids, mask, label, jax.random.split(jax.random.key(1), 2)))
-    assert (again != out)[hidden].any()
-    np.testing.assert_array_equal(again[~hidden], out[~hidden])
-    changed = np.asarray(fill(params, ids.at[0, 0].add(1) % CODES, mask, label, keys))
-    assert (changed != out)[0][hidden[0]].any()  # what is known matters
-    np.testing.assert_array_equal(changed[1], out[1])
-
-
-def test_the_trace_adds_rows_and_ends_in_the_sample(one):
-    _, params, ids, label, _, fill = one
-    mask, keys = jnp.ones((2, 3, 4), bool).at[0, 0, :3].set(False), jax.random.split(jax.random.key(0), 2)
-    out, states = np.asarray(fill(params, ids, mask, label, keys)), fill(params, ids, mask, label, keys, trace=True)
-    assert states.shape == (3, *ids.shape) and states.dtype == jnp.int32
-    for row, state in enumerate(np.asarray(states)):
-        np.testing.assert_array_equal(state[:, : row + 1], out[:, : row + 1])
-        assert (state[:, row + 1 :] == CODES).all()
-    np.testing.assert_array_equal(states[-1], out)
-
-
-def test_an_image_depends_on_its_own_key_alone(one):
-    _, params, ids, _, _, fill = one
-    mask, keys, label = jnp.ones((2, 3, 4), bool), jax.random.split(jax.random.key(4), 2), jnp.array([1, 1])
-    out = fill(params, ids, mask, label, keys)
-    assert (out[0] != out[1]).any()
-    np.testing.assert_array_equal(fill(params, ids, mask, label, keys[::-1]), out[::-1])
-    np.testing.assert_array_equal(fill(params, ids[:1], mask[:1], label[:1], keys[1:]), out[1:])
-
-
-def test_the_class_matters(small):
-    model, params, ids, label, run, _ = small
-    assert (run(params, ids, label) != run(params, ids, 1 - label % 2)).any() == bool(model.classes)
 
 
 @pytest.mark.parametrize("factor, latent", [(16, (16, 16)), (8, (3, 5)), (1, (4, 4))])
@@ -337,7 +294,7 @@ def by_the_script(at, whole, own=16):
 @pytest.mark.parametrize("latent", [(16, 16), (16, 21), (24, 40)])
 def test_windows_lie_as_in_the_original(latent):
     for n in range(0, latent[0] * latent[1], 3):
-        (y, x), local = sliding.around(n, latent, (16, 16))
+        (y, x), local = sliding.window_around(n, latent, (16, 16))
         i, j = divmod(n, latent[1])
         assert divmod(int(local), 16) == (by_the_script(i, latent[0]), by_the_script(j, latent[1]))
         assert (y, x) == (i - by_the_script(i, latent[0]), j - by_the_script(j, latent[1]))
@@ -459,99 +416,38 @@ def test_a_share_of_the_codes_is_kept(one):
         gpt.loss(model, params, ids, label, jax.random.key(0), pkeep=1.5)
 
 
-@pytest.mark.parametrize("kind", ["dropout", "embedding_dropout", "attention_dropout"])
-def test_dropout_is_of_training_alone(one, kind):
-    model, params, ids, label, without, _ = one
-    model = model.clone(**{"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0, kind: 0.5})
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def run(seed, train):
-        return gpt.predict(model, params, ids, label, jax.random.key(seed), train=train)[0]
-
-    assert (run(0, True) != run(1, True)).any()
-    if kind == "dropout":
-        close(run(0, False), np.asarray(without(params, ids, label)), 1e-5)
-
-
-def test_remat_and_bfloat16_change_little():
-    model, params, ids, label, _, _ = parts("vim")
-
-    def gradient(**changes):
-        changed = model.clone(**changes)
-        return jax.jit(jax.grad(lambda p: gpt.loss(changed, p, ids, label, jax.random.key(0))[0]))(params)
-
-    for a, b in zip(jax.tree.leaves(gradient()), jax.tree.leaves(gradient(remat=True)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def logits(params, dtype):
-        words = label[:, None], ids.reshape(2, -1)[:, :-1]
-        return model.clone(dtype=dtype).apply({"params": params}, *words)
-
-    exact, rough = (logits(params, dtype) for dtype in ("float32", "bfloat16"))
-    assert rough.dtype == jnp.float32
-    close(rough, np.asarray(exact), 0.05)
-    kernels = gpt.in_dtype(params, "bfloat16")  # as in sampling
-    assert {str(x.dtype) for x in jax.tree.leaves(kernels)} == {"float32", "bfloat16"}
-    np.testing.assert_array_equal(logits(kernels, "bfloat16"), rough)
-
-
-@pytest.mark.parametrize("variant", ["class", "vim"])
-def test_loss_falls_and_a_pattern_is_learned(variant):
-    model = model_of(variant, latent=(4, 4), classes=2, width=32)
-    params = jax.jit(lambda: gpt.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
-    label = jnp.arange(16) % 2
-    ids = ((jnp.arange(16)[None] % 3 + 5 * label[:, None]) % CODES).reshape(16, 4, 4, 1)
-    optimizer = optax.adam(1e-2)
+def test_each_dropout_is_of_training(one):
+    """All in one program; that there is none in evaluation is tested over all generators."""
+    model, params, ids, label, _, _ = one
+    kinds = "dropout", "embedding_dropout", "attention_dropout"
+    models = [model.clone(**dict.fromkeys(kinds, 0.0) | {kind: 0.5}) for kind in kinds]
 
     @jax.jit
-    def step(params, state, rng):
-        value, grads = jax.value_and_grad(lambda p: gpt.loss(model, p, ids, label, rng, pkeep=0.9)[0])(params)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state, value
+    def run(seed):
+        given = params, ids, label, jax.random.key(seed)
+        return [gpt.predict(one, *given, train=True)[0] for one in models]
 
-    state, values = optimizer.init(params), []
-    for i in range(70):
-        params, state, value = step(params, state, jax.random.key(i))
-        values.append(float(value))
-    assert abs(values[0] - np.log(CODES)) < 0.5 and values[-1] < 0.1
-    keys, wanted = jax.random.split(jax.random.key(9), 2), jnp.array([1, 0])
-    out = compiled(model)(params, jnp.zeros_like(ids[:2]), jnp.ones((2, 4, 4), bool), wanted, keys)
-    np.testing.assert_array_equal(out, np.asarray(ids)[[1, 0]])
+    for a, b in zip(run(0), run(1), strict=True):
+        assert (a != b).any()
 
 
-def test_stage_2_trains_samples_and_completes(tmp_path):
-    """The loop with this generator in the config, on a trained tokenizer, and what is loaded from its workdir."""
-    place = workdirs.trained()
-    _, config = workdirs.configs(place / "images")
-    config.tokenizer.weights = str(place / "tokenizer")
-    config.generator = ConfigDict({"name": "gpt", "classes": 10, "layers": 2, "width": 32, "heads": 2})
-    config.loss = ConfigDict({"pkeep": 0.9})
-    config.sample = ConfigDict({"top_k": 40, "top_p": 0.95})
-    config.evals.generation = ConfigDict({"show": 2})
-    loop.train(config, tmp_path / "gpt")
-    loaded = evqgan.load(tmp_path / "gpt")
-    images = loaded.generate(2, labels=["bee", 3])
-    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
-    np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)
-    below = np.zeros((32, 32), bool)
-    below[16:] = True
-    for made in (
-        loaded.edit(images[0], below, label="cat", num=2),
-        loaded.outpaint(images[0], 0, 0, 0, 8, label="cat", num=2),
-    ):
-        assert made.shape[2:] == (32, 3) and len(made) == 2 and (made[0] != made[1]).any()
-        np.testing.assert_array_equal(made[:, :12], images[:1, :12].repeat(2, 0))
-    box = np.zeros((32, 32), bool)
-    box[8:16, 8:20] = True
-    with pytest.raises(InputError, match="raster order"):
-        loaded.edit(images[0], box, label="cat")
+def test_kernels_cast_once_give_the_same_numbers():
+    model, params, ids, label, _, _ = parts("vim")
+    model = model.clone(dtype="bfloat16")
+
+    @jax.jit
+    def logits(params):
+        words = label[:, None], ids.reshape(2, -1)[:, :-1]
+        return model.apply({"params": params}, *words)
+
+    kernels = in_dtype(params, "bfloat16")  # as in sampling
+    assert {str(x.dtype) for x in jax.tree.leaves(kernels)} == {"float32", "bfloat16"}
+    np.testing.assert_array_equal(logits(kernels), logits(params))
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"heads": 3}, r"generator.width = 16 is no multiple of generator.heads = 3"),
         ({"condition": "depth"}, r"generator.condition is 'class' or 'coordinates', not 'depth'"),
         ({"tables": "one"}, r"generator.tables is 'shared' or 'separate', not 'one'"),
         ({"condition": "coordinates"}, r"'coordinates' or a class, but classes = 3: drop one"),
@@ -568,8 +464,6 @@ def test_errors_say_what_was_expected(changes, message):
 
 def test_what_a_program_gets_wrong_is_told():
     model = model_of()
-    with pytest.raises(InputError, match="one code a token, not 4"):
-        gpt.single(jnp.zeros((1, 2, 2, 4)))
     with pytest.raises(ValueError, match="needs labels"):
         gpt.condition_of(model, None, 1)
     vim, one = model_of("vim"), jnp.zeros((1, 1), jnp.int32)

@@ -1,25 +1,19 @@
 """MaskGIT: parity with the recorded original (network, losses, decoding), and what a generator must keep."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-import workdirs
 from golden_files import close, files, load
-from ml_collections import ConfigDict
 
-import evqgan
 from evqgan.convert import mapping
 from evqgan.convert.maskgit import TRANSFORMER
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding, maskgit
-from evqgan.training import loop
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+from evqgan.generators import Request, maskgit, squeeze_depth
+from evqgan.generators.mask_predict import MaskPredict, mask_predict
+from evqgan.generators.mask_schedule import gamma, lowest
 
 CODES = 23  # of the small models
 MASK = -1  # MaskGIT's mask id while decoding
@@ -103,7 +97,7 @@ def test_schedules_are_the_recorded_ones(recording):
     assert recorded
     for name in recorded:
         _, method, number = name.split("/")
-        share = decoding.gamma(schedule_of(method), jnp.asarray(inputs["schedule_ratio"]), int(number))
+        share = gamma(schedule_of(method), jnp.asarray(inputs["schedule_ratio"]), int(number))
         np.testing.assert_allclose(share, outputs[name], rtol=1e-6, atol=1e-7, err_msg=name)
 
 
@@ -114,7 +108,7 @@ def test_what_is_masked_again_is_the_recorded_choice(recording):
     for name in recorded:
         temperature = float(name.removeprefix("topk_masking_T"))
         confidence = np.log(inputs["topk_probs"]) + temperature * inputs["topk_gumbel_noise"]
-        again = decoding.lowest(jnp.asarray(confidence), jnp.asarray(inputs["topk_mask_len"][:, 0]))
+        again = lowest(jnp.asarray(confidence), jnp.asarray(inputs["topk_mask_len"][:, 0]))
         np.testing.assert_array_equal(again, outputs[name].astype(bool), err_msg=name)
 
 
@@ -141,7 +135,7 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
 
     label = jnp.asarray(start[:, 0] - model.codes)
     tokens = jnp.where(start[:, 1:] == MASK, model.codes, start[:, 1:])
-    tokens_to_logits = maskgit.codes_of(model, params, label)
+    tokens_to_logits = maskgit.tokens_to_logits(model, params, label)
     seen = []
 
     def noted(tokens):
@@ -149,13 +143,20 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
         jax.debug.callback(lambda *x: seen.append([np.asarray(i) for i in x]), tokens, logits, ordered=True)
         return logits
 
-    out = jax.jit(
-        lambda tokens: decoding.mask_predict(
-            noted, tokens, jax.random.split(jax.random.key(0), len(start)), codes=model.codes, steps=steps,
-            first=first, choice_temperature=options["choice_temperature"], schedule=schedule_of(options["method"]),
-            noise=lambda t: (of_codes[t - first][:, 1:], of_choice[t - first][:, 1:]),
-        )
-    )(tokens)  # fmt: skip
+    settings = MaskPredict(
+        steps=steps,
+        choice_temperature=options["choice_temperature"],
+        schedule=schedule_of(options["method"]),
+    )
+
+    @jax.jit
+    def run(tokens):
+        keys = jax.random.split(jax.random.key(0), len(start))
+        noise = lambda t: (of_codes[t - first][:, 1:], of_choice[t - first][:, 1:])  # noqa: E731
+        given = noted, tokens, keys, settings
+        return mask_predict(*given, codes=model.codes, first=first, noise=noise).tokens
+
+    out = run(tokens)
     jax.effects_barrier()
     assert first + len(seen) == steps == recorded.shape[1]
     for t, (before, logits) in enumerate(seen, first):
@@ -203,7 +204,7 @@ def small(request):
 
 def test_every_token_sees_every_token(small):
     model, params, ids, label, run, _ = small
-    words = maskgit.sequence(model, maskgit.single(ids).reshape(2, 24), label)[:1]
+    words = maskgit.sequence(model, ids.reshape(2, 24), label)[:1]
     number = words.shape[1]
     changed = jnp.where(jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0))  # one in each row
     effect = np.abs(run(params, changed) - run(params, words)).max(axis=-1)
@@ -281,139 +282,44 @@ def test_the_class_is_dropped_in_training():
     assert (hidden ^ shown).all() and 0.35 < hidden.mean() < 0.65
 
 
-def test_dropout_is_of_training_alone():
-    model = model_of(dropout=0.5)
-    params, words = with_effects(model), jnp.arange(25)[None] % CODES
-
-    @functools.partial(jax.jit, static_argnames="deterministic")
-    def run(seed, deterministic=True):
-        rngs = {"dropout": jax.random.key(seed)}
-        return model.apply({"params": params}, words, deterministic, rngs=rngs)
-
-    np.testing.assert_array_equal(run(0), run(1))
-    assert (run(0, deterministic=False) != run(1, deterministic=False)).any()
-
-
-def test_remat_and_bfloat16_change_little():
-    model = model_of()
-    params, words = with_effects(model), jnp.arange(25)[None] % CODES
-
-    def gradient(**changes):
-        changed = model.clone(**changes)
-        return jax.jit(jax.grad(lambda p: jnp.mean(changed.apply({"params": p}, words) ** 2)))(params)
-
-    for a, b in zip(jax.tree.leaves(gradient()), jax.tree.leaves(gradient(remat=True)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    exact, rough = (model.clone(dtype=dtype).apply({"params": params}, words) for dtype in ("float32", "bfloat16"))
-    assert rough.dtype == jnp.float32
-    close(rough, exact, 0.05)
-
-
-def test_sample_keeps_what_is_known_and_fills_the_rest(small):
-    model, params, ids, label, _, _ = small
-    mask = jnp.zeros((2, 4, 6), bool).at[0, 1:3, 2:5].set(True).at[1].set(True)
-    hidden = np.asarray(mask)
-    run = jax.jit(lambda ids, keys: maskgit.sample(model, params, ids, mask, label, keys, steps=4))
-    keys = jax.random.split(jax.random.key(0), 2)
-    out = np.asarray(run(ids, keys))
-    assert out.shape == ids.shape and out.dtype == np.int32
-    np.testing.assert_array_equal(out[~hidden], np.asarray(ids)[~hidden])
-    assert ((out >= 0) & (out < CODES)).all()
-    assert (np.asarray(run(ids, jax.random.split(jax.random.key(1), 2))) != out)[hidden].any()
-    np.testing.assert_array_equal(run(jnp.where(mask[..., None], (ids + 5) % CODES, ids), keys), out)  # nothing leaks
-
-
-def test_the_trace_ends_in_the_sample(small):
-    model, params, ids, label, _, _ = small
-    mask, keys = jnp.ones((2, 4, 6), bool).at[0, 0].set(False), jax.random.split(jax.random.key(0), 2)
-    run = jax.jit(
-        lambda first, trace: maskgit.sample(
-            model, params, ids, mask, label, keys, steps=5, first=first, trace=trace
-        ),
-        static_argnums=(0, 1),
-    )  # fmt: skip
-    for first in (0, 2):
-        states, out = np.asarray(run(first, True)), run(first, False)
-        assert states.shape == (5 - first, *ids.shape) and states.dtype == np.int32
-        np.testing.assert_array_equal(states[-1], out)
-        for before, after in itertools.pairwise(states):
-            known = before != CODES
-            np.testing.assert_array_equal(after[known], before[known])  # once filled, a token stays
-            assert (after != CODES).sum() > known.sum()
-
-
 def test_guidance_sharpens_the_class():
     model = model_of(class_dropout=0.1)
     params, label = with_effects(model), jnp.array([0, 1, 2])
     tokens = jnp.full((3, 24), CODES)
-    both = jax.jit(lambda: maskgit.codes_of(model, params, label, guided=True)(tokens))()
-    alone = jax.jit(lambda label: maskgit.codes_of(model, params, label)(tokens))
+    logits_of = functools.partial(maskgit.tokens_to_logits, model, params)
+    both = jax.jit(lambda: logits_of(label, guided=True)(tokens))()
+    alone = jax.jit(lambda label: logits_of(label)(tokens))
     for pair, single in zip(both, (alone(label), alone(jnp.full(3, 3))), strict=True):
         np.testing.assert_allclose(pair, single, rtol=1e-5, atol=1e-5)
     ids, mask = jnp.zeros((3, 4, 6, 1), jnp.int32), jnp.ones((3, 4, 6), bool)
-    keys = jax.random.split(jax.random.key(0), 3)
-    run = jax.jit(
-        lambda guidance: maskgit.sample(model, params, ids, mask, label, keys, steps=3, guidance=guidance),
-        static_argnums=0,
-    )
+    request = Request(ids, mask, label, jax.random.split(jax.random.key(0), 3))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(guidance):
+        settings = maskgit.Settings(steps=3, guidance=guidance)
+        return maskgit.sample(model, params, request, settings).tokens
+
     assert (run(0.0) != run(3.0)).any()
     with pytest.raises(InputError, match="trained without generator.class_dropout"):
-        maskgit.sample(model_of(), params, ids, mask, label, keys, guidance=1.0)
+        maskgit.sample(model_of(), params, request, maskgit.Settings(guidance=1.0))
 
 
-def test_loss_falls_and_a_pattern_is_learned():
-    model = model_of(latent=(4, 4), classes=2, width=32)
-    params = jax.jit(lambda: maskgit.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
-    label = jnp.arange(16) % 2
-    ids = ((jnp.arange(16)[None] % 3 + 5 * label[:, None]) % CODES).reshape(16, 4, 4, 1)
-    optimizer = optax.adam(1e-2)
-
-    @jax.jit
-    def step(params, state, rng):
-        grad = jax.value_and_grad(lambda p: maskgit.loss(model, p, ids, label, rng, label_smoothing=0.0)[0])
-        value, grads = grad(params)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state, value
-
-    state = optimizer.init(params)
-    for i in range(150):
-        params, state, value = step(params, state, jax.random.key(i))
-    assert value < 0.1
-    keys = jax.random.split(jax.random.key(9), 2)
-    start, mask, wanted = jnp.zeros_like(ids[:2]), jnp.ones((2, 4, 4), bool), jnp.array([1, 0])
-    out = jax.jit(lambda p: maskgit.sample(model, p, start, mask, wanted, keys, steps=4))(params)
-    np.testing.assert_array_equal(out, np.asarray(ids)[[1, 0]])
-
-
-def test_stage_2_trains_samples_and_edits(tmp_path):
-    """The loop with this generator in the config, on a trained tokenizer, and what is loaded from its workdir."""
-    place = workdirs.trained()
-    _, config = workdirs.configs(place / "images")
-    config.tokenizer.weights = str(place / "tokenizer")
-    config.generator = ConfigDict({"name": "maskgit", "classes": 10, "layers": 2, "width": 32, "heads": 2})
-    config.loss = ConfigDict({"label_smoothing": 0.1})
-    config.sample = ConfigDict({"steps": 3})
-    config.evals.generation = ConfigDict({"show": 2})
-    loop.train(config, tmp_path / "maskgit")
-    loaded = evqgan.load(tmp_path / "maskgit")
-    images = loaded.generate(2, labels=["bee", 3])
-    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
-    np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)
-    mask = np.zeros((32, 32), bool)
-    mask[8:16, 8:20] = True
-    edited = loaded.edit(images[0], mask, label="cat", num=2)
-    assert edited.shape == (2, 32, 32, 3) and (edited[:, mask] != images[0][mask][None]).any()
-    np.testing.assert_array_equal(edited[:, 24:], images[:1, 24:].repeat(2, 0))
-    with pytest.raises(InputError, match="order"):
-        loaded.generate(1, order="wavefront")
+def test_editing_may_begin_at_a_later_step():
+    model = model_of()
+    params, ids, mask = with_effects(model), jnp.zeros((2, 4, 6, 1), jnp.int32), jnp.ones((2, 4, 6), bool)
+    request = Request(ids, mask, jnp.array([1, 2]), jax.random.split(jax.random.key(0), 2))
+    settings = maskgit.Settings(steps=5, first=2)
+    made = jax.jit(lambda: maskgit.sample(model, params, request, settings, keep_history=True))()
+    assert [int((state == CODES).sum()) // 2 for state in made.history] == [14, 7, 0]
+    for first in (-1, 5, 1.5):
+        with pytest.raises(InputError, match=f"first step is a whole number from 0 to 4, not {first}"):
+            maskgit.Settings(steps=5, first=first)
 
 
 def test_errors_say_what_was_expected():
-    with pytest.raises(InputError, match=r"generator.width = 16 is no multiple of generator.heads = 3"):
-        model_of(heads=3)
     with pytest.raises(InputError, match=r"class_dropout is a share in \[0, 1\), and 0 without classes, not 0.1"):
         model_of(classes=0, class_dropout=0.1)
-    with pytest.raises(InputError, match="depth 1, not 4"):
-        maskgit.single(jnp.zeros((1, 2, 2, 4)))
+    with pytest.raises(InputError, match="the maskgit generator needs a quantizer of depth 1, not 4"):
+        squeeze_depth(jnp.zeros((1, 2, 2, 4)), "maskgit")
     with pytest.raises(ValueError, match="needs labels"):
         maskgit.sequence(model_of(), jnp.zeros((1, 24), jnp.int32))

@@ -8,7 +8,7 @@ import workdirs
 
 from evqgan.core.errors import InputError
 from evqgan.generators import masking, multigrained
-from evqgan.generators.blocks import NOWHERE, blocks_of, layout, turns
+from evqgan.generators.blocks import NOWHERE, blocks_of, layout, step_of_block
 
 CODES = 23
 KEYS = {"codes": CODES, "latent": (6, 8), "window": 2, "extend": 1, "layers": 1, "width": 8, "heads": 2}
@@ -35,11 +35,11 @@ def of_blocks(grid):
 
 
 def test_what_is_generated_and_when():
-    run = jax.jit(lambda key: masking.generations(MODELS["ordered"], key, 800, 0.5, 0.25))
+    run = jax.jit(lambda key: masking.draw_generations(MODELS["ordered"], key, 800, 0.5, 0.25))
     hidden, rank = (np.asarray(x) for x in run(jax.random.key(0)))
     whole = hidden.all(axis=(1, 2))
     assert 0.45 < whole.mean() < 0.6  # a rectangle may be the whole image
-    orders = [turns(6, 8, 2, 1, order) + 1 for order in ("raster", "wavefront")]
+    orders = [step_of_block(6, 8, 2, 1, order) + 1 for order in ("raster", "wavefront")]
     some = of_blocks(hidden).any(-1)
     agrees = np.array(
         [[(r == np.where(s, order, 0)).all() for order in orders] for r, s in zip(rank, some, strict=True)]
@@ -53,7 +53,7 @@ def test_every_block_once_in_as_many_moments_as_there_are_blocks(number):
     every = jnp.ones((24, 12), bool)
     seen = np.zeros(12)
     for seed in range(20):
-        block, real = (np.asarray(x) for x in masking.in_turn(jax.random.key(seed), every, number))
+        block, real = (np.asarray(x) for x in masking.draw_blocks(jax.random.key(seed), every, number))
         assert real.all() and all(len(set(row)) == number for row in block)
         counts = np.bincount(block.ravel(), minlength=12)
         assert (counts == 2 * number).all()
@@ -64,7 +64,7 @@ def test_every_block_once_in_as_many_moments_as_there_are_blocks(number):
 def test_where_candidates_are_few_the_rest_is_not_real():
     candidates = np.array(jax.random.bernoulli(jax.random.key(0), 0.3, (200, 12)))
     candidates[:, 3] = True
-    block, real = (np.asarray(x) for x in masking.in_turn(jax.random.key(1), jnp.asarray(candidates), 4))
+    block, real = (np.asarray(x) for x in masking.draw_blocks(jax.random.key(1), jnp.asarray(candidates), 4))
     np.testing.assert_array_equal(real.sum(1), np.minimum(candidates.sum(1), 4))
     for row, ok, these in zip(block, real, candidates, strict=True):
         assert these[row[ok]].all() and len(set(row)) == 4

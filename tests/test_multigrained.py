@@ -9,8 +9,9 @@ import pytest
 import workdirs
 
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding, masking, multigrained
-from evqgan.generators.blocks import NOWHERE, blocks_of, grid_of, layout, turns
+from evqgan.generators import Request, masking, multigrained
+from evqgan.generators.block_decoding import block_by_block
+from evqgan.generators.blocks import NOWHERE, blocks_of, grid_of, layout, step_of_block
 
 CODES = 23
 SMALL = {
@@ -133,8 +134,8 @@ def test_a_target_sees_no_global_of_its_own_block_and_of_none_after_it(small):
     assert (sees(own + 1) == 0.0) == (model.global_tokens == "ordered")
 
 
-def test_an_ordered_global_sees_those_up_to_its_own_turn():
-    """A wavefront has several blocks a turn, and an edit some that were given: rank 0."""
+def test_an_ordered_global_sees_those_up_to_its_own_step():
+    """A wavefront has several blocks a step, and an edit some that were given: rank 0."""
     model = model_of(layers=2)
     params, ids = moved(model), jax.random.randint(jax.random.key(1), (1, 6, 8), 0, CODES)
     rank = jnp.array([[0, 1, 2, 3, 3, 0, 5, 6, 6, 7, 8, 9]])
@@ -171,7 +172,8 @@ def test_ring_globals_label_and_block_number_all_matter(small):
 
 
 @pytest.mark.parametrize(
-    "tokens, own", [("ordered", "masked"), ("ordered", "partial"), *(("masked", own) for own in multigrained.OWN)]
+    "tokens, own",
+    [("ordered", "masked"), ("ordered", "partial"), *(("masked", own) for own in multigrained.OWN_GLOBAL)],
 )
 def test_cached_logits_are_the_uncached_ones(tokens, own):
     """The same operations on the same numbers, for one block as for several, whether or not globals came before."""
@@ -189,7 +191,7 @@ def test_cached_logits_are_the_uncached_ones(tokens, own):
         caches = [apply(params, **known, method="context")]
         if tokens == "ordered":
             pair = apply(params, ids, inputs["rank"], label, method="begin")
-            caches.append(apply(params, **known, before=pair, method="context"))
+            caches.append(apply(params, **known, globals_kv=pair, method="context"))
         for cache in caches:
             after = apply(params, cache, inputs["target"], inputs["block"], method="continued")
             np.testing.assert_allclose(after, whole, rtol=1e-5, atol=1e-5)
@@ -213,7 +215,7 @@ def test_the_cached_context_does_not_depend_on_the_target(small):
     model, params, inputs, _ = small
 
     def context_states(embedding, only_target):
-        """The last layer's input of the groups to the left, with one token's embedding changed in the target."""
+        """The last layer's input of the segments to the left, with one token's embedding changed in the target."""
         marker = CODES - 1
         clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
         now = {name: clean(inputs[name]) for name in ("grid", "ring", "target")}
@@ -221,8 +223,8 @@ def test_the_cached_context_does_not_depend_on_the_target(small):
         changed = params["codes_and_mask"]["embedding"].at[marker].set(embedding)
         bound = {"params": {**params, "codes_and_mask": {"embedding": changed}}}
         _, seen = model.apply(bound, **{**inputs, **now}, capture_intermediates=lambda m, _: m.name == "transformer")
-        groups, _ = seen["intermediates"]["transformer"]["__call__"][0]
-        left = groups[:-1] if model.attention == "prefix" else [groups[0][:, :, :-4]]
+        segments, _ = seen["intermediates"]["transformer"]["__call__"][0]
+        left = segments[:-1] if model.attention == "prefix" else [segments[0][:, :, :-4]]
         return sum(jnp.sum(jnp.sin(x)) for x in left)
 
     gradient = jax.jit(jax.grad(context_states), static_argnums=1)(jnp.ones(6), True)
@@ -261,7 +263,8 @@ def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
     params, label, keys = moved(model), jnp.array([1, 0, 2]), jax.random.split(jax.random.key(0), 3)
     ids = jax.random.randint(jax.random.key(1), (3, 6, 8, 1), 0, CODES)
     mask = jnp.zeros((3, 6, 8), bool).at[0, 2:5, 3:8].set(True).at[1].set(True).at[2, :3, :3].set(True)
-    out = jax.jit(lambda p: multigrained.sample(model, p, ids, mask, label, keys, steps=3, order=order))(params)
+    request, settings = Request(ids, mask, label, keys), multigrained.Settings(steps=3, order=order)
+    out = jax.jit(lambda p: multigrained.sample(model, p, request, settings).tokens)(params)
     uncached = jax.jit(lambda p: plain_sample(model, p, ids[..., 0], mask, label, keys, order))(params)
     # A draw on a knife's edge of rounding may fall the other way, and all of its image after it.
     assert np.mean(np.all(np.asarray(out[..., 0] == uncached), axis=(1, 2))) >= 2 / 3
@@ -270,8 +273,8 @@ def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
 def plain_sample(model, params, ids, mask, label, keys, order):
     """Block by block without any cache: the model is run on the whole context for every logit."""
     ring_index = jnp.asarray(layout(6, 8, 2, 1)[0])
-    turn = jnp.asarray(turns(6, 8, 2, 1, order))[None]
-    rank = masking.ranked(mask, turn, 2) if model.global_tokens == "ordered" else None
+    step = jnp.asarray(step_of_block(6, 8, 2, 1, order))[None]
+    rank = masking.rank_blocks(mask, step, 2) if model.global_tokens == "ordered" else None
 
     def context(_, grid, blocks):
         block = jnp.broadcast_to(blocks[None], (len(ids), len(blocks)))
@@ -284,21 +287,26 @@ def plain_sample(model, params, ids, mask, label, keys, order):
 
         return tokens_to_logits
 
-    return decoding.block_by_block(context, ids, mask, keys, window=2, extend=1, codes=CODES, steps=3, order=order)
+    settings = multigrained.Settings(steps=3)
+    given = context, ids, mask, keys, settings
+    return block_by_block(*given, window=2, extend=1, codes=CODES, order=order).tokens
 
 
 def test_guidance_is_the_difference_of_two_samplers_logits_and_needs_class_dropout():
     model = model_of(classes=3, class_dropout=0.2)
     params, label = moved(model), jnp.array([1, 0])
     keys, ids = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 6, 8, 1), jnp.int32)
-    mask = jnp.ones((2, 6, 8), bool)
-    run = jax.jit(
-        lambda p, **k: multigrained.sample(model, p, ids, mask, label, keys, steps=2, **k), static_argnames="guidance"
-    )
-    plain, much = run(params), run(params, guidance=5.0)
+    request = Request(ids, jnp.ones((2, 6, 8), bool), label, keys)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(params, guidance):
+        settings = multigrained.Settings(steps=2, guidance=guidance)
+        return multigrained.sample(model, params, request, settings).tokens
+
+    plain, much = run(params, 0.0), run(params, 5.0)
     assert (plain != much).any() and ((np.asarray(much) >= 0) & (np.asarray(much) < CODES)).all()
     with pytest.raises(InputError, match=r"without generator\.class_dropout"):
-        multigrained.sample(model_of(classes=3), params, ids, mask, label, keys, guidance=1.0)
+        multigrained.sample(model_of(classes=3), params, request, multigrained.Settings(guidance=1.0))
 
 
 def test_class_dropout_trains_the_row_without_a_class():
@@ -311,20 +319,6 @@ def test_class_dropout_trains_the_row_without_a_class():
 
     assert gradient(0.0).tolist() == [True, False, False, False]
     assert gradient(0.5).tolist() == [True, False, False, True]
-
-
-def test_every_order_and_setting_gives_codes_of_the_codebook():
-    model = model_of(classes=3)
-    params = moved(model)
-    ids, mask = jnp.zeros((2, 6, 8, 1), jnp.int32), jnp.ones((2, 6, 8), bool)
-    keys, label = jax.random.split(jax.random.key(0), 2), jnp.array([0, 2])
-    for keywords in ({"order": "wavefront"}, {"top_k": 3, "top_p": 0.5, "final_temperature": 0.1, "schedule": "exp"}):
-        run = jax.jit(lambda p, k=keywords: multigrained.sample(model, p, ids, mask, label, keys, steps=2, **k))
-        out = np.asarray(run(params))
-        assert out.shape == ids.shape and ((out >= 0) & (out < CODES)).all()
-    run = jax.jit(lambda p: multigrained.sample(model, p, ids, mask, label, keys, steps=2, trace=True))
-    states = np.asarray(run(params))
-    assert states.shape == (12, 2, 6, 8, 1) and (states[0] == CODES).sum() == 2 * 44
 
 
 def test_several_targets_equal_one_at_a_time(small):
@@ -414,43 +408,6 @@ def test_logits_are_not_rounded():
     assert logits.dtype == np.float32 and (np.asarray(logits.astype(jnp.bfloat16), np.float32) != logits).mean() > 0.9
 
 
-def test_loss_falls_and_a_pattern_is_learned():
-    import optax
-
-    model = model_of(latent=(4, 4), classes=2)
-    params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
-    label = jnp.arange(16) % 2
-    ids = ((jnp.arange(16)[None] % 3 + 5 * label[:, None]) % CODES).reshape(16, 4, 4, 1)
-    optimizer = optax.adam(1e-2)
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state, rng):
-        (value, _), grads = jax.value_and_grad(
-            lambda p: multigrained.loss(model, p, ids, label, rng, targets=2), has_aux=True
-        )(params)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state, value
-
-    for i in range(150):
-        params, state, value = step(params, state, jax.random.key(i))
-    assert value < 0.1
-    keys = jax.random.split(jax.random.key(9), 2)
-    start, mask, wanted = jnp.zeros_like(ids[:2]), jnp.ones((2, 4, 4), bool), jnp.array([1, 0])
-    out = jax.jit(lambda p: multigrained.sample(model, p, start, mask, wanted, keys, steps=4))(params)
-    np.testing.assert_array_equal(out, np.asarray(ids)[[1, 0]])
-
-
-def test_sample_keeps_what_is_known_and_fills_the_rest(small):
-    model, params, inputs, _ = small
-    ids = inputs["grid"][:, 0, ..., None]
-    mask = jnp.zeros((2, 6, 8), bool).at[:, 1:5, 2:7].set(True)
-    keys = jax.random.split(jax.random.key(0), 2)
-    out = jax.jit(lambda p: multigrained.sample(model, p, ids, mask, inputs["label"], keys, steps=3))(params)
-    np.testing.assert_array_equal(np.asarray(out)[~np.asarray(mask)], np.asarray(ids)[~np.asarray(mask)])
-    assert ((np.asarray(out) >= 0) & (np.asarray(out) < CODES)).all()
-
-
 def test_remat_chunks_and_jit_change_nothing(small):
     model, params, inputs, run = small
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
@@ -467,8 +424,8 @@ def test_errors_say_what_was_expected():
         model_of(window=4)
     with pytest.raises(InputError, match="'joint' or 'prefix'"):
         model_of(attention="global")
-    with pytest.raises(InputError, match="depth 1, not 4"):
-        multigrained.single(jnp.zeros((1, 2, 2, 4)))
+    with pytest.raises(InputError, match="the sampler's order is 'spiral'"):
+        multigrained.Settings(order="spiral")
     with pytest.raises(InputError, match="masked, dropped, partial"):
         model_of(own="seen")
     with pytest.raises(InputError, match="'ordered' or 'masked', not 'paper'"):

@@ -6,7 +6,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.inference import batched
-from evqgan.inference.batched import Progress, Rows
+from evqgan.inference.batched import BatchRunner, Progress
 
 WEIGHTS = {"scale": np.float32(3)}
 
@@ -29,7 +29,7 @@ def nothing_traced():
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
 def test_every_row_comes_out_once_and_in_order(number, batch_size):
     x, y = np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32), np.arange(number, dtype=np.float32)
-    found = Rows(batch_size)(scaled, WEIGHTS, x, y)
+    found = BatchRunner(batch_size)(scaled, WEIGHTS, x, y)
     np.testing.assert_allclose(found["sum"], 3 * x + y[:, None], rtol=1e-6)
     np.testing.assert_array_equal(found["least"], x.min(axis=1))
     assert all(type(value) is np.ndarray for value in found.values())
@@ -40,11 +40,11 @@ def test_every_row_comes_out_once_and_in_order(number, batch_size):
     [(64, 1, 4), (64, 3, 4), (64, 5, 8), (64, 64, 64), (64, 500, 64), (7, 4, 4), (7, 5, 7), (7, 500, 7), (2, 1, 2)],
 )
 def test_batches_have_few_sizes(batch_size, number, size):
-    assert Rows(batch_size).size(number) == size
+    assert BatchRunner(batch_size).size(number) == size
 
 
 def test_a_function_compiles_once_a_size():
-    rows = Rows(4)
+    rows = BatchRunner(4)
     for number in (3, 4, 5, 6, 100):  # all in batches of 4
         rows(scaled, WEIGHTS, np.zeros((number, 2), np.float32), np.ones(number, np.float32))
     assert TRACED == [4]
@@ -57,7 +57,7 @@ def test_a_function_compiles_once_a_size():
 
 
 def test_few_rows_compile_once_and_become_the_same_to_the_bit():
-    rows, x = Rows(64), np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    rows, x = BatchRunner(64), np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
     found = [rows(scaled, WEIGHTS, x[:number], x[:number, 0])["sum"] for number in (1, 2, 3, 4)]
     assert TRACED == [4]
     for some in found:
@@ -72,7 +72,7 @@ def test_no_seconds_pass_while_anything_compiles(monkeypatch):
         now[0] += 7
         return x
 
-    rows = Rows(4)
+    rows = BatchRunner(4)
     before = rows.clock()
     rows(slow_to_trace, WEIGHTS, np.zeros(3))
     assert rows.compiling == 7 and rows.clock() == before
@@ -83,13 +83,13 @@ def test_no_seconds_pass_while_anything_compiles(monkeypatch):
 def test_what_cannot_be_is_refused():
     for size in (0, -1, "a", 2.5):
         with pytest.raises(InputError, match=f"batch_size that is a whole number .*, got {size!r}"):
-            Rows(size)
+            BatchRunner(size)
     with pytest.raises(InputError, match="expected at least one image, got none"):
-        Rows()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))
+        BatchRunner()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))
 
 
 def test_progress_counts_from_where_it_goes_on(capsys):
-    rows = Rows()
+    rows = BatchRunner()
     rows.compiling = 4.14
     report = Progress(rows)
     report(10, 30, 0.0)

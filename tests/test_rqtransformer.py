@@ -7,22 +7,17 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-import workdirs
 from flax import linen as nn
 from golden_files import close, files, load
 from jax.extend.core import jaxprs_in_params
-from ml_collections import ConfigDict
 
-import evqgan
 from evqgan.convert import rqtransformer as converter
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding
+from evqgan.generators import Request
 from evqgan.generators import rqtransformer as rq
-from evqgan.training import loop
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+from evqgan.generators.autoregressive import Autoregressive
+from evqgan.generators.sampling import restrict
 
 CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
 PLACES = LATENT[0] * LATENT[1]
@@ -168,10 +163,9 @@ def test_greedy_samples_are_the_recorded_ones_cached_or_not(recording):
     model, outputs = recording.model, recording.outputs
     number, shape = len(recording.label), (len(recording.label), *model.latent)
     keys, blank = jax.random.split(jax.random.key(0), number), jnp.zeros((*shape, model.depth), jnp.int32)
-    given = {"codebook": recording.codebook, "top_k": 1}
-    made = jax.jit(
-        lambda: rq.sample(model, recording.params, blank, jnp.ones(shape, bool), recording.label, keys, **given)
-    )()
+    request = Request(blank, jnp.ones(shape, bool), recording.label, keys)
+    given = model, recording.params, request, rq.Settings(top_k=1)
+    made = jax.jit(lambda: rq.sample(*given, codebook=recording.codebook).tokens)()
     np.testing.assert_array_equal(made, outputs["greedy_sample"])
 
     ids = np.zeros(blank.shape, np.int32)
@@ -187,10 +181,10 @@ def test_what_may_be_drawn_is_as_recorded(recording):
     for name, recorded in outputs.items():
         rows = jnp.asarray(logits[: len(recorded)])
         if match := re.fullmatch(r"topk(\d+)_logits_kept", name):
-            np.testing.assert_array_equal(decoding.restrict(rows, top_k=int(match[1])) > -np.inf, recorded)
+            np.testing.assert_array_equal(restrict(rows, top_k=int(match[1])) > -np.inf, recorded)
         elif match := re.fullmatch(r"topp([\d.]+)_probs", name):
-            close(jax.nn.softmax(decoding.restrict(rows, top_p=float(match[1]))), recorded)
-            np.testing.assert_array_equal(decoding.restrict(rows, top_p=float(match[1])) > -np.inf, recorded > 0)
+            close(jax.nn.softmax(restrict(rows, top_p=float(match[1]))), recorded)
+            np.testing.assert_array_equal(restrict(rows, top_p=float(match[1])) > -np.inf, recorded > 0)
         else:
             continue
         done += 1
@@ -235,26 +229,26 @@ def test_what_is_not_built_is_refused(recording):
 
 
 def cached_logits(model, params, ids, label, codebook):
-    """The logits of all codes [B,h,w,D,V], one place and one depth after the other, as in sampling."""
+    """The logits of all codes [B,h,w,D,V], one position and one depth after the other, as in sampling."""
 
     def run(ids):
-        place, depth, carry = rq.cached(model, params, label, codebook, len(ids))
+        next_position, next_depth, carry = rq.cached(model, params, label, codebook, len(ids))
 
-        def one_place(loop, inputs):
+        def one_position(loop, inputs):
             (carry, before), (n, given) = loop, inputs
-            carry, state = place(carry, n, before)
+            carry, state = next_position(carry, n, before)
 
             def one_depth(loop, inputs):
                 (state, before), (d, code) = loop, inputs
-                state, logits = depth(state, d, before)
+                state, logits = next_depth(state, d, before)
                 return (state, code), logits
 
             _, logits = jax.lax.scan(one_depth, (state, jnp.zeros_like(given[:, 0])), (jnp.arange(depths), given.T))
             return (carry, given), logits
 
         depths, tokens = model.depth, ids.reshape(len(ids), -1, model.depth)
-        places = jnp.arange(tokens.shape[1]), jnp.swapaxes(tokens, 0, 1)
-        _, logits = jax.lax.scan(one_place, (carry, jnp.zeros_like(tokens[:, 0])), places)
+        positions = jnp.arange(tokens.shape[1]), jnp.swapaxes(tokens, 0, 1)
+        _, logits = jax.lax.scan(one_position, (carry, jnp.zeros_like(tokens[:, 0])), positions)
         return jnp.moveaxis(logits, 2, 0).reshape(*ids.shape, -1)  # from [N,D,B,V]
 
     return jax.jit(run)(jnp.asarray(ids))
@@ -299,7 +293,7 @@ def codebook_of(tables=1):
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def small(request):
-    """A small model, parameters, codebook, two images' ids and labels, and compiled: `run`, `draw`."""
+    """A small model, parameters, codebook, two images' ids and labels, and compiled: `run`."""
     options = VARIANTS[request.param]
     model, codebook = model_of(**options), codebook_of(options.get("tables", 1))
     params = with_effects(model)
@@ -318,10 +312,6 @@ def small(request):
 
         with nn.intercept_methods(noted):
             return model.apply({"params": params}, ids, codebook, label), seen
-
-    @jax.jit
-    def draw(ids, mask, label, keys):
-        return rq.sample(model, params, ids, mask, label, keys, codebook=codebook)
 
     logits, inputs = run(ids)
     return types.SimpleNamespace(**locals())
@@ -373,32 +363,6 @@ def test_the_head_reads_sums_of_vectors_in_the_order_of_depths(small):
         ids[:, 0, 0, :2], exchanged[:, 0, 0, :2] = [3, 4], [4, 3]
         effect = np.abs(small.run(ids)[0] - small.run(exchanged)[0]).max(axis=(0, -1))[0, 0]
         assert effect[0] == 0 and (effect[1:] > 1e-4).all()
-
-
-def test_known_places_stay_and_nothing_hidden_leaks(small):
-    ids, mask = small.ids, np.zeros((2, *LATENT), bool)
-    mask[0, 0, 2:] = mask[:, 1] = True
-    keys = jax.random.split(jax.random.key(0), 2)
-    out = np.asarray(small.draw(ids, mask, small.label, keys))
-    assert out.shape == ids.shape and out.dtype == np.int32 and ((out >= 0) & (out < CODES)).all()
-    np.testing.assert_array_equal(out[~mask], ids[~mask])
-    hidden = np.where(mask[..., None], (ids + 5) % CODES, ids)
-    np.testing.assert_array_equal(small.draw(hidden, mask, small.label, keys), out)
-    assert (np.asarray(small.draw(ids, mask, small.label, jax.random.split(jax.random.key(1), 2))) != out)[mask].any()
-    known = np.where(mask[..., None], ids, (ids + 1) % CODES)
-    assert (np.asarray(small.draw(known, mask, small.label, keys)) != out)[mask].any()  # they condition the rest
-
-
-def test_every_image_is_made_by_its_own_key(small):
-    ids, mask = jnp.zeros_like(small.ids), jnp.ones((2, *LATENT), bool)
-    keys = jax.random.split(jax.random.key(3), 2)
-    out = np.asarray(small.draw(ids, mask, small.label, keys))
-    other = np.asarray(small.draw(ids, mask, small.label[::-1], keys[::-1]))
-    np.testing.assert_array_equal(out, other[::-1])
-    assert (out[0] != out[1]).any()
-    changed = np.asarray(small.draw(ids, mask, small.label.at[1].set(0), keys))
-    np.testing.assert_array_equal(changed[0], out[0])
-    assert (changed[1] != out[1]).any() == bool(small.model.classes)  # the class matters where there is one
 
 
 def test_losses_are_those_of_the_logits(small):
@@ -473,109 +437,40 @@ def test_the_codebook_is_frozen_and_dropout_is_of_training_alone():
     assert run(0, 2 * codebook)[0] != losses  # it is read
 
 
-def test_remat_and_bfloat16_change_little():
-    model = model_of(**VARIANTS["published"])
+def test_cached_logits_in_bfloat16_are_close():
+    model = model_of(**VARIANTS["published"], dtype="bfloat16")
     params, codebook, label = with_effects(model), codebook_of(), jnp.array([1, 2])
     ids = jax.random.randint(jax.random.key(1), (2, *LATENT, 3), 0, CODES)
-
-    def gradient(model):
-        return jax.grad(lambda p: rq.loss(model, p, ids, label, jax.random.key(0), codebook=codebook)[0])(params)
-
-    exact, again = jax.jit(lambda: (gradient(model), gradient(model.clone(remat=True))))()
-    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(again), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    models = model, model.clone(dtype="bfloat16")
-    exact, rough = jax.jit(lambda: [m.apply({"params": params}, ids, codebook, label) for m in models])()
-    assert rough.dtype == jnp.float32
-    close(rough, np.asarray(exact), 0.1)
-    close(cached_logits(models[1], params, ids, label, codebook), np.asarray(rough), 0.05)
+    logits = jax.jit(lambda: model.apply({"params": params}, ids, codebook, label))()
+    assert logits.dtype == jnp.float32
+    close(cached_logits(model, params, ids, label, codebook), np.asarray(logits), 0.05)
 
 
 def test_what_is_drawn_can_be_restricted_by_depth():
-    logits = jnp.log(jnp.array([[0.1, 0.6, 0.3]]))
+    settings = rq.Settings(0.5, top_k=(2, 0), top_p=0.9)
+    assert settings.at_depths(2) == [Autoregressive(0.5, 2, 0.9), Autoregressive(0.5, 0, 0.9)]
+    assert rq.Settings(top_k=3).at_depths(2) == [Autoregressive(1.0, 3)] * 2
+    assert rq.Settings(top_p=(1.0, 0.5)).at_depths(2)[1] == Autoregressive(top_p=0.5)
+    with pytest.raises(InputError, match="one number or 2, one a depth"):
+        rq.Settings(top_k=(1, 2, 3)).at_depths(2)
+    with pytest.raises(InputError, match="top_p in"):
+        rq.Settings(top_p=(0.5, 0.0))
 
-    def kept(d, number=2, temperature=1.0, top_k=0, top_p=1.0):
-        depth = rq.restricted(lambda state, d, before: (state, logits), number, temperature, top_k, top_p)
-        state, found = depth("state", d, None)
-        assert state == "state" and (found == logits)[found > -jnp.inf].all()
-        return np.asarray(found > -jnp.inf)[0].astype(int).tolist()
-
-    assert [kept(d, top_k=(2, 0)) for d in range(2)] == [[0, 1, 1], [1, 1, 1]]
-    assert [kept(d, top_k=1, top_p=(0.5, 1.0)) for d in range(2)] == [[0, 1, 0], [0, 1, 0]]
-    assert [kept(d, top_p=(1.0, 0.5)) for d in range(2)] == [[1, 1, 1], [0, 1, 0]]
-    assert [kept(0, temperature=t, top_p=(0.58, 1.0)) for t in (1.0, 2.0)] == [[0, 1, 0], [0, 1, 1]]
-    assert kept(0, temperature=0.0, top_k=(3, 1)) == [1, 1, 1]
-    for wrong, words in (({"top_k": (1, 2, 3)}, "one number or 2, one a depth"), ({"top_p": (0.5, 0.0)}, "top_p in")):
-        with pytest.raises(InputError, match=words):
-            kept(0, **wrong)
-
-
-def test_the_trace_ends_in_the_sample():
     model, codebook = model_of(**VARIANTS["published"]), codebook_of()
-    params, ids, label = with_effects(model), jnp.zeros((2, *LATENT, 3), jnp.int32), jnp.array([1, 2])
-    mask, keys = jnp.ones((2, *LATENT), bool).at[:, 0, 0].set(False), jax.random.split(jax.random.key(0), 2)
-    given = {"codebook": codebook, "top_k": (1, 3, 0)}
-    states, out = jax.jit(
-        lambda: [rq.sample(model, params, ids, mask, label, keys, **given, trace=trace) for trace in (True, False)]
-    )()
-    assert states.shape == (LATENT[0], *ids.shape)
-    np.testing.assert_array_equal(states[-1], out)
-    np.testing.assert_array_equal(states[0][:, 0], out[:, 0])
-    assert (states[0][:, 1] == CODES).all()
-    logits = jax.jit(lambda: model.apply({"params": params}, out, codebook, label))()
-    rank = np.sum(logits > jnp.take_along_axis(logits, out[..., None], axis=-1), axis=-1)[np.asarray(mask)]
-    assert (rank[:, 0] == 0).all() and (rank[:, 1] < 3).all() and (rank > 0).any()
-
-
-def test_loss_falls_and_a_pattern_is_learned():
-    model, codebook = model_of(classes=2, depth=2, head_layers=1), codebook_of()
-    params = jax.jit(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
-    label = jnp.arange(8) % 2
-    base = jnp.arange(PLACES)[None] % 3 + 4 * label[:, None]
-    ids = jnp.stack([base, (2 * base + 1) % CODES], axis=-1).reshape(8, *LATENT, 2)
-    optimizer = optax.adam(1e-2)
+    params, label = with_effects(model), jnp.array([1, 2])
+    mask, keys = jnp.ones((2, *LATENT), bool), jax.random.split(jax.random.key(0), 2)
+    request = Request(jnp.zeros((*mask.shape, 3), jnp.int32), mask, label, keys)
+    given = model, params, request, rq.Settings(top_k=(1, 3, 0))
 
     @jax.jit
-    def step(params, state, rng):
-        grad = jax.value_and_grad(lambda p: rq.loss(model, p, ids, label, rng, codebook=codebook)[0])
-        value, grads = grad(params)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state, value
+    def run():
+        out = rq.sample(*given, codebook=codebook).tokens
+        return out, model.apply({"params": params}, out, codebook, label)
 
-    state, values = optimizer.init(params), []
-    for i in range(120):
-        params, state, value = step(params, state, jax.random.key(i))
-        values.append(value)
-    assert values[0] > 2 and values[-1] < 0.1
-    keys, mask, wanted = jax.random.split(jax.random.key(9), 2), jnp.ones((2, *LATENT), bool), jnp.array([1, 0])
-    start = jnp.zeros_like(ids[:2])
-    out = jax.jit(lambda p: rq.sample(model, p, start, mask, wanted, keys, codebook=codebook))(params)
-    np.testing.assert_array_equal(out, np.asarray(ids)[[1, 0]])
-
-
-def test_stage_2_trains_samples_and_completes(tmp_path):
-    """The loop with this generator, on a tokenizer of two depths and its soft codes, and what its workdir gives."""
-    first, config = workdirs.configs(workdirs.trained() / "images")
-    first.tokenizer.quantizer.update({"name": "residual", "depth": 2})
-    config.tokenizer = ConfigDict({"weights": "random", "model": first.tokenizer, "soft": 0.5})
-    config.generator = ConfigDict(
-        {"name": "rqtransformer", "classes": 10, "layers": 2, "head_layers": 1, "width": 32, "heads": 2}
-    )
-    config.loss = ConfigDict()
-    config.sample = ConfigDict({"top_k": (40, 20), "top_p": 0.95})
-    config.evals.generation = ConfigDict({"show": 2})
-    loop.train(config, tmp_path / "rqtransformer")
-    loaded = evqgan.load(tmp_path / "rqtransformer")
-    images = loaded.generate(2, labels=["bee", 3])
-    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
-    np.testing.assert_array_equal(loaded.generate(2, labels=["bee", 3]), images)
-    below = np.zeros((32, 32), bool)
-    below[16:] = True
-    made = loaded.edit(images[0], below, label="cat", num=2)
-    assert made.shape == (2, 32, 32, 3) and (made[0] != made[1]).any()
-    np.testing.assert_array_equal(made[:, :12], images[:1, :12].repeat(2, 0))
-    with pytest.raises(InputError, match="raster order"):
-        loaded.edit(images[0], ~below, label="cat")
+    out, logits = map(np.asarray, run())
+    chosen = np.take_along_axis(logits, out[..., None], axis=-1)
+    rank = np.sum(logits > chosen + 1e-5, axis=-1).reshape(-1, 3)
+    assert (rank[:, 0] == 0).all() and (rank[:, 1] < 3).all() and (rank > 0).any()
 
 
 SIZES = [  # configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head_layers, and what their code counts

@@ -25,11 +25,11 @@ def test_token_passes_are_those_of_the_cost_table():
     assert sampling.work(model("prefix", "ordered"), 8, "raster")[0] == 64 * (2 + 80 + 8 * 64) == 38_016
 
 
-def test_a_wavefront_has_fewer_turns_and_no_fewer_tokens():
-    turns, rows = sampling.fronts(64, 64, 8, 2, "wavefront").shape
-    assert turns < 64 and rows > 1
+def test_a_wavefront_has_fewer_steps_and_no_fewer_tokens():
+    steps, rows = sampling.decoding_order(64, 64, 8, 2, "wavefront").shape
+    assert steps < 64 and rows > 1
     passes, flops = sampling.work(model("prefix", "ordered"), 8, "wavefront")
-    assert passes == 64 + turns * rows * (1 + 80 + 8 * 64)
+    assert passes == 64 + steps * rows * (1 + 80 + 8 * 64)
     assert flops > 0
 
 

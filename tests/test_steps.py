@@ -36,7 +36,7 @@ def test_frames_go_from_nothing_to_the_image(turns, number):
 
 def test_an_image_is_filled_block_by_block(model):
     made = model.sample(6, ["cat", 3], 7)
-    states = model.new(made["labels"], made["numbers"], 7, {"trace": True})
+    states = model.history(made["labels"], made["numbers"], 7)
     assert states.shape == (6, 4, 8, 8, 1) and states.max() == model.codes
     np.testing.assert_array_equal(states[:, -1], made["ids"])
     for turn, (y, x) in enumerate(((0, 0), (0, 4), (4, 0), (4, 4))):  # windows of 4 x 4 tokens in reading order

@@ -11,7 +11,7 @@ from test_gpt import like
 
 from evqgan.convert import mapping
 from evqgan.convert import vim as names
-from evqgan.generators import gpt
+from evqgan.generators import Request, gpt
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -63,16 +63,16 @@ def passes(path):
 
 def steps(model, params, inputs):
     """Logits [B,V] of the first code and of the second one, from the cache."""
-    first, memory = model.apply({"params": params}, inputs["cond"], method="begin")
-    return first, model.apply({"params": params}, memory, inputs["codes"][:, 0], 1, method="step")[0]
+    first, cache = model.apply({"params": params}, inputs["cond"], method="begin")
+    return first, model.apply({"params": params}, cache, inputs["codes"][:, 0], 1, method="step")[0]
 
 
 def greedy(model, params, inputs):
     """The likeliest codes [B,h*w], made with the cache."""
     ids, label = jnp.zeros_like(grid(inputs["codes"])), inputs["cond"]
     keys = jax.random.split(jax.random.key(0), len(ids))
-    mask = jnp.ones(ids.shape[:3], bool)
-    run = jax.jit(lambda p: gpt.sample(model, p, ids, mask, label, keys, temperature=0.0))
+    request = Request(ids, jnp.ones(ids.shape[:3], bool), label, keys)
+    run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
     return run(params).reshape(len(ids), -1)
 
 

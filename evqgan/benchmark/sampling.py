@@ -1,10 +1,11 @@
 """Seconds to sample one image's tokens, by attention and order, beside what they cost by count.
 
-The weights are untrained: speed does not depend on them. Token passes are tokens that go through one layer, for an
-image: "joint" runs everything in each of the T steps, "prefix" the ring once a block, and with it all "masked" globals;
-of "ordered" ones the block's own.
+The weights are untrained: speed does not depend on them. Token passes are tokens that go through
+one layer, for an image: "joint" runs everything in each of the T steps, "prefix" the ring once a
+block, and with it all "masked" globals; of "ordered" ones the block's own.
 """
 
+import argparse
 import itertools
 import time
 
@@ -12,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
-from evqgan.generators import multigrained
-from evqgan.generators.blocks import fronts
+from evqgan.generators import Request, multigrained
+from evqgan.generators.blocks import decoding_order
 
 ROWS = (  # attention, global tokens, order
     ("joint", "masked", "raster"),
@@ -27,25 +28,34 @@ SMALL = {"layers": 2, "width": 384, "dtype": "float32"}  # ours: some minutes on
 HEAD = 48  # of the model of configs/: 16 heads of 48
 
 
-def arguments(parser):
-    """The flags."""
-    small = jax.default_backend() == "cpu"
-    default = SMALL if small else FULL
-    parser.add_argument("--layers", type=int, default=default["layers"], help="depth (24 is the configs')")
-    parser.add_argument("--width", type=int, default=default["width"], help="a multiple of 48 (768 is the configs')")
-    parser.add_argument("--latent", type=int, default=64, help="side of the token grid")
-    parser.add_argument("--window", type=int, default=8, help="W_s")
-    parser.add_argument("--extend", type=int, default=2, help="E_s")
-    parser.add_argument("--steps", type=int, default=8, help="T")
-    parser.add_argument("--batch", type=int, default=1, help="images at a time")
-    parser.add_argument("--dtype", default=default["dtype"], help="of the heavy products: bfloat16 or float32")
-    parser.add_argument("--attention", action="append", help="joint or prefix; may come twice (default: both)")
-    parser.add_argument("--global_tokens", action="append", help="masked or ordered; may come twice (default: both)")
-    parser.add_argument("--order", action="append", help="raster or wavefront; may come twice (default: both)")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    default = SMALL if jax.default_backend() == "cpu" else FULL
+    numbers = {
+        "layers": (default["layers"], "depth (24 is the configs')"),
+        "width": (default["width"], "a multiple of 48 (768 is the configs')"),
+        "latent": (64, "side of the token grid"),
+        "window": (8, "W_s"),
+        "extend": (2, "E_s"),
+        "steps": (8, "T"),
+        "batch": (1, "images at a time"),
+    }
+    for name, (value, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=text)
+    text = "of the heavy products: bfloat16 or float32"
+    parser.add_argument("--dtype", default=default["dtype"], help=text)
+    choices = {
+        "attention": "joint or prefix",
+        "global_tokens": "masked or ordered",
+        "order": "raster or wavefront",
+    }
+    for name, text in choices.items():
+        text = f"{text}; may come twice (default: both)"
+        parser.add_argument(f"--{name}", action="append", help=text)
 
 
-def run(given, rest):
-    """-> title, rows."""
+def run(given: argparse.Namespace, rest: list[str]) -> tuple[str, list[dict]]:
+    """Return title and rows."""
     if rest:
         raise InputError(f"there is no flag {rest[0]}; see --help")
     for name in ("layers", "width", "latent", "window", "steps", "batch"):
@@ -54,49 +64,74 @@ def run(given, rest):
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     rows = []
-    for attention, tokens, order in cases(given):
-        model = build(given, attention, tokens)
-        passes, flops = work(model, given.steps, order)
-        seconds = timed(model, given.batch, given.steps, order)
-        print(f"{attention}, {tokens}, {order}: {seconds:.3g} seconds an image", flush=True)
-        rows.append({
-            "system": "ours", "latent": given.latent, "window": given.window, "batch": given.batch,
-            "seconds_per_image": seconds, "attention": attention, "global_tokens": tokens, "order": order,
-            "extend": given.extend, "steps": given.steps, "token_passes": passes, "gflops": flops / 1e9,
-            "speedup": rows[0]["seconds_per_image"] / seconds if rows else 1.0,
-        })  # fmt: skip
-    title = f"sampling, {given.layers} layers of width {given.width}, {given.dtype}, untrained; speedup over the first"
-    return title, rows
+    for case in cases(given):
+        rows.append(measured(given, *case))
+        rows[-1]["speedup"] = rows[0]["seconds_per_image"] / rows[-1]["seconds_per_image"]
+    model = f"{given.layers} layers of width {given.width}, {given.dtype}, untrained"
+    return f"sampling, {model}; speedup over the first", rows
 
 
-def cases(given):
-    """(attention, global tokens, order) of each row: those of ROWS, or all that are asked for."""
+def measured(given: argparse.Namespace, attention: str, tokens: str, order: str) -> dict:
+    """Return the row of a case, but for the speedup."""
+    model = build(given, attention, tokens)
+    passes, flops = work(model, given.steps, order)
+    seconds = timed(model, given.batch, given.steps, order)
+    print(f"{attention}, {tokens}, {order}: {seconds:.3g} seconds an image", flush=True)
+    return {
+        "system": "ours",
+        "latent": given.latent,
+        "window": given.window,
+        "batch": given.batch,
+        "seconds_per_image": seconds,
+        "attention": attention,
+        "global_tokens": tokens,
+        "order": order,
+        "extend": given.extend,
+        "steps": given.steps,
+        "token_passes": passes,
+        "gflops": flops / 1e9,
+    }
+
+
+def cases(given: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Return (attention, global tokens, order) of each row: those of ROWS, or all asked for."""
     wanted = given.attention, given.global_tokens, given.order
     if not any(wanted):
-        return ROWS
-    return list(itertools.product(*(some or sorted({row[i] for row in ROWS}) for i, some in enumerate(wanted))))
+        return list(ROWS)
+    known = [sorted({row[i] for row in ROWS}) for i in range(3)]
+    chosen = [some or every for some, every in zip(wanted, known, strict=True)]
+    return list(itertools.product(*chosen))
 
 
-def build(given, attention, tokens):
-    """The model of a row."""
+def build(given: argparse.Namespace, attention: str, tokens: str) -> multigrained.Model:
+    """Return the model of a row."""
     if given.width % HEAD:
         raise InputError(f"expected --width as a multiple of {HEAD}, got {given.width}")
     return multigrained.Model(
-        codes=1024, latent=(given.latent, given.latent), window=given.window, extend=given.extend, attention=attention,
-        global_tokens=tokens, layers=given.layers, width=given.width, heads=given.width // HEAD, dtype=given.dtype,
-    )  # fmt: skip
+        codes=1024,
+        latent=(given.latent, given.latent),
+        window=given.window,
+        extend=given.extend,
+        attention=attention,
+        global_tokens=tokens,
+        layers=given.layers,
+        width=given.width,
+        heads=given.width // HEAD,
+        dtype=given.dtype,
+    )
 
 
-def timed(model, batch, steps, order):
-    """Seconds an image of the best of RUNS runs, without compiling."""
+def timed(model: multigrained.Model, batch: int, steps: int, order: str) -> float:
+    """Return seconds an image of the best of RUNS runs, without compiling."""
+    settings = multigrained.Settings(steps=steps, order=order)
     label = jnp.zeros((batch,), jnp.int32)
     params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), label[:1]))()
     ids = jnp.zeros((batch, *model.latent, 1), jnp.int32)
-    keys = jax.random.split(jax.random.key(1), batch)
+    mask, keys = jnp.ones(ids.shape[:-1], bool), jax.random.split(jax.random.key(1), batch)
 
-    def sample(params, ids, keys):
-        mask = jnp.ones(ids.shape[:-1], bool)
-        return multigrained.sample(model, params, ids, mask, label, keys, steps=steps, order=order)
+    def sample(params: dict, ids: jax.Array, keys: jax.Array) -> jax.Array:
+        request = Request(ids, mask, label, keys)
+        return multigrained.sample(model, params, request, settings).tokens
 
     compiled, seconds = jax.jit(sample).lower(params, ids, keys).compile(), []
     for _ in range(RUNS):
@@ -106,72 +141,90 @@ def timed(model, batch, steps, order):
     return min(seconds) / batch
 
 
-def work(model, steps, order):
-    """-> tokens that pass a layer for one image, FLOPs of one image.
+def work(model: multigrained.Model, steps: int, order: str) -> tuple[int, float]:
+    """Return tokens that pass a layer for one image, and FLOPs of one image.
 
-    A wavefront's turns all have room for as many blocks as the widest; what fills a narrow one up counts, as it runs.
+    The steps of a wavefront all have room for as many blocks as the widest; what fills a narrow one
+    up counts, as it runs.
     """
-    turns, rows = fronts(*model.latent, model.window, model.extend, order).shape
-    shared, ring, target = groups(model)
+    geometry = *model.latent, model.window, model.extend
+    block_steps, blocks = decoding_order(*geometry, order).shape
+    shared, ring, target = segments(model)
     if model.attention == "joint":
-        return turns * rows * steps * (shared + ring + target), turns * steps * joint_flops(model, rows)
-    passes, each = rows * (ring + steps * target), ring_flops(model, rows) + steps * continued_flops(model, rows)
+        passes = blocks * steps * (shared + ring + target)
+        return block_steps * passes, block_steps * steps * joint_flops(model, blocks)
+    passes = blocks * (ring + steps * target)
+    each = ring_flops(model, blocks) + steps * continued_flops(model, blocks)
     if model.global_tokens == "masked":
-        return turns * (shared + passes), turns * (globals_flops(model, shared, shared) + each)
-    begin, complete = globals_flops(model, shared, shared), globals_flops(model, rows, shared + rows)
-    return shared + turns * (rows + passes), begin + turns * (complete + each)
+        of_globals = globals_flops(model, shared, shared)
+        return block_steps * (shared + passes), block_steps * (of_globals + each)
+    begin = globals_flops(model, shared, shared)
+    complete = globals_flops(model, blocks, shared + blocks)
+    return shared + block_steps * (blocks + passes), begin + block_steps * (complete + each)
 
 
-def groups(model):
-    """Tokens of a sequence: globals, ring, target."""
+def segments(model: multigrained.Model) -> tuple[int, int, int]:
+    """Return the tokens of a sequence: globals, ring, target."""
     target = model.window**2
     ring = (model.window + 2 * model.extend) ** 2 - target
     return model.blocks, ring, target + (model.own == "partial")
 
 
-def joint_flops(model, rows, layers=None):
-    """FLOPs of `Model.__call__` with "joint" attention for `rows` target blocks of one image."""
-    shared, ring, target = groups(model)
+def joint_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:
+    """Return FLOPs of `Model.__call__` with "joint" attention for some blocks of one image."""
+    shared, ring, target = segments(model)
     whole = shared + ring + target
-    embedded = shared * summary_flops(model) + rows * (ring + target) * place_flops(model)
-    return embedded + rows * stack_flops(model, whole, whole * whole, layers) + rows * predict_flops(model)
+    embedded = shared * summary_flops(model) + blocks * (ring + target) * local_flops(model)
+    each = stack_flops(model, whole, whole * whole, layers) + predict_flops(model)
+    return embedded + blocks * each
 
 
-def globals_flops(model, made, seen, layers=None):
-    """FLOPs of the keys and values of `made` global tokens, each of which meets `seen` ones."""
+def globals_flops(
+    model: multigrained.Model,
+    made: int,
+    seen: int,
+    layers: int | None = None,
+) -> float:
+    """Return FLOPs of the KV cache of `made` global tokens, each of which meets `seen` ones."""
     return made * summary_flops(model) + stack_flops(model, made, made * seen, layers)
 
 
-def ring_flops(model, rows, layers=None):
-    """FLOPs of the keys and values of the rings of `rows` blocks of one image, given its globals."""
-    shared, ring, _ = groups(model)
-    return rows * (ring * place_flops(model) + stack_flops(model, ring, ring * (shared + ring), layers))
+def ring_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:
+    """Return FLOPs of the KV cache of the rings of some blocks of one image, given its globals."""
+    shared, ring, _ = segments(model)
+    each = stack_flops(model, ring, ring * (shared + ring), layers)
+    return blocks * (ring * local_flops(model) + each)
 
 
-def continued_flops(model, rows, layers=None):
-    """FLOPs of `Model.continued` for `rows` blocks of one image: one step of their targets."""
-    shared, ring, target = groups(model)
+def continued_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:
+    """Return FLOPs of `Model.continued` for some blocks of one image: a step of their targets."""
+    shared, ring, target = segments(model)
     pairs = target * (shared + ring + target)
-    each = target * place_flops(model) + stack_flops(model, target, pairs, layers) + predict_flops(model)
-    return rows * each
+    each = stack_flops(model, target, pairs, layers) + predict_flops(model)
+    return blocks * (target * local_flops(model) + each)
 
 
-def stack_flops(model, tokens, pairs, layers=None):
-    """Of the transformer: `tokens` pass it; `pairs` of query and key meet in each layer."""
+def stack_flops(
+    model: multigrained.Model,
+    tokens: int,
+    pairs: int,
+    layers: int | None = None,
+) -> float:
+    """Return FLOPs of the transformer for `tokens`; `pairs` of query and key meet in each layer."""
     dense = 2 * tokens * (4 + 2 * model.mlp_ratio) * model.width**2
     return (model.layers if layers is None else layers) * (dense + 4 * pairs * model.width)
 
 
-def summary_flops(model):
-    """Of one global token."""
+def summary_flops(model: multigrained.Model) -> int:
+    """Return FLOPs of one global token."""
     return 2 * model.window**2 * model.code_width * model.width
 
 
-def place_flops(model):
-    """Of one local token's embedding."""
+def local_flops(model: multigrained.Model) -> int:
+    """Return FLOPs of one local token's embedding."""
     return 2 * model.code_width * model.width
 
 
-def predict_flops(model):
-    """Of the logits of one block."""
+def predict_flops(model: multigrained.Model) -> int:
+    """Return FLOPs of the logits of one block."""
     return 2 * model.window**2 * model.width * model.codes

@@ -32,7 +32,7 @@ class Evaluator(Protocol):
         predict: (state, batch, rng) -> {name: array [B,...]}, by the model's `predict`; the batch's
           own arrays, "valid" among them, are there too.
         batches: () -> iterator of batches of the validation split, each image once.
-        sample: of a generator: (state, ids, mask, label, keys) -> image uint8 [B,H,W,3].
+        sample: of a generator: (state, request) -> image uint8 [B,H,W,3], see `generators.Request`.
         keys: those of config.evals.<module>.
         """
 
@@ -55,11 +55,11 @@ def build_all(
     predict = jax.jit(
         lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)}, out_shardings=whole
     )
-    settings = build.plain(config.get("sample", {}))
 
-    def sample(state, ids, mask, label, keys):
-        made = model.sample(state["ema"], state["tokenizer"], ids, mask, label, keys, **settings)
-        return model.tokenizer.decode(state["tokenizer"], made)
+    def sample(state, request):
+        settings = model.settings(config.get("sample", {}), "config.sample")
+        made = model.sample(state["ema"], state["tokenizer"], request, settings)
+        return model.tokenizer.decode(state["tokenizer"], made.tokens)
 
     key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
     size = config[key]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import pictures
+from evqgan.generators import Request
 
 
 class Evaluator:
@@ -28,25 +29,26 @@ class Evaluator:
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value) for this state; depends on nothing else."""
-        totals, latent = {}, None
+        totals, grid_and_depth = {}, None
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
-            latent, valid = out["ids"].shape[1:], np.asarray(out["valid"])
+            grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])
             for name, value in out["sums"].items():
                 totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
         yield from numbers.items()
-        entropies = [value for name, value in numbers.items() if name.startswith("cross_entropy")]
+        entropies = [x for name, x in numbers.items() if name.startswith("cross_entropy")]
         yield "cross_entropy", float(np.mean(entropies))
-        if not self.show:
-            return
+        if self.show:
+            images = self.sample(state, self.request(grid_and_depth))
+            yield "samples", pictures.grid(np.asarray(images))
+
+    def request(self, grid_and_depth: tuple[int, ...]) -> Request:
+        """Return the request for the samples shown, of all classes in turn.
+
+        grid_and_depth: (h, w, D).
+        """
+        ids = jnp.zeros((self.show, *grid_and_depth), jnp.int32)
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
-        ids = jnp.zeros((self.show, *latent), jnp.int32)
-        images = self.sample(
-            state,
-            ids,
-            jnp.ones(ids.shape[:-1], bool),
-            label,
-            jax.random.split(jax.random.key(0), self.show),
-        )
-        yield "samples", pictures.grid(np.asarray(images))
+        keys = jax.random.split(jax.random.key(0), self.show)
+        return Request(ids, jnp.ones(ids.shape[:-1], bool), label, keys)

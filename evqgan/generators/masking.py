@@ -1,22 +1,29 @@
-"""What a generator over blocks trains on: which blocks it predicts, and what is known then (paper, Sec. 3.3)."""
+"""What a generator over blocks trains on: which blocks it predicts, and what is known then.
+
+Paper, Sec. 3.3.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.generators import decoding
-from evqgan.generators.blocks import NOWHERE, ORDERS, blocks_of, layout, turns
+from evqgan.generators.blocks import NOWHERE, ORDERS, blocks_of, layout, step_of_block
+from evqgan.generators.mask_schedule import gamma
 
 EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
-WAVEFRONTS = 0.05  # ours: the share of images whose blocks come in this order instead of raster order
+WAVEFRONTS = 0.05  # ours: the share of images whose blocks come as a wavefront, not in raster order
 MASKS = ("matched", "raster", "paper")
 
 
-def random_mask(rng, candidates, share):
-    """True for ceil(share * n) random ones of the n `candidates` bool [...,N]; share [...] in (0, 1] (Sec. 3.3).
+def random_mask(rng: jax.Array, candidates: jax.Array, share: jax.Array) -> jax.Array:
+    """Return True for ceil(share * n) random ones of the n candidates (Sec. 3.3).
 
     None where there is no candidate.
+
+    candidates: bool [...,N]; share: [...] in (0, 1].
     """
     count = jnp.ceil(share * jnp.sum(candidates, axis=-1)).astype(jnp.int32)
     scores = jnp.where(candidates, jax.random.uniform(rng, candidates.shape), jnp.inf)
@@ -24,13 +31,14 @@ def random_mask(rng, candidates, share):
     return candidates & (rank < count[..., None])
 
 
-def random_rectangle(rng, batch, h, w):
-    """bool [B,h,w]: a rectangle of random sides at a random place."""
+def random_rectangle(rng: jax.Array, batch: int, h: int, w: int) -> jax.Array:
+    """Return bool [B,h,w], True in a rectangle of random sides at a random position."""
 
-    def side(key, length):
+    def side(key: jax.Array, length: int) -> jax.Array:
         key_size, key_start = jax.random.split(key)
         size = jax.random.randint(key_size, (batch, 1), 1, length + 1)
-        start = jnp.floor(jax.random.uniform(key_start, (batch, 1)) * (length - size + 1)).astype(jnp.int32)
+        start = jnp.floor(jax.random.uniform(key_start, (batch, 1)) * (length - size + 1))
+        start = start.astype(jnp.int32)
         at = jnp.arange(length)[None]
         return (at >= start) & (at < start + size)
 
@@ -38,127 +46,192 @@ def random_rectangle(rng, batch, h, w):
     return side(key_h, h)[:, :, None] & side(key_w, w)[:, None]
 
 
-def in_turn(rng, candidates, number):
-    """Draws `number` different candidates of each image, evenly over blocks -> block [B,number] int32, real bool.
+def draw_blocks(
+    rng: jax.Array,
+    candidates: jax.Array,
+    number: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw `number` different candidates of each image, evenly over blocks.
 
-    candidates: bool [B,blocks]. The blocks stand in a circle in a random order; an image takes the next ones from where
-    the image before it stopped, so that as many moments as there are blocks hold each of them once, if all are
-    candidates. Where an image has fewer than `number`, the rest are not `real`.
+    Returns block int32 [B,number], and which of them are candidates, bool [B,number]: where an
+    image has fewer than `number`, the rest are not.
+
+    The blocks stand in a circle in a random order; an image takes the next ones from where the
+    image before it stopped. So as many images as there are blocks hold each of them once (if
+    number = 1 and all are candidates).
+
+    candidates: bool [B,blocks].
     """
     batch, blocks = candidates.shape
     rng_circle, rng_start = jax.random.split(rng)
-    place = jax.random.permutation(rng_circle, blocks)
-    start = (jnp.arange(batch) * number + jax.random.randint(rng_start, (), 0, blocks)) % blocks
-    distance = (place[None] - start[:, None]) % blocks + jnp.where(candidates, 0, blocks)
+    position = jax.random.permutation(rng_circle, blocks)
+    first = jax.random.randint(rng_start, (), 0, blocks)
+    start = (jnp.arange(batch) * number + first) % blocks
+    distance = (position[None] - start[:, None]) % blocks + jnp.where(candidates, 0, blocks)
     block = jnp.argsort(distance, axis=-1)[:, :number].astype(jnp.int32)
     return block, jnp.take_along_axis(candidates, block, axis=-1)
 
 
-def generations(model, rng, batch, edits, wavefronts):
-    """What is generated and when -> hidden bool [B,h,w], rank int32 [B,blocks]: 0 of blocks given whole, else its turn.
+def draw_generations(
+    model: Any,
+    rng: jax.Array,
+    batch: int,
+    edits: float,
+    wavefronts: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw what is generated of each image, and in which order.
 
-    The whole image is hidden, or, in the share `edits` of images, a rectangle; blocks come in raster order, or, in the
-    share `wavefronts`, as a wavefront. A block of which a part is hidden has a turn, too.
+    Returns the hidden tokens, bool [B,h,w], and the rank of blocks, see `rank_blocks`.
+
+    The whole image is hidden, or, in the share `edits` of images, a rectangle. Blocks come in
+    raster order, or, in the share `wavefronts`, as a wavefront.
     """
     h, w = model.latent
     rng_kind, rng_rectangle, rng_order = jax.random.split(rng, 3)
     rectangle = random_rectangle(rng_rectangle, batch, h, w)
     hidden = rectangle | ~jax.random.bernoulli(rng_kind, edits, (batch, 1, 1))
-    raster, wavefront = (jnp.asarray(turns(h, w, model.window, model.extend, name)) for name in ORDERS)
-    turn = jnp.where(jax.random.bernoulli(rng_order, wavefronts, (batch, 1)), wavefront[None], raster[None])
-    return hidden, ranked(hidden, turn, model.window)
+    geometry = h, w, model.window, model.extend
+    raster, wavefront = (jnp.asarray(step_of_block(*geometry, order))[None] for order in ORDERS)
+    is_wavefront = jax.random.bernoulli(rng_order, wavefronts, (batch, 1))
+    return hidden, rank_blocks(hidden, jnp.where(is_wavefront, wavefront, raster), model.window)
 
 
-def ranked(hidden, turn, window):
-    """hidden bool [B,h,w], turn int32 [B or 1,blocks] -> rank int32 [B,blocks], see `generations`."""
-    return jnp.where(jnp.any(blocks_of(hidden, window), axis=-1), turn + 1, 0)
+def rank_blocks(hidden: jax.Array, step: jax.Array, window: int) -> jax.Array:
+    """Return the rank of blocks, int32 [B,blocks]: 0 if a block is known, else its step, from 1.
+
+    A block of which only a part is hidden has a step, too.
+
+    hidden: bool [B,h,w]; step: int32 [B or 1,blocks].
+    """
+    return jnp.where(jnp.any(blocks_of(hidden, window), axis=-1), step + 1, 0)
 
 
-def corrupt(model, ids, rng, masks, targets, share=None, edits=EDITS, wavefronts=WAVEFRONTS):
-    """Draws targets and masks -> inputs of `Model.__call__` (but the label), target ids, is_masked, both [B,K,T].
+def corrupt(
+    model: Any,
+    ids: jax.Array,
+    rng: jax.Array,
+    masks: str,
+    targets: int,
+    share: float | None = None,
+    edits: float = EDITS,
+    wavefronts: float = WAVEFRONTS,
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """Draw target blocks and mask their tokens.
 
-    ids [B,h,w] int32. targets: K random blocks an image, or 0 = all of them; see `in_turn`. share: of the hidden tokens
-    of a target that are masked; None draws it by the cosine schedule, gamma(r) with r uniform.
+    Returns the inputs of `Model.__call__` (but the label), target ids [B,K,T], and which of them
+    are masked [B,K,T]. InputError for other masks, and for more targets than there are blocks.
 
-    masks "matched" (ours): what sampling and editing meet, see `generations`: each target sees what is there when its
-    turn comes, and only itself is partly masked. "raster" (ours): the same of generation in raster order alone, edits =
-    wavefronts = 0. "paper": one uniform token mask on the whole grid for the local tokens, an independent mask of whole
-    blocks for the global ones (Sec. 3.3). InputError for other masks, and for more targets than there are blocks.
+    ids: int32 [B,h,w].
+    masks: "matched" (ours) is what sampling and editing meet, see `draw_generations`: each target
+      sees what is there in its step, and only itself is partly masked. "raster" (ours) is the same
+      of generation in raster order alone, edits = wavefronts = 0. "paper" is one uniform token mask
+      on the whole grid for the local tokens, and an independent mask of whole blocks for the global
+      ones (Sec. 3.3).
+    targets: K random blocks an image, see `draw_blocks`; 0 = all of them.
+    share: of the hidden tokens of a target that are masked; None draws it by the cosine schedule,
+      gamma(r) with r uniform.
     """
     check(model, masks, targets, edits, wavefronts)
     rng_moment, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
     batch, number = len(ids), targets or model.blocks
     if masks == "paper":
-        return as_in_paper(model, ids, number, share, (rng_moment, rng_block, rng_share, rng_mask))
+        rngs = rng_moment, rng_block, rng_share, rng_mask
+        return corrupt_as_in_paper(model, ids, number, share, rngs)
     edits, wavefronts = (0.0, 0.0) if masks == "raster" else (edits, wavefronts)
-    hidden, rank = generations(model, rng_moment, batch, edits, wavefronts)
-    block, real = in_turn(rng_block, rank > 0, number)
+    hidden, rank = draw_generations(model, rng_moment, batch, edits, wavefronts)
+    block, is_candidate = draw_blocks(rng_block, rank > 0, number)
     now = jnp.take_along_axis(rank, block, axis=-1)[..., None]  # [B,K,1]
-    ring_index, target_index = (jnp.asarray(x)[block] for x in layout(*model.latent, model.window, model.extend))
-    of_token = rank[:, block_at(model)]  # [B,h*w]
+    of_blocks = layout(*model.latent, model.window, model.extend)
+    ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
+    token_rank = rank[:, block_of_token(model)]  # [B,h*w]
 
-    def known(index):
-        return ~gather(hidden, index) | (gather(of_token, index) < now)
-
-    candidates = gather(hidden, target_index) & real[..., None]
-    is_masked = random_mask(rng_mask, candidates, drawn_share(rng_share, (batch, number), share))
-    ring = jnp.where((ring_index != NOWHERE) & known(ring_index), gather(ids, ring_index), model.codes)
+    is_known = ~gather(hidden, ring_index) | (gather(token_rank, ring_index) < now)
+    is_known &= ring_index != NOWHERE
+    candidates = gather(hidden, target_index) & is_candidate[..., None]
+    shares = draw_share(rng_share, (batch, number), share)
+    is_masked = random_mask(rng_mask, candidates, shares)
     if model.global_tokens == "ordered":
         inputs = {"grid": ids[:, None], "rank": rank}
     else:
-        seen = ~hidden.reshape(batch, 1, -1) | (of_token[:, None] < now)  # [B,K,h*w]
-        grid = jnp.where(seen, ids.reshape(batch, 1, -1), model.codes)
+        is_seen = ~hidden.reshape(batch, 1, -1) | (token_rank[:, None] < now)  # [B,K,h*w]
+        grid = jnp.where(is_seen, ids.reshape(batch, 1, -1), model.codes)
         inputs = {"grid": grid.reshape(batch, number, *model.latent)}
     target = gather(ids, target_index)
-    inputs |= {"ring": ring, "target": jnp.where(is_masked, model.codes, target), "block": block}
+    inputs["ring"] = jnp.where(is_known, gather(ids, ring_index), model.codes)
+    inputs["target"] = jnp.where(is_masked, model.codes, target)
+    inputs["block"] = block
     return inputs, target, is_masked
 
 
-def as_in_paper(model, ids, number, share, rngs):
-    """`corrupt` by the paper's masks (Sec. 3.3); every block may be a target, its own global token is masked anyhow."""
+def corrupt_as_in_paper(
+    model: Any,
+    ids: jax.Array,
+    number: int,
+    share: float | None,
+    rngs: tuple[jax.Array, ...],
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """Return `corrupt` by the paper's masks (Sec. 3.3).
+
+    Every block may be a target; its own global token is masked anyhow.
+    """
     rng_blocks, rng_block, rng_share, rng_mask = rngs
     batch, (h, w) = len(ids), model.latent
-    every = jnp.ones((batch, model.blocks), bool)
-    hidden = random_mask(rng_blocks, every, drawn_share(jax.random.fold_in(rng_share, 1), (batch,), None))
-    block, _ = in_turn(rng_block, every, number)
-    mask = random_mask(rng_mask, jnp.ones((batch, h * w), bool), drawn_share(rng_share, (batch,), share))
-    ring_index, target_index = (jnp.asarray(x)[block] for x in layout(h, w, model.window, model.extend))
+    every_block = jnp.ones((batch, model.blocks), bool)
+    block_shares = draw_share(jax.random.fold_in(rng_share, 1), (batch,), None)
+    hidden = random_mask(rng_blocks, every_block, block_shares)
+    block, _ = draw_blocks(rng_block, every_block, number)
+    shares = draw_share(rng_share, (batch,), share)
+    mask = random_mask(rng_mask, jnp.ones((batch, h * w), bool), shares)
+    of_blocks = layout(h, w, model.window, model.extend)
+    ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
     is_masked, target = gather(mask, target_index), gather(ids, target_index)
-    ring = jnp.where((ring_index != NOWHERE) & ~gather(mask, ring_index), gather(ids, ring_index), model.codes)
-    grid = jnp.where(hidden[:, block_at(model)], model.codes, ids.reshape(batch, -1)).reshape(batch, 1, h, w)
+    is_known = (ring_index != NOWHERE) & ~gather(mask, ring_index)
+    flat = ids.reshape(batch, -1)
+    grid = jnp.where(hidden[:, block_of_token(model)], model.codes, flat).reshape(batch, 1, h, w)
     inputs = {
-        "grid": jnp.broadcast_to(grid, (batch, number, h, w)), "ring": ring,
-        "target": jnp.where(is_masked, model.codes, target), "block": block,
-    }  # fmt: skip
+        "grid": jnp.broadcast_to(grid, (batch, number, h, w)),
+        "ring": jnp.where(is_known, gather(ids, ring_index), model.codes),
+        "target": jnp.where(is_masked, model.codes, target),
+        "block": block,
+    }
     return inputs, target, is_masked
 
 
-def check(model, masks, targets, edits, wavefronts):
-    """InputError for settings of `corrupt` that make no sense."""
+def check(model: Any, masks: str, targets: int, edits: float, wavefronts: float) -> None:
+    """Raise InputError for settings of `corrupt` that make no sense."""
     if masks not in MASKS:
         raise InputError(f"the generator's masks are one of {', '.join(MASKS)}, not {masks!r}")
     if not 0 <= targets <= model.blocks:
-        raise InputError(f"the generator's targets are 0 (all) or up to the {model.blocks} blocks, got {targets}")
+        expected = f"0 (all) or up to the {model.blocks} blocks"
+        raise InputError(f"the generator's targets are {expected}, got {targets}")
     if not (0 <= edits <= 1 and 0 <= wavefronts <= 1):
-        raise InputError(f"the shares of edits and wavefronts lie in [0, 1], got {edits} and {wavefronts}")
+        given = f"{edits} and {wavefronts}"
+        raise InputError(f"the shares of edits and wavefronts lie in [0, 1], got {given}")
     if masks == "paper" and model.global_tokens == "ordered":
-        raise InputError('masks = "paper" hides random blocks: it needs generator.global_tokens = "masked"')
+        needed = 'generator.global_tokens = "masked"'
+        raise InputError(f'masks = "paper" hides random blocks: it needs {needed}')
 
 
-def drawn_share(rng, shape, share):
-    """The share of tokens to mask, gamma(r) with r uniform (paper, Sec. 3.3), or `share` where it is given."""
+def draw_share(rng: jax.Array, shape: tuple[int, ...], share: float | None) -> jax.Array:
+    """Return the share of tokens to mask, gamma(r) with r uniform (paper, Sec. 3.3).
+
+    share: taken instead, where it is given.
+    """
     if share is not None:
         return jnp.full(shape, share)
-    return decoding.gamma("cosine", jax.random.uniform(rng, shape))  # r < 1, so that gamma > 0
+    return gamma("cosine", jax.random.uniform(rng, shape))  # r < 1, so that gamma > 0
 
 
-def gather(grid, index):
-    """grid [B,h,w] or [B,h*w], index int32 [B,K,S] of flat places -> [B,K,S]; where it is NOWHERE, anything."""
+def gather(grid: jax.Array, index: jax.Array) -> jax.Array:
+    """Return the tokens at flat positions `index` int32 [B,K,S]; anything where it is NOWHERE.
+
+    grid: [B,h,w] or [B,h*w].
+    """
     return jax.vmap(lambda row, at: row.reshape(-1)[at])(grid, index)
 
 
-def block_at(model):
-    """The block that each token of the grid lies in: int32 [h*w], NumPy."""
+def block_of_token(model: Any) -> np.ndarray:
+    """Return the block that each token of the grid lies in, int32 NumPy [h*w]."""
     (h, w), side = model.latent, model.window
     blocks = np.arange(model.blocks, dtype=np.int32).reshape(h // side, w // side)
     return blocks.repeat(side, 0).repeat(side, 1).reshape(-1)

@@ -1,6 +1,7 @@
 """Inference: from a workdir to images, numbers and stored ids. Calls go down only.
 
-`batched` runs compiled functions over any number of rows. `core.CoreModel` encodes, decodes and draws the tokens of any
-part of an image; `editing`, `rejection` and `filmstrip` are functions of one. `model.Model` offers all of them, and is
-what `evqgan.load` gives. `commands`, `evaluation` and `token_cache` are the modes of the command line.
+`batched` runs compiled functions over any number of rows. `core.CoreModel` encodes, decodes and
+generates the tokens of any part of an image; `editing`, `rejection` and `filmstrip` are functions
+of one. `model.Model` offers all of them, and is what `evqgan.load` gives. `commands`, `evaluation`
+and `token_cache` are the modes of the command line.
 """

@@ -1,6 +1,8 @@
-"""Compiled functions over any number of rows, in batches of few sizes, on all devices of this host."""
+"""Compiled functions over any number of rows, in batches of few sizes, on all local devices."""
 
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,42 +12,52 @@ from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
 from evqgan.core.log import duration
 
-FEW = 4  # ours: up to so many rows are one size: one more compilation takes longer than to compute them
+FEW = 4  # ours: up to so many rows are one size: compiling once more takes longer than to compute
 
 
-class Rows:
-    """rows(function, weights, *arrays) -> function(weights, *arrays) as NumPy, whatever the number of rows.
+class BatchRunner:
+    """Run jittable functions over any number of rows, in few batch sizes, on all local devices.
 
-    `function` is traceable and treats every row (index of the first axis) by itself, in all it takes and gives. A batch
-    has `batch_size` rows a device, or the next power of two where fewer are asked for, that of FEW where still fewer
-    are; its last rows are repeated to fill it up. So there are few sizes to compile for, and each function is compiled
-    once a size.
+    A batch has `batch_size` rows per device, or the next power of two if fewer are needed, FEW at
+    least, and the last one is padded by repeating its final row: each function compiles once per
+    size.
 
-    Every device has all weights and computes its rows alone, by the same program. What a row becomes is therefore the
-    same to the bit for the same rows a device, on any number of devices of a kind; with other rows a device it is the
-    same but for rounding, for a compiler may add up in another order.
+    Weights are replicated; every device runs the same program on its own rows. With the same number
+    of rows per device, results are bit-identical on any number of devices of one kind; otherwise
+    they may differ by rounding, for a compiler may add up in another order.
     """
 
-    def __init__(self, batch_size=64, devices=None):
+    def __init__(self, batch_size: int = 64, devices: Sequence | None = None):
         if not kinds.fits(batch_size, kinds.Positive):
-            raise InputError(f"expected a batch_size that is {kinds.describe(kinds.Positive)}, got {batch_size!r}")
+            expected = kinds.describe(kinds.Positive)
+            raise InputError(f"expected a batch_size that is {expected}, got {batch_size!r}")
         self.batch_size = batch_size
         self.mesh = mesh.make(devices=devices or jax.local_devices())
         self.compiling = 0.0  # seconds it took so far
-        self.tell = lambda line: None  # gets a line before anything compiles
-        self._compiled = {}
+        self.tell: Callable = lambda line: None  # gets a line before anything compiles
+        self._compiled: dict = {}
 
-    def size(self, number):
-        """How many rows a batch has, over all devices, when `number` are asked for."""
+    def size(self, number: int) -> int:
+        """Return how many rows a batch has, over all devices, when `number` are asked for."""
         each = -(-max(number, FEW) // self.mesh.size)
         return self.mesh.size * min(self.batch_size, 1 << (each - 1).bit_length())
 
-    def clock(self):
-        """Seconds since some time, of which none pass while anything compiles."""
+    def clock(self) -> float:
+        """Return seconds since some time, of which none pass while anything compiles."""
         return time.perf_counter() - self.compiling
 
-    def __call__(self, function, weights, *arrays, size=None):
-        """size: the rows of a batch, where those of `size(number of rows)` are not wanted."""
+    def __call__(
+        self,
+        function: Callable,
+        weights: Any,
+        *arrays: np.ndarray,
+        size: int | None = None,
+    ) -> Any:
+        """Return function(weights, *arrays) as NumPy.
+
+        function: must treat each row (first axis) independently, in all it takes and gives.
+        size: the rows of a batch, if not `size(number of rows)`.
+        """
         number, results = len(arrays[0]), []
         if not number:
             raise InputError("expected at least one image, got none")
@@ -57,14 +69,20 @@ class Rows:
             results.append(jax.tree.map(lambda x, n=number - start: np.asarray(x)[:n], out))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
-    def _compile(self, function, weights, batch):
+    def _compile(self, function: Callable, weights: Any, batch: list[np.ndarray]) -> Callable:
         key = function, *((x.shape, x.dtype) for x in batch)
         if key not in self._compiled:
-            self.tell(f"compiling the {function.__name__} for {len(batch[0]):,} images at a time")
+            images = f"{len(batch[0]):,} images at a time"
+            self.tell(f"compiling the {function.__name__} for {images}")
             began = time.perf_counter()
             whole, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
-            specs = PartitionSpec(), *(split.spec for _ in batch)
-            alone = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=split.spec, check_vma=False)
+            alone = jax.shard_map(
+                function,
+                mesh=self.mesh,
+                in_specs=(PartitionSpec(), *(split.spec for _ in batch)),
+                out_specs=split.spec,
+                check_vma=False,
+            )
             jitted = jax.jit(alone, in_shardings=(whole, *(split for _ in batch)))
             self._compiled[key] = jitted.lower(weights, *batch).compile()
             self.compiling += time.perf_counter() - began
@@ -72,19 +90,22 @@ class Rows:
 
 
 class Progress:
-    """A report(done, total, seconds) that prints images/s, which count no compilation, and the time left."""
+    """A report(done, total, seconds) that prints images/s, without compilation, and time left."""
 
-    def __init__(self, rows):
-        self.rows, self.start, self.told, self.total, self.rate = rows, 0, False, 0, ""
+    def __init__(self, rows: BatchRunner):
+        self.rows, self.start, self.total, self.rate = rows, 0, 0, ""
+        self._has_told_compilation = False
 
-    def __call__(self, done, total, seconds):
+    def __call__(self, done: int, total: int, seconds: float) -> None:
+        """Print how far it is. seconds: since the beginning; 0 when it goes on from `done`."""
         self.total = total
         if not seconds:
             self.start = done
             print(f"going on from {done:,}/{total:,}", flush=True)
             return
-        if not self.told and self.rows.compiling:
+        if not self._has_told_compilation and self.rows.compiling:
             print(f"compiled in {self.rows.compiling:.1f} s", flush=True)
-        self.told, rate = True, (done - self.start) / seconds
+        self._has_told_compilation, rate = True, (done - self.start) / seconds
         self.rate = f"{rate:,.1f} images/s"
-        print(f"sample {done:,}/{total:,}  {self.rate}  ETA {duration((total - done) / rate)}", flush=True)
+        left = duration((total - done) / rate)
+        print(f"sample {done:,}/{total:,}  {self.rate}  ETA {left}", flush=True)

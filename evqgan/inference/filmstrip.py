@@ -3,30 +3,36 @@
 import numpy as np
 
 from evqgan.core import pictures
+from evqgan.inference.core import CoreModel
 from evqgan.inference.editing import GREY
 
 IMAGES = 4  # ours: rows of the picture
 FRAMES = 16  # ours: frames of a row, as many as a screen shows
 
 
-def picture(model, labels, numbers, seed, sampler=None):
-    """The first images of these labels int32 [B] and `numbers` [B] of the seed, a row each -> uint8 [H',W',3].
+def picture(model: CoreModel, labels: np.ndarray, numbers: np.ndarray, seed: int) -> np.ndarray:
+    """Return the first images of a seed as they are filled, a row each, uint8 [H',W',3].
 
-    model: a generator `CoreModel`. A row begins with nothing and ends with the image; tokens not made yet are grey.
+    A row begins with nothing and ends with the image; tokens not made yet are grey.
+
+    labels: int32 [B]; numbers: uint32 [B], of the images.
     """
-    labels, numbers = labels[:IMAGES], numbers[:IMAGES]
-    states = model.new(labels, numbers, seed, {**(sampler or {}), "trace": True})
-    images = model.decode(states[:, -1])
-    return pictures.column([pictures.row(frames(*pair, model.codes)) for pair in zip(states, images, strict=True)])
+    history = model.history(labels[:IMAGES], numbers[:IMAGES], seed)
+    images = model.decode(history[:, -1])
+    pairs = zip(history, images, strict=True)
+    return pictures.column([pictures.row(frames(*pair, model.codes)) for pair in pairs])
 
 
-def frames(states, image, codes):
-    """An image [H,W,3] as it is filled -> at most FRAMES images uint8 [F,H,W,3], the first grey, the last whole.
+def frames(history: np.ndarray, image: np.ndarray, codes: int) -> np.ndarray:
+    """Return at most FRAMES frames of an image, uint8 [F,H,W,3], the first grey, the last whole.
 
-    states [S,h,w,D] int: the tokens after each step, V = `codes` where there is none yet; a token once made stays.
+    history: int [S,h,w,D], the ids after each step, V = `codes` where there is none yet; a token
+      once made stays.
+    image: uint8 [H,W,3].
     """
-    made = np.concatenate([np.zeros((1, *states.shape[1:3]), bool), (states != codes).all(axis=-1)])
-    shown = np.linspace(0, len(states), min(FRAMES, len(made))).round().astype(int)
-    f = image.shape[0] // states.shape[1]
-    seen = made[shown].repeat(f, axis=1).repeat(f, axis=2)
+    nothing = np.zeros((1, *history.shape[1:3]), bool)
+    is_made = np.concatenate([nothing, (history != codes).all(axis=-1)])
+    shown = np.linspace(0, len(history), min(FRAMES, len(is_made))).round().astype(int)
+    factor = image.shape[0] // history.shape[1]
+    seen = is_made[shown].repeat(factor, axis=1).repeat(factor, axis=2)
     return np.where(seen[..., None], image, GREY)

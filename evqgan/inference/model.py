@@ -1,4 +1,7 @@
-"""The model that people use: `evqgan.load` a workdir, then encode, decode, reconstruct, generate, edit and outpaint."""
+"""The model that people use: `evqgan.load` a workdir, then encode, decode, generate, edit."""
+
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -6,57 +9,122 @@ from evqgan.core import processes, room
 from evqgan.core.config_files import of_workdir
 from evqgan.inference import editing, rejection
 from evqgan.inference.core import CoreModel, to_uint8
+from evqgan.inference.keywords import EditKeywords, GenerateKeywords, SamplerKeywords
 
 
-def load(workdir, config=None, step=None, batch_size=64):
-    """A trained tokenizer or generator from its workdir (latest checkpoint, or `step`'s). -> Model"""
+def load(
+    workdir: Any,
+    config: Any = None,
+    step: int | None = None,
+    batch_size: int = 64,
+) -> "Model":
+    """Return a trained tokenizer or generator from its workdir.
+
+    config: None is the workdir's.
+    step: of the checkpoint, None is the latest.
+    batch_size: images per device at a time.
+    """
     saved, workdir = of_workdir(workdir)
     return Model(config or saved, workdir, step, batch_size)
 
 
 class Model(CoreModel):
-    """A trained tokenizer or generator; see `CoreModel` for what images are, and on what a generated one depends."""
+    """A trained tokenizer or generator.
 
-    def generate(self, num, labels=None, seed=0, **sampler):
-        """`num` new images of `labels`, one class or several to go through in turn (default: all) -> images.
+    See `CoreModel` for what images are, and on what a generated one depends.
+    """
 
-        sampler: changes to config.sample, such as temperature=0.9; also `sample`'s acceptance and classifier.
+    def generate(
+        self,
+        num: int,
+        labels: Any = None,
+        seed: int = 0,
+        **changes: Unpack[GenerateKeywords],
+    ) -> np.ndarray:
+        """Return `num` new images.
+
+        labels: one class or several to go through in turn, numbers or names; None = all.
+        changes: to config.sample, such as temperature=0.9; also acceptance and classifier, see
+          `sample`.
         """
-        return self.sample(num, labels, seed, **sampler)["images"]
+        return self.sample(num, labels, seed, **changes)["images"]
 
     def sample(
-        self, num, labels=None, seed=0, report=None, acceptance=1.0, classifier="resnet101", folder=None, part=(0, 1),
-        force=False, **sampler,
-    ):  # fmt: skip
-        """`generate` with all it made: {"images", "ids" int32 [num,h,w,D], "labels" int32 [num] (if it has classes),
-        "numbers" uint32 [num], by which `new` makes them again}.
+        self,
+        num: int,
+        labels: Any = None,
+        seed: int = 0,
+        report: Callable | None = None,
+        acceptance: float = 1.0,
+        classifier: Any = "resnet101",
+        folder: Any = None,
+        part: tuple[int, int] = (0, 1),
+        force: bool = False,
+        **changes: Unpack[SamplerKeywords],
+    ) -> dict[str, np.ndarray]:
+        """Return `generate` with all it made.
 
-        report(done, total, seconds) is called after each batch; no seconds of compilation count. An acceptance below 1
-        keeps the best by `classifier` of num / acceptance candidates, and adds "scores" float32 [num]. In a `folder` it
-        goes on where the same call was stopped; for both see `rejection.choose`. part: (i, n) makes the i-th of n parts
-        alone, as many images as `processes.share` gives it; what is reported counts all parts, as if each were as far
-        as this one. force: more than `room.IMAGES` too.
+        {"images", "ids" int32 [num,h,w,D], "labels" int32 [num] (if it has classes), "numbers"
+        uint32 [num], by which `new` makes them again}.
+
+        report: report(done, total, seconds) is called after each batch; no seconds of compilation
+          count.
+        acceptance: below 1, keep the best by `classifier` of num / acceptance candidates, and add
+          "scores" float32 [num]; see `rejection.choose`.
+        folder: goes on where the same call was stopped, see `rejection.choose`.
+        part: (i, n) makes the i-th of n parts alone, as many images as `processes.share` gives it;
+          what is reported counts all parts, as if each were as far as this one.
+        force: more than `room.IMAGES` too.
+        changes: to config.sample.
         """
         labels = self.planned(num, labels, seed, acceptance, force)
-        room.require(num * int(np.prod(self.size)) * 3, f"{num:,} images of {self.size[1]}x{self.size[0]}")
+        what = f"{num:,} images of {self.size[1]}x{self.size[0]}"
+        room.require(num * int(np.prod(self.size)) * 3, what)
         if acceptance != 1 or folder:
-            judge = classifier if acceptance != 1 else None
-            made = rejection.sample(self, labels, seed, acceptance, judge, folder, sampler, report, part)
+            given = labels, seed, acceptance, classifier if acceptance != 1 else None
+            made = rejection.sample(self, *given, folder, changes, report, part)
         else:
             numbers = processes.share(num, part).astype(np.uint32)
             labels = labels[numbers]
-            ids, images = self.new(labels, numbers, seed, sampler, processes.of_all(report, num, part))
+            report = processes.of_all(report, num, part)
+            ids, images = self.new(labels, numbers, seed, changes, report)
             made = {"images": images, "ids": ids, "labels": labels, "numbers": numbers}
-        return made if self.classes else {name: value for name, value in made.items() if name != "labels"}
+        return made if self.classes else {k: x for k, x in made.items() if k != "labels"}
 
-    def edit(self, image, mask, label=None, num=1, seed=0, **how):
-        """The part of `image` [H,W,3] where `mask` bool [H,W] is True, anew, in `num` ways -> images [num,H,W,3].
+    def edit(
+        self,
+        image: Any,
+        mask: Any,
+        label: Any = None,
+        num: int = 1,
+        seed: int = 0,
+        **how: Unpack[EditKeywords],
+    ) -> np.ndarray:
+        """Return `image` with the part that a mask hides made anew, in `num` ways [num,H,W,3].
 
-        With `label`, as that class. how: margin (tokens made anew around those that the mask touches), feather (known
-        pixels over which results fade in), report, and changes to config.sample: see `inference.editing`.
+        image: [H,W,3]; mask: bool [H,W], True where it is made anew.
+        label: the class that it becomes.
+        how: margin (tokens made anew around those that the mask touches), feather (known pixels
+          over which results fade in), report, force, and changes to config.sample: see
+          `inference.editing`.
         """
         return editing.edit(self, to_uint8(image), mask, label, num, seed, **how)
 
-    def outpaint(self, image, left, top, right, bottom, label=None, num=1, seed=0, **how):
-        """`image` [H,W,3] grown by so many pixels on each side, in `num` ways -> images [num,H',W',3]; how: `edit`."""
-        return editing.outpaint(self, to_uint8(image), left, top, right, bottom, label, num, seed, **how)
+    def outpaint(
+        self,
+        image: Any,
+        left: int,
+        top: int,
+        right: int,
+        bottom: int,
+        label: Any = None,
+        num: int = 1,
+        seed: int = 0,
+        **how: Unpack[EditKeywords],
+    ) -> np.ndarray:
+        """Return `image` grown by so many pixels on each side, in `num` ways [num,H',W',3].
+
+        how: as in `edit`.
+        """
+        margins = left, top, right, bottom
+        return editing.outpaint(self, to_uint8(image), *margins, label, num, seed, **how)

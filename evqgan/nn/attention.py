@@ -1,6 +1,7 @@
-"""Multi-head attention, the MLP, and the pre-norm transformer block with its scanned stack."""
+"""Multi-head attention, the MLP, the pre-norm transformer block, and a scan over layers."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,30 +16,50 @@ from evqgan.nn.linear import Dense, DenseGeneral
 kernel_init = nn.initializers.truncated_normal(0.02)  # Swin Transformer and MaskGIT
 
 
-def attend(query, key, value, mask=None, bias=None, drop=None):
-    """query [...,S,heads,d], key and value [...,T,heads,d] -> [...,S,heads,d] in the dtype of `value`.
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    drop: Callable | None = None,
+) -> jax.Array:
+    """Return scaled dot-product attention [...,S,heads,d] in the dtype of `value`.
 
-    mask: bool [...,1 or heads,S,T], True where a query may look; a row that may look nowhere averages all of `value`.
-    bias: [heads,S,T], added to the logits. drop: a function applied to the attention weights.
+    query: [...,S,heads,d]; key, value: [...,T,heads,d].
+    mask: bool [...,1 or heads,S,T], True where a query may look. A row that may look nowhere
+      averages all of `value`.
+    bias: [heads,S,T], added to the logits.
+    drop: applied to the attention weights.
     """
     return attend_pieces(query, [(key, value, mask)], bias, drop)
 
 
-def attend_pieces(query, pieces, bias=None, drop=None):
-    """`attend` over keys and values that come in pieces (key, value, mask), side by side: one softmax over all of them.
+def attend_pieces(
+    query: jax.Array,
+    pieces: Sequence[tuple],
+    bias: jax.Array | None = None,
+    drop: Callable | None = None,
+) -> jax.Array:
+    """Return `attend` over keys and values that come in pieces: one softmax over all of them.
 
-    Dimensions in front of a piece may be 1 where the query's are not: that piece serves all of them without a copy.
-    Logits and softmax are float32. Heads are moved in front first: on a CPU the products run three times faster so.
+    Logits and softmax are float32. Heads are moved in front first: on a CPU the products run three
+    times faster so.
+
+    pieces: (key, value, mask) side by side. Leading dimensions of a piece may be 1 where those of
+      the query are not: the piece then serves all of them without a copy.
     """
     query = jnp.swapaxes(query, -3, -2)  # [...,heads,S,d]
     logits = []
     for key, _, mask in pieces:
-        x = jnp.einsum("...sd,...td->...st", query, jnp.swapaxes(key, -3, -2), preferred_element_type=jnp.float32)
+        key = jnp.swapaxes(key, -3, -2)
+        x = jnp.einsum("...sd,...td->...st", query, key, preferred_element_type=jnp.float32)
         x = x * query.shape[-1] ** -0.5
         logits.append(x if mask is None else jnp.where(mask, x, jnp.finfo(jnp.float32).min))
     logits = logits[0] if len(pieces) == 1 else jnp.concatenate(logits, axis=-1)
     if bias is not None:
-        logits = logits + bias.astype(jnp.float32).reshape((1,) * (logits.ndim - 3) + bias.shape)
+        bias = bias.astype(jnp.float32)
+        logits = logits + bias.reshape((1,) * (logits.ndim - 3) + bias.shape)
     weights = jax.nn.softmax(logits).astype(pieces[0][1].dtype)
     if drop is not None:
         weights = drop(weights)
@@ -49,28 +70,32 @@ def attend_pieces(query, pieces, bias=None, drop=None):
     return jnp.swapaxes(out, -3, -2)
 
 
-def rows(x):
-    """x [...,c] -> [n,c]: on a CPU the gradient of a dense layer is up to three times faster with a single row axis."""
+def flatten_tokens(x: jax.Array) -> jax.Array:
+    """Flatten x [...,c] to [n,c].
+
+    On a CPU the gradient of a dense layer is up to three times faster with a single row axis.
+    """
     return x.reshape(-1, x.shape[-1])
 
 
-def with_slope(function):
-    """function(x float32) -> value, slope  =>  a function of x, value in the dtype of x, whose derivative is the slope.
+def with_slope(function: Callable) -> Callable:
+    """Turn function(x float32) -> (value, slope) into a function of x with that derivative.
 
-    Ours: both are computed at once, and the slope is all that is kept for the backward pass, in the dtype of x. By
-    itself XLA on a CPU computes a derivative again in every use of it.
+    The value has the dtype of x. Ours: both are computed at once, and the slope is all that is kept
+    for the backward pass, in the dtype of x. By itself XLA on a CPU computes a derivative again in
+    every use of it.
     """
 
-    def both(x):
+    def both(x: jax.Array) -> list[jax.Array]:
         return [y.astype(x.dtype) for y in function(x.astype(jnp.float32))]
 
     @jax.custom_jvp
     @functools.wraps(function)
-    def value(x):
+    def value(x: jax.Array) -> jax.Array:
         return both(x)[0]
 
     @value.defjvp
-    def _(primals, tangents):
+    def _(primals: tuple, tangents: tuple) -> tuple:
         y, slope = both(*primals)
         return y, tangents[0] * slope
 
@@ -78,32 +103,34 @@ def with_slope(function):
 
 
 @with_slope
-def gelu(x):
-    """x * P(a normal variable < x), the exact GELU of Swin Transformer.
+def gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return x * P(a normal variable < x), the exact GELU of Swin Transformer, and its slope.
 
-    The chance is erfc(-x / sqrt 2) / 2. As 1/2 + erf / 2 it is 0 in bfloat16 from x = -3 on, and in float32 from -6.
+    The probability is erfc(-x / sqrt 2) / 2. As 1/2 + erf / 2 it is 0 in bfloat16 from x = -3 on,
+    and in float32 from -6.
     """
     below = 0.5 * jax.lax.erfc(x * -(0.5**0.5))
     return x * below, below + x * jnp.exp(-0.5 * x * x) * (2 * np.pi) ** -0.5
 
 
 @with_slope
-def tanh_gelu(x):
-    """x * (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), the other form of GELU (BERT, MaskGIT).
+def tanh_gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the other form of GELU (BERT, MaskGIT), and its slope.
 
-    It is x * sigmoid(2 u), which has a tail below 0 that is not lost beside 1.
+    x * (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3). It is x * sigmoid(2 u), which has
+    a tail below 0 that is not lost beside 1.
     """
     below = jax.nn.sigmoid(8**0.5 * np.pi**-0.5 * (x + 0.044715 * x**3))
-    return x * below, below + x * below * (1 - below) * 8**0.5 * np.pi**-0.5 * (1 + 3 * 0.044715 * x * x)
+    slope_of_u = 8**0.5 * np.pi**-0.5 * (1 + 3 * 0.044715 * x * x)
+    return x * below, below + x * below * (1 - below) * slope_of_u
 
 
 class Attention(nn.Module):
-    """x [...,S,c] -> [...,S,c] in `dtype`, and the keys and values of x as a pair [...,S,2,heads,d].
+    """Multi-head attention of x [...,S,c] to itself and to what came before it.
 
-    before: (pair, mask) of tokens to the left, computed earlier; x looks at them and at itself. Masks and bias are as
-    in `attend`. Parameters are float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c]; head_dim: d,
-    0 = c / heads; project: whether there is an `out`, without which c = heads * d comes out as it is. InputError if c
-    is not a multiple of `heads` where it has to be.
+    Returns [...,S,c] in `dtype`, and the keys and values of x, [...,S,2,heads,d]. Parameters are
+    float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c]. InputError if c is
+    not a multiple of `heads` where it has to be.
     """
 
     heads: int
@@ -111,29 +138,40 @@ class Attention(nn.Module):
     dtype: Any = "float32"
     qkv_bias: bool = True  # Swin Transformer
     out_bias: bool = True
-    head_dim: int = 0
-    project: bool = True
+    head_dim: int = 0  # d; 0 = c / heads
+    project: bool = True  # whether there is an `out`; without it c = heads * d comes out as it is
 
     @nn.compact
-    def __call__(self, x, before=(), mask=None, bias=None, deterministic=True):
+    def __call__(
+        self,
+        x: jax.Array,
+        prefix: Sequence[tuple] = (),
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array]:
+        """prefix: (keys and values, mask) of tokens to the left, computed earlier.
+
+        mask, bias: as in `attend`; the mask is that of x alone.
+        """
         width = x.shape[-1]
         if width % self.heads and not self.head_dim:
-            raise InputError(f"expected a width that is a multiple of the {self.heads} heads, got {width}: change one")
+            expected = f"a width that is a multiple of the {self.heads} heads"
+            raise InputError(f"expected {expected}, got {width}: change one")
 
-        def project(features, name, axis=-1, use_bias=self.qkv_bias):
-            return DenseGeneral(
-                features, axis=axis, use_bias=use_bias, dtype=self.dtype, kernel_init=kernel_init, name=name
-            )
+        def dense(features: Any, name: str, axis: Any = -1, use_bias: bool = self.qkv_bias) -> Any:
+            keys = {"axis": axis, "use_bias": use_bias, "dtype": self.dtype}
+            return DenseGeneral(features, **keys, kernel_init=kernel_init, name=name)
 
         head = self.heads, self.head_dim or width // self.heads
-        query = project(head, "query")(rows(x)).reshape(*x.shape[:-1], *head)
-        pair = project((2, *head), "key_value")(rows(x)).reshape(*x.shape[:-1], 2, *head)
+        query = dense(head, "query")(flatten_tokens(x)).reshape(*x.shape[:-1], *head)
+        kv = dense((2, *head), "key_value")(flatten_tokens(x)).reshape(*x.shape[:-1], 2, *head)
         drop = nn.Dropout(self.dropout, deterministic=deterministic) if self.dropout else None
-        pieces = [(p[..., 0, :, :], p[..., 1, :, :], m) for p, m in (*before, (pair, mask))]
+        pieces = [(p[..., 0, :, :], p[..., 1, :, :], m) for p, m in (*prefix, (kv, mask))]
         out = attend_pieces(query, pieces, bias, drop).reshape(-1, *head)
         if not self.project:
-            return out.reshape(x.shape), pair
-        return project(width, "out", (-2, -1), self.out_bias)(out).reshape(x.shape), pair
+            return out.reshape(x.shape), kv
+        return dense(width, "out", (-2, -1), self.out_bias)(out).reshape(x.shape), kv
 
 
 ACTIVATIONS = {
@@ -145,31 +183,33 @@ ACTIVATIONS = {
 
 
 class MLP(nn.Module):
-    """x [...,c] -> [...,c] in `dtype` through c * `ratio` channels and one of ACTIVATIONS, the exact (erf) GELU."""
+    """Two dense layers, [...,c] -> [...,c] in `dtype`, with c * `ratio` channels between them."""
 
     ratio: float = 4.0  # Swin Transformer and MaskGIT
     dropout: float = 0.0
     dtype: Any = "float32"
-    activation: str = "gelu"
+    activation: str = "gelu"  # one of ACTIVATIONS
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x, deterministic=True):
-        def dense(width, name):
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+        def dense(width: int, name: str) -> Dense:
             return Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
 
         if self.activation not in ACTIVATIONS:
-            raise InputError(f"there is no activation {self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
+            expected = nearest(self.activation, ACTIVATIONS)
+            raise InputError(f"there is no activation {self.activation!r}: {expected}")
         width = x.shape[-1]
-        y = ACTIVATIONS[self.activation](dense(round(width * self.ratio), "hidden")(rows(x)))
+        y = dense(round(width * self.ratio), "hidden")(flatten_tokens(x))
+        y = ACTIVATIONS[self.activation](y)
         y = nn.Dropout(self.dropout, deterministic=deterministic)(y)
         return dense(width, "out")(y).reshape(x.shape)
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. x [...,S,c] -> [...,S,c], and its pair of keys and values.
+    """Pre-norm transformer block, [...,S,c] -> [...,S,c] and its keys and values.
 
-    before, mask: as in `Attention`; without them every token looks at every other one.
+    Without masks every token looks at every other one.
     """
 
     heads: int
@@ -183,55 +223,45 @@ class Block(nn.Module):
     project: bool = True
 
     @nn.compact
-    def __call__(self, x, before=(), mask=None, deterministic=True):
-        def norm(name):
+    def __call__(
+        self,
+        x: jax.Array,
+        prefix: Sequence[tuple] = (),
+        mask: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array]:
+        """prefix, mask: as in `Attention`."""
+
+        def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(self.epsilon, self.dtype, name=name)
 
+        keys = {"head_dim": self.head_dim, "project": self.project, "name": "attention"}
+        attention = Attention(self.heads, self.dropout, self.dtype, self.qkv_bias, **keys)
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        attention = Attention(
-            self.heads, self.dropout, self.dtype, self.qkv_bias, head_dim=self.head_dim, project=self.project,
-            name="attention",
-        )  # fmt: skip
-        y, pair = attention(norm("norm1")(x), before, mask, deterministic=deterministic)
+        y, kv = attention(norm("norm1")(x), prefix, mask, deterministic=deterministic)
         x = x + drop(y)
         mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
-        return x + drop(mlp(norm("norm2")(x), deterministic)), pair
+        return x + drop(mlp(norm("norm2")(x), deterministic)), kv
 
 
-class Stack(nn.Module):
-    """`layers` blocks in a row. x [...,S,c], mask as in `Block`, the same for all -> [...,S,c].
+def scan_layers(
+    layer_step: Callable,
+    layer: nn.Module,
+    x: Any,
+    layers: int,
+    remat: bool = False,
+    per_layer: Any = None,
+) -> tuple[Any, Any]:
+    """Apply `layers` layers of one kind in a scan, and return x and what they gave beside it.
 
-    One scan over parameters stacked as [layers,...] under `blocks`, so that compile time does not grow with depth.
-    `remat` keeps only the blocks' inputs for the backward pass. `unroll` blocks stand in one turn of the loop
-    (`layers` = no loop): the same numbers, slower to compile.
+    Compile time does not grow with depth. Parameters are stacked, [layers,...].
+
+    layer_step: (layer, x, a slice of per_layer) -> x, y.
+    remat: keep only the layers' inputs for the backward pass.
+    per_layer: a tree of arrays [layers,...]; the y are stacked alike.
     """
-
-    layers: int
-    heads: int
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
-    dtype: Any = "float32"
-    epsilon: float = 1e-5
-    remat: bool = False
-    unroll: int = 1
-
-    @nn.compact
-    def __call__(self, x, mask=None, deterministic=True):
-        def turn(block, x, _):
-            return block(x, (), mask, deterministic)[0], None
-
-        block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon, name="blocks")
-        return repeat(turn, block, x.astype(self.dtype), self.layers, self.remat, self.unroll)[0]
-
-
-def repeat(turn, block, x, times, remat=False, unroll=1, each=None):
-    """`times` turns of `turn(block, x, part of each) -> x, y`, each with parameters of its own: [times,...] -> x, ys.
-
-    each: a tree of arrays [times,...], one slice a turn; ys: what the turns gave beside x, stacked alike.
-    """
-    if remat:
-        turn = nn.remat(turn, prevent_cse=False)  # the scan already keeps XLA from merging the recomputation
-    scan = nn.scan(
-        turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True}, length=times, unroll=unroll
-    )
-    return scan(block, x, each)
+    if remat:  # the scan already keeps XLA from merging the recomputation
+        layer_step = nn.remat(layer_step, prevent_cse=False)
+    rngs = {"params": True, "dropout": True}
+    scan = nn.scan(layer_step, variable_axes={"params": 0}, split_rngs=rngs, length=layers)
+    return scan(layer, x, per_layer)

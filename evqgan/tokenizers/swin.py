@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, Positive, Several
-from evqgan.nn.attention import kernel_init, repeat
+from evqgan.nn.attention import kernel_init, scan_layers
 from evqgan.nn.conv import UpsampledConv
 from evqgan.nn.linear import Dense
 from evqgan.nn.windows import WindowBlock
@@ -145,9 +145,8 @@ class Stage(nn.Module):
         )
         pairs, last = divmod(self.depth, 2)
         if pairs:
-            x, _ = repeat(
-                lambda pair, x, _: (pair(x), None), Pair(block, name="pairs"), x, pairs, self.remat
-            )
+            pair = Pair(block, name="pairs")
+            x, _ = scan_layers(lambda pair, x, _: (pair(x), None), pair, x, pairs, self.remat)
         return block(name="last")(x) if last else x
 
 

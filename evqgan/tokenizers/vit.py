@@ -19,7 +19,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.nn.attention import Block, repeat, rows
+from evqgan.nn.attention import Block, flatten_tokens, scan_layers
 from evqgan.nn.linear import Dense, DenseGeneral
 
 xavier = nn.initializers.xavier_uniform  # enhancing-transformers
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
             raise InputError(
                 f"expected {wanted} tokens (height x width), got {got}: change the decoder's size"
             )
-        x = Dense(self.width, dtype=self.dtype, name="from_codes")(rows(z))
+        x = Dense(self.width, dtype=self.dtype, name="from_codes")(flatten_tokens(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))
         return ToPatches(pair(self.patch), name="to_rgb")(x.astype(jnp.float32))
 
@@ -132,11 +132,8 @@ class ToPatches(nn.Module):
         init = xavier(in_axis=3, out_axis=(0, 1, 2))
         kernel = self.param("kernel", init, (below, right, 3, c))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        y = (
-            jnp.matmul(rows(x), rows(kernel).T, precision="highest")
-            .reshape(b, h, w, below, right, 3)
-            .swapaxes(2, 3)
-        )
+        y = jnp.matmul(flatten_tokens(x), flatten_tokens(kernel).T, precision="highest")
+        y = y.reshape(b, h, w, below, right, 3).swapaxes(2, 3)
         return y.reshape(b, h * below, w * right, 3) + bias[None, None, None]
 
 
@@ -161,7 +158,7 @@ def transformer(coder: Encoder | Decoder, x: jax.Array) -> jax.Array:
         project=coder.heads > 1 or coder.head_dim != width,
         name="blocks",
     )
-    x, _ = repeat(lambda block, x, _: (block(x)[0], None), block, x, coder.layers, coder.remat)
+    x, _ = scan_layers(lambda block, x, _: (block(x)[0], None), block, x, coder.layers, coder.remat)
     return nn.LayerNorm(1e-5, coder.dtype, name="norm")(x).reshape(b, h, w, width)  # 1e-5: PyTorch
 
 

@@ -125,9 +125,9 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
     wanted = config.generator.get("classes", 0)
     if classes is not None and wanted not in (0, classes):
         raise InputError(f"config.generator.classes is {wanted}, but the data set has {classes}")
-    for section, function in (("loss", model.module.loss), ("sample", model.module.sample)):
-        keys = build.plain(config.get(section, {}))
-        build.check(function, keys, f"config.{section}", models.OURS)
+    keys = build.plain(config.get("loss", {}))
+    build.check(model.module.loss, keys, "config.loss", models.OURS)
+    model.settings(config.get("sample", {}), "config.sample")
     check_soft_targets(config, model)
     run = RunLength.of(config, examples)
     updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.9999)

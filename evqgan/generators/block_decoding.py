@@ -1,0 +1,73 @@
+"""Block-by-block decoding: autoregressive over blocks, mask-predict inside each (paper, Sec. 3.3).
+
+A grid of one block is MaskGIT's decoding, blocks of one token are autoregression (paper, Sec. 4.4).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.generators import Decoded
+from evqgan.generators.blocks import NOWHERE, blocks_of, decoding_order, grid_of
+from evqgan.generators.mask_predict import MaskPredict, mask_predict
+
+
+def block_by_block(
+    context: Callable,
+    ids: jax.Array,
+    mask: jax.Array,
+    keys: jax.Array,
+    settings: MaskPredict,
+    *,
+    codes: int,
+    window: int,
+    extend: int = 0,
+    order: str = "raster",
+    carry: Any = (),
+    complete: Callable | None = None,
+    keep_history: bool = False,
+) -> Decoded:
+    """Generate the tokens of a grid where the mask is True, block by block.
+
+    Steps in which nothing is to be generated are skipped. One compilation serves all of them.
+
+    context: (carry, grid, blocks) -> tokens_to_logits of `mask_predict`, tokens
+      [B*K,window*window]; called once a step with the grid as it stands ([MASK] = codes) and the
+      numbers [K] (traced) of the step's blocks.
+    ids: int32 [B,h,w]; mask: bool [B,h,w]; keys: a random key [B] for each image.
+    order: of the blocks, see `blocks.step_of_block`.
+    carry: what a model keeps from step to step, a tree of arrays.
+    complete: (carry, grid, blocks) -> carry; called after each step with the grid that now holds
+      its blocks, whose numbers [K] are NOWHERE where a step has fewer.
+    keep_history: also return the grids after each step [steps,B,h,w].
+    """
+    batch, h, w = ids.shape
+    if h % window or w % window:
+        sides = f"{window} x {window}"
+        raise ValueError(f"a grid of {h} x {w} tokens cannot be cut into blocks of {sides}")
+    start = blocks_of(jnp.where(mask, codes, ids), window)
+    number = start.shape[1]
+
+    def fill(now: jax.Array, blocks: jax.Array, carry: Any) -> tuple:
+        is_block = now != NOWHERE
+        at = jnp.where(is_block, now, now[0])  # what fills a narrow step up is computed and dropped
+        tokens_to_logits = context(carry, grid_of(blocks, h, w, window), at)
+        block_keys = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(at))(keys)
+        tokens = blocks[:, at].reshape(batch * len(at), -1)
+        made = mask_predict(tokens_to_logits, tokens, block_keys.reshape(-1), settings, codes=codes)
+        tokens = made.tokens.reshape(batch, len(at), -1)
+        blocks = blocks.at[:, jnp.where(is_block, now, number)].set(tokens, mode="drop")
+        return blocks, complete(carry, grid_of(blocks, h, w, window), now) if complete else carry
+
+    def step(loop: tuple, now: jax.Array) -> tuple:
+        blocks, _ = loop
+        is_now = jnp.any(now[None, :] == jnp.arange(number)[:, None], axis=1)
+        is_due = jnp.any(is_now[None, :, None] & (blocks == codes))
+        loop = jax.lax.cond(is_due, fill, lambda _, *loop: loop, now, *loop)
+        return loop, grid_of(loop[0], h, w, window) if keep_history else None
+
+    steps = jnp.asarray(decoding_order(h, w, window, extend, order))
+    (blocks, _), history = jax.lax.scan(step, (start, carry), steps)
+    return Decoded(grid_of(blocks, h, w, window), history)

@@ -1,0 +1,155 @@
+"""Mask-predict decoding: all masked tokens at once, in a few steps (MaskGIT, Sec. 3.3).
+
+A token that is not known yet holds the id `codes` (= V, [MASK]). Nothing here knows a model: the
+loop is a pure function of a logits function.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.core.errors import InputError
+from evqgan.core.kinds import Positive, Share
+from evqgan.generators import Decoded
+from evqgan.generators.mask_schedule import Schedule, check_schedule, lowest, number_masked
+from evqgan.generators.sampling import GUIDANCE_SCHEDULES, check_drawing, draw, guided
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPredict:
+    """The settings of mask-predict decoding; InputError for those that make no sense.
+
+    Temperatures, top_k and top_p are not part of the confidence, as in MaskGIT.
+    """
+
+    # T: 8 in the paper (Sec. 4.2); in MaskGIT's, 8 at 16 x 16 and 12 at 32 x 32 tokens
+    steps: Positive = 8
+    temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
+    # what the temperature goes to linearly; None: it stays
+    final_temperature: float | None = None
+    # how much noise is in the confidence at first; it falls to 0
+    choice_temperature: float = 4.5
+    schedule: Schedule = "cosine"  # of how many tokens stay masked, see `mask_schedule.gamma`
+    top_k: int = 0  # see `sampling.restrict`
+    top_p: Share = 1.0
+    guidance: float = 0.0  # largest scale of `sampling.guided`; needs generator.class_dropout
+    guidance_schedule: Literal[*GUIDANCE_SCHEDULES] = "linear"  # how the scale grows
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(f"the sampler's steps are a whole number from 1, not {self.steps!r}")
+        temperatures = (self.temperature, self.last_temperature, self.choice_temperature)
+        check_drawing(temperatures, self.top_k, self.top_p)
+        check_schedule(self.schedule)
+        if self.guidance < 0 or self.guidance_schedule not in GUIDANCE_SCHEDULES:
+            raise InputError(
+                "the sampler's guidance is a number from 0 with the schedule "
+                f"{', '.join(GUIDANCE_SCHEDULES)}, got {self.guidance} and "
+                f"{self.guidance_schedule!r}"
+            )
+
+    @property
+    def last_temperature(self) -> float:
+        """The temperature of the last step."""
+        return self.temperature if self.final_temperature is None else self.final_temperature
+
+    def require_class_dropout(self, class_dropout: float) -> None:
+        """Raise InputError for guidance of a model that was trained without class dropout."""
+        if self.guidance and not class_dropout:
+            raise InputError(
+                f"the sampler's guidance is {self.guidance}, but the generator was trained without "
+                "generator.class_dropout: guidance needs a model that knows images without a class"
+            )
+
+    def guide(self, logits: Any, step: jax.Array) -> jax.Array:
+        """Return the logits [B,N,V] of a step as float32, with guidance if there is any.
+
+        logits: with guidance a pair, with the class and without it.
+        """
+        if not self.guidance:
+            return logits.astype(jnp.float32)
+        scale = self.guidance * GUIDANCE_SCHEDULES[self.guidance_schedule]((step + 1) / self.steps)
+        logits, without = (x.astype(jnp.float32) for x in logits)
+        return guided(logits, without, scale)
+
+    def draw(self, logits: jax.Array, noise: jax.Array, step: jax.Array) -> jax.Array:
+        """Return the codes [B,N] that a step draws from logits [B,N,V] by Gumbel noise [B,N,V]."""
+        change = (self.last_temperature - self.temperature) * step / max(self.steps - 1, 1)
+        return draw(logits, noise, self.temperature + change, self.top_k, self.top_p)
+
+    def confidence(
+        self,
+        logits: jax.Array,
+        tokens: jax.Array,
+        noise: jax.Array,
+        step: jax.Array,
+    ) -> jax.Array:
+        """Return how sure a step is of its tokens [B,N], float32 [B,N].
+
+        It is log p(token) + choice_temperature * (1 - ratio) * noise. noise: Gumbel noise [B,N].
+        """
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+        return log_p + self.choice_temperature * (1 - (step + 1) / self.steps) * noise
+
+
+def image_noise(keys: jax.Array, number: int, codes: int) -> Callable:
+    """Return noise(step) -> Gumbel noise for the codes [B,number,codes] and the choice [B,number].
+
+    keys: a random key [B] for each image, whose noise depends on nothing else.
+    """
+
+    def noise(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pairs = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, step)))(keys)
+
+        def drawn(pair: jax.Array) -> tuple[jax.Array, jax.Array]:
+            of_codes = jax.random.gumbel(pair[0], (number, codes), jnp.float32)
+            return of_codes, jax.random.gumbel(pair[1], (number,), jnp.float32)
+
+        return jax.vmap(drawn)(pairs)
+
+    return noise
+
+
+def mask_predict(
+    tokens_to_logits: Callable,
+    tokens: jax.Array,
+    keys: jax.Array,
+    settings: MaskPredict,
+    *,
+    codes: int,
+    first: int = 0,
+    noise: Callable | None = None,
+    keep_history: bool = False,
+) -> Decoded:
+    """Fill the masked tokens in `settings.steps` parallel steps.
+
+    MaskGIT, Sec. 3.3 (the paper's in-block decoding): every step samples all masked tokens, and
+    masks those again that it is least sure of. Known tokens never change.
+
+    tokens_to_logits: tokens [B,N] -> logits [B,N,V]; with guidance a pair of them, with the class
+      and without it.
+    tokens: int32 [B,N], masked ones = codes.
+    keys: a random key [B] for each image.
+    first: the step to begin with; MaskGIT's code edits from step 2 of 12, as part is known.
+    noise: takes the place of what is drawn from the keys, see `image_noise`.
+    keep_history: also return the tokens after each step [steps - first,B,N].
+    """
+    noise = image_noise(keys, tokens.shape[1], codes) if noise is None else noise
+    masked_at_start = jnp.sum(tokens == codes, axis=-1)
+
+    def step(tokens: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        logits = settings.guide(tokens_to_logits(tokens), t)
+        code_noise, choice_noise = noise(t)
+        is_masked = tokens == codes
+        sampled = jnp.where(is_masked, settings.draw(logits, code_noise, t), tokens)
+        confidence = settings.confidence(logits, sampled, choice_noise, t)
+        confidence = jnp.where(is_masked, confidence, jnp.inf)
+        masked_now = jnp.sum(is_masked, axis=-1)
+        count = number_masked(t, settings.steps, masked_at_start, masked_now, settings.schedule)
+        tokens = jnp.where(lowest(confidence, count), codes, sampled)
+        return tokens, tokens if keep_history else None
+
+    return Decoded(*jax.lax.scan(step, tokens, jnp.arange(first, settings.steps)))

@@ -1,0 +1,73 @@
+"""Drawing codes from logits: temperature, top-k and nucleus sampling, classifier-free guidance."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from evqgan.core.errors import InputError
+
+GUIDANCE_SCHEDULES = {  # the share of the full scale at `ratio` in (0, 1] of the steps
+    "constant": lambda ratio: jnp.ones_like(ratio),
+    "linear": lambda ratio: ratio,  # Muse (Chang et al., 2023), Sec. 2.7
+    "cosine": lambda ratio: (1 - jnp.cos(math.pi * ratio)) / 2,
+}
+
+
+def restrict(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+    """Return logits [...,V] with -inf where a code may not be sampled.
+
+    top_k: allow only the k likeliest codes, and those as likely as the k-th; 0 = all.
+    top_p: allow only the likeliest codes that together reach this probability, always at least one
+      (nucleus sampling, Holtzman et al., ICLR 2020); 1 = all.
+    """
+    if not top_k and top_p >= 1:
+        return logits
+    ranked = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+    least = jnp.full(logits.shape[:-1], -jnp.inf)
+    if top_k:
+        least = ranked[..., min(top_k, logits.shape[-1]) - 1]
+    if top_p < 1:
+        ranked = jnp.where(ranked < least[..., None], -jnp.inf, ranked)
+        share = jax.nn.softmax(ranked, axis=-1)
+        reached = jnp.cumsum(share, axis=-1) - share  # by the likelier codes
+        last = jnp.sum(reached <= top_p, axis=-1, keepdims=True) - 1
+        least = jnp.maximum(least, jnp.take_along_axis(ranked, last, axis=-1)[..., 0])
+    return jnp.where(logits < least[..., None], -jnp.inf, logits)
+
+
+def draw(
+    logits: jax.Array,
+    noise: jax.Array,
+    temperature: float | jax.Array = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> jax.Array:
+    """Return a code drawn from each of logits [...,V], int32 [...].
+
+    noise: Gumbel noise [...,V].
+    temperature: divides the logits; 0 takes the likeliest code.
+    top_k, top_p: see `restrict`.
+    """
+    allowed = restrict(logits / jnp.maximum(temperature, 1e-6), top_k, top_p) > -jnp.inf
+    scores = logits + temperature * noise  # Gumbel-max of logits / temperature
+    return jnp.argmax(jnp.where(allowed, scores, -jnp.inf), axis=-1).astype(jnp.int32)
+
+
+def check_drawing(temperatures: Sequence[float], top_k: int, top_p: float) -> None:
+    """Raise InputError unless `draw` can use these settings."""
+    if min(temperatures) < 0:
+        given = " and ".join(map(str, temperatures))
+        raise InputError(f"the sampler's temperatures are not negative, got {given}")
+    if not isinstance(top_k, int) or top_k < 0 or not 0 < top_p <= 1:
+        expected = "top_k is a whole number from 0 and top_p in (0, 1]"
+        raise InputError(f"the sampler's {expected}, got {top_k} and {top_p}")
+
+
+def guided(logits: jax.Array, without: jax.Array, scale: float | jax.Array) -> jax.Array:
+    """Return the logits moved away from those `without` the class by `scale` times the difference.
+
+    Classifier-free guidance (Ho and Salimans, 2022); scale 0 is no guidance.
+    """
+    return logits + scale * (logits - without)

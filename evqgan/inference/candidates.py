@@ -1,0 +1,82 @@
+"""The candidates of rejection sampling in a folder: ids and scores, a file a batch."""
+
+import contextlib
+import json
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from evqgan.core import files
+from evqgan.core.errors import InputError
+
+
+def begin(folder: Any, settings: dict) -> None:
+    """Make `folder` the place of candidates of these settings; InputError if it holds others.
+
+    settings: a dict for JSON.
+    """
+    folder = pathlib.Path(folder)
+    file = folder / "settings.json"
+    settings = json.loads(json.dumps(settings, default=plain))
+    if not any(folder.glob("*.npz")):
+        files.save_json(file, settings)
+    with readable(folder):
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        other = [name for name, value in settings.items() if theirs.get(name) != value]
+    if other:
+        key = other[0]
+        made = f"{key} = {theirs.get(key)}, not {key} = {settings.get(key)}"
+        made = "other labels" if key == "labels" else made
+        advice = "give the same settings again to go on, or remove it"
+        raise InputError(f"{folder} holds candidates made with {made}: {advice}")
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy number as Python's, all else as text, for JSON."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+class Candidates:
+    """The candidates that a folder holds: a file a batch, each whole or not at all."""
+
+    def __init__(self, folder: Any, total: int):
+        """Read what there is of `total` candidates.
+
+        scores: float32 [total], NaN for those that are missing.
+        missing: the numbers of these, uint32 [n].
+        """
+        self.folder, self.scores = pathlib.Path(folder), np.full(total, np.nan, np.float32)
+        self._files = sorted(self.folder.glob("*.npz"))
+        self._where = np.zeros((total, 2), np.int64)  # which file, and which row there
+        for i, path in enumerate(self._files):
+            with readable(self.folder), np.load(path, allow_pickle=False) as saved:
+                numbers, self.scores[saved["numbers"]] = saved["numbers"], saved["scores"]
+                rows = np.arange(len(numbers))
+                self._where[numbers] = np.stack([np.full(len(numbers), i), rows], axis=1)
+        self.missing = np.flatnonzero(np.isnan(self.scores)).astype(np.uint32)
+
+    def ids(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the ids [n,h,w,D] int32 of candidates with these numbers, none of them missing."""
+        found, where = None, self._where[numbers]
+        for i in np.unique(where[:, 0]):
+            with readable(self.folder), np.load(self._files[i], allow_pickle=False) as saved:
+                ids, is_here = saved["ids"], where[:, 0] == i
+                if found is None:
+                    found = np.empty((len(numbers), *ids.shape[1:]), np.int32)
+                found[is_here] = ids[where[is_here, 1]]
+        return found
+
+
+@contextlib.contextmanager
+def readable(folder: Any) -> Iterator[None]:
+    """Turn what the body raises because files in `folder` are damaged into InputError."""
+    damaged = OSError, ValueError, LookupError, AttributeError, EOFError
+    try:
+        yield
+    except (*damaged, zipfile.BadZipFile, zlib.error) as error:
+        problem = f"{folder} does not hold candidates as they were left: {error}"
+        raise InputError(f"{problem}; remove it") from error
