@@ -83,7 +83,7 @@ def stage1(
     config.optimizer = dict(TOKENIZER_ADAM)
     config.loss = {}  # L2 alone
     config.evals = {"reconstruction": {}}
-    config.best = "val/mse"  # where there is no critic, see `judged`
+    config.best = "val/mse"  # where there is no critic, see `with_critic`
     config.alarm = {
         "val/codebook_usage": 0.5,
         "val/codebook_perplexity": 0.5,
@@ -92,7 +92,7 @@ def stage1(
     return config
 
 
-def judged(config: ConfigDict, weights: str = "") -> ConfigDict:
+def with_critic(config: ConfigDict, weights: str = "") -> ConfigDict:
     """Add the perceptual and the adversarial term (paper, Eq. 1) to a stage 1, and return it.
 
     weights: of the frozen networks; "" = the cache, where `python -m evqgan.convert` puts them;
@@ -143,7 +143,7 @@ def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
       batch.
     paper128: 200,000 steps. By that rule the rate would be 5.8e-4; ours is that of ViT-VQGAN, of
       transformers, too, and of MaskGIT, both for batches of 256. Rates are constant but for a
-      warm-up, ours: the paper names neither. All else is as in `stage1` and `judged`.
+      warm-up, ours: the paper names neither. All else is as in `stage1` and `with_critic`.
     """
     config.batch_size, config.duration, config.eval_every = (
         READINGS[reading],

@@ -34,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     depths = (
         (2, 6) if variant == "f8" else (2, 2, 6)
     )  # Swin-T's first stages: 70,000 faces need less than ImageNet
-    config = common.judged(common.stage1(depths, 1024 if variant == "1024" else 256))
+    config = common.with_critic(common.stage1(depths, 1024 if variant == "1024" else 256))
     faces = {
         "folder": "data/ffhq",
         "label_key": "",

@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
     if gpu:
-        config = common.judged(common.stage1(DEPTHS[name], size))
+        config = common.with_critic(common.stage1(DEPTHS[name], size))
         config.batch_size, config.duration = 32, "60000 steps"  # ours: two million images
         for optimizer in (config.optimizer, config.adversarial.optimizer):
             optimizer.update({"decay": "cosine", "final": optimizer.learning_rate / 10})

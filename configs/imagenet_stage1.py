@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "f8", "512", "plus", "paper16", "paper128" or "tiny"."""
     common.variant(variant, ["f8", "512", "plus", *common.READINGS])
     depths = (2, 18) if variant == "f8" else (2, 2, 18)  # Swin-B's first stages
-    config = common.judged(common.stage1(depths, 512 if variant == "512" else 256))
+    config = common.with_critic(common.stage1(depths, 512 if variant == "512" else 256))
     config.dataset.update({"name": "imagenet2012", "crop": "random_resized"})
     common.full_size(config, evaluation="2 epochs")
     if variant == "512":  # ours: as many steps, of as many pixels each

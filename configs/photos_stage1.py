@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     window = (
         32 if variant == "global" else 4
     )  # 32: the largest map, at a quarter of the image's side
-    config = common.judged(
+    config = common.with_critic(
         common.stage1((2, 2, 2), 128, codes=1024, width=32, window=window), weights="random"
     )
     config.dtype, config.batch_size, config.duration = "float32", 4, "400 steps"

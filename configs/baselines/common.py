@@ -23,7 +23,7 @@ def stage1(encoder: dict, decoder: dict, quantizer: dict, dataset: dict, **more:
     encoder, decoder: what differs from the defaults of the module.
     more: keys of config.tokenizer.
     """
-    config = common.judged(common.stage1((2,), 256))
+    config = common.with_critic(common.stage1((2,), 256))
     config.dtype, config.keep = "float32", 2
     config.dataset.update(dataset)
     config.tokenizer = ConfigDict(

@@ -243,10 +243,10 @@ def _part(examples, batch_size, rows):
     """Return the `rows` (None: all) of every batch of a grain.MapDataset of examples."""
     rows = range(batch_size) if rows is None else [int(row) for row in rows]
     number = len(examples) // batch_size * len(rows)
-    places = grain.MapDataset.range(number).map(
+    positions = grain.MapDataset.range(number).map(
         lambda n: n // len(rows) * batch_size + rows[n % len(rows)]
     )
-    return places.map(lambda place: examples[place]).batch(len(rows))
+    return positions.map(lambda position: examples[position]).batch(len(rows))
 
 
 def train_batches(

@@ -51,9 +51,10 @@ def build_all(
     model: `models.of(config)`.
     dataset: config.dataset.
     """
-    whole = mesh.replicated(device_mesh)  # every host needs all of it
+    everywhere = mesh.replicated(device_mesh)  # every host needs all of it
     predict = jax.jit(
-        lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)}, out_shardings=whole
+        lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)},
+        out_shardings=everywhere,
     )
 
     def sample(state, request):
@@ -69,7 +70,7 @@ def build_all(
         for batch in pipeline.eval_batches(dataset, dataset.validation, size, rows):
             yield mesh.put(batch, device_mesh, size)
 
-    sample = jax.jit(sample, out_shardings=whole) if config.stage == "stage2" else None
+    sample = jax.jit(sample, out_shardings=everywhere) if config.stage == "stage2" else None
     given = {"predict": predict, "sample": sample, "batches": batches, "config": config}
     return {
         name: build.build(

@@ -203,13 +203,13 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        whole = self.conv.halves or self.conv.name in UNPADDED
+        unpadded = self.conv.halves or self.conv.name in UNPADDED
         strides = (2, 2) if self.conv.halves else (1, 1)
         conv = nn.Conv(
             self.conv.channels,
             self.conv.size,
             strides,
-            "VALID" if whole else "SAME",
+            "VALID" if unpadded else "SAME",
             use_bias=False,
             precision=EXACT,
             kernel_init=nn.initializers.he_normal(),

@@ -66,19 +66,19 @@ def module(config: Any, where: str = "config") -> ModuleType:
 
 def with_defaults(config: Any) -> dict:
     """Return the config of a stage as JSON has it, with the defaults of all keys it leaves out."""
-    whole = json.loads(config.to_json())
+    full = json.loads(config.to_json())
     with build.defaults() as found:
         module(config).make(config)
-    tokenizer = whole["tokenizer"].get("model") or whole["tokenizer"]
+    tokenizer = full["tokenizer"].get("model") or full["tokenizer"]
     if "quantizer" in tokenizer:  # of a workdir from before quantizers had names
         tokenizer["quantizer"] = old_form.renamed(tokenizer["quantizer"])
         for name, value in found.get("config.tokenizer.quantizer", {}).items():
             tokenizer["quantizer"].setdefault(name, json.loads(json.dumps(value)))
     for where, keys in found.items():
-        section = whole
+        section = full
         for name in where.split(".")[1:]:
             section = section.get(name, {}) if isinstance(section, dict) else {}
         for name, value in keys.items():
             value = json.loads(json.dumps(value, default=lambda factory: {}))
             section.setdefault(name, value)
-    return whole
+    return full

@@ -125,8 +125,8 @@ def entropy_loss(affinity: jax.Array, temperature: float, target: str) -> jax.Ar
     scores = affinity.reshape(-1, affinity.shape[-1]) / temperature
     choices, logarithms = jax.nn.softmax(scores), jax.nn.log_softmax(scores)
     if target == "argmax":
-        whole = jax.nn.one_hot(jnp.argmax(scores, axis=-1), scores.shape[-1])
-        choices = choices + jax.lax.stop_gradient(whole - choices)
+        hard = jax.nn.one_hot(jnp.argmax(scores, axis=-1), scores.shape[-1])
+        choices = choices + jax.lax.stop_gradient(hard - choices)
     mean = jnp.mean(choices, axis=0)
     of_mean = -jnp.sum(mean * jnp.log(mean + 1e-5))  # 1e-5: MaskGIT
     return -jnp.mean(jnp.sum(choices * logarithms, axis=-1)) - of_mean

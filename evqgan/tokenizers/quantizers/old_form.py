@@ -43,42 +43,44 @@ def renamed(section: dict) -> dict:
         }
     if kind != "vq":
         return {"name": kind, **keys}
-    whole = {**DEFAULTS, **keys}
-    name = _name(whole)
+    settings = {**DEFAULTS, **keys}
+    name = _name(settings)
     # whose codebook has no term: 1 weighed the other
-    if whole["ema"] and whole["swapped_commitment"]:
-        whole.update(commitment=1.0, swapped_commitment=False)
+    if settings["ema"] and settings["swapped_commitment"]:
+        settings.update(commitment=1.0, swapped_commitment=False)
     if name == "vqgan":
-        whole["swapped_commitment"] = False
-    if name == "rqvae" and (whole["between_depths"] or whole["depth"] == 1 or not whole["shared"]):
-        whole.update(absolute_counts=False, between_depths=False)
-    if name == "vitvqgan" or not whole["l2_normalize"]:
-        whole["unnormalized_gradient"] = False
+        settings["swapped_commitment"] = False
+    if name == "rqvae" and (
+        settings["between_depths"] or settings["depth"] == 1 or not settings["shared"]
+    ):
+        settings.update(absolute_counts=False, between_depths=False)
+    if name == "vitvqgan" or not settings["l2_normalize"]:
+        settings["unnormalized_gradient"] = False
     module = build.module("tokenizers.quantizers", name, "config.tokenizer.quantizer", "Quantizer")
     taken = build.keys_of(module.Quantizer)
     if "decay" in taken:
-        whole["decay"] = whole.pop("ema")
+        settings["decay"] = settings.pop("ema")
     return {
         "name": name,
-        **{key: x for key, x in whole.items() if key in taken or x != DEFAULTS.get(key)},
+        **{key: x for key, x in settings.items() if key in taken or x != DEFAULTS.get(key)},
     }
 
 
-def _name(whole):
+def _name(settings):
     """Return the quantizer that does what these keys said."""
-    if whole["entropy"]:
+    if settings["entropy"]:
         return "maskgit"
-    several = whole["depth"] != 1
-    if whole["detached_residual"] or (
-        whole["l2_normalize"] and (several or whole["unnormalized_gradient"])
+    several = settings["depth"] != 1
+    if settings["detached_residual"] or (
+        settings["l2_normalize"] and (several or settings["unnormalized_gradient"])
     ):
         return "vitvqgan"
-    if whole["absolute_counts"]:
+    if settings["absolute_counts"]:
         return "rqvae"
     if several:
         return "residual"
-    if whole["ema"]:
+    if settings["ema"]:
         return "ema"
-    if whole["revive"]:
+    if settings["revive"]:
         return "revived"
-    return "vqgan" if whole["swapped_commitment"] else "vq"
+    return "vqgan" if settings["swapped_commitment"] else "vq"
