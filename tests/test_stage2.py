@@ -233,29 +233,17 @@ def on_two_depths(name, **changes):
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_any_generator_works_on_residual_codes(name, compiled):
-    config = on_two_depths(name)
-    stage, state, update = compiled(config)
+def test_any_generator_trains_on_residual_codes(name):
+    """Traced, not compiled: what it learns, and what it makes, is tested in `test_generators`."""
+    stage = stage2.make(on_two_depths(name))
+    state = jax.eval_shape(stage.init)
     batch = {"image": batch_of()["image"][:, :16, :16], "label": batch_of()["label"]}
-    new, metrics = update(state, batch)
-    assert np.isfinite(float(metrics["loss"])) and different(state["params"], new["params"])
+    new, metrics = jax.eval_shape(stage.update, state, batch)
+    assert metrics["loss"].shape == ()
+    assert jax.tree.map(np.shape, new) == jax.tree.map(np.shape, state)
     seen = jax.eval_shape(stage.model.predict, state, batch, jax.random.key(0))
-    assert seen["ids"].shape == (8, 4, 4, 2) and any(key.startswith("cross_entropy@") for key in seen)
-
-    ids = np.random.default_rng(0).integers(0, 64, (2, 4, 4, 2)).astype(np.int32)
-    mask, keys = np.zeros((2, 4, 4), bool), jax.random.split(jax.random.key(0), 2)
-    mask[:, 2:] = True
-    made = jax.jit(sampled(stage))(state, ids, mask, np.array([1, 2]), keys)
-    assert made.shape == ids.shape and ((made >= 0) & (made < 64)).all()
-    assert jax.eval_shape(stage.model.tokenizer.decode, state["tokenizer"], made).shape == (2, 16, 16, 3)
-    np.testing.assert_array_equal(made[:, :2], ids[:, :2])
-    assert (np.asarray(made)[:, 2:] != ids[:, 2:]).any(axis=(0, 1, 2)).all()  # at both depths
-    stage.model.check_mask(mask)
-    if name in ("gpt", "rqtransformer"):
-        with pytest.raises(InputError, match=f"the {name} generator makes tokens in raster order"):
-            stage.model.check_mask(~mask)
-    else:
-        stage.model.check_mask(~mask)
+    assert seen["ids"].shape == (8, 4, 4, 2)
+    assert any(key.startswith("cross_entropy@") for key in seen)
     assert bool(stage.notes) == (name != "rqtransformer")
 
 
