@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes the environment of launch/local.sh with the test tools, then runs lint and the tests; arguments go to pytest.
 # Tests marked slow run only when asked for:   bash launch/test.sh -m slow
-# Other processors round otherwise. As on one without AVX-512, on one without FMA, and with XLA's optimizations off:
+# Most tests compile without XLA's optimizations, to be quick, see tests/conftest.py. With them, as users compile:
+#   JAX_DISABLE_MOST_OPTIMIZATIONS=0 bash launch/test.sh
+# Other processors round otherwise. As on one without AVX-512, and on one without FMA:
 #   XLA_FLAGS=--xla_cpu_max_isa=AVX2 bash launch/test.sh
 #   XLA_FLAGS=--xla_cpu_max_isa=AVX bash launch/test.sh
-#   JAX_DISABLE_MOST_OPTIMIZATIONS=1 bash launch/test.sh
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh

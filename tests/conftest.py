@@ -6,10 +6,17 @@ import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Most programs here run once, and take longer to compile than to run; 0 is what users have.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
+
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ < (0, 13):
+    # Fusions by way of MLIR take half of what is left. XLA ends a process with a flag that it does
+    # not know; all versions below 0.13 know this one.
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -20,16 +27,14 @@ def golden():
     return pathlib.Path(os.environ.get("EVQGAN_GOLDEN", pathlib.Path(__file__).parent / "golden"))
 
 
+
 @pytest.fixture(scope="module")
-def quick_to_compile():
-    """For a file whose programs run a few times only: to compile them takes longer than to run them.
-
-    Such a file says `pytestmark = pytest.mark.usefixtures("quick_to_compile")`.
-    """
-    import workdirs  # which imports much
-
-    with workdirs.quick_to_compile():
-        yield
+def optimized():
+    """For a file whose programs are compiled as users compile them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -38,7 +38,7 @@ class Distance(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_distance(quick_to_compile):
+def small_distance():
     """A perceptual distance of one convolution, in the place of LPIPS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lpips, "Distance", Distance)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from test_mask_predict import CODES, keys
 
 from evqgan.core.errors import InputError
@@ -16,10 +15,6 @@ DRAWN = np.random.default_rng(2).standard_normal((12, 3, CODES, CODES))
 TABLES = {depths: np.float32(3 * DRAWN[:, :depths]) for depths in (1, 2, 3)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -6,18 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 from test_mask_predict import CODES, fixed_logits, keys, written_out
 
 from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import blocks_of, layout
 from evqgan.generators.mask_predict import MaskPredict
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def noted(log, *inputs):

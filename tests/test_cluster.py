@@ -17,7 +17,6 @@ import jax
 import numpy as np
 import pytest
 import test_stage2
-import workdirs
 from test_train import metrics_of, state_of
 
 from evqgan import main
@@ -43,8 +42,7 @@ def config_of(**changes):
 
 def run(config, workdir):
     """A child: the command line on a config file."""
-    with workdirs.quick_to_compile():
-        return main.main(["main", f"--config={config}", f"--workdir={workdir}"])
+    return main.main(["main", f"--config={config}", f"--workdir={workdir}"])
 
 
 def run_second(config, workdir):
@@ -174,8 +172,7 @@ def resumed(killed):
 def alone(tmp_path_factory):
     """The workdir of the same run in one process that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    with workdirs.quick_to_compile():
-        loop.train(config_of(), workdir)
+    loop.train(config_of(), workdir)
     return workdir
 
 

@@ -10,8 +10,6 @@ from evqgan import models
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import cnn, tokenizer
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 ABOUT = {  # what a recording's config says of the recording itself
     "repo", "commit", "torch", "jax", "flax", "variant", "seed", "gain", "overrides", "extra_rule", "key_separator",
     "jax_threefry_partitionable", "note", "weights_stored", "n_float_weights", "shapes", "checksum",

@@ -22,8 +22,6 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
 from evqgan.tokenizers.quantizers.codebooks import entropy_loss
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 UNTOLD = ("commitment", "entropy", "entropy_temperature", "entropy_target", "temperature", "final_temperature")
 NORMS = {"GN": "group", "LN": "layer"}
 

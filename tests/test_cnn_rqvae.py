@@ -23,8 +23,6 @@ from evqgan.convert import rqvae
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 UNTOLD = ("commitment", "decay", "revive")  # by weights
 LOSSES = {"mse": jnp.square, "l1": jnp.abs}
 

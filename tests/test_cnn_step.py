@@ -12,8 +12,6 @@ from evqgan.convert import mapping, taming
 from evqgan.core.errors import InputError
 from evqgan.training import stage1
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module", params=files("taming_vqgan*.npz"), ids=lambda path: path.stem)
 def recording(request):

@@ -11,8 +11,6 @@ from golden_files import files, load
 from evqgan.tokenizers.quantizers import maskgit, vq
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, entropy_loss, nearest, squared_distances
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def normal(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)

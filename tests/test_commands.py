@@ -20,8 +20,6 @@ from evqgan.inference import commands, evaluation
 from evqgan.inference.core import CoreModel
 from evqgan.training import claims
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch):

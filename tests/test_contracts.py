@@ -10,8 +10,6 @@ import pytest
 from evqgan import evals, generators, losses, models
 from evqgan.core import build, schema
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 GENERATORS = build.having("generators", ["TRAITS"])
 CODERS = build.having("tokenizers", ["Encoder"])
 EVALUATORS = build.having("evals", ["Evaluator"])

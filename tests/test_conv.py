@@ -12,8 +12,6 @@ from evqgan.core.errors import InputError
 from evqgan.nn import conv
 from evqgan.nn.conv import NonLocal, ResBlock
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 class Call(nn.Module):
     """A function of `conv` as a module."""

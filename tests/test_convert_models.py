@@ -17,8 +17,6 @@ from evqgan import main, models
 from evqgan.convert import systems, workdirs
 from evqgan.core.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 CNN = {"name": "cnn", "width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "z_width": 8}
 MASKGIT = {**CNN, "attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False} | {
     "shortcut_of_output": True

@@ -18,8 +18,6 @@ from evqgan.data import generated
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.inference import editing, tiling
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
 MADE = 63  # the code a Painter makes

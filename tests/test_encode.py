@@ -21,8 +21,6 @@ from evqgan.inference import evaluation, token_cache
 from evqgan.training import claims, loop, stage2
 from evqgan.training.signals import Stopped
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def config_of(folder=None):
     """The generator's config of the trained workdir, with stored ids where `folder` says."""

@@ -13,8 +13,6 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 from evqgan.tokenizers.quantizers.fsq import Quantizer
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 LEVELS = [(8, 5, 5, 5), (2, 3, 4), (7,)]
 levels_of = pytest.mark.parametrize("levels", LEVELS, ids=str)
 

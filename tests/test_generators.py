@@ -39,10 +39,6 @@ FORMS = {name: {"name": name} for name in NAMES} | {"vim": {"name": "gpt", **VIM
 BATCH = 6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 @functools.cache

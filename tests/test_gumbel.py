@@ -13,8 +13,6 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers import gumbel, maskgit_gumbel
 from evqgan.tokenizers.quantizers.gumbel import Quantizer as Gumbel
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 ABOUT = {  # what a recording's config says of itself
     "repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note", "shapes", "checksum", "weights_stored",
     "n_float_weights",

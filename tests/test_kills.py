@@ -7,7 +7,6 @@ import time
 import jax
 import numpy as np
 import pytest
-import workdirs
 from test_train import config_of, metrics_of, start, state_of
 
 from evqgan.training import loop
@@ -23,8 +22,7 @@ def straight(request, tmp_path_factory):
     """A config, the workdir of a run of it that nothing interrupted, and the seconds that one takes as a process."""
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
-    with workdirs.quick_to_compile():
-        loop.train(config.copy_and_resolve_references(), workdir)
+    loop.train(config.copy_and_resolve_references(), workdir)
     began = time.monotonic()
     ends(start(config, workdir.parent / "timed"), 0)
     return config, workdir, time.monotonic() - began

@@ -13,8 +13,6 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 from evqgan.tokenizers.quantizers.lfq import Quantizer
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def normal(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)

@@ -11,6 +11,8 @@ from evqgan.convert.mapping import to_ours
 from evqgan.core.errors import InputError
 from evqgan.losses import lpips
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 DTYPES = ("float32", "bfloat16")
 
 

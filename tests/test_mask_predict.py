@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 
 from evqgan.core.errors import InputError
 from evqgan.generators.mask_predict import MaskPredict, image_noise, mask_predict
@@ -17,10 +16,6 @@ from evqgan.generators.sampling import GUIDANCE_SCHEDULES
 CODES = 11
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    with workdirs.quick_to_compile():
-        yield
 
 
 def keys(batch, seed=0):

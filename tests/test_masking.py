@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 
 from evqgan.core.errors import InputError
 from evqgan.generators import masking, multigrained
@@ -14,13 +13,6 @@ CODES = 23
 KEYS = {"codes": CODES, "latent": (6, 8), "window": 2, "extend": 1, "layers": 1, "width": 8, "heads": 2}
 MODELS = {name: multigrained.Model(**KEYS, code_width=4, global_tokens=name) for name in multigrained.GLOBAL_TOKENS}
 RING, TARGET = layout(6, 8, 2, 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """All is small here: compiling takes longer than running."""
-    with workdirs.quick_to_compile():
-        yield
 
 
 def drawn(masks, targets, batch=400, seed=1, tokens="masked", **keywords):

@@ -114,11 +114,7 @@ def as_one_of_two(index, port, workdir):
 
 def child(function, *args, **environment):
     """`function(*args)` in a process of its own."""
-    code = (
-        "import sys, test_multidevice as t, workdirs\n"
-        "with workdirs.quick_to_compile():\n"
-        "    getattr(t, sys.argv[1])(*sys.argv[2:])"
-    )
+    code = "import sys, test_multidevice as t; getattr(t, sys.argv[1])(*sys.argv[2:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, function.__name__, *map(str, args)],
         cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu", **environment},
@@ -171,14 +167,13 @@ def test_two_processes_train_as_one(two):
     config = config_of_many()
     dataset = pipeline.Dataset(**config.dataset)
     stage = stage1.make(config)
-    with workdirs.quick_to_compile():
-        state, update = jax.jit(stage.init)(), jax.jit(stage.update)
-        batches = pipeline.train_batches(dataset, config.batch_size, config.seed)
-        for line in lines[:2]:
-            state, metrics = update(state, next(batches))
-            for name in metrics:
-                assert line[f"train/{name}"] == pytest.approx(float(metrics[name]), rel=1e-4), name
-        batches.close()
+    state, update = jax.jit(stage.init)(), jax.jit(stage.update)
+    batches = pipeline.train_batches(dataset, config.batch_size, config.seed)
+    for line in lines[:2]:
+        state, metrics = update(state, next(batches))
+        for name in metrics:
+            assert line[f"train/{name}"] == pytest.approx(float(metrics[name]), rel=1e-4), name
+    batches.close()
 
 
 def test_the_first_process_alone_writes(two):
@@ -235,8 +230,7 @@ def test_eight_devices_sample_as_one(tmp_path):
     for name in ("one", "eight"):
         (tmp_path / name).mkdir()
     process = child(use, workdirs.trained(), tmp_path / "eight", **EIGHT)
-    with workdirs.quick_to_compile():
-        use(workdirs.trained(), tmp_path / "one")
+    use(workdirs.trained(), tmp_path / "one")
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     with np.load(tmp_path / "one" / "found.npz") as one, np.load(tmp_path / "eight" / "found.npz") as eight:

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import workdirs
 
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, masking, multigrained
@@ -25,13 +24,6 @@ SMALL = {
     "code_width": 6,
     "global_tokens": "ordered",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """All is small here: compiling takes longer than running."""
-    with workdirs.quick_to_compile():
-        yield
 
 
 def model_of(**changes):

@@ -56,11 +56,7 @@ def a_part_that_fails(index):
 
 def child(function, *args):
     """`function(*args)` in a process of its own."""
-    code = (
-        "import sys, test_processes_sampling as t, workdirs\n"
-        "with workdirs.quick_to_compile():\n"
-        "    getattr(t, sys.argv[1])(*sys.argv[2:])"
-    )
+    code = "import sys, test_processes_sampling as t; getattr(t, sys.argv[1])(*sys.argv[2:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, function.__name__, *map(str, args)],
         cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"},
@@ -90,23 +86,22 @@ def places(tmp_path_factory):
     top, patch = tmp_path_factory.mktemp("processes"), pytest.MonkeyPatch()
     for module in (commands, evaluation):
         patch.setattr(module, "load", test_commands.load)  # models compile once
-    with workdirs.quick_to_compile():
-        one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
-        for place in (one, two):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide
-            file = place / "tokenizer" / "config.json"
-            file.write_text(json.dumps({**json.loads(file.read_text()), "eval_batch_size": 5}))
-        stopped(two)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        children = [child(as_one_of_two, i, port, two) for i in range(2)]
-        try:
-            use(one)
-            said = [process.communicate(timeout=600)[0] for process in children]
-        finally:
-            patch.undo()
-            for process in children:
-                process.kill()
+    one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
+    for place in (one, two):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide
+        file = place / "tokenizer" / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "eval_batch_size": 5}))
+    stopped(two)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [child(as_one_of_two, i, port, two) for i in range(2)]
+    try:
+        use(one)
+        said = [process.communicate(timeout=600)[0] for process in children]
+    finally:
+        patch.undo()
+        for process in children:
+            process.kill()
     assert [process.returncode for process in children] == [0, 0], "\n".join(said)
     return one, two, said
 

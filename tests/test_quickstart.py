@@ -10,8 +10,6 @@ from test_configs import load
 from evqgan import quickstart
 from evqgan.core.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):

@@ -16,8 +16,6 @@ from evqgan.core.errors import InputError
 from evqgan.inference import commands, evaluation, rejection
 from evqgan.nn import resnet
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def model():

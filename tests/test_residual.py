@@ -10,8 +10,6 @@ from golden_files import close, files, load
 
 from evqgan.tokenizers.quantizers import residual, rqvae, vitvqgan
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 OF_THE_NETWORK = ("z_e", "rec", "loss_total", "loss_recon", "loss_latent", "margins", "dec_", "grad/")
 
 

@@ -19,8 +19,6 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.inference.model import to_uint8
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
 GREEDY = {"steps": 1, "temperature": 0.0}  # the likeliest codes at once: nothing is left to chance

@@ -12,8 +12,6 @@ from evqgan.data import generated
 from evqgan.losses.pixels import logit_laplace_loss
 from evqgan.training import stage1
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def config_of(**quantizer):
     """A tokenizer of one narrow block a stage, without weight decay, so that only gradients move weights."""

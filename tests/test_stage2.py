@@ -18,8 +18,6 @@ from evqgan.generators import Request
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def config_of(**changes):
     """A generator of two narrow layers on an untrained tokenizer, without weight decay, dropout and schedule."""

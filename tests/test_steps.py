@@ -12,8 +12,7 @@ from evqgan.inference import filmstrip
 
 @pytest.fixture(scope="module")
 def model():
-    with workdirs.quick_to_compile():
-        yield evqgan.load(workdirs.trained(), batch_size=4)
+    yield evqgan.load(workdirs.trained(), batch_size=4)
 
 
 @pytest.mark.parametrize("turns, number", [(1, 2), (4, 5), (15, 16), (64, 16)])

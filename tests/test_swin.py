@@ -23,6 +23,8 @@ from evqgan.tokenizers.swin import (
     UpsampledConv,
 )
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 close = functools.partial(golden_files.close, tolerance=2e-5)
 
 

@@ -11,7 +11,6 @@ import time
 import jax
 import numpy as np
 import pytest
-import workdirs
 from ml_collections import ConfigDict
 from test_configs import load
 
@@ -67,7 +66,6 @@ def start(config, workdir):
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )  # fmt: skip
 
 
@@ -91,8 +89,7 @@ def straight(request, tmp_path_factory):
     failed = config.copy_and_resolve_references()
     failed.optimizer.learning_rate = 0.5
     claims.claim(workdir, failed)
-    with workdirs.quick_to_compile():  # as `start` does
-        loop.train(config.copy_and_resolve_references(), workdir)
+    loop.train(config.copy_and_resolve_references(), workdir)
     return config, workdir
 
 

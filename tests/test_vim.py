@@ -13,8 +13,6 @@ from evqgan.convert import mapping
 from evqgan.convert import vim as names
 from evqgan.generators import Request, gpt
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @functools.cache
 def recording(path):

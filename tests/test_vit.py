@@ -15,8 +15,6 @@ from evqgan.convert import vitvqgan
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer, vit
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def recordings():
     """The recordings of whole tokenizers among those of ViT-VQGAN's parts: what they hold says which they are."""

@@ -1,13 +1,11 @@
 """One trained workdir for all tests that need one: a tokenizer, and a class-conditional generator on it."""
 
 import atexit
-import contextlib
 import functools
 import pathlib
 import shutil
 import tempfile
 
-import jax
 from ml_collections import ConfigDict
 from test_configs import load
 
@@ -30,20 +28,10 @@ def trained():
         for i in range(6):
             pictures.save_png(place / "images" / name / f"{i}.png", generated.draw(i, label, (32, 32)))
     first, second = configs(place / "images")
-    with quick_to_compile():
-        loop.train(first, place / "tokenizer")
-        second.tokenizer.weights = str(place / "tokenizer")
-        loop.train(second, place / "generator")
+    loop.train(first, place / "tokenizer")
+    second.tokenizer.weights = str(place / "tokenizer")
+    loop.train(second, place / "generator")
     return place
-
-
-@contextlib.contextmanager
-def quick_to_compile():
-    """For what runs a few times only: to compile it takes longer than to run it."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def configs(images):
