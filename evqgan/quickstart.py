@@ -6,7 +6,7 @@ from evqgan.core import build, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
-from evqgan.inference import commands, evaluation
+from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.model import load
 from evqgan.training import stage1, stage2
@@ -34,10 +34,11 @@ def run(config, workdir):
     if card.get("step") == step:
         print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
-    commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
+    request = mode_sample.SampleRequest(config.samples, pngs=False)
+    mode_sample.sample(second, workdir, None, request)
 
     dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
-    images, labels = evaluation.whole(dataset, dataset.validation)
+    images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
         pictures.save_png(workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN]))

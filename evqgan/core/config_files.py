@@ -10,7 +10,7 @@ import traceback
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from evqgan.core import files, schema
+from evqgan.core import files
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
@@ -34,9 +34,23 @@ def of_workdir(workdir):
         raise InputError(
             f"{workdir} is no workdir: there is no {file}; train one with --config=FILE --workdir={workdir}"
         )
+    from evqgan.core import schema  # brings JAX, which --help and wrong flags can do without
+
     config = ConfigDict(files.read_json(file))
     schema.check(config, str(file))
     return config, workdir
+
+
+def of_tokenizer(workdir):
+    """Return the config and the workdir of a tokenizer; `workdir` may be a quickstart's."""
+    inner = pathlib.Path(workdir) / "tokenizer"
+    config, place = of_workdir(inner if (inner / "config.json").is_file() else workdir)
+    if config.stage != "stage1":
+        raise InputError(
+            f"encode needs the workdir of a tokenizer, or of a quickstart; {place} is of "
+            f"{config.stage}"
+        )
+    return config, place
 
 
 def default_workdir(file):

@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import filelock
@@ -24,7 +24,10 @@ def writable(path):
     try:
         yield
     except OSError as error:
-        reason, full = error.strerror or type(error).__name__, error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason, full = (
+            error.strerror or type(error).__name__,
+            error.errno in (errno.ENOSPC, errno.EDQUOT),
+        )
         hint = "free space there or give another folder" if full else "give another folder"
         raise InputError(f"cannot write {path}: {reason}; {hint}") from error
 
@@ -73,7 +76,11 @@ def owned(folder):
     The lock is the operating system's: it ends with its process, however that ends. What is left empty is removed.
     """
     folder = pathlib.Path(folder)
-    there, lock, owner = folder.is_dir(), filelock.FileLock(folder / ".lock", blocking=False), folder / ".owner"
+    there, lock, owner = (
+        folder.is_dir(),
+        filelock.FileLock(folder / ".lock", blocking=False),
+        folder / ".owner",
+    )
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -135,6 +142,49 @@ def swapped(folder):
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exchanged(folder: str | os.PathLike[str], stale: Callable[[str], bool]) -> Iterator[pathlib.Path]:
+    """Yield an empty folder to write files into; when the body ends they move to `folder`, all or none.
+
+    folder: made if need be. Files that have other names stay, but those that are stale.
+    stale: says of a name in `folder` whether it is an earlier call's file, which goes.
+
+    If the body raises, or a move fails, `folder` is as it was.
+    """
+    folder = pathlib.Path(folder)
+    new, old, there = folder / ".new.part", folder / ".old.part", folder.is_dir()
+    with writable(folder):
+        for rest in (new, old):  # of a call that was killed
+            shutil.rmtree(rest, ignore_errors=True)
+        try:
+            new.mkdir(parents=True)
+            yield new
+            old.mkdir()
+            _exchange(folder, new, old, stale)
+        finally:
+            for rest in (new, old):
+                shutil.rmtree(rest, ignore_errors=True)
+            if not there:
+                with contextlib.suppress(OSError):  # there is something in it
+                    folder.rmdir()
+
+
+def _exchange(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path, stale: Callable[[str], bool]) -> None:
+    """Move the files of `new` into `folder`, and those they replace, and stale ones, into `old`."""
+    coming = sorted(path.name for path in new.iterdir())
+    going = [path.name for path in folder.iterdir() if path.name in coming or stale(path.name)]
+    moved: list[tuple[pathlib.Path, pathlib.Path]] = []
+    try:
+        for names, source, target in ((going, folder, old), (coming, new, folder)):
+            for name in names:
+                (source / name).rename(target / name)
+                moved.append((source / name, target / name))
+    except BaseException:
+        for before, after in reversed(moved):
+            after.rename(before)
+        raise
 
 
 class Pieces(NamedTuple):

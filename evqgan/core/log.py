@@ -1,6 +1,5 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, a progress line, and a stop on non-finite numbers."""
+"""What a run says while it trains: metrics.jsonl, TensorBoard, and a stop on non-finite numbers."""
 
-import contextlib
 import json
 import math
 import os
@@ -12,14 +11,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, NonFinite
 from evqgan.core.files import atomic, writable
-
-SHOWN = 6  # ours: metrics of the progress line, so that it fits a terminal's width
-
-
-class NonFinite(RuntimeError):
-    """Metrics were NaN or infinite for many steps in a row: training cannot go on."""
 
 
 class Writer:
@@ -92,74 +85,6 @@ class Writer:
         self._events.write_event(Event(wall_time=time.time(), **fields))
 
 
-class Progress:
-    """Says in one line where a run stands and how fast it is, not counting pauses (evaluation, saving).
-
-    Call `start(step)` once the first step, whose time is compilation, has been waited for; without it, the first
-    line starts the measuring.
-    """
-
-    def __init__(self, total_steps, batch_size, clock=time.perf_counter):
-        self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
-        self._step = self._time = None  # where the interval under way began
-        self._paused = 0.0  # seconds of it that do not count
-        self._perf = {}
-
-    def start(self, step):
-        """Begins an interval at `step`; what came before it is not measured."""
-        self._step, self._time, self._paused = step, self._clock(), 0.0
-
-    @contextlib.contextmanager
-    def pause(self):
-        """The time of the body does not count."""
-        began = self._clock()
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - began
-
-    def perf(self, step):
-        """{"perf/step_seconds", "perf/images_per_second"} of the steps since `start` or the last other `step`, or {}.
-
-        Ends that interval at `step` and begins the next; asked again for the same step, it answers the same.
-        """
-        if self._step is None:
-            self.start(step)
-        if step > self._step:
-            seconds = max(self._clock() - self._time - self._paused, 1e-9) / (step - self._step)  # a clock may stand
-            self._perf = {"perf/step_seconds": seconds, "perf/images_per_second": self.batch_size / seconds}
-            self.start(step)
-        return dict(self._perf)
-
-    def line(self, step, metrics):
-        """step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s
-
-        `metrics` {name: scalar}: the first six are shown, by the last part of their names, perf/* apart. The rate is
-        that of `perf(step)`.
-        """
-        perf = self.perf(step)
-        parts = [f"step {step:,}/{self.total_steps:,}"]
-        shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
-        parts += [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
-        if perf:
-            seconds, speed = perf["perf/step_seconds"], perf["perf/images_per_second"]
-            parts += [
-                f"{_three(seconds * 1000)} ms/step" if seconds < 1 else f"{_three(seconds)} s/step",
-                f"{_three(speed)} images/s",
-                f"ETA {duration(seconds * max(self.total_steps - step, 0))}",
-            ]
-        return "  ".join(parts)
-
-
-def duration(seconds):
-    """Seconds as people say them: 7s, 3m12s, 2h05m, 3d04h."""
-    seconds = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}{seconds % size // below:02d}{smaller}"
-    return f"{seconds}s"
-
-
 def check_skipped(step, metrics, told, limit):
     """-> a line when more steps than the `told` ones were skipped as not finite (`optim.advance`), or "".
 
@@ -224,11 +149,6 @@ def _keep(path, step):
     if "".join(kept) != text:
         with atomic(path) as file:
             file.write("".join(kept).encode())
-
-
-def _three(value):
-    """A positive number with three digits, or with all it has before the point: 0.231, 23.1, 12,345."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
 def _host(name, value):

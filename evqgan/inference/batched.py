@@ -8,7 +8,6 @@ from jax.sharding import PartitionSpec
 
 from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
-from evqgan.core.log import duration
 
 FEW = 4  # ours: up to so many rows are one size: one more compilation takes longer than to compute them
 
@@ -69,22 +68,3 @@ class Rows:
             self._compiled[key] = jitted.lower(weights, *batch).compile()
             self.compiling += time.perf_counter() - began
         return self._compiled[key]
-
-
-class Progress:
-    """A report(done, total, seconds) that prints images/s, which count no compilation, and the time left."""
-
-    def __init__(self, rows):
-        self.rows, self.start, self.told, self.total, self.rate = rows, 0, False, 0, ""
-
-    def __call__(self, done, total, seconds):
-        self.total = total
-        if not seconds:
-            self.start = done
-            print(f"going on from {done:,}/{total:,}", flush=True)
-            return
-        if not self.told and self.rows.compiling:
-            print(f"compiled in {self.rows.compiling:.1f} s", flush=True)
-        self.told, rate = True, (done - self.start) / seconds
-        self.rate = f"{rate:,.1f} images/s"
-        print(f"sample {done:,}/{total:,}  {self.rate}  ETA {duration((total - done) / rate)}", flush=True)

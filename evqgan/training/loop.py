@@ -12,8 +12,9 @@ from clu import parameter_overview
 
 from evqgan import evals
 from evqgan.core import build, checkpoint, cluster, files, mesh, pictures, room, versions
-from evqgan.core.errors import InputError
-from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
+from evqgan.core.errors import InputError, NonFinite
+from evqgan.core.log import Writer, alarms, check_skipped, highest
+from evqgan.core.progress import StepTimer
 from evqgan.data import pipeline
 from evqgan.training import claims, initial_state, optim
 from evqgan.training import stage as stages
@@ -181,7 +182,7 @@ def run(config, workdir):
         say(note)
 
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed, start, rows)
-    progress = Progress(total, config.batch_size)
+    progress = StepTimer(total, config.batch_size)
     began = time.perf_counter()
     with contextlib.closing(batches), Writer(workdir, start, enabled=chief) as writer, stop_signal() as stopping:
         watched = build.plain(config.get("alarm", {}))
