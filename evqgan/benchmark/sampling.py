@@ -7,10 +7,12 @@ of "ordered" ones the block's own.
 
 import itertools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import multigrained
 from evqgan.generators.blocks import fronts
@@ -27,27 +29,26 @@ SMALL = {"layers": 2, "width": 384, "dtype": "float32"}  # ours: some minutes on
 HEAD = 48  # of the model of configs/: 16 heads of 48
 
 
-def arguments(parser):
-    """The flags."""
-    small = jax.default_backend() == "cpu"
-    default = SMALL if small else FULL
-    parser.add_argument("--layers", type=int, default=default["layers"], help="depth (24 is the configs')")
-    parser.add_argument("--width", type=int, default=default["width"], help="a multiple of 48 (768 is the configs')")
-    parser.add_argument("--latent", type=int, default=64, help="side of the token grid")
-    parser.add_argument("--window", type=int, default=8, help="W_s")
-    parser.add_argument("--extend", type=int, default=2, help="E_s")
-    parser.add_argument("--steps", type=int, default=8, help="T")
-    parser.add_argument("--batch", type=int, default=1, help="images at a time")
-    parser.add_argument("--dtype", default=default["dtype"], help="of the heavy products: bfloat16 or float32")
-    parser.add_argument("--attention", action="append", help="joint or prefix; may come twice (default: both)")
-    parser.add_argument("--global_tokens", action="append", help="masked or ordered; may come twice (default: both)")
-    parser.add_argument("--order", action="append", help="raster or wavefront; may come twice (default: both)")
+FLAGS = (
+    Flag("layers", whole(), (), "depth (24, the configs'; on a CPU 2)"),
+    Flag("width", whole(), (), "a multiple of 48 (768, the configs'; on a CPU 384)"),
+    Flag("latent", whole(), (), "side of the token grid (64)", 64),
+    Flag("window", whole(), (), "W_s (8)", 8),
+    Flag("extend", whole(), (), "E_s (2)", 2),
+    Flag("steps", whole(), (), "T (8)", 8),
+    Flag("batch", whole(), (), "images at a time (1)", 1),
+    Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (as the device)"),
+    Flag("attention", TEXT, (), "joint or prefix; may come twice (both)", repeated=True),
+    Flag("global_tokens", TEXT, (), "masked or ordered; may come twice (both)", repeated=True),
+    Flag("order", TEXT, (), "raster or wavefront; may come twice (both)", repeated=True),
+)
 
 
-def run(given, rest):
-    """-> title, rows."""
-    if rest:
-        raise InputError(f"there is no flag {rest[0]}; see --help")
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each attention, kind of global tokens, and order."""
+    for name, default in (SMALL if jax.default_backend() == "cpu" else FULL).items():
+        if getattr(given, name) is None:
+            setattr(given, name, default)
     for name in ("layers", "width", "latent", "window", "steps", "batch"):
         if getattr(given, name) < 1:
             raise InputError(f"expected --{name} of at least 1, got {getattr(given, name)}")
@@ -115,10 +116,16 @@ def work(model, steps, order):
     shared, ring, target = groups(model)
     if model.attention == "joint":
         return turns * rows * steps * (shared + ring + target), turns * steps * joint_flops(model, rows)
-    passes, each = rows * (ring + steps * target), ring_flops(model, rows) + steps * continued_flops(model, rows)
+    passes, each = (
+        rows * (ring + steps * target),
+        ring_flops(model, rows) + steps * continued_flops(model, rows),
+    )
     if model.global_tokens == "masked":
         return turns * (shared + passes), turns * (globals_flops(model, shared, shared) + each)
-    begin, complete = globals_flops(model, shared, shared), globals_flops(model, rows, shared + rows)
+    begin, complete = (
+        globals_flops(model, shared, shared),
+        globals_flops(model, rows, shared + rows),
+    )
     return shared + turns * (rows + passes), begin + turns * (complete + each)
 
 

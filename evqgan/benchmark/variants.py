@@ -204,7 +204,8 @@ def last(workdir: pathlib.Path, name: str) -> dict[str, float]:
 def tokens(config: ConfigDict) -> int:
     """Return the tokens that pass each layer in one training step, and back.
 
-    It is a measure of compute that no other load disturbs. Only with attention "prefix" and "ordered" globals do those of an image serve all its targets.
+    It is a measure of compute that no other load disturbs. Only with attention "prefix" and
+    "ordered" globals do those of an image serve all its targets.
     """
     blocks, local = size(config)
     local += config.generator.own == "partial"
