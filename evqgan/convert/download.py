@@ -13,7 +13,7 @@ import requests
 
 from evqgan.core.errors import InputError
 from evqgan.core.files import writable
-from evqgan.core.log import duration
+from evqgan.core.progress import duration
 
 TIMEOUT = (10, 60)  # ours: seconds to connect, and between two pieces of a reply
 CHUNK = 2**16  # ours: bytes written at a time; a connection that breaks loses less than this

@@ -129,7 +129,8 @@ def _illegal(values: flags.FlagValues, message: str) -> str:
     if not found:
         return message
     name, given, reason = found.groups()
-    kind = getattr(values[name].parser, "syntactic_help", "")
+    parser = values[name].parser
+    kind = "true or false" if parser.flag_type() == "bool" else parser.syntactic_help
     return f"--{name}={given}: {f'expected {kind}' if kind else reason}"
 
 
@@ -149,8 +150,11 @@ def request(kind: Callable[..., T], values: flags.FlagValues) -> T:
 
 def describe(doc: str, table: Sequence[Flag]) -> str:
     """Return the text of --help: `doc`, and a line for each flag."""
-    lines = (f"{', '.join(flag.modes)}{': ' if flag.modes else ''}{flag.help}" for flag in table)
-    return doc + "".join(f"\n  --{flag.name:9s} {line}" for flag, line in zip(table, lines, strict=True))
+    lines, width = [doc], max(len(flag.name) for flag in table)
+    for flag in table:
+        modes = f"{', '.join(flag.modes)}: " if flag.modes else ""
+        lines.append(f"  --{flag.name:{width}s}  {modes}{flag.help}")
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str], run: Callable[[list[str]], None], help_text: Callable[[], str]) -> int:
