@@ -1,4 +1,6 @@
-"""A run of several processes: how it starts, what all of them must see, and how each ends when one of them fails."""
+"""A run of several processes: how it starts, what all of them must see, and how each ends when one
+of them fails.
+"""
 
 import contextlib
 import hashlib

@@ -55,8 +55,8 @@ def tried(folder: str | os.PathLike[str]) -> None:
 def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Yield a binary file to write, which takes the name `path` when the body ends.
 
-    It vanishes if the body raises. The folder of `path` is made. An OSError becomes InputError; what
-    stood under `path` before is then untouched.
+    It vanishes if the body raises. The folder of `path` is made. An OSError becomes InputError;
+    what stood under `path` before is then untouched.
     """
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -136,8 +136,8 @@ def read_json(path: str | os.PathLike[str], what: str = "the JSON that training 
 def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write into, which takes the place of `folder` when the body ends.
 
-    All that was in `folder` goes. If the body raises, the new one vanishes, and `folder` stays as it
-    was.
+    All that was in `folder` goes. If the body raises, the new one vanishes, and `folder` stays as
+    it was.
     """
     folder = pathlib.Path(folder)
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
@@ -202,7 +202,9 @@ def _exchange(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path, stale:
 
 
 class Pieces(NamedTuple):
-    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the first axis, in order."""
+    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the
+    first axis, in order.
+    """
 
     shape: tuple[int, ...]
     dtype: Any

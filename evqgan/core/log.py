@@ -5,6 +5,8 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from tensorboardX import summary
@@ -16,16 +18,19 @@ from evqgan.core.files import atomic, writable
 
 
 class Writer:
-    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events beside it.
+    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events
+    beside it.
 
-    A run that resumes from its state after `resume_step` steps gives that number: lines of later steps are dropped
-    (TensorBoard is told to do the same) and written again, so that metrics.jsonl ends as if nothing had happened, but
-    for perf/*. 0 means a run from the start: every line goes. Only one process of a run may write: give the others
-    `enabled=False`, and nothing is touched. An OSError, such as a full disk, becomes InputError. `workdir` is local.
+    A run that resumes from its state after `resume_step` steps gives that number: lines of later
+    steps are dropped (TensorBoard is told to do the same) and written again, so that metrics.jsonl
+    ends as if nothing had happened, but for perf/*. 0 means a run from the start: every line goes.
+    Only one process of a run may write: give the others `enabled=False`, and nothing is touched. An
+    OSError, such as a full disk, becomes InputError. `workdir` is local.
     """
 
-    def __init__(self, workdir, resume_step=0, enabled=True):
-        self._lines = self._events = None
+    def __init__(self, workdir: str | os.PathLike[str], resume_step: int = 0, enabled: bool = True) -> None:
+        self._lines: Any = None
+        self._events: Any = None
         if not enabled:
             return
         if "://" in str(workdir):
@@ -42,8 +47,11 @@ class Writer:
             self._event(step=resume_step + 1 if resume_step else 0, session_log=start)
             self._events.flush()
 
-    def write(self, step, scalars):
-        """One line {"step": step, **scalars}; a non-finite number is null there and named under "errors"."""
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Write one line {"step": step, **scalars}.
+
+        A non-finite number is null there and named under "errors".
+        """
         if self._lines is None:
             return
         values = {name: _host(name, value) for name, value in scalars.items()}
@@ -58,8 +66,8 @@ class Writer:
                 self._event(step=int(step), summary=summary.scalar(name, value))
             self._events.flush()
 
-    def images(self, step, pictures):
-        """Pictures {name: uint8 [H,W,3]} to TensorBoard."""
+    def images(self, step: int, pictures: Mapping[str, Any]) -> None:
+        """Write pictures {name: uint8 [H,W,3]} to TensorBoard."""
         if self._lines is None:
             return
         with writable(self.path.parent):
@@ -67,7 +75,7 @@ class Writer:
                 self._event(step=int(step), summary=summary.image(name, np.asarray(picture), dataformats="HWC"))
             self._events.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Closes both files; calling it again does nothing."""
         if self._lines is not None:
             with writable(self.path):
@@ -85,11 +93,11 @@ class Writer:
         self._events.write_event(Event(wall_time=time.time(), **fields))
 
 
-def check_skipped(step, metrics, told, limit):
-    """-> a line when more steps than the `told` ones were skipped as not finite (`optim.advance`), or "".
+def check_skipped(step: int, metrics: Mapping[str, Any], told: int, limit: int) -> str:
+    """Return a line when more steps than the `told` ones were skipped as not finite (`optim.advance`), or "".
 
-    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was not finite and what to
-    do, when at any time `limit` steps in a row were.
+    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was
+    not finite and what to do, when at any time `limit` steps in a row were.
     """
     now, total, longest = (int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest"))
     if total <= told:
@@ -106,8 +114,11 @@ def check_skipped(step, metrics, told, limit):
     return what
 
 
-def highest(workdir, names):
-    """{name: largest number so far} of these metrics in the metrics.jsonl of `workdir`; only those that are there."""
+def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
+    """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
+
+    Only those are returned that are there.
+    """
     path, found = pathlib.Path(workdir) / "metrics.jsonl", {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         for name, value in json.loads(line).items():
@@ -116,8 +127,14 @@ def highest(workdir, names):
     return found
 
 
-def alarms(step, numbers, best, shares):
-    """Lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a codebook collapses.
+def alarms(
+    step: int,
+    numbers: Mapping[str, float],
+    best: dict[str, float],
+    shares: Mapping[str, float],
+) -> Iterator[str]:
+    """Yield lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a
+    codebook collapses.
 
     shares: {name: share}, which numbers to watch. `best` is brought up to date.
     """
@@ -130,7 +147,9 @@ def alarms(step, numbers, best, shares):
 
 
 def _keep(path, step):
-    """Drops the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut short."""
+    """Drop the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut
+    short.
+    """
     with writable(path):
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     lines = text.splitlines()
@@ -152,7 +171,7 @@ def _keep(path, step):
 
 
 def _host(name, value):
-    """A Python int or float from a Python or NumPy number."""
+    """Return a Python int or float from a Python or NumPy number."""
     value = np.asarray(value)
     if value.shape or value.dtype.kind not in "biuf":
         raise TypeError(f"expected a number for {name}, got {value.dtype} {list(value.shape)}")
