@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from discriminator_tables import PATCHGAN_IGNORED, patchgan
 from golden_files import files, load, nudged
+from lpips_table import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
     coders,
     compare,
@@ -22,8 +24,6 @@ from test_cnn import (  # noqa: F401 (quick_to_compile is a fixture)
 )
 
 from evqgan.convert import mapping, taming
-from evqgan.convert.critics import PATCHGAN_IGNORED, patchgan
-from evqgan.convert.frozen import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from evqgan.core.errors import InputError
 from evqgan.losses import gan, lpips
 from evqgan.losses.patchgan import Critic, initialize

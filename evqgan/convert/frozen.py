@@ -68,18 +68,6 @@ VGG16 = [
 # richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and the copy of it that taming-transformers uses
 LPIPS_HEADS = [Row("lin{i}.model.1.weight", "params/head{i}/kernel", "conv")]
 
-# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there under
-# loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
-LPIPS_PACKAGE = [
-    *(
-        row
-        for number, stage, conv in vgg_layers()
-        for row in affine(f"net.slice{stage}.{number}", f"trunk/params/stage{stage}/conv{conv}", "conv")
-    ),
-    *(row._replace(ours=f"heads/{row.ours}") for row in LPIPS_HEADS),
-]
-LPIPS_PACKAGE_IGNORED = (r"^scaling_layer\.(shift|scale)$", r"^lins\.")  # constants of ours; other names of lin{i}
-
 # pytorch-fid: pt_inception-2015-12-05-6726825d.pth
 INCEPTION = [
     *(
