@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import requests
 
+from evqgan.convert.mapping import Path
 from evqgan.core.errors import InputError
 from evqgan.core.files import writable
 from evqgan.core.progress import duration
@@ -79,7 +80,7 @@ FILES = {
 }
 
 
-def digest(path):
+def digest(path: Path) -> str:
     """The sha256 of a file, in hex. InputError if it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -88,7 +89,7 @@ def digest(path):
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def download(url, sha256, dest, size):
+def download(url: str, sha256: str, dest: pathlib.Path, size: int) -> None:
     """Fetches `url` to the path `dest`, which appears when all of it is there and its sha256 begins with `sha256`.
 
     What has come is kept in `dest`.part; the same call goes on from there, also after a kill. A file that is there

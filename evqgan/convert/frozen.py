@@ -1,14 +1,14 @@
 """Tables for the frozen networks: from the weight names of public PyTorch files to ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from evqgan.convert import efficientnet
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree
 from evqgan.losses import lpips
 from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
@@ -24,22 +24,22 @@ class Source(NamedTuple):
     like: Callable  # () -> the tree of our variables as jax.ShapeDtypeStruct
 
 
-def shapes(network, side):
+def shapes(network: Any, side: int) -> Tree:
     """The variables of a network that takes images [B,side,side,3], as jax.ShapeDtypeStruct."""
     return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
 
 
-def affine(theirs, ours, layout):
+def affine(theirs: str, ours: str, layout: str) -> list[Row]:
     """The rows of a layer with weight and bias."""
     return [Row(f"{theirs}.weight", f"{ours}/kernel", layout), Row(f"{theirs}.bias", f"{ours}/bias")]
 
 
-def conv_norm(conv, bn, ours):
+def conv_norm(conv: str, bn: str, ours: str) -> list[Row]:
     """The rows of a convolution without bias and its batch norm."""
     return [Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"), *efficientnet.norm(bn, f"{ours}/norm")]
 
 
-def vgg_layers():
+def vgg_layers() -> Iterator[tuple[int, int, int]]:
     """(number in torchvision's `features`, stage, convolution) of every convolution of VGG16, the last two from 1."""
     number = 0
     for stage, depth in enumerate(vgg.DEPTHS):
@@ -49,7 +49,7 @@ def vgg_layers():
         number += 1  # a pooling follows
 
 
-def inception_convs():
+def inception_convs() -> Iterator[str]:
     """The paths of all convolutions of InceptionV3."""
     yield from (conv.name for conv in inception.STEM)
     for block, branches in inception.BLOCKS.items():
