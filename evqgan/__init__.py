@@ -11,13 +11,20 @@ Paper means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generati
 Transformers", ICCV 2023, unless another one is named.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evqgan.inference.model import load
+
+__all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
+if not TYPE_CHECKING:  # a checker shall know that there are no other names
 
-def __getattr__(name):
-    """`evqgan.load`, see `evqgan.inference.model.load`: imported on first use, for it brings JAX with it."""
-    if name == "load":
-        from evqgan.inference.model import load
+    def __getattr__(name: str) -> Any:
+        """Return `load` (`evqgan.inference.model`) on first use, for it brings JAX with it."""
+        if name == "load":
+            from evqgan.inference.model import load
 
-        return load
-    raise AttributeError(f"module 'evqgan' has no attribute {name!r}")
+            return load
+        raise AttributeError(f"module 'evqgan' has no attribute {name!r}")

@@ -1,14 +1,18 @@
 """The main job: a tokenizer, a generator, samples, reconstructions, edits and their numbers, from one config."""
 
+import pathlib
+from typing import Any
+
 import numpy as np
+from ml_collections import ConfigDict
 
 from evqgan.core import build, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
-from evqgan.inference import commands, evaluation
+from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
-from evqgan.inference.model import load
+from evqgan.inference.model import Model, load
 from evqgan.training import stage1, stage2
 from evqgan.training.loop import train
 
@@ -16,11 +20,11 @@ SHOWN = 16  # ours: images of reconstructions.png
 WAYS = 2  # ours: results of each edit in edits.png
 
 
-def run(config, workdir):
-    """Trains config.tokenizer in workdir/tokenizer and config.generator in workdir/generator, then shows what they do.
+def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Train config.tokenizer and config.generator in `workdir`, then show what they do.
 
-    What is done already is not done again: training goes on from its checkpoints, and the results are made anew only
-    when the generator has moved on.
+    What is done already is not done again: training goes on from its checkpoints, and the results
+    are made anew only when the generator has moved on.
     """
     check(config)
     check_tokenizer_stays(config, workdir)
@@ -34,10 +38,11 @@ def run(config, workdir):
     if card.get("step") == step:
         print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
         return
-    commands.sample(second, workdir, None, config.samples, [], 0, one_by_one=False)
+    request = mode_sample.SampleRequest(config.samples, pngs=False)
+    mode_sample.sample(second, workdir, None, request)
 
     dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
-    images, labels = evaluation.whole(dataset, dataset.validation)
+    images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
         pictures.save_png(workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN]))
@@ -46,12 +51,12 @@ def run(config, workdir):
     print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
 
 
-def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive):
-    """The keys of a quickstart's config: those of both stages, and how many samples are made."""
+def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> None:
+    """Name the keys of a quickstart's config: both stages, and how many samples are made."""
 
 
-def check(config):
-    """InputError for a wrong key of either stage, before the first one trains."""
+def check(config: ConfigDict) -> None:
+    """Raise InputError for a wrong key of either stage, before the first one trains."""
     build.check(keys, build.plain(config), "config")
     stage1.make(config.tokenizer)
     second = config.generator.copy_and_resolve_references()
@@ -60,27 +65,36 @@ def check(config):
     stage2.make(second)
 
 
-def check_tokenizer_stays(config, workdir):
-    """InputError for another duration of a tokenizer whose generator has begun: it would keep the older weights."""
+def check_tokenizer_stays(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raise InputError for another duration of a tokenizer whose generator has begun.
+
+    The generator would keep the older weights.
+    """
     file = workdir / "tokenizer" / "config.json"
     if file.is_file() and (workdir / "generator" / "config.json").is_file():
         there = files.read_json(file).get("duration")
         if there != config.tokenizer.duration:
             raise InputError(
-                f"{workdir / 'generator'} was trained on the tokenizer of config.tokenizer.duration = {there}, now it "
-                f"is {config.tokenizer.duration}: give another --workdir; the generator's duration may grow"
+                f"{workdir / 'generator'} was trained on the tokenizer of config.tokenizer.duration = "
+                f"{there}, now it is {config.tokenizer.duration}: give another --workdir; the "
+                "generator's duration may grow"
             )
 
 
-def reconstructions(model, images):
-    """A picture of images [N,H,W,3], what the tokenizer makes of them, and where the two differ."""
+def reconstructions(model: Model, images: np.ndarray) -> np.ndarray:
+    """Return a picture of images [N,H,W,3], what the tokenizer makes of them, and where the two differ."""
     again = model.reconstruct(images)
-    rows = {"held-out images": images, "reconstructions": again, "4 x error": pictures.error_map(images, again)}
+    rows = {"held-out images": images, "reconstructions": again}
+    rows["4 x error"] = pictures.error_map(images, again)
     return pictures.column([pictures.label(pictures.row(list(row)), text) for text, row in rows.items()])
 
 
-def edits(model, images, labels):
-    """A picture of inpainting, outpainting and class editing of held-out images [N,H,W,3], one of each class."""
+def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return a picture of inpainting, outpainting and class editing, of one image of each class.
+
+    images: held-out ones, uint8 [N,H,W,3].
+    labels: theirs, int32 [N].
+    """
     height, width = model.size
     unit = model.factor
     first = [int(np.argmax(labels == k)) for k in range(max(model.classes, 1))]
@@ -92,16 +106,17 @@ def edits(model, images, labels):
     box[:, unit : width - unit] = True
     lower[height // 2 // unit * unit :] = True
 
-    def hide(mask):
+    def hide(mask: np.ndarray) -> list[np.ndarray]:
         return [np.where(mask[..., None], GREY, image) for image in images]
 
-    def edit(mask, wanted):
+    def edit(mask: np.ndarray, wanted: Any) -> list[np.ndarray]:
         pairs = zip(images, wanted, strict=True)
         return [pictures.column(list(model.edit(image, mask, k, num=WAYS))) for image, k in pairs]
 
-    def outpaint(cut):
+    def outpaint(cut: int) -> list[np.ndarray]:
         pairs = zip(images, labels, strict=True)
-        return [pictures.column(list(model.outpaint(x[:cut], 0, 0, 0, height - cut, k, num=WAYS))) for x, k in pairs]
+        ways = (model.outpaint(x[:cut], 0, 0, 0, height - cut, k, num=WAYS) for x, k in pairs)
+        return [pictures.column(list(made)) for made in ways]
 
     rows = {
         "held-out images": list(images),

@@ -120,7 +120,7 @@ current_environment() {
   recent "$python" || fail "expected Python 3.11 or later, found $("$python" --version 2>&1) ($python)"
   local file modules=()
   for file in "$@"; do
-    case $file in requirements.txt) modules+=(jax flax grain tensorboardX) ;; *) modules+=(pytest xdist ruff) ;; esac
+    case $file in requirements.txt) modules+=(jax flax grain tensorboardX) ;; *) modules+=(pytest xdist ruff mypy) ;; esac
   done
   "$python" -c 'import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))' \
     "${modules[@]}" || fail "expected ${modules[*]} in the current environment ($python): pip install ${*/#/-r }"

@@ -20,8 +20,9 @@ done
 environment requirements.txt requirements-test.txt
 cd "$root"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-say "$python: ruff check, then pytest $*"
+say "$python: ruff check and mypy, then pytest $*"
 status=0
 run "$python" -m ruff check || status=1
+run "$python" -m mypy || status=1
 run "$python" -m pytest -n 2 --dist loadfile "$@" || status=$?
 exit "$status"

@@ -27,7 +27,6 @@ def golden():
     return pathlib.Path(os.environ.get("EVQGAN_GOLDEN", pathlib.Path(__file__).parent / "golden"))
 
 
-
 @pytest.fixture(scope="module")
 def optimized():
     """For a file whose programs are compiled as users compile them."""

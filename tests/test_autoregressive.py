@@ -15,8 +15,6 @@ DRAWN = np.random.default_rng(2).standard_normal((12, 3, CODES, CODES))
 TABLES = {depths: np.float32(3 * DRAWN[:, :depths]) for depths in (1, 2, 3)}
 
 
-
-
 @functools.partial(jax.jit, static_argnums=2)
 def made(ids, keys, settings):
     """Codes whose logits are of a table by (position, depth, the code before)."""

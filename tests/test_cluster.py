@@ -20,7 +20,7 @@ import test_stage2
 from test_train import metrics_of, state_of
 
 from evqgan import main
-from evqgan.core import checkpoint, cluster, mesh
+from evqgan.core import checkpoint, cli, cluster, mesh
 from evqgan.core.errors import InputError
 from evqgan.training import loop, reporting
 
@@ -71,6 +71,11 @@ def run_until_killed(config, workdir):
 def run_otherwise(config, workdir):
     """A child: another command than the first process'."""
     return main.main(["main", f"--config={config}", f"--workdir={workdir}", "--config.seed=7"])
+
+
+def run_misspelt(config, workdir):
+    """A child: a command line with a wrong key."""
+    return main.main(["main", f"--config={config}", f"--workdir={workdir}", "--config.sede=7"])
 
 
 def run_apart(config, workdir):
@@ -233,6 +238,16 @@ def test_processes_with_different_configs_all_end_in_a_line_that_names_the_other
     assert not (tmp_path / "run").exists()
 
 
+def test_a_process_that_cannot_parse_its_command_line_ends_all_within_seconds(tmp_path):
+    began = time.monotonic()
+    codes, (first, second) = ends(pair(config_of(), tmp_path, (run, run_misspelt)), 120)
+    assert codes == [2, 2] and time.monotonic() - began < 100, first + second
+    said = [[line for line in text.splitlines() if line.startswith("error: ")] for text in (first, second)]
+    assert said[0] == ["error: process 1 of this run stopped: its own message says why"], first
+    assert len(said[1]) == 1 and "config has no key 'sede': did you mean 'seed'?" in said[1][0], second
+    assert "Traceback" not in first + second and not (tmp_path / "run").exists()
+
+
 def test_what_most_processes_have_is_taken_for_right(monkeypatch):
     cluster.check_alike(config="of a process alone")
     sent = []
@@ -285,12 +300,12 @@ OTHERS = (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"), T
 def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
     assert not cluster.several() and not any(cluster.lost(ValueError(text)) for text in SAID)
     with pytest.raises(TypeError):  # a defect, of a process alone
-        main.say(OTHERS[1], debug=False)
+        cli.report(OTHERS[1], debug=False)
     monkeypatch.setattr(cluster, "several", lambda: True)
     assert not any(cluster.lost(error) for error in OTHERS)
     for text in SAID:
-        assert main.say(InputError(f"cannot write checkpoints: {text}"), debug=False) == 1
+        assert cli.report(InputError(f"cannot write checkpoints: {text}"), debug=False) == 1
         said = capsys.readouterr().err
         assert said.startswith("error: another process of this run has ended") and said.count("\n") == 1
-    assert main.say(OTHERS[1], debug=False) == 1  # a defect, of one process of several: the others are not waited for
+    assert cli.report(OTHERS[1], debug=False) == 1  # a defect, of one process of several: the others are not waited for
     assert "TypeError: a task of barrier" in capsys.readouterr().err

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from discriminator_tables import PATCHGAN_IGNORED, patchgan
 from golden_files import files, load, nudged
+from lpips_table import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from test_cnn import (
     coders,
     compare,
@@ -21,8 +23,6 @@ from test_cnn import (
 )
 
 from evqgan.convert import mapping, taming
-from evqgan.convert.critics import PATCHGAN_IGNORED, patchgan
-from evqgan.convert.frozen import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from evqgan.core.errors import InputError
 from evqgan.losses import gan, lpips
 from evqgan.losses.patchgan import Critic, initialize

@@ -16,7 +16,7 @@ import evqgan
 from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
-from evqgan.inference import commands, evaluation
+from evqgan.inference import evaluation, mode_edit, mode_inputs, mode_reconstruct, mode_sample
 from evqgan.inference.core import CoreModel
 from evqgan.training import claims
 
@@ -24,7 +24,7 @@ from evqgan.training import claims
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch):
     """Models compile once for all tests of this file."""
-    for module in (commands, evaluation):
+    for module in (mode_inputs, evaluation):
         monkeypatch.setattr(module, "load", load)
 
 
@@ -63,12 +63,17 @@ def save(path, image, **options):
     return str(path)
 
 
+def make(config, workdir, out, *given, **more):
+    """Sample what a SampleRequest of these arguments asks for."""
+    mode_sample.sample(config, workdir, out, mode_sample.SampleRequest(*given, **more))
+
+
 def picture(shape=(32, 32)):
     return generated.draw(0, 3, shape)
 
 
 def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
-    commands.sample(config, workdir, None, 6, ["cat", "0"], seed=3)
+    make(config, workdir, None, 6, ["cat", "0"], seed=3)
     out = workdir / "samples"
     assert sorted(p.name for p in out.iterdir()) == ["grid.png", "images", "samples.npz"]
     assert sorted(p.name for p in (out / "images").iterdir()) == [f"{i:05d}.png" for i in range(6)]
@@ -90,21 +95,21 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
 def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir, config, tmp_path):
     out = tmp_path / "out"
     for num in (3, 2):
-        commands.sample(config, workdir, out, num, [], seed=0)
+        make(config, workdir, out, num)
     assert sorted(files_of(out)) == ["grid.png", "images/00000.png", "images/00001.png", "samples.npz"]
     save(out / "images" / "mine.png", picture())
     with pytest.raises(InputError, match=r"images would be replaced, but holds mine.png, no sample: give"):
-        commands.sample(config, workdir, out, 1, [], seed=0)
+        make(config, workdir, out, 1)
     assert len(files_of(out)) == 5
     (out / "images" / "mine.png").unlink()
-    commands.sample(config, workdir, out, 1, [], seed=0, one_by_one=False)
+    make(config, workdir, out, 1, pngs=False)
     assert sorted(files_of(out)) == ["grid.png", "samples.npz"]
 
 
 def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):
     model = evqgan.load(workdir, config, batch_size=4)
-    monkeypatch.setattr(commands, "load", lambda *_, batch_size: model)
-    commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
+    monkeypatch.setattr(mode_inputs, "load", lambda *_, batch_size: model)
+    make(config, workdir, None, 6, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"loading {workdir}", "compiling the sampler for 4 images at a time"]
     assert re.fullmatch(r"compiled in [\d.]+ s", lines[2])
@@ -113,16 +118,16 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
     assert lines[5:7] == [f"writing 6 images to {workdir}/samples", "compiling the decoder for 4 images at a time"]
     clock = iter((0.0, 2.0, 3.0))
     monkeypatch.setattr(model.rows, "clock", lambda: next(clock))
-    commands.sample(config, workdir, None, 6, [], seed=0, batch_size=4)
+    make(config, workdir, None, 6, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2:4] == ["sample 4/6  2.0 images/s  ETA 1s", "sample 6/6  2.0 images/s  ETA 0s"]
-    assert lines[5].endswith("  2.0 images/s")
+    assert lines[2:4] == ["sample 4/6  2 images/s  ETA 1s", "sample 6/6  2 images/s  ETA 0s"]
+    assert lines[5].endswith("  2 images/s")
 
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
     model, new = load(workdir, config), CoreModel.new_ids
     monkeypatch.setattr(model.rows, "size", lambda _: 4)
-    commands.sample(config, workdir, workdir / "whole", 10, [], seed=3)
+    make(config, workdir, workdir / "whole", 10, seed=3)
 
     def stopping(self, labels, numbers, *args, **given):
         if numbers[0] == 8:
@@ -131,13 +136,13 @@ def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CoreModel, "new_ids", stopping)
-        commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
+        make(config, workdir, workdir / "parts", 10, seed=3)
     kept = ["candidates/00000000.npz", "candidates/00000004.npz", "candidates/settings.json"]
     assert sorted(files_of(workdir / "parts")) == kept
     with pytest.raises(InputError, match="holds candidates made with seed = 3, not seed = 4: give the same settings"):
-        commands.sample(config, workdir, workdir / "parts", 10, [], seed=4)
+        make(config, workdir, workdir / "parts", 10, seed=4)
     capsys.readouterr()
-    commands.sample(config, workdir, workdir / "parts", 10, [], seed=3)
+    make(config, workdir, workdir / "parts", 10, seed=3)
     assert "going on from 8/10\n" in capsys.readouterr().out
     assert files_of(workdir / "parts") == files_of(workdir / "whole")
 
@@ -145,7 +150,7 @@ def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, mon
 def test_the_card_has_all_settings_of_the_sampler(workdir, config):
     config.sample.steps = 3
     config.sample.temperature = 0.5
-    commands.sample(config, workdir, None, 2, [], seed=0, one_by_one=False)
+    make(config, workdir, None, 2, pngs=False)
     _, _, card = evaluation.read_samples(workdir / "samples" / "samples.npz")
     given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
     assert given.items() <= card["sampler"].items()
@@ -154,8 +159,8 @@ def test_the_card_has_all_settings_of_the_sampler(workdir, config):
 def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monkeypatch, tmp_path):
     model = load(workdir, config)
     model.classes = 0
-    monkeypatch.setattr(commands, "load", lambda *_, **__: model)
-    commands.sample(config, workdir, tmp_path / "out", 2, [], seed=0, steps_strip=True)
+    monkeypatch.setattr(mode_inputs, "load", lambda *_, **__: model)
+    make(config, workdir, tmp_path / "out", 2, steps_strip=True)
     assert png(tmp_path / "out" / "steps.png").shape[0] == 2 * 32 + 2
     with np.load(tmp_path / "out" / "samples.npz") as saved:
         assert "labels" not in saved and len(saved["images"]) == 2
@@ -167,10 +172,10 @@ def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monk
     [(4, ["cat", "cow"], "there is no class 'cow'"), (0, [], "expected at least one image to generate")],
 )
 def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, labels, message):
-    commands.sample(config, workdir, None, 2, [], seed=0)
+    make(config, workdir, None, 2)
     before = files_of(workdir)
     with pytest.raises(InputError, match=message):
-        commands.sample(config, workdir, None, num, labels, seed=1)
+        make(config, workdir, None, num, labels, seed=1)
     assert files_of(workdir) == before
 
 
@@ -178,13 +183,13 @@ def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, label
 def test_a_place_that_takes_no_results_is_told_before_any_are_made(workdir, config, monkeypatch, mode):
     model = copy.copy(load(workdir, config))
     model.rows = types.SimpleNamespace()  # whoever would compute something fails
-    for module in (commands, evaluation):
+    for module in (mode_inputs, evaluation):
         monkeypatch.setattr(module, "load", lambda *_, **__: model)
     monkeypatch.setattr(evaluation, "evaluate_model", None)
     (workdir / "file").write_text("in the way")
     image, out = save(workdir / "a.png", picture()), workdir / "file"
     use = {
-        "sample": lambda: commands.sample(config, workdir, out, 2, [], seed=0, batch_size=3),
+        "sample": lambda: make(config, workdir, out, 2, batch_size=3),
         "edit": lambda: edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"]),
         "evaluate": lambda: evaluation.evaluate(config, workdir, out, []),
     }
@@ -192,9 +197,9 @@ def test_a_place_that_takes_no_results_is_told_before_any_are_made(workdir, conf
         use[mode]()
 
 
-def edit(config, workdir, **given):
-    nothing = dict.fromkeys(("out", "image", "mask", "box", "outpaint"))
-    return commands.edit(config, workdir, **{**nothing, "label": "bee", "num": 2, "seed": 0, **given})
+def edit(config, workdir, out=None, **given):
+    request = mode_edit.EditRequest(**{"label": "bee", "num": 2, **given})
+    return mode_edit.edit(config, workdir, out, request)
 
 
 def test_edit_writes_results_the_masked_input_and_a_strip(workdir, config, tmp_path):
@@ -219,6 +224,32 @@ def test_edit_writes_results_the_masked_input_and_a_strip(workdir, config, tmp_p
     assert files_of(tmp_path / "out") == files_of(out)  # a mask of the same pixels is the same edit
 
 
+def test_an_edit_that_is_interrupted_leaves_the_last_ones_and_files_of_others_stay(
+    workdir, config, tmp_path, monkeypatch
+):
+    image, out = save(tmp_path / "a.png", picture()), tmp_path / "out"
+    out.mkdir()
+    save(out / "edit_mine.png", picture())
+    masked, results = picture(), np.stack([picture()] * 3)
+    mode_edit.write(out, masked, results)
+    save(out / "edit_1000.txt.png", picture())
+    before, save_png = files_of(out), pictures.save_png
+    assert len(before) == 7
+
+    def interrupted(path, image):
+        if path.name == "strip.png":
+            raise KeyboardInterrupt
+        save_png(path, image)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pictures, "save_png", interrupted)
+        mode_edit.write(out, 255 - masked, 255 - results)
+    assert files_of(out) == before
+    edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"], num=1)
+    left = {name for name in before if name not in ("edit_001.png", "edit_002.png")}
+    assert files_of(out).keys() == left and files_of(out)["edit_mine.png"] == before["edit_mine.png"]
+
+
 def test_a_picture_grows(workdir, config, tmp_path, capsys):
     image = save(tmp_path / "a.png", picture((16, 24)))
     edit(config, workdir, image=image, outpaint=["4", "16", "12", "0"], num=1, margin=1, feather=0)
@@ -230,24 +261,24 @@ def test_a_picture_grows(workdir, config, tmp_path, capsys):
     model, how = load(workdir, config), {"margin": 1, "feather": 0}
     np.testing.assert_array_equal(result, model.outpaint(picture((16, 24)), 4, 16, 12, 0, "bee", **how)[0])
     told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("loading ", "compiling "))]
-    assert told[0].startswith("edit 1/2 windows  ") and told[1].startswith("edit 2/2 windows  ")
+    assert re.fullmatch(r"edit 1/2  [\d.,]+ windows/s  ETA \d+s", told[0]) and told[1].startswith("edit 2/2  ")
     assert told[2:] == [f"1 edit is in {workdir / 'edits'}"]
 
 
 def test_all_kinds_of_pictures_are_read(tmp_path):
     image = picture((24, 32))
     grey = np.asarray(Image.fromarray(image).convert("L"))
-    np.testing.assert_array_equal(commands.read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1))
+    np.testing.assert_array_equal(mode_inputs.read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1))
     alpha = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
     alpha[:4, :, 3] = 0
-    found = commands.read_image(save(tmp_path / "a.png", alpha))
+    found = mode_inputs.read_image(save(tmp_path / "a.png", alpha))
     np.testing.assert_array_equal(found[4:], image[4:])
     assert (found[:4] == 255).all()
     Image.fromarray(image).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
-    assert np.abs(commands.read_image(tmp_path / "c.jpg").astype(int) - image).mean() < 4
+    assert np.abs(mode_inputs.read_image(tmp_path / "c.jpg").astype(int) - image).mean() < 4
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    found = commands.read_image(save(tmp_path / "e.png", image, exif=exif))
+    found = mode_inputs.read_image(save(tmp_path / "e.png", image, exif=exif))
     np.testing.assert_array_equal(found, np.rot90(image, -1))
 
 
@@ -294,13 +325,13 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(workdir, config, tmp_path, m
 def test_the_grid_has_a_column_for_each_class_that_fits(monkeypatch):
     names = ("ant", "bee", "c" * 40)
     labels = np.array([2, 0, 2, 2, 0], np.int32)
-    assert commands.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3], "ant": [1, 4]}
-    assert commands.columns_of(labels, None, 32) == {}
-    monkeypatch.setattr(commands, "GRID", 4)
-    assert commands.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
-    monkeypatch.setattr(commands, "WIDTH", 40)
-    assert commands.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}  # one is shown, however wide
-    assert commands.columns_of(np.arange(3), names, 32) == {"ant": [0]}
+    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3], "ant": [1, 4]}
+    assert mode_sample.grid_columns(labels, None, 32) == {}
+    monkeypatch.setattr(mode_sample, "GRID", 4)
+    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
+    monkeypatch.setattr(mode_sample, "WIDTH", 40)
+    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}  # one is shown, however wide
+    assert mode_sample.grid_columns(np.arange(3), names, 32) == {"ant": [0]}
 
 
 def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path, capsys):
@@ -312,7 +343,7 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     save(top / "of" / "cats" / "b.png", wide)
     for part in ("tokenizer", ""):
         config, place = config_files.of_workdir(workdir / part)
-        commands.reconstruct(config, workdir / part, None, str(top))
+        mode_reconstruct.reconstruct(config, workdir / part, None, str(top))
         out = workdir / part / "reconstructions"
         assert sorted(files_of(out)) == ["a.png", "of/cats/b.jpg.png", "of/cats/b.png.png"]
         model, shown = load(place, config), png(out / "a.png")
@@ -322,11 +353,11 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
         assert f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4" in told
         assert told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
     (top / "cut.png").write_bytes((top / "a.png").read_bytes()[:200])
-    commands.reconstruct(config, workdir, tmp_path / "three", str(top))
+    mode_reconstruct.reconstruct(config, workdir, tmp_path / "three", str(top))
     told = capsys.readouterr().out
     assert f"skipped: {top / 'cut.png'}: expected an image" in told
     assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 1 were skipped\n")
-    commands.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
+    mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
 
 
@@ -344,14 +375,14 @@ def test_what_cannot_be_reconstructed_is_one_line(workdir, config, tmp_path, mon
     (tmp_path / "empty").mkdir()
     save("small.png", picture((3, 8)))
     with pytest.raises(InputError, match=message) as error:
-        commands.reconstruct(config, workdir, None, image)
+        mode_reconstruct.reconstruct(config, workdir, None, image)
     assert "\n" not in str(error.value) and not (workdir / "reconstructions").exists()
 
 
 def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
     config, place = config_files.of_workdir(workdir / "tokenizer")
     with pytest.raises(InputError, match="holds a tokenizer"):
-        commands.sample(config, place, None, 1, [], 0)
+        make(config, place, None, 1)
     image = save(tmp_path / "a.png", picture())
     with pytest.raises(InputError, match="holds a tokenizer"):
         edit(config, place, image=image, box=["0", "0", "8", "8"], label=None)
@@ -382,7 +413,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
     with pytest.raises(InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"):
         evaluation.evaluate(config, workdir, None, ["samples"])
     assert not (workdir / "evaluation.json").exists()
-    commands.sample(config, workdir, None, 20, [], seed=5)
+    make(config, workdir, None, 20, seed=5)
     found = evaluation.evaluate(config, workdir, None, ["samples"])
     card, numbers = found["protocols"]["samples"], found["numbers"]
     assert "psnr" not in numbers and "cross_entropy" not in numbers and "sample_accuracy" in numbers
@@ -440,7 +471,7 @@ def test_a_number_replaces_what_its_evaluator_said_before():
 
 def test_whole_gives_every_image_once(config):
     dataset = pipeline.Dataset(**config.dataset)
-    images, labels = evaluation.whole(dataset, "all")
+    images, labels = evaluation.load_split(dataset, "all")
     assert images.shape == (60, 32, 32, 3) and sorted(labels) == sorted(list(range(10)) * 6)
 
 

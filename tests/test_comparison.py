@@ -69,22 +69,22 @@ def test_a_row_is_of_all_seeds():
 
 def test_numbers_made_in_another_way_are_not_taken(tmp_path):
     file = tmp_path / "numbers.json"
-    assert comparison.known(file, samples=5) is None
+    assert runs.known(file, samples=5) is None
     file.write_text(json.dumps({**NUMBERS, "step": 7, "samples": 5, "real": {"views": 1, "colour": False}}))
-    assert comparison.known(file, samples=5, step=7, real={"colour": False, "views": 1})["heldout_accuracy"] == 0.99
-    assert comparison.known(file, samples=6) is None and comparison.known(file, absent=1) is None
+    assert runs.known(file, samples=5, step=7, real={"colour": False, "views": 1})["heldout_accuracy"] == 0.99
+    assert runs.known(file, samples=6) is None and runs.known(file, absent=1) is None
 
 
 def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
-    images, labels = evaluation.whole(pipeline.Dataset(**config), "train")
+    images, labels = evaluation.load_split(pipeline.Dataset(**config), "train")
     config.flip = False
-    found = comparison.against_real(config, images, labels, views=1, colour=True)
+    found = runs.against_real(config, images, labels, views=1, colour=True)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
     seen = []
     monkeypatch.setattr(runs.sample_statistics, "frechet", lambda *sets: seen.extend(sets) or {})
     config.flip = True
-    comparison.against_real(config, images, labels, views=8, colour=False)
+    runs.against_real(config, images, labels, views=8, colour=False)
     assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
     kinds = {image.tobytes() for image in seen[1]}
     assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}  # mirrored, too
@@ -122,7 +122,7 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
         (["--only=vqgam"], "there is no system 'vqgam': did you mean 'vqgan'"),
         (["--seeds=0"], "at least one seed"),
         (["--part=3/2"], "expected --part=I/N"),
-        (["--config.seed=1"], "there is no flag --config.seed=1"),
+        (["--config.seed=1"], "there is no flag --config.seed: "),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, args, message):

@@ -87,9 +87,7 @@ def test_a_critic_judges_images_and_declares_what_it_needs(name):
     assert critic.label_classes == 0 and critic.trainable
     image, label = jnp.zeros((4, 64, 64, 3)), jnp.zeros(4, jnp.int32)
     rngs = {"params": rng, "augment": rng}
-    logits, variables = jax.eval_shape(
-        lambda: critic.init_with_output(rngs, image, label, train=True)
-    )
+    logits, variables = jax.eval_shape(lambda: critic.init_with_output(rngs, image, label, train=True))
     assert len(logits) == 4 and logits.dtype == "float32"
     assert set(variables) <= {"params", "batch_stats", "frozen"}
     assert set(module.PRETRAINED) <= set(variables.get("frozen", {}))
@@ -99,8 +97,6 @@ def test_a_critic_judges_images_and_declares_what_it_needs(name):
 def test_a_distance_compares_images_by_the_networks_it_declares(name):
     module = build.module("losses", name, "", "Distance", *build.contract(losses.LossModule))
     image = jnp.zeros((2, 64, 64, 3))
-    distance, variables = jax.eval_shape(
-        lambda: module.Distance().init_with_output(jax.random.key(0), image, image)
-    )
+    distance, variables = jax.eval_shape(lambda: module.Distance().init_with_output(jax.random.key(0), image, image))
     assert distance.shape == (2,) and distance.dtype == "float32"
     assert set(module.PRETRAINED) == set(variables["frozen"])

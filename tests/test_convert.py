@@ -217,7 +217,11 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convert, "run", interrupted)
-    assert call(capsys, "vgg16", "--download") == (130, [], ["interrupted; the same command goes on where it stopped"])
+    assert call(capsys, "vgg16", "--download") == (
+        130,
+        [],
+        ["interrupted; the same command goes on from what is saved"],
+    )
 
 
 def test_help_names_every_system_its_file_size_licence_and_address(capsys):

@@ -230,7 +230,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys):
     save("rqvae", tmp_path / "g.ckpt", second)
     fails(capsys, "expected SOURCE and DEST of rqvae, got t.ckpt", "rqvae", "t.ckpt")
     fails(capsys, "there is no flag --head: did you mean '--heads'?", "rqvae", "t.ckpt", "w", "--head=3")
-    fails(capsys, "whole numbers", "rqvae", "t.ckpt", "w", "--heads=many")
+    fails(capsys, "--heads=many: expected a non-negative integer", "rqvae", "t.ckpt", "w", "--heads=many")
     fails(capsys, "convert its tokenizer first, and give --tokenizer=WORKDIR", "rqvae", "g.ckpt", "w")
     fails(capsys, "g.ckpt is no file of taming", "taming", "g.ckpt", "w")
     fails(capsys, "expected a flax checkpoint", "maskgit", "t.ckpt", "w")

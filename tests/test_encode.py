@@ -37,7 +37,7 @@ def stored(tmp_path_factory):
     codes.ROWS = 20
     config = config_of()
     config.dtype = "bfloat16"  # the generator's: the tokenizer encodes in its own
-    token_cache.encode(config, workdirs.trained(), folder, views=3, seed=7)
+    token_cache.encode(config, workdirs.trained(), folder, token_cache.EncodeRequest(views=3, seed=7))
     codes.ROWS = before
     return folder
 
@@ -65,7 +65,7 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
 
 def test_a_slip_of_views_is_told_before_anything_is_encoded(tmp_path):
     with pytest.raises(InputError, match="this takes 50,000,000,000 images to encode, which are more than 20,000,000"):
-        token_cache.encode(config_of(), workdirs.trained(), tmp_path / "ids", views=10**9)
+        token_cache.encode(config_of(), workdirs.trained(), tmp_path / "ids", token_cache.EncodeRequest(views=10**9))
     assert not (tmp_path / "ids").exists()
 
 
@@ -126,7 +126,7 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     config = claims.settings(given, tmp_path / "run")
     found = evaluation.evaluate(config, tmp_path / "run", None, [])
     assert found["numbers"]["cross_entropy"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
-    images, _ = evaluation.whole(dataset_of(config), "all")
+    images, _ = evaluation.load_split(dataset_of(config), "all")
     assert images.shape == (60, 32, 32, 3)
 
 
@@ -210,11 +210,11 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
 
 def test_a_generators_config_says_which_tokenizer_encodes():
     file = f"--config={loop.__file__.rsplit('/', 3)[0]}/configs/imagenet_stage2.py"
-    values, config = main.parse(["main", "--mode=encode", file])
+    values, config = main.parse(["--mode=encode", file])
     assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "centre"
-    values, _ = main.parse(["main", "--mode=encode", file, "--config.tokenizer.weights=elsewhere"])
+    values, _ = main.parse(["--mode=encode", file, "--config.tokenizer.weights=elsewhere"])
     assert values.workdir == "elsewhere"
-    assert main.parse(["main", file])[0].workdir == "workdirs/imagenet_stage2"
+    assert main.parse([file])[0].workdir == "workdirs/imagenet_stage2"
 
 
 def test_a_quickstarts_config_encodes_what_its_generator_sees(tmp_path):

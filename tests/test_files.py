@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -131,3 +132,34 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         (folder / "three").touch()
         raise KeyError
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["here", "here/two"]
+
+
+def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
+    folder = tmp_path / "a" / "out"
+
+    def write(*names, stale=lambda name: False):
+        with files.exchanged(folder, stale) as new:
+            for name in names:
+                (new / name).write_text(f"{len(names)} files")
+
+    with pytest.raises(KeyboardInterrupt), files.exchanged(folder, bool) as new:
+        (new / "x").touch()
+        raise KeyboardInterrupt
+    assert not folder.exists()
+    write("1", "2", "3")
+    (folder / "mine").touch()
+    write("1", "2", stale=lambda name: name == "3")
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "mine"]
+    assert (folder / "1").read_text() == "2 files"
+    rename = pathlib.Path.rename
+
+    def failing(path, target):
+        if path.name == "2" and path.parent.name == ".new.part":
+            raise OSError("no space")
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", failing)
+    with pytest.raises(InputError, match="cannot write .*out: "):
+        write("0", "1", "2", "3")
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "mine"]
+    assert (folder / "1").read_text() == (folder / "2").read_text() == "2 files"

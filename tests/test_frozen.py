@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import lpips_table
 import numpy as np
 import pytest
 from golden_files import files, load
@@ -111,14 +112,16 @@ def test_the_package_of_lpips_is_its_distance():
     image = jnp.zeros((1, 16, 16, 3))
     like = jax.eval_shape(lpips.Distance().init, jax.random.key(0), image, image)["frozen"]
     ours = random(like)
-    theirs = to_theirs(frozen.LPIPS_PACKAGE, ours)
+    theirs = to_theirs(lpips_table.LPIPS_PACKAGE, ours)
     for path in files("*lpips*.npz"):
         config, _, _, _ = load(path)
         recorded = {k: s for k, (s, _) in config["shapes"].items() if not k.startswith("scaling_layer.")}
         assert {key: list(x.shape) for key, x in theirs.items()} == recorded
     aliases = {key.replace("lin", "lins.", 1): x for key, x in theirs.items() if key.startswith("lin")}
     constants = {"scaling_layer.shift": np.zeros((1, 3, 1, 1)), "scaling_layer.scale": np.ones((1, 3, 1, 1))}
-    again = to_ours(frozen.LPIPS_PACKAGE, {**theirs, **aliases, **constants}, like, frozen.LPIPS_PACKAGE_IGNORED)
+    again = to_ours(
+        lpips_table.LPIPS_PACKAGE, {**theirs, **aliases, **constants}, like, lpips_table.LPIPS_PACKAGE_IGNORED
+    )
     for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(ours), strict=True):
         np.testing.assert_array_equal(x, y)
     trunk, heads = (frozen.NETWORKS[name].like() for name in ("vgg16", "lpips"))

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from discriminator_tables import PATCHGAN_IGNORED, patchgan
 from golden_files import files, load
+from lpips_table import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 
-from evqgan.convert.critics import PATCHGAN_IGNORED, patchgan
-from evqgan.convert.frozen import LPIPS_PACKAGE, LPIPS_PACKAGE_IGNORED
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
 from evqgan.losses import gan, lpips

@@ -39,8 +39,6 @@ FORMS = {name: {"name": name} for name in NAMES} | {"vim": {"name": "gpt", **VIM
 BATCH = 6
 
 
-
-
 @functools.cache
 def tokenizer():
     """An untrained tokenizer of two depths, and its weights."""

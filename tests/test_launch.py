@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
+LINT = ["-m ruff check", "-m mypy"]
 TOOLS = shlex.split("bash cat cksum cp dirname env find flock git grep ls mkdir mktemp rm sed tr wc")
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
@@ -192,16 +193,16 @@ def test_the_users_environment_and_folder_are_kept(machine):
 @pytest.mark.parametrize("flags, given", [([], "-m not slow"), (["-m", "slow"], "-m slow"), (["-x"], "-m not slow -x")])
 def test_test_runs_lint_and_tests(machine, flags, given):
     assert machine.run("launch/test.sh", *flags).returncode == 0
-    assert machine.calls()[-2:] == ["-m ruff check", f"-m pytest -n 2 --dist loadfile {given}"]
+    assert machine.calls()[-3:] == [*LINT, f"-m pytest -n 2 --dist loadfile {given}"]
     assert "requirements-test.txt" in machine.installs()[0]
     machine.run("launch/local.sh")
     assert machine.installs() == []  # the test environment serves the main job too
 
 
-@pytest.mark.parametrize("fails, code", [("ruff check", 1), ("-m pytest", 3)])
+@pytest.mark.parametrize("fails, code", [("ruff check", 1), ("-m mypy", 1), ("-m pytest", 3)])
 def test_test_fails_when_lint_or_tests_fail(machine, fails, code):
     assert machine.run("launch/test.sh", FAILS=fails).returncode == code
-    assert machine.calls()[-2:] == ["-m ruff check", "-m pytest -n 2 --dist loadfile -m not slow"]
+    assert machine.calls()[-3:] == [*LINT, "-m pytest -n 2 --dist loadfile -m not slow"]
 
 
 def test_ci_makes_an_environment_of_its_own(machine):

@@ -75,14 +75,17 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
     "flags, message",
     [
         (["localty"], "there is no benchmark 'localty': did you mean 'locality'"),
-        (["locality"], "the following arguments are required: --workdir"),
+        (["locality"], "--workdir is needed: a trained tokenizer"),
         (["locality", "--workdir=nowhere"], "nowhere is no workdir"),
         (["locality", "--workdir=GENERATOR"], "holds a stage2: give the workdir of a tokenizer"),
         (["locality", "--workdir=TOKENIZER", "--block=9"], "--block=9 does not fit into 8 x 8 tokens"),
-        (["locality", "--workdir=TOKENIZER", "--blok=9"], "there is no flag --blok=9"),
+        (["locality", "--workdir=TOKENIZER", "--blok=9"], "there is no flag --blok: did you mean '--block'?"),
         (["step", "--config=configs/nosuch.py"], "there is no file"),
-        (["step", "--config=configs/photos_stage1.py", "--batch=x"], "invalid int value"),
-        (["step", "--config=configs/photos_stage1.py", "--batches=2"], "there is no flag --batches=2"),
+        (["step", "--config=configs/photos_stage1.py", "--batch=x"], "--batch=x: expected an integer"),
+        (
+            ["step", "--config=configs/photos_stage1.py", "--batches=2"],
+            "there is no flag --batches: did you mean '--batch'?",
+        ),
     ],
 )
 def test_wrong_flags_are_one_line(flags, message, capsys):

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import lpips_table
 import numpy as np
 import pytest
 from golden_files import close, close_but_for_kinks, files, load, nudged
 
-from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours
 from evqgan.core.errors import InputError
 from evqgan.losses import lpips
@@ -56,7 +56,7 @@ def test_distance_equals_the_originals(path):
     for name, constant in (("shift", lpips.SHIFT), ("scale", lpips.SCALE)):
         np.testing.assert_array_equal(weights[f"scaling_layer.{name}"].ravel(), np.float32(constant))
     like = jax.eval_shape(init)["frozen"]
-    variables = {"frozen": to_ours(frozen.LPIPS_PACKAGE, weights, like, frozen.LPIPS_PACKAGE_IGNORED)}
+    variables = {"frozen": to_ours(lpips_table.LPIPS_PACKAGE, weights, like, lpips_table.LPIPS_PACKAGE_IGNORED)}
     a, b = (inputs[name].transpose(0, 2, 3, 1) for name in "ab")
 
     @jax.jit

@@ -11,10 +11,9 @@ import jax
 import pytest
 import workdirs
 
-from evqgan import main, quickstart
-from evqgan.core.errors import InputError
-from evqgan.core.log import NonFinite
-from evqgan.inference import commands, evaluation
+from evqgan import flags, main, quickstart
+from evqgan.core.errors import InputError, NonFinite
+from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
 from evqgan.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -23,7 +22,7 @@ QUICK = f"--config={ROOT}/configs/quickstart.py:tiny"
 
 
 def parse(*args):
-    return main.parse(["main", *args])
+    return main.parse([*map(str, args)])
 
 
 def call(capsys, *args):
@@ -46,8 +45,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_each_mode_takes_the_flags_that_the_help_gives_it():
-    modes = re.split(rf"^({'|'.join(main.MODES)}) ", main.__doc__.split("\n\n")[1], flags=re.MULTILINE)[1:]
-    assert modes[::2] == list(main.MODES)
+    text = flags.__doc__.split("\n\n")[2]
+    modes = re.split(rf"^({'|'.join(flags.MODES)}) ", text, flags=re.MULTILINE)[1:]
+    assert modes[::2] == list(flags.MODES)
     given = {"num": 1, "views": 1, "seed": 0, "acceptance": 0.5, "margin": 1, "feather": 1}
     for mode, text in zip(modes[::2], modes[1::2], strict=True):
         names = set(re.findall(r"--(\w+)", text)) - {"config", "steps_strip", "workdir"}
@@ -56,12 +56,12 @@ def test_each_mode_takes_the_flags_that_the_help_gives_it():
 
 
 def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path):
-    flags = ["main", "--config=configs/photos_stage1.py", f"--workdir={tmp_path}"]
-    _, config = main.parse([*flags, "--config.dataset.folder=mine"])
+    given = ["--config=configs/photos_stage1.py", f"--workdir={tmp_path}"]
+    _, config = parse(*given, "--config.dataset.folder=mine")
     assert (config.dataset.name, config.dataset.folder) == ("", "mine")
-    _, config = main.parse(["main", "--config=configs/folder_stage1.py", "--config.dataset.name=digits"])
+    _, config = parse("--config=configs/folder_stage1.py", "--config.dataset.name=digits")
     assert (config.dataset.name, config.dataset.folder) == ("digits", "")
-    _, config = main.parse([*flags, "--config.dataset.folder=mine", "--config.dataset.name=digits"])  # refused later
+    _, config = parse(*given, "--config.dataset.folder=mine", "--config.dataset.name=digits")  # refused later
     assert (config.dataset.name, config.dataset.folder) == ("digits", "mine")
 
 
@@ -78,6 +78,7 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|encode|sample|edit|reconstruct|evaluate>"),
         ([TINY, "--num=0"], "--num=0: expected a positive integer"),
         ([TINY, "--num=many"], "--num=many: expected a positive integer"),
+        ([TINY, "--num=0x10"], "--num=0x10: expected a positive integer"),
         ([TINY, "--batch_size=0"], "--batch_size=0: expected a positive integer"),
         ([TINY, "--acceptance=1.5"], "--acceptance=1.5: expected a number in the range [0.0, 1.0]"),
         ([TINY, "--seed=-1"], "--seed=-1: expected an integer in the range [0"),
@@ -177,51 +178,92 @@ def test_help_is_given(capsys):
         assert main.main(["main", "--workdir=x", flag]) == 0
         out, err = capsys.readouterr()
         assert "--config.key=value" in out and "samples.npz" in out and not err
-        assert all(f"--{name} " in out for name in main.definitions() if name not in ("flagfile", "undefok"))
+        assert all(f"--{flag.name} " in out for flag in flags.FLAGS)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--confg=3"], [TINY, "--seed=1"], [TINY, "--config.x=1"]])
+def test_help_and_wrong_flags_do_not_wait_for_jax(args):
+    code = f"import sys\nfrom evqgan import main\nmain.main(['main', *{args}])\nsys.exit('jax' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, capture_output=True, env=env, timeout=120).returncode == 0
+
+
+MAKERS = {
+    "train": (loop, "train"),
+    "quickstart": (quickstart, "run"),
+    "encode": (token_cache, "encode"),
+    "sample": (mode_sample, "sample"),
+    "edit": (mode_edit, "edit"),
+    "reconstruct": (mode_reconstruct, "reconstruct"),
+    "evaluate": (evaluation, "evaluate"),
+}
 
 
 @pytest.fixture
 def runs(monkeypatch):
-    """What a command line leads to, instead of its doing."""
+    """What a command line leads to, instead of its doing: the name and the arguments."""
     found = []
 
     def note(name):
-        return lambda *args, **keys: found.append((name, args, keys))
+        return lambda *args: found.append((name, *args))
 
-    modes = [(commands, name) for name in ("sample", "edit", "reconstruct")] + [(evaluation, "evaluate")]
-    for module, name in [(loop, "train"), (quickstart, "run"), *modes]:
-        monkeypatch.setattr(module, name, note(name))
+    for name, (module, function) in MAKERS.items():
+        monkeypatch.setattr(module, function, note(name))
     return found
 
 
-def test_each_mode_gets_its_flags(runs, capsys):
-    place = workdirs.trained()
+def test_training_gets_its_config(runs, capsys):
     assert call(capsys, TINY, "--workdir=w") == (0, [])
     assert call(capsys, QUICK) == (0, [])
-    at = f"--workdir={place}"
-    assert call(capsys, at, "--mode=sample", "--num=3", "--labels=cat,5", "--seed=4", "--out=o") == (0, [])
-    assert call(capsys, at, "--mode=edit", "--image=i", "--box=1,2,3,4", "--label=cat") == (0, [])
+    (name, config, workdir), (other, _, place) = runs
+    assert (name, config.stage, workdir) == ("train", "stage1", pathlib.Path("w"))
+    assert (other, place) == ("quickstart", pathlib.Path("workdirs/quickstart_tiny"))
+
+
+@pytest.mark.parametrize(
+    "mode, args, request_of",
+    [
+        ("sample", [], mode_sample.SampleRequest()),
+        (
+            "sample",
+            ["--num=3", "--labels=cat,5", "--seed=4", "--out=o", "--force"],
+            mode_sample.SampleRequest(3, ["cat", "5"], 4, force=True),
+        ),
+        (
+            "sample",
+            ["--acceptance=0.5", "--classifier=a.b:c", "--classifier_weights=w", "--steps_strip", "--batch_size=8"],
+            mode_sample.SampleRequest(64, (), 0, 0.5, "a.b:c", "w", steps_strip=True, batch_size=8),
+        ),
+        (
+            "edit",
+            ["--image=i", "--box=1,2,3,4", "--label=cat", "--margin=0"],
+            mode_edit.EditRequest("i", box=["1", "2", "3", "4"], label="cat", num=4, margin=0),
+        ),
+        ("edit", ["--image=i", "--batch_size=2", "--num=1"], mode_edit.EditRequest("i", num=1, batch_size=2)),
+        ("encode", ["--views=3", "--seed=7"], token_cache.EncodeRequest(3, 7)),
+    ],
+)
+def test_each_mode_gets_its_flags(runs, capsys, mode, args, request_of):
+    place = workdirs.trained()
+    assert call(capsys, f"--workdir={place}", f"--mode={mode}", *args) == (0, [])
+    ((name, config, workdir, out, request),) = runs
+    assert (name, workdir, request) == (mode, place, request_of)
+    assert out == (pathlib.Path("o") if "--out=o" in args else None)
+    assert config.stage == ("stage1" if mode == "encode" else "stage2")
+
+
+def test_modes_of_few_flags_get_these(runs, capsys):
+    at = f"--workdir={workdirs.trained()}"
     assert call(capsys, at, "--mode=evaluate", "--metrics=generation,samples") == (0, [])
-    choice = ["--acceptance=0.5", "--classifier=a.b:c", "--classifier_weights=w", "--steps_strip", "--batch_size=8"]
-    assert call(capsys, at, "--mode=sample", *choice) == (0, [])
-    assert call(capsys, at, "--mode=edit", "--image=i", "--batch_size=2") == (0, [])
     assert call(capsys, at, "--mode=evaluate", "--batch_size=4") == (0, [])
     assert call(capsys, at, "--mode=reconstruct", "--image=~/x", "--out=o") == (0, [])
-    assert call(capsys, at, "--mode=sample", "--num=1", "--force") == (0, [])
-    (_, (config, workdir), _), quick, sample, edit, evaluate, chosen, small_edit, small_evaluate, again, forced = runs
-    assert again[0] == "reconstruct" and again[2]["image"] == os.path.expanduser("~/x") and forced[2]["force"]
-    assert config.stage == "stage1" and workdir == pathlib.Path("w")
-    assert quick[0] == "run" and quick[1][1] == pathlib.Path("workdirs/quickstart_tiny")
-    given = {"workdir": place, "out": pathlib.Path("o"), "num": 3, "labels": ["cat", "5"], "seed": 4}
-    assert sample[0] == "sample" and given.items() <= sample[2].items() and sample[2]["config"].stage == "stage2"
-    given = {"image": "i", "box": ["1", "2", "3", "4"], "mask": None, "outpaint": None, "label": "cat", "num": 4}
-    assert edit[0] == "edit" and given.items() <= edit[2].items() and edit[2]["out"] is None
-    assert evaluate[0] == "evaluate" and evaluate[2]["metrics"] == ["generation", "samples"]
-    given = {"acceptance": 0.5, "classifier": "a.b:c", "classifier_weights": "w", "steps_strip": True, "batch_size": 8}
-    assert given.items() <= chosen[2].items()
-    assert small_edit[2]["batch_size"] == 2 and small_evaluate[2]["batch_size"] == 4
-    assert not any("batch_size" in made[2] for made in (sample, edit, evaluate))
-    assert sample[2]["acceptance"] == 1 and not sample[2]["classifier"] and not sample[2]["steps_strip"]
+    home, out = os.path.expanduser("~/x"), pathlib.Path("o")
+    assert [(name, *args[2:]) for name, *args in runs] == [
+        ("evaluate", None, ["generation", "samples"], None),
+        ("evaluate", None, [], 4),
+        ("reconstruct", out, home, 64),
+    ]
 
 
 def test_a_config_of_another_run_is_refused(runs, capsys):

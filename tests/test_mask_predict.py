@@ -16,8 +16,6 @@ from evqgan.generators.sampling import GUIDANCE_SCHEDULES
 CODES = 11
 
 
-
-
 def keys(batch, seed=0):
     return jax.random.split(jax.random.key(seed), batch)
 

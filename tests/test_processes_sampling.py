@@ -1,4 +1,4 @@
-"""Two processes evaluate, sample and edit as one does. The children: this file in processes of their own."""
+"""Two processes evaluation, sample and edit as one does. The children: this file in processes of their own."""
 
 import json
 import os
@@ -16,7 +16,9 @@ from PIL import Image
 
 from evqgan.core import config_files, processes
 from evqgan.core.errors import InputError
-from evqgan.inference import commands, evaluation
+from evqgan.inference import evaluation, mode_inputs
+from evqgan.inference.mode_edit import EditRequest, edit
+from evqgan.inference.mode_sample import SampleRequest, sample
 
 TESTS = pathlib.Path(__file__).parent
 NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
@@ -27,25 +29,26 @@ EVALUATED, SAMPLED = ("reconstruction", "generation"), ("samples.npz", "grid.png
 def use(place):
     """What a command line may do with the workdir `place`, in all processes of a run."""
     config, _ = config_files.of_workdir(place)
-    commands.sample(config, place, None, NUM, ["cat", 3, 5], 7, batch_size=2)
-    commands.sample(config, place, place / "chosen", NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE)
+    sample(config, place, None, SampleRequest(NUM, ["cat", 3, 5], 7, batch_size=2))
+    sample(config, place, place / "chosen", SampleRequest(NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE))
     evaluation.evaluate(config, place, None, [])
     box, image = ["0", "0", "8", "8"], place / "images" / "cat" / "0.png"
-    commands.edit(config, place, None, image, None, box, None, "bee", 2, 0, batch_size=2)
+    edit(config, place, None, EditRequest(image, box=box, label="bee", num=2, batch_size=2))
 
 
 def as_one_of_two(index, port, place):
     """A child: one of two processes of a run."""
     index, place = int(index), pathlib.Path(place)
     jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=index)
-    commands.load = evaluation.load = test_commands.load
+    mode_inputs.load = evaluation.load = test_commands.load
     with pytest.raises(InputError, match="no space" if index else "process 1 of this run stopped: its own message"):
         a_part_that_fails(index)
     use(place)
     for name, given in (("plain", {}), ("chosen", CHOICE)):
         elsewhere = place / f"of_process_{index}" / name
         with pytest.raises(InputError, match="one folder for all processes|of this run stopped"):
-            commands.sample(config_files.of_workdir(place)[0], place, elsewhere, NUM, [], 7, batch_size=2, **given)
+            request = SampleRequest(NUM, [], 7, batch_size=2, **given)
+            sample(config_files.of_workdir(place)[0], place, elsewhere, request)
 
 
 @processes.together()
@@ -84,7 +87,7 @@ def stopped(place):
 def places(tmp_path_factory):
     """The workdirs that one process and two processes used, and what these two said."""
     top, patch = tmp_path_factory.mktemp("processes"), pytest.MonkeyPatch()
-    for module in (commands, evaluation):
+    for module in (mode_inputs, evaluation):
         patch.setattr(module, "load", test_commands.load)  # models compile once
     one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
     for place in (one, two):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide

@@ -9,10 +9,10 @@ import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
+import projected_gan_table
 import pytest
 from golden_files import close_but_for_many_kinks, files, load
 
-from evqgan.convert import projected_gan
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
 from evqgan.losses import augment
@@ -57,9 +57,9 @@ class Recording:
         self.critic = Critic(**keys)
         self.real, self.fake = (inputs[name].transpose(0, 2, 3, 1) for name in ("real", "fake"))
         self.label = np.int32(inputs["c"].argmax(1))
-        self.table = projected_gan.table(self.critic)
+        self.table = projected_gan_table.table(self.critic)
         like = shapes(self.critic, self.real.shape[1])
-        self.variables = to_ours(self.table, self.weights, like, projected_gan.IGNORED)
+        self.variables = to_ours(self.table, self.weights, like, projected_gan_table.IGNORED)
 
 
 @pytest.fixture(scope="module", params=files("projected_gan_D*.npz"), ids=lambda path: path.stem)

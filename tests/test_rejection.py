@@ -13,7 +13,7 @@ import evqgan
 from evqgan import main
 from evqgan.core import weights
 from evqgan.core.errors import InputError
-from evqgan.inference import commands, evaluation, rejection
+from evqgan.inference import evaluation, mode_sample, rejection
 from evqgan.nn import resnet
 
 
@@ -304,7 +304,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
 
     given = ["--num=4", "--labels=cat,3", "--acceptance=0.4", "--classifier=test_rejection:brightness"]
     given += ["--config.sample.steps=2"]  # of the workdir's config
-    monkeypatch.setattr(commands.files, "save_npz", failing(commands.files.save_npz, "samples.npz"))
+    monkeypatch.setattr(mode_sample.files, "save_npz", failing(mode_sample.files.save_npz, "samples.npz"))
     code, _, lines = sample(*given)
     assert code == 2 and len(lines) == 1 and "no space" in lines[0]
     assert json.loads((tmp_path / "candidates" / "settings.json").read_text())["acceptance"] == 0.4

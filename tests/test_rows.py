@@ -6,7 +6,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.inference import batched
-from evqgan.inference.batched import BatchRunner, Progress
+from evqgan.inference.batched import BatchRunner
 
 WEIGHTS = {"scale": np.float32(3)}
 
@@ -86,17 +86,3 @@ def test_what_cannot_be_is_refused():
             BatchRunner(size)
     with pytest.raises(InputError, match="expected at least one image, got none"):
         BatchRunner()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))
-
-
-def test_progress_counts_from_where_it_goes_on(capsys):
-    rows = BatchRunner()
-    rows.compiling = 4.14
-    report = Progress(rows)
-    report(10, 30, 0.0)
-    report(14, 30, 2.0)
-    report(30, 30, 5.0)
-    assert capsys.readouterr().out.splitlines() == [
-        "going on from 10/30", "compiled in 4.1 s", "sample 14/30  2.0 images/s  ETA 8s",
-        "sample 30/30  4.0 images/s  ETA 0s",
-    ]  # fmt: skip
-    assert report.total == 30 and report.rate == "4.0 images/s"

@@ -99,7 +99,7 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
         (["--order=spiral", "--attention=prefix"], "'spiral'"),
         (["--window=7"], "does not divide the 64 x 64 token grid"),
         (["--dtype=float16"], "expected --dtype=bfloat16 or float32"),
-        (["--stepps=8"], "there is no flag --stepps=8"),
+        (["--stepps=8"], "there is no flag --stepps: did you mean '--steps'?"),
     ],
 )
 def test_wrong_flags_are_one_line(flags, message, capsys):

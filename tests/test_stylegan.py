@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from discriminator_tables import MASKGIT, STYLEGAN, STYLEGAN_IGNORED
 from golden_files import files, load
 
-from evqgan.convert.critics import MASKGIT, STYLEGAN, STYLEGAN_IGNORED
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
 from evqgan.losses import gan, maskgit, stylegan

@@ -8,6 +8,7 @@ import pytest
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import table6
+from evqgan.core import cli
 
 SMALL = {"layers": 1, "width": 32, "heads": 2, "code_width": 8}
 KEYS = [f"--config.generator.{key}={value}" for key, value in SMALL.items()]
@@ -76,7 +77,7 @@ def test_the_allocator_is_asked_where_there_is_one(monkeypatch):
         (["--attention=full"], "'joint' or 'prefix'"),
         (["--latent=12"], "does not divide the 12 x 12 token grid"),
         (["--config=configs/photos_stage1.py"], "table6 measures the training of a generator"),
-        (["--blok=1"], "there is no flag --blok=1"),
+        (["--blok=1"], "there is no flag --blok: did you mean '--blocks'?"),
     ],
 )
 def test_wrong_flags_are_one_line(flags, message, capsys):
@@ -86,6 +87,4 @@ def test_wrong_flags_are_one_line(flags, message, capsys):
 
 
 def table6_flags(*flags):
-    parser = benchmark.Parser()
-    table6.arguments(parser)
-    return parser.parse_args(flags)
+    return cli.parse(table6.FLAGS, flags)[0]

@@ -104,7 +104,7 @@ def test_what_is_done_is_not_done_again(out, capsys):
         (["--part=3/2"], "expected --part=I/N with I from 1 to N"),
         (["--part=1"], "expected --part=I/N"),
         (["--seeds=0"], "at least one seed"),
-        (["--sed=1"], "there is no flag --sed=1"),
+        (["--sed=1"], "there is no flag --sed: did you mean '--seeds'?"),
         (["--only=all_blocks", "--config.batch_size=3"], "a multiple of the 4 blocks, got 3"),
         (["--config.generator.windw=4"], "has no key 'windw'"),
     ],

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lpips_table
 import numpy as np
 import pytest
 from golden_files import close_but_for_kinks, files, load, nudged
@@ -31,8 +32,8 @@ def test_maps_equal_the_originals(path):
     assert config.get("net", "vgg") == "vgg", "of the networks of LPIPS only VGG16 is built"
     image = inputs["a"].transpose(0, 2, 3, 1)
     like = {"trunk": frozen.NETWORKS["vgg16"].like()}
-    table = [row for row in frozen.LPIPS_PACKAGE if row.ours.startswith("trunk/")]
-    network = to_ours(table, weights, like, ignored=(*frozen.LPIPS_PACKAGE_IGNORED, r"^lin\d\."))["trunk"]
+    table = [row for row in lpips_table.LPIPS_PACKAGE if row.ours.startswith("trunk/")]
+    network = to_ours(table, weights, like, ignored=(*lpips_table.LPIPS_PACKAGE_IGNORED, r"^lin\d\."))["trunk"]
     scaled = (image - np.float32(lpips.SHIFT).reshape(1, 1, 1, 3)) / np.float32(lpips.SCALE).reshape(1, 1, 1, 3)
     maps = jax.jit(vgg.Network().apply)(network, scaled)
     compared = 0

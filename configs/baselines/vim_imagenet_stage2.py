@@ -32,9 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "dropout": 0.1,
         "tables": "separate",
     }
-    config = baselines.stage2(
-        "vitvqgan_imagenet_stage1", generator, baselines.IMAGENET, classes=1000
-    )
+    config = baselines.stage2("vitvqgan_imagenet_stage1", generator, baselines.IMAGENET, classes=1000)
     config.batch_size, config.duration = (
         1024,
         "450000 steps",
@@ -52,8 +50,4 @@ def get_config(variant: str = "") -> ConfigDict:
         final=1e-5,
         ema=0.0,
     )
-    return (
-        common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny"))
-        if variant == "tiny"
-        else config
-    )
+    return common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny")) if variant == "tiny" else config

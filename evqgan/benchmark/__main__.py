@@ -1,81 +1,90 @@
-"""python -m evqgan.benchmark NAME [--json=FILE] [flags of NAME; --help lists them]
+"""python -m evqgan.benchmark NAME [--json=FILE] [flags of NAME; NAME --help lists them]
 
-reconstruction  --workdir=DIR --workdir=DIR ...      tokenizers side by side on held-out images (paper, Table 1)
-locality        --workdir=DIR --workdir=DIR ...      how far a change of tokens reaches in the image (paper, Fig. 1)
-step            --config=FILE[:variant] --batch=1    one training step: parameters, memory, seconds
-table6          --latent=64 --blocks=all|1           memory of a generator's training step (paper, Table 6)
-sampling        --latent=64 --steps=8                seconds an image's tokens take, by attention and order
-variants        --config=FILE --out=DIR --seeds=3    ways to train a generator, trained and compared on equal terms
-comparison      --config=FILE --out=DIR --seeds=3    the compared systems, both stages trained on equal terms
+reconstruction  --workdir=DIR --workdir=DIR ...  tokenizers side by side on held-out images (Table 1)
+locality        --workdir=DIR --workdir=DIR ...  how far a change of tokens reaches (paper, Fig. 1)
+step            --config=FILE[:variant] --batch=1  one training step: parameters, memory, seconds
+table6          --latent=64 --blocks=all|1       memory of a generator's training step (Table 6)
+sampling        --latent=64 --steps=8            seconds an image's tokens take
+variants        --config=FILE --out=DIR --seeds=3  ways to train a generator, on equal terms
+comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained on equal terms
 
 Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
 """
 
-import argparse
 import shlex
 import sys
-import traceback
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
 import jax
 
-from evqgan.core import build, files
+from evqgan.core import build, cli, files
+from evqgan.core.cli import DEBUG, TEXT, Flag
 from evqgan.core.errors import InputError
-from evqgan.core.log import NonFinite
 
 NAMES = ("reconstruction", "locality", "step", "table6", "sampling", "variants", "comparison")
+JSON = Flag("json", TEXT, (), "write the rows there")
 
 
-class Parser(argparse.ArgumentParser):
-    """Wrong flags are an InputError: one line, as everywhere here."""
-
-    def error(self, message):
-        raise InputError(f"{message}; see --help")
-
-
-def main(argv=None):
-    """Runs one benchmark -> exit code."""
+def main(argv: list[str] | None = None) -> int:
+    """Run one benchmark, by sys.argv by default, and return the exit code (`cli.main`)."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv:
         print(__doc__)
-        return 0 if argv else 2
-    try:
-        name = argv[0]
-        if name not in NAMES:
-            raise InputError(f"there is no benchmark {name!r}: {build.nearest(name, NAMES)}")
-        benchmark = build.module("benchmark", name, "the first argument")
-        parser = Parser(f"python -m evqgan.benchmark {name}", description=benchmark.__doc__, allow_abbrev=False)
-        parser.add_argument("--json", help="write the rows there")
-        parser.add_argument("--debug", action="store_true", help="show tracebacks")
-        benchmark.arguments(parser)
-        given, rest = parser.parse_known_args(argv[1:])
-        title, rows = benchmark.run(given, rest)
-        device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
-        print(f"\n{title}, {device}\n{table(rows)}")
-        if given.json:
-            command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
-            files.save_json(given.json, dict(name=name, title=title, device=device, command=command, rows=rows))
-            print(f"the rows are in {given.json}")
-        return 0
-    except (InputError, NonFinite, OSError) as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, NonFinite) else 2
+        return 2
+    return cli.main(argv, run, lambda: help_of(argv))
 
 
-def table(rows):
-    """Rows, dicts with the same keys, as aligned text."""
+def help_of(argv: Sequence[str]) -> str:
+    """Return what --help prints: of a benchmark that is named, its own flags."""
+    if argv[0] not in NAMES:
+        return __doc__ or ""
+    module = named(argv[0])
+    return cli.describe(module.__doc__ or "", (*module.FLAGS, JSON, DEBUG))
+
+
+def named(name: str) -> ModuleType:
+    """Return the module of a benchmark, which has FLAGS and `run(given, overrides)`.
+
+    Its `run` returns the title and the rows of a table.
+    """
+    if name not in NAMES:
+        raise InputError(f"there is no benchmark {name!r}: {build.nearest(name, NAMES)}")
+    return build.module("benchmark", name, "the first argument", "FLAGS", "run")
+
+
+def run(argv: list[str]) -> None:
+    """Run the benchmark that the arguments name, print its table, and write --json."""
+    module = named(argv[0])
+    given, overrides = cli.parse((*module.FLAGS, JSON, DEBUG), argv[1:])
+    cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
+    title, rows = module.run(given, overrides)
+    device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
+    print(f"\n{title}, {device}\n{table(rows)}")
+    if given.json:
+        command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
+        head = {"name": argv[0], "title": title, "device": device, "command": command}
+        files.save_json(given.json, {**head, "rows": rows})
+        print(f"the rows are in {given.json}")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows, dicts with the same keys, as aligned text."""
     names = list(rows[0])
     cells = [names, *([text(row[name]) for name in names] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    pairs = (zip(line, widths, strict=True) for line in cells)
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in pairs)
 
 
-def text(value):
-    """A number with four digits, or with all that a whole one has; "-" where there is none."""
+def text(value: Any) -> str:
+    """Return a number with four digits, or with all that a whole one has; "-" for None."""
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

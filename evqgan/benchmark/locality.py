@@ -1,61 +1,69 @@
 """How far a change of tokens reaches in the decoded image (paper, Sec. 3.1, Fig. 1).
 
-A square block of tokens in the middle is replaced by one token, as in the figure, and decoded again; this is done for
-several tokens and held-out images, and the squared change of each pixel is averaged over them.
+A square block of tokens in the middle is replaced by one token, as in the figure, and decoded again;
+this is done for several tokens and held-out images, and the squared change of each pixel is averaged
+over them.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from evqgan.core import build, pictures
+from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.inference.evaluation import whole
-from evqgan.inference.model import load
+from evqgan.inference.evaluation import load_split
+from evqgan.inference.model import Model, load
 
 SHOWN = 4  # ours: images in the picture
 
-
-def arguments(parser):
-    """The flags."""
-    parser.add_argument("--workdir", action="append", required=True, help="a trained tokenizer; may come several times")
-    parser.add_argument("--block", type=int, default=2, help="side of the replaced block, in tokens")
-    parser.add_argument("--images", type=int, default=16, help="how many held-out images")
-    parser.add_argument("--tokens", type=int, default=4, help="how many tokens are tried, one after the other")
-    parser.add_argument("--out", default="locality.png", help="the picture")
+Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 
-def run(given, rest):
-    """-> title, rows: one for each workdir."""
-    if rest:
-        raise InputError(f"there is no flag {rest[0]}; see --help")
+WORKDIRS = Flag("workdir", TEXT, (), "a trained tokenizer; may come several times", repeated=True, required=True)
+FLAGS = (
+    WORKDIRS,
+    Flag("block", whole(), (), "side of the replaced block, in tokens (2)", 2),
+    Flag("images", whole(), (), "how many held-out images (16)", 16),
+    Flag("tokens", whole(), (), "how many tokens are tried, one after the other (4)", 4),
+    Flag("out", TEXT, (), "the picture (locality.png)", "locality.png"),
+)
+
+
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each workdir."""
     rows, shown = [], []
     for workdir in given.workdir:
-        model = tokenizer(workdir)
+        model, name = load_tokenizer(workdir), pathlib.Path(workdir).name
         dataset = build.call(pipeline.Dataset, model.config.dataset, "config.dataset")
-        images, _ = whole(dataset, dataset.validation, given.images)
+        images, _ = load_split(dataset, dataset.validation, given.images)
         before, after, box = replaced(model, images, given.block, given.tokens)
         change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))
-        rows.append({"workdir": pathlib.Path(workdir).name, "images": len(images), **reach(change, box)})
-        shown.append(pictures.label(picture(images, before, after[0], change), pathlib.Path(workdir).name))
+        rows.append({"workdir": name, "images": len(images), **reach(change, box)})
+        shown.append(pictures.label(picture(images, before, after[0], change), name))
     pictures.save_png(given.out, pictures.column(shown, gap=8))
-    print(f"image, reconstruction, with the block replaced, 4 x change, and where it is on average: {given.out}")
+    columns = "image, reconstruction, with the block replaced, 4 x change, and where it is on average"
+    print(f"{columns}: {given.out}")
     return f"locality: a block of {given.block}x{given.block} tokens replaced", rows
 
 
-def tokenizer(workdir):
-    """The tokenizer of a workdir; InputError if it holds something else."""
+def load_tokenizer(workdir: str) -> Model:
+    """Return the tokenizer of a workdir; InputError if it holds something else."""
     model = load(workdir)
     if model.config.stage != "stage1":
         raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
     return model
 
 
-def replaced(model, images, side, tokens):
-    """-> reconstructions [N,H,W,3], the same with the block replaced by each of `tokens` [T,N,H,W,3], the block's box.
+def replaced(model: Model, images: np.ndarray, side: int, tokens: int) -> tuple[np.ndarray, np.ndarray, Box]:
+    """Return reconstructions, the same with a block of tokens replaced, and the block's box.
 
-    The tokens are those most often used in these images, the commonest first: as a rule a plain surface.
+    images: uint8 [N,H,W,3], as the reconstructions; those with another block are [T,N,H,W,3].
+    side: of the block, in tokens.
+    tokens: T; they are those most often used in these images, the commonest first: as a rule a
+        plain surface.
     """
     ids = model.encode(images)
     _, h, w, _ = ids.shape
@@ -72,11 +80,15 @@ def replaced(model, images, side, tokens):
     return model.decode(ids), np.stack(results), box
 
 
-def reach(change, box):
-    """change [H,W], box (top, left, bottom, right) in pixels -> numbers of a row.
+def reach(change: np.ndarray, box: Box) -> dict[str, Any]:
+    """Return the numbers of a row.
 
-    inside: share of the change in the box's own pixels; r90, r99: distance from the box, in pixels, within which 90 %
-    and 99 % of it are; far: mean change of the pixels farther away than the box is wide, relative to that inside.
+    change: [H,W].
+    box: where the block is.
+
+    inside: share of the change in the box's own pixels; r90, r99: distance from the box, in pixels,
+    within which 90 % and 99 % of it are; far: mean change of the pixels farther away than the box is
+    wide, relative to that inside.
     """
     height, width = change.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
@@ -94,8 +106,11 @@ def reach(change, box):
     }
 
 
-def picture(images, before, after, change):
-    """Rows of a few images: as they are, reconstructed, changed, 4 x the difference; and the average change."""
+def picture(images: np.ndarray, before: np.ndarray, after: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Return a picture of a few images: as they are, reconstructed, changed, 4 x the difference.
+
+    Beside them is the average change [H,W].
+    """
     columns = [
         pictures.column([a, b, c, pictures.error_map(b, c)])
         for a, b, c in zip(images[:SHOWN], before[:SHOWN], after[:SHOWN], strict=True)

@@ -1,37 +1,37 @@
-"""Tokenizers side by side on the held-out images of one data set: numbers (paper, Table 1), and a picture."""
+"""Tokenizers side by side on the held-out images of one data set: numbers (paper, Table 1), a picture."""
 
 import pathlib
+from typing import Any
 
 import jax
 
-from evqgan.benchmark.locality import tokenizer
+from evqgan.benchmark.locality import WORKDIRS, load_tokenizer
 from evqgan.core import build, pictures
+from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.inference.evaluation import evaluate_model, whole
+from evqgan.inference.evaluation import evaluate_model, load_split
+
+FLAGS = (
+    WORKDIRS,
+    Flag("perceptual", TEXT, (), "a distance of evqgan/losses, or nothing (lpips)", "lpips"),
+    Flag("weights", TEXT, (), 'its frozen networks: a folder, "" for the cache, or "random"', ""),
+    Flag("images", whole(), (), "how many held-out images the picture shows (8)", 8),
+    Flag("out", TEXT, (), "the picture (reconstructions.png)", "reconstructions.png"),
+)
 
 
-def arguments(parser):
-    """The flags."""
-    parser.add_argument("--workdir", action="append", required=True, help="a trained tokenizer; may come several times")
-    parser.add_argument("--perceptual", default="lpips", help="a distance of evqgan/losses to measure, or nothing")
-    parser.add_argument("--weights", default="", help='of its frozen networks: a folder, "" for the cache, or "random"')
-    parser.add_argument("--images", type=int, default=8, help="how many held-out images the picture shows")
-    parser.add_argument("--out", default="reconstructions.png", help="the picture")
-
-
-def run(given, rest):
-    """-> title, rows: one for each workdir."""
-    if rest:
-        raise InputError(f"there is no flag {rest[0]}; see --help")
-    models = [tokenizer(workdir) for workdir in given.workdir]
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each workdir."""
+    models = [load_tokenizer(workdir) for workdir in given.workdir]
     dataset = build.call(pipeline.Dataset, models[0].config.dataset, "config.dataset")
-    images, _ = whole(dataset, dataset.validation, given.images)
+    images, _ = load_split(dataset, dataset.validation, given.images)
     shown, rows = {"held-out images": images}, []
     for model, workdir in zip(models, given.workdir, strict=True):
         name = pathlib.Path(workdir).name
         if model.size != models[0].size:
-            raise InputError(f"{name} is for images of {model.size}, {given.workdir[0]} for {models[0].size}")
+            other = f"{given.workdir[0]} for {models[0].size}"
+            raise InputError(f"{name} is for images of {model.size}, {other}")
         evals = {"reconstruction": {"perceptual": given.perceptual, "weights": given.weights}}
         ((numbers, _),) = evaluate_model(model, model.config, dataset, evals)
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))

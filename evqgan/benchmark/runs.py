@@ -1,34 +1,89 @@
-"""What benchmarks of many runs share: parts of the work, and numbers of samples beside real images."""
+"""What benchmarks of many runs share: their flags, parts of the work, rows, and real images."""
 
 import contextlib
 import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from evqgan.core import build
+import numpy as np
+
+from evqgan.core import build, pictures
+from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.evals import samples as sample_statistics
 
+# The numbers of real held-out images that stand in the row of real images, and where they are from.
+REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
+SHOWN = 10  # ours: samples in the picture's rows
 
-def split(text):
-    """ "2/3" -> 2, 3."""
+OUT = Flag("out", TEXT, (), "where the workdirs and the picture go", required=True)
+SEEDS = Flag("seeds", whole(), (), "runs of each: seeds 0, 1, ... (3)", 3)
+ONLY = Flag("only", TEXT, (), "the name of one; several times (default: all)", repeated=True)
+SAMPLES = Flag("samples", whole(), (), "how many samples each run is measured on (500)", 500)
+PART = Flag("part", TEXT, (), "I/N: do the I-th of N parts; the table has all that is done", "1/1")
+
+
+def split(text: str) -> tuple[int, int]:
+    """Return the numbers of "2/3"; InputError unless the first one is from 1 to the second."""
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise InputError(f"expected --part=I/N with I from 1 to N, such as 1/2, got {text!r}")
     return int(part), int(parts)
 
 
-def against_real(config, images, labels, views, colour):
-    """What `evals.samples` says of samples beside real images, as training crops and mirrors them -> {name: number}.
+def known(file: pathlib.Path, **made: Any) -> dict[str, Any] | None:
+    """Return the numbers in a file, if it is there and they were made with these settings."""
+    numbers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return numbers if made == {key: numbers.get(key) for key in made} else None
 
-    images uint8 [N,H,W,3], labels int32 [N]. views: how many of each image of the data set `config`; more than 1 where
-    a random part of it is an example. colour: whether the classifier sees colours.
+
+def mean_and_sd(name: str, values: Iterable[float | None]) -> dict[str, float | None]:
+    """Return {name: mean, name_sd: standard deviation} of the values that are not None."""
+    present = [value for value in values if value is not None]
+    deviation = float(np.std(present, ddof=1)) if len(present) > 1 else None
+    return {name: float(np.mean(present)) if present else None, f"{name}_sd": deviation}
+
+
+def real_row(like: Mapping[str, Any], numbers: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the row of real images held out from training: what samples as good as they have.
+
+    like: a row of runs, for its keys.
+    numbers: of one run, among them those of real images.
+    more: other values of the row.
+    """
+    row: dict[str, Any] = dict.fromkeys(like)
+    return {**row, **{key: numbers.get(other) for key, other in REAL.items()}, **more}
+
+
+def save_picture(file: pathlib.Path, lines: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write a picture of rows of images under their names."""
+    rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
+    pictures.save_png(file, pictures.column(rows))
+    print(f"a row of samples of each: {file}")
+
+
+def against_real(
+    config: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, views: int, colour: bool
+) -> dict[str, Any]:
+    """Return what `evals.samples` says of samples beside real images, as {name: number}.
+
+    config: of the data set, whose images are cropped and mirrored as training does it.
+    images: uint8 [N,H,W,3].
+    labels: int32 [N].
+    views: how many of each real image; more than 1 where a random part of it is an example.
+    colour: whether the classifier sees colours.
     """
     dataset, real = build.call(pipeline.Dataset, config, "config.dataset").of_images(), []
     for part in (dataset.train, dataset.validation):
-        number, of_part = views * len(pipeline.open_split(dataset, part)), dataclasses.replace(dataset, train=part)
+        number = views * len(pipeline.open_split(dataset, part))
+        of_part = dataclasses.replace(dataset, train=part)
         with contextlib.closing(pipeline.train_batches(of_part, number, seed=0)) as batches:
-            real.append(next(batches))
-    (train, train_labels), held = (tuple(batch[key] for key in ("image", "label")) for batch in real)
+            batch = next(batches)
+            real.append((batch["image"], batch["label"]))
+    (train, train_labels), held = real
     numbers = sample_statistics.frechet(images, train, held[0])
     numbers |= sample_statistics.spread(images, labels, train, train_labels)
     return numbers | sample_statistics.classifier_agreement(train, train_labels, images, labels, *held, colour)

@@ -8,10 +8,12 @@ block, and with it all "masked" globals; of "ordered" ones the block's own.
 import argparse
 import itertools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
 from evqgan.generators.blocks import decoding_order
@@ -28,36 +30,26 @@ SMALL = {"layers": 2, "width": 384, "dtype": "float32"}  # ours: some minutes on
 HEAD = 48  # of the model of configs/: 16 heads of 48
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
-    default = SMALL if jax.default_backend() == "cpu" else FULL
-    numbers = {
-        "layers": (default["layers"], "depth (24 is the configs')"),
-        "width": (default["width"], "a multiple of 48 (768 is the configs')"),
-        "latent": (64, "side of the token grid"),
-        "window": (8, "W_s"),
-        "extend": (2, "E_s"),
-        "steps": (8, "T"),
-        "batch": (1, "images at a time"),
-    }
-    for name, (value, text) in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=value, help=text)
-    text = "of the heavy products: bfloat16 or float32"
-    parser.add_argument("--dtype", default=default["dtype"], help=text)
-    choices = {
-        "attention": "joint or prefix",
-        "global_tokens": "masked or ordered",
-        "order": "raster or wavefront",
-    }
-    for name, text in choices.items():
-        text = f"{text}; may come twice (default: both)"
-        parser.add_argument(f"--{name}", action="append", help=text)
+FLAGS = (
+    Flag("layers", whole(), (), "depth (24, the configs'; on a CPU 2)"),
+    Flag("width", whole(), (), "a multiple of 48 (768, the configs'; on a CPU 384)"),
+    Flag("latent", whole(), (), "side of the token grid (64)", 64),
+    Flag("window", whole(), (), "W_s (8)", 8),
+    Flag("extend", whole(), (), "E_s (2)", 2),
+    Flag("steps", whole(), (), "T (8)", 8),
+    Flag("batch", whole(), (), "images at a time (1)", 1),
+    Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (as the device)"),
+    Flag("attention", TEXT, (), "joint or prefix; may come twice (both)", repeated=True),
+    Flag("global_tokens", TEXT, (), "masked or ordered; may come twice (both)", repeated=True),
+    Flag("order", TEXT, (), "raster or wavefront; may come twice (both)", repeated=True),
+)
 
 
-def run(given: argparse.Namespace, rest: list[str]) -> tuple[str, list[dict]]:
-    """Return title and rows."""
-    if rest:
-        raise InputError(f"there is no flag {rest[0]}; see --help")
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each attention, kind of global tokens, and order."""
+    for name, default in (SMALL if jax.default_backend() == "cpu" else FULL).items():
+        if getattr(given, name) is None:
+            setattr(given, name, default)
     for name in ("layers", "width", "latent", "window", "steps", "batch"):
         if getattr(given, name) < 1:
             raise InputError(f"expected --{name} of at least 1, got {getattr(given, name)}")

@@ -1,17 +1,21 @@
 """Memory of one training step of the generator, by resolution (paper, Table 6).
 
-The step is the one that training compiles, on stored ids: parameters, averages, Adam's moments, gradients and all that
-is computed on the way; no tokenizer. On a CPU it is compiled and not run: argument + output + temp - alias bytes of the
-compiler. On an accelerator it also runs, and the allocator tells its peak.
+The step is the one that training compiles, on a token cache: parameters, averages, Adam's moments,
+gradients and all that is computed on the way; no tokenizer. On a CPU it is compiled and not run:
+argument + output + temp - alias bytes of the compiler. On an accelerator it also runs, and the
+allocator tells its peak.
 """
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from evqgan.core import mesh
-from evqgan.core.config_files import OVERRIDE, SHIPPED, override, read_file
+from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
+from evqgan.core.config_files import SHIPPED, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
@@ -21,80 +25,103 @@ from evqgan.training.setup import jitted
 CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
 PUBLISHED = {32: 5560, 64: 14154, 128: 58096}  # MiB: Table 6, batch 1, float32
 ROWS = ((32, "all"), (64, "all"), (128, "all"), (128, "1"))
-# A tokenizer only fixes the grid and the number of codes here: f = 16 and 1024 codes as in every stage 2 of configs/.
+# A tokenizer only fixes the grid and the codebook's size here: f = 16 and 1024 codes, as in every
+# stage 2 of configs/.
 CODER = {"name": "swin", "width": 8, "depths": (2, 2, 2), "window": 8, "head_dim": 8}
-TOKENIZER = {"encoder": CODER, "decoder": CODER, "quantizer": {"name": "vq", "codes": 1024, "width": 8}}
+TOKENIZER = {
+    "encoder": CODER,
+    "decoder": CODER,
+    "quantizer": {"name": "vq", "codes": 1024, "width": 8},
+}
 GIB = 2**30
 
 
-def arguments(parser):
-    """The flags."""
-    parser.add_argument("--config", default=CONFIG, help="FILE[:variant] of a stage 2; --config.key=value changes it")
-    parser.add_argument("--latent", type=int, action="append", help="side of the token grid; may come several times")
-    parser.add_argument("--blocks", action="append", help="target blocks an image: all, or a number; several times")
-    parser.add_argument("--attention", default="prefix", help="prefix or joint")
-    parser.add_argument("--extend", type=int, help="E_s (default: the config's)")
-    parser.add_argument("--batch", type=int, default=1, help="images a step")
-    parser.add_argument("--dtype", default="bfloat16", help="of the heavy products: bfloat16 or float32")
+FLAGS = (
+    Flag("config", TEXT, (), "FILE[:variant] of a stage 2 (ffhq_stage2:1024)", CONFIG),
+    CONFIG_KEYS,
+    Flag("latent", whole(), (), "side of the token grid; may come several times", repeated=True),
+    Flag("blocks", TEXT, (), "target blocks: all, or a number; several times", repeated=True),
+    Flag("attention", TEXT, (), "prefix or joint (prefix)", "prefix"),
+    Flag("extend", whole(), (), "E_s (default: the config's)"),
+    Flag("batch", whole(), (), "images a step (1)", 1),
+    Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (bfloat16)", "bfloat16"),
+)
 
 
-def run(given, rest):
-    """-> title, rows."""
-    for arg in rest:
-        if not OVERRIDE.match(arg):
-            raise InputError(f"there is no flag {arg}; see --help")
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each grid and number of blocks."""
     cases = ROWS
     if given.latent or given.blocks:
-        cases = [(side, blocks) for blocks in given.blocks or ["all"] for side in given.latent or PUBLISHED]
+        sides = given.latent or PUBLISHED
+        cases = tuple((side, blocks) for blocks in given.blocks or ["all"] for side in sides)
     found = []
     for side, blocks in cases:
-        config = configured(given, rest, side, blocks)
-        like, init, update, batch = step(config)
+        like, init, update, batch = step(configured(given, overrides, side, blocks))
         compiled = update.lower(like, batch).compile()
-        row = {
-            "system": "ours", "attention": given.attention, "blocks": blocks if blocks == "all" else int(blocks),
-            "latent": side, "batch": given.batch, "dtype": given.dtype,
-            "parameters": sum(x.size for x in jax.tree.leaves(like["params"])),
-            "bytes": by_compiler(compiled), "measured_by": "compiler",
-        }  # fmt: skip
-        published = PUBLISHED.get(side) if blocks == "all" and given.batch == 1 else None
-        row |= {
-            "gib": row["bytes"] / GIB,
-            "state_gib": size(like) / GIB,
-            "published_gib": published and published / 1024,
-        }
+        row = row_of(given, side, blocks, like, by_compiler(compiled))
         print(f"{side} x {side} tokens, blocks {blocks}: {row['gib']:.2f} GiB", flush=True)
         found.append((row, init, compiled, batch))
-    if jax.default_backend() != "cpu":
-        for row, *parts in sorted(found, key=lambda entry: entry[0]["bytes"]):  # the allocator's peak never falls
+    if jax.default_backend() != "cpu":  # the allocator's peak never falls
+        for row, *parts in sorted(found, key=lambda entry: entry[0]["bytes"]):
             row |= by_allocator(*parts)
     return "memory of one training step", [row for row, *_ in found]
 
 
-def configured(given, rest, side, blocks):
-    """The config of a row."""
+def row_of(given: Any, side: int, blocks: str, like: Any, used: int) -> dict[str, Any]:
+    """Return a row.
+
+    side: of the token grid.
+    blocks: "all", or a number.
+    like: the shapes of the state.
+    used: bytes of the step.
+    """
+    published = PUBLISHED.get(side) if blocks == "all" and given.batch == 1 else None
+    return {
+        "system": "ours",
+        "attention": given.attention,
+        "blocks": blocks if blocks == "all" else int(blocks),
+        "latent": side,
+        "batch": given.batch,
+        "dtype": given.dtype,
+        "parameters": sum(x.size for x in jax.tree.leaves(like["params"])),
+        "bytes": used,
+        "measured_by": "compiler",
+        "gib": used / GIB,
+        "state_gib": size(like) / GIB,
+        "published_gib": published and published / 1024,
+    }
+
+
+def configured(given: Any, overrides: list[str], side: int, blocks: str) -> ConfigDict:
+    """Return the config of a row."""
     config = read_file(given.config)
     if config.stage != "stage2":
-        raise InputError(f"table6 measures the training of a generator, {given.config} is of {config.stage}")
-    override(config, rest)
+        what = f"{given.config} is of {config.stage}"
+        raise InputError(f"table6 measures the training of a generator, {what}")
+    override(config, overrides)
     if blocks != "all" and not (blocks.isdecimal() and int(blocks)):
         raise InputError(f"expected --blocks=all, or a number from 1, got {blocks!r}")
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     if min(given.batch, side) < 1:
-        raise InputError(f"expected a batch and a grid of at least 1, got {given.batch} and {side}")
+        least = "a batch and a grid of at least 1"
+        raise InputError(f"expected {least}, got {given.batch} and {side}")
     with config.unlocked():
         config.tokenizer = {"weights": "random", "model": TOKENIZER}
         config.dataset = {"name": "generated", "size": side * tokenizers.make(TOKENIZER).factor}
         config.dtype, config.batch_size = given.dtype, given.batch
-        config.generator.attention, config.loss.targets = given.attention, 0 if blocks == "all" else int(blocks)
+        config.generator.attention = given.attention
+        config.loss.targets = 0 if blocks == "all" else int(blocks)
         if given.extend is not None:
             config.generator.extend = given.extend
     return config
 
 
-def step(config):
-    """-> what `setup.jitted` makes of the stage without its tokenizer (state, init, update), and a batch of ids."""
+def step(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
+    """Return what `setup.jitted` makes of the stage without its tokenizer, and a batch of ids.
+
+    The former is the shapes of the state, init, and update.
+    """
     stage = stage2.make(config, examples=10**6)
     height = config.dataset.size // tokenizers.make(TOKENIZER).factor
 
@@ -111,23 +138,28 @@ def step(config):
     return *jitted(SimpleNamespace(init=init, update=update), device_mesh), batch
 
 
-def by_compiler(compiled):
-    """Bytes that a compiled program needs."""
+def by_compiler(compiled: Any) -> int:
+    """Return the bytes that a compiled program needs."""
     memory = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return int(used - memory.alias_size_in_bytes)
 
 
-def by_allocator(init, compiled, batch):
-    """Two steps, run -> {"bytes", "gib", "measured_by"} by the allocator, or nothing where it does not count."""
+def by_allocator(init: Any, compiled: Any, batch: Any) -> dict[str, Any]:
+    """Take two steps, and return {"bytes", "gib", "measured_by"} by the allocator.
+
+    It is empty where the allocator does not count.
+    """
     state = init()
     for _ in range(2):
         state, metrics = compiled(state, batch)
     jax.block_until_ready(metrics)
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return {"bytes": peak, "gib": peak / GIB, "measured_by": "allocator"} if peak else {}
+    if not peak:
+        return {}
+    return {"bytes": peak, "gib": peak / GIB, "measured_by": "allocator"}
 
 
-def size(tree):
-    """Bytes of a tree of arrays or shapes."""
+def size(tree: Any) -> int:
+    """Return the bytes of a tree of arrays or shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import requests
 
+from evqgan.convert.mapping import Path
 from evqgan.core.errors import InputError
 from evqgan.core.files import writable
-from evqgan.core.log import duration
+from evqgan.core.progress import duration
 
 TIMEOUT = (10, 60)  # ours: seconds to connect, and between two pieces of a reply
 CHUNK = 2**16  # ours: bytes written at a time; a connection that breaks loses less than this
@@ -79,7 +80,7 @@ FILES = {
 }
 
 
-def digest(path):
+def digest(path: Path) -> str:
     """The sha256 of a file, in hex. InputError if it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -88,7 +89,7 @@ def digest(path):
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def download(url, sha256, dest, size):
+def download(url: str, sha256: str, dest: pathlib.Path, size: int) -> None:
     """Fetches `url` to the path `dest`, which appears when all of it is there and its sha256 begins with `sha256`.
 
     What has come is kept in `dest`.part; the same call goes on from there, also after a kill. A file that is there

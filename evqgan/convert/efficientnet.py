@@ -1,10 +1,12 @@
 """timm's tf_efficientnet_lite0 -> `evqgan.nn.efficientnet.Network`."""
 
+from collections.abc import Sequence
+
 from evqgan.convert.mapping import Row
 from evqgan.nn.efficientnet import GROUPS
 
 
-def norm(theirs, ours, at=""):
+def norm(theirs: str, ours: str, at: str = "") -> list[Row]:
     """Rows of a batch norm with running statistics: names below `theirs`, paths below `at`params/`ours`."""
     return [
         Row(f"{theirs}.weight", f"{at}params/{ours}/scale"),
@@ -14,7 +16,7 @@ def norm(theirs, ours, at=""):
     ]
 
 
-def table(stem, groups, at=""):
+def table(stem: Sequence[str], groups: Sequence[str], at: str = "") -> list[Row]:
     """Rows for the names of the stem's convolution and norm, and of each of the seven groups of blocks.
 
     groups: such as "blocks.0" or "layer1.0"; a block is one number more. at: the paths begin with it ("frozen/x/").

@@ -1,14 +1,14 @@
 """Tables for the frozen networks: from the weight names of public PyTorch files to ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from evqgan.convert import efficientnet
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree
 from evqgan.losses import lpips
 from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
@@ -24,22 +24,22 @@ class Source(NamedTuple):
     like: Callable  # () -> the tree of our variables as jax.ShapeDtypeStruct
 
 
-def shapes(network, side):
+def shapes(network: Any, side: int) -> Tree:
     """The variables of a network that takes images [B,side,side,3], as jax.ShapeDtypeStruct."""
     return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
 
 
-def affine(theirs, ours, layout):
+def affine(theirs: str, ours: str, layout: str) -> list[Row]:
     """The rows of a layer with weight and bias."""
     return [Row(f"{theirs}.weight", f"{ours}/kernel", layout), Row(f"{theirs}.bias", f"{ours}/bias")]
 
 
-def conv_norm(conv, bn, ours):
+def conv_norm(conv: str, bn: str, ours: str) -> list[Row]:
     """The rows of a convolution without bias and its batch norm."""
     return [Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"), *efficientnet.norm(bn, f"{ours}/norm")]
 
 
-def vgg_layers():
+def vgg_layers() -> Iterator[tuple[int, int, int]]:
     """(number in torchvision's `features`, stage, convolution) of every convolution of VGG16, the last two from 1."""
     number = 0
     for stage, depth in enumerate(vgg.DEPTHS):
@@ -49,7 +49,7 @@ def vgg_layers():
         number += 1  # a pooling follows
 
 
-def inception_convs():
+def inception_convs() -> Iterator[str]:
     """The paths of all convolutions of InceptionV3."""
     yield from (conv.name for conv in inception.STEM)
     for block, branches in inception.BLOCKS.items():
@@ -67,18 +67,6 @@ VGG16 = [
 
 # richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and the copy of it that taming-transformers uses
 LPIPS_HEADS = [Row("lin{i}.model.1.weight", "params/head{i}/kernel", "conv")]
-
-# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there under
-# loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
-LPIPS_PACKAGE = [
-    *(
-        row
-        for number, stage, conv in vgg_layers()
-        for row in affine(f"net.slice{stage}.{number}", f"trunk/params/stage{stage}/conv{conv}", "conv")
-    ),
-    *(row._replace(ours=f"heads/{row.ours}") for row in LPIPS_HEADS),
-]
-LPIPS_PACKAGE_IGNORED = (r"^scaling_layer\.(shift|scale)$", r"^lins\.")  # constants of ours; other names of lin{i}
 
 # pytorch-fid: pt_inception-2015-12-05-6726825d.pth
 INCEPTION = [

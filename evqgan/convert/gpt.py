@@ -1,17 +1,18 @@
 """Tables of weight names: taming-transformers' GPT (modules/transformer/mingpt.py) -> `evqgan.generators.gpt`."""
 
 import re
+from typing import Any
 
 import numpy as np
 
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Weights
 from evqgan.core.errors import InputError
 
 MASK = r"blocks\.\d+\.attn\.mask"  # a buffer, which places see each other: `masks` makes it
 IGNORED = (rf"^{MASK}$",)
 
 
-def block(hidden, out):
+def block(hidden: str, out: str) -> list[Row]:
     """Rows of a block whose MLP's two layers are called mlp.`hidden` and mlp.`out`."""
     theirs, ours = "blocks.{i}", "params/blocks"
     rows = [
@@ -41,7 +42,7 @@ TABLE = (
 )
 
 
-def generator_config(theirs, heads, classes=0, condition="class"):
+def generator_config(theirs: Weights, heads: int, classes: int = 0, condition: str = "class") -> dict[str, Any]:
     """What config.generator has to say for the weights `theirs` {name: array} -> dict.
 
     heads, classes (words of the codes' table) and condition are not to be seen in the weights. `codes` is there to be
@@ -62,12 +63,12 @@ def generator_config(theirs, heads, classes=0, condition="class"):
     }
 
 
-def layers_of(theirs):
+def layers_of(theirs: Weights) -> int:
     """The number of blocks."""
     return 1 + max(int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name)))
 
 
-def unmasked_of(theirs):
+def unmasked_of(theirs: Weights) -> int:
     """How many tokens see each other by the buffers of `theirs`, 0 without buffers; InputError for other masks."""
     found = {name: np.asarray(array) for name, array in theirs.items() if re.fullmatch(MASK, name)}
     if not found:
@@ -82,13 +83,13 @@ def unmasked_of(theirs):
     return number
 
 
-def mask(positions, unmasked):
+def mask(positions: int, unmasked: int) -> np.ndarray:
     """float32 [1,1,S,S], 1 where the place of a row sees that of a column."""
     allowed = np.tril(np.ones((positions, positions), np.float32))
     allowed[:unmasked, :unmasked] = 1
     return allowed[None, None]
 
 
-def masks(layers, positions, unmasked):
+def masks(layers: int, positions: int, unmasked: int) -> Weights:
     """The buffers of their state dict that are no weights of ours, for the way back: {name: float32 [1,1,S,S]}."""
     return {f"blocks.{i}.attn.mask": mask(positions, unmasked) for i in range(layers)}

@@ -1,14 +1,23 @@
-"""Tables from the weight names of a public checkpoint to paths in our trees of weights; both ways, all or nothing."""
+"""Tables from the weight names of a public checkpoint to paths in our trees of weights.
+
+They are read both ways, all or nothing.
+"""
 
 import contextlib
+import os
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
+
+Path = str | os.PathLike[str]
+Weights = dict[str, np.ndarray]  # {name in their file: array}
+Tree = Any  # a nested dict of arrays or shapes: variables of ours
 
 # What has to be done to an array of theirs to become ours, which has `shape`, and back. PyTorch: OIHW, [out,in].
 LAYOUTS = {
@@ -37,11 +46,19 @@ class Row(NamedTuple):
     layout: str = "same"
 
 
-def to_ours(table, theirs, like, ignored=()):
-    """{name: array} -> a tree of NumPy arrays with the paths, shapes and dtypes of `like` (arrays or shapes).
+Table = Iterable[Row]
 
-    ignored: regular expressions of names that may be left out. InputError names every weight that no row of `table`
-    maps, two rows or names set at once, `like` has and nothing sets, or that has another shape.
+
+def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = ()) -> Tree:
+    """Return the tree of NumPy arrays that a table makes of {name: array}.
+
+    table: rows from their names to our paths.
+    theirs: {name: array}.
+    like: arrays or shapes, whose paths, shapes and dtypes the tree has.
+    ignored: regular expressions of names that may be left out.
+
+    Raises InputError that names every weight that no row of `table` maps, two rows or names set at
+    once, `like` has and nothing sets, or that has another shape.
     """
     wanted = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
     found, problems = {}, []
@@ -88,7 +105,7 @@ def to_ours(table, theirs, like, ignored=()):
     return jax.tree_util.tree_map_with_path(lambda path, _: filled[path_name(path)], like)
 
 
-def to_theirs(table, tree):
+def to_theirs(table: Table, tree: Tree) -> Weights:
     """A tree of ours -> {their name: array}: the inverse of `to_ours`. InputError for a path that no row maps.
 
     Rows with an index count through the axis that their number is on.

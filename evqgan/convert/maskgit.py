@@ -1,9 +1,10 @@
 """Tables of weight names: google-research/maskgit, flattened with "/" -> ours."""
 
 import re
+from typing import Any
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.core.errors import InputError
 
 
@@ -42,7 +43,7 @@ QUANTIZERS = {
 }
 
 
-def tokenizer_table(config):
+def tokenizer_table(config: Any) -> list[Row]:
     """The table of VQVAE (nets/vqgan_tokenizer.py) -> the Tokenizer of `config` (as from `tokenizer_config`).
 
     Their layers are numbered by kind, in the order of use.
@@ -77,17 +78,17 @@ def tokenizer_table(config):
     )
 
 
-def tokenizer_to_ours(theirs, like, config):
+def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
     """{name: array} of VQVAE's params -> {"params", "codebook"} as `like`; InputError as in `mapping.to_ours`."""
     return mapping.to_ours(tokenizer_table(config), theirs, like)
 
 
-def tokenizer_to_theirs(tree, config):
+def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
     """The inverse of `tokenizer_to_ours`."""
     return mapping.to_theirs(tokenizer_table(config), tree)
 
 
-def tokenizer_config(theirs, kind="vq", activation="swish"):
+def tokenizer_config(theirs: Weights, kind: str = "vq", activation: str = "swish") -> dict[str, Any]:
     """config.tokenizer of ours for {name: array} of VQVAE's params; InputError if they are not.
 
     What the weights cannot tell is as published, or said by `kind` and `activation`.

@@ -1,6 +1,10 @@
 """The weights that are meant in a public checkpoint, by their plain names: without what wrappers put before them, and
 either raw or averaged where a file holds both."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evqgan.convert.mapping import Weights
 from evqgan.core.errors import InputError
 
 # Before all names: of DistributedDataParallel, of torch.compile, of a Lightning module that holds the model.
@@ -13,7 +17,13 @@ COUNTERS = ("decay", "num_updates", "n_averaged", "initted", "step")  # of avera
 WHICH = ("raw", "ema")
 
 
-def chosen(found, which, holds, raw=RAW, averaged=AVERAGED):
+def chosen(
+    found: Any,
+    which: str,
+    holds: Callable[[Any], bool],
+    raw: Sequence[str] = RAW,
+    averaged: Sequence[str] = AVERAGED,
+) -> Any:
     """The part of the dict `found` that holds the weights, itself where no part does, and what of `which` is left open.
 
     which: "raw", "ema" or "". holds(value): whether it is a dict of weights. raw, averaged: the keys of such parts.
@@ -27,7 +37,7 @@ def chosen(found, which, holds, raw=RAW, averaged=AVERAGED):
     return one_of(*parts, which), ""
 
 
-def plain(weights, which):
+def plain(weights: Weights, which: str) -> Weights:
     """{name: weight} with plain names; averaged ones among raw ones are taken or left as `which` says.
 
     InputError if both are there and `which` is "", or if two weights then have one name.
@@ -47,7 +57,7 @@ def plain(weights, which):
     return one_of(raw or None, averaged, which)
 
 
-def one_of(raw, averaged, which):
+def one_of(raw: Weights | None, averaged: Weights | None, which: str) -> Any:
     """`raw` or `averaged` weights, None where there are none, as `which` says; InputError for a choice left open."""
     if raw is not None and averaged is not None and not which:
         raise InputError("it holds raw and averaged weights: say which by --weights=raw or --weights=ema")
@@ -58,7 +68,7 @@ def one_of(raw, averaged, which):
     return averaged if which == "ema" or raw is None else raw
 
 
-def unwrapped(weights):
+def unwrapped(weights: Weights) -> Weights:
     """{name: weight} without the prefixes of wrappers; InputError if two weights then have one name."""
     names = list(weights)
     while prefix := next((p for p in WRAPPERS if names and all(name.startswith(p) for name in names)), None):

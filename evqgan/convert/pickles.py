@@ -6,6 +6,7 @@ would be an object.
 """
 
 import pickletools
+from typing import Any, BinaryIO
 
 # Ours: opcodes of a pickle, and values and letters that they copy, at most; a checkpoint of 5,000 tensors has 200,000.
 # A small file could otherwise copy one long list again and again.
@@ -38,7 +39,7 @@ class Foreign:
         self.name = name
 
 
-def load(stream, known, persistent=None):
+def load(stream: BinaryIO, known: Any, persistent: Any = None) -> Any:
     """The pickle at the position of `stream`, which then stands behind it -> dicts, lists, tuples, scalars, inert ones.
 
     stream: a binary file, mmap or BytesIO. known: {"module.name": function of ours}, called with the pickled arguments

@@ -1,9 +1,11 @@
 """Tables of weight names: the RQ-Transformer of kakaobrain/rq-vae-transformer -> ours."""
 
+from typing import Any
+
 import numpy as np
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.convert.taming import numbers
 from evqgan.core.errors import InputError
 
@@ -39,7 +41,7 @@ def _stack(name):
     return tuple(rows)
 
 
-def table(shared_classifier=True):
+def table(shared_classifier: bool = True) -> list[Row]:
     """rqvae/models/rqtransformer -> generators/rqtransformer.py; shared_classifier: the Model's."""
     return (
         Row("cond_emb.weight", "params/condition"),
@@ -57,7 +59,7 @@ def table(shared_classifier=True):
     )
 
 
-def to_ours(theirs, like, model):
+def to_ours(theirs: Weights, like: Tree, model: Any) -> Tree:
     """{name: array} of RQTransformer -> {"params"} as `like`, of `model`; InputError as in `mapping.to_ours`."""
     if OFFSETS in theirs and not np.array_equal(theirs[OFFSETS], offsets(model)):
         raise InputError(
@@ -66,18 +68,18 @@ def to_ours(theirs, like, model):
     return mapping.to_ours(table(model.shared_classifier), theirs, like, IGNORED)
 
 
-def to_theirs(tree, model):
+def to_theirs(tree: Tree, model: Any) -> Weights:
     """The inverse of `to_ours`."""
     theirs = mapping.to_theirs(table(model.shared_classifier), tree)
     return theirs if model.shared_words or "tok_emb.weight" not in theirs else {**theirs, OFFSETS: offsets(model)}
 
 
-def offsets(model):
+def offsets(model: Any) -> np.ndarray:
     """Where the words of each depth begin, int64 [D]."""
     return np.arange(model.depth, dtype=np.int64) * model.codes
 
 
-def generator_config(theirs, heads=0, head_heads=0):
+def generator_config(theirs: Weights, heads: int = 0, head_heads: int = 0) -> dict[str, Any]:
     """config.generator of ours for {name: array} of RQTransformer; InputError for what is not built here.
 
     heads, head_heads: of body and head; 0 = of width 64, as published. Codes, grid and depth come from the tokenizer.

@@ -1,11 +1,12 @@
 """Tables of weight names: the RQ-VAE of kakaobrain/rq-vae-transformer -> ours."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.convert.taming import CODERS, coders_config, numbers, shape_of
 from evqgan.core.errors import InputError
 
@@ -20,7 +21,7 @@ TOKENIZER = (
 )
 
 
-def tokenizer_to_ours(theirs, like, config):
+def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
     """{name: array} of RQVAE -> {"params", "codebook"} as `like`, of the Tokenizer of `config` (`tokenizer_config`).
 
     Theirs have one code more, of zeros (a padding), and name a shared codebook once for each depth. InputError if it is
@@ -46,7 +47,7 @@ def tokenizer_to_ours(theirs, like, config):
     return mapping.to_ours(TOKENIZER, theirs, like)
 
 
-def tokenizer_to_theirs(tree, config):
+def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
     """The inverse of `tokenizer_to_ours`."""
     depth, shared = (config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True)))
     theirs = mapping.to_theirs(TOKENIZER, tree)
@@ -58,7 +59,7 @@ def tokenizer_to_theirs(tree, config):
     return theirs
 
 
-def tokenizer_config(theirs):
+def tokenizer_config(theirs: Weights) -> dict[str, Any]:
     """config.tokenizer of ours for {name: array} of RQVAE; InputError if it is not.
 
     What the weights cannot tell is as published: the decay of the moving averages, the restart of unused codes.

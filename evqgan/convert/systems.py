@@ -5,14 +5,15 @@ published unless it is given, and is said.
 """
 
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.serialization
 import flax.traverse_util
 import numpy as np
 
 from evqgan.convert import gpt, mapping, maskgit, names, rqtransformer, rqvae, taming, torch_files, vim, vitvqgan
+from evqgan.convert.mapping import Path, Table, Tree, Weights
 from evqgan.core import files, weights
 from evqgan.core.errors import InputError
 
@@ -58,7 +59,7 @@ class System(NamedTuple):
     whole: bool
 
 
-def read_msgpack(path, which=""):
+def read_msgpack(path: Path, which: str = "") -> Weights:
     """The arrays of a flax checkpoint {"/"-separated path, without "params": array}; InputError if it is none.
 
     which: "raw" or "ema", of a file that holds both.
@@ -84,21 +85,21 @@ def _is_tree(value):
     return isinstance(value, dict) and bool(value)
 
 
-def write_msgpack(path, theirs):
+def write_msgpack(path: Path, theirs: Weights) -> None:
     """The inverse of `read_msgpack`."""
     tree = flax.traverse_util.unflatten_dict({f"params/{name}": np.asarray(x) for name, x in theirs.items()}, sep="/")
     with files.atomic(path) as file:
         file.write(flax.serialization.msgpack_serialize(tree))
 
 
-def write_safetensors(path, theirs):
+def write_safetensors(path: Path, theirs: Weights) -> None:
     """{name: array} as a .safetensors file, which `safetensors.torch.load_file` reads; InputError for another name."""
     if pathlib.Path(path).suffix != ".safetensors":
         raise InputError(f"expected a DEST that ends in .safetensors, which PyTorch can load, got {path}")
     weights.save(path, theirs, {"format": "pt"})
 
 
-def by_prefix(tokenizer, generator):
+def by_prefix(tokenizer: str, generator: str) -> Any:
     """`split` and `join` for files of a whole model, whose parts have these prefixes."""
 
     def split(theirs):
@@ -125,12 +126,12 @@ def by_prefix(tokenizer, generator):
     return split, join
 
 
-def by_name(mark):
+def by_name(mark: str) -> Any:
     """`split` and `join` for systems with a file each: that of the generator has a weight called `mark`."""
     return lambda theirs: (None, theirs) if mark in theirs else (theirs, None), lambda first, second: second
 
 
-def taming_generator(theirs, tokenizer, given):
+def taming_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
     """The GPT of taming-transformers: `System.generator`, as the three below. InputError for another's codes."""
     keys = gpt.generator_config(theirs, given.heads or 16, given.classes, given.condition or "class")
     same_codes(keys.pop("codes"), tokenizer)
@@ -139,7 +140,7 @@ def taming_generator(theirs, tokenizer, given):
     return keys, 0
 
 
-def vim_generator(theirs, tokenizer, given):
+def vim_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
     """The GPT of enhancing-transformers."""
     keys = vim.generator_config(theirs, given.heads or 16)
     same_codes(keys.pop("codes"), tokenizer)
@@ -147,14 +148,14 @@ def vim_generator(theirs, tokenizer, given):
     return keys, theirs["pos_emb_code"].shape[1]
 
 
-def rq_generator(theirs, tokenizer, given):
+def rq_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
     """The RQ-Transformer."""
     keys = rqtransformer.generator_config(theirs, given.heads)
     say(given.heads, "heads", keys["heads"])
     return keys, theirs["pos_emb_hw"].shape[1]
 
 
-def maskgit_generator(theirs, tokenizer, given):
+def maskgit_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
     """MaskGIT's transformer, whose weights tell everything."""
     (vocabulary, width), tokens = (
         theirs["Embed_0/word_embeddings/embedding"].shape,
@@ -179,7 +180,7 @@ def maskgit_generator(theirs, tokenizer, given):
     return keys, tokens - bool(classes)
 
 
-def same_codes(codes, tokenizer):
+def same_codes(codes: int, tokenizer: Any) -> None:
     """InputError unless a generator's weights know as many `codes` as the tokenizer has."""
     if codes != tokenizer.quantizer.codes:
         raise InputError(
@@ -187,13 +188,13 @@ def same_codes(codes, tokenizer):
         )
 
 
-def say(given, name, value):
+def say(given: Given, name: str, value: Any) -> None:
     """Prints what was taken for granted."""
     if not given:
         print(f"{name}: {value}, as published; the file does not tell, --{name}= says otherwise")
 
 
-def plain_table(table, ignored=()):
+def plain_table(table: Table, ignored: Sequence[str] = ()) -> Any:
     """`generator_to_ours` and `generator_to_theirs` of a table that is the same for all models."""
     return (
         lambda theirs, like, model: mapping.to_ours(table, theirs, like, ignored),
@@ -201,7 +202,7 @@ def plain_table(table, ignored=()):
     )
 
 
-def taming_back(tree, model):
+def taming_back(tree: Tree, model: Any) -> Weights:
     """The GPT's names, its buffers included."""
     return {
         **mapping.to_theirs(gpt.TABLE, tree),

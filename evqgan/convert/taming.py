@@ -1,9 +1,10 @@
 """Tables of weight names: CompVis/taming-transformers -> ours."""
 
 import re
+from typing import Any
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.core.errors import InputError
 
 TOKENIZER_IGNORED = (r"^loss\.",)  # the critic and LPIPS
@@ -77,22 +78,22 @@ QUANTIZERS = {
 }
 
 
-def tokenizer_table(config):
+def tokenizer_table(config: Any) -> list[Row]:
     """The table of VQModel and GumbelVQ (models/vqgan.py) -> the Tokenizer of `config` (as from `tokenizer_config`)."""
     return (*CODERS, *QUANTIZERS["gumbel" if config["quantizer"]["name"] == "gumbel" else "vq"])
 
 
-def tokenizer_to_ours(theirs, like, config):
+def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
     """{name: array} of VQModel or GumbelVQ -> {"params", "codebook"} as `like`; InputError as in `mapping.to_ours`."""
     return mapping.to_ours(tokenizer_table(config), theirs, like, TOKENIZER_IGNORED)
 
 
-def tokenizer_to_theirs(tree, config):
+def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
     """The inverse of `tokenizer_to_ours`, without the critic and LPIPS."""
     return mapping.to_theirs(tokenizer_table(config), tree)
 
 
-def tokenizer_config(theirs):
+def tokenizer_config(theirs: Weights) -> dict[str, Any]:
     """config.tokenizer of ours for {name: array} of VQModel or GumbelVQ; InputError if it is of none of them.
 
     What the weights cannot tell is as published: the swapped commitment weight of VQGAN's code, the Gumbel quantizer's
@@ -108,7 +109,7 @@ def tokenizer_config(theirs):
     return {**config, "quantizer": quantizer}
 
 
-def coders_config(theirs):
+def coders_config(theirs: Weights) -> dict[str, Any]:
     """`encoder` and `decoder` of config.tokenizer, from the names and shapes of VQGAN's or RQ-VAE's."""
     width, channels, *_ = shape_of(theirs, "encoder.conv_in.weight")
     colours, *_ = shape_of(theirs, "decoder.conv_out.weight")
@@ -132,12 +133,12 @@ def coders_config(theirs):
     return {"encoder": coder("encoder", "down", "pool"), "decoder": coder("decoder", "up", "nearest")}
 
 
-def numbers(theirs, pattern):
+def numbers(theirs: Weights, pattern: str) -> set[int]:
     """The different numbers that the group of `pattern` is in the names' beginnings."""
     return {int(match[1]) for match in map(re.compile(pattern).match, theirs) if match}
 
 
-def shape_of(theirs, name):
+def shape_of(theirs: Weights, name: str) -> tuple[int, ...]:
     """The shape of a weight that there must be; else InputError."""
     if name not in theirs:
         raise InputError(f"these are no weights of such a tokenizer: {name} is missing")

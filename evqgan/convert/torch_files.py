@@ -21,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 
 from evqgan.convert import names, pickles
+from evqgan.convert.mapping import Path, Weights
 from evqgan.core.errors import InputError
 
 ZIP, LEGACY = (
@@ -66,7 +67,7 @@ class Tensor(NamedTuple):
     dtype: np.dtype
 
 
-def read(path, which=""):
+def read(path: Path, which: str = "") -> Weights:
     """The weights in a .pth, .pt, .ckpt or .safetensors file -> {name: array}, read-only; views share their memory.
 
     Of a checkpoint it is the dict of tensors at its top, or the one under "state_dict" or such; which: "raw" or "ema",

@@ -1,7 +1,9 @@
 """Tables of weight names: enhancing-transformers' GPT (modules/stage2/layers.py) -> `evqgan.generators.gpt`."""
 
+from typing import Any
+
 from evqgan.convert.gpt import block, layers_of
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Weights
 
 TABLE = (
     Row("tok_emb_cond.weight", "params/condition_words"),
@@ -16,7 +18,7 @@ TABLE = (
 )
 
 
-def generator_config(theirs, heads):
+def generator_config(theirs: Weights, heads: int) -> dict[str, Any]:
     """What config.generator has to say for the weights `theirs` {name: array} -> dict.
 
     heads are not to be seen in the weights. One word of a condition is taken for an unconditional model. `codes` is

@@ -5,11 +5,12 @@ Their linear layer of queries, keys and values together is three weights here: `
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row
+from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.vit import pair
 
@@ -54,17 +55,17 @@ TOKENIZER = (
 )
 
 
-def to_ours(theirs, like):
+def to_ours(theirs: Weights, like: Tree) -> Tree:
     """{their name: array} -> a tree like `like`, {"params": of a Tokenizer}; InputError as in `mapping.to_ours`."""
     return mapping.to_ours(TOKENIZER, split(theirs), like, IGNORED)
 
 
-def to_theirs(tree):
+def to_theirs(tree: Tree) -> Weights:
     """{"params": of a Tokenizer} -> {their name: array}: the inverse of `to_ours`."""
     return fuse(mapping.to_theirs(TOKENIZER, tree))
 
 
-def split(theirs):
+def split(theirs: Weights) -> Weights:
     """The weights "...to_qkv.weight" [3*heads*d,in] as "...to_q.weight", "...to_k.weight", "...to_v.weight"."""
     found = {}
     for name, array in theirs.items():
@@ -74,7 +75,7 @@ def split(theirs):
     return found
 
 
-def fuse(theirs):
+def fuse(theirs: Weights) -> Weights:
     """The inverse of `split`."""
     found = {}
     for name, array in theirs.items():
@@ -86,7 +87,7 @@ def fuse(theirs):
     return found
 
 
-def tokenizer_config(theirs, size=None, head_dim=64, depth=1):
+def tokenizer_config(theirs: Weights, size: int | None = None, head_dim: int = 64, depth: int = 1) -> dict[str, Any]:
     """{their name: array} -> the config.tokenizer whose weights they are, from names and shapes alone.
 
     What shapes do not tell: size, (height, width) of images that are not square; head_dim, one number or the encoder's

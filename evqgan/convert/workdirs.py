@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import ml_collections
@@ -12,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from evqgan import models
+from evqgan.convert.mapping import Path, Tree, Weights
 from evqgan.convert.systems import SIZE, SYSTEMS, Given
 from evqgan.core import build, files
 from evqgan.core.checkpoint import Checkpoints
@@ -37,12 +39,18 @@ DECIDES = {
 COUNTERS = ("steps",)  # variables of ours that say how far a training is, and begin anew
 
 
-def convert(name, source, dest, given, tokenizer="", config=None):
-    """The file `source` of the system `name` -> the new workdir `dest`, and one line to be said of it.
+def convert(name: str, source: Path, dest: Path, given: Given, tokenizer: str = "", config: Any = None) -> str:
+    """Make a new workdir of a public checkpoint, and return one line on it.
 
-    given: a `systems.Given`; tokenizer: the workdir of the tokenizer, for files that hold a generator alone; config:
-    a ConfigDict whose model, data and training it is to be. InputError if the file is not what it should be, or `dest`
-    holds anything; nothing is left there then.
+    name: the system.
+    source: the checkpoint.
+    dest: the workdir.
+    given: what the command line says of the file.
+    tokenizer: the workdir of the tokenizer, for files that hold a generator alone.
+    config: a ConfigDict whose model, data and training it is to be.
+
+    Raises InputError if the file is not what it should be, or `dest` holds anything; nothing is left
+    there then.
     """
     system, dest = SYSTEMS[name], pathlib.Path(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
@@ -81,7 +89,7 @@ def convert(name, source, dest, given, tokenizer="", config=None):
     return f"wrote {dest}: {stage}, {number:,} parameters from {pathlib.Path(source).name}"
 
 
-def tokenizer_config(workdir):
+def tokenizer_config(workdir: Path) -> dict[str, Any]:
     """config.tokenizer of a generator on a tokenizer's workdir."""
     if not workdir:
         raise InputError("it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR")
@@ -91,7 +99,7 @@ def tokenizer_config(workdir):
     return {"weights": "", "model": config.tokenizer, "dtype": config.dtype}
 
 
-def tokenizer_of(system, theirs, given, wanted):
+def tokenizer_of(system: Any, theirs: Weights, given: Given, wanted: Any) -> tuple[Any, Tree]:
     """The weights `theirs` {name: array} -> config.tokenizer, {"params", "codebook"} of NumPy arrays.
 
     wanted: a config.tokenizer that they have to fit, or None. InputError if they do not.
@@ -105,30 +113,30 @@ def tokenizer_of(system, theirs, given, wanted):
     return keys, {**tree, "codebook": merged(zeros, tree["codebook"])}
 
 
-def blank_tokenizer(keys):
+def blank_tokenizer(keys: Any) -> Tree:
     """The shapes of {"params", "codebook"} of a config.tokenizer."""
     model = tokenizers.make(keys)
     size = side(keys.encoder.get("size", model.factor))
     return jax.eval_shape(lambda: models.ImageTokenizer(model, size).init(jax.random.key(0)))
 
 
-def image_tokenizer(keys, size):
+def image_tokenizer(keys: Any, size: Any) -> models.ImageTokenizer:
     """The ImageTokenizer of a config.tokenizer for images of `size`, in float32 as the originals'."""
     return models.ImageTokenizer(tokenizers.make(keys), side(size))
 
 
-def without_counters(tree):
+def without_counters(tree: Tree) -> Tree:
     """{"params", "codebook"} without COUNTERS."""
     flat = flatten_dict(tree["codebook"])
     return {**tree, "codebook": unflatten_dict({at: x for at, x in flat.items() if at[-1] not in COUNTERS})}
 
 
-def merged(tree, other):
+def merged(tree: Tree, other: Tree) -> Tree:
     """The nested dict `tree`, with the leaves of `other` in the place of its own."""
     return unflatten_dict({**flatten_dict(tree), **flatten_dict(other)})
 
 
-def complete(keys):
+def complete(keys: Any) -> dict[str, Any]:
     """A config.tokenizer with all keys, the constructors' defaults included."""
     model = tokenizers.make(keys)
 
@@ -142,7 +150,7 @@ def complete(keys):
     return {**coders, "quantizer": quantizer, "patch": model.patch, "pixels": model.pixels}
 
 
-def require_same(found, keys):
+def require_same(found: Any, keys: Any) -> None:
     """InputError unless two config.tokenizer make the same of the same weights."""
     a, b = complete(found), complete(keys)
     for part in (a, b):
@@ -151,7 +159,7 @@ def require_same(found, keys):
         raise InputError(f"its weights are of a tokenizer with {key} = {ours}, not {wanted}")
 
 
-def generator_of(system, theirs, config, given, wanted):
+def generator_of(system: Any, theirs: Weights, config: Any, given: Given, wanted: Any) -> tuple[Any, Any, Tree]:
     """The weights `theirs` {name: array} -> size of the images, config.generator, params of NumPy arrays.
 
     config: with config.tokenizer.model; wanted: a config whose generator they have to fit, or None. InputError if they
@@ -169,10 +177,14 @@ def generator_of(system, theirs, config, given, wanted):
     return size, keys, system.generator_to_ours(theirs, like, generator.network)["params"]
 
 
-def back(name, workdir, dest):
-    """The averaged weights of `workdir` -> the file `dest` with the names of the system `name`, a line to be said.
+def back(name: str, workdir: Path, dest: Path) -> str:
+    """Write the averaged weights of a workdir under the names of a system; return a line on them.
 
-    InputError if it is another system's model: what is written is read again as theirs, and has to be the same.
+    name: the system.
+    dest: the file to write.
+
+    Raises InputError if it is another system's model: what is written is read again as theirs, and
+    has to be the same.
     """
     system = SYSTEMS[name]
     config, place = of_workdir(workdir)
@@ -197,7 +209,7 @@ def back(name, workdir, dest):
     return f"wrote {dest}: {len(theirs):,} arrays of step {step:,} under the names of {name}"
 
 
-def tokenizer_back(system, keys, tree):
+def tokenizer_back(system: Any, keys: Any, tree: Tree) -> Weights:
     """{"params", "codebook"} of config.tokenizer `keys` -> {name: array} of theirs.
 
     InputError if what comes back from them is another config or another number.
@@ -210,14 +222,14 @@ def tokenizer_back(system, keys, tree):
     return theirs
 
 
-def require_equal(a, b):
+def require_equal(a: Any, b: Any) -> None:
     """InputError unless two trees of arrays are equal, bit for bit."""
     if not all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))):
         raise InputError("its weights change on the way there and back")
 
 
-def write(dest, config, state):
-    """A workdir of a config and a checkpoint of step 0, whole or not at all."""
+def write(dest: pathlib.Path, config: Any, state: Tree) -> None:
+    """Write a workdir of a config and a checkpoint of step 0, whole or not at all."""
     part = dest.with_name(f".{dest.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -231,6 +243,6 @@ def write(dest, config, state):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def side(size):
+def side(size: Any) -> tuple[int, int]:
     """(height, width) of a size, which is one number for both or a pair."""
     return (size, size) if isinstance(size, int) else tuple(size)

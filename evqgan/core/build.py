@@ -1,23 +1,31 @@
-"""From a config to an object: a config names a module, its other keys are the constructor's arguments."""
+"""From a config to an object: it names a module, and its other keys are constructor arguments."""
 
 import contextlib
 import difflib
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, TypeVar
 
 from evqgan.core import kinds
 from evqgan.core.errors import InputError, first_line
 
+T = TypeVar("T")
 
-def nearest(word, words):
-    """The sentence part that helps after a misspelt `word`: the closest of `words`, or all of them."""
+
+def nearest(word: object, words: Iterable[object]) -> str:
+    """Return the sentence part that helps after a misspelt `word`: the closest of `words`, or all
+    of them.
+    """
     close = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
     return f"did you mean {close[0]!r}?" if close else "expected one of " + ", ".join(sorted(map(str, words)))
 
 
-def plain(value):
-    """A config value as plain Python: dicts of dicts, tuples instead of lists (linen wants hashable fields).
+def plain(value: Any) -> Any:
+    """Return a config value as plain Python: dicts of dicts, tuples instead of lists (linen wants
+    hashable fields).
 
     NumPy's numbers become Python's.
     """
@@ -28,9 +36,12 @@ def plain(value):
     return value.item() if getattr(value, "shape", None) == () else value
 
 
-def differences(a, b, prefix=""):
-    """{dotted key: (value in a, value in b)} where two nested dicts differ; a missing value is None."""
-    found = {}
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return {dotted key: (value in a, value in b)} where two nested dicts differ.
+
+    A missing value is None.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*a, *b}):
         x, y = a.get(key), b.get(key)
         if isinstance(x, dict) and isinstance(y, dict):
@@ -40,17 +51,21 @@ def differences(a, b, prefix=""):
     return found
 
 
-def keys_of(function, given=()):
-    """The parameters of `function` that a config may set: {name: inspect.Parameter}, without those `given` by us."""
+def keys_of(function: Callable[..., Any], given: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+    """Return the parameters of `function` that a config may set: {name: inspect.Parameter}, without
+    those `given` by us.
+    """
     parameters = inspect.signature(function).parameters
     ours = {*given, *(("parent", "name") if "parent" in parameters else ())}  # linen's own fields, not a config's
     return {name: parameter for name, parameter in parameters.items() if name not in ours}
 
 
-def check(function, keys, where, given=()):
-    """InputError for a key in `keys` that `function` does not take, or whose value is not of its kind (see `kinds`).
+def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[str] = ()) -> None:
+    """Raise InputError for a key in `keys` that `function` does not take, or whose value is not of
+    its kind (see `kinds`).
 
-    `where` is how the config is called in the message, such as "config.generator"; `given`: parameters that are ours.
+    `where` is how the config is called in the message, such as "config.generator"; `given`:
+    parameters that are ours.
     """
     known = keys_of(function, given)
     for found in _noting:
@@ -65,13 +80,13 @@ def check(function, keys, where, given=()):
             raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}")
 
 
-_noting = []
+_noting: list[dict[str, dict[str, Any]]] = []
 
 
 @contextlib.contextmanager
-def defaults():
-    """Yields {where: {key: its default}} of all that is checked in the body."""
-    found = {}
+def defaults() -> Iterator[dict[str, dict[str, Any]]]:
+    """Yield {where: {key: its default}} of all that is checked in the body."""
+    found: dict[str, dict[str, Any]] = {}
     _noting.append(found)
     try:
         yield found
@@ -79,8 +94,10 @@ def defaults():
         _noting.remove(found)
 
 
-def call(function, config, where, /, **given):
-    """`function(**config, **given)`; InputError for a key that `function` does not take, or needs and does not get.
+def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -> T:
+    """Return `function(**config, **given)`.
+
+    Raises InputError for a key that `function` does not take, or needs and does not get.
 
     What is `given` is no key of the config.
     """
@@ -93,8 +110,8 @@ def call(function, config, where, /, **given):
 
 
 @contextlib.contextmanager
-def one_line(what):
-    """What is wrong with a user's numbers and shows only when the body computes with them becomes InputError."""
+def one_line(what: str) -> Iterator[None]:
+    """Turn what the body raises when it computes with a user's wrong numbers into InputError."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
@@ -103,14 +120,19 @@ def one_line(what):
         raise InputError(f"{what}: {first_line(error)}") from error
 
 
-def contract(protocol):
-    """The names that a module needs to be of a typing.Protocol: what is annotated there, and its functions."""
+def contract(protocol: type) -> tuple[str, ...]:
+    """Return the names that a module needs to be of a typing.Protocol: what is annotated there, and
+    its functions.
+    """
     functions = [name for name, x in vars(protocol).items() if inspect.isfunction(x) and not name.startswith("_")]
     return (*vars(protocol).get("__annotations__", {}), *functions)
 
 
-def module(package, name, where, *entries):
-    """The module `evqgan.<package>.<name>`, the package in dots; InputError if there is none with these entries."""
+def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
+    """Return the module `evqgan.<package>.<name>`, the package in dots.
+
+    Raises InputError if there is none with these entries.
+    """
     name = plain(name)
     if isinstance(name, str) and name.isidentifier():
         path = ".".join(p for p in ("evqgan", package, name) if p)
@@ -126,18 +148,19 @@ def module(package, name, where, *entries):
     raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {nearest(name, having(package, entries))}")
 
 
-def having(package, entries):
-    """The names of the modules of `evqgan.<package>` that have these entries."""
-    package = importlib.import_module(f"evqgan.{package}" if package else "evqgan")
-    names = [found.name for found in pkgutil.iter_modules(package.__path__) if not found.ispkg]
-    modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names if name != "__main__"}
+def having(package: str, entries: Iterable[str]) -> list[str]:
+    """Return the names of the modules of `evqgan.<package>` that have these entries."""
+    root = importlib.import_module(f"evqgan.{package}" if package else "evqgan")
+    files = [found.name for found in pkgutil.iter_modules(root.__path__) if not found.ispkg]
+    names = [name for name in files if name != "__main__"]
+    modules = {name: importlib.import_module(f"{root.__name__}.{name}") for name in names}
     return [name for name, found in modules.items() if all(hasattr(found, entry) for entry in entries)]
 
 
-def build(package, entry, config, where, /, **given):
-    """`evqgan.<package>.<config.name>.<entry>(**the other keys, **given)`.
+def build(package: str, entry: str, config: Any, where: str, /, **given: Any) -> Any:
+    """Return `evqgan.<package>.<config.name>.<entry>(**the other keys, **given)`.
 
-    build("tokenizers", "Encoder", config.tokenizer.encoder, "config.tokenizer.encoder", dtype="bfloat16")
+    For example build("tokenizers", "Encoder", keys, "config.tokenizer.encoder", dtype="bfloat16").
     """
     keys = plain(config)
     if not isinstance(keys, dict) or "name" not in keys:

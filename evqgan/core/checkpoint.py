@@ -1,10 +1,16 @@
-"""Checkpoints with orbax: asynchronous, the last and the best kept, checked on restore, readable on any devices."""
+"""Checkpoints with orbax: asynchronous, the last and the best kept, checked on restore.
+
+They are readable on any devices.
+"""
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,19 +21,23 @@ from evqgan.core import files
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.mesh import path_name
 
-# What of an error's text says that bytes on the disk are missing or changed (tensorstore's and zlib's words).
+# What of an error's text says that bytes on the disk are missing or changed (tensorstore's and
+# zlib's words).
 DAMAGE = re.compile(r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing")
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
+Manifest = dict[str, list[Any]]  # what `manifest` returns
 
-def manifest(tree):
-    """{path: [shape, CRC-32 of the bytes or None, dtype, {part: CRC-32}]} of every array.
 
-    Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell. An array that no process
-    holds whole has one for each part that one process holds, such as "0:8,16:32". All processes of a run have to call
-    this, and get the same.
+def manifest(tree: Any) -> Manifest:
+    """Return {path: [shape, CRC-32 of the bytes or None, dtype, {part: CRC-32}]} of every array.
+
+    Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell. An
+    array that no process holds whole has one for each part that one process holds, such as
+    "0:8,16:32". All processes of a run have to call this, and get the same.
     """
-    rows, parts = {}, []
+    rows: Manifest = {}
+    parts: list[tuple[str, str, int | None]] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name, whole = path_name(path), getattr(leaf, "is_fully_addressable", True)
         rows[name] = [list(leaf.shape), crc32(leaf) if whole else None, np.dtype(leaf.dtype).name, {}]
@@ -44,18 +54,20 @@ def manifest(tree):
     return rows
 
 
-def crc32(array):
-    """The CRC-32 of an array's bytes in C order."""
+def crc32(array: Any) -> int:
+    """Return the CRC-32 of an array's bytes in C order."""
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
-def part_name(index, shape):
-    """The part that the slices `index` cut out of an array of `shape`: "0:8,16:32"."""
+def part_name(index: Iterable[slice], shape: Iterable[int]) -> str:
+    """Return the part that the slices `index` cut out of an array of `shape`: "0:8,16:32"."""
     return ",".join("{}:{}".format(*cut.indices(n)[:2]) for cut, n in zip(index, shape, strict=True))
 
 
-def part_of(array, part):
-    """The `part` of an array, "" for all of it, as NumPy; None unless this process holds all of that part."""
+def part_of(array: Any, part: str) -> np.ndarray | None:
+    """Return the `part` of an array, "" for all of it, as NumPy; None unless this process holds all
+    of that part.
+    """
     wanted = [tuple(map(int, cut.split(":"))) for cut in part.split(",")] if part else [(0, n) for n in array.shape]
     if getattr(array, "is_fully_addressable", True):
         return np.asarray(array)[tuple(slice(*cut) for cut in wanted)]
@@ -67,8 +79,9 @@ def part_of(array, part):
     return None
 
 
-def changed(tree, rows):
-    """The names of the arrays of `tree` that are not those of `rows`, a `manifest`, as far as this process holds them.
+def changed(tree: Any, rows: Manifest) -> list[str]:
+    """Return the names of the arrays of `tree` that are not those of `rows`, a `manifest`, as far
+    as this process holds them.
 
     What it holds of a part that was saved by one process is checked when it holds all of that part.
     """
@@ -82,30 +95,34 @@ def changed(tree, rows):
     return list(dict.fromkeys(names))
 
 
-def row_of(rows, name):
-    """The row of `manifest` of an array; those of checkpoints made before it knew dtypes and parts end after two."""
+def row_of(rows: Manifest, name: str) -> list[Any]:
+    """Return the row of `manifest` of an array; those of checkpoints made before it knew dtypes and
+    parts end after two.
+    """
     row = rows.get(name, ["nothing", None])
     return row if len(row) == 4 else [*row, None, {}]
 
 
-def latest(workdir):
-    """The step of the latest checkpoint in a workdir, 0 if there is none."""
+def latest(workdir: str | os.PathLike[str]) -> int:
+    """Return the step of the latest checkpoint in a workdir, 0 if there is none."""
     names = (path.name for path in pathlib.Path(workdir, "checkpoints").glob("*"))
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 class Kept:
-    """Which checkpoints stay: the `number` latest, and the one of the lowest score (orbax asks after every save).
+    """Which checkpoints stay: the `number` latest, and the one of the lowest score (orbax asks
+    after every save).
 
-    scores: {step: number, or None where nothing was evaluated}. Not orbax' BestN: it forgets the scores of checkpoints
-    that an earlier process wrote, and keeps all that it knows no score of.
+    scores: {step: number, or None where nothing was evaluated}. Not orbax' BestN: it forgets the
+    scores of checkpoints that an earlier process wrote, and keeps all that it knows no score of.
     """
 
-    def __init__(self, number):
-        self.number, self.scores = number, {}
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.scores: dict[int, float | None] = {}
 
-    def should_preserve(self, checkpoints, *, context):
-        """One bool a checkpoint, which are in ascending order."""
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Return one bool a checkpoint, which are in ascending order."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         scored = [step for step in steps if self.scores.get(step) is not None]
         kept = {*steps[-self.number :], *sorted(scored, key=self.scores.get)[:1]}
@@ -113,10 +130,12 @@ class Kept:
 
 
 class Checkpoints:
-    """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(), close()."""
+    """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(),
+    close().
+    """
 
-    def __init__(self, workdir, keep=1, create=True):
-        """Keeps the `keep` latest checkpoints and the one with the lowest score.
+    def __init__(self, workdir: str | os.PathLike[str], keep: int = 1, create: bool = True) -> None:
+        """Keep the `keep` latest checkpoints and the one with the lowest score.
 
         create=False, to read only, makes no folder and raises InputError where there is none.
         """
@@ -130,14 +149,18 @@ class Checkpoints:
             self.manager = ocp.CheckpointManager(self.folder, options=options)
         self.kept.scores = {step: self._score(step) for step in self.steps()} if create else {}
 
-    def steps(self):
-        """The steps that have a checkpoint, ascending. Saves that were cut off do not count."""
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, ascending.
+
+        Saves that were cut off do not count.
+        """
         return sorted(self.manager.all_steps())
 
-    def save(self, step, state, score=float("inf")):
-        """Starts to save; the state may be donated or changed right after. `score`: lower is better.
+    def save(self, step: int, state: Any, score: float = float("inf")) -> None:
+        """Start to save; the state may be donated or changed right after. `score`: lower is better.
 
-        InputError if the save before this one could not be written (a full disk); what was saved earlier stays.
+        InputError if the save before this one could not be written (a full disk); what was saved
+        earlier stays.
         """
         self.wait()
         if step in self.manager.all_steps():
@@ -149,21 +172,28 @@ class Checkpoints:
         with files.writable(self.folder / str(step)):
             self.manager.save(step, args=items, force=True)
 
-    def parts(self):
-        """The top-level keys of the latest checkpoint's state, but for empty ones; InputError if it is damaged."""
+    def parts(self) -> set[str]:
+        """Return the top-level keys of the latest checkpoint's state, but for empty ones;
+        InputError if it is damaged.
+        """
         return {name.split("/")[0] for name in self._manifest(self.steps()[-1])}
 
-    def shapes(self):
-        """{path: shape} of every array of the latest checkpoint; InputError if there is none, or it is damaged."""
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return {path: shape} of every array of the latest checkpoint.
+
+        Raises InputError if there is none, or it is damaged.
+        """
         if not self.steps():
             raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
         return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
 
-    def restore(self, like, step=None):
-        """The state saved at `step` (default: the latest), with the structure, shapes and shardings of `like`.
+    def restore(self, like: Any, step: int | None = None) -> Any:
+        """Return the state saved at `step` (default: the latest), with the structure, shapes and
+        shardings of `like`.
 
-        `like` may hold a part of the state's top-level keys: only these are read. Raises InputError when there is no
-        checkpoint, when its arrays are not those of `like`, and when one is missing, cut short or changed.
+        `like` may hold a part of the state's top-level keys: only these are read. Raises InputError
+        when there is no checkpoint, when its arrays are not those of `like`, and when one is
+        missing, cut short or changed.
         """
         steps = self.steps()
         step = steps[-1] if step is None and steps else step
@@ -189,14 +219,18 @@ class Checkpoints:
             raise InputError(f"{self._damaged(step)}: {names[0]} is not what was saved")
         return state
 
-    def differs(self, tree):
-        """Whether an array of `tree` is not the one of its name in the latest checkpoint, in shape or in bytes."""
+    def differs(self, tree: Any) -> bool:
+        """Return whether an array of `tree` is not the one of its name in the latest checkpoint, in
+        shape or in bytes.
+        """
         saved = self._manifest(self.steps()[-1])
         shapes = {path_name(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         return any(row_of(saved, name)[0] != shape for name, shape in shapes.items()) or bool(changed(tree, saved))
 
     def _read(self, step, item, args):
-        """An item of a step's checkpoint; InputError where it cannot be read: damaged, or what the system said."""
+        """Return an item of a step's checkpoint; InputError where it cannot be read: damaged, or
+        what the system said.
+        """
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # orbax and tensorstore raise many kinds
@@ -207,7 +241,9 @@ class Checkpoints:
             raise InputError(f"cannot read checkpoint {self.folder / str(step)}: {reason}") from error
 
     def _score(self, step):
-        """The score that was saved with a step; None where there is none, as in checkpoints made before it was."""
+        """Return the score that was saved with a step; None where there is none, as in checkpoints
+        made before it was.
+        """
         try:
             saved = self.manager.restore(step, args=ocp.args.Composite(score=ocp.args.JsonRestore()))
             return (saved.get("score") or {}).get("score")
@@ -215,7 +251,7 @@ class Checkpoints:
             return None
 
     def _manifest(self, step):
-        """The `manifest` that was saved with a step."""
+        """Return the `manifest` that was saved with a step."""
         return self._read(step, "manifest", ocp.args.JsonRestore())
 
     def _damaged(self, step):
@@ -223,16 +259,16 @@ class Checkpoints:
         hint = "" if earlier is None else f" (to go on from step {earlier}, move this folder elsewhere)"
         return f"checkpoint {self.folder / str(step)} is damaged{hint}"
 
-    def wait(self):
-        """Returns when what was saved is on disk; raises InputError if it could not be written."""
+    def wait(self) -> None:
+        """Wait until what was saved is on disk; InputError if it could not be written."""
         try:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
         except Exception as error:  # the writing threads hand on whatever the file system raised
             raise InputError(f"cannot write checkpoints in {self.folder}: {first_line(error)}") from error
 
-    def close(self):
-        """Waits for running saves, then lets go of the folder, which goes if nothing was saved in it."""
+    def close(self) -> None:
+        """Wait for running saves and let go of the folder, which goes if it is empty."""
         self.wait()
         self.manager.close()
         with contextlib.suppress(OSError):  # there is something in it, or another process was faster

@@ -1,4 +1,6 @@
-"""A run of several processes: how it starts, what all of them must see, and how each ends when one of them fails."""
+"""A run of several processes: how it starts, what all of them must see, and how each ends when one
+of them fails.
+"""
 
 import contextlib
 import hashlib
@@ -9,6 +11,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,16 +34,19 @@ LOST = re.compile(
 )
 
 
-def start():
-    """Joins the other processes, which JAX finds through Slurm, a TPU's metadata and such. Before all else of JAX."""
+def start() -> None:
+    """Join the other processes, which JAX finds through Slurm, a TPU's metadata and such.
+
+    It comes before all else of JAX.
+    """
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **loopback(os.environ))
 
 
-def loopback(environment):
-    """What keeps the coordinator, which asks for no password, off the network when all processes are on one host.
+def loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what keeps the coordinator off the network when all processes are on one host.
 
-    That they are is known of a Slurm step of one node, and of an address that the user gave. Else {}: it listens on all
-    interfaces, as is JAX's default.
+    It asks for no password. That they are on one host is known of a Slurm step of one node, and of
+    an address that the user gave. Else this is {}: it listens on all interfaces, JAX's default.
     """
     address, job = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("SLURM_JOB_ID", "")
     if not address and environment.get("SLURM_STEP_NUM_NODES") == "1" and job.isdecimal():
@@ -50,11 +57,13 @@ def loopback(environment):
     return {"coordinator_address": address, "coordinator_bind_address": bound}
 
 
-def check_alike(**things):
-    """InputError, in all processes alike, unless each was given the same `things`; the odd ones out are named.
+def check_alike(**things: Any) -> None:
+    """Raise InputError in all processes unless each was given the same `things`.
 
-    things: {what it is in words, "_" for " ": its text}. Of one process nothing is asked. This comes before any other
-    exchange of theirs, as what they would exchange depends on it.
+    It names the odd ones out. Of one process nothing is asked. This comes before all exchanges of
+    theirs whose form depends on these things.
+
+    things: {what it is in words, "_" for " ": its text}.
     """
     if not several():
         return
@@ -73,20 +82,20 @@ def check_alike(**things):
             )
 
 
-def host_name():
-    """The name of this host as uint8 [NAME], for an exchange."""
+def host_name() -> np.ndarray:
+    """Return the name of this host as uint8 [NAME], for an exchange."""
     return np.frombuffer(socket.gethostname().encode()[:NAME].ljust(NAME, b"\0"), np.uint8)
 
 
-def hosts(names):
-    """The `host_name`s of all processes, uint8 [processes,NAME], as texts."""
+def hosts(names: Any) -> list[str]:
+    """Return the `host_name`s of all processes, uint8 [processes,NAME], as texts."""
     return [bytes(np.asarray(row)).rstrip(b"\0").decode(errors="replace") for row in names]
 
 
-def check_shared(folder):
-    """InputError, in all processes alike and within seconds, unless they all see `folder` as the same; makes it.
+def check_shared(folder: str | os.PathLike[str]) -> None:
+    """Make a folder; raise InputError in all processes unless they all see it as the same.
 
-    Of one process nothing is asked.
+    It is known within seconds. Of one process nothing is asked.
     """
     if not several():
         return
@@ -116,8 +125,11 @@ def check_shared(folder):
         )
 
 
-def appears(file):
-    """Whether a file is there within SEEING seconds; to open the folders makes a network file system look again."""
+def appears(file: pathlib.Path) -> bool:
+    """Return whether a file is there within SEEING seconds.
+
+    To open the folders makes a network file system look again.
+    """
     until = time.monotonic() + SEEING
     while True:
         for place in (file.parent.parent, file.parent):
@@ -130,20 +142,21 @@ def appears(file):
         time.sleep(0.2)
 
 
-def several():
-    """Whether this process is one of several of a run."""
+def several() -> bool:
+    """Return whether this process is one of several of a run."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def lost(error):
-    """Whether an exception says that another process of this run cannot be reached any more."""
+def lost(error: BaseException) -> bool:
+    """Return whether an exception says that another process of this run cannot be reached any more."""
     return several() and bool(LOST.search(str(error)))
 
 
-def leave(code):
-    """Ends a process of several that failed with exit code `code`; returns in a process that is alone.
+def leave(code: int) -> None:
+    """End a process of several that failed, with an exit code; return in a process that is alone.
 
-    Python's own end would wait for the others, which may wait for this one. Left so, they learn of it by HEARTBEAT.
+    Python's own end would wait for the others, which may wait for this one. Left so, they learn of
+    it by HEARTBEAT.
     """
     if not several():
         return

@@ -9,8 +9,8 @@ import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import filelock
 import numpy as np
@@ -19,18 +19,24 @@ from evqgan.core.errors import InputError
 
 
 @contextlib.contextmanager
-def writable(path):
-    """An OSError of the body (full disk, read-only folder, a file in the way) becomes InputError naming `path`."""
+def writable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError of the body (full disk, file in the way) into InputError naming `path`."""
     try:
         yield
     except OSError as error:
-        reason, full = error.strerror or type(error).__name__, error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason, full = (
+            error.strerror or type(error).__name__,
+            error.errno in (errno.ENOSPC, errno.EDQUOT),
+        )
         hint = "free space there or give another folder" if full else "give another folder"
         raise InputError(f"cannot write {path}: {reason}; {hint}") from error
 
 
-def tried(folder):
-    """InputError unless a file can be written into `folder`, before long work begins; nothing of it stays."""
+def tried(folder: str | os.PathLike[str]) -> None:
+    """Raise InputError, before long work begins, unless a file can be written into `folder`.
+
+    Nothing of the attempt stays.
+    """
     folder = pathlib.Path(folder)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     with writable(folder):
@@ -46,10 +52,11 @@ def tried(folder):
 
 
 @contextlib.contextmanager
-def atomic(path):
-    """A binary file to write; it takes the name `path` when the body ends, and vanishes if the body raises.
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yield a binary file to write, which takes the name `path` when the body ends.
 
-    The folder of `path` is made. An OSError becomes InputError; what stood under `path` before is then untouched.
+    It vanishes if the body raises. The folder of `path` is made. An OSError becomes InputError;
+    what stood under `path` before is then untouched.
     """
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -67,13 +74,18 @@ def atomic(path):
 
 
 @contextlib.contextmanager
-def owned(folder):
-    """`folder`, made if need be, is this process's while the body runs; InputError if it is another's.
+def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make `folder` this process's while the body runs; InputError if it is another's.
 
-    The lock is the operating system's: it ends with its process, however that ends. What is left empty is removed.
+    It is made if need be, and removed if it is left empty. The lock is the operating system's: it
+    ends with its process, however that ends.
     """
     folder = pathlib.Path(folder)
-    there, lock, owner = folder.is_dir(), filelock.FileLock(folder / ".lock", blocking=False), folder / ".owner"
+    there, lock, owner = (
+        folder.is_dir(),
+        filelock.FileLock(folder / ".lock", blocking=False),
+        folder / ".owner",
+    )
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -96,15 +108,21 @@ def owned(folder):
                 folder.rmdir()
 
 
-def save_json(path, value):
-    """`value` (dicts, lists, strings, finite numbers) as indented JSON under `path`; ValueError on NaN or infinity."""
+def save_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` (dicts, lists, strings, finite numbers) as indented JSON under `path`.
+
+    Raises ValueError on NaN or infinity.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as file:
         file.write(text.encode())
 
 
-def read_json(path, what="the JSON that training writes"):
-    """The dict in a JSON file; InputError where it is none, cut short, of another encoding, or nested without end."""
+def read_json(path: str | os.PathLike[str], what: str = "the JSON that training writes") -> dict[str, Any]:
+    """Return the dict in a JSON file, which is `what` in words.
+
+    Raises InputError where it is none, cut short, of another encoding, or nested without end.
+    """
     try:
         found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too
@@ -115,10 +133,11 @@ def read_json(path, what="the JSON that training writes"):
 
 
 @contextlib.contextmanager
-def swapped(folder):
-    """An empty folder to write into; it takes the place of `folder`, and of all in it, when the body ends.
+def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yield an empty folder to write into, which takes the place of `folder` when the body ends.
 
-    If the body raises, it vanishes, and `folder` stays as it was.
+    All that was in `folder` goes. If the body raises, the new one vanishes, and `folder` stays as
+    it was.
     """
     folder = pathlib.Path(folder)
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
@@ -137,18 +156,65 @@ def swapped(folder):
         shutil.rmtree(old, ignore_errors=True)
 
 
-class Pieces(NamedTuple):
-    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the first axis, in order."""
+@contextlib.contextmanager
+def exchanged(folder: str | os.PathLike[str], stale: Callable[[str], bool]) -> Iterator[pathlib.Path]:
+    """Yield an empty folder to write files into; they move to `folder` when the body ends.
 
-    shape: tuple
+    All of them move, or none.
+
+    folder: made if need be. Files that have other names stay, but those that are stale.
+    stale: says of a name in `folder` whether it is an earlier call's file, which goes.
+
+    If the body raises, or a move fails, `folder` is as it was.
+    """
+    folder = pathlib.Path(folder)
+    new, old, there = folder / ".new.part", folder / ".old.part", folder.is_dir()
+    with writable(folder):
+        for rest in (new, old):  # of a call that was killed
+            shutil.rmtree(rest, ignore_errors=True)
+        try:
+            new.mkdir(parents=True)
+            yield new
+            old.mkdir()
+            _exchange(folder, new, old, stale)
+        finally:
+            for rest in (new, old):
+                shutil.rmtree(rest, ignore_errors=True)
+            if not there:
+                with contextlib.suppress(OSError):  # there is something in it
+                    folder.rmdir()
+
+
+def _exchange(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path, stale: Callable[[str], bool]) -> None:
+    """Move the files of `new` into `folder`, and those they replace, and stale ones, into `old`."""
+    coming = sorted(path.name for path in new.iterdir())
+    going = [path.name for path in folder.iterdir() if path.name in coming or stale(path.name)]
+    moved: list[tuple[pathlib.Path, pathlib.Path]] = []
+    try:
+        for names, source, target in ((going, folder, old), (coming, new, folder)):
+            for name in names:
+                (source / name).rename(target / name)
+                moved.append((source / name, target / name))
+    except BaseException:
+        for before, after in reversed(moved):
+            after.rename(before)
+        raise
+
+
+class Pieces(NamedTuple):
+    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the
+    first axis, in order.
+    """
+
+    shape: tuple[int, ...]
     dtype: Any
     pieces: Iterable
 
 
-def save_npz(path, **arrays):
-    """Named arrays or `Pieces` as a compressed `.npz` under `path`; object arrays raise ValueError (no pickle).
+def save_npz(path: str | os.PathLike[str], **arrays: Any) -> None:
+    """Write named arrays or `Pieces` as a compressed `.npz`, as np.savez_compressed does.
 
-    Byte for byte what np.savez_compressed writes.
+    Raises ValueError for object arrays, which would be pickled.
     """
     with atomic(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in arrays.items():

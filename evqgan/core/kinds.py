@@ -1,9 +1,12 @@
-"""What values the keys of a config may have: the annotations of the constructor that takes them, read as a schema.
+"""What values the keys of a config may have: the annotations of the constructor that takes them,
+read as a schema.
 
-A key's kind is its parameter's annotation, or without one the type of the default. Numbers are finite and not negative
-unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here `Positive`) does; `Literal` names choices.
+A key's kind is its parameter's annotation, or without one the type of the default. Numbers are
+finite and not negative unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here
+`Positive`) does; `Literal` names choices.
 """
 
+import inspect
 import math
 import numbers
 import re
@@ -14,14 +17,16 @@ DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`; `without` names ends that do not belong: "low", "high" or "low and high"."""
+    """The numbers from `low` to `high`; `without` names ends that do not belong: "low", "high" or
+    "low and high".
+    """
 
     low: float = 0
     high: float = math.inf
     without: str = ""
 
-    def holds(self, value) -> bool:
-        """Whether a finite number lies in the range."""
+    def holds(self, value: Any) -> bool:
+        """Return whether a finite number lies in the range."""
         above = self.low < value if "low" in self.without else self.low <= value
         return above and (value < self.high if "high" in self.without else value <= self.high)
 
@@ -40,8 +45,8 @@ class Duration(NamedTuple):
 
     some: bool = False
 
-    def holds(self, value) -> bool:
-        """Whether a number or text is a duration."""
+    def holds(self, value: Any) -> bool:
+        """Return whether a number or text is a duration."""
         found = DURATION.fullmatch(str(value))
         return bool(found) and not (self.some and float(re.sub("[,_]", "", found[1])) == 0)
 
@@ -55,8 +60,8 @@ class Text(NamedTuple):
     pattern: str
     words: str
 
-    def holds(self, value) -> bool:
-        """Whether it does."""
+    def holds(self, value: Any) -> bool:
+        """Return whether it does."""
         return bool(re.fullmatch(self.pattern, value))
 
     def __str__(self):
@@ -68,8 +73,8 @@ class Some(NamedTuple):
 
     low: int = 1
 
-    def holds(self, value) -> bool:
-        """Whether there is something in it."""
+    def holds(self, value: Any) -> bool:
+        """Return whether there is something in it."""
         return bool(value)
 
     def __str__(self):
@@ -88,16 +93,16 @@ Often = Annotated[int | float | str, Duration(some=True)]
 Dtype = Literal["float32", "bfloat16"]
 
 
-def of(parameter) -> Any:
-    """The kind of an `inspect.Parameter`."""
+def of(parameter: inspect.Parameter) -> Any:
+    """Return the kind of an `inspect.Parameter`."""
     kind, default = parameter.annotation, parameter.default
     if kind not in (parameter.empty, Any):
         return kind if default is not None else kind | None
     return Any if default in (parameter.empty, None) else type(default)
 
 
-def fits(value, kind) -> bool:
-    """Whether a plain Python value, as `build.plain` gives it, is of the kind."""
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a plain Python value, as `build.plain` gives it, is of the kind."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return not isinstance(value, float) or math.isfinite(value)
@@ -111,7 +116,9 @@ def fits(value, kind) -> bool:
 
 
 def _is_a(value, kind):
-    """Whether a value has the type `kind`; a whole number is also a float, NumPy's are numbers, True is none."""
+    """Return whether a value has the type `kind`; a whole number is also a float, NumPy's are
+    numbers, True is none.
+    """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return any(_is_a(value, one) for one in inner)
@@ -133,8 +140,8 @@ WORDS = {bool: "True or False", str: "a text", dict: "keys of its own", types.No
 NUMBERS = {int: "a whole number", float: "a number"}
 
 
-def describe(kind) -> str:
-    """The kind in words, for a message that begins with "expects"."""
+def describe(kind: Any) -> str:
+    """Return the kind in words, for a message that begins with "expects"."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         number = NUMBERS.get(inner[0])

@@ -1,38 +1,36 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, a progress line, and a stop on non-finite numbers."""
+"""What a run says while it trains: metrics.jsonl, TensorBoard, and a stop on non-finite numbers."""
 
-import contextlib
 import json
 import math
 import os
 import pathlib
 import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, NonFinite
 from evqgan.core.files import atomic, writable
-
-SHOWN = 6  # ours: metrics of the progress line, so that it fits a terminal's width
-
-
-class NonFinite(RuntimeError):
-    """Metrics were NaN or infinite for many steps in a row: training cannot go on."""
 
 
 class Writer:
-    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events beside it.
+    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events
+    beside it.
 
-    A run that resumes from its state after `resume_step` steps gives that number: lines of later steps are dropped
-    (TensorBoard is told to do the same) and written again, so that metrics.jsonl ends as if nothing had happened, but
-    for perf/*. 0 means a run from the start: every line goes. Only one process of a run may write: give the others
-    `enabled=False`, and nothing is touched. An OSError, such as a full disk, becomes InputError. `workdir` is local.
+    A run that resumes from its state after `resume_step` steps gives that number: lines of later
+    steps are dropped (TensorBoard is told to do the same) and written again, so that metrics.jsonl
+    ends as if nothing had happened, but for perf/*. 0 means a run from the start: every line goes.
+    Only one process of a run may write: give the others `enabled=False`, and nothing is touched. An
+    OSError, such as a full disk, becomes InputError. `workdir` is local.
     """
 
-    def __init__(self, workdir, resume_step=0, enabled=True):
-        self._lines = self._events = None
+    def __init__(self, workdir: str | os.PathLike[str], resume_step: int = 0, enabled: bool = True) -> None:
+        self._lines: Any = None
+        self._events: Any = None
         if not enabled:
             return
         if "://" in str(workdir):
@@ -49,8 +47,11 @@ class Writer:
             self._event(step=resume_step + 1 if resume_step else 0, session_log=start)
             self._events.flush()
 
-    def write(self, step, scalars):
-        """One line {"step": step, **scalars}; a non-finite number is null there and named under "errors"."""
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Write one line {"step": step, **scalars}.
+
+        A non-finite number is null there and named under "errors".
+        """
         if self._lines is None:
             return
         values = {name: _host(name, value) for name, value in scalars.items()}
@@ -65,8 +66,8 @@ class Writer:
                 self._event(step=int(step), summary=summary.scalar(name, value))
             self._events.flush()
 
-    def images(self, step, pictures):
-        """Pictures {name: uint8 [H,W,3]} to TensorBoard."""
+    def images(self, step: int, pictures: Mapping[str, Any]) -> None:
+        """Write pictures {name: uint8 [H,W,3]} to TensorBoard."""
         if self._lines is None:
             return
         with writable(self.path.parent):
@@ -74,7 +75,7 @@ class Writer:
                 self._event(step=int(step), summary=summary.image(name, np.asarray(picture), dataformats="HWC"))
             self._events.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Closes both files; calling it again does nothing."""
         if self._lines is not None:
             with writable(self.path):
@@ -92,79 +93,11 @@ class Writer:
         self._events.write_event(Event(wall_time=time.time(), **fields))
 
 
-class Progress:
-    """Says in one line where a run stands and how fast it is, not counting pauses (evaluation, saving).
+def check_skipped(step: int, metrics: Mapping[str, Any], told: int, limit: int) -> str:
+    """Return a line when more steps than the `told` ones were skipped as not finite (`training.skipping`), or "".
 
-    Call `start(step)` once the first step, whose time is compilation, has been waited for; without it, the first
-    line starts the measuring.
-    """
-
-    def __init__(self, total_steps, batch_size, clock=time.perf_counter):
-        self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
-        self._step = self._time = None  # where the interval under way began
-        self._paused = 0.0  # seconds of it that do not count
-        self._perf = {}
-
-    def start(self, step):
-        """Begins an interval at `step`; what came before it is not measured."""
-        self._step, self._time, self._paused = step, self._clock(), 0.0
-
-    @contextlib.contextmanager
-    def pause(self):
-        """The time of the body does not count."""
-        began = self._clock()
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - began
-
-    def perf(self, step):
-        """{"perf/step_seconds", "perf/images_per_second"} of the steps since `start` or the last other `step`, or {}.
-
-        Ends that interval at `step` and begins the next; asked again for the same step, it answers the same.
-        """
-        if self._step is None:
-            self.start(step)
-        if step > self._step:
-            seconds = max(self._clock() - self._time - self._paused, 1e-9) / (step - self._step)  # a clock may stand
-            self._perf = {"perf/step_seconds": seconds, "perf/images_per_second": self.batch_size / seconds}
-            self.start(step)
-        return dict(self._perf)
-
-    def line(self, step, metrics):
-        """step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s
-
-        `metrics` {name: scalar}: the first six are shown, by the last part of their names, perf/* apart. The rate is
-        that of `perf(step)`.
-        """
-        perf = self.perf(step)
-        parts = [f"step {step:,}/{self.total_steps:,}"]
-        shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
-        parts += [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
-        if perf:
-            seconds, speed = perf["perf/step_seconds"], perf["perf/images_per_second"]
-            parts += [
-                f"{_three(seconds * 1000)} ms/step" if seconds < 1 else f"{_three(seconds)} s/step",
-                f"{_three(speed)} images/s",
-                f"ETA {duration(seconds * max(self.total_steps - step, 0))}",
-            ]
-        return "  ".join(parts)
-
-
-def duration(seconds):
-    """Seconds as people say them: 7s, 3m12s, 2h05m, 3d04h."""
-    seconds = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}{seconds % size // below:02d}{smaller}"
-    return f"{seconds}s"
-
-
-def check_skipped(step, metrics, told, limit):
-    """-> a line when more steps than the `told` ones were skipped as not finite (`training.skipping`), or "".
-
-    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was not finite and what to
-    do, when at any time `limit` steps in a row were.
+    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was
+    not finite and what to do, when at any time `limit` steps in a row were.
     """
     now, total, longest = (int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest"))
     if total <= told:
@@ -181,8 +114,11 @@ def check_skipped(step, metrics, told, limit):
     return what
 
 
-def highest(workdir, names):
-    """{name: largest number so far} of these metrics in the metrics.jsonl of `workdir`; only those that are there."""
+def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
+    """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
+
+    Only those are returned that are there.
+    """
     path, found = pathlib.Path(workdir) / "metrics.jsonl", {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         for name, value in json.loads(line).items():
@@ -191,8 +127,14 @@ def highest(workdir, names):
     return found
 
 
-def alarms(step, numbers, best, shares):
-    """Lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a codebook collapses.
+def alarms(
+    step: int,
+    numbers: Mapping[str, float],
+    best: dict[str, float],
+    shares: Mapping[str, float],
+) -> Iterator[str]:
+    """Yield lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a
+    codebook collapses.
 
     shares: {name: share}, which numbers to watch. `best` is brought up to date.
     """
@@ -205,7 +147,9 @@ def alarms(step, numbers, best, shares):
 
 
 def _keep(path, step):
-    """Drops the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut short."""
+    """Drop the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut
+    short.
+    """
     with writable(path):
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     lines = text.splitlines()
@@ -226,13 +170,8 @@ def _keep(path, step):
             file.write("".join(kept).encode())
 
 
-def _three(value):
-    """A positive number with three digits, or with all it has before the point: 0.231, 23.1, 12,345."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
-
-
 def _host(name, value):
-    """A Python int or float from a Python or NumPy number."""
+    """Return a Python int or float from a Python or NumPy number."""
     value = np.asarray(value)
     if value.shape or value.dtype.kind not in "biuf":
         raise TypeError(f"expected a number for {name}, got {value.dtype} {list(value.shape)}")

@@ -1,11 +1,12 @@
 """A device mesh, and rules from parameter names to shardings. Modules know nothing of this."""
 
 import re
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
@@ -27,8 +28,10 @@ RULES = (
 )
 
 
-def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices=None):
-    """A mesh with the axes AXES; one size may be -1: what the devices leave. The batch is split over data x fsdp."""
+def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = None) -> Mesh:
+    """Return a mesh with the axes AXES; one size may be -1: what the devices leave. The batch is
+    split over data x fsdp.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) > 1:
@@ -41,13 +44,15 @@ def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices=None):
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def path_name(path):
-    """("params", "mlp", "kernel") as jax.tree_util gives it -> "params/mlp/kernel"."""
+def path_name(path: Iterable[Any]) -> str:
+    """Return "params/mlp/kernel" for ("params", "mlp", "kernel") as jax.tree_util gives it."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
-def shardings(tree, mesh, rules=RULES):
-    """NamedShardings for a tree of arrays or shapes by `rules`; a dimension an axis does not divide stays whole."""
+def shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, tuple]] = RULES) -> Any:
+    """Return NamedShardings for a tree of arrays or shapes by `rules`; a dimension an axis does not
+    divide stays whole.
+    """
 
     def one(path, leaf):
         name, shape = path_name(path), leaf.shape
@@ -61,22 +66,23 @@ def shardings(tree, mesh, rules=RULES):
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def replicated(mesh):
-    """The sharding that keeps a whole copy on every device."""
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that keeps a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh):
-    """The sharding of a batch: its first dimension over data x fsdp."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of a batch: its first dimension over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def rows(mesh, batch_size, key="config.batch_size"):
-    """Which rows of a batch of `batch_size` the devices of this process hold, ascending, int [n].
+def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndarray:
+    """Return which rows of a batch of `batch_size` the devices of this process hold, ascending, int
+    [n].
 
-    Processes whose devices differ along "tensor" alone hold the same rows, and on a TPU pod, where a mesh follows the
-    wires, the rows of a process need not be neighbours. InputError, which calls the size `key`, if the batch cannot be
-    split over data x fsdp.
+    Processes whose devices differ along "tensor" alone hold the same rows, and on a TPU pod, where
+    a mesh follows the wires, the rows of a process need not be neighbours. InputError, which calls
+    the size `key`, if the batch cannot be split over data x fsdp.
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     if batch_size < 1 or batch_size % (data * fsdp):
@@ -88,10 +94,12 @@ def rows(mesh, batch_size, key="config.batch_size"):
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 
 
-def put(batch, mesh, batch_size=None):
-    """What this process has of a batch, its `rows` (NumPy) -> global arrays [batch_size,...] split over the mesh.
+def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
+    """Return global arrays [batch_size,...], split over the mesh, of what this process has of a
+    batch: its `rows` (NumPy).
 
-    Without a batch_size the rows given are the whole batch. ValueError if they are not as many as `rows` says.
+    Without a batch_size the rows given are the whole batch. ValueError if they are not as many as
+    `rows` says.
     """
 
     def one(x):

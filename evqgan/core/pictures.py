@@ -1,8 +1,11 @@
 """Pictures for people: uint8 arrays laid side by side, labelled, and written as PNG."""
 
 import math
+import os
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from evqgan.core.files import atomic
@@ -14,8 +17,14 @@ GAP = 2  # ours: pixels between pictures
 GAIN = 4  # ours: a good reconstruction is off by a few grey levels, too dark to see as it is
 
 
-def row(images, gap=GAP):
-    """Images, each uint8 [H,W,3], side by side from the left, tops aligned -> uint8 [max H, sum W + gaps, 3]."""
+def row(images: Iterable[np.ndarray], gap: int = GAP) -> np.ndarray:
+    """Lay images side by side from the left, tops aligned.
+
+    images: each uint8 [H,W,3].
+    gap: pixels between them.
+
+    Returns uint8 [max H, sum W + gaps, 3].
+    """
     images = [_checked(image) for image in images]
     if not images:
         raise ValueError("expected at least one image")
@@ -29,14 +38,25 @@ def row(images, gap=GAP):
     return picture
 
 
-def column(images, gap=GAP):
-    """Images, each uint8 [H,W,3], one below the other, left sides aligned -> uint8 [sum H + gaps, max W, 3]."""
+def column(images: Iterable[np.ndarray], gap: int = GAP) -> np.ndarray:
+    """Lay images one below the other, left sides aligned.
+
+    images: each uint8 [H,W,3].
+    gap: pixels between them.
+
+    Returns uint8 [sum H + gaps, max W, 3].
+    """
     turned = [_checked(image).transpose(1, 0, 2) for image in images]
     return np.ascontiguousarray(row(turned, gap).transpose(1, 0, 2))
 
 
-def grid(images, columns=None, gap=GAP):
-    """uint8 [N,H,W,3] in reading order -> one uint8 [h,w,3]; `columns` defaults to the squarest grid."""
+def grid(images: ArrayLike, columns: int | None = None, gap: int = GAP) -> np.ndarray:
+    """Lay images out in reading order, as one uint8 [h,w,3].
+
+    images: uint8 [N,H,W,3].
+    columns: None: the squarest grid.
+    gap: pixels between them.
+    """
     images = np.asarray(images)
     if images.ndim != 4 or not len(images):
         raise ValueError(f"expected images [N,H,W,3] with N > 0, got shape {images.shape}")
@@ -44,10 +64,11 @@ def grid(images, columns=None, gap=GAP):
     return column([row(images[i : i + columns], gap) for i in range(0, len(images), columns)], gap)
 
 
-def bars(values, height=96, width=512):
-    """Numbers of at least 0 as bars from left to right, the largest as high as the picture -> uint8 [height,width,3].
+def bars(values: ArrayLike, height: int = 96, width: int = 512) -> np.ndarray:
+    """Draw numbers as bars from left to right, as uint8 [height,width,3].
 
-    More numbers than pixels: a column shows the mean of its share.
+    values: at least 0; the largest is as high as the picture. Of more numbers than pixels a column
+        shows the mean of its share.
     """
     values = np.asarray(values, np.float64)
     edges = np.arange(width + 1) * len(values) / width
@@ -57,16 +78,16 @@ def bars(values, height=96, width=512):
     return np.where(filled[..., None], np.uint8(INK), np.uint8(PAPER)) * np.ones(3, np.uint8)
 
 
-def error_map(a, b):
-    """Where two pictures differ: uint8 [...,3] and uint8 [...,3] -> uint8, 4 times the absolute difference, clipped."""
+def error_map(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    """Return where two pictures uint8 [...,3] differ: GAIN times the difference, clipped, uint8."""
     difference = np.abs(np.asarray(a, np.int32) - np.asarray(b, np.int32))
     return np.minimum(difference * GAIN, 255).astype(np.uint8)
 
 
-def label(image, text):
-    """uint8 [H,W,3] with `text` in black on a white band above it; the picture grows wider if the text needs it.
+def label(image: np.ndarray, text: str) -> np.ndarray:
+    """Return an image uint8 [H,W,3] with `text` in black on a white band above it.
 
-    The bands of all texts are equally high.
+    The picture grows wider if the text needs it. The bands of all texts are equally high.
     """
     font = ImageFont.load_default()
     left = math.ceil(font.getbbox(text)[0])
@@ -76,20 +97,21 @@ def label(image, text):
     return column([np.asarray(band), image], gap=0)
 
 
-def width_of(text):
-    """How wide the band of a `label` is, in pixels."""
+def width_of(text: str) -> int:
+    """Return how wide the band of a `label` is, in pixels."""
     left, _, right, _ = ImageFont.load_default().getbbox(text)
     return max(math.ceil(right) - math.ceil(left), 1) + 2
 
 
-def save_png(path, image):
-    """uint8 [H,W,3] as a PNG file under `path`, whole or not at all; InputError if it cannot be written."""
-    image = Image.fromarray(_checked(image))
+def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write uint8 [H,W,3] as a PNG file, whole or not at all; InputError if that cannot be."""
+    picture = Image.fromarray(_checked(image))
     with atomic(path) as file:
-        image.save(file, format="PNG")
+        picture.save(file, format="PNG")
 
 
-def _checked(image):
+def _checked(image: ArrayLike) -> np.ndarray:
+    """Return an image as an array; ValueError unless it is uint8 [H,W,3]."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected a uint8 image [H,W,3], got {image.dtype} {list(image.shape)}")

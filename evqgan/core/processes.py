@@ -1,6 +1,7 @@
 """Work that the processes of a run share out: who does which rows, and waiting for each other."""
 
 import contextlib
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -8,17 +9,22 @@ from jax.experimental import multihost_utils
 
 from evqgan.core.errors import InputError
 
+Report = Callable[[int, int, float], None]  # report(done, total, seconds)
 
-def this():
-    """(index of this process, how many there are): (0, 1) in a run of one."""
+
+def this() -> tuple[int, int]:
+    """Return the index of this process and how many there are: (0, 1) in a run of one."""
     return jax.process_index(), jax.process_count()
 
 
-def share(number, part):
-    """The rows, of `number` in all, of the part (i, n): int [ceil(number / n)], the i-th of n equal runs of them.
+def share(number: int, part: tuple[int, int]) -> np.ndarray:
+    """Return the rows of one part: int [ceil(number / n)].
 
-    The last row is repeated where the runs are longer than `number`: all parts have as many, so that all compile the
-    same, and one after the other, cut at `number`, they are all rows in order.
+    number: of all rows.
+    part: (i, n) for the i-th of n equal runs of them.
+
+    The last row is repeated where the runs are longer than `number`: all parts have as many, so that
+    all compile the same, and one after the other, cut at `number`, they are all rows in order.
     """
     index, parts = part
     each = -(-number // parts)
@@ -26,12 +32,15 @@ def share(number, part):
 
 
 @contextlib.contextmanager
-def together(part=None):
-    """No process leaves the body before all have done theirs; where it raised in some, InputError in the others.
+def together(part: tuple[int, int] | None = None) -> Iterator[None]:
+    """Leave the body only when all processes have done theirs.
 
-    So what one process left on disk in the body is there for all after it. All processes of a run have to come by, but
-    with part (0, 1), which has no others. Also a decorator, with which no process ends while others are at work: JAX
-    waits for them for five minutes alone, and then ends all.
+    Where the body raised in some, InputError is raised in the others. What one process left on disk
+    in the body is there for all after it. All processes of a run have to come by, but with part
+    (0, 1), which has no others. It is also a decorator, with which no process ends while others are
+    at work: JAX waits for them for five minutes alone, and then ends all.
+
+    part: (index, number) of processes; None: those of the run.
     """
     raised = None
     try:
@@ -47,9 +56,15 @@ def together(part=None):
         raise InputError(f"process {np.argmax(failed)} of this run stopped: its own message says why")
 
 
-def of_all(report, number, part, done=0):
-    """A report(done here, total here, seconds) of one part that calls `report` with what all parts have of `number`.
+def of_all(report: Report | None, number: int, part: tuple[int, int], done: int = 0) -> Report | None:
+    """Return a report of one part's work that calls `report` with that of all parts.
 
-    The others are taken to be as far as this one. done: how many there were before. None stays None.
+    The others are taken to be as far as this one. None stays None.
+
+    number: of all rows.
+    part: (index, number) of processes.
+    done: how many rows there were before.
     """
-    return report and (lambda here, _, seconds: report(min(done + here * part[1], number), number, seconds))
+    if report is None:
+        return None
+    return lambda here, _, seconds: report(min(done + here * part[1], number), number, seconds)

@@ -1,4 +1,6 @@
-"""The memory and the work that a request takes, compared with what there is, before anything is begun."""
+"""The memory and the work that a request takes, compared with what there is, before anything is
+begun.
+"""
 
 import os
 
@@ -11,17 +13,18 @@ IMAGES = 20_000_000  # ours: 16 views of each image of ImageNet, and more than a
 
 
 def of_machine() -> int:
-    """The bytes of memory of this machine."""
+    """Return the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def of_device() -> int:
-    """The bytes of memory of a device of this process; a CPU's is the machine's."""
+    """Return the bytes of memory of a device of this process; a CPU's is the machine's."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", of_machine())
 
 
 def require(needed: float, what: str, there: int | None = None) -> None:
-    """InputError if `what`, such as "config.batch_size = 8 images of 64x64", takes more bytes than `there` are.
+    """Raise InputError if `what`, such as "config.batch_size = 8 images of 64x64", takes more bytes
+    than `there` are.
 
     there: default, the machine's.
     """
@@ -33,7 +36,8 @@ def require(needed: float, what: str, there: int | None = None) -> None:
 
 
 def limit(number: float, most: int, what: str, force: bool = False) -> None:
-    """InputError if `number` of `what`, such as "images to encode", are more than `most`, unless `force` lifts that.
+    """Raise InputError if `number` of `what`, such as "images to encode", are more than `most`,
+    unless `force` lifts that.
 
     So much work is more often a slip than a wish.
     """

@@ -1,6 +1,9 @@
-"""The keys of an experiment's config, and the kinds of their values; who takes a section checks what is in it."""
+"""The keys of an experiment's config, and the kinds of their values; who takes a section checks
+what is in it.
+"""
 
 import dataclasses
+from typing import Any
 
 from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
@@ -11,13 +14,16 @@ OF_EVALUATOR = ("predict", "batches", "config", "sample")  # what an Evaluator i
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The keys of every stage's config and the kinds of their values; those of a section are its constructor's.
+    """The keys of every stage's config and the kinds of their values; those of a section are its
+    constructor's.
 
-    eval_batch_size: None is batch_size. best: the number of an evaluator by which the best checkpoint is kept beside
-    the `keep` latest; "" is none. alarm: {number: share of its highest value below which the log warns}. changed_data:
-    a run may go on with other training images than it began with. init: a workdir of the same stage and shapes, with
-    whose weights a new run begins; init_optimizer: and with its moments, too. class_names, data and began: noted by
-    training, of what it is from (`pipeline.identity`) and of the step at which a longer duration found it finished.
+    eval_batch_size: None is batch_size. best: the number of an evaluator by which the best
+    checkpoint is kept beside the `keep` latest; "" is none. alarm: {number: share of its highest
+    value below which the log warns}. changed_data: a run may go on with other training images than
+    it began with. init: a workdir of the same stage and shapes, with whose weights a new run
+    begins; init_optimizer: and with its moments, too. class_names, data and began: noted by
+    training, of what it is from (`pipeline.identity`) and of the step at which a longer duration
+    found it finished.
     """
 
     stage: str
@@ -48,7 +54,9 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerExperiment(Experiment):
-    """The keys of a tokenizer's config: the terms of the loss beside those of `pixel_losses`, which are in `loss`."""
+    """The keys of a tokenizer's config: the terms of the loss beside those of `pixel_losses`, which
+    are in `loss`.
+    """
 
     perceptual: dict | None = None
     adversarial: dict | None = None
@@ -56,7 +64,9 @@ class TokenizerExperiment(Experiment):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorExperiment(Experiment):
-    """The keys of a generator's config. stored_ids: which ids it was trained from, noted by training."""
+    """The keys of a generator's config. stored_ids: which ids it was trained from, noted by
+    training.
+    """
 
     generator: dict
     sample: dict = dataclasses.field(default_factory=dict)
@@ -66,8 +76,8 @@ class GeneratorExperiment(Experiment):
 STAGES = {"stage1": TokenizerExperiment, "stage2": GeneratorExperiment}  # modules of evqgan/training
 
 
-def check(config, where="config"):
-    """InputError unless the keys of `config` are those of its stage, of the right kinds."""
+def check(config: Any, where: str = "config") -> None:
+    """Raise InputError unless the keys of `config` are those of its stage, of the right kinds."""
     if not hasattr(config, "get") or "stage" not in config:
         raise InputError(f"{where} needs the key 'stage'")
     stage = build.plain(config.stage)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import pathlib
 import platform
 import subprocess
@@ -10,11 +11,20 @@ from evqgan.core import files
 from evqgan.core.errors import InputError
 
 PACKAGE = pathlib.Path(__file__).parent.parent
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")  # ours: what can matter
+LIBRARIES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "pillow",
+)  # ours: what can matter
 
 
-def code():
-    """A hash of the package's Python files, 12 hex digits: the same for the same code, wherever it lies."""
+def code() -> str:
+    """Return a hash of the package's Python files, 12 hex digits, wherever it lies."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_bytes().replace(b"\r\n", b"\n")  # git may have written Windows' line ends
@@ -22,8 +32,11 @@ def code():
     return digest.hexdigest()[:12]
 
 
-def commit():
-    """The commit of the clone that the package lies in, such as "3da3a48", or "3da3a48-dirty" with changes; or ""."""
+def commit() -> str:
+    """Return the commit of the clone that the package lies in, or "".
+
+    It is such as "3da3a48", or "3da3a48-dirty" with changes.
+    """
     if not (PACKAGE.parent / ".git").exists():
         return ""
     command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--exclude=*"]
@@ -33,8 +46,8 @@ def commit():
         return ""
 
 
-def now():
-    """{name: version} of the code and of all that is named above."""
+def now() -> dict[str, str]:
+    """Return {name: version} of the code and of all that is named above."""
     found = {"code": code(), "commit": commit(), "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -44,16 +57,24 @@ def now():
     return found
 
 
-def note(workdir, step):
-    """Notes in `workdir`/versions.json what the run is made with from `step` on -> a line if that has changed, or "".
+def note(workdir: str | os.PathLike[str], step: int) -> str:
+    """Note in versions.json what a run is made with from `step` on.
 
     The file holds a list under "legs", with a row more whenever a version is another one.
+
+    Returns a line if it is another one now, or "".
     """
     file, here = pathlib.Path(workdir) / "versions.json", now()
     try:
         legs = files.read_json(file)["legs"] if file.exists() else []
         before = dict(legs[-1]) if legs else here
-    except (InputError, KeyError, TypeError, ValueError, IndexError):  # nothing depends on it: it is begun anew
+    except (
+        InputError,
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+    ):  # nothing depends on it: it is begun anew
         legs, before = [], here
     changes = [f"{name} {before.get(name) or 'unknown'}, now {x}" for name, x in here.items() if before.get(name) != x]
     if not legs or changes:

@@ -1,10 +1,14 @@
-"""Weights of frozen networks: one safetensors file each, which holds arrays and nothing that could run."""
+"""Weights of frozen networks: one safetensors file each, which holds arrays and nothing that could
+run.
+"""
 
 import contextlib
 import os
 import pathlib
 import shlex
 import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,26 +19,31 @@ from evqgan.core.errors import InputError
 from evqgan.core.files import atomic
 from evqgan.core.mesh import path_name
 
+Path = str | os.PathLike[str]
 CRC = "crc32"  # in the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no bytes
 
 
-def folder(where=""):
-    """Where weights lie: `where`, or, if that is "", the environment's EVQGAN_WEIGHTS, or ~/.cache/evqgan/weights."""
+def folder(where: Path = "") -> pathlib.Path:
+    """Return where weights lie: `where`, or, if that is "", the environment's EVQGAN_WEIGHTS, or
+    ~/.cache/evqgan/weights.
+    """
     return pathlib.Path(where or os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights").expanduser()
 
 
-def path(where, network):
-    """The file of a network's weights, there or not."""
+def path(where: Path, network: str) -> pathlib.Path:
+    """Return the file of a network's weights, there or not."""
     return folder(where) / f"{network}.safetensors"
 
 
-def command(where, network):
-    """The command line that fetches the weights of `network` into `where`."""
+def command(where: Path, network: str) -> str:
+    """Return the command line that fetches the weights of `network` into `where`."""
     return f"python -m evqgan.convert {network} --download{f' {shlex.quote(str(where))}' if where else ''}"
 
 
-def require(where, networks):
-    """InputError, one line with the commands that get them, unless the weights of all `networks` lie in `where`."""
+def require(where: Path, networks: Iterable[str]) -> None:
+    """Raise InputError, one line with the commands that get them, unless the weights of all
+    `networks` lie in `where`.
+    """
     missing = [network for network in dict.fromkeys(networks) if not path(where, network).is_file()]
     if missing:
         commands = " && ".join(command(where, network) for network in missing)
@@ -44,10 +53,12 @@ def require(where, networks):
         )
 
 
-def save(file, tree, metadata):
-    """Writes a nested dict of arrays, named by their paths ("params/conv1/kernel"), whole or not at all.
+def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
+    """Write a nested dict of arrays, named by their paths ("params/conv1/kernel"), whole or not at
+    all.
 
-    metadata: {str: str}, kept in the file. InputError if the disk is full or the place cannot be written.
+    metadata: {str: str}, kept in the file. InputError if the disk is full or the place cannot be
+    written.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
@@ -56,11 +67,12 @@ def save(file, tree, metadata):
         stream.write(data)
 
 
-def load(where, network, like):
-    """The weights of `network` from the folder `where` -> a tree of NumPy arrays with the structure of `like`.
+def load(where: Path, network: str, like: Any) -> Any:
+    """Return the weights of `network` from the folder `where` -> a tree of NumPy arrays with the
+    structure of `like`.
 
-    like: a nested dict of arrays or jax.ShapeDtypeStructs. InputError if the file is missing (see `require`), damaged,
-    or has other arrays, shapes or dtypes than `like`.
+    like: a nested dict of arrays or jax.ShapeDtypeStructs. InputError if the file is missing (see
+    `require`), damaged, or has other arrays, shapes or dtypes than `like`.
     """
     wanted = {path_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(like)}
     with _opened(where, network) as stored:
@@ -74,16 +86,18 @@ def load(where, network, like):
     return jax.tree_util.tree_map_with_path(lambda at, _: found[path_name(at)], like)
 
 
-def fill(frozen, pretrained, where):
-    """The variables `frozen` {name: tree} of a critic, those that `pretrained` {name: network} names read from `where`.
+def fill(frozen: Mapping[str, Any], pretrained: Mapping[str, str], where: Path) -> dict[str, Any]:
+    """Return the variables `frozen` {name: tree} of a critic, those that `pretrained` {name:
+    network} names read from `where`.
 
     InputError as for `load`.
     """
     return {**frozen, **{name: load(where, network, frozen[name]) for name, network in pretrained.items()}}
 
 
-def source(where, network):
-    """What the file of `network` in the folder `where` says of its origin -> {str: str}: source, sha256, licence.
+def source(where: Path, network: str) -> dict[str, str]:
+    """Return what the file of `network` in the folder `where` says of its origin -> {str: str}:
+    source, sha256, licence.
 
     InputError if there is no such file or it is damaged.
     """
@@ -93,7 +107,9 @@ def source(where, network):
 
 @contextlib.contextmanager
 def _opened(where, network):
-    """The file of `network`, open; what is wrong with it, a ValueError of the body included, becomes InputError."""
+    """Return the file of `network`, open; what is wrong with it, a ValueError of the body included,
+    becomes InputError.
+    """
     require(where, [network])
     file = path(where, network)
     try:
@@ -107,7 +123,7 @@ def _opened(where, network):
 
 
 def _differences(stored, wanted):
-    """One phrase for every array that is missing, too many, or of another shape or dtype."""
+    """Return one phrase for every array that is missing, too many, or of another shape or dtype."""
     found = [f"{name} is missing" for name in wanted if name not in stored]
     found += [f"{name} is none of its arrays" for name in stored if name not in wanted]
     for name in wanted.keys() & stored.keys():

@@ -2,6 +2,7 @@
 
 `batched` runs compiled functions over any number of rows. `core.CoreModel` encodes, decodes and
 generates the tokens of any part of an image; `editing`, `rejection` and `filmstrip` are functions
-of one. `model.Model` offers all of them, and is what `evqgan.load` gives. `commands`, `evaluation`
-and `token_cache` are the modes of the command line.
+of one. `model.Model` offers all of them, and is what `evqgan.load` gives. `mode_sample`,
+`mode_edit`, `mode_reconstruct`, `evaluation` and `token_cache` (encode) are the modes of the
+command line.
 """

@@ -10,7 +10,6 @@ from jax.sharding import PartitionSpec
 
 from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
-from evqgan.core.log import duration
 
 FEW = 4  # ours: up to so many rows are one size: compiling once more takes longer than to compute
 
@@ -87,25 +86,3 @@ class BatchRunner:
             self._compiled[key] = jitted.lower(weights, *batch).compile()
             self.compiling += time.perf_counter() - began
         return self._compiled[key]
-
-
-class Progress:
-    """A report(done, total, seconds) that prints images/s, without compilation, and time left."""
-
-    def __init__(self, rows: BatchRunner):
-        self.rows, self.start, self.total, self.rate = rows, 0, 0, ""
-        self._has_told_compilation = False
-
-    def __call__(self, done: int, total: int, seconds: float) -> None:
-        """Print how far it is. seconds: since the beginning; 0 when it goes on from `done`."""
-        self.total = total
-        if not seconds:
-            self.start = done
-            print(f"going on from {done:,}/{total:,}", flush=True)
-            return
-        if not self._has_told_compilation and self.rows.compiling:
-            print(f"compiled in {self.rows.compiling:.1f} s", flush=True)
-        self._has_told_compilation, rate = True, (done - self.start) / seconds
-        self.rate = f"{rate:,.1f} images/s"
-        left = duration((total - done) / rate)
-        print(f"sample {done:,}/{total:,}  {self.rate}  ETA {left}", flush=True)

@@ -6,9 +6,12 @@ import math
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import evqgan
@@ -19,75 +22,115 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.evals import build_all
 from evqgan.evals import samples as sample_statistics
-from evqgan.inference.model import load
+from evqgan.inference.model import Model, load
 
-OF_CLASS = "sample_accuracy@"  # what begins the names of numbers of one class, of which there may be a thousand
+OF_CLASS = "sample_accuracy@"  # begins the names of numbers of one class, of which there may be a thousand
 WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
+
+Evaluation = dict[str, Any]  # {"numbers": {name: value}, "protocols": {evaluator: card}}
+Numbers = dict[str, Any]
+Card = dict[str, Any]  # what was measured on what, with which weights
 
 
 @processes.together()
-def evaluate(config, workdir, out, metrics, batch_size=None):
-    """The numbers of config.evals, and those of workdir/samples/samples.npz where there is one, into evaluation.json.
+def evaluate(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    metrics: Sequence[str],
+    batch_size: int | None = None,
+) -> Evaluation:
+    """Run the evaluators of config.evals, and the statistics of samples; write evaluation.json.
 
-    {"numbers": {name: value}, "protocols": {evaluator: card}}: a card says what was measured on what, with which
-    weights, and names its "numbers". Of a quickstart's workdir both the tokenizer and the generator, which has
-    `config`, are measured. With `metrics`, names of evaluators, the other numbers of an evaluation.json remain.
-    batch_size: images a device at a time (default: as the config says). Several processes measure together; the first
-    one writes, and it alone has the numbers of samples.
+    The samples are those of workdir/samples/samples.npz, where there is one. The file holds
+    {"numbers": {name: value}, "protocols": {evaluator: card}}; a card says what was measured on
+    what, with which weights, and names its "numbers". Of a quickstart's workdir both the tokenizer
+    and the generator, which has `config`, are measured.
+
+    metrics: names of evaluators, which alone run; the other numbers of an evaluation.json remain.
+    batch_size: images a device at a time (default: as the config says).
+
+    Several processes measure together; the first one writes, and it alone has the numbers of
+    samples.
     """
-    first = processes.this()[0] == 0
-    top, file = pathlib.Path(workdir), (out or pathlib.Path(workdir)) / "evaluation.json"
-    parts = [(config, of_workdir(workdir)[1])]
-    if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
-        parts.insert(0, of_workdir(top / "tokenizer"))
-    known = [*(name for part, _ in parts for name in part.evals), "samples"]
-    for name in metrics:
-        if name not in known:
-            raise InputError(f"there is no metric {name!r} in this workdir: {build.nearest(name, known)}")
-    samples = top / "samples" / "samples.npz"
-    if "samples" in metrics and not samples.is_file():
-        raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
+    top, chief = pathlib.Path(workdir), processes.this()[0] == 0
+    file, samples = (out or top) / "evaluation.json", top / "samples" / "samples.npz"
+    parts = parts_of(config, top)
+    check_metrics(metrics, parts, samples)
     with processes.together():
-        if first:
+        if chief:
             files.tried(file.parent)
-    found = read_evaluation(file) if metrics and file.is_file() else {"numbers": {}, "protocols": {}}
+    found: Evaluation = {"numbers": {}, "protocols": {}}
+    if metrics and file.is_file():
+        found = read_evaluation(file)
     for part, place in parts:
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
-        compare = part is config and samples.is_file() and (not metrics or "samples" in metrics)
-        if evals or compare:
-            if first:
-                print(f"loading {place}", flush=True)
-            model, dataset = load(place, part), build.call(pipeline.Dataset, part.dataset, "config.dataset")
-            dataset = dataset.of_images()  # stored ids may be gone, and do not change the numbers
-            for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, wanted=metrics):
-                enter(found, numbers, card)
-            if compare and first:
-                try:
-                    enter(found, *evaluate_samples(model, dataset, samples))
-                except InputError as error:
-                    if "samples" in metrics:
-                        raise
-                    print(f"no numbers of the samples in {samples}: {error}")
-    if first:
+        compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
+        if not evals and not compared:
+            continue
+        if chief:
+            print(f"loading {place}", flush=True)
+        model = load(place, part)
+        dataset = build.call(pipeline.Dataset, part.dataset, "config.dataset")
+        dataset = dataset.of_images()  # a token cache may be gone, and does not change the numbers
+        for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
+            enter(found, numbers, card)
+        if compared and chief:
+            try:
+                enter(found, *evaluate_samples(model, dataset, samples))
+            except InputError as error:
+                if "samples" in metrics:
+                    raise
+                print(f"no numbers of the samples in {samples}: {error}")
+    if chief:
         files.save_json(file, found)
-        for name, value in found["numbers"].items():
-            if value is not None and not name.startswith(OF_CLASS):
-                print(f"{name:32s} {value:.4g}")
-        for warning in (text for card in found["protocols"].values() for text in card.get("warnings", [])):
-            print(f"WARNING {warning}")
+        show(found)
     return found
 
 
-def read_evaluation(file):
-    """An evaluation.json as `evaluate` writes it; InputError if it is none."""
+def parts_of(config: ConfigDict, top: pathlib.Path) -> list[tuple[ConfigDict, pathlib.Path]]:
+    """Return the configs and workdirs to evaluate: of a quickstart's, the tokenizer comes first."""
+    parts = [(config, of_workdir(top)[1])]
+    if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
+        parts.insert(0, of_workdir(top / "tokenizer"))
+    return parts
+
+
+def check_metrics(
+    metrics: Sequence[str],
+    parts: Sequence[tuple[ConfigDict, pathlib.Path]],
+    samples: pathlib.Path,
+) -> None:
+    """Raise InputError for a metric that there is not, or that lacks its samples."""
+    known = [*(name for part, _ in parts for name in part.evals), "samples"]
+    for name in metrics:
+        if name not in known:
+            hint = build.nearest(name, known)
+            raise InputError(f"there is no metric {name!r} in this workdir: {hint}")
+    if "samples" in metrics and not samples.is_file():
+        raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
+
+
+def show(found: Evaluation) -> None:
+    """Print the numbers but those of single classes, and the warnings of the cards."""
+    for name, value in found["numbers"].items():
+        if value is not None and not name.startswith(OF_CLASS):
+            print(f"{name:32s} {value:.4g}")
+    for card in found["protocols"].values():
+        for warning in card.get("warnings", []):
+            print(f"WARNING {warning}")
+
+
+def read_evaluation(file: pathlib.Path) -> Evaluation:
+    """Return an evaluation.json as `evaluate` writes it; InputError if it is none."""
     found = files.read_json(file, "what evaluate writes; move it away")
     if found.keys() != {"numbers", "protocols"}:
         raise InputError(f"{file} is not what evaluate writes: it has no numbers and protocols; move it away")
     return found
 
 
-def enter(found, numbers, card):
-    """Enters `numbers` {name: value} with their card into `found`, in the place of what its evaluator said before."""
+def enter(found: Evaluation, numbers: Numbers, card: Card) -> None:
+    """Enter numbers and their card into `found`, in the place of what the evaluator said before."""
     name = card["evaluator"]
     for old in found["protocols"].get(name, {}).get("numbers", []):
         found["numbers"].pop(old, None)
@@ -95,22 +138,35 @@ def enter(found, numbers, card):
     found["protocols"][name] = {"numbers": list(numbers), **card}
 
 
-def evaluate_model(model, config, dataset, evals, batch_size=None, wanted=()):
-    """Yields what each of the evaluators `evals` {name: keys} says of a loaded model: {name: value}, and its card.
+def evaluate_model(
+    model: Model,
+    config: ConfigDict,
+    dataset: pipeline.Dataset,
+    evals: Mapping[str, Any],
+    batch_size: int | None = None,
+    wanted: Sequence[str] = (),
+) -> Iterator[tuple[Numbers, Card]]:
+    """Yield what each evaluator says of a loaded model, and its card.
 
-    All devices of all processes work on it. Batches are as large as the config says on any number of them, for random
-    masks depend on the batch: devices that cannot divide it compute what others do. Of an evaluator that has no numbers
-    of these data nothing comes but a line; InputError if it is one of those `wanted` by name.
+    All devices of all processes work on it. Batches are as large as the config says on any number
+    of them, for random masks depend on the batch: devices that cannot divide it compute what others
+    do.
+
+    evals: {name of an evaluator: its keys}.
+    batch_size: images a device at a time (default: as the config says).
+    wanted: evaluators asked for by name: InputError if one has no numbers of these data; of another
+        one nothing comes but a line.
     """
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
-    state = everywhere(model.state, device_mesh)
-    with config.unlocked():
-        config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})  # numbers alone
+    state = on_every_device(model.state, device_mesh)
+    with config.unlocked():  # of pictures none are wanted
+        config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})
         config.eval_batch_size = size
-    for name, evaluator in build_all(config, models.of(config), dataset, device_mesh).items():
+    evaluators = build_all(config, models.of(config), dataset, device_mesh)
+    for name, evaluator in evaluators.items():
         keys = {"split": dataset.validation, "batch_size": size, **build.plain(evals[name])}
         card = protocol(model, dataset, evaluator=name, **keys)
         if processes.this()[0] == 0:
@@ -118,75 +174,88 @@ def evaluate_model(model, config, dataset, evals, batch_size=None, wanted=()):
         try:
             numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
         except InputError as error:
-            if name in wanted or processes.this()[1] > 1:  # other processes may not know, and would wait
+            if name in wanted or processes.this()[1] > 1:  # other processes may not know, and wait
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue
         yield numbers, card
 
 
-def everywhere(state, device_mesh):
-    """Arrays that every local device holds whole -> the same arrays as every device of the mesh, local or not, does."""
-    whole = mesh.replicated(device_mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_single_device_arrays(x.shape, whole, [s.data for s in x.addressable_shards]),
-        state,
-    )
+def on_every_device(state: Any, device_mesh: Mesh) -> Any:
+    """Return arrays that every local device holds in full as arrays that all devices of a mesh do."""
+    replicated = mesh.replicated(device_mesh)
+
+    def of_mesh(x: jax.Array) -> jax.Array:
+        shards = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, replicated, shards)
+
+    return jax.tree.map(of_mesh, state)
 
 
-def evaluate_samples(model, dataset, file):
-    """What `evals.samples` says of a samples.npz beside the real images of the data set -> {name: value}, its card.
+def evaluate_samples(model: Model, dataset: pipeline.Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
+    """Return what `evals.samples` says of a samples.npz beside the real images of the data set.
 
-    Every sample is compared with every image of the data set: InputError if this does not fit WHOLE bytes.
+    Every sample is compared with every image: InputError if these do not fit WHOLE bytes.
     """
-    number = sum(len(pipeline.open_split(dataset, split)) for split in (dataset.train, dataset.validation))
+    splits = (dataset.train, dataset.validation)
+    number = sum(len(pipeline.open_split(dataset, split)) for split in splits)
     if number * int(np.prod(dataset.shape)) * 3 > WHOLE:
-        raise InputError(f"samples are compared with data sets of up to {WHOLE:,} bytes; {number:,} images are more")
+        most = f"data sets of up to {WHOLE:,} bytes"
+        raise InputError(f"samples are compared with {most}; {number:,} images are more")
     images, labels, about = read_samples(file)
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
-    train_images, train_labels = whole(dataset, dataset.train)
-    held_images, held_labels = whole(dataset, dataset.validation)
-    card = protocol(
-        model, dataset, evaluator="samples", split=f"{dataset.train}, held out: {dataset.validation}", **about
-    )
+    train_images, train_labels = load_split(dataset, dataset.train)
+    held_images, held_labels = load_split(dataset, dataset.validation)
+    split = f"{dataset.train}, held out: {dataset.validation}"
+    card = protocol(model, dataset, evaluator="samples", split=split, **about)
     numbers = sample_statistics.nearest(images, train_images, held_images)
     numbers |= sample_statistics.frechet(images, train_images, held_images)
     if labels is not None:
-        held = (held_images, held_labels)
-        numbers |= sample_statistics.classifier_agreement(train_images, train_labels, images, labels, *held)
-        names = model.class_names or range(model.classes)
-        numbers |= {f"{OF_CLASS}{name}": x for name, x in zip(names, numbers.pop("per_class"), strict=False)}
+        numbers |= sample_statistics.classifier_agreement(
+            train_images, train_labels, images, labels, held_images, held_labels
+        )
+        names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
+        numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
         numbers |= sample_statistics.spread(images, labels, train_images, train_labels)
-    return numbers, {**card, "warnings": sample_statistics.too_few(images, train_images, held_images)}
+    card["warnings"] = sample_statistics.too_few(images, train_images, held_images)
+    return numbers, card
 
 
-def read_samples(file):
-    """A samples.npz -> images, labels or None, and how they were made, for the protocol card."""
+def read_samples(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, Card]:
+    """Return the images and labels of a samples.npz, and how they were made, for the card.
+
+    images uint8 [N,H,W,3]; labels int32 [N], or None of an unconditional model.
+    """
+    names = ("acceptance", "classifier", "candidates")
     try:
         with np.load(file, allow_pickle=False) as saved:
             images, labels = saved["images"], saved.get("labels")
-            how = {"samples_step": int(saved["step"]), "samples_seed": int(saved["seed"])}
-            how |= {name: saved[name].item() for name in ("acceptance", "classifier", "candidates") if name in saved}
-            return images, labels, {"samples": len(images), **how, "sampler": json.loads(saved["sampler"].item())}
+            card = {"samples": len(images), "samples_step": int(saved["step"])}
+            card["samples_seed"] = int(saved["seed"])
+            card |= {name: saved[name].item() for name in names if name in saved}
+            return images, labels, {**card, "sampler": json.loads(saved["sampler"].item())}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{file} is not what --mode=sample writes: {error}; make the samples again") from error
 
 
-def whole(dataset, split, limit=None):
-    """The images and labels of a split, or the first ones, as evaluation sees them -> uint8 [N,H,W,3], int32 [N]."""
-    batches = itertools.islice(pipeline.eval_batches(dataset.of_images(), split, limit or 64), 1 if limit else None)
-    batches = [{k: v[b["valid"]] for k, v in b.items()} for b in batches]
-    return tuple(np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
+def load_split(dataset: pipeline.Dataset, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images uint8 [N,H,W,3] and labels int32 [N] of a split, as evaluation sees them.
+
+    limit: the first images alone; None: all.
+    """
+    stream = pipeline.eval_batches(dataset.of_images(), split, limit or 64)
+    batches = list(itertools.islice(stream, 1 if limit else None))
+    images, labels = (np.concatenate([batch[key][batch["valid"]] for batch in batches]) for key in ("image", "label"))
+    return images, labels
 
 
-def protocol(model, dataset, **more):
-    """What a number needs beside it to be compared with another one."""
-    data = dataset.folder or dataset.name
+def protocol(model: Model, dataset: pipeline.Dataset, **more: Any) -> Card:
+    """Return what a number needs beside it to be compared with another one."""
     return {
         "workdir": model.workdir.name,
         "step": model.step,
         "weights": "averaged (EMA)",
-        "data": data,
+        "data": dataset.folder or dataset.name,
         "size": list(model.size),
         "crop": dataset.crop,
         "images": "uint8, rounded and clipped",

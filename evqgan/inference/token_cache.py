@@ -1,110 +1,163 @@
-"""The mode encode: a data set to stored ids (`data.codes`), once, so that stage 2 trains from these."""
+"""The mode encode: a data set to a token cache (`data.codes`), from which stage 2 trains."""
 
+import dataclasses
 import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from evqgan import models
 from evqgan.core import build, mesh, processes, room
-from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
-from evqgan.core.log import duration
+from evqgan.core.config_files import of_tokenizer
+from evqgan.core.progress import Progress
 from evqgan.data import codes, pipeline, transforms
 from evqgan.data.decoded import Decoded
 from evqgan.tokenizers import tokenizer as tokenizers
 
-IMAGES, PIXELS = 64, 2**22  # ours: a device encodes at most 64 images, as `sample.load`, and 4 million pixels at a time
+IMAGES, PIXELS = (
+    64,
+    2**22,
+)  # ours: a device encodes at most 64 images, and 4 million pixels, at a time
 SECONDS = 5  # ours: between two lines of progress
 
 
-def tokenizer_config(workdir):
-    """The config and the workdir of a tokenizer; `workdir` may be a quickstart's."""
-    inner = pathlib.Path(workdir) / "tokenizer"
-    config, place = of_workdir(inner if (inner / "config.json").is_file() else workdir)
-    if config.stage != "stage1":
-        raise InputError(f"encode needs the workdir of a tokenizer, or of a quickstart; {place} is of {config.stage}")
-    return config, place
+@dataclasses.dataclass(frozen=True)
+class EncodeRequest:
+    """What is to be encoded; each field is the flag of its name.
+
+    views: random crops and flips of each training image.
+    seed: of these.
+    batch_size: images a device at a time; None: as many as IMAGES and PIXELS allow.
+    force: more than `room.IMAGES`, too.
+    """
+
+    views: int = 1
+    seed: int = 0
+    batch_size: int | None = None
+    force: bool = False
 
 
 @processes.together()
-def encode(config, workdir, out=None, views=1, seed=0, batch_size=None, force=False):
-    """The training split in `views` random views, the validation split in one, as ids in `out` (workdir/codes).
+def encode(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    out: pathlib.Path | None = None,
+    request: EncodeRequest = EncodeRequest(),
+) -> dict[str, Any]:
+    """Write the ids of config.dataset into `out`, by default workdir/codes; return its info.json.
 
-    config: of any stage; its dataset is what is encoded, by an encoder in the dtype that it was trained in, or in
-    config.tokenizer.dtype if that is given. Shards that are there are not made again; of several hosts each makes its
-    own. Ids are those that training computes from the same crops, but for rounding (the size of the batch) where two
-    codes are equally near. batch_size: images a device at a time; force: more than `room.IMAGES` too.
+    The training split is encoded in `views` random views, the validation split in one. Shards that
+    are there are not made again; of several hosts each makes its own. Ids are those that training
+    computes from the same crops, but for rounding (the size of the batch) where two codes are
+    equally near.
+
+    config: of any stage; its dataset is what is encoded, by an encoder in the dtype that it was
+        trained in, or in config.tokenizer.dtype if that is given.
+    workdir: of the tokenizer, or a quickstart's.
     """
     config = config.generator if config.stage == "quickstart" else config
-    theirs, place = tokenizer_config(workdir)
+    trained, place = of_tokenizer(workdir)
     out = pathlib.Path(out or place / "codes")
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
-    dtype = config.tokenizer.get("dtype") or theirs.dtype
-    tokenizer = models.ImageTokenizer(tokenizers.make(theirs.tokenizer, dtype), dataset.shape)
-    model = tokenizer.network
+    dtype = config.tokenizer.get("dtype") or trained.dtype
+    tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
     print(f"loading {place}", flush=True)
     weights, step = tokenizer.restored(place)
     pipeline.prepare(dataset)
     sources = {split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS}
-    room.limit(len(sources["train"]) * views, room.IMAGES, "images to encode", force)
+    number = len(sources["train"]) * request.views
+    room.limit(number, room.IMAGES, "images to encode", request.force)
     examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
     info = codes.describe(
-        dataset, {split: pipeline.identity(source) for split, source in sources.items()},
-        sources["train"].class_names, views, seed, model.quantizer.codes, tokenizer.grid, model.quantizer.depth,
-        {"fingerprint": codes.fingerprint(weights), "step": step, "dtype": dtype,
-         "config": theirs.tokenizer.to_dict()},
-    )  # fmt: skip
+        dataset,
+        {split: pipeline.identity(source) for split, source in sources.items()},
+        sources["train"].class_names,
+        request.views,
+        request.seed,
+        tokenizer.network.quantizer.codes,
+        tokenizer.grid,
+        tokenizer.network.quantizer.depth,
+        {
+            "fingerprint": codes.fingerprint(weights),
+            "step": step,
+            "dtype": dtype,
+            "config": trained.tokenizer.to_dict(),
+        },
+    )
     codes.begin(out, info)
-    batch_size = batch_size or max(1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1])))
-    size, to_ids = encoder(model, weights, min(batch_size, len(sources["train"]) * views), views)
-
-    def batches(split, start, stop):
-        number = info["splits"][split]["views"]
-        random = number if split == "train" else 0
-        return pipeline.view_batches(examples[split], dataset, random, seed, max(1, size // number), start, stop)
-
-    print(f"{out}: {len(sources['train']):,} x {views} + {len(sources['validation']):,} images", flush=True)
+    most = request.batch_size or max(1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1])))
+    size, to_ids = encoder(tokenizer.network, weights, min(most, number), request.views)
+    views = len(sources["train"]), request.views, len(sources["validation"])
+    print(f"{out}: {views[0]:,} x {views[1]} + {views[2]:,} images", flush=True)
     if not all(codes.finished(out, shard) for shard in codes.shards(info)):
         print(f"compiling the encoder for {size:,} images at a time", flush=True)
-    done = codes.encode(out, info, batches, to_ids, jax.process_index(), jax.process_count(), progress())
-    bad = sum(len(decoded.bad) for decoded in examples.values())
-    parts = [f"{done:,} images encoded" if done else "all shards were there already"]
-    parts += [f"{bad:,} did not decode (in training their neighbours stand for them)"] if bad else []
-    missing = sum(not codes.finished(out, shard) for shard in codes.shards(info))
-    parts += [f"still to come from other hosts: {missing:,} of {len(codes.shards(info)):,} shards"] if missing else []
-    print(f"{'; '.join(parts)}. To train from them: --config.dataset.codes={out}", flush=True)
+    batches = batches_of(examples, dataset, info, request.seed, size)
+    report = Progress("encode", every=SECONDS)
+    done = codes.encode(out, info, batches, to_ids, jax.process_index(), jax.process_count(), report)
+    print(summary(out, info, done, examples), flush=True)
     return info
 
 
-def encoder(model, weights, batch_size, views):
-    """-> size, to_ids(uint8 [n,H,W,3]) -> ids [size,h,w,D], n up to `size`, at least `views`; on all local devices."""
+def batches_of(
+    examples: Mapping[str, Decoded],
+    dataset: pipeline.Dataset,
+    info: Mapping[str, Any],
+    seed: int,
+    size: int,
+) -> Callable[[str, int, int], Iterator[Any]]:
+    """Return batches(split, start, stop): the views of the examples from `start` to `stop`.
+
+    info: of the token cache.
+    size: how many views are encoded at a time.
+    """
+
+    def batches(split: str, start: int, stop: int) -> Iterator[Any]:
+        number = info["splits"][split]["views"]
+        random, each = number if split == "train" else 0, max(1, size // number)
+        return pipeline.view_batches(examples[split], dataset, random, seed, each, start, stop)
+
+    return batches
+
+
+def summary(out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, Decoded]) -> str:
+    """Return what is said at the end: how many were encoded, how many not, and how to go on."""
+    bad = sum(len(decoded.bad) for decoded in examples.values())
+    shards = codes.shards(info)
+    missing = sum(not codes.finished(out, shard) for shard in shards)
+    parts = [f"{done:,} images encoded" if done else "all shards were there already"]
+    if bad:
+        parts.append(f"{bad:,} did not decode (in training their neighbours stand for them)")
+    if missing:
+        parts.append(f"still to come from other hosts: {missing:,} of {len(shards):,} shards")
+    return f"{'; '.join(parts)}. To train from them: --config.dataset.codes={out}"
+
+
+def encoder(network: Any, weights: Any, batch_size: int, views: int) -> tuple[int, Callable[[np.ndarray], jax.Array]]:
+    """Return the size of a batch, and to_ids(uint8 [n,H,W,3]), which gives ids [size,h,w,D].
+
+    n is up to `size` and at least `views`; all local devices take part.
+    """
     devices = mesh.make(devices=jax.local_devices())
     size = max(batch_size, -(-views // devices.size)) * devices.size
     weights, split = jax.device_put(weights, mesh.replicated(devices)), mesh.batch_sharding(devices)
-    apply = jax.jit(
-        jax.shard_map(  # each device by itself, so that ids do not change with how many there are
-            lambda weights, image: model.apply(weights, transforms.scale(image), method="encode")[1],
-            mesh=devices, in_specs=(mesh.replicated(devices).spec, split.spec), out_specs=split.spec, check_vma=False,
-        )
-    )  # fmt: skip
 
-    def to_ids(images):
-        rows = np.minimum(np.arange(size), len(images) - 1)  # filled up, so that nothing compiles twice
-        return apply(weights, jax.device_put(images[rows], split))
+    def encode_images(weights: Any, images: jax.Array) -> jax.Array:
+        return network.apply(weights, transforms.scale(images), method="encode")[1]
+
+    alone = jax.shard_map(  # each device by itself, so that ids do not change with how many there are
+        encode_images,
+        mesh=devices,
+        in_specs=(mesh.replicated(devices).spec, split.spec),
+        out_specs=split.spec,
+        check_vma=False,
+    )
+    apply = jax.jit(alone)
+
+    def to_ids(images: np.ndarray) -> jax.Array:
+        index = np.minimum(np.arange(size), len(images) - 1)  # filled up: nothing compiles twice
+        return apply(weights, jax.device_put(images[index], split))
 
     return size, to_ids
-
-
-def progress():
-    """A report(done, total, seconds) that prints images/s and the time left, every few seconds and at the end."""
-    told = 0.0
-
-    def report(done, total, seconds):
-        nonlocal told
-        if seconds - told >= SECONDS or done == total:
-            told, rate = seconds, done / seconds
-            left = duration((total - done) / rate)
-            print(f"encode {done:,}/{total:,}  {rate:,.1f} images/s  ETA {left}", flush=True)
-
-    return report

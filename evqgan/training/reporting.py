@@ -7,7 +7,9 @@ import jax
 
 from evqgan import evals
 from evqgan.core import build, files, pictures
-from evqgan.core.log import NonFinite, Progress, Writer, alarms, check_skipped, highest
+from evqgan.core.errors import NonFinite
+from evqgan.core.log import Writer, alarms, check_skipped, highest
+from evqgan.core.progress import StepTimer
 
 if TYPE_CHECKING:
     from evqgan.training.setup import Setup
@@ -27,7 +29,7 @@ class Reporter:
     def __init__(self, setup: "Setup", writer: Writer, state: dict):
         """Report on the steps that follow the first `state`, from which the run goes on."""
         self.setup, self.writer = setup, writer
-        self.progress = Progress(setup.length.total, setup.config.batch_size)
+        self.progress = StepTimer(setup.length.total, setup.config.batch_size)
         self.last_reported = int(state["skipped"][1])  # skipped steps that a line told of
         self.watched = build.plain(setup.config.get("alarm", {}))
         # The chief alone says alarms, and may just mend that file.

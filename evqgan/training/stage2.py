@@ -22,9 +22,7 @@ from evqgan.training.run_length import RunLength
 from evqgan.training.skipping import Metrics
 
 
-def tokenizer_section(
-    model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0
-) -> None:
+def tokenizer_section(model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0) -> None:
     """Take the keys of config.tokenizer, so that `build` can check them; see `resolve`."""
 
 
@@ -86,8 +84,7 @@ def with_model(config: Any) -> Any:
     theirs = files.read_json(file)
     if theirs.get("stage") != "stage1":
         raise InputError(
-            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, "
-            "not of stage1"
+            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1"
         )
     with config.unlocked():
         config.tokenizer.model = theirs["tokenizer"]
@@ -144,8 +141,7 @@ def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
         )
     if temperature and config.dataset.get("codes"):
         raise InputError(
-            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids "
-            "(dataset.codes)"
+            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids (dataset.codes)"
         )
 
 
@@ -198,15 +194,10 @@ class GeneratorStage:
         """Raise InputError unless the stored ids are of the weights that this run begins with."""
         folder, weights = self.config.dataset.codes, self.config.tokenizer.weights
         if weights == "random":
-            raise InputError(
-                f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained "
-                "tokenizer"
-            )
+            raise InputError(f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer")
         info, (theirs, _) = codes.read_info(folder), self.model.tokenizer.restored(weights)
         fingerprint = codes.fingerprint(theirs)
-        codes.require(
-            folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
-        )
+        codes.require(folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}})
 
     def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
         """Take one step down the gradient of Eq. 2.

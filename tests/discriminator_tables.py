@@ -1,8 +1,8 @@
-"""Tables of weight names: the discriminators of the original implementations -> our critics."""
+"""Tables of weight names: the discriminators of the original implementations -> ours."""
 
 from evqgan.convert.mapping import Row
 
-# google-research/maskgit, nets/discriminator.py, flattened with "/" -> critics/maskgit.py
+# google-research/maskgit, nets/discriminator.py, flattened with "/" -> losses/maskgit.py
 MASKGIT = (
     Row("Conv_0/kernel", "params/conv_in/kernel"),
     Row("Conv_0/bias", "params/conv_in/bias"),
@@ -19,7 +19,7 @@ MASKGIT = (
     Row("Dense_1/bias", "params/logits/bias"),
 )
 
-# enhancing-transformers, losses/layers.py, StyleDiscriminator -> critics/stylegan.py
+# enhancing-transformers, losses/layers.py, StyleDiscriminator -> losses/stylegan.py
 STYLEGAN = (
     Row("blocks.0.0.weight", "params/conv_in/kernel", "conv"),
     Row("blocks.0.1.bias", "params/conv_in/bias"),
@@ -41,7 +41,7 @@ PATCHGAN_IGNORED = (r"\.num_batches_tracked$", r"\.initialized$")
 
 
 def patchgan(layers=3, norm="batch"):
-    """The table of taming-transformers' (and RQ-VAE's) NLayerDiscriminator -> critics/patchgan.py, PATCHGAN_IGNORED.
+    """The table of taming-transformers' (and RQ-VAE's) NLayerDiscriminator -> losses/patchgan.py, PATCHGAN_IGNORED.
 
     Its layers are numbered through: 0 conv, 1 activation, then conv, norm, activation for each of `layers`, then conv.
     """

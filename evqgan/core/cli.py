@@ -1,0 +1,277 @@
+"""What the three command lines share: flags, help, how JAX starts, one-line errors, exit codes.
+
+They are `python -m evqgan.main`, `.benchmark` and `.convert`. Their flags are tables of `Flag`s;
+absl reads them, as it reads the keys of a config (`config_files.override`). JAX is imported only
+when a command line has turned out to be right.
+"""
+
+import dataclasses
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from absl import flags, logging
+
+from evqgan.core.build import nearest
+from evqgan.core.config_files import OVERRIDE
+from evqgan.core.errors import InputError, NonFinite
+
+HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
+CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
+T = TypeVar("T")
+
+
+class _Whole(flags.IntegerParser):
+    """Whole numbers in decimal digits alone: 0x10 and 1_000 are more often a slip than a wish."""
+
+    def convert(self, argument: Any) -> int:
+        if isinstance(argument, str) and not re.fullmatch(r"[+-]?\d+", argument):
+            raise ValueError(f"expected a whole number, got {argument!r}")
+        return int(argument)
+
+
+TEXT: flags.ArgumentParser = flags.ArgumentParser()
+TEXTS = flags.ListParser()  # separated by commas
+SWITCH = flags.BooleanParser()
+
+
+def whole(low: int | None = None, high: int | None = None) -> flags.ArgumentParser:
+    """Return the kind of a flag that takes a whole number from `low` to `high`."""
+    return _Whole(low, high)
+
+
+def number(low: float, high: float) -> flags.ArgumentParser:
+    """Return the kind of a flag that takes a number from `low` to `high`."""
+    return flags.FloatParser(low, high)
+
+
+def choice(*values: str) -> flags.ArgumentParser:
+    """Return the kind of a flag that takes one of `values`."""
+    return flags.EnumParser(list(values))
+
+
+class Flag(NamedTuple):
+    """A flag of a command line: a row of its table.
+
+    name: as it is typed after "--".
+    kind: TEXT, TEXTS, SWITCH, or what `whole`, `number` or `choice` return.
+    modes: the values of --mode that take it; empty: all.
+    help: what it is for.
+    default: its value where it is not given.
+    repeated: whether it may come several times; its value is then a list.
+    required: whether it has to come.
+    """
+
+    name: str
+    kind: flags.ArgumentParser
+    modes: tuple[str, ...] = ()
+    help: str = ""
+    default: Any = None
+    repeated: bool = False
+    required: bool = False
+
+
+# Of a command line whose table has this row, `parse` returns the keys of the config unread.
+CONFIG_KEYS = Flag("config.KEY", TEXT, (), "changes a key of the config")
+DEBUG = Flag("debug", SWITCH, (), "show tracebacks")
+
+
+def define(table: Sequence[Flag]) -> flags.FlagValues:
+    """Return the flags of a table, as absl's FlagValues, with their defaults."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags may come after words
+    for flag in table:
+        if flag is CONFIG_KEYS:
+            continue
+        if flag.kind is SWITCH:
+            flags.DEFINE_boolean(flag.name, bool(flag.default), flag.help, flag_values=values)
+        elif flag.repeated:
+            flags.DEFINE_multi(flag.kind, None, flag.name, flag.default, flag.help, flag_values=values)
+        else:
+            flags.DEFINE(flag.kind, flag.name, flag.default, flag.help, flag_values=values)
+    return values
+
+
+def parse(table: Sequence[Flag], argv: Sequence[str], words: bool = False) -> tuple[flags.FlagValues, list[str]]:
+    """Return the flags of a command line, and what of it is no flag of the table.
+
+    table: the flags there are; with CONFIG_KEYS, --config.key=value is left to the caller.
+    argv: the arguments, without the program's name.
+    words: whether the command line takes arguments that are no flags.
+
+    Raises InputError for all that is wrong.
+    """
+    values = define(table)
+    try:
+        rest = values(["", *argv], known_only=True)[1:]
+    except flags.IllegalFlagValueError as error:
+        raise InputError(_illegal(values, str(error))) from error
+    except flags.Error as error:
+        raise InputError(f"{error}; see --help") from error
+    for arg in rest:
+        if re.match(r"--?[A-Za-z]", arg) and not (CONFIG_KEYS in table and OVERRIDE.match(arg)):
+            name = "--" + arg.lstrip("-").split("=")[0]
+            raise InputError(f"there is no flag {name}: {nearest(name, [f'--{x}' for x in values])}")
+    if rest and not words and CONFIG_KEYS not in table:
+        raise InputError(f"expected flags as --name=value, got {rest[0]!r}; see --help")
+    for flag in table:
+        if flag.required and not values[flag.name].present:
+            raise InputError(f"--{flag.name} is needed: {flag.help}; see --help")
+    return values, rest
+
+
+def _illegal(values: flags.FlagValues, message: str) -> str:
+    """Return in our words what absl says of a value that a flag cannot have."""
+    found = re.match(r"flag --(\w+)=(.*?): (.*)", message, re.DOTALL)
+    if not found:
+        return message
+    name, given, reason = found.groups()
+    parser = values[name].parser
+    kind = "true or false" if parser.flag_type() == "bool" else parser.syntactic_help
+    return f"--{name}={given}: {f'expected {kind}' if kind else reason}"
+
+
+def check_mode(table: Sequence[Flag], values: flags.FlagValues) -> None:
+    """Raise InputError for a flag that was given and is not one of --mode's."""
+    for flag in table:
+        if flag.modes and values[flag.name].present and values.mode not in flag.modes:
+            modes = " and ".join(flag.modes)
+            raise InputError(f"--{flag.name} is a flag of --mode={modes}, not of --mode={values.mode}")
+
+
+def request(kind: Callable[..., T], values: flags.FlagValues) -> T:
+    """Return the dataclass `kind` made of the flags that were given and have its fields' names."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name in values]  # type: ignore[arg-type]
+    return kind(**{name: values[name].value for name in names if values[name].present})
+
+
+def describe(doc: str, table: Sequence[Flag]) -> str:
+    """Return the text of --help: `doc`, and a line for each flag."""
+    lines, width = [doc], max(len(flag.name) for flag in table)
+    for flag in table:
+        modes = f"{', '.join(flag.modes)}: " if flag.modes else ""
+        lines.append(f"  --{flag.name:{width}s}  {modes}{flag.help}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str], run: Callable[[list[str]], None], help_text: Callable[[], str]) -> int:
+    """Run a command line and return its exit code.
+
+    argv: the arguments, without the program's name.
+    run: does what they say.
+    help_text: returns what --help prints.
+
+    The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C.
+    Every other exception is a defect, and is raised. A process of several that fails ends here at
+    once, and the others soon after it (`cluster.leave`).
+    """
+    if any(arg in HELP for arg in argv):
+        print(help_text())
+        return 0
+    try:
+        run([*argv])
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
+        code = 130  # as the shell reports a SIGINT
+    except Exception as error:
+        code = report(error, wants_debug(argv))
+    if "jax" in sys.modules:
+        from evqgan.core import cluster
+
+        cluster.leave(code)
+    return code
+
+
+def wants_debug(argv: Sequence[str]) -> bool:
+    """Return whether --debug is among the arguments, which may be wrong otherwise."""
+    return any(re.match(r"--?debug", arg) for arg in argv)
+
+
+def report(error: Exception, debug: bool) -> int:
+    """Print in one line what ended a run, and return its exit code.
+
+    error: what ended it; a defect is raised, or in one process of several printed.
+    debug: whether the traceback is printed, too.
+    """
+    reason, several, lost = " ".join(str(error).split()), False, False
+    if "jax" in sys.modules:
+        from evqgan.core import cluster
+
+        several, lost = cluster.several(), cluster.lost(error)
+    if lost:
+        reason = f"another process of this run has ended or cannot be reached: start all again ({reason[:300]})"
+    elif not isinstance(error, InputError | NonFinite | OSError):
+        if not several:
+            raise error
+        traceback.print_exception(error)
+        return 1
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {reason}", file=sys.stderr)
+    return 1 if lost or isinstance(error, NonFinite) else 2
+
+
+def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
+    """Return what `parse_all` makes of the arguments, and start JAX.
+
+    Of several processes (EVQGAN_DISTRIBUTED=1) each joins the others before it parses: one that
+    cannot parse its arguments or its config then ends all of them within seconds.
+    """
+    debug = wants_debug(argv)
+    if os.environ.get("EVQGAN_DISTRIBUTED") != "1":
+        parsed = parse_all(argv)
+        keep_programs()
+        start_jax(debug)
+        return parsed
+    keep_programs()  # before anything compiles
+    start_jax(debug, several=True)
+    from evqgan.core import processes
+
+    with processes.together():
+        parsed = parse_all(argv)
+    return parsed
+
+
+def start_jax(debug: bool, several: bool = False) -> None:
+    """Start JAX on the devices wanted, and quiet the libraries that log what is also raised.
+
+    debug: whether they may log all the same.
+    several: whether this process is to join others.
+
+    Raises InputError when the devices (JAX_PLATFORMS) or processes (EVQGAN_DISTRIBUTED) are absent.
+    """
+    import jax
+
+    flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
+    logging.set_verbosity(logging.WARNING)
+    if not debug:
+        logging.get_absl_logger().addFilter(_no_orbax)
+    try:
+        if several:
+            from evqgan.core import cluster
+
+            cluster.start()
+        jax.devices()
+    except (RuntimeError, ValueError, AssertionError) as error:  # the last: JAX lacks the platform
+        names = ("JAX_PLATFORMS", "EVQGAN_DISTRIBUTED")
+        asked = " ".join(f"{name}={os.environ[name]}" for name in names if os.environ.get(name))
+        absent = "there is no such device, or JAX is installed without support for it"
+        reason = (str(error).splitlines() or [absent])[0]
+        raise InputError(f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}") from error
+
+
+def _no_orbax(record: Any) -> bool:
+    """Return whether a log record is not orbax's, which logs the traceback of what it raises."""
+    return "orbax" not in record.pathname
+
+
+def keep_programs() -> None:
+    """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR, or CACHE."""
+    import jax
+
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(CACHE))
+    jax.config.update("jax_compilation_cache_dir", folder)

@@ -1,0 +1,147 @@
+"""How far work is, how fast it goes, and how long the rest takes, in one line."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+SHOWN = 6  # ours: metrics of training's line, so that it fits a terminal's width
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 7s, 3m12s, 2h05m, 3d04h."""
+    seconds = round(seconds)
+    units = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+    for size, unit, below, smaller in units:
+        if seconds >= size:
+            return f"{seconds // size}{unit}{seconds % size // below:02d}{smaller}"
+    return f"{seconds}s"
+
+
+def digits(value: float) -> str:
+    """Return a positive number with three digits, or all before the point: 0.231, 23.1, 12,345."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def line(what: str, done: int, total: int, parts: Iterable[str], seconds_each: float | None) -> str:
+    """Return a line such as "step 1,200/5,000  loss 1.234  277 images/s  ETA 3m12s".
+
+    what: the work in a word.
+    done, total: how much of it.
+    parts: what stands in the middle.
+    seconds_each: for one of `total`; None, when it is not known yet, leaves the last part out.
+    """
+    left = []
+    if seconds_each is not None:
+        left = [f"ETA {duration(seconds_each * max(total - done, 0))}"]
+    return "  ".join([f"{what} {done:,}/{total:,}", *parts, *left])
+
+
+class Progress:
+    """Print how a piece of work goes on; called as report(done, total, seconds).
+
+    what: the work in a word, such as "sample".
+    unit: what is counted, in the plural.
+    every: seconds between two lines; the last one always comes.
+    compiling: returns the seconds that compiling has taken, which are said once.
+
+    `total` is that of the last call, `rate` a text such as "277 images/s".
+    """
+
+    def __init__(
+        self,
+        what: str,
+        unit: str = "images",
+        every: float = 0.0,
+        compiling: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.total, self.rate = 0, ""
+        self._what, self._unit, self._every, self._compiling = what, unit, every, compiling
+        self._start, self._printed, self._compiled = 0, 0.0, False
+
+    def __call__(self, done: int, total: int, seconds: float) -> None:
+        """Take note of how far the work is, and print a line if it is time for one.
+
+        done, total: in units of the work.
+        seconds: since it began, those of compiling not counted; 0 says that it goes on from `done`.
+        """
+        self.total = total
+        if not seconds:
+            self._start = done
+            print(f"going on from {done:,}/{total:,}", flush=True)
+            return
+        if not self._compiled and self._compiling():
+            print(f"compiled in {self._compiling():.1f} s", flush=True)
+        each, self._compiled = seconds / max(done - self._start, 1), True
+        self.rate = f"{digits(1 / each)} {self._unit}/s"
+        if seconds - self._printed >= self._every or done == total:
+            self._printed = seconds
+            print(line(self._what, done, total, [self.rate], each), flush=True)
+
+
+class StepTimer:
+    """Measure training steps, without pauses (evaluation, saving), and say where a run stands.
+
+    Call `start(step)` once the first step, whose time is compilation, has been waited for; without
+    it, the first line starts the measuring.
+
+    total_steps: of the run.
+    batch_size: images a step.
+    clock: returns seconds.
+    """
+
+    def __init__(self, total_steps: int, batch_size: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
+        self._step: int | None = None  # where the interval under way began
+        self._time = 0.0  # and when
+        self._paused = 0.0  # seconds of it that do not count
+        self._perf: dict[str, float] = {}
+
+    def start(self, step: int) -> None:
+        """Begin an interval at `step`; what came before it is not measured."""
+        self._step, self._time, self._paused = step, self._clock(), 0.0
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave the time of the body out."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._paused += self._clock() - began
+
+    def perf(self, step: int) -> dict[str, float]:
+        """Return {"perf/step_seconds", "perf/images_per_second"} of the interval to `step`, or {}.
+
+        The interval, which began at `start` or at the last other `step`, ends there, and the next
+        one begins; asked again for the same step, this returns the same.
+        """
+        if self._step is None:
+            self.start(step)
+        begun = step if self._step is None else self._step
+        if step > begun:
+            seconds = self._clock() - self._time - self._paused
+            seconds = max(seconds, 1e-9) / (step - begun)  # a clock may stand
+            self._perf = {
+                "perf/step_seconds": seconds,
+                "perf/images_per_second": self.batch_size / seconds,
+            }
+            self.start(step)
+        return dict(self._perf)
+
+    def line(self, step: int, metrics: Mapping[str, Any]) -> str:
+        """Return "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s".
+
+        step: where the run stands; the rate is that of `perf(step)`.
+        metrics: {name: scalar}; the first SHOWN are shown, by the last part of their names, without
+            those of perf/.
+        """
+        perf = self.perf(step)
+        shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
+        parts = [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
+        seconds = perf.get("perf/step_seconds")
+        if seconds is not None:
+            slow = seconds >= 1
+            parts.append(f"{digits(seconds)} s/step" if slow else f"{digits(seconds * 1000)} ms/step")
+            parts.append(f"{digits(perf['perf/images_per_second'])} images/s")
+        return line("step", step, self.total_steps, parts, seconds)

@@ -1,0 +1,85 @@
+"""python -m evqgan.main --config=FILE[:variant] --workdir=DIR [--mode=MODE] [--config.key=value]
+
+The modes:
+
+train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where
+          it stopped
+encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR
+                    the token cache of config.dataset; the same again goes on;
+                    train a generator from it with --config.dataset.codes=DIR
+sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR
+                    samples.npz, grid.png, images/ of PNGs; stopped, the same again goes on
+          --steps_strip
+                    steps.png: images being filled block by block
+          --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
+                    the best of more
+edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom and
+          --outpaint=left,top,right,bottom (pixels); --margin=TOKENS --feather=PIXELS
+          --label= --num= --seed= --out=
+                    edit_000.png ..., masked.png, strip.png
+reconstruct  --image=FILE|FOLDER --out=DIR
+                    input | reconstruction, a PNG a picture
+evaluate  --metrics=reconstruction,...
+                    evaluation.json
+
+--force begins what takes so much work that it is taken for a slip, such as --views=1000000000.
+
+The config may be left out where the workdir has it: a tokenizer's or a generator's, and in all
+modes but train a quickstart's. Without --workdir it is workdirs/ and the config's name:
+workdirs/quickstart, workdirs/quickstart_tiny.
+"""
+
+from evqgan.core.cli import CONFIG_KEYS, DEBUG, SWITCH, TEXT, TEXTS, Flag, choice, number, whole
+
+MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
+BATCHED = ("encode", "sample", "edit", "reconstruct", "evaluate")
+MAKING = ("encode", "sample", "edit", "reconstruct")
+DRAWING = ("encode", "sample", "edit")
+
+# name, kind, modes that take it (none: all), help, default; without one it is that of the mode.
+FLAGS = (
+    Flag("config", TEXT, (), "FILE[:variant] of an experiment, or its name in configs/"),
+    CONFIG_KEYS,
+    Flag("workdir", TEXT, (), "where a run keeps everything it makes"),
+    Flag("mode", choice(*MODES), (), f"what to do: {', '.join(MODES)}", "train"),
+    Flag("num", whole(1), ("sample", "edit"), "how many images (64) or results (4)"),
+    Flag("views", whole(1), ("encode",), "how many random crops and flips of each image (1)"),
+    Flag("labels", TEXTS, ("sample",), "classes by number or name, in turn (default: all)"),
+    Flag("label", TEXT, ("edit",), "the class by number or name"),
+    Flag("seed", whole(0, 2**63 - 1), DRAWING, "the random seed (0)"),
+    Flag("batch_size", whole(1), BATCHED, "images a device at a time"),
+    Flag("steps_strip", SWITCH, ("sample",), "also draw how images are filled"),
+    Flag("acceptance", number(0.0, 1.0), ("sample",), "the share of candidates to keep (1)"),
+    Flag(
+        "classifier",
+        TEXT,
+        ("sample",),
+        "what rates candidates: resnet101 (default), resnet50 or package.module:function",
+    ),
+    Flag(
+        "classifier_weights",
+        TEXT,
+        ("sample",),
+        "where its weights lie (default: ~/.cache/evqgan/weights), or random",
+    ),
+    Flag("out", TEXT, MAKING, "where results go (default: inside the workdir)"),
+    Flag("image", TEXT, ("edit", "reconstruct"), "a picture; reconstruct: or a folder of them"),
+    Flag("mask", TEXT, ("edit",), "a picture, white where the image is made anew"),
+    Flag("box", TEXTS, ("edit",), "left,top,right,bottom of what is made anew"),
+    Flag("outpaint", TEXTS, ("edit",), "how far it grows at the left,top,right,bottom"),
+    Flag(
+        "margin",
+        whole(0),
+        ("edit",),
+        "tokens made anew around the hidden ones (1; on small grids 0)",
+    ),
+    Flag("feather", whole(0), ("edit",), "known pixels a result fades in over (half a token)"),
+    Flag(
+        "metrics",
+        TEXTS,
+        ("evaluate",),
+        "which evaluators (default: all of the config's, and samples if there are any)",
+    ),
+    Flag("force", SWITCH, DRAWING, "begin even what may take weeks"),
+    DEBUG,
+)

@@ -1,0 +1,184 @@
+"""The mode edit: inpainting, outpainting and class editing of one picture."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan.core import files, pictures, processes
+from evqgan.core.errors import InputError
+from evqgan.core.progress import Progress
+from evqgan.inference.editing import GREY
+from evqgan.inference.mode_inputs import load_model, read_image, read_mask
+from evqgan.inference.model import Model
+
+RESULT = re.compile(r"edit_\d{3,}\.png")  # the name of a result
+
+
+@dataclasses.dataclass(frozen=True)
+class EditRequest:
+    """What is to be edited; each field is the flag of its name.
+
+    image: the picture's file.
+    mask: a picture's file, white where the image is made anew.
+    box: left, top, right, bottom of what is made anew, in pixels, as texts.
+    outpaint: by how many pixels the image grows at the left, top, right, bottom, as texts.
+    label: the class of what is made, by number or name.
+    num: how many results.
+    seed: result n depends on (seed, n).
+    margin, feather: see `inference.editing`; None: its defaults.
+    force: also what may take weeks.
+    batch_size: images a device at a time.
+
+    Of `mask`, `box` and `outpaint` exactly one is given.
+    """
+
+    image: str | None = None
+    mask: str | None = None
+    box: Sequence[str] | None = None
+    outpaint: Sequence[str] | None = None
+    label: int | str | None = None
+    num: int = 4
+    seed: int = 0
+    margin: int | None = None
+    feather: int | None = None
+    force: bool = False
+    batch_size: int = 64
+
+
+@processes.together()
+def edit(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, request: EditRequest) -> None:
+    """Write edit_000.png ..., masked.png and strip.png into `out`, by default workdir/edits.
+
+    They take the place of an earlier call's when all of them are made, and not before. Of several
+    processes the first one does it alone.
+    """
+    where = (request.mask, request.box, request.outpaint)
+    if not request.image or sum(x is not None for x in where) != 1:
+        raise InputError("edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b")
+    out = out or pathlib.Path(workdir) / "edits"
+    image = read_image(request.image)
+    margins, hidden = None, None
+    if request.outpaint is not None:
+        margins = four_numbers("--outpaint", request.outpaint)
+    else:
+        hidden = hidden_pixels(image, request)
+    model = load_model(config, workdir, request.batch_size)  # it takes all processes
+    if processes.this()[0]:
+        return
+    files.tried(out)
+    if margins is not None:
+        results, masked = outpainted(model, image, margins, request)
+    else:
+        results, masked = inpainted(model, image, hidden, request)
+    write(out, masked, results)
+    are = "edit is" if len(results) == 1 else "edits are"
+    print(f"{len(results):,} {are} in {out}")
+
+
+def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
+    """Return where an image uint8 [H,W,3] is made anew, by --mask or --box, as bool [H,W]."""
+    height, width = image.shape[:2]
+    if request.mask is not None:
+        white = read_mask(request.mask)
+        if white.shape != (height, width):
+            raise InputError(
+                f"expected a mask of the image's {width} x {height} pixels, {request.mask} has "
+                f"{white.shape[1]} x {white.shape[0]}"
+            )
+        return white
+    left, top, right, bottom = four_numbers("--box", request.box or ())
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        box = f"--box={left},{top},{right},{bottom}"
+        raise InputError(f"{box} does not lie in the image of {width} x {height}")
+    hidden = np.zeros((height, width), bool)
+    hidden[top:bottom, left:right] = True
+    return hidden
+
+
+def four_numbers(flag: str, texts: Sequence[str]) -> tuple[int, int, int, int]:
+    """Return four whole numbers from the parts of a flag's value; InputError for all else."""
+    try:
+        left, top, right, bottom = (int(x) for x in texts)
+    except ValueError:
+        given = ",".join(texts)
+        raise InputError(f"{flag} takes four whole numbers, left,top,right,bottom, not {given}") from None
+    return left, top, right, bottom
+
+
+def inpainted(
+    model: Model, image: np.ndarray, hidden: np.ndarray, request: EditRequest
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return results uint8 [num,H,W,3] of an image [H,W,3], and the image without what is hidden.
+
+    hidden: bool [H,W], what is made anew.
+    """
+    results = model.edit(
+        image,
+        hidden,
+        request.label,
+        request.num,
+        request.seed,
+        margin=request.margin,
+        feather=request.feather,
+        force=request.force,
+        report=window_report(),
+    )
+    return results, np.where(hidden[..., None], GREY, image)
+
+
+def outpainted(
+    model: Model,
+    image: np.ndarray,
+    margins: tuple[int, int, int, int],
+    request: EditRequest,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return results uint8 [num,H',W',3] of an image [H,W,3], and the image in grey margins.
+
+    margins: pixels at the left, top, right, bottom.
+    """
+    results = model.outpaint(
+        image,
+        *margins,
+        request.label,
+        request.num,
+        request.seed,
+        margin=request.margin,
+        feather=request.feather,
+        force=request.force,
+        report=window_report(),
+    )
+    left, top, right, bottom = margins
+    around = ((top, bottom), (left, right), (0, 0))
+    return results, np.pad(image, around, constant_values=GREY)
+
+
+def window_report() -> Callable[[int, int, float], None]:
+    """Return a report(done, total, seconds) for edits so large that they take several windows."""
+    progress = Progress("edit", "windows")
+
+    def report(done: int, total: int, seconds: float) -> None:
+        if total > 1:
+            progress(done, total, seconds)
+
+    return report
+
+
+def write(out: pathlib.Path, masked: np.ndarray, results: np.ndarray) -> None:
+    """Write results [num,H,W,3] and the masked image [H,W,3], all or none.
+
+    What else an earlier call left goes: the results that it had more of.
+    """
+    ours = (out / "strip.png").is_file()
+
+    def stale(name: str) -> bool:
+        return ours and bool(RESULT.fullmatch(name))
+
+    with files.exchanged(out, stale) as folder:
+        for i, result in enumerate(results):
+            pictures.save_png(folder / f"edit_{i:03d}.png", result)
+        pictures.save_png(folder / "masked.png", masked)
+        pictures.save_png(folder / "strip.png", pictures.row([masked, *results]))

@@ -1,0 +1,69 @@
+"""What the modes read: the model of a workdir, pictures, and masks."""
+
+import functools
+import os
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan.core import processes
+from evqgan.core.errors import InputError
+from evqgan.data import transforms
+from evqgan.inference.model import Model, load
+
+WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
+
+
+def load_model(config: ConfigDict, workdir: str | os.PathLike[str], batch_size: int) -> Model:
+    """Return the model of a workdir.
+
+    The first process says what takes a while before it begins: this, and compilations.
+    """
+    chief = processes.this()[0] == 0
+    log = functools.partial(print, flush=True) if chief else lambda line: None
+    log(f"loading {workdir}")
+    model = load(workdir, config, batch_size=batch_size)
+    model.rows.tell = log
+    return model
+
+
+def read_image(path: str | os.PathLike[str], background: str = "white") -> np.ndarray:
+    """Return the picture in a file as uint8 [H,W,3]; transparency is laid over the `background`."""
+    data = transforms.read_bytes(path)
+    try:
+        return transforms.decode(data, background)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return a mask file as bool [H,W]: True where it is white, and the image is made anew.
+
+    What is black or transparent is kept. Raises InputError for a mask that hides nothing.
+    """
+    grey = read_image(path, "black").mean(axis=-1)
+    if grey.max() < WHITE:
+        raise InputError(
+            f"the mask {path} hides nothing: pixels are made anew from {WHITE} of 255 on, and its "
+            f"brightest is {grey.max():.0f}; transparent ones are kept"
+        )
+    return grey >= WHITE
+
+
+def read_whole_tokens(path: str | os.PathLike[str], factor: int) -> np.ndarray:
+    """Return the centre of a picture that is whole tokens, uint8 [H,W,3]; say what is cropped.
+
+    factor: pixels of a token's side.
+    """
+    image = read_image(pathlib.Path(path))
+    height, width = image.shape[:2]
+    h, w = height // factor * factor, width // factor * factor
+    if not h * w:
+        least = f"expected at least {factor} x {factor}"
+        raise InputError(f"{path} has {width} x {height} pixels: {least}")
+    if (h, w) != (height, width):
+        sides = f"{width} x {height} pixels cropped to {w} x {h}"
+        print(f"{path}: {sides}, multiples of {factor}", flush=True)
+    top, left = (height - h) // 2, (width - w) // 2
+    return image[top : top + h, left : left + w]

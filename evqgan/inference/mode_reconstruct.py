@@ -1,0 +1,110 @@
+"""The mode reconstruct: pictures beside what the tokenizer makes of them."""
+
+import collections
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan.core import files, pictures, processes
+from evqgan.core.errors import InputError
+from evqgan.data import folder as folders
+from evqgan.inference.mode_inputs import load_model, read_whole_tokens
+from evqgan.inference.model import Model
+
+PIXELS = 2**22  # ours: a device reconstructs 4 million pixels at a time, as `token_cache.encode`
+
+Named = tuple[pathlib.Path, np.ndarray]  # where a reconstruction goes, and its picture
+
+
+@processes.together()
+def reconstruct(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    image: str | None,
+    batch_size: int = 64,
+) -> None:
+    """Write `input | reconstruction`, a PNG a picture, into `out`, by default reconstructions/.
+
+    image: a picture's file, or a folder of pictures. They have any size; what a side has beyond a
+        multiple of the tokenizer's factor is cropped, on both ends. A folder's pictures keep their
+        places below it, and one that cannot be used is skipped with a line.
+    batch_size: images a device at a time.
+
+    Of several processes the first one does it alone.
+    """
+    if not image:
+        raise InputError("reconstruct needs --image=FILE, or --image=FOLDER of pictures")
+    source, out = pathlib.Path(image), out or pathlib.Path(workdir) / "reconstructions"
+    paths = [source]
+    if source.is_dir():
+        paths = [source / name for name in folders.image_paths(str(source))]
+    top = source if source.is_dir() else source.parent
+    targets = png_names([path.relative_to(top) for path in paths])
+    model = load_model(config, workdir, batch_size)  # it takes all processes
+    if processes.this()[0]:
+        return
+    files.tried(out)
+    skipped: list[pathlib.Path] = []
+    images = readable(zip(targets, paths, strict=True), model.factor, source.is_dir(), skipped)
+    made = 0
+    for batch in batches(images, model, batch_size):
+        write(out, model, batch, batch_size)
+        made += len(batch)
+    if not made:
+        raise InputError(f"none of the {len(skipped):,} pictures in {source} can be reconstructed, see above")
+    missing = f"; {len(skipped):,} were skipped" if skipped else ""
+    print(f"{made:,} reconstructions are in {out}{missing}")
+
+
+def png_names(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Return the PNG that is made of each relative path: a.jpg -> a.png, if no other becomes it."""
+    ends = [path.with_suffix(".png") for path in paths]
+    counts = collections.Counter(ends)
+    pairs = zip(paths, ends, strict=True)
+    return [end if counts[end] == 1 else path.with_name(f"{path.name}.png") for path, end in pairs]
+
+
+def readable(
+    pairs: Iterator[tuple[pathlib.Path, pathlib.Path]],
+    factor: int,
+    skip: bool,
+    skipped: list[pathlib.Path],
+) -> Iterator[Named]:
+    """Yield (target, picture) of each (target, path).
+
+    factor: pixels of a token's side.
+    skip: whether a picture that cannot be used is left out with a line, and put into `skipped`.
+    """
+    for target, path in pairs:
+        try:
+            yield target, read_whole_tokens(path, factor)
+        except InputError as error:
+            if not skip:
+                raise
+            skipped.append(path)
+            print(f"skipped: {error}", flush=True)
+
+
+def batches(images: Iterator[Named], model: Model, batch_size: int) -> Iterator[list[Named]]:
+    """Yield consecutive pictures of one size, as many at a time as the devices take."""
+    for shape, alike in itertools.groupby(images, lambda pair: pair[1].shape):
+        while batch := list(itertools.islice(alike, at_once(model, shape, batch_size))):
+            yield batch
+
+
+def at_once(model: Model, shape: tuple[int, ...], batch_size: int) -> int:
+    """Return how many pictures of a shape (H, W, 3) all devices take at a time."""
+    return max(1, min(batch_size, PIXELS // (shape[0] * shape[1]))) * model.rows.mesh.size
+
+
+def write(out: pathlib.Path, model: Model, batch: list[Named], batch_size: int) -> None:
+    """Write the reconstructions of a batch of pictures of one size."""
+    before = np.stack([image for _, image in batch])
+    size = min(at_once(model, before.shape[1:], batch_size), model.rows.size(len(before)))
+    after = model.reconstruct(before, size)
+    for (target, image), again in zip(batch, after, strict=True):
+        pictures.save_png(out / target, pictures.row([image, again]))

@@ -1,0 +1,198 @@
+"""The mode sample: new images of a trained generator, as samples.npz, grid.png and PNG files."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan.core import files, pictures, processes
+from evqgan.core.errors import InputError
+from evqgan.core.progress import Progress
+from evqgan.inference import filmstrip, rejection
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
+
+GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
+COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
+LETTERS = 24  # ours: of the name of a class
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRequest:
+    """What is to be sampled; each field but `pngs` is the flag of its name.
+
+    num: how many images.
+    labels: classes by number or name, gone through in turn; none: all.
+    seed: image n of a seed is the same, whatever `num` is.
+    acceptance: below 1, the best of num / acceptance candidates are kept.
+    classifier: what rates them (`rejection.find`); None: resnet101.
+    classifier_weights: where its weights lie.
+    steps_strip: also draw steps.png, images being filled (`filmstrip.picture`).
+    force: more than `room.IMAGES`, too.
+    batch_size: images a device at a time.
+    pngs: whether images/ gets a PNG for each image.
+    """
+
+    num: int = 64
+    labels: Sequence[int | str] = ()
+    seed: int = 0
+    acceptance: float = 1.0
+    classifier: str | None = None
+    classifier_weights: str = ""
+    steps_strip: bool = False
+    force: bool = False
+    batch_size: int = 64
+    pngs: bool = True
+
+
+@processes.together()
+def sample(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, request: SampleRequest) -> None:
+    """Write samples of the generator in `workdir` into `out`, by default workdir/samples.
+
+    Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is
+    written. No more than a batch of images is ever in memory. Several processes share the
+    candidates; `out` has to be one folder for all, and the first process writes.
+    """
+    out = out or pathlib.Path(workdir) / "samples"
+    model = load_model(config, workdir, request.batch_size)
+    labels = model.planned(request.num, request.labels, request.seed, request.acceptance, request.force)
+    classifier = classifier_of(request, model)
+    chief = processes.this()[0] == 0
+    with processes.together():
+        if chief:
+            files.tried(out)
+            check_only_samples(out / "images")
+    progress = Progress("sample", compiling=lambda: model.rows.compiling)
+    with processes.together():
+        made, size = rejection.choose(
+            model,
+            labels,
+            request.seed,
+            request.acceptance,
+            classifier,
+            out / "candidates",
+            {},
+            progress if chief else None,
+            processes.this(),
+        )
+    if chief:
+        card = card_of(request, model, classifier, progress.total)
+        write(out, request, model, made, size, card)
+        best = f", the best of {progress.total:,}," if classifier else ""
+        print(f"{request.num:,} samples{best} of step {model.step:,} are in {out}  {progress.rate}")
+
+
+def classifier_of(request: SampleRequest, model: Model) -> Any:
+    """Return the classifier that rates candidates, or None where all are kept."""
+    if request.acceptance != 1:
+        name = request.classifier or "resnet101"
+        return rejection.find(name, model, request.classifier_weights)
+    if request.classifier or request.classifier_weights:
+        raise InputError("a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5")
+    return None
+
+
+def card_of(request: SampleRequest, model: Model, classifier: Any, candidates: int) -> dict[str, Any]:
+    """Return what samples.npz says of how its images were made."""
+    card: dict[str, Any] = {"step": model.step, "seed": request.seed}
+    card["sampler"] = json.dumps(model.sampler)
+    if classifier:
+        card |= {"acceptance": request.acceptance, "classifier": rejection.name_of(classifier)}
+        card["candidates"] = candidates
+    if model.classes and model.class_names:
+        card["class_names"] = model.class_names
+    return card
+
+
+def check_only_samples(folder: pathlib.Path) -> None:
+    """Raise InputError if a folder that will be replaced holds more than an earlier call's PNGs."""
+    for path in folder.glob("*"):
+        if not re.fullmatch(r"\d{5,}\.png", path.name):
+            raise InputError(f"{folder} would be replaced, but holds {path.name}, no sample: give another --out")
+
+
+def write(
+    out: pathlib.Path,
+    request: SampleRequest,
+    model: Model,
+    made: dict[str, np.ndarray],
+    size: int,
+    card: dict[str, Any],
+) -> None:
+    """Write all files of the samples into `out`, and remove the candidates.
+
+    made: what `rejection.choose` returns: ids, labels, numbers, and scores if it chose.
+    size: how many are decoded at a time.
+    card: what samples.npz says of how they were made.
+    """
+    columns = grid_columns(made["labels"], card.get("class_names"), model.size[1])
+    numbers = itertools.chain(*columns.values()) if columns else range(min(request.num, GRID))
+    shown: dict[int, Any] = dict.fromkeys(numbers)
+    arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
+    print(f"writing {request.num:,} images to {out}", flush=True)
+    with files.swapped(out / "images") as folder:
+        images = decoded(model, made["ids"], size, folder if request.pngs else None, shown)
+        pieces = files.Pieces((request.num, *model.size, 3), np.uint8, images)
+        files.save_npz(out / "samples.npz", images=pieces, **arrays, **card)
+    if not request.pngs:
+        (out / "images").rmdir()
+    pictures.save_png(out / "grid.png", grid(shown, columns))
+    if request.steps_strip:
+        strip = filmstrip.picture(model, made["labels"], made["numbers"], request.seed)
+        pictures.save_png(out / "steps.png", strip)
+    rejection.remove(out / "candidates")
+
+
+def decoded(
+    model: Model,
+    ids: np.ndarray,
+    size: int,
+    folder: pathlib.Path | None,
+    shown: dict[int, Any],
+) -> Iterator[np.ndarray]:
+    """Yield the images of ids [N,h,w,D], uint8 [size,H,W,3] at a time.
+
+    folder: where each becomes a PNG; None: nowhere.
+    shown: {number of an image: None}; the values become these images.
+    """
+    for start in range(0, len(ids), size):
+        images = model.decode(ids[start : start + size], size)
+        for i, image in enumerate(images, start):
+            if i in shown:
+                shown[i] = image
+            if folder:
+                pictures.save_png(folder / f"{i:05d}.png", image)
+        yield images
+
+
+def grid_columns(labels: np.ndarray, names: Sequence[str] | None, side: int) -> dict[str, list[int]]:
+    """Return what grid.png shows, by class: {text: the numbers of the images below it}.
+
+    labels: int32 [num].
+    names: of the classes; without any, nothing is returned.
+    side: the width of an image in pixels; the first classes are taken that there is room for.
+    """
+    columns: dict[str, list[int]] = {}
+    left = WIDTH
+    for label in dict.fromkeys(labels.tolist()) if names else ():
+        name = names[label]
+        text = name if len(name) <= LETTERS else f"{name[: LETTERS - 3]}..."
+        left -= max(side, pictures.width_of(text)) + pictures.GAP
+        if columns and (left < 0 or len(columns) == COLUMNS):
+            break
+        columns.setdefault(text, []).extend(np.flatnonzero(labels == label).tolist())
+    return {text: numbers[: max(1, GRID // len(columns))] for text, numbers in columns.items()}
+
+
+def grid(images: dict[int, np.ndarray], columns: dict[str, list[int]]) -> np.ndarray:
+    """Return images {number: uint8 [H,W,3]} as one picture, a column a class if there are any."""
+    if not columns:
+        return pictures.grid(list(images.values()))
+    parts = {text: pictures.column([images[i] for i in few]) for text, few in columns.items()}
+    return pictures.row([pictures.label(part, text) for text, part in parts.items()])

@@ -1,0 +1,67 @@
+"""Lines that say how far work is: rates without pauses and compilation, and the time left."""
+
+import numpy as np
+import pytest
+
+from evqgan.core.progress import Progress, StepTimer, duration
+
+
+def clocked(*times):
+    """A clock that shows these times one after the other."""
+    times = iter(times)
+    return lambda: next(times)
+
+
+def test_the_progress_line():
+    progress = StepTimer(5000, 64, clock=clocked(0.0, 100.0, 100.0 + 200 * 0.231, 100.0 + 200 * 0.231))
+    assert progress.line(1, {"train/loss": 2.5}) == "step 1/5,000  loss 2.5" and progress.perf(1) == {}
+    progress.start(1000)
+    line = progress.line(1200, {"train/loss": np.float32(1.2341), "perf/step_seconds": 9.0})
+    assert line == "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 14m38s"
+
+
+def test_pauses_and_compilation_do_not_count():
+    progress = StepTimer(100, 10, clock=clocked(50.0, 52.0, 59.0, 60.0, 60.0, 70.0, 71.0))
+    progress.start(1)  # at 50, when the first step has compiled
+    with progress.pause():  # 52 to 59
+        pass
+    progress.line(4, {})  # at 60: 3 of 10 seconds for 3 steps
+    assert progress.perf(4) == {"perf/step_seconds": 1.0, "perf/images_per_second": 10.0}
+    assert progress.perf(9) == {"perf/step_seconds": 2.0, "perf/images_per_second": 5.0}  # no pause in this interval
+
+
+def test_large_rates_are_written_out():
+    progress = StepTimer(10, 4096, clock=clocked(0.0, 2.0, 2.0))
+    progress.start(0)
+    assert progress.line(8, {}) == "step 8/10  250 ms/step  16,384 images/s  ETA 0s"
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (192, "3m12s"), (3600, "1h00m"), (7500, "2h05m"), (273600, "3d04h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_progress_counts_from_where_it_goes_on(capsys):
+    report = Progress("sample", compiling=lambda: 4.14)
+    report(10, 30, 0.0)
+    report(14, 30, 2.0)
+    report(30, 30, 5.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "going on from 10/30",
+        "compiled in 4.1 s",
+        "sample 14/30  2 images/s  ETA 8s",
+        "sample 30/30  4 images/s  ETA 0s",
+    ]
+    assert report.total == 30 and report.rate == "4 images/s"
+
+
+def test_progress_comes_every_few_seconds_and_at_the_end(capsys):
+    report = Progress("edit", "windows", every=5)
+    for done, seconds in ((1, 4.0), (2, 8.0), (3, 12.0), (4, 16.0), (5, 16.5)):
+        report(done, 5, seconds)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["2/5", "4/5", "5/5"]
+    assert lines[0] == "edit 2/5  0.25 windows/s  ETA 12s"
