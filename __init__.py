@@ -4,4 +4,10 @@ import pathlib
 
 _package = pathlib.Path(__file__).parent / "evqgan"
 __path__ = [str(_package)]
-exec(compile((_package / "__init__.py").read_text(encoding="utf-8"), str(_package / "__init__.py"), "exec"))
+exec(
+    compile(
+        (_package / "__init__.py").read_text(encoding="utf-8"),
+        str(_package / "__init__.py"),
+        "exec",
+    )
+)

@@ -61,7 +61,9 @@ TINY_GENERATORS = {"multigrained": {"code_width": 8}, "rqtransformer": {"head_la
 GENERATED = {"name": "generated", "num_examples": 16, "train": "train", "validation": "train"}
 
 
-def stage1(depths: tuple[int, ...], size: int, codes: int = 1024, width: int = 128, window: int = 8) -> ConfigDict:
+def stage1(
+    depths: tuple[int, ...], size: int, codes: int = 1024, width: int = 128, window: int = 8
+) -> ConfigDict:
     """Return the config of a Swin tokenizer; f = 2 * 2 ** len(depths).
 
     1024 codes: paper, Sec. 4.1; width: Swin-B (the paper gives none).
@@ -112,7 +114,9 @@ def with_critic(config: ConfigDict, weights: str = "") -> ConfigDict:
         },  # Projected GAN's, with its FastGAN generator
     }
     config.evals.reconstruction = {"perceptual": "lpips"}
-    config.best = "val/lpips_untrained" if weights == "random" else "val/lpips"  # the critic makes val/mse worse
+    config.best = (
+        "val/lpips_untrained" if weights == "random" else "val/lpips"
+    )  # the critic makes val/mse worse
     return config
 
 
@@ -146,7 +150,9 @@ def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
         f"{epochs} epochs",
         "1 epoch",
     )
-    config.optimizer.update({"learning_rate": 4.5e-6 * 16 if reading == "paper16" else 1e-4, "warmup": "2%"})
+    config.optimizer.update(
+        {"learning_rate": 4.5e-6 * 16 if reading == "paper16" else 1e-4, "warmup": "2%"}
+    )
     for optimizer in (config.optimizer, config.adversarial.optimizer):
         optimizer.update({"decay": "constant", "final": 0.0})
     return config

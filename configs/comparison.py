@@ -106,7 +106,9 @@ def coders(size: int) -> tuple[dict, dict, dict, dict]:
 
 def tokenizer(encoder: dict, decoder: dict, quantizer: dict, **more: Any) -> ConfigDict:
     """Return a section config.tokenizer; more: its other keys."""
-    return ConfigDict({"encoder": dict(encoder), "decoder": dict(decoder), "quantizer": quantizer, **more})
+    return ConfigDict(
+        {"encoder": dict(encoder), "decoder": dict(decoder), "quantizer": quantizer, **more}
+    )
 
 
 def stage1(tokenizer: ConfigDict, size: int, photographs: bool) -> ConfigDict:
@@ -135,5 +137,7 @@ def data(config: ConfigDict, rate: float, warmup: str, photographs: bool) -> Con
         config.dataset.update({"name": "photographs", "crop": "native"})
     else:
         config.dataset.update({"name": "digits", "flip": False})
-    config.optimizer.update({"learning_rate": rate, "warmup": warmup, "decay": "cosine", "ema": 0.99})
+    config.optimizer.update(
+        {"learning_rate": rate, "warmup": warmup, "decay": "cosine", "ema": 0.99}
+    )
     return common.cadence(config, "50 steps", "1000 steps", "1000 steps")

@@ -31,7 +31,10 @@ DEPTHS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
-    name = common.variant(variant, [name for name in DEPTHS if name != "64"]).replace("tiny", "") or "64"
+    name = (
+        common.variant(variant, [name for name in DEPTHS if name != "64"]).replace("tiny", "")
+        or "64"
+    )
     size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
     if gpu:
         config = common.with_critic(common.stage1(DEPTHS[name], size))
@@ -41,10 +44,14 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.warmup = "2000 steps"
         common.cadence(config, "100 steps", "2000 steps", "2000 steps")
     else:
-        config = common.stage1(DEPTHS[name], size, codes=256 if size == 64 else 512, width=32, window=4)
+        config = common.stage1(
+            DEPTHS[name], size, codes=256 if size == 64 else 512, width=32, window=4
+        )
         config.dtype, config.batch_size, config.duration = "float32", 16, "1000 steps"
         config.tokenizer.quantizer.update({"width": 16, "decay": 0.9})
-        config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
+        config.optimizer.update(
+            {"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99}
+        )
         common.cadence(config, "50 steps", "250 steps", "250 steps")
     config.keep = 2
     config.dataset.folder = "images"

@@ -21,7 +21,12 @@ from configs import common, folder_stage1
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
-    name = common.variant(variant, [name for name in folder_stage1.DEPTHS if name != "64"]).replace("tiny", "") or "64"
+    name = (
+        common.variant(variant, [name for name in folder_stage1.DEPTHS if name != "64"]).replace(
+            "tiny", ""
+        )
+        or "64"
+    )
     size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
     workdir = "workdirs/folder_stage1" + (f"_{name}" if name != "64" else "")
     config = common.stage2(workdir, size, classes=None)
@@ -32,10 +37,14 @@ def get_config(variant: str = "") -> ConfigDict:
         common.cadence(config, "100 steps", "2000 steps", "2000 steps")
     else:
         window = 8 if size == 256 else 4
-        config.generator.update({"window": window, "extend": window // 4, "layers": 4, "width": 128, "heads": 4})
+        config.generator.update(
+            {"window": window, "extend": window // 4, "layers": 4, "width": 128, "heads": 4}
+        )
         config.generator.update({"code_width": 32, "remat": False, "chunk": 0})
         config.dtype, config.batch_size, config.duration = "float32", 32, "2000 steps"
-        config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+        config.optimizer.update(
+            {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
+        )
         config.optimizer.moment_dtype = "float32"
         # At equal compute, a block of each of many images teaches more than all blocks of few
         # (README, variants).

@@ -17,7 +17,9 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "small" or "tiny"."""
     common.variant(variant, ["small"])
     small = variant == "small"
-    config = common.stage2(f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9)
+    config = common.stage2(
+        f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9
+    )
     config.dtype, config.batch_size, config.duration = "float32", 32, "1500 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
     config.generator.update(
@@ -35,6 +37,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # variants).
     config.loss.targets = 1
     config.optimizer.moment_dtype = "float32"
-    config.optimizer.update({"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+    config.optimizer.update(
+        {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
+    )
     common.cadence(config, "50 steps", "500 steps", "500 steps")
     return common.tiny(config) if variant == "tiny" else config

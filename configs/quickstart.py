@@ -36,7 +36,9 @@ def tokenizer() -> ConfigDict:
     config.dtype, config.batch_size, config.duration = "float32", 64, "500 steps"
     config.dataset.update({"name": "digits", "flip": False})
     config.tokenizer.quantizer.update({"width": 16, "decay": 0.9, "revive": 0.1})
-    config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99})
+    config.optimizer.update(
+        {"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99}
+    )
     return common.cadence(config, "50 steps", "250 steps", "250 steps")
 
 
@@ -45,10 +47,16 @@ def generator() -> ConfigDict:
     config = common.stage2("", 32, classes=10)
     config.dtype, config.batch_size, config.duration = "float32", 64, "1600 steps"
     config.dataset.update({"name": "digits", "flip": False})
-    config.generator.update({"window": 4, "extend": 1, "layers": 4, "width": 128, "heads": 4, "code_width": 32})
+    config.generator.update(
+        {"window": 4, "extend": 1, "layers": 4, "width": 128, "heads": 4, "code_width": 32}
+    )
     # 1,600 steps are too few to overfit, and memory is no matter.
-    config.generator.update({"dropout": 0.0, "remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
-    config.optimizer.update({"learning_rate": 2e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99})
+    config.generator.update(
+        {"dropout": 0.0, "remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0}
+    )
+    config.optimizer.update(
+        {"learning_rate": 2e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
+    )
     # At equal compute, a block of each of many images teaches more than all blocks of few (README,
     # variants).
     config.loss.targets = 1

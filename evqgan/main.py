@@ -80,7 +80,9 @@ def config_of(flags: Any) -> ConfigDict:
         return config_files.read_file(flags.config)
     there = flags.workdir and (pathlib.Path(flags.workdir) / "config.json").is_file()
     if flags.mode == "train" and not there:
-        raise InputError("--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help")
+        raise InputError(
+            "--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help"
+        )
     if not flags.workdir:
         raise InputError(f"--workdir=DIR is needed to {flags.mode}: the workdir of a training run")
     if flags.mode == "encode":

@@ -34,9 +34,15 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
-    card = evaluation.read_evaluation(done)["protocols"].get("generation", {}) if done.is_file() else {}
+    card = (
+        evaluation.read_evaluation(done)["protocols"].get("generation", {})
+        if done.is_file()
+        else {}
+    )
     if card.get("step") == step:
-        print(f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}")
+        print(
+            f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}"
+        )
         return
     request = mode_sample.SampleRequest(config.samples, pngs=False)
     mode_sample.sample(second, workdir, None, request)
@@ -45,10 +51,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
-        pictures.save_png(workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN]))
+        pictures.save_png(
+            workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN])
+        )
         pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
     evaluation.evaluate(second, workdir, None, [])
-    print(f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}")
+    print(
+        f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}"
+    )
 
 
 def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> None:
@@ -86,7 +96,9 @@ def reconstructions(model: Model, images: np.ndarray) -> np.ndarray:
     again = model.reconstruct(images)
     rows = {"held-out images": images, "reconstructions": again}
     rows["4 x error"] = pictures.error_map(images, again)
-    return pictures.column([pictures.label(pictures.row(list(row)), text) for text, row in rows.items()])
+    return pictures.column(
+        [pictures.label(pictures.row(list(row)), text) for text, row in rows.items()]
+    )
 
 
 def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

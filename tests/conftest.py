@@ -16,7 +16,9 @@ import pytest
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ < (0, 13):
     # Fusions by way of MLIR take half of what is left. XLA ends a process with a flag that it does
     # not know; all versions below 0.13 know this one.
-    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+    os.environ["XLA_FLAGS"] = (
+        f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+    )
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

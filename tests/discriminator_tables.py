@@ -50,7 +50,10 @@ def patchgan(layers=3, norm="batch"):
         theirs, ours = f"main.{3 * i}", f"norm{i}"
         rows += _conv(f"main.{3 * i - 1}", f"conv{i}", bias=norm == "act")
         if norm == "act":
-            rows += [Row(f"{theirs}.{name}", f"params/{ours}/{name}", "conv") for name in ("loc", "scale")]
+            rows += [
+                Row(f"{theirs}.{name}", f"params/{ours}/{name}", "conv")
+                for name in ("loc", "scale")
+            ]
         else:
             rows += [
                 Row(f"{theirs}.weight", f"params/{ours}/scale"),

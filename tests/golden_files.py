@@ -60,15 +60,21 @@ def close_but_for_kinks(ours, theirs, near, tolerance=1e-4, nudges=40, least=1e-
 
     def flat(arrays):
         for name, array in theirs.items():
-            assert np.shape(arrays[name]) == array.shape, f"{name}: {np.shape(arrays[name])}, not {array.shape}"
-        return np.concatenate([np.ravel(np.float64(arrays[name]) / scale) for name, scale in scales.items()])
+            assert np.shape(arrays[name]) == array.shape, (
+                f"{name}: {np.shape(arrays[name])}, not {array.shape}"
+            )
+        return np.concatenate(
+            [np.ravel(np.float64(arrays[name]) / scale) for name, scale in scales.items()]
+        )
 
     start, directions = flat(ours), []
     rest = flat(theirs) - start
     for number in range(nudges):
         if np.abs(rest).max() <= tolerance:
             return
-        assert rest.size > 25 * nudges, f"{rest.size} numbers are too few to tell a jump from a mistake: use close"
+        assert rest.size > 25 * nudges, (
+            f"{rest.size} numbers are too few to tell a jump from a mistake: use close"
+        )
         jump = flat(near(number)) - start
         for direction in directions:
             jump -= direction @ jump * direction
@@ -95,7 +101,9 @@ def close_but_for_many_kinks(ours, theirs, slope=5e-3, rest=0.05):
     ours, theirs = np.float64(ours), np.float64(theirs)
     assert ours.shape == theirs.shape, f"{ours.shape}, not {theirs.shape}"
     slopes = (theirs * ours).sum((2, 3)) / (ours**2).sum((2, 3))
-    np.testing.assert_allclose(slopes, 1, rtol=0, atol=slope, err_msg="slopes of theirs on ours, [B,C]")
+    np.testing.assert_allclose(
+        slopes, 1, rtol=0, atol=slope, err_msg="slopes of theirs on ours, [B,C]"
+    )
     assert np.linalg.norm(ours - theirs) <= rest * np.linalg.norm(theirs)
 
 
@@ -114,7 +122,9 @@ def load(path):
             weights[name] = rule(name, shape, config)
     for name, sums in config.get("checksum", {}).items():
         array = weights[name].astype(np.float64)
-        np.testing.assert_allclose([array.sum(), (array**2).sum()], sums, rtol=1e-6, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            [array.sum(), (array**2).sum()], sums, rtol=1e-6, atol=1e-5, err_msg=name
+        )
     return config, weights, groups.get("in", {}), groups.get("out", {})
 
 
@@ -128,7 +138,9 @@ def rule(name, shape, config):
             if kind == "value":
                 return np.full(shape, numbers[0], np.float32)
             noise = rng.standard_normal(shape)
-            return np.float32(numbers[0] + numbers[1] * noise if kind == "normal" else numbers[0] * np.abs(noise))
+            return np.float32(
+                numbers[0] + numbers[1] * noise if kind == "normal" else numbers[0] * np.abs(noise)
+            )
     if parts[-1] == "running_var":
         return np.float32(0.5 + rng.random(shape))
     noise = rng.standard_normal(shape)
@@ -138,5 +150,9 @@ def rule(name, shape, config):
     if "extra_rule" in config and re.match(r"loss\.perceptual_loss\.net.*weight$", name):
         gain = 2**0.5
     if parts[-1] == "kernel":  # flax
-        fan = shape[0] if len(shape) == 3 and parts[-2] in ("query", "key", "value") else np.prod(shape[:-1])
+        fan = (
+            shape[0]
+            if len(shape) == 3 and parts[-2] in ("query", "key", "value")
+            else np.prod(shape[:-1])
+        )
     return np.float32(gain * float(fan) ** -0.5 * noise)

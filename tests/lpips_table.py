@@ -8,8 +8,13 @@ LPIPS_PACKAGE = [
     *(
         row
         for number, stage, conv in frozen.vgg_layers()
-        for row in frozen.affine(f"net.slice{stage}.{number}", f"trunk/params/stage{stage}/conv{conv}", "conv")
+        for row in frozen.affine(
+            f"net.slice{stage}.{number}", f"trunk/params/stage{stage}/conv{conv}", "conv"
+        )
     ),
     *(row._replace(ours=f"heads/{row.ours}") for row in frozen.LPIPS_HEADS),
 ]
-LPIPS_PACKAGE_IGNORED = (r"^scaling_layer\.(shift|scale)$", r"^lins\.")  # constants of ours; other names of lin{i}
+LPIPS_PACKAGE_IGNORED = (
+    r"^scaling_layer\.(shift|scale)$",
+    r"^lins\.",
+)  # constants of ours; other names of lin{i}

@@ -21,15 +21,29 @@ def spectral(theirs, ours):
 
 def table(critic):
     """critic: a `Critic` -> rows for the names that it has there (and some that other ones have)."""
-    stem, groups = ([f"feature_network.pretrained.{name}" for name in names] for names in (STEM, GROUPS))
+    stem, groups = (
+        [f"feature_network.pretrained.{name}" for name in names] for names in (STEM, GROUPS)
+    )
     rows = efficientnet.table(stem, groups, "frozen/backbone/")
     for theirs, ours in (("layer{i}_ccm", "ccm{i}"), ("layer{i}_csm.out_conv", "csm{i}")):
-        rows.append(Row(f"feature_network.scratch.{theirs}.weight", f"frozen/projections/{ours}/kernel", "conv"))
-        rows.append(Row(f"feature_network.scratch.{theirs}.bias", f"frozen/projections/{ours}/bias"))
+        rows.append(
+            Row(
+                f"feature_network.scratch.{theirs}.weight",
+                f"frozen/projections/{ours}/kernel",
+                "conv",
+            )
+        )
+        rows.append(
+            Row(f"feature_network.scratch.{theirs}.bias", f"frozen/projections/{ours}/bias")
+        )
     for i, widths in enumerate(critic.widths()):
         theirs, ours = f"discriminator.mini_discs.{i}", f"head_{i}"
-        rows += down(f"{theirs}.main.{{j}}.main", f"{ours}/down{{j}}", critic.separable, critic.patch)
-        rows += spectral(f"{theirs}.cls" if critic.cond else f"{theirs}.main.{len(widths)}", f"{ours}/out")
+        rows += down(
+            f"{theirs}.main.{{j}}.main", f"{ours}/down{{j}}", critic.separable, critic.patch
+        )
+        rows += spectral(
+            f"{theirs}.cls" if critic.cond else f"{theirs}.main.{len(widths)}", f"{ours}/out"
+        )
         rows.append(Row(f"{theirs}.embed.weight", f"params/{ours}/embedding/embedding"))
         rows.append(Row(f"{theirs}.embed_proj.0.weight", f"params/{ours}/weight/kernel", "dense"))
         rows.append(Row(f"{theirs}.embed_proj.0.bias", f"params/{ours}/weight/bias"))

@@ -28,10 +28,16 @@ class Distance(nn.Module):
 
     @nn.compact
     def __call__(self, a, b):
-        kernel = self.variable("frozen", "kernel", lambda: jax.random.normal(self.make_rng("params"), (4, 4, 3, 8)))
+        kernel = self.variable(
+            "frozen", "kernel", lambda: jax.random.normal(self.make_rng("params"), (4, 4, 3, 8))
+        )
         numbers = ("NHWC", "HWIO", "NHWC")
         x, y = (
-            nn.relu(jax.lax.conv_general_dilated(x, kernel.value, (2, 2), "SAME", dimension_numbers=numbers))
+            nn.relu(
+                jax.lax.conv_general_dilated(
+                    x, kernel.value, (2, 2), "SAME", dimension_numbers=numbers
+                )
+            )
             for x in (a, b)
         )
         return jnp.mean(jnp.square(x - y), (1, 2, 3))
@@ -69,14 +75,20 @@ class Explicit:
     """The losses of a state and a batch, each as a function of all params; the critic in training mode."""
 
     def __init__(self, config, state, batch):
-        self.model, self.state, self.image = tokenizers.make(config.tokenizer), state, transforms.scale(batch["image"])
+        self.model, self.state, self.image = (
+            tokenizers.make(config.tokenizer),
+            state,
+            transforms.scale(batch["image"]),
+        )
         self.critic = patchgan.Critic(layers=1, width=4)
         self.distance = Distance()
         self.stats = state["critic"]["variables"]["batch_stats"]
 
     def reconstruct(self, params):
         given = {"params": params, "codebook": self.state["codebook"]}
-        (reconstruction, _, aux), _ = self.model.apply(given, self.image, train=True, mutable=["codebook"])
+        (reconstruction, _, aux), _ = self.model.apply(
+            given, self.image, train=True, mutable=["codebook"]
+        )
         return reconstruction, aux["quantizer_loss"]
 
     def logits(self, params, image, stats):
@@ -86,16 +98,24 @@ class Explicit:
     def reconstruction(self, params):
         found, _ = self.reconstruct(params)
         frozen = {"frozen": self.state["frozen"]["perceptual"]}
-        return jnp.mean((found - self.image) ** 2) + 0.5 * jnp.mean(self.distance.apply(frozen, self.image, found))
+        return jnp.mean((found - self.image) ** 2) + 0.5 * jnp.mean(
+            self.distance.apply(frozen, self.image, found)
+        )
 
     def adversarial(self, params):
-        logits, _ = self.logits(self.state["critic"]["params"], self.reconstruct(params)[0], self.stats)
+        logits, _ = self.logits(
+            self.state["critic"]["params"], self.reconstruct(params)[0], self.stats
+        )
         return -jnp.mean(logits)
 
     def critics(self, params):
         real, changed = self.logits(params, self.image, self.stats)
-        fake, changed = self.logits(params, self.reconstruct(self.state["params"])[0], changed["batch_stats"])
-        return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))), changed["batch_stats"]
+        fake, changed = self.logits(
+            params, self.reconstruct(self.state["params"])[0], changed["batch_stats"]
+        )
+        return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))), changed[
+            "batch_stats"
+        ]
 
 
 def norm(tree):
@@ -108,7 +128,10 @@ def test_weight_and_gradients_are_those_of_the_explicit_losses(remat):
     _, metrics = updating(config)(state, batch)
     explicit = Explicit(config, state, batch)
 
-    near, far = (jax.jit(jax.grad(f))(state["params"]) for f in (explicit.reconstruction, explicit.adversarial))
+    near, far = (
+        jax.jit(jax.grad(f))(state["params"])
+        for f in (explicit.reconstruction, explicit.adversarial)
+    )
     last = [norm(grads["decoder"]["to_rgb"]["kernel"]) for grads in (near, far)]
     weight = 0.8 * last[0] / (last[1] + 1e-4)
     assert float(metrics["reconstruction_gradient"]) == pytest.approx(last[0], rel=1e-3)
@@ -120,7 +143,11 @@ def test_weight_and_gradients_are_those_of_the_explicit_losses(remat):
     assert float(metrics["gradient_norm"]) == pytest.approx(norm(total), rel=1e-3)
 
     def whole(params):
-        return explicit.reconstruction(params) + weight * explicit.adversarial(params) + explicit.reconstruct(params)[1]
+        return (
+            explicit.reconstruction(params)
+            + weight * explicit.adversarial(params)
+            + explicit.reconstruct(params)[1]
+        )
 
     assert float(metrics["loss"]) == pytest.approx(float(whole(state["params"])), rel=1e-4)
     grads, _ = jax.jit(jax.grad(explicit.critics, has_aux=True))(state["critic"]["params"])
@@ -138,7 +165,9 @@ def test_nothing_flows_where_it_must_not():
         new["critic"]["variables"]["batch_stats"],
         stats,
     )
-    other, _ = updating(judged(weight=50.0))(state, batch)  # of the generator's adversarial loss, not the critic's
+    other, _ = updating(judged(weight=50.0))(
+        state, batch
+    )  # of the generator's adversarial loss, not the critic's
     assert not different(new["critic"]["params"], other["critic"]["params"])
     assert different(new["params"], other["params"])
 
@@ -149,9 +178,20 @@ def test_no_term_is_lost():
     base.loss = {"l2": 0.7, "l1": 0.2}
     new, metrics = updating(base)(state, batch)
     m = {name: float(value) for name, value in metrics.items()}
-    total = 0.7 * m["l2"] + 0.2 * m["l1"] + 0.5 * m["perceptual"] + m["quantizer_loss"] + 0.3 * m["adversarial"]
+    total = (
+        0.7 * m["l2"]
+        + 0.2 * m["l1"]
+        + 0.5 * m["perceptual"]
+        + m["quantizer_loss"]
+        + 0.3 * m["adversarial"]
+    )
     assert m["loss"] == pytest.approx(total, rel=1e-5)
-    for section, key in (("loss", "l2"), ("loss", "l1"), ("perceptual", "weight"), ("adversarial", "weight")):
+    for section, key in (
+        ("loss", "l2"),
+        ("loss", "l1"),
+        ("perceptual", "weight"),
+        ("adversarial", "weight"),
+    ):
         config = base.copy_and_resolve_references()
         config[section][key] *= 3
         other, _ = updating(config)(state, batch)
@@ -169,9 +209,15 @@ def test_before_its_start_the_critic_does_not_exist():
             assert not moved and metrics["critic_loss"] == 0 and metrics["real_logits"] == 0
         else:
             assert {name.split("/")[0] for name in moved} == {"params", "opt", "variables"}
-        if step == 2:  # its optimizer counts from here: Adam's first step is as long as the learning rate
-            pairs = zip(*(jax.tree.leaves(s["critic"]["params"]) for s in (state, new)), strict=True)
-            assert max(float(np.abs(x - y).max()) for x, y in pairs) == pytest.approx(1e-3, rel=0.05)
+        if (
+            step == 2
+        ):  # its optimizer counts from here: Adam's first step is as long as the learning rate
+            pairs = zip(
+                *(jax.tree.leaves(s["critic"]["params"]) for s in (state, new)), strict=True
+            )
+            assert max(float(np.abs(x - y).max()) for x, y in pairs) == pytest.approx(
+                1e-3, rel=0.05
+            )
         state = new
     np.testing.assert_allclose(factors, [0, 0, 1 / 3, 2 / 3, 1], rtol=1e-5)
 
@@ -180,7 +226,9 @@ def test_a_step_that_is_not_finite_is_skipped_whole_and_counted():
     update = updating(judged())
     state, _ = update(beginning(), batch_of(2))
     poisoned = jax.tree.map(lambda x: x, state)
-    poisoned["critic"]["params"]["logits"]["bias"] = jnp.full_like(state["critic"]["params"]["logits"]["bias"], jnp.nan)
+    poisoned["critic"]["params"]["logits"]["bias"] = jnp.full_like(
+        state["critic"]["params"]["logits"]["bias"], jnp.nan
+    )
     after = poisoned
     for n in (1, 2, 3):
         after, metrics = update(after, batch_of(2))
@@ -188,7 +236,9 @@ def test_a_step_that_is_not_finite_is_skipped_whole_and_counted():
         assert (int(metrics["skipped_in_a_row"]), int(metrics["skipped"])) == (n, n)
     same = {key: value for key, value in after.items() if key not in ("step", "skipped")}
     before = {key: value for key, value in poisoned.items() if key in same}
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(same), strict=True):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(same), strict=True
+    ):
         np.testing.assert_array_equal(x, y, err_msg=str(path))  # NaN equals NaN here
     assert int(after["step"]) == int(state["step"]) + 3
     healed = {**after, "critic": state["critic"]}
@@ -222,21 +272,28 @@ def test_lecam_remembers_the_logits():
     state, metrics = updating(judged(lecam=1.0))(beginning(), batch_of(2))
     expected = gan.update_ema(gan.averages(), metrics["real_logits"], metrics["fake_logits"])
     for key, value in expected.items():
-        assert float(state["critic"]["variables"]["averages"][key]) == pytest.approx(float(value), rel=1e-5)
+        assert float(state["critic"]["variables"]["averages"][key]) == pytest.approx(
+            float(value), rel=1e-5
+        )
 
 
 def test_pixels_are_clipped_before_they_are_bytes():
     stage, state = stage1.make(judged()), jax.tree.map(lambda x: x, beginning())
     for bias, byte in ((40.0, 255), (-40.0, 0)):
         state["ema"]["decoder"]["to_rgb"]["bias"] = jnp.full(3, bias)
-        assert (np.asarray(stage.model.predict(state, batch_of(2), None)["reconstruction"]) == byte).all()
+        assert (
+            np.asarray(stage.model.predict(state, batch_of(2), None)["reconstruction"]) == byte
+        ).all()
 
 
 def test_start_and_ramp_are_announced_in_steps_and_epochs():
     config = judged(start="5 epochs", ramp="10%")
     config.duration = "400 steps"
     loss, note, _ = stage1.make(config, examples=80).notes  # 40 steps an epoch
-    assert "patchgan, from step 200, in full from step 240 (epochs 5.0 and 6.0)" in note and "ends before" not in note
+    assert (
+        "patchgan, from step 200, in full from step 240 (epochs 5.0 and 6.0)" in note
+        and "ends before" not in note
+    )
     assert loss == "loss: quantizer + 1 x l2 + 0.5 x perceptual (lpips) + lambda x adversarial"
     config.adversarial.start = "500 steps"
     assert "this run ends before it sets in" in stage1.make(config, examples=80).notes[1]
@@ -256,7 +313,9 @@ def test_a_decoder_without_the_last_layer_that_it_declares_is_named(monkeypatch)
 
 def test_untrained_features_are_told():
     notes = stage1.make(judged()).notes
-    assert any('config.perceptual.weights = "random": vgg16, lpips are UNTRAINED' in note for note in notes)
+    assert any(
+        'config.perceptual.weights = "random": vgg16, lpips are UNTRAINED' in note for note in notes
+    )
 
 
 def test_frozen_networks_come_from_their_files(tmp_path, monkeypatch):
@@ -269,9 +328,13 @@ def test_frozen_networks_come_from_their_files(tmp_path, monkeypatch):
     stage = stage1.make(stage1.resolve(config))
     assert not any("UNTRAINED" in note for note in stage.notes)
     state = jax.jit(stage.init)()
-    assert not np.any(state["frozen"]["perceptual"]["kernel"]["params"]["kernel"])  # never random numbers by mistake
+    assert not np.any(
+        state["frozen"]["perceptual"]["kernel"]["params"]["kernel"]
+    )  # never random numbers by mistake
     state = stage.load(state)
-    np.testing.assert_array_equal(state["frozen"]["perceptual"]["kernel"]["params"]["kernel"], kernel)
+    np.testing.assert_array_equal(
+        state["frozen"]["perceptual"]["kernel"]["params"]["kernel"], kernel
+    )
     _, metrics = jax.jit(stage.update)(state, batch_of(2))
     assert float(metrics["perceptual"]) > 0
 
@@ -283,31 +346,61 @@ class Stored(nn.Module):
 
     @nn.compact
     def __call__(self, a, b):
-        kernel = self.variable("frozen", "kernel", lambda: {"params": {"kernel": jnp.ones((4, 4, 3, 8))}})
-        return jnp.mean(jnp.square(a - b), (1, 2, 3)) * jnp.mean(jnp.square(kernel.value["params"]["kernel"]))
+        kernel = self.variable(
+            "frozen", "kernel", lambda: {"params": {"kernel": jnp.ones((4, 4, 3, 8))}}
+        )
+        return jnp.mean(jnp.square(a - b), (1, 2, 3)) * jnp.mean(
+            jnp.square(kernel.value["params"]["kernel"])
+        )
 
 
 def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
     config = judged()
     config.perceptual.weights = str(tmp_path)
-    with pytest.raises(InputError, match=r"python -m evqgan\.convert vgg16 --download .*weights=.random"):
+    with pytest.raises(
+        InputError, match=r"python -m evqgan\.convert vgg16 --download .*weights=.random"
+    ):
         stage1.resolve(config)
 
 
 @pytest.mark.parametrize(
     "section, changes, message",
     [
-        ("adversarial", {"strat": 3}, "config.adversarial has no key 'strat': did you mean 'start'"),
-        ("adversarial", {"critic": {"name": "patchgun"}}, "Critic, PRETRAINED in evqgan/losses/: did you mean 'patch"),
+        (
+            "adversarial",
+            {"strat": 3},
+            "config.adversarial has no key 'strat': did you mean 'start'",
+        ),
+        (
+            "adversarial",
+            {"critic": {"name": "patchgun"}},
+            "Critic, PRETRAINED in evqgan/losses/: did you mean 'patch",
+        ),
         ("adversarial", {"critic": {"name": "patchgan", "layer": 2}}, "did you mean 'layers'"),
         ("adversarial", {"optimizer": {"b3": 2}}, "config.adversarial.optimizer has no key 'b3'"),
-        ("adversarial", {"optimizer": {"accumulate": 2}}, "config.adversarial.optimizer has no key 'accumulate'"),
+        (
+            "adversarial",
+            {"optimizer": {"accumulate": 2}},
+            "config.adversarial.optimizer has no key 'accumulate'",
+        ),
         ("adversarial", {"critic": {"width": 2}}, "config.adversarial.critic needs the key 'name'"),
-        ("adversarial", {"critic": {"name": "patchgan", "norm": "act"}}, "is for critics trained elsewhere"),
+        (
+            "adversarial",
+            {"critic": {"name": "patchgan", "norm": "act"}},
+            "is for critics trained elsewhere",
+        ),
         ("adversarial", {"r1_every": 0}, "r1_every expects a whole number from 1, got 0"),
         ("perceptual", {"distance": {}}, "config.perceptual.distance needs the key 'name'"),
-        ("perceptual", {"distance": {"name": "lpisp"}}, "Distance, PRETRAINED in evqgan/losses/: did you mean 'lpips'"),
-        ("perceptual", {"weihgt": 2}, "config.perceptual has no key 'weihgt': did you mean 'weight'"),
+        (
+            "perceptual",
+            {"distance": {"name": "lpisp"}},
+            "Distance, PRETRAINED in evqgan/losses/: did you mean 'lpips'",
+        ),
+        (
+            "perceptual",
+            {"weihgt": 2},
+            "config.perceptual has no key 'weihgt': did you mean 'weight'",
+        ),
         ("loss", {"l3": 1.0}, "config.loss has no key 'l3'"),
     ],
 )
@@ -326,7 +419,12 @@ def test_the_weight_costs_no_second_backward_pass(remat):
 
     def flops(config):
         stage = stage1.make(config)
-        return jax.jit(stage.update).lower(jax.eval_shape(stage.init), batch_of(2)).compile().cost_analysis()["flops"]
+        return (
+            jax.jit(stage.update)
+            .lower(jax.eval_shape(stage.init), batch_of(2))
+            .compile()
+            .cost_analysis()["flops"]
+        )
 
     with_optimizations = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
@@ -338,5 +436,7 @@ def test_the_weight_costs_no_second_backward_pass(remat):
 
 
 def test_a_wrong_loss_is_named():
-    with pytest.raises(InputError, match=r"config\.adversarial\.loss is 'hing': did you mean 'hinge'"):
+    with pytest.raises(
+        InputError, match=r"config\.adversarial\.loss is 'hing': did you mean 'hinge'"
+    ):
         stage1.make(judged(loss="hing"))

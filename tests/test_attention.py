@@ -85,7 +85,9 @@ def test_tokens_computed_earlier_serve_as_if_they_were_there():
         y, new = apply(attention, params, part, prefix=tuple(prefix))
         prefix.append((new, jnp.ones((1, 1, 1, 1, 2), bool)))
         pieces.append(y)
-    np.testing.assert_allclose(jnp.concatenate(pieces, 2), jnp.stack([whole[:, 2:]] * 2, 1), atol=1e-5)
+    np.testing.assert_allclose(
+        jnp.concatenate(pieces, 2), jnp.stack([whole[:, 2:]] * 2, 1), atol=1e-5
+    )
     np.testing.assert_allclose(new[:, 0], pair[:, 4:], atol=1e-5)
 
 
@@ -110,7 +112,10 @@ def exact_tanh_gelu(x):
 @pytest.mark.parametrize(("ours", "exact"), [(gelu, exact_gelu), (tanh_gelu, exact_tanh_gelu)])
 def test_gelu_and_its_derivative_down_to_the_end_of_the_tail(ours, exact, dtype):
     x = jnp.linspace(-6, 6, 100).astype(dtype)
-    value, (slope,) = jax.vjp(ours, x)[0], jax.jit(lambda x: jax.vjp(ours, x)[1](jnp.ones_like(x)))(x)
+    value, (slope,) = (
+        jax.vjp(ours, x)[0],
+        jax.jit(lambda x: jax.vjp(ours, x)[1](jnp.ones_like(x)))(x),
+    )
     assert value.dtype == slope.dtype == jnp.dtype(dtype)
     close = 4e-3 if dtype == "bfloat16" else 1e-4  # 2**-8: half of its last bit
     for got, expected in zip((value, slope), exact(np.float64(x)), strict=True):
@@ -129,7 +134,9 @@ def test_mlp_acts_on_each_token_alone():
     x, mlp = normal((2, 3, 4)), MLP()
     params = random_params(mlp, x)
     assert params["params"]["hidden"]["kernel"].shape == (4, 16)
-    np.testing.assert_allclose(mlp.apply(params, x)[1, 2], mlp.apply(params, x[1, 2][None])[0], atol=1e-5)
+    np.testing.assert_allclose(
+        mlp.apply(params, x)[1, 2], mlp.apply(params, x[1, 2][None])[0], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["gelu", "quick_gelu", "squared_relu", "tanh"])
@@ -143,7 +150,10 @@ def test_the_mlp_without_biases_is_its_formula(name):
         "tanh": np.tanh,
     }
     layers = params["params"]
-    assert {key: list(layer) for key, layer in layers.items()} == {"hidden": ["kernel"], "out": ["kernel"]}
+    assert {key: list(layer) for key, layer in layers.items()} == {
+        "hidden": ["kernel"],
+        "out": ["kernel"],
+    }
     assert layers["hidden"]["kernel"].shape == (8, 12)
     expected = formulas[name](np.asarray(x) @ layers["hidden"]["kernel"]) @ layers["out"]["kernel"]
     np.testing.assert_allclose(apply(mlp, params, x), expected, atol=1e-5)
@@ -151,7 +161,9 @@ def test_the_mlp_without_biases_is_its_formula(name):
 
 def test_heads_of_another_width_and_without_a_projection():
     x = normal((1, 5, 8))
-    shapes = jax.eval_shape(Attention(3, head_dim=4, qkv_bias=False).init, jax.random.key(0), x)["params"]
+    shapes = jax.eval_shape(Attention(3, head_dim=4, qkv_bias=False).init, jax.random.key(0), x)[
+        "params"
+    ]
     assert {key: layer["kernel"].shape for key, layer in shapes.items()} == {
         "query": (8, 3, 4), "key_value": (8, 2, 3, 4), "out": (3, 4, 8),
     }  # fmt: skip
@@ -173,7 +185,9 @@ def test_a_scan_equals_blocks_one_by_one_and_remat_changes_nothing():
 
     def run(**keys):
         stack = Stack(3, **keys)
-        return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(stack.apply(p, x, mask)))))(params)
+        return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(stack.apply(p, x, mask)))))(
+            params
+        )
 
     value, grads = run()
     np.testing.assert_allclose(value, jnp.sum(jnp.sin(one_by_one)), rtol=1e-4, atol=1e-4)
@@ -197,7 +211,9 @@ def test_dropout_differs_between_layers_and_draws_and_is_off_by_default():
     x = jnp.ones((1, 4, 8))
     stack = Stack(2, dropout=0.5)
     params = random_params(stack, x)
-    run = jax.jit(lambda seed: stack.apply(params, x, None, False, rngs={"dropout": jax.random.key(seed)}))
+    run = jax.jit(
+        lambda seed: stack.apply(params, x, None, False, rngs={"dropout": jax.random.key(seed)})
+    )
     np.testing.assert_array_equal(run(0), run(0))
     assert not np.allclose(run(0), run(1))
     np.testing.assert_array_equal(apply(stack, params, x), apply(Stack(2), params, x))

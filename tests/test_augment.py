@@ -18,7 +18,9 @@ DRAWS = {  # of each change, in the order of its arguments
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (4, 20, 28, 3)))
 
 
-@pytest.fixture(scope="module", params=files("projected_gan_diffaug*.npz"), ids=lambda path: path.stem)
+@pytest.fixture(
+    scope="module", params=files("projected_gan_diffaug*.npz"), ids=lambda path: path.stem
+)
 def recording(request):
     return load(request.param)
 
@@ -33,7 +35,9 @@ def test_every_recorded_output_equals_the_original(recording):
             assert name in DRAWS, f"no change of ours is {name}: build it"
             draws = [inputs[f"{name}_{draw}"].reshape(-1) for draw in DRAWS[name]]
             y = jax.jit(getattr(augment, name))(image, *draws)
-        np.testing.assert_allclose(np.asarray(y).transpose(0, 3, 1, 2), expected, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(
+            np.asarray(y).transpose(0, 3, 1, 2), expected, atol=2e-6, err_msg=name
+        )
 
 
 def test_draws_are_uniform_and_reach_both_ends():
@@ -41,7 +45,9 @@ def test_draws_are_uniform_and_reach_both_ends():
     count, side = 3000, 10
     ones = jnp.ones((count, side, side, 1))
     call = jax.jit(augment.augment, static_argnums=2)
-    bright = np.mean(call(jax.random.key(0), ones, ("color",)) - 1, (1, 2, 3))  # a grey image has no contrast
+    bright = np.mean(
+        call(jax.random.key(0), ones, ("color",)) - 1, (1, 2, 3)
+    )  # a grey image has no contrast
     assert -0.5 <= bright.min() < -0.49 and 0.49 < bright.max() < 0.5
     np.testing.assert_allclose(bright.std(), 12**-0.5, rtol=0.03)
 
@@ -93,14 +99,18 @@ def test_gradients_equal_differences(policy):
 
     grad = jax.jit(jax.grad(value))(IMAGE)
     direction = np.float32(np.random.default_rng(2).standard_normal(IMAGE.shape))
-    slope = value(IMAGE + 0.5 * direction) - value(IMAGE - 0.5 * direction)  # it is linear in the image
+    slope = value(IMAGE + 0.5 * direction) - value(
+        IMAGE - 0.5 * direction
+    )  # it is linear in the image
     np.testing.assert_allclose(jnp.vdot(grad, direction), slope, rtol=1e-3)
     if "color" not in policy:  # which lets every pixel act through the mean
         assert 0 < np.mean(grad == 0) < 0.5, "what is cut or moved out has no gradient"
 
 
 def test_unknown_change():
-    with pytest.raises(InputError, match="augmentation knows color, translation, cutout, not 'rotation'"):
+    with pytest.raises(
+        InputError, match="augmentation knows color, translation, cutout, not 'rotation'"
+    ):
         augment.augment(jax.random.key(0), IMAGE, ("color", "rotation"))
 
 

@@ -29,7 +29,9 @@ def of_generator(classes=10):
     devices = mesh.make(devices=jax.devices()[:1])
     shapes = jax.eval_shape(stage.init)
     shardings = mesh.shardings(shapes, devices)
-    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    like = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
     return config, stage, like
 
 
@@ -58,13 +60,23 @@ def begun(folder, config, stage, like, number=0):
 
 def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optimizer(tmp_path):
     config, stage, like = of_generator()
-    theirs = filled(like, 1) | {"ema": filled(like["ema"], 2), "opt": filled(like["opt"], 3), "step": jnp.int32(6)}
+    theirs = filled(like, 1) | {
+        "ema": filled(like["ema"], 2),
+        "opt": filled(like["opt"], 3),
+        "step": jnp.int32(6),
+    }
     config.init = str(saved(tmp_path / "old", config, theirs))
-    config.batch_size, config.optimizer.learning_rate, config.duration = 4, 0.5, "7 steps"  # what may be another
+    config.batch_size, config.optimizer.learning_rate, config.duration = (
+        4,
+        0.5,
+        "7 steps",
+    )  # what may be another
     state, lines = begun(tmp_path / "new", config, stage, like)
     for part, number in {"params": 1, "ema": 2, "opt": 0, "tokenizer": 0, "step": 0}.items():
         assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state[part])), part
-    assert lines[0] == f"begins with the weights of {tmp_path / 'old'}, step 6, and a fresh optimizer"
+    assert (
+        lines[0] == f"begins with the weights of {tmp_path / 'old'}, step 6, and a fresh optimizer"
+    )
     assert "the tokenizer is not the one whose codes" in lines[1] and len(lines) == 2
     config.init_optimizer = True
     state, lines = begun(tmp_path / "new", config, stage, like, 1)
@@ -78,9 +90,15 @@ def test_a_table_of_classes_of_another_size_begins_fresh_and_is_named(tmp_path):
     config, stage, like = of_generator(classes=3)
     config.init = str(old)
     state, lines = begun(tmp_path / "new", config, stage, like)
-    fresh = {p for p, x in initial_state.named(state, ("params",)).items() if not np.asarray(x).any()}
-    assert fresh and all(state_of(state, path).shape[0] == 4 for path in fresh)  # three classes and none
-    assert any("not as many classes" in line and "ema/label/embedding" in line for line in lines), lines
+    fresh = {
+        p for p, x in initial_state.named(state, ("params",)).items() if not np.asarray(x).any()
+    }
+    assert fresh and all(
+        state_of(state, path).shape[0] == 4 for path in fresh
+    )  # three classes and none
+    assert any("not as many classes" in line and "ema/label/embedding" in line for line in lines), (
+        lines
+    )
 
 
 def state_of(tree, path):
@@ -104,7 +122,10 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
     config, stage, like = of_generator()
     old = saved(tmp_path / "old", config, filled(like, 1))
     config.init = str(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"config.init = .*nowhere: there is no .*config.json; expected the workdir"):
+    with pytest.raises(
+        InputError,
+        match=r"config.init = .*nowhere: there is no .*config.json; expected the workdir",
+    ):
         begun(tmp_path / "new", config, stage, like)
     config.init = str(old)
     with pytest.raises(InputError, match="config.init is the run's own workdir"):
@@ -123,7 +144,9 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
     config.generator.width *= 2
     stage = stage2.make(config, 100)
     wide = jax.eval_shape(stage.init)
-    with pytest.raises(InputError, match=r"ema/\S+ is \[.*\] there, \[.*\] was expected: .* same model alone"):
+    with pytest.raises(
+        InputError, match=r"ema/\S+ is \[.*\] there, \[.*\] was expected: .* same model alone"
+    ):
         begun(tmp_path / "new", config, stage, wide | {"params": {}})
 
 
@@ -141,7 +164,9 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     config.began = leg()
     assert config.began == 60
     claims.claim(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60  # as it is resumed
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
+    )  # as it is resumed
     config.duration = "1_00steps"
     claims.check_claim(tmp_path, config)
     config.duration = "60"
@@ -150,7 +175,9 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     config.duration, config.batch_size = "200 steps", 4
     (tmp_path / "checkpoints" / "100").mkdir()
     config.began = leg()
-    with pytest.raises(InputError, match=f"config.batch_size = 8, now it is 4: .*config.init={tmp_path}"):
+    with pytest.raises(
+        InputError, match=f"config.batch_size = 8, now it is 4: .*config.init={tmp_path}"
+    ):
         claims.check_claim(tmp_path, config)
 
 
@@ -161,9 +188,10 @@ def test_what_a_run_without_classes_leaves_of_one_with_some_is_said(tmp_path):
     config, stage, like = of_generator(0)
     config.init = init
     _, notes = begun(tmp_path / "new", config, stage, like)
-    assert any("has classes, and this run has none: what has a row a class is left out" in note for note in notes), (
-        notes
-    )
+    assert any(
+        "has classes, and this run has none: what has a row a class is left out" in note
+        for note in notes
+    ), notes
 
 
 def test_the_rate_of_a_run_that_goes_on_warms_up_and_falls_again():
@@ -187,13 +215,22 @@ def test_a_finished_run_grows_and_another_begins_with_its_weights(tmp_path, caps
     workdirs.copy(tmp_path / "all")
     old = tmp_path / "all" / "tokenizer"
     first.optimizer.update({"warmup": "50%"})
-    first.update({"init": str(old), "duration": "2 steps", "batch_size": 2, "checkpoint_every": "2 steps"})
+    first.update(
+        {"init": str(old), "duration": "2 steps", "batch_size": 2, "checkpoint_every": "2 steps"}
+    )
     loop.train(first.copy_and_resolve_references(), tmp_path / "new")
     said = capsys.readouterr().out
     assert f"begins with the weights of {old}, step 6, and a fresh optimizer" in said
     first.duration = "4 steps"
     state = loop.train(first, tmp_path / "new")
-    assert "finished at step 2: goes on from there, and its learning rate warms up again" in capsys.readouterr().out
-    lines = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
-    rates = {line["step"]: line["train/learning_rate"] for line in lines if "train/learning_rate" in line}
+    assert (
+        "finished at step 2: goes on from there, and its learning rate warms up again"
+        in capsys.readouterr().out
+    )
+    lines = [
+        json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()
+    ]
+    rates = {
+        line["step"]: line["train/learning_rate"] for line in lines if "train/learning_rate" in line
+    }
     assert int(state["step"]) == 4 and rates[3] == 0 < rates[4], rates

@@ -17,8 +17,16 @@ def image(number, height, width):
 def test_shapes_and_parameters_of_the_published_size():
     """Widths 128, 128, 256, 512, 1024: MaskBit's vqgan_plus_10bit.yaml."""
     shapes = jax.eval_shape(Critic().init, jax.random.key(0), image(1, 256, 256))
-    assert jax.eval_shape(Critic(dtype="bfloat16").apply, shapes, image(2, 256, 384)).shape == (2, 16, 24, 1)
-    assert jax.eval_shape(Critic(dtype="bfloat16").apply, shapes, image(2, 256, 256)).dtype == np.float32
+    assert jax.eval_shape(Critic(dtype="bfloat16").apply, shapes, image(2, 256, 384)).shape == (
+        2,
+        16,
+        24,
+        1,
+    )
+    assert (
+        jax.eval_shape(Critic(dtype="bfloat16").apply, shapes, image(2, 256, 256)).dtype
+        == np.float32
+    )
     convolutions = [
         (5, 3, 128),
         (3, 128, 128),
@@ -28,7 +36,9 @@ def test_shapes_and_parameters_of_the_published_size():
         (1, 1024, 1024),
         (5, 1024, 1),
     ]
-    count = sum((size**2 * c + 1) * width for size, c, width in convolutions) + 2 * (128 + 256 + 512 + 1024)
+    count = sum((size**2 * c + 1) * width for size, c, width in convolutions) + 2 * (
+        128 + 256 + 512 + 1024
+    )
     assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == count == 7_431_297
     assert set(shapes) == {"params"}  # neither running statistics nor frozen networks
 
@@ -50,7 +60,9 @@ def test_examples_are_judged_one_by_one_and_every_weight_learns():
     whole = judge(variables, images)
     assert whole.shape == (3, 4, 6, 1)
     np.testing.assert_allclose(judge(variables, images[:1]), whole[:1], atol=1e-5)
-    grads = jax.jit(jax.grad(lambda variables: jnp.mean(jnp.square(judge(variables, images)))))(variables)
+    grads = jax.jit(jax.grad(lambda variables: jnp.mean(jnp.square(judge(variables, images)))))(
+        variables
+    )
     assert all(np.isfinite(x).all() and np.any(x) for x in jax.tree.leaves(grads))
 
 

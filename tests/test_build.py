@@ -34,22 +34,41 @@ def made(**keys):
 
 
 def test_a_config_becomes_the_object_it_names(boxes):
-    assert made(name="swin", width=8, depths=(1, 2)) == Model(width=8, depths=(1, 2), dtype="bfloat16")
-    assert made(name="swin", width=8) == Model(width=8, dtype="bfloat16")  # defaults live in the constructor
+    assert made(name="swin", width=8, depths=(1, 2)) == Model(
+        width=8, depths=(1, 2), dtype="bfloat16"
+    )
+    assert made(name="swin", width=8) == Model(
+        width=8, dtype="bfloat16"
+    )  # defaults live in the constructor
 
 
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"name": "swin", "widht": 8}, "config.tokenizer has no key 'widht': did you mean 'width'?"),
+        (
+            {"name": "swin", "widht": 8},
+            "config.tokenizer has no key 'widht': did you mean 'width'?",
+        ),
         ({"name": "swin", "width": 8, "zzz": 1}, "has no key 'zzz': expected one of depths, width"),
         ({"name": "swin", "width": 8, "parent": None}, "has no key 'parent'"),  # linen's own field
         ({"name": "swin"}, "config.tokenizer needs the key 'width'"),
         ({"width": 8}, "config.tokenizer needs the key 'name'"),
-        ({"name": "swim", "width": 8}, "config.tokenizer names 'swim', no module with Model in evqgan/boxes/"),
-        ({"name": 3, "width": 8}, "config.tokenizer names 3, no module with Model in evqgan/boxes/"),
-        ({"name": "swin", "width": "8"}, "config.tokenizer.width expects a whole number from 0, got '8'"),
-        ({"name": "swin", "width": 8, "dtype": "float32"}, "has no key 'dtype'"),  # the program's to give
+        (
+            {"name": "swim", "width": 8},
+            "config.tokenizer names 'swim', no module with Model in evqgan/boxes/",
+        ),
+        (
+            {"name": 3, "width": 8},
+            "config.tokenizer names 3, no module with Model in evqgan/boxes/",
+        ),
+        (
+            {"name": "swin", "width": "8"},
+            "config.tokenizer.width expects a whole number from 0, got '8'",
+        ),
+        (
+            {"name": "swin", "width": 8, "dtype": "float32"},
+            "has no key 'dtype'",
+        ),  # the program's to give
     ],
 )
 def test_a_slip_is_one_line_that_names_it(boxes, keys, message):
@@ -63,7 +82,9 @@ def test_a_module_without_the_entry_is_named(boxes):
         build.build("boxes", "Decoder", {"name": "swin"}, "config.tokenizer.decoder")
 
 
-def test_an_import_that_fails_inside_the_module_is_a_defect_and_no_input_error(tmp_path, monkeypatch, boxes):
+def test_an_import_that_fails_inside_the_module_is_a_defect_and_no_input_error(
+    tmp_path, monkeypatch, boxes
+):
     (tmp_path / "broken.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.setattr(sys.modules["evqgan.boxes"], "__path__", [str(tmp_path)])
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
@@ -86,12 +107,16 @@ def test_what_the_program_gives_need_not_be_in_the_config():
 
 
 def test_check_finds_a_slip_without_building():
-    build.check(Model, {"depths": ()}, "config.x")  # a missing key is no slip: the program may give it
+    build.check(
+        Model, {"depths": ()}, "config.x"
+    )  # a missing key is no slip: the program may give it
     with pytest.raises(InputError, match=r"config\.x has no key 'depth': did you mean 'depths'"):
         build.check(Model, {"depth": ()}, "config.x")
 
 
-@pytest.mark.parametrize("word, said", [("generater", "did you mean 'generator'?"), ("q", "expected one of a1, b2")])
+@pytest.mark.parametrize(
+    "word, said", [("generater", "did you mean 'generator'?"), ("q", "expected one of a1, b2")]
+)
 def test_nearest(word, said):
     words = ["generator", "tokenizer"] if word == "generater" else ["b2", "a1"]
     assert build.nearest(word, words) == said

@@ -24,15 +24,25 @@ def everything(name, split, data_dir):
 
 
 def test_enlarging_keeps_levels_and_shapes():
-    assert (digits.enlarge(np.zeros((8, 8))) == 0).all() and (digits.enlarge(np.full((8, 8), 16)) == 255).all()
+    assert (digits.enlarge(np.zeros((8, 8))) == 0).all() and (
+        digits.enlarge(np.full((8, 8), 16)) == 255
+    ).all()
     assert (digits.enlarge(np.full((8, 8), 8)) == 128).all()
     originals = load_digits().images
-    back = np.stack([cv2.resize(digits.enlarge(d)[..., 0], (8, 8), interpolation=cv2.INTER_AREA) for d in originals])
+    back = np.stack(
+        [
+            cv2.resize(digits.enlarge(d)[..., 0], (8, 8), interpolation=cv2.INTER_AREA)
+            for d in originals
+        ]
+    )
     assert abs(back / 255 * 16 - originals).mean() < 1  # of 16 levels
 
 
 def test_digits_are_divided_once_and_evenly(data_dir):
-    train, held = everything("digits", "train", data_dir), everything("digits", "validation", data_dir)
+    train, held = (
+        everything("digits", "train", data_dir),
+        everything("digits", "validation", data_dir),
+    )
     assert (len(train), len(held)) == (1433, 364)
     assert named.Named("digits", "train", data_dir).class_names == tuple("0123456789")
     counts = [np.bincount([label for _, label in part], minlength=10) for part in (train, held)]
@@ -47,7 +57,9 @@ def test_photographs_hold_out_whole_regions():
     for photograph in photographs.PHOTOGRAPHS:
         count = np.zeros(photograph.size, int)
         for top, left, bottom, right in photographs.train_tiles(photograph):
-            assert 0 <= top < bottom <= photograph.size[0] and 0 <= left < right <= photograph.size[1]
+            assert (
+                0 <= top < bottom <= photograph.size[0] and 0 <= left < right <= photograph.size[1]
+            )
             count[top:bottom, left:right] += 1
         top, left, bottom, right = photograph.train
         assert (count[top:bottom, left:right] > 0).all(), "the training region is covered"
@@ -60,7 +72,10 @@ def test_photographs_hold_out_whole_regions():
 
 
 def test_photographs_are_the_tiles_of_the_table(data_dir):
-    for split, tiles in (("train", photographs.train_tiles), ("validation", photographs.held_tiles)):
+    for split, tiles in (
+        ("train", photographs.train_tiles),
+        ("validation", photographs.held_tiles),
+    ):
         expected = []
         for label, photograph in enumerate(photographs.PHOTOGRAPHS):
             image = photographs.read(photograph.name)
@@ -86,7 +101,10 @@ def test_two_processes_may_prepare_at_once(tmp_path):
         "import hashlib; print(len(s), hashlib.sha256(b''.join(s[i]['image'] for i in range(len(s)))).hexdigest())"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0] and outputs[0][0].startswith("1433 ")

@@ -18,13 +18,22 @@ from evqgan.core.errors import InputError
 
 @pytest.fixture
 def state():
-    params = {"layer": {"kernel": jax.random.normal(jax.random.key(0), (300, 40)), "bias": jnp.ones(40)}}
-    tree = {"step": jnp.int32(3), "params": params, "opt": optax.adamw(1e-3).init(params), "codebook": {}}
+    params = {
+        "layer": {"kernel": jax.random.normal(jax.random.key(0), (300, 40)), "bias": jnp.ones(40)}
+    }
+    tree = {
+        "step": jnp.int32(3),
+        "params": params,
+        "opt": optax.adamw(1e-3).init(params),
+        "codebook": {},
+    }
     return jax.device_put(tree, mesh.shardings(tree, mesh.make(devices=jax.devices()[:1])))
 
 
 def like(state):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
 
 
 def saved(folder, state, steps=(10,), **keys):
@@ -120,13 +129,24 @@ def test_a_checkpoint_with_flipped_bytes_is_named(tmp_path, state):
 
 def held_in_part(array, devices=2):
     """What one process of two sees of an array whose rows lie on `devices` devices, those of each in turn."""
-    halves = [slice(i * len(array) // devices, (i + 1) * len(array) // devices) for i in range(devices)]
+    halves = [
+        slice(i * len(array) // devices, (i + 1) * len(array) // devices) for i in range(devices)
+    ]
     indices = {i: (half, *(slice(None) for _ in array.shape[1:])) for i, half in enumerate(halves)}
 
     def seen(process):
-        mine = [SimpleNamespace(index=indices[i], data=array[indices[i]]) for i in range(devices) if i % 2 == process]
+        mine = [
+            SimpleNamespace(index=indices[i], data=array[indices[i]])
+            for i in range(devices)
+            if i % 2 == process
+        ]
         sharding = SimpleNamespace(devices_indices_map=lambda shape: indices)
-        about = {"shape": array.shape, "dtype": array.dtype, "is_fully_addressable": False, "sharding": sharding}
+        about = {
+            "shape": array.shape,
+            "dtype": array.dtype,
+            "is_fully_addressable": False,
+            "sharding": sharding,
+        }
         return SimpleNamespace(**about, addressable_shards=mine)
 
     return seen
@@ -135,19 +155,30 @@ def held_in_part(array, devices=2):
 def test_arrays_that_no_process_holds_whole_have_a_checksum_a_part(monkeypatch):
     array = np.arange(24, dtype=np.float32).reshape(4, 6)
     seen, sent = held_in_part(array), []
-    monkeypatch.setattr(checkpoint.multihost_utils, "process_allgather", lambda x: sent.append(x) or x[None])
+    monkeypatch.setattr(
+        checkpoint.multihost_utils, "process_allgather", lambda x: sent.append(x) or x[None]
+    )
     for process in (0, 1):
         checkpoint.manifest({"w": seen(process)})
     monkeypatch.setattr(checkpoint.multihost_utils, "process_allgather", lambda _: np.stack(sent))
     rows = [checkpoint.manifest({"w": seen(process)}) for process in (0, 1)]
     assert rows[0] == rows[1] and rows[0]["w"][:3] == [[4, 6], None, "float32"]
-    assert rows[0]["w"][3] == {"0:2,0:6": checkpoint.crc32(array[:2]), "2:4,0:6": checkpoint.crc32(array[2:])}
+    assert rows[0]["w"][3] == {
+        "0:2,0:6": checkpoint.crc32(array[:2]),
+        "2:4,0:6": checkpoint.crc32(array[2:]),
+    }
     wrong = array.copy()
     wrong[3, 5] += 1  # of the second process' half
-    assert [checkpoint.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)] == [[], ["w"]]
+    assert [
+        checkpoint.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)
+    ] == [[], ["w"]]
     assert checkpoint.changed({"w": held_in_part(array)(1)}, rows[0]) == []
-    assert checkpoint.changed({"w": wrong}, rows[0]) == ["w"]  # one process that holds all checks all
-    assert checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []  # no process holds a part of those saved
+    assert checkpoint.changed({"w": wrong}, rows[0]) == [
+        "w"
+    ]  # one process that holds all checks all
+    assert (
+        checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
+    )  # no process holds a part of those saved
 
 
 def test_checkpoints_made_before_dtypes_and_parts_were_noted_are_checked_as_before():
@@ -171,14 +202,22 @@ def test_another_dtype_is_named_and_no_damage(tmp_path, state):
     "error, said",
     [
         (MemoryError(), "cannot read checkpoint .*/10: not enough memory"),
-        (PermissionError(13, "Permission denied"), "cannot read checkpoint .*/10: .*Permission denied"),
+        (
+            PermissionError(13, "Permission denied"),
+            "cannot read checkpoint .*/10: .*Permission denied",
+        ),
         (TimeoutError("no answer in 300 s"), "cannot read checkpoint .*/10: no answer in 300 s"),
-        (ValueError("RESOURCE_EXHAUSTED: Out of memory"), "cannot read checkpoint .*/10: RESOURCE_EXHAUSTED"),
+        (
+            ValueError("RESOURCE_EXHAUSTED: Out of memory"),
+            "cannot read checkpoint .*/10: RESOURCE_EXHAUSTED",
+        ),
         (ValueError("DATA_LOSS: Checksum failed"), "checkpoint .*/10 is damaged.*: DATA_LOSS"),
         (FileNotFoundError(2, "No such file"), "checkpoint .*/10 is damaged"),
     ],
 )
-def test_only_what_is_missing_or_changed_is_damage_and_nobody_is_told_to_delete(tmp_path, state, error, said):
+def test_only_what_is_missing_or_changed_is_damage_and_nobody_is_told_to_delete(
+    tmp_path, state, error, said
+):
     checkpoints = saved(tmp_path, {"step": state["step"]})
 
     def fail(*_, **__):
@@ -210,10 +249,14 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
         checkpoints.restore(like(state))
     checkpoints.save(1, state)
     checkpoints.wait()
-    with pytest.raises(InputError, match="no checkpoint of step 2 in .*checkpoints: expected one of 1$"):
+    with pytest.raises(
+        InputError, match="no checkpoint of step 2 in .*checkpoints: expected one of 1$"
+    ):
         checkpoints.restore(like(state), 2)
     other = like({"params": {"layer": {"kernel": jnp.zeros((300, 41)), "bias": jnp.zeros(40)}}})
-    with pytest.raises(InputError, match=r"params/layer/kernel is \[300, 40\] there, \[300, 41\] was expected"):
+    with pytest.raises(
+        InputError, match=r"params/layer/kernel is \[300, 40\] there, \[300, 41\] was expected"
+    ):
         checkpoints.restore(other)
     with pytest.raises(InputError, match="params/head/kernel is nothing there"):
         checkpoints.restore(like({"params": {"head": {"kernel": jnp.zeros((2, 2))}}}))
@@ -223,7 +266,9 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
 def test_a_full_disk_is_named_and_what_was_saved_stays(tmp_path, state):
     checkpoints = saved(tmp_path, state, steps=(10,))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # what a full disk does, to this process alone
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, limits[1])
+    )  # what a full disk does, to this process alone
     try:
         checkpoints.save(20, state)
         with pytest.raises(InputError, match="cannot write checkpoints in") as error:

@@ -26,8 +26,16 @@ from evqgan.training import loop, reporting
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2
-ORDERS = {"in turn": [0, 2, 1, 3], "together": [0, 1, 2, 3]}  # of the devices of two processes with two each
-MESHES = ({"data": 4}, {"data": 2, "tensor": 2}, {"data": 1, "tensor": 4}, {"data": 1, "fsdp": 2, "tensor": 2})
+ORDERS = {
+    "in turn": [0, 2, 1, 3],
+    "together": [0, 1, 2, 3],
+}  # of the devices of two processes with two each
+MESHES = (
+    {"data": 4},
+    {"data": 2, "tensor": 2},
+    {"data": 1, "tensor": 4},
+    {"data": 1, "fsdp": 2, "tensor": 2},
+)
 
 
 def config_of(**changes):
@@ -104,7 +112,9 @@ def check_batch(devices):
         np.testing.assert_array_equal(everywhere.addressable_data(0), whole[name])
     if len(rows) < 8:
         with pytest.raises(ValueError, match="rows of a batch of|cannot be split"):
-            mesh.put({name: x[rows] for name, x in whole.items()}, devices)  # these are not the whole batch
+            mesh.put(
+                {name: x[rows] for name, x in whole.items()}, devices
+            )  # these are not the whole batch
 
 
 def pair(config, place, functions, folders=("run", "run"), devices=1):
@@ -119,7 +129,14 @@ def pair(config, place, functions, folders=("run", "run"), devices=1):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     started = []
     for i, (function, folder) in enumerate(zip(functions, folders, strict=True)):
-        slurm = {"JOB_ID": 1, "STEP_NODELIST": "127.0.0.1", "NTASKS": 2, "PROCID": i, "LOCALID": i, "STEP_NUM_NODES": 1}
+        slurm = {
+            "JOB_ID": 1,
+            "STEP_NODELIST": "127.0.0.1",
+            "NTASKS": 2,
+            "PROCID": i,
+            "LOCALID": i,
+            "STEP_NUM_NODES": 1,
+        }
         environment = {
             **os.environ,
             **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
@@ -192,18 +209,26 @@ def test_a_process_that_lost_the_other_ends_within_a_minute_with_a_line(killed):
 def test_two_processes_train_a_generator_as_one(killed, resumed, alone):
     workdir, codes, outputs = resumed
     assert codes == [0, 0], outputs
-    assert f"steps {SAVED} to {STEPS} on 2 x" in outputs[0] and "step " not in outputs[1].replace("step=", "")
+    assert f"steps {SAVED} to {STEPS} on 2 x" in outputs[0] and "step " not in outputs[1].replace(
+        "step=", ""
+    )
     ours, theirs = metrics_of(workdir), metrics_of(alone)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys() == other.keys()
         for name in one:
-            near = {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}  # which code is likeliest hangs on rounding
+            near = (
+                {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}
+            )  # which code is likeliest hangs on rounding
             assert one[name] == pytest.approx(other[name], **near), name
     assert any("val/cross_entropy" in line for line in ours)
     rows = json.loads((workdir / "checkpoints" / str(STEPS) / "manifest" / "metadata").read_text())
-    split = [row[3] for row in rows.values() if row[1] is None]  # what both processes hold, whole or in part
-    assert {len(parts) for parts in split} == {1, 2} and all(all(parts.values()) for parts in split), split
+    split = [
+        row[3] for row in rows.values() if row[1] is None
+    ]  # what both processes hold, whole or in part
+    assert {len(parts) for parts in split} == {1, 2} and all(
+        all(parts.values()) for parts in split
+    ), split
 
 
 def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone):
@@ -214,7 +239,9 @@ def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         np.testing.assert_allclose(x, y, atol=STEPS * rate)
-        assert np.mean(np.abs(x - y) > 1e-4) < 0.01  # Adam takes a gradient of nothing but rounding for one
+        assert (
+            np.mean(np.abs(x - y) > 1e-4) < 0.01
+        )  # Adam takes a gradient of nothing but rounding for one
 
 
 def test_workdirs_that_processes_do_not_share_end_both_in_one_line(tmp_path):
@@ -225,7 +252,10 @@ def test_workdirs_that_processes_do_not_share_end_both_in_one_line(tmp_path):
         assert "batches are whole" in output
         lines = [line for line in output.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and "Traceback" not in output and "compiled in" not in output, output
-        assert re.search(r"process 1 \(on .+\) cannot see the files of process 0 .*share, by the same path$", lines[0])
+        assert re.search(
+            r"process 1 \(on .+\) cannot see the files of process 0 .*share, by the same path$",
+            lines[0],
+        )
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -242,9 +272,14 @@ def test_a_process_that_cannot_parse_its_command_line_ends_all_within_seconds(tm
     began = time.monotonic()
     codes, (first, second) = ends(pair(config_of(), tmp_path, (run, run_misspelt)), 120)
     assert codes == [2, 2] and time.monotonic() - began < 100, first + second
-    said = [[line for line in text.splitlines() if line.startswith("error: ")] for text in (first, second)]
+    said = [
+        [line for line in text.splitlines() if line.startswith("error: ")]
+        for text in (first, second)
+    ]
     assert said[0] == ["error: process 1 of this run stopped: its own message says why"], first
-    assert len(said[1]) == 1 and "config has no key 'sede': did you mean 'seed'?" in said[1][0], second
+    assert len(said[1]) == 1 and "config has no key 'sede': did you mean 'seed'?" in said[1][0], (
+        second
+    )
     assert "Traceback" not in first + second and not (tmp_path / "run").exists()
 
 
@@ -252,12 +287,18 @@ def test_what_most_processes_have_is_taken_for_right(monkeypatch):
     cluster.check_alike(config="of a process alone")
     sent = []
     monkeypatch.setattr(cluster, "several", lambda: True)
-    monkeypatch.setattr(cluster.multihost_utils, "process_allgather", lambda x: sent.append(x) or [y[None] for y in x])
+    monkeypatch.setattr(
+        cluster.multihost_utils,
+        "process_allgather",
+        lambda x: sent.append(x) or [y[None] for y in x],
+    )
     for code in ("b", "a", "a"):
         cluster.check_alike(config="same", code=code)
     together = [np.stack(parts) for parts in zip(*sent, strict=True)]
     monkeypatch.setattr(cluster.multihost_utils, "process_allgather", lambda _: together)
-    with pytest.raises(InputError, match=r"process 0 \(on \S+\) has another code than process 1 \(on \S+\): "):
+    with pytest.raises(
+        InputError, match=r"process 0 \(on \S+\) has another code than process 1 \(on \S+\): "
+    ):
         cluster.check_alike(config="same", code="a")
 
 
@@ -268,12 +309,21 @@ def test_what_most_processes_have_is_taken_for_right(monkeypatch):
         ({"SLURM_JOB_ID": "4097", "SLURM_STEP_NUM_NODES": "2"}, None),
         ({"SLURM_JOB_ID": "4097", "SLURM_STEP_NUM_NODES": "1"}, "127.0.0.1:61441"),
         ({"JAX_COORDINATOR_ADDRESS": "localhost:1234"}, "localhost:1234"),
-        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "SLURM_JOB_ID": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234",
+                "SLURM_JOB_ID": "1",
+                "SLURM_STEP_NUM_NODES": "1",
+            },
+            None,
+        ),
     ],
 )
 def test_the_coordinator_of_one_host_listens_on_loopback_alone(environment, address):
     found = cluster.loopback(environment)
-    assert found == ({"coordinator_address": address, "coordinator_bind_address": address} if address else {})
+    assert found == (
+        {"coordinator_address": address, "coordinator_bind_address": address} if address else {}
+    )
 
 
 def test_a_process_alone_shares_its_workdir(tmp_path):
@@ -294,7 +344,10 @@ SAID = (  # by Gloo and by the coordination service of jaxlib 0.10, NCCL 2.27
     "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\nThe tasks have crashed.",
     "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error.",
 )
-OTHERS = (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"), TypeError("a task of barrier"))
+OTHERS = (
+    RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"),
+    TypeError("a task of barrier"),
+)
 
 
 def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
@@ -306,6 +359,11 @@ def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
     for text in SAID:
         assert cli.report(InputError(f"cannot write checkpoints: {text}"), debug=False) == 1
         said = capsys.readouterr().err
-        assert said.startswith("error: another process of this run has ended") and said.count("\n") == 1
-    assert cli.report(OTHERS[1], debug=False) == 1  # a defect, of one process of several: the others are not waited for
+        assert (
+            said.startswith("error: another process of this run has ended")
+            and said.count("\n") == 1
+        )
+    assert (
+        cli.report(OTHERS[1], debug=False) == 1
+    )  # a defect, of one process of several: the others are not waited for
     assert "TypeError: a task of barrier" in capsys.readouterr().err

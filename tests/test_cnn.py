@@ -36,13 +36,19 @@ def settings(config):
 def coders(ddconfig):
     """Encoder and decoder of config.tokenizer for a `ddconfig` of taming-transformers or RQ-VAE."""
     theirs = dict(ddconfig)
-    assert theirs.pop("in_channels") == theirs.pop("out_ch") == 3, "ours are of images with 3 channels"
-    assert not theirs.pop("double_z", False), "a double_z encoder (of a KL autoencoder) is not built"
+    assert theirs.pop("in_channels") == theirs.pop("out_ch") == 3, (
+        "ours are of images with 3 channels"
+    )
+    assert not theirs.pop("double_z", False), (
+        "a double_z encoder (of a KL autoencoder) is not built"
+    )
     assert not theirs.pop("dropout", 0.0), "there is no dropout in our tokenizers"
     assert not theirs.pop("give_pre_end", False), "a decoder without its end is not built"
     multipliers, blocks = tuple(theirs.pop("ch_mult")), theirs.pop("num_res_blocks")
     resolution, sides = theirs.pop("resolution"), theirs.pop("attn_resolutions")
-    with_conv = theirs.pop("resamp_with_conv", True) or len(multipliers) == 1  # where nothing is resampled
+    with_conv = (
+        theirs.pop("resamp_with_conv", True) or len(multipliers) == 1
+    )  # where nothing is resampled
     both = {
         "name": "cnn", "width": theirs.pop("ch"), "multipliers": multipliers, "z_width": theirs.pop("z_channels"),
         "attention": tuple(2**i for i in range(len(multipliers)) if resolution // 2**i in sides),
@@ -62,7 +68,9 @@ def without(config, *keys):
 
 def shapes(model, side):
     """Its {"params", "codebook"} for images of this side, as shapes."""
-    return jax.eval_shape(lambda: models.ImageTokenizer(model, (side, side)).init(jax.random.key(0)))
+    return jax.eval_shape(
+        lambda: models.ImageTokenizer(model, (side, side)).init(jax.random.key(0))
+    )
 
 
 def distances(z, codebook):
@@ -90,10 +98,15 @@ def compare(computed, theirs):
     ours = computed()
     missing = sorted(set(theirs) - set(ours))
     assert theirs and not missing, f"nothing here computes {missing}: build what they record"
-    of_gradients = {name: array for name, array in theirs.items() if "grad" in name or name.endswith("d_weight")}
+    of_gradients = {
+        name: array for name, array in theirs.items() if "grad" in name or name.endswith("d_weight")
+    }
 
     def gradients(ours):
-        return {name: np.asarray(ours[name]).reshape(array.shape) for name, array in of_gradients.items()}
+        return {
+            name: np.asarray(ours[name]).reshape(array.shape)
+            for name, array in of_gradients.items()
+        }
 
     for name, array in theirs.items():
         if array.dtype.kind == "i":
@@ -101,16 +114,32 @@ def compare(computed, theirs):
         elif name not in of_gradients:
             close(np.asarray(ours[name]).reshape(array.shape), array, 1e-4, name, least=1e-4)
     if of_gradients:
-        close_but_for_kinks(gradients(ours), of_gradients, lambda number: gradients(computed(number)), 1e-4, least=1e-4)
+        close_but_for_kinks(
+            gradients(ours),
+            of_gradients,
+            lambda number: gradients(computed(number)),
+            1e-4,
+            least=1e-4,
+        )
 
 
-MASKGIT = {"attention": (), "middle_attention": False, "z_width": 0, "bias": False, "shortcut_of_output": True}
+MASKGIT = {
+    "attention": (),
+    "middle_attention": False,
+    "z_width": 0,
+    "bias": False,
+    "shortcut_of_output": True,
+}
 
 
 def published(quantizer, decoder=None, encoder=None, **both):
     """config.tokenizer of a published tokenizer."""
     both = {"name": "cnn", **both}
-    return {"encoder": {**both, **(encoder or {})}, "decoder": {**both, **(decoder or {})}, "quantizer": quantizer}
+    return {
+        "encoder": {**both, **(encoder or {})},
+        "decoder": {**both, **(decoder or {})},
+        "quantizer": quantizer,
+    }
 
 
 # Counted on the originals: state_dict() for RQ-VAE without its buffers, but with a padding row of its codebook, which
@@ -145,7 +174,14 @@ def test_parameters_are_counted_as_in_the_original(name):
     assert numbers == count
 
 
-SMALL = {"width": 32, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "middle": 1, "z_width": 8}
+SMALL = {
+    "width": 32,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (2,),
+    "middle": 1,
+    "z_width": 8,
+}
 VARIANTS = {
     "VQGAN": ({}, {}),
     "pooled": ({"down": "pool"}, {"up": "nearest"}),
@@ -155,15 +191,21 @@ VARIANTS = {
 
 def small(variant, **changes):
     encoder, decoder = VARIANTS[variant]
-    return cnn.Encoder(**{**SMALL, **encoder, **changes}), cnn.Decoder(**{**SMALL, **decoder, **changes})
+    return cnn.Encoder(**{**SMALL, **encoder, **changes}), cnn.Decoder(
+        **{**SMALL, **decoder, **changes}
+    )
 
 
 def variables_of(coders):
     """Variables of an encoder and a decoder, all different from 0 and 1."""
     rng = np.random.default_rng(0)
-    z, of_encoder = jax.eval_shape(coders[0].init_with_output, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    z, of_encoder = jax.eval_shape(
+        coders[0].init_with_output, jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+    )
     _, of_decoder = jax.eval_shape(coders[1].init_with_output, jax.random.key(0), z)
-    return jax.tree.map(lambda x: np.float32(0.2 * rng.standard_normal(x.shape)), [of_encoder, of_decoder])
+    return jax.tree.map(
+        lambda x: np.float32(0.2 * rng.standard_normal(x.shape)), [of_encoder, of_decoder]
+    )
 
 
 def test_remat_changes_no_number_and_every_kernel_learns():
@@ -192,7 +234,9 @@ def test_remat_keeps_less_for_the_backward_pass(variant):
     variables, image = variables_of(small(variant)), jnp.zeros((2, 32, 32, 3))
 
     def kept(coder):
-        back = jax.eval_shape(lambda v, x: jax.vjp(lambda v: coder.apply(v, x), v)[1], variables[0], image)
+        back = jax.eval_shape(
+            lambda v, x: jax.vjp(lambda v: coder.apply(v, x), v)[1], variables[0], image
+        )
         return sum(x.size for x in jax.tree.leaves(back) if x.shape[:1] == (2,))
 
     assert kept(small(variant, remat=True)[0]) < 0.7 * kept(small(variant)[0])
@@ -201,7 +245,9 @@ def test_remat_keeps_less_for_the_backward_pass(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_computation_in_bfloat16_keeps_float32_parameters_and_images(variant):
     encoder, decoder = small(variant, dtype="bfloat16")
-    z, of_encoder = jax.eval_shape(encoder.init_with_output, jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
+    z, of_encoder = jax.eval_shape(
+        encoder.init_with_output, jax.random.key(0), jnp.zeros((2, 8, 8, 3))
+    )
     y, of_decoder = jax.eval_shape(decoder.init_with_output, jax.random.key(0), z)
     assert z.dtype == jnp.bfloat16 and y.dtype == jnp.float32
     assert {x.dtype.name for x in jax.tree.leaves((of_encoder, of_decoder))} == {"float32"}
@@ -216,7 +262,10 @@ def modules(coder, size=16):
 def test_attention_follows_the_blocks_of_its_levels():
     keys = {"width": 32, "multipliers": (1, 1, 1), "attention": (1, 4)}
     attended = {
-        f"{way}{i}_attention{j}" for way, count in (("down", 2), ("up", 3)) for i in (0, 2) for j in range(count)
+        f"{way}{i}_attention{j}"
+        for way, count in (("down", 2), ("up", 3))
+        for i in (0, 2)
+        for j in range(count)
     }
     attended.add("middle_attention0")
     found = modules(cnn.Encoder(**keys)) | modules(cnn.Decoder(**keys))
@@ -229,7 +278,9 @@ def test_attention_follows_the_blocks_of_its_levels():
 def test_the_published_maskgit_has_no_attention_and_ends_where_the_codes_begin():
     keys = {**MASKGIT, "width": 32, "multipliers": (1, 2)}
     encoder, decoder = cnn.Encoder(**keys, down="pool"), cnn.Decoder(**keys, blocks=2)
-    z, variables = jax.eval_shape(encoder.init_with_output, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    z, variables = jax.eval_shape(
+        encoder.init_with_output, jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+    )
     assert z.shape == (1, 4, 4, 64)
     blocks = {f"{level}_block{j}" for level in ("down0", "down1", "middle") for j in (0, 1)}
     assert set(variables["params"]) == {"conv_in", "norm_out"} | blocks

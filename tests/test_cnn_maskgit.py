@@ -22,7 +22,14 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
 from evqgan.tokenizers.quantizers.codebooks import entropy_loss
 
-UNTOLD = ("commitment", "entropy", "entropy_temperature", "entropy_target", "temperature", "final_temperature")
+UNTOLD = (
+    "commitment",
+    "entropy",
+    "entropy_temperature",
+    "entropy_target",
+    "temperature",
+    "final_temperature",
+)
 NORMS = {"GN": "group", "LN": "layer"}
 
 
@@ -40,7 +47,12 @@ class VQVAE:
             "entropy_temperature": theirs.pop("entropy_temperature"), "entropy_target": theirs.pop("entropy_loss_type"),
         }  # fmt: skip
         if self.kind == "gumbel":  # reads none of these
-            self.quantizer = {"logits": "distance", "hard": False, "temperature": tau, "kl_weight": 0.0}
+            self.quantizer = {
+                "logits": "distance",
+                "hard": False,
+                "temperature": tau,
+                "kl_weight": 0.0,
+            }
         self.quantizer |= {
             "name": {"vq": "maskgit"}.get(self.kind, self.kind),
             "codes": theirs.pop("codebook_size"), "width": theirs.pop("embedding_dim")
@@ -53,11 +65,20 @@ class VQVAE:
         }  # fmt: skip
         conv = theirs.pop("conv_downsample") and len(decoder["multipliers"]) > 1
         encoder = {**decoder, "down": "conv4" if conv else "pool"}
-        self.config = {"encoder": encoder, "decoder": decoder, "quantizer": self.quantizer, "pixels": "unit"}
-        assert not {**theirs, **config}, f"nothing of ours stands for {sorted({**theirs, **config})}"
+        self.config = {
+            "encoder": encoder,
+            "decoder": decoder,
+            "quantizer": self.quantizer,
+            "pixels": "unit",
+        }
+        assert not {**theirs, **config}, (
+            f"nothing of ours stands for {sorted({**theirs, **config})}"
+        )
         self.model = tokenizer.make(self.config)
         self.inputs, self.image = inputs, 2 * inputs["x"] - 1
-        self.variables = maskgit.tokenizer_to_ours(self.weights, shapes(self.model, side), self.config)
+        self.variables = maskgit.tokenizer_to_ours(
+            self.weights, shapes(self.model, side), self.config
+        )
 
     def evaluated(self, variables):
         run = functools.partial(self.model.apply, variables)
@@ -75,7 +96,9 @@ class VQVAE:
 
         def loss(params):
             again, _, aux = self.model.apply({"params": params}, image, train=True)
-            value = jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]  # of images in [0, 1]
+            value = (
+                jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]
+            )  # of images in [0, 1]
             return value, aux
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -95,7 +118,10 @@ class VQVAE:
             return model.quantizer(z, train=True, noise=noise)
 
         (z_q, _, _), seen = self.model.apply(variables, z, method=run, mutable=["intermediates"])
-        return {"train/quantized": z_q, "train/encodings": seen["intermediates"]["quantizer"]["probabilities"][0]}
+        return {
+            "train/quantized": z_q,
+            "train/encodings": seen["intermediates"]["quantizer"]["probabilities"][0],
+        }
 
     def gradients(self, image):
         """Losses and gradients of a training pass, by their names there."""
@@ -114,7 +140,9 @@ class VQVAE:
         for name in self.outputs:
             if name.startswith("entropy_"):
                 _, target, temperature = name.split("_")
-                r[name] = entropy_loss(jnp.float32(-scores), float(temperature.removeprefix("T")), target)
+                r[name] = entropy_loss(
+                    jnp.float32(-scores), float(temperature.removeprefix("T")), target
+                )
         if self.kind == "gumbel":
             return {**r, **self.chosen(self.variables, r["enc"]), "train/indices": r["indices"]}
         return {**r, **self.gradients(self.image)}

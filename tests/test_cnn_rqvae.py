@@ -42,10 +42,15 @@ class RQVAE:
         config = settings(config)
         theirs = dict(config.pop("hparams"))
         assert theirs.pop("bottleneck_type") == "rq", "of RQ-VAE's bottlenecks only rq is built"
-        (height, width, channels), (*grid, self.depth) = theirs.pop("latent_shape"), theirs.pop("code_shape")
+        (height, width, channels), (*grid, self.depth) = (
+            theirs.pop("latent_shape"),
+            theirs.pop("code_shape"),
+        )
         assert theirs.pop("embed_dim") == channels
         self.patch = height // grid[0]
-        assert [height, width] == [self.patch * side for side in grid], "codes of other than square patches: not built"
+        assert [height, width] == [self.patch * side for side in grid], (
+            "codes of other than square patches: not built"
+        )
         shared = theirs.pop("shared_codebook") or self.depth == 1
         quantizer = {
             "name": "rqvae", "codes": one(theirs.pop("n_embed"), "n_embed"), "width": channels * self.patch**2,
@@ -53,8 +58,14 @@ class RQVAE:
             "revive": float(theirs.pop("restart_unused_codes")), "commitment": theirs.pop("latent_loss_weight"),
         }  # fmt: skip
         self.loss = LOSSES[theirs.pop("loss_type")]
-        self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer, "patch": self.patch}
-        assert not {**theirs, **config}, f"nothing of ours stands for {sorted({**theirs, **config})}"
+        self.config = {
+            **coders(config.pop("ddconfig")),
+            "quantizer": quantizer,
+            "patch": self.patch,
+        }
+        assert not {**theirs, **config}, (
+            f"nothing of ours stands for {sorted({**theirs, **config})}"
+        )
         self.model = tokenizer.make(self.config)
         self.image = nhwc(inputs["x"])
         self.like = shapes(self.model, self.image.shape[1])
@@ -64,7 +75,12 @@ class RQVAE:
         """Vectors in the shape of the codes -> in that of the latents."""
         b, h, w, c = z.shape
         p = self.patch
-        return np.asarray(z).reshape(b, h, w, p, p, c // p**2).swapaxes(2, 3).reshape(b, h * p, w * p, c // p**2)
+        return (
+            np.asarray(z)
+            .reshape(b, h, w, p, p, c // p**2)
+            .swapaxes(2, 3)
+            .reshape(b, h * p, w * p, c // p**2)
+        )
 
     @functools.cached_property
     def training(self):
@@ -93,13 +109,17 @@ class RQVAE:
         def run(model, z):
             return model.quantizer(z, train=True)
 
-        (z_q, ids, aux), changed = self.model.apply(variables, z, method=run, mutable=["codebook"], rngs=rngs)
+        (z_q, ids, aux), changed = self.model.apply(
+            variables, z, method=run, mutable=["codebook"], rngs=rngs
+        )
         r = {"ema/code": ids, "ema/quant_loss": aux["commitment_loss"], "ema/z_q": z_q}
         return r, aux["revived"], {**variables, **changed}
 
     def gradients(self, grads):
         """A tree of gradients by the names there."""
-        grads = rqvae.tokenizer_to_theirs({"params": grads, "codebook": self.variables["codebook"]}, self.config)
+        grads = rqvae.tokenizer_to_theirs(
+            {"params": grads, "codebook": self.variables["codebook"]}, self.config
+        )
         return {f"grad/{name}": x for name, x in grads.items()}
 
     def computed(self, number=None):
@@ -109,12 +129,22 @@ class RQVAE:
         r, grads = self.training(self.variables, self.image)
         r |= self.gradients(grads)
         z, ids = r.pop("z"), np.asarray(r["code"])
-        r |= {"z_code_shape": z, "z_e": self.latents(z), "z_q": self.latents(r["z_q"]), "rec": nchw(r["rec"])}
+        r |= {
+            "z_code_shape": z,
+            "z_e": self.latents(z),
+            "z_q": self.latents(r["z_q"]),
+            "rec": nchw(r["rec"]),
+        }
 
         books = np.asarray(self.model.apply(self.variables, method="codebook"))
-        vectors = np.stack([books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2)  # [B,h,w,D,c]
+        vectors = np.stack(
+            [books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2
+        )  # [B,h,w,D,c]
         sums = np.cumsum(vectors, axis=-2)
-        r |= {"code_emb_with_depth": vectors, **{f"quant_partial_{d}": sums[..., d, :] for d in range(self.depth)}}
+        r |= {
+            "code_emb_with_depth": vectors,
+            **{f"quant_partial_{d}": sums[..., d, :] for d in range(self.depth)},
+        }
         rests = np.asarray(z)[..., None, :] - sums + vectors
         scores = [distances(rests[..., d, :], books[d % len(books)]) for d in range(self.depth)]
         r["margins"] = np.stack([margins(score) for score in scores])
@@ -122,7 +152,10 @@ class RQVAE:
         decode = jax.jit(lambda v, z: self.model.apply(v, z, method="decode"))
         decoded = {"dec_from_code": self.model.apply(self.variables, ids, method="embed")}
         for d in range(self.depth):
-            decoded |= {f"dec_partial_add_{d}": sums[..., d, :], f"dec_partial_select_{d}": vectors[..., d, :]}
+            decoded |= {
+                f"dec_partial_add_{d}": sums[..., d, :],
+                f"dec_partial_select_{d}": vectors[..., d, :],
+            }
         for name in set(decoded) & set(self.outputs):
             r[name] = nchw(decode(self.variables, decoded[name]))
 
@@ -130,15 +163,27 @@ class RQVAE:
         for name in soft:
             temperature = float(name.removeprefix("soft_code_T"))
             found = self.model.apply(
-                self.variables, z, temperature, None, method=lambda m, *x: m.quantizer.soft_codes(*x)
+                self.variables,
+                z,
+                temperature,
+                None,
+                method=lambda m, *x: m.quantizer.soft_codes(*x),
             )
             r["soft_code_argmin"], chances = found
-            r[name] = chances[tuple(slice(side) for side in self.outputs[name].shape)]  # a corner is recorded
+            r[name] = chances[
+                tuple(slice(side) for side in self.outputs[name].shape)
+            ]  # a corner is recorded
         r2, revived, variables = jax.jit(self.updated)(self.variables, z)
-        assert not revived, "codes that the original restarted at random have nothing to be compared with"
+        assert not revived, (
+            "codes that the original restarted at random have nothing to be compared with"
+        )
         r2["ema/z_q"] = self.latents(r2["ema/z_q"])
         after = rqvae.tokenizer_to_theirs(variables, self.config)
-        return {**r, **r2, **{f"ema_after/{name.removeprefix('quantizer.')}": x for name, x in after.items()}}
+        return {
+            **r,
+            **r2,
+            **{f"ema_after/{name.removeprefix('quantizer.')}": x for name, x in after.items()},
+        }
 
 
 @pytest.fixture(scope="module", params=files("rqvae*.npz"), ids=lambda path: path.stem)
@@ -166,7 +211,9 @@ def test_weights_of_other_models_are_refused(recording):
     first, last = (f"quantizer.codebooks.{d}.weight" for d in (0, recording.depth - 1))
     changed = recording.weights[last] + np.float32(1)
     with pytest.raises(InputError, match=f"last row of {last} to be zeros"):
-        rqvae.tokenizer_to_ours({**recording.weights, last: changed}, recording.like, recording.config)
+        rqvae.tokenizer_to_ours(
+            {**recording.weights, last: changed}, recording.like, recording.config
+        )
     with pytest.raises(InputError, match=f"{first} is missing"):
         rqvae.tokenizer_config({name: x for name, x in recording.weights.items() if name != first})
     if recording.depth > 1:
@@ -177,12 +224,17 @@ def test_weights_of_other_models_are_refused(recording):
 def test_a_codebook_that_is_called_shared_has_to_be_one(recording):
     quantizer = {**recording.config["quantizer"], "shared": True, "depth": 2}
     config = {**recording.config, "quantizer": quantizer}
-    weights = {name: x for name, x in recording.weights.items() if not name.startswith("quantizer.")}
+    weights = {
+        name: x for name, x in recording.weights.items() if not name.startswith("quantizer.")
+    }
     for part in ("weight", "cluster_size_ema", "embed_ema"):
         array = recording.weights[f"quantizer.codebooks.0.{part}"]
         weights |= {f"quantizer.codebooks.{d}.{part}": array for d in (0, 1)}
     like = shapes(tokenizer.make(config), recording.image.shape[1])
-    assert rqvae.tokenizer_to_ours(weights, like, config)["codebook"]["quantizer"]["codes"].shape[0] == 1
+    assert (
+        rqvae.tokenizer_to_ours(weights, like, config)["codebook"]["quantizer"]["codes"].shape[0]
+        == 1
+    )
     weights["quantizer.codebooks.1.embed_ema"] = array + np.float32(1)
     with pytest.raises(InputError, match="codebooks.1.embed_ema to equal .*codebooks.0.embed_ema"):
         rqvae.tokenizer_to_ours(weights, like, config)

@@ -40,13 +40,21 @@ def config_of(r):
 
 def test_a_step_of_stage_1_has_the_recorded_loss_gradients_and_statistics(recording):
     r = recording
-    if r.critic.norm == "act" or r.codebook_weight != 1:  # weights trained so are read, but nothing trains so here
-        with pytest.raises(InputError, match="is for critics trained elsewhere|has no key 'codebook'"):
+    if (
+        r.critic.norm == "act" or r.codebook_weight != 1
+    ):  # weights trained so are read, but nothing trains so here
+        with pytest.raises(
+            InputError, match="is for critics trained elsewhere|has no key 'codebook'"
+        ):
             stage1.make(config_of(r))
         return
     stage = stage1.make(config_of(r))
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(stage.init))
-    state |= {"step": np.int32(r.step), "params": r.variables["params"], "ema": r.variables["params"]}
+    state |= {
+        "step": np.int32(r.step),
+        "params": r.variables["params"],
+        "ema": r.variables["params"],
+    }
     critic = state["critic"]
     critic["params"], stats = r.critic_variables["params"], r.critic_variables["batch_stats"]
     # The original's pass for the generator moves the critic's statistics as well, before the two for its own loss.
@@ -63,7 +71,10 @@ def test_a_step_of_stage_1_has_the_recorded_loss_gradients_and_statistics(record
 
     wanted = ("aeloss", "discloss", "grad")
     known = computed()
-    compare(computed, {name: x for name, x in r.outputs.items() if name in known or name.startswith(wanted)})
+    compare(
+        computed,
+        {name: x for name, x in r.outputs.items() if name in known or name.startswith(wanted)},
+    )
 
 
 def recorded_names(r, state, metrics):
@@ -79,9 +90,16 @@ def recorded_names(r, state, metrics):
     ours |= {f"grad/{name}": x for name, x in grads.items()}
     grads = mapping.to_theirs(r.critic_table, {"params": critic["opt"]["mu"]})
     ours |= {f"grad_disc/{name}": x for name, x in grads.items()}
-    if r.factor:  # before the adversarial term sets in, ours leaves the critic alone and has no numbers of it
-        ours |= {"log_ae/d_weight": metrics["lambda"] / r.disc_factor, "log_ae/g_loss": metrics["adversarial"]}
+    if (
+        r.factor
+    ):  # before the adversarial term sets in, ours leaves the critic alone and has no numbers of it
+        ours |= {
+            "log_ae/d_weight": metrics["lambda"] / r.disc_factor,
+            "log_ae/g_loss": metrics["adversarial"],
+        }
         ours |= {f"log_disc/logits_{name}": metrics[f"{name}_logits"] for name in ("real", "fake")}
-        after = mapping.to_theirs(r.critic_table, {"batch_stats": critic["variables"]["batch_stats"]})
+        after = mapping.to_theirs(
+            r.critic_table, {"batch_stats": critic["variables"]["batch_stats"]}
+        )
         ours |= {f"disc_after/{name}": x for name, x in after.items()}
     return ours

@@ -35,7 +35,11 @@ UNTOLD = ("commitment", "temperature", "kl_weight")  # by weights
 
 def part(weights, prefix):
     """The weights whose names begin so, without it."""
-    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): array
+        for name, array in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 class VQGAN:
@@ -57,7 +61,9 @@ class VQGAN:
 
         loss = dict(config.pop("loss"))
         assert loss.pop("disc_in_channels") == 3, "our critic judges colour images"
-        assert not loss.pop("disc_conditional", False), "a critic that sees a condition is not built"
+        assert not loss.pop("disc_conditional", False), (
+            "a critic that sees a condition is not built"
+        )
         norm, layers = "act" if loss.pop("use_actnorm") else "batch", loss.pop("disc_num_layers")
         self.critic = Critic(layers, loss.pop("disc_ndf"), norm)
         self.kind, self.weight = loss.pop("disc_loss"), loss.pop("disc_weight")
@@ -66,7 +72,10 @@ class VQGAN:
         self.step, self.start = config.pop("global_step"), loss.pop("disc_start")
         self.disc_factor = loss.pop("disc_factor", 1.0)
         self.factor = self.disc_factor * float(gan.ramp(self.step, self.start))
-        loss.pop("pixelloss_weight", None), config.pop("pixelloss_weight")  # the original never reads it
+        (
+            loss.pop("pixelloss_weight", None),
+            config.pop("pixelloss_weight"),
+        )  # the original never reads it
         assert not {**loss, **config}, f"nothing of ours stands for {sorted({**loss, **config})}"
 
         theirs = part(self.weights, "loss.discriminator.")
@@ -74,7 +83,9 @@ class VQGAN:
         like = jax.eval_shape(self.critic.init, jax.random.key(0), self.image)
         found = mapping.to_ours(self.critic_table, theirs, like, PATCHGAN_IGNORED)
         self.critic_variables = {"batch_stats": {}, **found}
-        self.fresh = any(name.endswith(".initialized") and not array.any() for name, array in theirs.items())
+        self.fresh = any(
+            name.endswith(".initialized") and not array.any() for name, array in theirs.items()
+        )
         distance = lpips.Distance()
         like = jax.eval_shape(distance.init, jax.random.key(0), self.image, self.image)["frozen"]
         theirs = part(self.weights, "loss.perceptual_loss.")
@@ -89,7 +100,10 @@ class VQGAN:
     def everything(self, variables, critic, frozen, image):
         """All that is recorded by our names and layouts; compiled once."""
         run = functools.partial(self.model.apply, variables)
-        r = {"enc": run(image, method=lambda m, x: m.encoder(x)), "prequant": run(image, method="latents")}
+        r = {
+            "enc": run(image, method=lambda m, x: m.encoder(x)),
+            "prequant": run(image, method="latents"),
+        }
 
         def reconstruct(params):
             z_q, ids, aux = self.model.apply({"params": params}, image, train=True, method="encode")
@@ -106,15 +120,21 @@ class VQGAN:
         def reconstruction_loss(reconstruction):
             perceptual = jnp.zeros(())
             if self.perceptual_weight > 0:
-                perceptual = jnp.mean(lpips.Distance().apply({"frozen": frozen}, image, reconstruction))
-            return jnp.mean(jnp.abs(image - reconstruction)) + self.perceptual_weight * perceptual, perceptual
+                perceptual = jnp.mean(
+                    lpips.Distance().apply({"frozen": frozen}, image, reconstruction)
+                )
+            return jnp.mean(
+                jnp.abs(image - reconstruction)
+            ) + self.perceptual_weight * perceptual, perceptual
 
         def generator_loss(reconstruction):
             logits, after = self.judge(params, stats, reconstruction)
             return gan.generator_loss(self.kind, logits), after
 
         (nll, perceptual), of_nll = jax.value_and_grad(reconstruction_loss, has_aux=True)(r["rec"])
-        (adversarial, stats), of_adversarial = jax.value_and_grad(generator_loss, has_aux=True)(r["rec"])
+        (adversarial, stats), of_adversarial = jax.value_and_grad(generator_loss, has_aux=True)(
+            r["rec"]
+        )
 
         def last(gradient):
             """Norm of a loss's gradient in the last layer, from its gradient in the reconstruction."""
@@ -125,16 +145,31 @@ class VQGAN:
         pulled = of_nll + weight * self.factor * of_adversarial, jnp.float32(self.codebook_weight)
         (r["grad"],) = pull(pulled)
         r |= {"aeloss": total, "log_ae/total_loss": total, "log_ae/quant_loss": r["qloss"]}
-        r |= {"log_ae/nll_loss": nll, "log_ae/rec_loss": nll, "log_ae/p_loss": perceptual, "log_ae/d_weight": weight}
-        r |= {"log_ae/disc_factor": self.factor, "log_ae/g_loss": adversarial, "grad_norm_all_ae": norm(r["grad"])}
+        r |= {
+            "log_ae/nll_loss": nll,
+            "log_ae/rec_loss": nll,
+            "log_ae/p_loss": perceptual,
+            "log_ae/d_weight": weight,
+        }
+        r |= {
+            "log_ae/disc_factor": self.factor,
+            "log_ae/g_loss": adversarial,
+            "grad_norm_all_ae": norm(r["grad"]),
+        }
 
         def critic_loss(params):
             real, after = self.judge(params, stats, image)
             fake, after = self.judge(params, after, r["rec"])
             return self.factor * gan.critic_loss(self.kind, real, fake), (real, fake, after)
 
-        (value, (real, fake, stats)), r["grad_disc"] = jax.value_and_grad(critic_loss, has_aux=True)(params)
-        r |= {"discloss": value, "log_disc/disc_loss": value, "grad_norm_disc": norm(r["grad_disc"])}
+        (value, (real, fake, stats)), r["grad_disc"] = jax.value_and_grad(
+            critic_loss, has_aux=True
+        )(params)
+        r |= {
+            "discloss": value,
+            "log_disc/disc_loss": value,
+            "grad_norm_disc": norm(r["grad_disc"]),
+        }
         r |= {"log_disc/logits_real": jnp.mean(real), "log_disc/logits_fake": jnp.mean(fake)}
         r["disc_after"] = {"params": params, "batch_stats": stats}
         r["disc_logits_fake_eval"] = self.critic.apply(r["disc_after"], r["rec"])
@@ -156,7 +191,10 @@ class VQGAN:
         grads = {"grad": taming.tokenizer_to_theirs({"params": trees["grad"]}, self.config)}
         grads["grad_disc"] = mapping.to_theirs(self.critic_table, {"params": trees["grad_disc"]})
         grads["disc_after"] = mapping.to_theirs(self.critic_table, trees["disc_after"])
-        return {**r, **{f"{group}/{name}": x for group, found in grads.items() for name, x in found.items()}}
+        return {
+            **r,
+            **{f"{group}/{name}": x for group, found in grads.items() for name, x in found.items()},
+        }
 
 
 class GumbelVQ:
@@ -171,7 +209,9 @@ class GumbelVQ:
             "temperature": theirs.pop("tau"), "kl_weight": theirs.pop("kl_weight"),
         }  # fmt: skip
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}
-        assert not {**theirs, **config}, f"nothing of ours stands for {sorted({**theirs, **config})}"
+        assert not {**theirs, **config}, (
+            f"nothing of ours stands for {sorted({**theirs, **config})}"
+        )
         self.model = tokenizer.make(self.config)
         self.image, self.noise = nhwc(inputs["x"]), nhwc(inputs["gumbel_noise"])
         self.like = shapes(self.model, self.image.shape[1])
@@ -202,15 +242,23 @@ class GumbelVQ:
     def computed(self, number=None):
         assert number is None, "nothing here has a kink"
         r = jax.jit(self.evaluated)(self.variables)
-        gap = margins(-np.float64(r["logits"]) - self.noise)  # not said whether before or after / temperature
-        gaps, recorded = (gap, gap / self.config["quantizer"]["temperature"]), self.outputs["vq_margin_min_median"]
+        gap = margins(
+            -np.float64(r["logits"]) - self.noise
+        )  # not said whether before or after / temperature
+        gaps, recorded = (
+            (gap, gap / self.config["quantizer"]["temperature"]),
+            self.outputs["vq_margin_min_median"],
+        )
         r["vq_margin_min_median"] = min(gaps, key=lambda gap: np.abs(gap - recorded).max())
         for name, hard in (("train_hard", True), ("train_soft", False)):
             found, grads = jax.jit(self.trained, static_argnums=1)(self.variables, hard)
             grads = taming.tokenizer_to_theirs({"params": grads}, self.config)
             r |= {f"{name}/{key}": x for key, x in found.items()}
             r |= {f"{name}/grad/{key}": x for key, x in grads.items()}
-        return {name: nchw(x) if np.ndim(x) == 4 and "/grad/" not in name else x for name, x in r.items()}
+        return {
+            name: nchw(x) if np.ndim(x) == 4 and "/grad/" not in name else x
+            for name, x in r.items()
+        }
 
 
 KINDS = {"taming_vqgan*.npz": VQGAN, "taming_gumbelvq*.npz": GumbelVQ}
@@ -227,8 +275,14 @@ def recording(request):
 
 
 def test_the_tokenizer_and_its_losses_are_the_recorded_ones(recording):
-    counters = (".num_batches_tracked", ".initialized")  # of the critic's norms, which we do not keep
-    compare(recording.computed, {name: x for name, x in recording.outputs.items() if not name.endswith(counters)})
+    counters = (
+        ".num_batches_tracked",
+        ".initialized",
+    )  # of the critic's norms, which we do not keep
+    compare(
+        recording.computed,
+        {name: x for name, x in recording.outputs.items() if not name.endswith(counters)},
+    )
 
 
 def test_weights_go_back_to_the_originals(recording):
@@ -239,7 +293,9 @@ def test_weights_go_back_to_the_originals(recording):
 
 
 def test_the_config_is_told_by_the_weights(recording):
-    assert without(taming.tokenizer_config(recording.weights), *UNTOLD) == without(recording.config, *UNTOLD)
+    assert without(taming.tokenizer_config(recording.weights), *UNTOLD) == without(
+        recording.config, *UNTOLD
+    )
 
 
 def test_weights_of_other_models_are_refused(recording):
@@ -249,7 +305,9 @@ def test_weights_of_other_models_are_refused(recording):
     weights = {name: x for name, x in recording.weights.items() if name != "encoder.conv_in.bias"}
     with pytest.raises(InputError, match="params/encoder/conv_in/bias is missing"):
         taming.tokenizer_to_ours(weights, recording.like, recording.config)
-    with pytest.raises(InputError, match="no weights of such a tokenizer: encoder.conv_in.weight is missing"):
+    with pytest.raises(
+        InputError, match="no weights of such a tokenizer: encoder.conv_in.weight is missing"
+    ):
         taming.tokenizer_config(part(recording.weights, "encoder."))
     weights = {**recording.weights, "encoder.conv_in.weight": np.zeros((32, 182, 3, 3))}
     with pytest.raises(InputError, match="3 channels, got one from 182 to 3"):

@@ -9,7 +9,12 @@ import pytest
 from golden_files import files, load
 
 from evqgan.tokenizers.quantizers import maskgit, vq
-from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, entropy_loss, nearest, squared_distances
+from evqgan.tokenizers.quantizers.codebooks import (
+    codebook_statistics,
+    entropy_loss,
+    nearest,
+    squared_distances,
+)
 
 
 def normal(shape, seed=0):
@@ -90,7 +95,9 @@ def test_entropy_of_the_likeliest_code_has_a_gradient():
     affinity = normal((8, 4))
     grads = jax.grad(entropy_loss)(affinity, 0.5, "argmax")
     assert np.any(grads != 0)
-    np.testing.assert_allclose(grads.sum(axis=-1), 0, atol=1e-6)  # a softmax does not feel a common shift
+    np.testing.assert_allclose(
+        grads.sum(axis=-1), 0, atol=1e-6
+    )  # a softmax does not feel a common shift
 
 
 def test_entropy_moves_codes_and_encoder_and_is_added_with_its_weight():

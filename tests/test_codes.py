@@ -23,7 +23,9 @@ def small_shards(monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return Dataset(folder=folder_of(tmp_path_factory.mktemp("photos"), 20), size=8, crop="random_resized")
+    return Dataset(
+        folder=folder_of(tmp_path_factory.mktemp("photos"), 20), size=8, crop="random_resized"
+    )
 
 
 def to_ids(images):
@@ -39,12 +41,16 @@ def described(dataset, views=3, seed=5, tokenizer=TOKENIZER, codebook=CODES):
 def make(folder, dataset, function=to_ids, host=0, hosts=1, report=None, **how):
     """As --mode=encode does, in batches of four images -> info."""
     info = described(dataset, **how)
-    examples = {split: Decoded(open_split(dataset, split), dataset.max_bad) for split in codes.SPLITS}
+    examples = {
+        split: Decoded(open_split(dataset, split), dataset.max_bad) for split in codes.SPLITS
+    }
 
     def batches(split, start, stop):
         views = info["splits"][split]["views"]
         random = views if split == "train" else 0
-        return pipeline.view_batches(examples[split], dataset, random, info["seed"], max(1, 4 // views), start, stop)
+        return pipeline.view_batches(
+            examples[split], dataset, random, info["seed"], max(1, 4 // views), start, stop
+        )
 
     codes.begin(folder, info)
     codes.encode(folder, info, batches, function, host, hosts, report)
@@ -78,7 +84,11 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
             view = training_view(sources[0][i]["image"], photos, np.random.default_rng((5, i, v)))
             example = train.load(i, v)
             np.testing.assert_array_equal(example["ids"], to_ids(view[None])[0])
-            assert example["ids"].dtype == np.int32 and example["label"] == 0 and example["label"].dtype == np.int32
+            assert (
+                example["ids"].dtype == np.int32
+                and example["label"] == 0
+                and example["label"].dtype == np.int32
+            )
             different.add(example["ids"].tobytes())
     assert len(different) > 45  # few of the crops fall on the same place
     for i in range(len(held)):
@@ -87,13 +97,18 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
 
 
 def test_a_shard_that_is_gone_is_made_again_and_no_other(photos, stored):
-    before, times = files_of(stored), {path.name: path.stat().st_mtime_ns for path in stored.iterdir()}
+    before, times = (
+        files_of(stored),
+        {path.name: path.stat().st_mtime_ns for path in stored.iterdir()},
+    )
     (stored / "train-00001-of-00003.npy").unlink()
     done = []
     make(stored, photos, report=lambda done_now, total, seconds: done.append((done_now, total)))
     assert files_of(stored) == before
     assert done[-1] == (21, 21)  # seven examples of three views
-    changed = {path.name for path in stored.iterdir() if path.stat().st_mtime_ns != times[path.name]}
+    changed = {
+        path.name for path in stored.iterdir() if path.stat().st_mtime_ns != times[path.name]
+    }
     assert changed == {"train-00001-of-00003.npy", "train-00001-of-00003.labels.npy"}
 
 
@@ -110,7 +125,10 @@ def test_a_kill_in_the_middle_leaves_whole_shards_only(photos, stored, tmp_path)
         make(tmp_path / "cut", photos, killed)
     left = files_of(tmp_path / "cut")
     assert 1 < len(left) < len(files_of(stored)) and left.items() <= files_of(stored).items()
-    with pytest.raises(InputError, match=r"not complete: train-00001-of-00003, .* of 4 shards are missing; the same"):
+    with pytest.raises(
+        InputError,
+        match=r"not complete: train-00001-of-00003, .* of 4 shards are missing; the same",
+    ):
         stored_ids.Stored(tmp_path / "cut", "train")
     make(tmp_path / "cut", photos)
     assert files_of(tmp_path / "cut") == files_of(stored)
@@ -119,14 +137,21 @@ def test_a_kill_in_the_middle_leaves_whole_shards_only(photos, stored, tmp_path)
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_hosts_make_the_files_of_one(photos, stored, tmp_path, order):
     for host in order:
-        assert not (tmp_path / "two").exists() or len(files_of(tmp_path / "two")) == 5  # two shards of four
+        assert (
+            not (tmp_path / "two").exists() or len(files_of(tmp_path / "two")) == 5
+        )  # two shards of four
         make(tmp_path / "two", photos, host=host, hosts=2)
     assert files_of(tmp_path / "two") == files_of(stored)
 
 
 def test_ids_take_the_smallest_type_that_holds_them(photos, tmp_path):
     for codebook, dtype in ((2**16, np.uint16), (2**16 + 1, np.int32)):
-        make(tmp_path / str(codebook), photos, lambda x, top=codebook - 1: to_ids(x) * 0 + top, codebook=codebook)
+        make(
+            tmp_path / str(codebook),
+            photos,
+            lambda x, top=codebook - 1: to_ids(x) * 0 + top,
+            codebook=codebook,
+        )
         stored = stored_ids.Stored(tmp_path / str(codebook), "train")
         assert stored.shards[0].dtype == dtype and (stored.load(16, 2)["ids"] == codebook - 1).all()
 
@@ -143,9 +168,19 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
     folder = folder_of(tmp_path / "broken", 10, broken=[2, 8])
     dataset = Dataset(folder=folder, train="sorted[:7]", validation="sorted[7:]", size=8)
     info = codes.describe(
-        dataset, {"train": {"examples": 7}, "validation": {"examples": 3}}, [], 1, 0, CODES, (4, 4), 1, TOKENIZER
+        dataset,
+        {"train": {"examples": 7}, "validation": {"examples": 3}},
+        [],
+        1,
+        0,
+        CODES,
+        (4, 4),
+        1,
+        TOKENIZER,
     )
-    examples = {split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS}
+    examples = {
+        split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS
+    }
     codes.begin(tmp_path / "ids", info)
     codes.encode(
         tmp_path / "ids", info, lambda split, *part: pipeline.view_batches(
@@ -163,7 +198,10 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
     [
         ({"seed": 6}, "holds ids with seed = 5, now it is 6: give another --out"),
         ({"views": 2}, "holds ids with splits.train.views = 3, now it is 2"),
-        ({"tokenizer": {"fingerprint": "abd"}}, "holds ids with tokenizer.fingerprint = abc, now it is abd"),
+        (
+            {"tokenizer": {"fingerprint": "abd"}},
+            "holds ids with tokenizer.fingerprint = abc, now it is abd",
+        ),
         ({"codebook": 64}, "holds ids with codes = 300, now it is 64"),
     ],
 )
@@ -176,7 +214,9 @@ def test_a_folder_keeps_to_what_it_was_made_for(photos, stored, changes, message
 
 def test_shards_without_their_info_are_not_taken_over(photos, stored):
     (stored / "info.json").unlink()
-    with pytest.raises(InputError, match="holds shards of ids, but no info.json: give another --out"):
+    with pytest.raises(
+        InputError, match="holds shards of ids, but no info.json: give another --out"
+    ):
         make(stored, photos)
 
 
@@ -189,16 +229,25 @@ def changed(file, function):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda file: file.unlink(), "holds no stored ids .*info.json.: make them with --mode=encode"),
+        (
+            lambda file: file.unlink(),
+            "holds no stored ids .*info.json.: make them with --mode=encode",
+        ),
         (lambda file: file.write_text("{"), "is not what --mode=encode writes .JSONDecodeError"),
-        (lambda file: file.write_bytes(b"\xff"), "is not what --mode=encode writes .UnicodeDecodeError"),
+        (
+            lambda file: file.write_bytes(b"\xff"),
+            "is not what --mode=encode writes .UnicodeDecodeError",
+        ),
         (lambda file: file.write_text("[]"), "is not what --mode=encode writes .TypeError"),
         (lambda file: changed(file, lambda x: x.pop("latent")), "KeyError: 'latent'"),
         (lambda file: changed(file, lambda x: x.update(format="other")), "expected the format"),
         (lambda file: changed(file, lambda x: x.update(codes="64")), "expected the format"),
         (lambda file: changed(file, lambda x: x.update(codes=-1)), "expected the format"),
         (lambda file: changed(file, lambda x: x.update(latent=[4, 4, 4])), "expected the format"),
-        (lambda file: changed(file, lambda x: x["splits"]["train"].update(rows=0)), "expected the format"),
+        (
+            lambda file: changed(file, lambda x: x["splits"]["train"].update(rows=0)),
+            "expected the format",
+        ),
         (lambda file: changed(file, lambda x: x["splits"].pop("train")), "KeyError: 'train'"),
     ],
 )
@@ -212,16 +261,28 @@ def test_an_info_that_is_none_is_refused(stored, damage, message):
 def test_missing_shards_are_named(photos, tmp_path):
     codes.begin(tmp_path, described(photos))
     names = ", ".join(f"train-0000{s}-of-00003" for s in range(3))
-    with pytest.raises(InputError, match=f"not complete: {names}, validation-00000-of-00001 of 4 shards are missing"):
+    with pytest.raises(
+        InputError,
+        match=f"not complete: {names}, validation-00000-of-00001 of 4 shards are missing",
+    ):
         stored_ids.Stored(tmp_path, "validation")
 
 
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda file: np.save(file, np.zeros((7, 3, 4, 4, 1), np.int32)), r"expected uint16 .*, got int32 \[7"),
-        (lambda file: np.save(file, np.zeros((6, 3, 4, 4, 1), np.uint16)), r"expected uint16 .*, got uint16 \[6"),
-        (lambda file: np.save(file, np.array([{}] * 7, object), allow_pickle=True), "expected uint16"),
+        (
+            lambda file: np.save(file, np.zeros((7, 3, 4, 4, 1), np.int32)),
+            r"expected uint16 .*, got int32 \[7",
+        ),
+        (
+            lambda file: np.save(file, np.zeros((6, 3, 4, 4, 1), np.uint16)),
+            r"expected uint16 .*, got uint16 \[6",
+        ),
+        (
+            lambda file: np.save(file, np.array([{}] * 7, object), allow_pickle=True),
+            "expected uint16",
+        ),
         (lambda file: file.write_bytes(file.read_bytes()[:500]), "expected uint16"),
         (lambda file: file.write_bytes(b""), "expected uint16"),
         (lambda file: file.write_bytes(b"\x80\x04none"), "expected uint16"),
@@ -230,7 +291,9 @@ def test_missing_shards_are_named(photos, tmp_path):
 )
 def test_shards_that_are_none_are_refused(stored, damage, message):
     damage(stored / "train-00001-of-00003.npy")
-    with pytest.raises(InputError, match=rf"train-00001-of-00003.npy: {message}.*; remove this file") as error:
+    with pytest.raises(
+        InputError, match=rf"train-00001-of-00003.npy: {message}.*; remove this file"
+    ) as error:
         stored_ids.Stored(stored, "train")
     assert "\n" not in str(error.value)
 
@@ -242,7 +305,10 @@ def test_ids_outside_the_codebook_are_refused(photos, stored, tmp_path):
     np.save(file, ids)
     reader = stored_ids.Stored(stored, "train")
     reader.load(9, 0)
-    with pytest.raises(InputError, match=r"train-00001-of-00003.npy: expected ids from 0 to 299, got \d+ to 300; rem"):
+    with pytest.raises(
+        InputError,
+        match=r"train-00001-of-00003.npy: expected ids from 0 to 299, got \d+ to 300; rem",
+    ):
         reader.load(9, 1)
     many = 2**16 + 1
     make(tmp_path / "many", photos, codebook=many)
@@ -252,13 +318,17 @@ def test_ids_outside_the_codebook_are_refused(photos, stored, tmp_path):
         stored_ids.Stored(tmp_path / "many", "train").load(0)
 
 
-@pytest.mark.parametrize("split, wrong", [("train", -1), ("train", 2), ("validation", 2), ("validation", -2)])
+@pytest.mark.parametrize(
+    "split, wrong", [("train", -1), ("train", 2), ("validation", 2), ("validation", -2)]
+)
 def test_labels_that_are_none_are_refused(stored, split, wrong):
     file = next(stored.glob(f"{split}-00000*.labels.npy"))
     labels = np.load(file)
     labels[0] = wrong
     np.save(file, labels)
-    with pytest.raises(InputError, match=rf"labels.npy: expected labels from {-(split != 'train')} to 1, got"):
+    with pytest.raises(
+        InputError, match=rf"labels.npy: expected labels from {-(split != 'train')} to 1, got"
+    ):
         stored_ids.Stored(stored, split)
 
 

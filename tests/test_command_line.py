@@ -14,7 +14,9 @@ from evqgan import main
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 120  # ours: a command line that has not been refused after these hangs, or has begun its work
+SECONDS = (
+    120  # ours: a command line that has not been refused after these hangs, or has begun its work
+)
 WHOLE = ("x", "", "-1", "1.5", "nan", "inf", "1e3", "0x10", "999999999999999999999999")
 HUGE = "1000000000000"
 PLACE = re.compile(r"=\{\w+\}")
@@ -28,11 +30,34 @@ def sample():
     yield from (f"--seed={x}" for x in (*WHOLE, str(2**64)))
     yield from (f"--batch_size={x}" for x in (*WHOLE, "0"))
     yield from (f"--labels={x}" for x in (*CLASSES, "cat,nobody", "1,,2", ",", "3,10"))
-    yield from (f"--acceptance={x}" for x in ("x", "", "-1", "2", "nan", "inf", "0", "1e-300", "1e-9", "1,5"))
-    yield from (["--acceptance=0.5", f"--classifier={x}"] for x in ("resnet", "os:nothing", "nowhere:f", ":", "a:b:c"))
-    yield from ("--classifier=resnet101", "--classifier_weights=/nowhere", "--steps_strip=perhaps", "--force=7")
-    for key in ("steps", "temperature", "choice_temperature", "top_k", "top_p", "guidance", "schedule", "order"):
-        yield from (f"--config.sample.{key}={x}" for x in ("nan", "-1", "[]", "{}", "None", "nothing", f"-{HUGE}"))
+    yield from (
+        f"--acceptance={x}"
+        for x in ("x", "", "-1", "2", "nan", "inf", "0", "1e-300", "1e-9", "1,5")
+    )
+    yield from (
+        ["--acceptance=0.5", f"--classifier={x}"]
+        for x in ("resnet", "os:nothing", "nowhere:f", ":", "a:b:c")
+    )
+    yield from (
+        "--classifier=resnet101",
+        "--classifier_weights=/nowhere",
+        "--steps_strip=perhaps",
+        "--force=7",
+    )
+    for key in (
+        "steps",
+        "temperature",
+        "choice_temperature",
+        "top_k",
+        "top_p",
+        "guidance",
+        "schedule",
+        "order",
+    ):
+        yield from (
+            f"--config.sample.{key}={x}"
+            for x in ("nan", "-1", "[]", "{}", "None", "nothing", f"-{HUGE}")
+        )
     yield from (
         "--config.sample.steps=0",
         "--config.sample.top_p=2",
@@ -69,17 +94,30 @@ def edit():
 def reconstruct():
     """Wrong flags of --mode=reconstruct."""
     yield []
-    for image in ("", "{place}/nothing.png", "{nothing}", "{text}", "{cut}", "{fifo}", "/dev/null", "{tiny}"):
+    for image in (
+        "",
+        "{place}/nothing.png",
+        "{nothing}",
+        "{text}",
+        "{cut}",
+        "{fifo}",
+        "/dev/null",
+        "{tiny}",
+    ):
         yield f"--image={image}"
     yield from ([f"--batch_size={x}", "--image={picture}"] for x in (*WHOLE, "0"))
 
 
 def evaluate():
     """Wrong flags of --mode=evaluate."""
-    yield from (f"--metrics={x}" for x in ("nothing", "samples", "recontsruction", "generation,nothing", ","))
+    yield from (
+        f"--metrics={x}"
+        for x in ("nothing", "samples", "recontsruction", "generation,nothing", ",")
+    )
     yield from (f"--batch_size={x}" for x in (*WHOLE, "0"))
     yield from (
-        f"--config.dataset.{x}" for x in ("size=0", "folder=/nowhere", "validation=nothing", "validation=train[", "x=1")
+        f"--config.dataset.{x}"
+        for x in ("size=0", "folder=/nowhere", "validation=nothing", "validation=train[", "x=1")
     )
 
 
@@ -89,7 +127,14 @@ def encode():
     yield from (f"--seed={x}" for x in WHOLE)
     yield from (
         f"--config.dataset.{x}"
-        for x in ("size=0", "size=31", "folder=/nowhere", "crop=none", "train=nothing", "min_scale=2")
+        for x in (
+            "size=0",
+            "size=31",
+            "folder=/nowhere",
+            "crop=none",
+            "train=nothing",
+            "min_scale=2",
+        )
     )
 
 
@@ -97,11 +142,20 @@ def train():
     """Wrong flags of --mode=train, with the config of the workdir."""
     yield from (f"--config.batch_size={x}" for x in (*WHOLE, "0", HUGE))
     yield from (
-        f"--config.duration={x}" for x in ("", "x", "-1 steps", "nan epochs", "3 hours", "5%", "0 steps", "1 2 3")
+        f"--config.duration={x}"
+        for x in ("", "x", "-1 steps", "nan epochs", "3 hours", "5%", "0 steps", "1 2 3")
     )
     yield from (
         f"--config.optimizer.{x}"
-        for x in ("learning_rate=nan", "learning_rate=-1", "b1=1", "ema=1.5", "clip=-1", "accumulate=3", "x=1")
+        for x in (
+            "learning_rate=nan",
+            "learning_rate=-1",
+            "b1=1",
+            "ema=1.5",
+            "clip=-1",
+            "accumulate=3",
+            "x=1",
+        )
     )
     yield from (
         f"--config.{x}"
@@ -121,7 +175,9 @@ def train():
         )
     )
     yield from (
-        f"--config.{every}_every={x}" for every in ("log", "eval", "checkpoint") for x in ("0", "-1", "nan", "often")
+        f"--config.{every}_every={x}"
+        for every in ("log", "eval", "checkpoint")
+        for x in ("0", "-1", "nan", "often")
     )
     yield from (
         f"--config={x}"
@@ -150,7 +206,10 @@ def places(tmp_path_factory):
     """Places by name: a trained workdir, and files and folders that are not what they are taken for."""
     place = tmp_path_factory.mktemp("wrong")
     workdir = workdirs.copy(place / "run")
-    found = {name: place / f"{name}.png" for name in ("picture", "black", "other_size", "tiny", "cut", "fifo", "empty")}
+    found = {
+        name: place / f"{name}.png"
+        for name in ("picture", "black", "other_size", "tiny", "cut", "fifo", "empty")
+    }
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     for name, image in (
         ("picture", pixels),
@@ -162,10 +221,16 @@ def places(tmp_path_factory):
     found["cut"].write_bytes(found["picture"].read_bytes()[:900])
     os.mkfifo(found["fifo"])
     found["empty"].touch()
-    found |= {name: place / name for name in ("text", "nothing", "broken", "cut_config", "raises.py")}
+    found |= {
+        name: place / name for name in ("text", "nothing", "broken", "cut_config", "raises.py")
+    }
     found["text"].write_text("words")
     found["raises.py"].write_text("def get_config():\n    return 1 / 0\n")
-    for name, text in (("nothing", None), ("broken", "[" * 1000), ("cut_config", '{"stage": "stage2"')):
+    for name, text in (
+        ("nothing", None),
+        ("broken", "[" * 1000),
+        ("cut_config", '{"stage": "stage2"'),
+    ):
         found[name].mkdir()
         if text:
             (found[name] / "config.json").write_text(text)
@@ -179,9 +244,11 @@ def places(tmp_path_factory):
 def inventory(place):
     """{path: (size, time of the last change)} of all below a folder."""
     found = {path: path.lstat() for path in pathlib.Path(place).rglob("*")}
-    return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in found.items() if not path.is_dir()} | {
-        str(path): None for path in found if path.is_dir()
-    }
+    return {
+        str(path): (stat.st_size, stat.st_mtime_ns)
+        for path, stat in found.items()
+        if not path.is_dir()
+    } | {str(path): None for path in found if path.is_dir()}
 
 
 def refused(arguments, place, capsys):
@@ -204,7 +271,11 @@ def refused(arguments, place, capsys):
     if after != before:
         changed = [path for path in {*before, *after} if before.get(path, 0) != after.get(path, 0)]
         return f"changed {changed[:3]}"
-    return "" if code == 2 and said.startswith("error: ") and said.count("\n") == 1 else f"exit code {code}, {said!r}"
+    return (
+        ""
+        if code == 2 and said.startswith("error: ") and said.count("\n") == 1
+        else f"exit code {code}, {said!r}"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -212,17 +283,32 @@ def test_every_wrong_command_line_is_refused_in_one_line(mode, places, capsys, m
     monkeypatch.chdir(pathlib.Path(places["place"]) / "here")
     run = pathlib.Path(places["run"])
     workdir = {"encode": run / "tokenizer", "train": run / "generator"}.get(mode, run)
-    base = {"--mode": mode, "--workdir": str(workdir), **({"--image": places["picture"]} if mode == "edit" else {})}
-    right = {"sample": "--num=1", "edit": "--box=0,0,8,8", "reconstruct": f"--image={places['picture']}"}.get(mode)
+    base = {
+        "--mode": mode,
+        "--workdir": str(workdir),
+        **({"--image": places["picture"]} if mode == "edit" else {}),
+    }
+    right = {
+        "sample": "--num=1",
+        "edit": "--box=0,0,8,8",
+        "reconstruct": f"--image={places['picture']}",
+    }.get(mode)
     faults, number = {}, 0
-    lines = [*MODES[mode](), *([x, *([right] if right else [])] for x in ANYWHERE if mode != "train" or "out" not in x)]
+    lines = [
+        *MODES[mode](),
+        *([x, *([right] if right else [])] for x in ANYWHERE if mode != "train" or "out" not in x),
+    ]
     for given in lines:
         given = [given] if isinstance(given, str) else given
         given = [
-            text.format(**places) if "={" in text and "}" in text[3:] and "{}" not in text else text for text in given
+            text.format(**places) if "={" in text and "}" in text[3:] and "{}" not in text else text
+            for text in given
         ]
         names = {text.split("=")[0] for text in given}
-        arguments = [*(f"{name}={value}" for name, value in base.items() if name not in names), *given]
+        arguments = [
+            *(f"{name}={value}" for name, value in base.items() if name not in names),
+            *given,
+        ]
         number += 1
         if said := refused(arguments, places["place"], capsys):
             faults[" ".join(given)] = said

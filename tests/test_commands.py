@@ -83,22 +83,33 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
         assert ids.shape == (6, 8, 8, 1) and ids.dtype == np.int32
         np.testing.assert_array_equal(saved["labels"], np.array([2, 0, 2, 0, 2, 0], np.int32))
         assert saved["labels"].dtype == np.int32 and saved["step"] == 6 and saved["seed"] == 3
-    np.testing.assert_array_equal(np.stack([png(out / "images" / f"{i:05d}.png") for i in range(6)]), images)
+    np.testing.assert_array_equal(
+        np.stack([png(out / "images" / f"{i:05d}.png") for i in range(6)]), images
+    )
     grid = png(out / "grid.png")  # two columns with a name each: cats, and ants
     np.testing.assert_array_equal(grid[-32:, :32], images[4])
     assert len(grid) - 3 * 32 - 2 * 2 == len(pictures.label(images[0], "cat")) - 32
     made = load(workdir, config).sample(6, [2, 0], 3)
     np.testing.assert_array_equal(made["images"], images)
-    assert re.search(rf"6 samples of step 6 are in {out}  [\d.,]+ images/s\n$", capsys.readouterr().out)
+    assert re.search(
+        rf"6 samples of step 6 are in {out}  [\d.,]+ images/s\n$", capsys.readouterr().out
+    )
 
 
 def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir, config, tmp_path):
     out = tmp_path / "out"
     for num in (3, 2):
         make(config, workdir, out, num)
-    assert sorted(files_of(out)) == ["grid.png", "images/00000.png", "images/00001.png", "samples.npz"]
+    assert sorted(files_of(out)) == [
+        "grid.png",
+        "images/00000.png",
+        "images/00001.png",
+        "samples.npz",
+    ]
     save(out / "images" / "mine.png", picture())
-    with pytest.raises(InputError, match=r"images would be replaced, but holds mine.png, no sample: give"):
+    with pytest.raises(
+        InputError, match=r"images would be replaced, but holds mine.png, no sample: give"
+    ):
         make(config, workdir, out, 1)
     assert len(files_of(out)) == 5
     (out / "images" / "mine.png").unlink()
@@ -115,7 +126,10 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
     assert re.fullmatch(r"compiled in [\d.]+ s", lines[2])
     for line, number in zip(lines[3:5], (4, 6), strict=True):
         assert re.fullmatch(rf"sample {number}/6  [\d.,]+ images/s  ETA \d+s", line)
-    assert lines[5:7] == [f"writing 6 images to {workdir}/samples", "compiling the decoder for 4 images at a time"]
+    assert lines[5:7] == [
+        f"writing 6 images to {workdir}/samples",
+        "compiling the decoder for 4 images at a time",
+    ]
     clock = iter((0.0, 2.0, 3.0))
     monkeypatch.setattr(model.rows, "clock", lambda: next(clock))
     make(config, workdir, None, 6, batch_size=4)
@@ -139,7 +153,10 @@ def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, mon
         make(config, workdir, workdir / "parts", 10, seed=3)
     kept = ["candidates/00000000.npz", "candidates/00000004.npz", "candidates/settings.json"]
     assert sorted(files_of(workdir / "parts")) == kept
-    with pytest.raises(InputError, match="holds candidates made with seed = 3, not seed = 4: give the same settings"):
+    with pytest.raises(
+        InputError,
+        match="holds candidates made with seed = 3, not seed = 4: give the same settings",
+    ):
         make(config, workdir, workdir / "parts", 10, seed=4)
     capsys.readouterr()
     make(config, workdir, workdir / "parts", 10, seed=3)
@@ -169,7 +186,10 @@ def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monk
 
 @pytest.mark.parametrize(
     "num, labels, message",
-    [(4, ["cat", "cow"], "there is no class 'cow'"), (0, [], "expected at least one image to generate")],
+    [
+        (4, ["cat", "cow"], "there is no class 'cow'"),
+        (0, [], "expected at least one image to generate"),
+    ],
 )
 def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, labels, message):
     make(config, workdir, None, 2)
@@ -180,7 +200,9 @@ def test_a_sample_that_cannot_be_leaves_the_last_one(workdir, config, num, label
 
 
 @pytest.mark.parametrize("mode", ["sample", "edit", "evaluate"])
-def test_a_place_that_takes_no_results_is_told_before_any_are_made(workdir, config, monkeypatch, mode):
+def test_a_place_that_takes_no_results_is_told_before_any_are_made(
+    workdir, config, monkeypatch, mode
+):
     model = copy.copy(load(workdir, config))
     model.rows = types.SimpleNamespace()  # whoever would compute something fails
     for module in (mode_inputs, evaluation):
@@ -206,14 +228,21 @@ def test_edit_writes_results_the_masked_input_and_a_strip(workdir, config, tmp_p
     image = save(tmp_path / "a.png", picture())
     edit(config, workdir, image=image, box=["0", "5", "13", "20"])
     out = workdir / "edits"
-    assert sorted(p.name for p in out.iterdir()) == ["edit_000.png", "edit_001.png", "masked.png", "strip.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "edit_000.png",
+        "edit_001.png",
+        "masked.png",
+        "strip.png",
+    ]
     hidden = np.zeros((32, 32), bool)
     hidden[5:20, :13] = True
     masked = png(out / "masked.png")
     assert (masked[hidden] == 128).all()
     np.testing.assert_array_equal(masked[~hidden], picture()[~hidden])
     edits = [png(out / f"edit_{i:03d}.png") for i in range(2)]
-    for result, expected in zip(edits, load(workdir, config).edit(picture(), hidden, "bee", 2, 0), strict=True):
+    for result, expected in zip(
+        edits, load(workdir, config).edit(picture(), hidden, "bee", 2, 0), strict=True
+    ):
         np.testing.assert_array_equal(result, expected)
     strip = png(out / "strip.png")
     assert strip.shape == (32, 3 * 32 + 2 * 2, 3)
@@ -247,7 +276,9 @@ def test_an_edit_that_is_interrupted_leaves_the_last_ones_and_files_of_others_st
     assert files_of(out) == before
     edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"], num=1)
     left = {name for name in before if name not in ("edit_001.png", "edit_002.png")}
-    assert files_of(out).keys() == left and files_of(out)["edit_mine.png"] == before["edit_mine.png"]
+    assert (
+        files_of(out).keys() == left and files_of(out)["edit_mine.png"] == before["edit_mine.png"]
+    )
 
 
 def test_a_picture_grows(workdir, config, tmp_path, capsys):
@@ -259,16 +290,26 @@ def test_a_picture_grows(workdir, config, tmp_path, capsys):
     np.testing.assert_array_equal(masked[16:, 4:28], picture((16, 24)))
     assert (masked[:16] == 128).all()
     model, how = load(workdir, config), {"margin": 1, "feather": 0}
-    np.testing.assert_array_equal(result, model.outpaint(picture((16, 24)), 4, 16, 12, 0, "bee", **how)[0])
-    told = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("loading ", "compiling "))]
-    assert re.fullmatch(r"edit 1/2  [\d.,]+ windows/s  ETA \d+s", told[0]) and told[1].startswith("edit 2/2  ")
+    np.testing.assert_array_equal(
+        result, model.outpaint(picture((16, 24)), 4, 16, 12, 0, "bee", **how)[0]
+    )
+    told = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if not line.startswith(("loading ", "compiling "))
+    ]
+    assert re.fullmatch(r"edit 1/2  [\d.,]+ windows/s  ETA \d+s", told[0]) and told[1].startswith(
+        "edit 2/2  "
+    )
     assert told[2:] == [f"1 edit is in {workdir / 'edits'}"]
 
 
 def test_all_kinds_of_pictures_are_read(tmp_path):
     image = picture((24, 32))
     grey = np.asarray(Image.fromarray(image).convert("L"))
-    np.testing.assert_array_equal(mode_inputs.read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1))
+    np.testing.assert_array_equal(
+        mode_inputs.read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1)
+    )
     alpha = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
     alpha[:4, :, 3] = 0
     found = mode_inputs.read_image(save(tmp_path / "a.png", alpha))
@@ -287,25 +328,66 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
     [
         ({}, "edit needs --image=FILE and exactly one of"),
         ({"image": "a.png"}, "edit needs --image=FILE and exactly one of"),
-        ({"image": "a.png", "box": ["0"] * 4, "mask": "a.png"}, "edit needs --image=FILE and exactly one of"),
+        (
+            {"image": "a.png", "box": ["0"] * 4, "mask": "a.png"},
+            "edit needs --image=FILE and exactly one of",
+        ),
         ({"image": "none.png", "box": ["0", "0", "8", "8"]}, "cannot read none.png: No such file"),
-        ({"image": ".", "box": ["0", "0", "8", "8"]}, "cannot read .: expected a file, got a folder"),
-        ({"image": "cut.png", "box": ["0", "0", "8", "8"]}, "cut.png: expected an image, got 200 bytes"),
-        ({"image": "a.png", "box": ["0", "0", "8"]}, "--box takes four whole numbers, .*, not 0,0,8"),
-        ({"image": "a.png", "box": ["0", "0", "8", "x"]}, "--box takes four whole numbers, .*, not 0,0,8,x"),
-        ({"image": "a.png", "box": ["0", "0", "8", "33"]}, "--box=0,0,8,33 does not lie in the image of 32 x 32"),
-        ({"image": "a.png", "box": ["8", "0", "8", "4"]}, "--box=8,0,8,4 does not lie in the image"),
-        ({"image": "a.png", "outpaint": ["1.5", "0", "8", "4"]}, "--outpaint takes four whole numbers"),
-        ({"image": "a.png", "outpaint": ["0", "0", "-8", "4"]}, "expected margins of at least 0 pixels"),
-        ({"image": "wide.png", "mask": "a.png"}, "expected a mask of the image's 40 x 32 pixels, .* has 32 x 32"),
-        ({"image": "a.png", "mask": "black.png"}, "the mask black.png hides nothing: .* its brightest is 127"),
+        (
+            {"image": ".", "box": ["0", "0", "8", "8"]},
+            "cannot read .: expected a file, got a folder",
+        ),
+        (
+            {"image": "cut.png", "box": ["0", "0", "8", "8"]},
+            "cut.png: expected an image, got 200 bytes",
+        ),
+        (
+            {"image": "a.png", "box": ["0", "0", "8"]},
+            "--box takes four whole numbers, .*, not 0,0,8",
+        ),
+        (
+            {"image": "a.png", "box": ["0", "0", "8", "x"]},
+            "--box takes four whole numbers, .*, not 0,0,8,x",
+        ),
+        (
+            {"image": "a.png", "box": ["0", "0", "8", "33"]},
+            "--box=0,0,8,33 does not lie in the image of 32 x 32",
+        ),
+        (
+            {"image": "a.png", "box": ["8", "0", "8", "4"]},
+            "--box=8,0,8,4 does not lie in the image",
+        ),
+        (
+            {"image": "a.png", "outpaint": ["1.5", "0", "8", "4"]},
+            "--outpaint takes four whole numbers",
+        ),
+        (
+            {"image": "a.png", "outpaint": ["0", "0", "-8", "4"]},
+            "expected margins of at least 0 pixels",
+        ),
+        (
+            {"image": "wide.png", "mask": "a.png"},
+            "expected a mask of the image's 40 x 32 pixels, .* has 32 x 32",
+        ),
+        (
+            {"image": "a.png", "mask": "black.png"},
+            "the mask black.png hides nothing: .* its brightest is 127",
+        ),
         ({"image": "a.png", "mask": "cut.png"}, "cut.png: expected an image"),
         ({"image": "a.png", "box": ["0", "0", "8", "8"], "label": None}, "editing needs a label"),
-        ({"image": "a.png", "box": ["0", "0", "8", "8"], "label": "be"}, "there is no class 'be': .* 'bee'"),
-        ({"image": "a.png", "box": ["0", "0", "8", "8"], "num": 0}, "expected at least one image to generate"),
+        (
+            {"image": "a.png", "box": ["0", "0", "8", "8"], "label": "be"},
+            "there is no class 'be': .* 'bee'",
+        ),
+        (
+            {"image": "a.png", "box": ["0", "0", "8", "8"], "num": 0},
+            "expected at least one image to generate",
+        ),
     ],
 )
-def test_an_edit_that_cannot_be_leaves_the_last_one(workdir, config, tmp_path, monkeypatch, given, message):
+def test_an_edit_that_cannot_be_leaves_the_last_one(
+    workdir, config, tmp_path, monkeypatch, given, message
+):
     monkeypatch.chdir(tmp_path)
     save("a.png", picture())
     save("wide.png", picture((32, 40)))
@@ -325,12 +407,17 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(workdir, config, tmp_path, m
 def test_the_grid_has_a_column_for_each_class_that_fits(monkeypatch):
     names = ("ant", "bee", "c" * 40)
     labels = np.array([2, 0, 2, 2, 0], np.int32)
-    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3], "ant": [1, 4]}
+    assert mode_sample.grid_columns(labels, names, 32) == {
+        "c" * 21 + "...": [0, 2, 3],
+        "ant": [1, 4],
+    }
     assert mode_sample.grid_columns(labels, None, 32) == {}
     monkeypatch.setattr(mode_sample, "GRID", 4)
     assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
     monkeypatch.setattr(mode_sample, "WIDTH", 40)
-    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}  # one is shown, however wide
+    assert mode_sample.grid_columns(labels, names, 32) == {
+        "c" * 21 + "...": [0, 2, 3]
+    }  # one is shown, however wide
     assert mode_sample.grid_columns(np.arange(3), names, 32) == {"ant": [0]}
 
 
@@ -347,11 +434,18 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
         out = workdir / part / "reconstructions"
         assert sorted(files_of(out)) == ["a.png", "of/cats/b.jpg.png", "of/cats/b.png.png"]
         model, shown = load(place, config), png(out / "a.png")
-        np.testing.assert_array_equal(shown, pictures.row([picture(), model.reconstruct(picture())[0]]))
+        np.testing.assert_array_equal(
+            shown, pictures.row([picture(), model.reconstruct(picture())[0]])
+        )
         np.testing.assert_array_equal(png(out / "of/cats/b.png.png")[:, :32], wide[1:17, 1:33])
         told = capsys.readouterr().out.splitlines()
-        assert f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4" in told
-        assert told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
+        assert (
+            f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4"
+            in told
+        )
+        assert (
+            told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
+        )
     (top / "cut.png").write_bytes((top / "a.png").read_bytes()[:200])
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "three", str(top))
     told = capsys.readouterr().out
@@ -370,7 +464,9 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
         ("small.png", "small.png has 8 x 3 pixels: expected at least 4 x 4"),
     ],
 )
-def test_what_cannot_be_reconstructed_is_one_line(workdir, config, tmp_path, monkeypatch, image, message):
+def test_what_cannot_be_reconstructed_is_one_line(
+    workdir, config, tmp_path, monkeypatch, image, message
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     save("small.png", picture((3, 8)))
@@ -387,7 +483,13 @@ def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
     with pytest.raises(InputError, match="holds a tokenizer"):
         edit(config, place, image=image, box=["0", "0", "8", "8"], label=None)
     found = evaluation.evaluate(config, place, None, [])
-    assert sorted(found["numbers"]) == ["codebook_perplexity", "codebook_usage", "mse", "psnr", "ssim"]
+    assert sorted(found["numbers"]) == [
+        "codebook_perplexity",
+        "codebook_usage",
+        "mse",
+        "psnr",
+        "ssim",
+    ]
     assert json.loads((place / "evaluation.json").read_text()) == found
 
 
@@ -396,7 +498,9 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     found = evaluation.evaluate(config, place, None, [])
     assert json.loads((place / "evaluation.json").read_text()) == found
     numbers, shares = found["numbers"], ("0.25", "0.50", "0.75", "1.00")
-    assert set(numbers) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {"cross_entropy"}
+    assert set(numbers) == {f"{x}@{s}" for x in ("accuracy", "cross_entropy") for s in shares} | {
+        "cross_entropy"
+    }
     entropies = [numbers[f"cross_entropy@{s}"] for s in shares]
     assert numbers["cross_entropy"] == pytest.approx(np.mean(entropies))
     assert np.abs(np.array(entropies) - np.log(64)).max() < 0.5  # hardly trained: it guesses
@@ -404,13 +508,25 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     assert found["protocols"].keys() == {"generation"} and card["numbers"] == list(numbers)
     assert card["batch_size"] == config.get("eval_batch_size", config.batch_size)
     assert card["evaluator"] == "generation" and card["split"] == "validation" and card["step"] == 6
-    assert card["workdir"] == "generator" and card["weights"] == "averaged (EMA)" and card["size"] == [32, 32]
-    assert card["crop"] == "resize" and card["versions"]["evqgan"] and card["data"] == str(config.dataset.folder)
+    assert (
+        card["workdir"] == "generator"
+        and card["weights"] == "averaged (EMA)"
+        and card["size"] == [32, 32]
+    )
+    assert (
+        card["crop"] == "resize"
+        and card["versions"]["evqgan"]
+        and card["data"] == str(config.dataset.folder)
+    )
     assert f"{'cross_entropy':32s} {numbers['cross_entropy']:.4g}" in capsys.readouterr().out
 
 
-def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, config, monkeypatch, capsys):
-    with pytest.raises(InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"):
+def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
+    workdir, config, monkeypatch, capsys
+):
+    with pytest.raises(
+        InputError, match=r"there is no .*samples.npz: make samples first, with --mode=sample"
+    ):
         evaluation.evaluate(config, workdir, None, ["samples"])
     assert not (workdir / "evaluation.json").exists()
     make(config, workdir, None, 20, seed=5)
@@ -423,7 +539,10 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
     assert card["warnings"][0] == (
         "frechet: 20 samples are no more than its 192 features, too few for their covariance"
     )
-    assert all(f"WARNING {warning}\n" in told for warning in card["warnings"]) and "sample_accuracy@" not in told
+    assert (
+        all(f"WARNING {warning}\n" in told for warning in card["warnings"])
+        and "sample_accuracy@" not in told
+    )
     assert card["samples"] == 20 and card["samples_seed"] == 5 and card["samples_step"] == 6
     assert card["sampler"]["steps"] == 8 and card["split"] == "train, held out: validation"
     for metrics, name in ((["reconstruction"], "psnr"), (["generation"], "cross_entropy")):
@@ -433,13 +552,20 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
         assert name not in before["numbers"] and name in found["numbers"]
     assert json.loads((workdir / "evaluation.json").read_text()) == found
     assert evaluation.evaluate(config, workdir, None, []) == found
-    again = evaluation.evaluate(config, workdir, workdir / "small", ["reconstruction"], batch_size=3)
+    again = evaluation.evaluate(
+        config, workdir, workdir / "small", ["reconstruction"], batch_size=3
+    )
     now, card = (some["protocols"]["reconstruction"] for some in (again, found))
     assert card["workdir"] == "tokenizer" and now["batch_size"] == 3 != card["batch_size"]
     assert again["numbers"]["psnr"] == pytest.approx(found["numbers"]["psnr"], rel=1e-4)
 
     monkeypatch.setattr(evaluation, "WHOLE", 1000)
-    assert "psnr" not in evaluation.evaluate(config, workdir, workdir / "elsewhere", ["generation"])["numbers"]
+    assert (
+        "psnr"
+        not in evaluation.evaluate(config, workdir, workdir / "elsewhere", ["generation"])[
+            "numbers"
+        ]
+    )
     with pytest.raises(InputError, match="data sets of up to 1,000 bytes; 60 images are more"):
         evaluation.evaluate(config, workdir, None, ["samples"])
 
@@ -447,15 +573,23 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(workdir, confi
 @pytest.mark.parametrize(
     "metrics, message",
     [
-        (["reconstructoin"], "no metric 'reconstructoin' in this workdir: did you mean 'reconstruction'"),
+        (
+            ["reconstructoin"],
+            "no metric 'reconstructoin' in this workdir: did you mean 'reconstruction'",
+        ),
         (["samples"], "is not what --mode=sample writes"),
-        (["reconstruction"], "evaluation.json is not what evaluate writes: it has no numbers and protocols; move it"),
+        (
+            ["reconstruction"],
+            "evaluation.json is not what evaluate writes: it has no numbers and protocols; move it",
+        ),
     ],
 )
 def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metrics, message):
     (workdir / "samples").mkdir()
     (workdir / "samples" / "samples.npz").write_bytes(b"damaged")
-    (workdir / "evaluation.json").write_text('{"psnr": {"value": 1.0}}' if metrics == ["reconstruction"] else EMPTY)
+    (workdir / "evaluation.json").write_text(
+        '{"psnr": {"value": 1.0}}' if metrics == ["reconstruction"] else EMPTY
+    )
     before = files_of(workdir)
     with pytest.raises(InputError, match=message):
         evaluation.evaluate(config, workdir, None, metrics)
@@ -463,7 +597,10 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metri
 
 
 def test_a_number_replaces_what_its_evaluator_said_before():
-    found = {"numbers": {"a": 1, "b": 2, "c": 3}, "protocols": {"x": {"numbers": ["a", "b"]}, "y": {"numbers": ["c"]}}}
+    found = {
+        "numbers": {"a": 1, "b": 2, "c": 3},
+        "protocols": {"x": {"numbers": ["a", "b"]}, "y": {"numbers": ["c"]}},
+    }
     evaluation.enter(found, {"b": 4}, {"evaluator": "x", "step": 6})
     cards = {"x": {"numbers": ["b"], "evaluator": "x", "step": 6}, "y": {"numbers": ["c"]}}
     assert found == {"numbers": {"c": 3, "b": 4}, "protocols": cards}
@@ -478,7 +615,9 @@ def test_whole_gives_every_image_once(config):
 def test_the_config_of_a_workdir_may_be_given_again(workdir):
     saved, _ = config_files.of_workdir(workdir)
     first, second = workdirs.configs(workdirs.trained() / "images")
-    quickstart = ConfigDict({"stage": "quickstart", "tokenizer": first, "generator": second, "samples": 20})
+    quickstart = ConfigDict(
+        {"stage": "quickstart", "tokenizer": first, "generator": second, "samples": 20}
+    )
     assert claims.settings(second, workdir) == saved == claims.settings(quickstart, workdir)
     assert claims.settings(first, workdir / "tokenizer").stage == "stage1"
     assert claims.settings(quickstart, workdir / "tokenizer").stage == "stage1"
@@ -487,7 +626,9 @@ def test_the_config_of_a_workdir_may_be_given_again(workdir):
     changed = claims.settings(second, workdir)
     assert changed.sample.temperature == 0.5 and changed.evals.generation.show == 4
     second.generator.layers = 7
-    with pytest.raises(InputError, match=r"holds a run with config.generator.layers = 2, --config says 7: "):
+    with pytest.raises(
+        InputError, match=r"holds a run with config.generator.layers = 2, --config says 7: "
+    ):
         claims.settings(second, workdir)
     with pytest.raises(InputError, match=r"holds a run with config"):
         claims.settings(first, workdir)

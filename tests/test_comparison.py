@@ -13,7 +13,11 @@ from evqgan.data import pipeline
 from evqgan.inference import evaluation
 from evqgan.training import stage1, stage2
 
-NUMBERS = {"parameters": {"tokenizer": 3, "generator": 4}, "heldout_accuracy": 0.99, "heldout_frechet": 0.01}
+NUMBERS = {
+    "parameters": {"tokenizer": 3, "generator": 4},
+    "heldout_accuracy": 0.99,
+    "heldout_frechet": 0.01,
+}
 
 
 @pytest.mark.parametrize("variant", ["digits", "photographs"])
@@ -49,7 +53,14 @@ def tokens(config, size):
 
 def test_a_row_is_of_all_seeds():
     of_seeds = [
-        {**NUMBERS, "psnr": 20.0, "codebook_usage": 1.0, "sample_accuracy": 0.5, "frechet": 1.0, "per_class": [1, 0.5]},
+        {
+            **NUMBERS,
+            "psnr": 20.0,
+            "codebook_usage": 1.0,
+            "sample_accuracy": 0.5,
+            "frechet": 1.0,
+            "per_class": [1, 0.5],
+        },
         {
             **NUMBERS,
             "psnr": 22.0,
@@ -61,7 +72,11 @@ def test_a_row_is_of_all_seeds():
     ]
     row = comparison.row("vqgan", of_seeds, {"training_seconds": 7.0})
     assert row["seeds"] == 2 and row["psnr"] == 21 and row["frechet_sd"] == pytest.approx(2**0.5)
-    assert row["accuracy_by_class"] == "50 25" and row["training_seconds"] == 7 and row["seconds_per_image"] is None
+    assert (
+        row["accuracy_by_class"] == "50 25"
+        and row["training_seconds"] == 7
+        and row["seconds_per_image"] is None
+    )
     assert (row["tokenizer_parameters"], row["generator_parameters"]) == (3, 4)
     last = comparison.real({"vqgan": of_seeds})
     assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
@@ -70,8 +85,13 @@ def test_a_row_is_of_all_seeds():
 def test_numbers_made_in_another_way_are_not_taken(tmp_path):
     file = tmp_path / "numbers.json"
     assert runs.known(file, samples=5) is None
-    file.write_text(json.dumps({**NUMBERS, "step": 7, "samples": 5, "real": {"views": 1, "colour": False}}))
-    assert runs.known(file, samples=5, step=7, real={"colour": False, "views": 1})["heldout_accuracy"] == 0.99
+    file.write_text(
+        json.dumps({**NUMBERS, "step": 7, "samples": 5, "real": {"views": 1, "colour": False}})
+    )
+    assert (
+        runs.known(file, samples=5, step=7, real={"colour": False, "views": 1})["heldout_accuracy"]
+        == 0.99
+    )
     assert runs.known(file, samples=6) is None and runs.known(file, absent=1) is None
 
 
@@ -87,7 +107,9 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     runs.against_real(config, images, labels, views=8, colour=False)
     assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
     kinds = {image.tobytes() for image in seen[1]}
-    assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}  # mirrored, too
+    assert (
+        {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}
+    )  # mirrored, too
 
 
 def call(*args):
@@ -100,11 +122,21 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(comparison, "TIMED", 4)
     monkeypatch.setattr(comparison, "STEPS", 2)
     only = ["--only=vqgan", "--only=efficient_vqgan_on_vqgan"]
-    command = [f"--out={tmp_path}", "--seeds=1", "--samples=20", *only, f"--json={tmp_path / 'rows.json'}"]
+    command = [
+        f"--out={tmp_path}",
+        "--seeds=1",
+        "--samples=20",
+        *only,
+        f"--json={tmp_path / 'rows.json'}",
+    ]
     assert call(*command) == 0, capsys.readouterr().err
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [row["system"] for row in rows] == ["vqgan", "efficient_vqgan_on_vqgan", "real images"]
-    assert all(np.isfinite(row[key]) for row in rows[:2] for key in (*comparison.NUMBERS, *comparison.TIMES))
+    assert all(
+        np.isfinite(row[key])
+        for row in rows[:2]
+        for key in (*comparison.NUMBERS, *comparison.TIMES)
+    )
     assert rows[0]["psnr"] == rows[1]["psnr"]  # one tokenizer
     assert not (tmp_path / "efficient_vqgan_on_vqgan_0" / "tokenizer").exists()
     assert (tmp_path / "comparison.png").is_file()
@@ -133,5 +165,7 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, args, message)
 
 def test_only_its_own_config_is_taken(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(comparison.pathlib.Path(__file__).parent.parent)
-    assert benchmark.main(["comparison", "--config=configs/quickstart.py", f"--out={tmp_path}"]) == 2
+    assert (
+        benchmark.main(["comparison", "--config=configs/quickstart.py", f"--out={tmp_path}"]) == 2
+    )
     assert "is of quickstart" in capsys.readouterr().err

@@ -19,8 +19,12 @@ from evqgan.training import loop, stage1, stage2
 from evqgan.training.run_length import to_steps
 
 ROOT = pathlib.Path(__file__).parent.parent
-ALL = sorted(p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py"))
-FILES = [path for path in ALL if path.stem != "comparison"]  # of several systems: tests/test_comparison.py
+ALL = sorted(
+    p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py")
+)
+FILES = [
+    path for path in ALL if path.stem != "comparison"
+]  # of several systems: tests/test_comparison.py
 
 # (config, variant): trained parameters. The exact numbers are ours; the paper gives 185 M for stage 2 (Table 6).
 PARAMETERS = {
@@ -118,7 +122,9 @@ def part(name, variant):
     if name == "quickstart":
         tokenizer, config = config.tokenizer.tokenizer, config[variant]
     elif config.stage == "stage2":
-        workdir = pathlib.Path(config.tokenizer.weights).name  # named after the config, or after its variant
+        workdir = pathlib.Path(
+            config.tokenizer.weights
+        ).name  # named after the config, or after its variant
         first = next(key for key in PARAMETERS if "_".join(filter(None, key)) == workdir)
         tokenizer = load(*first).tokenizer
     if config.stage == "stage2":
@@ -129,7 +135,9 @@ def part(name, variant):
 def parameters(config):
     """Return the number of parameters of the model that a config trains."""
     sections = ("stage", "dtype", "tokenizer", "generator", "dataset")
-    return parameters_of(json.dumps({name: build.plain(config[name]) for name in sections if name in config}))
+    return parameters_of(
+        json.dumps({name: build.plain(config[name]) for name in sections if name in config})
+    )
 
 
 @functools.cache
@@ -148,7 +156,11 @@ def test_parameters_are_exactly(name, variant):
     count = parameters(config)
     assert count == PARAMETERS[name, variant]
     published = variant != "vqgan" and "folder" not in name
-    if config.dataset.size > 128 and published and config.get("generator", {}).get("name") == "multigrained":
+    if (
+        config.dataset.size > 128
+        and published
+        and config.get("generator", {}).get("name") == "multigrained"
+    ):
         assert 180e6 < count < 190e6
 
 
@@ -161,7 +173,9 @@ def test_the_head_gives_the_command_and_an_unknown_variant_is_named(path):
     head = path.read_text().split('"""')[1]
     assert str(path.relative_to(ROOT)) in head or path.stem == "quickstart"
     assert ":tiny" in head
-    with pytest.raises(ValueError, match="there is no variant 'huge' of this config: expected one of .*tiny"):
+    with pytest.raises(
+        ValueError, match="there is no variant 'huge' of this config: expected one of .*tiny"
+    ):
         load(path.stem, "huge")
 
 
@@ -171,13 +185,17 @@ FULL = [(*key, number) for key in PARAMETERS for data, number in EXAMPLES.items(
 
 
 @pytest.mark.parametrize("name, variant, examples", FULL)
-def test_eight_devices_share_a_batch_and_a_run_sees_its_data_a_sensible_number_of_times(name, variant, examples):
+def test_eight_devices_share_a_batch_and_a_run_sees_its_data_a_sensible_number_of_times(
+    name, variant, examples
+):
     config = load(name, variant)
     assert config.batch_size % 8 == 0
     total = to_steps(config.duration, examples, config.batch_size)
     assert 10 <= round(total * config.batch_size / examples) <= 400
     keys = config.optimizer
-    warmup = sum(to_steps(keys.get(key, 0), examples, config.batch_size, total) for key in ("warmup", "hold"))
+    warmup = sum(
+        to_steps(keys.get(key, 0), examples, config.batch_size, total) for key in ("warmup", "hold")
+    )
     assert warmup <= 0.3 * total
 
 
@@ -185,7 +203,9 @@ def test_eight_devices_share_a_batch_and_a_run_sees_its_data_a_sensible_number_o
 def test_the_best_tokenizer_is_by_what_the_critic_does_not_make_worse(name, variant):
     config = load(name, variant)
     judged = stage1.uses(config, "adversarial")
-    assert config.best == {"photos_stage1": "val/lpips_untrained"}.get(name, "val/lpips") or not judged
+    assert (
+        config.best == {"photos_stage1": "val/lpips_untrained"}.get(name, "val/lpips") or not judged
+    )
     assert config.best == "val/mse" or config.evals.reconstruction.perceptual == "lpips"
     bare = [load("photos_stage1", variant) for variant in ("l2", "small")]
     assert {config.best for config in (*bare, common.stage1((2,), 32))} == {"val/mse"}
@@ -203,7 +223,10 @@ def test_hours_in_the_head_are_those_of_the_formula(name):
         examples = EXAMPLES[name.split("_")[0]]
         steps = to_steps(config.duration, examples, config.batch_size)
         assert float(images) == pytest.approx(steps * config.batch_size / 1e6, rel=0.02)
-        for devices, peak, found in ((16, 197, hours[0]), (8, 990, hours[1])):  # TFLOP/s of v5e and H100; MFU 9 %
+        for devices, peak, found in (
+            (16, 197, hours[0]),
+            (8, 990, hours[1]),
+        ):  # TFLOP/s of v5e and H100; MFU 9 %
             expected = float(images) * 1e6 * float(tflop) / (devices * peak * 0.09) / 3600
             assert float(found) == pytest.approx(expected, rel=0.02, abs=0.06)
 
@@ -234,7 +257,10 @@ def in_tiny(name, variant):
 
 def always(names):
     """The cases of TINY, those of other configs marked slow; a variant is always there."""
-    return [pytest.param(*key, marks=[] if key[0] in names or key[1] else pytest.mark.slow) for key in TINY]
+    return [
+        pytest.param(*key, marks=[] if key[0] in names or key[1] else pytest.mark.slow)
+        for key in TINY
+    ]
 
 
 @pytest.mark.parametrize("name, variant", always(BUILT))
@@ -242,13 +268,18 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
     """Traced, not compiled: the step in training, and of a generator sampling."""
     config = in_tiny(name, variant)
     stage = (stage1 if config.stage == "stage1" else stage2).make(config, 16)
-    state, (height, width) = jax.eval_shape(stage.init), Dataset(**build.plain(config.dataset)).shape
+    state, (height, width) = (
+        jax.eval_shape(stage.init),
+        Dataset(**build.plain(config.dataset)).shape,
+    )
     batch = {
         "image": jax.ShapeDtypeStruct((config.batch_size, height, width, 3), "uint8"),
         "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
     }
     new, metrics = jax.eval_shape(stage.update, state, batch)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
     ids = jax.eval_shape(stage.model.predict, state, batch, jax.random.key(0))["ids"]
     assert metrics["loss"].shape == () and ids.shape[0] == config.batch_size
     if config.stage == "stage2":
@@ -256,13 +287,16 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.batch_size))
         settings, weights = stage.model.settings(config.sample), (state["ema"], state["tokenizer"])
         sample = functools.partial(stage.model.sample, settings=settings)
-        made = jax.eval_shape(sample, *weights, request=Request(ids, mask, batch["label"], keys)).tokens
+        made = jax.eval_shape(
+            sample, *weights, request=Request(ids, mask, batch["label"], keys)
+        ).tokens
         images = jax.eval_shape(stage.model.tokenizer.decode, state["tokenizer"], made)
         assert (made.shape, images.shape) == (ids.shape, batch["image"].shape)
 
 
 @pytest.mark.parametrize(
-    "name, variant", [pytest.param(*key, marks=[] if key[0] in TRAINED else pytest.mark.slow) for key in TINY]
+    "name, variant",
+    [pytest.param(*key, marks=[] if key[0] in TRAINED else pytest.mark.slow) for key in TINY],
 )
 def test_the_tiny_form_trains(name, variant, tmp_path):
     state = loop.train(in_tiny(name, variant), tmp_path)
@@ -272,7 +306,8 @@ def test_the_tiny_form_trains(name, variant, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, variant", [pytest.param("imagenet_stage1", "", marks=pytest.mark.slow), ("ffhq_stage1", "1024")]
+    "name, variant",
+    [pytest.param("imagenet_stage1", "", marks=pytest.mark.slow), ("ffhq_stage1", "1024")],
 )
 def test_a_full_size_step_in_bfloat16_keeps_the_types_of_its_state(name, variant):
     """Traced, not run: all terms of the loss, the tokenizer and the critic at full size."""

@@ -18,7 +18,15 @@ CRITICS, DISTANCES = (build.having("losses", [entry]) for entry in ("Critic", "D
 SMALL = {
     "swin": {"width": 8, "head_dim": 8, "depths": (1,), "window": 4},
     "cnn": {"width": 32, "multipliers": (1, 1, 1), "blocks": 1, "z_width": 8, "attention": ()},
-    "vit": {"size": 16, "patch": 4, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp_width": 16},
+    "vit": {
+        "size": 16,
+        "patch": 4,
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "head_dim": 8,
+        "mlp_width": 16,
+    },
 }
 
 
@@ -29,7 +37,9 @@ def arguments(function):
 
 def test_the_folders_are_not_empty():
     assert {"multigrained", "gpt", "maskgit", "rqtransformer"} <= set(GENERATORS)
-    assert {"swin", "cnn", "vit"} <= set(CODERS) and {"reconstruction", "generation"} <= set(EVALUATORS)
+    assert {"swin", "cnn", "vit"} <= set(CODERS) and {"reconstruction", "generation"} <= set(
+        EVALUATORS
+    )
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -54,7 +64,10 @@ def test_a_generator_has_the_names_and_arguments_of_its_contract(name):
 
 @pytest.mark.parametrize("name", CODERS)
 def test_coders_are_the_inverse_of_each_other_in_shape(name):
-    coders = [build.build("tokenizers", entry, {"name": name, **SMALL[name]}, "") for entry in ("Encoder", "Decoder")]
+    coders = [
+        build.build("tokenizers", entry, {"name": name, **SMALL[name]}, "")
+        for entry in ("Encoder", "Decoder")
+    ]
     assert coders[0].factor == coders[1].factor == 4
 
     def run():
@@ -64,7 +77,11 @@ def test_coders_are_the_inverse_of_each_other_in_shape(name):
         return features, again, first, second
 
     features, image, _, second = jax.eval_shape(run)
-    assert features.shape[:3] == (2, 4, 4) and image.shape == (2, 16, 16, 3) and image.dtype == "float32"
+    assert (
+        features.shape[:3] == (2, 4, 4)
+        and image.shape == (2, 16, 16, 3)
+        and image.dtype == "float32"
+    )
     kernel = second["params"]
     for name in coders[1].last_layer:
         kernel = kernel[name]
@@ -76,7 +93,9 @@ def test_an_evaluator_takes_what_it_is_given_and_keys_with_defaults(name):
     evaluator = build.module("evals", name, "", "Evaluator").Evaluator
     found = arguments(evaluator)
     assert set(schema.OF_EVALUATOR) <= found.keys()
-    assert all(x is not inspect.Parameter.empty for n, x in found.items() if n not in schema.OF_EVALUATOR)
+    assert all(
+        x is not inspect.Parameter.empty for n, x in found.items() if n not in schema.OF_EVALUATOR
+    )
     assert set(build.contract(evals.Evaluator)) <= set(dir(evaluator))
 
 
@@ -87,7 +106,9 @@ def test_a_critic_judges_images_and_declares_what_it_needs(name):
     assert critic.label_classes == 0 and critic.trainable
     image, label = jnp.zeros((4, 64, 64, 3)), jnp.zeros(4, jnp.int32)
     rngs = {"params": rng, "augment": rng}
-    logits, variables = jax.eval_shape(lambda: critic.init_with_output(rngs, image, label, train=True))
+    logits, variables = jax.eval_shape(
+        lambda: critic.init_with_output(rngs, image, label, train=True)
+    )
     assert len(logits) == 4 and logits.dtype == "float32"
     assert set(variables) <= {"params", "batch_stats", "frozen"}
     assert set(module.PRETRAINED) <= set(variables.get("frozen", {}))
@@ -97,6 +118,8 @@ def test_a_critic_judges_images_and_declares_what_it_needs(name):
 def test_a_distance_compares_images_by_the_networks_it_declares(name):
     module = build.module("losses", name, "", "Distance", *build.contract(losses.LossModule))
     image = jnp.zeros((2, 64, 64, 3))
-    distance, variables = jax.eval_shape(lambda: module.Distance().init_with_output(jax.random.key(0), image, image))
+    distance, variables = jax.eval_shape(
+        lambda: module.Distance().init_with_output(jax.random.key(0), image, image)
+    )
     assert distance.shape == (2,) and distance.dtype == "float32"
     assert set(module.PRETRAINED) == set(variables["frozen"])

@@ -39,7 +39,10 @@ def run(module, x):
 
 
 def named(tree):
-    return {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(tree)
+    }
 
 
 def plain(norm="layer", **keys):
@@ -64,7 +67,9 @@ def strided(x, kernel, bias, first):
 def test_strided_convolutions_equal_their_formula(kind, first):
     module, x = Call(conv.downsample, kind), normal((2, 6, 4, 3))
     layer = filled(module, x)["params"]["down"]
-    np.testing.assert_allclose(run(module, x), strided(x, layer["kernel"], layer["bias"], first), atol=1e-5)
+    np.testing.assert_allclose(
+        run(module, x), strided(x, layer["kernel"], layer["bias"], first), atol=1e-5
+    )
 
 
 def test_pooling_is_the_mean_of_four_and_nearest_its_inverse():
@@ -100,7 +105,14 @@ def test_a_block_sees_two_places_on_each_side(features):
 
 def test_only_a_change_of_width_needs_a_shortcut():
     x = jnp.zeros((1, 4, 4, 32))
-    both = {"norm1/scale", "norm1/bias", "norm2/scale", "norm2/bias", "conv1/kernel", "conv2/kernel"}
+    both = {
+        "norm1/scale",
+        "norm1/bias",
+        "norm2/scale",
+        "norm2/bias",
+        "conv1/kernel",
+        "conv2/kernel",
+    }
     biases = {"conv1/bias", "conv2/bias"}
     for features, bias, expected in (
         (32, True, both | biases), (32, False, both), (64, False, both | {"shortcut/kernel"}),
@@ -114,9 +126,14 @@ def test_a_block_with_a_silent_branch_passes_x_on():
     for features in (3, 5):
         module, x = plain(features=features), normal((2, 4, 4, 3))
         variables = filled(module, x)
-        params = {**variables["params"], "conv2": jax.tree.map(np.zeros_like, variables["params"]["conv2"])}
+        params = {
+            **variables["params"],
+            "conv2": jax.tree.map(np.zeros_like, variables["params"]["conv2"]),
+        }
         expected = (
-            x if features == 3 else x @ params["shortcut"]["kernel"] + params["shortcut"]["bias"][None, None, None]
+            x
+            if features == 3
+            else x @ params["shortcut"]["kernel"] + params["shortcut"]["bias"][None, None, None]
         )
         np.testing.assert_allclose(module.apply({"params": params}, x), expected, atol=1e-5)
 
@@ -153,12 +170,14 @@ def test_non_local_attention_equals_its_formula():
     module, x = NonLocal("layer"), normal((2, 3, 3, 4))
     p = jax.tree.map(np.float64, filled(module, x)["params"])
     y = np.float64(x).reshape(2, 9, 4)
-    y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6) * p["norm"]["scale"] + p["norm"][
-        "bias"
-    ]
+    y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6) * p["norm"][
+        "scale"
+    ] + p["norm"]["bias"]
     a = p["attention"]
     query = y @ a["query"]["kernel"][:, 0] + a["query"]["bias"][0]
-    key, value = (y @ a["key_value"]["kernel"][:, i, 0] + a["key_value"]["bias"][i, 0] for i in (0, 1))
+    key, value = (
+        y @ a["key_value"]["kernel"][:, i, 0] + a["key_value"]["bias"][i, 0] for i in (0, 1)
+    )
     logits = query @ key.swapaxes(1, 2) / 2  # the root of four channels
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = x + (weights @ value @ a["out"]["kernel"][0] + a["out"]["bias"]).reshape(x.shape)

@@ -21,13 +21,21 @@ from evqgan.convert.mapping import Row
 from evqgan.core import weights
 
 ROOT = pathlib.Path(__file__).parent.parent
-WIDTHS = (64, 128, 256, 512, 512)  # of VGG16's five stages; "An Unreasonable Effectiveness", lpips/weights/v0.1/vgg.pth
+WIDTHS = (
+    64,
+    128,
+    256,
+    512,
+    512,
+)  # of VGG16's five stages; "An Unreasonable Effectiveness", lpips/weights/v0.1/vgg.pth
 
 
 def heads():
     """The five linear heads by their names there, lin0.model.1.weight [1,c,1,1]."""
     rng = np.random.default_rng(0)
-    return {f"lin{i}.model.1.weight": np.float32(rng.random((1, c, 1, 1))) for i, c in enumerate(WIDTHS)}
+    return {
+        f"lin{i}.model.1.weight": np.float32(rng.random((1, c, 1, 1))) for i, c in enumerate(WIDTHS)
+    }
 
 
 def checkpoint(path, arrays, make=legacy, **more):
@@ -55,11 +63,18 @@ def small(monkeypatch):
         Row("features.{i}.weight", "params/conv{i}/kernel", "conv"),
         Row("features.{i}.bias", "params/conv{i}/bias"),
     ]
-    shapes = {"kernel": jax.ShapeDtypeStruct((3, 3, 2, 4), np.float32), "bias": jax.ShapeDtypeStruct((4,), np.float32)}
+    shapes = {
+        "kernel": jax.ShapeDtypeStruct((3, 3, 2, 4), np.float32),
+        "bias": jax.ShapeDtypeStruct((4,), np.float32),
+    }
     source = frozen.Source(rows, (r"^classifier\.",), lambda: {"params": {"conv0": shapes}})
     monkeypatch.setitem(frozen.NETWORKS, "vgg16", source)
     rng = np.random.default_rng(0)
-    sizes = {"features.0.weight": (4, 2, 3, 3), "features.0.bias": (4,), "classifier.0.weight": (5, 7)}
+    sizes = {
+        "features.0.weight": (4, 2, 3, 3),
+        "features.0.bias": (4,),
+        "classifier.0.weight": (5, 7),
+    }
     return {name: np.float32(rng.standard_normal(shape)) for name, shape in sizes.items()}
 
 
@@ -72,14 +87,22 @@ def call(capsys, *args):
 
 def fails(capsys, message, *args):
     code, out, err = call(capsys, *args)
-    assert code == 2 and not out and len(err) == 1 and err[0].startswith("error: ") and message in err[0], err
+    assert (
+        code == 2
+        and not out
+        and len(err) == 1
+        and err[0].startswith("error: ")
+        and message in err[0]
+    ), err
     return err[0]
 
 
 def published(monkeypatch, url, path, system="vgg16"):
     """Makes the file at `path`, served at `url`, the published one."""
     data = path.read_bytes()
-    file = download.FILES[system]._replace(url=url, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    file = download.FILES[system]._replace(
+        url=url, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
+    )
     monkeypatch.setitem(download.FILES, system, file)
     return data
 
@@ -89,11 +112,17 @@ def test_the_heads_of_lpips_from_the_command_line(tmp_path, make):
     source = checkpoint(tmp_path / "vgg.pth", heads(), make)
     command = [sys.executable, "-m", "evqgan.convert", "lpips", "vgg.pth"]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
     (line,) = done.stdout.splitlines()
-    assert line.startswith(f"wrote {tmp_path}/cache/lpips.safetensors: 1,472 numbers from vgg.pth (another file than")
+    assert line.startswith(
+        f"wrote {tmp_path}/cache/lpips.safetensors: 1,472 numbers from vgg.pth (another file than"
+    )
     found = weights.load("", "lpips", frozen.NETWORKS["lpips"].like())
     assert os.listdir(tmp_path / "cache") == ["lpips.safetensors"]
     for i, theirs in enumerate(heads().values()):
@@ -101,13 +130,19 @@ def test_the_heads_of_lpips_from_the_command_line(tmp_path, make):
         np.testing.assert_array_equal(ours.ravel(), theirs.ravel())
     about = weights.source("", "lpips")
     assert about["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
-    assert about["network"] == "lpips" and about["source"] == "vgg.pth" and "vgg.pth: BSD-2-Clause" in about["licence"]
+    assert (
+        about["network"] == "lpips"
+        and about["source"] == "vgg.pth"
+        and "vgg.pth: BSD-2-Clause" in about["licence"]
+    )
 
 
 def test_layouts_and_what_is_left_out(tmp_path, small, capsys):
     checkpoint(tmp_path / "x.pth", small)
     code, out, err = call(capsys, "vgg16", "x.pth", "weights")
-    assert code == 0 and not err and out[0].startswith("wrote weights/vgg16.safetensors: 76 numbers")
+    assert (
+        code == 0 and not err and out[0].startswith("wrote weights/vgg16.safetensors: 76 numbers")
+    )
     found = weights.load("weights", "vgg16", frozen.NETWORKS["vgg16"].like())["params"]["conv0"]
     np.testing.assert_array_equal(found["kernel"], small["features.0.weight"].transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(found["bias"], small["features.0.bias"])
@@ -129,10 +164,14 @@ def test_safetensors_are_a_source_too(tmp_path, small, capsys):
     fails(capsys, "would be written over itself", "vgg16", "model.safetensors", "model.safetensors")
 
 
-def test_a_download_is_verified_converted_and_not_kept_twice(tmp_path, small, capsys, monkeypatch, server):  # noqa: F811
+def test_a_download_is_verified_converted_and_not_kept_twice(
+    tmp_path, small, capsys, monkeypatch, server
+):
     server.data = published(monkeypatch, server.url, checkpoint(tmp_path / "x.pth", small))
     code, out, err = call(capsys, "vgg16", "--download")
-    assert code == 0 and "(the published file); licence: BSD-3-Clause" in out[0] and "MB/s" in err[-1]
+    assert (
+        code == 0 and "(the published file); licence: BSD-3-Clause" in out[0] and "MB/s" in err[-1]
+    )
     assert os.listdir(tmp_path / "cache") == ["vgg16.safetensors"]
     assert weights.source("", "vgg16")["licence"] == download.FILES["vgg16"].licence
     code, out, err = call(capsys, "vgg16", "--download")
@@ -142,7 +181,9 @@ def test_a_download_is_verified_converted_and_not_kept_twice(tmp_path, small, ca
     weights.load("", "vgg16", frozen.NETWORKS["vgg16"].like())
 
 
-def test_a_download_that_fails_goes_on_and_leaves_the_old_weights(tmp_path, small, capsys, monkeypatch, server):  # noqa: F811
+def test_a_download_that_fails_goes_on_and_leaves_the_old_weights(
+    tmp_path, small, capsys, monkeypatch, server
+):
     monkeypatch.setattr(download, "PAUSES", ())
     monkeypatch.setattr(download, "CHUNK", 100)
     server.data = published(monkeypatch, server.url, checkpoint(tmp_path / "x.pth", small))
@@ -167,15 +208,27 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
     "args, message",
     [
         (["vgg61", "x.pth"], "there is no system 'vgg61': did you mean 'vgg16'?"),
-        (["--download"], "a system is needed: expected one of efficientnet_lite0, inception, lpips"),
+        (
+            ["--download"],
+            "a system is needed: expected one of efficientnet_lite0, inception, lpips",
+        ),
         (["vgg16"], "give the path of vgg16-397923af.pth after vgg16, or --download to fetch it"),
         (["vgg16", "--downlaod"], "there is no flag --downlaod: did you mean '--download'?"),
         (["vgg16", "a", "b", "c"], "expected one DEST, got b c"),
         (["vgg16", "--download", "b", "c"], "expected one DEST, got b c"),
         (["vgg16", "none.pth"], "cannot read none.pth: No such file or directory"),
-        (["vgg16", "page.pth"], "cannot use page.pth: expected a PyTorch checkpoint or a .safetensors file"),
-        (["lpips", "x.pth"], "x.pth is not a file of lpips such as vgg.pth: the weights do not fit: features.0.weight"),
-        (["vgg16", "x.pth", "page.pth/w"], "cannot write page.pth/w/vgg16.safetensors: Not a directory"),
+        (
+            ["vgg16", "page.pth"],
+            "cannot use page.pth: expected a PyTorch checkpoint or a .safetensors file",
+        ),
+        (
+            ["lpips", "x.pth"],
+            "x.pth is not a file of lpips such as vgg.pth: the weights do not fit: features.0.weight",
+        ),
+        (
+            ["vgg16", "x.pth", "page.pth/w"],
+            "cannot write page.pth/w/vgg16.safetensors: Not a directory",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path, small, capsys, args, message):

@@ -17,11 +17,32 @@ from evqgan import main, models
 from evqgan.convert import systems, workdirs
 from evqgan.core.checkpoint import Checkpoints
 
-CNN = {"name": "cnn", "width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,), "z_width": 8}
-MASKGIT = {**CNN, "attention": (), "middle": 1, "middle_attention": False, "z_width": 0, "bias": False} | {
-    "shortcut_of_output": True
+CNN = {
+    "name": "cnn",
+    "width": 32,
+    "multipliers": (1, 1),
+    "blocks": 1,
+    "attention": (2,),
+    "z_width": 8,
 }
-VIT = {"name": "vit", "size": 16, "patch": 2, "width": 32, "layers": 2, "heads": 2, "head_dim": 64, "mlp_width": 64}
+MASKGIT = {
+    **CNN,
+    "attention": (),
+    "middle": 1,
+    "middle_attention": False,
+    "z_width": 0,
+    "bias": False,
+} | {"shortcut_of_output": True}
+VIT = {
+    "name": "vit",
+    "size": 16,
+    "patch": 2,
+    "width": 32,
+    "layers": 2,
+    "heads": 2,
+    "head_dim": 64,
+    "mlp_width": 64,
+}
 RQ = {"name": "rqvae", "codes": 12, "width": 8, "depth": 2, "decay": 0.99, "revive": 1.0}
 PLAIN = {"name": "vq", "codes": 12, "width": 8}
 SMALL = {"layers": 2, "width": 32}
@@ -67,9 +88,13 @@ def theirs(name):
     system, (tokenizer, generator, _) = systems.SYSTEMS[name], MODELS[name]
     tokenizer = ConfigDict(tokenizer)
     first = drawn(workdirs.blank_tokenizer(tokenizer))
-    model = models.token_generator(generator, workdirs.image_tokenizer(tokenizer, 16), "float32").network
+    model = models.token_generator(
+        generator, workdirs.image_tokenizer(tokenizer, 16), "float32"
+    ).network
     generators = __import__(f"evqgan.generators.{generator['name']}", fromlist=["init"])
-    like = jax.eval_shape(lambda: {"params": generators.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
+    like = jax.eval_shape(
+        lambda: {"params": generators.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))}
+    )
     second = drawn(like, 1)
     return (
         system.tokenizer_to_theirs(first, workdirs.complete(tokenizer)),
@@ -84,7 +109,9 @@ def save(name, path, arrays):
     if name == "maskgit":
         systems.write_msgpack(path, arrays)
     else:
-        checkpoint(path, {key: np.ascontiguousarray(x, np.float32) for key, x in arrays.items()}, zipped)
+        checkpoint(
+            path, {key: np.ascontiguousarray(x, np.float32) for key, x in arrays.items()}, zipped
+        )
 
 
 def load(name, path):
@@ -146,7 +173,10 @@ def convert_main(*args):
 
 def test_every_weight_arrives(converted):
     _, place, _, _, (first, second) = converted
-    assert json.loads((place / "generator" / "config.json").read_text())["tokenizer"]["dtype"] == "float32"
+    assert (
+        json.loads((place / "generator" / "config.json").read_text())["tokenizer"]["dtype"]
+        == "float32"
+    )
     state = state_of(place / "tokenizer")
     same({"params": state["ema"], "codebook": state.get("codebook", {})}, first)
     state = state_of(place / "generator")
@@ -178,13 +208,20 @@ def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):
     work = shutil.copytree(place / "generator", tmp_path / "generator")
     at = f"--workdir={work}"
     assert run("--mode=sample", at, "--num=1", "--labels=1") == 0, capsys.readouterr().err
-    half = ["--outpaint=0,0,0,8", f"--image={work / 'samples' / 'images' / '00000.png'}", "--num=1", "--label=1"]
+    half = [
+        "--outpaint=0,0,0,8",
+        f"--image={work / 'samples' / 'images' / '00000.png'}",
+        "--num=1",
+        "--label=1",
+    ]
     assert run("--mode=edit", at, *half) == 0, capsys.readouterr().err
     evals = [*DATA, "--config.evals.generation.show=1"]
     assert run("--mode=evaluate", at, "--metrics=generation", *evals) == 0, capsys.readouterr().err
     assert "cross_entropy" in json.loads((work / "evaluation.json").read_text())["numbers"]
     before = state_of(work)
-    assert run(at, *evals, "--config.duration=1 step", "--config.log_every=1 step") == 0, capsys.readouterr().err
+    assert run(at, *evals, "--config.duration=1 step", "--config.log_every=1 step") == 0, (
+        capsys.readouterr().err
+    )
     assert "train/loss" in (work / "metrics.jsonl").read_text()
     saved = Checkpoints(work, create=False)
     assert saved.steps()[-1] == 1 and {"params", "opt"} <= saved.parts()
@@ -199,7 +236,11 @@ def test_every_mode_accepts_a_tokenizer(tmp_path, capsys):
     assert convert_main("rqvae", "t.ckpt", "w", "--size=16") == 0
     assert run("--mode=evaluate", "--workdir=w", *DATA) == 0, capsys.readouterr().err
     assert "psnr" in json.loads((tmp_path / "w/evaluation.json").read_text())["numbers"]
-    still = ["--config.optimizer.learning_rate=0.0", "--config.duration=1 step", "--config.evals.reconstruction.show=1"]
+    still = [
+        "--config.optimizer.learning_rate=0.0",
+        "--config.duration=1 step",
+        "--config.evals.reconstruction.show=1",
+    ]
     assert run("--workdir=w", *DATA, *still) == 0, capsys.readouterr().err
     saved = Checkpoints("w", create=False)
     assert saved.steps()[-1] == 1
@@ -218,7 +259,14 @@ def test_a_config_has_to_fit(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(text + body.format(MODELS["taming"][0]))
     other = {**MODELS["taming"][0], "quantizer": {**PLAIN, "codes": 13}}
     (tmp_path / "other.py").write_text(text + body.format(other))
-    fails(capsys, "quantizer.codes = 12, not 13", "taming", "t.ckpt", "w", f"--config={tmp_path}/other.py")
+    fails(
+        capsys,
+        "quantizer.codes = 12, not 13",
+        "taming",
+        "t.ckpt",
+        "w",
+        f"--config={tmp_path}/other.py",
+    )
     assert convert_main("taming", "t.ckpt", "w", f"--config={tmp_path}/mine.py") == 0
     assert json.loads((tmp_path / "w/config.json").read_text())["seed"] == 7
     same({"params": state_of("w")["ema"], "codebook": {}}, tree)
@@ -229,9 +277,25 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys):
     save("rqvae", tmp_path / "t.ckpt", first)
     save("rqvae", tmp_path / "g.ckpt", second)
     fails(capsys, "expected SOURCE and DEST of rqvae, got t.ckpt", "rqvae", "t.ckpt")
-    fails(capsys, "there is no flag --head: did you mean '--heads'?", "rqvae", "t.ckpt", "w", "--head=3")
-    fails(capsys, "--heads=many: expected a non-negative integer", "rqvae", "t.ckpt", "w", "--heads=many")
-    fails(capsys, "convert its tokenizer first, and give --tokenizer=WORKDIR", "rqvae", "g.ckpt", "w")
+    fails(
+        capsys,
+        "there is no flag --head: did you mean '--heads'?",
+        "rqvae",
+        "t.ckpt",
+        "w",
+        "--head=3",
+    )
+    fails(
+        capsys,
+        "--heads=many: expected a non-negative integer",
+        "rqvae",
+        "t.ckpt",
+        "w",
+        "--heads=many",
+    )
+    fails(
+        capsys, "convert its tokenizer first, and give --tokenizer=WORKDIR", "rqvae", "g.ckpt", "w"
+    )
     fails(capsys, "g.ckpt is no file of taming", "taming", "g.ckpt", "w")
     fails(capsys, "expected a flax checkpoint", "maskgit", "t.ckpt", "w")
     first.pop("decoder.conv_out.bias")
@@ -246,7 +310,11 @@ def test_a_model_goes_back_to_its_own_system_alone(tmp_path, capsys):
     first, *_ = theirs("rqvae")
     save("rqvae", tmp_path / "t.ckpt", first)
     assert call(capsys, "rqvae", "t.ckpt", "w", "--size=16")[0] == 0
-    for name, dest in (("taming", "x.safetensors"), ("maskgit", "x.msgpack"), ("vitvqgan", "x.safetensors")):
+    for name, dest in (
+        ("taming", "x.safetensors"),
+        ("maskgit", "x.msgpack"),
+        ("vitvqgan", "x.safetensors"),
+    ):
         fails(capsys, f"holds no model of {name}", name, "--back", "w", dest)
         assert not os.path.exists(dest)
     fails(capsys, "ends in .safetensors", "rqvae", "--back", "w", "x.pt")

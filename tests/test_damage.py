@@ -25,7 +25,11 @@ def photo(side=128):
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (6, 6, 3)).astype(np.uint8))
     noise = rng.integers(-20, 20, (side, side, 3))
-    return (np.asarray(small.resize((side, side), Image.BICUBIC)) + noise).clip(0, 255).astype(np.uint8)
+    return (
+        (np.asarray(small.resize((side, side), Image.BICUBIC)) + noise)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 def refused(data):
@@ -63,9 +67,16 @@ def test_flat_images_and_drawings_are_whole(kind):
     """Their pixels may be zeros in a file, too."""
     drawing = np.full((128, 160, 3), 255, np.uint8)
     drawing[40:60, 40:90] = (200, 30, 10)
-    for pixels in (drawing, drawing[..., 0], *(np.full((256, 256, 3), level, np.uint8) for level in (0, 128, 255))):
+    for pixels in (
+        drawing,
+        drawing[..., 0],
+        *(np.full((256, 256, 3), level, np.uint8) for level in (0, 128, 255)),
+    ):
         data = encode(pixels, **kind)
-        assert abs(transforms.decode(data).astype(int) - pixels.reshape(*pixels.shape[:2], -1)).mean() < 4
+        assert (
+            abs(transforms.decode(data).astype(int) - pixels.reshape(*pixels.shape[:2], -1)).mean()
+            < 4
+        )
         transforms.decode(data + bytes(99))
 
 
@@ -93,13 +104,24 @@ def test_a_png_of_too_few_rows_is_refused():
 def test_the_passes_of_an_interlaced_png_are_counted(side):
     pixels = np.full((side, side + 2, 4), 7, np.uint8)
     lines = b""
-    for left, top, right, down in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)):
-        lines += b"".join(b"\0" + line.tobytes() for line in pixels[top::down, left::right] if line.size)
+    for left, top, right, down in (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+    ):
+        lines += b"".join(
+            b"\0" + line.tobytes() for line in pixels[top::down, left::right] if line.size
+        )
     lines += b"".join(b"\0" + line.tobytes() for line in pixels[1::2])
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side + 2, side, 8, 6, 0, 0, 1))
 
     def data(body):
-        return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+        return (
+            b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+        )
 
     transforms.decode(data(lines))
     refused(data(lines[:-1]))
@@ -108,7 +130,15 @@ def test_the_passes_of_an_interlaced_png_are_counted(side):
 def test_few_bytes_that_would_fill_the_memory_are_refused():
     for format in ("PNG", "WEBP", "TIFF"):
         buffer = io.BytesIO()
-        Image.new("1", (6000, 4000)).save(buffer, format, **({"compression": "group4"} if format == "TIFF" else {}))
-        with pytest.raises(InputError, match="unfolds to at most 256 times its bytes, got 6000 x 4000 pixels in"):
+        Image.new("1", (6000, 4000)).save(
+            buffer, format, **({"compression": "group4"} if format == "TIFF" else {})
+        )
+        with pytest.raises(
+            InputError, match="unfolds to at most 256 times its bytes, got 6000 x 4000 pixels in"
+        ):
             transforms.decode(buffer.getvalue())
-    assert transforms.decode(encode(np.zeros((2000, 3000), np.uint8), "PNG")).shape == (2000, 3000, 3)
+    assert transforms.decode(encode(np.zeros((2000, 3000), np.uint8), "PNG")).shape == (
+        2000,
+        3000,
+        3,
+    )

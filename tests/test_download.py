@@ -51,7 +51,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             shown = start + server.shift
-            self.send_header("Content-Range", f"bytes {shown}-{len(server.data) - 1}/{len(server.data)}")
+            self.send_header(
+                "Content-Range", f"bytes {shown}-{len(server.data) - 1}/{len(server.data)}"
+            )
         if server.tag:
             self.send_header("ETag", server.tag)
         if server.length:
@@ -142,7 +144,11 @@ def test_broken_connections_are_gone_on_from(server, dest):
 
 def test_a_server_that_breaks_off_again_and_again_is_given_up_and_gone_on_from_later(server, dest):
     server.cuts = [100_000, 0, 0, 0, 0]
-    refused(server, dest, "cannot fetch http.*: the connection breaks again and again. Give the command again")
+    refused(
+        server,
+        dest,
+        "cannot fetch http.*: the connection breaks again and again. Give the command again",
+    )
     assert len(server.requests) == 3 and left(dest) == ["weights.pth.part", "weights.pth.part.etag"]
     server.cuts = []
     fetch(server, dest)
@@ -227,7 +233,9 @@ def test_a_redirection_is_followed(server, dest):
 def test_a_redirection_out_of_encryption_is_not(server, dest, monkeypatch):
     """requests is made to believe that the first address was https."""
     get = download.requests.get
-    monkeypatch.setattr(download.requests, "get", lambda url, **given: get(url.replace("https", "http"), **given))
+    monkeypatch.setattr(
+        download.requests, "get", lambda url, **given: get(url.replace("https", "http"), **given)
+    )
     url = server.url.replace("http", "https")
     refused(server, dest, "leads to http://127.*, which is not encrypted", url=url)
     assert left(dest) == []
@@ -277,10 +285,21 @@ def test_two_processes_do_not_write_one_part(server, dest):
 
 
 def test_the_table_of_public_files():
-    assert list(download.FILES) == ["vgg16", "lpips", "inception", "resnet50", "resnet101", "efficientnet_lite0"]
+    assert list(download.FILES) == [
+        "vgg16",
+        "lpips",
+        "inception",
+        "resnet50",
+        "resnet101",
+        "efficientnet_lite0",
+    ]
     for file in download.FILES.values():
         assert file.url.startswith("https://") and file.name == pathlib.PurePosixPath(file.url).name
-        assert re.fullmatch("[0-9a-f]{8}|[0-9a-f]{64}", file.sha256) and file.licence and file.size > 1000
+        assert (
+            re.fullmatch("[0-9a-f]{8}|[0-9a-f]{64}", file.sha256)
+            and file.licence
+            and file.size > 1000
+        )
         published = re.search(r"-([0-9a-f]{8})\.pth$", file.url)
         assert not published or file.sha256.startswith(published[1])
 

@@ -61,7 +61,12 @@ class Painter:
         return (ids * 4).repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3).astype(np.uint8)
 
     def fill(self, ids, mask, labels, seed, changes):
-        assert ids.shape[1:] == (8, 8, 1) and mask.shape == ids.shape[:-1] and mask.any() and not changes
+        assert (
+            ids.shape[1:] == (8, 8, 1)
+            and mask.shape == ids.shape[:-1]
+            and mask.any()
+            and not changes
+        )
         self.batches.add(len(ids))
         self.masks.append(mask[0])
         self.seeds.append(seed)
@@ -103,7 +108,9 @@ def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
     image = grey_tokens((32, 32))
     lower = np.zeros((32, 32), bool)
     lower[16:] = True
-    assert (editing.edit(model, image[None], lower, margin=0, feather=0)[0][lower] == MADE * 4).all()
+    assert (
+        editing.edit(model, image[None], lower, margin=0, feather=0)[0][lower] == MADE * 4
+    ).all()
     assert len(model.masks) == 1
     made = editing.outpaint(model, image[None], 0, 0, 0, 40)
     assert made.shape == (1, 72, 32, 3) and len(model.masks) == 4
@@ -131,11 +138,15 @@ def test_feathers_fall_from_hidden_to_known_pixels(feather):
     assert (weight[LEFT] == 1).all()
     distance = ndimage.distance_transform_edt(~LEFT)
     np.testing.assert_array_equal(weight > 0, distance < feather + 1)
-    np.testing.assert_allclose(weight[10, 12:16], np.clip(1 - np.arange(4) / (feather + 1), 0, 1), atol=1e-6)
+    np.testing.assert_allclose(
+        weight[10, 12:16], np.clip(1 - np.arange(4) / (feather + 1), 0, 1), atol=1e-6
+    )
     assert (editing.feathered(np.ones_like(LEFT), feather) == 1).all()
 
 
-@pytest.mark.parametrize("length, size", [(8, 8), (9, 8), (12, 8), (15, 8), (100, 8), (31, 6), (7, 1), (20, 5)])
+@pytest.mark.parametrize(
+    "length, size", [(8, 8), (9, 8), (12, 8), (15, 8), (100, 8), (31, 6), (7, 1), (20, 5)]
+)
 def test_tiles_cover_and_their_weights_sum_to_one(length, size):
     starts = tiling.tiles(length, size)
     assert starts[0] == 0 and starts[-1] == length - size and sorted(set(starts)) == starts
@@ -146,7 +157,9 @@ def test_tiles_cover_and_their_weights_sum_to_one(length, size):
         total[start : start + size] += weights
         steps.extend(abs(np.diff(weights)))
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert min(len(starts) - 1, size // 4) == 0 or max(steps) <= 2 / (size // 2 + 1)  # no edge shows
+    assert min(len(starts) - 1, size // 4) == 0 or max(steps) <= 2 / (
+        size // 2 + 1
+    )  # no edge shows
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -159,7 +172,9 @@ def test_windows_make_everything_from_what_is_known(seed):
         unknown[0, 0] = False
     else:
         known = tuple(rng.integers(1, side + 1) for side in canvas)
-        top, left = (rng.integers(0, side - own + 1) for side, own in zip(canvas, known, strict=True))
+        top, left = (
+            rng.integers(0, side - own + 1) for side, own in zip(canvas, known, strict=True)
+        )
         unknown = np.ones(canvas, bool)
         unknown[top : top + known[0], left : left + known[1]] = False
     left = unknown.copy()
@@ -174,7 +189,10 @@ def test_windows_go_half_a_window_at_a_time():
     unknown = np.ones((8, 101), bool)
     unknown[:, 40:48] = False
     corners = tiling.windows(unknown, (8, 8))
-    assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (0, 93)  # outwards; the last one flush with the end
+    assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (
+        0,
+        93,
+    )  # outwards; the last one flush with the end
     assert {x for _, x in corners} == {*range(0, 40, 4), *range(44, 93, 4), 93}
     around = np.ones((24, 24), bool)
     around[8:16, 8:16] = False
@@ -223,7 +241,9 @@ def test_images_grow_on_any_side_by_any_amount(shape, margins):
     painter, image, (left, top, right, bottom) = Painter(), grey_tokens(shape), margins
     made = editing.outpaint(painter, image[None], *margins, num=2, margin=1, feather=0)
     expected = np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=4 * MADE)
-    np.testing.assert_array_equal(made, [expected] * 2)  # every pixel beyond the image is made, the image is as it was
+    np.testing.assert_array_equal(
+        made, [expected] * 2
+    )  # every pixel beyond the image is made, the image is as it was
     assert painter.batches == {2}
     assert painter.seeds == [0, *([0, n] for n in range(1, len(painter.seeds)))]
 
@@ -246,7 +266,9 @@ def test_the_margin_is_made_anew_and_the_rest_is_encoded():
         np.testing.assert_array_equal(painter.masks, [expected])
 
 
-@pytest.mark.parametrize("side, factor, margin, feather", [(32, 4, 0, 2), (256, 16, 1, 8), (256, 8, 1, 4)])
+@pytest.mark.parametrize(
+    "side, factor, margin, feather", [(32, 4, 0, 2), (256, 16, 1, 8), (256, 8, 1, 4)]
+)
 def test_margin_and_feather_follow_the_grid(side, factor, margin, feather):
     model = types.SimpleNamespace(size=(side, side), factor=factor)
     assert editing.extent(model, None, None) == (margin, feather)
@@ -263,7 +285,9 @@ def test_known_pixels_stay_outside_the_feather(feather):
     np.testing.assert_array_equal(made[~near & ~mask], image[~near & ~mask])
     assert (made[mask] == 4 * MADE).all()
     assert near.any() == bool(feather)
-    assert (made[near] > image[near]).all() and (made[near] < 4 * MADE).all()  # between known and made
+    assert (made[near] > image[near]).all() and (
+        made[near] < 4 * MADE
+    ).all()  # between known and made
 
 
 def test_overlapping_tiles_agree():
@@ -291,7 +315,9 @@ def test_only_tiles_that_matter_are_encoded_and_decoded():
     assert calls.count("encode") == 1 and calls.count("decode") == 2
 
 
-@pytest.mark.parametrize("shape, margin, feather", [((32, 32), None, None), ((32, 32), 0, 0), ((45, 60), 0, 3)])
+@pytest.mark.parametrize(
+    "shape, margin, feather", [((32, 32), None, None), ((32, 32), 0, 0), ((45, 60), 0, 3)]
+)
 def test_hidden_pixels_cannot_matter(model, shape, margin, feather):
     image, mask = picture(shape=shape), np.zeros(shape, bool)
     mask[9:22, 2:17] = True
@@ -300,11 +326,15 @@ def test_hidden_pixels_cannot_matter(model, shape, margin, feather):
     for hidden in (0, 255, rng.integers(0, 256, image[mask].shape)):
         other = image.copy()
         other[mask] = hidden
-        np.testing.assert_array_equal(model.edit(other, mask, 1, num=2, margin=margin, feather=feather), made)
+        np.testing.assert_array_equal(
+            model.edit(other, mask, 1, num=2, margin=margin, feather=feather), made
+        )
     assert (made[:, mask] != image[mask]).any()
     other = image.copy()
     other[~mask] = 255 - other[~mask]
-    assert (model.edit(other, mask, 1, num=2, margin=margin, feather=0)[:, mask] != made[:, mask]).any()
+    assert (
+        model.edit(other, mask, 1, num=2, margin=margin, feather=0)[:, mask] != made[:, mask]
+    ).any()
 
 
 def test_results_are_many_and_depend_on_the_seed_alone(model):
@@ -320,7 +350,9 @@ def test_results_are_many_and_depend_on_the_seed_alone(model):
 
 def test_all_hidden_is_generation(model):
     everything = np.ones((32, 32), bool)
-    np.testing.assert_array_equal(model.edit(picture(), everything, 4, num=4, seed=5), model.generate(4, [4], seed=5))
+    np.testing.assert_array_equal(
+        model.edit(picture(), everything, 4, num=4, seed=5), model.generate(4, [4], seed=5)
+    )
 
 
 def test_windows_draw_of_their_own(model):
@@ -335,19 +367,25 @@ def test_windows_draw_of_their_own(model):
     model.fill = fill
     model.outpaint(flat, 0, 0, 128, 0, 1, feather=0)
     assert len({part[0, :, 4:].tobytes() for part in made}) == len(made) > 4
-    assert min(map(np.min, made)) >= 0 and max(map(np.max, made)) < model.codes  # and no mask token is left
+    assert (
+        min(map(np.min, made)) >= 0 and max(map(np.max, made)) < model.codes
+    )  # and no mask token is left
 
 
 def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):
     def sampler_of(settings):
         assert settings == model.settings({"temperature": 0.5})
-        return lambda state, ids, mask, labels, *rest: jnp.where(mask[..., None], labels[:, None, None, None], ids)
+        return lambda state, ids, mask, labels, *rest: jnp.where(
+            mask[..., None], labels[:, None, None, None], ids
+        )
 
     model = copy.copy(model)
     model._sampler_of = functools.cache(sampler_of)
     made = model.edit(picture(), LEFT, "jay", num=3, margin=7, feather=0, temperature=0.5)
     np.testing.assert_array_equal(made[:, LEFT], model.decode(np.full((3, 8, 8, 1), 9))[:, LEFT])
-    with pytest.raises(InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"):
+    with pytest.raises(
+        InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"
+    ):
         model.edit(picture(), LEFT, "zzz")
 
 
@@ -362,7 +400,9 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
     assert compiled(lambda: model.edit(picture(), LEFT, 1, num=2))  # or this test sees nothing
     grow = functools.partial(model.outpaint, picture(2), 70, 20, 21, 3, 2, num=2, seed=1)
     assert not compiled(lambda: grow(report=lambda *now: told.append(now)))
-    assert not compiled(lambda: model.edit(picture(1, (64, 96)), np.ones((64, 96), bool), 2, num=2, feather=5))
+    assert not compiled(
+        lambda: model.edit(picture(1, (64, 96)), np.ones((64, 96), bool), 2, num=2, feather=5)
+    )
     done, total, seconds = zip(*told, strict=True)
     assert done == tuple(range(1, total[0] + 1)) and set(total) == {done[-1]}
     assert sorted(seconds) == list(seconds) and seconds[0] > 0
@@ -371,20 +411,35 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"mask": np.ones((32, 28), bool)}, "of the image's 32 x 32 pixels .width x height., got 28 x 32"),
+        (
+            {"mask": np.ones((32, 28), bool)},
+            "of the image's 32 x 32 pixels .width x height., got 28 x 32",
+        ),
         ({"mask": np.ones((32, 32, 3), bool)}, "got 3 x 32 x 32"),
         ({"mask": np.zeros((32, 32), bool)}, "the mask hides nothing"),
         ({"image": np.zeros((2, 32, 32, 3), np.uint8)}, "expected one image to edit, got 2"),
         ({"label": None}, "editing needs a label"),
-        ({"margin": 10**9}, r"a margin of 4,000,000,000 pixels reaches beyond the image of 32 x 32: give less"),
-        ({"feather": 10**9}, r"a feather of 1,000,000,000 pixels reaches beyond the image of 32 x 32: give less"),
+        (
+            {"margin": 10**9},
+            r"a margin of 4,000,000,000 pixels reaches beyond the image of 32 x 32: give less",
+        ),
+        (
+            {"feather": 10**9},
+            r"a feather of 1,000,000,000 pixels reaches beyond the image of 32 x 32: give less",
+        ),
         ({"num": 10**12}, r"1,000,000,000,000 results would take [\d,.]+ GiB, and there are"),
         ({"num": 0}, "expected at least one image to generate, a whole number, got 0"),
-        ({"seed": -1}, "expected a seed that is a whole number from 0 to 9223372036854775807, got -1"),
+        (
+            {"seed": -1},
+            "expected a seed that is a whole number from 0 to 9223372036854775807, got -1",
+        ),
         ({"margin": -1}, "expected a margin that is a whole number of tokens from 0, got -1"),
         ({"margin": 0.5}, "expected a margin that is a whole number of tokens from 0, got 0.5"),
         ({"feather": -1}, "expected a feather that is a number of pixels from 0, got -1"),
-        ({"feather": float("nan")}, "expected a feather that is a number of pixels from 0, got nan"),
+        (
+            {"feather": float("nan")},
+            "expected a feather that is a number of pixels from 0, got nan",
+        ),
         ({"fether": 1}, "edit takes no 'fether': did you mean 'feather'"),
     ],
 )
@@ -397,10 +452,15 @@ def test_edits_that_cannot_be_are_refused(model, changes, message):
 
 def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
     painter, image = Painter(), grey_tokens((32, 32))[None]
-    with pytest.raises(InputError, match="an image of 1,000,000,032x32, in 1 ways, would take 953.7 GiB"):
+    with pytest.raises(
+        InputError, match="an image of 1,000,000,032x32, in 1 ways, would take 953.7 GiB"
+    ):
         editing.outpaint(painter, image, 10**9, 0, 0, 0)
     monkeypatch.setattr(editing, "WINDOWS", 3)
-    with pytest.raises(InputError, match="this takes 4 windows to fill, which are more than 3: ask for less, or lift"):
+    with pytest.raises(
+        InputError,
+        match="this takes 4 windows to fill, which are more than 3: ask for less, or lift",
+    ):
         editing.outpaint(painter, image, 64, 0, 0, 0, margin=0)
     assert not painter.seeds
     editing.outpaint(painter, image, 64, 0, 0, 0, margin=0, force=True)
@@ -409,5 +469,7 @@ def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
 
 @pytest.mark.parametrize("margins", [(-4, 0, 4, 0), (0, 0, 0, 0), (1.5, 0, 0, 0)])
 def test_margins_that_cannot_be_are_refused(model, margins):
-    with pytest.raises(InputError, match="expected margins of at least 0 pixels, one of them more, got"):
+    with pytest.raises(
+        InputError, match="expected margins of at least 0 pixels, one of them more, got"
+    ):
         model.outpaint(picture(), *margins, 1)

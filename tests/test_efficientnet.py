@@ -13,7 +13,10 @@ from evqgan.core.errors import InputError
 from evqgan.nn import efficientnet
 from evqgan.nn.efficientnet import Network, depthwise
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles in half the time
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}  # compiles in half the time
 PREFIX = "feature_network.pretrained."
 STARTS = {  # as Projected GAN packs timm's modules
     "layer0.0": "conv_stem", "layer0.1": "bn1", "layer0.3": "blocks.0", "layer0.4": "blocks.1", "layer1.0": "blocks.2",
@@ -22,7 +25,9 @@ STARTS = {  # as Projected GAN packs timm's modules
 
 
 def shapes(network=None, side=64):
-    return jax.eval_shape((network or Network()).init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+    return jax.eval_shape(
+        (network or Network()).init, jax.random.key(0), jnp.zeros((1, side, side, 3))
+    )
 
 
 def timm_names(weights):
@@ -54,10 +59,14 @@ def test_maps_equal_the_original(recording):
             "full": x[:1],
             "s8": x[:, :, ::8, ::8],
         }
-        recorded = {name.removeprefix(prefix): y for name, y in outputs.items() if name.startswith(prefix)}
+        recorded = {
+            name.removeprefix(prefix): y for name, y in outputs.items() if name.startswith(prefix)
+        }
         assert {"mean", "std"} <= recorded.keys() <= statistics.keys()
         for name, y in recorded.items():
-            np.testing.assert_allclose(statistics[name], y, rtol=0, atol=1e-4 * np.abs(y).max(), err_msg=prefix + name)
+            np.testing.assert_allclose(
+                statistics[name], y, rtol=0, atol=1e-4 * np.abs(y).max(), err_msg=prefix + name
+            )
 
 
 def test_weights_go_to_timm_and_back(recording):
@@ -71,14 +80,27 @@ def test_weights_go_to_timm_and_back(recording):
 
 def test_timm_has_what_is_ignored_too(recording):
     theirs = timm_names(recording[1])
-    rest = {"conv_head.weight": (1280, 320, 1, 1), "classifier.weight": (1000, 1280), "classifier.bias": (1000,)}
+    rest = {
+        "conv_head.weight": (1280, 320, 1, 1),
+        "classifier.weight": (1000, 1280),
+        "classifier.bias": (1000,),
+    }
     rest |= {f"bn2.{name}": (1280,) for name in ("weight", "bias", "running_mean", "running_var")}
     whole = theirs | {name: np.zeros(shape, np.float32) for name, shape in rest.items()}
     to_ours(convert.TABLE, whole, shapes(), convert.IGNORED)
-    learned = sum(x.size for name, x in whole.items() if not name.split(".")[-1].startswith(("running", "num")))
+    learned = sum(
+        x.size
+        for name, x in whole.items()
+        if not name.split(".")[-1].startswith(("running", "num"))
+    )
     assert learned == 4_652_008  # timm's tf_efficientnet_lite0
     with pytest.raises(InputError, match="blocks.7.0.conv_pw.weight is mapped 0 times"):
-        to_ours(convert.TABLE, whole | {"blocks.7.0.conv_pw.weight": np.zeros(1)}, shapes(), convert.IGNORED)
+        to_ours(
+            convert.TABLE,
+            whole | {"blocks.7.0.conv_pw.weight": np.zeros(1)},
+            shapes(),
+            convert.IGNORED,
+        )
     whole.pop("blocks.6.0.conv_dw.weight")
     with pytest.raises(InputError, match="group6_block0/depthwise/conv/kernel is missing"):
         to_ours(convert.TABLE, whole, shapes(), convert.IGNORED)
@@ -97,7 +119,9 @@ def test_shapes(height, width):
         assert x.shape == (2, -(-height // factor), -(-width // factor), channels)
 
 
-@pytest.mark.parametrize("size, stride, side", [(3, 1, 7), (3, 2, 8), (3, 2, 7), (5, 1, 6), (5, 2, 8), (5, 2, 3)])
+@pytest.mark.parametrize(
+    "size, stride, side", [(3, 1, 7), (3, 2, 8), (3, 2, 7), (5, 1, 6), (5, 2, 8), (5, 2, 3)]
+)
 @pytest.mark.parametrize("padding", ["SAME", ((1, 2), (0, 3))])
 def test_depthwise_convolution_equals_the_general_one(size, stride, side, padding):
     rng = np.random.default_rng(0)
@@ -125,17 +149,27 @@ def test_statistics_never_change_and_images_get_gradients():
         return sum(jnp.mean(jnp.square(x)) for x in maps), (maps, changed)
 
     def judge(network):
-        return jax.jit(jax.value_and_grad(lambda *x: loss(*x, network), has_aux=True), compiler_options=QUICK)
+        return jax.jit(
+            jax.value_and_grad(lambda *x: loss(*x, network), has_aux=True), compiler_options=QUICK
+        )
 
     (value, (maps, changed)), grad = judge(Network())(image, variables)
-    jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], flax.core.unfreeze(variables["batch_stats"]))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        changed["batch_stats"],
+        flax.core.unfreeze(variables["batch_stats"]),
+    )
     assert np.all(np.isfinite(grad)) and np.abs(grad).max() > 0
-    assert all(0.1 < np.std(x) < 10 for x in maps), "random weights should keep the size of the maps"
+    assert all(0.1 < np.std(x) < 10 for x in maps), (
+        "random weights should keep the size of the maps"
+    )
     call = judge(Network(remat=True))
     (again, _), grad_again = call(image, variables)
     np.testing.assert_allclose(again, value, rtol=1e-5)
     close_but_for_kinks(
-        {"image": grad_again}, {"image": grad}, lambda number: {"image": call(nudged(image, number), variables)[1]}
+        {"image": grad_again},
+        {"image": grad},
+        lambda number: {"image": call(nudged(image, number), variables)[1]},
     )
 
 

@@ -26,7 +26,9 @@ def config_of(folder=None):
     """The generator's config of the trained workdir, with stored ids where `folder` says."""
     _, config = workdirs.configs(workdirs.trained() / "images")
     config.tokenizer.weights = str(workdirs.trained() / "tokenizer")
-    config.dataset.update({"flip": True, "validation": "all", **({"codes": str(folder)} if folder else {})})
+    config.dataset.update(
+        {"flip": True, "validation": "all", **({"codes": str(folder)} if folder else {})}
+    )
     return config
 
 
@@ -37,7 +39,9 @@ def stored(tmp_path_factory):
     codes.ROWS = 20
     config = config_of()
     config.dtype = "bfloat16"  # the generator's: the tokenizer encodes in its own
-    token_cache.encode(config, workdirs.trained(), folder, token_cache.EncodeRequest(views=3, seed=7))
+    token_cache.encode(
+        config, workdirs.trained(), folder, token_cache.EncodeRequest(views=3, seed=7)
+    )
     codes.ROWS = before
     return folder
 
@@ -52,7 +56,11 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
     for split, views in (("train", 3), ("all", 1)):
         reader = stored_ids.Stored(stored, "train" if split == "train" else "validation")
         source = pipeline.Decoded(pipeline.open_split(dataset, split), 0)
-        assert len(reader) == len(source) and reader.views == views and reader.class_names == workdirs.NAMES
+        assert (
+            len(reader) == len(source)
+            and reader.views == views
+            and reader.class_names == workdirs.NAMES
+        )
         images = [
             numbered_view(source[i]["image"], dataset, 7, i, v) if split == "train"
             else validation_view(source[i]["image"], dataset)
@@ -60,12 +68,22 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
         ]  # fmt: skip
         found = [reader.load(i, v)["ids"] for i in range(len(source)) for v in range(views)]
         np.testing.assert_array_equal(np.stack(found), model.encode(np.stack(images)))
-        np.testing.assert_array_equal(reader.labels, [source[i]["label"] for i in range(len(source))])
+        np.testing.assert_array_equal(
+            reader.labels, [source[i]["label"] for i in range(len(source))]
+        )
 
 
 def test_a_slip_of_views_is_told_before_anything_is_encoded(tmp_path):
-    with pytest.raises(InputError, match="this takes 50,000,000,000 images to encode, which are more than 20,000,000"):
-        token_cache.encode(config_of(), workdirs.trained(), tmp_path / "ids", token_cache.EncodeRequest(views=10**9))
+    with pytest.raises(
+        InputError,
+        match="this takes 50,000,000,000 images to encode, which are more than 20,000,000",
+    ):
+        token_cache.encode(
+            config_of(),
+            workdirs.trained(),
+            tmp_path / "ids",
+            token_cache.EncodeRequest(views=10**9),
+        )
     assert not (tmp_path / "ids").exists()
 
 
@@ -113,7 +131,9 @@ def test_a_run_from_stored_ids_goes_on_with_the_same_bits(stored, tmp_path, caps
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
     assert metrics_of(tmp_path / "straight") == metrics_of(tmp_path / "stopped")
     saved, _ = config_files.of_workdir(tmp_path / "stopped")
-    assert saved.class_names == list(workdirs.NAMES) and saved.stored_ids.startswith("3 views of each example, ")
+    assert saved.class_names == list(workdirs.NAMES) and saved.stored_ids.startswith(
+        "3 views of each example, "
+    )
 
 
 def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
@@ -125,7 +145,9 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     numbers = metrics_of(tmp_path / "run")[-1]
     config = claims.settings(given, tmp_path / "run")
     found = evaluation.evaluate(config, tmp_path / "run", None, [])
-    assert found["numbers"]["cross_entropy"] == pytest.approx(numbers["val/cross_entropy"], rel=1e-5)
+    assert found["numbers"]["cross_entropy"] == pytest.approx(
+        numbers["val/cross_entropy"], rel=1e-5
+    )
     images, _ = evaluation.load_split(dataset_of(config), "all")
     assert images.shape == (60, 32, 32, 3)
 
@@ -135,7 +157,9 @@ def test_a_run_keeps_to_its_ids(stored, tmp_path):
     claimed = stage2.resolve(config.copy_and_resolve_references())
     claims.claim(tmp_path / "run", claimed)
     other = config_of()
-    with pytest.raises(InputError, match="config.stored_ids = 3 views of each example, .*, now it is None"):
+    with pytest.raises(
+        InputError, match="config.stored_ids = 3 views of each example, .*, now it is None"
+    ):
         claims.check_claim(tmp_path / "run", stage2.resolve(other))
     info = json.loads((stored / "info.json").read_text())
     assert codes.summary(info) == claimed.stored_ids
@@ -156,7 +180,8 @@ def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored
     fingerprint = {**codes.read_info(stored)["tokenizer"], "fingerprint": "another"}
     change(config, stored, tmp_path / "other", tokenizer=fingerprint)
     with pytest.raises(
-        InputError, match="was made with other tokenizer weights: use the tokenizer .* it was made with"
+        InputError,
+        match="was made with other tokenizer weights: use the tokenizer .* it was made with",
     ):
         loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
@@ -170,7 +195,9 @@ def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored
             stage2.resolve(config)
     config = config_of(stored)
     config.tokenizer.dtype = "bfloat16"
-    with pytest.raises(InputError, match="was made with tokenizer.dtype = 'float32', now it is 'bfloat16'"):
+    with pytest.raises(
+        InputError, match="was made with tokenizer.dtype = 'float32', now it is 'bfloat16'"
+    ):
         stage2.resolve(config)
     config = config_of(stored)
     config.tokenizer.model = config_files.of_workdir(workdirs.trained() / "tokenizer")[0].tokenizer
@@ -195,13 +222,18 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
         said = capsys.readouterr().out
         assert f"{out}: 12 x 1 + 10 images" in said and "encode 22/22  " in said
         assert f"22 images encoded. To train from them: --config.dataset.codes={out}" in said
-    first, second = (codes.read_info(tmp_path / "ids" / w.name) for w in (place, place / "tokenizer"))
+    first, second = (
+        codes.read_info(tmp_path / "ids" / w.name) for w in (place, place / "tokenizer")
+    )
     assert first == second and first["seed"] == 3 and first["dataset"]["train"] == "train[:12]"
     assert main.main(["main", "--mode=encode", *arguments]) == 0
     assert "all shards were there already" in capsys.readouterr().out
     assert main.main(["main", "--mode=encode", *arguments, "--views=2"]) == 2
     error = capsys.readouterr().err
-    assert "holds ids with splits.train.views = 1, now it is 2: give another --out" in error and error.count("\n") == 1
+    assert (
+        "holds ids with splits.train.views = 1, now it is 2: give another --out" in error
+        and error.count("\n") == 1
+    )
     assert main.main(["main", "--mode=encode", f"--workdir={place}/generator"]) == 2
     assert "needs the workdir of a tokenizer, or of a quickstart; " in capsys.readouterr().err
     assert main.main(["main", "--mode=encode"]) == 2

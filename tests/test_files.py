@@ -26,7 +26,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_full_disk_is_one_line_that_names_the_path(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(InputError, match=r"cannot write .*b\.npz: No space left") as caught, atomic(tmp_path / "b.npz"):
+    with (
+        pytest.raises(InputError, match=r"cannot write .*b\.npz: No space left") as caught,
+        atomic(tmp_path / "b.npz"),
+    ):
         raise full
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
@@ -59,15 +62,24 @@ def test_tasks_of_slurm_that_are_not_told_of_each_other_do_not_share_a_folder(tm
         f"with files.owned(r'{tmp_path / 'run'}'):\n    print('owns', flush=True)\n    sys.stdin.read()"
     )
     tasks = {"SLURM_STEP_NUM_TASKS": "2", "EVQGAN_DISTRIBUTED": ""}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     command, environment = [sys.executable, "-c", code], {**os.environ, **tasks}
     first = subprocess.Popen(command, env={**environment, "SLURM_PROCID": "0"}, **pipes)
     try:
         assert first.stdout.readline() == "owns\n"
-        second = subprocess.run(command, env={**environment, "SLURM_PROCID": "1"}, capture_output=True, text=True)
+        second = subprocess.run(
+            command, env={**environment, "SLURM_PROCID": "1"}, capture_output=True, text=True
+        )
         assert second.returncode and not second.stdout
         assert f"in use by process {first.pid} on " in second.stderr
-        assert "set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run" in second.stderr
+        assert (
+            "set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run" in second.stderr
+        )
     finally:
         first.communicate("")
 
@@ -75,7 +87,9 @@ def test_tasks_of_slurm_that_are_not_told_of_each_other_do_not_share_a_folder(tm
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{", b'{"a":' * 2000, b"NaN"])
 def test_what_is_no_json_of_ours_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(InputError, match="config.json is not the JSON that training writes") as caught:
+    with pytest.raises(
+        InputError, match="config.json is not the JSON that training writes"
+    ) as caught:
         files.read_json(tmp_path / "config.json")
     assert "\n" not in str(caught.value)
 
@@ -117,7 +131,12 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
     files.tried(tmp_path / "there")
     files.tried(tmp_path / "not" / "there" / "yet")
     assert sorted(tmp_path.rglob("*")) == before
-    for wrong in (tmp_path / "there" / "x", tmp_path / "there" / "x" / "y", "/dev/null/y", "/proc/1/y"):
+    for wrong in (
+        tmp_path / "there" / "x",
+        tmp_path / "there" / "x" / "y",
+        "/dev/null/y",
+        "/proc/1/y",
+    ):
         with pytest.raises(InputError, match=f"cannot write {wrong}: .*; give another folder"):
             files.tried(wrong)
     assert sorted(tmp_path.rglob("*")) == before
@@ -131,7 +150,10 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyError), files.swapped(tmp_path / "here") as folder:
         (folder / "three").touch()
         raise KeyError
-    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["here", "here/two"]
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "here",
+        "here/two",
+    ]
 
 
 def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):

@@ -27,7 +27,9 @@ FLOORS = {
     "convert": 7,  # beside the tower: nobody imports it
 }
 STAGES = ("evqgan.training.stage1", "evqgan.training.stage2")
-BY_NAME = {("evqgan.training.loop", stage) for stage in STAGES}  # the loop takes its stage from the config
+BY_NAME = {
+    ("evqgan.training.loop", stage) for stage in STAGES
+}  # the loop takes its stage from the config
 CONFIGS_IMPORT = {"configs", "ml_collections", *sys.stdlib_module_names}
 
 
@@ -88,7 +90,11 @@ def test_the_floors_are_kept():
 def test_files_are_small_and_named_for_what_they_hold():
     paths = [path for _, path in modules()]
     assert paths
-    long = [f"{path} has {n} lines" for path in paths if (n := len(path.read_text().splitlines())) > LINES]
+    long = [
+        f"{path} has {n} lines"
+        for path in paths
+        if (n := len(path.read_text().splitlines())) > LINES
+    ]
     assert not long, "\n".join(long)
     assert not [path for path in paths if path.stem == "utils"]
 
@@ -129,15 +135,30 @@ def test_a_violation_is_found(module, source):
     "module, source",
     [
         ("evqgan.core.log", "import json\nfrom evqgan.core.errors import InputError"),
-        ("evqgan.generators.multigrained", "from evqgan.core import build\nfrom evqgan.generators import masking"),
-        ("evqgan.tokenizers.swin", "from .quantizers import vq\nfrom ..nn.windows import partition"),
+        (
+            "evqgan.generators.multigrained",
+            "from evqgan.core import build\nfrom evqgan.generators import masking",
+        ),
+        (
+            "evqgan.tokenizers.swin",
+            "from .quantizers import vq\nfrom ..nn.windows import partition",
+        ),
         ("evqgan.data.builders.digits", "import tensorflow_datasets as tfds"),
-        ("evqgan.training.stage2", "from evqgan.generators import sampling\nfrom evqgan.training import optim"),
-        ("evqgan.quickstart", "from evqgan.training import loop\nfrom evqgan.inference import mode_sample"),
+        (
+            "evqgan.training.stage2",
+            "from evqgan.generators import sampling\nfrom evqgan.training import optim",
+        ),
+        (
+            "evqgan.quickstart",
+            "from evqgan.training import loop\nfrom evqgan.inference import mode_sample",
+        ),
         ("evqgan.main", "import evqgan"),
         ("evqgan.main", "from evqgan import quickstart\nfrom evqgan.training import loop"),
         ("evqgan.convert.taming", "import torch\nfrom evqgan.tokenizers import cnn"),
-        ("configs.photos_stage1", "import math\nfrom ml_collections import ConfigDict\nfrom configs import quickstart"),
+        (
+            "configs.photos_stage1",
+            "import math\nfrom ml_collections import ConfigDict\nfrom configs import quickstart",
+        ),
     ],
 )
 def test_what_is_allowed_is_not_found(module, source):

@@ -25,47 +25,76 @@ def fill(root, *paths):
 
 
 def contents(source):
-    return [(os.path.relpath(source.where(i), source.folder), source[i]["label"]) for i in range(len(source))]
+    return [
+        (os.path.relpath(source.where(i), source.folder), source[i]["label"])
+        for i in range(len(source))
+    ]
 
 
 def test_classes_are_sub_folders_by_name(tmp_path):
-    folder = fill(tmp_path, *(f"{name}/{k}.png" for name in ("dog", "cat", "emu") for k in range(10)))
+    folder = fill(
+        tmp_path, *(f"{name}/{k}.png" for name in ("dog", "cat", "emu") for k in range(10))
+    )
     source = Folder(folder, "all")
     assert source.class_names == ("cat", "dog", "emu")
     assert sorted(contents(source)) == sorted(
-        (f"{name}/{k}.png", label) for label, name in enumerate(source.class_names) for k in range(10)
+        (f"{name}/{k}.png", label)
+        for label, name in enumerate(source.class_names)
+        for k in range(10)
     )
     assert Folder(folder, "all", labelled=False).class_names == ()
     assert {label for _, label in contents(Folder(folder, "all", labelled=False))} == {0}
 
 
 def test_a_flat_folder_has_no_classes_and_only_images_count(tmp_path):
-    folder = fill(tmp_path, "a.png", "b.JPG", "c.jpeg", "._a.png", ".hidden/d.png", "deep/down/e.webp")
+    folder = fill(
+        tmp_path, "a.png", "b.JPG", "c.jpeg", "._a.png", ".hidden/d.png", "deep/down/e.webp"
+    )
     (tmp_path / "notes.txt").write_text("no image")
     source = Folder(folder, "all")
     assert source.class_names == ()
-    assert sorted(path for path, _ in contents(source)) == ["a.png", "b.JPG", "c.jpeg", "deep/down/e.webp"]
+    assert sorted(path for path, _ in contents(source)) == [
+        "a.png",
+        "b.JPG",
+        "c.jpeg",
+        "deep/down/e.webp",
+    ]
     assert source[0]["image"] == png()
 
 
 def test_default_splits_part_a_flat_folder(tmp_path):
     folder = fill(tmp_path, *(f"{k:03d}.png" for k in range(50)))
-    train, held, everything = ([p for p, _ in contents(Folder(folder, s))] for s in ("train", "validation", "all"))
+    train, held, everything = (
+        [p for p, _ in contents(Folder(folder, s))] for s in ("train", "validation", "all")
+    )
     assert (len(train), len(held)) == (45, 5)
     assert train + held == everything == shuffled(everything) and sorted(everything) != everything
-    assert [p for p, _ in contents(Folder(folder, "sorted[:3]"))] == ["000.png", "001.png", "002.png"]
-    assert [p for p, _ in contents(Folder(folder, "train[:20%]+validation[1:]"))] == train[:9] + held[1:]
+    assert [p for p, _ in contents(Folder(folder, "sorted[:3]"))] == [
+        "000.png",
+        "001.png",
+        "002.png",
+    ]
+    assert [p for p, _ in contents(Folder(folder, "train[:20%]+validation[1:]"))] == train[
+        :9
+    ] + held[1:]
 
 
 def test_the_order_survives_new_files(tmp_path):
-    before = [p for p, _ in contents(Folder(fill(tmp_path, *(f"{k}.png" for k in range(20))), "all"))]
-    after = [p for p, _ in contents(Folder(fill(tmp_path, *(f"new{k}.png" for k in range(5))), "all"))]
+    before = [
+        p for p, _ in contents(Folder(fill(tmp_path, *(f"{k}.png" for k in range(20))), "all"))
+    ]
+    after = [
+        p for p, _ in contents(Folder(fill(tmp_path, *(f"new{k}.png" for k in range(5))), "all"))
+    ]
     assert [p for p in after if p in before] == before
 
 
 def test_images_that_come_later_move_none_across(tmp_path):
     def splits():
-        return [{p for p, _ in contents(Folder(str(tmp_path), split))} for split in ("train", "validation")]
+        return [
+            {p for p, _ in contents(Folder(str(tmp_path), split))}
+            for split in ("train", "validation")
+        ]
 
     fill(tmp_path, *(f"{k}.png" for k in range(60)))
     train, held = splits()
@@ -76,11 +105,22 @@ def test_images_that_come_later_move_none_across(tmp_path):
 
 
 def test_what_is_no_image_is_counted_by_its_ending(tmp_path):
-    fill(tmp_path, "cat/a.png", "cat/b.PNG", "notes.svg", "cat/c.SVG", "cat/d.psd", "README", ".hidden.svg")
+    fill(
+        tmp_path,
+        "cat/a.png",
+        "cat/b.PNG",
+        "notes.svg",
+        "cat/c.SVG",
+        "cat/d.psd",
+        "README",
+        ".hidden.svg",
+    )
     assert Folder(str(tmp_path), "all").ignored == {".svg": 2, ".psd": 1, "none": 1}
     (tmp_path / "drawings").mkdir()
     (tmp_path / "drawings" / "a.svg").write_text("")
-    with pytest.raises(InputError, match=r"holds no image; expected files ending in .*, found .svg 1"):
+    with pytest.raises(
+        InputError, match=r"holds no image; expected files ending in .*, found .svg 1"
+    ):
         Folder(str(tmp_path / "drawings"), "all")
 
 
@@ -93,23 +133,38 @@ def test_tiny_folders_have_both_splits(tmp_path):
 
 @pytest.mark.parametrize("held", ["validation", "val", "valid", "test"])
 def test_sub_folders_may_be_the_splits(tmp_path, held):
-    folder = fill(tmp_path, *(f"train/{c}/{k}.png" for c in "xyz" for k in range(4)), f"{held}/y/0.png")
+    folder = fill(
+        tmp_path, *(f"train/{c}/{k}.png" for c in "xyz" for k in range(4)), f"{held}/y/0.png"
+    )
     assert len(Folder(folder, "train")) == 12 and len(Folder(folder, "all")) == 13
     assert Folder(folder, "validation").class_names == ("x", "y", "z")
-    assert contents(Folder(folder, "validation")) == contents(Folder(folder, held)) == [(f"{held}/y/0.png", 1)]
+    assert (
+        contents(Folder(folder, "validation"))
+        == contents(Folder(folder, held))
+        == [(f"{held}/y/0.png", 1)]
+    )
 
 
 def test_train_alone_is_parted_and_a_class_may_be_called_train(tmp_path):
     alone = fill(tmp_path / "alone", *(f"train/{c}/{k}.png" for c in "xy" for k in range(10)))
     assert Folder(alone, "train").class_names == ("x", "y")
     assert (len(Folder(alone, "train")), len(Folder(alone, "validation"))) == (18, 2)
-    vehicles = fill(tmp_path / "vehicles", *(f"{c}/{k}.png" for c in ("train", "bus") for k in range(3)))
+    vehicles = fill(
+        tmp_path / "vehicles", *(f"{c}/{k}.png" for c in ("train", "bus") for k in range(3))
+    )
     assert Folder(vehicles, "train").class_names == ("bus", "train")
 
 
 def test_splits_by_other_spellings_and_what_is_in_their_way(tmp_path):
-    other = fill(tmp_path / "other", *(f"{top}/{c}/0.png" for top in ("Training", "Val") for c in "xy"))
-    assert [len(Folder(other, split)) for split in ("train", "val", "validation", "all")] == [2, 2, 2, 4]
+    other = fill(
+        tmp_path / "other", *(f"{top}/{c}/0.png" for top in ("Training", "Val") for c in "xy")
+    )
+    assert [len(Folder(other, split)) for split in ("train", "val", "validation", "all")] == [
+        2,
+        2,
+        2,
+        4,
+    ]
     assert Folder(other, "train").class_names == ("x", "y")
     for name, stray in (("a", "preview.png"), ("b", "extra/z/0.png"), ("c", "train2/0.png")):
         folder = fill(tmp_path / name, "train/x/0.png", "val/x/0.png", stray)

@@ -33,10 +33,20 @@ TENSORS = {
 NAMES = {  # the first and the last of each
     "vgg16": {"features.0.weight": (64, 3, 3, 3), "features.28.bias": (512,)},
     "lpips": {"lin0.model.1.weight": (1, 64, 1, 1), "lin4.model.1.weight": (1, 512, 1, 1)},
-    "efficientnet_lite0": {"conv_stem.weight": (32, 3, 3, 3), "blocks.6.0.conv_pwl.weight": (320, 1152, 1, 1)},
+    "efficientnet_lite0": {
+        "conv_stem.weight": (32, 3, 3, 3),
+        "blocks.6.0.conv_pwl.weight": (320, 1152, 1, 1),
+    },
     "inception": {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.bias": (1008,)},
-    "resnet50": {"conv1.weight": (64, 3, 7, 7), "layer4.2.bn3.running_var": (2048,), "fc.weight": (1000, 2048)},
-    "resnet101": {"layer3.22.conv2.weight": (256, 256, 3, 3), "layer1.0.downsample.1.running_mean": (256,)},
+    "resnet50": {
+        "conv1.weight": (64, 3, 7, 7),
+        "layer4.2.bn3.running_var": (2048,),
+        "fc.weight": (1000, 2048),
+    },
+    "resnet101": {
+        "layer3.22.conv2.weight": (256, 256, 3, 3),
+        "layer1.0.downsample.1.running_mean": (256,),
+    },
 }
 
 
@@ -84,9 +94,16 @@ def test_what_is_missing_or_unknown_is_refused(network):
     name, source, _, theirs = network
     key = next(iter(NAMES[name]))
     with pytest.raises(InputError, match="is missing"):
-        to_ours(source.table, {k: x for k, x in theirs.items() if k != key}, source.like(), source.ignored)
+        to_ours(
+            source.table,
+            {k: x for k, x in theirs.items() if k != key},
+            source.like(),
+            source.ignored,
+        )
     with pytest.raises(InputError, match="extra.weight is mapped 0 times"):
-        to_ours(source.table, {**theirs, "extra.weight": np.zeros(1)}, source.like(), source.ignored)
+        to_ours(
+            source.table, {**theirs, "extra.weight": np.zeros(1)}, source.like(), source.ignored
+        )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +113,11 @@ def test_what_is_missing_or_unknown_is_refused(network):
         ("vgg16", ["classifier.0.weight", "classifier.6.bias"]),
         (
             "inception",
-            ["AuxLogits.conv0.conv.weight", "AuxLogits.fc.bias", "Mixed_5b.branch1x1.bn.num_batches_tracked"],
+            [
+                "AuxLogits.conv0.conv.weight",
+                "AuxLogits.fc.bias",
+                "Mixed_5b.branch1x1.bn.num_batches_tracked",
+            ],
         ),
         ("resnet50", ["bn1.num_batches_tracked", "layer1.0.downsample.1.num_batches_tracked"]),
     ],
@@ -115,14 +136,26 @@ def test_the_package_of_lpips_is_its_distance():
     theirs = to_theirs(lpips_table.LPIPS_PACKAGE, ours)
     for path in files("*lpips*.npz"):
         config, _, _, _ = load(path)
-        recorded = {k: s for k, (s, _) in config["shapes"].items() if not k.startswith("scaling_layer.")}
+        recorded = {
+            k: s for k, (s, _) in config["shapes"].items() if not k.startswith("scaling_layer.")
+        }
         assert {key: list(x.shape) for key, x in theirs.items()} == recorded
-    aliases = {key.replace("lin", "lins.", 1): x for key, x in theirs.items() if key.startswith("lin")}
-    constants = {"scaling_layer.shift": np.zeros((1, 3, 1, 1)), "scaling_layer.scale": np.ones((1, 3, 1, 1))}
+    aliases = {
+        key.replace("lin", "lins.", 1): x for key, x in theirs.items() if key.startswith("lin")
+    }
+    constants = {
+        "scaling_layer.shift": np.zeros((1, 3, 1, 1)),
+        "scaling_layer.scale": np.ones((1, 3, 1, 1)),
+    }
     again = to_ours(
-        lpips_table.LPIPS_PACKAGE, {**theirs, **aliases, **constants}, like, lpips_table.LPIPS_PACKAGE_IGNORED
+        lpips_table.LPIPS_PACKAGE,
+        {**theirs, **aliases, **constants},
+        like,
+        lpips_table.LPIPS_PACKAGE_IGNORED,
     )
     for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(ours), strict=True):
         np.testing.assert_array_equal(x, y)
     trunk, heads = (frozen.NETWORKS[name].like() for name in ("vgg16", "lpips"))
-    assert jax.tree.map(lambda x: x.shape, like) == jax.tree.map(lambda x: x.shape, {"trunk": trunk, "heads": heads})
+    assert jax.tree.map(lambda x: x.shape, like) == jax.tree.map(
+        lambda x: x.shape, {"trunk": trunk, "heads": heads}
+    )

@@ -46,7 +46,9 @@ def test_ids_and_vectors_of_the_grid_are_one_to_one(levels):
     book = np.asarray(codebook(quantizer))
     np.testing.assert_array_equal(book, expected)
     assert len(np.unique(book, axis=0)) == quantizer.codes
-    z_q, ids, _ = quantize(quantizer, jnp.asarray(30 * book)[None, :, None])  # far out: both ends of a channel alone
+    z_q, ids, _ = quantize(
+        quantizer, jnp.asarray(30 * book)[None, :, None]
+    )  # far out: both ends of a channel alone
     assert set(np.asarray(ids).ravel()) <= set(range(quantizer.codes))
     np.testing.assert_array_equal(z_q[0, :, 0], book[np.asarray(ids)[0, :, 0, 0]])
 
@@ -73,7 +75,9 @@ def test_embed_equals_quantized_bit_for_bit(levels):
     assert np.asarray(again).tobytes() == np.asarray(z_q).tobytes()
     assert ids.dtype == jnp.int32 and z_q.dtype == jnp.float32
     counts = np.bincount(np.asarray(ids).ravel(), minlength=quantizer.codes)
-    np.testing.assert_allclose([aux["usage"], aux["perplexity"]], codebook_statistics(counts[None]), rtol=1e-5)
+    np.testing.assert_allclose(
+        [aux["usage"], aux["perplexity"]], codebook_statistics(counts[None]), rtol=1e-5
+    )
 
 
 def test_the_gradient_passes_the_rounding_straight_through():
@@ -81,14 +85,26 @@ def test_the_gradient_passes_the_rounding_straight_through():
     levels = np.array([8, 5, 4])
     grad = jax.jit(jax.grad(lambda z: jnp.sum(weight * quantizer.apply({}, z)[0])))(z)
     half, offset = (levels - 1) * (1 - 1e-3) / 2, np.where(levels % 2, 0.0, 0.5)
-    expected = np.asarray(weight) * half / (levels // 2) * (1 - np.tanh(np.float64(z) + np.tan(offset / half)) ** 2)
+    expected = (
+        np.asarray(weight)
+        * half
+        / (levels // 2)
+        * (1 - np.tanh(np.float64(z) + np.tan(offset / half)) ** 2)
+    )
     np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"levels": (8, 1)}, {"levels": ()}, {"levels": 8}, {"levels": (8, 2.5)}, {"levls": (8, 5)}], ids=str
+    "wrong",
+    [{"levels": (8, 1)}, {"levels": ()}, {"levels": 8}, {"levels": (8, 2.5)}, {"levls": (8, 5)}],
+    ids=str,
 )
 def test_wrong_levels_are_refused_in_one_line(wrong):
     with pytest.raises(InputError, match="levels") as error:
-        build.build("tokenizers.quantizers", "Quantizer", {"name": "fsq", **wrong}, "config.tokenizer.quantizer")
+        build.build(
+            "tokenizers.quantizers",
+            "Quantizer",
+            {"name": "fsq", **wrong},
+            "config.tokenizer.quantizer",
+        )
     assert "\n" not in str(error.value) and "config.tokenizer.quantizer" in str(error.value)

@@ -49,18 +49,29 @@ def test_what_the_losses_push_where(name):
 
 @pytest.mark.parametrize("name", sorted(gan.LOSSES))
 def test_losses_are_float32_and_finite_for_large_logits(name):
-    real, fake = jnp.asarray(REAL, jnp.bfloat16), jnp.asarray(FAKE, jnp.bfloat16)  # these numbers are exact in it
+    real, fake = (
+        jnp.asarray(REAL, jnp.bfloat16),
+        jnp.asarray(FAKE, jnp.bfloat16),
+    )  # these numbers are exact in it
     assert gan.critic_loss(name, real, fake) == gan.critic_loss(name, REAL, FAKE)
     assert gan.generator_loss(name, fake) == gan.generator_loss(name, FAKE)
-    assert gan.critic_loss(name, real, fake).dtype == gan.generator_loss(name, fake).dtype == jnp.float32
-    value, grads = jax.value_and_grad(gan.critic_loss, (1, 2))(name, -1e4 * jnp.ones(3), 1e4 * jnp.ones(3))
+    assert (
+        gan.critic_loss(name, real, fake).dtype
+        == gan.generator_loss(name, fake).dtype
+        == jnp.float32
+    )
+    value, grads = jax.value_and_grad(gan.critic_loss, (1, 2))(
+        name, -1e4 * jnp.ones(3), 1e4 * jnp.ones(3)
+    )
     assert np.isfinite([value, *np.ravel(grads)]).all()
 
 
 def test_a_misspelt_loss():
     with pytest.raises(InputError, match="'hing': did you mean 'hinge'?"):
         gan.critic_loss("hing", REAL, FAKE)
-    with pytest.raises(InputError, match="'wgan': expected one of hinge, least_square, non_saturating, vanilla"):
+    with pytest.raises(
+        InputError, match="'wgan': expected one of hinge, least_square, non_saturating, vanilla"
+    ):
         gan.generator_loss("wgan", FAKE)
 
 
@@ -70,7 +81,9 @@ def test_r1_of_a_linear_critic_is_its_squared_weights():
     value = gan.r1(lambda x: jnp.einsum("bhwc,hwc->b", x, weights) + 7, image)
     np.testing.assert_allclose(value, jnp.sum(weights**2), rtol=1e-5)
     # Several logits of an image count as their sum.
-    value = gan.r1(lambda x: jnp.einsum("bhwc,hwc->b", x, weights)[:, None] * jnp.ones((1, 3)), image)
+    value = gan.r1(
+        lambda x: jnp.einsum("bhwc,hwc->b", x, weights)[:, None] * jnp.ones((1, 3)), image
+    )
     np.testing.assert_allclose(value, 9 * jnp.sum(weights**2), rtol=1e-5)
 
 
@@ -105,7 +118,9 @@ def test_averages_follow_the_scores():
     averages = gan.update_ema(averages, REAL, FAKE, decay=0.75)
     averages = gan.update_ema(averages, 2 * REAL, jnp.asarray(2 * FAKE, jnp.bfloat16), decay=0.75)
     for key, logits in (("real", REAL), ("fake", FAKE)):
-        np.testing.assert_allclose(averages[key], (0.75 * 0.25 + 0.25 * 2) * logits.mean(), rtol=1e-5)
+        np.testing.assert_allclose(
+            averages[key], (0.75 * 0.25 + 0.25 * 2) * logits.mean(), rtol=1e-5
+        )
         assert averages[key].dtype == jnp.float32
     for _ in range(60):
         averages = gan.update_ema(averages, REAL, FAKE, decay=0.75)
@@ -120,14 +135,18 @@ def test_adaptive_weight_is_the_ratio_within_limits():
     assert gan.adaptive_weight(3.0, 2.0, limit=0.5) == 0.5
     assert gan.adaptive_weight(0.0, 0.0) == gan.adaptive_weight(0.0, 1.0) == 0
     np.testing.assert_allclose(gan.adaptive_weight(0.5, 0.0), 0.5e4)
-    assert gan.adaptive_weight(3e38, 1e-30) == gan.adaptive_weight(5.0, 0.0) == 1e4  # the ratio overflows: no harm
+    assert (
+        gan.adaptive_weight(3e38, 1e-30) == gan.adaptive_weight(5.0, 0.0) == 1e4
+    )  # the ratio overflows: no harm
 
 
 def test_adaptive_weight_is_a_float32_constant_of_any_norms():
     low = gan.adaptive_weight(jnp.bfloat16(3), jnp.bfloat16(0.0))
     assert low.dtype == jnp.float32 and low == gan.adaptive_weight(3.0, 0.0)
     # In bfloat16 the epsilon would be lost beside 1.
-    assert gan.adaptive_weight(jnp.bfloat16(1), jnp.bfloat16(1)) == np.float32(1) / np.float32(1.0001)
+    assert gan.adaptive_weight(jnp.bfloat16(1), jnp.bfloat16(1)) == np.float32(1) / np.float32(
+        1.0001
+    )
     assert jax.grad(gan.adaptive_weight, (0, 1))(3.0, 2.0) == (0, 0)
 
 
@@ -135,16 +154,22 @@ def test_adaptive_weight_is_a_float32_constant_of_any_norms():
 def test_norms_that_are_not_finite_show_in_the_weight(bad):
     for norms in ((bad, 1.0), (1.0, bad), (bad, bad), (bad, 0.0)):
         assert not np.isfinite(gan.adaptive_weight(*norms))
-        assert not np.isfinite(gan.adaptive_weight(*(jnp.asarray(norm, jnp.bfloat16) for norm in norms)))
+        assert not np.isfinite(
+            gan.adaptive_weight(*(jnp.asarray(norm, jnp.bfloat16) for norm in norms))
+        )
 
 
 def test_ramp():
     assert [float(gan.ramp(step, start=3)) for step in range(6)] == [0, 0, 0, 1, 1, 1]
     np.testing.assert_allclose(
-        [gan.ramp(step, start=3, length=4) for step in range(10)], [0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1], rtol=1e-6
+        [gan.ramp(step, start=3, length=4) for step in range(10)],
+        [0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1],
+        rtol=1e-6,
     )
     assert gan.ramp(0, start=0) == 1
-    late = jax.jit(lambda step: gan.ramp(step, 16_777_216, 2))(jnp.int32(16_777_217))  # beyond float32's whole numbers
+    late = jax.jit(lambda step: gan.ramp(step, 16_777_216, 2))(
+        jnp.int32(16_777_217)
+    )  # beyond float32's whole numbers
     np.testing.assert_allclose(late, 2 / 3, rtol=1e-6)
     with pytest.raises(InputError, match="must not be negative, got -1"):
         gan.ramp(0, 0, -1)
@@ -164,7 +189,11 @@ KEYS = {  # the original's defaults
 
 
 def part(weights, prefix):
-    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): array
+        for name, array in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 def losses_of_a_step(critic, distance, keys, factor, given):
@@ -172,19 +201,30 @@ def losses_of_a_step(critic, distance, keys, factor, given):
     image, reconstruction = given["image"], given["reconstruction"]
 
     def train(params, stats, x):
-        logits, changed = critic.apply({"params": params, **stats}, x, train=True, mutable=["batch_stats"])
+        logits, changed = critic.apply(
+            {"params": params, **stats}, x, train=True, mutable=["batch_stats"]
+        )
         return logits, {**stats, **changed}
 
-    params, stats = given["critic"]["params"], {k: v for k, v in given["critic"].items() if k != "params"}
+    params, stats = (
+        given["critic"]["params"],
+        {k: v for k, v in given["critic"].items() if k != "params"},
+    )
     logits, stats = train(params, stats, reconstruction)
     found = {"log_ae/g_loss": gan.generator_loss("hinge", logits), "log_ae/disc_factor": factor}
     weight = keys["perceptual_weight"]
-    found["log_ae/p_loss"] = jnp.mean(distance.apply(given["distance"], image, reconstruction)) * (weight > 0)
-    nll = found["log_ae/nll_loss"] = jnp.mean(jnp.abs(image - reconstruction)) + weight * found["log_ae/p_loss"]
+    found["log_ae/p_loss"] = jnp.mean(distance.apply(given["distance"], image, reconstruction)) * (
+        weight > 0
+    )
+    nll = found["log_ae/nll_loss"] = (
+        jnp.mean(jnp.abs(image - reconstruction)) + weight * found["log_ae/p_loss"]
+    )
     found["log_ae/rec_loss"] = nll  # the original's name for the same
     # The recorded lambda holds disc_weight already.
     adversarial = given["lambda"] * factor * found["log_ae/g_loss"]
-    found["aeloss"] = found["log_ae/total_loss"] = nll + adversarial + keys["codebook_weight"] * given["qloss"]
+    found["aeloss"] = found["log_ae/total_loss"] = (
+        nll + adversarial + keys["codebook_weight"] * given["qloss"]
+    )
 
     def loss(params, stats):
         real, stats = train(params, stats, image)
@@ -192,7 +232,11 @@ def losses_of_a_step(critic, distance, keys, factor, given):
         return factor * gan.critic_loss(keys["disc_loss"], real, fake), (real, fake, stats)
 
     (value, (real, fake, stats)), grads = jax.value_and_grad(loss, has_aux=True)(params, stats)
-    found |= {"discloss": value, "log_disc/disc_loss": value, "grad_norm_disc": optax.tree.norm(grads)}
+    found |= {
+        "discloss": value,
+        "log_disc/disc_loss": value,
+        "grad_norm_disc": optax.tree.norm(grads),
+    }
     found |= {"log_disc/logits_real": jnp.mean(real), "log_disc/logits_fake": jnp.mean(fake)}
     logits = critic.apply({"params": params, **stats}, reconstruction)
     return found | {"disc_logits_fake_eval": logits.transpose(0, 3, 1, 2)}, {"params": grads}, stats
@@ -201,10 +245,16 @@ def losses_of_a_step(critic, distance, keys, factor, given):
 @pytest.mark.parametrize("path", files("taming_vqgan*.npz"), ids=lambda path: path.stem)
 def test_losses_of_a_recorded_training_step_of_vqgan(path):
     config, weights, inputs, outputs = load(path)
-    stated = config["loss"] | {key: config[key] for key in ("perceptual_weight", "pixelloss_weight") if key in config}
-    assert set(stated) <= set(KEYS), f"keys of the loss that are not built: {set(stated) - set(KEYS)}"
+    stated = config["loss"] | {
+        key: config[key] for key in ("perceptual_weight", "pixelloss_weight") if key in config
+    }
+    assert set(stated) <= set(KEYS), (
+        f"keys of the loss that are not built: {set(stated) - set(KEYS)}"
+    )
     keys = KEYS | stated
-    assert keys["disc_in_channels"] == 3 and not keys["disc_conditional"], "conditional critics are not built"
+    assert keys["disc_in_channels"] == 3 and not keys["disc_conditional"], (
+        "conditional critics are not built"
+    )
     norm = "act" if keys["use_actnorm"] else "batch"
     critic, distance = Critic(keys["disc_num_layers"], keys["disc_ndf"], norm), lpips.Distance()
     table, image = patchgan(critic.layers, norm), jnp.zeros((1, 96, 96, 3))
@@ -213,14 +263,20 @@ def test_losses_of_a_recorded_training_step_of_vqgan(path):
     given = {"critic": to_ours(table, theirs, like, PATCHGAN_IGNORED)}
     like = jax.eval_shape(distance.init, jax.random.key(0), image, image)["frozen"]
     theirs_perceptual = part(weights, "loss.perceptual_loss.")
-    given["distance"] = {"frozen": to_ours(LPIPS_PACKAGE, theirs_perceptual, like, LPIPS_PACKAGE_IGNORED)}
-    given["image"], given["reconstruction"] = (x.transpose(0, 2, 3, 1) for x in (inputs["x"], outputs["rec"]))
+    given["distance"] = {
+        "frozen": to_ours(LPIPS_PACKAGE, theirs_perceptual, like, LPIPS_PACKAGE_IGNORED)
+    }
+    given["image"], given["reconstruction"] = (
+        x.transpose(0, 2, 3, 1) for x in (inputs["x"], outputs["rec"])
+    )
     given["lambda"], given["qloss"] = outputs["log_ae/d_weight"].mean(), outputs["qloss"].mean()
     if any(name.endswith(".initialized") and not flag.any() for name, flag in theirs.items()):
         given["critic"] = initialize(critic, given["critic"], given["reconstruction"])
     factor = keys["disc_factor"] * gan.ramp(config["global_step"], keys["disc_start"])
 
-    ours, grads, stats = jax.jit(lambda given: losses_of_a_step(critic, distance, keys, factor, given))(given)
+    ours, grads, stats = jax.jit(
+        lambda given: losses_of_a_step(critic, distance, keys, factor, given)
+    )(given)
     ours |= {f"grad_disc/{name}": array for name, array in to_theirs(table, grads).items()}
     ours |= {f"disc_after/{name}": array for name, array in to_theirs(table, stats).items()}
     for name, recorded in outputs.items():
@@ -229,5 +285,9 @@ def test_losses_of_a_recorded_training_step_of_vqgan(path):
             assert name in ours, f"nothing here computes {name}: build what it records"
             scale = np.abs(recorded).max()
             np.testing.assert_allclose(
-                np.reshape(ours[name], recorded.shape), recorded, rtol=0, atol=1e-4 * scale, err_msg=name
+                np.reshape(ours[name], recorded.shape),
+                recorded,
+                rtol=0,
+                atol=1e-4 * scale,
+                err_msg=name,
             )

@@ -18,7 +18,9 @@ def counted():
     for name in ("cross_entropy", "accuracy"):
         for share in SHARES:
             number = rng.integers(1, 17, 13)
-            pairs[f"{name}@{share}"] = np.stack([rng.uniform(size=13) * number, number], axis=-1).astype(np.float32)
+            pairs[f"{name}@{share}"] = np.stack(
+                [rng.uniform(size=13) * number, number], axis=-1
+            ).astype(np.float32)
     return pairs
 
 
@@ -39,7 +41,9 @@ def run(counted, batch_size, classes=3, seen=None, show=4):
         ids, mask, label, keys = request
         if seen is not None:
             seen.append((ids, mask, label, jax.random.key_data(keys)))
-        return np.broadcast_to(np.asarray(label, np.uint8)[:, None, None, None], (len(ids), 8, 16, 3))
+        return np.broadcast_to(
+            np.asarray(label, np.uint8)[:, None, None, None], (len(ids), 8, 16, 3)
+        )
 
     config = ConfigDict({"generator": {"classes": classes}})
     return dict(Evaluator(predict, batches, config, sample, show=show).run({}))

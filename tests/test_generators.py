@@ -236,7 +236,9 @@ def test_the_loss_falls_and_a_pattern_is_learned(form):
 
 
 def test_type_checkers_know_the_settings_of_all_generators():
-    assert set(SamplerKeywords.__annotations__) == set().union(*map(names_of, map(generator, NAMES)))
+    assert set(SamplerKeywords.__annotations__) == set().union(
+        *map(names_of, map(generator, NAMES))
+    )
 
 
 def test_masks_that_it_cannot_fill_are_refused(form):

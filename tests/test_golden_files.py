@@ -8,7 +8,10 @@ from golden_files import close, close_but_for_kinks, close_but_for_many_kinks, n
 
 WIDTHS = (100, 60, 40, 5)
 RNG = np.random.default_rng(0)
-KERNELS = [np.float32(RNG.standard_normal(pair) * (2 / pair[0]) ** 0.5) for pair in itertools.pairwise(WIDTHS)]
+KERNELS = [
+    np.float32(RNG.standard_normal(pair) * (2 / pair[0]) ** 0.5)
+    for pair in itertools.pairwise(WIDTHS)
+]
 X = np.float32(RNG.standard_normal((30, WIDTHS[0])))
 
 
@@ -31,7 +34,9 @@ def gradient(x, kernels=KERNELS, switched=(), term=1.0, least=0.0):
     for i in reversed(range(len(kernels))):
         back = back * on[i]
         if i == 1:
-            back = back * np.where(np.arange(back.shape[1]) < back.shape[1] // 2, np.float32(term), 1)
+            back = back * np.where(
+                np.arange(back.shape[1]) < back.shape[1] // 2, np.float32(term), 1
+            )
         if i == 0:
             kernel = x.T @ back
         back = back @ kernels[i].T

@@ -42,7 +42,13 @@ def recording(path):
         attention_dropout=theirs.pop("attn_pdrop", 0.0),
     )
     assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)}"
-    return model, mapping.to_ours(names.TABLE, weights, like(model), names.IGNORED)["params"], weights, inputs, outputs
+    return (
+        model,
+        mapping.to_ours(names.TABLE, weights, like(model), names.IGNORED)["params"],
+        weights,
+        inputs,
+        outputs,
+    )
 
 
 def like(model):
@@ -55,12 +61,17 @@ def greedy(model, params, words, number):
     count = words.shape[1]
     if model.unmasked <= count:
         model = model.clone(latent=(1, number), condition_tokens=count)
-        ids, mask = jnp.zeros((len(words), 1, number, 1), jnp.int32), jnp.ones((len(words), 1, number), bool)
+        ids, mask = (
+            jnp.zeros((len(words), 1, number, 1), jnp.int32),
+            jnp.ones((len(words), 1, number), bool),
+        )
         request = Request(ids, mask, words, jax.random.split(jax.random.key(0), len(words)))
         run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
         return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
     run = jax.jit(functools.partial(model.apply, {"params": params}))
-    for _ in range(number):  # what was made changes what the first tokens see: no cache can be right
+    for _ in range(
+        number
+    ):  # what was made changes what the first tokens see: no cache can be right
         logits = run(words[:, :1], words[:, 1:])
         words = np.concatenate([words, np.argmax(logits[:, -1:], axis=-1)], axis=1)
     return words
@@ -78,7 +89,9 @@ def gradients(path):
     return value, mapping.to_theirs(names.TABLE, {"params": grads})
 
 
-@pytest.mark.parametrize("path, name", recorded("taming_gpt*.npz"), ids=lambda x: getattr(x, "stem", x))
+@pytest.mark.parametrize(
+    "path, name", recorded("taming_gpt*.npz"), ids=lambda x: getattr(x, "stem", x)
+)
 def test_output_is_the_recorded_one(path, name):
     model, params, _, inputs, outputs = recording(path)
     idx, wanted = inputs["idx"], outputs[name]
@@ -88,7 +101,9 @@ def test_output_is_the_recorded_one(path, name):
     def begun(count, step=False):
         """What a cache of `count` words holds, and if `step` logits and the cache one word later."""
         shorter = model.clone(
-            condition_tokens=count, unmasked=min(model.unmasked, count), latent=(1, model.positions - count + 1)
+            condition_tokens=count,
+            unmasked=min(model.unmasked, count),
+            latent=(1, model.positions - count + 1),
         )
         ours = functools.partial(shorter.apply, {"params": params})
         logits, cache = ours(idx[:, :count], method="begin")
@@ -98,28 +113,44 @@ def test_output_is_the_recorded_one(path, name):
         return jnp.einsum("lbtkhd->lkbhtd", cache["kv"][:, :, part])
 
     if name in ("logits", "logits_with_embeddings"):
-        close(run(idx[:, :1], idx[:, 1:], inputs["embeddings"] if "emb" in name else None), wanted, 1e-5)
+        close(
+            run(idx[:, :1], idx[:, 1:], inputs["embeddings"] if "emb" in name else None),
+            wanted,
+            1e-5,
+        )
     elif name == "loss":
         close(gradients(path)[0][None], wanted, 1e-5)
     elif match := re.fullmatch(r"past_(logits|present)_(prefill|step)(\d+)", name):
         what, how, count = match[1], match[2], int(match[3])
         logits, cache = begun(count) if how == "prefill" else begun(count - 1, step=True)
         if what == "present":
-            close(present(cache, slice(count) if how == "prefill" else slice(count - 1, count)), wanted, 1e-5)
+            close(
+                present(cache, slice(count) if how == "prefill" else slice(count - 1, count)),
+                wanted,
+                1e-5,
+            )
         elif how == "prefill":
             close(logits, wanted[:, -1], 1e-5)
             close(run(idx[:, :1], idx[:, 1:count]), wanted, 1e-5)
         else:
             close(logits[:, None], wanted, 1e-5)
     elif match := re.fullmatch(r"greedy_sample_prefix(\d+)_steps(\d+)", name):
-        np.testing.assert_array_equal(greedy(model, params, idx[:, : int(match[1])], int(match[2])), wanted)
+        np.testing.assert_array_equal(
+            greedy(model, params, idx[:, : int(match[1])], int(match[2])), wanted
+        )
     elif match := re.fullmatch(r"greedy_sample_with_past_prefix(\d+)_steps(\d+)", name):
         count = int(match[1])
-        cached = model.clone(unmasked=min(model.unmasked, count), condition_tokens=max(count, 1), latent=(1, 1))
-        np.testing.assert_array_equal(greedy(cached, params, idx[:, :count], int(match[2]))[:, count:], wanted)
+        cached = model.clone(
+            unmasked=min(model.unmasked, count), condition_tokens=max(count, 1), latent=(1, 1)
+        )
+        np.testing.assert_array_equal(
+            greedy(cached, params, idx[:, :count], int(match[2]))[:, count:], wanted
+        )
     elif name.startswith("greedy_topk"):  # the likeliest is among the k likeliest
         (count,) = {int(m[1]) for x in outputs if (m := re.match(r"greedy_sample_prefix(\d+)", x))}
-        np.testing.assert_array_equal(greedy(model, params, idx[:, :count], wanted.shape[1] - count), wanted)
+        np.testing.assert_array_equal(
+            greedy(model, params, idx[:, :count], wanted.shape[1] - count), wanted
+        )
     elif match := re.fullmatch(r"topk(\d+)_topp(\d)(\d*)_kept", name):
         logits = run(idx[:, :1], idx[:, 1:])[:, -1]
         kept = restrict(logits, int(match[1]), float(f"{match[2]}.{match[3]}")) > -jnp.inf
@@ -165,7 +196,10 @@ def test_the_config_is_read_from_the_weights(path):
 @pytest.mark.parametrize(
     "changes, count",
     [
-        ({"codes": 16384, "classes": 1000, "layers": 48, "width": 1536}, 1_410_640_896),  # class-ImageNet
+        (
+            {"codes": 16384, "classes": 1000, "layers": 48, "width": 1536},
+            1_410_640_896,
+        ),  # class-ImageNet
         ({"codes": 1024, "condition": "coordinates", "positions": 512}, 304_932_864),  # FacesHQ
     ],
 )
@@ -242,7 +276,9 @@ def test_a_code_sees_exactly_those_before_it(small):
     free = np.setdiff1d(np.arange(CODES), condition if shared else [])[: model.tokens]
     assert len(free) == model.tokens
     direction = jnp.asarray(np.random.default_rng(0).standard_normal((1, 1, CODES)), jnp.float32)
-    jacobian = jax.jit(jax.jacrev(lambda p: jnp.sum(run(p, free.reshape(1, 3, 4, 1), label) * direction, (0, 2))))
+    jacobian = jax.jit(
+        jax.jacrev(lambda p: jnp.sum(run(p, free.reshape(1, 3, 4, 1), label) * direction, (0, 2)))
+    )
     grads = jacobian(params)
     seen = np.abs(np.asarray(grads["words"])[:, free]).sum(-1)  # [code,code]
     order = np.arange(model.tokens)
@@ -273,7 +309,9 @@ def test_cached_greedy_samples_equal_uncached_ones(one):
         made = np.argmax(run(params, words.reshape(ids.shape), label)[:, n], axis=-1)
         words[:, n] = np.where(hidden[:, n], made, words[:, n])
     keys = jax.random.split(jax.random.key(0), 2)
-    np.testing.assert_array_equal(fill(params, ids, mask, label, keys, temperature=0.0).reshape(2, -1), words)
+    np.testing.assert_array_equal(
+        fill(params, ids, mask, label, keys, temperature=0.0).reshape(2, -1), words
+    )
 
 
 @pytest.mark.parametrize("factor, latent", [(16, (16, 16)), (8, (3, 5)), (1, (4, 4))])
@@ -302,10 +340,15 @@ def test_windows_lie_as_in_the_original(latent):
 
 def test_a_window_as_large_as_the_grid_changes_nothing(monkeypatch):
     model, params, ids, label, _, fill = parts("vim_coordinates")
-    mask, keys = jnp.ones((2, 3, 4), bool).at[0, 0].set(False), jax.random.split(jax.random.key(0), 2)
+    mask, keys = (
+        jnp.ones((2, 3, 4), bool).at[0, 0].set(False),
+        jax.random.split(jax.random.key(0), 2),
+    )
     out = fill(params, ids, mask, label, keys)
     monkeypatch.setattr(gpt, "cached", gpt.slide)
-    np.testing.assert_array_equal(compiled(model.clone(window=(3, 4)))(params, ids, mask, label, keys), out)
+    np.testing.assert_array_equal(
+        compiled(model.clone(window=(3, 4)))(params, ids, mask, label, keys), out
+    )
 
 
 @pytest.fixture(scope="module", params=["coordinates", "vim"])
@@ -319,20 +362,26 @@ def window_of(n, grid, model):
     """The window of place n, and n's place in it, by the original's rule."""
     (i, j), (h, w) = divmod(n, model.latent[1]), model.window
     local_i, local_j = by_the_script(i, model.latent[0], h), by_the_script(j, model.latent[1], w)
-    return grid[..., i - local_i : i - local_i + h, j - local_j : j - local_j + w], local_i * w + local_j
+    return grid[
+        ..., i - local_i : i - local_i + h, j - local_j : j - local_j + w
+    ], local_i * w + local_j
 
 
 def test_a_code_sees_exactly_those_before_it_in_its_window(large):
     model, params, _ = large
     label = jnp.array([2])
     coords = sliding.coordinates(model.latent, model.factor, 60)
-    free = np.setdiff1d(np.arange(60), coords if model.condition == "coordinates" else range(3))[:24]
+    free = np.setdiff1d(np.arange(60), coords if model.condition == "coordinates" else range(3))[
+        :24
+    ]
     direction = jnp.asarray(np.random.default_rng(0).standard_normal((1, 60)), jnp.float32)
 
     @jax.jit
     @jax.grad
     def grad(params, n):
-        return jnp.sum(gpt.window_logits(model, params, jnp.asarray(free)[None], label, n) * direction)
+        return jnp.sum(
+            gpt.window_logits(model, params, jnp.asarray(free)[None], label, n) * direction
+        )
 
     for n in range(24):
         seen = np.abs(np.asarray(grad(params, n)["words"])[free]).sum(-1) > 0
@@ -349,7 +398,9 @@ def test_sliding_makes_each_code_in_its_window(large):
     mask = jnp.ones((2, 4, 6), bool).at[0, :2].set(False)
     keys, hidden = jax.random.split(jax.random.key(0), 2), np.asarray(mask)
     part = model.clone(latent=model.window, window=None)
-    run = jax.jit(lambda words, codes: part.apply({"params": params}, words, codes, skip=part.conditions - 1))
+    run = jax.jit(
+        lambda words, codes: part.apply({"params": params}, words, codes, skip=part.conditions - 1)
+    )
     grid = np.where(hidden, 0, ids[..., 0])
     coords = sliding.coordinates(model.latent, model.factor, 60)
     for n in range(24):
@@ -360,9 +411,13 @@ def test_sliding_makes_each_code_in_its_window(large):
         made = np.argmax(run(words, inside.reshape(2, -1)[:, :-1])[:, local], axis=-1)
         at = np.index_exp[:, *divmod(n, 6)]
         grid[at] = np.where(hidden[at], made, grid[at])
-    np.testing.assert_array_equal(fill(params, ids, mask, label, keys, temperature=0.0)[..., 0], grid)
+    np.testing.assert_array_equal(
+        fill(params, ids, mask, label, keys, temperature=0.0)[..., 0], grid
+    )
     out = fill(params, ids, mask, label, keys)
-    np.testing.assert_array_equal(fill(params, jnp.where(hidden[..., None], 7, ids), mask, label, keys), out)
+    np.testing.assert_array_equal(
+        fill(params, jnp.where(hidden[..., None], 7, ids), mask, label, keys), out
+    )
     assert (np.asarray(out)[..., 0] == np.asarray(ids)[..., 0])[~hidden].all()
 
 
@@ -377,10 +432,14 @@ def test_training_sees_every_window_with_its_coordinates():
     found = {}
     for row, words in zip(np.asarray(logits), np.asarray(target), strict=True):
         y, x = corner = divmod(int(words[0]), 6)
-        np.testing.assert_array_equal(words.reshape(3, 4), np.arange(24).reshape(4, 6)[y : y + 3, x : x + 4])
+        np.testing.assert_array_equal(
+            words.reshape(3, 4), np.arange(24).reshape(4, 6)[y : y + 3, x : x + 4]
+        )
         found.setdefault(corner, (row, words))
     assert set(found) == set(itertools.product(range(2), range(3)))
-    run = jax.jit(lambda words, codes: part.apply({"params": params}, words, codes, skip=part.conditions - 1))
+    run = jax.jit(
+        lambda words, codes: part.apply({"params": params}, words, codes, skip=part.conditions - 1)
+    )
     coords = sliding.coordinates(model.latent, model.factor, 60)
     for (y, x), (row, words) in found.items():
         close(run(coords[y : y + 3, x : x + 4].reshape(1, -1), words[None, :-1])[0], row, 1e-5)
@@ -390,15 +449,22 @@ def test_loss_is_the_mean_over_codes(one):
     model, params, ids, label, run, _ = one
     loss = jax.jit(functools.partial(gpt.loss, model), static_argnames=("label_smoothing", "pkeep"))
     value, metrics = loss(params, ids, label, jax.random.key(0))
-    log_p, target = np.asarray(jax.nn.log_softmax(run(params, ids, label))), np.asarray(ids).reshape(2, -1)
+    log_p, target = (
+        np.asarray(jax.nn.log_softmax(run(params, ids, label))),
+        np.asarray(ids).reshape(2, -1),
+    )
     nll = -np.take_along_axis(log_p, target[..., None], -1)[..., 0]
     np.testing.assert_allclose(value, nll.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], (log_p.argmax(-1) == target).mean(), rtol=1e-6)
     smoothed = loss(params, ids, label, jax.random.key(0), label_smoothing=0.1)[0]
     np.testing.assert_allclose(smoothed, 0.9 * nll.mean() - 0.1 * log_p.mean(), rtol=1e-5)
     found = jax.jit(functools.partial(gpt.evaluate, model))(params, ids, label, jax.random.key(0))
-    np.testing.assert_allclose(found["cross_entropy@next"], [[x, 12] for x in nll.sum(1)], rtol=1e-5)
-    np.testing.assert_allclose(found["accuracy@next"], [[x, 12] for x in (log_p.argmax(-1) == target).sum(1)])
+    np.testing.assert_allclose(
+        found["cross_entropy@next"], [[x, 12] for x in nll.sum(1)], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        found["accuracy@next"], [[x, 12] for x in (log_p.argmax(-1) == target).sum(1)]
+    )
 
 
 def test_a_share_of_the_codes_is_kept(one):
@@ -410,7 +476,9 @@ def test_a_share_of_the_codes_is_kept(one):
         logits, target = predict(params, ids, label, jax.random.key(0), pkeep=pkeep)
         np.testing.assert_array_equal(target, 7)
         np.testing.assert_allclose(logits[:, 0], right[:, 0], rtol=1e-4, atol=1e-5)
-        same = np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()  # sees the first code alone
+        same = (
+            np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()
+        )  # sees the first code alone
         assert abs(same - pkeep - (1 - pkeep) / CODES) < 0.08
     with pytest.raises(InputError, match="pkeep is a share"):
         gpt.loss(model, params, ids, label, jax.random.key(0), pkeep=1.5)
@@ -451,8 +519,14 @@ def test_kernels_cast_once_give_the_same_numbers():
         ({"condition": "depth"}, r"generator.condition is 'class' or 'coordinates', not 'depth'"),
         ({"tables": "one"}, r"generator.tables is 'shared' or 'separate', not 'one'"),
         ({"condition": "coordinates"}, r"'coordinates' or a class, but classes = 3: drop one"),
-        ({"classes": 32}, r"generator.classes = 32, but the words are 31 codes: .*tables = 'separate'"),
-        ({"window": (4, 4)}, r"generator.window = \(4, 4\) is no part of the grid of \(3, 4\) tokens"),
+        (
+            {"classes": 32},
+            r"generator.classes = 32, but the words are 31 codes: .*tables = 'separate'",
+        ),
+        (
+            {"window": (4, 4)},
+            r"generator.window = \(4, 4\) is no part of the grid of \(3, 4\) tokens",
+        ),
         ({"unmasked": 2}, r"generator.unmasked is 0 to 1, .* not 2: codes must not see later ones"),
         ({"positions": 11}, r"generator.positions = 11: shared tables need 12 or more"),
     ],

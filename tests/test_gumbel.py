@@ -75,7 +75,10 @@ def test_gumbel_takes_the_most_likely_code_in_evaluation_and_draws_by_probabilit
     quantizer, z = Gumbel(codes=4, width=3), jnp.ones((1, 40, 50, 2))
     variables = init(quantizer, z)
     logits = np.log([0.1, 0.2, 0.3, 0.4])
-    variables["params"]["logits"] = {"kernel": np.zeros((2, 4), np.float32), "bias": np.float32(logits)}
+    variables["params"]["logits"] = {
+        "kernel": np.zeros((2, 4), np.float32),
+        "bias": np.float32(logits),
+    }
     _, ids, aux = evaluate(quantizer, variables, z)
     assert np.all(ids == 3)
     p = np.exp(logits)
@@ -86,7 +89,11 @@ def test_gumbel_takes_the_most_likely_code_in_evaluation_and_draws_by_probabilit
 
 
 def test_gumbel_gradient_is_that_of_the_soft_choice():
-    quantizer, z, weight = Gumbel(codes=5, width=3, temperature=0.7), normal((1, 2, 2, 2)), normal((1, 2, 2, 3), 7)
+    quantizer, z, weight = (
+        Gumbel(codes=5, width=3, temperature=0.7),
+        normal((1, 2, 2, 2)),
+        normal((1, 2, 2, 3), 7),
+    )
     variables, rngs = init(quantizer, z), {"codebook": jax.random.key(4)}
     _, ids, *_ = train(quantizer, variables, z, 4)
 
@@ -98,11 +105,16 @@ def test_gumbel_gradient_is_that_of_the_soft_choice():
     np.add.at(expected, np.asarray(ids).reshape(-1), np.asarray(weight).reshape(-1, 3))
     np.testing.assert_allclose(grads["codebook"], expected, atol=1e-5)
     assert np.any(grads["logits"]["kernel"] != 0)
-    np.testing.assert_allclose(grads["logits"]["bias"].sum(), 0, atol=1e-5)  # a softmax does not feel a common shift
+    np.testing.assert_allclose(
+        grads["logits"]["bias"].sum(), 0, atol=1e-5
+    )  # a softmax does not feel a common shift
 
 
 def test_gumbel_temperature_falls_geometrically_with_training_steps():
-    quantizer, z = Gumbel(codes=4, width=2, temperature=1.0, final_temperature=1 / 16, anneal=4), normal((1, 2, 2, 2))
+    quantizer, z = (
+        Gumbel(codes=4, width=2, temperature=1.0, final_temperature=1 / 16, anneal=4),
+        normal((1, 2, 2, 2)),
+    )
     variables, seen = init(quantizer, z), []
     for _ in range(6):
         _, _, aux, variables = train(quantizer, variables, z)
@@ -112,7 +124,9 @@ def test_gumbel_temperature_falls_geometrically_with_training_steps():
 
 def test_temperature_falls_by_a_cosine():
     """t = final + (first - final) (1 + cos(pi step / anneal)) / 2, of VQGAN's code."""
-    quantizer = Gumbel(codes=4, width=2, temperature=0.9, final_temperature=1e-6, anneal=4, annealing="cosine")
+    quantizer = Gumbel(
+        codes=4, width=2, temperature=0.9, final_temperature=1e-6, anneal=4, annealing="cosine"
+    )
     z = normal((1, 2, 2, 2))
     variables, seen = init(quantizer, z), []
     for _ in range(6):
@@ -147,12 +161,20 @@ def test_by_distance_the_nearest_code_is_the_likeliest(l2_normalize):
 @pytest.mark.parametrize("logits", ["dense", "distance"])
 def test_the_soft_mixture_has_gradients_to_chances_and_codes(logits):
     quantizer = Gumbel(codes=5, width=3, temperature=0.7, logits=logits, hard=False)
-    z, weight, noise = normal((1, 2, 2, 3)), normal((1, 2, 2, 3), 7), jax.random.gumbel(jax.random.key(3), (1, 2, 2, 5))
+    z, weight, noise = (
+        normal((1, 2, 2, 3)),
+        normal((1, 2, 2, 3), 7),
+        jax.random.gumbel(jax.random.key(3), (1, 2, 2, 5)),
+    )
     variables = init(quantizer, z)
-    (z_q, ids, _), seen = quantizer.apply(variables, z, train=True, noise=noise, mutable=["intermediates"])
+    (z_q, ids, _), seen = quantizer.apply(
+        variables, z, train=True, noise=noise, mutable=["intermediates"]
+    )
     (chances,) = seen["intermediates"]["probabilities"]
     scores = np.asarray(quantizer.apply(variables, z, method="scores") + noise) / 0.7
-    np.testing.assert_allclose(chances, np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True), rtol=1e-4)
+    np.testing.assert_allclose(
+        chances, np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True), rtol=1e-4
+    )
     np.testing.assert_allclose(z_q, chances @ variables["params"]["codebook"], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(ids[..., 0], np.argmax(scores, axis=-1))
 
@@ -181,7 +203,8 @@ def test_evaluation_is_hard_and_without_noise(hard):
 def test_noiseless_ids_are_those_of_evaluation_beside_the_mean_with_noise():
     z, noise = normal((1, 4, 4, 3)), 10 * normal((1, 4, 4, 16), 5)
     quantizer, plain = (
-        module.Quantizer(codes=16, width=3, logits="distance", hard=False) for module in (maskgit_gumbel, gumbel)
+        module.Quantizer(codes=16, width=3, logits="distance", hard=False)
+        for module in (maskgit_gumbel, gumbel)
     )
     variables = init(quantizer, z)
     z_q, ids, _ = quantizer.apply(variables, z, train=True, noise=noise)
@@ -203,5 +226,7 @@ def test_noiseless_ids_are_those_of_evaluation_beside_the_mean_with_noise():
 def test_what_does_not_go_together_is_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         keys = {"name": "gumbel", "codes": 4, "width": 2, **wrong}
-        quantizer = build.build("tokenizers.quantizers", "Quantizer", keys, "config.tokenizer.quantizer")
+        quantizer = build.build(
+            "tokenizers.quantizers", "Quantizer", keys, "config.tokenizer.quantizer"
+        )
         quantizer.init(jax.random.key(0), jnp.zeros((1, 1, 1, 2)))

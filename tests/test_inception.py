@@ -16,7 +16,10 @@ PREPARE = {"tf": inception.prepare_tf1, "pytorch_fid": inception.prepare_torch}
 
 def run(variables, image):
     """-> the features, and the outputs of the blocks by their names."""
-    capture = {"capture_intermediates": lambda module, _: module.name in inception.BLOCKS, "mutable": "intermediates"}
+    capture = {
+        "capture_intermediates": lambda module, _: module.name in inception.BLOCKS,
+        "mutable": "intermediates",
+    }
     network = inception.Network(len(variables["params"]["fc_bias"]))
     features, seen = network.apply(variables, image, **capture)
     return features, {name: x["__call__"][0] for name, x in seen["intermediates"].items()}
@@ -81,7 +84,11 @@ def test_resizing_is_its_definition(size):
         return out
 
     close(inception.resize_tf1(image, 31), literal(lambda p, scale: p * scale), 5e-5)
-    close(inception.resize_torch(image, 31), literal(lambda p, scale: max((p + 0.5) * scale - 0.5, 0)), 5e-5)
+    close(
+        inception.resize_torch(image, 31),
+        literal(lambda p, scale: max((p + 0.5) * scale - 0.5, 0)),
+        5e-5,
+    )
 
 
 def test_the_conventions_agree_where_nothing_is_resized():
@@ -109,5 +116,7 @@ def test_means_count_no_padding():
 def test_an_image_that_is_too_small():
     with pytest.raises(InputError, match="at least 75x75 pixels"):
         frozen.shapes(inception.Network(), 74)
-    last = jax.eval_shape(inception.Network().apply, frozen.shapes(inception.Network(), 75), jnp.zeros((1, 75, 75, 3)))
+    last = jax.eval_shape(
+        inception.Network().apply, frozen.shapes(inception.Network(), 75), jnp.zeros((1, 75, 75, 3))
+    )
     assert last["2048"].shape == (1, 2048)

@@ -20,7 +20,11 @@ def packages():
 
 
 def test_every_folder_of_the_code_and_of_configs_is_installed():
-    folders = {path.parent.relative_to(ROOT) for top in ("evqgan", "configs") for path in ROOT.glob(f"{top}/**/*.py")}
+    folders = {
+        path.parent.relative_to(ROOT)
+        for top in ("evqgan", "configs")
+        for path in ROOT.glob(f"{top}/**/*.py")
+    }
     names = [".".join(folder.parts) for folder in folders]
     names = [f"evqgan.shipped.{name}" if name.startswith("configs") else name for name in names]
     assert sorted(packages()["packages"]) == sorted(names)
@@ -32,28 +36,37 @@ def installed(tmp_path):
     """A folder with the package as `pip install .` lays it out."""
     copied = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "evqgan", tmp_path / "site" / "evqgan", ignore=copied)
-    shutil.copytree(ROOT / "configs", tmp_path / "site" / "evqgan" / "shipped" / "configs", ignore=copied)
+    shutil.copytree(
+        ROOT / "configs", tmp_path / "site" / "evqgan" / "shipped" / "configs", ignore=copied
+    )
     return tmp_path / "site"
 
 
 def run(code, folder, path=""):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PYTHONPATH": str(path)} if path else {}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
 def test_the_command_of_an_installed_package_is_the_command_line(installed, tmp_path):
-    module, _, entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["evqgan"].partition(
-        ":"
-    )
+    module, _, entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][
+        "evqgan"
+    ].partition(":")
     code = f"import sys, {module}\nsys.argv = ['evqgan', '--help']\nsys.exit({module}.{entry}())"  # as pip's script
     assert run(code, tmp_path, installed)[:3] == ["python", "-m", "evqgan.main"]
 
 
 def test_an_installed_package_reads_its_configs_in_any_folder(installed, tmp_path):
-    names = ("configs/quickstart.py", "quickstart:tiny", "configs/baselines/vim_ffhq_stage2.py", "vim_ffhq_stage2")
+    names = (
+        "configs/quickstart.py",
+        "quickstart:tiny",
+        "configs/baselines/vim_ffhq_stage2.py",
+        "vim_ffhq_stage2",
+    )
     code = f"from evqgan.core.config_files import *\nprint(SHIPPED, *(read_file(x).stage for x in {names}))"
     place = str(installed / "evqgan" / "shipped")
     assert run(code, tmp_path, installed) == [place, "quickstart", "quickstart", "stage2", "stage2"]
@@ -73,7 +86,9 @@ def test_a_config_of_the_users_comes_before_one_of_that_name(tmp_path, monkeypat
     assert len({config_files.find(name) for name in names}) == 1
     (tmp_path / "quickstart.py").write_text("")
     assert config_files.find("quickstart.py") == pathlib.Path("quickstart.py")
-    with pytest.raises(InputError, match="there is no file imagenet_stage3; did you mean 'imagenet_stage"):
+    with pytest.raises(
+        InputError, match="there is no file imagenet_stage3; did you mean 'imagenet_stage"
+    ):
         config_files.find("imagenet_stage3")
     with pytest.raises(InputError, match="there is no file commen.py; ") as caught:
         config_files.find("commen.py")

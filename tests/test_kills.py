@@ -48,13 +48,17 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(straight, 
     moments = random.Random(0)
     for number in range(KILLS):
         process = start(config, tmp_path / "run")
-        time.sleep(moments.uniform(0, LONGEST / (1 + number / 4) * seconds))  # less is left to do each time
+        time.sleep(
+            moments.uniform(0, LONGEST / (1 + number / 4) * seconds)
+        )  # less is left to do each time
         process.send_signal(signal.SIGKILL)
         ends(process, -signal.SIGKILL, 0)
     ends(start(config, tmp_path / "run"), 0)
     is_that_of(config, tmp_path / "run", expected)
     assert not [
-        path for path in (tmp_path / "run").rglob("*") if ".part" in path.name or "orbax-checkpoint-tmp" in path.name
+        path
+        for path in (tmp_path / "run").rglob("*")
+        if ".part" in path.name or "orbax-checkpoint-tmp" in path.name
     ]
 
 

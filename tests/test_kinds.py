@@ -22,7 +22,12 @@ FITS = [
     (kinds.PartialShare, [0, 0.99], [1, 1.0], "a number from 0 to below 1"),
     (kinds.Above0, [1e-9], [0, -1, INF], "a number above 0"),
     (kinds.Signed, [-1.5, 0], [NAN, INF], "a number"),
-    (kinds.Several, [(1,), (2, 2)], [(), (0,), 3, (1, -2), (1.0,)], "a list of at least one whole number from 1"),
+    (
+        kinds.Several,
+        [(1,), (2, 2)],
+        [(), (0,), 3, (1, -2), (1.0,)],
+        "a list of at least one whole number from 1",
+    ),
     (
         kinds.Steps,
         [0, 10, "5%", "20 epochs", "1_000 steps"],
@@ -38,7 +43,12 @@ FITS = [
         [(3,), (3, -4), (1, 2, 3)],
         "a whole number from 0 or (a whole number from 0, a",
     ),
-    (dict[str, kinds.Share], [{}, {"a": 0.5}], [{"a": 2}, None], "keys of its own, each a number from 0 to 1"),
+    (
+        dict[str, kinds.Share],
+        [{}, {"a": 0.5}],
+        [{"a": 2}, None],
+        "keys of its own, each a number from 0 to 1",
+    ),
     (float | None, [None, 1.0], [-1, "x"], "a number from 0 or None"),
     (Any, ["x", None, (1,)], [NAN], "a value of type Any"),
 ]

@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
 LINT = ["-m ruff check", "-m mypy"]
-TOOLS = shlex.split("bash cat cksum cp dirname env find flock git grep ls mkdir mktemp rm sed tr wc")
+TOOLS = shlex.split(
+    "bash cat cksum cp dirname env find flock git grep ls mkdir mktemp rm sed tr wc"
+)
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
 case "$*" in
@@ -53,9 +55,16 @@ class Machine:
     def run(self, script, *flags, **settings):
         """Runs a script from another folder than the repository's -> CompletedProcess; forgets earlier calls."""
         self.calls_file.write_text("")
-        env = {"PATH": str(self.bin), "CALLS": str(self.calls_file), "HOME": str(self.place), **settings}
+        env = {
+            "PATH": str(self.bin),
+            "CALLS": str(self.calls_file),
+            "HOME": str(self.place),
+            **settings,
+        }
         command = ["bash", str(self.repository / script), *flags]
-        return subprocess.run(command, cwd=self.place / "user", env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, cwd=self.place / "user", env=env, capture_output=True, text=True, timeout=60
+        )
 
     def calls(self):
         """The calls of Python but for questions about itself."""
@@ -80,7 +89,9 @@ def commands(done):
 def one_error(done):
     """The message of a script that ended with one line of error and exit code 2."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and len(errors) == 1 and done.stderr.splitlines()[-1] == errors[0], done.stderr
+    assert (
+        done.returncode == 2 and len(errors) == 1 and done.stderr.splitlines()[-1] == errors[0]
+    ), done.stderr
     return errors[0]
 
 
@@ -105,13 +116,24 @@ def test_every_script_parses_and_says_what_it_does(script):
 def test_local_runs_the_quickstart_unless_a_config_or_a_mode_is_given(machine, flags, quickstart):
     *_, last = commands(machine.run("launch/local.sh", *flags, EVQGAN_DRY_RUN="1"))
     default = [f"--config={machine.repository}/configs/quickstart.py"] if quickstart else []
-    assert last == ["exec", f"{machine.repository}/.venv/bin/python", "-P", "-m", "evqgan.main", *default, *flags]
+    assert last == [
+        "exec",
+        f"{machine.repository}/.venv/bin/python",
+        "-P",
+        "-m",
+        "evqgan.main",
+        *default,
+        *flags,
+    ]
 
 
 def test_a_dry_run_prints_the_installation_and_does_nothing(machine):
     make, install, _ = commands(machine.run("launch/local.sh", EVQGAN_DRY_RUN="1"))
     assert make == ["python3.11", "-m", "venv", f"{machine.repository}/.venv"]
-    assert install[1:4] == ["-m", "pip", "install"] and install[-2:] == ["-r", f"{machine.repository}/requirements.txt"]
+    assert install[1:4] == ["-m", "pip", "install"] and install[-2:] == [
+        "-r",
+        f"{machine.repository}/requirements.txt",
+    ]
     assert machine.calls() == [] and not (machine.repository / ".venv").exists()
 
 
@@ -128,10 +150,15 @@ def test_a_dry_run_prints_the_installation_and_does_nothing(machine):
     ],
 )
 def test_the_build_of_jax_follows_the_machine(machine, gpu, asked, build):
-    machine.add("nvidia-smi", f"#!/usr/bin/env bash\necho '{gpu}'\n" if gpu else "#!/usr/bin/env bash\nexit 9\n")
+    machine.add(
+        "nvidia-smi",
+        f"#!/usr/bin/env bash\necho '{gpu}'\n" if gpu else "#!/usr/bin/env bash\nexit 9\n",
+    )
     _, install, _ = commands(machine.run("launch/local.sh", EVQGAN_DRY_RUN="1", EVQGAN_JAX=asked))
     pin = re.search("^jax==(.*)$", (ROOT / "requirements.txt").read_text(), re.M)[1]
-    assert [word for word in install if word.startswith("jax[")] == ([f"jax[{build}]=={pin}"] if build else [])
+    assert [word for word in install if word.startswith("jax[")] == (
+        [f"jax[{build}]=={pin}"] if build else []
+    )
 
 
 def test_what_cannot_be_used_is_one_line(machine):
@@ -155,7 +182,9 @@ def test_the_environment_is_made_once_and_again_when_the_pins_change(machine):
     with open(machine.repository / "requirements.txt", "a") as file:
         file.write("another==1.0\n")
     machine.run("launch/local.sh")
-    assert len(machine.installs()) == 1 and not any("venv" in line.split() for line in machine.calls())
+    assert len(machine.installs()) == 1 and not any(
+        "venv" in line.split() for line in machine.calls()
+    )
     machine.run("launch/local.sh", EVQGAN_JAX="cuda12")
     assert len(machine.installs()) == 1 and "jax[cuda12]==" in machine.installs()[0]
 
@@ -163,17 +192,24 @@ def test_the_environment_is_made_once_and_again_when_the_pins_change(machine):
 def test_an_installation_that_was_cut_short_begins_again(machine):
     place = machine.place / "user" / "env"  # named from the user's folder
     done = machine.run("launch/local.sh", EVQGAN_VENV="env", FAILS="pip install")
-    assert "installation failed" in one_error(done) and "evqgan.main" not in machine.calls_file.read_text()
+    assert (
+        "installation failed" in one_error(done)
+        and "evqgan.main" not in machine.calls_file.read_text()
+    )
     (place / "half").mkdir()
     assert machine.run("launch/local.sh", EVQGAN_VENV="env").returncode == 0
-    assert [line.split()[1] for line in machine.calls()] == ["venv", "pip", "-m"] and not (place / "half").exists()
+    assert [line.split()[1] for line in machine.calls()] == ["venv", "pip", "-m"] and not (
+        place / "half"
+    ).exists()
 
 
 def test_an_environment_of_somebody_else_is_not_touched(machine):
     place = machine.place / "own"
     place.mkdir()
     (place / "precious").write_text("")
-    assert "was not made by this script" in one_error(machine.run("launch/local.sh", EVQGAN_VENV=str(place)))
+    assert "was not made by this script" in one_error(
+        machine.run("launch/local.sh", EVQGAN_VENV=str(place))
+    )
     assert os.listdir(place) == ["precious"] and machine.calls() == []
 
 
@@ -184,13 +220,17 @@ def test_the_users_environment_and_folder_are_kept(machine):
     (package / "main.py").write_text("import os, sys; print(os.getcwd(), sys.argv[1:])")
     (machine.bin / "python").write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
     (machine.bin / "python").chmod(0o755)
-    (machine.place / "user" / "evqgan").mkdir()  # a folder of that name where the user stands is not taken
+    (
+        machine.place / "user" / "evqgan"
+    ).mkdir()  # a folder of that name where the user stands is not taken
     done = machine.run("launch/local.sh", "--config=c.py", EVQGAN_VENV="none")
     assert done.stdout == f"{machine.place / 'user'} ['--config=c.py']\n", done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (machine.repository / ".venv").exists()
 
 
-@pytest.mark.parametrize("flags, given", [([], "-m not slow"), (["-m", "slow"], "-m slow"), (["-x"], "-m not slow -x")])
+@pytest.mark.parametrize(
+    "flags, given", [([], "-m not slow"), (["-m", "slow"], "-m slow"), (["-x"], "-m not slow -x")]
+)
 def test_test_runs_lint_and_tests(machine, flags, given):
     assert machine.run("launch/test.sh", *flags).returncode == 0
     assert machine.calls()[-3:] == [*LINT, f"-m pytest -n 2 --dist loadfile {given}"]
@@ -208,7 +248,9 @@ def test_test_fails_when_lint_or_tests_fail(machine, fails, code):
 def test_ci_makes_an_environment_of_its_own(machine):
     (machine.place / "tmp").mkdir()
     done = machine.run(".ci/run", TMPDIR=str(machine.place / "tmp"), FAILS="-m pytest")
-    assert done.returncode == 3 and machine.calls()[-1] == "-m pytest -n 2 --dist loadfile -m not slow"
+    assert (
+        done.returncode == 3 and machine.calls()[-1] == "-m pytest -n 2 --dist loadfile -m not slow"
+    )
     assert machine.calls()[0].startswith(f"-m venv {machine.place / 'tmp'}")
     assert not (machine.repository / ".venv").exists() and os.listdir(machine.place / "tmp") == []
 
@@ -217,7 +259,12 @@ def test_tpu_vm_copies_the_commit_and_runs_it_on_every_worker(machine):
     flags = ["--config=c.py", "--workdir=/a b", "--config.name=it's"]
     done = machine.run("launch/tpu_vm.sh", "pod", "us-east5-a", *flags, EVQGAN_DRY_RUN="1")
     archive, copy, run = commands(done)
-    assert archive[-1] == "HEAD" and copy[4] == "scp" and copy[6] == "pod:" and run[4:6] == ["ssh", "pod"]
+    assert (
+        archive[-1] == "HEAD"
+        and copy[4] == "scp"
+        and copy[6] == "pod:"
+        and run[4:6] == ["ssh", "pod"]
+    )
     assert "--worker=all" in copy and "--worker=all" in run and "--zone=us-east5-a" in run
     remote = run[-1].removeprefix("--command=")
     subprocess.run(["bash", "-n", "-c", remote], check=True)
@@ -225,7 +272,9 @@ def test_tpu_vm_copies_the_commit_and_runs_it_on_every_worker(machine):
 
 
 def test_on_a_tpu_vm_a_clone_in_the_home_folder_is_left_alone(machine, tmp_path):
-    *_, run = commands(machine.run("launch/tpu_vm.sh", "pod", "zone", "--config=c.py", EVQGAN_DRY_RUN="1"))
+    *_, run = commands(
+        machine.run("launch/tpu_vm.sh", "pod", "zone", "--config=c.py", EVQGAN_DRY_RUN="1")
+    )
     home = tmp_path / "home"
     for file in ("evqgan/evqgan/mine.py", "evqgan/configs/mine.py", "evqgan_tpu_vm/evqgan/old.py"):
         (home / file).parent.mkdir(parents=True)
@@ -236,9 +285,16 @@ def test_on_a_tpu_vm_a_clone_in_the_home_folder_is_left_alone(machine, tmp_path)
     (tmp_path / "launch" / "local.sh").write_text('echo "$EVQGAN_JAX $EVQGAN_DISTRIBUTED $PWD $*"')
     with tarfile.open(home / "evqgan_tpu_vm.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "launch", "launch")
-    remote, environment = run[-1].removeprefix("--command="), {"PATH": os.environ["PATH"], "HOME": str(home)}
-    done = subprocess.run(["bash", "-c", remote], cwd=home, env=environment, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1:] == [f"tpu 1 {home}/evqgan_tpu_vm --config=c.py"], done.stderr
+    remote, environment = (
+        run[-1].removeprefix("--command="),
+        {"PATH": os.environ["PATH"], "HOME": str(home)},
+    )
+    done = subprocess.run(
+        ["bash", "-c", remote], cwd=home, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1:] == [f"tpu 1 {home}/evqgan_tpu_vm --config=c.py"], (
+        done.stderr
+    )
     assert (home / "evqgan/evqgan/mine.py").exists() and (home / "evqgan/configs/mine.py").exists()
     assert sorted(os.listdir(home / "evqgan_tpu_vm")) == [".venv", "launch", "workdirs"]
     assert sorted(os.listdir(home)) == ["evqgan", "evqgan_tpu_vm"]
@@ -248,7 +304,16 @@ def test_slurm_starts_one_process_a_task(machine):
     settings = {"SLURM_SUBMIT_DIR": str(machine.repository), "EVQGAN_DRY_RUN": "1"}
     *_, last = commands(machine.run("launch/slurm.sh", "--config=c.py", **settings))
     python = f"{machine.repository}/.venv/bin/python"
-    assert last == ["exec", "srun", "--kill-on-bad-exit=1", python, "-P", "-m", "evqgan.main", "--config=c.py"]
+    assert last == [
+        "exec",
+        "srun",
+        "--kill-on-bad-exit=1",
+        python,
+        "-P",
+        "-m",
+        "evqgan.main",
+        "--config=c.py",
+    ]
     assert "in the repository" in one_error(machine.run("launch/slurm.sh", SLURM_SUBMIT_DIR="/"))
 
 
@@ -261,10 +326,18 @@ def pins(name):
 def test_the_pins_are_within_the_ranges_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     main, test = pins("requirements.txt"), pins("requirements-test.txt")
-    groups = [(project["dependencies"], main), (project["optional-dependencies"]["test"], main | test)]
+    groups = [
+        (project["dependencies"], main),
+        (project["optional-dependencies"]["test"], main | test),
+    ]
     for ranges, pinned in groups:
         for one in map(Requirement, ranges):
             assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one
-    assert not main.keys() & test.keys() and not main.keys() & {"tensorflow", "torch", "pip", "setuptools"}
+    assert not main.keys() & test.keys() and not main.keys() & {
+        "tensorflow",
+        "torch",
+        "pip",
+        "setuptools",
+    }
     documented = re.findall(r'"jax\[\w+\]==([\d.]+)"', (ROOT / "requirements.txt").read_text())
     assert documented and set(documented) == {main["jax"]}

@@ -22,7 +22,9 @@ def normal(shape, seed=0):
 
 def make(module, name, dtype):
     values, keys = PAIRS[name]
-    return getattr(module, name)(*values, **keys, dtype=dtype, bias_init=nn.initializers.normal(1.0))
+    return getattr(module, name)(
+        *values, **keys, dtype=dtype, bias_init=nn.initializers.normal(1.0)
+    )
 
 
 @layers
@@ -35,7 +37,9 @@ def test_a_layer_is_that_of_linen(name, dtype):
     y = ours.apply(params, x)
     assert y.dtype == dtype
     close = 1e-6 if dtype == "float32" else 2**-7  # a rounding of the bias and one of the sum
-    np.testing.assert_allclose(np.float32(y), np.float32(theirs.apply(params, x)), rtol=close, atol=close)
+    np.testing.assert_allclose(
+        np.float32(y), np.float32(theirs.apply(params, x)), rtol=close, atol=close
+    )
 
 
 @layers
@@ -46,8 +50,12 @@ def test_the_gradient_of_a_bias_is_a_sum_in_float32(name):
     params = layer.init(jax.random.key(0), x)
     shape = jax.eval_shape(layer.apply, params, x).shape
     weight = (1 + normal(shape)).astype(jnp.bfloat16)
-    weight = weight * jnp.where(jnp.arange(20) % 2, 1, -1).reshape(20, *[1] * (len(shape) - 1)).astype(weight.dtype)
-    grads = jax.jit(lambda params, weight: jax.vjp(layer.apply, params, x)[1](weight)[0])(params, weight)
+    weight = weight * jnp.where(jnp.arange(20) % 2, 1, -1).reshape(
+        20, *[1] * (len(shape) - 1)
+    ).astype(weight.dtype)
+    grads = jax.jit(lambda params, weight: jax.vjp(layer.apply, params, x)[1](weight)[0])(
+        params, weight
+    )
     bias = grads["params"]["bias"]
     assert bias.dtype == jnp.float32
     expected = np.float64(weight).reshape(-1, *bias.shape).sum(axis=0)

@@ -54,7 +54,14 @@ def test_only_the_block_is_replaced():
 def test_the_command_writes_rows_and_a_picture(tmp_path, capsys):
     place = str(workdirs.trained() / "tokenizer")
     out, rows = tmp_path / "locality.png", tmp_path / "rows.json"
-    flags = ["locality", f"--workdir={place}", "--images=2", "--tokens=1", f"--out={out}", f"--json={rows}"]
+    flags = [
+        "locality",
+        f"--workdir={place}",
+        "--images=2",
+        "--tokens=1",
+        f"--out={out}",
+        f"--json={rows}",
+    ]
     assert benchmark.main(flags) == 0
     text = capsys.readouterr().out
     assert "r99" in text and '"inside"' in rows.read_text() and '"command"' in rows.read_text()
@@ -65,9 +72,16 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
     place = str(workdirs.trained() / "tokenizer")
     out, rows = tmp_path / "both.png", tmp_path / "rows.json"
     flags = ["--perceptual=", "--images=3", f"--out={out}", f"--json={rows}"]
-    assert benchmark.main(["reconstruction", f"--workdir={place}", f"--workdir={place}", *flags]) == 0
+    assert (
+        benchmark.main(["reconstruction", f"--workdir={place}", f"--workdir={place}", *flags]) == 0
+    )
     first, second = json.loads(rows.read_text())["rows"]
-    assert first == second and first["step"] == 6 and 0 < first["psnr"] < 100 and first["parameters"] > 1000
+    assert (
+        first == second
+        and first["step"] == 6
+        and 0 < first["psnr"] < 100
+        and first["parameters"] > 1000
+    )
     assert Image.open(out).size[0] >= 3 * 32
 
 
@@ -78,10 +92,19 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
         (["locality"], "--workdir is needed: a trained tokenizer"),
         (["locality", "--workdir=nowhere"], "nowhere is no workdir"),
         (["locality", "--workdir=GENERATOR"], "holds a stage2: give the workdir of a tokenizer"),
-        (["locality", "--workdir=TOKENIZER", "--block=9"], "--block=9 does not fit into 8 x 8 tokens"),
-        (["locality", "--workdir=TOKENIZER", "--blok=9"], "there is no flag --blok: did you mean '--block'?"),
+        (
+            ["locality", "--workdir=TOKENIZER", "--block=9"],
+            "--block=9 does not fit into 8 x 8 tokens",
+        ),
+        (
+            ["locality", "--workdir=TOKENIZER", "--blok=9"],
+            "there is no flag --blok: did you mean '--block'?",
+        ),
         (["step", "--config=configs/nosuch.py"], "there is no file"),
-        (["step", "--config=configs/photos_stage1.py", "--batch=x"], "--batch=x: expected an integer"),
+        (
+            ["step", "--config=configs/photos_stage1.py", "--batch=x"],
+            "--batch=x: expected an integer",
+        ),
         (
             ["step", "--config=configs/photos_stage1.py", "--batches=2"],
             "there is no flag --batches: did you mean '--batch'?",

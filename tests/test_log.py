@@ -17,7 +17,14 @@ from evqgan.core.errors import InputError
 def train(workdir, start, stop, resume_step):
     with log.Writer(workdir, resume_step) as writer:
         for step in range(start, stop + 1):
-            writer.write(step, {"train/loss": np.float32(1 / step), "perf/step_seconds": start + step / 7, "n": step})
+            writer.write(
+                step,
+                {
+                    "train/loss": np.float32(1 / step),
+                    "perf/step_seconds": start + step / 7,
+                    "n": step,
+                },
+            )
             if step % 2 == 0:
                 writer.write(step, {"eval/psnr": 20.0 + step})
 
@@ -33,7 +40,9 @@ def without_perf(workdir):
 def events(workdir):
     """The TensorBoard events of a workdir, file by file: records of length, checksum, bytes, checksum."""
     found = []
-    for path in sorted(workdir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(
+        workdir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns
+    ):
         data, at = path.read_bytes(), 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 8], "little")
@@ -51,7 +60,9 @@ def test_an_interrupted_run_ends_with_the_same_metrics(tmp_path, cut):
     train(tmp_path / "cut", 5, 9, resume_step=4)
     assert without_perf(tmp_path / "cut") == without_perf(tmp_path / "whole")
     assert len(without_perf(tmp_path / "cut")) == 13
-    assert sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"  # no part of the rewriting stays
+    assert (
+        sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"
+    )  # no part of the rewriting stays
 
 
 def test_a_last_line_without_its_newline_is_kept_when_it_is_whole(tmp_path):
@@ -85,11 +96,20 @@ def test_non_finite_numbers_are_null_and_named(tmp_path):
         writer.write(1, {"a": float("nan"), "b": np.float32(-np.inf), "c": 1.0})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
-    assert json.loads(text) == {"step": 1, "a": None, "b": None, "c": 1.0, "errors": {"a": "nan", "b": "-inf"}}
+    assert json.loads(text) == {
+        "step": 1,
+        "a": None,
+        "b": None,
+        "c": 1.0,
+        "errors": {"a": "nan", "b": "-inf"},
+    }
 
 
 def test_an_array_is_no_scalar(tmp_path):
-    with log.Writer(tmp_path) as writer, pytest.raises(TypeError, match="expected a number for train/loss"):
+    with (
+        log.Writer(tmp_path) as writer,
+        pytest.raises(TypeError, match="expected a number for train/loss"),
+    ):
         writer.write(1, {"train/loss": np.zeros(2)})
     assert lines(tmp_path) == []
 
@@ -106,7 +126,9 @@ def test_tensorboard_has_scalars_and_images_and_purges_what_is_written_again(tmp
     losses = [(step, value.simple_value) for step, value in values if value.tag == "train/loss"]
     assert [step for step, _ in losses] == [1, 2, 3, 3] and losses[-1][1] == 0.5
     picture = next(value.image for _, value in values if value.tag == "samples")
-    assert (picture.height, picture.width) == (4, 6) and picture.encoded_image_string.startswith(b"\x89PNG")
+    assert (picture.height, picture.width) == (4, 6) and picture.encoded_image_string.startswith(
+        b"\x89PNG"
+    )
 
 
 def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
@@ -168,17 +190,28 @@ def test_skipped_steps_are_told_once_and_end_the_run():
     assert log.check_skipped(7, metrics_of(0, 3, 2, loss=1.0), 3, 10) == ""
     wrong = {"train/loss": float("nan"), "train/ok": 1.0, "train/grad": np.float32("inf")}
     line = log.check_skipped(1200, metrics_of(9, 12, 9, **wrong), 3, 10)
-    for part in ("train/loss = nan", "train/grad = inf", "step 1,200", "9 since", "9 in a row", "12 in all"):
+    for part in (
+        "train/loss = nan",
+        "train/grad = inf",
+        "step 1,200",
+        "9 since",
+        "9 in a row",
+        "12 in all",
+    ):
         assert part in line
     assert "ok" not in line
-    between = log.check_skipped(1300, metrics_of(0, 14, 9, loss=1.0), 12, 10)  # none of them at a step that is logged
+    between = log.check_skipped(
+        1300, metrics_of(0, 14, 9, loss=1.0), 12, 10
+    )  # none of them at a step that is logged
     assert "a step before this one was not finite" in between and "2 since" in between
 
 
 @pytest.mark.parametrize("now", [10, 0])  # they need not last until a line is due
 def test_too_many_in_a_row_end_the_run(now):
     with pytest.raises(log.NonFinite) as caught:
-        log.check_skipped(1201, metrics_of(now, 13, 10, **{"train/loss": float("nan" if now else "1")}), 3, 10)
+        log.check_skipped(
+            1201, metrics_of(now, 13, 10, **{"train/loss": float("nan" if now else "1")}), 3, 10
+        )
     message = str(caught.value)
     assert "\n" not in message
     for part in ("stopped at step 1,201", "10 in a row", "learning rate"):
@@ -189,7 +222,10 @@ def test_too_many_in_a_row_end_the_run(now):
 def test_an_alarm_when_a_number_falls_below_its_share_of_the_best():
     best, shares = {}, {"val/usage": 0.5}
     numbers = [("a", 0.2), ("b", 0.8), ("c", 0.5), ("d", 0.39), ("e", 0.9), ("f", 0.44)]
-    lines = [list(log.alarms(10, {"val/usage": value, "val/psnr": 0}, best, shares)) for _, value in numbers]
+    lines = [
+        list(log.alarms(10, {"val/usage": value, "val/psnr": 0}, best, shares))
+        for _, value in numbers
+    ]
     assert [bool(line) for line in lines] == [False, False, False, True, False, True]
     assert lines[3] == ["ALARM at step 10: val/usage fell to 0.39, it was 0.8"]
     assert not list(log.alarms(10, {"val/psnr": 0}, best, shares))

@@ -18,7 +18,9 @@ DTYPES = ("float32", "bfloat16")
 
 def init(distance=None):
     image = jnp.zeros((1, 16, 16, 3))
-    return (distance or lpips.Distance()).init(jax.random.key(0, impl="rbg"), image, image)  # quick to compile
+    return (distance or lpips.Distance()).init(
+        jax.random.key(0, impl="rbg"), image, image
+    )  # quick to compile
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,15 @@ def test_distance_equals_the_originals(path):
     config, weights, inputs, outputs = load(path)
     assert config.get("net", "vgg") == "vgg", "of the networks of LPIPS only VGG16 is built"
     for name, constant in (("shift", lpips.SHIFT), ("scale", lpips.SCALE)):
-        np.testing.assert_array_equal(weights[f"scaling_layer.{name}"].ravel(), np.float32(constant))
+        np.testing.assert_array_equal(
+            weights[f"scaling_layer.{name}"].ravel(), np.float32(constant)
+        )
     like = jax.eval_shape(init)["frozen"]
-    variables = {"frozen": to_ours(lpips_table.LPIPS_PACKAGE, weights, like, lpips_table.LPIPS_PACKAGE_IGNORED)}
+    variables = {
+        "frozen": to_ours(
+            lpips_table.LPIPS_PACKAGE, weights, like, lpips_table.LPIPS_PACKAGE_IGNORED
+        )
+    }
     a, b = (inputs[name].transpose(0, 2, 3, 1) for name in "ab")
 
     @jax.jit
@@ -72,10 +80,16 @@ def test_distance_equals_the_originals(path):
     ours = {"lpips": distance}
     ours |= {f"layer{i}": x.mean((1, 2)) for i, x in enumerate(maps)}
     if "lpips_normalize01" in outputs:  # the same images, handed over in [0,1]
-        ours["lpips_normalize01"] = judge(*(2 * np.float32((x + 1) / 2) - 1 for x in (a, b)), variables)[0]
-    if "spatial" in outputs:  # every layer's map at the size of the image; not every pixel is recorded
+        ours["lpips_normalize01"] = judge(
+            *(2 * np.float32((x + 1) / 2) - 1 for x in (a, b)), variables
+        )[0]
+    if (
+        "spatial" in outputs
+    ):  # every layer's map at the size of the image; not every pixel is recorded
         step = a.shape[1] // outputs["spatial"].shape[2]
-        ours["spatial"] = sum(jax.image.resize(x, a.shape[:3], "bilinear") for x in maps)[:, None, ::step, ::step]
+        ours["spatial"] = sum(jax.image.resize(x, a.shape[:3], "bilinear") for x in maps)[
+            :, None, ::step, ::step
+        ]
     if "grad_b" in outputs:
         of_image = {"grad_b": outputs.pop("grad_b")}
         close_but_for_kinks(gradient(b), of_image, lambda number: gradient(nudged(b, number)))
@@ -87,7 +101,10 @@ def test_distance_equals_the_originals(path):
 
 def test_everything_is_frozen(variables, images):
     assert set(variables) == {"frozen"} and set(variables["frozen"]) == set(lpips.PRETRAINED)
-    sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in variables["frozen"].items()}
+    sizes = {
+        name: sum(x.size for x in jax.tree.leaves(tree))
+        for name, tree in variables["frozen"].items()
+    }
     assert sizes == {"trunk": 14_714_688, "heads": 1_472}
     grads = jax.jit(jax.grad(lambda v: lpips.Distance().apply(v, *images).sum()))(variables)
     assert not any(np.any(x) for x in jax.tree.leaves(grads))
@@ -97,12 +114,16 @@ def test_only_the_differentiated_image_costs_a_backward_pass(variables, images):
     a, b = images
     gradient = jax.jit(jax.grad(lambda b, a, v: lpips.Distance().apply(v, a, b).sum()))
     text = gradient.lower(b, a, variables).as_text()
-    assert text.count("stablehlo.convolution") == 13 + 13 + 13  # one image, the other, and back to the other
+    assert (
+        text.count("stablehlo.convolution") == 13 + 13 + 13
+    )  # one image, the other, and back to the other
 
 
 def test_it_is_a_distance(variables, images, judge):
     a, b = images
-    assert all(np.all(x >= 0) and np.any(x > 0) for x in jax.tree.leaves(variables["frozen"]["heads"]))
+    assert all(
+        np.all(x >= 0) and np.any(x > 0) for x in jax.tree.leaves(variables["frozen"]["heads"])
+    )
     there, _ = judge(b, a)
     back, _ = judge(a, b)
     nearer, _ = judge(0.9 * a + 0.1 * b, a)
@@ -176,8 +197,14 @@ def test_remat_reaches_the_trunk(variables, images):
 
     def kept(remat):
         distance = lpips.Distance("bfloat16", remat)
-        back = jax.eval_shape(lambda v, a, b: jax.vjp(lambda b: distance.apply(v, a, b), b)[1], variables, *images)
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(back) if x.shape[:1] == images[0].shape[:1])
+        back = jax.eval_shape(
+            lambda v, a, b: jax.vjp(lambda b: distance.apply(v, a, b), b)[1], variables, *images
+        )
+        return sum(
+            x.size * x.dtype.itemsize
+            for x in jax.tree.leaves(back)
+            if x.shape[:1] == images[0].shape[:1]
+        )
 
     assert kept(True) < 0.6 * kept(False)
 

@@ -51,7 +51,12 @@ def test_each_mode_takes_the_flags_that_the_help_gives_it():
     given = {"num": 1, "views": 1, "seed": 0, "acceptance": 0.5, "margin": 1, "feather": 1}
     for mode, text in zip(modes[::2], modes[1::2], strict=True):
         names = set(re.findall(r"--(\w+)", text)) - {"config", "steps_strip", "workdir"}
-        values, _ = parse(f"--mode={mode}", TINY, "--workdir=w", *(f"--{name}={given.get(name, 1)}" for name in names))
+        values, _ = parse(
+            f"--mode={mode}",
+            TINY,
+            "--workdir=w",
+            *(f"--{name}={given.get(name, 1)}" for name in names),
+        )
         assert all(values[name].present for name in names)
 
 
@@ -61,7 +66,9 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
     assert (config.dataset.name, config.dataset.folder) == ("", "mine")
     _, config = parse("--config=configs/folder_stage1.py", "--config.dataset.name=digits")
     assert (config.dataset.name, config.dataset.folder) == ("digits", "")
-    _, config = parse(*given, "--config.dataset.folder=mine", "--config.dataset.name=digits")  # refused later
+    _, config = parse(
+        *given, "--config.dataset.folder=mine", "--config.dataset.name=digits"
+    )  # refused later
     assert (config.dataset.name, config.dataset.folder) == ("digits", "mine")
 
 
@@ -71,11 +78,20 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         ([], "--config=FILE is needed to train"),
         (["--workdir=w", "--confg=3"], "there is no flag --confg: did you mean '--config'?"),
         (["--workdr", "w", TINY], "there is no flag --workdr: did you mean '--workdir'?"),
-        (["--seed=1", TINY], "--seed is a flag of --mode=encode and sample and edit, not of --mode=train"),
-        (["--mode=edit", "--labels=1", TINY], "--labels is a flag of --mode=sample, not of --mode=edit"),
+        (
+            ["--seed=1", TINY],
+            "--seed is a flag of --mode=encode and sample and edit, not of --mode=train",
+        ),
+        (
+            ["--mode=edit", "--labels=1", TINY],
+            "--labels is a flag of --mode=sample, not of --mode=edit",
+        ),
         ([TINY, "--workdir"], "Missing value for flag --workdir"),
         ([TINY, "w"], "expected flags as --name=value, got 'w'"),
-        ([TINY, "--mode=tain"], "--mode=tain: value should be one of <train|encode|sample|edit|reconstruct|evaluate>"),
+        (
+            [TINY, "--mode=tain"],
+            "--mode=tain: value should be one of <train|encode|sample|edit|reconstruct|evaluate>",
+        ),
         ([TINY, "--num=0"], "--num=0: expected a positive integer"),
         ([TINY, "--num=many"], "--num=many: expected a positive integer"),
         ([TINY, "--num=0x10"], "--num=0x10: expected a positive integer"),
@@ -83,35 +99,77 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         ([TINY, "--acceptance=1.5"], "--acceptance=1.5: expected a number in the range [0.0, 1.0]"),
         ([TINY, "--seed=-1"], "--seed=-1: expected an integer in the range [0"),
         (["--mode=sample"], "--workdir=DIR is needed to sample"),
-        (["--mode=edit", "--workdir=nowhere"], "nowhere is no workdir: there is no nowhere/config.json"),
+        (
+            ["--mode=edit", "--workdir=nowhere"],
+            "nowhere is no workdir: there is no nowhere/config.json",
+        ),
         ([f"--config={ROOT}/configs/imagenet_stag1.py"], "/configs/imagenet_stage1.py'?"),
         (["--config="], "there is no file ."),
-        (["--config=nowhere/x.py"], "there is no file nowhere/x.py; expected the path of a file in configs/"),
+        (
+            ["--config=nowhere/x.py"],
+            "there is no file nowhere/x.py; expected the path of a file in configs/",
+        ),
         ([f"--config={ROOT}/configs"], "there is no file"),
-        ([f"--config={ROOT}/configs/common.py"], "module 'config_config' has no attribute 'get_config'"),
-        ([f"--config={ROOT}/configs/ffhq_stage1.py:huge"], "there is no variant 'huge' of this config: expected"),
-        (["--config=broken.py"], "--config=broken.py: line 3, NameError: name 'foos' is not defined"),
+        (
+            [f"--config={ROOT}/configs/common.py"],
+            "module 'config_config' has no attribute 'get_config'",
+        ),
+        (
+            [f"--config={ROOT}/configs/ffhq_stage1.py:huge"],
+            "there is no variant 'huge' of this config: expected",
+        ),
+        (
+            ["--config=broken.py"],
+            "--config=broken.py: line 3, NameError: name 'foos' is not defined",
+        ),
         (["--config=syntax.py"], "SyntaxError: "),
-        (["--config=plain.py:x"], "TypeError: get_config() takes 0 positional arguments but 1 was given"),
+        (
+            ["--config=plain.py:x"],
+            "TypeError: get_config() takes 0 positional arguments but 1 was given",
+        ),
         (["--config=plain.py"], "expected its get_config() to return a ConfigDict with a stage"),
         (["--config=reads.py"], "FileNotFoundError: "),
         ([TINY, "--config.duratoin=3"], "config has no key 'duratoin': did you mean 'duration'?"),
         ([QUICK, "--config.epochs=3"], "config has no key 'epochs': expected one of "),
-        ([QUICK, "--config.log_every=3"], "no key 'log_every': did you mean 'generator.log_every' or 'tokenizer.log_"),
-        ([TINY, "--config.sizes=3"], "config has no key 'sizes': expected one of adversarial, alarm, batch_size"),
+        (
+            [QUICK, "--config.log_every=3"],
+            "no key 'log_every': did you mean 'generator.log_every' or 'tokenizer.log_",
+        ),
+        (
+            [TINY, "--config.sizes=3"],
+            "config has no key 'sizes': expected one of adversarial, alarm, batch_size",
+        ),
         ([TINY, "--config.dataste.size=3"], "config has no key 'dataste': did you mean 'dataset'?"),
         ([TINY, "--config.seed.x=3"], "--config.seed.x: config.seed is 0, which has no keys"),
         ([TINY, "--config.dataset.=3"], "config.dataset has no key ''"),
-        ([TINY, "--config.tokenizer.encoder.depths[0]=3"], "has no key 'depths[0]': did you mean 'depths'?"),
-        ([TINY, "--config.batch_size=many"], "--config.batch_size expects a value of type int, such as 2, got 'many'"),
-        ([TINY, "--config.batch_size=1.5"], "--config.batch_size expects a value of type int, such as 2, got '1.5'"),
-        ([TINY, "--config.optimizer.ema=x"], "--config.optimizer.ema expects a value of type float, such as 0.999"),
+        (
+            [TINY, "--config.tokenizer.encoder.depths[0]=3"],
+            "has no key 'depths[0]': did you mean 'depths'?",
+        ),
+        (
+            [TINY, "--config.batch_size=many"],
+            "--config.batch_size expects a value of type int, such as 2, got 'many'",
+        ),
+        (
+            [TINY, "--config.batch_size=1.5"],
+            "--config.batch_size expects a value of type int, such as 2, got '1.5'",
+        ),
+        (
+            [TINY, "--config.optimizer.ema=x"],
+            "--config.optimizer.ema expects a value of type float, such as 0.999",
+        ),
         ([TINY, "--config.dataset=3"], "--config.dataset expects a dict, got '3'"),
-        ([TINY, "--config.tokenizer.encoder.depths=a"], "depths expects a value of type tuple, such as (2, 2, 2), got"),
+        (
+            [TINY, "--config.tokenizer.encoder.depths=a"],
+            "depths expects a value of type tuple, such as (2, 2, 2), got",
+        ),
         ([TINY, "--config.batch_size"], "Missing value for flag --config.batch_size"),
         ([QUICK, "--config.sampels=3"], "config has no key 'sampels': did you mean 'samples'?"),
         ([QUICK, "--config.mesh.fsdp=2"], "config has no key 'mesh'"),
-        ([QUICK, "--config.generator.duratoin=3"], "config.generator has no key 'duratoin': did you mean 'duration'?"),
+        (
+            [QUICK, "--config.generator.duratoin=3"],
+            "config.generator has no key 'duratoin': did you mean 'duration'?",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(capsys, args, message):
@@ -122,7 +180,9 @@ def test_what_is_wrong_is_one_line(capsys, args, message):
     before = sorted(pathlib.Path().rglob("*.py"))
     code, lines = call(capsys, *args)
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
-    assert sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before  # nothing was made
+    assert (
+        sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before
+    )  # nothing was made
 
 
 def test_keys_of_the_config_can_be_set():
@@ -148,15 +208,23 @@ def test_keys_that_a_constructor_has_can_be_set_too():
 
 def test_the_workdir_has_the_configs_name_by_default():
     assert parse(QUICK)[0].workdir == "workdirs/quickstart_tiny"
-    assert parse(f"--config={ROOT}/configs/imagenet_stage1.py")[0].workdir == "workdirs/imagenet_stage1"
+    assert (
+        parse(f"--config={ROOT}/configs/imagenet_stage1.py")[0].workdir
+        == "workdirs/imagenet_stage1"
+    )
     assert parse(f"--config={ROOT}/configs/imagenet_stage1.py", "--workdir=x")[0].workdir == "x"
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "generator", ""])
 def test_other_modes_take_the_config_from_the_workdir(part):
     place = workdirs.trained() / part
-    for args in (["--mode=sample", f"--workdir={place}"], ["--mode", "evaluate", "--workdir", str(place)]):
-        _, config = parse(*args, "--config.sample.temperature=0.9") if part != "tokenizer" else parse(*args)
+    for args in (
+        ["--mode=sample", f"--workdir={place}"],
+        ["--mode", "evaluate", "--workdir", str(place)],
+    ):
+        _, config = (
+            parse(*args, "--config.sample.temperature=0.9") if part != "tokenizer" else parse(*args)
+        )
         assert config.stage == ("stage1" if part == "tokenizer" else "stage2")
         if part != "tokenizer":
             rest = {"steps": 8, "choice_temperature": 4.5, "schedule": "cosine"}  # the preset
@@ -168,7 +236,10 @@ def test_other_modes_take_the_config_from_the_workdir(part):
 def test_training_goes_on_by_the_workdirs_own_config():
     values, config = parse(f"--workdir={workdirs.trained() / 'tokenizer'}", "--config.keep=2")
     assert (values.mode, config.stage, config.keep) == ("train", "stage1", 2)
-    for other in ("no/such", workdirs.trained()):  # a quickstart's own config is in none of its workdirs
+    for other in (
+        "no/such",
+        workdirs.trained(),
+    ):  # a quickstart's own config is in none of its workdirs
         with pytest.raises(InputError, match="--config=FILE is needed to train"):
             parse(f"--workdir={other}")
 
@@ -181,7 +252,9 @@ def test_help_is_given(capsys):
         assert all(f"--{flag.name} " in out for flag in flags.FLAGS)
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--confg=3"], [TINY, "--seed=1"], [TINY, "--config.x=1"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--confg=3"], [TINY, "--seed=1"], [TINY, "--config.x=1"]]
+)
 def test_help_and_wrong_flags_do_not_wait_for_jax(args):
     code = f"import sys\nfrom evqgan import main\nmain.main(['main', *{args}])\nsys.exit('jax' in sys.modules)"
     command = [sys.executable, "-c", code]
@@ -232,7 +305,13 @@ def test_training_gets_its_config(runs, capsys):
         ),
         (
             "sample",
-            ["--acceptance=0.5", "--classifier=a.b:c", "--classifier_weights=w", "--steps_strip", "--batch_size=8"],
+            [
+                "--acceptance=0.5",
+                "--classifier=a.b:c",
+                "--classifier_weights=w",
+                "--steps_strip",
+                "--batch_size=8",
+            ],
             mode_sample.SampleRequest(64, (), 0, 0.5, "a.b:c", "w", steps_strip=True, batch_size=8),
         ),
         (
@@ -240,7 +319,11 @@ def test_training_gets_its_config(runs, capsys):
             ["--image=i", "--box=1,2,3,4", "--label=cat", "--margin=0"],
             mode_edit.EditRequest("i", box=["1", "2", "3", "4"], label="cat", num=4, margin=0),
         ),
-        ("edit", ["--image=i", "--batch_size=2", "--num=1"], mode_edit.EditRequest("i", num=1, batch_size=2)),
+        (
+            "edit",
+            ["--image=i", "--batch_size=2", "--num=1"],
+            mode_edit.EditRequest("i", num=1, batch_size=2),
+        ),
         ("encode", ["--views=3", "--seed=7"], token_cache.EncodeRequest(3, 7)),
     ],
 )
@@ -275,8 +358,16 @@ def test_a_config_of_another_run_is_refused(runs, capsys):
     "error, code, message",
     [
         (InputError("expected this,\n got that"), 2, "error: expected this, got that"),
-        (OSError(errno.ENOSPC, "No space left on device", "/full/disk"), 2, "No space left on device: '/full/disk'"),
-        (NonFinite("stopped at step 3: train/loss = nan"), 1, "error: stopped at step 3: train/loss = nan"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/full/disk"),
+            2,
+            "No space left on device: '/full/disk'",
+        ),
+        (
+            NonFinite("stopped at step 3: train/loss = nan"),
+            1,
+            "error: stopped at step 3: train/loss = nan",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what is saved"),
     ],
 )
@@ -290,7 +381,9 @@ def test_what_stops_a_run_is_one_line(monkeypatch, capsys, error, code, message)
     if code != 130:
         found, lines = call(capsys, TINY, "--debug")
         assert found == code and message in lines[-1]
-        assert lines[0] == "Traceback (most recent call last):" and any("in stop" in line for line in lines)
+        assert lines[0] == "Traceback (most recent call last):" and any(
+            "in stop" in line for line in lines
+        )
 
 
 def test_a_defect_shows_its_traceback(monkeypatch):
@@ -305,20 +398,38 @@ def test_a_defect_shows_its_traceback(monkeypatch):
 @pytest.mark.parametrize(
     "args, message",
     [
-        ([TINY, "--config.tokenizer.quantizer.cods=3"], "tokenizer.quantizer has no key 'cods': did you mean 'codes'?"),
-        ([QUICK, "--config.generator.generator.windw=5"], "generator has no key 'windw': did you mean 'window'?"),
-        ([QUICK, "--config.generator.sample.step=5"], "config.sample has no key 'step': did you mean 'steps'?"),
+        (
+            [TINY, "--config.tokenizer.quantizer.cods=3"],
+            "tokenizer.quantizer has no key 'cods': did you mean 'codes'?",
+        ),
+        (
+            [QUICK, "--config.generator.generator.windw=5"],
+            "generator has no key 'windw': did you mean 'window'?",
+        ),
+        (
+            [QUICK, "--config.generator.sample.step=5"],
+            "config.sample has no key 'step': did you mean 'steps'?",
+        ),
         (
             [TINY, "--config.tokenizer.encoder.name=swim"],
             "no module with Encoder in evqgan/tokenizers/: did you mean 'swin'?",
         ),
-        ([TINY, "--config.dataset.name=digts"], "there is no data set 'digts'; did you mean 'digits'?"),
-        ([TINY, "--config.dataset.folder=/no", "--config.dataset.name="], "folder of images, got '/no', which is no"),
+        (
+            [TINY, "--config.dataset.name=digts"],
+            "there is no data set 'digts'; did you mean 'digits'?",
+        ),
+        (
+            [TINY, "--config.dataset.folder=/no", "--config.dataset.name="],
+            "folder of images, got '/no', which is no",
+        ),
         ([TINY, "--config.optimizer.decay=cosin"], "did you mean 'cosine'?"),
         ([TINY, "--config.optimizer.lr=1"], "config.optimizer has no key 'lr'"),
         ([TINY, "--config.mesh.fdsp=1"], "config.mesh has no key 'fdsp': did you mean 'fsdp'?"),
         ([TINY, "--config.mesh.fsdp=64"], "does not fit 1 devices"),
-        ([TINY, "--config.duration=soon"], "config.duration expects more than 0: a number of steps"),
+        (
+            [TINY, "--config.duration=soon"],
+            "config.duration expects more than 0: a number of steps",
+        ),
     ],
 )
 def test_wrong_values_of_keys_are_one_line_and_make_nothing(capsys, args, message):
@@ -333,9 +444,16 @@ def test_a_checkpoint_cut_short_is_one_line(tmp_path, capsys):
     for file in arrays:  # all: which of them hold the part that sampling reads is orbax's affair
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     code, lines = call(capsys, "--mode=sample", "--workdir", place, "--num=1")
-    assert code == 2 and len(lines) == 1 and "is damaged" in lines[0] and not (place / "samples").exists()
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "is damaged" in lines[0]
+        and not (place / "samples").exists()
+    )
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "config.json").write_bytes((place / "generator" / "config.json").read_bytes())
+    (tmp_path / "empty" / "config.json").write_bytes(
+        (place / "generator" / "config.json").read_bytes()
+    )
     code, lines = call(capsys, "--mode=sample", "--workdir", tmp_path / "empty")
     assert code == 2 and len(lines) == 1 and "there is no checkpoint in" in lines[0]
 

@@ -11,7 +11,23 @@ from evqgan.training import claims
 from evqgan.training import stage as stages
 
 GONE = object()
-WRONG = (GONE, None, -1, -0.5, 0, True, float("nan"), float("inf"), "", "x\0y", [], [1, -2], {}, {"name": 3}, 10**12)
+WRONG = (
+    GONE,
+    None,
+    -1,
+    -0.5,
+    0,
+    True,
+    float("nan"),
+    float("inf"),
+    "",
+    "x\0y",
+    [],
+    [1, -2],
+    {},
+    {"name": 3},
+    10**12,
+)
 
 
 def of_generator():
@@ -82,19 +98,47 @@ def test_each_value_made_wrong_is_refused_in_one_line_or_makes_sense(name):
         ("batch_size", 0, "config.batch_size expects a whole number from 1, got 0"),
         ("eval_every", 0, "config.eval_every expects more than 0"),
         ("duration", "5 years", "config.duration expects more than 0"),
-        ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate expects a number from 0, got nan"),
-        ("optimizer.learning_rate", -1.0, "config.optimizer.learning_rate expects a number from 0, got -1.0"),
+        (
+            "optimizer.learning_rate",
+            float("nan"),
+            "config.optimizer.learning_rate expects a number from 0, got nan",
+        ),
+        (
+            "optimizer.learning_rate",
+            -1.0,
+            "config.optimizer.learning_rate expects a number from 0, got -1.0",
+        ),
         ("optimizer.ema", 1.5, "config.optimizer.ema expects a number from 0 to below 1, got 1.5"),
-        ("optimizer.accumulate", 3, "config.optimizer.accumulate = 3 does not divide config.batch_size = 2"),
+        (
+            "optimizer.accumulate",
+            3,
+            "config.optimizer.accumulate = 3 does not divide config.batch_size = 2",
+        ),
         (
             "optimizer.total",
             3,
             "config.optimizer has no key 'total': expected one of accumulate, b1, b2, clip, decay, e",
         ),
-        ("evals.generation.show", -1, "config.evals.generation.show expects a whole number from 0, got -1"),
-        ("evals.generatoin", {}, "config.evals names 'generatoin', no module with Evaluator in evqgan/evals/: did you"),
-        ("alarm", {"val/accuracy": 2}, "config.alarm expects keys of its own, each a number from 0 to 1"),
-        ("sample.temperature", float("nan"), "config.sample.temperature expects a number from 0, got nan"),
+        (
+            "evals.generation.show",
+            -1,
+            "config.evals.generation.show expects a whole number from 0, got -1",
+        ),
+        (
+            "evals.generatoin",
+            {},
+            "config.evals names 'generatoin', no module with Evaluator in evqgan/evals/: did you",
+        ),
+        (
+            "alarm",
+            {"val/accuracy": 2},
+            "config.alarm expects keys of its own, each a number from 0 to 1",
+        ),
+        (
+            "sample.temperature",
+            float("nan"),
+            "config.sample.temperature expects a number from 0, got nan",
+        ),
         (
             "sample.choice_temperature",
             float("inf"),
@@ -128,7 +172,9 @@ def test_a_default_that_is_given_is_no_change(tmp_path):
     config = of_generator()
     claims.claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "bfloat16"})
-    with pytest.raises(InputError, match="config.optimizer.moment_dtype = float32, now it is bfloat16"):
+    with pytest.raises(
+        InputError, match="config.optimizer.moment_dtype = float32, now it is bfloat16"
+    ):
         claims.check_claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "float32", "accumulate": 1})
     config.generator.mlp_ratio = 4.0
@@ -151,7 +197,9 @@ def test_a_run_does_not_go_on_with_other_data_unless_it_is_told_to(tmp_path):
     claims.claim(tmp_path, config)
     claims.check_claim(tmp_path, config)
     config.data = {"examples": 50, "list": "b"}
-    with pytest.raises(InputError, match="was trained on 10 examples, and 50 are there now: .*changed_data=True"):
+    with pytest.raises(
+        InputError, match="was trained on 10 examples, and 50 are there now: .*changed_data=True"
+    ):
         claims.check_claim(tmp_path, config)
     config.changed_data = True
     claims.check_claim(tmp_path, config)

@@ -60,9 +60,18 @@ def test_weights_arrive_and_return_bit_for_bit():
         (lambda t: t.pop("stem.weight"), "params/stem/kernel is missing"),
         (lambda t: t.pop("blocks.3.fc.weight"), "params/blocks/kernel has the parts"),
         (lambda t: t.update({"head.weight": np.zeros(1)}), "head.weight is mapped 0 times"),
-        (lambda t: t.update({"stages.2.10.bias": np.zeros(3)}), "params/stage2/block10/bias is no weight of ours"),
-        (lambda t: t.update({"stem.weight": np.zeros((4, 3, 2, 2))}), r"is \[2, 2, 3, 4\] there, \[2, 5, 3, 4\] here"),
-        (lambda t: t.update({"blocks.12.fc.weight": np.zeros((6, 7))}), "params/blocks/kernel has the parts"),
+        (
+            lambda t: t.update({"stages.2.10.bias": np.zeros(3)}),
+            "params/stage2/block10/bias is no weight of ours",
+        ),
+        (
+            lambda t: t.update({"stem.weight": np.zeros((4, 3, 2, 2))}),
+            r"is \[2, 2, 3, 4\] there, \[2, 5, 3, 4\] here",
+        ),
+        (
+            lambda t: t.update({"blocks.12.fc.weight": np.zeros((6, 7))}),
+            "params/blocks/kernel has the parts",
+        ),
     ],
 )
 def test_whatever_does_not_fit_is_named(change, message):
@@ -75,7 +84,9 @@ def test_whatever_does_not_fit_is_named(change, message):
 def test_nothing_is_set_twice():
     theirs, tree = example()
     twice = [*TABLE, Row("other.weight", "params/stem/kernel", "conv")]
-    with pytest.raises(InputError, match="params/stem/kernel is set twice, the second time by other.weight"):
+    with pytest.raises(
+        InputError, match="params/stem/kernel is set twice, the second time by other.weight"
+    ):
         to_ours(twice, {**theirs, "other.weight": theirs["stem.weight"]}, tree)
     with pytest.raises(InputError, match=r"stem\.weight is mapped 2 times"):
         to_ours([*TABLE, Row("stem.weight", "params/tail/bias", "conv")], theirs, tree)

@@ -19,7 +19,9 @@ CODES = 23  # of the small models
 MASK = -1  # MaskGIT's mask id while decoding
 
 
-@pytest.fixture(scope="module", params=files("maskgit_transformer*.npz"), ids=lambda path: path.stem)
+@pytest.fixture(
+    scope="module", params=files("maskgit_transformer*.npz"), ids=lambda path: path.stem
+)
 def recording(request):
     """-> config, model, our parameters, inputs, outputs."""
     config, weights, inputs, outputs = load(request.param)
@@ -38,7 +40,9 @@ def recording(request):
     for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
         theirs.pop(key, None)  # of training alone
     assert not theirs, f"{request.param}: nothing of ours stands for {sorted(theirs)}"
-    like = jax.eval_shape(lambda: {"params": maskgit.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
+    like = jax.eval_shape(
+        lambda: {"params": maskgit.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))}
+    )
     return config, model, mapping.to_ours(TRANSFORMER, weights, like)["params"], inputs, outputs
 
 
@@ -52,12 +56,16 @@ def test_logits_are_the_recorded_ones(recording):
 def test_sequence_is_the_recorded_input(recording):
     _, model, _, inputs, _ = recording
     tokens = jnp.where(inputs["mask"][:, 1:] == 1, model.codes, inputs["ids"][:, 1:])
-    np.testing.assert_array_equal(maskgit.sequence(model, tokens, inputs["label"]), inputs["input_ids"])
+    np.testing.assert_array_equal(
+        maskgit.sequence(model, tokens, inputs["label"]), inputs["input_ids"]
+    )
 
 
 def test_losses_and_gradients_are_the_recorded_ones(recording):
     _, model, params, inputs, outputs = recording
-    is_masked = (inputs["mask"] == 1) & (np.arange(inputs["mask"].shape[1]) > 0)[None]  # never the class
+    is_masked = (inputs["mask"] == 1) & (np.arange(inputs["mask"].shape[1]) > 0)[
+        None
+    ]  # never the class
 
     def value(params, label_smoothing, is_masked=is_masked):
         logits = model.apply({"params": params}, inputs["input_ids"])
@@ -83,7 +91,9 @@ def test_the_way_back_to_their_names_is_exact(recording):
         name: shape for name, (shape, _) in config["shapes"].items()
     }
     for name, (total, _) in config["checksum"].items():
-        np.testing.assert_allclose(np.sum(theirs[name], dtype=np.float64), total, rtol=1e-6, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            np.sum(theirs[name], dtype=np.float64), total, rtol=1e-6, atol=1e-5, err_msg=name
+        )
 
 
 def schedule_of(method):
@@ -118,7 +128,9 @@ def original_noise(config, shape, codes):
     for _ in range(config["decode"]["num_iter"]):
         rng, rng_codes = jax.random.split(rng)
         rng, rng_choice = jax.random.split(rng)
-        steps.append((jax.random.gumbel(rng_codes, (*shape, codes)), jax.random.gumbel(rng_choice, shape)))
+        steps.append(
+            (jax.random.gumbel(rng_codes, (*shape, codes)), jax.random.gumbel(rng_choice, shape))
+        )
     return [jnp.stack(parts) for parts in zip(*steps, strict=True)]
 
 
@@ -127,10 +139,14 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
     config, model, params, inputs, outputs = recording
     options, start, recorded = config["decode"], inputs[start], outputs[f"{wanted}_final_seqs"]
     steps = options["num_iter"]
-    first = int((recorded != start[:, None]).any(axis=(0, 2)).argmax())  # edits began later: nothing is done before
+    first = int(
+        (recorded != start[:, None]).any(axis=(0, 2)).argmax()
+    )  # edits began later: nothing is done before
     with jax.threefry_partitionable(config["jax_threefry_partitionable"]):
         of_codes, of_choice = original_noise(config, start.shape, model.codes)
-    np.testing.assert_allclose(of_codes[0], inputs["trace_logits_gumbel_step0_noise"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        of_codes[0], inputs["trace_logits_gumbel_step0_noise"], rtol=1e-6, atol=1e-6
+    )
     np.testing.assert_allclose(of_choice, inputs["trace_choice_gumbel_noise"], rtol=1e-6, atol=1e-6)
 
     label = jnp.asarray(start[:, 0] - model.codes)
@@ -140,7 +156,9 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
 
     def noted(tokens):
         logits = tokens_to_logits(tokens)
-        jax.debug.callback(lambda *x: seen.append([np.asarray(i) for i in x]), tokens, logits, ordered=True)
+        jax.debug.callback(
+            lambda *x: seen.append([np.asarray(i) for i in x]), tokens, logits, ordered=True
+        )
         return logits
 
     settings = MaskPredict(
@@ -161,10 +179,16 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
     assert first + len(seen) == steps == recorded.shape[1]
     for t, (before, logits) in enumerate(seen, first):
         drawn = np.argmax(logits + np.asarray(of_codes[t - first][:, 1:]), axis=-1)
-        np.testing.assert_array_equal(np.where(before == model.codes, drawn, before), recorded[:, t, 1:])
+        np.testing.assert_array_equal(
+            np.where(before == model.codes, drawn, before), recorded[:, t, 1:]
+        )
         if t > first and wanted == "decode":
-            np.testing.assert_array_equal((before == model.codes).sum(1), outputs["trace_masked_after"][t - 1])
-            np.testing.assert_array_equal((before == model.codes).sum(1), outputs["trace_mask_len"][t - 1])
+            np.testing.assert_array_equal(
+                (before == model.codes).sum(1), outputs["trace_masked_after"][t - 1]
+            )
+            np.testing.assert_array_equal(
+                (before == model.codes).sum(1), outputs["trace_mask_len"][t - 1]
+            )
     np.testing.assert_array_equal(out, recorded[:, -1, 1:])
     if wanted == "decode":
         np.testing.assert_array_equal(outputs["trace_seqs"], recorded)
@@ -198,7 +222,9 @@ def small(request):
     model = model_of(classes=request.param)
     ids = jax.random.randint(jax.random.key(1), (2, 4, 6, 1), 0, CODES)
     run = jax.jit(lambda params, words: model.apply({"params": params}, words))
-    predict = jax.jit(functools.partial(maskgit.predict, model), static_argnames=("schedule", "train"))
+    predict = jax.jit(
+        functools.partial(maskgit.predict, model), static_argnames=("schedule", "train")
+    )
     return model, with_effects(model), ids, jnp.array([1, 2]), run, predict
 
 
@@ -206,7 +232,9 @@ def test_every_token_sees_every_token(small):
     model, params, ids, label, run, _ = small
     words = maskgit.sequence(model, ids.reshape(2, 24), label)[:1]
     number = words.shape[1]
-    changed = jnp.where(jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0))  # one in each row
+    changed = jnp.where(
+        jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0)
+    )  # one in each row
     effect = np.abs(run(params, changed) - run(params, words)).max(axis=-1)
     assert effect.shape == (number, number) and (effect > 1e-5).all()
 
@@ -229,22 +257,30 @@ def test_exactly_the_share_is_masked(small, share, number):
     np.testing.assert_array_equal(target, ids.reshape(2, 24))
 
 
-@pytest.mark.parametrize("schedule, mean", [("cosine", 2 / np.pi), ("linear", 1 / 2), ("pow3", 3 / 4)])
+@pytest.mark.parametrize(
+    "schedule, mean", [("cosine", 2 / np.pi), ("linear", 1 / 2), ("pow3", 3 / 4)]
+)
 def test_the_share_follows_the_schedule(small, schedule, mean):
     _, params, ids, label, _, predict = small
     ids, label = jnp.repeat(ids, 300, 0), jnp.repeat(label, 300)
     _, _, is_masked = predict(params, ids, label, jax.random.key(0), schedule=schedule)
     shares = is_masked.mean(1)
-    assert abs(shares.mean() - mean - 0.5 / 24) < 0.03 and shares.min() > 0  # half a token: rounded up
+    assert (
+        abs(shares.mean() - mean - 0.5 / 24) < 0.03 and shares.min() > 0
+    )  # half a token: rounded up
 
 
 def test_loss_is_over_masked_tokens_only(small):
     model, params, ids, label, _, predict = small
     rng = jax.random.key(5)
-    run = jax.jit(lambda smoothing: maskgit.loss(model, params, ids, label, rng, label_smoothing=smoothing))
+    run = jax.jit(
+        lambda smoothing: maskgit.loss(model, params, ids, label, rng, label_smoothing=smoothing)
+    )
     value, metrics = run(0.0)
     logits, target, is_masked = predict(params, ids, label, rng)
-    nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(target)[..., None], -1)[..., 0]
+    nll = -np.take_along_axis(
+        np.asarray(jax.nn.log_softmax(logits)), np.asarray(target)[..., None], -1
+    )[..., 0]
     each = [row[masked].mean() for row, masked in zip(nll, np.asarray(is_masked), strict=True)]
     np.testing.assert_allclose(value, np.mean(each), rtol=1e-5)
     np.testing.assert_allclose(metrics["masked"], is_masked.mean(), rtol=1e-6)
@@ -259,7 +295,9 @@ def test_evaluate_counts_and_sums(small):
         total, number = out[f"cross_entropy@{share}"].T
         np.testing.assert_array_equal(number, 24 * float(share))
         assert (total > 0).all() and (out[f"accuracy@{share}"][:, 0] <= number).all()
-    np.testing.assert_allclose(blind["cross_entropy@1.00"][:, 0] / 24, np.log(CODES), rtol=1e-5)  # codes alone
+    np.testing.assert_allclose(
+        blind["cross_entropy@1.00"][:, 0] / 24, np.log(CODES), rtol=1e-5
+    )  # codes alone
 
 
 def test_the_class_matters(small):
@@ -306,20 +344,30 @@ def test_guidance_sharpens_the_class():
 
 def test_editing_may_begin_at_a_later_step():
     model = model_of()
-    params, ids, mask = with_effects(model), jnp.zeros((2, 4, 6, 1), jnp.int32), jnp.ones((2, 4, 6), bool)
+    params, ids, mask = (
+        with_effects(model),
+        jnp.zeros((2, 4, 6, 1), jnp.int32),
+        jnp.ones((2, 4, 6), bool),
+    )
     request = Request(ids, mask, jnp.array([1, 2]), jax.random.split(jax.random.key(0), 2))
     settings = maskgit.Settings(steps=5, first=2)
     made = jax.jit(lambda: maskgit.sample(model, params, request, settings, keep_history=True))()
     assert [int((state == CODES).sum()) // 2 for state in made.history] == [14, 7, 0]
     for first in (-1, 5, 1.5):
-        with pytest.raises(InputError, match=f"first step is a whole number from 0 to 4, not {first}"):
+        with pytest.raises(
+            InputError, match=f"first step is a whole number from 0 to 4, not {first}"
+        ):
             maskgit.Settings(steps=5, first=first)
 
 
 def test_errors_say_what_was_expected():
-    with pytest.raises(InputError, match=r"class_dropout is a share in \[0, 1\), and 0 without classes, not 0.1"):
+    with pytest.raises(
+        InputError, match=r"class_dropout is a share in \[0, 1\), and 0 without classes, not 0.1"
+    ):
         model_of(classes=0, class_dropout=0.1)
-    with pytest.raises(InputError, match="the maskgit generator needs a quantizer of depth 1, not 4"):
+    with pytest.raises(
+        InputError, match="the maskgit generator needs a quantizer of depth 1, not 4"
+    ):
         squeeze_depth(jnp.zeros((1, 2, 2, 4)), "maskgit")
     with pytest.raises(ValueError, match="needs labels"):
         maskgit.sequence(model_of(), jnp.zeros((1, 24), jnp.int32))

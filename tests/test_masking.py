@@ -10,14 +10,27 @@ from evqgan.generators import masking, multigrained
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout, step_of_block
 
 CODES = 23
-KEYS = {"codes": CODES, "latent": (6, 8), "window": 2, "extend": 1, "layers": 1, "width": 8, "heads": 2}
-MODELS = {name: multigrained.Model(**KEYS, code_width=4, global_tokens=name) for name in multigrained.GLOBAL_TOKENS}
+KEYS = {
+    "codes": CODES,
+    "latent": (6, 8),
+    "window": 2,
+    "extend": 1,
+    "layers": 1,
+    "width": 8,
+    "heads": 2,
+}
+MODELS = {
+    name: multigrained.Model(**KEYS, code_width=4, global_tokens=name)
+    for name in multigrained.GLOBAL_TOKENS
+}
 RING, TARGET = layout(6, 8, 2, 1)
 
 
 def drawn(masks, targets, batch=400, seed=1, tokens="masked", **keywords):
     ids = jax.random.randint(jax.random.key(0), (batch, 6, 8), 0, CODES)
-    run = jax.jit(lambda ids, key: masking.corrupt(MODELS[tokens], ids, key, masks, targets, **keywords))
+    run = jax.jit(
+        lambda ids, key: masking.corrupt(MODELS[tokens], ids, key, masks, targets, **keywords)
+    )
     inputs, target, is_masked = jax.tree.map(np.asarray, run(ids, jax.random.key(seed)))
     return np.asarray(ids), inputs, target, is_masked
 
@@ -34,7 +47,10 @@ def test_what_is_generated_and_when():
     orders = [step_of_block(6, 8, 2, 1, order) + 1 for order in ("raster", "wavefront")]
     some = of_blocks(hidden).any(-1)
     agrees = np.array(
-        [[(r == np.where(s, order, 0)).all() for order in orders] for r, s in zip(rank, some, strict=True)]
+        [
+            [(r == np.where(s, order, 0)).all() for order in orders]
+            for r, s in zip(rank, some, strict=True)
+        ]
     )
     assert agrees.any(axis=1).all() and 0.18 < (~agrees[whole, 0]).mean() < 0.32
 
@@ -45,7 +61,9 @@ def test_every_block_once_in_as_many_moments_as_there_are_blocks(number):
     every = jnp.ones((24, 12), bool)
     seen = np.zeros(12)
     for seed in range(20):
-        block, real = (np.asarray(x) for x in masking.draw_blocks(jax.random.key(seed), every, number))
+        block, real = (
+            np.asarray(x) for x in masking.draw_blocks(jax.random.key(seed), every, number)
+        )
         assert real.all() and all(len(set(row)) == number for row in block)
         counts = np.bincount(block.ravel(), minlength=12)
         assert (counts == 2 * number).all()
@@ -56,7 +74,9 @@ def test_every_block_once_in_as_many_moments_as_there_are_blocks(number):
 def test_where_candidates_are_few_the_rest_is_not_real():
     candidates = np.array(jax.random.bernoulli(jax.random.key(0), 0.3, (200, 12)))
     candidates[:, 3] = True
-    block, real = (np.asarray(x) for x in masking.draw_blocks(jax.random.key(1), jnp.asarray(candidates), 4))
+    block, real = (
+        np.asarray(x) for x in masking.draw_blocks(jax.random.key(1), jnp.asarray(candidates), 4)
+    )
     np.testing.assert_array_equal(real.sum(1), np.minimum(candidates.sum(1), 4))
     for row, ok, these in zip(block, real, candidates, strict=True):
         assert these[row[ok]].all() and len(set(row)) == 4
@@ -81,7 +101,9 @@ def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
                 np.testing.assert_array_equal(shown[before], of_blocks(ids[i][None])[0][before])
                 assert (shown[rank[i] >= now[i, k]] == CODES).any(axis=1).all()
     if tokens == "ordered":
-        np.testing.assert_array_equal(inputs["grid"][:, 0], ids)  # whole: attention hides what is not made yet
+        np.testing.assert_array_equal(
+            inputs["grid"][:, 0], ids
+        )  # whole: attention hides what is not made yet
 
 
 def test_rectangles_are_rectangles_of_all_sizes():
@@ -104,7 +126,9 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
     in_ring = np.take_along_axis(grid, np.maximum(RING[block], 0), -1)
     np.testing.assert_array_equal(inputs["ring"][inside], in_ring[inside])
     assert (inputs["ring"][~inside] == CODES).all()
-    np.testing.assert_array_equal(target, np.take_along_axis(ids.reshape(400, 1, 48).repeat(2, 1), TARGET[block], -1))
+    np.testing.assert_array_equal(
+        target, np.take_along_axis(ids.reshape(400, 1, 48).repeat(2, 1), TARGET[block], -1)
+    )
     np.testing.assert_array_equal(inputs["target"], np.where(is_masked, CODES, target))
     known = grid != CODES
     np.testing.assert_array_equal(grid[known], ids.reshape(400, 1, -1).repeat(2, 1)[known])
@@ -114,7 +138,9 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
     assert (is_masked <= open_tokens)[real].all() and real.mean() > 0.8
     if masks == "raster":
         assert real.all() and open_tokens.all()
-        visible = np.stack([(of_blocks(inputs["grid"][:, k]) != CODES).all(-1) for k in range(2)], axis=1)
+        visible = np.stack(
+            [(of_blocks(inputs["grid"][:, k]) != CODES).all(-1) for k in range(2)], axis=1
+        )
         np.testing.assert_array_equal(visible, np.arange(12) < block[..., None])
         # ceil(4 cos(pi r / 2)), r uniform: 4 where cos > 3/4, and so on.
         count = is_masked.sum(-1)
@@ -125,10 +151,14 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
 
 def test_paper_masks_are_one_uniform_mask_and_independent_blocks():
     ids, inputs, _, is_masked = drawn("paper", 0)
-    assert (inputs["grid"] == inputs["grid"][:, :1]).all()  # one X_G an image; the model hides each target's own block
+    assert (
+        inputs["grid"] == inputs["grid"][:, :1]
+    ).all()  # one X_G an image; the model hides each target's own block
     blocks = of_blocks(inputs["grid"][:, 0])
     hidden = (blocks == CODES).all(-1)
-    assert ((blocks == CODES).any(-1) == hidden).all() and (hidden.sum(1) >= 1).all()  # whole blocks
+    assert ((blocks == CODES).any(-1) == hidden).all() and (
+        hidden.sum(1) >= 1
+    ).all()  # whole blocks
     np.testing.assert_allclose(hidden.mean(), 2 / np.pi, atol=0.06)  # the mean of cos(pi r / 2)
     assert (np.sort(inputs["block"], axis=1) == np.arange(12)).all()  # Eq. 2: every block once
     # One token mask for an image: targets and rings show the same tokens masked.
@@ -147,7 +177,9 @@ def test_paper_masks_are_one_uniform_mask_and_independent_blocks():
 
 def test_random_mask_takes_exactly_the_share_of_the_candidates():
     candidates = jax.random.bernoulli(jax.random.key(0), 0.6, (50, 10))
-    found = np.asarray(masking.random_mask(jax.random.key(1), candidates, jnp.linspace(0.02, 1, 50)))
+    found = np.asarray(
+        masking.random_mask(jax.random.key(1), candidates, jnp.linspace(0.02, 1, 50))
+    )
     n = np.asarray(candidates).sum(-1)
     np.testing.assert_array_equal(found.sum(-1), np.ceil(np.float32(np.linspace(0.02, 1, 50)) * n))
     assert (found <= np.asarray(candidates)).all()

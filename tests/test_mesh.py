@@ -21,11 +21,15 @@ def spec(path, shape):
 
 def test_rules_split_the_last_dimensions_and_leave_scanned_layers_whole():
     none, fsdp, tensor = None, "fsdp", "tensor"
-    assert spec("params/blocks/attention/query/kernel", (5, 8, 2, 4)) == PartitionSpec(none, fsdp, tensor, none)
+    assert spec("params/blocks/attention/query/kernel", (5, 8, 2, 4)) == PartitionSpec(
+        none, fsdp, tensor, none
+    )
     assert spec("params/blocks/attention/key_value/kernel", (5, 8, 2, 2, 4)) == PartitionSpec(
         none, fsdp, none, tensor, none
     )
-    assert spec("params/blocks/attention/out/kernel", (5, 2, 4, 8)) == PartitionSpec(none, tensor, none, fsdp)
+    assert spec("params/blocks/attention/out/kernel", (5, 2, 4, 8)) == PartitionSpec(
+        none, tensor, none, fsdp
+    )
     assert spec("ema/blocks/mlp/hidden/kernel", (5, 8, 32)) == PartitionSpec(none, fsdp, tensor)
     assert spec("params/codes/embedding", (10, 8)) == PartitionSpec(fsdp, none)
     assert spec("params/words", (10, 8)) == PartitionSpec(fsdp, none)
@@ -79,7 +83,10 @@ def test_a_batch_that_cannot_be_split_is_named():
 
 def test_put_keeps_values_and_dtypes():
     one = mesh.make(devices=jax.devices()[:1])
-    batch = {"image": np.arange(12, dtype=np.uint8).reshape(2, 6), "label": np.array([1, 2], np.int32)}
+    batch = {
+        "image": np.arange(12, dtype=np.uint8).reshape(2, 6),
+        "label": np.array([1, 2], np.int32),
+    }
     placed = mesh.put(batch, one)
     assert placed["image"].dtype == jnp.uint8
     jax.tree.map(np.testing.assert_array_equal, placed, batch)

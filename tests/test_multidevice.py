@@ -23,7 +23,10 @@ from evqgan.training import loop, setup, stage1, stage2
 
 TESTS = pathlib.Path(__file__).parent
 ONE, DATA, ALL = {"data": 1}, {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}
-MESHES = {"stage1": {"one": ONE, "data": DATA, "all": ALL}, "multigrained": {"one": ONE, "all": ALL}}
+MESHES = {
+    "stage1": {"one": ONE, "data": DATA, "all": ALL},
+    "multigrained": {"one": ONE, "all": ALL},
+}
 MESHES |= dict.fromkeys(("gpt", "rqtransformer"), MESHES["multigrained"])
 STEPS = 3
 EIGHT = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"}
@@ -32,11 +35,16 @@ EIGHT = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platf
 def make(name):
     """A small stage with all that its state can hold."""
     if name != "stage1":
-        config = test_stage2.config_of() if name == "multigrained" else test_stage2.on_two_depths(name)
+        config = (
+            test_stage2.config_of() if name == "multigrained" else test_stage2.on_two_depths(name)
+        )
         config.dataset.size = 32
         return stage2.make(config)
     config = test_stage1.config_of(name="ema", decay=0.9, revive=0.1)
-    config.adversarial = {"critic": {"name": "patchgan", "layers": 1, "width": 8}, "optimizer": {"learning_rate": 1e-3}}
+    config.adversarial = {
+        "critic": {"name": "patchgan", "layers": 1, "width": 8},
+        "optimizer": {"learning_rate": 1e-3},
+    }
     return stage1.make(config)
 
 
@@ -61,7 +69,9 @@ def on_eight_devices(name, place):
     found["ends apart"] = {kind: apart(end, ends["one"]) for kind, end in ends.items()}
     found["shards"] = {
         mesh.path_name(path): (x.shape, x.addressable_shards[0].data.shape)
-        for path, x in jax.tree_util.tree_leaves_with_path({key: state[key] for key in ("params", "ema", "opt")})
+        for path, x in jax.tree_util.tree_leaves_with_path(
+            {key: state[key] for key in ("params", "ema", "opt")}
+        )
     }
 
     checkpoints = checkpoint.Checkpoints(place)
@@ -73,7 +83,9 @@ def on_eight_devices(name, place):
     found["restored on"] = max(len(x.sharding.device_set) for x in jax.tree.leaves(restored))
     batch = test_stage1.batch_of()
     found["losses"]["next on one"] = float(compiled["one"][2](restored, batch)[1]["loss"])
-    found["losses"]["next on all"] = float(compiled["all"][2](state, mesh.put(batch, devices))[1]["loss"])
+    found["losses"]["next on all"] = float(
+        compiled["all"][2](state, mesh.put(batch, devices))[1]["loss"]
+    )
     (pathlib.Path(place) / "found.json").write_text(json.dumps(found))
 
 
@@ -90,16 +102,23 @@ def use(workdir, place):
     model = evqgan.load(workdir, batch_size=2)
     made = {f"sample {name}": value for name, value in model.sample(20, ["cat", 3, 5], 7).items()}
     few = {f"few {name}": value for name, value in model.sample(3, ["cat", 3, 5], 7).items()}
-    chosen = model.sample(12, [1], 7, acceptance=0.5, classifier=lambda images, _: images.mean(axis=(1, 2, 3)))
+    chosen = model.sample(
+        12, [1], 7, acceptance=0.5, classifier=lambda images, _: images.mean(axis=(1, 2, 3))
+    )
     chosen = {f"chosen {name}": value for name, value in chosen.items()}
-    again = {"encode": model.encode(made["sample images"]), "decode": model.decode(made["sample ids"])}
+    again = {
+        "encode": model.encode(made["sample images"]),
+        "decode": model.decode(made["sample ids"]),
+    }
     again["devices"] = np.array(model.rows.mesh.size)
     np.savez(pathlib.Path(place) / "found.npz", **made, **few, **chosen, **again)
 
 
 def config_of_many():
     """The config of a run that does not end by itself."""
-    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.5)  # revival depends on the order within a batch
+    config = test_stage1.config_of(
+        name="ema", decay=0.9, revive=0.5
+    )  # revival depends on the order within a batch
     forever = "100000 steps"
     config.update({"batch_size": 8, "duration": forever, "log_every": "1 step"})
     config.update({"eval_every": forever, "checkpoint_every": forever})
@@ -108,7 +127,9 @@ def config_of_many():
 
 def as_one_of_two(index, port, workdir):
     """A child: one of two processes of a run."""
-    jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=int(index))
+    jax.distributed.initialize(
+        coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=int(index)
+    )
     loop.train(config_of_many(), workdir)
 
 
@@ -129,7 +150,10 @@ def children(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     places = {name: tmp_path_factory.mktemp(name) for name in (*MESHES, "two")}
-    started = {name: (child(on_eight_devices, name, places[name], **EIGHT), places[name]) for name in MESHES}
+    started = {
+        name: (child(on_eight_devices, name, places[name], **EIGHT), places[name])
+        for name in MESHES
+    }
     for i in range(2):
         started[i] = child(as_one_of_two, i, port, places["two"]), places["two"]
     yield started
@@ -146,7 +170,9 @@ def two(children):
         file = workdir / "metrics.jsonl"
         if file.exists() and '"step": 3,' in file.read_text():
             break
-        assert first.poll() is None and second.poll() is None, first.communicate()[0] + second.communicate()[0]
+        assert first.poll() is None and second.poll() is None, (
+            first.communicate()[0] + second.communicate()[0]
+        )
         time.sleep(0.1)
     second.send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
@@ -178,7 +204,9 @@ def test_two_processes_train_as_one(two):
 
 def test_the_first_process_alone_writes(two):
     workdir, _, (first, second) = two
-    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(1, len(steps) + 1))
     assert len(list(workdir.glob("*tfevents*"))) == 1
     assert "step 2/100,000" in first and "step " not in second.replace("step=", "")
@@ -212,9 +240,13 @@ def test_a_step_is_compiled_once(eight):
 
 
 def test_weights_are_split(eight):
-    split = {name: np.prod(shape) / np.prod(part) for name, (shape, part) in eight["shards"].items()}
+    split = {
+        name: np.prod(shape) / np.prod(part) for name, (shape, part) in eight["shards"].items()
+    }
     for top in ("params", "ema", "opt"):
-        kernels = {name: ways for name, ways in split.items() if name.startswith(top) and "/mlp/" in name}
+        kernels = {
+            name: ways for name, ways in split.items() if name.startswith(top) and "/mlp/" in name
+        }
         kernels = {name: ways for name, ways in kernels.items() if name.endswith("kernel")}
         assert kernels and set(kernels.values()) == {4.0}, kernels  # fsdp x tensor
     kernels = [ways for name, ways in split.items() if name.endswith("kernel")]
@@ -223,7 +255,9 @@ def test_weights_are_split(eight):
 
 def test_a_checkpoint_of_eight_devices_goes_on_on_one(eight):
     assert eight["restored apart"] == 0 and eight["restored on"] == 1
-    np.testing.assert_allclose(eight["losses"]["next on one"], eight["losses"]["next on all"], rtol=1e-5)
+    np.testing.assert_allclose(
+        eight["losses"]["next on one"], eight["losses"]["next on all"], rtol=1e-5
+    )
 
 
 def test_eight_devices_sample_as_one(tmp_path):
@@ -233,12 +267,17 @@ def test_eight_devices_sample_as_one(tmp_path):
     use(workdirs.trained(), tmp_path / "one")
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    with np.load(tmp_path / "one" / "found.npz") as one, np.load(tmp_path / "eight" / "found.npz") as eight:
+    with (
+        np.load(tmp_path / "one" / "found.npz") as one,
+        np.load(tmp_path / "eight" / "found.npz") as eight,
+    ):
         assert (one["devices"], eight["devices"]) == (1, 8) and one.keys() == eight.keys()
         same = [name for name in one if not name.startswith("few") and name != "devices"]
         for name in same:  # two rows a device here and there
             np.testing.assert_array_equal(one[name], eight[name], name)
         assert "chosen scores" in same and "sample images" in same and "encode" in same
-        np.testing.assert_array_equal(one["few ids"], eight["few ids"])  # two rows a device here, one there
+        np.testing.assert_array_equal(
+            one["few ids"], eight["few ids"]
+        )  # two rows a device here, one there
         np.testing.assert_allclose(one["few images"].astype(int), eight["few images"], atol=1)
         np.testing.assert_array_equal(one["few ids"], one["sample ids"][:3])

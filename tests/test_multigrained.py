@@ -37,14 +37,18 @@ def moved(model):
     @jax.jit
     def draw():
         params = multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
-        return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+        return jax.tree.map(
+            lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params
+        )
 
     return draw()
 
 
 # Compiled whole: operation by operation takes many small compilations.
 corrupt = jax.jit(masking.corrupt, static_argnums=(0, 3, 4))
-apply = jax.jit(lambda model, params, inputs: model.apply({"params": params}, **inputs), static_argnums=0)
+apply = jax.jit(
+    lambda model, params, inputs: model.apply({"params": params}, **inputs), static_argnums=0
+)
 
 
 KINDS = [("joint", "masked"), ("prefix", "masked"), ("prefix", "ordered")]
@@ -58,8 +62,16 @@ def small(request):
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
     inputs, _, _ = corrupt(model, ids, jax.random.key(2), "raster", 1)
     block = jnp.array([[5], [7]])
-    ring = jnp.stack([ids[i].reshape(-1)[jnp.asarray(layout(6, 8, 2, 1)[0])[block[i]]] for i in range(2)])
-    inputs = {**inputs, "grid": ids[:, None], "block": block, "ring": ring, "label": jnp.array([1, 2])}
+    ring = jnp.stack(
+        [ids[i].reshape(-1)[jnp.asarray(layout(6, 8, 2, 1)[0])[block[i]]] for i in range(2)]
+    )
+    inputs = {
+        **inputs,
+        "grid": ids[:, None],
+        "block": block,
+        "ring": ring,
+        "label": jnp.array([1, 2]),
+    }
     run = jax.jit(lambda params, **inputs: model.apply({"params": params}, **inputs))
     return model, params, inputs, run
 
@@ -67,7 +79,9 @@ def small(request):
 def full_size(**changes):
     keys = {"codes": 1024, "latent": (16, 16), "window": 8, "extend": 4, **changes}
     model = multigrained.Model(**keys)
-    shapes = jax.eval_shape(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    shapes = jax.eval_shape(
+        lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
+    )
     return sum(x.size for x in jax.tree.leaves(shapes))
 
 
@@ -92,7 +106,9 @@ def test_global_token_is_a_convolution_with_kernel_and_stride_of_the_window(smal
     of_blocks = model.bind({"params": params})._summary(blocks_of(inputs["grid"][:, 0], 2))
     x = params["codes_and_mask"]["embedding"][inputs["grid"][:, 0]]
     kernel = params[name]["kernel"].reshape(2, 2, 6, 16)
-    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     expected = expected.reshape(2, 12, 16) + params[name]["bias"][None, None]
     np.testing.assert_allclose(of_blocks, expected, rtol=1e-5, atol=1e-5)
 
@@ -102,14 +118,21 @@ def token_gradient(small, grid):
     model, params, inputs, _ = small
     marker = CODES - 1
     clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
-    inputs = {**inputs, "ring": clean(inputs["ring"]), "target": clean(inputs["target"]), "grid": grid}
+    inputs = {
+        **inputs,
+        "ring": clean(inputs["ring"]),
+        "target": clean(inputs["target"]),
+        "grid": grid,
+    }
 
     def total(row):
         embedding = params["codes_and_mask"]["embedding"].at[marker].set(row)
         changed = {**params, "codes_and_mask": {"embedding": embedding}}
         return jnp.sum(jnp.square(model.apply({"params": changed}, **inputs)))
 
-    return float(jnp.abs(jax.jit(jax.grad(total))(params["codes_and_mask"]["embedding"][marker])).sum())
+    return float(
+        jnp.abs(jax.jit(jax.grad(total))(params["codes_and_mask"]["embedding"][marker])).sum()
+    )
 
 
 def test_a_target_sees_no_global_of_its_own_block_and_of_none_after_it(small):
@@ -135,7 +158,9 @@ def test_an_ordered_global_sees_those_up_to_its_own_step():
     before = run(params, ids)
     for block in range(12):
         changed = grid_of(blocks_of(ids, 2).at[0, block].add(1), 6, 8, 2) % CODES
-        differs = np.abs(np.asarray(run(params, changed) - before)).max(axis=(0, 1, 2, 4, 5, 6)) > 1e-6
+        differs = (
+            np.abs(np.asarray(run(params, changed) - before)).max(axis=(0, 1, 2, 4, 5, 6)) > 1e-6
+        )
         np.testing.assert_array_equal(differs, rank[0] >= rank[0, block])
 
 
@@ -165,7 +190,11 @@ def test_ring_globals_label_and_block_number_all_matter(small):
 
 @pytest.mark.parametrize(
     "tokens, own",
-    [("ordered", "masked"), ("ordered", "partial"), *(("masked", own) for own in multigrained.OWN_GLOBAL)],
+    [
+        ("ordered", "masked"),
+        ("ordered", "partial"),
+        *(("masked", own) for own in multigrained.OWN_GLOBAL),
+    ],
 )
 def test_cached_logits_are_the_uncached_ones(tokens, own):
     """The same operations on the same numbers, for one block as for several, whether or not globals came before."""
@@ -174,12 +203,15 @@ def test_cached_logits_are_the_uncached_ones(tokens, own):
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
     label = jnp.array([1, 3])  # 3: no class
     apply = jax.jit(
-        lambda p, *a, method=None, **k: model.apply({"params": p}, *a, method=method, **k), static_argnames="method"
+        lambda p, *a, method=None, **k: model.apply({"params": p}, *a, method=method, **k),
+        static_argnames="method",
     )
     for number in (1, 3):
         inputs, _, _ = corrupt(model, ids, jax.random.key(number), "matched", number)
         whole = apply(params, **inputs, label=label)
-        known = {name: value for name, value in inputs.items() if name != "target"} | {"label": label}
+        known = {name: value for name, value in inputs.items() if name != "target"} | {
+            "label": label
+        }
         caches = [apply(params, **known, method="context")]
         if tokens == "ordered":
             pair = apply(params, ids, inputs["rank"], label, method="begin")
@@ -214,7 +246,9 @@ def test_the_cached_context_does_not_depend_on_the_target(small):
         now["target"] = jnp.full_like(now["target"], marker) if only_target else now["target"]
         changed = params["codes_and_mask"]["embedding"].at[marker].set(embedding)
         bound = {"params": {**params, "codes_and_mask": {"embedding": changed}}}
-        _, seen = model.apply(bound, **{**inputs, **now}, capture_intermediates=lambda m, _: m.name == "transformer")
+        _, seen = model.apply(
+            bound, **{**inputs, **now}, capture_intermediates=lambda m, _: m.name == "transformer"
+        )
         segments, _ = seen["intermediates"]["transformer"]["__call__"][0]
         left = segments[:-1] if model.attention == "prefix" else [segments[0][:, :, :-4]]
         return sum(jnp.sum(jnp.sin(x)) for x in left)
@@ -254,10 +288,14 @@ def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
     model = model_of(attention=attention, global_tokens=tokens, classes=3)
     params, label, keys = moved(model), jnp.array([1, 0, 2]), jax.random.split(jax.random.key(0), 3)
     ids = jax.random.randint(jax.random.key(1), (3, 6, 8, 1), 0, CODES)
-    mask = jnp.zeros((3, 6, 8), bool).at[0, 2:5, 3:8].set(True).at[1].set(True).at[2, :3, :3].set(True)
+    mask = (
+        jnp.zeros((3, 6, 8), bool).at[0, 2:5, 3:8].set(True).at[1].set(True).at[2, :3, :3].set(True)
+    )
     request, settings = Request(ids, mask, label, keys), multigrained.Settings(steps=3, order=order)
     out = jax.jit(lambda p: multigrained.sample(model, p, request, settings).tokens)(params)
-    uncached = jax.jit(lambda p: plain_sample(model, p, ids[..., 0], mask, label, keys, order))(params)
+    uncached = jax.jit(lambda p: plain_sample(model, p, ids[..., 0], mask, label, keys, order))(
+        params
+    )
     # A draw on a knife's edge of rounding may fall the other way, and all of its image after it.
     assert np.mean(np.all(np.asarray(out[..., 0] == uncached), axis=(1, 2))) >= 2 / 3
 
@@ -270,11 +308,17 @@ def plain_sample(model, params, ids, mask, label, keys, order):
 
     def context(_, grid, blocks):
         block = jnp.broadcast_to(blocks[None], (len(ids), len(blocks)))
-        known = {"grid": grid[:, None], "ring": grid.reshape(len(ids), 1, 48)[:, 0, ring_index[blocks]], "rank": rank}
+        known = {
+            "grid": grid[:, None],
+            "ring": grid.reshape(len(ids), 1, 48)[:, 0, ring_index[blocks]],
+            "rank": rank,
+        }
 
         def tokens_to_logits(tokens):
             tokens = tokens.reshape(*block.shape, -1)
-            logits = model.apply({"params": params}, **known, target=tokens, block=block, label=label)
+            logits = model.apply(
+                {"params": params}, **known, target=tokens, block=block, label=label
+            )
             return logits.reshape(-1, *logits.shape[2:])
 
         return tokens_to_logits
@@ -298,15 +342,22 @@ def test_guidance_is_the_difference_of_two_samplers_logits_and_needs_class_dropo
     plain, much = run(params, 0.0), run(params, 5.0)
     assert (plain != much).any() and ((np.asarray(much) >= 0) & (np.asarray(much) < CODES)).all()
     with pytest.raises(InputError, match=r"without generator\.class_dropout"):
-        multigrained.sample(model_of(classes=3), params, request, multigrained.Settings(guidance=1.0))
+        multigrained.sample(
+            model_of(classes=3), params, request, multigrained.Settings(guidance=1.0)
+        )
 
 
 def test_class_dropout_trains_the_row_without_a_class():
-    ids, label = jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES), jnp.zeros(8, jnp.int32)
+    ids, label = (
+        jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES),
+        jnp.zeros(8, jnp.int32),
+    )
 
     def gradient(share):
         model = model_of(classes=3, class_dropout=share)
-        grads = jax.jit(jax.grad(lambda p: multigrained.loss(model, p, ids, label, jax.random.key(0))[0]))(moved(model))
+        grads = jax.jit(
+            jax.grad(lambda p: multigrained.loss(model, p, ids, label, jax.random.key(0))[0])
+        )(moved(model))
         return np.abs(grads["label"]["embedding"]).sum(axis=1) > 0
 
     assert gradient(0.0).tolist() == [True, False, False, False]
@@ -320,7 +371,9 @@ def test_several_targets_equal_one_at_a_time(small):
     many, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     together = run(params, **many, label=label)
     for k in (0, 3):
-        one = {name: value if name == "rank" else value[:, k : k + 1] for name, value in many.items()}
+        one = {
+            name: value if name == "rank" else value[:, k : k + 1] for name, value in many.items()
+        }
         one["grid"] = many["grid"] if model.global_tokens == "ordered" else one["grid"]
         alone = run(params, **one, label=label)
         np.testing.assert_allclose(alone, together[:, k : k + 1], rtol=2e-4, atol=2e-5)
@@ -330,8 +383,12 @@ def test_loss_is_over_masked_target_tokens_only(small):
     model, params, inputs, _ = small
     ids, label = inputs["grid"][:, 0, ..., None], inputs["label"]
     rng = jax.random.key(3)
-    value, metrics = jax.jit(lambda p: multigrained.loss(model, p, ids, label, rng, targets=0))(params)
-    likelihood = jax.jit(lambda p: multigrained.likelihood(model, p, ids, label, rng, "matched", 0, train=True))
+    value, metrics = jax.jit(lambda p: multigrained.loss(model, p, ids, label, rng, targets=0))(
+        params
+    )
+    likelihood = jax.jit(
+        lambda p: multigrained.likelihood(model, p, ids, label, rng, "matched", 0, train=True)
+    )
     nll, right, masked = likelihood(params)
     masked = np.asarray(masked)
     np.testing.assert_allclose(value, np.asarray(nll)[masked].mean(), rtol=1e-5)
@@ -349,11 +406,15 @@ class OfBlocks:
         self.global_tokens = global_tokens
 
     def apply(self, params, block, target, **_):
-        logits = jnp.zeros((*target.shape, CODES)).at[..., 0].set(params["params"][block][..., None])
+        logits = (
+            jnp.zeros((*target.shape, CODES)).at[..., 0].set(params["params"][block][..., None])
+        )
         return logits
 
 
-@pytest.mark.parametrize("tokens, masks", [("ordered", "raster"), ("masked", "raster"), ("masked", "paper")])
+@pytest.mark.parametrize(
+    "tokens, masks", [("ordered", "raster"), ("masked", "raster"), ("masked", "paper")]
+)
 def test_some_blocks_estimate_the_loss_of_all(tokens, masks):
     """Blocks of very unequal losses: k random ones of an image have the same mean as all, so none comes too often."""
     model, ids = OfBlocks(tokens), jnp.zeros((120, 6, 8, 1), jnp.int32)
@@ -362,7 +423,9 @@ def test_some_blocks_estimate_the_loss_of_all(tokens, masks):
 
     @jax.jit
     def estimates(rng):
-        run = lambda k: multigrained.loss(model, of_blocks, ids, ids[:, 0, 0, 0], rng, masks=masks, targets=k)[0]  # noqa: E731
+        run = lambda k: multigrained.loss(
+            model, of_blocks, ids, ids[:, 0, 0, 0], rng, masks=masks, targets=k
+        )[0]
         return jnp.stack([run(k) for k in (0, 1, 5)])
 
     means = np.mean([estimates(jax.random.key(seed)) for seed in range(20)], axis=0)
@@ -374,11 +437,22 @@ def test_gradients_of_tables_and_of_the_head_survive_bfloat16():
     """[MASK] is taken some 60,000 times a step: summed up in bfloat16, its gradient would lose a third."""
 
     def gradient(dtype):
-        keys = {"latent": (16, 16), "window": 8, "extend": 4, "layers": 1, "codes": 256, "code_width": 8}
+        keys = {
+            "latent": (16, 16),
+            "window": 8,
+            "extend": 4,
+            "layers": 1,
+            "codes": 256,
+            "code_width": 8,
+        }
         model = model_of(**keys, dtype=dtype)
-        params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
+        params = jax.jit(
+            lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
+        )()
         ids = jax.random.randint(jax.random.key(1), (256, 16, 16, 1), 0, 256)
-        loss = lambda p: multigrained.loss(model, p, ids, ids[:, 0, 0, 0], jax.random.key(2), masks="raster")[0]  # noqa: E731
+        loss = lambda p: multigrained.loss(
+            model, p, ids, ids[:, 0, 0, 0], jax.random.key(2), masks="raster"
+        )[0]
         return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
 
     exact, rounded = gradient("float32"), gradient("bfloat16")
@@ -397,7 +471,10 @@ def test_logits_are_not_rounded():
     model = model_of(dtype="bfloat16", global_tokens="masked")
     inputs, _, _ = corrupt(model, jnp.zeros((2, 6, 8), jnp.int32), jax.random.key(0), "raster", 1)
     logits = np.asarray(apply(model, moved(model), inputs))
-    assert logits.dtype == np.float32 and (np.asarray(logits.astype(jnp.bfloat16), np.float32) != logits).mean() > 0.9
+    assert (
+        logits.dtype == np.float32
+        and (np.asarray(logits.astype(jnp.bfloat16), np.float32) != logits).mean() > 0.9
+    )
 
 
 def test_remat_chunks_and_jit_change_nothing(small):
@@ -405,10 +482,14 @@ def test_remat_chunks_and_jit_change_nothing(small):
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     inputs["label"] = jnp.array([1, 2])
     again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
-    grad = lambda m: jax.jit(jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2)))(params)  # noqa: E731
+    grad = lambda m: jax.jit(jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2)))(
+        params
+    )
     for a, b in zip(jax.tree.leaves(grad(model)), jax.tree.leaves(grad(again)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(run(params, **inputs), model.apply({"params": params}, **inputs), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        run(params, **inputs), model.apply({"params": params}, **inputs), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_errors_say_what_was_expected():

@@ -30,7 +30,9 @@ def test_a_data_set_without_code_is_read_by_the_classes_of_tfds(foreign):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_data_that_name_a_module_are_refused_and_it_is_not_imported(foreign, tmp_path, monkeypatch, legacy):
+def test_data_that_name_a_module_are_refused_and_it_is_not_imported(
+    foreign, tmp_path, monkeypatch, legacy
+):
     (tmp_path / "brought_along.py").write_text("raise SystemExit('executed')")
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(foreign / "foreign", tmp_path / "foreign")
@@ -40,16 +42,24 @@ def test_data_that_name_a_module_are_refused_and_it_is_not_imported(foreign, tmp
     else:
         text = file.read_text()
         assert "tensorflow_datasets.core.features.image_feature.Image" in text
-        file.write_text(text.replace("tensorflow_datasets.core.features.image_feature.Image", "brought_along.Image"))
+        file.write_text(
+            text.replace(
+                "tensorflow_datasets.core.features.image_feature.Image", "brought_along.Image"
+            )
+        )
     for name in ("foreign", "foreign:1.0.0"):
-        with pytest.raises(InputError, match="'brought_along.Image': expected those of tensorflow_datasets") as caught:
+        with pytest.raises(
+            InputError, match="'brought_along.Image': expected those of tensorflow_datasets"
+        ) as caught:
             named.prepare(name, str(tmp_path))
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["kaggle:dogs", "huggingface:mnist", "somebody:mnist/small:1.0.0"])
 def test_the_registers_of_others_are_not_asked(name, tmp_path):
-    with pytest.raises(InputError, match=f"{name}' is refused: the data sets of other places .* code of their own"):
+    with pytest.raises(
+        InputError, match=f"{name}' is refused: the data sets of other places .* code of their own"
+    ):
         named.prepare(name, str(tmp_path))
 
 
@@ -73,8 +83,13 @@ class Labelled:
 
 def test_a_label_that_is_no_class_is_named():
     assert Decoded(Labelled(0, 1), 0.01).load(1)["label"] == 1
-    for label, message in ((2, "2, expected 0 to 1"), (-1, r"-1 \(tfds' word for no label\), expected 0 to 1")):
-        with pytest.raises(InputError, match=f"example 1 has the label {message}: take another split, or") as caught:
+    for label, message in (
+        (2, "2, expected 0 to 1"),
+        (-1, r"-1 \(tfds' word for no label\), expected 0 to 1"),
+    ):
+        with pytest.raises(
+            InputError, match=f"example 1 has the label {message}: take another split, or"
+        ) as caught:
             Decoded(Labelled(0, label), 0.01).load(1)
         assert "\n" not in str(caught.value)
 

@@ -59,14 +59,19 @@ def test_averaged_weights_beside_raw_ones_are_chosen_by_a_flag(tmp_path, average
 
 def test_averaged_weights_among_raw_ones_are_chosen_by_a_flag(tmp_path):
     counters = {"model_ema.decay": tensor(5), "model_ema.num_updates": tensor(5)}
-    for theirs in ("model_ema.module.a.weight", "model_ema.aweight"):  # the latter: latent-diffusion's
+    for theirs in (
+        "model_ema.module.a.weight",
+        "model_ema.aweight",
+    ):  # the latter: latent-diffusion's
         top = {"a.weight": tensor(1), "buffer": tensor(3), theirs: tensor(2), **counters}
         for file in (top, {"state_dict": table(**top)}):
             with pytest.raises(InputError, match=BOTH):
                 read(tmp_path, **file)
             assert read(tmp_path, "raw", **file) == {"a.weight": 1, "buffer": 3}
             assert read(tmp_path, "ema", **file) == {"a.weight": 2, "buffer": 3}
-    with pytest.raises(InputError, match="no averaged weights that are known as such: drop --weights=ema"):
+    with pytest.raises(
+        InputError, match="no averaged weights that are known as such: drop --weights=ema"
+    ):
         read(tmp_path, "ema", a=tensor(1))
 
 
@@ -76,10 +81,15 @@ def test_the_same_holds_of_safetensors_and_msgpack(tmp_path):
     (tmp_path / "x.msgpack").write_bytes(
         flax.serialization.msgpack_serialize({"params": {"a": one}, "ema_params": {"a": two}})
     )
-    for read_one, file in ((torch_files.read, "x.safetensors"), (systems.read_msgpack, "x.msgpack")):
+    for read_one, file in (
+        (torch_files.read, "x.safetensors"),
+        (systems.read_msgpack, "x.msgpack"),
+    ):
         with pytest.raises(InputError, match=BOTH):
             read_one(tmp_path / file)
-        assert read_one(tmp_path / file, "raw") == {"a": one} and read_one(tmp_path / file, "ema") == {"a": two}
+        assert read_one(tmp_path / file, "raw") == {"a": one} and read_one(
+            tmp_path / file, "ema"
+        ) == {"a": two}
 
 
 def test_the_flag_is_raw_or_ema(capsys, tmp_path):

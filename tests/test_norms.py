@@ -34,14 +34,18 @@ def expected(x, mean, var, params):
 def test_evaluation_uses_the_running_statistics_and_keeps_them(x, variables):
     y, changed = BatchNorm().apply(variables, x, train=False, mutable=["batch_stats"])
     stats = variables["batch_stats"]
-    np.testing.assert_allclose(y, expected(x, stats["mean"], stats["var"], variables["params"]), atol=1e-5)
+    np.testing.assert_allclose(
+        y, expected(x, stats["mean"], stats["var"], variables["params"]), atol=1e-5
+    )
     jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], stats)
 
 
 def test_training_normalizes_with_the_biased_variance_and_keeps_the_unbiased_one(x, variables):
     y, changed = BatchNorm(momentum=0.2).apply(variables, x, train=True, mutable=["batch_stats"])
     flat = np.float64(x).reshape(-1, SHAPE[-1])
-    np.testing.assert_allclose(y, expected(x, flat.mean(0), flat.var(0), variables["params"]), atol=1e-5)
+    np.testing.assert_allclose(
+        y, expected(x, flat.mean(0), flat.var(0), variables["params"]), atol=1e-5
+    )
     for name, batch in (("mean", flat.mean(0)), ("var", flat.var(0, ddof=1))):
         new = 0.8 * variables["batch_stats"][name] + 0.2 * batch
         np.testing.assert_allclose(changed["batch_stats"][name], new, rtol=1e-5)
@@ -74,7 +78,9 @@ def test_bfloat16_in_and_out_float32_in_between(x, variables):
     y, changed = BatchNorm().apply(variables, low, train=True, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16
     assert {a.dtype.name for a in jax.tree.leaves(changed)} == {"float32"}
-    high, of_high = BatchNorm().apply(variables, low.astype(jnp.float32), train=True, mutable=["batch_stats"])
+    high, of_high = BatchNorm().apply(
+        variables, low.astype(jnp.float32), train=True, mutable=["batch_stats"]
+    )
     jax.tree.map(np.testing.assert_array_equal, changed, of_high)
     np.testing.assert_array_equal(y, high.astype(jnp.bfloat16))
 

@@ -37,10 +37,14 @@ def test_a_wrong_duration_is_named(duration):
         to_steps(duration, 100, 10, 200)
 
 
-@pytest.mark.parametrize("kind, middle, end", [("constant", 1.0, 1.0), ("cosine", 0.55, 0.1), ("linear", 0.55, 0.1)])
+@pytest.mark.parametrize(
+    "kind, middle, end", [("constant", 1.0, 1.0), ("cosine", 0.55, 0.1), ("linear", 0.55, 0.1)]
+)
 def test_schedules(kind, middle, end):
     rate = optim.schedule(kind, 1.0, 10, 110, 0.1)
-    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, middle, end], rtol=1e-5)
+    np.testing.assert_allclose(
+        [rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, middle, end], rtol=1e-5
+    )
 
 
 def test_exponential_decay_begins_after_the_peak_was_held():
@@ -49,7 +53,9 @@ def test_exponential_decay_begins_after_the_peak_was_held():
     np.testing.assert_allclose([rate(70), rate(120), rate(500)], [0.1, 0.01, 0.01], rtol=1e-4)
     with pytest.raises(InputError, match="final above 0"):
         optim.schedule("exponential", 1.0, 0, 10)
-    made, *_ = optim.optimizer(1.0, warmup="10%", hold="20 steps", decay="linear", run=RunLength(1, 1, 100))
+    made, *_ = optim.optimizer(
+        1.0, warmup="10%", hold="20 steps", decay="linear", run=RunLength(1, 1, 100)
+    )
     assert [float(made.rate(n)) for n in (10, 29)] == [1, 1] and 0 < float(made.rate(80)) < 1
 
 
@@ -73,20 +79,33 @@ def tree(seed, scale=1.0):
 
 def test_decay_touches_matrices_by_name_and_not_stacked_biases():
     params, updater = tree(0), make(weight_decay=0.5)
-    new, _ = updater.step(updater.init(params), jax.tree.map(jnp.zeros_like, params), jnp.int32(0), jnp.bool_(True))
+    new, _ = updater.step(
+        updater.init(params), jax.tree.map(jnp.zeros_like, params), jnp.int32(0), jnp.bool_(True)
+    )
     moved = jax.tree.map(lambda a, b: a - b, new["params"], params)
-    np.testing.assert_allclose(moved["blocks"]["out"]["kernel"], -0.05 * params["blocks"]["out"]["kernel"], rtol=1e-5)
+    np.testing.assert_allclose(
+        moved["blocks"]["out"]["kernel"], -0.05 * params["blocks"]["out"]["kernel"], rtol=1e-5
+    )
     assert not moved["blocks"]["out"]["bias"].any() and not moved["codes"].any()
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_steps_are_those_of_optax(clip):
-    keys = {"b1": 0.8, "b2": 0.95, "weight_decay": 0.1, "clip": clip, "warmup": "3 steps", "decay": "cosine"}
+    keys = {
+        "b1": 0.8,
+        "b2": 0.95,
+        "weight_decay": 0.1,
+        "clip": clip,
+        "warmup": "3 steps",
+        "decay": "cosine",
+    }
     updater, params = make(**keys), tree(0)
     part, step = updater.init(params), jax.jit(updater.step)
     rate = optim.schedule("cosine", 0.1, 3, 100)
     chain = [optax.clip_by_global_norm(clip)] if clip else []
-    theirs = optax.chain(*chain, optax.adamw(rate, b1=0.8, b2=0.95, weight_decay=0.1, mask=optim.is_decayed))
+    theirs = optax.chain(
+        *chain, optax.adamw(rate, b1=0.8, b2=0.95, weight_decay=0.1, mask=optim.is_decayed)
+    )
     state, ema = theirs.init(params), params
     for i in range(8):
         grads = tree(i + 1, scale=3.0 if i % 2 else 0.01)  # clipped, and not
@@ -96,8 +115,14 @@ def test_steps_are_those_of_optax(clip):
         part, metrics = step(part, grads, jnp.int32(i), jnp.bool_(True))
         np.testing.assert_allclose(metrics["learning_rate"], rate(i), rtol=1e-6)
         np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(grads), rtol=1e-6)
-    for ours, other in ((part["params"], params), (part["ema"], ema), (part["opt"]["nu"], optax.tree.get(state, "nu"))):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, other)
+    for ours, other in (
+        (part["params"], params),
+        (part["ema"], ema),
+        (part["opt"]["nu"], optax.tree.get(state, "nu")),
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, other
+        )
     assert int(part["opt"]["count"]) == 8
 
 
@@ -105,7 +130,9 @@ def test_a_step_that_must_not_go_changes_no_bit_whatever_the_gradients():
     updater = make(weight_decay=0.1, clip=1.0)
     part, _ = updater.step(updater.init(tree(0)), tree(1), jnp.int32(0), jnp.bool_(True))
     grads = jax.tree.map(lambda x: x.at[..., 0].set(jnp.nan), tree(2))
-    assert not all_finite({"loss": jnp.ones(())}, grads) and not all_finite({"loss": jnp.array(jnp.inf)}, tree(1))
+    assert not all_finite({"loss": jnp.ones(())}, grads) and not all_finite(
+        {"loss": jnp.array(jnp.inf)}, tree(1)
+    )
     assert all_finite({"loss": jnp.ones(())}, tree(1))
     same, _ = jax.jit(updater.step)(part, grads, jnp.int32(1), jnp.bool_(False))
     jax.tree.map(np.testing.assert_array_equal, same, part)
@@ -117,7 +144,10 @@ def test_a_first_moment_in_bfloat16_changes_little():
     whole, half = make(), make(moment_dtype="bfloat16")
     a, b = whole.init(tree(0)), half.init(tree(0))
     for i in range(5):
-        a, b = (u.step(part, tree(i), jnp.int32(i), jnp.bool_(True))[0] for u, part in ((whole, a), (half, b)))
+        a, b = (
+            u.step(part, tree(i), jnp.int32(i), jnp.bool_(True))[0]
+            for u, part in ((whole, a), (half, b))
+        )
     assert {x.dtype.name for x in jax.tree.leaves(b["opt"]["mu"])} == {"bfloat16"}
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=0.01), a["params"], b["params"])
     with pytest.raises(InputError, match="one of float32, bfloat16, got 'float16'"):
@@ -125,17 +155,26 @@ def test_a_first_moment_in_bfloat16_changes_little():
 
 
 def test_a_misspelt_key_is_named():
-    with pytest.raises(InputError, match=r"config\.optimizer has no key 'learnin_rate': did you mean 'learning_rate'"):
+    with pytest.raises(
+        InputError,
+        match=r"config\.optimizer has no key 'learnin_rate': did you mean 'learning_rate'",
+    ):
         build.call(optim.optimizer, {"learnin_rate": 1}, "config.optimizer", run=RUN)
 
 
 def test_accumulation_equals_the_whole_batch():
-    data = {"x": jax.random.normal(jax.random.key(0), (12, 3)), "y": jax.random.normal(jax.random.key(1), (12,))}
+    data = {
+        "x": jax.random.normal(jax.random.key(0), (12, 3)),
+        "y": jax.random.normal(jax.random.key(1), (12,)),
+    }
     params = {"kernel": jnp.ones(3)}
 
     def loss(params, variables, batch, rng):
         error = batch["x"] @ params["kernel"] - batch["y"]
-        return jnp.mean(error**2), ({"seen": variables["seen"] + error.size}, {"mean": jnp.mean(error)})
+        return jnp.mean(error**2), (
+            {"seen": variables["seen"] + error.size},
+            {"mean": jnp.mean(error)},
+        )
 
     grad = jax.value_and_grad(loss, has_aux=True)
     variables = {"seen": jnp.zeros((), jnp.int32)}

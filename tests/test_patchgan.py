@@ -19,7 +19,9 @@ def nhwc(x):
 
 def close(ours, theirs, tolerance=2e-5):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
-    np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+    np.testing.assert_allclose(
+        ours.reshape(theirs.shape), theirs, rtol=0, atol=tolerance * np.abs(theirs).max()
+    )
 
 
 class Recording:
@@ -35,7 +37,9 @@ class Recording:
         self.table = patchgan(self.critic.layers, norm)
         like = jax.eval_shape(self.critic.init, jax.random.key(0), jnp.zeros((1, 96, 96, 3)))
         self.variables = to_ours(self.table, self.weights, like, PATCHGAN_IGNORED)
-        self.fresh = any(name.endswith(".initialized") and not w.any() for name, w in self.weights.items())
+        self.fresh = any(
+            name.endswith(".initialized") and not w.any() for name, w in self.weights.items()
+        )
         self.real, self.fake = nhwc(self.inputs["real"]), nhwc(self.inputs["fake"])
 
     def train(self, variables, image):
@@ -115,11 +119,15 @@ def test_actnorm_normalizes_the_first_batch_and_stays_from_then_on():
     image = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     variables = critic.init(jax.random.key(1), image, train=True)
     first = initialize(critic, variables, image)
-    before = critic.apply(first, image, mutable=["batch_stats"], capture_intermediates=True)[1]["intermediates"]
+    before = critic.apply(first, image, mutable=["batch_stats"], capture_intermediates=True)[1][
+        "intermediates"
+    ]
     (y,) = before["norm1"]["__call__"]
     np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.std((0, 1, 2), ddof=1), 1, atol=1e-3)
-    np.testing.assert_array_equal(first["params"]["conv1"]["kernel"], variables["params"]["conv1"]["kernel"])
+    np.testing.assert_array_equal(
+        first["params"]["conv1"]["kernel"], variables["params"]["conv1"]["kernel"]
+    )
     _, changed = critic.apply(first, 2 * image, train=True, mutable=["batch_stats"])
     assert not changed.get("batch_stats")
 
@@ -130,7 +138,9 @@ def test_computation_in_bfloat16_keeps_float32_parameters_and_logits():
 
     def train(dtype):
         critic = Critic(2, 8, dtype=dtype)
-        return jax.jit(lambda v, x: critic.apply(v, x, train=True, mutable=["batch_stats"]))(variables, image)
+        return jax.jit(lambda v, x: critic.apply(v, x, train=True, mutable=["batch_stats"]))(
+            variables, image
+        )
 
     logits, changed = train("bfloat16")
     assert {x.dtype.name for x in jax.tree.leaves((logits, changed))} == {"float32"}

@@ -138,7 +138,9 @@ ATTACKS = {
     "items of a dict": lambda path: pickle.dumps(_table(path), 2),
     "a key's hash": lambda path: pickle.dumps(_key(path), 2),
     "an array of objects": lambda path: pickle.dumps(np.array([Calls(mark, path)], object)),
-    "a default factory": lambda path: pickle.dumps(collections.defaultdict(list, a=Calls(mark, path))),
+    "a default factory": lambda path: pickle.dumps(
+        collections.defaultdict(list, a=Calls(mark, path))
+    ),
     "an extension code": lambda path: (
         b"\x80\x02\x82\xf0X" + len(path).to_bytes(4, "little") + path.encode() + b"\x85R."
     ),
@@ -178,16 +180,38 @@ def test_an_extension_that_was_looked_up_before_is_not_called(marked):
 def test_plain_values_are_what_pickle_reads():
     value = {
         "text": ["a", "ä\n", ""],
-        "numbers": (0, 1, -1, 255, 65536, 1 << 40, -(1 << 100), 1.5, float("inf"), True, False, None),
+        "numbers": (
+            0,
+            1,
+            -1,
+            255,
+            65536,
+            1 << 40,
+            -(1 << 100),
+            1.5,
+            float("inf"),
+            True,
+            False,
+            None,
+        ),
         "bytes": (b"", b"x" * 300),
-        "nested": {"t": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), 3: {}, 2.5: [], b"b": [[]], None: 1, True: 2},
+        "nested": {
+            "t": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+            3: {},
+            2.5: [],
+            b"b": [[]],
+            None: 1,
+            True: 2,
+        },
         "long": list(range(1500)),
         "shared": [shared := [1], shared],
     }
     for protocol in range(6):
         data = pickle.dumps(value, protocol)
         stream = io.BytesIO(data + b"rest")
-        known = {"_codecs.encode": lambda text, encoding: text.encode(encoding)}  # how protocols 0 to 2 write bytes
+        known = {
+            "_codecs.encode": lambda text, encoding: text.encode(encoding)
+        }  # how protocols 0 to 2 write bytes
         found = pickles.load(stream, {**known, "builtins.bytes": bytes, "__builtin__.bytes": bytes})
         assert found == value and stream.read() == b"rest"
         assert found["shared"][0] is found["shared"][1]
@@ -217,7 +241,9 @@ def test_objects_become_inert_and_what_stands_beside_them_is_read():
     for protocol in range(6):
         found = load(pickle.dumps(value, protocol))
         assert found[-1] == "end" and len(found) == len(value)
-        assert all(isinstance(one, Foreign) for one in (found[0], found[1], found[4], found[5], found[6]))
+        assert all(
+            isinstance(one, Foreign) for one in (found[0], found[1], found[4], found[5], found[6])
+        )
         assert isinstance(found[7], Global) and found[7].name == f"{__name__}.Marks"
         if protocol >= 4:  # earlier ones call set([1])
             assert found[2:4] == [[1], [2]]
@@ -300,7 +326,9 @@ def test_broken_pickles_are_refused(data):
 
 def test_damage_anywhere_is_refused_or_gives_inert_values(marked):
     rng = random.Random(0)
-    whole = pickle.dumps([_table("x"), {1: [2.5, "a"]}, _with_path(Marks, str(marked)), (1, 2), b"xyz"], 4)
+    whole = pickle.dumps(
+        [_table("x"), {1: [2.5, "a"]}, _with_path(Marks, str(marked)), (1, 2), b"xyz"], 4
+    )
     for _ in range(2000):
         data = bytearray(whole[: rng.choice([len(whole), rng.randrange(1, len(whole))])])
         for _ in range(rng.randrange(4)):

@@ -22,7 +22,9 @@ def test_a_grid_holds_the_images_in_reading_order():
     assert (picture[7:, 18:] == 255).all() and (picture[5:7] == 255).all()
 
 
-@pytest.mark.parametrize("number, shape", [(1, (5, 7)), (4, (12, 16)), (10, (3 * 5 + 4, 4 * 7 + 6))])
+@pytest.mark.parametrize(
+    "number, shape", [(1, (5, 7)), (4, (12, 16)), (10, (3 * 5 + 4, 4 * 7 + 6))]
+)
 def test_a_grid_is_square_by_default(number, shape):
     assert pictures.grid(some(number)).shape[:2] == shape
 
@@ -80,9 +82,14 @@ def test_a_saved_picture_comes_back(tmp_path):
         pictures.save_png(tmp_path / "samples" / "x.png" / "x.png", image)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8)])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8)]
+)
 def test_what_is_no_uint8_rgb_picture_is_refused(wrong, tmp_path):
-    for function in (lambda: pictures.row([wrong]), lambda: pictures.save_png(tmp_path / "x.png", wrong)):
+    for function in (
+        lambda: pictures.row([wrong]),
+        lambda: pictures.save_png(tmp_path / "x.png", wrong),
+    ):
         with pytest.raises(ValueError, match="expected a uint8 image"):
             function()
     assert not list(tmp_path.iterdir())

@@ -57,18 +57,30 @@ def assert_same(ours, theirs):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return Dataset(folder=folder_of(tmp_path_factory.mktemp("photos"), 20), train="all", size=8, crop="random_resized")
+    return Dataset(
+        folder=folder_of(tmp_path_factory.mktemp("photos"), 20),
+        train="all",
+        size=8,
+        crop="random_resized",
+    )
 
 
 # Rows of a batch of eight that processes hold: all, halves, as wires may order them, and shared by two each.
-ROWS = ([range(8)], [range(4), range(4, 8)], [[0, 1, 6, 7], [2, 3, 4, 5]], [[0, 1, 2, 3], [4, 5, 6, 7]] * 2)
+ROWS = (
+    [range(8)],
+    [range(4), range(4, 8)],
+    [[0, 1, 6, 7], [2, 3, 4, 5]],
+    [[0, 1, 2, 3], [4, 5, 6, 7]] * 2,
+)
 
 
 @pytest.mark.parametrize("rows", ROWS[1:])
 def test_what_processes_read_are_rows_of_the_batches_of_one(photos, rows):
     whole = take(train_batches(photos, 8, seed=3), 7)
     for held in rows:
-        for batch, part in zip(whole, take(train_batches(photos, 8, seed=3, rows=np.array(held)), 7), strict=True):
+        for batch, part in zip(
+            whole, take(train_batches(photos, 8, seed=3, rows=np.array(held)), 7), strict=True
+        ):
             assert batch["image"].shape == (8, 8, 8, 3) and batch["image"].dtype == np.uint8
             assert batch["label"].dtype == np.int32
             for key in ("image", "label"):
@@ -78,12 +90,18 @@ def test_what_processes_read_are_rows_of_the_batches_of_one(photos, rows):
 def test_a_restart_goes_on_where_it_stopped(photos):
     whole = take(train_batches(photos, 8, seed=3), 9)
     assert_same(take(train_batches(photos, 8, seed=3, start=4), 5), whole[4:])
-    of_others = [take(train_batches(photos, 8, seed=3, start=6, rows=rows), 1)[0]["image"] for rows in ROWS[1]]
+    of_others = [
+        take(train_batches(photos, 8, seed=3, start=6, rows=rows), 1)[0]["image"]
+        for rows in ROWS[1]
+    ]
     np.testing.assert_array_equal(np.concatenate(of_others), whole[6]["image"])
 
 
 def test_seeds_and_epochs_differ(photos):
-    one, other = (np.concatenate([b["image"] for b in take(train_batches(photos, 4, seed=s), 10)]) for s in (0, 1))
+    one, other = (
+        np.concatenate([b["image"] for b in take(train_batches(photos, 4, seed=s), 10)])
+        for s in (0, 1)
+    )
     assert (one != other).any()
     assert (one[:20] != one[20:]).any(), "the second epoch has an order and crops of its own"
 
@@ -117,7 +135,10 @@ def test_evaluation_has_every_example_once(rows, count):
     parts = [list(eval_batches(dataset, "train", 8, rows=held)) for held in rows]
     assert {len(part) for part in parts} == {-(-count // 8)}
     seen = []
-    places = [next((h, list(held).index(row)) for h, held in enumerate(rows) if row in held) for row in range(8)]
+    places = [
+        next((h, list(held).index(row)) for h, held in enumerate(rows) if row in held)
+        for row in range(8)
+    ]
     for batches in zip(*parts, strict=True):  # the rows in turn are the order of the source
         for h, j in places:
             image, label, valid = (batches[h][key][j] for key in ("image", "label", "valid"))
@@ -155,7 +176,10 @@ def test_views_of_training_and_validation(tmp_path):
 
 
 def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
-    whole, broken = folder_of(tmp_path / "whole", 20), folder_of(tmp_path / "broken", 20, broken=[5])
+    whole, broken = (
+        folder_of(tmp_path / "whole", 20),
+        folder_of(tmp_path / "broken", 20, broken=[5]),
+    )
     datasets = [Dataset(folder=path, train="all", size=8) for path in (whole, broken)]
     expected, batches = train_batches(datasets[0], 4, seed=0), train_batches(datasets[1], 4, seed=0)
     with contextlib.closing(expected), contextlib.closing(batches):
@@ -164,7 +188,9 @@ def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
     changed = [(one["image"][j], other["image"][j]) for one, other in pairs for j in range(4)]
     changed = [(one, other) for one, other in changed if (one != other).any()]
     assert len(changed) == 3  # of 60 examples, three epochs, only those that are the broken image
-    warnings = [record.getMessage() for record in caplog.records if "Skipped" in record.getMessage()]
+    warnings = [
+        record.getMessage() for record in caplog.records if "Skipped" in record.getMessage()
+    ]
     assert len(warnings) == 1 and "005.png: expected an image" in warnings[0]
 
 
@@ -186,13 +212,17 @@ def test_too_many_broken_images_stop(tmp_path):
             next(batches)
         assert batches.skipped() == 3
     one = folder_of(tmp_path / "one", 10, broken=[2])
-    take(train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5)  # a single one is forgiven
+    take(
+        train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5
+    )  # a single one is forgiven
     with pytest.raises(InputError, match="1 of 10 images"):
         take(train_batches(Dataset(folder=one, train="all", size=8, max_bad=0), 4, seed=0), 5)
 
 
 def test_a_data_set_of_broken_images_ends(tmp_path):
-    dataset = Dataset(folder=folder_of(tmp_path, 3, broken=[0, 1, 2]), train="all", size=8, max_bad=1)
+    dataset = Dataset(
+        folder=folder_of(tmp_path, 3, broken=[0, 1, 2]), train="all", size=8, max_bad=1
+    )
     with pytest.raises(InputError, match="no image that decodes"):
         take(train_batches(dataset, 2, seed=0), 1)
 
@@ -202,19 +232,30 @@ def test_labels_follow_the_images(tmp_path):
         (tmp_path / f"class{label}").mkdir()
         for k in range(4):
             Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"class{label}" / f"{k}.png")
-    for batch in take(train_batches(Dataset(folder=str(tmp_path), train="all", size=8), 4, seed=0), 6):
+    for batch in take(
+        train_batches(Dataset(folder=str(tmp_path), train="all", size=8), 4, seed=0), 6
+    ):
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"] * 100)
 
 
 def test_generated_images_are_fixed_and_their_splits_apart():
     dataset = generated(size=(16, 24), num_examples=32)
     train, held = open_split(dataset, "train"), open_split(dataset, "validation")
-    assert (len(train), len(held), len(open_split(dataset, "train[:25%]+validation"))) == (32, 4, 12)
+    assert (len(train), len(held), len(open_split(dataset, "train[:25%]+validation"))) == (
+        32,
+        4,
+        12,
+    )
     images = [source[i]["image"] for source in (train, held) for i in range(len(source))]
     assert all(image.shape == (16, 24, 3) and image.dtype == np.uint8 for image in images)
     assert len({image.tobytes() for image in images}) == 36
     np.testing.assert_array_equal(images[5], open_split(dataset, "train")[5]["image"])
-    assert train.class_names == ("0", "1", "2") and [train[i]["label"] for i in range(4)] == [0, 1, 2, 0]
+    assert train.class_names == ("0", "1", "2") and [train[i]["label"] for i in range(4)] == [
+        0,
+        1,
+        2,
+        0,
+    ]
     assert open_split(generated(classes=0), "train").class_names == ()
 
 
@@ -230,7 +271,9 @@ def test_digits_by_name(data_dir, monkeypatch):
     assert len(open_split(dataset, "train[:50%]+validation")) == 716 + 364
 
 
-@pytest.mark.parametrize(("name", "classes"), [("imagenet2012", 1000), ("celeb_a_hq/256", 0), ("mnist", 10)])
+@pytest.mark.parametrize(
+    ("name", "classes"), [("imagenet2012", 1000), ("celeb_a_hq/256", 0), ("mnist", 10)]
+)
 def test_any_tfds_name(name, classes):
     """tfds' own stand-in data take the place of the images; everything else is the real path."""
     import tensorflow_datasets as tfds
@@ -249,16 +292,43 @@ def test_names_that_cannot_be_read(data_dir, tmp_path):
     for changes, message in [
         ({"name": "digit"}, "there is no data set 'digit'; did you mean 'digits'"),
         ({"name": "imagnet2012"}, "did you mean 'imagenet2012'"),
-        ({"name": "celeb_a_hq/999"}, "'celeb_a_hq/999' is refused by tfds: .*BuilderConfig 999 not found"),
-        ({"name": "imagenet2012"}, "'imagenet2012' is not in .* cannot be prepared there: Manual dir.*`tfds build"),
-        ({"name": "digits", "data_dir": str(tmp_path / "file")}, "cannot be prepared there: .*data_dir .or TFDS_"),
-        ({"name": "digits", "train": "tain"}, "'digits' cannot give the split 'tain' \\(it has train, validation\\)"),
-        ({"name": "digits", "train": "train[:0]"}, "'digits' cannot give the split 'train\\[:0\\]'"),
+        (
+            {"name": "celeb_a_hq/999"},
+            "'celeb_a_hq/999' is refused by tfds: .*BuilderConfig 999 not found",
+        ),
+        (
+            {"name": "imagenet2012"},
+            "'imagenet2012' is not in .* cannot be prepared there: Manual dir.*`tfds build",
+        ),
+        (
+            {"name": "digits", "data_dir": str(tmp_path / "file")},
+            "cannot be prepared there: .*data_dir .or TFDS_",
+        ),
+        (
+            {"name": "digits", "train": "tain"},
+            "'digits' cannot give the split 'tain' \\(it has train, validation\\)",
+        ),
+        (
+            {"name": "digits", "train": "train[:0]"},
+            "'digits' cannot give the split 'train\\[:0\\]'",
+        ),
         ({"name": "digits", "train": "train["}, "'digits' cannot give the split 'train\\['"),
-        ({"name": "digits", "train": "train[5000:]"}, "'digits' cannot give the split 'train\\[5000:\\]'"),
-        ({"name": "digits", "image_key": "imag"}, "dataset.image_key: 'digits' has no 'imag'; did you mean 'image'"),
-        ({"name": "digits", "label_key": "lable"}, "dataset.label_key: 'digits' has no 'lable'; did you mean 'label'"),
-        ({"name": "digits", "label_key": "image"}, "label_key: 'image' of 'digits' is no whole number"),
+        (
+            {"name": "digits", "train": "train[5000:]"},
+            "'digits' cannot give the split 'train\\[5000:\\]'",
+        ),
+        (
+            {"name": "digits", "image_key": "imag"},
+            "dataset.image_key: 'digits' has no 'imag'; did you mean 'image'",
+        ),
+        (
+            {"name": "digits", "label_key": "lable"},
+            "dataset.label_key: 'digits' has no 'lable'; did you mean 'label'",
+        ),
+        (
+            {"name": "digits", "label_key": "image"},
+            "label_key: 'image' of 'digits' is no whole number",
+        ),
     ]:
         dataset = Dataset(**{"data_dir": data_dir, **changes})
         with pytest.raises(InputError, match=message) as caught:
@@ -271,7 +341,9 @@ def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
     shutil.copytree(builder.data_path, tmp_path / "digits" / "1.0.0")
     info = tmp_path / "digits" / "1.0.0" / "dataset_info.json"
     info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
-    with pytest.raises(InputError, match=r"is written as tfrecord, expected array_record; .*--file_format=array"):
+    with pytest.raises(
+        InputError, match=r"is written as tfrecord, expected array_record; .*--file_format=array"
+    ):
         open_split(Dataset(name="digits", data_dir=str(tmp_path)), "train")
 
 
@@ -280,7 +352,9 @@ def test_a_cut_record_file_stops_with_its_name(data_dir, tmp_path):
     shutil.copytree(named.prepare("digits", data_dir).data_path, path)
     (file,) = path.glob("*train.array_record*")
     file.write_bytes(file.read_bytes()[:100_000])
-    with pytest.raises(InputError, match=r"images do not decode.*record cannot be read .*remove .*1.0.0") as caught:
+    with pytest.raises(
+        InputError, match=r"images do not decode.*record cannot be read .*remove .*1.0.0"
+    ) as caught:
         take(train_batches(Dataset(name="digits", data_dir=str(tmp_path), size=32), 8, seed=0), 5)
     assert "\n" not in str(caught.value)
 
@@ -304,7 +378,15 @@ def store(folder, dataset, views=3):
     """Stored ids of a folder of twenty images, each with its example and view written on it."""
     images = identity(open_split(dataset.of_images(), "all"))
     info = codes.describe(
-        dataset, {"train": images, "validation": images}, [], views, 0, 100, (2, 2), 1, {"fingerprint": ""}
+        dataset,
+        {"train": images, "validation": images},
+        [],
+        views,
+        0,
+        100,
+        (2, 2),
+        1,
+        {"fingerprint": ""},
     )
     codes.begin(folder, info)
     for shard in codes.shards(info):
@@ -330,17 +412,25 @@ def test_stored_ids_come_in_the_order_of_the_images(stored, monkeypatch):
     images = take(train_batches(stored.of_images(), 8, seed=3), 8)
     files = open_split(stored.of_images(), "all")
     source = [transforms.decode(files[i]["image"])[0, 0].tobytes() for i in range(20)]
-    for n, (one, other) in enumerate(zip(images, take(train_batches(stored, 8, seed=3), 8), strict=True)):
+    for n, (one, other) in enumerate(
+        zip(images, take(train_batches(stored, 8, seed=3), 8), strict=True)
+    ):
         assert other.keys() == {"ids", "label"} and other["ids"].shape == (8, 2, 2, 1)
         assert other["ids"].dtype == np.int32 and other["label"].dtype == np.int32
-        assert [source.index(image.tobytes()) for image in one["image"]] == list(other["ids"][:, 0, 0, 0])
-        assert list(other["ids"][:, 1, 0, 0]) == [(8 * n + j) // 20 % 3 for j in range(8)]  # epochs take views in turn
+        assert [source.index(image.tobytes()) for image in one["image"]] == list(
+            other["ids"][:, 0, 0, 0]
+        )
+        assert list(other["ids"][:, 1, 0, 0]) == [
+            (8 * n + j) // 20 % 3 for j in range(8)
+        ]  # epochs take views in turn
 
 
 def test_stored_ids_go_on_where_they_stopped_on_any_number_of_processes(stored):
     whole = take(train_batches(stored, 8, seed=3), 9)
     assert_same(take(train_batches(stored, 8, seed=3, start=4), 5), whole[4:])
-    parts = [take(train_batches(stored, 8, seed=3, start=6, rows=rows), 1)[0]["ids"] for rows in ROWS[1]]
+    parts = [
+        take(train_batches(stored, 8, seed=3, start=6, rows=rows), 1)[0]["ids"] for rows in ROWS[1]
+    ]
     np.testing.assert_array_equal(np.concatenate(parts), whole[6]["ids"])
 
 
@@ -365,10 +455,19 @@ def test_stored_ids_need_no_images(stored):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"size": 16}, r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: use the tokenizer"),
-        ({"crop": "resize"}, "was made with config.dataset.crop = 'random_resized', now it is 'resize'"),
+        (
+            {"size": 16},
+            r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: use the tokenizer",
+        ),
+        (
+            {"crop": "resize"},
+            "was made with config.dataset.crop = 'random_resized', now it is 'resize'",
+        ),
         ({"flip": False}, "was made with config.dataset.flip = True, now it is False"),
-        ({"folder": "/nowhere/else"}, "was made with config.dataset.folder = 'photos.*', now it is 'else'"),
+        (
+            {"folder": "/nowhere/else"},
+            "was made with config.dataset.folder = 'photos.*', now it is 'else'",
+        ),
         ({"codes": "/nowhere"}, "'/nowhere' holds no stored ids"),
     ],
 )
@@ -380,9 +479,13 @@ def test_stored_ids_of_other_data_are_refused(stored, changes, message):
 
 def test_stored_ids_of_a_folder_that_grew_are_refused(stored, tmp_path):
     folder = folder_of(tmp_path / pathlib.Path(stored.folder).name, 21)
-    with pytest.raises(InputError, match=r"has 21 images in 'all', the stored ids in '.*' are of 20: --mode=encode"):
+    with pytest.raises(
+        InputError, match=r"has 21 images in 'all', the stored ids in '.*' are of 20: --mode=encode"
+    ):
         open_split(dataclasses.replace(stored, folder=folder), "all")
-    with pytest.raises(InputError, match=r"train = 'all' and .validation = 'all' alone, not of 'train'"):
+    with pytest.raises(
+        InputError, match=r"train = 'all' and .validation = 'all' alone, not of 'train'"
+    ):
         eval_batches(stored, "train", 8)
 
 
@@ -390,7 +493,9 @@ def test_stored_ids_of_as_many_other_images_are_refused(stored, tmp_path):
     folder = pathlib.Path(folder_of(tmp_path / pathlib.Path(stored.folder).name, 20))
     first = min(folder.rglob("*.*"))
     first.rename(first.with_stem("renamed"))
-    with pytest.raises(InputError, match=r"has 20 images in 'all', the stored ids in '.*' are of others, as many: "):
+    with pytest.raises(
+        InputError, match=r"has 20 images in 'all', the stored ids in '.*' are of others, as many: "
+    ):
         open_split(dataclasses.replace(stored, folder=str(folder)), "all")
 
 
@@ -413,7 +518,9 @@ def test_the_data_of_a_run_in_a_line(tmp_path, data_dir):
         "45 training images in 2 classes (cat 28, owl 17); 5 held out: one of ten by the hash of its name; "
         "1 file ignored: .svg 1"
     )
-    assert line(folder=str(folder), label_key="", train="sorted[:40]", validation="sorted[40:]") == (
+    assert line(
+        folder=str(folder), label_key="", train="sorted[:40]", validation="sorted[40:]"
+    ) == (
         "40 training images, no classes; 10 held out: the split 'sorted[40:]'; 1 file ignored: .svg 1"
     )
     with pytest.raises(InputError, match="has no split 'vali'"):

@@ -23,14 +23,22 @@ from evqgan.inference.mode_sample import SampleRequest, sample
 TESTS = pathlib.Path(__file__).parent
 NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
 CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
-EVALUATED, SAMPLED = ("reconstruction", "generation"), ("samples.npz", "grid.png", "images/00009.png")
+EVALUATED, SAMPLED = (
+    ("reconstruction", "generation"),
+    ("samples.npz", "grid.png", "images/00009.png"),
+)
 
 
 def use(place):
     """What a command line may do with the workdir `place`, in all processes of a run."""
     config, _ = config_files.of_workdir(place)
     sample(config, place, None, SampleRequest(NUM, ["cat", 3, 5], 7, batch_size=2))
-    sample(config, place, place / "chosen", SampleRequest(NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE))
+    sample(
+        config,
+        place,
+        place / "chosen",
+        SampleRequest(NUM, [1, "bee", 8], 7, batch_size=2, **CHOICE),
+    )
     evaluation.evaluate(config, place, None, [])
     box, image = ["0", "0", "8", "8"], place / "images" / "cat" / "0.png"
     edit(config, place, None, EditRequest(image, box=box, label="bee", num=2, batch_size=2))
@@ -39,9 +47,13 @@ def use(place):
 def as_one_of_two(index, port, place):
     """A child: one of two processes of a run."""
     index, place = int(index), pathlib.Path(place)
-    jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=index)
+    jax.distributed.initialize(
+        coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=index
+    )
     mode_inputs.load = evaluation.load = test_commands.load
-    with pytest.raises(InputError, match="no space" if index else "process 1 of this run stopped: its own message"):
+    with pytest.raises(
+        InputError, match="no space" if index else "process 1 of this run stopped: its own message"
+    ):
         a_part_that_fails(index)
     use(place)
     for name, given in (("plain", {}), ("chosen", CHOICE)):
@@ -80,7 +92,9 @@ def stopped(place):
     classifier.name, (config, _) = CHOICE["classifier"], config_files.of_workdir(place)
     given = {"acceptance": CHOICE["acceptance"], "folder": place / "chosen" / "candidates"}
     with pytest.raises(KeyboardInterrupt):
-        test_commands.load(place, config, batch_size=2).sample(NUM, [1, "bee", 8], 7, classifier=classifier, **given)
+        test_commands.load(place, config, batch_size=2).sample(
+            NUM, [1, "bee", 8], 7, classifier=classifier, **given
+        )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +104,10 @@ def places(tmp_path_factory):
     for module in (mode_inputs, evaluation):
         patch.setattr(module, "load", test_commands.load)  # models compile once
     one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
-    for place in (one, two):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide
+    for place in (
+        one,
+        two,
+    ):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide
         file = place / "tokenizer" / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "eval_batch_size": 5}))
     stopped(two)
@@ -116,23 +133,32 @@ def files_of(folder):
 @pytest.mark.parametrize("folder", ["samples", "chosen"])
 def test_two_processes_sample_as_one(places, folder):
     one, two = (place / folder for place in places[:2])
-    assert files_of(one) == files_of(two) and {*SAMPLED} < {*files_of(two)}  # no parts, no candidates
+    assert files_of(one) == files_of(two) and {*SAMPLED} < {
+        *files_of(two)
+    }  # no parts, no candidates
     with np.load(one / "samples.npz") as expected, np.load(two / "samples.npz") as found:
         assert expected.keys() == found.keys() and ("scores" in found) == (folder == "chosen")
         for name in found:
             np.testing.assert_array_equal(found[name], expected[name], name)
         assert len(found["images"]) == NUM == len(np.unique(found["numbers"]))
     for name in SAMPLED[1:]:
-        np.testing.assert_array_equal(*(np.asarray(Image.open(place / name)) for place in (one, two)))
+        np.testing.assert_array_equal(
+            *(np.asarray(Image.open(place / name)) for place in (one, two))
+        )
 
 
 def test_two_processes_evaluate_as_one(places):
     expected, found = (json.loads((place / "evaluation.json").read_text()) for place in places[:2])
     assert found.keys() == expected.keys()
-    assert found["protocols"] == expected["protocols"] and found["protocols"].keys() == {*EVALUATED, "samples"}
+    assert found["protocols"] == expected["protocols"] and found["protocols"].keys() == {
+        *EVALUATED,
+        "samples",
+    }
     assert found["numbers"].keys() == expected["numbers"].keys()
     for name, value in expected["numbers"].items():
-        numbers = (np.array(number, np.float64) for number in (found["numbers"][name], value))  # None is NaN
+        numbers = (
+            np.array(number, np.float64) for number in (found["numbers"][name], value)
+        )  # None is NaN
         np.testing.assert_allclose(*numbers, rtol=1e-6, err_msg=name)
 
 
@@ -144,8 +170,12 @@ def test_the_first_process_edits(places):
 
 
 def test_the_first_process_alone_speaks(places):
-    first, second = ([line for line in said.splitlines() if "[Gloo]" not in line] for said in places[2])
+    first, second = (
+        [line for line in said.splitlines() if "[Gloo]" not in line] for said in places[2]
+    )
     assert not second
     assert any(line.startswith("sample 10/10  ") for line in first)
-    assert "going on from 6/26" in first and any(line.startswith("sample 26/26  ") for line in first)
+    assert "going on from 6/26" in first and any(
+        line.startswith("sample 26/26  ") for line in first
+    )
     assert any(line.startswith("10 samples, the best of 26, of step 6 are in") for line in first)

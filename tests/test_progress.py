@@ -13,8 +13,12 @@ def clocked(*times):
 
 
 def test_the_progress_line():
-    progress = StepTimer(5000, 64, clock=clocked(0.0, 100.0, 100.0 + 200 * 0.231, 100.0 + 200 * 0.231))
-    assert progress.line(1, {"train/loss": 2.5}) == "step 1/5,000  loss 2.5" and progress.perf(1) == {}
+    progress = StepTimer(
+        5000, 64, clock=clocked(0.0, 100.0, 100.0 + 200 * 0.231, 100.0 + 200 * 0.231)
+    )
+    assert (
+        progress.line(1, {"train/loss": 2.5}) == "step 1/5,000  loss 2.5" and progress.perf(1) == {}
+    )
     progress.start(1000)
     line = progress.line(1200, {"train/loss": np.float32(1.2341), "perf/step_seconds": 9.0})
     assert line == "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 14m38s"
@@ -27,7 +31,10 @@ def test_pauses_and_compilation_do_not_count():
         pass
     progress.line(4, {})  # at 60: 3 of 10 seconds for 3 steps
     assert progress.perf(4) == {"perf/step_seconds": 1.0, "perf/images_per_second": 10.0}
-    assert progress.perf(9) == {"perf/step_seconds": 2.0, "perf/images_per_second": 5.0}  # no pause in this interval
+    assert progress.perf(9) == {
+        "perf/step_seconds": 2.0,
+        "perf/images_per_second": 5.0,
+    }  # no pause in this interval
 
 
 def test_large_rates_are_written_out():
@@ -38,7 +45,15 @@ def test_large_rates_are_written_out():
 
 @pytest.mark.parametrize(
     "seconds, text",
-    [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (192, "3m12s"), (3600, "1h00m"), (7500, "2h05m"), (273600, "3d04h")],
+    [
+        (0, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m00s"),
+        (192, "3m12s"),
+        (3600, "1h00m"),
+        (7500, "2h05m"),
+        (273600, "3d04h"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

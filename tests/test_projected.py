@@ -19,7 +19,10 @@ from evqgan.losses import augment
 from evqgan.losses.projected import PRETRAINED, Critic, Head, doubled, init_projections, mix
 from evqgan.nn import efficientnet
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles in half the time
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}  # compiles in half the time
 SMALL = {"im_res": 128, "num_discs": 2, "interp224": False}  # heads of images with 64 pixels
 close = functools.partial(golden_files.close, tolerance=1e-4)
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)))
@@ -49,9 +52,17 @@ class Recording:
 
     def __init__(self, path):
         self.config, self.weights, inputs, self.outputs = load(path)
-        assert not self.config["diffaug"], "with augmentation there is nothing to compare: its draws are not recorded"
-        keys = {k: v for k, v in self.config["backbone_kwargs"].items() if k != "im_res"}  # not used there
-        keys |= {"cond": bool(keys.get("cond")), "diffaug": (), "interp224": self.config["interp224"]}
+        assert not self.config["diffaug"], (
+            "with augmentation there is nothing to compare: its draws are not recorded"
+        )
+        keys = {
+            k: v for k, v in self.config["backbone_kwargs"].items() if k != "im_res"
+        }  # not used there
+        keys |= {
+            "cond": bool(keys.get("cond")),
+            "diffaug": (),
+            "interp224": self.config["interp224"],
+        }
         if keys["cond"]:
             keys["classes"] = len(self.weights["discriminator.mini_discs.0.embed.weight"])
         self.critic = Critic(**keys)
@@ -72,8 +83,15 @@ def test_every_recorded_output_is_compared(recording):
         "channels", "resolutions", "interp224_sub", "logits_eval_real", "logits_train_fake_1", "g_loss", "grad_fake",
         "logits_train_fake_2", "logits_train_real_3", "d_loss_gen", "d_loss_real", "grad_norm_disc",
     }  # fmt: skip
-    prefixes = ("backbone_layer", "proj", "logits_eval_disc", "after3/")  # the first one: tests of EfficientNet
-    rest = {name for name in recording.outputs if name not in known and not name.startswith(prefixes)}
+    prefixes = (
+        "backbone_layer",
+        "proj",
+        "logits_eval_disc",
+        "after3/",
+    )  # the first one: tests of EfficientNet
+    rest = {
+        name for name in recording.outputs if name not in known and not name.startswith(prefixes)
+    }
     assert not rest, "outputs that no test here compares: build what they record"
 
 
@@ -82,7 +100,9 @@ def test_maps_and_logits_of_evaluation_equal_the_original(recording):
 
     @jax.jit
     def call(variables, image, label):
-        return *critic.apply(variables, image, method="features"), critic.apply(variables, image, label)
+        return *critic.apply(variables, image, method="features"), critic.apply(
+            variables, image, label
+        )
 
     _, mixed, logits = call(recording.variables, recording.real, recording.label)
     close(logits, outputs["logits_eval_real"])
@@ -107,7 +127,9 @@ def test_maps_and_logits_of_evaluation_equal_the_original(recording):
 def test_resizing_equals_the_original(recording):
     if "interp224_sub" not in recording.outputs:
         return
-    resized = jax.image.resize(recording.real, (len(recording.real), 224, 224, 3), "bilinear", antialias=False)
+    resized = jax.image.resize(
+        recording.real, (len(recording.real), 224, 224, 3), "bilinear", antialias=False
+    )
     expected = recording.outputs["interp224_sub"]
     step = 224 // expected.shape[-1]
     close(channels_first(resized)[:, :, ::step, ::step], expected, tolerance=2e-6)
@@ -119,7 +141,9 @@ def test_training_equals_the_original(recording):
 
     def value(params, image, variables, sign, hinge):
         given = {**variables, "params": params}
-        logits, changed = critic.apply(given, image, recording.label, train=True, mutable=["batch_stats"])
+        logits, changed = critic.apply(
+            given, image, recording.label, train=True, mutable=["batch_stats"]
+        )
         signed = sign * logits
         return jnp.mean(jnp.where(hinge, jax.nn.relu(1 + signed), signed)), (logits, changed)
 
@@ -138,7 +162,9 @@ def test_training_equals_the_original(recording):
     close(logits, outputs["logits_train_fake_2"])
     logits, after3, (of_real, _) = step("d_loss_real", real, after2, -1.0, True)
     close(logits, outputs["logits_train_real_3"])
-    grads = [np.ravel(a + b) for a, b in zip(*map(jax.tree.leaves, (of_fake, of_real)), strict=True)]
+    grads = [
+        np.ravel(a + b) for a, b in zip(*map(jax.tree.leaves, (of_fake, of_real)), strict=True)
+    ]
     close([length(np.concatenate(grads))], outputs["grad_norm_disc"], tolerance=1e-3)
     theirs = to_theirs(recording.table, after3)
     for name, expected in outputs.items():
@@ -148,7 +174,9 @@ def test_training_equals_the_original(recording):
 
 def test_weights_go_to_the_original_and_back(recording):
     back = to_theirs(recording.table, recording.variables)
-    assert back.keys() == {name for name in recording.weights if not name.endswith("num_batches_tracked")}
+    assert back.keys() == {
+        name for name in recording.weights if not name.endswith("num_batches_tracked")
+    }
     for name, array in back.items():
         np.testing.assert_array_equal(array, recording.weights[name], err_msg=name)
 
@@ -160,7 +188,9 @@ def test_exact_number_of_parameters(cond, trained):
     assert count(variables["params"]) == trained
     assert count(frozen["projections"]) == 376_768
     assert count(frozen["backbone"]["params"]) == 2_958_848
-    assert trained + count(frozen) - count(frozen["backbone"]["batch_stats"]) == (16_276_352 if cond else 13_666_944)
+    assert trained + count(frozen) - count(frozen["backbone"]["batch_stats"]) == (
+        16_276_352 if cond else 13_666_944
+    )
 
 
 @pytest.mark.parametrize("shape, logits", [((64, 64), 64), ((128, 128), 64), ((256, 256), 4 * 25), ((1024, 1024), 3364),
@@ -200,7 +230,9 @@ def trained(small):
 
     def loss(params, frozen, image, stats, key):
         given = {"params": params, "frozen": frozen, "batch_stats": stats}
-        logits, changed = critic.apply(given, image, train=True, rngs={"augment": key}, mutable=["batch_stats"])
+        logits, changed = critic.apply(
+            given, image, train=True, rngs={"augment": key}, mutable=["batch_stats"]
+        )
         return jnp.mean(jnp.sin(logits)), (logits, changed)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
@@ -227,7 +259,9 @@ def test_training_augments_and_moves_the_statistics(small, trained):
     assert np.any(trained(variables, IMAGE, jax.random.key(1))[0] != logits)
     same = jax.tree.map(np.array_equal, dict(changed["batch_stats"]), variables["batch_stats"])
     last = {f"['head_{i}']['out']['u']" for i in range(2)}  # of length 1, and one number
-    kept = {jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(same) if x}
+    kept = {
+        jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(same) if x
+    }
     assert kept <= last
     with pytest.raises(flax.errors.InvalidRngError, match="augment"):
         jax.eval_shape(lambda v: critic.apply(v, IMAGE, train=True), variables)
@@ -240,7 +274,9 @@ def test_evaluation_draws_nothing_keeps_all_statistics_and_ignores_labels(small)
     apply = jax.jit(lambda variables, *x: critic.apply(variables, *x, mutable=["batch_stats"]))
     logits, changed = apply(variables, IMAGE, np.array([0, 1]))
     assert logits.shape == (2, 1 + 1)
-    jax.tree.map(np.testing.assert_array_equal, dict(changed["batch_stats"]), variables["batch_stats"])
+    jax.tree.map(
+        np.testing.assert_array_equal, dict(changed["batch_stats"]), variables["batch_stats"]
+    )
     swapped, _ = apply(variables, IMAGE[::-1].copy(), np.array([5, 5]))
     close(swapped[::-1], logits)  # no image sees the other one
 
@@ -249,9 +285,13 @@ def test_conditional_heads_see_the_label():
     head = Head((16, 8), False, False, 5, "float32")
     x = np.float32(np.random.default_rng(0).standard_normal((2, 16, 16, 6)))
     labels = [np.array(x, np.int32) for x in ((0, 1), (0, 4))]
-    variables = filled(jax.eval_shape(lambda key: head.init(key, x, labels[0], False), jax.random.key(0)))
+    variables = filled(
+        jax.eval_shape(lambda key: head.init(key, x, labels[0], False), jax.random.key(0))
+    )
     assert variables["params"]["embedding"]["embedding"].shape == (5, 128)
-    first, second = (jax.jit(head.apply, static_argnums=3)(variables, x, label, False) for label in labels)
+    first, second = (
+        jax.jit(head.apply, static_argnums=3)(variables, x, label, False) for label in labels
+    )
     assert first.shape == (2, 1, 1)
     np.testing.assert_array_equal(first[0], second[0])
     assert np.all(first[1] != second[1])
@@ -261,7 +301,9 @@ def test_conditional_heads_see_the_label():
 
 def test_projections_follow_the_seed_within_pytorchs_bounds():
     def draw(seed):
-        return jax.jit(init_projections, static_argnums=(1, 2, 3))(jax.random.key(seed), 64, True, 2)
+        return jax.jit(init_projections, static_argnums=(1, 2, 3))(
+            jax.random.key(seed), 64, True, 2
+        )
 
     first, again, other = draw(0), draw(0), draw(1)
     jax.tree.map(np.testing.assert_array_equal, first, again)
@@ -282,7 +324,9 @@ def test_projections_follow_the_seed_within_pytorchs_bounds():
     (2, False, 8, (16,) * 4),
 ])  # fmt: skip
 def test_kinds_of_projection(proj_type, expand, layers, channels):
-    projections = jax.eval_shape(lambda key: init_projections(key, 16, expand, proj_type), jax.random.key(0))
+    projections = jax.eval_shape(
+        lambda key: init_projections(key, 16, expand, proj_type), jax.random.key(0)
+    )
     assert len(projections) == layers
     maps = [jnp.zeros((1, 64 // 2**i, 64 // 2**i, c)) for i, c in enumerate(efficientnet.CHANNELS)]
     mixed = jax.eval_shape(lambda *x: mix(*x, proj_type, jnp.float32), projections, maps)
@@ -293,16 +337,22 @@ def test_kinds_of_projection(proj_type, expand, layers, channels):
     assert [n >> len(w) for n, w in zip(sides, widths, strict=True)] == [8] * 4
 
 
-@pytest.mark.parametrize("separable, patch", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    "separable, patch", [(False, False), (True, False), (False, True), (True, True)]
+)
 def test_kinds_of_heads(separable, patch):
     widths = Critic(separable=separable, patch=patch).widths()
     assert [len(w) for w in widths] == ([1, 1, 1, 1] if patch else [4, 3, 2, 1])
     head, x = Head(widths[2], separable, patch, 0, "float32"), jnp.zeros((2, 32, 32, 128))
-    logits, variables = jax.eval_shape(lambda key: head.init_with_output(key, x, None, True), jax.random.key(0))
+    logits, variables = jax.eval_shape(
+        lambda key: head.init_with_output(key, x, None, True), jax.random.key(0)
+    )
     assert logits.shape == ((2, 13, 13) if patch else (2, 5, 5))
     convolutions = {"depthwise", "pointwise"} if separable else {"conv"}
     norms = {"norm", "norm2"} if patch else {"norm"}
-    assert variables["params"]["down0"].keys() == convolutions | norms | ({"conv2"} if patch else set())
+    assert variables["params"]["down0"].keys() == convolutions | norms | (
+        {"conv2"} if patch else set()
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
@@ -315,7 +365,9 @@ def test_doubling_interpolates_between_the_first_and_the_last(n, axis):
 
 
 def test_maps_of_odd_sides_are_cut_to_the_finer_one():
-    maps = [jnp.ones((1, side, side + 1, c)) for side, c in ((25, 24), (13, 40), (7, 112), (4, 320))]
+    maps = [
+        jnp.ones((1, side, side + 1, c)) for side, c in ((25, 24), (13, 40), (7, 112), (4, 320))
+    ]
     maps = [x[:, :, : -(-26 // 2**i)] for i, x in enumerate(maps)]
     projections = jax.eval_shape(lambda key: init_projections(key, 8, True, 2), jax.random.key(0))
     mixed = jax.eval_shape(lambda *x: mix(*x, 2, jnp.float32), projections, maps)
@@ -335,8 +387,12 @@ def test_bfloat16_is_for_the_convolutions_alone(small):
 def test_heads_in_bfloat16_are_nearly_the_same():
     x = np.float32(np.random.default_rng(0).standard_normal((2, 32, 32, 6)))
     high, low = (Head((16, 8), False, False, 0, dtype) for dtype in ("float32", "bfloat16"))
-    variables = filled(jax.eval_shape(lambda key: high.init(key, x, None, False), jax.random.key(0)))
-    expected, logits = (jax.jit(head.apply, static_argnums=(2, 3))(variables, x, None, True) for head in (high, low))
+    variables = filled(
+        jax.eval_shape(lambda key: high.init(key, x, None, False), jax.random.key(0))
+    )
+    expected, logits = (
+        jax.jit(head.apply, static_argnums=(2, 3))(variables, x, None, True) for head in (high, low)
+    )
     assert logits.dtype == jnp.float32
     close(logits, expected, tolerance=0.05)
 
@@ -344,11 +400,15 @@ def test_heads_in_bfloat16_are_nearly_the_same():
 def test_small_images_are_enlarged_unless_forbidden():
     critic = Critic()
     features = jax.eval_shape(
-        lambda v, image: critic.apply(v, image, method="features"), shapes(critic), jnp.zeros((1, 223, 300, 3))
+        lambda v, image: critic.apply(v, image, method="features"),
+        shapes(critic),
+        jnp.zeros((1, 223, 300, 3)),
     )
     assert features[0][0].shape[1:3] == (56, 56)
     forbidden = Critic(interp224=False)
-    with pytest.raises(InputError, match=r"larger images than \[2, 64, 64, 3\]: use interp224=None"):
+    with pytest.raises(
+        InputError, match=r"larger images than \[2, 64, 64, 3\]: use interp224=None"
+    ):
         shapes(forbidden)
     shapes(forbidden, 128)
 

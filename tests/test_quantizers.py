@@ -23,7 +23,9 @@ KINDS = {
     "revived": revived.Quantizer(**SMALL, revive=0.5),
     "ema, revived": ema.Quantizer(**SMALL, decay=0.9, revive=0.5),
     "residual": residual.Quantizer(**SMALL, depth=3, decay=0.0),
-    "residual, own codebooks": residual.Quantizer(**SMALL, depth=3, shared=False, decay=0.9, revive=0.5),
+    "residual, own codebooks": residual.Quantizer(
+        **SMALL, depth=3, shared=False, decay=0.9, revive=0.5
+    ),
     "gumbel": gumbel.Quantizer(**SMALL),
 }
 kinds = pytest.mark.parametrize("quantizer", KINDS.values(), ids=KINDS.keys())
@@ -85,7 +87,9 @@ def test_each_depth_takes_the_code_nearest_to_what_is_left(quantizer):
         codes = book[d % len(book)]
         distances = np.sum((rest[..., None, :] - codes) ** 2, axis=-1)
         code = codes[ids[..., d]]
-        np.testing.assert_allclose(np.sum((rest - code) ** 2, -1), distances.min(-1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            np.sum((rest - code) ** 2, -1), distances.min(-1), rtol=1e-4, atol=1e-5
+        )
         total, rest = total + code, rest - code
     np.testing.assert_allclose(z_q, total, atol=1e-6)
 
@@ -111,7 +115,9 @@ def test_straight_through_is_identity(name):
 
 
 @pytest.mark.parametrize("name", ["vq", "residual", "ema", "normalized", "revived"])
-def test_codebook_learns_from_the_codebook_loss_alone_and_the_encoder_from_the_commitment_loss(name):
+def test_codebook_learns_from_the_codebook_loss_alone_and_the_encoder_from_the_commitment_loss(
+    name,
+):
     quantizer, z = KINDS[name], normal((2, 3, 3, 4))
     variables = init(quantizer, z)
     params = variables.get("params", {})
@@ -157,7 +163,10 @@ def test_moving_average_equals_the_formula(depth):
     variables = init(quantizer, normal((1, 1, 1, 3)))
     codes = codebook(quantizer, variables)[0]
     tokens = 4 * 5 * 6 * depth
-    count, total = np.full(4, tokens / 4), codes * tokens / 4  # starts as if every code had been used equally often
+    count, total = (
+        np.full(4, tokens / 4),
+        codes * tokens / 4,
+    )  # starts as if every code had been used equally often
     for step in range(2):
         z = normal((4, 5, 6, 3), 10 + step)
         rest, n, m = np.asarray(z).reshape(-1, 3), np.zeros(4), np.zeros((4, 3))
@@ -177,9 +186,13 @@ def test_statistics_change_only_in_training_and_only_if_mutable(train_flag):
     quantizer, z = KINDS["ema, revived"], normal((2, 3, 3, 4))
     variables = init(quantizer, z)
     rngs = {"codebook": jax.random.key(0)}
-    quantizer.apply(variables, z, train=True, rngs=rngs)  # not mutable: allowed, and nothing is returned
+    quantizer.apply(
+        variables, z, train=True, rngs=rngs
+    )  # not mutable: allowed, and nothing is returned
     _, changed = quantizer.apply(variables, z, train=train_flag, rngs=rngs, mutable=["codebook"])
-    same = jax.tree.map(lambda a, b: bool(np.all(a == b)), changed["codebook"], variables["codebook"])
+    same = jax.tree.map(
+        lambda a, b: bool(np.all(a == b)), changed["codebook"], variables["codebook"]
+    )
     assert all(jax.tree.leaves(same)) != train_flag
 
 
@@ -215,7 +228,9 @@ def test_only_unused_codes_are_revived_and_their_statistics_start_anew(module):
         book, usage = codebook(quantizer, variables)[0], variables["codebook"]["usage"][0]
         np.testing.assert_allclose(book[:2], places[0, :2], atol=1e-3)
         assert (np.abs(book[3]) < 1.1).all() and usage[3] > 0.9
-        assert (book[2, 0] > 40) == (step == 0)  # 0.51 falls below the threshold in the third step at the latest
+        assert (book[2, 0] > 40) == (
+            step == 0
+        )  # 0.51 falls below the threshold in the third step at the latest
     assert steps == 2
 
 
@@ -235,11 +250,20 @@ def test_the_dead_of_all_parts_of_a_batch_are_noted():
     quantizer = revived.Quantizer(codes=2, width=2, revive=0.5)
     parts = [np.float32(x).reshape(1, 1, 2, 2) for x in ([1] * 4, [2] * 4)]
     variables = init(quantizer, parts[0])
-    noted = {**variables["codebook"], "dead": np.array([[True, False]]), "seeds": np.full((1, 2, 2), 5, np.float32)}
+    noted = {
+        **variables["codebook"],
+        "dead": np.array([[True, False]]),
+        "seeds": np.full((1, 2, 2), 5, np.float32),
+    }
     for seed, part in enumerate(parts):
         usage = np.float32([[1.0, 0.0 if seed else 1.0]])  # the other code dies in the second part
-        rngs, given = {"codebook": jax.random.key(seed)}, {**variables, "codebook": {**noted, "usage": usage}}
-        noted = quantizer.apply(given, part, train=True, rngs=rngs, mutable=["codebook"])[1]["codebook"]
+        rngs, given = (
+            {"codebook": jax.random.key(seed)},
+            {**variables, "codebook": {**noted, "usage": usage}},
+        )
+        noted = quantizer.apply(given, part, train=True, rngs=rngs, mutable=["codebook"])[1][
+            "codebook"
+        ]
         np.testing.assert_array_equal(noted["dead"], [[True, bool(seed)]])
     np.testing.assert_array_equal(noted["seeds"], [[[5, 5], [2, 2]]])
 
@@ -248,7 +272,9 @@ def test_the_dead_of_all_parts_of_a_batch_are_noted():
 def test_vectors_of_the_batch_are_gathered_only_if_a_code_is_dead(name):
     """On many devices that gather is communication: it stands in a branch."""
     quantizer, z = KINDS[name], normal((2, 3, 5, 4))
-    jaxpr = jax.make_jaxpr(lambda variables: train(quantizer, variables, z))(init(quantizer, z)).jaxpr
+    jaxpr = jax.make_jaxpr(lambda variables: train(quantizer, variables, z))(
+        init(quantizer, z)
+    ).jaxpr
 
     def gathers(jaxpr, branch=False):
         """Whether each gather of all vectors of the batch stands in a branch."""
@@ -282,16 +308,24 @@ def test_usage_and_perplexity_of_a_batch_in_bfloat16(quantizer):
     ("wrong", "sentence"),
     [
         ({"name": "maskgit", "depth": 2}, "has no key 'depth'"),
-        ({"name": "maskgit", "entropy_target": "argmin"}, "entropy_target expects one of softmax, argmax"),
+        (
+            {"name": "maskgit", "entropy_target": "argmin"},
+            "entropy_target expects one of softmax, argmax",
+        ),
         ({"name": "ema", "decay": 0.0}, "decay expects a number above 0 to below 1"),
         ({"name": "rqvae", "decay": 0.0}, "rqvae has a codebook by moving average, got decay = 0"),
         ({"name": "vq", "revive": 0.1}, "has no key 'revive'"),
-        ({"name": "vqq"}, "no module with Quantizer in evqgan/tokenizers/quantizers/: did you mean"),
+        (
+            {"name": "vqq"},
+            "no module with Quantizer in evqgan/tokenizers/quantizers/: did you mean",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(wrong, sentence):
     with pytest.raises(InputError, match=sentence) as error:
-        quantizer = build.build("tokenizers.quantizers", "Quantizer", wrong, "config.tokenizer.quantizer")
+        quantizer = build.build(
+            "tokenizers.quantizers", "Quantizer", wrong, "config.tokenizer.quantizer"
+        )
         quantizer.init(jax.random.key(0), jnp.zeros((1, 1, 1, 256)))
     assert "\n" not in str(error.value)
 
@@ -302,7 +336,9 @@ def test_every_module_keeps_the_contract():
     assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(names)
     for name in names:
         quantizer = build.module("tokenizers.quantizers", name, "test", "Quantizer").Quantizer()
-        assert all(hasattr(quantizer, trait) for trait in build.contract(quantizers.Quantizer)), name
+        assert all(hasattr(quantizer, trait) for trait in build.contract(quantizers.Quantizer)), (
+            name
+        )
         assert hasattr(quantizer, "soft_codes") == quantizer.soft_targets, name
         d, c, v = quantizer.depth, quantizer.width, quantizer.codes
 
@@ -313,16 +349,23 @@ def test_every_module_keeps_the_contract():
             return *out, again, quantizer.apply(variables, method="codebook")
 
         z_q, ids, aux, again, book = jax.eval_shape(run)
-        assert (z_q.shape, z_q.dtype) == (again.shape, again.dtype) == ((1, 2, 3, c), "float32"), name
+        assert (z_q.shape, z_q.dtype) == (again.shape, again.dtype) == ((1, 2, 3, c), "float32"), (
+            name
+        )
         assert (ids.shape, ids.dtype) == ((1, 2, 3, d), "int32"), name
         assert book.shape in ((1, v, c), (d, v, c)) and book.dtype == "float32", name
         assert aux.keys() >= {"quantizer_loss", "usage", "perplexity"}, name
-        assert all(x.shape == () for x in aux.values()) and aux["quantizer_loss"].dtype == "float32", name
+        assert (
+            all(x.shape == () for x in aux.values()) and aux["quantizer_loss"].dtype == "float32"
+        ), name
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_swapped_commitment_weighs_the_other_term(swapped):
-    quantizer, z = (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3), normal((2, 3, 3, 4))
+    quantizer, z = (
+        (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3),
+        normal((2, 3, 3, 4)),
+    )
     variables = init(quantizer, z)
 
     def losses(params, z):

@@ -42,7 +42,9 @@ def test_every_number_stands_with_its_protocol(workdir):
     cards = found["protocols"]
     for card in cards.values():
         assert {"step", "weights", "data", "size", "split", "evaluator", "versions"} <= set(card)
-    assert sorted(name for card in cards.values() for name in card["numbers"]) == sorted(found["numbers"])
+    assert sorted(name for card in cards.values() for name in card["numbers"]) == sorted(
+        found["numbers"]
+    )
     assert "psnr" in cards["reconstruction"]["numbers"] and cards["samples"]["samples"] == 20
 
 
@@ -57,7 +59,8 @@ def test_a_tokenizer_stays_as_its_generator_knows_it(workdir):
     config = load("quickstart", "tiny")
     config.tokenizer.duration = "1000 steps"
     with pytest.raises(
-        InputError, match=r"was trained on the tokenizer of config\.tokenizer\.duration = .*, now it is 1000"
+        InputError,
+        match=r"was trained on the tokenizer of config\.tokenizer\.duration = .*, now it is 1000",
     ):
         quickstart.run(config, workdir)
 

@@ -15,7 +15,9 @@ from evqgan.losses import lpips
 
 CODES = 32
 CODER = {"name": "swin", "depths": (1,), "width": 8, "head_dim": 8}
-CONFIG = ConfigDict({"tokenizer": {"encoder": CODER, "decoder": CODER, "quantizer": {"name": "vq", "codes": CODES}}})
+CONFIG = ConfigDict(
+    {"tokenizer": {"encoder": CODER, "decoder": CODER, "quantizer": {"name": "vq", "codes": CODES}}}
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ class Distance(nn.Module):
 
     @nn.compact
     def __call__(self, a, b):
-        scale = self.variable("frozen", "scale", lambda: {"params": {"scale": jnp.full((1,), 3.0)}}).value
+        scale = self.variable(
+            "frozen", "scale", lambda: {"params": {"scale": jnp.full((1,), 3.0)}}
+        ).value
         return jnp.mean(jnp.abs(a - b), (1, 2, 3)) * scale["params"]["scale"]
 
 
@@ -57,9 +61,16 @@ def run(images, ids, batch_size, show=4, garbage=0, **keys):
 
     def predict(state, batch, rng):
         def filled(x):
-            return np.where(batch["valid"].reshape(-1, *[1] * (x.ndim - 1)), x[batch["rows"]], garbage).astype(x.dtype)
+            return np.where(
+                batch["valid"].reshape(-1, *[1] * (x.ndim - 1)), x[batch["rows"]], garbage
+            ).astype(x.dtype)
 
-        return {"image": filled(a), "reconstruction": filled(b), "ids": filled(ids), "valid": batch["valid"]}
+        return {
+            "image": filled(a),
+            "reconstruction": filled(b),
+            "ids": filled(ids),
+            "valid": batch["valid"],
+        }
 
     return dict(Evaluator(predict, batches, CONFIG, show=show, **keys).run({}))
 
@@ -71,11 +82,16 @@ def test_values_are_those_of_numpy_and_scikit_image(images, ids):
     assert found["mse"] == pytest.approx(4 * mse.mean(), rel=1e-5)  # in [-1, 1], twice as wide
     assert found["psnr"] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-5)
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    ssim = [structural_similarity(x, y, data_range=1, channel_axis=-1, **gaussian) for x, y in zip(a, b, strict=True)]
+    ssim = [
+        structural_similarity(x, y, data_range=1, channel_axis=-1, **gaussian)
+        for x, y in zip(a, b, strict=True)
+    ]
     assert found["ssim"] == pytest.approx(np.mean(ssim), rel=1e-4)
     assert found["codebook_usage"] == pytest.approx((20 + 2) / 2 / CODES)
     share = np.array([5 / 6, 1 / 6])
-    assert found["codebook_perplexity"] == pytest.approx((20 + np.exp(-(share * np.log(share)).sum())) / 2, rel=1e-5)
+    assert found["codebook_perplexity"] == pytest.approx(
+        (20 + np.exp(-(share * np.log(share)).sum())) / 2, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 20, 64])
@@ -108,7 +124,9 @@ def test_the_picture_shows_image_reconstruction_and_error(images, ids):
 
 
 @pytest.mark.parametrize("batch_size, pixels", [(5, 10**6), (7, 16 * 24 * 3), (20, 1)])
-def test_a_perceptual_distance_is_measured_a_few_images_at_a_time(images, ids, monkeypatch, batch_size, pixels):
+def test_a_perceptual_distance_is_measured_a_few_images_at_a_time(
+    images, ids, monkeypatch, batch_size, pixels
+):
     monkeypatch.setattr(lpips, "Distance", Distance)
     monkeypatch.setattr(reconstruction, "PIXELS", pixels)
     found = run(images, ids, batch_size, perceptual="lpips", weights="random")
@@ -122,7 +140,9 @@ def test_its_weights_are_read_and_asked_for_at_once(images, ids, monkeypatch, tm
     monkeypatch.setattr(lpips, "PRETRAINED", {"scale": "lpips"})
     with pytest.raises(InputError, match="python -m evqgan.convert lpips --download"):
         run(images, ids, 5, perceptual="lpips", weights=str(tmp_path))
-    weights.save(weights.path(tmp_path, "lpips"), {"params": {"scale": np.full((1,), 5, np.float32)}}, {})
+    weights.save(
+        weights.path(tmp_path, "lpips"), {"params": {"scale": np.full((1,), 5, np.float32)}}, {}
+    )
     found = run(images, ids, 5, perceptual="lpips", weights=str(tmp_path))
     a, b = (x.astype(np.float64) / 127.5 - 1 for x in images)
     assert found["lpips"] == pytest.approx(5 * np.abs(a - b).mean(), rel=1e-5)
@@ -140,7 +160,9 @@ def test_no_picture_is_made_with_show_0(images, ids):
 def test_the_histogram_shows_the_most_frequent_code_first(images, ids):
     shown = run(images, ids, 5)["codebook"]
     assert shown.dtype == np.uint8 and shown.shape[2] == 3
-    heights = [(half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])]  # a depth each
+    heights = [
+        (half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])
+    ]  # a depth each
     for height in heights:
         assert (np.diff(height) <= 0).all()
     used = [np.mean(height > 0) for height in heights]

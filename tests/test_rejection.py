@@ -66,7 +66,9 @@ def same(a, b):
 def test_every_label_has_its_candidates(labels, acceptance, counts):
     found = rejection.plan(np.array(labels, np.int32), acceptance)
     assert dict(zip(*np.unique(found, return_counts=True), strict=True)) == counts
-    np.testing.assert_array_equal(found[: len(labels)], labels)  # the first ones are those of plain sampling
+    np.testing.assert_array_equal(
+        found[: len(labels)], labels
+    )  # the first ones are those of plain sampling
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -87,15 +89,25 @@ def test_the_best_of_each_label_are_kept(seed):
 def test_what_is_kept_is_what_scored_best(model):
     classifier = Classifier()
     made = model.sample(6, ["cat", 5], 3, acceptance=0.4, classifier=classifier)
-    assert {len(images) for images in classifier.images} == {4} and len(classifier.images) == 4  # of 16: 2 * ceil(7.5)
+    assert {len(images) for images in classifier.images} == {4} and len(
+        classifier.images
+    ) == 4  # of 16: 2 * ceil(7.5)
     images, labels = np.concatenate(classifier.images), np.concatenate(classifier.labels)
     np.testing.assert_array_equal(labels, rejection.plan(np.array([2, 5] * 3, np.int32), 0.4))
-    np.testing.assert_array_equal(model.generate(16, labels, seed=3), images)  # candidates are plain samples
+    np.testing.assert_array_equal(
+        model.generate(16, labels, seed=3), images
+    )  # candidates are plain samples
     for label in (2, 5):
         mine = images[labels == label].mean(axis=(1, 2, 3))
-        assert sorted(made["scores"][made["labels"] == label]) == sorted(mine.astype(np.float32))[-3:]
-    np.testing.assert_array_equal(made["images"], images[made["numbers"]])  # the very images that were scored
-    np.testing.assert_array_equal(made["scores"], brightness(made["images"], None).astype(np.float32))
+        assert (
+            sorted(made["scores"][made["labels"] == label]) == sorted(mine.astype(np.float32))[-3:]
+        )
+    np.testing.assert_array_equal(
+        made["images"], images[made["numbers"]]
+    )  # the very images that were scored
+    np.testing.assert_array_equal(
+        made["scores"], brightness(made["images"], None).astype(np.float32)
+    )
     np.testing.assert_array_equal(made["labels"], [2, 5] * 3)
     again = model.new(made["labels"], made["numbers"], 3, {}, size=4)
     np.testing.assert_array_equal(again[0], made["ids"])
@@ -112,7 +124,10 @@ def test_plain_sampling_goes_on_in_a_folder(model, tmp_path):
     reported = []
     plain = model.sample(6, seed=1)
     for _ in range(2):
-        same(model.sample(6, seed=1, folder=tmp_path, report=lambda *now: reported.append(now[:2])), plain)
+        same(
+            model.sample(6, seed=1, folder=tmp_path, report=lambda *now: reported.append(now[:2])),
+            plain,
+        )
     assert reported == [(4, 6), (6, 6), (6, 6)]
 
 
@@ -125,7 +140,9 @@ def test_a_model_without_classes_can_choose_too(model):
 
 def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     def run(folder, **stop):
-        return model.sample(6, seed=2, report=report, acceptance=0.3, classifier=Classifier(**stop), folder=folder)
+        return model.sample(
+            6, seed=2, report=report, acceptance=0.3, classifier=Classifier(**stop), folder=folder
+        )
 
     reported = []
 
@@ -144,8 +161,12 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     same(run(tmp_path / "parts"), whole)
     assert reported == [(12, 24), (16, 24), (20, 24), (24, 24)]
     same(run(tmp_path / "parts", stop=0), whole)  # nothing is left to do
-    np.testing.assert_array_equal(model.sample(6, seed=2, acceptance=0.3, classifier=brightness)["ids"], whole["ids"])
-    (tmp_path / "parts" / "00000008.npz").unlink()  # as where another process was stopped before this one
+    np.testing.assert_array_equal(
+        model.sample(6, seed=2, acceptance=0.3, classifier=brightness)["ids"], whole["ids"]
+    )
+    (
+        tmp_path / "parts" / "00000008.npz"
+    ).unlink()  # as where another process was stopped before this one
     reported.clear()
     same(run(tmp_path / "parts"), whole)
     assert reported == [(20, 24), (24, 24)]
@@ -157,7 +178,9 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
 def test_what_other_processes_did_not_leave_is_missed(model, tmp_path, monkeypatch):
     monkeypatch.setattr(rejection.processes, "together", lambda part: contextlib.nullcontext())
     given = {"num": 6, "seed": 2, "acceptance": 0.3, "classifier": Classifier(), "folder": tmp_path}
-    with pytest.raises(InputError, match="lacks 12 candidates: it has to be one folder for all processes"):
+    with pytest.raises(
+        InputError, match="lacks 12 candidates: it has to be one folder for all processes"
+    ):
         model.sample(**given, part=(0, 2))
     reported = []
     whole = model.sample(**given, report=lambda *now: reported.append(now[:2]))
@@ -169,9 +192,15 @@ def test_what_other_processes_did_not_leave_is_missed(model, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"seed": 3}, "holds candidates made with seed = 2, not seed = 3: give the same settings again"),
+        (
+            {"seed": 3},
+            "holds candidates made with seed = 2, not seed = 3: give the same settings again",
+        ),
         ({"acceptance": 0.4}, "made with acceptance = 0.5, not acceptance = 0.4"),
-        ({"classifier": brightness}, "made with classifier = brightness, not classifier = test_rejection:brightness"),
+        (
+            {"classifier": brightness},
+            "made with classifier = brightness, not classifier = test_rejection:brightness",
+        ),
         ({"labels": ["cat"]}, "made with other labels"),
         ({"num": 3}, "made with other labels"),
         ({"steps": 3}, r"made with sampler = {.*'steps': 8.*}, not sampler = {.*'steps': 3"),
@@ -192,7 +221,9 @@ def test_damaged_candidates_are_one_line(model, tmp_path):
     file = tmp_path / "00000000.npz"
     content = file.read_bytes()
     file.write_bytes(content[:100])
-    with pytest.raises(InputError, match="does not hold candidates as they were left: .*; remove it"):
+    with pytest.raises(
+        InputError, match="does not hold candidates as they were left: .*; remove it"
+    ):
         model.sample(**given, classifier=Classifier())
     file.write_bytes(content)
     (tmp_path / "settings.json").write_text("{")
@@ -217,7 +248,8 @@ def test_acceptances_that_cannot_be_are_refused(model, acceptance):
 )
 def test_what_are_no_scores_is_refused(model, scores, found):
     with pytest.raises(
-        InputError, match=f"expected the classifier to give a finite score for each of 4 images, {found}"
+        InputError,
+        match=f"expected the classifier to give a finite score for each of 4 images, {found}",
     ):
         model.sample(4, acceptance=0.5, classifier=lambda images, labels: scores(len(images)))
 
@@ -243,7 +275,8 @@ def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
         rejection.find("resnet50", model)
     model.classes, model.class_names = 1000, ()
     with pytest.raises(
-        InputError, match="there are no weights of resnet101 in .*: get them with `python -m evqgan.con"
+        InputError,
+        match="there are no weights of resnet101 in .*: get them with `python -m evqgan.con",
     ):
         rejection.find("resnet101", model, str(tmp_path))
 
@@ -259,7 +292,10 @@ def test_a_resnet_judges_classes_that_are_called_by_their_wordnet_numbers(model)
     ):
         np.testing.assert_array_equal(rejection.imagenet_numbers("resnet101", model), expected)
     model.class_names = ("tench", *numbers[1:])
-    with pytest.raises(InputError, match="by their WordNet numbers, .*, and this model has the class 'tench': train"):
+    with pytest.raises(
+        InputError,
+        match="by their WordNet numbers, .*, and this model has the class 'tench': train",
+    ):
         rejection.find("resnet101", model)
 
 
@@ -298,13 +334,29 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
     place = workdirs.trained()
 
     def sample(*args):
-        code = main.main(["main", "--mode=sample", f"--workdir={place}", f"--out={tmp_path}", "--batch_size=4", *args])
+        code = main.main(
+            [
+                "main",
+                "--mode=sample",
+                f"--workdir={place}",
+                f"--out={tmp_path}",
+                "--batch_size=4",
+                *args,
+            ]
+        )
         out, err = capsys.readouterr()
         return code, out, err.splitlines()
 
-    given = ["--num=4", "--labels=cat,3", "--acceptance=0.4", "--classifier=test_rejection:brightness"]
+    given = [
+        "--num=4",
+        "--labels=cat,3",
+        "--acceptance=0.4",
+        "--classifier=test_rejection:brightness",
+    ]
     given += ["--config.sample.steps=2"]  # of the workdir's config
-    monkeypatch.setattr(mode_sample.files, "save_npz", failing(mode_sample.files.save_npz, "samples.npz"))
+    monkeypatch.setattr(
+        mode_sample.files, "save_npz", failing(mode_sample.files.save_npz, "samples.npz")
+    )
     code, _, lines = sample(*given)
     assert code == 2 and len(lines) == 1 and "no space" in lines[0]
     assert json.loads((tmp_path / "candidates" / "settings.json").read_text())["acceptance"] == 0.4
@@ -312,20 +364,35 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
     code, _, lines = sample(*given, "--seed=5")
     assert code == 2 and "made with seed = 0, not seed = 5" in lines[0]
     code, out, _ = sample(*given)
-    assert code == 0 and "going on from 10/10" in out and "4 samples, the best of 10, of step 6 are in" in out
+    assert (
+        code == 0
+        and "going on from 10/10" in out
+        and "4 samples, the best of 10, of step 6 are in" in out
+    )
     assert not (tmp_path / "candidates").exists()
     images, labels, card = evaluation.read_samples(tmp_path / "samples.npz")
-    expected = {"acceptance": 0.4, "classifier": "test_rejection:brightness", "candidates": 10, "samples": 4}
+    expected = {
+        "acceptance": 0.4,
+        "classifier": "test_rejection:brightness",
+        "candidates": 10,
+        "samples": 4,
+    }
     assert expected.items() <= card.items() and list(labels) == [2, 3, 2, 3] and len(images) == 4
     assert card["sampler"]["steps"] == 2
 
     for args, message in {
         ("--acceptance=0",): "expected an acceptance above 0 and at most 1, got 0.0",
         ("--acceptance=1.5",): "--acceptance=1.5: expected a number",
-        ("--classifier=resnet101",): "a classifier chooses among candidates: give an --acceptance below 1 too",
-        ("--acceptance=0.5",): "resnet101 knows the 1,000 classes of ImageNet, and this model has 10 classes",
+        (
+            "--classifier=resnet101",
+        ): "a classifier chooses among candidates: give an --acceptance below 1 too",
+        (
+            "--acceptance=0.5",
+        ): "resnet101 knows the 1,000 classes of ImageNet, and this model has 10 classes",
     }.items():
-        code, _, lines = sample(*dict.fromkeys((*args, *given[3 * (args == ("--acceptance=0",)) :][:1])))
+        code, _, lines = sample(
+            *dict.fromkeys((*args, *given[3 * (args == ("--acceptance=0",)) :][:1]))
+        )
         assert code == 2 and len(lines) == 1 and message in lines[0]
 
 

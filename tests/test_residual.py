@@ -10,7 +10,16 @@ from golden_files import close, files, load
 
 from evqgan.tokenizers.quantizers import residual, rqvae, vitvqgan
 
-OF_THE_NETWORK = ("z_e", "rec", "loss_total", "loss_recon", "loss_latent", "margins", "dec_", "grad/")
+OF_THE_NETWORK = (
+    "z_e",
+    "rec",
+    "loss_total",
+    "loss_recon",
+    "loss_latent",
+    "margins",
+    "dec_",
+    "grad/",
+)
 
 
 def normal(shape, seed=0):
@@ -23,7 +32,13 @@ def made(depth, module=residual, **keys):
     quantizer = module.Quantizer(codes=16, width=4, depth=depth, **keys)
     books = normal((1 if quantizer.shared else depth, 16, 4), 1)
     if module is not vitvqgan and quantizer.decay:
-        return quantizer, {"codebook": {"codes": books, "total": 1.5 * books, "usage": jnp.full(books.shape[:2], 1.5)}}
+        return quantizer, {
+            "codebook": {
+                "codes": books,
+                "total": 1.5 * books,
+                "usage": jnp.full(books.shape[:2], 1.5),
+            }
+        }
     return quantizer, {"params": {"codebook": books}}
 
 
@@ -32,9 +47,15 @@ def recording(request):
     """-> quantizer, variables, what makes vectors for codes of their latents, outputs."""
     config, weights, _, outputs = load(request.param)
     theirs = dict(config["hparams"])
-    latent, shape, codes = theirs.pop("latent_shape"), theirs.pop("code_shape"), theirs.pop("n_embed")
+    latent, shape, codes = (
+        theirs.pop("latent_shape"),
+        theirs.pop("code_shape"),
+        theirs.pop("n_embed"),
+    )
     decay, shared = theirs.pop("decay"), theirs.pop("shared_codebook")
-    assert isinstance(codes, int) and isinstance(decay, float), f"{request.param}: all depths of ours are alike"
+    assert isinstance(codes, int) and isinstance(decay, float), (
+        f"{request.param}: all depths of ours are alike"
+    )
     quantizer = rqvae.Quantizer(
         codes=codes,
         width=latent[0] // shape[0] * (latent[1] // shape[1]) * latent[2],
@@ -44,8 +65,12 @@ def recording(request):
         decay=decay,
         revive=float(theirs.pop("restart_unused_codes")),
     )
-    assert theirs.pop("commitment_loss", "cumsum") == "cumsum", f"{request.param}: of the losses 'cumsum' is built"
-    assert theirs.pop("bottleneck_type") == "rq", f"{request.param}: of the bottlenecks 'rq' is built"
+    assert theirs.pop("commitment_loss", "cumsum") == "cumsum", (
+        f"{request.param}: of the losses 'cumsum' is built"
+    )
+    assert theirs.pop("bottleneck_type") == "rq", (
+        f"{request.param}: of the bottlenecks 'rq' is built"
+    )
     for key in ("embed_dim", "loss_type", "latent_loss_weight"):
         theirs.pop(key, None)  # of the network and its training
     assert not theirs, f"{request.param}: nothing of ours stands for {sorted(theirs)}"
@@ -63,13 +88,18 @@ def of_theirs(weights, prefix, quantizer):
     """Their codebooks and moving averages as ours; the last row, their padding, is nobody's code."""
     depths = range(1 if quantizer.shared else quantizer.depth)
     names = {"codes": "weight", "total": "embed_ema", "usage": "cluster_size_ema"}
-    stacked = {ours: np.stack([weights[f"{prefix}.{d}.{name}"] for d in depths]) for ours, name in names.items()}
+    stacked = {
+        ours: np.stack([weights[f"{prefix}.{d}.{name}"] for d in depths])
+        for ours, name in names.items()
+    }
     return {**stacked, "codes": stacked["codes"][:, :-1]}
 
 
 def test_codes_sums_and_losses_equal_the_recorded_rqvae(recording):
     quantizer, variables, to_codes, outputs = recording
-    left = {name for name in outputs if not name.startswith((*OF_THE_NETWORK, "ema/", "ema_after/"))}
+    left = {
+        name for name in outputs if not name.startswith((*OF_THE_NETWORK, "ema/", "ema_after/"))
+    }
     z = to_codes(outputs["z_e"])
     np.testing.assert_array_equal(z, outputs["z_code_shape"])
     z_q, ids, aux = quantizer.apply(variables, z)
@@ -77,7 +107,9 @@ def test_codes_sums_and_losses_equal_the_recorded_rqvae(recording):
     close(z_q, to_codes(outputs["z_q"]))
     close(aux["quantizer_loss"][None], outputs["quant_loss"])
     books = quantizer.apply(variables, method="codebook")
-    vectors = np.stack([books[d % len(books)][ids[..., d]] for d in range(quantizer.depth)], axis=-2)
+    vectors = np.stack(
+        [books[d % len(books)][ids[..., d]] for d in range(quantizer.depth)], axis=-2
+    )
     close(vectors, outputs["code_emb_with_depth"])
     partial = 0
     for d in range(quantizer.depth):
@@ -89,7 +121,9 @@ def test_codes_sums_and_losses_equal_the_recorded_rqvae(recording):
     left -= {"z_code_shape", "code", "z_q", "quant_loss", "code_emb_with_depth", "soft_code_argmin"}
     for name in [name for name in left if name.startswith("soft_code_T")]:
         theirs = outputs[name]
-        _, chances = quantizer.apply(variables, z, float(name.removeprefix("soft_code_T")), None, method="soft_codes")
+        _, chances = quantizer.apply(
+            variables, z, float(name.removeprefix("soft_code_T")), None, method="soft_codes"
+        )
         close(chances[tuple(slice(0, size) for size in theirs.shape)], theirs)
         left -= {name}
     assert not left, f"nobody compares {sorted(left)}"
@@ -99,7 +133,9 @@ def test_moving_averages_equal_the_recorded_rqvae(recording):
     quantizer, variables, to_codes, outputs = recording
     rngs = {"codebook": jax.random.key(0)}
     z = to_codes(outputs["z_e"])
-    (z_q, ids, aux), changed = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
+    (z_q, ids, aux), changed = quantizer.apply(
+        variables, z, train=True, rngs=rngs, mutable=["codebook"]
+    )
     assert aux["revived"] == 0  # theirs are random, and not recorded
     np.testing.assert_array_equal(ids, outputs["ema/code"])
     close(z_q, to_codes(outputs["ema/z_q"]))
@@ -109,7 +145,9 @@ def test_moving_averages_equal_the_recorded_rqvae(recording):
         close(changed["codebook"][name], theirs)
     assert sum(name.startswith("ema_after/") for name in outputs) == 3 * len(after["codes"])
     names = {name for name in outputs if name.startswith("ema/")}
-    assert names == {"ema/z_q", "ema/code", "ema/quant_loss"}, f"one of these is not compared: {names}"
+    assert names == {"ema/z_q", "ema/code", "ema/quant_loss"}, (
+        f"one of these is not compared: {names}"
+    )
 
 
 def test_depths_are_summed_in_their_order():
@@ -123,7 +161,9 @@ def test_depths_are_summed_in_their_order():
     for order in ([1, 0, 2], [2, 1, 0], [0, 2, 1]):
         assert np.any(np.abs(embed(ids[..., np.array(order)]) - z_q) > 0.1)
     partial = [sum(books[i][ids[..., i]] for i in range(d + 1)) for d in range(3)]
-    np.testing.assert_allclose(aux["commitment_loss"], np.mean([(z - p) ** 2 for p in partial]), rtol=1e-5)
+    np.testing.assert_allclose(
+        aux["commitment_loss"], np.mean([(z - p) ** 2 for p in partial]), rtol=1e-5
+    )
     backwards = [sum(books[i][ids[..., i]] for i in range(3 - d, 3)) for d in range(1, 4)]
     assert np.mean([(z - p) ** 2 for p in backwards]) > 1.05 * aux["commitment_loss"]
 
@@ -132,11 +172,19 @@ def test_soft_codes_are_drawn_by_their_chances_and_each_depth_goes_on_with_the_d
     quantizer, variables = made(2, shared=False)
     z = jnp.broadcast_to(normal((1, 1, 1, 4)), (1, 60, 60, 4))
     ids, chances = quantizer.apply(variables, z, 2.0, jax.random.key(3), method="soft_codes")
-    assert ids.shape == (1, 60, 60, 2) and ids.dtype == jnp.int32 and chances.shape == (1, 60, 60, 2, 16)
+    assert (
+        ids.shape == (1, 60, 60, 2)
+        and ids.dtype == jnp.int32
+        and chances.shape == (1, 60, 60, 2, 16)
+    )
     books = np.asarray(variables["params"]["codebook"])
-    left = np.asarray(z)[..., None, :] - np.stack([0 * z, books[0][ids[..., 0]]], axis=-2)  # [B,h,w,D,c]
+    left = np.asarray(z)[..., None, :] - np.stack(
+        [0 * z, books[0][ids[..., 0]]], axis=-2
+    )  # [B,h,w,D,c]
     scores = np.exp(-np.sum((left[..., None, :] - books) ** 2, axis=-1) / 2.0)
-    np.testing.assert_allclose(chances, scores / scores.sum(axis=-1, keepdims=True), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        chances, scores / scores.sum(axis=-1, keepdims=True), rtol=1e-3, atol=1e-6
+    )
     for d in range(2):
         share = np.bincount(ids[..., d].reshape(-1), minlength=16) / 3600
         np.testing.assert_allclose(share, chances[..., d, :].mean(axis=(0, 1, 2)), atol=0.03)
@@ -171,7 +219,13 @@ def formula(books, z, ids, normalize, detached):
 
 @pytest.mark.parametrize(
     ("normalize", "detached", "shared"),
-    [(True, True, True), (True, True, False), (True, False, True), (False, True, True), (False, False, False)],
+    [
+        (True, True, True),
+        (True, True, False),
+        (True, False, True),
+        (False, True, True),
+        (False, False, False),
+    ],
 )
 def test_losses_by_depths_and_their_gradients_equal_the_formula(normalize, detached, shared):
     keys = {"module": vitvqgan, "l2_normalize": normalize, "detached_residual": detached}
@@ -181,12 +235,16 @@ def test_losses_by_depths_and_their_gradients_equal_the_formula(normalize, detac
     left, table = np.asarray(z), np.asarray(quantizer.apply(variables, method="codebook"))
     for d in range(3):  # each takes the code nearest to what is left
         x, codes = np.asarray(unit(left)) if normalize else left, table[d % len(table)]
-        np.testing.assert_array_equal(ids[..., d], np.argmin(np.sum((x[..., None, :] - codes) ** 2, -1), axis=-1))
+        np.testing.assert_array_equal(
+            ids[..., d], np.argmin(np.sum((x[..., None, :] - codes) ** 2, -1), axis=-1)
+        )
         left = left - codes[ids[..., d]]
 
     def ours(books, z):
         z_q, _, aux = quantizer.apply({"params": {"codebook": books}}, z)
-        return jnp.stack([jnp.sum(z_q**3), aux["codebook_loss"], aux["commitment_loss"], aux["quantizer_loss"]])
+        return jnp.stack(
+            [jnp.sum(z_q**3), aux["codebook_loss"], aux["commitment_loss"], aux["quantizer_loss"]]
+        )
 
     def theirs(books, z):
         z_q, of_codes, of_z = formula(books, z, ids, normalize, detached)
@@ -208,7 +266,9 @@ def test_codebook_by_moving_average_sends_no_gradient_to_codes(module):
     def loss(z):
         rngs = {"codebook": jax.random.key(0)}
         (_, _, aux), _ = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
-        return jnp.stack([aux["quantizer_loss"], aux["codebook_loss"], 0.25 * aux["commitment_loss"]])
+        return jnp.stack(
+            [aux["quantizer_loss"], aux["codebook_loss"], 0.25 * aux["commitment_loss"]]
+        )
 
     total, of_codes, of_z = jax.jit(jax.jacrev(loss))(normal((2, 3, 4, 4)))
     np.testing.assert_array_equal(total, of_z)
@@ -225,12 +285,16 @@ def test_between_depths_a_shared_codebook_moves_and_the_next_depth_sees_it():
     one, variables = made(1, rqvae, decay=0.5, revive=0.0)
     first, changed = one.apply(variables, z, train=True, mutable=["codebook"])
     rest = z - first[0]
-    second, changed = one.apply(changed, rest, train=True, mutable=["codebook"])  # the table after the first depth
+    second, changed = one.apply(
+        changed, rest, train=True, mutable=["codebook"]
+    )  # the table after the first depth
     np.testing.assert_array_equal(found[1][1], jnp.concatenate([first[1], second[1]], axis=-1))
     np.testing.assert_allclose(found[1][0], first[0] + second[0], rtol=1e-5, atol=1e-6)
     for name, value in changed["codebook"].items():
         np.testing.assert_allclose(states[1][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
-    assert np.any(found[0][1] != found[1][1]) and np.any(np.abs(states[0]["codes"] - states[1]["codes"]) > 0.01)
+    assert np.any(found[0][1] != found[1][1]) and np.any(
+        np.abs(states[0]["codes"] - states[1]["codes"]) > 0.01
+    )
 
 
 def test_counts_start_at_zero_and_codes_below_one_count_are_restarted():
@@ -243,7 +307,9 @@ def test_counts_start_at_zero_and_codes_below_one_count_are_restarted():
     places = jnp.array([[[-1.0, 0.0], [1.0, 0.0], [50.0, 0.0], [60.0, 0.0]]])
     state = {"codes": places, "total": places, "usage": jnp.zeros((1, 4))}
     rngs = {"codebook": jax.random.key(1)}
-    (_, _, aux), changed = quantizer.apply({"codebook": state}, z, train=True, rngs=rngs, mutable=["codebook"])
+    (_, _, aux), changed = quantizer.apply(
+        {"codebook": state}, z, train=True, rngs=rngs, mutable=["codebook"]
+    )
     new = changed["codebook"]
     np.testing.assert_allclose(new["usage"], [[0.1 * 40, 1, 1, 1]], rtol=1e-5)  # 0.1 * 5 < 1
     assert aux["revived"] == 3 and np.all(np.abs(new["codes"][0, 1:, 0]) < 1.01)

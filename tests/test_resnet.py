@@ -29,9 +29,16 @@ def test_features_equal_torchvision(path):
     config, weights, inputs, outputs = load(path)
     assert config["block"] == "Bottleneck", "of torchvision's blocks only Bottleneck is built"
     assert config["groups"] == 1, "grouped convolutions (ResNeXt) are not built"
-    network = resnet.Network(tuple(config["layers"]), config["width_per_group"], config["num_classes"])
-    variables = to_ours(frozen.RESNET, weights, frozen.shapes(network, 32), frozen.NETWORKS["resnet50"].ignored)
-    capture = {"capture_intermediates": lambda m, _: str(m.name).startswith("stage"), "mutable": "intermediates"}
+    network = resnet.Network(
+        tuple(config["layers"]), config["width_per_group"], config["num_classes"]
+    )
+    variables = to_ours(
+        frozen.RESNET, weights, frozen.shapes(network, 32), frozen.NETWORKS["resnet50"].ignored
+    )
+    capture = {
+        "capture_intermediates": lambda m, _: str(m.name).startswith("stage"),
+        "mutable": "intermediates",
+    }
 
     def loss(x, variables):
         features, seen = network.apply(variables, x, **capture)
@@ -45,8 +52,14 @@ def test_features_equal_torchvision(path):
         return {"grad_x_of_sumsq": judge(x, variables)[1].transpose(0, 3, 1, 2)}
 
     _, (features, stages) = judge(x, variables)[0]
-    ours = {"pooled": features["pooled"], "logits": features["logits"], "layer4": features["map"].transpose(0, 3, 1, 2)}
-    ours |= {f"layer{name.removeprefix('stage')}_mean": x.mean((1, 2)) for name, x in stages.items()}
+    ours = {
+        "pooled": features["pooled"],
+        "logits": features["logits"],
+        "layer4": features["map"].transpose(0, 3, 1, 2),
+    }
+    ours |= {
+        f"layer{name.removeprefix('stage')}_mean": x.mean((1, 2)) for name, x in stages.items()
+    }
     if "prepared_sub7" in outputs:
         prepared = jax.jit(resnet.prepare)(inputs["image"].transpose(0, 2, 3, 1))
         ours["prepared_sub7"] = prepared[:, ::7, ::7].transpose(0, 3, 1, 2)
@@ -90,5 +103,7 @@ def test_preparing_keeps_flat_images_flat():
         x = resnet.prepare(jnp.full((1, size, size, 3), -0.2))
         assert x.shape == (1, 224, 224, 3) and x.dtype == jnp.float32
         np.testing.assert_allclose(
-            x[0, ::50, ::50], np.broadcast_to((0.4 - np.array(resnet.MEAN)) / resnet.STD, (5, 5, 3)), rtol=1e-4
+            x[0, ::50, ::50],
+            np.broadcast_to((0.4 - np.array(resnet.MEAN)) / resnet.STD, (5, 5, 3)),
+            rtol=1e-4,
         )

@@ -28,7 +28,10 @@ def nothing_traced():
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 8, 9])
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
 def test_every_row_comes_out_once_and_in_order(number, batch_size):
-    x, y = np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32), np.arange(number, dtype=np.float32)
+    x, y = (
+        np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32),
+        np.arange(number, dtype=np.float32),
+    )
     found = BatchRunner(batch_size)(scaled, WEIGHTS, x, y)
     np.testing.assert_allclose(found["sum"], 3 * x + y[:, None], rtol=1e-6)
     np.testing.assert_array_equal(found["least"], x.min(axis=1))
@@ -37,7 +40,17 @@ def test_every_row_comes_out_once_and_in_order(number, batch_size):
 
 @pytest.mark.parametrize(
     "batch_size, number, size",
-    [(64, 1, 4), (64, 3, 4), (64, 5, 8), (64, 64, 64), (64, 500, 64), (7, 4, 4), (7, 5, 7), (7, 500, 7), (2, 1, 2)],
+    [
+        (64, 1, 4),
+        (64, 3, 4),
+        (64, 5, 8),
+        (64, 64, 64),
+        (64, 500, 64),
+        (7, 4, 4),
+        (7, 5, 7),
+        (7, 500, 7),
+        (2, 1, 2),
+    ],
 )
 def test_batches_have_few_sizes(batch_size, number, size):
     assert BatchRunner(batch_size).size(number) == size

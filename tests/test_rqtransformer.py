@@ -21,18 +21,29 @@ from evqgan.generators.sampling import restrict
 
 CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
 PLACES = LATENT[0] * LATENT[1]
-WITHOUT_EFFECT = ("ema", "ar_hierarchy", "use_padding_emb", "scaled_head_emb_vqvae")  # keys their network never reads
+WITHOUT_EFFECT = (
+    "ema",
+    "ar_hierarchy",
+    "use_padding_emb",
+    "scaled_head_emb_vqvae",
+)  # keys their network never reads
 
 
 def theirs_to_model(theirs, where):
     """The Model of a configuration of theirs; what it leaves out is as in their configs.py."""
     theirs = {key: value for key, value in theirs.items() if key not in WITHOUT_EFFECT}
-    assert theirs.pop("type", "rq-transformer") == "rq-transformer", f"{where}: another type of model"
+    assert theirs.pop("type", "rq-transformer") == "rq-transformer", (
+        f"{where}: another type of model"
+    )
     *latent, depth = theirs.pop("block_size")
     sizes = theirs.pop("vocab_size")
     sizes = [sizes] * depth if isinstance(sizes, int) else sizes
-    assert len(set(sizes)) == 1 and len(sizes) == depth, f"{where}: depths with different numbers of codes: {sizes}"
-    assert theirs.pop("block_size_cond", 0) <= 1, f"{where}: a condition of several tokens (text) is not built"
+    assert len(set(sizes)) == 1 and len(sizes) == depth, (
+        f"{where}: depths with different numbers of codes: {sizes}"
+    )
+    assert theirs.pop("block_size_cond", 0) <= 1, (
+        f"{where}: a condition of several tokens (text) is not built"
+    )
     width, classes = theirs.pop("embed_dim"), theirs.pop("vocab_size_cond", 0)
     stacks = []
     for name in ("body", "head"):
@@ -50,10 +61,14 @@ def theirs_to_model(theirs, where):
                 "attention_dropout": block.pop("attn_pdrop", 0.0),
             }
         )
-        assert not stack and not block, f"{where}: nothing of ours stands for {sorted(stack)} {sorted(block)} of {name}"
+        assert not stack and not block, (
+            f"{where}: nothing of ours stands for {sorted(stack)} {sorted(block)} of {name}"
+        )
     body, head = stacks
     for key in ("dropout", "attention_dropout"):
-        assert body[key] == head[key], f"{where}: {key} of body and head differ: {body[key]}, {head[key]}"
+        assert body[key] == head[key], (
+            f"{where}: {key} of body and head differ: {body[key]}, {head[key]}"
+        )
     model = rq.Model(
         codes=sizes[0],
         latent=tuple(latent),
@@ -83,15 +98,24 @@ def recorded_codebook(model, inputs, wanted):
     """
     vectors = inputs.get("code_emb_with_depth")
     if vectors is None:
-        assert not (model.codebook_input or model.codebook_head), "the vectors of the codes are not recorded"
+        assert not (model.codebook_input or model.codebook_head), (
+            "the vectors of the codes are not recorded"
+        )
         return np.zeros((1, model.codes, model.codebook_width), np.float32)
     depths = np.arange(model.depth)
     for path in files("rqvae*.npz"):
         with np.load(path, allow_pickle=False) as stored:
             names = [f"w/quantizer.codebooks.{d}.weight" for d in depths]
-            tables = [stored[name][:-1] for name in names if name in stored.files]  # the last row is a padding
-        if len({table.shape for table in tables}) == 1 and tables[0].shape == (model.codes, model.codebook_width):
-            codebook = np.stack(tables[:1] if all(np.array_equal(x, tables[0]) for x in tables) else tables)
+            tables = [
+                stored[name][:-1] for name in names if name in stored.files
+            ]  # the last row is a padding
+        if len({table.shape for table in tables}) == 1 and tables[0].shape == (
+            model.codes,
+            model.codebook_width,
+        ):
+            codebook = np.stack(
+                tables[:1] if all(np.array_equal(x, tables[0]) for x in tables) else tables
+            )
             if np.array_equal(codebook[depths % len(codebook), inputs["codes"]], vectors):
                 return codebook
     codebook, known = np.zeros((model.depth, model.codes, model.codebook_width), np.float32), set()
@@ -99,7 +123,9 @@ def recorded_codebook(model, inputs, wanted):
         codebook[d, inputs["codes"][..., d]] = vectors[..., d, :]
         known |= {(d, i) for i in inputs["codes"][..., d].ravel()}
     unknown = {(d, i) for d in depths for i in wanted[..., d].ravel()} - known
-    assert not unknown, f"no recorded tokenizer has this codebook, and the vectors of (depth, id) {unknown} are missing"
+    assert not unknown, (
+        f"no recorded tokenizer has this codebook, and the vectors of (depth, id) {unknown} are missing"
+    )
     return codebook
 
 
@@ -108,10 +134,16 @@ def recording(request):
     """The model and everything of a file, and its compiled logits of ids."""
     config, weights, inputs, outputs = load(request.param)
     model = theirs_to_model(config["transformer"], request.param.name)
-    like = jax.eval_shape(lambda: {"params": rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))})
+    like = jax.eval_shape(
+        lambda: {"params": rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))}
+    )
     params = jax.tree.map(jnp.asarray, converter.to_ours(weights, like, model)["params"])
     codebook = jnp.asarray(recorded_codebook(model, inputs, outputs["greedy_sample"]))
-    label = jnp.asarray(inputs["cond"]).reshape(-1) if "cond" in inputs else jnp.zeros(len(inputs["codes"]), jnp.int32)
+    label = (
+        jnp.asarray(inputs["cond"]).reshape(-1)
+        if "cond" in inputs
+        else jnp.zeros(len(inputs["codes"]), jnp.int32)
+    )
     run = jax.jit(lambda ids: model.apply({"params": params}, ids, codebook, label))
     return types.SimpleNamespace(**locals())
 
@@ -130,7 +162,9 @@ def test_logits_are_the_recorded_ones_cached_or_not(recording):
     codes, outputs = recording.inputs["codes"], recording.outputs
     full = recording.run(codes)
     close(full, outputs["logits"])
-    cached = cached_logits(recording.model, recording.params, codes, recording.label, recording.codebook)
+    cached = cached_logits(
+        recording.model, recording.params, codes, recording.label, recording.codebook
+    )
     close(cached, outputs["logits"])
     theirs = outputs.get("cached_vs_full_maxabs", np.zeros(1)).max()
     assert np.abs(cached - full).max() <= max(theirs, 1e-5 * np.abs(full).max())
@@ -146,7 +180,10 @@ def test_losses_and_gradients_are_the_recorded_ones(recording):
 
     (total, metrics), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(recording.params)
     close(total[None], outputs["loss_ce"])
-    close(np.stack([metrics[f"loss_depth{d + 1}"] for d in range(quiet.depth)]), outputs["codebook_loss"])
+    close(
+        np.stack([metrics[f"loss_depth{d + 1}"] for d in range(quiet.depth)]),
+        outputs["codebook_loss"],
+    )
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(grads)))
     close(norm[None], outputs["grad_norm_all"], 1e-4)
     theirs = converter.to_theirs({"params": grads}, quiet)
@@ -156,13 +193,18 @@ def test_losses_and_gradients_are_the_recorded_ones(recording):
     for name, grad in recorded.items():
         close(theirs[name.removeprefix("grad/")], grad, 1e-4, least=least)
     if "loss_soft" in outputs:
-        close(jax.jit(value)(recording.params, inputs["soft_targets"])[0][None], outputs["loss_soft"])
+        close(
+            jax.jit(value)(recording.params, inputs["soft_targets"])[0][None], outputs["loss_soft"]
+        )
 
 
 def test_greedy_samples_are_the_recorded_ones_cached_or_not(recording):
     model, outputs = recording.model, recording.outputs
     number, shape = len(recording.label), (len(recording.label), *model.latent)
-    keys, blank = jax.random.split(jax.random.key(0), number), jnp.zeros((*shape, model.depth), jnp.int32)
+    keys, blank = (
+        jax.random.split(jax.random.key(0), number),
+        jnp.zeros((*shape, model.depth), jnp.int32),
+    )
     request = Request(blank, jnp.ones(shape, bool), recording.label, keys)
     given = model, recording.params, request, rq.Settings(top_k=1)
     made = jax.jit(lambda: rq.sample(*given, codebook=recording.codebook).tokens)()
@@ -184,7 +226,9 @@ def test_what_may_be_drawn_is_as_recorded(recording):
             np.testing.assert_array_equal(restrict(rows, top_k=int(match[1])) > -np.inf, recorded)
         elif match := re.fullmatch(r"topp([\d.]+)_probs", name):
             close(jax.nn.softmax(restrict(rows, top_p=float(match[1]))), recorded)
-            np.testing.assert_array_equal(restrict(rows, top_p=float(match[1])) > -np.inf, recorded > 0)
+            np.testing.assert_array_equal(
+                restrict(rows, top_p=float(match[1])) > -np.inf, recorded > 0
+            )
         else:
             continue
         done += 1
@@ -192,7 +236,10 @@ def test_what_may_be_drawn_is_as_recorded(recording):
 
 
 def test_weights_go_back_bit_for_bit(recording):
-    theirs, weights = converter.to_theirs({"params": recording.params}, recording.model), recording.weights
+    theirs, weights = (
+        converter.to_theirs({"params": recording.params}, recording.model),
+        recording.weights,
+    )
     assert theirs.keys() == weights.keys() == recording.config["shapes"].keys()
     for name, array in weights.items():
         assert theirs[name].dtype == array.dtype
@@ -207,7 +254,9 @@ def test_the_config_is_found_in_the_weights(recording):
         if key != "shared_words" or "words" in recording.params:
             assert rq.pair_of(value) == rq.pair_of(getattr(model, key)), key
     grid = {key: getattr(model, key) for key in ("codes", "latent", "depth", "codebook_width")}
-    shapes = jax.eval_shape(lambda: rq.init(rq.Model(**found, **grid), jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    shapes = jax.eval_shape(
+        lambda: rq.init(rq.Model(**found, **grid), jax.random.key(0), jnp.zeros(1, jnp.int32))
+    )
     assert jax.tree.map(np.shape, shapes) == jax.tree.map(np.shape, recording.params)
 
 
@@ -217,7 +266,9 @@ def test_what_is_not_built_is_refused(recording):
     with pytest.raises(InputError, match="32 tokens of text, which is not built here"):
         converter.generator_config(text)
     with pytest.raises(InputError, match=r"cond_emb.weight is missing"):
-        converter.generator_config({name: x for name, x in weights.items() if name != "cond_emb.weight"})
+        converter.generator_config(
+            {name: x for name, x in weights.items() if name != "cond_emb.weight"}
+        )
     theirs = dict(recording.config["transformer"])
     for change, words in (
         ({"vocab_size": [64] * recording.model.depth + [32]}, "different numbers of codes"),
@@ -243,7 +294,9 @@ def cached_logits(model, params, ids, label, codebook):
                 state, logits = next_depth(state, d, before)
                 return (state, code), logits
 
-            _, logits = jax.lax.scan(one_depth, (state, jnp.zeros_like(given[:, 0])), (jnp.arange(depths), given.T))
+            _, logits = jax.lax.scan(
+                one_depth, (state, jnp.zeros_like(given[:, 0])), (jnp.arange(depths), given.T)
+            )
             return (carry, given), logits
 
         depths, tokens = model.depth, ids.reshape(len(ids), -1, model.depth)
@@ -271,7 +324,14 @@ VARIANTS = {  # of the network; tables: of the codebook
 
 def model_of(tables=1, **changes):
     del tables
-    small = {"layers": 2, "head_layers": 2, "width": 16, "heads": 2, "dropout": 0.0, "codebook_width": WIDTH}
+    small = {
+        "layers": 2,
+        "head_layers": 2,
+        "width": 16,
+        "heads": 2,
+        "dropout": 0.0,
+        "codebook_width": WIDTH,
+    }
     return rq.Model(**{"codes": CODES, "latent": LATENT, **small, **changes})
 
 
@@ -326,19 +386,30 @@ def test_no_code_sees_itself_or_a_later_one(small):
         def changed(method, args, kwargs, context):
             x = method(*args, **kwargs)
             of_words = context.method_name == "embed" and args[0] is None
-            return x + change["words" if of_words else "vectors"][None] if of_words or vectors(context) else x
+            return (
+                x + change["words" if of_words else "vectors"][None]
+                if of_words or vectors(context)
+                else x
+            )
 
         with nn.intercept_methods(changed):
-            logits = model.apply({"params": small.params}, small.ids[:1], small.codebook, small.label[:1])
+            logits = model.apply(
+                {"params": small.params}, small.ids[:1], small.codebook, small.label[:1]
+            )
         return (logits @ weights).reshape(-1)
 
     def vectors(context):
         return context.method_name == "vectors"
 
-    change = {"vectors": jnp.zeros((PLACES, depth, WIDTH)), "words": jnp.zeros((PLACES, depth, model.width))}
+    change = {
+        "vectors": jnp.zeros((PLACES, depth, WIDTH)),
+        "words": jnp.zeros((PLACES, depth, model.width)),
+    }
     effects = jax.tree.leaves(jax.jit(jax.jacrev(outputs))(change))
     number = PLACES * depth
-    effect = sum(np.abs(x).reshape(number, number, -1).max(-1) for x in effects)  # [of the logits at, code]
+    effect = sum(
+        np.abs(x).reshape(number, number, -1).max(-1) for x in effects
+    )  # [of the logits at, code]
     before = np.tri(number, number, -1, dtype=bool)
     assert (effect[~before] == 0).all() and (effect[before] > 1e-6).all()
 
@@ -351,13 +422,17 @@ def test_cached_logits_are_the_uncached_ones(small):
 def test_the_head_reads_sums_of_vectors_in_the_order_of_depths(small):
     """What goes into both projections, from the codes themselves; another order of depths gives other logits."""
     model, ids, codebook = small.model, small.ids, np.asarray(small.codebook)
-    vectors = np.stack([codebook[d % len(codebook), ids[..., d]] for d in range(model.depth)], axis=-2)
+    vectors = np.stack(
+        [codebook[d % len(codebook), ids[..., d]] for d in range(model.depth)], axis=-2
+    )
     vectors = vectors.reshape(2, PLACES, model.depth, WIDTH)
     assert len(small.inputs) == model.codebook_input + model.codebook_head
     if model.codebook_input:
         close(small.inputs["body_input"], vectors)
     if model.codebook_head:
-        close(small.inputs["head_input"], np.cumsum(vectors, axis=-2) if model.cumulate else vectors)
+        close(
+            small.inputs["head_input"], np.cumsum(vectors, axis=-2) if model.cumulate else vectors
+        )
     if model.depth > 1:
         ids, exchanged = ids.copy(), ids.copy()
         ids[:, 0, 0, :2], exchanged[:, 0, 0, :2] = [3, 4], [4, 3]
@@ -404,7 +479,9 @@ def test_never_the_logits_of_all_depths_at_once(soft):
     chances = jax.ShapeDtypeStruct((*ids.shape, codes), jnp.float32) if soft else None
 
     def value(params, chances):
-        return rq.loss(model, params, ids, None, jax.random.key(0), codebook=codebook, soft=chances)[0]
+        return rq.loss(
+            model, params, ids, None, jax.random.key(0), codebook=codebook, soft=chances
+        )[0]
 
     made = jax.make_jaxpr(jax.grad(value))(params, chances)
     sizes = [math.prod(shape) for shape in made_shapes(made.jaxpr)]
@@ -421,14 +498,22 @@ def made_shapes(jaxpr):
 
 def test_the_codebook_is_frozen_and_dropout_is_of_training_alone():
     model, codebook = model_of(**VARIANTS["published"]), codebook_of()
-    params, label, ids = with_effects(model), jnp.zeros(2, jnp.int32), jnp.ones((2, *LATENT, 3), jnp.int32)
+    params, label, ids = (
+        with_effects(model),
+        jnp.zeros(2, jnp.int32),
+        jnp.ones((2, *LATENT, 3), jnp.int32),
+    )
     kinds = "dropout", "attention_dropout", "embedding_dropout"
 
     @jax.jit
     def run(seed, codebook):
         given = params, ids, label, jax.random.key(seed)
-        losses = [rq.loss(model.clone(**{kind: 0.3}), *given, codebook=codebook)[0] for kind in kinds]
-        return losses, rq.evaluate(model.clone(**dict.fromkeys(kinds, 0.3)), *given, codebook=codebook)
+        losses = [
+            rq.loss(model.clone(**{kind: 0.3}), *given, codebook=codebook)[0] for kind in kinds
+        ]
+        return losses, rq.evaluate(
+            model.clone(**dict.fromkeys(kinds, 0.3)), *given, codebook=codebook
+        )
 
     (losses, evaluated), (others, again) = run(0, codebook), run(1, codebook)
     assert all(a != b for a, b in zip(losses, others, strict=True)), (losses, others)
@@ -482,8 +567,12 @@ SIZES = [  # configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head
 ]
 
 
-@pytest.mark.parametrize("codes, classes, width, heads, layers, head_layers, count", [x[1:] for x in SIZES])
-def test_parameters_are_counted_as_in_the_original(codes, classes, width, heads, layers, head_layers, count):
+@pytest.mark.parametrize(
+    "codes, classes, width, heads, layers, head_layers, count", [x[1:] for x in SIZES]
+)
+def test_parameters_are_counted_as_in_the_original(
+    codes, classes, width, heads, layers, head_layers, count
+):
     model = rq.Model(
         codes=codes, latent=(8, 8), depth=4, codebook_width=256, classes=classes, layers=layers,
         head_layers=head_layers, width=width, heads=heads,
@@ -495,7 +584,9 @@ def test_parameters_are_counted_as_in_the_original(codes, classes, width, heads,
 def test_errors_are_told():
     with pytest.raises(ValueError, match="needs labels"):
         jax.eval_shape(lambda: rq.init(model_of(classes=2), jax.random.key(0), None))
-    with pytest.raises(InputError, match=r"generator.width = 16 is no multiple of generator.head_heads = 3"):
+    with pytest.raises(
+        InputError, match=r"generator.width = 16 is no multiple of generator.head_heads = 3"
+    ):
         model_of(head_heads=3)
 
 
@@ -505,17 +596,27 @@ def test_tables_of_each_depth_go_back_with_where_they_begin():
         model = model_of(**options)
         tree = {"params": with_effects(model)}
         theirs = converter.to_theirs(tree, model)
-        assert (converter.OFFSETS in theirs) == ("words" in tree["params"] and not model.shared_words), name
+        assert (converter.OFFSETS in theirs) == (
+            "words" in tree["params"] and not model.shared_words
+        ), name
         found = converter.to_ours(theirs, tree, model)
         jax.tree.map(np.testing.assert_array_equal, found, tree)
         config = converter.generator_config(theirs, model.heads, model.head_heads)
         assert (config["layers"], config["head_layers"], config["classes"]) == (
             model.layers, model.head_layers, model.classes
         )  # fmt: skip
-        for key in ("attention_bias", "mlp_bias", "codebook_input", "codebook_head", "shared_classifier"):
+        for key in (
+            "attention_bias",
+            "mlp_bias",
+            "codebook_input",
+            "codebook_head",
+            "shared_classifier",
+        ):
             assert config[key] == getattr(model, key), (name, key)
         if converter.OFFSETS in theirs:
             np.testing.assert_array_equal(theirs[converter.OFFSETS], CODES * np.arange(model.depth))
             theirs[converter.OFFSETS] = theirs[converter.OFFSETS] + 1
-            with pytest.raises(InputError, match=f"expected {CODES} codes at each of {model.depth} depths"):
+            with pytest.raises(
+                InputError, match=f"expected {CODES} codes at each of {model.depth} depths"
+            ):
                 converter.to_ours(theirs, tree, model)

@@ -53,11 +53,15 @@ def painting_labels(model, **changes):
 
     def sampler_of(settings):
         assert settings == expected
-        return lambda state, ids, mask, labels, seeds, numbers: jnp.broadcast_to(labels[:, None, None, None], ids.shape)
+        return lambda state, ids, mask, labels, seeds, numbers: jnp.broadcast_to(
+            labels[:, None, None, None], ids.shape
+        )
 
     model = copy.copy(model)
     model._sampler_of = functools.cache(sampler_of)
-    model._decode = lambda weights, ids: ids.repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3).astype(jnp.uint8)
+    model._decode = lambda weights, ids: (
+        ids.repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3).astype(jnp.uint8)
+    )
     return model
 
 
@@ -68,7 +72,9 @@ def same_but_for_rounding(a, b):
 
 def test_importing_evqgan_does_not_import_jax():
     code = "import sys, evqgan; assert 'jax' not in sys.modules; evqgan.load; assert 'jax' in sys.modules; evqgan.lod"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
+    )
     assert run.stderr.splitlines()[-1] == "AttributeError: module 'evqgan' has no attribute 'lod'"
 
 
@@ -79,10 +85,24 @@ def test_images_become_ids_and_images_again(model, tokenizer):
     again = model.decode(ids)
     assert again.shape == (3, 32, 32, 3) and again.dtype == np.uint8
     np.testing.assert_array_equal(model.reconstruct(images), again)
-    np.testing.assert_array_equal(tokenizer.reconstruct(images), again)  # the generator's workdir holds its tokenizer
-    np.testing.assert_array_equal(model.encode(images[0] / np.float32(127.5) - 1), model.encode(images[0]))
-    assert model.encode(images[0]).shape == (1, 8, 8, 1) and model.decode(ids[0]).shape == (1, 32, 32, 3)
-    assert model.encode(picture(shape=(16, 48))).shape == (1, 4, 12, 1)  # the tokenizer takes other sizes
+    np.testing.assert_array_equal(
+        tokenizer.reconstruct(images), again
+    )  # the generator's workdir holds its tokenizer
+    np.testing.assert_array_equal(
+        model.encode(images[0] / np.float32(127.5) - 1), model.encode(images[0])
+    )
+    assert model.encode(images[0]).shape == (1, 8, 8, 1) and model.decode(ids[0]).shape == (
+        1,
+        32,
+        32,
+        3,
+    )
+    assert model.encode(picture(shape=(16, 48))).shape == (
+        1,
+        4,
+        12,
+        1,
+    )  # the tokenizer takes other sizes
 
 
 @pytest.mark.parametrize(
@@ -116,12 +136,16 @@ def test_floats_and_bytes_are_the_same_images():
 
 def test_floats_from_0_to_1_are_not_taken_for_pale_images():
     image = picture()
-    with pytest.raises(InputError, match=r"in \[-1, 1\], got none below 0, as if they were in \[0, 1\]: give 2 \*"):
+    with pytest.raises(
+        InputError, match=r"in \[-1, 1\], got none below 0, as if they were in \[0, 1\]: give 2 \*"
+    ):
         to_uint8(image / 255)
     with pytest.raises(InputError, match="got none below 0"):
         to_uint8(np.zeros((2, 4, 4, 3), np.float32))
     np.testing.assert_array_equal(to_uint8(2 * (image / 255) - 1)[0], image)
-    dark = np.stack([image / 127.5 - 1, np.ones_like(image, float)])  # one bright image in a batch is as it is
+    dark = np.stack(
+        [image / 127.5 - 1, np.ones_like(image, float)]
+    )  # one bright image in a batch is as it is
     np.testing.assert_array_equal(to_uint8(dark)[1], 255)
     assert (to_uint8(np.ones((4, 4, 3))) == 255).all()
 
@@ -130,10 +154,18 @@ def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     made = model.sample(6, seed=7)
     assert sorted(made) == ["ids", "images", "labels", "numbers"]
     assert made["images"].shape == (6, 32, 32, 3) and made["images"].dtype == np.uint8
-    assert made["ids"].shape == (6, 8, 8, 1) and made["ids"].dtype == np.int32 and made["ids"].max() < 64
+    assert (
+        made["ids"].shape == (6, 8, 8, 1)
+        and made["ids"].dtype == np.int32
+        and made["ids"].max() < 64
+    )
     np.testing.assert_array_equal(made["labels"], np.arange(6, dtype=np.int32))
     small = [evqgan.load(workdirs.trained(), batch_size=size) for size in (1, 2, 4)]
-    for other in (model.sample(3, seed=7), model.sample(5, seed=7), *(other.sample(6, seed=7) for other in small)):
+    for other in (
+        model.sample(3, seed=7),
+        model.sample(5, seed=7),
+        *(other.sample(6, seed=7) for other in small),
+    ):
         number = len(other["ids"])
         np.testing.assert_array_equal(other["ids"], made["ids"][:number])
         same_but_for_rounding(other["images"], made["images"][:number])
@@ -145,11 +177,16 @@ def test_an_image_depends_on_the_seed_and_its_number_alone(model):
 def test_parts_are_the_whole(model):
     model, reported = evqgan.load(workdirs.trained(), batch_size=2), []
     whole = model.sample(5, ["cat", 3], 7)
-    parts = [model.sample(5, ["cat", 3], 7, lambda *now: reported.append(now[:2]), part=(i, 2)) for i in range(2)]
+    parts = [
+        model.sample(5, ["cat", 3], 7, lambda *now: reported.append(now[:2]), part=(i, 2))
+        for i in range(2)
+    ]
     assert [len(part["images"]) for part in parts] == [3, 3]  # alike, so that all compile the same
     assert reported == [(4, 5), (5, 5)] * 2  # what both have
     for name in whole:
-        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts])[:5], whole[name], name)
+        np.testing.assert_array_equal(
+            np.concatenate([part[name] for part in parts])[:5], whole[name], name
+        )
 
 
 def test_labels_are_numbers_or_names_and_go_in_turn(model):
@@ -157,16 +194,21 @@ def test_labels_are_numbers_or_names_and_go_in_turn(model):
     np.testing.assert_array_equal(made["labels"], [2, 0, 9, 2, 0])
     np.testing.assert_array_equal(made["images"][:, 0, 0, 0], [2, 0, 9, 2, 0])
     for wrong in (10, -1, "10", "1.5"):
-        with pytest.raises(InputError, match=f"there is no class '?{wrong}'?: expected a number from 0 to 9"):
+        with pytest.raises(
+            InputError, match=f"there is no class '?{wrong}'?: expected a number from 0 to 9"
+        ):
             model.generate(1, [wrong])
     with pytest.raises(InputError, match=r"there is no class 'cta': .*did you mean 'cat'"):
         model.generate(1, ["cta"])
-    with pytest.raises(InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"):
+    with pytest.raises(
+        InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"
+    ):
         model.edit(picture(), LEFT, "zzz")
 
 
 @pytest.mark.parametrize(
-    "labels", [3, "dog", np.int32(3), np.array(3), np.str_("dog"), (3,), np.array(["dog"]), range(3, 4)]
+    "labels",
+    [3, "dog", np.int32(3), np.array(3), np.str_("dog"), (3,), np.array(["dog"]), range(3, 4)],
 )
 def test_one_class_needs_no_list(model, labels):
     made = painting_labels(model, steps=2, temperature=0.5).sample(
@@ -183,10 +225,19 @@ def test_one_class_needs_no_list(model, labels):
         ({"num": 2.0}, "at least one image to generate, a whole number, got 2.0"),
         ({"num": "2"}, "at least one image to generate, a whole number, got '2'"),
         ({"num": True}, "at least one image to generate, a whole number, got True"),
-        ({"num": 10**12}, "would take [0-9,.]+ GiB|images to generate, which are more than 20,000,000"),
-        ({"num": 2, "seed": 1.0}, "expected a seed that is a whole number from 0 to 9223372036854775807, got 1.0"),
+        (
+            {"num": 10**12},
+            "would take [0-9,.]+ GiB|images to generate, which are more than 20,000,000",
+        ),
+        (
+            {"num": 2, "seed": 1.0},
+            "expected a seed that is a whole number from 0 to 9223372036854775807, got 1.0",
+        ),
         ({"num": 2, "seed": None}, "expected a seed that is a whole number .*, got None"),
-        ({"num": 2, "seed": 2**64}, "expected a seed that is a whole number .*, got 18446744073709551616"),
+        (
+            {"num": 2, "seed": 2**64},
+            "expected a seed that is a whole number .*, got 18446744073709551616",
+        ),
         ({"num": 2, "seed": -1}, "expected a seed that is a whole number .*, got -1"),
     ],
 )
@@ -200,8 +251,14 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_made(model, given
 
 @pytest.mark.parametrize("given", [{"acceptance": 1e-9}, {"num": 10**8}, {"acceptance": 5e-324}])
 def test_more_than_weeks_of_work_is_begun_by_force_alone(model, given):
-    given, images = {"num": 4, **given}, "(inf|[0-9,]+) images to generate, which are more than 20,000,000"
-    with pytest.raises(InputError, match=f"this takes {images}: ask for less, or lift the limit by --force .in Python"):
+    given, images = (
+        {"num": 4, **given},
+        "(inf|[0-9,]+) images to generate, which are more than 20,000,000",
+    )
+    with pytest.raises(
+        InputError,
+        match=f"this takes {images}: ask for less, or lift the limit by --force .in Python",
+    ):
         model.generate(**given)
     assert len(model.planned(**{**given, "num": 4}, force=True)) == 4
 
@@ -269,13 +326,17 @@ def test_a_tokenizers_workdir_does_not_generate(tokenizer):
         lambda: tokenizer.edit(picture(), LEFT),
         lambda: tokenizer.outpaint(picture(), 4, 0, 0, 0),
     ):
-        with pytest.raises(InputError, match="holds a tokenizer; generating needs the workdir of a generator"):
+        with pytest.raises(
+            InputError, match="holds a tokenizer; generating needs the workdir of a generator"
+        ):
             use()
 
 
 def test_progress_is_reported(model):
     reported = []
-    evqgan.load(workdirs.trained(), batch_size=4).sample(6, report=lambda *now: reported.append(now[:2]))
+    evqgan.load(workdirs.trained(), batch_size=4).sample(
+        6, report=lambda *now: reported.append(now[:2])
+    )
     assert reported == [(4, 6), (6, 6)]
 
 
@@ -285,7 +346,11 @@ def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):
     loaded = evqgan.load(place)
     loaded.generate(1)
     assert {p: p.stat().st_mtime_ns for p in place.rglob("*")} == before
-    assert loaded.workdir == place / "generator" and loaded.step == 6 and loaded.class_names == workdirs.NAMES
+    assert (
+        loaded.workdir == place / "generator"
+        and loaded.step == 6
+        and loaded.class_names == workdirs.NAMES
+    )
     np.testing.assert_array_equal(loaded.generate(1), model.generate(1))
     with pytest.raises(InputError, match="there is no checkpoint of step 5 in"):
         evqgan.load(place, step=5)

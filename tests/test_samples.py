@@ -18,7 +18,9 @@ def digits():
     bundle = load_digits()
     order = np.random.default_rng(0).permutation(len(bundle.images))
     grey = np.round(bundle.images[order] * (255 / 16)).astype(np.uint8)
-    large = [np.asarray(Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC)) for one in grey]
+    large = [
+        np.asarray(Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC)) for one in grey
+    ]
     images = np.repeat(np.stack(large)[..., None], 3, -1)
     labels = bundle.target[order]
     return (images[:1437], labels[:1437]), (images[1437:], labels[1437:])
@@ -34,7 +36,9 @@ def test_the_frechet_distance_is_the_recorded_one(path):
     """torch-fidelity's, of features that are recorded beside it."""
     _, _, inputs, outputs = load(path)
     a, b = (samples.statistics(inputs[name]) for name in ("f1", "f2"))
-    np.testing.assert_allclose(samples.frechet_distance(*a, *b), outputs["fid_torch_fidelity"], rtol=1e-6)
+    np.testing.assert_allclose(
+        samples.frechet_distance(*a, *b), outputs["fid_torch_fidelity"], rtol=1e-6
+    )
     np.testing.assert_allclose(a[1], outputs["sigma1"], rtol=1e-6, atol=1e-9)
 
 
@@ -66,7 +70,10 @@ def test_real_digits_are_given_their_class_and_shuffled_labels_are_not(digits):
 def test_accuracy_by_class_is_that_of_the_class_alone(digits):
     real, heldout = digits
     chosen = np.isin(heldout[1], (2, 5))
-    images, labels = heldout[0][chosen], np.where(heldout[1][chosen] == 5, 7, 2)  # 5 was asked to be a 7
+    images, labels = (
+        heldout[0][chosen],
+        np.where(heldout[1][chosen] == 5, 7, 2),
+    )  # 5 was asked to be a 7
     per_class = samples.classifier_agreement(*real, images, labels, *heldout)["per_class"]
     assert per_class[2] > 0.9 and per_class[7] < 0.1 and per_class[0] is None
 
@@ -106,7 +113,9 @@ def test_the_spread_is_the_mean_distance_of_pairs():
     images[1] += 10
     images[2] += 40
     found = samples.spread(images, [4, 4, 4], images[:2], [4, 4])
-    assert found == pytest.approx({"sample_spread": 80 / 3, "real_spread": 10.0, "spread_ratio": 8 / 3})
+    assert found == pytest.approx(
+        {"sample_spread": 80 / 3, "real_spread": 10.0, "spread_ratio": 8 / 3}
+    )
     with pytest.raises(InputError, match="two samples"):
         samples.spread(images, [0, 1, 2], images, [0, 1, 2])
 
@@ -116,7 +125,9 @@ def test_copies_are_found_and_held_out_images_are_none(digits):
     copies = np.concatenate([train[:30], noisy(train[30:60], levels=3)])
     found = samples.nearest(copies, train, heldout)
     assert found["nearest_min"] == 0 and found["nearest_copies"] == 0.5
-    assert 0 < found["nearest_mean"] < 2 < found["heldout_nearest_q05"] < found["heldout_nearest_mean"]
+    assert (
+        0 < found["nearest_mean"] < 2 < found["heldout_nearest_q05"] < found["heldout_nearest_mean"]
+    )
     assert found["heldout_nearest_copies"] == 0
 
 
@@ -125,7 +136,9 @@ def test_distances_in_pieces_are_those_of_the_definition(digits, monkeypatch):
     train, heldout = train[:50], heldout[:23]
     difference = heldout[:, None].astype(np.float64) - train[None]
     expected = np.sqrt((difference**2).mean((2, 3, 4))).min(1)
-    monkeypatch.setattr(samples, "PIECE", 7 * heldout[0].size)  # pieces of seven images, the last ones smaller
+    monkeypatch.setattr(
+        samples, "PIECE", 7 * heldout[0].size
+    )  # pieces of seven images, the last ones smaller
     found = samples.nearest(heldout, train, heldout)
     np.testing.assert_allclose(
         [found["nearest_mean"], found["nearest_min"], found["nearest_q05"]],

@@ -22,7 +22,11 @@ def test_token_passes_are_those_of_the_cost_table():
     """64 x 64 tokens, W_s 8, E_s 2, T 8: nB T (nB + (W_s + 2 E_s)^2), nB (nB + ring + T W_s^2), nB (2 + ring + ...)."""
     assert sampling.work(model("joint"), 8, "raster")[0] == 64 * 8 * (64 + 144) == 106_496
     assert sampling.work(model("prefix"), 8, "raster")[0] == 64 * (64 + 80 + 8 * 64) == 41_984
-    assert sampling.work(model("prefix", "ordered"), 8, "raster")[0] == 64 * (2 + 80 + 8 * 64) == 38_016
+    assert (
+        sampling.work(model("prefix", "ordered"), 8, "raster")[0]
+        == 64 * (2 + 80 + 8 * 64)
+        == 38_016
+    )
 
 
 def test_a_wavefront_has_fewer_steps_and_no_fewer_tokens():
@@ -34,7 +38,8 @@ def test_a_wavefront_has_fewer_steps_and_no_fewer_tokens():
 
 
 @pytest.mark.parametrize(
-    "attention, tokens, rows", [("joint", "masked", 1), ("prefix", "masked", 1), ("prefix", "ordered", 3)]
+    "attention, tokens, rows",
+    [("joint", "masked", 1), ("prefix", "masked", 1), ("prefix", "ordered", 3)],
 )
 def test_flops_are_those_of_the_compiled_programs(attention, tokens, rows):
     """XLA counts the body of a loop once, so that a model of two layers counts as one."""
@@ -45,7 +50,9 @@ def test_flops_are_those_of_the_compiled_programs(attention, tokens, rows):
         "rank": jnp.ones((1, 16), jnp.int32) if tokens == "ordered" else None,
     }  # fmt: skip
     target = jnp.zeros((1, rows, 64), jnp.int32)
-    params = jax.eval_shape(lambda: multigrained.init(net, jax.random.key(0), jnp.zeros((1,), jnp.int32)))
+    params = jax.eval_shape(
+        lambda: multigrained.init(net, jax.random.key(0), jnp.zeros((1,), jnp.int32))
+    )
 
     def apply(params, *args, method=None, **inputs):
         return net.apply({"params": params}, *args, **inputs, method=method)
@@ -58,14 +65,24 @@ def test_flops_are_those_of_the_compiled_programs(attention, tokens, rows):
     both = sampling.globals_flops(net, 16, 16, layers=1) + sampling.ring_flops(net, rows, layers=1)
     assert both == pytest.approx(counted, rel=0.1)
     context = jax.eval_shape(lambda p: apply(p, **inputs, method="context"), params)
-    counted = counts(lambda p, c, t, b: apply(p, c, t, b, method="continued"), params, context, target, inputs["block"])
+    counted = counts(
+        lambda p, c, t, b: apply(p, c, t, b, method="continued"),
+        params,
+        context,
+        target,
+        inputs["block"],
+    )
     assert sampling.continued_flops(net, rows, layers=1) == pytest.approx(counted, rel=0.1)
     if tokens == "ordered":
         known = inputs["grid"][:, 0], inputs["rank"]
         pair = jax.eval_shape(lambda p: apply(p, *known, method="begin"), params)
         front = jnp.arange(rows)
-        counted = counts(lambda p, c: apply(p, c, known[0], front, known[1], method="complete"), params, pair)
-        assert sampling.globals_flops(net, rows, 16 + rows, layers=1) == pytest.approx(counted, rel=0.1)
+        counted = counts(
+            lambda p, c: apply(p, c, known[0], front, known[1], method="complete"), params, pair
+        )
+        assert sampling.globals_flops(net, rows, 16 + rows, layers=1) == pytest.approx(
+            counted, rel=0.1
+        )
 
 
 def counts(function, *args):
@@ -76,12 +93,31 @@ def counts(function, *args):
 
 def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     file = tmp_path / "rows.json"
-    small = ["--layers=1", "--width=48", "--latent=8", "--window=4", "--extend=1", "--steps=2", "--batch=2"]
+    small = [
+        "--layers=1",
+        "--width=48",
+        "--latent=8",
+        "--window=4",
+        "--extend=1",
+        "--steps=2",
+        "--batch=2",
+    ]
     assert benchmark.main(["sampling", *small, f"--json={file}"]) == 0
     found = json.loads(file.read_text())
-    names = ["system", "latent", "window", "batch", "seconds_per_image", "attention", "global_tokens", "order"]
+    names = [
+        "system",
+        "latent",
+        "window",
+        "batch",
+        "seconds_per_image",
+        "attention",
+        "global_tokens",
+        "order",
+    ]
     assert [list(row)[:8] for row in found["rows"]] == [names] * 4
-    assert [(row["attention"], row["global_tokens"], row["order"]) for row in found["rows"]] == list(sampling.ROWS)
+    assert [
+        (row["attention"], row["global_tokens"], row["order"]) for row in found["rows"]
+    ] == list(sampling.ROWS)
     assert all(row["seconds_per_image"] > 0 and row["gflops"] > 0 for row in found["rows"])
     joint, prefix, ordered, wavefront = (row["token_passes"] for row in found["rows"])
     assert joint == 4 * 2 * (4 + 36) and prefix == 4 * (4 + 20 + 2 * 16)

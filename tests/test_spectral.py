@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan.nn.spectral import SpectralConv, iterate, times, torch_bias, torch_kernel, transposed_times
+from evqgan.nn.spectral import (
+    SpectralConv,
+    iterate,
+    times,
+    torch_bias,
+    torch_kernel,
+    transposed_times,
+)
 
 X = np.float32(np.random.default_rng(0).standard_normal((2, 7, 6, 5)))
 
@@ -26,7 +33,10 @@ def matrix(kernel):
 def with_vectors(variables, seed=1):
     """The same with random unit vectors u and v: far from the first singular ones."""
     rng = np.random.default_rng(seed)
-    random = {name: np.float32(rng.standard_normal(x.shape)) for name, x in variables["batch_stats"].items()}
+    random = {
+        name: np.float32(rng.standard_normal(x.shape))
+        for name, x in variables["batch_stats"].items()
+    }
     return {**variables, "batch_stats": {name: x / np.linalg.norm(x) for name, x in random.items()}}
 
 
@@ -42,7 +52,9 @@ def test_products_are_those_of_the_matrix():
     kernel = np.float32(np.random.default_rng(0).standard_normal((4, 3, 5, 8)))
     v, u = (np.float32(np.random.default_rng(1).standard_normal(n)) for n in (60, 8))
     np.testing.assert_allclose(times(kernel, v), matrix(kernel) @ v, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(transposed_times(kernel, u), matrix(kernel).T @ u, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        transposed_times(kernel, u), matrix(kernel).T @ u, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_iterations_find_the_largest_singular_value():
@@ -76,7 +88,9 @@ def test_training_iterates_once_and_stores_if_it_may():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(changed["batch_stats"]["u"], u, atol=1e-5)
     np.testing.assert_allclose(changed["batch_stats"]["v"], v, atol=1e-5)
-    np.testing.assert_array_equal(module.apply(variables, X, train=True), y)  # not mutable: same, nothing stored
+    np.testing.assert_array_equal(
+        module.apply(variables, X, train=True), y
+    )  # not mutable: same, nothing stored
 
 
 def test_gradient_takes_the_vectors_as_constants():
@@ -123,7 +137,9 @@ def test_strides_groups_and_bias(keys, groups, bias):
     assert ("bias" in variables["params"]) == bias and kernel.shape[2] == 5 // groups
     sigma = stats["u"] @ matrix(kernel) @ stats["v"]
     expected = plain(variables, kernel / sigma, module.stride, module.padding, groups)
-    np.testing.assert_allclose(module.apply(variables, X, train=False), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        module.apply(variables, X, train=False), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_bfloat16_keeps_float32_parameters_and_vectors():

@@ -66,7 +66,9 @@ def test_the_loss_falls_and_every_part_learns(compiled):
     }
     parts = {name.split("/")[0] for name in different(start["params"], state["params"])}
     assert parts == {"encoder", "decoder", "quantizer", "to_codes"}
-    assert metrics["loss"] == pytest.approx(float(metrics["l2"] + metrics["quantizer_loss"]), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(
+        float(metrics["l2"] + metrics["quantizer_loss"]), rel=1e-5
+    )
 
 
 def test_a_step_is_a_function_of_state_and_batch(compiled):
@@ -75,7 +77,9 @@ def test_a_step_is_a_function_of_state_and_batch(compiled):
     assert not different(init(), state)
     first, second = update(state, batch_of()), update(state, batch_of())
     assert not different(first, second)
-    assert different(first, update({**state, "step": state["step"] + 1}, batch_of()))  # warm-up and averaging go on
+    assert different(
+        first, update({**state, "step": state["step"] + 1}, batch_of())
+    )  # warm-up and averaging go on
 
 
 def test_averaged_weights_follow(compiled):
@@ -84,8 +88,14 @@ def test_averaged_weights_follow(compiled):
     for step in range(3):
         new, _ = update(state, batch_of())
         decay = min(0.99, (1 + step) / (10 + step))
-        expected = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, state["ema"], new["params"])
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), new["ema"], expected)
+        expected = jax.tree.map(
+            lambda e, p, d=decay: d * e + (1 - d) * p, state["ema"], new["params"]
+        )
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7),
+            new["ema"],
+            expected,
+        )
         state = new
 
 
@@ -106,9 +116,15 @@ def test_a_codebook_of_averages_moves_without_gradient(compiled):
     state = init()
     new, _ = update(state, batch_of())
     assert not [name for name in different(state["params"], new["params"]) if "quantizer" in name]
-    assert different(state["codebook"], new["codebook"]) == {"quantizer/codes", "quantizer/total", "quantizer/usage"}
+    assert different(state["codebook"], new["codebook"]) == {
+        "quantizer/codes",
+        "quantizer/total",
+        "quantizer/usage",
+    }
     again, _ = update({**state, "step": state["step"] + 1}, batch_of())
-    assert "quantizer/codes" in different(new["codebook"], again["codebook"])  # revived from others of the batch
+    assert "quantizer/codes" in different(
+        new["codebook"], again["codebook"]
+    )  # revived from others of the batch
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -159,7 +175,9 @@ def test_parts_of_a_batch_add_up_to_it(compiled):
     for name in ("loss", "l2", "quantizer_loss", "gradient_norm"):
         assert float(others[name]) == pytest.approx(float(metrics[name]), rel=1e-4)
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole["ema"], parts["ema"])
-    assert max(jax.tree.leaves(moved)) < 1e-4  # a tenth of a step: Adam divides small gradients by themselves
+    assert (
+        max(jax.tree.leaves(moved)) < 1e-4
+    )  # a tenth of a step: Adam divides small gradients by themselves
 
 
 def test_pixel_losses_add_up_by_their_weights(compiled):
@@ -189,7 +207,9 @@ def test_logit_laplace_is_the_negative_log_density():
 
     x, r = phi(image), phi(reconstruction)
     places = np.linspace(1e-6, 1 - 1e-6, 1_000_001)
-    assert np.trapezoid(density(places, 0.7), places) == pytest.approx(1, abs=1e-3)  # a density it is
+    assert np.trapezoid(density(places, 0.7), places) == pytest.approx(
+        1, abs=1e-3
+    )  # a density it is
     expected = np.mean(np.log(density(x, logit(x))) - np.log(density(x, logit(r))))
     ours = logit_laplace_loss(*np.float32([reconstruction, image]))
     assert ours.dtype == np.float32 and float(ours) == pytest.approx(expected, rel=1e-5)
@@ -205,18 +225,35 @@ def test_logit_laplace_pulls_towards_the_image_and_is_finite_everywhere():
     far = np.float32([-np.inf, -1e30, -3, -1.25, 1.25, 3, np.inf])[None].repeat(5, 0)
     value, gradient = loss(far, image)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    values = [float(logit_laplace_loss(jnp.float32(x), jnp.float32(0.2))) for x in (0.3, 0.9, 1.1, 1.2, 1.3, 9)]
-    assert values == sorted(values) and values[-1] == values[-2] > values[-3]  # the farther the larger, to the edge
+    values = [
+        float(logit_laplace_loss(jnp.float32(x), jnp.float32(0.2)))
+        for x in (0.3, 0.9, 1.1, 1.2, 1.3, 9)
+    ]
+    assert (
+        values == sorted(values) and values[-1] == values[-2] > values[-3]
+    )  # the farther the larger, to the edge
 
 
 @pytest.mark.parametrize(
     "section, changes, message",
     [
-        ("optimizer", {"learningrate": 1.0}, "optimizer has no key 'learningrate': did you mean 'learning_rate'"),
+        (
+            "optimizer",
+            {"learningrate": 1.0},
+            "optimizer has no key 'learningrate': did you mean 'learning_rate'",
+        ),
         ("optimizer", {"decay": "cosin"}, "did you mean 'cosine'"),
         ("optimizer", {"warmup": "soon"}, "config.optimizer.warmup expects a number of steps"),
-        ("loss", {"logit_laplac": 0.1}, "config.loss has no key 'logit_laplac': did you mean 'logit_laplace'"),
-        ("tokenizer", {"quantiser": {}}, "config.tokenizer has no key 'quantiser': did you mean 'quantizer'"),
+        (
+            "loss",
+            {"logit_laplac": 0.1},
+            "config.loss has no key 'logit_laplac': did you mean 'logit_laplace'",
+        ),
+        (
+            "tokenizer",
+            {"quantiser": {}},
+            "config.tokenizer has no key 'quantiser': did you mean 'quantizer'",
+        ),
         ("dataset", {"sise": 3}, "config.dataset has no key 'sise': did you mean 'size'"),
     ],
 )

@@ -55,7 +55,9 @@ def sampled(stage):
     settings = stage.model.settings(stage.config.sample)
 
     def sample(state, *given):
-        return stage.model.sample(state["ema"], state["tokenizer"], Request(*given), settings).tokens
+        return stage.model.sample(
+            state["ema"], state["tokenizer"], Request(*given), settings
+        ).tokens
 
     return sample
 
@@ -70,9 +72,14 @@ def test_the_loss_falls_every_part_learns_and_the_tokenizer_stays(compiled):
     assert losses[0] == pytest.approx(np.log(64), abs=0.3)  # it knows nothing
     assert np.mean(losses[-5:]) < losses[0] - 0.5
     assert not different(start["tokenizer"], state["tokenizer"])
-    still = {mesh.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(start["params"])}
+    still = {
+        mesh.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(start["params"])
+    }
     assert different(start["params"], state["params"]) == still
-    assert int(state["step"]) == 40 and {"accuracy", "masked", "gradient_norm", "learning_rate"} < metrics.keys()
+    assert (
+        int(state["step"]) == 40
+        and {"accuracy", "masked", "gradient_norm", "learning_rate"} < metrics.keys()
+    )
 
 
 def test_a_step_is_a_function_of_state_and_batch(compiled):
@@ -83,7 +90,10 @@ def test_a_step_is_a_function_of_state_and_batch(compiled):
     _, metrics = update({**state, "step": state["step"] + 1}, batch_of())
     assert float(metrics["masked"]) != float(first[1]["masked"])  # every step draws its own masks
     other = {**batch_of(), "label": np.zeros(8, np.int32)}
-    assert any(name.startswith("label/") for name in different(first[0]["params"], update(state, other)[0]["params"]))
+    assert any(
+        name.startswith("label/")
+        for name in different(first[0]["params"], update(state, other)[0]["params"])
+    )
 
 
 def test_averaged_weights_follow(compiled):
@@ -91,8 +101,14 @@ def test_averaged_weights_follow(compiled):
     for step in range(3):
         new, _ = update(state, batch_of())
         decay = min(0.99, (1 + step) / (10 + step))
-        expected = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, state["ema"], new["params"])
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), new["ema"], expected)
+        expected = jax.tree.map(
+            lambda e, p, d=decay: d * e + (1 - d) * p, state["ema"], new["params"]
+        )
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7),
+            new["ema"],
+            expected,
+        )
         state = new
 
 
@@ -104,9 +120,13 @@ def test_averaged_weights_are_what_predicts_and_samples(compiled):
     assert out["ids"].shape == (8, 8, 8, 1)
     for share, number in (("0.25", 4), ("0.50", 8), ("0.75", 12), ("1.00", 16)):
         assert out["sums"][f"cross_entropy@{share}"].shape == (8, 2)
-        np.testing.assert_array_equal(out["sums"][f"accuracy@{share}"][:, 1], number)  # masked tokens of one block
+        np.testing.assert_array_equal(
+            out["sums"][f"accuracy@{share}"][:, 1], number
+        )  # masked tokens of one block
     blind = predict({**state, "ema": zeros}, batch_of(), jax.random.key(0))
-    np.testing.assert_allclose(blind["sums"]["cross_entropy@0.50"][:, 0] / 8, np.log(64), rtol=1e-5)  # all codes alike
+    np.testing.assert_allclose(
+        blind["sums"]["cross_entropy@0.50"][:, 0] / 8, np.log(64), rtol=1e-5
+    )  # all codes alike
 
     ids = np.arange(128, dtype=np.int32).reshape(2, 8, 8, 1) % 64
     mask = np.zeros((2, 8, 8), bool)
@@ -134,22 +154,31 @@ def test_a_run_begins_with_the_tokenizers_averaged_weights():
     _, config = workdirs.configs(workdirs.trained() / "images")
     config.tokenizer.weights = str(weights)
     config = stage2.resolve(config)
-    assert config.tokenizer.model.to_dict() == json.loads((weights / "config.json").read_text())["tokenizer"]
+    assert (
+        config.tokenizer.model.to_dict()
+        == json.loads((weights / "config.json").read_text())["tokenizer"]
+    )
     stage = stage2.make(config, 60, 10)
     state = jax.jit(stage.init)()
     loaded = stage.load(state)
     assert not different({**state, "tokenizer": 0}, {**loaded, "tokenizer": 0})
     checkpoints = checkpoint.Checkpoints(weights, create=False)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state["tokenizer"])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state["tokenizer"]
+    )
     saved = checkpoints.restore({"ema": like["params"], "codebook": like["codebook"]})
     checkpoints.close()
-    assert not different(loaded["tokenizer"], {"params": saved["ema"], "codebook": saved["codebook"]})
+    assert not different(
+        loaded["tokenizer"], {"params": saved["ema"], "codebook": saved["codebook"]}
+    )
     assert different(loaded["tokenizer"], state["tokenizer"])
 
 
 def test_the_tokenizer_computes_in_the_dtype_it_was_trained_in_whatever_the_generators(monkeypatch):
     make, found = tokenizers.make, []
-    monkeypatch.setattr(tokenizers, "make", lambda keys, dtype="float32": found.append(dtype) or make(keys, dtype))
+    monkeypatch.setattr(
+        tokenizers, "make", lambda keys, dtype="float32": found.append(dtype) or make(keys, dtype)
+    )
     _, config = workdirs.configs(workdirs.trained() / "images")
     config.tokenizer.weights, config.dtype = str(workdirs.trained() / "tokenizer"), "bfloat16"
     given = config.copy_and_resolve_references()
@@ -189,9 +218,17 @@ def test_tokenizers_that_cannot_be_used_are_named(tmp_path):
             "config.generator names 'multigraned', no module with TRAITS, Model, Settings, init",
         ),
         ("generator", {"window": 3}, "window = 3 does not divide the 8 x 8 token grid"),
-        ("generator", {"extend": 9}, "extend = 9 reaches beyond the 8 x 8 token grid from anywhere"),
+        (
+            "generator",
+            {"extend": 9},
+            "extend = 9 reaches beyond the 8 x 8 token grid from anywhere",
+        ),
         ("loss", {"target": 1}, "config.loss has no key 'target': did you mean 'targets'"),
-        ("sample", {"temprature": 0.9}, "config.sample has no key 'temprature': did you mean 'temperature'"),
+        (
+            "sample",
+            {"temprature": 0.9},
+            "config.sample has no key 'temprature': did you mean 'temperature'",
+        ),
         ("optimizer", {"em": 0.9}, "config.optimizer has no key 'em'"),
     ],
 )
@@ -251,7 +288,9 @@ def test_soft_codes_are_drawn_anew_in_each_step_and_for_those_alone_that_learn_f
     _, state, update = compiled(config)
     batch = {"image": batch_of()["image"][:, :16, :16], "label": batch_of()["label"]}
     first, again = update(state, batch)[1], update({**state, "step": state["step"] + 1}, batch)[1]
-    assert float(first["loss"]) != float(again["loss"])  # without dropout, the codes are all that is random
+    assert float(first["loss"]) != float(
+        again["loss"]
+    )  # without dropout, the codes are all that is random
     hard = compiled(on_two_depths("rqtransformer"))[2](state, batch)[1]
     assert float(hard["loss"]) != float(first["loss"])
     config = on_two_depths("gpt")
@@ -269,7 +308,12 @@ def test_a_generator_is_told_what_its_model_asks_for():
     assert [one.flat for one in found.values()] == [1, 2, 2]
     assert {one.tokenizer.grid for one in found.values()} == {(4, 4)}
     ids = np.arange(32).reshape(1, 4, 4, 2)
-    assert models.flatten_depth(ids, 2)[0, 1, :4, 0].tolist() == [8, 9, 10, 11]  # a token's depths side by side
+    assert models.flatten_depth(ids, 2)[0, 1, :4, 0].tolist() == [
+        8,
+        9,
+        10,
+        11,
+    ]  # a token's depths side by side
     np.testing.assert_array_equal(models.unflatten_depth(models.flatten_depth(ids, 2), 2), ids)
 
 
@@ -285,10 +329,15 @@ def test_the_number_of_classes_is_that_of_the_data_where_it_is_not_given():
     assert (found[7].classes, found[7].class_dropout) == (7, 0.1)
     assert (found[0].classes, found[0].class_dropout) == (0, 0.0)
     shapes = [
-        jax.eval_shape(stage2.make(config, classes=number).init)["params"]["label"]["embedding"].shape[0]
+        jax.eval_shape(stage2.make(config, classes=number).init)["params"]["label"][
+            "embedding"
+        ].shape[0]
         for number in (5, 7)
     ]
-    assert shapes == [6, 8] and "label" not in jax.eval_shape(stage2.make(config, classes=0).init)["params"]
+    assert (
+        shapes == [6, 8]
+        and "label" not in jax.eval_shape(stage2.make(config, classes=0).init)["params"]
+    )
     config.generator.classes = 10
     with pytest.raises(InputError, match="generator.classes is 10, but the data set has 7"):
         stage2.make(stage2.resolve(config, 7), classes=7)

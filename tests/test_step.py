@@ -15,11 +15,23 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "photos_stage1.py"
 def row(tmp_path_factory):
     """The row of a small tokenizer with no judges, which take long to compile."""
     file = tmp_path_factory.mktemp("step") / "rows.json"
-    keys = ["perceptual.weight=0.0", "adversarial.weight=0.0", "dataset.size=32", "tokenizer.encoder.depths=(1,1,1)"]
-    flags = [f"--config={CONFIG}:tiny", "--batch=2", f"--json={file}", *(f"--config.{key}" for key in keys)]
+    keys = [
+        "perceptual.weight=0.0",
+        "adversarial.weight=0.0",
+        "dataset.size=32",
+        "tokenizer.encoder.depths=(1,1,1)",
+    ]
+    flags = [
+        f"--config={CONFIG}:tiny",
+        "--batch=2",
+        f"--json={file}",
+        *(f"--config.{key}" for key in keys),
+    ]
     assert benchmark.main(["step", *flags]) == 0
     found = json.loads(file.read_text())
-    assert found["name"] == "step" and "photos_stage1.py:tiny" in found["command"] and found["device"]
+    assert (
+        found["name"] == "step" and "photos_stage1.py:tiny" in found["command"] and found["device"]
+    )
     (row,) = found["rows"]
     return row
 

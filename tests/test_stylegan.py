@@ -15,7 +15,9 @@ from evqgan.losses.stylegan import blur, minibatch_deviation
 
 def close(ours, theirs, tolerance=1e-4):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
-    np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+    np.testing.assert_allclose(
+        ours.reshape(theirs.shape), theirs, rtol=0, atol=tolerance * np.abs(theirs).max()
+    )
 
 
 def converted(critic, table, weights, side, ignored=()):
@@ -56,11 +58,22 @@ def test_logits_and_losses_equal_those_of_enhancing_transformers(path):
     variables = converted(critic, STYLEGAN, weights, config["size"], STYLEGAN_IGNORED)
     for name in weights:
         if name.endswith(".kernel"):
-            np.testing.assert_allclose(weights[name], np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64, atol=1e-7)
-    real, fake, r1 = judged(critic, variables, *(inputs[key].transpose(0, 2, 3, 1) for key in ("real", "fake")))
+            np.testing.assert_allclose(
+                weights[name], np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64, atol=1e-7
+            )
+    real, fake, r1 = judged(
+        critic, variables, *(inputs[key].transpose(0, 2, 3, 1) for key in ("real", "fake"))
+    )
     ours = {"logits_real": real, "logits_fake": fake, "r1_gradnorm": r1}
-    for theirs, name in (("vanilla", "non_saturating"), ("hinge", "hinge"), ("least_square", "least_square")):
-        ours |= {f"d_{theirs}": gan.critic_loss(name, real, fake), f"g_{theirs}": gan.generator_loss(name, fake)}
+    for theirs, name in (
+        ("vanilla", "non_saturating"),
+        ("hinge", "hinge"),
+        ("least_square", "least_square"),
+    ):
+        ours |= {
+            f"d_{theirs}": gan.critic_loss(name, real, fake),
+            f"g_{theirs}": gan.generator_loss(name, fake),
+        }
     compare(outputs, ours)
     every_weight_goes_back(STYLEGAN, weights, variables, ".kernel")
 
@@ -98,7 +111,10 @@ def test_widths_by_side(module):
     critic = module.Critic(channel_multiplier=2)
     params = jax.eval_shape(critic.init, jax.random.key(0), jnp.zeros((1, 1024, 1024, 3)))["params"]
     blocks = sorted(name for name in params if name.startswith("block"))
-    widths = [params["conv_in"]["bias"].size, *(params[name]["conv2"]["bias"].size for name in blocks)]
+    widths = [
+        params["conv_in"]["bias"].size,
+        *(params[name]["conv2"]["bias"].size for name in blocks),
+    ]
     assert widths == [32, 64, 128, 256, 512, 512, 512, 512, 512]
 
 
@@ -126,7 +142,9 @@ def test_minibatch_deviation_by_group(batch, groups):
     np.testing.assert_array_equal(y[..., :5], x)
     for group in range(groups):
         one = np.sqrt(x[group::groups].var(0) + 1e-8).mean()
-        np.testing.assert_allclose(y[group::groups, ..., 5], np.full((batch // groups, 4, 4), one), rtol=1e-5)
+        np.testing.assert_allclose(
+            y[group::groups, ..., 5], np.full((batch // groups, 4, 4), one), rtol=1e-5
+        )
 
 
 def test_minibatch_deviation_sees_a_collapse_and_has_a_finite_gradient_there():
@@ -150,7 +168,9 @@ def test_sides_that_do_not_halve_down_to_4(module, shape):
 @pytest.mark.parametrize("module", [stylegan, maskgit])
 def test_computation_in_bfloat16_keeps_float32_parameters_and_logits(module):
     image = jnp.zeros((2, 8, 8, 3))
-    logits, variables = jax.eval_shape(module.Critic(dtype="bfloat16").init_with_output, jax.random.key(0), image)
+    logits, variables = jax.eval_shape(
+        module.Critic(dtype="bfloat16").init_with_output, jax.random.key(0), image
+    )
     assert logits.shape == (2,)
     assert {x.dtype.name for x in jax.tree.leaves((logits, variables))} == {"float32"}
 

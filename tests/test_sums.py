@@ -12,7 +12,15 @@ from evqgan.nn.attention import kernel_init
 
 IMAGE, LATENT = jnp.zeros((2, 32, 32, 3)), jnp.zeros((2, 8, 8, 8))
 LABEL, RNG = jnp.zeros(2, jnp.int32), jax.random.key(0)
-VIT = {"size": 32, "patch": 4, "width": 32, "layers": 2, "heads": 2, "head_dim": 16, "mlp_width": 64}
+VIT = {
+    "size": 32,
+    "patch": 4,
+    "width": 32,
+    "layers": 2,
+    "heads": 2,
+    "head_dim": 16,
+    "mlp_width": 64,
+}
 CODERS = {
     "swin": {"width": 32, "depths": (2, 1), "head_dim": 16, "window": 4},
     "cnn": {"width": 32, "multipliers": (1, 2), "attention": (2,), "z_width": 8},
@@ -63,9 +71,13 @@ def in_the_gradient(function, params, *rest):
 @pytest.mark.parametrize("entry", ["Encoder", "Decoder"])
 @pytest.mark.parametrize("name", CODERS)
 def test_of_tokenizers(name, entry):
-    coder = build.build("tokenizers", entry, {"name": name, **CODERS[name]}, "coder", dtype="bfloat16")
+    coder = build.build(
+        "tokenizers", entry, {"name": name, **CODERS[name]}, "coder", dtype="bfloat16"
+    )
     x = IMAGE if entry == "Encoder" else LATENT
-    assert not in_the_gradient(lambda params: coder.apply(params, x), jax.eval_shape(coder.init, RNG, x))
+    assert not in_the_gradient(
+        lambda params: coder.apply(params, x), jax.eval_shape(coder.init, RNG, x)
+    )
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -75,12 +87,16 @@ def test_of_generators(name):
     model = generator.Model(codes=16, latent=(8, 8), classes=3, dtype="bfloat16", **keys)
     ids = jnp.zeros((2, 8, 8, keys.get("depth", 1)), jnp.int32)
     params = jax.eval_shape(lambda: generator.init(model, RNG, LABEL[:1]))
-    assert not in_the_gradient(lambda params: generator.loss(model, params, ids, LABEL, RNG, **loss)[0], params)
+    assert not in_the_gradient(
+        lambda params: generator.loss(model, params, ids, LABEL, RNG, **loss)[0], params
+    )
 
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_of_critics(name):
-    critic = build.build("losses", "Critic", {"name": name.split(",")[0], **CRITICS[name]}, "c", dtype="bfloat16")
+    critic = build.build(
+        "losses", "Critic", {"name": name.split(",")[0], **CRITICS[name]}, "c", dtype="bfloat16"
+    )
     rngs = {"params": RNG, "augment": RNG}
     variables = dict(jax.eval_shape(lambda: critic.init(rngs, IMAGE, LABEL, train=True)))
 
@@ -93,7 +109,11 @@ def test_of_critics(name):
 
 def test_a_table_that_is_cast_before_it_is_read_would_be_found():
     table = kernel_init(RNG, (5, 3))
-    early = in_the_gradient(lambda table: table.astype(jnp.bfloat16)[jnp.zeros(7, jnp.int32)], table)
+    early = in_the_gradient(
+        lambda table: table.astype(jnp.bfloat16)[jnp.zeros(7, jnp.int32)], table
+    )
     late = in_the_gradient(lambda table: table[jnp.zeros(7, jnp.int32)].astype(jnp.bfloat16), table)
     assert len(early) == 1 and not late
-    assert in_the_gradient(lambda bias: jnp.zeros((7, 3), jnp.bfloat16) + bias.astype(jnp.bfloat16), table[:1])
+    assert in_the_gradient(
+        lambda bias: jnp.zeros((7, 3), jnp.bfloat16) + bias.astype(jnp.bfloat16), table[:1]
+    )

@@ -61,7 +61,9 @@ class Recording:
 
     def attention(self, name):
         qkv, width = self.dense(f"{name}.qkv"), self.config["dim"]
-        heads = {k: v.reshape(*v.shape[:-1], 3, self.heads, width // self.heads) for k, v in qkv.items()}
+        heads = {
+            k: v.reshape(*v.shape[:-1], 3, self.heads, width // self.heads) for k, v in qkv.items()
+        }
         out = self.dense(f"{name}.proj")
         return {
             "query": {k: v[..., 0, :, :] for k, v in heads.items()},
@@ -87,13 +89,22 @@ class Recording:
             for start, kind in enumerate(("plain", "shifted"))
             if whole
         }
-        return {**({"pairs": stacked} if whole else {}), **({"last": blocks[-1]} if self.depth % 2 else {})}
+        return {
+            **({"pairs": stacked} if whole else {}),
+            **({"last": blocks[-1]} if self.depth % 2 else {}),
+        }
 
     def window(self, name):
-        return (round(len(self.weights[f"{name}.attn.relative_position_bias_table"]) ** 0.5) + 1) // 2
+        return (
+            round(len(self.weights[f"{name}.attn.relative_position_bias_table"]) ** 0.5) + 1
+        ) // 2
 
     def keys(self, name):
-        return {"heads": self.heads, "window": self.window(name), "qkv_bias": self.config["qkv_bias"]}
+        return {
+            "heads": self.heads,
+            "window": self.window(name),
+            "qkv_bias": self.config["qkv_bias"],
+        }
 
 
 @pytest.fixture(scope="module", params=files("swin_blocks*.npz"), ids=lambda path: path.stem)
@@ -110,7 +121,9 @@ def test_every_recorded_output_is_compared(recording):
         "grad_x_of_sumsq", "grad_relbias0", "windows0", "attn0_windows", "shift_mask1", "relative_position_index",
         "small_block", "patch_merging", "patch_embed", "patch_expand", "final_expand_x4", "layer_up",
     }  # fmt: skip
-    assert set(recording.outputs) <= compared, "outputs that no test here compares: build what they record"
+    assert set(recording.outputs) <= compared, (
+        "outputs that no test here compares: build what they record"
+    )
 
 
 def test_blocks_equal_the_originals(recording):
@@ -152,10 +165,16 @@ def test_stage_and_its_gradients_equal_the_original(recording):
         y = stage.apply({"params": params}, x)
         return jnp.sum(jnp.square(y)), y
 
-    (_, y), (grads, grad_x) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, recording.x)
+    (_, y), (grads, grad_x) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(
+        params, recording.x
+    )
     close(tokens(y), recording.outputs[f"block{recording.depth - 1}"])
     close(tokens(grad_x), recording.outputs["grad_x_of_sumsq"], tolerance=2e-4)
-    first = grads["pairs"]["plain"]["relative_bias"][0] if recording.depth > 1 else grads["last"]["relative_bias"]
+    first = (
+        grads["pairs"]["plain"]["relative_bias"][0]
+        if recording.depth > 1
+        else grads["last"]["relative_bias"]
+    )
     close(first, recording.outputs["grad_relbias0"], tolerance=2e-4)
 
 
@@ -166,7 +185,9 @@ def test_a_map_not_larger_than_the_window_equals_the_original(recording):
     close(tokens(apply(block, params, x)), recording.outputs["small_block"])
     # The same block with a larger window: its larger table holds these offsets in its middle.
     table = params["relative_bias"].reshape(2 * window - 1, 2 * window - 1, -1)
-    table = np.pad(table, ((2, 2), (2, 2), (0, 0)), constant_values=9.0).reshape(-1, recording.heads)
+    table = np.pad(table, ((2, 2), (2, 2), (0, 0)), constant_values=9.0).reshape(
+        -1, recording.heads
+    )
     larger = WindowBlock(shifted=True, **{**recording.keys("small"), "window": window + 2})
     y = apply(larger, {**params, "relative_bias": table}, x)
     close(tokens(y), recording.outputs["small_block"])
@@ -179,19 +200,32 @@ def test_patch_layers_equal_the_originals(recording):
     close(tokens(apply(PatchMerging(), params, x)), recording.outputs["patch_merging"])
 
     kernel = weights["embed.proj.weight"]  # [c,3,patch,patch]
-    linear = {"kernel": kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel)), "bias": weights["embed.proj.bias"]}
+    linear = {
+        "kernel": kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel)),
+        "bias": weights["embed.proj.bias"],
+    }
     embed = PatchEmbedding(len(kernel), kernel.shape[-1])
     params = {"norm": recording.norm("embed.norm"), "linear": linear}
     image = recording.inputs["img"].transpose(0, 2, 3, 1)
     close(tokens(apply(embed, params, image)), recording.outputs["patch_embed"])
 
     for name, scale, output in (("expand", 2, "patch_expand"), ("final4", 4, "final_expand_x4")):
-        params = {"norm": recording.norm(f"{name}.norm"), "linear": recording.dense(f"{name}.expand")}
+        params = {
+            "norm": recording.norm(f"{name}.norm"),
+            "linear": recording.dense(f"{name}.expand"),
+        }
         layer = PatchExpanding(len(params["norm"]["scale"]), scale)
         close(tokens(apply(layer, params, recording.x)), recording.outputs[output])
 
-    x = apply(Stage(recording.depth, **recording.keys("layer_up.blocks.0")), recording.stage("layer_up"), recording.x)
-    params = {"norm": recording.norm("layer_up.upsample.norm"), "linear": recording.dense("layer_up.upsample.expand")}
+    x = apply(
+        Stage(recording.depth, **recording.keys("layer_up.blocks.0")),
+        recording.stage("layer_up"),
+        recording.x,
+    )
+    params = {
+        "norm": recording.norm("layer_up.upsample.norm"),
+        "linear": recording.dense("layer_up.upsample.expand"),
+    }
     layer = PatchExpanding(len(params["norm"]["scale"]))
     close(tokens(apply(layer, params, x)), recording.outputs["layer_up"])
 
@@ -215,7 +249,9 @@ def test_remat_changes_nothing():
     params = init(Stage(2, 2, 4), x)
 
     def grads(remat):
-        return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(Stage(2, 2, 4, remat=remat).apply(p, x)))))(params)
+        return jax.jit(
+            jax.grad(lambda p: jnp.sum(jnp.sin(Stage(2, 2, 4, remat=remat).apply(p, x))))
+        )(params)
 
     for kept, recomputed in zip(*map(jax.tree.leaves, (grads(False), grads(True))), strict=True):
         np.testing.assert_allclose(kept, recomputed, rtol=1e-5, atol=1e-6)
@@ -257,10 +293,15 @@ def test_factor_and_channels_by_number_of_stages(stages):
 
 def test_computation_in_bfloat16_keeps_float32_parameters_and_images():
     keys = {"width": 8, "head_dim": 4, "depths": (1,), "window": 4, "dtype": "bfloat16"}
-    z, variables = jax.eval_shape(Encoder(**keys).init_with_output, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    z, variables = jax.eval_shape(
+        Encoder(**keys).init_with_output, jax.random.key(0), jnp.zeros((1, 16, 16, 3))
+    )
     assert z.dtype == jnp.bfloat16
     assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
-    assert jax.eval_shape(Decoder(**keys).init_with_output, jax.random.key(0), z)[0].dtype == jnp.float32
+    assert (
+        jax.eval_shape(Decoder(**keys).init_with_output, jax.random.key(0), z)[0].dtype
+        == jnp.float32
+    )
 
 
 def test_width_that_heads_do_not_divide():

@@ -23,10 +23,22 @@ def rows(tmp_path_factory):
 
 
 def test_rows_name_what_was_measured(rows):
-    fixed = ["system", "attention", "blocks", "latent", "batch", "dtype", "parameters", "bytes", "measured_by"]
+    fixed = [
+        "system",
+        "attention",
+        "blocks",
+        "latent",
+        "batch",
+        "dtype",
+        "parameters",
+        "bytes",
+        "measured_by",
+    ]
     assert [list(row)[:9] for row in rows] == [fixed] * 2
     assert [(row["blocks"], row["latent"]) for row in rows] == [("all", 32), (1, 32)]
-    assert {(r["system"], r["attention"], r["batch"], r["dtype"]) for r in rows} == {("ours", "prefix", 1, "bfloat16")}
+    assert {(r["system"], r["attention"], r["batch"], r["dtype"]) for r in rows} == {
+        ("ours", "prefix", 1, "bfloat16")
+    }
     assert {row["measured_by"] for row in rows} == {"compiler"}
     assert [row["published_gib"] for row in rows] == [pytest.approx(5.43, abs=0.01), None]
 
@@ -34,20 +46,28 @@ def test_rows_name_what_was_measured(rows):
 def test_memory_holds_the_state_and_the_gradients(rows):
     for row in rows:
         state = row["state_gib"] * table6.GIB
-        assert 4 * 3 * row["parameters"] < state < 4 * 4.1 * row["parameters"]  # without a tokenizer
+        assert (
+            4 * 3 * row["parameters"] < state < 4 * 4.1 * row["parameters"]
+        )  # without a tokenizer
         assert row["bytes"] > state
         assert row["gib"] * table6.GIB == pytest.approx(row["bytes"])
 
 
 def test_few_blocks_need_less_memory(rows):
-    every, one = (row["bytes"] - row["state_gib"] * table6.GIB for row in rows)  # what is beside the state
+    every, one = (
+        row["bytes"] - row["state_gib"] * table6.GIB for row in rows
+    )  # what is beside the state
     assert one < every / 2
 
 
 def test_the_step_that_is_measured_trains():
     given = table6_flags("--attention=joint", "--batch=2", "--extend=2", "--dtype=float32")
     config = table6.configured(given, KEYS, 16, "1")
-    assert config.generator.extend == 2 and config.generator.attention == "joint" and config.loss.targets == 1
+    assert (
+        config.generator.extend == 2
+        and config.generator.attention == "joint"
+        and config.loss.targets == 1
+    )
     like, init, update, batch = table6.step(config)
     assert "tokenizer" not in like and batch["ids"].shape == (2, 16, 16, 1)
     state, metrics = update(init(), batch)

@@ -14,7 +14,11 @@ from evqgan.tokenizers import tokenizer
 
 def config(depths=(1, 1), quantizer=None):
     swin = {"name": "swin", "width": 16, "head_dim": 8, "depths": list(depths), "window": 4}
-    return {"encoder": swin, "decoder": swin, "quantizer": {"name": "vq", "codes": 32, "width": 8, **(quantizer or {})}}
+    return {
+        "encoder": swin,
+        "decoder": swin,
+        "quantizer": {"name": "vq", "codes": 32, "width": 8, **(quantizer or {})},
+    }
 
 
 def images(height, width, batch=2):
@@ -29,7 +33,9 @@ def made(dtype="float32", depths=(1, 1), **quantizer):
     return model, jax.tree.map(lambda a: np.float32(0.3 * rng.standard_normal(a.shape)), shapes)
 
 
-@pytest.mark.parametrize(("height", "width", "dtype"), [(16, 16, "float32"), (48, 32, "bfloat16"), (40, 24, "float32")])
+@pytest.mark.parametrize(
+    ("height", "width", "dtype"), [(16, 16, "float32"), (48, 32, "bfloat16"), (40, 24, "float32")]
+)
 def test_one_model_takes_images_of_any_size(height, width, dtype):
     model, variables = made(dtype)
     assert model.factor == 8
@@ -39,7 +45,9 @@ def test_one_model_takes_images_of_any_size(height, width, dtype):
     assert all(np.isfinite(x) for x in aux.values())
 
 
-@pytest.mark.parametrize("quantizer", [{}, {"name": "residual", "depth": 3, "revive": 0.1}, {"name": "gumbel"}])
+@pytest.mark.parametrize(
+    "quantizer", [{}, {"name": "residual", "depth": 3, "revive": 0.1}, {"name": "gumbel"}]
+)
 def test_decode_of_embedded_ids_equals_the_reconstruction(quantizer):
     model, variables = made(depths=(1,), **quantizer)
 
@@ -68,20 +76,36 @@ def precisions(jaxpr):
 CODERS = {
     "swin": {"width": 16, "head_dim": 8, "depths": (1,), "window": 4},
     "cnn": {"width": 32, "multipliers": (1, 1), "attention": (), "z_width": 8},
-    "vit": {"size": 16, "patch": 4, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp_width": 16},
+    "vit": {
+        "size": 16,
+        "patch": 4,
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "head_dim": 8,
+        "mlp_width": 16,
+    },
 }
 
 
-@pytest.mark.parametrize("quantizer", [{}, {"l2_normalize": True}, {"name": "residual"}, {"name": "gumbel"}])
+@pytest.mark.parametrize(
+    "quantizer", [{}, {"l2_normalize": True}, {"name": "residual"}, {"name": "gumbel"}]
+)
 @pytest.mark.parametrize("name", CODERS)
 def test_what_decides_ids_and_colours_is_float32_on_every_device(name, quantizer):
     """The other products are in bfloat16 here; accelerators cut those of float32 short, unless told not to."""
     keys = {"encoder": {"name": name, **CODERS[name]}, "decoder": {"name": name, **CODERS[name]}}
-    model = tokenizer.make({**keys, "quantizer": {"name": "vq", "codes": 32, "width": 8, **quantizer}}, "bfloat16")
+    model = tokenizer.make(
+        {**keys, "quantizer": {"name": "vq", "codes": 32, "width": 8, **quantizer}}, "bfloat16"
+    )
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images(16, 16)))
     for method, least in (("encode", 2), ("__call__", 3)):
         found = list(
-            precisions(jax.make_jaxpr(lambda v, m=method: model.apply(v, images(16, 16), method=m))(variables))
+            precisions(
+                jax.make_jaxpr(lambda v, m=method: model.apply(v, images(16, 16), method=m))(
+                    variables
+                )
+            )
         )
         assert len(found) >= least
         assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
@@ -92,7 +116,9 @@ def test_every_parameter_learns():
 
     def loss(params):
         x = images(40, 40)
-        y, _, aux = model.apply({"params": params}, x, train=True, rngs={"codebook": jax.random.key(0)})
+        y, _, aux = model.apply(
+            {"params": params}, x, train=True, rngs={"codebook": jax.random.key(0)}
+        )
         return jnp.mean((y - x) ** 2) + aux["quantizer_loss"]
 
     grads = jax.jit(jax.grad(loss))(variables["params"])
@@ -127,7 +153,9 @@ def test_influence_of_a_token_is_local():
 )
 def test_full_size_has_exactly_these_parameters(depths, factor, encoder, decoder, total):
     swin = {"name": "swin", "depths": depths}
-    model = tokenizer.make({"encoder": swin, "decoder": swin, "quantizer": {"name": "vq"}}, "bfloat16")
+    model = tokenizer.make(
+        {"encoder": swin, "decoder": swin, "quantizer": {"name": "vq"}}, "bfloat16"
+    )
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
     count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
     assert model.factor == factor
@@ -194,7 +222,12 @@ def test_patches_are_quantized_as_one_vector_and_come_back_in_place():
     assert model.factor == 16 and variables["params"]["to_codes"]["kernel"].shape[1] == 8 // 4
     plain = tokenizer.make({**config((1, 1)), "quantizer": {"name": "vq", "codes": 32, "width": 2}})
     seen = jax.jit(lambda v: plain.apply(v, x, method="latents"))(
-        {"params": {**variables["params"], "quantizer": {"codebook": np.zeros((1, 32, 2), np.float32)}}}
+        {
+            "params": {
+                **variables["params"],
+                "quantizer": {"codebook": np.zeros((1, 32, 2), np.float32)},
+            }
+        }
     )
     z = jax.jit(lambda v: model.apply(v, x, method="latents"))(variables)
     assert z.shape == (2, 2, 3, 8)
@@ -210,8 +243,12 @@ def test_networks_may_see_pixels_from_0_to_1():
     signed, variables = made()
     unit, x = tokenizer.make({**config(), "pixels": "unit"}), images(32, 32)
     run = jax.jit(lambda v, x: unit.apply(v, x)[0])
-    np.testing.assert_allclose(run(variables, 2 * x - 1), 2 * jax.jit(signed.apply)(variables, x)[0] - 1, atol=1e-4)
-    with pytest.raises(InputError, match="config.tokenizer.pixels expects one of signed, unit, got 'units'"):
+    np.testing.assert_allclose(
+        run(variables, 2 * x - 1), 2 * jax.jit(signed.apply)(variables, x)[0] - 1, atol=1e-4
+    )
+    with pytest.raises(
+        InputError, match="config.tokenizer.pixels expects one of signed, unit, got 'units'"
+    ):
         jax.eval_shape(tokenizer.make({**config(), "pixels": "units"}).init, jax.random.key(0), x)
 
 
@@ -237,7 +274,9 @@ def test_soft_codes_are_chances_of_the_codes_and_draw_the_nearest_most_often():
 def test_the_codebook_is_what_embed_reads(quantizer, books):
     model, variables = made(**quantizer)
     codebook = model.apply(variables, method="codebook")
-    ids = np.random.default_rng(0).integers(0, 32, (1, 2, 2, model.quantizer.depth)).astype(np.int32)
+    ids = (
+        np.random.default_rng(0).integers(0, 32, (1, 2, 2, model.quantizer.depth)).astype(np.int32)
+    )
     assert codebook.shape == (books, 32, 8)
     summed = sum(codebook[d % len(codebook)][ids[..., d]] for d in range(ids.shape[-1]))
     np.testing.assert_allclose(model.apply(variables, ids, method="embed"), summed, atol=1e-6)

@@ -68,7 +68,14 @@ def storage(count, kind="torch.FloatStorage", key="0", view=()):
 
 def tensor(stored, offset=0, shape=(2, 3), strides=(3, 1)):
     ends = b"\x89", call("collections.OrderedDict")
-    return call("torch._utils._rebuild_tensor_v2", stored, number(offset), numbers(*shape), numbers(*strides), *ends)
+    return call(
+        "torch._utils._rebuild_tensor_v2",
+        stored,
+        number(offset),
+        numbers(*shape),
+        numbers(*strides),
+        *ends,
+    )
 
 
 # Files around a pickle.
@@ -107,7 +114,9 @@ def equal(found, expected):
         if array.dtype == ml_dtypes.bfloat16:
             array = array.astype(np.float32)
         assert array.dtype == expected[key].dtype and array.shape == expected[key].shape, key
-        assert np.ascontiguousarray(array).tobytes() == np.ascontiguousarray(expected[key]).tobytes(), key
+        assert (
+            np.ascontiguousarray(array).tobytes() == np.ascontiguousarray(expected[key]).tobytes()
+        ), key
 
 
 @pytest.mark.parametrize("file", WRITTEN)
@@ -121,7 +130,9 @@ def test_what_pytorch_wrote_is_read_bit_for_bit(file):
 def test_arrays_are_read_only_views_of_their_storages(file):
     found = torch_files.read(FILES / file)
     assert found["bfloat16"].dtype == ml_dtypes.bfloat16
-    assert np.shares_memory(found["float32"], found["transposed"]) and found["expanded"].strides == (0,)
+    assert np.shares_memory(found["float32"], found["transposed"]) and found[
+        "expanded"
+    ].strides == (0,)
     assert found["transposed"].T.tolist() == found["float32"].tolist()
     for array in found.values():
         if array.dtype != bool and array.size:
@@ -130,38 +141,75 @@ def test_arrays_are_read_only_views_of_their_storages(file):
 
 
 def test_a_whole_module_is_refused_by_the_name_of_its_class():
-    refused(FILES / "whole_module_zip.pth", "expected a dict of tensors at its top, got an object of torch.nn.modules")
+    refused(
+        FILES / "whole_module_zip.pth",
+        "expected a dict of tensors at its top, got an object of torch.nn.modules",
+    )
 
 
 @pytest.mark.parametrize("make", [zipped, legacy])
 def test_the_forms_of_older_versions(tmp_path, make):
     """PyTorch 0.1 to 0.3: no hooks, torch.Size, Python 2's OrderedDict, parameters, storages of GPUs, modules."""
-    sizes = [call("torch.Size", b"](" + b"".join(map(number, dims)) + b"e") for dims in ((2, 3), (3, 1))]
-    first = call("torch._utils._rebuild_tensor", storage(6, "torch.cuda.FloatStorage"), number(0), *sizes)
+    sizes = [
+        call("torch.Size", b"](" + b"".join(map(number, dims)) + b"e") for dims in ((2, 3), (3, 1))
+    ]
+    first = call(
+        "torch._utils._rebuild_tensor", storage(6, "torch.cuda.FloatStorage"), number(0), *sizes
+    )
     second = call("torch.nn.parameter.Parameter", tensor(storage(6)), b"\x88")
     third = call("torch._utils._rebuild_parameter", tensor(storage(6)), b"\x88", b"N")
-    pairs = [b"](" + text(key) + value + b"e" for key, value in (("a", first), ("b", second), ("c", third))]
-    module = tuples(text("module"), call("collections.OrderedDict", b"](" + b"".join(pairs) + b"e"), text(""), text(""))
-    equal(torch_files.read(make(tmp_path / "x.pth", module + b"Q")), dict.fromkeys("abc", SIX.reshape(2, 3)))
+    pairs = [
+        b"](" + text(key) + value + b"e"
+        for key, value in (("a", first), ("b", second), ("c", third))
+    ]
+    module = tuples(
+        text("module"),
+        call("collections.OrderedDict", b"](" + b"".join(pairs) + b"e"),
+        text(""),
+        text(""),
+    )
+    equal(
+        torch_files.read(make(tmp_path / "x.pth", module + b"Q")),
+        dict.fromkeys("abc", SIX.reshape(2, 3)),
+    )
 
 
 def test_a_part_of_a_storage_as_a_storage(tmp_path):
     view = (tuples(text("1"), number(2), number(3)),)
     one = tensor(storage(6, view=view), 1, (2,), (1,))
     equal(torch_files.read(legacy(tmp_path / "x.pth", table(a=one))), {"a": SIX[3:5]})
-    refused(legacy(tmp_path / "y.pth", table(a=tensor(storage(6, view=view), 2, (2,), (1,)))), "a reaches beyond")
+    refused(
+        legacy(tmp_path / "y.pth", table(a=tensor(storage(6, view=view), 2, (2,), (1,)))),
+        "a reaches beyond",
+    )
     outside = (tuples(text("1"), number(4), number(3)),)
-    refused(legacy(tmp_path / "z.pth", table(a=tensor(storage(6, view=outside), 0, (1,), (1,)))), "outside of it")
+    refused(
+        legacy(tmp_path / "z.pth", table(a=tensor(storage(6, view=outside), 0, (1,), (1,)))),
+        "outside of it",
+    )
 
 
 def test_numbers_of_a_machine_with_the_other_byte_order(tmp_path):
-    entries = (("byteorder", b"big"), ("data/0", SIX.astype(">f4").tobytes()), ("data/1", b"\x01\x02\x03\x04"))
-    short = call("torch._utils._rebuild_tensor_v3", storage(4, "torch.storage.UntypedStorage", "1"), number(1))
+    entries = (
+        ("byteorder", b"big"),
+        ("data/0", SIX.astype(">f4").tobytes()),
+        ("data/1", b"\x01\x02\x03\x04"),
+    )
+    short = call(
+        "torch._utils._rebuild_tensor_v3",
+        storage(4, "torch.storage.UntypedStorage", "1"),
+        number(1),
+    )
     short = short[:-2] + numbers(1) + numbers(1) + b"\x89N" + name("torch.uint16") + b"tR"
-    found = torch_files.read(zipped(tmp_path / "x.pth", table(a=tensor(storage(6)), b=short), entries))
+    found = torch_files.read(
+        zipped(tmp_path / "x.pth", table(a=tensor(storage(6)), b=short), entries)
+    )
     equal(found, {"a": SIX.reshape(2, 3), "b": np.array([0x0304], np.uint16)})
     refused(
-        zipped(tmp_path / "y.pth", table(a=tensor(storage(6))), (("byteorder", b"middle"), entries[1])), "byte order"
+        zipped(
+            tmp_path / "y.pth", table(a=tensor(storage(6))), (("byteorder", b"middle"), entries[1])
+        ),
+        "byte order",
     )
 
 
@@ -170,7 +218,9 @@ def test_safetensors_are_read_too(tmp_path):
     safetensors.numpy.save_file(arrays, tmp_path / "x.safetensors")
     found = torch_files.read(tmp_path / "x.safetensors")
     assert (
-        sorted(found) == ["a", "b"] and found["a"].dtype == ml_dtypes.bfloat16 and found["b"].tolist() == SIX.tolist()
+        sorted(found) == ["a", "b"]
+        and found["a"].dtype == ml_dtypes.bfloat16
+        and found["b"].tolist() == SIX.tolist()
     )
     (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-1])
     refused(tmp_path / "x.safetensors", "is damaged: .*; fetch it again")
@@ -183,19 +233,33 @@ def test_safetensors_are_read_too(tmp_path):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_in_a_checkpoint_runs(tmp_path, marked, make, attack):  # noqa: F811
     payload = ATTACKS[attack](str(marked))[:-1]
-    payload = payload[11:] if payload[:2] in (b"\x80\x04", b"\x80\x05") else payload  # its header and frame
+    payload = (
+        payload[11:] if payload[:2] in (b"\x80\x04", b"\x80\x05") else payload
+    )  # its header and frame
     payload = payload.removeprefix(b"\x80\x02")
     good = tensor(storage(6))
-    refused(make(tmp_path / "top.pth", payload), "expected a dict of tensors at its top|expected tensors at its top")
-    refused(make(tmp_path / "weight.pth", table(a=good, b=payload)), "b is an object of .*, no tensor")
+    refused(
+        make(tmp_path / "top.pth", payload),
+        "expected a dict of tensors at its top|expected tensors at its top",
+    )
+    refused(
+        make(tmp_path / "weight.pth", table(a=good, b=payload)), "b is an object of .*, no tensor"
+    )
     beside = table(callbacks=payload, state_dict=table(a=good), more=payload)
     equal(torch_files.read(make(tmp_path / "beside.pth", beside)), {"a": SIX.reshape(2, 3)})
     hooked = good[: -len(call("collections.OrderedDict")) - 2] + payload + b"tR" + payload + b"b"
     equal(torch_files.read(make(tmp_path / "state.pth", table(a=hooked))), {"a": SIX.reshape(2, 3)})
     named = b"}" + payload + good + b"s"
     refused(make(tmp_path / "name.pth", named), "the name of a weight is no printable text")
-    refused(make(tmp_path / "storage.pth", table(a=tensor(payload), b=good)), "a is an object of tensor in")
-    for id_ in (payload, tuples(payload), tuples(text("storage"), payload, text("0"), text("cpu"), number(6))):
+    refused(
+        make(tmp_path / "storage.pth", table(a=tensor(payload), b=good)),
+        "a is an object of tensor in",
+    )
+    for id_ in (
+        payload,
+        tuples(payload),
+        tuples(text("storage"), payload, text("0"), text("cpu"), number(6)),
+    ):
         refused(make(tmp_path / "id.pth", table(a=tensor(id_ + b"Q"))), "cannot use")
     assert not marked.exists()
 
@@ -223,7 +287,9 @@ BAD = {
     "a storage of another dtype": tensor(storage(6, "torch.DoubleStorage"), 0, (1,), (1,)),
     "a storage of an unknown kind": tensor(storage(6, "torch.QInt8Storage"), 0, (1,), (1,)),
     "a storage of a foreign class": tensor(storage(6, "os.FloatStorage"), 0, (1,), (1,)),
-    "the size as text": call("torch._utils._rebuild_tensor_v2", storage(6), number(0), text("ab"), numbers(1, 1)),
+    "the size as text": call(
+        "torch._utils._rebuild_tensor_v2", storage(6), number(0), text("ab"), numbers(1, 1)
+    ),
     "too few arguments": call("torch._utils._rebuild_tensor_v2", storage(6)),
     "a storage that is none": tensor(number(3)),
     "a persistent id that is none": tensor(number(3) + b"Q"),
@@ -249,9 +315,15 @@ def test_the_entries_of_a_zip_file_are_checked(tmp_path):
     whole = [("data/0", BYTES)]
     torch_files.read(zipped(tmp_path / "good.pth", good))
     torch_files.read(
-        zipped(tmp_path / "good.pth", good, [*whole, ("version", b"3\n"), (".data/serialization_id", b"1")])
+        zipped(
+            tmp_path / "good.pth",
+            good,
+            [*whole, ("version", b"3\n"), (".data/serialization_id", b"1")],
+        )
     )
-    refused(zipped(tmp_path / "a.pth", good, method=zipfile.ZIP_DEFLATED), "compressed or encrypted")
+    refused(
+        zipped(tmp_path / "a.pth", good, method=zipfile.ZIP_DEFLATED), "compressed or encrypted"
+    )
     with pytest.warns(UserWarning, match="Duplicate name"):
         zipped(tmp_path / "b.pth", good, whole * 2)
     refused(tmp_path / "b.pth", "two entries of the zip file have one name")
@@ -279,9 +351,16 @@ def many(value):
     "pickled, order",
     [
         (many(BUILD + tuples(BOOLS, *FLAT) + b"R"), b"little"),  # each bool a copy
-        (many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"), b"big"),  # each number swapped
+        (
+            many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"),
+            b"big",
+        ),  # each number swapped
         (  # a long list, which is to be a size again and again
-            b"](" + b"K\x01" * 10**5 + b"eq\x000](" + (name("torch.Size") + b"(h\x00tR") * MANY + b"e",
+            b"]("
+            + b"K\x01" * 10**5
+            + b"eq\x000]("
+            + (name("torch.Size") + b"(h\x00tR") * MANY
+            + b"e",
             b"little",
         ),
         (  # a long name, put together again and again
@@ -304,7 +383,10 @@ def test_small_files_do_not_take_much_memory(tmp_path, pickled, order):
 
 
 def test_parts_of_one_storage_are_read_once(tmp_path):
-    parts = [storage(10**6, "torch.ByteStorage", view=[tuples(text("v"), number(i), number(1))]) for i in range(200)]
+    parts = [
+        storage(10**6, "torch.ByteStorage", view=[tuples(text("v"), number(i), number(1))])
+        for i in range(200)
+    ]
     items = {f"w{i}": tensor(part, shape=(1,), strides=(1,)) for i, part in enumerate(parts)}
     path = zipped(tmp_path / "x.pth", table(**items), [("data/0", bytes(10**6))])
     tracemalloc.start()
@@ -325,7 +407,9 @@ def test_not_enough_memory_is_told_as_damage(tmp_path, monkeypatch):
 def test_a_zip_file_whose_entries_overlap_is_refused(tmp_path):
     """Many names for the same bytes: each storage is within the file, all of them are not."""
     big = bytes(10**6)
-    path = zipped(tmp_path / "x.pth", table(a=tensor(storage(6))), [("data/0", BYTES), ("data/1", big)])
+    path = zipped(
+        tmp_path / "x.pth", table(a=tensor(storage(6))), [("data/0", BYTES), ("data/1", big)]
+    )
     with zipfile.ZipFile(path, "a") as archive:
         again = archive.getinfo("archive/data/1")
         for i in range(2, 5):
@@ -340,7 +424,9 @@ def test_the_storages_of_a_legacy_file_are_checked(tmp_path):
     good, data = table(a=tensor(storage(6))), BYTES
     refused(legacy(tmp_path / "x.pth", good, [("0", 5, data)]), "storage '0' should have 24 bytes")
     refused(legacy(tmp_path / "x.pth", good, [("0", -6, data)]), "storage '0' should have 24 bytes")
-    refused(legacy(tmp_path / "x.pth", good, [("0", 6, data[:-1])]), "storage '0' should have 24 bytes")
+    refused(
+        legacy(tmp_path / "x.pth", good, [("0", 6, data[:-1])]), "storage '0' should have 24 bytes"
+    )
     refused(legacy(tmp_path / "x.pth", good, [("1", 6, data)]), "storage '0' is not in the file")
     refused(legacy(tmp_path / "x.pth", good, []), "storage '0' is not in the file")
     two = table(a=tensor(storage(6)), b=tensor(storage(7)))
@@ -355,7 +441,10 @@ def test_the_storages_of_a_legacy_file_are_checked(tmp_path):
     "content, message",
     [
         (b"", "it begins with b''"),
-        (b"<!DOCTYPE html><html>", "expected a PyTorch checkpoint or a .safetensors file, it begins with b'<!DOCTYPE"),
+        (
+            b"<!DOCTYPE html><html>",
+            "expected a PyTorch checkpoint or a .safetensors file, it begins with b'<!DOCTYPE",
+        ),
         (b"version https://git-lfs.github.com/spec/v1", "it begins with b'version https:"),
         (pickle.dumps({"a": 1}), "expected a PyTorch checkpoint"),
         (b"PK\x03\x04 and no more", "is damaged: File is not a zip file"),
@@ -375,12 +464,19 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path):
 
 @pytest.mark.parametrize("make", [zipped, legacy])
 def test_a_dict_without_tensors_is_refused_by_its_keys(tmp_path, make):
-    refused(make(tmp_path / "x.pth", table(model=number(1), epoch=number(2))), "got the keys 'model', 'epoch'")
+    refused(
+        make(tmp_path / "x.pth", table(model=number(1), epoch=number(2))),
+        "got the keys 'model', 'epoch'",
+    )
     refused(make(tmp_path / "x.pth", table(state_dict=table())), "got the keys none")
-    refused(make(tmp_path / "x.pth", table(**{"a\x1b[2J": tensor(storage(6))})), "no printable text")
+    refused(
+        make(tmp_path / "x.pth", table(**{"a\x1b[2J": tensor(storage(6))})), "no printable text"
+    )
 
 
-@pytest.mark.parametrize("file", ["dtypes_zip.pth", "dtypes_legacy.pth", "lightning_zip.pth", "lightning_legacy.pth"])
+@pytest.mark.parametrize(
+    "file", ["dtypes_zip.pth", "dtypes_legacy.pth", "lightning_zip.pth", "lightning_legacy.pth"]
+)
 def test_damage_anywhere_is_refused_or_gives_arrays(tmp_path, file):
     rng = random.Random(0)
     whole = (FILES / file).read_bytes()

@@ -26,14 +26,29 @@ ROOT = pathlib.Path(__file__).parent.parent
 def config_of(stage, **changes):
     """A config small enough for tens of steps in a second, with all that a state can hold: codebook, EMA, dropout."""
     config = load("quickstart", "tiny")["tokenizer" if stage == 1 else "generator"]
-    config.update({"batch_size": 8, "duration": "60", "log_every": "5", "eval_every": "30", "checkpoint_every": "20"})
+    config.update(
+        {
+            "batch_size": 8,
+            "duration": "60",
+            "log_every": "5",
+            "eval_every": "30",
+            "checkpoint_every": "20",
+        }
+    )
     if stage == 1:
         config.tokenizer.quantizer.update({"name": "ema", "decay": 0.9, "revive": 0.5})
         config.optimizer.accumulate = 2
         critic = {"name": "patchgan", "layers": 1, "width": 4}
-        config.adversarial = {"critic": critic, "start": "10 steps", "optimizer": {"learning_rate": 1e-3}}
+        config.adversarial = {
+            "critic": critic,
+            "start": "10 steps",
+            "optimizer": {"learning_rate": 1e-3},
+        }
     else:
-        config.tokenizer = {"weights": "random", "model": load("quickstart", "tiny").tokenizer.tokenizer}
+        config.tokenizer = {
+            "weights": "random",
+            "model": load("quickstart", "tiny").tokenizer.tokenizer,
+        }
     config.update(changes)
     return config
 
@@ -141,11 +156,16 @@ def test_a_finished_run_stays_as_it_is(straight, capsys):
 
 def test_a_workdir_of_another_config_is_refused_once_it_has_a_checkpoint(straight):
     config, workdir = straight
-    assert f'"learning_rate": {config.optimizer.learning_rate}' in (workdir / "config.json").read_text()
+    assert (
+        f'"learning_rate": {config.optimizer.learning_rate}'
+        in (workdir / "config.json").read_text()
+    )
     other = config.copy_and_resolve_references()
     other.optimizer.learning_rate = 0.5
     before = (workdir / "config.json").read_text()
-    with pytest.raises(InputError, match=r"holds a run with config.optimizer.learning_rate = .*, now it is 0.5"):
+    with pytest.raises(
+        InputError, match=r"holds a run with config.optimizer.learning_rate = .*, now it is 0.5"
+    ):
         loop.train(other, workdir)
     assert (workdir / "config.json").read_text() == before
 
@@ -179,7 +199,9 @@ def test_how_a_run_is_watched_may_change(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
     was = config.tokenizer.model.quantizer.codes
     config.tokenizer.model.quantizer.codes = 2 * was
-    with pytest.raises(InputError, match=rf"config.tokenizer.model.quantizer.codes = {was}, now it is {2 * was}"):
+    with pytest.raises(
+        InputError, match=rf"config.tokenizer.model.quantizer.codes = {was}, now it is {2 * was}"
+    ):
         claims.claim(tmp_path, config)
 
 
@@ -200,9 +222,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
         ({"stage": "stage7"}, "config.stage is 'stage7': did you mean 'stage"),
         ({"duration": "soon"}, "config.duration expects more than 0: a number of steps"),
         ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
-        ({"eval_batch_size": 0}, "config.eval_batch_size expects a whole number from 1 or None, got 0"),
-        ({"evals": {"reconstructoin": {}}}, "config.evals names 'reconstructoin', no module with Evaluator"),
-        ({"dataset": {"name": "generated", "flipp": True}}, "config.dataset has no key 'flipp': did you mean 'flip'"),
+        (
+            {"eval_batch_size": 0},
+            "config.eval_batch_size expects a whole number from 1 or None, got 0",
+        ),
+        (
+            {"evals": {"reconstructoin": {}}},
+            "config.evals names 'reconstructoin', no module with Evaluator",
+        ),
+        (
+            {"dataset": {"name": "generated", "flipp": True}},
+            "config.dataset has no key 'flipp': did you mean 'flip'",
+        ),
         ({"dataset": {"folder": "/nowhere/at/all"}}, "/nowhere/at/all"),
     ],
 )
@@ -219,11 +250,15 @@ def test_wrong_configs_are_named_before_anything_is_written(changes, message, tm
 def test_misspelt_model_keys_are_named(tmp_path):
     config = config_of(1)
     config.tokenizer.encoder.widht = 3
-    with pytest.raises(InputError, match="config.tokenizer.encoder has no key 'widht': did you mean 'width'"):
+    with pytest.raises(
+        InputError, match="config.tokenizer.encoder has no key 'widht': did you mean 'width'"
+    ):
         loop.train(config, tmp_path / "run")
     config = config_of(2)
     config.generator.windows = 3
-    with pytest.raises(InputError, match=r"config.generator has no key 'windows': did you mean 'window'"):
+    with pytest.raises(
+        InputError, match=r"config.generator has no key 'windows': did you mean 'window'"
+    ):
         loop.train(config, tmp_path / "run")
 
 

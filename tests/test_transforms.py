@@ -29,7 +29,9 @@ def photo(height=24, width=40, seed=0):
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
 def test_decode_returns_the_pixels(format):
     pixels = photo()
-    np.testing.assert_array_equal(transforms.decode(encode(Image.fromarray(pixels), format)), pixels)
+    np.testing.assert_array_equal(
+        transforms.decode(encode(Image.fromarray(pixels), format)), pixels
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -43,9 +45,13 @@ def test_decode_of_jpeg_is_pillows(mode):
 
 def test_grey_and_palette_become_rgb():
     grey = photo()[..., 0]
-    np.testing.assert_array_equal(transforms.decode(encode(Image.fromarray(grey))), np.stack([grey] * 3, -1))
+    np.testing.assert_array_equal(
+        transforms.decode(encode(Image.fromarray(grey))), np.stack([grey] * 3, -1)
+    )
     palette = Image.fromarray(photo()).convert("P")
-    np.testing.assert_array_equal(transforms.decode(encode(palette)), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(
+        transforms.decode(encode(palette)), np.asarray(palette.convert("RGB"))
+    )
     bits = Image.fromarray(grey).convert("1")
     np.testing.assert_array_equal(transforms.decode(encode(bits)), np.asarray(bits.convert("RGB")))
 
@@ -56,11 +62,17 @@ def test_transparency_lies_over_white():
     pixels[:, 2:4] = (0, 0, 0, 0)
     pixels[:, 4:] = (0, 0, 0, 51)
     decoded = transforms.decode(encode(Image.fromarray(pixels)))
-    assert (decoded[:, :2] == (10, 20, 30)).all() and (decoded[:, 2:4] == 255).all() and (decoded[:, 4:] == 204).all()
+    assert (
+        (decoded[:, :2] == (10, 20, 30)).all()
+        and (decoded[:, 2:4] == 255).all()
+        and (decoded[:, 4:] == 204).all()
+    )
     grey = Image.fromarray(np.stack([np.full((4, 6), 90), np.full((4, 6), 0)], -1).astype(np.uint8))
     assert (transforms.decode(encode(grey)) == 255).all()
     keyed = encode(Image.fromarray(pixels[..., :3]), transparency=(10, 20, 30))
-    assert (transforms.decode(keyed)[:, :2] == 255).all() and (transforms.decode(keyed)[:, 2:] == 0).all()
+    assert (transforms.decode(keyed)[:, :2] == 255).all() and (
+        transforms.decode(keyed)[:, 2:] == 0
+    ).all()
 
 
 def test_sixteen_bits_become_eight():
@@ -75,7 +87,9 @@ def test_sixteen_bit_colour_becomes_eight():
     rows = b"".join(b"\0" + row.tobytes() for row in colour)
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -101,7 +115,9 @@ def test_exif_rotation_is_applied(format, orientation):
     exif = Image.Exif()
     exif[transforms.ORIENTATION] = orientation
     options = {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
-    data = encode(Image.fromarray(np.ascontiguousarray(stored)), format, exif=exif.tobytes(), **options)
+    data = encode(
+        Image.fromarray(np.ascontiguousarray(stored)), format, exif=exif.tobytes(), **options
+    )
     decoded = transforms.decode(data)
     assert decoded.shape == scene.shape
     assert abs(decoded.astype(int) - scene).max() < 16
@@ -112,7 +128,9 @@ def test_exif_rotation_is_applied(format, orientation):
 def test_a_cut_file_is_refused(format):
     data = encode(Image.fromarray(photo(64, 64)), format)
     for length in (0, 10, len(data) // 2, len(data) * 9 // 10):
-        with pytest.raises(InputError, match=r"expected an image, got .* bytes that do not decode") as caught:
+        with pytest.raises(
+            InputError, match=r"expected an image, got .* bytes that do not decode"
+        ) as caught:
             transforms.decode(data[:length])
         assert "\n" not in str(caught.value) and "0x" not in str(caught.value)
 
@@ -127,7 +145,9 @@ def test_damaged_and_foreign_bytes_are_refused():
 
 def test_bytes_after_the_end_of_a_jpeg_do_not_matter():
     data = encode(Image.fromarray(photo()), "JPEG")
-    np.testing.assert_array_equal(transforms.decode(data + b"a film of two seconds" * 9), transforms.decode(data))
+    np.testing.assert_array_equal(
+        transforms.decode(data + b"a film of two seconds" * 9), transforms.decode(data)
+    )
 
 
 def test_a_decompression_bomb_is_refused_before_it_unfolds():
@@ -177,7 +197,9 @@ def test_crops_are_parts_of_the_image():
     np.testing.assert_array_equal(transforms.centre_crop(image, (5, 6)), image[2:7, 3:9])
     rng = np.random.default_rng(0)
     corners = {tuple(transforms.random_crop(image, (8, 9), rng)[0, 0, :1]) for _ in range(200)}
-    assert corners == {(12 * y + x,) for y in range(2) for x in range(4)}  # every place occurs, the last ones too
+    assert corners == {
+        (12 * y + x,) for y in range(2) for x in range(4)
+    }  # every place occurs, the last ones too
     np.testing.assert_array_equal(transforms.random_crop(image, (9, 12), rng), image)
 
 
@@ -190,9 +212,15 @@ def test_random_resized_crop_takes_shares_of_the_area():
         assert crop.shape == (20, 20, 3)
         widths.append((int(crop[0, -1, 0]) - int(crop[0, 0, 0])) * 20 / 19)
     shares = (np.array(widths) / 100) ** 2  # the largest square of 100 x 200 is 100 wide
-    assert 0.45 < shares.min() < 0.55 and 0.95 < shares.max() < 1.05 and abs(shares.mean() - 0.75) < 0.05
+    assert (
+        0.45 < shares.min() < 0.55
+        and 0.95 < shares.max() < 1.05
+        and abs(shares.mean() - 0.75) < 0.05
+    )
     whole = transforms.random_resized_crop(ramp[:, :100], (20, 20), rng, 1.0)
-    np.testing.assert_array_equal(whole, transforms.resize(np.ascontiguousarray(ramp[:, :100]), (20, 20)))
+    np.testing.assert_array_equal(
+        whole, transforms.resize(np.ascontiguousarray(ramp[:, :100]), (20, 20))
+    )
 
 
 def test_flip_is_one_in_two():
@@ -200,7 +228,9 @@ def test_flip_is_one_in_two():
     rng = np.random.default_rng(0)
     flips = [transforms.random_flip(image, rng) for _ in range(200)]
     mirrored = sum(bool((flip == image[:, ::-1]).all()) for flip in flips)
-    assert 70 < mirrored < 130 and mirrored + sum(bool((flip == image).all()) for flip in flips) == 200
+    assert (
+        70 < mirrored < 130 and mirrored + sum(bool((flip == image).all()) for flip in flips) == 200
+    )
 
 
 @pytest.mark.parametrize("module", [np, jnp])
@@ -210,5 +240,9 @@ def test_scale_and_unscale_are_inverse(module):
     assert scaled.dtype == "float32" and isinstance(scaled, type(levels))
     assert float(scaled.min()) == -1 and float(scaled.max()) == 1
     np.testing.assert_array_equal(transforms.unscale(scaled), levels)
-    np.testing.assert_array_equal(transforms.unscale(module.asarray([-3.0, 0.0, 3.0])), [0, 128, 255])
-    np.testing.assert_array_equal(transforms.unscale(jnp.asarray([-1.0, 1.0], "bfloat16")), [0, 255])
+    np.testing.assert_array_equal(
+        transforms.unscale(module.asarray([-3.0, 0.0, 3.0])), [0, 128, 255]
+    )
+    np.testing.assert_array_equal(
+        transforms.unscale(jnp.asarray([-1.0, 1.0], "bfloat16")), [0, 255]
+    )

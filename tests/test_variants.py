@@ -18,7 +18,11 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py"
 
 def overrides():
     """The keys of a tiny generator on the tests' tokenizer."""
-    keys = {"batch_size": 4, "duration": "2 steps", "tokenizer.weights": workdirs.trained() / "tokenizer"}
+    keys = {
+        "batch_size": 4,
+        "duration": "2 steps",
+        "tokenizer.weights": workdirs.trained() / "tokenizer",
+    }
     return [f"--config.{key}={value}" for key, value in keys.items()]
 
 
@@ -32,7 +36,9 @@ def out(tmp_path_factory):
     place = tmp_path_factory.mktemp("variants")
     for part in ("1/2", "2/2"):
         which = ["--only=own_dropped", "--seeds=2", f"--part={part}"]
-        assert benchmark.main(flags(*which, f"--out={place}", f"--json={place}/{part[0]}.json")) == 0
+        assert (
+            benchmark.main(flags(*which, f"--out={place}", f"--json={place}/{part[0]}.json")) == 0
+        )
     return place
 
 
@@ -63,9 +69,13 @@ def test_terms_are_equal():
     assert len(parameters) == 1
     assert {term[:2] for term in terms.values()} == {("2 steps", 4)}
     assert terms["base"][2:] == (4, 4 * (4 + 36))
-    assert terms["joint"][2:] == terms["masked"][2:] == terms["own dropped"][2:] == terms["base"][2:]
+    assert (
+        terms["joint"][2:] == terms["masked"][2:] == terms["own dropped"][2:] == terms["base"][2:]
+    )
     assert terms["all blocks"][2:] == (1, 4 + 4 * 36)  # four blocks of 4 x 4
-    assert terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))  # globals of their own
+    assert (
+        terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))
+    )  # globals of their own
     assert terms["wider"][2:] == (4, 4 * (4 + 64))
 
 
@@ -74,14 +84,20 @@ def test_rows_are_mean_and_deviation_over_seeds(out):
     assert read(out / "1.json")["own dropped"]["cross_entropy_sd"] is None
     rows = read(out / "2.json")
     assert list(rows) == ["own dropped", "real images"]
-    runs = [json.loads((out / f"own_dropped_{seed}" / "variant.json").read_text()) for seed in range(2)]
+    runs = [
+        json.loads((out / f"own_dropped_{seed}" / "variant.json").read_text()) for seed in range(2)
+    ]
     settings = {tuple(entry["sampler"].items()) for numbers in runs for entry in numbers["scan"]}
-    assert settings == {(("choice_temperature", value),) for value in variants.SCAN["choice_temperature"]}
+    assert settings == {
+        (("choice_temperature", value),) for value in variants.SCAN["choice_temperature"]
+    }
     for name in variants.NUMBERS:
         values = [{**numbers, **numbers["scan"][0]}[name] for numbers in runs]
         assert rows["own dropped"][name] == pytest.approx(np.mean(values))
         assert rows["own dropped"][f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
-    distances = np.mean([[entry["frechet"] for entry in numbers["scan"]] for numbers in runs], axis=0)
+    distances = np.mean(
+        [[entry["frechet"] for entry in numbers["scan"]] for numbers in runs], axis=0
+    )
     assert rows["own dropped"]["best_frechet"] == pytest.approx(distances.min())
     assert rows["real images"]["sample_accuracy"] == runs[0]["scan"][0]["heldout_accuracy"]
     assert rows["real images"]["cross_entropy"] is None

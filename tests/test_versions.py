@@ -13,9 +13,14 @@ def test_a_run_says_when_it_goes_on_under_other_versions(tmp_path, monkeypatch):
     other = versions.now() | {"jax": "0.99.0", "code": "0" * 12}
     monkeypatch.setattr(versions, "now", lambda: other)
     line = versions.note(tmp_path, 7)
-    assert f"jax {legs[0]['jax']}, now 0.99.0" in line and f"code {legs[0]['code']}, now 000000000000" in line
+    assert (
+        f"jax {legs[0]['jax']}, now 0.99.0" in line
+        and f"code {legs[0]['code']}, now 000000000000" in line
+    )
     assert versions.note(tmp_path, 9) == ""
-    assert [leg["step"] for leg in json.loads((tmp_path / "versions.json").read_text())["legs"]] == [0, 7]
+    assert [
+        leg["step"] for leg in json.loads((tmp_path / "versions.json").read_text())["legs"]
+    ] == [0, 7]
 
 
 def test_a_damaged_record_is_begun_anew(tmp_path):

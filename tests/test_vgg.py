@@ -18,7 +18,9 @@ MAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(vgg.Network().init)(jax.random.key(0, impl="rbg"), jnp.zeros((1, 16, 16, 3)))  # quick to compile
+    return jax.jit(vgg.Network().init)(
+        jax.random.key(0, impl="rbg"), jnp.zeros((1, 16, 16, 3))
+    )  # quick to compile
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +35,25 @@ def test_maps_equal_the_originals(path):
     image = inputs["a"].transpose(0, 2, 3, 1)
     like = {"trunk": frozen.NETWORKS["vgg16"].like()}
     table = [row for row in lpips_table.LPIPS_PACKAGE if row.ours.startswith("trunk/")]
-    network = to_ours(table, weights, like, ignored=(*lpips_table.LPIPS_PACKAGE_IGNORED, r"^lin\d\."))["trunk"]
-    scaled = (image - np.float32(lpips.SHIFT).reshape(1, 1, 1, 3)) / np.float32(lpips.SCALE).reshape(1, 1, 1, 3)
+    network = to_ours(
+        table, weights, like, ignored=(*lpips_table.LPIPS_PACKAGE_IGNORED, r"^lin\d\.")
+    )["trunk"]
+    scaled = (image - np.float32(lpips.SHIFT).reshape(1, 1, 1, 3)) / np.float32(
+        lpips.SCALE
+    ).reshape(1, 1, 1, 3)
     maps = jax.jit(vgg.Network().apply)(network, scaled)
     compared = 0
     for i, x in enumerate(maps):
-        for name, value in ((f"feat{i}_mean", x.mean((1, 2))), (f"feat{i}_absmean", jnp.abs(x).mean())):
+        for name, value in (
+            (f"feat{i}_mean", x.mean((1, 2))),
+            (f"feat{i}_absmean", jnp.abs(x).mean()),
+        ):
             if name in outputs:
                 compared += 1
                 scale = np.abs(outputs[name]).max()
-                np.testing.assert_allclose(value, outputs[name].reshape(value.shape), rtol=0, atol=1e-5 * scale)
+                np.testing.assert_allclose(
+                    value, outputs[name].reshape(value.shape), rtol=0, atol=1e-5 * scale
+                )
     assert compared == len([name for name in outputs if name.startswith("feat")])
 
 
@@ -53,7 +64,12 @@ def test_parameters_and_shapes(variables, image):
         (32, 48, 64), (16, 24, 128), (8, 12, 256), (4, 6, 512), (2, 3, 512)
     ]  # fmt: skip
     odd = jax.eval_shape(vgg.Network().apply, variables, jnp.zeros((1, 37, 31, 3)))
-    assert odd[-1].shape == (1, 2, 1, 512)  # a pooling leaves out what does not fill a window, as in PyTorch
+    assert odd[-1].shape == (
+        1,
+        2,
+        1,
+        512,
+    )  # a pooling leaves out what does not fill a window, as in PyTorch
 
 
 def test_bfloat16_is_near_float32(variables, image):
@@ -66,13 +82,17 @@ def test_bfloat16_is_near_float32(variables, image):
 
 
 def test_random_maps_keep_their_size(variables, image):
-    sizes = [float(jnp.sqrt(jnp.mean(x**2))) for x in jax.jit(vgg.Network().apply)(variables, image)]
+    sizes = [
+        float(jnp.sqrt(jnp.mean(x**2))) for x in jax.jit(vgg.Network().apply)(variables, image)
+    ]
     assert max(sizes) < 5 * min(sizes)
 
 
 def test_remat_changes_nothing_and_keeps_less(variables, image):
     def loss(image, variables, remat, dtype="float32"):
-        return sum(jnp.sum(jnp.square(x)) for x in vgg.Network(dtype, remat).apply(variables, image))
+        return sum(
+            jnp.sum(jnp.square(x)) for x in vgg.Network(dtype, remat).apply(variables, image)
+        )
 
     slope = jax.jit(jax.grad(loss), static_argnums=2)
 
@@ -83,8 +103,14 @@ def test_remat_changes_nothing_and_keeps_less(variables, image):
     close_but_for_kinks(again, plain, lambda number: gradient(nudged(image, number), True))
 
     def kept(remat):
-        back = jax.eval_shape(lambda v, x: jax.vjp(lambda x: loss(x, v, remat, "bfloat16"), x)[1], variables, image)
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(back) if x.shape[:1] == image.shape[:1])
+        back = jax.eval_shape(
+            lambda v, x: jax.vjp(lambda x: loss(x, v, remat, "bfloat16"), x)[1], variables, image
+        )
+        return sum(
+            x.size * x.dtype.itemsize
+            for x in jax.tree.leaves(back)
+            if x.shape[:1] == image.shape[:1]
+        )
 
     assert kept(True) < 0.6 * kept(False)
 

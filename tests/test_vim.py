@@ -37,7 +37,13 @@ def recording(path):
         dropout=0.0,
     )
     assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)}"
-    return model, mapping.to_ours(names.TABLE, weights, like(model))["params"], weights, inputs, outputs
+    return (
+        model,
+        mapping.to_ours(names.TABLE, weights, like(model))["params"],
+        weights,
+        inputs,
+        outputs,
+    )
 
 
 def grid(codes):
@@ -52,7 +58,9 @@ def passes(path):
 
     @jax.jit
     def run(params):
-        (value, _), grads = jax.value_and_grad(lambda p: gpt.loss(model, p, ids, label, rng), has_aux=True)(params)
+        (value, _), grads = jax.value_and_grad(
+            lambda p: gpt.loss(model, p, ids, label, rng), has_aux=True
+        )(params)
         return value, grads, gpt.predict(model, params, ids, label, rng)[0]
 
     value, grads, logits = run(params)
@@ -74,7 +82,9 @@ def greedy(model, params, inputs):
     return run(params).reshape(len(ids), -1)
 
 
-@pytest.mark.parametrize("path, name", recorded("vitvqgan_gpt*.npz"), ids=lambda x: getattr(x, "stem", x))
+@pytest.mark.parametrize(
+    "path, name", recorded("vitvqgan_gpt*.npz"), ids=lambda x: getattr(x, "stem", x)
+)
 def test_output_is_the_recorded_one(path, name):
     model, params, _, inputs, outputs = recording(path)
     as_recorded, wanted = model.clone(forgetful_time_shift=True), outputs[name]
@@ -122,14 +132,24 @@ def test_the_config_is_read_from_the_weights(path):
 def test_our_cache_does_not_forget(path):
     """With the token before kept in the cache, samples are of the model that was trained; the port's are not."""
     model, params, _, inputs, outputs = recording(path)
-    close(jax.jit(lambda params: steps(model, params, inputs))(params)[1], outputs["logits"][:, 1], 1e-5)
+    close(
+        jax.jit(lambda params: steps(model, params, inputs))(params)[1],
+        outputs["logits"][:, 1],
+        1e-5,
+    )
     made = np.asarray(greedy(model, params, inputs))
-    logits = jax.jit(lambda params: gpt.predict(model, params, grid(made), inputs["cond"], jax.random.key(0))[0])
+    logits = jax.jit(
+        lambda params: gpt.predict(model, params, grid(made), inputs["cond"], jax.random.key(0))[0]
+    )
     np.testing.assert_array_equal(np.argmax(logits(params), axis=-1), made)
 
 
 def test_a_new_token_mixes_more_of_itself_in_later_channels():
-    model = gpt.Model(codes=7, latent=(2, 2), layers=3, width=5, heads=1, tables="separate", time_shift=True)
+    model = gpt.Model(
+        codes=7, latent=(2, 2), layers=3, width=5, heads=1, tables="separate", time_shift=True
+    )
     params = jax.jit(lambda: gpt.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))()
     mix = params["blocks"]["time_mix"]
-    np.testing.assert_allclose(mix, np.broadcast_to([0, 0.25, 0.5, 0.75, 1], (3, 1, 1, 5)), rtol=1e-6)
+    np.testing.assert_allclose(
+        mix, np.broadcast_to([0, 0.25, 0.5, 0.75, 1], (3, 1, 1, 5)), rtol=1e-6
+    )

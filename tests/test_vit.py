@@ -85,7 +85,9 @@ class Recording:
         z = apply(nn.Dense(model.quantizer.width), "to_codes", enc)
         quant, ids, aux = apply(model.quantizer, "quantizer", z, train=True)
         rec = apply(model.decoder, "decoder", quant)
-        again = apply(model.decoder, "decoder", apply(model.quantizer, "quantizer", ids, method="embed"))
+        again = apply(
+            model.decoder, "decoder", apply(model.quantizer, "quantizer", ids, method="embed")
+        )
         loss = jnp.mean(jnp.square(rec - self.image)) + aux["quantizer_loss"]
         return loss, {
             "enc": enc, "prequant": z, "indices": ids, "quant": quant, "qloss": aux["quantizer_loss"],
@@ -120,12 +122,18 @@ def close(ours, theirs, tolerance, name=""):
 
 
 def test_every_recorded_output_is_the_originals(recording):
-    left = {name for name in recording.outputs if not name.startswith("grad/")} - {"vq_margin_min_median"}
-    assert left <= recording.ours.keys(), f"nothing here computes {sorted(left - recording.ours.keys())}"
+    left = {name for name in recording.outputs if not name.startswith("grad/")} - {
+        "vq_margin_min_median"
+    }
+    assert left <= recording.ours.keys(), (
+        f"nothing here computes {sorted(left - recording.ours.keys())}"
+    )
     for name in left:
         theirs = recording.outputs[name]
         if theirs.dtype == np.int32:
-            np.testing.assert_array_equal(np.asarray(recording.ours[name]).reshape(theirs.shape), theirs)
+            np.testing.assert_array_equal(
+                np.asarray(recording.ours[name]).reshape(theirs.shape), theirs
+            )
         else:
             close(recording.ours[name], theirs, 1e-5, name)
 
@@ -143,7 +151,9 @@ def test_margins_between_codes_are_the_recorded_ones(recording):
     z, codes = np.float64(recording.ours["prequant"]), recording.params["quantizer"]["codebook"][0]
     if recording.config["quantizer"]["l2_normalize"]:
         z, codes = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (z, codes))
-    first, second = np.sort(np.square(z.reshape(-1, 1, codes.shape[-1]) - codes[None]).sum(-1), axis=1)[:, :2].T
+    first, second = np.sort(
+        np.square(z.reshape(-1, 1, codes.shape[-1]) - codes[None]).sum(-1), axis=1
+    )[:, :2].T
     if recording.config["quantizer"]["depth"] == 1:
         gaps = second - first
         np.testing.assert_allclose(recorded, [gaps.min(), np.median(gaps)], rtol=1e-3, atol=2e-6)
@@ -189,7 +199,11 @@ def test_a_tokenizer_is_its_pieces_in_the_originals_pixels(recording):
 
 @pytest.mark.parametrize(
     ("encoder", "decoder", "total"),
-    [("small", "small", 51_956_771), ("base", "base", 172_237_347), ("small", "large", 615_322_915)],
+    [
+        ("small", "small", 51_956_771),
+        ("base", "base", 172_237_347),
+        ("small", "large", 615_322_915),
+    ],
 )
 def test_full_size_has_exactly_the_originals_parameters(encoder, decoder, total):
     """The configurations of enhancing-transformers, whose large one has the small encoder."""
@@ -263,7 +277,9 @@ def test_every_parameter_learns_but_fixed_positions(learned):
     grads = jax.jit(jax.grad(loss))(variables["params"])
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         fixed = path[-1].key == "positions" and not learned
-        assert np.isfinite(grad).all() and np.any(np.abs(grad) > 1e-12) != fixed, jax.tree_util.keystr(path)
+        assert np.isfinite(grad).all() and np.any(np.abs(grad) > 1e-12) != fixed, (
+            jax.tree_util.keystr(path)
+        )
 
 
 def test_positions_start_as_the_table_and_reach_every_token():
@@ -273,8 +289,12 @@ def test_positions_start_as_the_table_and_reach_every_token():
         np.testing.assert_array_equal(start[name]["positions"], vit.sincos(2, 3, 8))
     table = vit.sincos(2, 3, 8)
     np.testing.assert_allclose(table[0], [0, 0, 1, 1] * 2)  # column 0, row 0
-    angles = np.array([2, 2 / 100, 1, 1 / 100])  # column 2, row 1: width / 4 = 2 frequencies, 1 and 10000^(-1/2)
-    waves = np.concatenate([np.sin(angles[:2]), np.cos(angles[:2]), np.sin(angles[2:]), np.cos(angles[2:])])
+    angles = np.array(
+        [2, 2 / 100, 1, 1 / 100]
+    )  # column 2, row 1: width / 4 = 2 frequencies, 1 and 10000^(-1/2)
+    waves = np.concatenate(
+        [np.sin(angles[:2]), np.cos(angles[:2]), np.sin(angles[2:]), np.cos(angles[2:])]
+    )
     np.testing.assert_allclose(table[5], waves, rtol=1e-6)
     flat = jnp.zeros((1, 8, 12, 3))  # patches alike, so that positions alone tell tokens apart
     tokens = jax.jit(model.encoder.apply)({"params": start["encoder"]}, flat).reshape(6, 8)
@@ -297,11 +317,17 @@ def test_patches_that_are_not_square_are_the_originals_convolutions():
     encoder, image, rng = vit.Encoder(**keys), images(6, 20), np.random.default_rng(0)
     shapes = jax.eval_shape(encoder.init, jax.random.key(0), image)
     variables = jax.tree.map(lambda a: np.float32(rng.standard_normal(a.shape)), shapes)
-    _, kept = encoder.apply(variables, image, capture_intermediates=lambda module, _: module.name == "embed")
+    _, kept = encoder.apply(
+        variables, image, capture_intermediates=lambda module, _: module.name == "embed"
+    )
     kernel, bias = (variables["params"]["embed"][name] for name in ("kernel", "bias"))
-    ours = kept["intermediates"]["embed"]["__call__"][-1]  # the layer calls that of linen, which comes first
+    ours = kept["intermediates"]["embed"]["__call__"][
+        -1
+    ]  # the layer calls that of linen, which comes first
     dimensions = ("NHWC", "HWIO", "NHWC")
-    literal = jax.lax.conv_general_dilated(image, kernel, (3, 5), "VALID", dimension_numbers=dimensions)
+    literal = jax.lax.conv_general_dilated(
+        image, kernel, (3, 5), "VALID", dimension_numbers=dimensions
+    )
     close(ours, literal + bias[None, None, None], 1e-5)
 
     layer, x = vit.ToPatches((3, 5)), np.float32(rng.standard_normal((2, 2, 4, 8)))
@@ -309,7 +335,9 @@ def test_patches_that_are_not_square_are_the_originals_convolutions():
     ours = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
     literal = np.zeros((2, 6, 20, 3), np.float32)
     for i, j in np.ndindex(2, 4):
-        literal[:, 3 * i : 3 * i + 3, 5 * j : 5 * j + 5] = np.einsum("bc,ijkc->bijk", x[:, i, j], kernel) + bias
+        literal[:, 3 * i : 3 * i + 3, 5 * j : 5 * j + 5] = (
+            np.einsum("bc,ijkc->bijk", x[:, i, j], kernel) + bias
+        )
     close(ours, literal, 1e-5)
 
 
@@ -323,7 +351,10 @@ def test_computation_in_bfloat16_keeps_float32_parameters_and_images():
     z, variables = jax.eval_shape(vit.Encoder(**keys).init_with_output, jax.random.key(0), images())
     assert z.dtype == jnp.bfloat16 and z.shape == (2, 2, 3, 8)
     assert {x.dtype.name for x in jax.tree.leaves(variables)} == {"float32"}
-    assert jax.eval_shape(vit.Decoder(**keys).init_with_output, jax.random.key(0), z)[0].dtype == jnp.float32
+    assert (
+        jax.eval_shape(vit.Decoder(**keys).init_with_output, jax.random.key(0), z)[0].dtype
+        == jnp.float32
+    )
 
 
 def test_remat_changes_nothing():
@@ -348,7 +379,11 @@ def test_program_does_not_grow_with_depth():
 
 
 def test_one_head_as_wide_as_the_tokens_has_no_layer_behind_it():
-    for keys, there in (({"heads": 1, "head_dim": 8}, False), ({"heads": 1, "head_dim": 4}, True), ({}, True)):
+    for keys, there in (
+        ({"heads": 1, "head_dim": 8}, False),
+        ({"heads": 1, "head_dim": 4}, True),
+        ({}, True),
+    ):
         _, variables = made(**keys)
         assert ("out" in variables["params"]["encoder"]["blocks"]["attention"]) == there
 
@@ -370,8 +405,14 @@ def test_weights_of_ours_go_there_and_back(changes):
     assert theirs["decoder.to_pixel.1.weight"].shape == (8, 3, coder["patch"], coder["patch"])
     found = vitvqgan.tokenizer_config(theirs, size=(8, 12), head_dim=coder["head_dim"])
     assert (found["encoder"], found["decoder"]) == (coder, coder)
-    whole = {**theirs, "loss.perceptual_loss.lin0.model.1.weight": np.ones(1), "loss.discriminator.x": np.ones(1)}
-    back = vitvqgan.to_ours(whole, jax.eval_shape(tokenizer.make(found).init, jax.random.key(0), images()))
+    whole = {
+        **theirs,
+        "loss.perceptual_loss.lin0.model.1.weight": np.ones(1),
+        "loss.discriminator.x": np.ones(1),
+    }
+    back = vitvqgan.to_ours(
+        whole, jax.eval_shape(tokenizer.make(found).init, jax.random.key(0), images())
+    )
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
@@ -387,11 +428,17 @@ def test_no_weight_is_left_over_or_missing():
 
 def test_configs_that_weights_do_not_tell():
     theirs = vitvqgan.to_theirs(made()[1])
-    with pytest.raises(InputError, match="6 tokens of 4x4 pixels are no image of 8x8: give its size"):
+    with pytest.raises(
+        InputError, match="6 tokens of 4x4 pixels are no image of 8x8: give its size"
+    ):
         vitvqgan.tokenizer_config(theirs, head_dim=3)
-    with pytest.raises(InputError, match="queries of 6 channels are not heads of 64: give head_dim"):
+    with pytest.raises(
+        InputError, match="queries of 6 channels are not heads of 64: give head_dim"
+    ):
         vitvqgan.tokenizer_config(theirs, (8, 12))
-    with pytest.raises(InputError, match="not the weights of a ViT-VQGAN: quantizer.embedding.weight is missing"):
+    with pytest.raises(
+        InputError, match="not the weights of a ViT-VQGAN: quantizer.embedding.weight is missing"
+    ):
         vitvqgan.tokenizer_config({"quantize.embedding.weight": np.zeros((2, 2))})
 
 

@@ -21,7 +21,10 @@ def tree():
     rng = np.random.default_rng(0)
     return {
         "params": {
-            "conv1": {"kernel": np.float32(rng.standard_normal((3, 3, 2, 4))), "bias": np.zeros(4, np.float32)},
+            "conv1": {
+                "kernel": np.float32(rng.standard_normal((3, 3, 2, 4))),
+                "bias": np.zeros(4, np.float32),
+            },
             "scale": np.asarray(2.5, np.float32),
             "half": rng.standard_normal((2, 3)).astype(ml_dtypes.bfloat16),
             "empty": np.zeros((0, 3), np.float32),
@@ -86,7 +89,9 @@ def test_the_file_is_plain_safetensors_named_by_paths(tmp_path):
 
 def test_files_that_others_wrote_need_no_checksum(tmp_path):
     safetensors.numpy.save_file({"a/b": np.ones(2, np.float32)}, tmp_path / "tiny.safetensors")
-    assert weights.load(tmp_path, "tiny", {"a": {"b": np.zeros(2, np.float32)}})["a"]["b"].tolist() == [1, 1]
+    assert weights.load(tmp_path, "tiny", {"a": {"b": np.zeros(2, np.float32)}})["a"][
+        "b"
+    ].tolist() == [1, 1]
     assert weights.source(tmp_path, "tiny") == {}
 
 
@@ -101,8 +106,14 @@ def test_the_folder_is_the_given_one_the_environments_or_the_users_cache(monkeyp
 
 
 def test_missing_weights_are_one_line_with_the_command_that_gets_them(tmp_path):
-    refused("", tree(), r"no weights of tiny in .*cache/evqgan/weights: .*`python -m evqgan.convert tiny --download`")
-    assert 'weights="random"' in refused(tmp_path / "a b", tree(), r"convert tiny --download '.*/a b'`")
+    refused(
+        "",
+        tree(),
+        r"no weights of tiny in .*cache/evqgan/weights: .*`python -m evqgan.convert tiny --download`",
+    )
+    assert 'weights="random"' in refused(
+        tmp_path / "a b", tree(), r"convert tiny --download '.*/a b'`"
+    )
 
 
 def test_several_are_required_at_once_before_anything_starts(tmp_path):
@@ -113,14 +124,23 @@ def test_several_are_required_at_once_before_anything_starts(tmp_path):
         weights.require("", ["vgg16", "lpips", "vgg16"])
     line = str(caught.value)
     assert "no weights of vgg16, lpips in" in line and "\n" not in line
-    assert "`python -m evqgan.convert vgg16 --download && python -m evqgan.convert lpips --download`" in line
+    assert (
+        "`python -m evqgan.convert vgg16 --download && python -m evqgan.convert lpips --download`"
+        in line
+    )
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda p: p["conv1"].update(kernel=np.zeros((3, 3, 4, 2), np.float32)), "conv1/kernel is F32 .* F32 .*"),
-        (lambda p: p["conv1"].update(bias=np.zeros(4, np.float16)), r"conv1/bias is F32 \[4\] there, F16 \[4\] here"),
+        (
+            lambda p: p["conv1"].update(kernel=np.zeros((3, 3, 4, 2), np.float32)),
+            "conv1/kernel is F32 .* F32 .*",
+        ),
+        (
+            lambda p: p["conv1"].update(bias=np.zeros(4, np.float16)),
+            r"conv1/bias is F32 \[4\] there, F16 \[4\] here",
+        ),
         (lambda p: p["conv1"].pop("bias"), "params/conv1/bias is none of its arrays"),
         (lambda p: p.update(new=np.zeros(2, np.float32)), "params/new is missing"),
     ],
@@ -175,5 +195,7 @@ def test_a_failed_save_keeps_the_old_weights_and_leaves_nothing_else(tmp_path, m
 
 def test_the_file_may_be_given_as_text(tmp_path):
     weights.save(str(tmp_path / "deep/er/tiny.safetensors"), tree(), ABOUT)
-    assert weights.path(str(tmp_path / "deep/er"), "tiny") == pathlib.Path(tmp_path / "deep/er/tiny.safetensors")
+    assert weights.path(str(tmp_path / "deep/er"), "tiny") == pathlib.Path(
+        tmp_path / "deep/er/tiny.safetensors"
+    )
     weights.load(str(tmp_path / "deep/er"), "tiny", tree())

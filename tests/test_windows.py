@@ -55,7 +55,11 @@ def test_a_token_sees_exactly_the_real_tokens_of_its_shifted_window(h, w, shifte
     tokens = np.asarray(partition(rolled[None, :, :, None], plan.size))[0, :, :, 0]
     mask = np.ones((*tokens.shape, tokens.shape[-1]), bool) if plan.mask is None else plan.mask
     assert mask.any(axis=-1).all()
-    seen = {int(q): set(t[m].tolist()) for t, ms in zip(tokens, mask, strict=True) for q, m in zip(t, ms, strict=True)}
+    seen = {
+        int(q): set(t[m].tolist())
+        for t, ms in zip(tokens, mask, strict=True)
+        for q, m in zip(t, ms, strict=True)
+    }
     cells = cells.reshape(-1, 2)
     for query in range(h * w):
         assert seen[query] == set(np.flatnonzero((cells == cells[query]).all(axis=-1)).tolist())
@@ -73,7 +77,10 @@ def test_jit_and_shapes(h, w, shifted):
 def test_parameters_do_not_depend_on_the_map():
     block = WindowBlock(2, 8, True)
     shapes = [
-        jax.tree.map(lambda a: a.shape, jax.eval_shape(block.init, jax.random.key(0), jnp.zeros((1, h, w, 8))))
+        jax.tree.map(
+            lambda a: a.shape,
+            jax.eval_shape(block.init, jax.random.key(0), jnp.zeros((1, h, w, 8))),
+        )
         for h, w in ((16, 16), (4, 4), (24, 10))
     ]
     assert shapes[0] == shapes[1] == shapes[2]
@@ -104,4 +111,6 @@ def test_a_map_of_whole_windows_can_be_cropped_from_a_larger_one():
     """Locality: without a shift, a window's output depends on nothing but the window."""
     block, x = WindowBlock(2, 4), normal((1, 12, 8, 8))
     params = random_params(block, x)
-    np.testing.assert_allclose(apply(block, params, x)[:, 4:8], apply(block, params, x[:, 4:8]), atol=1e-5)
+    np.testing.assert_allclose(
+        apply(block, params, x)[:, 4:8], apply(block, params, x[:, 4:8]), atol=1e-5
+    )

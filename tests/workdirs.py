@@ -26,7 +26,9 @@ def trained():
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     for label, name in enumerate(NAMES):
         for i in range(6):
-            pictures.save_png(place / "images" / name / f"{i}.png", generated.draw(i, label, (32, 32)))
+            pictures.save_png(
+                place / "images" / name / f"{i}.png", generated.draw(i, label, (32, 32))
+            )
     first, second = configs(place / "images")
     loop.train(first, place / "tokenizer")
     second.tokenizer.weights = str(place / "tokenizer")
@@ -39,7 +41,14 @@ def configs(images):
     config = load("quickstart", "tiny")
     for part in (config.tokenizer, config.generator):
         part.dataset = ConfigDict({"folder": str(images), "size": 32, "flip": False})
-        part.update({"batch_size": 4, "duration": "6 steps", "log_every": "1 step", "checkpoint_every": "6 steps"})
+        part.update(
+            {
+                "batch_size": 4,
+                "duration": "6 steps",
+                "log_every": "1 step",
+                "checkpoint_every": "6 steps",
+            }
+        )
     for coder in (config.tokenizer.tokenizer.encoder, config.tokenizer.tokenizer.decoder):
         coder.depths = (1,)
     return config.tokenizer, config.generator

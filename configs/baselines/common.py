@@ -26,11 +26,15 @@ def stage1(encoder: dict, decoder: dict, quantizer: dict, dataset: dict, **more:
     config = common.with_critic(common.stage1((2,), 256))
     config.dtype, config.keep = "float32", 2
     config.dataset.update(dataset)
-    config.tokenizer = ConfigDict({"encoder": encoder, "decoder": decoder, "quantizer": quantizer, **more})
+    config.tokenizer = ConfigDict(
+        {"encoder": encoder, "decoder": decoder, "quantizer": quantizer, **more}
+    )
     return config
 
 
-def stage2(tokenizer: str, generator: dict, dataset: dict, classes: int = 0, soft: float = 0.0) -> ConfigDict:
+def stage2(
+    tokenizer: str, generator: dict, dataset: dict, classes: int = 0, soft: float = 0.0
+) -> ConfigDict:
     """Return the config of a generator on the tokenizer of `workdirs/<tokenizer>`, 256x256."""
     config = common.stage2(f"workdirs/{tokenizer}", 256)
     config.dataset.update(dataset)

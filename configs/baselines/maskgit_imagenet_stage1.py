@@ -29,7 +29,9 @@ def get_config(variant: str = "") -> ConfigDict:
         "blocks": 2,
     }
     quantizer = {"name": "maskgit", "codes": 1024, "width": 256, "entropy": 0.1}
-    config = baselines.stage1({**coder, "down": "pool"}, coder, quantizer, baselines.IMAGENET, pixels="unit")
+    config = baselines.stage1(
+        {**coder, "down": "pool"}, coder, quantizer, baselines.IMAGENET, pixels="unit"
+    )
     config.dataset.size = 512 if variant == "512" else 256
     config.loss = {"l2": 0.25}  # 1 of differences in [0, 1], which are half of ours
     config.perceptual = {"distance": {"name": "logits", "of": "map"}, "weights": "", "weight": 0.1}

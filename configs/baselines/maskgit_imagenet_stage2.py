@@ -38,4 +38,8 @@ def get_config(variant: str = "") -> ConfigDict:
     }
     baselines.optimizer(config, **keys, ema=0.999)
     config.sample = {"steps": 12 if variant == "512" else 8, "choice_temperature": 4.5}
-    return common.tiny(config, maskgit_imagenet_stage1.get_config("tiny")) if variant == "tiny" else config
+    return (
+        common.tiny(config, maskgit_imagenet_stage1.get_config("tiny"))
+        if variant == "tiny"
+        else config
+    )

@@ -36,9 +36,15 @@ def get_config(variant: str = "") -> ConfigDict:
         "width": width,
         "heads": width // 64,
     }
-    config = baselines.stage2("rqvae_imagenet_stage1", generator, baselines.IMAGENET, classes=1000, soft=0.5)
+    config = baselines.stage2(
+        "rqvae_imagenet_stage1", generator, baselines.IMAGENET, classes=1000, soft=0.5
+    )
     config.batch_size, config.duration = 2048, "100 epochs"
     keys = {"learning_rate": 5e-4, "b1": 0.9, "b2": 0.95, "weight_decay": 1e-4, "clip": 1.0}
     baselines.optimizer(config, **keys, decay="cosine", ema=0.0)
     config.sample = {"top_p": 0.92}
-    return common.tiny(config, rqvae_imagenet_stage1.get_config("tiny")) if variant == "tiny" else config
+    return (
+        common.tiny(config, rqvae_imagenet_stage1.get_config("tiny"))
+        if variant == "tiny"
+        else config
+    )

@@ -32,7 +32,9 @@ def get_config(variant: str = "") -> ConfigDict:
         "dropout": 0.1,
         "tables": "separate",
     }
-    config = baselines.stage2("vitvqgan_imagenet_stage1", generator, baselines.IMAGENET, classes=1000)
+    config = baselines.stage2(
+        "vitvqgan_imagenet_stage1", generator, baselines.IMAGENET, classes=1000
+    )
     config.batch_size, config.duration = (
         1024,
         "450000 steps",
@@ -50,4 +52,8 @@ def get_config(variant: str = "") -> ConfigDict:
         final=1e-5,
         ema=0.0,
     )
-    return common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny")) if variant == "tiny" else config
+    return (
+        common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny"))
+        if variant == "tiny"
+        else config
+    )

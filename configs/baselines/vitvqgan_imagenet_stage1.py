@@ -27,7 +27,9 @@ SIZES = {  # ViT-VQGAN, Table 1; heads of 64 as in enhancing-transformers
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "small", "large" or "tiny"."""
     common.variant(variant, ["small", "large"])
-    sizes = {"small": ("small", "small"), "large": ("small", "large")}.get(variant, ("base", "base"))
+    sizes = {"small": ("small", "small"), "large": ("small", "large")}.get(
+        variant, ("base", "base")
+    )
     encoder, decoder = ({"name": "vit", **SIZES[size]} for size in sizes)
     quantizer = {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}  # its Sec. 3.2
     config = baselines.stage1(encoder, decoder, quantizer, baselines.IMAGENET, pixels="unit")

@@ -26,5 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # is ours, as is the duration: none is published. The start, in steps, is its yaml's.
     config.adversarial.start = "30001 steps"
     config.batch_size, config.duration = 8, "50 epochs"
-    config.optimizer.learning_rate = config.adversarial.optimizer.learning_rate = 4.5e-6 * config.batch_size
+    config.optimizer.learning_rate = config.adversarial.optimizer.learning_rate = (
+        4.5e-6 * config.batch_size
+    )
     return common.tiny(config) if variant == "tiny" else config

@@ -79,7 +79,9 @@ def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
     """Return the config of the comparison and the names of the systems to compare."""
     config = read_file(given.config)
     if config.stage != "comparison":
-        raise InputError(f"comparison takes configs/comparison.py, {given.config} is of {config.stage}")
+        raise InputError(
+            f"comparison takes configs/comparison.py, {given.config} is of {config.stage}"
+        )
     if min(given.seeds, given.samples) < 1:
         raise InputError("expected at least one seed and one sample")
     names = given.only or list(config.systems)
@@ -104,7 +106,9 @@ def finished(
     """
     place = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
-    first, second = (ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator"))
+    first, second = (
+        ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator")
+    )
     for part in (first, second):
         part.seed, part.evals, part.best = seed, ConfigDict(), ""  # measured once, at the end
     states = {"tokenizer": train(first, owner / "tokenizer")}
@@ -120,7 +124,10 @@ def finished(
     values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
     images, labels, _ = evaluation.read_samples(place / "samples" / "samples.npz")
     values |= runs.against_real(second.dataset, images, labels, **real)
-    parameters = {part: sum(x.size for x in jax.tree.leaves(state["params"])) for part, state in states.items()}
+    parameters = {
+        part: sum(x.size for x in jax.tree.leaves(state["params"]))
+        for part, state in states.items()
+    }
     numbers = {**made, "parameters": parameters, **values}
     files.save_json(file, numbers)
     return numbers
@@ -137,7 +144,9 @@ def timing(system: ConfigDict, out: pathlib.Path, name: str) -> dict[str, float]
     file = place / "timing.json"
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
-    total = step_seconds(system.tokenizer) + step_seconds(system.generator, system.tokenizer.tokenizer)
+    total = step_seconds(system.tokenizer) + step_seconds(
+        system.generator, system.tokenizer.tokenizer
+    )
     model, best = load(place, batch_size=TIMED), float("inf")
     model.generate(TIMED)
     for _ in range(2):
@@ -180,7 +189,9 @@ def step_seconds(config: ConfigDict, tokenizer: ConfigDict | None = None) -> flo
     return float(np.median(taken[1:])) * to_steps(config.duration, examples, config.batch_size)
 
 
-def row(name: str, of_seeds: Sequence[Mapping[str, Any]], times: Mapping[str, float]) -> dict[str, Any]:
+def row(
+    name: str, of_seeds: Sequence[Mapping[str, Any]], times: Mapping[str, float]
+) -> dict[str, Any]:
     """Return the row of a system.
 
     of_seeds: the numbers of its runs.

@@ -22,7 +22,9 @@ SHOWN = 4  # ours: images in the picture
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 
-WORKDIRS = Flag("workdir", TEXT, (), "a trained tokenizer; may come several times", repeated=True, required=True)
+WORKDIRS = Flag(
+    "workdir", TEXT, (), "a trained tokenizer; may come several times", repeated=True, required=True
+)
 FLAGS = (
     WORKDIRS,
     Flag("block", whole(), (), "side of the replaced block, in tokens (2)", 2),
@@ -44,7 +46,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         rows.append({"workdir": name, "images": len(images), **reach(change, box)})
         shown.append(pictures.label(picture(images, before, after[0], change), name))
     pictures.save_png(given.out, pictures.column(shown, gap=8))
-    columns = "image, reconstruction, with the block replaced, 4 x change, and where it is on average"
+    columns = (
+        "image, reconstruction, with the block replaced, 4 x change, and where it is on average"
+    )
     print(f"{columns}: {given.out}")
     return f"locality: a block of {given.block}x{given.block} tokens replaced", rows
 
@@ -57,7 +61,9 @@ def load_tokenizer(workdir: str) -> Model:
     return model
 
 
-def replaced(model: Model, images: np.ndarray, side: int, tokens: int) -> tuple[np.ndarray, np.ndarray, Box]:
+def replaced(
+    model: Model, images: np.ndarray, side: int, tokens: int
+) -> tuple[np.ndarray, np.ndarray, Box]:
     """Return reconstructions, the same with a block of tokens replaced, and the block's box.
 
     images: uint8 [N,H,W,3], as the reconstructions; those with another block are [T,N,H,W,3].
@@ -106,7 +112,9 @@ def reach(change: np.ndarray, box: Box) -> dict[str, Any]:
     }
 
 
-def picture(images: np.ndarray, before: np.ndarray, after: np.ndarray, change: np.ndarray) -> np.ndarray:
+def picture(
+    images: np.ndarray, before: np.ndarray, after: np.ndarray, change: np.ndarray
+) -> np.ndarray:
     """Return a picture of a few images: as they are, reconstructed, changed, 4 x the difference.
 
     Beside them is the average change [H,W].

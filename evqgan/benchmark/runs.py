@@ -86,4 +86,6 @@ def against_real(
     (train, train_labels), held = real
     numbers = sample_statistics.frechet(images, train, held[0])
     numbers |= sample_statistics.spread(images, labels, train, train_labels)
-    return numbers | sample_statistics.classifier_agreement(train, train_labels, images, labels, *held, colour)
+    return numbers | sample_statistics.classifier_agreement(
+        train, train_labels, images, labels, *held, colour
+    )

@@ -38,7 +38,9 @@ MASKED = {"global_tokens": "masked"}
 PAPER = {"attention": "joint", "global_tokens": "masked"}
 VARIANTS = {
     "base": {},
-    "all blocks": {"loss": {"targets": 0}},  # of fewer images, so that a step has as many target blocks
+    "all blocks": {
+        "loss": {"targets": 0}
+    },  # of fewer images, so that a step has as many target blocks
     "masked": {"generator": MASKED},
     "masked, all blocks": {"generator": MASKED, "loss": {"targets": 0}},
     "joint": {"generator": {"attention": "joint"}},
@@ -173,7 +175,9 @@ def finished(config: ConfigDict, workdir: pathlib.Path, samples: int, views: int
     return numbers
 
 
-def scan(model: Model, config: ConfigDict, workdir: pathlib.Path, samples: int, views: int) -> list[dict[str, Any]]:
+def scan(
+    model: Model, config: ConfigDict, workdir: pathlib.Path, samples: int, views: int
+) -> list[dict[str, Any]]:
     """Return [{"sampler": {...}, name: number}], samples of each setting of SCAN beside real images.
 
     The first setting is the config's; its first images are kept for the picture.

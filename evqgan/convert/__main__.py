@@ -53,7 +53,9 @@ OF_MODEL = (
 def help_text() -> str:
     """Return what --help prints: the flags, and a line for each system."""
     flags = dict.fromkeys((*OF_NETWORK[:1], *OF_MODEL))
-    rows = [(name, file.name, text_of(file.size), file.licence) for name, file in download.FILES.items()]
+    rows = [
+        (name, file.name, text_of(file.size), file.licence) for name, file in download.FILES.items()
+    ]
     rows.insert(0, ("SYSTEM", "file", "size", "licence"))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]

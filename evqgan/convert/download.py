@@ -18,9 +18,21 @@ from evqgan.core.progress import duration
 
 TIMEOUT = (10, 60)  # ours: seconds to connect, and between two pieces of a reply
 CHUNK = 2**16  # ours: bytes written at a time; a connection that breaks loses less than this
-PAUSES = (1, 2, 4, 8, 16)  # ours: seconds before the next try after a broken connection, as long as none brings a byte
-SAID = {True: 0.5, False: 10.0}  # ours: seconds between lines, on a terminal (where they overwrite) or not
-SLACK = 0.02, 2**20  # ours: a file may be larger than it is known to be by this part and this many bytes
+PAUSES = (
+    1,
+    2,
+    4,
+    8,
+    16,
+)  # ours: seconds before the next try after a broken connection, as long as none brings a byte
+SAID = {
+    True: 0.5,
+    False: 10.0,
+}  # ours: seconds between lines, on a terminal (where they overwrite) or not
+SLACK = (
+    0.02,
+    2**20,
+)  # ours: a file may be larger than it is known to be by this part and this many bytes
 
 
 class File(NamedTuple):
@@ -75,7 +87,10 @@ FILES = {
         "BSD-3-Clause (torchvision)",
     ),
     "efficientnet_lite0": File(
-        f"{TIMM}tf_efficientnet_lite0-0aa007d2.pth", "0aa007d2", 18_820_223, "Apache-2.0 (timm, from TensorFlow)"
+        f"{TIMM}tf_efficientnet_lite0-0aa007d2.pth",
+        "0aa007d2",
+        18_820_223,
+        "Apache-2.0 (timm, from TensorFlow)",
     ),
 }
 
@@ -121,7 +136,9 @@ def _locked(file, part):
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"another process is writing {part}: wait for it, then give the command again") from None
+        raise InputError(
+            f"another process is writing {part}: wait for it, then give the command again"
+        ) from None
     yield  # closing the file unlocks it
 
 
@@ -136,12 +153,17 @@ def _verified(url, sha256, file, part, size):
         _start_anew(file, part)
         if pieces == 1:
             break
-    raise InputError(f"{url} is not the expected file: of {count:,} bytes the sha256 is {found}, not {sha256}")
+    raise InputError(
+        f"{url} is not the expected file: of {count:,} bytes the sha256 is {found}, not {sha256}"
+    )
 
 
 def _fetch_all(url, file, part, size):
     """Fetches the rest of the file, through broken connections -> how many pieces it is of, those before included."""
-    pauses, pieces = iter(()), int(file.seek(0, os.SEEK_END) > 0)  # a server that cannot be reached at all: no pauses
+    pauses, pieces = (
+        iter(()),
+        int(file.seek(0, os.SEEK_END) > 0),
+    )  # a server that cannot be reached at all: no pauses
     while True:
         before, pieces = file.seek(0, os.SEEK_END), pieces + 1
         try:
@@ -169,16 +191,24 @@ def _fetch(url, file, part, size):
         if _tag(part).is_file():
             headers["If-Range"] = _tag(part).read_text(encoding="utf-8")
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if url.startswith("https:") and not all(one.url.startswith("https:") for one in [*reply.history, reply]):
-            raise InputError(f"{url} leads to {reply.url}, which is not encrypted: nothing was fetched")
-        if reply.status_code == 416 and have:  # there is no more: the sha256 tells whether it is the file
+        if url.startswith("https:") and not all(
+            one.url.startswith("https:") for one in [*reply.history, reply]
+        ):
+            raise InputError(
+                f"{url} leads to {reply.url}, which is not encrypted: nothing was fetched"
+            )
+        if (
+            reply.status_code == 416 and have
+        ):  # there is no more: the sha256 tells whether it is the file
             return
         if reply.status_code not in (200, 206):
             raise InputError(
                 f"cannot fetch {url}: the server answers {reply.status_code}; fetch the file elsewhere "
                 "and give its path in the place of --download"
             )
-        if reply.status_code == 200 or not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        if reply.status_code == 200 or not reply.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        ):
             have = 0
             _start_anew(file, part)
         tag = reply.headers.get("ETag", "")
@@ -197,14 +227,21 @@ def _write(reply, file, part, have, size):
         have += len(chunk)
         if max(have, end) > limit:
             _start_anew(file, part)
-            raise InputError(f"{reply.url} is not the expected file: that one has {size:,} bytes, more are coming")
+            raise InputError(
+                f"{reply.url} is not the expected file: that one has {size:,} bytes, more are coming"
+            )
         file.write(chunk)
         now = time.monotonic()
         if now - said > SAID[terminal] or have == end:
             said, rate = now, (have - before) / max(now - began, 1e-3)
-            done, left = f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB", duration(max(size - have, 0) / max(rate, 1.0))
+            done, left = (
+                f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB",
+                duration(max(size - have, 0) / max(rate, 1.0)),
+            )
             line = f"{part.stem}  {done}  {rate / 1e6:,.1f} MB/s  ETA {left}"
-            print(line, end="   \r" if terminal and have != end else "\n", file=sys.stderr, flush=True)
+            print(
+                line, end="   \r" if terminal and have != end else "\n", file=sys.stderr, flush=True
+            )
 
 
 def _start_anew(file, part):
@@ -224,4 +261,8 @@ def _reason(error):
         return "the server's certificate cannot be trusted"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection breaks again and again"
-    return "there is no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+    return (
+        "there is no connection"
+        if isinstance(error, requests.ConnectionError)
+        else type(error).__name__
+    )

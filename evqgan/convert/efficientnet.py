@@ -21,7 +21,10 @@ def table(stem: Sequence[str], groups: Sequence[str], at: str = "") -> list[Row]
 
     groups: such as "blocks.0" or "layer1.0"; a block is one number more. at: the paths begin with it ("frozen/x/").
     """
-    rows = [Row(f"{stem[0]}.weight", f"{at}params/stem/conv/kernel", "conv"), *norm(stem[1], "stem/norm", at)]
+    rows = [
+        Row(f"{stem[0]}.weight", f"{at}params/stem/conv/kernel", "conv"),
+        *norm(stem[1], "stem/norm", at),
+    ]
     for i, (group, prefix) in enumerate(zip(GROUPS, groups, strict=True)):
         # timm counts a block's batch norms, and names the last convolution by whether there is a first one.
         parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
@@ -29,7 +32,9 @@ def table(stem: Sequence[str], groups: Sequence[str], at: str = "") -> list[Row]
             parts = {"depthwise": "conv_dw", "project": "conv_pw"}
         for number, (ours, theirs) in enumerate(parts.items(), 1):
             path = f"group{i}_block{{j}}/{ours}"
-            rows.append(Row(f"{prefix}.{{j}}.{theirs}.weight", f"{at}params/{path}/conv/kernel", "conv"))
+            rows.append(
+                Row(f"{prefix}.{{j}}.{theirs}.weight", f"{at}params/{path}/conv/kernel", "conv")
+            )
             rows += norm(f"{prefix}.{{j}}.bn{number}", f"{path}/norm", at)
     return rows
 

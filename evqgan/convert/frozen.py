@@ -20,7 +20,9 @@ class Source(NamedTuple):
     """How a public file becomes a network: `mapping.to_ours(table, weights, like(), ignored)`."""
 
     table: list[Row]
-    ignored: tuple[str, ...]  # regular expressions of names that the file may have and we do not want
+    ignored: tuple[
+        str, ...
+    ]  # regular expressions of names that the file may have and we do not want
     like: Callable  # () -> the tree of our variables as jax.ShapeDtypeStruct
 
 
@@ -31,12 +33,18 @@ def shapes(network: Any, side: int) -> Tree:
 
 def affine(theirs: str, ours: str, layout: str) -> list[Row]:
     """The rows of a layer with weight and bias."""
-    return [Row(f"{theirs}.weight", f"{ours}/kernel", layout), Row(f"{theirs}.bias", f"{ours}/bias")]
+    return [
+        Row(f"{theirs}.weight", f"{ours}/kernel", layout),
+        Row(f"{theirs}.bias", f"{ours}/bias"),
+    ]
 
 
 def conv_norm(conv: str, bn: str, ours: str) -> list[Row]:
     """The rows of a convolution without bias and its batch norm."""
-    return [Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"), *efficientnet.norm(bn, f"{ours}/norm")]
+    return [
+        Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"),
+        *efficientnet.norm(bn, f"{ours}/norm"),
+    ]
 
 
 def vgg_layers() -> Iterator[tuple[int, int, int]]:
@@ -83,16 +91,22 @@ INCEPTION = [
 RESNET = [
     *conv_norm("conv1", "bn1", "stem"),
     *conv_norm("layer{s}.{i}.conv{j}", "layer{s}.{i}.bn{j}", "stage{s}/block{i}/part{j}"),
-    *conv_norm("layer{s}.{i}.downsample.0", "layer{s}.{i}.downsample.1", "stage{s}/block{i}/shortcut"),
+    *conv_norm(
+        "layer{s}.{i}.downsample.0", "layer{s}.{i}.downsample.1", "stage{s}/block{i}/shortcut"
+    ),
     *affine("fc", "params/head", "dense"),
 ]
 
 NETWORKS = {
     "vgg16": Source(VGG16, (r"^classifier\.",), partial(shapes, vgg.Network(), 16)),
     "lpips": Source(LPIPS_HEADS, (), lambda: jax.eval_shape(lpips.init_heads, jax.random.key(0))),
-    "efficientnet_lite0": Source(efficientnet.TABLE, efficientnet.IGNORED, partial(shapes, lite.Network(), 32)),
+    "efficientnet_lite0": Source(
+        efficientnet.TABLE, efficientnet.IGNORED, partial(shapes, lite.Network(), 32)
+    ),
     # The head for training, AuxLogits, is in torchvision's own file and not in that of pytorch-fid.
-    "inception": Source(INCEPTION, (r"^AuxLogits\.", COUNTERS), partial(shapes, inception.Network(), 75)),
+    "inception": Source(
+        INCEPTION, (r"^AuxLogits\.", COUNTERS), partial(shapes, inception.Network(), 75)
+    ),
     **{
         name: Source(RESNET, (COUNTERS,), partial(shapes, resnet.Network(depths), 32))
         for name, depths in resnet.DEPTHS.items()

@@ -20,14 +20,26 @@ def block(hidden: str, out: str) -> list[Row]:
         for norm, norm_ours in (("ln1", "norm1"), ("ln2", "norm2"))
         for name, name_ours in (("weight", "scale"), ("bias", "bias"))
     ]
-    for name, at, part in (("query", "query", ""), ("key", "key_value", "0"), ("value", "key_value", "1")):
+    for name, at, part in (
+        ("query", "query", ""),
+        ("key", "key_value", "0"),
+        ("value", "key_value", "1"),
+    ):
         weight, bias = (f"[{{i}},:,{part}]", f"[{{i}},{part}]") if part else ("[{i}]", "[{i}]")
-        rows.append(Row(f"{theirs}.attn.{name}.weight", f"{ours}/attention/{at}/kernel{weight}", "to_heads"))
-        rows.append(Row(f"{theirs}.attn.{name}.bias", f"{ours}/attention/{at}/bias{bias}", "head_bias"))
-    rows.append(Row(f"{theirs}.attn.proj.weight", f"{ours}/attention/out/kernel[{{i}}]", "from_heads"))
+        rows.append(
+            Row(f"{theirs}.attn.{name}.weight", f"{ours}/attention/{at}/kernel{weight}", "to_heads")
+        )
+        rows.append(
+            Row(f"{theirs}.attn.{name}.bias", f"{ours}/attention/{at}/bias{bias}", "head_bias")
+        )
+    rows.append(
+        Row(f"{theirs}.attn.proj.weight", f"{ours}/attention/out/kernel[{{i}}]", "from_heads")
+    )
     rows.append(Row(f"{theirs}.attn.proj.bias", f"{ours}/attention/out/bias[{{i}}]"))
     for name, name_ours in ((hidden, "hidden"), (out, "out")):
-        rows.append(Row(f"{theirs}.mlp.{name}.weight", f"{ours}/mlp/{name_ours}/kernel[{{i}}]", "dense"))
+        rows.append(
+            Row(f"{theirs}.mlp.{name}.weight", f"{ours}/mlp/{name_ours}/kernel[{{i}}]", "dense")
+        )
         rows.append(Row(f"{theirs}.mlp.{name}.bias", f"{ours}/mlp/{name_ours}/bias[{{i}}]"))
     return rows
 
@@ -42,7 +54,9 @@ TABLE = (
 )
 
 
-def generator_config(theirs: Weights, heads: int, classes: int = 0, condition: str = "class") -> dict[str, Any]:
+def generator_config(
+    theirs: Weights, heads: int, classes: int = 0, condition: str = "class"
+) -> dict[str, Any]:
     """What config.generator has to say for the weights `theirs` {name: array} -> dict.
 
     heads, classes (words of the codes' table) and condition are not to be seen in the weights. `codes` is there to be
@@ -65,7 +79,9 @@ def generator_config(theirs: Weights, heads: int, classes: int = 0, condition: s
 
 def layers_of(theirs: Weights) -> int:
     """The number of blocks."""
-    return 1 + max(int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name)))
+    return 1 + max(
+        int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name))
+    )
 
 
 def unmasked_of(theirs: Weights) -> int:
@@ -79,7 +95,9 @@ def unmasked_of(theirs: Weights) -> int:
     wanted = mask(theirs["pos_emb"].shape[1], number)
     for name, array in found.items():
         if array.shape != wanted.shape or ((array != 0) != (wanted != 0)).any():
-            raise InputError(f"expected {name} to be causal beside a first block that is seen whole, but it is not")
+            raise InputError(
+                f"expected {name} to be causal beside a first block that is seen whole, but it is not"
+            )
     return number
 
 

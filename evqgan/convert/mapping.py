@@ -22,9 +22,15 @@ Tree = Any  # a nested dict of arrays or shapes: variables of ours
 # What has to be done to an array of theirs to become ours, which has `shape`, and back. PyTorch: OIHW, [out,in].
 LAYOUTS = {
     "same": (lambda x, shape: x, lambda x: x),
-    "conv": (lambda x, shape: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),  # OIHW <-> HWIO
+    "conv": (
+        lambda x, shape: x.transpose(2, 3, 1, 0),
+        lambda x: x.transpose(3, 2, 0, 1),
+    ),  # OIHW <-> HWIO
     "dense": (lambda x, shape: x.T, lambda x: x.T),  # [out,in] <-> [in,out]
-    "conv1x1": (lambda x, shape: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]),  # OI11 <-> [in,out]
+    "conv1x1": (
+        lambda x, shape: x[:, :, 0, 0].T,
+        lambda x: x.T[:, :, None, None],
+    ),  # OI11 <-> [in,out]
     "dense1x1": (lambda x, shape: x[0, 0], lambda x: x[None, None]),  # 11IO <-> [in,out]
     # of attention heads: [heads*d,in] <-> [in,heads,d]; [out,heads*d] <-> [heads,d,out]; [heads*d] <-> [heads,d]
     "to_heads": (lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(len(x), -1).T),
@@ -72,7 +78,9 @@ def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = 
         ((row, match),) = matches
         path, index = _split(_fill(row.ours, match))
         if index in found.setdefault(path, {}):
-            problems.append(f"{path}{index and f'[{index}]'} is set twice, the second time by {name}")
+            problems.append(
+                f"{path}{index and f'[{index}]'} is set twice, the second time by {name}"
+            )
         found[path][index] = row.layout, np.asarray(array)
 
     def parts(path, whole):
@@ -87,7 +95,9 @@ def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = 
             except IndexError:
                 problems.append(parts(path, whole))
                 continue
-            with contextlib.suppress(ValueError, IndexError):  # a shape that cannot be laid out is told as it is
+            with contextlib.suppress(
+                ValueError, IndexError
+            ):  # a shape that cannot be laid out is told as it is
                 array = LAYOUTS[layout][0](array, part.shape)
             if array.shape == part.shape:
                 whole[_index(index)], count = array, count + part.size
@@ -120,9 +130,14 @@ def to_theirs(table: Table, tree: Tree) -> Weights:
             if not match:
                 continue
             back, name = LAYOUTS[row.layout][1], _fill(row.theirs, match)
-            counted = [(axis, part) for axis, part in enumerate(index.split(",")) if part.startswith("{")]
+            counted = [
+                (axis, part) for axis, part in enumerate(index.split(",")) if part.startswith("{")
+            ]
             for i in range(leaf.shape[counted[0][0]]) if counted else [0]:
-                at, of = (text.replace(counted[0][1], str(i)) if counted else text for text in (index, name))
+                at, of = (
+                    text.replace(counted[0][1], str(i)) if counted else text
+                    for text in (index, name)
+                )
                 found[of] = back(leaf[_index(at)])
         if len(found) == before:
             raise InputError(f"no name of theirs is known for {path}")

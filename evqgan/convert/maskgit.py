@@ -38,8 +38,19 @@ TRANSFORMER = (
 
 # What the weights of a tokenizer do not tell of its quantizer, from configs/vqgan_config.py
 QUANTIZERS = {
-    "vq": {"name": "maskgit", "entropy": 0.1, "entropy_temperature": 0.01, "entropy_target": "softmax"},
-    "gumbel": {"name": "gumbel", "logits": "distance", "hard": False, "final_temperature": 0.6, "kl_weight": 0.0},
+    "vq": {
+        "name": "maskgit",
+        "entropy": 0.1,
+        "entropy_temperature": 0.01,
+        "entropy_target": "softmax",
+    },
+    "gumbel": {
+        "name": "gumbel",
+        "logits": "distance",
+        "hard": False,
+        "final_temperature": 0.6,
+        "kl_weight": 0.0,
+    },
 }
 
 
@@ -55,11 +66,21 @@ def tokenizer_table(config: Any) -> list[Row]:
     def coder(name, order, convs):
         """Rows of an encoder or decoder, whose residual blocks and convolutions come in this order."""
         rows = [*_both(f"{name}/{norm}_0", f"{name}/norm_out", *NORM)]
-        for i, ours in enumerate(f"{stage}_block{j}" for stage, number in order for j in range(number)):
+        for i, ours in enumerate(
+            f"{stage}_block{j}" for stage, number in order for j in range(number)
+        ):
             for j in (0, 1):
-                rows += _both(f"{name}/ResBlock_{i}/{norm}_{j}", f"{name}/{ours}/norm{j + 1}", *NORM)
-                rows += _both(f"{name}/ResBlock_{i}/Conv_{j}", f"{name}/{ours}/conv{j + 1}", "kernel")
-            shortcut = Row(f"{name}/ResBlock_{i}/Conv_2/kernel", f"params/{name}/{ours}/shortcut/kernel", "dense1x1")
+                rows += _both(
+                    f"{name}/ResBlock_{i}/{norm}_{j}", f"{name}/{ours}/norm{j + 1}", *NORM
+                )
+                rows += _both(
+                    f"{name}/ResBlock_{i}/Conv_{j}", f"{name}/{ours}/conv{j + 1}", "kernel"
+                )
+            shortcut = Row(
+                f"{name}/ResBlock_{i}/Conv_2/kernel",
+                f"params/{name}/{ours}/shortcut/kernel",
+                "dense1x1",
+            )
             rows.append(shortcut)
         for i, ours in enumerate(convs):
             rows += _both(f"{name}/Conv_{i}", f"{name}/{ours}", *DENSE)
@@ -68,12 +89,21 @@ def tokenizer_table(config: Any) -> list[Row]:
     down = ["conv_in", *(f"down{i}_conv" for i in levels[:-1] if encoder["down"] == "conv4")]
     up = ["conv_in", *(f"up{i}_conv" for i in levels[:0:-1]), "to_rgb"]
     return (
-        *coder("encoder", [*((f"down{i}", blocks) for i in levels), ("middle", encoder["middle"])], down),
+        *coder(
+            "encoder",
+            [*((f"down{i}", blocks) for i in levels), ("middle", encoder["middle"])],
+            down,
+        ),
         Row(f"encoder/Conv_{len(down)}/kernel", "params/to_codes/kernel", "dense1x1"),
         Row(f"encoder/Conv_{len(down)}/bias", "params/to_codes/bias"),
-        *coder("decoder", [("middle", decoder["middle"]), *((f"up{i}", blocks) for i in levels[::-1])], up),
+        *coder(
+            "decoder",
+            [("middle", decoder["middle"]), *((f"up{i}", blocks) for i in levels[::-1])],
+            up,
+        ),
         Row(
-            "quantizer/codebook", f"params/quantizer/codebook{'' if 'gumbel' in config['quantizer']['name'] else '[0]'}"
+            "quantizer/codebook",
+            f"params/quantizer/codebook{'' if 'gumbel' in config['quantizer']['name'] else '[0]'}",
         ),
     )
 
@@ -88,7 +118,9 @@ def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
     return mapping.to_theirs(tokenizer_table(config), tree)
 
 
-def tokenizer_config(theirs: Weights, kind: str = "vq", activation: str = "swish") -> dict[str, Any]:
+def tokenizer_config(
+    theirs: Weights, kind: str = "vq", activation: str = "swish"
+) -> dict[str, Any]:
     """config.tokenizer of ours for {name: array} of VQVAE's params; InputError if they are not.
 
     What the weights cannot tell is as published, or said by `kind` and `activation`.
@@ -97,15 +129,21 @@ def tokenizer_config(theirs: Weights, kind: str = "vq", activation: str = "swish
         if name not in theirs:
             raise InputError(f"these are not the weights of MaskGIT's tokenizer: {name} is missing")
     if any("BatchNorm" in name for name in theirs):
-        raise InputError("a MaskGIT tokenizer with batch norm is not built: convert one with norm_type GN or LN")
+        raise InputError(
+            "a MaskGIT tokenizer with batch norm is not built: convert one with norm_type GN or LN"
+        )
 
     def count(pattern):
         return len({match[0] for match in map(re.compile(pattern).match, theirs) if match})
 
     levels, convs = count(r"decoder/Conv_\d+/") - 1, count(r"encoder/Conv_\d+/")
-    blocks, rest = divmod(count(r"encoder/ResBlock_\d+/"), levels + 1)  # as many in the middle as on each level
+    blocks, rest = divmod(
+        count(r"encoder/ResBlock_\d+/"), levels + 1
+    )  # as many in the middle as on each level
     if rest or not blocks:
-        raise InputError(f"expected as many residual blocks in the middle as on each of {levels} levels, got others")
+        raise InputError(
+            f"expected as many residual blocks in the middle as on each of {levels} levels, got others"
+        )
     width, codes = theirs["encoder/Conv_0/kernel"].shape[3], theirs["quantizer/codebook"].shape
     coder = {
         "name": "cnn", "width": width, "multipliers": tuple(

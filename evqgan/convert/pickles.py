@@ -16,7 +16,15 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
 LITERALS = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *(
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+    ),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 
@@ -65,9 +73,13 @@ class _Machine:
 
     def count(self, *values):
         """Counts a step, and what is copied of `values`; ValueError when there were STEPS."""
-        self.steps += 1 + sum(len(value) for value in values if isinstance(value, list | tuple | dict | str))
+        self.steps += 1 + sum(
+            len(value) for value in values if isinstance(value, list | tuple | dict | str)
+        )
         if self.steps > STEPS:
-            raise ValueError(f"its pickle takes more than {STEPS:,} steps, which no checkpoint needs")
+            raise ValueError(
+                f"its pickle takes more than {STEPS:,} steps, which no checkpoint needs"
+            )
 
     def pop(self):
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):

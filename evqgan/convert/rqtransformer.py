@@ -14,7 +14,9 @@ IGNORED = (rf"^{OFFSETS}$",)
 
 
 def _dense(theirs, ours):
-    return Row(f"{theirs}.weight", f"params/{ours}/kernel", "dense"), Row(f"{theirs}.bias", f"params/{ours}/bias")
+    return Row(f"{theirs}.weight", f"params/{ours}/kernel", "dense"), Row(
+        f"{theirs}.bias", f"params/{ours}/bias"
+    )
 
 
 def _norm(theirs, ours, index=""):
@@ -27,7 +29,10 @@ def _norm(theirs, ours, index=""):
 def _stack(name):
     """Body or head."""
     block = f"{name}_transformer.blocks.{{i}}"
-    rows = [*_norm(f"{block}.ln1", f"{name}/norm1", "[{i}]"), *_norm(f"{block}.ln2", f"{name}/norm2", "[{i}]")]
+    rows = [
+        *_norm(f"{block}.ln1", f"{name}/norm1", "[{i}]"),
+        *_norm(f"{block}.ln2", f"{name}/norm2", "[{i}]"),
+    ]
     for theirs, ours, kernel, bias, layout, bias_layout in (
         ("attn.query", "attention/query", "", "", "to_heads", "head_bias"),
         ("attn.key", "attention/key_value", ",:,0", ",0", "to_heads", "head_bias"),
@@ -36,8 +41,12 @@ def _stack(name):
         ("mlp.0", "mlp/hidden", "", "", "dense", "same"),
         ("mlp.2", "mlp/out", "", "", "dense", "same"),
     ):
-        rows.append(Row(f"{block}.{theirs}.weight", f"params/{name}/{ours}/kernel[{{i}}{kernel}]", layout))
-        rows.append(Row(f"{block}.{theirs}.bias", f"params/{name}/{ours}/bias[{{i}}{bias}]", bias_layout))
+        rows.append(
+            Row(f"{block}.{theirs}.weight", f"params/{name}/{ours}/kernel[{{i}}{kernel}]", layout)
+        )
+        rows.append(
+            Row(f"{block}.{theirs}.bias", f"params/{name}/{ours}/bias[{{i}}{bias}]", bias_layout)
+        )
     return tuple(rows)
 
 
@@ -54,7 +63,11 @@ def table(shared_classifier: bool = True) -> list[Row]:
         *_stack("body"),
         *_stack("head"),
         *_norm("classifier.layer_norm", "classifier/norm"),
-        Row("classifier.linear.weight", "params/classifier/kernel", "dense" if shared_classifier else "same"),
+        Row(
+            "classifier.linear.weight",
+            "params/classifier/kernel",
+            "dense" if shared_classifier else "same",
+        ),
         Row("classifier.linear.bias", "params/classifier/bias"),
     )
 
@@ -71,7 +84,11 @@ def to_ours(theirs: Weights, like: Tree, model: Any) -> Tree:
 def to_theirs(tree: Tree, model: Any) -> Weights:
     """The inverse of `to_ours`."""
     theirs = mapping.to_theirs(table(model.shared_classifier), tree)
-    return theirs if model.shared_words or "tok_emb.weight" not in theirs else {**theirs, OFFSETS: offsets(model)}
+    return (
+        theirs
+        if model.shared_words or "tok_emb.weight" not in theirs
+        else {**theirs, OFFSETS: offsets(model)}
+    )
 
 
 def offsets(model: Any) -> np.ndarray:
@@ -96,11 +113,14 @@ def generator_config(theirs: Weights, heads: int = 0, head_heads: int = 0) -> di
         )
     classes, classifier = len(theirs["cond_emb.weight"]), theirs["classifier.linear.weight"]
     layers = [
-        1 + max(numbers(theirs, rf"{name}_transformer\.blocks\.(\d+)\."), default=-1) for name in ("body", "head")
+        1 + max(numbers(theirs, rf"{name}_transformer\.blocks\.(\d+)\."), default=-1)
+        for name in ("body", "head")
     ]
 
     def biased(layer):
-        found = tuple(f"{name}_transformer.blocks.0.{layer}.bias" in theirs for name in ("body", "head"))
+        found = tuple(
+            f"{name}_transformer.blocks.0.{layer}.bias" in theirs for name in ("body", "head")
+        )
         return found[0] if found[0] == found[1] else found
 
     return {

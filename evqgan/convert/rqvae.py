@@ -27,14 +27,18 @@ def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
     Theirs have one code more, of zeros (a padding), and name a shared codebook once for each depth. InputError if it is
     otherwise, or as in `mapping.to_ours`.
     """
-    depth, shared = (config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True)))
+    depth, shared = (
+        config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True))
+    )
     theirs = dict(theirs)
     for d in range(depth):
         name = _name(d, CODES)
         shape_of(theirs, name)
         codes = np.asarray(theirs[name])
         if np.any(codes[-1]):
-            raise InputError(f"expected the last row of {name} to be zeros, a padding, got other numbers")
+            raise InputError(
+                f"expected the last row of {name} to be zeros, a padding, got other numbers"
+            )
         theirs[name] = codes[:-1]
     if shared:
         for d in range(1, depth):
@@ -49,7 +53,9 @@ def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
 
 def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
     """The inverse of `tokenizer_to_ours`."""
-    depth, shared = (config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True)))
+    depth, shared = (
+        config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True))
+    )
     theirs = mapping.to_theirs(TOKENIZER, tree)
     for d in range(depth):
         if shared and d:
@@ -69,8 +75,12 @@ def tokenizer_config(theirs: Weights) -> dict[str, Any]:
     rows, width = shape_of(theirs, _name(0, CODES))
     for d in range(1, depth):
         if shape_of(theirs, _name(d, CODES)) != (rows, width):
-            raise InputError(f"expected codebooks of one size, got {rows - 1} codes and another number at depth {d}")
-    shared = all(np.array_equal(theirs[_name(d, CODES)], theirs[_name(0, CODES)]) for d in range(depth))
+            raise InputError(
+                f"expected codebooks of one size, got {rows - 1} codes and another number at depth {d}"
+            )
+    shared = all(
+        np.array_equal(theirs[_name(d, CODES)], theirs[_name(0, CODES)]) for d in range(depth)
+    )
     quantizer = {
         "name": "rqvae", "codes": rows - 1, "width": width, "depth": depth, "shared": shared, "decay": 0.99,
         "revive": 1.0,

@@ -12,7 +12,18 @@ import flax.serialization
 import flax.traverse_util
 import numpy as np
 
-from evqgan.convert import gpt, mapping, maskgit, names, rqtransformer, rqvae, taming, torch_files, vim, vitvqgan
+from evqgan.convert import (
+    gpt,
+    mapping,
+    maskgit,
+    names,
+    rqtransformer,
+    rqvae,
+    taming,
+    torch_files,
+    vim,
+    vitvqgan,
+)
 from evqgan.convert.mapping import Path, Table, Tree, Weights
 from evqgan.core import files, weights
 from evqgan.core.errors import InputError
@@ -76,9 +87,13 @@ def read_msgpack(path: Path, which: str = "") -> Weights:
         raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # msgpack and flax raise many kinds; all mean that this file is of another kind
+    except (
+        Exception
+    ) as error:  # msgpack and flax raise many kinds; all mean that this file is of another kind
         reason = str(error)[:200] or type(error).__name__
-        raise InputError(f"cannot use {path}: expected a flax checkpoint (msgpack): {reason}") from error
+        raise InputError(
+            f"cannot use {path}: expected a flax checkpoint (msgpack): {reason}"
+        ) from error
 
 
 def _is_tree(value):
@@ -87,7 +102,9 @@ def _is_tree(value):
 
 def write_msgpack(path: Path, theirs: Weights) -> None:
     """The inverse of `read_msgpack`."""
-    tree = flax.traverse_util.unflatten_dict({f"params/{name}": np.asarray(x) for name, x in theirs.items()}, sep="/")
+    tree = flax.traverse_util.unflatten_dict(
+        {f"params/{name}": np.asarray(x) for name, x in theirs.items()}, sep="/"
+    )
     with files.atomic(path) as file:
         file.write(flax.serialization.msgpack_serialize(tree))
 
@@ -95,7 +112,9 @@ def write_msgpack(path: Path, theirs: Weights) -> None:
 def write_safetensors(path: Path, theirs: Weights) -> None:
     """{name: array} as a .safetensors file, which `safetensors.torch.load_file` reads; InputError for another name."""
     if pathlib.Path(path).suffix != ".safetensors":
-        raise InputError(f"expected a DEST that ends in .safetensors, which PyTorch can load, got {path}")
+        raise InputError(
+            f"expected a DEST that ends in .safetensors, which PyTorch can load, got {path}"
+        )
     weights.save(path, theirs, {"format": "pt"})
 
 
@@ -128,12 +147,17 @@ def by_prefix(tokenizer: str, generator: str) -> Any:
 
 def by_name(mark: str) -> Any:
     """`split` and `join` for systems with a file each: that of the generator has a weight called `mark`."""
-    return lambda theirs: (None, theirs) if mark in theirs else (theirs, None), lambda first, second: second
+    return (
+        lambda theirs: (None, theirs) if mark in theirs else (theirs, None),
+        lambda first, second: second,
+    )
 
 
 def taming_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
     """The GPT of taming-transformers: `System.generator`, as the three below. InputError for another's codes."""
-    keys = gpt.generator_config(theirs, given.heads or 16, given.classes, given.condition or "class")
+    keys = gpt.generator_config(
+        theirs, given.heads or 16, given.classes, given.condition or "class"
+    )
     same_codes(keys.pop("codes"), tokenizer)
     say(given.heads, "heads", 16)
     say(given.classes or given.condition, "classes", 0)
@@ -206,7 +230,9 @@ def taming_back(tree: Tree, model: Any) -> Weights:
     """The GPT's names, its buffers included."""
     return {
         **mapping.to_theirs(gpt.TABLE, tree),
-        **gpt.masks(model.layers, model.positions or model.tokens + model.conditions - 1, model.unmasked),
+        **gpt.masks(
+            model.layers, model.positions or model.tokens + model.conditions - 1, model.unmasked
+        ),
     }
 
 

@@ -11,11 +11,15 @@ TOKENIZER_IGNORED = (r"^loss\.",)  # the critic and LPIPS
 
 
 def _layer(theirs, ours, layout="conv"):
-    return Row(f"{theirs}.weight", f"params/{ours}/kernel", layout), Row(f"{theirs}.bias", f"params/{ours}/bias")
+    return Row(f"{theirs}.weight", f"params/{ours}/kernel", layout), Row(
+        f"{theirs}.bias", f"params/{ours}/bias"
+    )
 
 
 def _norm(theirs, ours):
-    return Row(f"{theirs}.weight", f"params/{ours}/scale"), Row(f"{theirs}.bias", f"params/{ours}/bias")
+    return Row(f"{theirs}.weight", f"params/{ours}/scale"), Row(
+        f"{theirs}.bias", f"params/{ours}/bias"
+    )
 
 
 def _block(theirs, ours):
@@ -114,11 +118,15 @@ def coders_config(theirs: Weights) -> dict[str, Any]:
     width, channels, *_ = shape_of(theirs, "encoder.conv_in.weight")
     colours, *_ = shape_of(theirs, "decoder.conv_out.weight")
     if {channels, colours} != {3}:
-        raise InputError(f"expected a tokenizer of images with 3 channels, got one from {channels} to {colours}")
+        raise InputError(
+            f"expected a tokenizer of images with 3 channels, got one from {channels} to {colours}"
+        )
 
     def coder(name, way, resampling):
         levels = 1 + max(numbers(theirs, rf"{name}\.{way}\.(\d+)\.block\."), default=-1)
-        widths = [shape_of(theirs, f"{name}.{way}.{i}.block.0.conv1.weight")[0] for i in range(levels)]
+        widths = [
+            shape_of(theirs, f"{name}.{way}.{i}.block.0.conv1.weight")[0] for i in range(levels)
+        ]
         attended = numbers(theirs, rf"{name}\.{way}\.(\d+)\.attn\.")
         return {
             "name": "cnn",
@@ -127,10 +135,15 @@ def coders_config(theirs: Weights) -> dict[str, Any]:
             "blocks": len(numbers(theirs, rf"{name}\.{way}\.0\.block\.(\d+)\.")),
             "attention": tuple(2**i for i in sorted(attended)),
             "z_width": shape_of(theirs, "encoder.conv_out.weight")[0],
-            way: resampling if levels > 1 and not numbers(theirs, rf"{name}\.{way}\.(\d+)\.\w+sample\.") else "conv",
+            way: resampling
+            if levels > 1 and not numbers(theirs, rf"{name}\.{way}\.(\d+)\.\w+sample\.")
+            else "conv",
         }
 
-    return {"encoder": coder("encoder", "down", "pool"), "decoder": coder("decoder", "up", "nearest")}
+    return {
+        "encoder": coder("encoder", "down", "pool"),
+        "decoder": coder("decoder", "up", "nearest"),
+    }
 
 
 def numbers(theirs: Weights, pattern: str) -> set[int]:

@@ -18,11 +18,15 @@ IGNORED = (r"^loss\.",)  # the perceptual network and the critic
 
 
 def _dense(theirs, ours, index="", layout="dense"):
-    return Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout), Row(f"{theirs}.bias", f"{ours}/bias{index}")
+    return Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout), Row(
+        f"{theirs}.bias", f"{ours}/bias{index}"
+    )
 
 
 def _norm(theirs, ours, index=""):
-    return Row(f"{theirs}.weight", f"{ours}/scale{index}"), Row(f"{theirs}.bias", f"{ours}/bias{index}")
+    return Row(f"{theirs}.weight", f"{ours}/scale{index}"), Row(
+        f"{theirs}.bias", f"{ours}/bias{index}"
+    )
 
 
 def _coder(name, positions):
@@ -69,8 +73,16 @@ def split(theirs: Weights) -> Weights:
     """The weights "...to_qkv.weight" [3*heads*d,in] as "...to_q.weight", "...to_k.weight", "...to_v.weight"."""
     found = {}
     for name, array in theirs.items():
-        parts = np.split(array, 3) if name.endswith(".to_qkv.weight") and len(array) % 3 == 0 else [array]
-        names = [name.replace(".to_qkv.", f".to_{part}.") for part in "qkv"] if len(parts) == 3 else [name]
+        parts = (
+            np.split(array, 3)
+            if name.endswith(".to_qkv.weight") and len(array) % 3 == 0
+            else [array]
+        )
+        names = (
+            [name.replace(".to_qkv.", f".to_{part}.") for part in "qkv"]
+            if len(parts) == 3
+            else [name]
+        )
         found.update(zip(names, parts, strict=True))
     return found
 
@@ -87,7 +99,9 @@ def fuse(theirs: Weights) -> Weights:
     return found
 
 
-def tokenizer_config(theirs: Weights, size: int | None = None, head_dim: int = 64, depth: int = 1) -> dict[str, Any]:
+def tokenizer_config(
+    theirs: Weights, size: int | None = None, head_dim: int = 64, depth: int = 1
+) -> dict[str, Any]:
     """{their name: array} -> the config.tokenizer whose weights they are, from names and shapes alone.
 
     What shapes do not tell: size, (height, width) of images that are not square; head_dim, one number or the encoder's
@@ -97,12 +111,17 @@ def tokenizer_config(theirs: Weights, size: int | None = None, head_dim: int = 6
     """
     shapes = {name: np.shape(array) for name, array in theirs.items()}
     try:
-        (codes, width), patch = shapes["quantizer.embedding.weight"], shapes["decoder.to_pixel.1.weight"][2:]
+        (codes, width), patch = (
+            shapes["quantizer.embedding.weight"],
+            shapes["decoder.to_pixel.1.weight"][2:],
+        )
         heads = zip(("encoder", "decoder"), pair(head_dim), strict=True)
         coders = {name: _shape(shapes, name, head_dim) for name, head_dim in heads}
         tokens = {shapes[f"{part}coder.{part}_pos_embedding"][1] for part in ("en", "de")}
     except KeyError as error:
-        raise InputError(f"these are not the weights of a ViT-VQGAN: {error.args[0]} is missing") from None
+        raise InputError(
+            f"these are not the weights of a ViT-VQGAN: {error.args[0]} is missing"
+        ) from None
     side = math.isqrt(max(tokens))
     size = (side * patch[0], side * patch[1]) if size is None else pair(size)
     if tokens != {size[0] // patch[0] * (size[1] // patch[1])}:
@@ -122,13 +141,17 @@ def tokenizer_config(theirs: Weights, size: int | None = None, head_dim: int = 6
 def _shape(shapes, name, head_dim):
     """The keys of an encoder or a decoder that its blocks tell."""
     layer = f"{name}.transformer.layers"
-    layers = [int(found[1]) for key in shapes if (found := re.match(re.escape(layer) + r"\.(\d+)\.", key))]
+    layers = [
+        int(found[1]) for key in shapes if (found := re.match(re.escape(layer) + r"\.(\d+)\.", key))
+    ]
     inner = shapes[f"{layer}.0.0.fn.to_qkv.weight"][0] // 3
     mlp_width, width = shapes[f"{layer}.0.1.fn.net.0.weight"]
     if f"{layer}.0.0.fn.to_out.weight" not in shapes:  # one head as wide as the tokens
         head_dim = inner
     if inner % head_dim:
-        raise InputError(f"{name}: queries of {inner} channels are not heads of {head_dim}: give head_dim")
+        raise InputError(
+            f"{name}: queries of {inner} channels are not heads of {head_dim}: give head_dim"
+        )
     return {
         "name": "vit", "width": width, "layers": max(layers) + 1, "heads": inner // head_dim, "head_dim": head_dim,
         "mlp_width": mlp_width,

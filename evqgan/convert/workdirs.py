@@ -28,7 +28,13 @@ COMMON = {
     "eval_every": "1 epoch", "checkpoint_every": "5000 steps",
     "dataset": {"name": "imagenet2012", "crop": "random_resized"}, "optimizer": {"learning_rate": 5e-5},
 }  # fmt: skip
-STAGE1 = {**COMMON, "stage": "stage1", "loss": {}, "evals": {"reconstruction": {}}, "best": "val/mse"}
+STAGE1 = {
+    **COMMON,
+    "stage": "stage1",
+    "loss": {},
+    "evals": {"reconstruction": {}},
+    "best": "val/mse",
+}
 STAGE2 = {
     **COMMON, "stage": "stage2", "loss": {}, "sample": {}, "evals": {"generation": {}}, "best": "val/cross_entropy",
 }  # fmt: skip
@@ -39,7 +45,9 @@ DECIDES = {
 COUNTERS = ("steps",)  # variables of ours that say how far a training is, and begin anew
 
 
-def convert(name: str, source: Path, dest: Path, given: Given, tokenizer: str = "", config: Any = None) -> str:
+def convert(
+    name: str, source: Path, dest: Path, given: Given, tokenizer: str = "", config: Any = None
+) -> str:
     """Make a new workdir of a public checkpoint, and return one line on it.
 
     name: the system.
@@ -54,13 +62,19 @@ def convert(name: str, source: Path, dest: Path, given: Given, tokenizer: str = 
     """
     system, dest = SYSTEMS[name], pathlib.Path(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise InputError(f"expected a new folder for the workdir, {dest} is there already: give another DEST")
+        raise InputError(
+            f"expected a new folder for the workdir, {dest} is there already: give another DEST"
+        )
     first, second = system.split(system.read(source, given.weights))
     stage = "stage1" if second is None else "stage2"
     if config is not None and config.stage != stage:
-        raise InputError(f"{source} holds a {'generator' if second else 'tokenizer'}, --config is of {config.stage}")
+        raise InputError(
+            f"{source} holds a {'generator' if second else 'tokenizer'}, --config is of {config.stage}"
+        )
     wanted = config.copy_and_resolve_references() if config is not None else None
-    config = wanted if wanted is not None else ml_collections.ConfigDict(STAGE2 if second else STAGE1)
+    config = (
+        wanted if wanted is not None else ml_collections.ConfigDict(STAGE2 if second else STAGE1)
+    )
     config.unlock()
     try:
         if second is None:
@@ -74,14 +88,20 @@ def convert(name: str, source: Path, dest: Path, given: Given, tokenizer: str = 
                 weights = None
             else:
                 keys, weights = tokenizer_of(system, first, given, None)
-                config.tokenizer = {"weights": "", "model": keys, "dtype": "float32"}  # the originals'
+                config.tokenizer = {
+                    "weights": "",
+                    "model": keys,
+                    "dtype": "float32",
+                }  # the originals'
             size, generator, params = generator_of(system, second, config, given, wanted)
             config.generator = generator
             if weights is None:
                 weights, _ = image_tokenizer(config.tokenizer.model, size).restored(tokenizer)
             state = {"ema": params, "tokenizer": weights}
     except InputError as error:
-        raise InputError(f"{source} is no file of {name}, or not of this --config: {error}") from error
+        raise InputError(
+            f"{source} is no file of {name}, or not of this --config: {error}"
+        ) from error
     if wanted is None:
         config.dataset.size = size
     write(dest, config, {"step": np.zeros((), np.int32), **state})
@@ -92,10 +112,14 @@ def convert(name: str, source: Path, dest: Path, given: Given, tokenizer: str = 
 def tokenizer_config(workdir: Path) -> dict[str, Any]:
     """config.tokenizer of a generator on a tokenizer's workdir."""
     if not workdir:
-        raise InputError("it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR")
+        raise InputError(
+            "it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR"
+        )
     config, place = of_workdir(workdir)
     if config.stage != "stage1":
-        raise InputError(f"--tokenizer={place} is the workdir of {config.stage}, not of a tokenizer")
+        raise InputError(
+            f"--tokenizer={place} is the workdir of {config.stage}, not of a tokenizer"
+        )
     return {"weights": "", "model": config.tokenizer, "dtype": config.dtype}
 
 
@@ -128,7 +152,10 @@ def image_tokenizer(keys: Any, size: Any) -> models.ImageTokenizer:
 def without_counters(tree: Tree) -> Tree:
     """{"params", "codebook"} without COUNTERS."""
     flat = flatten_dict(tree["codebook"])
-    return {**tree, "codebook": unflatten_dict({at: x for at, x in flat.items() if at[-1] not in COUNTERS})}
+    return {
+        **tree,
+        "codebook": unflatten_dict({at: x for at, x in flat.items() if at[-1] not in COUNTERS}),
+    }
 
 
 def merged(tree: Tree, other: Tree) -> Tree:
@@ -142,11 +169,25 @@ def complete(keys: Any) -> dict[str, Any]:
 
     def fields(module):
         found = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-        return {name: value for name, value in found.items() if name not in ("parent", "name", "dtype", "remat")}
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in ("parent", "name", "dtype", "remat")
+        }
 
-    name, traits = old_form.renamed(build.plain(keys["quantizer"]))["name"], ("codes", "width", "depth")
-    quantizer = {"name": name, **{key: getattr(model.quantizer, key) for key in traits}, **fields(model.quantizer)}
-    coders = {name: {"name": keys[name]["name"], **fields(getattr(model, name))} for name in ("encoder", "decoder")}
+    name, traits = (
+        old_form.renamed(build.plain(keys["quantizer"]))["name"],
+        ("codes", "width", "depth"),
+    )
+    quantizer = {
+        "name": name,
+        **{key: getattr(model.quantizer, key) for key in traits},
+        **fields(model.quantizer),
+    }
+    coders = {
+        name: {"name": keys[name]["name"], **fields(getattr(model, name))}
+        for name in ("encoder", "decoder")
+    }
     return {**coders, "quantizer": quantizer, "patch": model.patch, "pixels": model.pixels}
 
 
@@ -154,12 +195,16 @@ def require_same(found: Any, keys: Any) -> None:
     """InputError unless two config.tokenizer make the same of the same weights."""
     a, b = complete(found), complete(keys)
     for part in (a, b):
-        part["quantizer"] = {name: part["quantizer"].get(name, default) for name, default in DECIDES.items()}
+        part["quantizer"] = {
+            name: part["quantizer"].get(name, default) for name, default in DECIDES.items()
+        }
     for key, (ours, wanted) in build.differences(a, b).items():
         raise InputError(f"its weights are of a tokenizer with {key} = {ours}, not {wanted}")
 
 
-def generator_of(system: Any, theirs: Weights, config: Any, given: Given, wanted: Any) -> tuple[Any, Any, Tree]:
+def generator_of(
+    system: Any, theirs: Weights, config: Any, given: Given, wanted: Any
+) -> tuple[Any, Any, Tree]:
     """The weights `theirs` {name: array} -> size of the images, config.generator, params of NumPy arrays.
 
     config: with config.tokenizer.model; wanted: a config whose generator they have to fit, or None. InputError if they
@@ -172,7 +217,9 @@ def generator_of(system: Any, theirs: Weights, config: Any, given: Given, wanted
         size = math.isqrt(tokens) * tokenizer.factor if tokens else SIZE
     if wanted is not None:
         keys, size = wanted.generator, wanted.dataset.size
-    generator = models.token_generator(keys, models.ImageTokenizer(tokenizer, side(size)), "float32")
+    generator = models.token_generator(
+        keys, models.ImageTokenizer(tokenizer, side(size)), "float32"
+    )
     like = jax.eval_shape(lambda: {"params": generator.init(jax.random.key(0))})
     return size, keys, system.generator_to_ours(theirs, like, generator.network)["params"]
 
@@ -188,7 +235,9 @@ def back(name: str, workdir: Path, dest: Path) -> str:
     """
     system = SYSTEMS[name]
     config, place = of_workdir(workdir)
-    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), models.of(config).shapes())
+    like = jax.tree.map(
+        lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), models.of(config).shapes()
+    )
     checkpoints = Checkpoints(place, create=False)
     state, step = checkpoints.restore(like), checkpoints.steps()[-1]
     checkpoints.close()
@@ -200,7 +249,10 @@ def back(name: str, workdir: Path, dest: Path) -> str:
             tokenizer = config.tokenizer.model
             model = models.of(config).network
             second = system.generator_to_theirs({"params": state["ema"]}, model)
-            require_equal(system.generator_to_ours(second, {"params": state["ema"]}, model)["params"], state["ema"])
+            require_equal(
+                system.generator_to_ours(second, {"params": state["ema"]}, model)["params"],
+                state["ema"],
+            )
             first = tokenizer_back(system, tokenizer, state["tokenizer"]) if system.whole else None
             theirs = system.join(first, second)
     except InputError as error:
@@ -224,7 +276,9 @@ def tokenizer_back(system: Any, keys: Any, tree: Tree) -> Weights:
 
 def require_equal(a: Any, b: Any) -> None:
     """InputError unless two trees of arrays are equal, bit for bit."""
-    if not all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))):
+    if not all(
+        jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))
+    ):
         raise InputError("its weights change on the way there and back")
 
 

@@ -20,7 +20,11 @@ def nearest(word: object, words: Iterable[object]) -> str:
     of them.
     """
     close = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
-    return f"did you mean {close[0]!r}?" if close else "expected one of " + ", ".join(sorted(map(str, words)))
+    return (
+        f"did you mean {close[0]!r}?"
+        if close
+        else "expected one of " + ", ".join(sorted(map(str, words)))
+    )
 
 
 def plain(value: Any) -> Any:
@@ -36,7 +40,9 @@ def plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def differences(
+    a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Return {dotted key: (value in a, value in b)} where two nested dicts differ.
 
     A missing value is None.
@@ -51,12 +57,17 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") ->
     return found
 
 
-def keys_of(function: Callable[..., Any], given: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+def keys_of(
+    function: Callable[..., Any], given: Iterable[str] = ()
+) -> dict[str, inspect.Parameter]:
     """Return the parameters of `function` that a config may set: {name: inspect.Parameter}, without
     those `given` by us.
     """
     parameters = inspect.signature(function).parameters
-    ours = {*given, *(("parent", "name") if "parent" in parameters else ())}  # linen's own fields, not a config's
+    ours = {
+        *given,
+        *(("parent", "name") if "parent" in parameters else ()),
+    }  # linen's own fields, not a config's
     return {name: parameter for name, parameter in parameters.items() if name not in ours}
 
 
@@ -71,7 +82,9 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
     for found in _noting:
         found[where] = {name: p.default for name, p in known.items() if p.default is not p.empty}
     if not isinstance(keys, dict):
-        raise InputError(f"{where} expects keys of its own, such as {', '.join(list(known)[:3])}, got {keys!r}")
+        raise InputError(
+            f"{where} expects keys of its own, such as {', '.join(list(known)[:3])}, got {keys!r}"
+        )
     for key, value in keys.items():
         if key not in known:
             raise InputError(f"{where} has no key {key!r}: {nearest(key, known)}")
@@ -124,7 +137,11 @@ def contract(protocol: type) -> tuple[str, ...]:
     """Return the names that a module needs to be of a typing.Protocol: what is annotated there, and
     its functions.
     """
-    functions = [name for name, x in vars(protocol).items() if inspect.isfunction(x) and not name.startswith("_")]
+    functions = [
+        name
+        for name, x in vars(protocol).items()
+        if inspect.isfunction(x) and not name.startswith("_")
+    ]
     return (*vars(protocol).get("__annotations__", {}), *functions)
 
 
@@ -145,7 +162,9 @@ def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
                 raise
     folder = "/".join(["evqgan", *filter(None, package.split("."))]) + "/"
     what = f" with {', '.join(entries)}" if entries else ""
-    raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {nearest(name, having(package, entries))}")
+    raise InputError(
+        f"{where} names {name!r}, no module{what} in {folder}: {nearest(name, having(package, entries))}"
+    )
 
 
 def having(package: str, entries: Iterable[str]) -> list[str]:
@@ -154,7 +173,9 @@ def having(package: str, entries: Iterable[str]) -> list[str]:
     files = [found.name for found in pkgutil.iter_modules(root.__path__) if not found.ispkg]
     names = [name for name in files if name != "__main__"]
     modules = {name: importlib.import_module(f"{root.__name__}.{name}") for name in names}
-    return [name for name, found in modules.items() if all(hasattr(found, entry) for entry in entries)]
+    return [
+        name for name, found in modules.items() if all(hasattr(found, entry) for entry in entries)
+    ]
 
 
 def build(package: str, entry: str, config: Any, where: str, /, **given: Any) -> Any:
@@ -164,6 +185,8 @@ def build(package: str, entry: str, config: Any, where: str, /, **given: Any) ->
     """
     keys = plain(config)
     if not isinstance(keys, dict) or "name" not in keys:
-        raise InputError(f"{where} needs the key 'name': the module in evqgan/{package}/ to build from, got {keys!r}")
+        raise InputError(
+            f"{where} needs the key 'name': the module in evqgan/{package}/ to build from, got {keys!r}"
+        )
     found = module(package, keys.pop("name"), where, entry)
     return call(getattr(found, entry), keys, where, **given)

@@ -23,7 +23,9 @@ from evqgan.core.mesh import path_name
 
 # What of an error's text says that bytes on the disk are missing or changed (tensorstore's and
 # zlib's words).
-DAMAGE = re.compile(r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing")
+DAMAGE = re.compile(
+    r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
+)
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
 Manifest = dict[str, list[Any]]  # what `manifest` returns
@@ -40,11 +42,24 @@ def manifest(tree: Any) -> Manifest:
     parts: list[tuple[str, str, int | None]] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name, whole = path_name(path), getattr(leaf, "is_fully_addressable", True)
-        rows[name] = [list(leaf.shape), crc32(leaf) if whole else None, np.dtype(leaf.dtype).name, {}]
+        rows[name] = [
+            list(leaf.shape),
+            crc32(leaf) if whole else None,
+            np.dtype(leaf.dtype).name,
+            {},
+        ]
         if not whole:
-            here = {part_name(shard.index, leaf.shape): shard.data for shard in leaf.addressable_shards}
-            all_parts = {part_name(x, leaf.shape) for x in leaf.sharding.devices_indices_map(leaf.shape).values()}
-            parts += [(name, part, crc32(here[part]) if part in here else None) for part in sorted(all_parts)]
+            here = {
+                part_name(shard.index, leaf.shape): shard.data for shard in leaf.addressable_shards
+            }
+            all_parts = {
+                part_name(x, leaf.shape)
+                for x in leaf.sharding.devices_indices_map(leaf.shape).values()
+            }
+            parts += [
+                (name, part, crc32(here[part]) if part in here else None)
+                for part in sorted(all_parts)
+            ]
     if parts:
         mine = np.array([[x is not None, x or 0] for *_, x in parts], np.uint32)
         everywhere = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, *mine.shape)
@@ -61,20 +76,28 @@ def crc32(array: Any) -> int:
 
 def part_name(index: Iterable[slice], shape: Iterable[int]) -> str:
     """Return the part that the slices `index` cut out of an array of `shape`: "0:8,16:32"."""
-    return ",".join("{}:{}".format(*cut.indices(n)[:2]) for cut, n in zip(index, shape, strict=True))
+    return ",".join(
+        "{}:{}".format(*cut.indices(n)[:2]) for cut, n in zip(index, shape, strict=True)
+    )
 
 
 def part_of(array: Any, part: str) -> np.ndarray | None:
     """Return the `part` of an array, "" for all of it, as NumPy; None unless this process holds all
     of that part.
     """
-    wanted = [tuple(map(int, cut.split(":"))) for cut in part.split(",")] if part else [(0, n) for n in array.shape]
+    wanted = (
+        [tuple(map(int, cut.split(":"))) for cut in part.split(",")]
+        if part
+        else [(0, n) for n in array.shape]
+    )
     if getattr(array, "is_fully_addressable", True):
         return np.asarray(array)[tuple(slice(*cut) for cut in wanted)]
     for shard in array.addressable_shards:
         held = [cut.indices(n)[:2] for cut, n in zip(shard.index, array.shape, strict=True)]
         if all(a <= low and high <= b for (low, high), (a, b) in zip(wanted, held, strict=True)):
-            cuts = [slice(low - a, high - a) for (low, high), (a, _) in zip(wanted, held, strict=True)]
+            cuts = [
+                slice(low - a, high - a) for (low, high), (a, _) in zip(wanted, held, strict=True)
+            ]
             return np.asarray(shard.data)[tuple(cuts)]
     return None
 
@@ -209,10 +232,14 @@ class Checkpoints:
                 there, here = dtype, np.dtype(leaf.dtype).name
             if there != here:
                 where = f"checkpoint {self.folder / str(step)}"
-                raise InputError(f"{where} is of another model: {name} is {there} there, {here} was expected")
+                raise InputError(
+                    f"{where} is of another model: {name} is {there} there, {here} was expected"
+                )
         # The target's shardings rule, whatever devices wrote the checkpoint.
         target = ocp.args.PyTreeRestore(
-            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+            like,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+            partial_restore=True,
         )
         state = self._read(step, "state", target)
         if names := changed(state, saved):
@@ -224,8 +251,13 @@ class Checkpoints:
         shape or in bytes.
         """
         saved = self._manifest(self.steps()[-1])
-        shapes = {path_name(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        return any(row_of(saved, name)[0] != shape for name, shape in shapes.items()) or bool(changed(tree, saved))
+        shapes = {
+            path_name(path): list(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        return any(row_of(saved, name)[0] != shape for name, shape in shapes.items()) or bool(
+            changed(tree, saved)
+        )
 
     def _read(self, step, item, args):
         """Return an item of a step's checkpoint; InputError where it cannot be read: damaged, or
@@ -238,14 +270,18 @@ class Checkpoints:
             if damage or DAMAGE.search(str(error)):
                 raise InputError(f"{self._damaged(step)}: {first_line(error)}") from error
             reason = "not enough memory" if isinstance(error, MemoryError) else first_line(error)
-            raise InputError(f"cannot read checkpoint {self.folder / str(step)}: {reason}") from error
+            raise InputError(
+                f"cannot read checkpoint {self.folder / str(step)}: {reason}"
+            ) from error
 
     def _score(self, step):
         """Return the score that was saved with a step; None where there is none, as in checkpoints
         made before it was.
         """
         try:
-            saved = self.manager.restore(step, args=ocp.args.Composite(score=ocp.args.JsonRestore()))
+            saved = self.manager.restore(
+                step, args=ocp.args.Composite(score=ocp.args.JsonRestore())
+            )
             return (saved.get("score") or {}).get("score")
         except Exception:  # whatever is damaged, `restore` says it when it is asked for
             return None
@@ -256,7 +292,11 @@ class Checkpoints:
 
     def _damaged(self, step):
         earlier = max((other for other in self.steps() if other < step), default=None)
-        hint = "" if earlier is None else f" (to go on from step {earlier}, move this folder elsewhere)"
+        hint = (
+            ""
+            if earlier is None
+            else f" (to go on from step {earlier}, move this folder elsewhere)"
+        )
         return f"checkpoint {self.folder / str(step)} is damaged{hint}"
 
     def wait(self) -> None:
@@ -265,11 +305,15 @@ class Checkpoints:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
         except Exception as error:  # the writing threads hand on whatever the file system raised
-            raise InputError(f"cannot write checkpoints in {self.folder}: {first_line(error)}") from error
+            raise InputError(
+                f"cannot write checkpoints in {self.folder}: {first_line(error)}"
+            ) from error
 
     def close(self) -> None:
         """Wait for running saves and let go of the folder, which goes if it is empty."""
         self.wait()
         self.manager.close()
-        with contextlib.suppress(OSError):  # there is something in it, or another process was faster
+        with contextlib.suppress(
+            OSError
+        ):  # there is something in it, or another process was faster
             self.folder.rmdir()

@@ -89,13 +89,17 @@ def define(table: Sequence[Flag]) -> flags.FlagValues:
         if flag.kind is SWITCH:
             flags.DEFINE_boolean(flag.name, bool(flag.default), flag.help, flag_values=values)
         elif flag.repeated:
-            flags.DEFINE_multi(flag.kind, None, flag.name, flag.default, flag.help, flag_values=values)
+            flags.DEFINE_multi(
+                flag.kind, None, flag.name, flag.default, flag.help, flag_values=values
+            )
         else:
             flags.DEFINE(flag.kind, flag.name, flag.default, flag.help, flag_values=values)
     return values
 
 
-def parse(table: Sequence[Flag], argv: Sequence[str], words: bool = False) -> tuple[flags.FlagValues, list[str]]:
+def parse(
+    table: Sequence[Flag], argv: Sequence[str], words: bool = False
+) -> tuple[flags.FlagValues, list[str]]:
     """Return the flags of a command line, and what of it is no flag of the table.
 
     table: the flags there are; with CONFIG_KEYS, --config.key=value is left to the caller.
@@ -114,7 +118,9 @@ def parse(table: Sequence[Flag], argv: Sequence[str], words: bool = False) -> tu
     for arg in rest:
         if re.match(r"--?[A-Za-z]", arg) and not (CONFIG_KEYS in table and OVERRIDE.match(arg)):
             name = "--" + arg.lstrip("-").split("=")[0]
-            raise InputError(f"there is no flag {name}: {nearest(name, [f'--{x}' for x in values])}")
+            raise InputError(
+                f"there is no flag {name}: {nearest(name, [f'--{x}' for x in values])}"
+            )
     if rest and not words and CONFIG_KEYS not in table:
         raise InputError(f"expected flags as --name=value, got {rest[0]!r}; see --help")
     for flag in table:
@@ -139,7 +145,9 @@ def check_mode(table: Sequence[Flag], values: flags.FlagValues) -> None:
     for flag in table:
         if flag.modes and values[flag.name].present and values.mode not in flag.modes:
             modes = " and ".join(flag.modes)
-            raise InputError(f"--{flag.name} is a flag of --mode={modes}, not of --mode={values.mode}")
+            raise InputError(
+                f"--{flag.name} is a flag of --mode={modes}, not of --mode={values.mode}"
+            )
 
 
 def request(kind: Callable[..., T], values: flags.FlagValues) -> T:
@@ -157,7 +165,9 @@ def describe(doc: str, table: Sequence[Flag]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str], run: Callable[[list[str]], None], help_text: Callable[[], str]) -> int:
+def main(
+    argv: Sequence[str], run: Callable[[list[str]], None], help_text: Callable[[], str]
+) -> int:
     """Run a command line and return its exit code.
 
     argv: the arguments, without the program's name.
@@ -261,7 +271,9 @@ def start_jax(debug: bool, several: bool = False) -> None:
         asked = " ".join(f"{name}={os.environ[name]}" for name in names if os.environ.get(name))
         absent = "there is no such device, or JAX is installed without support for it"
         reason = (str(error).splitlines() or [absent])[0]
-        raise InputError(f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}") from error
+        raise InputError(
+            f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}"
+        ) from error
 
 
 def _no_orbax(record: Any) -> bool:

@@ -50,7 +50,9 @@ def loopback(environment: Mapping[str, str]) -> dict[str, str]:
     """
     address, job = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("SLURM_JOB_ID", "")
     if not address and environment.get("SLURM_STEP_NUM_NODES") == "1" and job.isdecimal():
-        address = f"127.0.0.1:{61440 + int(job) % 4096}"  # the port that JAX takes for a job of Slurm
+        address = (
+            f"127.0.0.1:{61440 + int(job) % 4096}"  # the port that JAX takes for a job of Slurm
+        )
     if not address or not re.match(r"(127\.[\d.]+|localhost|\[::1\]):", address):
         return {}
     bound = environment.get("JAX_COORDINATOR_BIND_ADDRESS", address)
@@ -67,7 +69,10 @@ def check_alike(**things: Any) -> None:
     """
     if not several():
         return
-    own = [np.frombuffer(hashlib.sha256(str(text).encode()).digest(), np.uint8) for text in things.values()]
+    own = [
+        np.frombuffer(hashlib.sha256(str(text).encode()).digest(), np.uint8)
+        for text in things.values()
+    ]
     hashes, names = multihost_utils.process_allgather((np.stack(own), host_name()))
     for what, rows in zip(things, np.moveaxis(np.asarray(hashes), 1, 0), strict=True):
         rows = [row.tobytes() for row in rows]
@@ -162,7 +167,9 @@ def leave(code: int) -> None:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    together = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # those that fail alike end in order
+    together = threading.Thread(
+        target=jax.distributed.shutdown, daemon=True
+    )  # those that fail alike end in order
     together.start()
     together.join(LEAVING)
     os._exit(code)

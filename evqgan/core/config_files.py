@@ -19,7 +19,11 @@ from evqgan.core.errors import InputError
 # What holds the folder configs/ that comes with the code: the clone, or of an installed package a
 # folder of its own.
 PACKAGE = pathlib.Path(__file__).parents[1]
-SHIPPED = PACKAGE.parent if (PACKAGE.parent / "configs" / "quickstart.py").is_file() else PACKAGE / "shipped"
+SHIPPED = (
+    PACKAGE.parent
+    if (PACKAGE.parent / "configs" / "quickstart.py").is_file()
+    else PACKAGE / "shipped"
+)
 NO_RUNS = ("common", "comparison")  # configs of the folder that cannot be trained
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no": booleans
 OPTIONAL = (  # keys that a stage's config may lack
@@ -57,14 +61,18 @@ def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.P
     inner = pathlib.Path(workdir) / "tokenizer"
     config, place = of_workdir(inner if (inner / "config.json").is_file() else workdir)
     if config.stage != "stage1":
-        raise InputError(f"encode needs the workdir of a tokenizer, or of a quickstart; {place} is of {config.stage}")
+        raise InputError(
+            f"encode needs the workdir of a tokenizer, or of a quickstart; {place} is of {config.stage}"
+        )
     return config, place
 
 
 def default_workdir(file: str) -> str:
     """Return workdirs/quickstart_tiny for configs/quickstart.py:tiny."""
     path, _, variant = file.partition(":")
-    return str(pathlib.Path("workdirs") / "_".join(filter(None, [pathlib.Path(path).stem, variant])))
+    return str(
+        pathlib.Path("workdirs") / "_".join(filter(None, [pathlib.Path(path).stem, variant]))
+    )
 
 
 def find(name: str) -> pathlib.Path:
@@ -79,7 +87,9 @@ def find(name: str) -> pathlib.Path:
             return found
     bare = path.parent == pathlib.Path(".") and path.suffix != ".py"
     folders = places[1:] if bare else (path.parent,)
-    near = [other for folder in folders for other in folder.glob("*.py") if other.stem not in NO_RUNS]
+    near = [
+        other for folder in folders for other in folder.glob("*.py") if other.stem not in NO_RUNS
+    ]
     there = sorted(other.stem if bare else str(other) for other in near)
     hint = nearest(path, there) if there else "expected the path of a file in configs/"
     raise InputError(f"there is no file {path}; {hint}")

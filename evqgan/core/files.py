@@ -69,7 +69,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(part, path)
         finally:
-            with contextlib.suppress(OSError):  # gone after the replacement; on a failing disk the first error counts
+            with contextlib.suppress(
+                OSError
+            ):  # gone after the replacement; on a failing disk the first error counts
                 part.unlink()
 
 
@@ -92,9 +94,18 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
             lock.acquire()
         except filelock.Timeout:
             who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-            alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
-            hint = ", or set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run" if alone else ""
-            raise InputError(f"{folder} is in use by {who}: wait, stop it, or give another --workdir{hint}") from None
+            alone = (
+                os.environ.get("EVQGAN_DISTRIBUTED") != "1"
+                and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+            )
+            hint = (
+                ", or set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run"
+                if alone
+                else ""
+            )
+            raise InputError(
+                f"{folder} is in use by {who}: wait, stop it, or give another --workdir{hint}"
+            ) from None
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
         yield
@@ -118,7 +129,9 @@ def save_json(path: str | os.PathLike[str], value: Any) -> None:
         file.write(text.encode())
 
 
-def read_json(path: str | os.PathLike[str], what: str = "the JSON that training writes") -> dict[str, Any]:
+def read_json(
+    path: str | os.PathLike[str], what: str = "the JSON that training writes"
+) -> dict[str, Any]:
     """Return the dict in a JSON file, which is `what` in words.
 
     Raises InputError where it is none, cut short, of another encoding, or nested without end.
@@ -157,7 +170,9 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def exchanged(folder: str | os.PathLike[str], stale: Callable[[str], bool]) -> Iterator[pathlib.Path]:
+def exchanged(
+    folder: str | os.PathLike[str], stale: Callable[[str], bool]
+) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write files into; they move to `folder` when the body ends.
 
     All of them move, or none.
@@ -185,7 +200,9 @@ def exchanged(folder: str | os.PathLike[str], stale: Callable[[str], bool]) -> I
                     folder.rmdir()
 
 
-def _exchange(folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path, stale: Callable[[str], bool]) -> None:
+def _exchange(
+    folder: pathlib.Path, new: pathlib.Path, old: pathlib.Path, stale: Callable[[str], bool]
+) -> None:
     """Move the files of `new` into `folder`, and those they replace, and stale ones, into `old`."""
     coming = sorted(path.name for path in new.iterdir())
     going = [path.name for path in folder.iterdir() if path.name in coming or stale(path.name)]

@@ -51,7 +51,9 @@ class Duration(NamedTuple):
         return bool(found) and not (self.some and float(re.sub("[,_]", "", found[1])) == 0)
 
     def __str__(self):
-        return ("more than 0: " if self.some else "") + 'a number of steps, "1000 steps", "20 epochs" or "5%"'
+        return (
+            "more than 0: " if self.some else ""
+        ) + 'a number of steps, "1000 steps", "20 epochs" or "5%"'
 
 
 class Text(NamedTuple):
@@ -85,7 +87,9 @@ Positive = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what a key of JAX holds
 Several = Annotated[tuple[Positive, ...], Some()]
 Share = Annotated[float, Range(0, 1)]
-PartialShare = Annotated[float, Range(0, 1, "high")]  # such as dropout, and decays of moving averages
+PartialShare = Annotated[
+    float, Range(0, 1, "high")
+]  # such as dropout, and decays of moving averages
 Above0 = Annotated[float, Range(0, math.inf, "low")]
 Signed = Annotated[float, Range(-math.inf)]
 Steps = Annotated[int | float | str, Duration()]
@@ -130,7 +134,9 @@ def _is_a(value, kind):
     if origin is dict:
         return isinstance(value, dict) and all(fits(one, inner[1]) for one in value.values())
     if kind is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        )
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return value is None if kind in (None, types.NoneType) else isinstance(value, kind)

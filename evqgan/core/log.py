@@ -28,13 +28,17 @@ class Writer:
     OSError, such as a full disk, becomes InputError. `workdir` is local.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], resume_step: int = 0, enabled: bool = True) -> None:
+    def __init__(
+        self, workdir: str | os.PathLike[str], resume_step: int = 0, enabled: bool = True
+    ) -> None:
         self._lines: Any = None
         self._events: Any = None
         if not enabled:
             return
         if "://" in str(workdir):
-            raise InputError(f"metrics are written to a local folder, but the workdir is {workdir}: give a local one")
+            raise InputError(
+                f"metrics are written to a local folder, but the workdir is {workdir}: give a local one"
+            )
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
         with writable(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,8 +46,12 @@ class Writer:
         with writable(self.path):
             self._lines = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
             # EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its queue then blocks.
-            self._events = EventsWriter(str(self.path.parent / "events"), f".{resume_step}.{os.getpid()}")
-            start = SessionLog(status=SessionLog.START)  # TensorBoard hides older events from this step on
+            self._events = EventsWriter(
+                str(self.path.parent / "events"), f".{resume_step}.{os.getpid()}"
+            )
+            start = SessionLog(
+                status=SessionLog.START
+            )  # TensorBoard hides older events from this step on
             self._event(step=resume_step + 1 if resume_step else 0, session_log=start)
             self._events.flush()
 
@@ -56,7 +64,9 @@ class Writer:
             return
         values = {name: _host(name, value) for name, value in scalars.items()}
         errors = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
-        line = {"step": int(step)} | {name: None if name in errors else value for name, value in values.items()}
+        line = {"step": int(step)} | {
+            name: None if name in errors else value for name, value in values.items()
+        }
         if errors:
             line["errors"] = errors
         with writable(self.path):
@@ -72,7 +82,10 @@ class Writer:
             return
         with writable(self.path.parent):
             for name, picture in pictures.items():
-                self._event(step=int(step), summary=summary.image(name, np.asarray(picture), dataformats="HWC"))
+                self._event(
+                    step=int(step),
+                    summary=summary.image(name, np.asarray(picture), dataformats="HWC"),
+                )
             self._events.flush()
 
     def close(self) -> None:
@@ -99,7 +112,9 @@ def check_skipped(step: int, metrics: Mapping[str, Any], told: int, limit: int) 
     metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was
     not finite and what to do, when at any time `limit` steps in a row were.
     """
-    now, total, longest = (int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest"))
+    now, total, longest = (
+        int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest")
+    )
     if total <= told:
         return ""
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]

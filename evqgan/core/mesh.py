@@ -35,18 +35,24 @@ def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = No
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) > 1:
-        raise InputError(f"config.mesh may leave one axis open (-1), not {dict(zip(AXES, sizes, strict=True))}")
+        raise InputError(
+            f"config.mesh may leave one axis open (-1), not {dict(zip(AXES, sizes, strict=True))}"
+        )
     known = int(np.prod([s for s in sizes if s != -1]))
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
     if int(np.prod(sizes)) != len(devices):
-        raise InputError(f"config.mesh {dict(zip(AXES, sizes, strict=True))} does not fit {len(devices)} devices")
+        raise InputError(
+            f"config.mesh {dict(zip(AXES, sizes, strict=True))} does not fit {len(devices)} devices"
+        )
     # Explicit axes, jax.make_mesh's default, do not go with linen and optax.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def path_name(path: Iterable[Any]) -> str:
     """Return "params/mlp/kernel" for ("params", "mlp", "kernel") as jax.tree_util gives it."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    return "/".join(
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+    )
 
 
 def shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, tuple]] = RULES) -> Any:
@@ -60,7 +66,9 @@ def shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, tuple]] = RULES)
         if not shape or len(axes) > len(shape):
             return NamedSharding(mesh, PartitionSpec())
         axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
-        fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+        fits = [
+            a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)
+        ]
         return NamedSharding(mesh, PartitionSpec(*fits) if any(fits) else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(one, tree)

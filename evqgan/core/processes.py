@@ -53,10 +53,14 @@ def together(part: tuple[int, int] | None = None) -> Iterator[None]:
     if raised:
         raise raised
     if failed.any():
-        raise InputError(f"process {np.argmax(failed)} of this run stopped: its own message says why")
+        raise InputError(
+            f"process {np.argmax(failed)} of this run stopped: its own message says why"
+        )
 
 
-def of_all(report: Report | None, number: int, part: tuple[int, int], done: int = 0) -> Report | None:
+def of_all(
+    report: Report | None, number: int, part: tuple[int, int], done: int = 0
+) -> Report | None:
     """Return a report of one part's work that calls `report` with that of all parts.
 
     The others are taken to be as far as this one. None stays None.

@@ -90,7 +90,9 @@ class StepTimer:
     clock: returns seconds.
     """
 
-    def __init__(self, total_steps: int, batch_size: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, total_steps: int, batch_size: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
         self._step: int | None = None  # where the interval under way began
         self._time = 0.0  # and when
@@ -142,6 +144,8 @@ class StepTimer:
         seconds = perf.get("perf/step_seconds")
         if seconds is not None:
             slow = seconds >= 1
-            parts.append(f"{digits(seconds)} s/step" if slow else f"{digits(seconds * 1000)} ms/step")
+            parts.append(
+                f"{digits(seconds)} s/step" if slow else f"{digits(seconds * 1000)} ms/step"
+            )
             parts.append(f"{digits(perf['perf/images_per_second'])} images/s")
         return line("step", step, self.total_steps, parts, seconds)

@@ -9,7 +9,12 @@ from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype, Often, Positive, Seed, Share
 
-OF_EVALUATOR = ("predict", "batches", "config", "sample")  # what an Evaluator is given beside keys of the config
+OF_EVALUATOR = (
+    "predict",
+    "batches",
+    "config",
+    "sample",
+)  # what an Evaluator is given beside keys of the config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,10 @@ class GeneratorExperiment(Experiment):
     stored_ids: str | None = None
 
 
-STAGES = {"stage1": TokenizerExperiment, "stage2": GeneratorExperiment}  # modules of evqgan/training
+STAGES = {
+    "stage1": TokenizerExperiment,
+    "stage2": GeneratorExperiment,
+}  # modules of evqgan/training
 
 
 def check(config: Any, where: str = "config") -> None:

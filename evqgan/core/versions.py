@@ -76,7 +76,11 @@ def note(workdir: str | os.PathLike[str], step: int) -> str:
         IndexError,
     ):  # nothing depends on it: it is begun anew
         legs, before = [], here
-    changes = [f"{name} {before.get(name) or 'unknown'}, now {x}" for name, x in here.items() if before.get(name) != x]
+    changes = [
+        f"{name} {before.get(name) or 'unknown'}, now {x}"
+        for name, x in here.items()
+        if before.get(name) != x
+    ]
     if not legs or changes:
         files.save_json(file, {"legs": [*legs, {"step": step, **here}]})
     return f"goes on under other versions than before: {'; '.join(changes)}" if changes else ""

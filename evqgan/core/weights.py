@@ -27,7 +27,9 @@ def folder(where: Path = "") -> pathlib.Path:
     """Return where weights lie: `where`, or, if that is "", the environment's EVQGAN_WEIGHTS, or
     ~/.cache/evqgan/weights.
     """
-    return pathlib.Path(where or os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights").expanduser()
+    return pathlib.Path(
+        where or os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights"
+    ).expanduser()
 
 
 def path(where: Path, network: str) -> pathlib.Path:
@@ -92,7 +94,10 @@ def fill(frozen: Mapping[str, Any], pretrained: Mapping[str, str], where: Path) 
 
     InputError as for `load`.
     """
-    return {**frozen, **{name: load(where, network, frozen[name]) for name, network in pretrained.items()}}
+    return {
+        **frozen,
+        **{name: load(where, network, frozen[name]) for name, network in pretrained.items()},
+    }
 
 
 def source(where: Path, network: str) -> dict[str, str]:
@@ -117,9 +122,13 @@ def _opened(where, network):
             yield stored
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         reason = (
-            str(error) if isinstance(error, ValueError) else f"damaged or unreadable ({str(error).splitlines()[0]})"
+            str(error)
+            if isinstance(error, ValueError)
+            else f"damaged or unreadable ({str(error).splitlines()[0]})"
         )
-        raise InputError(f"{file} is {reason}: make it again with `{command(where, network)}`") from error
+        raise InputError(
+            f"{file} is {reason}: make it again with `{command(where, network)}`"
+        ) from error
 
 
 def _differences(stored, wanted):
@@ -130,7 +139,9 @@ def _differences(stored, wanted):
         shape, dtype = list(stored[name].get_shape()), stored[name].get_dtype()
         expected = DTYPES[np.dtype(wanted[name].dtype).name]
         if (shape, dtype) != (list(wanted[name].shape), expected):
-            found.append(f"{name} is {dtype} {shape} there, {expected} {list(wanted[name].shape)} here")
+            found.append(
+                f"{name} is {dtype} {shape} there, {expected} {list(wanted[name].shape)} here"
+            )
     return sorted(found)
 
 

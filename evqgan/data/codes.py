@@ -76,7 +76,11 @@ def fingerprint(weights: dict) -> str:
 
 def data_keys(dataset: "Dataset") -> dict:
     """Return what of config.dataset decides the ids; of the folder its name, as it may move."""
-    folder = os.path.basename(os.path.abspath(os.path.expanduser(dataset.folder))) if dataset.folder else ""
+    folder = (
+        os.path.basename(os.path.abspath(os.path.expanduser(dataset.folder)))
+        if dataset.folder
+        else ""
+    )
     return {
         **{key: getattr(dataset, key) for key in KEYS},
         "folder": folder,
@@ -157,17 +161,27 @@ def read_info(folder: str | os.PathLike) -> dict:
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
         numbers = [info["codes"], info["depth"], *info["latent"]]
-        numbers += [info["splits"][split][key] for split in SPLITS for key in ("examples", "views", "rows")]
+        numbers += [
+            info["splits"][split][key] for split in SPLITS for key in ("examples", "views", "rows")
+        ]
         texts = [*info["class_names"], info["tokenizer"]["fingerprint"]]
-        known = info["format"] == FORMAT and list(info["splits"]) == list(SPLITS) and len(info["latent"]) == 2
-        known = known and isinstance(info["dataset"], dict) and isinstance(info["class_names"], list)
+        known = (
+            info["format"] == FORMAT
+            and list(info["splits"]) == list(SPLITS)
+            and len(info["latent"]) == 2
+        )
+        known = (
+            known and isinstance(info["dataset"], dict) and isinstance(info["class_names"], list)
+        )
         known = known and all(isinstance(x, int) and 0 < x < 2**31 for x in numbers)
         known = known and all(isinstance(x, str) for x in texts) and isinstance(info["seed"], int)
         reason = f"expected the format {FORMAT!r} with all its keys"
     except (OSError, ValueError, KeyError, TypeError) as error:
         known, reason = False, f"{type(error).__name__}: {error}"
     if not known:
-        raise InputError(f"{file} is not what --mode=encode writes ({reason}): encode into another folder")
+        raise InputError(
+            f"{file} is not what --mode=encode writes ({reason}): encode into another folder"
+        )
     return info
 
 
@@ -180,9 +194,13 @@ def begin(folder: str | os.PathLike, info: dict) -> None:
     shards_there = any(pathlib.Path(folder).glob("*-of-*.npy"))
     if (pathlib.Path(folder) / "info.json").exists():
         for key, (here, there) in build.differences(info, read_info(folder)).items():
-            raise InputError(f"{folder} holds ids with {key} = {there}, now it is {here}: give another --out")
+            raise InputError(
+                f"{folder} holds ids with {key} = {there}, now it is {here}: give another --out"
+            )
     elif shards_there:
-        raise InputError(f"{folder} holds shards of ids, but no info.json: give another --out, or remove them")
+        raise InputError(
+            f"{folder} holds shards of ids, but no info.json: give another --out, or remove them"
+        )
     else:
         files.save_json(pathlib.Path(folder) / "info.json", info)
 

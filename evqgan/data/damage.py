@@ -64,7 +64,10 @@ def _zeroed(data):
         if marker == 0xDA:  # a scan: up to the next marker that is no restart
             end = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, at)
             stop = end.start() if end else len(data)
-            if any(symbol & 15 for symbol in first.values()) and data.find(bytes(ZEROS), at, stop) >= 0:
+            if (
+                any(symbol & 15 for symbol in first.values())
+                and data.find(bytes(ZEROS), at, stop) >= 0
+            ):
                 return True
             at = stop
     return False

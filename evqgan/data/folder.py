@@ -52,10 +52,14 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
     Hidden files do not count. Images are the files with one of EXTENSIONS that Pillow reads here.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder")
+        raise InputError(
+            f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder"
+        )
 
     def refuse(error):
-        raise InputError(f"the folder {error.filename!r} cannot be read: {error.strerror}") from None
+        raise InputError(
+            f"the folder {error.filename!r} cannot be read: {error.strerror}"
+        ) from None
 
     endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
     found, others, seen = [], collections.Counter(), set()
@@ -68,17 +72,25 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = [name for name in files if not name.startswith(".")]
         keep = [name for name in files if name.lower().endswith(endings)]
-        found.extend(os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep)
-        others.update(os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep))
+        found.extend(
+            os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep
+        )
+        others.update(
+            os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep)
+        )
     if not found:
         there = f", found {listed(others)}" if others else ""
-        raise InputError(f"the folder {folder!r} holds no image; expected files ending in {' '.join(endings)}{there}")
+        raise InputError(
+            f"the folder {folder!r} holds no image; expected files ending in {' '.join(endings)}{there}"
+        )
     return sorted(found), others
 
 
 def listed(counts: dict[str, int]) -> str:
     """Return {name: number} as "name number, ...", the largest number first."""
-    return ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
+    return ", ".join(
+        f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+    )
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -88,7 +100,10 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def place_of(path: str) -> float:
     """Return a number in [0, 1) that only the path decides, by its hash."""
-    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
+    return (
+        int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:6], "big")
+        / 2**48
+    )
 
 
 def shuffled(paths: Iterable[str]) -> list[str]:
@@ -134,8 +149,12 @@ def layout(paths: Sequence[str]) -> tuple[dict[str, Sequence[str]], dict[str, st
     top_of = {path: path.split("/")[0] if "/" in path else "" for path in paths}
     parts = parts_of(set(top_of.values()))
     below = {path: path.split("/", 1)[1] if parts else path for path in paths}
-    flat = any("/" not in below[path] for path in paths if not parts or parts[top_of[path]] == "train")
-    classes = {path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()}
+    flat = any(
+        "/" not in below[path] for path in paths if not parts or parts[top_of[path]] == "train"
+    )
+    classes = {
+        path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()
+    }
     if len(parts) > 1:
         splits = {
             split: shuffled(path for path in paths if top_of[path] == top)
@@ -171,7 +190,9 @@ class Folder:
         paths, self.ignored = contents(self.folder)
         self.splits, self.classes = layout(paths)
         self.divided = "sorted" in self.splits
-        names = in_order({self.classes[path] for path in self.splits["all" if self.divided else "train"]})
+        names = in_order(
+            {self.classes[path] for path in self.splits["all" if self.divided else "train"]}
+        )
         self.class_names = tuple(names) if labelled and names != [""] else ()
         self._select(split)
 
@@ -181,7 +202,9 @@ class Folder:
         number = {name: k for k, name in enumerate(self.class_names)}
         for i, path in enumerate(self.paths if number else ()):
             if self.classes[path] not in number:
-                raise InputError(f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does not have")
+                raise InputError(
+                    f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does not have"
+                )
             self.labels[i] = number[self.classes[path]]
 
     def part(self, split: str) -> "Folder":

@@ -55,7 +55,9 @@ def own_classes() -> Iterator[None]:
 
     def checked(cls, name):
         if not name.startswith("tensorflow_datasets."):
-            raise InputError(f"its features.json names the class {name!r}: expected those of tensorflow_datasets alone")
+            raise InputError(
+                f"its features.json names the class {name!r}: expected those of tensorflow_datasets alone"
+            )
         return theirs.__get__(None, cls)(name)
 
     connector.cls_from_name = classmethod(checked)
@@ -75,7 +77,9 @@ def find(name: str, data_dir: str | None) -> Any:
     with quiet(), own_classes():
         try:
             if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
-                raise InputError("the data sets of other places (namespace:name) come with code of their own")
+                raise InputError(
+                    "the data sets of other places (namespace:name) come with code of their own"
+                )
             if name in OURS:
                 module = importlib.import_module(f"evqgan.data.builders.{name}")
                 return getattr(module, OURS[name])(data_dir=data_dir)
@@ -83,14 +87,22 @@ def find(name: str, data_dir: str | None) -> Any:
         except tfds.core.registered.DatasetNotFoundError:
             known = [*OURS, "generated", *tfds.list_builders(with_community_datasets=False)]
             close = difflib.get_close_matches(name.split("/")[0], known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see `tfds.list_builders()`; a folder goes to .folder"
-            raise InputError(f"config.dataset.name: there is no data set {name!r}; {hint}") from None
+            hint = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else "see `tfds.list_builders()`; a folder goes to .folder"
+            )
+            raise InputError(
+                f"config.dataset.name: there is no data set {name!r}; {hint}"
+            ) from None
         except OSError as error:
             raise InputError(f"the data set {name!r} cannot be read: {first_line(error)}") from None
         except InputError as error:
             raise InputError(f"config.dataset.name = {name!r} is refused: {error}") from None
         except ValueError as error:
-            raise InputError(f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}") from None
+            raise InputError(
+                f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}"
+            ) from None
 
 
 def prepare(name: str, data_dir: str = "") -> Any:
@@ -130,10 +142,14 @@ def label_feature(features: dict, name: str, label_key: str) -> str:
     if label_key in ("", "label") and label_key not in features:
         return ""
     if label_key not in features:
-        raise InputError(f"config.dataset.label_key: {name!r} has no {label_key!r}; {nearest(label_key, features)}")
+        raise InputError(
+            f"config.dataset.label_key: {name!r} has no {label_key!r}; {nearest(label_key, features)}"
+        )
     feature = features[label_key]
     if feature.shape != () or not np.issubdtype(feature.np_dtype, np.integer):
-        raise InputError(f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no labels")
+        raise InputError(
+            f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no labels"
+        )
     return label_key
 
 
@@ -158,7 +174,9 @@ def data_source(builder: Any, name: str, split: str) -> Any:
     except (ValueError, KeyError, AssertionError) as error:
         reason = first_line(error)
     splits = ", ".join(builder.info.splits)
-    raise InputError(f"the data set {name!r} cannot give the split {split!r} (it has {splits}): {reason}")
+    raise InputError(
+        f"the data set {name!r} cannot give the split {split!r} (it has {splits}): {reason}"
+    )
 
 
 class Named:
@@ -180,7 +198,9 @@ class Named:
         builder = prepare(name, data_dir)
         self.path, features = builder.data_path, dict(builder.info.features)
         if image_key not in features:
-            raise InputError(f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}")
+            raise InputError(
+                f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}"
+            )
         self.label_key = label_feature(features, name, label_key)
         self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())
         # numbers that count no classes are no labels
@@ -196,7 +216,11 @@ class Named:
         try:
             example = self.source[i]
         except RuntimeError as error:  # array_record's word for a missing, cut or altered file
-            advice = f"remove {self.path} to have it prepared again" if self.name in OURS else f"see {self.path}"
+            advice = (
+                f"remove {self.path} to have it prepared again"
+                if self.name in OURS
+                else f"see {self.path}"
+            )
             raise InputError(f"its record cannot be read ({first_line(error)}); {advice}") from None
         return {
             "image": example[self.image_key],

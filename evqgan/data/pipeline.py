@@ -73,15 +73,27 @@ class Dataset:
     def __post_init__(self):
         if bool(self.name) == bool(self.folder):
             given = f"both {self.name!r} and {self.folder!r}" if self.name else "neither"
-            raise InputError(f"config.dataset expects one of name (such as digits) and folder, got {given}")
-        if len(self.shape) != 2 or not all(isinstance(side, int) and side > 0 for side in self.shape):
-            raise InputError(f"config.dataset.size expects a side or (height, width) in pixels, got {self.size!r}")
+            raise InputError(
+                f"config.dataset expects one of name (such as digits) and folder, got {given}"
+            )
+        if len(self.shape) != 2 or not all(
+            isinstance(side, int) and side > 0 for side in self.shape
+        ):
+            raise InputError(
+                f"config.dataset.size expects a side or (height, width) in pixels, got {self.size!r}"
+            )
         if self.crop not in CROPS:
-            raise InputError(f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}")
+            raise InputError(
+                f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}"
+            )
         if not 0 < self.min_scale <= 1:
-            raise InputError(f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}")
+            raise InputError(
+                f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}"
+            )
         if not 0 <= self.max_bad <= 1:
-            raise InputError(f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}")
+            raise InputError(
+                f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}"
+            )
         if self.num_examples < 1 or self.classes < 0:
             raise InputError("config.dataset expects num_examples >= 1 and classes >= 0")
 
@@ -98,7 +110,9 @@ class Dataset:
 class Batches:
     """Iterator over batches, dicts of arrays."""
 
-    def __init__(self, batches: grain.MapDataset, examples: Decoded | stored_ids.Stored, start: int):
+    def __init__(
+        self, batches: grain.MapDataset, examples: Decoded | stored_ids.Stored, start: int
+    ):
         """Begin at batch number `start`; examples: those in the batches."""
         threads = min(MAX_THREADS, os.cpu_count() or 1)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
@@ -181,7 +195,9 @@ def summary(dataset: Dataset, source: Any) -> str:
     text += f"; {len(held):,} held out: {how}"
     if of_folder and source.ignored:
         number = sum(source.ignored.values())
-        text += f"; {number:,} {'file' if number == 1 else 'files'} ignored: {listed(source.ignored)}"
+        text += (
+            f"; {number:,} {'file' if number == 1 else 'files'} ignored: {listed(source.ignored)}"
+        )
     return text
 
 
@@ -209,7 +225,11 @@ def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
     if os.path.isdir(os.path.expanduser(dataset.folder)):  # it need not be there
         here, there = identity(open_split(dataset.of_images(), split)), found.info["splits"][which]
         if here["examples"] != there["examples"] or here["list"] != there.get("list", here["list"]):
-            other = f"{there['examples']:,}" if here["examples"] != there["examples"] else "others, as many"
+            other = (
+                f"{there['examples']:,}"
+                if here["examples"] != there["examples"]
+                else "others, as many"
+            )
             raise InputError(
                 f"config.dataset.folder = {dataset.folder!r} has {here['examples']:,} images in "
                 f"{split!r}, the stored "
@@ -222,7 +242,9 @@ def _part(examples, batch_size, rows):
     """Return the `rows` (None: all) of every batch of a grain.MapDataset of examples."""
     rows = range(batch_size) if rows is None else [int(row) for row in rows]
     number = len(examples) // batch_size * len(rows)
-    positions = grain.MapDataset.range(number).map(lambda n: n // len(rows) * batch_size + rows[n % len(rows)])
+    positions = grain.MapDataset.range(number).map(
+        lambda n: n // len(rows) * batch_size + rows[n % len(rows)]
+    )
     return positions.map(lambda position: examples[position]).batch(len(rows))
 
 
@@ -245,18 +267,24 @@ def train_batches(
     examples = open_split(dataset, dataset.train)
     if dataset.codes:
         order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle().repeat()
-        stream = order.map_with_index(lambda n, i: examples.load(int(i), n // len(examples) % examples.views))
+        stream = order.map_with_index(
+            lambda n, i: examples.load(int(i), n // len(examples) % examples.views)
+        )
         return Batches(_part(stream, batch_size, rows), examples, start)
     examples = Decoded(examples, dataset.max_bad)
 
     def augment(example, rng):
         return {**example, "image": views.training_view(example["image"], dataset, rng)}
 
-    stream = grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
+    stream = (
+        grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
+    )
     return Batches(_part(stream, batch_size, rows), examples, start)
 
 
-def eval_batches(dataset: Dataset, split: str, batch_size: int, rows: np.ndarray | None = None) -> Batches:
+def eval_batches(
+    dataset: Dataset, split: str, batch_size: int, rows: np.ndarray | None = None
+) -> Batches:
     """Return an iterator of {"image", "label"} as in training and "valid": bool [b].
 
     Every example comes once, in a fixed order, in one row of one batch. Examples that fill the last
@@ -280,7 +308,9 @@ def eval_batches(dataset: Dataset, split: str, batch_size: int, rows: np.ndarray
         return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
-    return Batches(_part(grain.MapDataset.range(padded).map(load), batch_size, rows), examples, start=0)
+    return Batches(
+        _part(grain.MapDataset.range(padded).map(load), batch_size, rows), examples, start=0
+    )
 
 
 def view_batches(
@@ -308,4 +338,6 @@ def view_batches(
         some = [views.numbered_view(image, dataset, seed, index, v) for v in range(views)]
         return {**example, "image": np.stack(some or [views.validation_view(image, dataset)])}
 
-    return Batches(grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0)
+    return Batches(
+        grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0
+    )

@@ -23,7 +23,9 @@ def select(spec: str, splits: dict[str, Sequence], where: str) -> list:
     for part in spec.split("+"):
         match = PART.fullmatch(part.strip())
         if not match:
-            raise InputError(f"{where}: expected a split such as train, train[:90%] or train+test, got {spec!r}")
+            raise InputError(
+                f"{where}: expected a split such as train, train[:90%] or train+test, got {spec!r}"
+            )
         name, start, stop = match.groups()
         if name not in splits:
             raise InputError(f"{where} has no split {name!r}: {nearest(name, splits)}")

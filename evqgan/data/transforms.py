@@ -33,9 +33,13 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever
-            raise InputError(f"cannot read {path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+            raise InputError(
+                f"cannot read {path}: expected a file, got {'a folder' if path.is_dir() else 'none'}"
+            )
         if found.st_size > MAX_BYTES:
-            raise InputError(f"cannot read {path}: expected at most {MAX_BYTES:,} bytes, got {found.st_size:,}")
+            raise InputError(
+                f"cannot read {path}: expected at most {MAX_BYTES:,} bytes, got {found.st_size:,}"
+            )
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -54,7 +58,9 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise InputError(f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}")
+                raise InputError(
+                    f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}"
+                )
             if 3 * width * height > max(BOMB, FOLD * len(data)):
                 raise InputError(
                     f"expected an image that unfolds to at most {FOLD} times its bytes, got "
@@ -69,8 +75,14 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever the damaged bytes make them raise
-        reason = str(error).splitlines()[0].split("<_io")[0].strip() if str(error) else type(error).__name__
-        raise InputError(f"expected an image, got {len(data)} bytes that do not decode: {reason}") from None
+        reason = (
+            str(error).splitlines()[0].split("<_io")[0].strip()
+            if str(error)
+            else type(error).__name__
+        )
+        raise InputError(
+            f"expected an image, got {len(data)} bytes that do not decode: {reason}"
+        ) from None
 
 
 def _is_plain(image):
@@ -103,7 +115,9 @@ def _decode_png(image, data, background):
     with Image.open(io.BytesIO(data)) as again:
         again.verify()  # the checksums; afterwards it is of no use
     if _is_plain(image):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
         if pixels is not None and pixels.shape[:2] == image.size[::-1]:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     damage.check_png(data)
@@ -115,7 +129,9 @@ def _decode_any(image, background):
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise InputError("expected 8 or 16 bits a channel, got floating-point pixels of unknown range")
+        raise InputError(
+            "expected 8 or 16 bits a channel, got floating-point pixels of unknown range"
+        )
     if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
@@ -140,7 +156,9 @@ def _to_srgb(image, profile):
     mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
     try:
         theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode)
+        return ImageCms.profileToProfile(
+            image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode
+        )
     except (ImageCms.PyCMSError, OSError):
         return image
 
@@ -155,8 +173,15 @@ def as_rgb(value: bytes | np.ndarray) -> np.ndarray:
     array = np.asarray(value)
     if array.ndim == 2:
         array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
-        raise InputError(f"expected an image uint8 [H,W,3] or [H,W,1], got {array.dtype} {list(array.shape)}")
+    if (
+        array.dtype != np.uint8
+        or array.ndim != 3
+        or array.shape[-1] not in (1, 3)
+        or not array.size
+    ):
+        raise InputError(
+            f"expected an image uint8 [H,W,3] or [H,W,1], got {array.dtype} {list(array.shape)}"
+        )
     return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
 
 
@@ -170,7 +195,9 @@ def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     if (height, width) == image.shape[:2]:
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
 def cover(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -190,7 +217,9 @@ def centre_crop(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 def random_crop(image: np.ndarray, size: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """Return a part [*size,3] of an image [H,W,3] of at least `size`, at a uniform position."""
-    top, left = (rng.integers(0, old - new + 1) for new, old in zip(size, image.shape, strict=False))
+    top, left = (
+        rng.integers(0, old - new + 1) for new, old in zip(size, image.shape, strict=False)
+    )
     return image[top : top + size[0], left : left + size[1]]
 
 
@@ -205,7 +234,9 @@ def random_resized_crop(
     """
     side = np.sqrt(rng.uniform(min_scale, 1))
     ratio = side * min(image.shape[0] / size[0], image.shape[1] / size[1])
-    part = [min(max(1, round(new * ratio)), old) for new, old in zip(size, image.shape, strict=False)]
+    part = [
+        min(max(1, round(new * ratio)), old) for new, old in zip(size, image.shape, strict=False)
+    ]
     return resize(random_crop(image, part, rng), size)
 
 

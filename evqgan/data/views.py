@@ -35,7 +35,9 @@ def _covering(image, dataset):
     return image if dataset.crop == "native" and large else transforms.cover(image, dataset.shape)
 
 
-def numbered_view(image: np.ndarray, dataset: "Dataset", seed: int, index: int, number: int) -> np.ndarray:
+def numbered_view(
+    image: np.ndarray, dataset: "Dataset", seed: int, index: int, number: int
+) -> np.ndarray:
     """Return view `number` of example `index`, to be stored.
 
     It is `training_view` by (seed, index, number) alone.

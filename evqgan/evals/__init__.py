@@ -84,7 +84,9 @@ def build_all(
     }
 
 
-def run_all(evals: dict[str, Evaluator], state: dict) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def run_all(
+    evals: dict[str, Evaluator], state: dict
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Run evaluators on a state; return their numbers and their pictures.
 
     Of one that cannot, prints a line.

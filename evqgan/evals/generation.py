@@ -20,7 +20,9 @@ class Evaluator:
     samples: a picture of `show` samples from a fixed seed, none with 0.
     """
 
-    def __init__(self, predict: Callable, batches: Callable, config: Any, sample: Callable, show: int = 16):
+    def __init__(
+        self, predict: Callable, batches: Callable, config: Any, sample: Callable, show: int = 16
+    ):
         """Take what `evals.Evaluator` says, and `show`."""
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)

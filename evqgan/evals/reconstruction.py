@@ -77,7 +77,10 @@ class Evaluator:
             )
             if len(shown) < self.show:
                 images = [np.asarray(x)[valid][: self.show - len(shown)] for x in pair]
-                shown += [pictures.column([a, b, pictures.error_map(a, b)]) for a, b in zip(*images, strict=True)]
+                shown += [
+                    pictures.column([a, b, pictures.error_map(a, b)])
+                    for a, b in zip(*images, strict=True)
+                ]
         for name in rows[0]:
             yield name, float(np.concatenate([row[name] for row in rows]).mean())
         usage, perplexity = codebook_statistics(counts)
@@ -96,7 +99,9 @@ def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
     name: of the module in evqgan/losses whose `Distance` it is.
     where: the folder of its weights, see `core.weights`.
     """
-    model = build.build("losses", "Distance", {"name": name}, "config.evals.reconstruction.perceptual")
+    model = build.build(
+        "losses", "Distance", {"name": name}, "config.evals.reconstruction.perceptual"
+    )
     pretrained = build.module("losses", name, "config.evals.reconstruction.perceptual").PRETRAINED
     image = jnp.zeros((1, 64, 64, 3))
     frozen = jax.jit(model.init)(jax.random.key(0), image, image)["frozen"]

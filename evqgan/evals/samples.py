@@ -68,7 +68,9 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
     return np.concatenate(found)
 
 
-def spread(images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real_labels: np.ndarray) -> dict:
+def spread(
+    images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real_labels: np.ndarray
+) -> dict:
     """Return the mean distance between two samples of one class, beside that of two real images.
 
     Averaged over classes; those with fewer than two samples or two real images do not count, and
@@ -78,9 +80,13 @@ def spread(images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real
     """
     _same_size(images, real_images)
     labels, real_labels = np.asarray(labels), np.asarray(real_labels)
-    counted = [k for k in np.unique(labels) if min((labels == k).sum(), (real_labels == k).sum()) > 1]
+    counted = [
+        k for k in np.unique(labels) if min((labels == k).sum(), (real_labels == k).sum()) > 1
+    ]
     if not counted:
-        raise InputError("the spread needs a class with two samples and two real images: sample more")
+        raise InputError(
+            "the spread needs a class with two samples and two real images: sample more"
+        )
     samples, real = (
         float(np.mean([_mean_pair(x[y == k]) for k in counted]))
         for x, y in ((np.asarray(images), labels), (np.asarray(real_images), real_labels))
@@ -92,7 +98,9 @@ def spread(images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real
     }
 
 
-def frechet(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray) -> dict[str, float]:
+def frechet(
+    images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray
+) -> dict[str, float]:
     """Return the Frechet distance of samples from real images, as Gaussians.
 
     Features are colours averaged by area down to at most 8x8, in [0, 1]: no network is needed, and
@@ -102,7 +110,8 @@ def frechet(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndar
     """
     _same_size(images, real_images, heldout_images)
     real, some, held = (
-        statistics(features(x, FRECHET_SIDE, colour=True)) for x in (real_images, images, heldout_images)
+        statistics(features(x, FRECHET_SIDE, colour=True))
+        for x in (real_images, images, heldout_images)
     )
     return {
         "frechet": frechet_distance(*real, *some),
@@ -138,11 +147,18 @@ def frechet_distance(
     The trace of the root is by eigenvalues.
     """
     root = np.sqrt(np.linalg.eigvals(covariance @ other_covariance).astype(complex)).real.sum()
-    distance = np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other_covariance) - 2 * root
+    distance = (
+        np.sum((mean - other_mean) ** 2)
+        + np.trace(covariance)
+        + np.trace(other_covariance)
+        - 2 * root
+    )
     return float(max(distance, 0.0))  # rounding alone makes it negative
 
 
-def nearest(images: np.ndarray, train_images: np.ndarray, heldout_images: np.ndarray) -> dict[str, float]:
+def nearest(
+    images: np.ndarray, train_images: np.ndarray, heldout_images: np.ndarray
+) -> dict[str, float]:
     """Return the distance of each sample to its nearest training image, summarized.
 
     Samples that lie much nearer than held-out images are copies of what the model was trained on.
@@ -153,7 +169,12 @@ def nearest(images: np.ndarray, train_images: np.ndarray, heldout_images: np.nda
     _same_size(images, train_images, heldout_images)
     numbers = {}
     for prefix, some in (("", images), ("heldout_", heldout_images)):
-        at = np.concatenate([distances.min(1) for distances in _distances(np.asarray(some), np.asarray(train_images))])
+        at = np.concatenate(
+            [
+                distances.min(1)
+                for distances in _distances(np.asarray(some), np.asarray(train_images))
+            ]
+        )
         numbers[prefix + "nearest_mean"] = float(at.mean())
         numbers[prefix + "nearest_min"] = float(at.min())
         numbers[prefix + "nearest_q05"] = float(np.quantile(at, 0.05))
@@ -198,4 +219,6 @@ def _same_size(*sets):
     shapes = {np.shape(images)[1:] for images in sets}
     if len(shapes) > 1 or any(np.asarray(images).dtype != np.uint8 for images in sets):
         found = ", ".join(f"{np.asarray(images).dtype} {list(np.shape(images))}" for images in sets)
-        raise InputError(f"samples and real images must be uint8 of one size to be compared, got {found}")
+        raise InputError(
+            f"samples and real images must be uint8 of one size to be compared, got {found}"
+        )

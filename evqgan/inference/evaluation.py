@@ -24,7 +24,9 @@ from evqgan.evals import build_all
 from evqgan.evals import samples as sample_statistics
 from evqgan.inference.model import Model, load
 
-OF_CLASS = "sample_accuracy@"  # begins the names of numbers of one class, of which there may be a thousand
+OF_CLASS = (
+    "sample_accuracy@"  # begins the names of numbers of one class, of which there may be a thousand
+)
 WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 Evaluation = dict[str, Any]  # {"numbers": {name: value}, "protocols": {evaluator: card}}
@@ -108,7 +110,9 @@ def check_metrics(
             hint = build.nearest(name, known)
             raise InputError(f"there is no metric {name!r} in this workdir: {hint}")
     if "samples" in metrics and not samples.is_file():
-        raise InputError(f"there is no {samples}: make samples first, with --mode=sample --num=1000")
+        raise InputError(
+            f"there is no {samples}: make samples first, with --mode=sample --num=1000"
+        )
 
 
 def show(found: Evaluation) -> None:
@@ -125,7 +129,9 @@ def read_evaluation(file: pathlib.Path) -> Evaluation:
     """Return an evaluation.json as `evaluate` writes it; InputError if it is none."""
     found = files.read_json(file, "what evaluate writes; move it away")
     if found.keys() != {"numbers", "protocols"}:
-        raise InputError(f"{file} is not what evaluate writes: it has no numbers and protocols; move it away")
+        raise InputError(
+            f"{file} is not what evaluate writes: it has no numbers and protocols; move it away"
+        )
     return found
 
 
@@ -192,7 +198,9 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
     return jax.tree.map(of_mesh, state)
 
 
-def evaluate_samples(model: Model, dataset: pipeline.Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
+def evaluate_samples(
+    model: Model, dataset: pipeline.Dataset, file: pathlib.Path
+) -> tuple[Numbers, Card]:
     """Return what `evals.samples` says of a samples.npz beside the real images of the data set.
 
     Every sample is compared with every image: InputError if these do not fit WHOLE bytes.
@@ -235,17 +243,24 @@ def read_samples(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, Car
             card |= {name: saved[name].item() for name in names if name in saved}
             return images, labels, {**card, "sampler": json.loads(saved["sampler"].item())}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{file} is not what --mode=sample writes: {error}; make the samples again") from error
+        raise InputError(
+            f"{file} is not what --mode=sample writes: {error}; make the samples again"
+        ) from error
 
 
-def load_split(dataset: pipeline.Dataset, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def load_split(
+    dataset: pipeline.Dataset, split: str, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the images uint8 [N,H,W,3] and labels int32 [N] of a split, as evaluation sees them.
 
     limit: the first images alone; None: all.
     """
     stream = pipeline.eval_batches(dataset.of_images(), split, limit or 64)
     batches = list(itertools.islice(stream, 1 if limit else None))
-    images, labels = (np.concatenate([batch[key][batch["valid"]] for batch in batches]) for key in ("image", "label"))
+    images, labels = (
+        np.concatenate([batch[key][batch["valid"]] for batch in batches])
+        for key in ("image", "label")
+    )
     return images, labels
 
 

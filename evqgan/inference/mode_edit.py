@@ -50,7 +50,9 @@ class EditRequest:
 
 
 @processes.together()
-def edit(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, request: EditRequest) -> None:
+def edit(
+    config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, request: EditRequest
+) -> None:
     """Write edit_000.png ..., masked.png and strip.png into `out`, by default workdir/edits.
 
     They take the place of an earlier call's when all of them are made, and not before. Of several
@@ -58,7 +60,9 @@ def edit(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, re
     """
     where = (request.mask, request.box, request.outpaint)
     if not request.image or sum(x is not None for x in where) != 1:
-        raise InputError("edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b")
+        raise InputError(
+            "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b"
+        )
     out = out or pathlib.Path(workdir) / "edits"
     image = read_image(request.image)
     margins, hidden = None, None
@@ -105,7 +109,9 @@ def four_numbers(flag: str, texts: Sequence[str]) -> tuple[int, int, int, int]:
         left, top, right, bottom = (int(x) for x in texts)
     except ValueError:
         given = ",".join(texts)
-        raise InputError(f"{flag} takes four whole numbers, left,top,right,bottom, not {given}") from None
+        raise InputError(
+            f"{flag} takes four whole numbers, left,top,right,bottom, not {given}"
+        ) from None
     return left, top, right, bottom
 
 

@@ -55,7 +55,9 @@ def reconstruct(
         write(out, model, batch, batch_size)
         made += len(batch)
     if not made:
-        raise InputError(f"none of the {len(skipped):,} pictures in {source} can be reconstructed, see above")
+        raise InputError(
+            f"none of the {len(skipped):,} pictures in {source} can be reconstructed, see above"
+        )
     missing = f"; {len(skipped):,} were skipped" if skipped else ""
     print(f"{made:,} reconstructions are in {out}{missing}")
 

@@ -52,7 +52,9 @@ class SampleRequest:
 
 
 @processes.together()
-def sample(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, request: SampleRequest) -> None:
+def sample(
+    config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, request: SampleRequest
+) -> None:
     """Write samples of the generator in `workdir` into `out`, by default workdir/samples.
 
     Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is
@@ -61,7 +63,9 @@ def sample(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, 
     """
     out = out or pathlib.Path(workdir) / "samples"
     model = load_model(config, workdir, request.batch_size)
-    labels = model.planned(request.num, request.labels, request.seed, request.acceptance, request.force)
+    labels = model.planned(
+        request.num, request.labels, request.seed, request.acceptance, request.force
+    )
     classifier = classifier_of(request, model)
     chief = processes.this()[0] == 0
     with processes.together():
@@ -94,11 +98,15 @@ def classifier_of(request: SampleRequest, model: Model) -> Any:
         name = request.classifier or "resnet101"
         return rejection.find(name, model, request.classifier_weights)
     if request.classifier or request.classifier_weights:
-        raise InputError("a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5")
+        raise InputError(
+            "a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5"
+        )
     return None
 
 
-def card_of(request: SampleRequest, model: Model, classifier: Any, candidates: int) -> dict[str, Any]:
+def card_of(
+    request: SampleRequest, model: Model, classifier: Any, candidates: int
+) -> dict[str, Any]:
     """Return what samples.npz says of how its images were made."""
     card: dict[str, Any] = {"step": model.step, "seed": request.seed}
     card["sampler"] = json.dumps(model.sampler)
@@ -114,7 +122,9 @@ def check_only_samples(folder: pathlib.Path) -> None:
     """Raise InputError if a folder that will be replaced holds more than an earlier call's PNGs."""
     for path in folder.glob("*"):
         if not re.fullmatch(r"\d{5,}\.png", path.name):
-            raise InputError(f"{folder} would be replaced, but holds {path.name}, no sample: give another --out")
+            raise InputError(
+                f"{folder} would be replaced, but holds {path.name}, no sample: give another --out"
+            )
 
 
 def write(
@@ -171,7 +181,9 @@ def decoded(
         yield images
 
 
-def grid_columns(labels: np.ndarray, names: Sequence[str] | None, side: int) -> dict[str, list[int]]:
+def grid_columns(
+    labels: np.ndarray, names: Sequence[str] | None, side: int
+) -> dict[str, list[int]]:
     """Return what grid.png shows, by class: {text: the numbers of the images below it}.
 
     labels: int32 [num].

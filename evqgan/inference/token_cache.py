@@ -67,7 +67,9 @@ def encode(
     print(f"loading {place}", flush=True)
     weights, step = tokenizer.restored(place)
     pipeline.prepare(dataset)
-    sources = {split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS}
+    sources = {
+        split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS
+    }
     number = len(sources["train"]) * request.views
     room.limit(number, room.IMAGES, "images to encode", request.force)
     examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
@@ -88,7 +90,9 @@ def encode(
         },
     )
     codes.begin(out, info)
-    most = request.batch_size or max(1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1])))
+    most = request.batch_size or max(
+        1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1]))
+    )
     size, to_ids = encoder(tokenizer.network, weights, min(most, number), request.views)
     views = len(sources["train"]), request.views, len(sources["validation"])
     print(f"{out}: {views[0]:,} x {views[1]} + {views[2]:,} images", flush=True)
@@ -96,7 +100,9 @@ def encode(
         print(f"compiling the encoder for {size:,} images at a time", flush=True)
     batches = batches_of(examples, dataset, info, request.seed, size)
     report = Progress("encode", every=SECONDS)
-    done = codes.encode(out, info, batches, to_ids, jax.process_index(), jax.process_count(), report)
+    done = codes.encode(
+        out, info, batches, to_ids, jax.process_index(), jax.process_count(), report
+    )
     print(summary(out, info, done, examples), flush=True)
     return info
 
@@ -122,7 +128,9 @@ def batches_of(
     return batches
 
 
-def summary(out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, Decoded]) -> str:
+def summary(
+    out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, Decoded]
+) -> str:
     """Return what is said at the end: how many were encoded, how many not, and how to go on."""
     bad = sum(len(decoded.bad) for decoded in examples.values())
     shards = codes.shards(info)
@@ -135,7 +143,9 @@ def summary(out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Map
     return f"{'; '.join(parts)}. To train from them: --config.dataset.codes={out}"
 
 
-def encoder(network: Any, weights: Any, batch_size: int, views: int) -> tuple[int, Callable[[np.ndarray], jax.Array]]:
+def encoder(
+    network: Any, weights: Any, batch_size: int, views: int
+) -> tuple[int, Callable[[np.ndarray], jax.Array]]:
     """Return the size of a batch, and to_ids(uint8 [n,H,W,3]), which gives ids [size,h,w,D].
 
     n is up to `size` and at least `views`; all local devices take part.
@@ -147,12 +157,14 @@ def encoder(network: Any, weights: Any, batch_size: int, views: int) -> tuple[in
     def encode_images(weights: Any, images: jax.Array) -> jax.Array:
         return network.apply(weights, transforms.scale(images), method="encode")[1]
 
-    alone = jax.shard_map(  # each device by itself, so that ids do not change with how many there are
-        encode_images,
-        mesh=devices,
-        in_specs=(mesh.replicated(devices).spec, split.spec),
-        out_specs=split.spec,
-        check_vma=False,
+    alone = (
+        jax.shard_map(  # each device by itself, so that ids do not change with how many there are
+            encode_images,
+            mesh=devices,
+            in_specs=(mesh.replicated(devices).spec, split.spec),
+            out_specs=split.spec,
+            check_vma=False,
+        )
     )
     apply = jax.jit(alone)
 

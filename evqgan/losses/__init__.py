@@ -32,7 +32,9 @@ class Critic(Protocol):
     label_classes: int  # the number of classes that it wants labels of; 0: it uses no labels
     trainable: bool  # whether training can begin with it
 
-    def __call__(self, image: jax.Array, label: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """Return logits [B,...] of images [B,H,W,3] in [-1, 1], larger for real ones.
 
         label: int32 [B].

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 
 SHIFT = 0.125  # largest translation, as a part of the side; DiffAugment's code
-CUTOUT = 0.2  # side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5)
+CUTOUT = (
+    0.2  # side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5)
+)
 POLICY = ("color", "translation", "cutout")
 
 
@@ -72,7 +74,10 @@ def cutout(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
         at = jnp.arange(side).reshape(1, -1)
         return (at >= start) & (at < start + size)
 
-    hole = inside(image.shape[1], row)[:, :, None, None] & inside(image.shape[2], column)[:, None, :, None]
+    hole = (
+        inside(image.shape[1], row)[:, :, None, None]
+        & inside(image.shape[2], column)[:, None, :, None]
+    )
     return jnp.where(hole, 0, image)
 
 
@@ -84,7 +89,9 @@ def augment(rng: jax.Array, image: jax.Array, policy: tuple[str, ...] = POLICY) 
       the order given; () changes nothing. Raises InputError for another name.
     """
     if unknown := [name for name in policy if name not in POLICY]:
-        raise InputError(f"augmentation knows {', '.join(POLICY)}, not {unknown[0]!r}: change `diffaug`")
+        raise InputError(
+            f"augmentation knows {', '.join(POLICY)}, not {unknown[0]!r}: change `diffaug`"
+        )
     count, sides = len(image), image.shape[1:3]
     for i, name in enumerate(policy):
         keys = jax.random.split(jax.random.fold_in(rng, i), 3)
@@ -93,13 +100,19 @@ def augment(rng: jax.Array, image: jax.Array, policy: tuple[str, ...] = POLICY) 
                 image = change(image, jax.random.uniform(key, (count,), image.dtype))
         elif name == "translation":
             most = [largest_shift(side) for side in sides]
-            draws = [jax.random.randint(key, (count,), -m, m + 1) for key, m in zip(keys, most, strict=False)]
+            draws = [
+                jax.random.randint(key, (count,), -m, m + 1)
+                for key, m in zip(keys, most, strict=False)
+            ]
             image = translation(image, *draws)
         else:
             # As the original: an even rectangle may be centred one pixel further, so that all
             # borders are alike.
             ends = [side + 1 - cutout_size(side) % 2 for side in sides]
-            draws = [jax.random.randint(key, (count,), 0, end) for key, end in zip(keys, ends, strict=False)]
+            draws = [
+                jax.random.randint(key, (count,), 0, end)
+                for key, end in zip(keys, ends, strict=False)
+            ]
             image = cutout(image, *draws)
     return image
 

@@ -37,7 +37,9 @@ class Critic(nn.Module):
     trainable = True
 
     @nn.compact
-    def __call__(self, image: jax.Array, label: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """Return the logits."""
         height, width = image.shape[1:3]
         if height % 2**self.stages or width % 2**self.stages:
@@ -53,7 +55,9 @@ class Critic(nn.Module):
         for i in range(self.stages):
             x = blur(conv(x, self.width * 2**i, 3, f"conv{i}"), stride=2)
             groups = min(GROUPS, x.shape[-1])
-            x = nn.GroupNorm(groups, epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=f"norm{i}")(x)
+            x = nn.GroupNorm(
+                groups, epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=f"norm{i}"
+            )(x)
             x = _activate(x)
         x = _activate(conv(x, x.shape[-1], 1, "conv_out"))
         return conv(x, 1, 5, "logits").astype(jnp.float32)

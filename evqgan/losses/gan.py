@@ -105,7 +105,10 @@ def update_ema(
     MaskBit (google/lecam-gan: update first, 0.99).
     """
     means = {"real": jnp.mean(_float32(real)), "fake": jnp.mean(_float32(fake))}
-    return {key: decay * averages[key] + (1 - decay) * jax.lax.stop_gradient(means[key]) for key in means}
+    return {
+        key: decay * averages[key] + (1 - decay) * jax.lax.stop_gradient(means[key])
+        for key in means
+    }
 
 
 def adaptive_weight(
@@ -136,7 +139,9 @@ def ramp(step: jax.Array | int, start: int, length: int = 0) -> jax.Array:
     sudden critic spoils a tokenizer that is already good.
     """
     if length < 0:
-        raise InputError(f"the adversarial ramp's length must not be negative, got {length}: 0 means at once")
+        raise InputError(
+            f"the adversarial ramp's length must not be negative, got {length}: 0 means at once"
+        )
     return jnp.clip(_float32(step - start + 1) / (length + 1), 0, 1)
 
 

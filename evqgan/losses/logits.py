@@ -33,12 +33,17 @@ class Distance(nn.Module):
     def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Return the distances."""
         if self.of not in ("logits", "map"):
-            raise InputError(f'the perceptual distance compares "logits" or "map", not {self.of!r}: change `of`')
+            raise InputError(
+                f'the perceptual distance compares "logits" or "map", not {self.of!r}: change `of`'
+            )
 
         def init():
             return resnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))
 
         weights = jax.lax.stop_gradient(self.variable("frozen", "network", init).value)
         network = resnet.Network(dtype=self.dtype, parent=None)
-        x, y = (network.apply(weights, resnet.prepare(image))[self.of].astype(jnp.float32) for image in (a, b))
+        x, y = (
+            network.apply(weights, resnet.prepare(image))[self.of].astype(jnp.float32)
+            for image in (a, b)
+        )
         return jnp.mean(jnp.square(x - y), tuple(range(1, x.ndim)))

@@ -27,7 +27,10 @@ def init_heads(key: jax.Array) -> dict:
     that the distance has their order of magnitude.
     """
     keys = jax.random.split(key, len(vgg.CHANNELS))
-    kernels = [jax.random.uniform(k, (1, 1, c, 1), maxval=0.2) for k, c in zip(keys, vgg.CHANNELS, strict=True)]
+    kernels = [
+        jax.random.uniform(k, (1, 1, c, 1), maxval=0.2)
+        for k, c in zip(keys, vgg.CHANNELS, strict=True)
+    ]
     return {"params": {f"head{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}}
 
 
@@ -40,7 +43,9 @@ def l2_normalize(x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
     square = jnp.sum(jnp.square(x), -1, keepdims=True)
     some = square > 0
-    length = jnp.sqrt(jnp.where(some, square, 1.0))  # the where's keep the infinite derivative out of both passes
+    length = jnp.sqrt(
+        jnp.where(some, square, 1.0)
+    )  # the where's keep the infinite derivative out of both passes
     return jnp.where(some, x / (length + EPSILON), 0.0)
 
 

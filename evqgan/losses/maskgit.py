@@ -26,7 +26,11 @@ def downsample(x: jax.Array, blurred: bool) -> jax.Array:
     former divides by the pixels there are, the latter counts zeros beyond the border (TensorFlow's
     SAME average pooling; Zhang, 2019).
     """
-    return blur(x, stride=2) if blurred else nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
+    return (
+        blur(x, stride=2)
+        if blurred
+        else nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
+    )
 
 
 class Critic(nn.Module):
@@ -44,7 +48,9 @@ class Critic(nn.Module):
     trainable = True
 
     @nn.compact
-    def __call__(self, image: jax.Array, label: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """Return the logits."""
         all_sides = sides(image)
         x = nn.leaky_relu(
@@ -52,9 +58,13 @@ class Critic(nn.Module):
             0.2,
         )
         for i, side in enumerate(all_sides[1:]):
-            x = Block(channels(side, self.channel_multiplier), self.blur, self.dtype, name=f"block{i}")(x)
+            x = Block(
+                channels(side, self.channel_multiplier), self.blur, self.dtype, name=f"block{i}"
+            )(x)
         x = nn.leaky_relu(_conv(self, 512, 3, name="conv_out")(x), 0.2)
-        dense = functools.partial(Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        dense = functools.partial(
+            Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
+        )
         x = nn.leaky_relu(dense(512, name="hidden")(x.reshape(len(x), -1)), 0.2)
         return dense(1, name="logits")(x)[:, 0].astype(jnp.float32)
 

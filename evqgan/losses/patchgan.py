@@ -55,13 +55,17 @@ class Critic(nn.Module):
         return self.norm != "act"
 
     @nn.compact
-    def __call__(self, image: jax.Array, label: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """Return the logits."""
         if self.norm not in NORMS:
             raise InputError(f"patchgan has no norm {self.norm!r}: {nearest(self.norm, NORMS)}")
         if min(image.shape[1:3]) < 3 * 2**self.layers:
             side = "x".join(map(str, image.shape[1:3]))
-            raise InputError(f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, got {side}")
+            raise InputError(
+                f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, got {side}"
+            )
 
         def conv(width, stride, bias, name):
             # N(0, 0.02): weights_init of the original

@@ -40,11 +40,17 @@ def init_projections(key: jax.Array, cout: int, expand: bool, proj_type: int) ->
     of `Critic`. Source: projected-gan, and PyTorch's initialization of convolutions.
     """
     widths = [cout * 2**i if expand else cout for i in range(4)]
-    shapes = {f"ccm{i}": (1, 1, c, widths[i]) for i, c in enumerate(efficientnet.CHANNELS)} if proj_type > 0 else {}
+    shapes = (
+        {f"ccm{i}": (1, 1, c, widths[i]) for i, c in enumerate(efficientnet.CHANNELS)}
+        if proj_type > 0
+        else {}
+    )
     if proj_type > 1:
         # The last one does not narrow its map: it has the highest resolution and few channels
         # already.
-        shapes |= {f"csm{i}": (1, 1, c, c // 2 if expand and i else c) for i, c in enumerate(widths)}
+        shapes |= {
+            f"csm{i}": (1, 1, c, c // 2 if expand and i else c) for i, c in enumerate(widths)
+        }
     found = {}
     for name, shape in shapes.items():
         key, of_kernel, of_bias = jax.random.split(key, 3)
@@ -55,7 +61,9 @@ def init_projections(key: jax.Array, cout: int, expand: bool, proj_type: int) ->
     return found
 
 
-def mix(projections: dict, maps: Sequence[jax.Array], proj_type: int, dtype: Any) -> list[jax.Array]:
+def mix(
+    projections: dict, maps: Sequence[jax.Array], proj_type: int, dtype: Any
+) -> list[jax.Array]:
     """Return maps of the backbone mixed, as many maps in `dtype`.
 
     proj_type: 0 as they are, 1 channels mixed, 2 scales too (doubled sides).
@@ -74,7 +82,9 @@ def mix(projections: dict, maps: Sequence[jax.Array], proj_type: int, dtype: Any
         return maps
     for i in reversed(range(len(maps))):
         x = maps[i]
-        if i + 1 < len(maps):  # a side that 2 does not divide was rounded up on the way to the deeper map
+        if i + 1 < len(
+            maps
+        ):  # a side that 2 does not divide was rounded up on the way to the deeper map
             x = x + maps[i + 1][:, : x.shape[1], : x.shape[2]]
         maps[i] = doubled(doubled(conv(f"csm{i}", x), 1), 2)
     return maps
@@ -95,7 +105,11 @@ def doubled(x: jax.Array, axis: int) -> jax.Array:
     y = x.astype(jnp.float32)
     even = (1 - before) * y + before * jnp.roll(y, 1, axis)
     odd = (1 - after) * y + after * jnp.roll(y, -1, axis)
-    return jnp.stack([even, odd], axis + 1).reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :]).astype(x.dtype)
+    return (
+        jnp.stack([even, odd], axis + 1)
+        .reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
+        .astype(x.dtype)
+    )
 
 
 class Down(nn.Module):
@@ -143,11 +157,17 @@ class Head(nn.Module):
         for i, width in enumerate(self.widths):
             x = Down(width, self.separable, self.patch, self.dtype, name=f"down{i}")(x, train)
         channels = 64 if self.classes else 1  # 64 and 128: projected-gan
-        x = SpectralConv(channels, 4, use_bias=False, dtype=self.dtype, name="out")(x, train).astype(jnp.float32)
+        x = SpectralConv(channels, 4, use_bias=False, dtype=self.dtype, name="out")(
+            x, train
+        ).astype(jnp.float32)
         if not self.classes:
             return x[..., 0]
-        embedding = nn.Embed(self.classes, 128, embedding_init=nn.initializers.normal(1.0), name="embedding")(label)
-        weight = nn.Dense(channels, kernel_init=torch_kernel, bias_init=torch_bias(128), name="weight")(embedding)
+        embedding = nn.Embed(
+            self.classes, 128, embedding_init=nn.initializers.normal(1.0), name="embedding"
+        )(label)
+        weight = nn.Dense(
+            channels, kernel_init=torch_kernel, bias_init=torch_bias(128), name="weight"
+        )(embedding)
         return jnp.einsum("bhwc,bc->bhw", x, nn.leaky_relu(weight, 0.2)) / math.sqrt(channels)
 
 
@@ -199,7 +219,9 @@ class Critic(nn.Module):
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise InputError(f"{name} is one of {', '.join(map(str, values))}, not {getattr(self, name)}")
+                raise InputError(
+                    f"{name} is one of {', '.join(map(str, values))}, not {getattr(self, name)}"
+                )
         image = jnp.zeros((1, 32, 32, 3))
 
         def init_backbone():
@@ -221,8 +243,13 @@ class Critic(nn.Module):
     def widths(self) -> list[tuple[int, ...]]:
         """Return the channels of each head's `Down`s."""
         scale = 2 if self.proj_type == 2 else 1  # mixing across scales doubles the maps
-        sizes = [16 if self.patch else self.im_res * scale // (4 * 2**i) for i in range(self.num_discs)]
-        return [tuple(WIDTHS[size // 2**k] for k in range(1, (size // END).bit_length())) for size in sizes]
+        sizes = [
+            16 if self.patch else self.im_res * scale // (4 * 2**i) for i in range(self.num_discs)
+        ]
+        return [
+            tuple(WIDTHS[size // 2**k] for k in range(1, (size // END).bit_length()))
+            for size in sizes
+        ]
 
     def features(self, image: jax.Array) -> tuple[Sequence[jax.Array], list[jax.Array]]:
         """Return the four maps of the backbone of image [B,H,W,3], and the mixed ones.
@@ -238,16 +265,22 @@ class Critic(nn.Module):
         projections = jax.lax.stop_gradient(self.projections.value)
         return maps, mix(projections, maps, self.proj_type, jnp.dtype(self.dtype))
 
-    def __call__(self, image: jax.Array, label: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """Return the logits."""
         if self.cond and label is None:
-            raise InputError("the critic has cond=True, but there are no labels: use data with classes or cond=False")
+            raise InputError(
+                "the critic has cond=True, but there are no labels: use data with classes or cond=False"
+            )
         if train and self.diffaug:
             image = augment(self.make_rng("augment"), image, self.diffaug)
         _, maps = self.features(image)
         logits = []
         for head, x in zip(self.head, maps, strict=False):
             if min(x.shape[1:3]) >> len(head.widths) < 4:
-                raise InputError(f"the critic's heads want larger images than {list(image.shape)}: use interp224=None")
+                raise InputError(
+                    f"the critic's heads want larger images than {list(image.shape)}: use interp224=None"
+                )
             logits.append(head(x, label, train).reshape(len(image), -1))
         return jnp.concatenate(logits, axis=1)

@@ -28,7 +28,9 @@ def sides(image: jax.Array) -> tuple[int, ...]:
     """Return the sides of image [B,H,W,3] and of the maps that follow: (32, 16, 8, 4)."""
     height, width = image.shape[1:3]
     if height != width or height not in (4, 8, 16, 32, 64, 128, 256, 512, 1024):
-        raise InputError(f"this critic sees square images of side 4, 8, 16, ... or 1024, got {height}x{width}")
+        raise InputError(
+            f"this critic sees square images of side 4, 8, 16, ... or 1024, got {height}x{width}"
+        )
     return tuple(2**i for i in range(int(math.log2(height)), 1, -1))
 
 
@@ -45,7 +47,9 @@ def blur(x: jax.Array, size: int = 4, stride: int = 1, padding: int | str = "SAM
     for axis in (1, 2):  # slices: depthwise convolutions are many times slower on CPUs
         end = stride * ((y.shape[axis] - size) // stride) + 1
         taps = [math.comb(size - 1, k) / 2 ** (size - 1) for k in range(size)]
-        y = sum(tap * jax.lax.slice_in_dim(y, k, k + end, stride, axis) for k, tap in enumerate(taps))
+        y = sum(
+            tap * jax.lax.slice_in_dim(y, k, k + end, stride, axis) for k, tap in enumerate(taps)
+        )
     return y.astype(x.dtype)
 
 
@@ -61,7 +65,9 @@ def minibatch_deviation(x: jax.Array, group: int = 4) -> jax.Array:
     batch, x = len(x), x.astype(jnp.float32)
     size = batch // (batch // min(batch, group))
     if batch % size:
-        raise InputError(f"the stylegan critic needs a batch that is a multiple of {group}, got {batch}")
+        raise InputError(
+            f"the stylegan critic needs a batch that is a multiple of {group}, got {batch}"
+        )
     y = x.reshape(size, batch // size, *x.shape[1:])
     deviation = jnp.sqrt(jnp.var(y, axis=0) + 1e-8).mean((1, 2, 3))  # [m]; 1e-8: StyleGAN2
     wide = jnp.tile(deviation, size).reshape(batch, 1, 1, 1)
@@ -83,14 +89,20 @@ class Critic(nn.Module):
     trainable = True
 
     @nn.compact
-    def __call__(self, image: jax.Array, label: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, label: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         """Return the logits."""
         all_sides = sides(image)
-        x = Conv(channels(all_sides[0], self.channel_multiplier), 1, dtype=self.dtype, name="conv_in")(image)
+        x = Conv(
+            channels(all_sides[0], self.channel_multiplier), 1, dtype=self.dtype, name="conv_in"
+        )(image)
         for i, side in enumerate(all_sides[1:], 1):
             x = Block(channels(side, self.channel_multiplier), self.dtype, name=f"block{i}")(x)
         x = Conv(512, 3, dtype=self.dtype, name="conv_out")(minibatch_deviation(x))
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # channels first: the original's order of inputs
+        x = x.transpose(0, 3, 1, 2).reshape(
+            len(x), -1
+        )  # channels first: the original's order of inputs
         x = activation(Dense(512, self.dtype, name="hidden")(x))
         return Dense(1, self.dtype, name="logits")(x)[:, 0].astype(jnp.float32)
 
@@ -108,7 +120,9 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = Conv(x.shape[-1], 3, dtype=self.dtype, name="conv1")(x)
         y = Conv(self.width, 3, stride=2, dtype=self.dtype, name="conv2")(blur(y, padding=2))
-        x = Conv(self.width, 1, plain=True, dtype=self.dtype, name="skip")(blur(x, stride=2, padding=1))
+        x = Conv(self.width, 1, plain=True, dtype=self.dtype, name="skip")(
+            blur(x, stride=2, padding=1)
+        )
         return (x + y) / math.sqrt(2)
 
 
@@ -129,7 +143,10 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x.shape[-1], self.width)
-        kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32) * math.prod(shape[:3]) ** -0.5
+        kernel = (
+            self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
+            * math.prod(shape[:3]) ** -0.5
+        )
         padding = "SAME" if self.stride == 1 else "VALID"
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = jax.lax.conv_general_dilated(
@@ -150,9 +167,13 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1], self.width)
-        kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32) * shape[0] ** -0.5
+        kernel = (
+            self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32) * shape[0] ** -0.5
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
-        return (x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.reshape(1, -1)).astype(self.dtype)
+        return (x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.reshape(1, -1)).astype(
+            self.dtype
+        )
 
 
 def activation(x: jax.Array) -> jax.Array:

@@ -35,7 +35,9 @@ def activate(x: jax.Array, kind: str = "swish") -> jax.Array:
     return ACTIVATIONS[choice(kind, ACTIVATIONS, "activation")](x)
 
 
-def normalize(x: jax.Array, kind: str = "group", dtype: Any = "float32", name: str = "norm") -> jax.Array:
+def normalize(
+    x: jax.Array, kind: str = "group", dtype: Any = "float32", name: str = "norm"
+) -> jax.Array:
     """Return x [B,h,w,c] normalized, in `dtype`.
 
     kind: a "group" norm of 32 groups, or "layer", of each position's channels alone. 1e-6: VQGAN,
@@ -74,7 +76,9 @@ class ResBlock(nn.Module):
         y = x
         for i in (1, 2):
             y = activate(normalize(y, self.norm, self.dtype, f"norm{i}"), self.activation)
-            y = Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(y)
+            y = Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(
+                y
+            )
         if x.shape[-1] != self.features:
             x = y if self.shortcut_of_output else x
             x = Dense(self.features, use_bias=self.bias, dtype=self.dtype, name="shortcut")(x)
@@ -95,10 +99,14 @@ class NonLocal(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
         y = normalize(x, self.norm, self.dtype).reshape(b, h * w, c)
-        return x.astype(self.dtype) + Attention(1, dtype=self.dtype, name="attention")(y)[0].reshape(x.shape)
+        return x.astype(self.dtype) + Attention(1, dtype=self.dtype, name="attention")(y)[
+            0
+        ].reshape(x.shape)
 
 
-def downsample(x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "down") -> jax.Array:
+def downsample(
+    x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "down"
+) -> jax.Array:
     """Return x [B,h,w,c], h and w even, as [B,h/2,w/2,c] in `dtype`.
 
     kind: "conv": 3x3 of stride 2, one row and column of zeros after the last (VQGAN); "pool": the
@@ -112,7 +120,9 @@ def downsample(x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: s
     return Conv(x.shape[-1], (size, size), 2, (padding, padding), dtype=dtype, name=name)(x)
 
 
-def upsample(x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "up") -> jax.Array:
+def upsample(
+    x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "up"
+) -> jax.Array:
     """Return x [B,h,w,c] as [B,2h,2w,c] in `dtype`.
 
     kind: "nearest": each position four times; "conv": and then a 3x3 convolution.
@@ -138,12 +148,18 @@ class UpsampledConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features), jnp.float32)
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features), jnp.float32
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         # taps[i,j,k] = 1: pixel i of the two that one x becomes meets x's neighbour j - 1 under row
         # k of the kernel.
-        taps = np.array([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]], np.float32)
-        kernels = jnp.einsum("ayk,bxl,klcf->yxcabf", taps, taps, kernel, precision="highest").reshape(3, 3, c, -1)
+        taps = np.array(
+            [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]], np.float32
+        )
+        kernels = jnp.einsum(
+            "ayk,bxl,klcf->yxcabf", taps, taps, kernel, precision="highest"
+        ).reshape(3, 3, c, -1)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernels.astype(self.dtype),

@@ -38,7 +38,9 @@ MAPS = (1, 2, 4, 6)  # after which group a map is taken; Projected GAN
 CHANNELS = tuple(GROUPS[i].channels for i in MAPS)
 
 
-def depthwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **keys: Any) -> jax.Array:
+def depthwise(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **keys: Any
+) -> jax.Array:
     """Return lax.conv_general_dilated with one group a channel.
 
     On the CPU, where XLA's own form is some ten times slower, it is the sum of h*w shifted
@@ -85,7 +87,11 @@ class ConvNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         # Random weights (ours): He's normal initialization keeps the size of the maps in all
         # depths.
-        keys = {"feature_group_count": self.channels, "conv_general_dilated": depthwise} if self.depthwise else {}
+        keys = (
+            {"feature_group_count": self.channels, "conv_general_dilated": depthwise}
+            if self.depthwise
+            else {}
+        )
         x = nn.Conv(
             self.channels,
             (self.kernel,) * 2,
@@ -118,7 +124,9 @@ class Block(nn.Module):
         width, y = self.expansion * x.shape[-1], x
         if self.expansion > 1:
             y = ConvNorm(width, dtype=self.dtype, name="expand")(y)
-        y = ConvNorm(width, self.kernel, self.stride, depthwise=True, dtype=self.dtype, name="depthwise")(y)
+        y = ConvNorm(
+            width, self.kernel, self.stride, depthwise=True, dtype=self.dtype, name="depthwise"
+        )(y)
         y = ConvNorm(self.channels, active=False, dtype=self.dtype, name="project")(y)
         return x + y if self.stride == 1 and x.shape[-1] == self.channels else y
 
@@ -141,7 +149,9 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> tuple[jax.Array, ...]:
         if image.ndim != 4 or image.shape[-1] != 3:
-            raise InputError(f"EfficientNet wants images [B,H,W,3], got {list(image.shape)}: change its input")
+            raise InputError(
+                f"EfficientNet wants images [B,H,W,3], got {list(image.shape)}: change its input"
+            )
         block = nn.remat(Block) if self.remat else Block
         x = ConvNorm(STEM, 3, 2, dtype=self.dtype, name="stem")(image.astype(jnp.dtype(self.dtype)))
         maps = []

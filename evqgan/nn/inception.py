@@ -26,7 +26,9 @@ def resize_tf1(image: jax.Array, size: int = SIZE) -> jax.Array:
     Pixel i lies at i * H / size, not at pixel centres, so the image moves by half a pixel; nothing
     is antialiased. Source: torch-fidelity.
     """
-    return _bilinear(image, [np.arange(size, dtype=np.float32) * np.float32(n / size) for n in image.shape[1:3]])
+    return _bilinear(
+        image, [np.arange(size, dtype=np.float32) * np.float32(n / size) for n in image.shape[1:3]]
+    )
 
 
 def resize_torch(image: jax.Array, size: int = SIZE) -> jax.Array:
@@ -78,7 +80,9 @@ def prepare_torch(image: jax.Array) -> jax.Array:
 
 def _checked(image):
     if image.dtype != jnp.uint8 or image.ndim != 4 or image.shape[-1] != 3:
-        raise InputError(f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: round them first")
+        raise InputError(
+            f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: round them first"
+        )
     return image
 
 
@@ -250,7 +254,9 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         if min(image.shape[1:3]) < 75:
-            raise InputError(f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: resize them first")
+            raise InputError(
+                f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: resize them first"
+            )
         features, x = {}, image.astype(jnp.float32)
         for conv in STEM:
             x = ConvNorm(conv, name=conv.name)(x)

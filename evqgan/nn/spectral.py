@@ -25,7 +25,9 @@ def torch_kernel(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float3
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
     """Return PyTorch's initialization of biases: uniform within 1/sqrt(fan_in) around 0."""
     bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
@@ -81,7 +83,11 @@ class SpectralConv(nn.Module):
         groups = x.shape[-1] if self.depthwise else 1
         shape = (self.size, self.size, x.shape[-1] // groups, self.channels)
         kernel = self.param("kernel", torch_kernel, shape, jnp.float32)
-        bias = self.param("bias", torch_bias(math.prod(shape[:3])), shape[3:], jnp.float32) if self.use_bias else None
+        bias = (
+            self.param("bias", torch_bias(math.prod(shape[:3])), shape[3:], jnp.float32)
+            if self.use_bias
+            else None
+        )
 
         def start():
             u = l2_normalize(jax.random.normal(self.make_rng("params"), (self.channels,)))

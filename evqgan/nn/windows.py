@@ -32,7 +32,9 @@ def layout(h: int, w: int, window: int, shifted: bool) -> Layout:
     shift = window // 2 if shifted and min(h, w) > window else 0
     pad = -h % size[0], -w % size[1]
     rows, columns = (np.arange(n + p) for n, p in zip((h, w), pad, strict=True))
-    real = _windows(np.roll((rows < h)[:, None] & (columns < w)[None], (-shift, -shift), (0, 1)), size)
+    real = _windows(
+        np.roll((rows < h)[:, None] & (columns < w)[None], (-shift, -shift), (0, 1)), size
+    )
     wrapped = 2 * (rows >= len(rows) - shift)[:, None] + (columns >= len(columns) - shift)[None]
     region = _windows(wrapped, size)  # what a roll brought from the other side is no neighbour
     # padding may look at padding
@@ -41,7 +43,12 @@ def layout(h: int, w: int, window: int, shifted: bool) -> Layout:
 
 
 def _windows(x, size):
-    return np.asarray(x).reshape(len(x) // size[0], size[0], -1, size[1]).swapaxes(1, 2).reshape(-1, size[0] * size[1])
+    return (
+        np.asarray(x)
+        .reshape(len(x) // size[0], size[0], -1, size[1])
+        .swapaxes(1, 2)
+        .reshape(-1, size[0] * size[1])
+    )
 
 
 def partition(x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -89,10 +96,14 @@ class WindowBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         plan = layout(*x.shape[1:3], self.window, self.shifted)
-        table = self.param("relative_bias", kernel_init, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
+        table = self.param(
+            "relative_bias", kernel_init, ((2 * self.window - 1) ** 2, self.heads), jnp.float32
+        )
         bias = jnp.moveaxis(table[relative_index(plan.size, self.window)], -1, 0)  # [heads,S,S]
         mask = None if plan.mask is None else plan.mask[None, :, None]  # [1,n,1,S,S]
-        attention = Attention(self.heads, dtype=self.dtype, qkv_bias=self.qkv_bias, name="attention")
+        attention = Attention(
+            self.heads, dtype=self.dtype, qkv_bias=self.qkv_bias, name="attention"
+        )
 
         y = nn.LayerNorm(self.epsilon, self.dtype, name="norm1")(x)
         y = jnp.pad(y, ((0, 0), (0, plan.pad[0]), (0, plan.pad[1]), (0, 0)))

@@ -71,7 +71,9 @@ class Encoder(nn.Module):
             if 2**i < self.factor:
                 x = downsample(x, self.down, self.dtype, f"down{i}_conv")
         x = finish(self, middle(self, x))
-        return Conv(self.z_width, (3, 3), dtype=self.dtype, name="conv_out")(x) if self.z_width else x
+        return (
+            Conv(self.z_width, (3, 3), dtype=self.dtype, name="conv_out")(x) if self.z_width else x
+        )
 
 
 class Decoder(nn.Module):
@@ -114,7 +116,9 @@ class Decoder(nn.Module):
             x = level(self, x, i, "up")
             if i:
                 x = upsample(x, self.up, self.dtype, f"up{i}_conv")
-        return Conv(3, (3, 3), precision="highest", name="to_rgb")(finish(self, x).astype(jnp.float32))
+        return Conv(3, (3, 3), precision="highest", name="to_rgb")(
+            finish(self, x).astype(jnp.float32)
+        )
 
 
 def level(coder: Encoder | Decoder, x: jax.Array, i: int, way: str) -> jax.Array:
@@ -124,14 +128,18 @@ def level(coder: Encoder | Decoder, x: jax.Array, i: int, way: str) -> jax.Array
     """
     for factor in coder.attention:
         if factor not in [2**j for j in range(len(coder.multipliers))]:
-            raise InputError(f"attention: factors are powers of 2 up to {coder.factor}, got {factor}: change it")
+            raise InputError(
+                f"attention: factors are powers of 2 up to {coder.factor}, got {factor}: change it"
+            )
     attended = range(coder.blocks) if 2**i in coder.attention else ()
     return chain(coder, x, f"{way}{i}", coder.width * coder.multipliers[i], coder.blocks, attended)
 
 
 def middle(coder: Encoder | Decoder, x: jax.Array) -> jax.Array:
     """Return x through the blocks beside the latents: an encoder's last, a decoder's first."""
-    return chain(coder, x, "middle", x.shape[-1], coder.middle, (0,) if coder.middle_attention else ())
+    return chain(
+        coder, x, "middle", x.shape[-1], coder.middle, (0,) if coder.middle_attention else ()
+    )
 
 
 def chain(
@@ -146,7 +154,9 @@ def chain(
 
     attended: the blocks after which a non-local attention follows, by number.
     """
-    block, attention = (nn.remat(module) if coder.remat else module for module in (ResBlock, NonLocal))
+    block, attention = (
+        nn.remat(module) if coder.remat else module for module in (ResBlock, NonLocal)
+    )
     for j in range(blocks):
         x = block(
             width,

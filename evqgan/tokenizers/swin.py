@@ -172,7 +172,9 @@ class PatchEmbedding(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         b, h, w, c = image.shape
-        x = image.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, c).swapaxes(2, 3)
+        x = image.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, c).swapaxes(
+            2, 3
+        )
         x = x.reshape(*x.shape[:3], -1)
         x = Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)
@@ -192,7 +194,9 @@ class PatchMerging(nn.Module):
         # down before right, as Swin
         x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)
         x = nn.LayerNorm(1e-5, self.dtype, name="norm")(x.reshape(b, h // 2, w // 2, 4 * c))
-        return Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        return Dense(
+            2 * c, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear"
+        )(x)
 
 
 class PatchExpanding(nn.Module):
@@ -209,7 +213,9 @@ class PatchExpanding(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, _ = x.shape
         features = self.scale**2 * self.features
-        x = Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear")(x)
+        x = Dense(
+            features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="linear"
+        )(x)
         x = x.reshape(b, h, w, self.scale, self.scale, -1).swapaxes(2, 3)
         x = x.reshape(b, h * self.scale, w * self.scale, -1)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)

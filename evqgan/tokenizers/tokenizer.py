@@ -32,7 +32,9 @@ class Tokenizer(nn.Module):
 
     def setup(self) -> None:
         if self.pixels not in PIXELS:
-            raise InputError(f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}")
+            raise InputError(
+                f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}"
+            )
         if self.quantizer.width % self.patch**2:
             raise InputError(
                 f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of patch^2 = {self.patch**2}"
@@ -53,19 +55,27 @@ class Tokenizer(nn.Module):
     def latents(self, image: jax.Array) -> jax.Array:
         """Return what is quantized, [B,h,w,c] float32, of image [B,H,W,3]."""
         self._check(image)
-        z = self.to_codes(self.encoder((image + 1) / 2 if self.pixels == "unit" else image).astype(jnp.float32))
+        z = self.to_codes(
+            self.encoder((image + 1) / 2 if self.pixels == "unit" else image).astype(jnp.float32)
+        )
         b, h, w, _ = z.shape
-        z = z.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, -1).swapaxes(2, 3)
+        z = z.reshape(b, h // self.patch, self.patch, w // self.patch, self.patch, -1).swapaxes(
+            2, 3
+        )
         return z.reshape(b, h // self.patch, w // self.patch, self.quantizer.width)
 
-    def encode(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def encode(
+        self, image: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q [B,h,w,c] float32, ids [B,h,w,D] int32, and aux of image [B,H,W,3].
 
         aux: {name: scalar}, see `quantizers.Quantizer`.
         """
         return self.quantizer(self.latents(image), train)
 
-    def soft_codes(self, image: jax.Array, temperature: float, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def soft_codes(
+        self, image: jax.Array, temperature: float, rng: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Return ids [B,h,w,D] drawn at `temperature`, and soft targets [B,h,w,D,V] float32.
 
         These are the probabilities of all codes (RQ-VAE, Sec. 3.2.3): ids and targets of the
@@ -85,10 +95,14 @@ class Tokenizer(nn.Module):
         f = self.factor
         if image.ndim != 4 or image.shape[3] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
             got = f"{image.dtype} [{','.join(map(str, image.shape))}]"
-            raise InputError(f"expected images as float [B,H,W,3] in [-1, 1], got {got}: scale or reshape them")
+            raise InputError(
+                f"expected images as float [B,H,W,3] in [-1, 1], got {got}: scale or reshape them"
+            )
         if image.shape[1] % f or image.shape[2] % f or not all(image.shape):
             height, width = image.shape[1:3]
-            raise InputError(f"expected image sides that are multiples of {f}, got {width}x{height}: crop or resize it")
+            raise InputError(
+                f"expected image sides that are multiples of {f}, got {width}x{height}: crop or resize it"
+            )
 
     def decode(self, z_q: jax.Array) -> jax.Array:
         """Return the image [B,H,W,3] float32, not clipped, of z_q [B,h,w,c]."""
@@ -101,7 +115,9 @@ class Tokenizer(nn.Module):
         """Return z_q [B,h,w,c] float32, the very values of `encode`, of ids [B,h,w,D] int32."""
         return self.quantizer.embed(ids)
 
-    def __call__(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return the reconstruction [B,H,W,3] float32, not clipped, ids and aux, see `encode`."""
         z_q, ids, aux = self.encode(image, train)
         return self.decode(z_q), ids, aux
@@ -126,7 +142,9 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
         named = old_form.renamed(quantizer)
-        codes = build.build("tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer")
+        codes = build.build(
+            "tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer"
+        )
         return Tokenizer(coders[0], codes, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")

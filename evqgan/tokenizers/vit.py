@@ -62,11 +62,15 @@ class Encoder(nn.Module):
         """Return the features."""
         if image.shape[1:3] != pair(self.size):
             got, wanted = by(image.shape[1:3]), by(pair(self.size))
-            raise InputError(f"expected images of {wanted} (height x width), got {got}: crop them or change size")
+            raise InputError(
+                f"expected images of {wanted} (height x width), got {got}: crop them or change size"
+            )
         (h, w), (below, right) = grid(self), pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
         x = x.reshape(-1, *x.shape[-3:])  # [B*h*w,patch,patch,3]
-        x = DenseGeneral(self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed")(x)
+        x = DenseGeneral(
+            self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed"
+        )(x)
         return transformer(self, x.reshape(-1, h, w, self.width))
 
 
@@ -104,7 +108,9 @@ class Decoder(nn.Module):
         """Return the image."""
         if z.shape[1:3] != grid(self):
             got, wanted = by(z.shape[1:3]), by(grid(self))
-            raise InputError(f"expected {wanted} tokens (height x width), got {got}: change the decoder's size")
+            raise InputError(
+                f"expected {wanted} tokens (height x width), got {got}: change the decoder's size"
+            )
         x = Dense(self.width, dtype=self.dtype, name="from_codes")(flatten_tokens(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))
         return ToPatches(pair(self.patch), name="to_rgb")(x.astype(jnp.float32))
@@ -186,16 +192,22 @@ def by(sides: Sequence[int]) -> str:
 
 def grid(coder: Encoder | Decoder) -> tuple[int, int]:
     """Return (h, w): how many patches an image of `size` has."""
-    return tuple(side // patch for side, patch in zip(pair(coder.size), pair(coder.patch), strict=True))
+    return tuple(
+        side // patch for side, patch in zip(pair(coder.size), pair(coder.patch), strict=True)
+    )
 
 
 def check(coder: Encoder | Decoder) -> None:
     """Raise InputError for what no encoder or decoder can be built from."""
     size, patch = pair(coder.size), pair(coder.patch)
     if any(side % of for side, of in zip(size, patch, strict=True)):
-        raise InputError(f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: change one")
+        raise InputError(
+            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: change one"
+        )
     if coder.width % 4:
-        raise InputError(f"expected a width that is a multiple of 4, got {coder.width}: positions have four parts")
+        raise InputError(
+            f"expected a width that is a multiple of 4, got {coder.width}: positions have four parts"
+        )
 
 
 def factor(coder: Encoder | Decoder) -> int:
@@ -205,5 +217,7 @@ def factor(coder: Encoder | Decoder) -> int:
     """
     below, right = pair(coder.patch)
     if below != right:
-        raise InputError(f"expected patches as high as wide in a tokenizer, got {below}x{right}: give one number")
+        raise InputError(
+            f"expected patches as high as wide in a tokenizer, got {below}x{right}: give one number"
+        )
     return below

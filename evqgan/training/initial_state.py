@@ -46,7 +46,9 @@ def of_this_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
     return end if longer and last == end else theirs.get("began", 0)
 
 
-def state(setup: "Setup", checkpoints: checkpoint.Checkpoints, saved: Collection[str]) -> tuple[dict, tuple[str, ...]]:
+def state(
+    setup: "Setup", checkpoints: checkpoint.Checkpoints, saved: Collection[str]
+) -> tuple[dict, tuple[str, ...]]:
     """Return the state that a run begins or goes on with, and lines for the log.
 
     saved: the parts of the workdir's own checkpoint, () if there is none; one without "params" is
@@ -83,7 +85,9 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
     if not config.get("init"):
         return
     if pathlib.Path(config.init).expanduser().resolve() == pathlib.Path(workdir).resolve():
-        raise InputError(f"config.init is the run's own workdir, {workdir}: a finished run grows by a longer duration")
+        raise InputError(
+            f"config.init is the run's own workdir, {workdir}: a finished run grows by a longer duration"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +102,9 @@ class Inheritance:
     fresh_critic: bool  # whether there is a critic, and another one there
 
 
-def inherited(new: dict, like: dict, config: Any, module: ModuleType) -> tuple[dict, tuple[str, ...]]:
+def inherited(
+    new: dict, like: dict, config: Any, module: ModuleType
+) -> tuple[dict, tuple[str, ...]]:
     """Return the state `new` with the weights of the run in config.init, and lines for the log.
 
     Its raw and averaged weights and its codebook have to have the shapes of `like`; tables of
@@ -139,7 +145,9 @@ def planned(
     optimizer = ("opt",) if config.get("init_optimizer") else ()
     raw = any(name.startswith("params/") for name in there)
     if optimizer and not raw:
-        raise InputError(f"{folder} holds weights alone, and no optimizer: drop --config.init_optimizer")
+        raise InputError(
+            f"{folder} holds weights alone, and no optimizer: drop --config.init_optimizer"
+        )
     wanted = named(like, (*(WEIGHTS if raw else WEIGHTS[1:]), *optimizer))
     tables = tables_of_classes(wanted, there, config, module, theirs)
     for name, leaf in wanted.items():
@@ -162,13 +170,19 @@ def _lines(plan: Inheritance, config: Any, theirs: dict, other_tokenizer: bool) 
     lines = [f"begins with the weights of {folder}, step {plan.step:,}, and {whose} optimizer"]
     if plan.tables:
         names = ", ".join(sorted(name for name in plan.tables if name.startswith("ema/")))
-        lines.append(f"there are not as many classes in {folder}: what has a row a class begins fresh, {names}")
+        lines.append(
+            f"there are not as many classes in {folder}: what has a row a class begins fresh, {names}"
+        )
     elif theirs.get("generator", {}).get("classes") and not config.generator.get("classes"):
-        lines.append(f"{folder} has classes, and this run has none: what has a row a class is left out")
+        lines.append(
+            f"{folder} has classes, and this run has none: what has a row a class is left out"
+        )
     if plan.fresh_critic:
         lines.append(f"the critic begins fresh: that of {folder} is another one, or there is none")
     if other_tokenizer:
-        lines.append(f"the tokenizer is not the one whose codes {folder} was trained on: they mean something else now")
+        lines.append(
+            f"the tokenizer is not the one whose codes {folder} was trained on: they mean something else now"
+        )
     return tuple(lines)
 
 
@@ -182,7 +196,9 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
     if theirs.get("stage") != stage:
-        raise InputError(f"config.init = {folder} is the workdir of {theirs.get('stage')}, this run is of {stage}")
+        raise InputError(
+            f"config.init = {folder} is the workdir of {theirs.get('stage')}, this run is of {stage}"
+        )
     return theirs
 
 

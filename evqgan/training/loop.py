@@ -44,7 +44,9 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
         return state
 
 
-def restore_or_init(setup: Setup, checkpoints: checkpoint.Checkpoints) -> tuple[dict, tuple[str, ...]]:
+def restore_or_init(
+    setup: Setup, checkpoints: checkpoint.Checkpoints
+) -> tuple[dict, tuple[str, ...]]:
     """Return the state with which the run goes on or begins, and lines for the log about it.
 
     Claims the workdir for the config; raises InputError if it holds the run of another one.

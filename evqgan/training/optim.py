@@ -18,7 +18,9 @@ from evqgan.training.run_length import RunLength
 Schedule = Callable[[jax.Array], jax.Array]
 
 
-def schedule(kind: str, peak: float, warmup: int, total: int, final: float = 0.0, hold: int = 0) -> Schedule:
+def schedule(
+    kind: str, peak: float, warmup: int, total: int, final: float = 0.0, hold: int = 0
+) -> Schedule:
     """Return the learning rate as a function of the step.
 
     It rises over `warmup` steps from 0 to `peak`, stays there for `hold` steps, then goes on as
@@ -35,7 +37,9 @@ def schedule(kind: str, peak: float, warmup: int, total: int, final: float = 0.0
     if kind not in after:
         raise InputError(f"config.optimizer.decay is {kind!r}: {build.nearest(kind, after)}")
     if kind == "exponential" and not 0 < final <= peak:
-        raise InputError(f"exponential decay needs config.optimizer.final above 0 and up to the peak, got {final}")
+        raise InputError(
+            f"exponential decay needs config.optimizer.final above 0 and up to the peak, got {final}"
+        )
     before = [(optax.linear_schedule(0.0, peak, warmup), warmup)] if warmup else []
     before += [(optax.constant_schedule(peak), hold)] if hold else []
     if not before:
@@ -141,7 +145,9 @@ class Updater:
         """Return the function over the parts of a batch, see `accumulation.accumulated`."""
         return accumulated(value_and_grad, self.pieces)
 
-    def step(self, part: dict, grads: Any, step: jax.Array, is_finite: jax.Array) -> tuple[dict, dict[str, jax.Array]]:
+    def step(
+        self, part: dict, grads: Any, step: jax.Array, is_finite: jax.Array
+    ) -> tuple[dict, dict[str, jax.Array]]:
         """Return the part after a step, and {"gradient_norm", "learning_rate"}.
 
         step: its number, of the learning rate.

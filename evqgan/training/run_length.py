@@ -8,7 +8,9 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import DURATION
 
 
-def to_steps(duration: int | float | str, examples: int, batch_size: int, total: int | None = None) -> int:
+def to_steps(
+    duration: int | float | str, examples: int, batch_size: int, total: int | None = None
+) -> int:
     """Return a duration as a number of steps.
 
     duration: 1000 or "1000 steps", "20 epochs" of `examples`, or "5%" of `total` steps.
@@ -16,7 +18,9 @@ def to_steps(duration: int | float | str, examples: int, batch_size: int, total:
     """
     found = DURATION.fullmatch(str(duration))
     if not found or (found[2] == "%" and total is None):
-        raise InputError(f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}")
+        raise InputError(
+            f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}"
+        )
     number = float(re.sub("[,_]", "", found[1]))
     if found[2] == "%":
         return round(number / 100 * total)

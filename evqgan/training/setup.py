@@ -127,7 +127,9 @@ def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
     return length, {name: max(1, length.steps(config[f"{name}_every"])) for name in names}
 
 
-def jitted(stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES) -> tuple[Any, Callable, Callable]:
+def jitted(
+    stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
+) -> tuple[Any, Callable, Callable]:
     """Return the abstract state (shapes with shardings), init and update of a stage, compiled.
 
     stage: has `init` and `update`, see `stage.Stage`; update donates its state.

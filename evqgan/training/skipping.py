@@ -35,7 +35,9 @@ def select(is_finite: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, before: jnp.where(is_finite, x, before), new, old)
 
 
-def skip_if_nonfinite(state: dict, new: dict, metrics: Metrics, is_finite: jax.Array) -> tuple[dict, Metrics]:
+def skip_if_nonfinite(
+    state: dict, new: dict, metrics: Metrics, is_finite: jax.Array
+) -> tuple[dict, Metrics]:
     """Return the state after a step, and its metrics with the counters of skipped steps.
 
     The step counts in any case, so that the next one sees other data and other random numbers.

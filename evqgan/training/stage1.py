@@ -85,7 +85,9 @@ def pixel_losses(l2: float = 1.0, l1: float = 0.0, logit_laplace: float = 0.0) -
     return {name: weight for name, weight in terms.items() if weight}
 
 
-def perceptual(distance: dict, weight: float = 1.0, weights: str = "", dtype: Dtype = "float32") -> tuple[Any, float]:
+def perceptual(
+    distance: dict, weight: float = 1.0, weights: str = "", dtype: Dtype = "float32"
+) -> tuple[Any, float]:
     """Return the Distance module of config.perceptual, and its weight (paper, Eq. 1: 1).
 
     weights: the folder of its networks, see `core.weights`.
@@ -107,12 +109,16 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Tokeniz
     pixels = build.call(pixel_losses, config.get("loss", {}), "config.loss")
     distance, distance_weight, adversary = None, 0.0, None
     if uses(config, "perceptual"):
-        distance, distance_weight = build.call(perceptual, config.perceptual, "config.perceptual", dtype=config.dtype)
+        distance, distance_weight = build.call(
+            perceptual, config.perceptual, "config.perceptual", dtype=config.dtype
+        )
     if uses(config, "adversarial"):
         adversary = adversarial.make(config.adversarial, config.dtype, run)
         wanted = adversary.critic.label_classes
         if classes is not None and wanted not in (0, classes):
-            raise InputError(f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}")
+            raise InputError(
+                f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}"
+            )
     return TokenizerStage(config, model, updater, pixels, distance, distance_weight, adversary)
 
 
@@ -156,14 +162,18 @@ class TokenizerStage:
         for networks in self.networks.values():
             if networks.folder == "random":
                 names = ", ".join(networks.names.values())
-                notes.append(f'{networks.key} = "random": {names} are UNTRAINED, their terms mean little')
+                notes.append(
+                    f'{networks.key} = "random": {names} are UNTRAINED, their terms mean little'
+                )
         return tuple(notes)
 
     def init(self) -> dict:
         """Return the state of an untrained tokenizer; networks that `load` fills in are zeros."""
         rngs = jax.random.split(jax.random.key(self.config.seed), 4)
         image = jnp.zeros((1, *self.model.shape, 3))
-        variables = self.model.network.init({"params": rngs[0], "codebook": rngs[1]}, image, train=True)
+        variables = self.model.network.init(
+            {"params": rngs[0], "codebook": rngs[1]}, image, train=True
+        )
         params, codebook = variables["params"], variables.get("codebook", {})
         self._check_last_layer(params)
         critic, frozen = {}, {}

@@ -22,7 +22,9 @@ from evqgan.training.run_length import RunLength
 from evqgan.training.skipping import Metrics
 
 
-def tokenizer_section(model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0) -> None:
+def tokenizer_section(
+    model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0
+) -> None:
     """Take the keys of config.tokenizer, so that `build` can check them; see `resolve`."""
 
 
@@ -194,10 +196,14 @@ class GeneratorStage:
         """Raise InputError unless the stored ids are of the weights that this run begins with."""
         folder, weights = self.config.dataset.codes, self.config.tokenizer.weights
         if weights == "random":
-            raise InputError(f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer")
+            raise InputError(
+                f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer"
+            )
         info, (theirs, _) = codes.read_info(folder), self.model.tokenizer.restored(weights)
         fingerprint = codes.fingerprint(theirs)
-        codes.require(folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}})
+        codes.require(
+            folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
+        )
 
     def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
         """Take one step down the gradient of Eq. 2.

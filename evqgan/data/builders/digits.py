@@ -29,7 +29,9 @@ def enlarge(digit: np.ndarray) -> np.ndarray:
 
     0..16 becomes 0..255, then bicubic, rounded and clipped.
     """
-    image = cv2.resize(np.asarray(digit, np.float32) * (255 / LEVELS), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(
+        np.asarray(digit, np.float32) * (255 / LEVELS), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC
+    )
     return np.repeat(image.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
 
 

@@ -34,10 +34,18 @@ class Photograph:
 
 
 PHOTOGRAPHS = (
-    Photograph("astronaut", (512, 512), (0, 0, 512, 384), (0, 384, 512, 512), 128, "public domain; NASA"),
-    Photograph("chelsea", (300, 451), (0, 0, 300, 323), (0, 323, 300, 451), 128, "CC0; Stefan van der Walt"),
-    Photograph("coffee", (400, 600), (0, 0, 400, 472), (0, 472, 400, 600), 128, "CC0; Rachel Michetti"),
-    Photograph("rocket", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "public domain; SpaceX"),
+    Photograph(
+        "astronaut", (512, 512), (0, 0, 512, 384), (0, 384, 512, 512), 128, "public domain; NASA"
+    ),
+    Photograph(
+        "chelsea", (300, 451), (0, 0, 300, 323), (0, 323, 300, 451), 128, "CC0; Stefan van der Walt"
+    ),
+    Photograph(
+        "coffee", (400, 600), (0, 0, 400, 472), (0, 472, 400, 600), 128, "CC0; Rachel Michetti"
+    ),
+    Photograph(
+        "rocket", (427, 640), (0, 0, 427, 512), (0, 512, 427, 640), 128, "public domain; SpaceX"
+    ),
     Photograph(
         "hubble_deep_field",
         (872, 1000),
@@ -101,10 +109,14 @@ def train_tiles(photograph: Photograph) -> list[tuple[int, int, int, int]]:
 
     def starts(low, high):
         room = max(0, high - low - TILE)
-        return [low + round(start) for start in np.linspace(0, room, -(-room // photograph.stride) + 1)]
+        return [
+            low + round(start) for start in np.linspace(0, room, -(-room // photograph.stride) + 1)
+        ]
 
     return [
-        (y, x, min(y + TILE, bottom), min(x + TILE, right)) for y in starts(top, bottom) for x in starts(left, right)
+        (y, x, min(y + TILE, bottom), min(x + TILE, right))
+        for y in starts(top, bottom)
+        for x in starts(left, right)
     ]
 
 
@@ -132,14 +144,18 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         features = {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=[photograph.name for photograph in PHOTOGRAPHS]),
+            "label": tfds.features.ClassLabel(
+                names=[photograph.name for photograph in PHOTOGRAPHS]
+            ),
         }
         return tfds.core.DatasetInfo(
             builder=self,
             description=DESCRIPTION,
             features=tfds.features.FeaturesDict(features),
             homepage="https://scikit-image.org/docs/stable/api/skimage.data.html",
-            license="\n".join(f"{photograph.name}: {photograph.licence}" for photograph in PHOTOGRAPHS),
+            license="\n".join(
+                f"{photograph.name}: {photograph.licence}" for photograph in PHOTOGRAPHS
+            ),
         )
 
     def _split_generators(self, dl_manager):
@@ -152,7 +168,9 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
         for photograph in PHOTOGRAPHS:
             image = read(photograph.name)
             if image.shape[:2] != photograph.size:
-                raise ValueError(f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: another version")
+                raise ValueError(
+                    f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: another version"
+                )
             for top, left, bottom, right in tiles(photograph):
                 tile = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2BGR)
                 png = cv2.imencode(".png", tile)[1].tobytes()

@@ -27,7 +27,9 @@ class Quantizer(Protocol):
     # Whether all codes have probabilities, by distances, for generators that learn from these.
     soft_targets: bool
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q [B,h,w,c] float32, ids [B,h,w,D] int32, and aux {name: scalar}.
 
         The gradient of z_q passes straight through to z, or to what is rounded.

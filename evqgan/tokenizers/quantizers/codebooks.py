@@ -22,7 +22,9 @@ def nearest(x: jax.Array, codebook: jax.Array) -> jax.Array:
     would choose other codes.
     """
     products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
-    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(jnp.int32)
+    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(
+        jnp.int32
+    )
 
 
 def soft_codes(
@@ -46,7 +48,11 @@ def soft_codes(
     for d in range(depth):
         book, x = codebook[d % len(codebook)], normalized(rest.reshape(-1, z.shape[-1]))
         scores = -squared_distances(x, book) / temperature
-        ids = nearest(x, book) if rng is None else jax.random.categorical(jax.random.fold_in(rng, d), scores)
+        ids = (
+            nearest(x, book)
+            if rng is None
+            else jax.random.categorical(jax.random.fold_in(rng, d), scores)
+        )
         rest = rest - book[ids].reshape(rest.shape)
         chosen.append(ids.reshape(z.shape[:-1]).astype(jnp.int32))
         probabilities.append(jax.nn.softmax(scores).reshape(*z.shape[:-1], len(book)))

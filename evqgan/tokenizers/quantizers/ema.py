@@ -30,7 +30,9 @@ class Averages:
           codes.
         """
         self.owner, self.decay, self.revive = owner, decay, revive
-        self.codes = owner.variable("codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape))
+        self.codes = owner.variable(
+            "codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape)
+        )
         self.total = owner.variable("codebook", "total", lambda: self.codes.value)
         self.usage = owner.variable("codebook", "usage", jnp.full, shape[:2], self.start(shape[1]))
 
@@ -115,7 +117,9 @@ class Quantizer(vq.Quantizer):
         """Return the commitment, weighed: no gradient moves the codes."""
         return self.commitment * commitment_loss
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
 
         aux["revived"]: how many codes were revived.

@@ -42,9 +42,13 @@ class Quantizer(nn.Module):
         """Return the vectors [...,c] float32 of ids [...,1]."""
         steps = [math.prod(self.levels[:i]) for i in range(self.width)]
         digits = [ids[..., 0] // step % n for step, n in zip(steps, self.levels, strict=True)]
-        return jnp.stack([(x - n // 2) / (n // 2) for x, n in zip(digits, self.levels, strict=True)], axis=-1)
+        return jnp.stack(
+            [(x - n // 2) / (n // 2) for x, n in zip(digits, self.levels, strict=True)], axis=-1
+        )
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
 
         Gradients pass the rounding straight through, not `bound`.
@@ -54,7 +58,9 @@ class Quantizer(nn.Module):
             x = bound(z[..., i], n)
             ids = ids + (jnp.round(x).astype(jnp.int32) + n // 2) * math.prod(self.levels[:i])
             bounded.append(x / (n // 2))
-        usage, perplexity = codebook_statistics(jnp.bincount(ids.reshape(-1), length=self.codes)[None])
+        usage, perplexity = codebook_statistics(
+            jnp.bincount(ids.reshape(-1), length=self.codes)[None]
+        )
         aux = {"quantizer_loss": jnp.zeros(()), "usage": usage, "perplexity": perplexity}
         return (
             straight_through(self.embed(ids[..., None]), jnp.stack(bounded, axis=-1)),

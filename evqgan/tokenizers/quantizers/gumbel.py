@@ -48,11 +48,15 @@ class Quantizer(nn.Module):
 
     def setup(self) -> None:
         if self.l2_normalize and self.logits != "distance":
-            raise InputError("a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set one")
+            raise InputError(
+                "a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set one"
+            )
         if self.logits == "dense":
             # it decides the ids
             self.dense = nn.Dense(self.codes, precision="highest", name="logits")
-        self.parameter = self.param("codebook", nn.initializers.normal(1.0), (self.codes, self.width))  # VQGAN
+        self.parameter = self.param(
+            "codebook", nn.initializers.normal(1.0), (self.codes, self.width)
+        )  # VQGAN
         if self.anneal:
             self.steps = self.variable("codebook", "steps", jnp.zeros, (), jnp.int32)
 
@@ -70,7 +74,9 @@ class Quantizer(nn.Module):
         if self.logits == "dense":
             return self.dense(z)
         z = l2_normalize(z) if self.l2_normalize else z
-        return -squared_distances(z.reshape(-1, z.shape[-1]), self.codebook()[0]).reshape(*z.shape[:-1], self.codes)
+        return -squared_distances(z.reshape(-1, z.shape[-1]), self.codebook()[0]).reshape(
+            *z.shape[:-1], self.codes
+        )
 
     def chosen(self, logits: jax.Array, noisy: jax.Array, train: bool) -> jax.Array:
         """Return ids [B,h,w] int32 by logits [B,h,w,V], which are `noisy` with noise added."""

@@ -48,7 +48,9 @@ class Quantizer(nn.Module):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the vectors [...,c] float32 of ids [...,1]: bit i is the sign of channel i."""
-        return jnp.concatenate([2 * (ids >> i & 1) - 1 for i in range(self.bits)], axis=-1).astype(jnp.float32)
+        return jnp.concatenate([2 * (ids >> i & 1) - 1 for i in range(self.bits)], axis=-1).astype(
+            jnp.float32
+        )
 
     def entropy_loss(self, z: jax.Array) -> jax.Array:
         """Return E[H(q(z))] - H(E[q(z)]) of z [B,h,w,c].
@@ -69,13 +71,17 @@ class Quantizer(nn.Module):
         of_mean = -jnp.sum(mean * jnp.log(mean + 1e-5))  # 1e-5: MaskGIT
         return jnp.mean(of_each) - of_mean
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z = z.astype(jnp.float32)
         ids = sum((z[..., i, None] > 0).astype(jnp.int32) << i for i in range(self.bits))
         z_q = self.embed(ids)
         entropy, commitment = self.entropy_loss(z), jnp.mean(jnp.square(z - z_q))
-        usage, perplexity = codebook_statistics(jnp.bincount(ids.reshape(-1), length=self.codes)[None])
+        usage, perplexity = codebook_statistics(
+            jnp.bincount(ids.reshape(-1), length=self.codes)[None]
+        )
         aux = {
             "quantizer_loss": self.entropy * entropy + self.commitment * commitment,
             "entropy_loss": entropy,

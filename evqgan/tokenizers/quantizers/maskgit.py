@@ -24,12 +24,16 @@ class Quantizer(vq.Quantizer):
     entropy_temperature: Above0 = 0.01
     entropy_target: Literal["softmax", "argmax"] = "softmax"
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z_q, ids, aux = super().__call__(z, train)
         if self.entropy:
             x = self.normalized(z.astype(jnp.float32)).reshape(-1, self.width)
             affinity = -squared_distances(x, self.codebook()[0])
-            aux["entropy_loss"] = entropy_loss(affinity, self.entropy_temperature, self.entropy_target)
+            aux["entropy_loss"] = entropy_loss(
+                affinity, self.entropy_temperature, self.entropy_target
+            )
             aux["quantizer_loss"] += self.entropy * aux["entropy_loss"]
         return z_q, ids, aux

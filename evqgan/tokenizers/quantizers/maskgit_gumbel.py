@@ -27,7 +27,9 @@ class Quantizer(gumbel.Quantizer):
     def setup(self) -> None:
         super().setup()
         if self.hard:
-            raise InputError("maskgit_gumbel needs hard = False: a hard code that is passed on is the one of the ids")
+            raise InputError(
+                "maskgit_gumbel needs hard = False: a hard code that is passed on is the one of the ids"
+            )
 
     def chosen(self, logits: jax.Array, noisy: jax.Array, train: bool) -> jax.Array:
         """Return ids [B,h,w] int32 by logits [B,h,w,V], which are `noisy` with noise added."""

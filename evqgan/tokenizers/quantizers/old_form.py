@@ -50,7 +50,9 @@ def renamed(section: dict) -> dict:
         settings.update(commitment=1.0, swapped_commitment=False)
     if name == "vqgan":
         settings["swapped_commitment"] = False
-    if name == "rqvae" and (settings["between_depths"] or settings["depth"] == 1 or not settings["shared"]):
+    if name == "rqvae" and (
+        settings["between_depths"] or settings["depth"] == 1 or not settings["shared"]
+    ):
         settings.update(absolute_counts=False, between_depths=False)
     if name == "vitvqgan" or not settings["l2_normalize"]:
         settings["unnormalized_gradient"] = False
@@ -69,7 +71,9 @@ def _name(settings):
     if settings["entropy"]:
         return "maskgit"
     several = settings["depth"] != 1
-    if settings["detached_residual"] or (settings["l2_normalize"] and (several or settings["unnormalized_gradient"])):
+    if settings["detached_residual"] or (
+        settings["l2_normalize"] and (several or settings["unnormalized_gradient"])
+    ):
         return "vitvqgan"
     if settings["absolute_counts"]:
         return "rqvae"

@@ -39,7 +39,9 @@ class Quantizer(nn.Module):
     def setup(self) -> None:
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
         self.book = (
-            Averages(self, shape, self.decay, self.revive) if self.decay else Parameter(self, shape, self.revive)
+            Averages(self, shape, self.decay, self.revive)
+            if self.decay
+            else Parameter(self, shape, self.revive)
         )
 
     def codebook(self) -> jax.Array:
@@ -51,7 +53,9 @@ class Quantizer(nn.Module):
         codebook = self.codebook()
         return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
 
-    def soft_codes(self, z: jax.Array, temperature: float, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         """Return ids, and the probabilities of all codes, see `codebooks.soft_codes`."""
         return soft_codes(z, self.codebook(), self.depth, temperature, rng)
 
@@ -71,7 +75,9 @@ class Quantizer(nn.Module):
         """
         return self.book.update(x, hits)
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
 
         aux["revived"]: how many codes were revived.

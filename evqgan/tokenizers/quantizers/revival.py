@@ -8,7 +8,9 @@ import numpy as np
 from evqgan.tokenizers.quantizers.codebooks import uniform_init
 
 
-def seeds_of(usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module) -> tuple[jax.Array, jax.Array, jax.Array]:
+def seeds_of(
+    usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return which codes are dead, their usage as it starts anew, and what they become.
 
     These are [K,V] bool, [K,V] and [K,V,c].
@@ -70,7 +72,9 @@ class Parameter:
             return jnp.zeros((), jnp.float32)
         groups, number, width = self.value.shape
         x, hits = x.reshape(groups, -1, width), hits.reshape(groups, -1, number)
-        usage = self.decay * self.usage.value + (1 - self.decay) * (number / x.shape[1]) * hits.sum(axis=1)
+        usage = self.decay * self.usage.value + (1 - self.decay) * (number / x.shape[1]) * hits.sum(
+            axis=1
+        )
         dead, self.usage.value, seeds = seeds_of(usage, self.revive, x, self.owner)
         # A batch may come in parts, of which each notes its own.
         self.seeds.value = jnp.where(dead[..., None], seeds, self.seeds.value)

@@ -21,7 +21,9 @@ class Quantizer(vq.Quantizer):
         self.revival = Parameter(self, (1, self.codes, self.width), self.revive)
         self.table = self.revival.value
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
 
         aux["revived"]: how many codes were revived.

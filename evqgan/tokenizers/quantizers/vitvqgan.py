@@ -56,11 +56,15 @@ class Quantizer(nn.Module):
         codebook = self.codebook()
         return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
 
-    def soft_codes(self, z: jax.Array, temperature: float, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         """Return ids, and the probabilities of all codes, see `codebooks.soft_codes`."""
         return soft_codes(z, self.codebook(), self.depth, temperature, rng, self.normalized)
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z = z.astype(jnp.float32)
         rest, z_q, chosen = jax.lax.stop_gradient(z) if self.detached_residual else z, 0, []
@@ -76,7 +80,9 @@ class Quantizer(nn.Module):
             codebook_loss += jnp.mean(jnp.square(fixed - code)) / self.depth
             commitment_loss += jnp.mean(jnp.square(x - jax.lax.stop_gradient(code))) / self.depth
             rest = rest - (code if self.detached_residual else jax.lax.stop_gradient(code))
-        usage, perplexity = codebook_statistics(jax.nn.one_hot(jnp.stack(chosen), self.codes).sum(axis=1))
+        usage, perplexity = codebook_statistics(
+            jax.nn.one_hot(jnp.stack(chosen), self.codes).sum(axis=1)
+        )
         aux = {
             "quantizer_loss": self.commitment * commitment_loss + codebook_loss,
             "codebook_loss": codebook_loss,

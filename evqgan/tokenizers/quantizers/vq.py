@@ -50,11 +50,15 @@ class Quantizer(nn.Module):
         """Return the sum of both terms of L_VQ, weighed."""
         return self.commitment * commitment_loss + codebook_loss
 
-    def soft_codes(self, z: jax.Array, temperature: float, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         """Return ids, and the probabilities of all codes, see `codebooks.soft_codes`."""
         return soft_codes(z, self.codebook(), 1, temperature, rng, self.normalized)
 
-    def __call__(self, z: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, z: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z, book = self.normalized(z.astype(jnp.float32)), self.codebook()[0]
         fixed = jax.lax.stop_gradient(z)
