@@ -276,6 +276,7 @@ MAKERS = {
 @pytest.fixture
 def runs(monkeypatch):
     """What a command line leads to, instead of its doing: the name and the arguments."""
+    workdirs.trained()  # before training is no training any more
     found = []
 
     def note(name):
