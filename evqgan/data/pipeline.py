@@ -18,10 +18,11 @@ import numpy as np
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
-from evqgan.data import codes, named, stored_ids, views
+from evqgan.data import codes, named, stored_ids
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
+from evqgan.data.views import numbered_view, training_view, validation_view
 
 CROPS = ("resize", "random_resized", "native", "centre")
 CLASSES = 20  # ours: so many are counted one by one
@@ -274,7 +275,7 @@ def train_batches(
     examples = Decoded(examples, dataset.max_bad)
 
     def augment(example, rng):
-        return {**example, "image": views.training_view(example["image"], dataset, rng)}
+        return {**example, "image": training_view(example["image"], dataset, rng)}
 
     stream = (
         grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
@@ -304,7 +305,7 @@ def eval_batches(
         if example is None or example["label"] == codes.BAD:
             return blank
         if not dataset.codes:
-            example = {**example, "image": views.validation_view(example["image"], dataset)}
+            example = {**example, "image": validation_view(example["image"], dataset)}
         return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
@@ -335,8 +336,8 @@ def view_batches(
         if example is None:
             return black
         image = example["image"]
-        some = [views.numbered_view(image, dataset, seed, index, v) for v in range(views)]
-        return {**example, "image": np.stack(some or [views.validation_view(image, dataset)])}
+        some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
+        return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
 
     return Batches(
         grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0
