@@ -1,6 +1,7 @@
-"""Reads recorded outputs of the original implementations: `.npz` files of config, weights, inputs and outputs.
+"""Read recorded outputs of the original implementations.
 
-Weights that a file does not store are made by a rule: normal numbers seeded by the file's seed and the weight's name.
+They are `.npz` files of config, weights, inputs and outputs. Weights that a file does not store are
+made by a rule: normal numbers seeded by the file's seed and the weight's name.
 """
 
 import json
@@ -15,7 +16,10 @@ ROUNDING = 3e-6  # how far nudged inputs are off: some 30 roundings of float32; 
 
 
 def files(pattern):
-    """The recordings whose names match, in the folder EVQGAN_GOLDEN, or if none does in tests/golden; one at least."""
+    """The recordings, at least one, whose names match.
+
+    They lie in the folder EVQGAN_GOLDEN, or if none there matches in tests/golden.
+    """
     ours = pathlib.Path(__file__).parent / "golden"
     folders = [pathlib.Path(os.environ.get("EVQGAN_GOLDEN", ours)), ours]
     found = next(filter(None, (sorted(folder.glob(pattern)) for folder in folders)), None)
@@ -29,7 +33,10 @@ def recorded(pattern):
 
 
 def close(ours, theirs, tolerance=1e-5, name="", least=1e-9):
-    """Asserts that arrays of one shape differ by at most `tolerance` of the largest of `theirs`, or of `least`."""
+    """Assert that two arrays of one shape are close.
+
+    They differ by at most `tolerance` of the largest of `theirs`, or of `least`.
+    """
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, f"{name}: {ours.shape}, not {theirs.shape}"
     scale = max(np.abs(theirs).max(), least)
@@ -37,7 +44,10 @@ def close(ours, theirs, tolerance=1e-5, name="", least=1e-9):
 
 
 def nudged(x, number, size=ROUNDING):
-    """x with each value off by a normal number times `size` of it; these depend on `number` alone."""
+    """x with each value off by a normal number times `size` of it.
+
+    The normal numbers depend on `number` alone.
+    """
     noise = np.random.default_rng(number).standard_normal(np.shape(x))
     return np.asarray(x * (1 + size * noise), np.asarray(x).dtype)
 
@@ -108,7 +118,10 @@ def close_but_for_many_kinks(ours, theirs, slope=5e-3, rest=0.05):
 
 
 def load(path):
-    """-> config, and weights, inputs and outputs as {name: array}; weights agree with the file's checksums."""
+    """Return config, and weights, inputs and outputs as {name: array}.
+
+    The weights agree with the file's checksums.
+    """
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
     config = json.loads(str(arrays.pop("config")))

@@ -73,7 +73,7 @@ def test_masked_tokens_have_no_influence():
 
 
 def test_tokens_computed_earlier_serve_as_if_they_were_there():
-    """In three pieces, of which the first serves two rows: each piece sees itself and those to its left."""
+    """In three pieces, the first for two rows: each piece sees itself and what is left of it."""
     x, attention = normal((1, 6, 8)), Attention(2)
     params = random_params(attention, x)
     groups = np.repeat(np.arange(3), 2)

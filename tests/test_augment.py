@@ -41,7 +41,10 @@ def test_every_recorded_output_equals_the_original(recording):
 
 
 def test_draws_are_uniform_and_reach_both_ends():
-    """Seen through the changes: a constant image tells its brightness, a ramp its translation, ones its hole."""
+    """Seen through the changes of images that tell them.
+
+    A constant image tells its brightness, a ramp its translation, ones its hole.
+    """
     count, side = 3000, 10
     ones = jnp.ones((count, side, side, 1))
     call = jax.jit(augment.augment, static_argnums=2)

@@ -1,6 +1,7 @@
-"""Runs that begin with other runs' weights, and finished ones that go on: what is taken, what is said, what is refused.
+"""Runs that begin with other runs' weights, and finished ones that go on.
 
-No step is compiled but in the one test that trains.
+It is tested what is taken, what is said, and what is refused. No step is compiled but in the one test that
+trains.
 """
 
 import contextlib
@@ -21,7 +22,10 @@ from evqgan.training.run_length import RunLength
 
 
 def of_generator(classes=10):
-    """A config, its stage, and a state of it in which every number is its place: no compiled initialization."""
+    """A config, its stage, and a state of it in which every number is its place.
+
+    No initialization is compiled.
+    """
     config = config_of(2)
     config.generator.update({"classes": classes, "layers": 1})
     config = stage2.resolve(config)
@@ -49,7 +53,7 @@ def saved(folder, config, state, step=6):
 
 
 def begun(folder, config, stage, like, number=0):
-    """A new run of `config` in `folder` whose fresh state is `number` everywhere -> state, lines."""
+    """A new run of `config` in `folder`, its fresh state all `number` -> state, lines."""
     checkpoints = checkpoint.Checkpoints(folder)
     with contextlib.closing(checkpoints), pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage2.GeneratorStage, "load", lambda self, state, saved=(): state)

@@ -1,4 +1,7 @@
-"""From a config to an object: every slip of a config's author is named, with the nearest word that would have done."""
+"""From a config to an object: every slip of a config's author is named.
+
+The message has the nearest word that would have done.
+"""
 
 import sys
 import types

@@ -53,7 +53,10 @@ def test_digits_are_divided_once_and_evenly(data_dir):
 
 
 def test_photographs_hold_out_whole_regions():
-    """From the table alone: no training tile shares a pixel with a held-out tile, and all lie inside the photograph."""
+    """From the table alone: no training tile shares a pixel with a held-out tile.
+
+    All tiles lie inside the photograph.
+    """
     for photograph in photographs.PHOTOGRAPHS:
         count = np.zeros(photograph.size, int)
         for top, left, bottom, right in photographs.train_tiles(photograph):

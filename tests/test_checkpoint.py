@@ -77,7 +77,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path, state):
 
 
 def test_the_best_and_no_more_survive_every_resume(tmp_path, state):
-    """Each process leaves one, as one that was stopped does: none stays but the latest and the best."""
+    """Each process leaves one, as a stopped one does: only the latest and the best stay."""
     for step, score in ((6, 5.0), (11, 1.0), (16, float("inf")), (21, 4.0), (26, float("inf"))):
         checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
         checkpoints.save(step, state, score)
@@ -128,7 +128,10 @@ def test_a_checkpoint_with_flipped_bytes_is_named(tmp_path, state):
 
 
 def held_in_part(array, devices=2):
-    """What one process of two sees of an array whose rows lie on `devices` devices, those of each in turn."""
+    """What one process of two sees of an array whose rows lie on `devices` devices.
+
+    Each process holds the rows of those devices in turn.
+    """
     halves = [
         slice(i * len(array) // devices, (i + 1) * len(array) // devices) for i in range(devices)
     ]

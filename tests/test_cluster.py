@@ -1,6 +1,7 @@
-"""Two processes, as Slurm starts them, train as one; a lost process, and workdirs that are not shared, end all.
+"""Two processes, as Slurm starts them, train as one.
 
-The children are this file in processes of their own.
+A lost process, and workdirs that are not shared, end all. The children are this file in processes
+of their own.
 """
 
 import json
@@ -118,7 +119,10 @@ def check_batch(devices):
 
 
 def pair(config, place, functions, folders=("run", "run"), devices=1):
-    """Two processes, as Slurm names them to JAX -> them; each runs its function on the config in its own folder."""
+    """Two processes, as Slurm names them to JAX -> them.
+
+    Each runs its function on the config in its own folder.
+    """
     (place / "config.py").write_text(
         "import json\nfrom ml_collections import ConfigDict\n\n\n"
         f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
@@ -170,8 +174,10 @@ def ends(started, timeout=900):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run on the axis data whose second process is killed in step 4 -> its place, exit codes, outputs, seconds that
-    the first one went on."""
+    """A run on the axis data whose second process is killed in step 4.
+
+    Return its place, exit codes, outputs, and the seconds that the first process went on.
+    """
     place = tmp_path_factory.mktemp("killed")
     started = pair(config_of(evals={}, mesh={"data": 2}), place, (run, run_until_killed))
     started[1].wait(900)

@@ -111,7 +111,10 @@ class VQVAE:
         }, grads  # fmt: skip
 
     def chosen(self, variables, z):
-        """A training pass of the Gumbel quantizer with the recorded noise. The indices there are without noise."""
+        """A training pass of the Gumbel quantizer with the recorded noise.
+
+        The indices there are without noise.
+        """
         noise = self.inputs["gumbel_noise"]
 
         def run(model, z):
@@ -130,7 +133,10 @@ class VQVAE:
         return {**losses, **{f"grad/{name}": x for name, x in grads.items()}}
 
     def computed(self, number=None):
-        """All that is recorded, by its name there; with a number the losses and gradients of an image nudged by it."""
+        """All that is recorded, by its name there.
+
+        With a number, it is the losses and gradients of an image nudged by it.
+        """
         if number is not None:
             return self.gradients(nudged(self.image, number))
         r = jax.jit(self.evaluated)(self.variables)

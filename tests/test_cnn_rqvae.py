@@ -87,7 +87,7 @@ class RQVAE:
         return jax.jit(self.trained)
 
     def trained(self, variables, original):
-        """The loss of a training pass that leaves the codebook as it is, its parts, and its gradients."""
+        """The loss, its parts and gradients, of a pass that leaves the codebook as it is."""
 
         def loss(params):
             run = functools.partial(self.model.apply, {**variables, "params": params})
@@ -103,7 +103,10 @@ class RQVAE:
         return {**r, "loss_total": value}, grads
 
     def updated(self, variables, z):
-        """A training pass of the quantizer alone, which changes the codebook: outputs, variables after it."""
+        """A training pass of the quantizer alone, which changes the codebook.
+
+        Return its outputs, and the variables after it.
+        """
         rngs = {"codebook": jax.random.key(0)}
 
         def run(model, z):
@@ -123,7 +126,10 @@ class RQVAE:
         return {f"grad/{name}": x for name, x in grads.items()}
 
     def computed(self, number=None):
-        """All that is recorded, by its name there; with a number only the gradients, of an image nudged by it."""
+        """All that is recorded, by its name there.
+
+        With a number, it is only the gradients, of an image nudged by it.
+        """
         if number is not None:
             return self.gradients(self.training(self.variables, nudged(self.image, number))[1])
         r, grads = self.training(self.variables, self.image)

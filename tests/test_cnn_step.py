@@ -1,4 +1,7 @@
-"""One training step of stage 1 is that of the original: recordings of taming-transformers' VQModel with its loss."""
+"""One training step of stage 1 is that of the original.
+
+The recordings are of taming-transformers' VQModel with its loss.
+"""
 
 import jax
 import numpy as np
@@ -19,7 +22,10 @@ def recording(request):
 
 
 def config_of(r):
-    """The config of stage 1 for a recording. Without averaging over steps, what the optimizer keeps is the gradient."""
+    """The config of stage 1 for a recording.
+
+    Without averaging over steps, what the optimizer keeps is the gradient.
+    """
     optimizer = {"learning_rate": 1e-4, "b1": 0.0}
     config = {
         "stage": "stage1", "seed": 0, "dtype": "float32", "batch_size": len(r.image), "duration": r.step + 10,

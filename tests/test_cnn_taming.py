@@ -1,4 +1,4 @@
-"""The CNN tokenizer against recordings of taming-transformers: VQGAN with its losses, Gumbel VQGAN."""
+"""The CNN tokenizer against recordings of taming-transformers: VQGAN with its losses, Gumbel."""
 
 import functools
 
@@ -43,7 +43,10 @@ def part(weights, prefix):
 
 
 class VQGAN:
-    """A recording of taming-transformers' VQModel and its loss: tokenizer, critic and distance, with its weights."""
+    """A recording of taming-transformers' VQModel and its loss.
+
+    It has tokenizer, critic and distance, with its weights.
+    """
 
     def __init__(self, path):
         config, self.weights, inputs, self.outputs = load(path)
@@ -137,7 +140,7 @@ class VQGAN:
         )
 
         def last(gradient):
-            """Norm of a loss's gradient in the last layer, from its gradient in the reconstruction."""
+            """Norm of a loss's gradient in the last layer, from that in the reconstruction."""
             return norm(pull((gradient, jnp.zeros(())))[0]["decoder"]["to_rgb"]["kernel"])
 
         weight = self.weight * gan.adaptive_weight(last(of_nll), last(of_adversarial))
@@ -180,7 +183,10 @@ class VQGAN:
         return jax.jit(self.everything)
 
     def computed(self, number=None):
-        """`everything` by the recorded names and in their layouts; with a number, of an image nudged by it."""
+        """`everything` by the recorded names and in their layouts.
+
+        With a number, they are of an image nudged by it.
+        """
         image = self.image if number is None else nudged(self.image, number)
         r = self.compiled(self.variables, self.critic_variables, self.frozen, image)
         trees = {name: r.pop(name) for name in ("grad", "grad_disc", "disc_after")}

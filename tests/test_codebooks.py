@@ -1,4 +1,4 @@
-"""What quantizers share: nearest codes, statistics, MaskGIT's entropy loss against its recordings."""
+"""What quantizers share: nearest codes, statistics, MaskGIT's entropy loss as it was recorded."""
 
 import json
 

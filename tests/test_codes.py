@@ -1,4 +1,7 @@
-"""Stored ids: written whole, by any number of hosts, in any order; read only if they are what they should be."""
+"""Stored ids: written whole, by any number of hosts, in any order.
+
+They are read only if they are what they should be.
+"""
 
 import json
 

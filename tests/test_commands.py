@@ -1,4 +1,7 @@
-"""The modes sample, edit and evaluate: what they write, what they refuse, and that a refusal changes nothing."""
+"""The modes sample, edit and evaluate: what they write, and what they refuse.
+
+A refusal changes nothing.
+"""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""The comparison of all systems: what is equal for all, what a row says, and one small run of two systems."""
+"""The comparison of all systems: what is equal for all, what a row says, a small run of two."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every experiment: it loads, its head says how to run it, its size is known, and its tiny form trains."""
+"""Every experiment: it loads, its head says how to run it, its size is known, tiny it trains."""
 
 import functools
 import importlib.util
@@ -142,7 +142,10 @@ def parameters(config):
 
 @functools.cache
 def parameters_of(text):
-    """Return the same of the sections in JSON; variants that only train a model otherwise are counted once."""
+    """Return the same of the sections in JSON.
+
+    Variants that only train a model otherwise are counted once.
+    """
     model = models.of(ConfigDict(json.loads(text)))
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     params = params["params"] if isinstance(model, models.ImageTokenizer) else params

@@ -1,4 +1,4 @@
-"""Whole models of the compared systems: their files into workdirs that every mode accepts, and back."""
+"""Whole models of the compared systems: their files into workdirs for every mode, and back."""
 
 import json
 import os
@@ -84,7 +84,10 @@ def drawn(like, seed=0):
 
 
 def theirs(name):
-    """-> {name: array} of a tokenizer, and of a generator, of a system, with the trees they are made from."""
+    """Return {name: array} of a system's tokenizer, and of its generator.
+
+    The trees that they are made from come with them.
+    """
     system, (tokenizer, generator, _) = systems.SYSTEMS[name], MODELS[name]
     tokenizer = ConfigDict(tokenizer)
     first = drawn(workdirs.blank_tokenizer(tokenizer))
@@ -147,7 +150,10 @@ def same(a, b):
 
 @pytest.fixture(scope="module", params=NAMES)
 def converted(request, tmp_path_factory):
-    """-> the name of a system, a folder with its files, and the workdirs made from them: tokenizer, generator."""
+    """Return the name of a system, a folder with its files, and the workdirs made from them.
+
+    The workdirs are those of tokenizer and generator.
+    """
     name, place = request.param, tmp_path_factory.mktemp(request.param)
     system, flags = systems.SYSTEMS[name], MODELS[name][2]
     first, second, *trees = theirs(name)
@@ -251,7 +257,7 @@ def test_every_mode_accepts_a_tokenizer(tmp_path, capsys):
 
 
 def test_a_config_has_to_fit(tmp_path, capsys):
-    """Fine-tuning by a config of one's own: its model is that of the weights, or nothing is written."""
+    """Fine-tuning by one's own config: its model is that of the weights, or nothing is written."""
     first, *_, tree, _ = theirs("taming")
     save("taming", tmp_path / "t.ckpt", first)
     body = "config = common.stage1((2,), 16); config.tokenizer = {}; config.seed = 7; return config"

@@ -1,4 +1,7 @@
-"""Editing: nothing of the hidden pixels comes back, known pixels stay, and canvases of any size are filled whole."""
+"""Editing: nothing of the hidden pixels comes back, and known pixels stay.
+
+Canvases of any size are filled whole.
+"""
 
 import copy
 import functools
@@ -33,9 +36,10 @@ def picture(index=0, shape=(32, 32)):
 
 
 class Painter:
-    """A model whose token is the grey of its 4 x 4 pixels, 4 levels a code; it makes code MADE, as white as can be.
+    """A model whose token is the grey of its 4 x 4 pixels, 4 levels a code.
 
-    It remembers what it was asked: masks, seeds, and how many images at once.
+    It makes code MADE, as white as can be. It remembers what it was asked: masks, seeds, and how
+    many images at once.
     """
 
     size, factor, depth, classes, sampler = (32, 32), 4, 1, 0, {}
@@ -74,7 +78,10 @@ class Painter:
 
 
 def grey_tokens(shape, seed=0):
-    """An image [H,W,3] of 4 x 4 squares, of greys that a Painter encodes and decodes as they are, darker than MADE."""
+    """An image [H,W,3] of 4 x 4 squares, of greys darker than MADE.
+
+    A Painter encodes and decodes these greys as they are.
+    """
     squares = np.random.default_rng(seed).integers(0, 50, [-(-side // 4) for side in shape]) * 4
     whole = squares.repeat(4, axis=0).repeat(4, axis=1)[: shape[0], : shape[1]]
     return np.repeat(whole[..., None], 3, axis=-1).astype(np.uint8)
@@ -102,7 +109,10 @@ def test_every_token_with_a_hidden_pixel_is_touched_and_no_other(shape):
 
 
 def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
-    """One that completes from a prefix: the lower part, also of a canvas of three windows, but no box and no column."""
+    """A generator that completes from a prefix fills no box and no column.
+
+    It fills the lower part, also of a canvas of three windows.
+    """
     model = Painter()
     model.check_mask = functools.partial(check_suffix, name="gpt")
     image = grey_tokens((32, 32))
@@ -356,7 +366,10 @@ def test_all_hidden_is_generation(model):
 
 
 def test_windows_draw_of_their_own(model):
-    """A flat picture that grows far: were the randomness of windows the same, so would be what they make."""
+    """A flat picture that grows far.
+
+    Were the randomness of windows the same, so would be what they make.
+    """
     flat = np.full((32, 32, 3), 128, np.uint8)
     model, made = copy.copy(model), []
 

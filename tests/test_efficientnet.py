@@ -1,4 +1,4 @@
-"""EfficientNet-lite0: its maps against recordings of the original, its names, its parameter count."""
+"""EfficientNet-lite0: its maps against recordings of the original, its names, its size."""
 
 import flax
 import jax

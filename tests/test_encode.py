@@ -1,4 +1,7 @@
-"""From a data set to stored ids to a generator: the same ids, losses and states as from the images themselves."""
+"""From a data set to stored ids to a generator.
+
+The ids, losses and states are the same as from the images themselves.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""The tables of the frozen networks: every public name arrives, nothing else does, and all return bit for bit."""
+"""The tables of the frozen networks: every public name arrives, nothing else does.
+
+All return bit for bit.
+"""
 
 import re
 

@@ -1,4 +1,7 @@
-"""Adversarial losses, penalties and factors: their definitions; the loss of a recorded training step of VQGAN."""
+"""Adversarial losses, penalties and factors: their definitions.
+
+The loss of a recorded training step of VQGAN is compared, too.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +43,10 @@ def test_losses_by_name(name, of_real, of_fake, of_generator):
 
 @pytest.mark.parametrize("name", sorted(gan.LOSSES))
 def test_what_the_losses_push_where(name):
-    """The critic raises D(real) and lowers D(fake); the generator raises D(fake) where it is told to be fake."""
+    """The critic raises D(real) and lowers D(fake).
+
+    The generator raises D(fake) where it is told to be fake.
+    """
     fake = jnp.linspace(-0.9, -0.1, 5)
     of_real, of_fake = jax.grad(gan.critic_loss, (1, 2))(name, -fake, fake)
     assert (of_real < 0).all() and (of_fake > 0).all()
@@ -197,7 +203,10 @@ def part(weights, prefix):
 
 
 def losses_of_a_step(critic, distance, keys, factor, given):
-    """Losses and logits of the original's step in its order: the generator's pass, the critic's on real, then fake."""
+    """Losses and logits of the original's step, in its order.
+
+    First the generator's pass, then the critic's on real and on fake.
+    """
     image, reconstruction = given["image"], given["reconstruction"]
 
     def train(params, stats, x):

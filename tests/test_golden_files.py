@@ -1,4 +1,4 @@
-"""The comparison of gradients that leaves a kink's side open: what it forgives, and what it does not."""
+"""The comparison of gradients that leaves a kink's side open: what it forgives and what not."""
 
 import itertools
 
@@ -45,7 +45,10 @@ def gradient(x, kernels=KERNELS, switched=(), term=1.0, least=0.0):
 
 @pytest.fixture(scope="module")
 def edge():
-    """An input of which two units lie within rounding of their kinks: those that lay nearest, moved onto them."""
+    """An input of which two units lie within rounding of their kinks.
+
+    They are those that lay nearest, moved onto them.
+    """
     x, places = X.copy(), []
     for image in (3, 7):
         y = x[image] @ KERNELS[0]

@@ -1,4 +1,7 @@
-"""GPT: parity with the recorded original of VQGAN, and what a causal generator and its cache must keep."""
+"""GPT: parity with the recorded original of VQGAN.
+
+The rest is what a causal generator and its cache must keep.
+"""
 
 import functools
 import itertools
@@ -99,7 +102,7 @@ def test_output_is_the_recorded_one(path, name):
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def begun(count, step=False):
-        """What a cache of `count` words holds, and if `step` logits and the cache one word later."""
+        """What a cache of `count` words holds; if `step`, logits and the cache one word later."""
         shorter = model.clone(
             condition_tokens=count,
             unmasked=min(model.unmasked, count),
@@ -255,7 +258,10 @@ def one():
 
 @functools.cache
 def parts(variant):
-    """A small model, parameters, a batch of ids and labels, and compiled: logits of all codes; samples."""
+    """A small model, parameters, a batch of ids and labels.
+
+    With them come, compiled, logits of all codes, and samples.
+    """
     model = model_of(variant)
     ids = jax.random.randint(jax.random.key(1), (2, 3, 4, 1), 0, CODES)
 
@@ -268,7 +274,7 @@ def parts(variant):
 
 
 def test_a_code_sees_exactly_those_before_it(small):
-    """By gradient, with a word of its own for each token: exactly zero at and after it, never before it."""
+    """By gradient, with a word for each token: exactly zero at and after it, never before it."""
     model, params, _, _, run, _ = small
     label = jnp.array([2])
     condition = np.asarray(gpt.condition_of(model, label, 1))[0]
@@ -324,7 +330,7 @@ def test_coordinates_are_means_over_pixels(factor, latent):
 
 
 def by_the_script(at, whole, own=16):
-    """Where a place lies in its window, as taming-transformers' scripts/sample_conditional.py has it."""
+    """Where a place lies in its window, as taming-transformers' sample_conditional.py has it."""
     half = own // 2
     return at if at <= half else own - (whole - at) if whole - at < own - half else half
 

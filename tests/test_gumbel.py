@@ -1,4 +1,7 @@
-"""The Gumbel-softmax quantizer: what is chosen, which way gradients go, temperatures, recordings of the originals."""
+"""The Gumbel-softmax quantizer against recordings of the originals.
+
+The rest is what is chosen, which way gradients go, and temperatures.
+"""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""InceptionV3 for FID against recordings of torch-fidelity and pytorch-fid; its two ways to resize."""
+"""InceptionV3 for FID against recordings of torch-fidelity and pytorch-fid; its two resizings."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""What is installed has its configs; a config is found by its name; a script beside a clone finds the package."""
+"""What is installed has its configs, and a config is found by its name.
+
+A script beside a clone finds the package.
+"""
 
 import os
 import pathlib

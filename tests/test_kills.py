@@ -1,4 +1,7 @@
-"""Runs that are killed at any moment, and a command given twice at once, end with the bits of one that was not."""
+"""Runs that are killed at any moment end with the bits of one that was not.
+
+So does a command that is given twice at once.
+"""
 
 import random
 import signal
@@ -19,7 +22,10 @@ LONGEST = 1.5  # ours: the last moment of a kill, in times of a whole run that e
 
 @pytest.fixture(scope="module", params=[1, 2])
 def straight(request, tmp_path_factory):
-    """A config, the workdir of a run of it that nothing interrupted, and the seconds that one takes as a process."""
+    """A config, the workdir of an uninterrupted run of it, and the seconds that it takes.
+
+    They are those of a run as a process.
+    """
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
     loop.train(config.copy_and_resolve_references(), workdir)

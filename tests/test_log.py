@@ -1,4 +1,7 @@
-"""metrics.jsonl of an interrupted run equals an uninterrupted one's; the progress line and the stop are readable."""
+"""metrics.jsonl of an interrupted run equals that of an uninterrupted one.
+
+The progress line and the stop are readable.
+"""
 
 import errno
 import json
@@ -38,7 +41,7 @@ def without_perf(workdir):
 
 
 def events(workdir):
-    """The TensorBoard events of a workdir, file by file: records of length, checksum, bytes, checksum."""
+    """TensorBoard's events in a workdir by files: records of length, checksum, bytes, checksum."""
     found = []
     for path in sorted(
         workdir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns

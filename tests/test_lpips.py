@@ -1,4 +1,4 @@
-"""LPIPS against recordings of the originals; what makes it a distance; no division by zero anywhere."""
+"""LPIPS against recordings of the originals; what makes it a distance; no division by zero."""
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,7 @@ def test_equal_images_have_distance_and_gradient_zero(images, dtype, judge):
 
 
 def test_maps_of_zeros_make_no_infinite_gradient(variables, images, judge):
-    """A black hole: biases so negative that the ReLUs pass nothing, in all layers or in the last one."""
+    """A black hole: biases so negative that no ReLU passes anything, in all layers or the last."""
     a, b = images
     for stages in (("stage1",), ("stage5",)):
         dead = jax.tree.map(lambda x: x, variables)

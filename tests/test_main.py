@@ -1,4 +1,4 @@
-"""The command line: what it understands, and that whatever is wrong ends in one line and exit code 2."""
+"""The command line: what it understands; whatever is wrong ends in one line and exit code 2."""
 
 import errno
 import os

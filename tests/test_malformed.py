@@ -1,4 +1,7 @@
-"""Configs that are wrong end in one line, before anything is read; configs that are not those of a run, too."""
+"""Configs that are wrong end in one line, before anything is read.
+
+Configs that are not those of a run do, too.
+"""
 
 import json
 

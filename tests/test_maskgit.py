@@ -1,4 +1,7 @@
-"""MaskGIT: parity with the recorded original (network, losses, decoding), and what a generator must keep."""
+"""MaskGIT: parity with the recorded original (network, losses, decoding).
+
+The rest is what a generator must keep.
+"""
 
 import functools
 
@@ -123,7 +126,10 @@ def test_what_is_masked_again_is_the_recorded_choice(recording):
 
 
 def original_noise(config, shape, codes):
-    """What MaskGIT draws from one chain of keys: Gumbel noise for the codes [T,B,S,V] and for the choice [T,B,S]."""
+    """What MaskGIT draws from one chain of keys.
+
+    It is Gumbel noise for the codes [T,B,S,V] and for the choice [T,B,S].
+    """
     rng, steps = jax.random.PRNGKey(config["seed"]), []
     for _ in range(config["decode"]["num_iter"]):
         rng, rng_codes = jax.random.split(rng)
@@ -218,7 +224,10 @@ def with_effects(model):
 
 @pytest.fixture(scope="module", params=[3, 0], ids=["classes", "unconditional"])
 def small(request):
-    """A small model, parameters, a batch of ids and labels, and compiled: logits of a sequence; masked predictions."""
+    """A small model, parameters, a batch of ids and labels.
+
+    With them come, compiled, logits of a sequence, and masked predictions.
+    """
     model = model_of(classes=request.param)
     ids = jax.random.randint(jax.random.key(1), (2, 4, 6, 1), 0, CODES)
     run = jax.jit(lambda params, words: model.apply({"params": params}, words))

@@ -84,7 +84,10 @@ def test_where_candidates_are_few_the_rest_is_not_real():
 
 @pytest.mark.parametrize("tokens", multigrained.GLOBAL_TOKENS)
 def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
-    """By the definition, target by target: known is what was never hidden, and blocks whose turn is over."""
+    """By the definition, target by target.
+
+    Known is what was never hidden, and blocks whose turn is over.
+    """
     ids, inputs, _, is_masked = drawn("matched", 12, tokens=tokens, edits=0.5, wavefronts=0.25)
     _, ordered, *_ = drawn("matched", 12, tokens="ordered", edits=0.5, wavefronts=0.25)
     rank, block = ordered["rank"], inputs["block"]

@@ -60,7 +60,7 @@ def test_sizes_that_do_not_fit_are_named():
 
 
 def test_rows_are_those_of_all_devices_of_a_process(monkeypatch):
-    """A process of several, whose devices hold slices that are no neighbours, two of them the same."""
+    """A process of several, whose devices hold slices that are no neighbours, two the same."""
 
     class Sharding:
         def addressable_devices_indices_map(self, shape):

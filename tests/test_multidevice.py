@@ -1,4 +1,7 @@
-"""Eight devices, and two processes, train and sample as one does. The children: this file in processes of their own."""
+"""Eight devices, and two processes, train and sample as one does.
+
+The children: this file in processes of their own.
+"""
 
 import json
 import os
@@ -49,7 +52,10 @@ def make(name):
 
 
 def on_eight_devices(name, place):
-    """A child: some steps of a stage on every mesh, and over from eight devices to one; notes what it found as JSON."""
+    """A child: some steps of a stage on every mesh, and over from eight devices to one.
+
+    It notes what it found as JSON.
+    """
     stage, found, ends, compiled, start = make(name), {"losses": {}}, {}, {}, None
     for kind, sizes in MESHES[name].items():
         devices = mesh.make(**sizes, devices=jax.devices()[: int(np.prod(list(sizes.values())))])
@@ -164,7 +170,10 @@ def children(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(children):
-    """The workdir, exit codes and outputs of a run of two processes, the second of which gets a SIGTERM at step 3."""
+    """The workdir, exit codes and outputs of a run of two processes.
+
+    The second process gets a SIGTERM at step 3.
+    """
     (first, workdir), (second, _) = children[0], children[1]
     for _ in range(3000):
         file = workdir / "metrics.jsonl"

@@ -1,4 +1,7 @@
-"""The order of the data: exact, elastic, restartable; every example once; bad input counted and named."""
+"""The order of the data: exact, elastic, restartable; every example once; bad input is named.
+
+Bad input is counted, too.
+"""
 
 import contextlib
 import dataclasses
@@ -26,12 +29,18 @@ def data_dir(tmp_path_factory):
 
 
 def generated(**changes):
-    """Images that differ in every example; cropped and flipped from a wider picture when `size` says so."""
+    """Images that differ in every example.
+
+    They are cropped and flipped from a wider picture when `size` says so.
+    """
     return Dataset(**{"name": "generated", "size": 8, "classes": 3, "num_examples": 20, **changes})
 
 
 def folder_of(path, count, broken=(), shape=(12, 20)):
-    """A folder of numbered images whose every pixel is unlike the others'; those in `broken` are cut short."""
+    """A folder of numbered images whose every pixel is unlike the others'.
+
+    Those in `broken` are cut short.
+    """
     path.mkdir(parents=True, exist_ok=True)
     for k in range(count):
         pixels = np.random.default_rng(k).integers(0, 256, (*shape, 3)).astype(np.uint8)

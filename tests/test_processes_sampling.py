@@ -1,4 +1,7 @@
-"""Two processes evaluation, sample and edit as one does. The children: this file in processes of their own."""
+"""Two processes run evaluation, sample and edit as one does.
+
+The children: this file in processes of their own.
+"""
 
 import json
 import os
@@ -80,7 +83,10 @@ def child(function, *args):
 
 
 def stopped(place):
-    """The workdir `place` with rejection sampling that one process began, and that was stopped after three batches."""
+    """The workdir `place` with rejection sampling that one process began.
+
+    It was stopped after three batches.
+    """
     seen = []
 
     def classifier(images, labels):

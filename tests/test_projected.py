@@ -136,7 +136,10 @@ def test_resizing_equals_the_original(recording):
 
 
 def test_training_equals_the_original(recording):
-    """Its sequence: the generator's forward and backward pass, then the critic's on a fake and on a real batch."""
+    """Its sequence: the generator's forward and backward pass, then the critic's.
+
+    The critic's are on a fake and on a real batch.
+    """
     critic, outputs, variables = recording.critic, recording.outputs, recording.variables
 
     def value(params, image, variables, sign, hinge):
@@ -225,7 +228,10 @@ def small():
 
 @pytest.fixture(scope="module")
 def trained(small):
-    """Its training pass as one program: (variables, image, key) -> logits, changed variables, gradients."""
+    """Its training pass as one program.
+
+    (variables, image, key) -> logits, changed variables, gradients.
+    """
     critic, _ = small
 
     def loss(params, frozen, image, stats, key):

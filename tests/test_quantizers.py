@@ -59,7 +59,10 @@ def evaluate(quantizer, variables, z):
 
 @functools.partial(jax.jit, static_argnums=0)
 def train(quantizer, variables, z, seed=0):
-    """-> z_q, ids, aux, variables after the step; the parameter, if it is one, is changed by revival alone."""
+    """Return z_q, ids, aux, variables after the step.
+
+    The parameter, if it is one, is changed by revival alone.
+    """
     rngs = {"codebook": jax.random.key(seed)}
     out, changed = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
     tree = {"quantizer": variables.get("params", {})}
@@ -157,7 +160,10 @@ def test_gradients_equal_the_formula():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_moving_average_equals_the_formula(depth):
-    """VQ-VAE, appendix A.1: N = g N + (1 - g) n, m = g m + (1 - g) sum z, e = m / N, over two steps."""
+    """VQ-VAE, appendix A.1, over two steps.
+
+    N = g N + (1 - g) n, m = g m + (1 - g) sum z, e = m / N.
+    """
     keys = {"codes": 4, "width": 3, "decay": 0.8}
     quantizer = ema.Quantizer(**keys) if depth == 1 else residual.Quantizer(**keys, depth=depth)
     variables = init(quantizer, normal((1, 1, 1, 3)))
@@ -331,7 +337,10 @@ def test_what_does_not_go_together_is_refused(wrong, sentence):
 
 
 def test_every_module_keeps_the_contract():
-    """Each quantizer of the package, as its defaults make it: shapes, types, and the traits that others read."""
+    """Each quantizer of the package, as its defaults make it.
+
+    Compared are shapes, types, and the traits that others read.
+    """
     names = build.having("tokenizers.quantizers", ["Quantizer"])
     assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(names)
     for name in names:

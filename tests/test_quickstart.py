@@ -1,4 +1,7 @@
-"""The main job from end to end, small: everything the README promises is there, and a second run does nothing again."""
+"""The main job from end to end, small.
+
+Everything the README promises is there, and a second run does nothing again.
+"""
 
 import json
 

@@ -1,4 +1,7 @@
-"""Rejection sampling: the best are kept, whatever stops it it goes on, and no more than a batch of images is made."""
+"""Rejection sampling: the best are kept, and whatever stops it, it goes on.
+
+No more than a batch of images is made.
+"""
 
 import contextlib
 import copy

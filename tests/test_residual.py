@@ -1,4 +1,7 @@
-"""Residual quantization: recordings of RQ-VAE, the order of depths, soft codes, the ViT-VQGAN port's residual mode."""
+"""Residual quantization: recordings of RQ-VAE, the order of depths, soft codes.
+
+The residual mode of the ViT-VQGAN port is tested, too.
+"""
 
 import functools
 
@@ -27,7 +30,10 @@ def normal(shape, seed=0):
 
 
 def made(depth, module=residual, **keys):
-    """A quantizer of 16 codes of width 4, by gradient unless `decay` is given; variables, codebooks spread like z."""
+    """A quantizer of 16 codes of width 4, by gradient unless `decay` is given.
+
+    Its variables have codebooks that are spread like z.
+    """
     keys = {"decay": 0.0, **keys} if module is residual else keys
     quantizer = module.Quantizer(codes=16, width=4, depth=depth, **keys)
     books = normal((1 if quantizer.shared else depth, 16, 4), 1)
@@ -85,7 +91,7 @@ def recording(request):
 
 
 def of_theirs(weights, prefix, quantizer):
-    """Their codebooks and moving averages as ours; the last row, their padding, is nobody's code."""
+    """Their codebooks and moving averages as ours; the last row, padding, is nobody's code."""
     depths = range(1 if quantizer.shared else quantizer.depth)
     names = {"codes": "weight", "total": "embed_ema", "usage": "cluster_size_ema"}
     stacked = {
@@ -151,7 +157,10 @@ def test_moving_averages_equal_the_recorded_rqvae(recording):
 
 
 def test_depths_are_summed_in_their_order():
-    """Each depth has the codebook of its place, and the partial sums of the first depths are what the loss is of."""
+    """Each depth has the codebook of its place.
+
+    The loss is of the partial sums of the first depths.
+    """
     quantizer, variables = made(3, shared=False)
     z = normal((2, 3, 5, 4))
     z_q, ids, aux = quantizer.apply(variables, z)
@@ -206,7 +215,10 @@ def unit(x):
 
 
 def formula(books, z, ids, normalize, detached):
-    """-> z_q, codebook loss, commitment loss by depths; with gradients as the ViT-VQGAN port has them if detached."""
+    """Return z_q, codebook loss, commitment loss by depths.
+
+    Gradients are as the ViT-VQGAN port has them if detached.
+    """
     norm, stop = unit if normalize else lambda x: x, jax.lax.stop_gradient
     left, total, of_codes, of_z = stop(z) if detached else z, 0, 0, 0
     for d in range(ids.shape[-1]):

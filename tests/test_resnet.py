@@ -12,7 +12,7 @@ from evqgan.nn import resnet
 
 
 def draw(like):
-    """Random weights that keep the size of what flows through, and statistics that are not 0 and 1."""
+    """Random weights that keep the size of what flows through; statistics other than 0 and 1."""
     rng = np.random.default_rng(0)
 
     def one(path, x):

@@ -1,4 +1,7 @@
-"""Any number of rows: the same rows come out, whatever the batches, and each function compiles once a size."""
+"""Any number of rows: the same rows come out, whatever the batches.
+
+Each function compiles once a size.
+"""
 
 import jax.numpy as jnp
 import numpy as np

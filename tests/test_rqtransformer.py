@@ -1,4 +1,7 @@
-"""RQ-Transformer: parity with the recorded original (network, losses, sampling), and what a generator must keep."""
+"""RQ-Transformer: parity with the recorded original (network, losses, sampling).
+
+The rest is what a generator must keep.
+"""
 
 import math
 import re
@@ -92,7 +95,7 @@ def theirs_to_model(theirs, where):
 
 
 def recorded_codebook(model, inputs, wanted):
-    """[K,V,c]: that of the recorded tokenizer with the recorded vectors, or put together from these.
+    """[K,V,c]: that of the recorded tokenizer with the recorded vectors, or made from these.
 
     wanted: ids that the codebook has to have vectors for.
     """
@@ -280,7 +283,10 @@ def test_what_is_not_built_is_refused(recording):
 
 
 def cached_logits(model, params, ids, label, codebook):
-    """The logits of all codes [B,h,w,D,V], one position and one depth after the other, as in sampling."""
+    """The logits of all codes [B,h,w,D,V].
+
+    One position and one depth come after the other, as in sampling.
+    """
 
     def run(ids):
         next_position, next_depth, carry = rq.cached(model, params, label, codebook, len(ids))
@@ -378,7 +384,10 @@ def small(request):
 
 
 def test_no_code_sees_itself_or_a_later_one(small):
-    """By gradient, in both directions: exactly zero from a code and all after it, not zero from any before it."""
+    """By gradient, in both directions.
+
+    It is exactly zero from a code and all after it, not zero from any before it.
+    """
     model, depth = small.model, small.model.depth
     weights = jax.random.normal(jax.random.key(7), (CODES,))
 
@@ -420,7 +429,10 @@ def test_cached_logits_are_the_uncached_ones(small):
 
 
 def test_the_head_reads_sums_of_vectors_in_the_order_of_depths(small):
-    """What goes into both projections, from the codes themselves; another order of depths gives other logits."""
+    """What goes into both projections, from the codes themselves.
+
+    Another order of depths gives other logits.
+    """
     model, ids, codebook = small.model, small.ids, np.asarray(small.codebook)
     vectors = np.stack(
         [codebook[d % len(codebook), ids[..., d]] for d in range(model.depth)], axis=-2
@@ -591,7 +603,10 @@ def test_errors_are_told():
 
 
 def test_tables_of_each_depth_go_back_with_where_they_begin():
-    """The branches of the weights that a recording may not have; other offsets are other sizes, and refused."""
+    """The branches of the weights that a recording may not have.
+
+    Other offsets are other sizes, and refused.
+    """
     for name, options in VARIANTS.items():
         model = model_of(**options)
         tree = {"params": with_effects(model)}

@@ -66,7 +66,7 @@ def painting_labels(model, **changes):
 
 
 def same_but_for_rounding(a, b):
-    """Batches of different sizes may be added up in different orders: a grey level of 256 at the most."""
+    """Batches of different sizes may be summed in different orders: a grey level of 256 at most."""
     assert np.abs(a.astype(int) - b).max() <= 1
 
 

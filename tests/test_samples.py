@@ -14,7 +14,10 @@ from evqgan.evals import samples
 
 @pytest.fixture(scope="module")
 def digits():
-    """Images uint8 [1797,32,32,3] and labels of the bundled digits, in random order: 1,437 train, 360 held out."""
+    """Images uint8 [1797,32,32,3] and labels of the bundled digits.
+
+    They are in random order: 1,437 train, 360 held out.
+    """
     bundle = load_digits()
     order = np.random.default_rng(0).permutation(len(bundle.images))
     grey = np.round(bundle.images[order] * (255 / 16)).astype(np.uint8)

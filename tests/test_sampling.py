@@ -19,7 +19,10 @@ def model(attention="prefix", tokens="masked", latent=64, **keys):
 
 
 def test_token_passes_are_those_of_the_cost_table():
-    """64 x 64 tokens, W_s 8, E_s 2, T 8: nB T (nB + (W_s + 2 E_s)^2), nB (nB + ring + T W_s^2), nB (2 + ring + ...)."""
+    """64 x 64 tokens, W_s 8, E_s 2, T 8.
+
+    nB T (nB + (W_s + 2 E_s)^2), nB (nB + ring + T W_s^2), nB (2 + ring + ...).
+    """
     assert sampling.work(model("joint"), 8, "raster")[0] == 64 * 8 * (64 + 144) == 106_496
     assert sampling.work(model("prefix"), 8, "raster")[0] == 64 * (64 + 80 + 8 * 64) == 41_984
     assert (

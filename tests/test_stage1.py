@@ -14,7 +14,10 @@ from evqgan.training import stage1
 
 
 def config_of(**quantizer):
-    """A tokenizer of one narrow block a stage, without weight decay, so that only gradients move weights."""
+    """A tokenizer of one narrow block a stage, without weight decay.
+
+    Only gradients move weights.
+    """
     config = load("quickstart", "tiny").tokenizer
     for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
         coder.depths = (1,)
@@ -31,7 +34,10 @@ def batch_of(size=8):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """config -> stage, init, update, compiled once for each config; not donated, so that states compare."""
+    """config -> stage, init, update, compiled once for each config.
+
+    Nothing is donated, so that states compare.
+    """
     known = {}
 
     def get(config):
@@ -192,7 +198,7 @@ def test_pixel_losses_add_up_by_their_weights(compiled):
 
 
 def test_logit_laplace_is_the_negative_log_density():
-    """Of DALL-E's appendix A.3, with b = 1, less what it is where the reconstruction is the image."""
+    """Of DALL-E's appendix A.3, with b = 1, less its value where reconstruction is image."""
     rng = np.random.default_rng(0)
     image, reconstruction = rng.uniform(-1, 1, (2, 3, 8, 8, 3))
 

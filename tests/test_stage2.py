@@ -20,7 +20,10 @@ from evqgan.training import stage2
 
 
 def config_of(**changes):
-    """A generator of two narrow layers on an untrained tokenizer, without weight decay, dropout and schedule."""
+    """A generator of two narrow layers on an untrained tokenizer.
+
+    It has no weight decay, dropout or schedule.
+    """
     config = load("quickstart", "tiny")
     model = config.tokenizer.tokenizer
     for coder in (model.encoder, model.decoder):
@@ -37,7 +40,10 @@ def config_of(**changes):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """config -> stage, state, update, compiled once for each config; not donated, so that states compare."""
+    """config -> stage, state, update, compiled once for each config.
+
+    Nothing is donated, so that states compare.
+    """
     known = {}
 
     def get(config):

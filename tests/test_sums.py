@@ -1,4 +1,4 @@
-"""Gradients in bfloat16: what is summed over tokens and images is summed in float32, in every model."""
+"""Gradients in bfloat16: sums over tokens and images are computed in float32, in every model."""
 
 import math
 
@@ -50,7 +50,10 @@ CRITICS = {
 
 
 def narrow_sums(jaxpr):
-    """The sums of more than one term, and additions into tables, that a jaxpr computes in bfloat16, as text."""
+    """The sums and additions into tables that a jaxpr computes in bfloat16, as text.
+
+    Sums are those of more than one term.
+    """
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name in ("reduce_sum", "scatter-add") and equation.outvars[0].aval.dtype == jnp.bfloat16:

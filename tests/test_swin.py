@@ -1,4 +1,4 @@
-"""Swin blocks against recordings of the originals; stages, encoder and decoder by their properties."""
+"""Swin blocks against recordings of the originals; properties of stages, encoder and decoder."""
 
 import functools
 

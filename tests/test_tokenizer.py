@@ -93,7 +93,10 @@ CODERS = {
 )
 @pytest.mark.parametrize("name", CODERS)
 def test_what_decides_ids_and_colours_is_float32_on_every_device(name, quantizer):
-    """The other products are in bfloat16 here; accelerators cut those of float32 short, unless told not to."""
+    """The other products are in bfloat16 here.
+
+    Accelerators cut those of float32 short, unless told not to.
+    """
     keys = {"encoder": {"name": name, **CODERS[name]}, "decoder": {"name": name, **CODERS[name]}}
     model = tokenizer.make(
         {**keys, "quantizer": {"name": "vq", "codes": 32, "width": 8, **quantizer}}, "bfloat16"
@@ -239,7 +242,10 @@ def test_patches_are_quantized_as_one_vector_and_come_back_in_place():
 
 
 def test_networks_may_see_pixels_from_0_to_1():
-    """The same weights, and what they see and make scaled: outside nothing but the range of pixels is another one."""
+    """The same weights, and what they see and make scaled.
+
+    Outside nothing but the range of pixels is another one.
+    """
     signed, variables = made()
     unit, x = tokenizer.make({**config(), "pixels": "unit"}), images(32, 32)
     run = jax.jit(lambda v, x: unit.apply(v, x)[0])

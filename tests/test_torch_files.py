@@ -149,7 +149,10 @@ def test_a_whole_module_is_refused_by_the_name_of_its_class():
 
 @pytest.mark.parametrize("make", [zipped, legacy])
 def test_the_forms_of_older_versions(tmp_path, make):
-    """PyTorch 0.1 to 0.3: no hooks, torch.Size, Python 2's OrderedDict, parameters, storages of GPUs, modules."""
+    """PyTorch 0.1 to 0.3: no hooks, torch.Size, Python 2's OrderedDict, parameters.
+
+    There are storages of GPUs, and modules.
+    """
     sizes = [
         call("torch.Size", b"](" + b"".join(map(number, dims)) + b"e") for dims in ((2, 3), (3, 1))
     ]

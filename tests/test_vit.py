@@ -1,4 +1,7 @@
-"""ViT-VQGAN's tokenizer: parity with the recorded original, weights there and back, what encoder and decoder keep."""
+"""ViT-VQGAN's tokenizer: parity with the recorded original, weights there and back.
+
+The rest is what encoder and decoder keep.
+"""
 
 import functools
 import json
@@ -17,7 +20,10 @@ from evqgan.tokenizers import tokenizer, vit
 
 
 def recordings():
-    """The recordings of whole tokenizers among those of ViT-VQGAN's parts: what they hold says which they are."""
+    """The recordings of whole tokenizers among those of ViT-VQGAN's parts.
+
+    What they hold says which they are.
+    """
 
     def whole(path):
         with np.load(path, allow_pickle=False) as stored:
@@ -60,7 +66,10 @@ def config_of(path, recorded):
 
 
 class Recording:
-    """A recording; its model, parameters, images [B,H,W,3] in [0,1]; what ours computes of them, and gradients."""
+    """A recording: its model, parameters, images [B,H,W,3] in [0,1].
+
+    It has what ours computes of them, and gradients.
+    """
 
     def __init__(self, path):
         recorded, self.weights, inputs, self.outputs = load(path)
@@ -146,7 +155,10 @@ def test_gradients_are_the_originals(recording):
 
 
 def test_margins_between_codes_are_the_recorded_ones(recording):
-    """The gap of the squared distances of the two nearest codes, smallest and median: so far are ids from changing."""
+    """The gap of the squared distances of the two nearest codes, smallest and median.
+
+    So far are ids from changing.
+    """
     recorded = recording.outputs["vq_margin_min_median"]
     z, codes = np.float64(recording.ours["prequant"]), recording.params["quantizer"]["codebook"][0]
     if recording.config["quantizer"]["l2_normalize"]:
@@ -394,7 +406,7 @@ def test_one_head_as_wide_as_the_tokens_has_no_layer_behind_it():
     ids=["heads", "head", "narrow_head"],
 )
 def test_weights_of_ours_go_there_and_back(changes):
-    """Through their names, of which the config is told again, as the file of a whole training has them."""
+    """Through their names, by which the config is told again, as a whole training's file has."""
     _, variables = made(**changes)
     theirs = vitvqgan.to_theirs(variables)
     coder = {**SMALL, **changes}

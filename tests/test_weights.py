@@ -1,4 +1,7 @@
-"""Weights of frozen networks: what is saved comes back, and what cannot be used is one line that says what to do."""
+"""Weights of frozen networks: what is saved comes back.
+
+What cannot be used is one line that says what to do.
+"""
 
 import errno
 import os
