@@ -2,8 +2,8 @@
 
 from evqgan.convert import frozen
 
-# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there under
-# loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
+# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there
+# under loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
 LPIPS_PACKAGE = [
     *(
         row

@@ -165,8 +165,10 @@ def test_heads_of_another_width_and_without_a_projection():
         "params"
     ]
     assert {key: layer["kernel"].shape for key, layer in shapes.items()} == {
-        "query": (8, 3, 4), "key_value": (8, 2, 3, 4), "out": (3, 4, 8),
-    }  # fmt: skip
+        "query": (8, 3, 4),
+        "key_value": (8, 2, 3, 4),
+        "out": (3, 4, 8),
+    }
     assert "bias" in shapes["out"] and "bias" not in shapes["query"]
     bare = Attention(1, project=False)
     params = random_params(bare, x)
@@ -228,7 +230,8 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
 
 def test_softmax_is_float32():
     q = jnp.ones((1, 512, 1, 8), jnp.bfloat16)
-    # The mean of equal values is that value; a bfloat16 sum of 512 weights would stop growing before 1.
+    # The mean of equal values is that value.
+    # A bfloat16 sum of 512 weights would stop growing before 1.
     np.testing.assert_allclose(np.float32(attend(q, q, q)), 1.0, atol=4e-3)
 
 

@@ -13,8 +13,12 @@ from evqgan.losses import augment
 from evqgan.losses.augment import blur, cutout_size, largest_shift
 
 DRAWS = {  # of each change, in the order of its arguments
-    "brightness": ("u",), "saturation": ("u",), "contrast": ("u",), "translation": ("tx", "ty"), "cutout": ("ox", "oy")
-}  # fmt: skip
+    "brightness": ("u",),
+    "saturation": ("u",),
+    "contrast": ("u",),
+    "translation": ("tx", "ty"),
+    "cutout": ("ox", "oy"),
+}
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (4, 20, 28, 3)))
 
 

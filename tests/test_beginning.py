@@ -1,7 +1,7 @@
 """Runs that begin with other runs' weights, and finished ones that go on.
 
-It is tested what is taken, what is said, and what is refused. No step is compiled but in the one test that
-trains.
+It is tested what is taken, what is said, and what is refused. No step is compiled but in the one
+test that trains.
 """
 
 import contextlib

@@ -100,8 +100,10 @@ def test_licences_are_named(data_dir):
 def test_two_processes_may_prepare_at_once(tmp_path):
     """Both end well, with the same data, and nothing half-written stays behind."""
     code = (
-        "import sys; from evqgan.data.named import Named; s = Named('digits', 'train', sys.argv[1]);"
-        "import hashlib; print(len(s), hashlib.sha256(b''.join(s[i]['image'] for i in range(len(s)))).hexdigest())"
+        "import hashlib, sys; from evqgan.data.named import Named;"
+        "s = Named('digits', 'train', sys.argv[1]);"
+        "images = b''.join(s[i]['image'] for i in range(len(s)));"
+        "print(len(s), hashlib.sha256(images).hexdigest())"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     processes = [

@@ -27,10 +27,9 @@ from evqgan.training import loop, reporting
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2
-ORDERS = {
-    "in turn": [0, 2, 1, 3],
-    "together": [0, 1, 2, 3],
-}  # of the devices of two processes with two each
+AS_TEXT = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+# Of the devices of two processes with two each.
+ORDERS = {"in turn": [0, 2, 1, 3], "together": [0, 1, 2, 3]}
 MESHES = (
     {"data": 4},
     {"data": 2, "tensor": 2},
@@ -131,7 +130,7 @@ def pair(config, place, functions, folders=("run", "run"), devices=1):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    started = []
+    flags, started = os.environ.get("XLA_FLAGS", ""), []
     for i, (function, folder) in enumerate(zip(functions, folders, strict=True)):
         slurm = {
             "JOB_ID": 1,
@@ -149,15 +148,14 @@ def pair(config, place, functions, folders=("run", "run"), devices=1):
             "JAX_PLATFORMS": "cpu",
             "EVQGAN_DISTRIBUTED": "1",
             "PYTHONPATH": str(TESTS.parent),
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
         }
         arguments = [function.__name__, str(place / "config.py"), str(place / folder)]
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", code, *arguments], cwd=TESTS, env=environment,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                [sys.executable, "-c", code, *arguments], cwd=TESTS, env=environment, **AS_TEXT
             )
-        )  # fmt: skip
+        )
     return started
 
 
@@ -269,7 +267,10 @@ def test_processes_with_different_configs_all_end_in_a_line_that_names_the_other
     codes, outputs = ends(pair(config_of(), tmp_path, (run, run_otherwise)), 120)
     assert codes == [2, 2], outputs
     for output in outputs:
-        said = r"error: process 1 \(on .+\) has another config than process 0 \(on .+\): give all processes of a run"
+        said = (
+            r"error: process 1 \(on .+\) has another config than process 0 \(on .+\): "
+            "give all processes of a run"
+        )
         assert re.search(said, output) and "Traceback" not in output, output
     assert not (tmp_path / "run").exists()
 
@@ -345,10 +346,12 @@ def test_a_file_is_waited_for(tmp_path, monkeypatch):
 
 
 SAID = (  # by Gloo and by the coordination service of jaxlib 0.10, NCCL 2.27
-    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:9449: "
-    "Connection reset by peer",
-    "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\nThe tasks have crashed.",
-    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error.",
+    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] "
+    "Read error [127.0.0.1]:9449: Connection reset by peer",
+    "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\n"
+    "The tasks have crashed.",
+    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or "
+    "there was a network error.",
 )
 OTHERS = (
     RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"),

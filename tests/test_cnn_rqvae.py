@@ -53,10 +53,15 @@ class RQVAE:
         )
         shared = theirs.pop("shared_codebook") or self.depth == 1
         quantizer = {
-            "name": "rqvae", "codes": one(theirs.pop("n_embed"), "n_embed"), "width": channels * self.patch**2,
-            "depth": self.depth, "shared": shared, "decay": one(theirs.pop("decay"), "decay"),
-            "revive": float(theirs.pop("restart_unused_codes")), "commitment": theirs.pop("latent_loss_weight"),
-        }  # fmt: skip
+            "name": "rqvae",
+            "codes": one(theirs.pop("n_embed"), "n_embed"),
+            "width": channels * self.patch**2,
+            "depth": self.depth,
+            "shared": shared,
+            "decay": one(theirs.pop("decay"), "decay"),
+            "revive": float(theirs.pop("restart_unused_codes")),
+            "commitment": theirs.pop("latent_loss_weight"),
+        }
         self.loss = LOSSES[theirs.pop("loss_type")]
         self.config = {
             **coders(config.pop("ddconfig")),

@@ -52,9 +52,11 @@ class VQGAN:
         config, self.weights, inputs, self.outputs = load(path)
         config = settings(config)
         quantizer = {
-            "name": "vqgan" if config.pop("legacy") else "vq", "codes": config.pop("n_embed"),
-            "width": config.pop("embed_dim"), "commitment": config.pop("beta"),
-        }  # fmt: skip
+            "name": "vqgan" if config.pop("legacy") else "vq",
+            "codes": config.pop("n_embed"),
+            "width": config.pop("embed_dim"),
+            "commitment": config.pop("beta"),
+        }
         config.pop("sane_index_shape")  # recorded as [B,h,w] in any case
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}
         self.model = tokenizer.make(self.config)
@@ -211,9 +213,12 @@ class GumbelVQ:
         config = settings(config)
         theirs = config.pop("gumbel")
         quantizer = {
-            "name": "gumbel", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
-            "temperature": theirs.pop("tau"), "kl_weight": theirs.pop("kl_weight"),
-        }  # fmt: skip
+            "name": "gumbel",
+            "codes": theirs.pop("n_embed"),
+            "width": theirs.pop("embed_dim"),
+            "temperature": theirs.pop("tau"),
+            "kl_weight": theirs.pop("kl_weight"),
+        }
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}
         assert not {**theirs, **config}, (
             f"nothing of ours stands for {sorted({**theirs, **config})}"

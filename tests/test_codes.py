@@ -185,10 +185,12 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
         split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS
     }
     codes.begin(tmp_path / "ids", info)
-    codes.encode(
-        tmp_path / "ids", info, lambda split, *part: pipeline.view_batches(
-            examples[split], dataset, int(split == "train"), 0, 4, *part), to_ids,
-    )  # fmt: skip
+
+    def batches(split, *part):
+        views = int(split == "train")
+        return pipeline.view_batches(examples[split], dataset, views, 0, 4, *part)
+
+    codes.encode(tmp_path / "ids", info, batches, to_ids)
     train, held = (stored_ids.Stored(tmp_path / "ids", split) for split in codes.SPLITS)
     image = examples["train"].load(3)["image"]
     expected = to_ids(training_view(image, dataset, np.random.default_rng((0, 2, 0)))[None])[0]

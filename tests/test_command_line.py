@@ -198,10 +198,11 @@ def train():
 
 MODES = {f.__name__: f for f in (sample, edit, reconstruct, evaluate, encode, train)}
 ANYWHERE = (
-    "--mode=samples", "--mod=sample", "--nothing", "--config.", "word", "--workdir=", "--workdir={text}",
-    "--workdir={place}", "--workdir=/nowhere", "--workdir={broken}", "--workdir={cut_config}", "--out={text}",
-    "--out={text}/below", "--out=/proc/x",
-)  # fmt: skip
+    *("--mode=samples", "--mod=sample", "--nothing", "--config.", "word"),
+    *("--workdir=", "--workdir={text}", "--workdir={place}", "--workdir=/nowhere"),
+    *("--workdir={broken}", "--workdir={cut_config}"),
+    *("--out={text}", "--out={text}/below", "--out=/proc/x"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,13 @@ NUMBERS = {
 def test_all_systems_have_equal_budgets(variant):
     systems = load("comparison", variant).systems
     assert set(systems) == {
-        "efficient_vqgan", "vqgan", "vit_vqgan", "rq_vae", "maskgit", "efficient_vqgan_on_vqgan",
-    }  # fmt: skip
+        "efficient_vqgan",
+        "vqgan",
+        "vit_vqgan",
+        "rq_vae",
+        "maskgit",
+        "efficient_vqgan_on_vqgan",
+    }
     for part, most, least in (("tokenizer", 380_000, 170_000), ("generator", 920_000, 800_000)):
         configs = [system[part] for system in systems.values()]
         for key in ("batch_size", "duration", "seed", "dataset", "optimizer"):

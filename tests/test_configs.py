@@ -26,7 +26,8 @@ FILES = [
     path for path in ALL if path.stem != "comparison"
 ]  # of several systems: tests/test_comparison.py
 
-# (config, variant): trained parameters. The exact numbers are ours; the paper gives 185 M for stage 2 (Table 6).
+# (config, variant): trained parameters. The exact numbers are ours.
+# The paper gives 185 M for stage 2 (Table 6).
 PARAMETERS = {
     ("quickstart", "tokenizer"): 214_971,
     ("quickstart", "generator"): 884_064,
@@ -77,8 +78,9 @@ PARAMETERS = {
     ("celebahq_stage2", ""): 184_143_360,
     ("ffhq_stage2", "vqgan"): 184_143_360,
     ("imagenet_stage2", "vqgan"): 200_656_128,
-    # The compared systems: those of the originals exactly, but for VIM (its paper gives 650 M and 1697 M and not how)
-    # and for RQ-VAE's 16384 (2048) codes and a row of zeros, 4,194,560 (524,544) numbers that no gradient trains.
+    # The compared systems: those of the originals exactly, but for VIM (its paper gives 650 M and
+    # 1697 M and not how) and for RQ-VAE's 16384 (2048) codes and a row of zeros, 4,194,560
+    # (524,544) numbers that no gradient trains.
     ("maskgit_imagenet_stage1", ""): 54_515_587,
     ("maskgit_imagenet_stage1", "512"): 54_515_587,
     ("maskgit_imagenet_stage2", ""): 172_457_193,
@@ -246,12 +248,20 @@ def test_every_variant_of_a_tokenizer_has_a_tiny_form(name, variant):
 
 TINY = [*((p.stem, "") for p in FILES if p.stem != "quickstart"), ("imagenet_stage1", "plus")]
 TRAINED = ("ffhq_stage1", "imagenet_stage2")  # always; the others in the slow run
-# Always, one of each model, and what is trained anyway; the others, which differ in numbers alone, in the slow run.
+# Always, one of each model, and what is trained anyway; the others, which differ in numbers alone,
+# in the slow run.
 BUILT = (
-    "folder_stage1", "folder_stage2", "maskgit_imagenet_stage1", "maskgit_imagenet_stage2",
-    "rqtransformer_imagenet_stage2", "rqvae_imagenet_stage1", "vim_imagenet_stage2", "vitvqgan_imagenet_stage1",
-    "vqgan_imagenet_stage1", "vqgan_imagenet_stage2",
-)  # fmt: skip
+    "folder_stage1",
+    "folder_stage2",
+    "maskgit_imagenet_stage1",
+    "maskgit_imagenet_stage2",
+    "rqtransformer_imagenet_stage2",
+    "rqvae_imagenet_stage1",
+    "vim_imagenet_stage2",
+    "vitvqgan_imagenet_stage1",
+    "vqgan_imagenet_stage1",
+    "vqgan_imagenet_stage2",
+)
 
 
 def in_tiny(name, variant):

@@ -118,9 +118,11 @@ def test_only_a_change_of_width_needs_a_shortcut():
     }
     biases = {"conv1/bias", "conv2/bias"}
     for features, bias, expected in (
-        (32, True, both | biases), (32, False, both), (64, False, both | {"shortcut/kernel"}),
+        (32, True, both | biases),
+        (32, False, both),
+        (64, False, both | {"shortcut/kernel"}),
         (64, True, both | biases | {"shortcut/kernel", "shortcut/bias"}),
-    ):  # fmt: skip
+    ):
         shapes = jax.eval_shape(ResBlock(features, bias=bias).init, jax.random.key(0), x)["params"]
         assert named(shapes) == expected
 

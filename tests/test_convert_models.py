@@ -46,14 +46,20 @@ VIT = {
 RQ = {"name": "rqvae", "codes": 12, "width": 8, "depth": 2, "decay": 0.99, "revive": 1.0}
 PLAIN = {"name": "vq", "codes": 12, "width": 8}
 SMALL = {"layers": 2, "width": 32}
-MODELS = {  # system: config.tokenizer, config.generator, and what the weights do not tell; images of 16 x 16
+# System: config.tokenizer, config.generator, and what the weights do not tell; images of 16 x 16.
+MODELS = {
     "taming": (
         {"encoder": CNN, "decoder": {**CNN, "blocks": 2}, "quantizer": PLAIN},
         {"name": "gpt", **SMALL, "heads": 4, "classes": 3},
         ["--size=16", "--heads=4", "--classes=3"],
     ),
     "maskgit": (
-        {"encoder": {**MASKGIT, "down": "pool"}, "decoder": MASKGIT, "quantizer": PLAIN, "pixels": "unit"},
+        {
+            "encoder": {**MASKGIT, "down": "pool"},
+            "decoder": MASKGIT,
+            "quantizer": PLAIN,
+            "pixels": "unit",
+        },
         {"name": "maskgit", **SMALL, "heads": 4, "classes": 3},
         ["--size=16"],
     ),
@@ -63,12 +69,25 @@ MODELS = {  # system: config.tokenizer, config.generator, and what the weights d
         ["--size=16", "--heads=4"],
     ),
     "vitvqgan": (
-        {"encoder": VIT, "decoder": VIT, "quantizer": {**PLAIN, "l2_normalize": True}, "pixels": "unit"},
-        {"name": "gpt", **SMALL, "heads": 4, "classes": 3, "tables": "separate", "time_shift": True, "unmasked": 1,
-         "activation": "squared_relu"},
+        {
+            "encoder": VIT,
+            "decoder": VIT,
+            "quantizer": {**PLAIN, "l2_normalize": True},
+            "pixels": "unit",
+        },
+        {
+            "name": "gpt",
+            **SMALL,
+            "heads": 4,
+            "classes": 3,
+            "tables": "separate",
+            "time_shift": True,
+            "unmasked": 1,
+            "activation": "squared_relu",
+        },
         ["--heads=4"],
     ),
-}  # fmt: skip
+}
 NAMES = list(MODELS)
 
 
@@ -204,9 +223,13 @@ def run(*args):
 
 
 DATA = (
-    "--config.dataset.name=generated", "--config.dataset.classes=3", "--config.dataset.num_examples=4",
-    "--config.dataset.train=train", "--config.dataset.validation=train", "--config.batch_size=4",
-)  # fmt: skip
+    "--config.dataset.name=generated",
+    "--config.dataset.classes=3",
+    "--config.dataset.num_examples=4",
+    "--config.dataset.train=train",
+    "--config.dataset.validation=train",
+    "--config.batch_size=4",
+)
 
 
 def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):

@@ -181,17 +181,27 @@ def test_ramp():
         gan.ramp(0, 0, -1)
 
 
-# What a whole training step of VQGAN records beside the losses below: the tokenizer's part, and lambda, which needs the
-# decoder's gradients.
-OF_THE_TOKENIZER = {
-    "enc", "prequant", "indices", "quant", "qloss", "rec", "dec_from_codes", "vq_margin_min_median",
-    "log_ae/quant_loss", "log_ae/d_weight", "grad_norm_all_ae",
-}  # fmt: skip
+# What a whole training step of VQGAN records beside the losses below: the tokenizer's part, and
+# lambda, which needs the decoder's gradients.
+OF_THE_TOKENIZER = (
+    {"enc", "prequant", "indices", "quant", "qloss", "rec", "dec_from_codes"}
+    | {"vq_margin_min_median"}
+    | {"log_ae/quant_loss", "log_ae/d_weight", "grad_norm_all_ae"}
+)
 KEYS = {  # the original's defaults
-    "disc_start": 0, "codebook_weight": 1.0, "pixelloss_weight": 1.0, "disc_num_layers": 3, "disc_in_channels": 3,
-    "disc_factor": 1.0, "disc_weight": 1.0, "perceptual_weight": 1.0, "use_actnorm": False, "disc_conditional": False,
-    "disc_ndf": 64, "disc_loss": "hinge",
-}  # fmt: skip
+    "disc_start": 0,
+    "codebook_weight": 1.0,
+    "pixelloss_weight": 1.0,
+    "disc_num_layers": 3,
+    "disc_in_channels": 3,
+    "disc_factor": 1.0,
+    "disc_weight": 1.0,
+    "perceptual_weight": 1.0,
+    "use_actnorm": False,
+    "disc_conditional": False,
+    "disc_ndf": 64,
+    "disc_loss": "hinge",
+}
 
 
 def part(weights, prefix):

@@ -16,10 +16,10 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers import gumbel, maskgit_gumbel
 from evqgan.tokenizers.quantizers.gumbel import Quantizer as Gumbel
 
-ABOUT = {  # what a recording's config says of itself
-    "repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note", "shapes", "checksum", "weights_stored",
-    "n_float_weights",
-}  # fmt: skip
+ABOUT = (  # what a recording's config says of itself
+    {"repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note"}
+    | {"weights_stored", "n_float_weights", "shapes", "checksum"}
+)
 
 
 def normal(shape, seed=0):

@@ -17,7 +17,9 @@ from evqgan.training import loop
 pytestmark = pytest.mark.slow
 
 KILLS = 10  # of each stage
-LONGEST = 1.5  # ours: the last moment of a kill, in times of a whole run that ends by itself: some come after its end
+# Ours: the last moment of a kill, in times of a whole run that ends by itself.
+# Some come after its end.
+LONGEST = 1.5
 
 
 @pytest.fixture(scope="module", params=[1, 2])

@@ -174,7 +174,8 @@ from evqgan.core import log
 writer = log.Writer(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 for step in range(1000):
-    writer.images(step, {"noise": np.random.default_rng(step).integers(0, 255, (16, 16, 3)).astype(np.uint8)})
+    noise = np.random.default_rng(step).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    writer.images(step, {"noise": noise})
 """
 
 

@@ -135,7 +135,8 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
     np.testing.assert_array_equal(inputs["target"], np.where(is_masked, CODES, target))
     known = grid != CODES
     np.testing.assert_array_equal(grid[known], ids.reshape(400, 1, -1).repeat(2, 1)[known])
-    # Masked are exactly ceil(gamma n) of the target's n hidden tokens, at least one, of those that have any.
+    # Masked are exactly ceil(gamma n) of the target's n hidden tokens.
+    # It is at least one, of those that have any.
     open_tokens = np.take_along_axis(~known, TARGET[block], -1)
     real = is_masked.any(-1)
     assert (is_masked <= open_tokens)[real].all() and real.mean() > 0.8

@@ -142,11 +142,15 @@ def as_one_of_two(index, port, workdir):
 def child(function, *args, **environment):
     """`function(*args)` in a process of its own."""
     code = "import sys, test_multidevice as t; getattr(t, sys.argv[1])(*sys.argv[2:])"
+    ours = {"PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", code, function.__name__, *map(str, args)],
-        cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=TESTS,
+        env={**os.environ, **ours, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -289,9 +289,14 @@ def test_variants_of_the_own_global_token_do_not_leak_and_say_what_they_say(atte
 
 @pytest.mark.parametrize(
     "attention, tokens, order",
-    [("joint", "masked", "raster"), ("joint", "ordered", "wavefront"), ("prefix", "masked", "wavefront"),
-     ("prefix", "ordered", "raster"), ("prefix", "ordered", "wavefront")],
-)  # fmt: skip
+    [
+        ("joint", "masked", "raster"),
+        ("joint", "ordered", "wavefront"),
+        ("prefix", "masked", "wavefront"),
+        ("prefix", "ordered", "raster"),
+        ("prefix", "ordered", "wavefront"),
+    ],
+)
 def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
     """Every step's logits in `sample` are `Model.__call__`'s for the grid as it stands.
 
@@ -439,9 +444,10 @@ def test_some_blocks_estimate_the_loss_of_all(tokens, masks):
 
     @jax.jit
     def estimates(rng):
-        run = lambda k: multigrained.loss(
-            model, of_blocks, ids, ids[:, 0, 0, 0], rng, masks=masks, targets=k
-        )[0]
+        def run(k):
+            labels, keys = ids[:, 0, 0, 0], {"masks": masks, "targets": k}
+            return multigrained.loss(model, of_blocks, ids, labels, rng, **keys)[0]
+
         return jnp.stack([run(k) for k in (0, 1, 5)])
 
     means = np.mean([estimates(jax.random.key(seed)) for seed in range(20)], axis=0)
@@ -466,9 +472,11 @@ def test_gradients_of_tables_and_of_the_head_survive_bfloat16():
             lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
         )()
         ids = jax.random.randint(jax.random.key(1), (256, 16, 16, 1), 0, 256)
-        loss = lambda p: multigrained.loss(
-            model, p, ids, ids[:, 0, 0, 0], jax.random.key(2), masks="raster"
-        )[0]
+
+        def loss(p):
+            labels, key = ids[:, 0, 0, 0], jax.random.key(2)
+            return multigrained.loss(model, p, ids, labels, key, masks="raster")[0]
+
         return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
 
     exact, rounded = gradient("float32"), gradient("bfloat16")
@@ -498,9 +506,11 @@ def test_remat_chunks_and_jit_change_nothing(small):
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     inputs["label"] = jnp.array([1, 2])
     again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
-    grad = lambda m: jax.jit(jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2)))(
-        params
-    )
+
+    def grad(m):
+        of_squares = jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2))
+        return jax.jit(of_squares)(params)
+
     for a, b in zip(jax.tree.leaves(grad(model)), jax.tree.leaves(grad(again)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(

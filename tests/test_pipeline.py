@@ -74,7 +74,8 @@ def photos(tmp_path_factory):
     )
 
 
-# Rows of a batch of eight that processes hold: all, halves, as wires may order them, and shared by two each.
+# Rows of a batch of eight that processes hold.
+# They are all, halves, as wires may order them, and shared by two each.
 ROWS = (
     [range(8)],
     [range(4), range(4, 8)],
@@ -211,7 +212,10 @@ def test_a_broken_image_is_not_evaluated(tmp_path):
 
 def test_too_many_broken_images_stop(tmp_path):
     path = folder_of(tmp_path, 20, broken=[3, 4, 5])
-    message = "3 of 20 images do not decode, .* config.dataset.max_bad = 0.1; the last was .*png: .*; repair or remove"
+    message = (
+        "3 of 20 images do not decode, .* config.dataset.max_bad = 0.1; "
+        "the last was .*png: .*; repair or remove"
+    )
     with pytest.raises(InputError, match=message) as caught:
         take(train_batches(Dataset(folder=path, train="all", size=8, max_bad=0.1), 4, seed=0), 30)
     assert "\n" not in str(caught.value)
@@ -466,7 +470,8 @@ def test_stored_ids_need_no_images(stored):
     [
         (
             {"size": 16},
-            r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: use the tokenizer",
+            r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: "
+            "use the tokenizer",
         ),
         (
             {"crop": "resize"},
@@ -524,13 +529,13 @@ def test_the_data_of_a_run_in_a_line(tmp_path, data_dir):
         folder_of(folder / name, count)
     (folder / "cat" / "a.svg").write_text("")
     assert line(folder=str(folder)) == (
-        "45 training images in 2 classes (cat 28, owl 17); 5 held out: one of ten by the hash of its name; "
-        "1 file ignored: .svg 1"
+        "45 training images in 2 classes (cat 28, owl 17); "
+        "5 held out: one of ten by the hash of its name; 1 file ignored: .svg 1"
     )
-    assert line(
-        folder=str(folder), label_key="", train="sorted[:40]", validation="sorted[40:]"
-    ) == (
-        "40 training images, no classes; 10 held out: the split 'sorted[40:]'; 1 file ignored: .svg 1"
+    keys = {"label_key": "", "train": "sorted[:40]", "validation": "sorted[40:]"}
+    assert line(folder=str(folder), **keys) == (
+        "40 training images, no classes; 10 held out: the split 'sorted[40:]'; "
+        "1 file ignored: .svg 1"
     )
     with pytest.raises(InputError, match="has no split 'vali'"):
         line(folder=str(folder), validation="vali")

@@ -24,7 +24,9 @@ from evqgan.inference.mode_edit import EditRequest, edit
 from evqgan.inference.mode_sample import SampleRequest, sample
 
 TESTS = pathlib.Path(__file__).parent
-NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
+# Number of images, in batches of 2.
+# There are 5 for each of two processes, which takes a batch that is filled up.
+NUM = 10
 CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
 EVALUATED, SAMPLED = (
     ("reconstruction", "generation"),
@@ -77,9 +79,12 @@ def child(function, *args):
     code = "import sys, test_processes_sampling as t; getattr(t, sys.argv[1])(*sys.argv[2:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, function.__name__, *map(str, args)],
-        cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=TESTS,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def stopped(place):

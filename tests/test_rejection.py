@@ -261,14 +261,18 @@ def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
     assert rejection.find("test_rejection:brightness", model) is brightness
     assert rejection.name_of(brightness) == "test_rejection:brightness"
     assert rejection.name_of(Classifier()) == "brightness"
+    unknown = "there is no classifier '{}': "
     for name, message in {
-        "resnet": "there is no classifier 'resnet': expected resnet50, resnet101 or your own as package.mod",
-        "test_rejection:brightnes": "there is no classifier 'test_rejection:brightnes': .*brightnes",
-        "nowhere:f": "there is no classifier 'nowhere:f': No module named 'nowhere'",
-        "test_rejection:weights": "the classifier 'test_rejection:weights' is no function, but module",
-        "resnet101": "resnet101 knows the 1,000 classes of ImageNet, and this model has 10 classes: give a classifier",
+        "resnet": unknown + "expected resnet50, resnet101 or your own as package.mod",
+        "test_rejection:brightnes": unknown + ".*brightnes",
+        "nowhere:f": unknown + "No module named 'nowhere'",
+        "test_rejection:weights": "the classifier '{}' is no function, but module",
+        "resnet101": (
+            "{} knows the 1,000 classes of ImageNet, and this model has 10 classes: "
+            "give a classifier"
+        ),
     }.items():
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message.format(name)):
             rejection.find(name, model)
     with pytest.raises(InputError, match="test_rejection:brightness knows its own"):
         rejection.find("test_rejection:brightness", model, "folder")

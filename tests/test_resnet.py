@@ -82,8 +82,10 @@ def test_shapes_and_types():
     variables = frozen.shapes(network, 32)
     features = jax.eval_shape(network.apply, variables, x)
     assert {name: (y.shape, y.dtype.name) for name, y in features.items()} == {
-        "map": ((2, 2, 3, 2048), "bfloat16"), "pooled": ((2, 2048), "float32"), "logits": ((2, 7), "float32")
-    }  # fmt: skip
+        "map": ((2, 2, 3, 2048), "bfloat16"),
+        "pooled": ((2, 2048), "float32"),
+        "logits": ((2, 7), "float32"),
+    }
     assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
 
 

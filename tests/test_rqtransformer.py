@@ -24,12 +24,9 @@ from evqgan.generators.sampling import restrict
 
 CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
 PLACES = LATENT[0] * LATENT[1]
-WITHOUT_EFFECT = (
-    "ema",
-    "ar_hierarchy",
-    "use_padding_emb",
-    "scaled_head_emb_vqvae",
-)  # keys their network never reads
+# Keys that their network never reads.
+WITHOUT_EFFECT = ("ema", "ar_hierarchy", "use_padding_emb", "scaled_head_emb_vqvae")
+BY_PART = ("activation", "attention_bias", "mlp_bias")  # keys that body and head may have apart
 
 
 def theirs_to_model(theirs, where):
@@ -87,9 +84,8 @@ def theirs_to_model(theirs, where):
         shared_words=theirs.pop("shared_tok_emb", False),
         shared_classifier=theirs.pop("shared_cls_emb", False),
         embedding_dropout=theirs.pop("embd_pdrop", 0.0),
-        **{key: (body[key], head[key]) if key in ("activation", "attention_bias", "mlp_bias") else body[key]
-           for key in body},
-    )  # fmt: skip
+        **{key: (body[key], head[key]) if key in BY_PART else body[key] for key in body},
+    )
     assert not theirs, f"{where}: nothing of ours stands for {sorted(theirs)}"
     return model
 
@@ -127,7 +123,8 @@ def recorded_codebook(model, inputs, wanted):
         known |= {(d, i) for i in inputs["codes"][..., d].ravel()}
     unknown = {(d, i) for d in depths for i in wanted[..., d].ravel()} - known
     assert not unknown, (
-        f"no recorded tokenizer has this codebook, and the vectors of (depth, id) {unknown} are missing"
+        "no recorded tokenizer has this codebook, "
+        f"and the vectors of (depth, id) {unknown} are missing"
     )
     return codebook
 
@@ -152,9 +149,10 @@ def recording(request):
 
 
 COMPARED = (
-    "logits", "loss_ce", "codebook_loss", "loss_soft", "grad_norm_all", r"grad/.+", "greedy_sample",
-    "greedy_sample_cached_equals_uncached", "cached_vs_full_maxabs", r"topk\d+_logits_kept", r"topp[\d.]+_probs",
-)  # fmt: skip
+    *("logits", "loss_ce", "codebook_loss", "loss_soft", "grad_norm_all", r"grad/.+"),
+    *("greedy_sample", "greedy_sample_cached_equals_uncached", "cached_vs_full_maxabs"),
+    *(r"topk\d+_logits_kept", r"topp[\d.]+_probs"),
+)
 
 
 def test_every_recorded_output_is_compared(recording):
@@ -316,16 +314,21 @@ def cached_logits(model, params, ids, label, codebook):
 VARIANTS = {  # of the network; tables: of the codebook
     "published": {"classes": 3, "depth": 3},
     "words": {
-        "depth": 2, "codebook_input": False, "codebook_head": False, "shared_words": False, "shared_classifier": False,
-        "activation": "quick_gelu", "attention_bias": False, "mlp_bias": False,
+        "depth": 2,
+        **{"codebook_input": False, "codebook_head": False},
+        **{"shared_words": False, "shared_classifier": False},
+        **{"activation": "quick_gelu", "attention_bias": False, "mlp_bias": False},
     },
     "words in the body": {"depth": 2, "tables": 2, "codebook_input": False, "cumulate": False},
     "words in the head": {
-        "classes": 3, "depth": 3, "tables": 3, "codebook_head": False, "head_heads": 4, "head_layers": 1,
-        "activation": ("gelu", "quick_gelu"), "attention_bias": (True, False), "mlp_bias": (False, True),
+        **{"classes": 3, "depth": 3, "tables": 3},
+        **{"codebook_head": False, "head_heads": 4, "head_layers": 1},
+        "activation": ("gelu", "quick_gelu"),
+        "attention_bias": (True, False),
+        "mlp_bias": (False, True),
     },
     "one depth": {"classes": 3, "depth": 1, "codebook_input": False},
-}  # fmt: skip
+}
 
 
 def model_of(tables=1, **changes):
@@ -570,7 +573,9 @@ def test_what_is_drawn_can_be_restricted_by_depth():
     assert (rank[:, 0] == 0).all() and (rank[:, 1] < 3).all() and (rank > 0).any()
 
 
-SIZES = [  # configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head_layers, and what their code counts
+# configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head_layers, and what their code
+# counts.
+SIZES = [
     ("ImageNet 480M", 16384, 1000, 1536, 24, 12, 4, 480_921_088),
     ("ImageNet 800M", 16384, 1000, 1536, 24, 24, 4, 820_899_328),
     ("ImageNet 1400M", 16384, 1000, 1536, 24, 42, 6, 1_387_529_728),
@@ -586,9 +591,16 @@ def test_parameters_are_counted_as_in_the_original(
     codes, classes, width, heads, layers, head_layers, count
 ):
     model = rq.Model(
-        codes=codes, latent=(8, 8), depth=4, codebook_width=256, classes=classes, layers=layers,
-        head_layers=head_layers, width=width, heads=heads,
-    )  # fmt: skip
+        codes=codes,
+        latent=(8, 8),
+        depth=4,
+        codebook_width=256,
+        classes=classes,
+        layers=layers,
+        head_layers=head_layers,
+        width=width,
+        heads=heads,
+    )
     shapes = jax.eval_shape(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
     assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
@@ -617,15 +629,9 @@ def test_tables_of_each_depth_go_back_with_where_they_begin():
         found = converter.to_ours(theirs, tree, model)
         jax.tree.map(np.testing.assert_array_equal, found, tree)
         config = converter.generator_config(theirs, model.heads, model.head_heads)
-        assert (config["layers"], config["head_layers"], config["classes"]) == (
-            model.layers, model.head_layers, model.classes
-        )  # fmt: skip
         for key in (
-            "attention_bias",
-            "mlp_bias",
-            "codebook_input",
-            "codebook_head",
-            "shared_classifier",
+            *("layers", "head_layers", "classes", "attention_bias", "mlp_bias"),
+            *("codebook_input", "codebook_head", "shared_classifier"),
         ):
             assert config[key] == getattr(model, key), (name, key)
         if converter.OFFSETS in theirs:

@@ -71,7 +71,10 @@ def same_but_for_rounding(a, b):
 
 
 def test_importing_evqgan_does_not_import_jax():
-    code = "import sys, evqgan; assert 'jax' not in sys.modules; evqgan.load; assert 'jax' in sys.modules; evqgan.lod"
+    code = (
+        "import sys, evqgan; assert 'jax' not in sys.modules; "
+        "evqgan.load; assert 'jax' in sys.modules; evqgan.lod"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
     )

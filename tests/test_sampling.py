@@ -48,10 +48,11 @@ def test_flops_are_those_of_the_compiled_programs(attention, tokens, rows):
     """XLA counts the body of a loop once, so that a model of two layers counts as one."""
     net = model(attention, tokens, latent=32)
     inputs = {
-        "grid": jnp.zeros((1, 1, 32, 32), jnp.int32), "ring": jnp.zeros((1, rows, 80), jnp.int32),
+        "grid": jnp.zeros((1, 1, 32, 32), jnp.int32),
+        "ring": jnp.zeros((1, rows, 80), jnp.int32),
         "block": jnp.arange(rows, dtype=jnp.int32)[None],
         "rank": jnp.ones((1, 16), jnp.int32) if tokens == "ordered" else None,
-    }  # fmt: skip
+    }
     target = jnp.zeros((1, rows, 64), jnp.int32)
     params = jax.eval_shape(
         lambda: multigrained.init(net, jax.random.key(0), jnp.zeros((1,), jnp.int32))

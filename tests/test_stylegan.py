@@ -132,9 +132,13 @@ def test_blur_is_a_depthwise_convolution(size, stride):
     kernel = np.float32(np.broadcast_to(kernel[:, :, None, None], (size, size, 1, 3)))
     for padding in ("SAME", 2):
         y = jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding if padding == "SAME" else ((2, 2), (2, 2)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
-        )  # fmt: skip
+            x,
+            kernel,
+            (stride, stride),
+            padding if padding == "SAME" else ((2, 2), (2, 2)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=3,
+        )
         close(blur(x, size, stride, padding), y, 1e-6)
 
 

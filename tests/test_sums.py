@@ -27,17 +27,17 @@ CODERS = {
     "vit": {**VIT, "learned_positions": True},
 }
 SMALL = {"layers": 2, "width": 32, "heads": 2}
+VIM = {"tables": "separate", "time_shift": True, "activation": "squared_relu"}
 RQ = {**SMALL, "depth": 4, "codebook_width": 8, "head_layers": 1}
+WORDS = {**RQ, "codebook_input": False, "codebook_head": False}
 GENERATORS = {
     "multigrained": ("multigrained", {**SMALL, "window": 4, "extend": 1, "code_width": 8}, {}),
     "maskgit": ("maskgit", SMALL, {}),
     "gpt": ("gpt", SMALL, {}),
-    "vim": ("gpt", {**SMALL, "tables": "separate", "time_shift": True, "activation": "squared_relu"}, {}),
+    "vim": ("gpt", {**SMALL, **VIM}, {}),
     "rqtransformer": ("rqtransformer", RQ, {"codebook": jnp.zeros((1, 16, 8))}),
-    "rqtransformer, words": (
-        "rqtransformer", {**RQ, "codebook_input": False, "codebook_head": False}, {"codebook": jnp.zeros((1, 16, 8))},
-    ),
-}  # fmt: skip
+    "rqtransformer, words": ("rqtransformer", WORDS, {"codebook": jnp.zeros((1, 16, 8))}),
+}
 
 CRITICS = {
     "projected": {"cond": True, "classes": 3},

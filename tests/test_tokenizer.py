@@ -141,7 +141,8 @@ def test_influence_of_a_token_is_local():
     z = jax.random.normal(jax.random.key(1), (1, 12, 12, 8))
     changed = np.abs(decode(z.at[:, 5, 5].add(1.0)) - decode(z)).max(axis=-1)[0] > 0
     rows, columns = np.nonzero(changed)
-    # The windows of 4x4 tokens (32 pixels) that hold token (5, 5), and one pixel more by the last convolution.
+    # The windows of 4x4 tokens (32 pixels) that hold token (5, 5), and one pixel more by the last
+    # convolution.
     assert min(rows.min(), columns.min()) >= 31 and max(rows.max(), columns.max()) <= 64
     assert changed[40:48, 40:48].all()
 
@@ -275,8 +276,13 @@ def test_soft_codes_are_chances_of_the_codes_and_draw_the_nearest_most_often():
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "books"), [({}, 1), ({"name": "residual", "depth": 3, "shared": False}, 3), ({"name": "gumbel"}, 1)]
-)  # fmt: skip
+    ("quantizer", "books"),
+    [
+        ({}, 1),
+        ({"name": "residual", "depth": 3, "shared": False}, 3),
+        ({"name": "gumbel"}, 1),
+    ],
+)
 def test_the_codebook_is_what_embed_reads(quantizer, books):
     model, variables = made(**quantizer)
     codebook = model.apply(variables, method="codebook")

@@ -1,13 +1,15 @@
 """Checkpoints of PyTorch are read without it, bit for bit, and nothing that stands in them runs.
 
-The files in tests/torch_files were written by PyTorch 2.13.0 (CPU): each object by torch.save(object, NAME_zip.pth) and
-by torch.save(object, NAME_legacy.pth, _use_new_zipfile_serialization=False), and the .numpy() of its tensors by
-numpy.savez_compressed (bfloat16 as float32). dtypes: torch.randn, arange or ones of each dtype; `transposed` is
-float32.t(), `sliced` float32[1:5:2, 2:7:3], `head` and `tail` [:5] and [12:].view(2, 4) of 20 numbers; `parameter` and
-`buffer` are nn.Parameters. unsigned: dtypes that have no storage class. module: the state dict of
-Sequential(Conv2d(2, 3, 3), BatchNorm2d(3), Linear(3, 2)). whole_module: that Sequential itself. lightning: its state
-dict under "state_dict", beside callbacks {a class: an object}, hyper-parameters in a subclass of dict that holds
-itself, the state of an Adam, a Namespace, a datetime, NumPy arrays, sets, an enum and the like.
+The files in tests/torch_files were written by PyTorch 2.13.0 (CPU): each object by
+torch.save(object, NAME_zip.pth) and by torch.save(object, NAME_legacy.pth,
+_use_new_zipfile_serialization=False), and the .numpy() of its tensors by numpy.savez_compressed
+(bfloat16 as float32). dtypes: torch.randn, arange or ones of each dtype; `transposed` is
+float32.t(), `sliced` float32[1:5:2, 2:7:3], `head` and `tail` [:5] and [12:].view(2, 4) of 20
+numbers; `parameter` and `buffer` are nn.Parameters. unsigned: dtypes that have no storage class.
+module: the state dict of Sequential(Conv2d(2, 3, 3), BatchNorm2d(3), Linear(3, 2)). whole_module:
+that Sequential itself. lightning: its state dict under "state_dict", beside callbacks {a class: an
+object}, hyper-parameters in a subclass of dict that holds itself, the state of an Adam, a
+Namespace, a datetime, NumPy arrays, sets, an enum and the like.
 """
 
 import pathlib

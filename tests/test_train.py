@@ -79,12 +79,18 @@ def start(config, workdir):
     file = workdir.parent / f"{workdir.name}.json"
     file.write_text(config.to_json())
     code = (
-        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan.training import loop;"
-        f"loop.train(ConfigDict(json.loads(pathlib.Path({str(file)!r}).read_text())), {str(workdir)!r})"
+        "import json, sys, pathlib; from ml_collections import ConfigDict;"
+        "from evqgan.training import loop;"
+        f"text = pathlib.Path({str(file)!r}).read_text();"
+        f"loop.train(ConfigDict(json.loads(text)), {str(workdir)!r})"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def wait_for_step(process, workdir, step):

@@ -61,8 +61,12 @@ def test_parameters_and_shapes(variables, image):
     assert sum(x.size for x in jax.tree.leaves(variables)) == 14_714_688
     maps = jax.eval_shape(vgg.Network().apply, variables, image)
     assert [x.shape[1:] for x in maps] == [
-        (32, 48, 64), (16, 24, 128), (8, 12, 256), (4, 6, 512), (2, 3, 512)
-    ]  # fmt: skip
+        (32, 48, 64),
+        (16, 24, 128),
+        (8, 12, 256),
+        (4, 6, 512),
+        (2, 3, 512),
+    ]
     odd = jax.eval_shape(vgg.Network().apply, variables, jnp.zeros((1, 37, 31, 3)))
     assert odd[-1].shape == (
         1,

@@ -47,20 +47,28 @@ def config_of(path, recorded):
         theirs = dict(recorded[name])
         assert theirs.pop("channels", 3) == 3, f"{path}: images of ours have three channels"
         config[name] = {
-            "name": "vit", "size": side(recorded["image_size"]), "patch": side(recorded["patch_size"]),
-            "width": theirs.pop("dim"), "layers": theirs.pop("depth"), "heads": theirs.pop("heads"),
-            "head_dim": theirs.pop("dim_head", 64), "mlp_width": theirs.pop("mlp_dim"),
-        }  # fmt: skip
+            "name": "vit",
+            "size": side(recorded["image_size"]),
+            "patch": side(recorded["patch_size"]),
+            "width": theirs.pop("dim"),
+            "layers": theirs.pop("depth"),
+            "heads": theirs.pop("heads"),
+            "head_dim": theirs.pop("dim_head", 64),
+            "mlp_width": theirs.pop("mlp_dim"),
+        }
         assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)} of the {name}"
     theirs = dict(recorded["quantizer"])
     theirs.pop("straight_through", None)  # the original takes it and passes nothing on
     number, residual = theirs.pop("num_quantizers", None), theirs.pop("use_residual", False)
     config["quantizer"] = {
-        "name": "vitvqgan", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
+        "name": "vitvqgan",
+        "codes": theirs.pop("n_embed"),
+        "width": theirs.pop("embed_dim"),
         "commitment": theirs.pop("beta", 0.25),
-        "l2_normalize": theirs.pop("use_norm", True), "depth": number if residual else 1,
+        "l2_normalize": theirs.pop("use_norm", True),
+        "depth": number if residual else 1,
         "detached_residual": residual,
-    }  # fmt: skip
+    }
     assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)} of the quantizer"
     return config
 
@@ -99,10 +107,16 @@ class Recording:
         )
         loss = jnp.mean(jnp.square(rec - self.image)) + aux["quantizer_loss"]
         return loss, {
-            "enc": enc, "prequant": z, "indices": ids, "quant": quant, "qloss": aux["quantizer_loss"],
-            "rec": rec.transpose(0, 3, 1, 2), "dec_from_codes": again.transpose(0, 3, 1, 2), "mse_plus_qloss": loss,
+            "enc": enc,
+            "prequant": z,
+            "indices": ids,
+            "quant": quant,
+            "qloss": aux["quantizer_loss"],
+            "rec": rec.transpose(0, 3, 1, 2),
+            "dec_from_codes": again.transpose(0, 3, 1, 2),
+            "mse_plus_qloss": loss,
             "pos_embedding": params["encoder"]["positions"],
-        }  # fmt: skip
+        }
 
 
 def shapes(model, image):
@@ -226,10 +240,12 @@ def test_full_size_has_exactly_the_originals_parameters(encoder, decoder, total)
     }
     model = tokenizer.make(
         {
-            "encoder": {"name": "vit", **sizes[encoder]}, "decoder": {"name": "vit", **sizes[decoder]},
-            "quantizer": {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}, "pixels": "unit",
+            "encoder": {"name": "vit", **sizes[encoder]},
+            "decoder": {"name": "vit", **sizes[decoder]},
+            "quantizer": {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True},
+            "pixels": "unit",
         }
-    )  # fmt: skip
+    )
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
     assert model.factor == 8
     assert sum(x.size for x in jax.tree.leaves(params)) == total
