@@ -14,7 +14,5 @@ LPIPS_PACKAGE = [
     ),
     *(row._replace(ours=f"heads/{row.ours}") for row in frozen.LPIPS_HEADS),
 ]
-LPIPS_PACKAGE_IGNORED = (
-    r"^scaling_layer\.(shift|scale)$",
-    r"^lins\.",
-)  # constants of ours; other names of lin{i}
+# Constants of ours; other names of lin{i}.
+LPIPS_PACKAGE_IGNORED = (r"^scaling_layer\.(shift|scale)$", r"^lins\.")

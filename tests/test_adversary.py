@@ -177,9 +177,8 @@ def test_nothing_flows_where_it_must_not():
         new["critic"]["variables"]["batch_stats"],
         stats,
     )
-    other, _ = updating(judged(weight=50.0))(
-        state, batch
-    )  # of the generator's adversarial loss, not the critic's
+    # Of the generator's adversarial loss, not the critic's.
+    other, _ = updating(judged(weight=50.0))(state, batch)
     assert not different(new["critic"]["params"], other["critic"]["params"])
     assert different(new["params"], other["params"])
 
@@ -340,9 +339,8 @@ def test_frozen_networks_come_from_their_files(tmp_path, monkeypatch):
     stage = stage1.make(stage1.resolve(config))
     assert not any("UNTRAINED" in note for note in stage.notes)
     state = jax.jit(stage.init)()
-    assert not np.any(
-        state["frozen"]["perceptual"]["kernel"]["params"]["kernel"]
-    )  # never random numbers by mistake
+    # Never random numbers by mistake.
+    assert not np.any(state["frozen"]["perceptual"]["kernel"]["params"]["kernel"])
     state = stage.load(state)
     np.testing.assert_array_equal(
         state["frozen"]["perceptual"]["kernel"]["params"]["kernel"], kernel

@@ -70,11 +70,8 @@ def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optim
         "step": jnp.int32(6),
     }
     config.init = str(saved(tmp_path / "old", config, theirs))
-    config.batch_size, config.optimizer.learning_rate, config.duration = (
-        4,
-        0.5,
-        "7 steps",
-    )  # what may be another
+    # What may be another.
+    config.batch_size, config.optimizer.learning_rate, config.duration = (4, 0.5, "7 steps")
     state, lines = begun(tmp_path / "new", config, stage, like)
     for part, number in {"params": 1, "ema": 2, "opt": 0, "tokenizer": 0, "step": 0}.items():
         assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state[part])), part
@@ -97,9 +94,8 @@ def test_a_table_of_classes_of_another_size_begins_fresh_and_is_named(tmp_path):
     fresh = {
         p for p, x in initial_state.named(state, ("params",)).items() if not np.asarray(x).any()
     }
-    assert fresh and all(
-        state_of(state, path).shape[0] == 4 for path in fresh
-    )  # three classes and none
+    # Three classes and none.
+    assert fresh and all(state_of(state, path).shape[0] == 4 for path in fresh)
     assert any("not as many classes" in line and "ema/label/embedding" in line for line in lines), (
         lines
     )
@@ -168,9 +164,8 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     config.began = leg()
     assert config.began == 60
     claims.claim(tmp_path, config)
-    assert (
-        json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
-    )  # as it is resumed
+    # As it is resumed.
+    assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
     config.duration = "1_00steps"
     claims.check_claim(tmp_path, config)
     config.duration = "60"

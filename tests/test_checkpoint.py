@@ -176,12 +176,10 @@ def test_arrays_that_no_process_holds_whole_have_a_checksum_a_part(monkeypatch):
         checkpoint.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)
     ] == [[], ["w"]]
     assert checkpoint.changed({"w": held_in_part(array)(1)}, rows[0]) == []
-    assert checkpoint.changed({"w": wrong}, rows[0]) == [
-        "w"
-    ]  # one process that holds all checks all
-    assert (
-        checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
-    )  # no process holds a part of those saved
+    # One process that holds all checks all.
+    assert checkpoint.changed({"w": wrong}, rows[0]) == ["w"]
+    # No process holds a part of those saved.
+    assert checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
 
 
 def test_checkpoints_made_before_dtypes_and_parts_were_noted_are_checked_as_before():
@@ -269,9 +267,8 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
 def test_a_full_disk_is_named_and_what_was_saved_stays(tmp_path, state):
     checkpoints = saved(tmp_path, state, steps=(10,))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (20_000, limits[1])
-    )  # what a full disk does, to this process alone
+    # What a full disk does, to this process alone.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         checkpoints.save(20, state)
         with pytest.raises(InputError, match="cannot write checkpoints in") as error:

@@ -112,9 +112,8 @@ def check_batch(devices):
         np.testing.assert_array_equal(everywhere.addressable_data(0), whole[name])
     if len(rows) < 8:
         with pytest.raises(ValueError, match="rows of a batch of|cannot be split"):
-            mesh.put(
-                {name: x[rows] for name, x in whole.items()}, devices
-            )  # these are not the whole batch
+            # These are not the whole batch.
+            mesh.put({name: x[rows] for name, x in whole.items()}, devices)
 
 
 def pair(config, place, functions, folders=("run", "run"), devices=1):
@@ -221,15 +220,13 @@ def test_two_processes_train_a_generator_as_one(killed, resumed, alone):
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys() == other.keys()
         for name in one:
-            near = (
-                {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}
-            )  # which code is likeliest hangs on rounding
+            # Which code is likeliest hangs on rounding.
+            near = {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}
             assert one[name] == pytest.approx(other[name], **near), name
     assert any("val/cross_entropy" in line for line in ours)
     rows = json.loads((workdir / "checkpoints" / str(STEPS) / "manifest" / "metadata").read_text())
-    split = [
-        row[3] for row in rows.values() if row[1] is None
-    ]  # what both processes hold, whole or in part
+    # What both processes hold, whole or in part.
+    split = [row[3] for row in rows.values() if row[1] is None]
     assert {len(parts) for parts in split} == {1, 2} and all(
         all(parts.values()) for parts in split
     ), split
@@ -243,9 +240,8 @@ def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         np.testing.assert_allclose(x, y, atol=STEPS * rate)
-        assert (
-            np.mean(np.abs(x - y) > 1e-4) < 0.01
-        )  # Adam takes a gradient of nothing but rounding for one
+        # Adam takes a gradient of nothing but rounding for one
+        assert np.mean(np.abs(x - y) > 1e-4) < 0.01
 
 
 def test_workdirs_that_processes_do_not_share_end_both_in_one_line(tmp_path):
@@ -372,7 +368,6 @@ def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
             said.startswith("error: another process of this run has ended")
             and said.count("\n") == 1
         )
-    assert (
-        cli.report(OTHERS[1], debug=False) == 1
-    )  # a defect, of one process of several: the others are not waited for
+    # A defect, of one process of several: the others are not waited for.
+    assert cli.report(OTHERS[1], debug=False) == 1
     assert "TypeError: a task of barrier" in capsys.readouterr().err

@@ -108,9 +108,8 @@ class VQVAE:
 
         def loss(params):
             again, _, aux = self.model.apply({"params": params}, image, train=True)
-            value = (
-                jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]
-            )  # of images in [0, 1]
+            # Of images in [0, 1].
+            value = jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]
             return value, aux
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])

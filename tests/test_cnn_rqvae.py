@@ -148,9 +148,8 @@ class RQVAE:
         }
 
         books = np.asarray(self.model.apply(self.variables, method="codebook"))
-        vectors = np.stack(
-            [books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2
-        )  # [B,h,w,D,c]
+        # [B,h,w,D,c]
+        vectors = np.stack([books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2)
         sums = np.cumsum(vectors, axis=-2)
         r |= {
             "code_emb_with_depth": vectors,
@@ -181,9 +180,8 @@ class RQVAE:
                 method=lambda m, *x: m.quantizer.soft_codes(*x),
             )
             r["soft_code_argmin"], chances = found
-            r[name] = chances[
-                tuple(slice(side) for side in self.outputs[name].shape)
-            ]  # a corner is recorded
+            # A corner is recorded.
+            r[name] = chances[tuple(slice(side) for side in self.outputs[name].shape)]
         r2, revived, variables = jax.jit(self.updated)(self.variables, z)
         assert not revived, (
             "codes that the original restarted at random have nothing to be compared with"

@@ -77,10 +77,8 @@ class VQGAN:
         self.step, self.start = config.pop("global_step"), loss.pop("disc_start")
         self.disc_factor = loss.pop("disc_factor", 1.0)
         self.factor = self.disc_factor * float(gan.ramp(self.step, self.start))
-        (
-            loss.pop("pixelloss_weight", None),
-            config.pop("pixelloss_weight"),
-        )  # the original never reads it
+        # The original never reads it.
+        (loss.pop("pixelloss_weight", None), config.pop("pixelloss_weight"))
         assert not {**loss, **config}, f"nothing of ours stands for {sorted({**loss, **config})}"
 
         theirs = part(self.weights, "loss.discriminator.")
@@ -253,9 +251,8 @@ class GumbelVQ:
     def computed(self, number=None):
         assert number is None, "nothing here has a kink"
         r = jax.jit(self.evaluated)(self.variables)
-        gap = margins(
-            -np.float64(r["logits"]) - self.noise
-        )  # not said whether before or after / temperature
+        # Not said whether before or after / temperature.
+        gap = margins(-np.float64(r["logits"]) - self.noise)
         gaps, recorded = (
             (gap, gap / self.config["quantizer"]["temperature"]),
             self.outputs["vq_margin_min_median"],
@@ -286,10 +283,8 @@ def recording(request):
 
 
 def test_the_tokenizer_and_its_losses_are_the_recorded_ones(recording):
-    counters = (
-        ".num_batches_tracked",
-        ".initialized",
-    )  # of the critic's norms, which we do not keep
+    # Of the critic's norms, which we do not keep.
+    counters = (".num_batches_tracked", ".initialized")
     compare(
         recording.computed,
         {name: x for name, x in recording.outputs.items() if not name.endswith(counters)},

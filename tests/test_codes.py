@@ -140,9 +140,8 @@ def test_a_kill_in_the_middle_leaves_whole_shards_only(photos, stored, tmp_path)
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_hosts_make_the_files_of_one(photos, stored, tmp_path, order):
     for host in order:
-        assert (
-            not (tmp_path / "two").exists() or len(files_of(tmp_path / "two")) == 5
-        )  # two shards of four
+        # Two shards of four.
+        assert not (tmp_path / "two").exists() or len(files_of(tmp_path / "two")) == 5
         make(tmp_path / "two", photos, host=host, hosts=2)
     assert files_of(tmp_path / "two") == files_of(stored)
 

@@ -112,9 +112,8 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     runs.against_real(config, images, labels, views=8, colour=False)
     assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
     kinds = {image.tobytes() for image in seen[1]}
-    assert (
-        {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}
-    )  # mirrored, too
+    # Mirrored, too.
+    assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}
 
 
 def call(*args):

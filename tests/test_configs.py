@@ -22,9 +22,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 ALL = sorted(
     p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py")
 )
-FILES = [
-    path for path in ALL if path.stem != "comparison"
-]  # of several systems: tests/test_comparison.py
+# Of several systems: tests/test_comparison.py.
+FILES = [path for path in ALL if path.stem != "comparison"]
 
 # (config, variant): trained parameters. The exact numbers are ours.
 # The paper gives 185 M for stage 2 (Table 6).

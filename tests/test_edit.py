@@ -167,9 +167,8 @@ def test_tiles_cover_and_their_weights_sum_to_one(length, size):
         total[start : start + size] += weights
         steps.extend(abs(np.diff(weights)))
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert min(len(starts) - 1, size // 4) == 0 or max(steps) <= 2 / (
-        size // 2 + 1
-    )  # no edge shows
+    # No edge shows.
+    assert min(len(starts) - 1, size // 4) == 0 or max(steps) <= 2 / (size // 2 + 1)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -199,10 +198,8 @@ def test_windows_go_half_a_window_at_a_time():
     unknown = np.ones((8, 101), bool)
     unknown[:, 40:48] = False
     corners = tiling.windows(unknown, (8, 8))
-    assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (
-        0,
-        93,
-    )  # outwards; the last one flush with the end
+    # Outwards; the last one flush with the end.
+    assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (0, 93)
     assert {x for _, x in corners} == {*range(0, 40, 4), *range(44, 93, 4), 93}
     around = np.ones((24, 24), bool)
     around[8:16, 8:16] = False
@@ -251,9 +248,8 @@ def test_images_grow_on_any_side_by_any_amount(shape, margins):
     painter, image, (left, top, right, bottom) = Painter(), grey_tokens(shape), margins
     made = editing.outpaint(painter, image[None], *margins, num=2, margin=1, feather=0)
     expected = np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=4 * MADE)
-    np.testing.assert_array_equal(
-        made, [expected] * 2
-    )  # every pixel beyond the image is made, the image is as it was
+    # Every pixel beyond the image is made, the image is as it was.
+    np.testing.assert_array_equal(made, [expected] * 2)
     assert painter.batches == {2}
     assert painter.seeds == [0, *([0, n] for n in range(1, len(painter.seeds)))]
 
@@ -380,9 +376,8 @@ def test_windows_draw_of_their_own(model):
     model.fill = fill
     model.outpaint(flat, 0, 0, 128, 0, 1, feather=0)
     assert len({part[0, :, 4:].tobytes() for part in made}) == len(made) > 4
-    assert (
-        min(map(np.min, made)) >= 0 and max(map(np.max, made)) < model.codes
-    )  # and no mask token is left
+    # And no mask token is left.
+    assert min(map(np.min, made)) >= 0 and max(map(np.max, made)) < model.codes
 
 
 def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):

@@ -30,9 +30,8 @@ FLOORS = {
     "convert": 7,  # beside the tower: nobody imports it
 }
 STAGES = ("evqgan.training.stage1", "evqgan.training.stage2")
-BY_NAME = {
-    ("evqgan.training.loop", stage) for stage in STAGES
-}  # the loop takes its stage from the config
+# The loop takes its stage from the config.
+BY_NAME = {("evqgan.training.loop", stage) for stage in STAGES}
 CONFIGS_IMPORT = {"configs", "ml_collections", *sys.stdlib_module_names}
 
 

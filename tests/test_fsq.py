@@ -49,9 +49,8 @@ def test_ids_and_vectors_of_the_grid_are_one_to_one(levels):
     book = np.asarray(codebook(quantizer))
     np.testing.assert_array_equal(book, expected)
     assert len(np.unique(book, axis=0)) == quantizer.codes
-    z_q, ids, _ = quantize(
-        quantizer, jnp.asarray(30 * book)[None, :, None]
-    )  # far out: both ends of a channel alone
+    # Far out: both ends of a channel alone.
+    z_q, ids, _ = quantize(quantizer, jnp.asarray(30 * book)[None, :, None])
     assert set(np.asarray(ids).ravel()) <= set(range(quantizer.codes))
     np.testing.assert_array_equal(z_q[0, :, 0], book[np.asarray(ids)[0, :, 0, 0]])
 

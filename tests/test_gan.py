@@ -55,10 +55,8 @@ def test_what_the_losses_push_where(name):
 
 @pytest.mark.parametrize("name", sorted(gan.LOSSES))
 def test_losses_are_float32_and_finite_for_large_logits(name):
-    real, fake = (
-        jnp.asarray(REAL, jnp.bfloat16),
-        jnp.asarray(FAKE, jnp.bfloat16),
-    )  # these numbers are exact in it
+    # These numbers are exact in it.
+    real, fake = (jnp.asarray(REAL, jnp.bfloat16), jnp.asarray(FAKE, jnp.bfloat16))
     assert gan.critic_loss(name, real, fake) == gan.critic_loss(name, REAL, FAKE)
     assert gan.generator_loss(name, fake) == gan.generator_loss(name, FAKE)
     assert (
@@ -141,9 +139,8 @@ def test_adaptive_weight_is_the_ratio_within_limits():
     assert gan.adaptive_weight(3.0, 2.0, limit=0.5) == 0.5
     assert gan.adaptive_weight(0.0, 0.0) == gan.adaptive_weight(0.0, 1.0) == 0
     np.testing.assert_allclose(gan.adaptive_weight(0.5, 0.0), 0.5e4)
-    assert (
-        gan.adaptive_weight(3e38, 1e-30) == gan.adaptive_weight(5.0, 0.0) == 1e4
-    )  # the ratio overflows: no harm
+    # The ratio overflows: no harm.
+    assert gan.adaptive_weight(3e38, 1e-30) == gan.adaptive_weight(5.0, 0.0) == 1e4
 
 
 def test_adaptive_weight_is_a_float32_constant_of_any_norms():
@@ -173,9 +170,8 @@ def test_ramp():
         rtol=1e-6,
     )
     assert gan.ramp(0, start=0) == 1
-    late = jax.jit(lambda step: gan.ramp(step, 16_777_216, 2))(
-        jnp.int32(16_777_217)
-    )  # beyond float32's whole numbers
+    # Beyond float32's whole numbers.
+    late = jax.jit(lambda step: gan.ramp(step, 16_777_216, 2))(jnp.int32(16_777_217))
     np.testing.assert_allclose(late, 2 / 3, rtol=1e-6)
     with pytest.raises(InputError, match="must not be negative, got -1"):
         gan.ramp(0, 0, -1)

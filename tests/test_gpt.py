@@ -199,10 +199,8 @@ def test_the_config_is_read_from_the_weights(path):
 @pytest.mark.parametrize(
     "changes, count",
     [
-        (
-            {"codes": 16384, "classes": 1000, "layers": 48, "width": 1536},
-            1_410_640_896,
-        ),  # class-ImageNet
+        # Class-ImageNet.
+        ({"codes": 16384, "classes": 1000, "layers": 48, "width": 1536}, 1_410_640_896),
         ({"codes": 1024, "condition": "coordinates", "positions": 512}, 304_932_864),  # FacesHQ
     ],
 )
@@ -482,9 +480,8 @@ def test_a_share_of_the_codes_is_kept(one):
         logits, target = predict(params, ids, label, jax.random.key(0), pkeep=pkeep)
         np.testing.assert_array_equal(target, 7)
         np.testing.assert_allclose(logits[:, 0], right[:, 0], rtol=1e-4, atol=1e-5)
-        same = (
-            np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()
-        )  # sees the first code alone
+        # Sees the first code alone.
+        same = np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()
         assert abs(same - pkeep - (1 - pkeep) / CODES) < 0.08
     with pytest.raises(InputError, match="pkeep is a share"):
         gpt.loss(model, params, ids, label, jax.random.key(0), pkeep=1.5)

@@ -108,9 +108,8 @@ def test_gumbel_gradient_is_that_of_the_soft_choice():
     np.add.at(expected, np.asarray(ids).reshape(-1), np.asarray(weight).reshape(-1, 3))
     np.testing.assert_allclose(grads["codebook"], expected, atol=1e-5)
     assert np.any(grads["logits"]["kernel"] != 0)
-    np.testing.assert_allclose(
-        grads["logits"]["bias"].sum(), 0, atol=1e-5
-    )  # a softmax does not feel a common shift
+    # A softmax does not feel a common shift.
+    np.testing.assert_allclose(grads["logits"]["bias"].sum(), 0, atol=1e-5)
 
 
 def test_gumbel_temperature_falls_geometrically_with_training_steps():

@@ -56,9 +56,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(straight, 
     moments = random.Random(0)
     for number in range(KILLS):
         process = start(config, tmp_path / "run")
-        time.sleep(
-            moments.uniform(0, LONGEST / (1 + number / 4) * seconds)
-        )  # less is left to do each time
+        # Less is left to do each time.
+        time.sleep(moments.uniform(0, LONGEST / (1 + number / 4) * seconds))
         process.send_signal(signal.SIGKILL)
         ends(process, -signal.SIGKILL, 0)
     ends(start(config, tmp_path / "run"), 0)

@@ -63,9 +63,8 @@ def test_an_interrupted_run_ends_with_the_same_metrics(tmp_path, cut):
     train(tmp_path / "cut", 5, 9, resume_step=4)
     assert without_perf(tmp_path / "cut") == without_perf(tmp_path / "whole")
     assert len(without_perf(tmp_path / "cut")) == 13
-    assert (
-        sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"
-    )  # no part of the rewriting stays
+    # No part of the rewriting stays.
+    assert sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"
 
 
 def test_a_last_line_without_its_newline_is_kept_when_it_is_whole(tmp_path):
@@ -204,9 +203,8 @@ def test_skipped_steps_are_told_once_and_end_the_run():
     ):
         assert part in line
     assert "ok" not in line
-    between = log.check_skipped(
-        1300, metrics_of(0, 14, 9, loss=1.0), 12, 10
-    )  # none of them at a step that is logged
+    # None of them at a step that is logged.
+    between = log.check_skipped(1300, metrics_of(0, 14, 9, loss=1.0), 12, 10)
     assert "a step before this one was not finite" in between and "2 since" in between
 
 

@@ -18,9 +18,8 @@ DTYPES = ("float32", "bfloat16")
 
 def init(distance=None):
     image = jnp.zeros((1, 16, 16, 3))
-    return (distance or lpips.Distance()).init(
-        jax.random.key(0, impl="rbg"), image, image
-    )  # quick to compile
+    # Quick to compile.
+    return (distance or lpips.Distance()).init(jax.random.key(0, impl="rbg"), image, image)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +113,8 @@ def test_only_the_differentiated_image_costs_a_backward_pass(variables, images):
     a, b = images
     gradient = jax.jit(jax.grad(lambda b, a, v: lpips.Distance().apply(v, a, b).sum()))
     text = gradient.lower(b, a, variables).as_text()
-    assert (
-        text.count("stablehlo.convolution") == 13 + 13 + 13
-    )  # one image, the other, and back to the other
+    # One image, the other, and back to the other.
+    assert text.count("stablehlo.convolution") == 13 + 13 + 13
 
 
 def test_it_is_a_distance(variables, images, judge):

@@ -66,9 +66,8 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
     assert (config.dataset.name, config.dataset.folder) == ("", "mine")
     _, config = parse("--config=configs/folder_stage1.py", "--config.dataset.name=digits")
     assert (config.dataset.name, config.dataset.folder) == ("digits", "")
-    _, config = parse(
-        *given, "--config.dataset.folder=mine", "--config.dataset.name=digits"
-    )  # refused later
+    # Refused later.
+    _, config = parse(*given, "--config.dataset.folder=mine", "--config.dataset.name=digits")
     assert (config.dataset.name, config.dataset.folder) == ("digits", "mine")
 
 
@@ -180,9 +179,8 @@ def test_what_is_wrong_is_one_line(capsys, args, message):
     before = sorted(pathlib.Path().rglob("*.py"))
     code, lines = call(capsys, *args)
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
-    assert (
-        sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before
-    )  # nothing was made
+    # Nothing was made.
+    assert sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before
 
 
 def test_keys_of_the_config_can_be_set():

@@ -66,9 +66,8 @@ def test_sequence_is_the_recorded_input(recording):
 
 def test_losses_and_gradients_are_the_recorded_ones(recording):
     _, model, params, inputs, outputs = recording
-    is_masked = (inputs["mask"] == 1) & (np.arange(inputs["mask"].shape[1]) > 0)[
-        None
-    ]  # never the class
+    # Never the class.
+    is_masked = (inputs["mask"] == 1) & (np.arange(inputs["mask"].shape[1]) > 0)[None]
 
     def value(params, label_smoothing, is_masked=is_masked):
         logits = model.apply({"params": params}, inputs["input_ids"])
@@ -145,9 +144,8 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
     config, model, params, inputs, outputs = recording
     options, start, recorded = config["decode"], inputs[start], outputs[f"{wanted}_final_seqs"]
     steps = options["num_iter"]
-    first = int(
-        (recorded != start[:, None]).any(axis=(0, 2)).argmax()
-    )  # edits began later: nothing is done before
+    # Edits began later: nothing is done before.
+    first = int((recorded != start[:, None]).any(axis=(0, 2)).argmax())
     with jax.threefry_partitionable(config["jax_threefry_partitionable"]):
         of_codes, of_choice = original_noise(config, start.shape, model.codes)
     np.testing.assert_allclose(
@@ -241,9 +239,8 @@ def test_every_token_sees_every_token(small):
     model, params, ids, label, run, _ = small
     words = maskgit.sequence(model, ids.reshape(2, 24), label)[:1]
     number = words.shape[1]
-    changed = jnp.where(
-        jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0)
-    )  # one in each row
+    # One in each row.
+    changed = jnp.where(jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0))
     effect = np.abs(run(params, changed) - run(params, words)).max(axis=-1)
     assert effect.shape == (number, number) and (effect > 1e-5).all()
 
@@ -274,9 +271,8 @@ def test_the_share_follows_the_schedule(small, schedule, mean):
     ids, label = jnp.repeat(ids, 300, 0), jnp.repeat(label, 300)
     _, _, is_masked = predict(params, ids, label, jax.random.key(0), schedule=schedule)
     shares = is_masked.mean(1)
-    assert (
-        abs(shares.mean() - mean - 0.5 / 24) < 0.03 and shares.min() > 0
-    )  # half a token: rounded up
+    # Half a token: rounded up.
+    assert abs(shares.mean() - mean - 0.5 / 24) < 0.03 and shares.min() > 0
 
 
 def test_loss_is_over_masked_tokens_only(small):
@@ -304,9 +300,8 @@ def test_evaluate_counts_and_sums(small):
         total, number = out[f"cross_entropy@{share}"].T
         np.testing.assert_array_equal(number, 24 * float(share))
         assert (total > 0).all() and (out[f"accuracy@{share}"][:, 0] <= number).all()
-    np.testing.assert_allclose(
-        blind["cross_entropy@1.00"][:, 0] / 24, np.log(CODES), rtol=1e-5
-    )  # codes alone
+    # Codes alone.
+    np.testing.assert_allclose(blind["cross_entropy@1.00"][:, 0] / 24, np.log(CODES), rtol=1e-5)
 
 
 def test_the_class_matters(small):

@@ -104,9 +104,8 @@ def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
                 np.testing.assert_array_equal(shown[before], of_blocks(ids[i][None])[0][before])
                 assert (shown[rank[i] >= now[i, k]] == CODES).any(axis=1).all()
     if tokens == "ordered":
-        np.testing.assert_array_equal(
-            inputs["grid"][:, 0], ids
-        )  # whole: attention hides what is not made yet
+        # Whole: attention hides what is not made yet.
+        np.testing.assert_array_equal(inputs["grid"][:, 0], ids)
 
 
 def test_rectangles_are_rectangles_of_all_sizes():

@@ -122,9 +122,8 @@ def use(workdir, place):
 
 def config_of_many():
     """The config of a run that does not end by itself."""
-    config = test_stage1.config_of(
-        name="ema", decay=0.9, revive=0.5
-    )  # revival depends on the order within a batch
+    # Revival depends on the order within a batch.
+    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.5)
     forever = "100000 steps"
     config.update({"batch_size": 8, "duration": forever, "log_every": "1 step"})
     config.update({"eval_every": forever, "checkpoint_every": forever})
@@ -289,8 +288,7 @@ def test_eight_devices_sample_as_one(tmp_path):
         for name in same:  # two rows a device here and there
             np.testing.assert_array_equal(one[name], eight[name], name)
         assert "chosen scores" in same and "sample images" in same and "encode" in same
-        np.testing.assert_array_equal(
-            one["few ids"], eight["few ids"]
-        )  # two rows a device here, one there
+        # Two rows a device here, one there.
+        np.testing.assert_array_equal(one["few ids"], eight["few ids"])
         np.testing.assert_allclose(one["few images"].astype(int), eight["few images"], atol=1)
         np.testing.assert_array_equal(one["few ids"], one["sample ids"][:3])

@@ -225,9 +225,8 @@ def test_too_many_broken_images_stop(tmp_path):
             next(batches)
         assert batches.skipped() == 3
     one = folder_of(tmp_path / "one", 10, broken=[2])
-    take(
-        train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5
-    )  # a single one is forgiven
+    # A single one is forgiven.
+    take(train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5)
     with pytest.raises(InputError, match="1 of 10 images"):
         take(train_batches(Dataset(folder=one, train="all", size=8, max_bad=0), 4, seed=0), 5)
 
@@ -433,9 +432,8 @@ def test_stored_ids_come_in_the_order_of_the_images(stored, monkeypatch):
         assert [source.index(image.tobytes()) for image in one["image"]] == list(
             other["ids"][:, 0, 0, 0]
         )
-        assert list(other["ids"][:, 1, 0, 0]) == [
-            (8 * n + j) // 20 % 3 for j in range(8)
-        ]  # epochs take views in turn
+        # Epochs take views in turn.
+        assert list(other["ids"][:, 1, 0, 0]) == [(8 * n + j) // 20 % 3 for j in range(8)]
 
 
 def test_stored_ids_go_on_where_they_stopped_on_any_number_of_processes(stored):

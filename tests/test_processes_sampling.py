@@ -144,9 +144,8 @@ def files_of(folder):
 @pytest.mark.parametrize("folder", ["samples", "chosen"])
 def test_two_processes_sample_as_one(places, folder):
     one, two = (place / folder for place in places[:2])
-    assert files_of(one) == files_of(two) and {*SAMPLED} < {
-        *files_of(two)
-    }  # no parts, no candidates
+    # No parts, no candidates.
+    assert files_of(one) == files_of(two) and {*SAMPLED} < {*files_of(two)}
     with np.load(one / "samples.npz") as expected, np.load(two / "samples.npz") as found:
         assert expected.keys() == found.keys() and ("scores" in found) == (folder == "chosen")
         for name in found:
@@ -167,9 +166,8 @@ def test_two_processes_evaluate_as_one(places):
     }
     assert found["numbers"].keys() == expected["numbers"].keys()
     for name, value in expected["numbers"].items():
-        numbers = (
-            np.array(number, np.float64) for number in (found["numbers"][name], value)
-        )  # None is NaN
+        # None is NaN
+        numbers = (np.array(number, np.float64) for number in (found["numbers"][name], value))
         np.testing.assert_allclose(*numbers, rtol=1e-6, err_msg=name)
 
 

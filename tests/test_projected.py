@@ -19,10 +19,8 @@ from evqgan.losses import augment
 from evqgan.losses.projected import PRETRAINED, Critic, Head, doubled, init_projections, mix
 from evqgan.nn import efficientnet
 
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}  # compiles in half the time
+# Compiles in half the time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SMALL = {"im_res": 128, "num_discs": 2, "interp224": False}  # heads of images with 64 pixels
 close = functools.partial(golden_files.close, tolerance=1e-4)
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)))
@@ -55,9 +53,8 @@ class Recording:
         assert not self.config["diffaug"], (
             "with augmentation there is nothing to compare: its draws are not recorded"
         )
-        keys = {
-            k: v for k, v in self.config["backbone_kwargs"].items() if k != "im_res"
-        }  # not used there
+        # Not used there.
+        keys = {k: v for k, v in self.config["backbone_kwargs"].items() if k != "im_res"}
         keys |= {
             "cond": bool(keys.get("cond")),
             "diffaug": (),
@@ -84,12 +81,8 @@ def test_every_recorded_output_is_compared(recording):
         | {"logits_eval_real", "logits_train_fake_1", "logits_train_fake_2", "logits_train_real_3"}
         | {"g_loss", "grad_fake", "d_loss_gen", "d_loss_real", "grad_norm_disc"}
     )
-    prefixes = (
-        "backbone_layer",
-        "proj",
-        "logits_eval_disc",
-        "after3/",
-    )  # the first one: tests of EfficientNet
+    # The first one: tests of EfficientNet.
+    prefixes = ("backbone_layer", "proj", "logits_eval_disc", "after3/")
     rest = {
         name for name in recording.outputs if name not in known and not name.startswith(prefixes)
     }

@@ -163,9 +163,8 @@ def test_no_picture_is_made_with_show_0(images, ids):
 def test_the_histogram_shows_the_most_frequent_code_first(images, ids):
     shown = run(images, ids, 5)["codebook"]
     assert shown.dtype == np.uint8 and shown.shape[2] == 3
-    heights = [
-        (half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])
-    ]  # a depth each
+    # A depth each.
+    heights = [(half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])]
     for height in heights:
         assert (np.diff(height) <= 0).all()
     used = [np.mean(height > 0) for height in heights]

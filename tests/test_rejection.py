@@ -69,9 +69,8 @@ def same(a, b):
 def test_every_label_has_its_candidates(labels, acceptance, counts):
     found = rejection.plan(np.array(labels, np.int32), acceptance)
     assert dict(zip(*np.unique(found, return_counts=True), strict=True)) == counts
-    np.testing.assert_array_equal(
-        found[: len(labels)], labels
-    )  # the first ones are those of plain sampling
+    # The first ones are those of plain sampling.
+    np.testing.assert_array_equal(found[: len(labels)], labels)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -97,17 +96,15 @@ def test_what_is_kept_is_what_scored_best(model):
     ) == 4  # of 16: 2 * ceil(7.5)
     images, labels = np.concatenate(classifier.images), np.concatenate(classifier.labels)
     np.testing.assert_array_equal(labels, rejection.plan(np.array([2, 5] * 3, np.int32), 0.4))
-    np.testing.assert_array_equal(
-        model.generate(16, labels, seed=3), images
-    )  # candidates are plain samples
+    # Candidates are plain samples.
+    np.testing.assert_array_equal(model.generate(16, labels, seed=3), images)
     for label in (2, 5):
         mine = images[labels == label].mean(axis=(1, 2, 3))
         assert (
             sorted(made["scores"][made["labels"] == label]) == sorted(mine.astype(np.float32))[-3:]
         )
-    np.testing.assert_array_equal(
-        made["images"], images[made["numbers"]]
-    )  # the very images that were scored
+    # The very images that were scored.
+    np.testing.assert_array_equal(made["images"], images[made["numbers"]])
     np.testing.assert_array_equal(
         made["scores"], brightness(made["images"], None).astype(np.float32)
     )

@@ -187,9 +187,8 @@ def test_soft_codes_are_drawn_by_their_chances_and_each_depth_goes_on_with_the_d
         and chances.shape == (1, 60, 60, 2, 16)
     )
     books = np.asarray(variables["params"]["codebook"])
-    left = np.asarray(z)[..., None, :] - np.stack(
-        [0 * z, books[0][ids[..., 0]]], axis=-2
-    )  # [B,h,w,D,c]
+    # [B,h,w,D,c]
+    left = np.asarray(z)[..., None, :] - np.stack([0 * z, books[0][ids[..., 0]]], axis=-2)
     scores = np.exp(-np.sum((left[..., None, :] - books) ** 2, axis=-1) / 2.0)
     np.testing.assert_allclose(
         chances, scores / scores.sum(axis=-1, keepdims=True), rtol=1e-3, atol=1e-6
@@ -297,9 +296,8 @@ def test_between_depths_a_shared_codebook_moves_and_the_next_depth_sees_it():
     one, variables = made(1, rqvae, decay=0.5, revive=0.0)
     first, changed = one.apply(variables, z, train=True, mutable=["codebook"])
     rest = z - first[0]
-    second, changed = one.apply(
-        changed, rest, train=True, mutable=["codebook"]
-    )  # the table after the first depth
+    # The table after the first depth.
+    second, changed = one.apply(changed, rest, train=True, mutable=["codebook"])
     np.testing.assert_array_equal(found[1][1], jnp.concatenate([first[1], second[1]], axis=-1))
     np.testing.assert_allclose(found[1][0], first[0] + second[0], rtol=1e-5, atol=1e-6)
     for name, value in changed["codebook"].items():

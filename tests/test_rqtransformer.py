@@ -105,9 +105,8 @@ def recorded_codebook(model, inputs, wanted):
     for path in files("rqvae*.npz"):
         with np.load(path, allow_pickle=False) as stored:
             names = [f"w/quantizer.codebooks.{d}.weight" for d in depths]
-            tables = [
-                stored[name][:-1] for name in names if name in stored.files
-            ]  # the last row is a padding
+            # The last row is a padding.
+            tables = [stored[name][:-1] for name in names if name in stored.files]
         if len({table.shape for table in tables}) == 1 and tables[0].shape == (
             model.codes,
             model.codebook_width,
@@ -419,9 +418,8 @@ def test_no_code_sees_itself_or_a_later_one(small):
     }
     effects = jax.tree.leaves(jax.jit(jax.jacrev(outputs))(change))
     number = PLACES * depth
-    effect = sum(
-        np.abs(x).reshape(number, number, -1).max(-1) for x in effects
-    )  # [of the logits at, code]
+    # [of the logits at, code]
+    effect = sum(np.abs(x).reshape(number, number, -1).max(-1) for x in effects)
     before = np.tri(number, number, -1, dtype=bool)
     assert (effect[~before] == 0).all() and (effect[before] > 1e-6).all()
 

@@ -88,9 +88,8 @@ def test_images_become_ids_and_images_again(model, tokenizer):
     again = model.decode(ids)
     assert again.shape == (3, 32, 32, 3) and again.dtype == np.uint8
     np.testing.assert_array_equal(model.reconstruct(images), again)
-    np.testing.assert_array_equal(
-        tokenizer.reconstruct(images), again
-    )  # the generator's workdir holds its tokenizer
+    # The generator's workdir holds its tokenizer.
+    np.testing.assert_array_equal(tokenizer.reconstruct(images), again)
     np.testing.assert_array_equal(
         model.encode(images[0] / np.float32(127.5) - 1), model.encode(images[0])
     )
@@ -100,12 +99,8 @@ def test_images_become_ids_and_images_again(model, tokenizer):
         32,
         3,
     )
-    assert model.encode(picture(shape=(16, 48))).shape == (
-        1,
-        4,
-        12,
-        1,
-    )  # the tokenizer takes other sizes
+    # The tokenizer takes other sizes.
+    assert model.encode(picture(shape=(16, 48))).shape == (1, 4, 12, 1)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +141,8 @@ def test_floats_from_0_to_1_are_not_taken_for_pale_images():
     with pytest.raises(InputError, match="got none below 0"):
         to_uint8(np.zeros((2, 4, 4, 3), np.float32))
     np.testing.assert_array_equal(to_uint8(2 * (image / 255) - 1)[0], image)
-    dark = np.stack(
-        [image / 127.5 - 1, np.ones_like(image, float)]
-    )  # one bright image in a batch is as it is
+    # One bright image in a batch is as it is.
+    dark = np.stack([image / 127.5 - 1, np.ones_like(image, float)])
     np.testing.assert_array_equal(to_uint8(dark)[1], 255)
     assert (to_uint8(np.ones((4, 4, 3))) == 255).all()
 

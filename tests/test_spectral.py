@@ -92,9 +92,8 @@ def test_training_iterates_once_and_stores_if_it_may():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(changed["batch_stats"]["u"], u, atol=1e-5)
     np.testing.assert_allclose(changed["batch_stats"]["v"], v, atol=1e-5)
-    np.testing.assert_array_equal(
-        module.apply(variables, X, train=True), y
-    )  # not mutable: same, nothing stored
+    # Not mutable: same, nothing stored.
+    np.testing.assert_array_equal(module.apply(variables, X, train=True), y)
 
 
 def test_gradient_takes_the_vectors_as_constants():

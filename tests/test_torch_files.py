@@ -238,9 +238,8 @@ def test_safetensors_are_read_too(tmp_path):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_in_a_checkpoint_runs(tmp_path, marked, make, attack):  # noqa: F811
     payload = ATTACKS[attack](str(marked))[:-1]
-    payload = (
-        payload[11:] if payload[:2] in (b"\x80\x04", b"\x80\x05") else payload
-    )  # its header and frame
+    # Its header and frame.
+    payload = payload[11:] if payload[:2] in (b"\x80\x04", b"\x80\x05") else payload
     payload = payload.removeprefix(b"\x80\x02")
     good = tensor(storage(6))
     refused(
@@ -356,10 +355,8 @@ def many(value):
     "pickled, order",
     [
         (many(BUILD + tuples(BOOLS, *FLAT) + b"R"), b"little"),  # each bool a copy
-        (
-            many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"),
-            b"big",
-        ),  # each number swapped
+        # Each number swapped.
+        (many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"), b"big"),
         (  # a long list, which is to be a size again and again
             b"]("
             + b"K\x01" * 10**5

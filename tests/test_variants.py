@@ -79,9 +79,8 @@ def test_terms_are_equal():
         terms["joint"][2:] == terms["masked"][2:] == terms["own dropped"][2:] == terms["base"][2:]
     )
     assert terms["all blocks"][2:] == (1, 4 + 4 * 36)  # four blocks of 4 x 4
-    assert (
-        terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))
-    )  # globals of their own
+    # Globals of their own.
+    assert terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))
     assert terms["wider"][2:] == (4, 4 * (4 + 64))
 
 

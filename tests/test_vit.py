@@ -317,9 +317,8 @@ def test_positions_start_as_the_table_and_reach_every_token():
         np.testing.assert_array_equal(start[name]["positions"], vit.sincos(2, 3, 8))
     table = vit.sincos(2, 3, 8)
     np.testing.assert_allclose(table[0], [0, 0, 1, 1] * 2)  # column 0, row 0
-    angles = np.array(
-        [2, 2 / 100, 1, 1 / 100]
-    )  # column 2, row 1: width / 4 = 2 frequencies, 1 and 10000^(-1/2)
+    # Column 2, row 1: width / 4 = 2 frequencies, 1 and 10000^(-1/2).
+    angles = np.array([2, 2 / 100, 1, 1 / 100])
     waves = np.concatenate(
         [np.sin(angles[:2]), np.cos(angles[:2]), np.sin(angles[2:]), np.cos(angles[2:])]
     )
@@ -349,9 +348,8 @@ def test_patches_that_are_not_square_are_the_originals_convolutions():
         variables, image, capture_intermediates=lambda module, _: module.name == "embed"
     )
     kernel, bias = (variables["params"]["embed"][name] for name in ("kernel", "bias"))
-    ours = kept["intermediates"]["embed"]["__call__"][
-        -1
-    ]  # the layer calls that of linen, which comes first
+    # The layer calls that of linen, which comes first.
+    ours = kept["intermediates"]["embed"]["__call__"][-1]
     dimensions = ("NHWC", "HWIO", "NHWC")
     literal = jax.lax.conv_general_dilated(
         image, kernel, (3, 5), "VALID", dimension_numbers=dimensions
