@@ -71,7 +71,7 @@ def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optim
     }
     config.init = str(saved(tmp_path / "old", config, theirs))
     # What may be another.
-    config.batch_size, config.optimizer.learning_rate, config.duration = (4, 0.5, "7 steps")
+    config.batch_size, config.optimizer.learning_rate, config.duration = 4, 0.5, "7 steps"
     state, lines = begun(tmp_path / "new", config, stage, like)
     for part, number in {"params": 1, "ema": 2, "opt": 0, "tokenizer": 0, "step": 0}.items():
         assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state[part])), part

@@ -240,7 +240,7 @@ def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         np.testing.assert_allclose(x, y, atol=STEPS * rate)
-        # Adam takes a gradient of nothing but rounding for one
+        # Adam takes a gradient of nothing but rounding for one.
         assert np.mean(np.abs(x - y) > 1e-4) < 0.01
 
 

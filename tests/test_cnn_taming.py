@@ -78,7 +78,8 @@ class VQGAN:
         self.disc_factor = loss.pop("disc_factor", 1.0)
         self.factor = self.disc_factor * float(gan.ramp(self.step, self.start))
         # The original never reads it.
-        (loss.pop("pixelloss_weight", None), config.pop("pixelloss_weight"))
+        loss.pop("pixelloss_weight", None)
+        config.pop("pixelloss_weight")
         assert not {**loss, **config}, f"nothing of ours stands for {sorted({**loss, **config})}"
 
         theirs = part(self.weights, "loss.discriminator.")

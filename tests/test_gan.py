@@ -56,7 +56,7 @@ def test_what_the_losses_push_where(name):
 @pytest.mark.parametrize("name", sorted(gan.LOSSES))
 def test_losses_are_float32_and_finite_for_large_logits(name):
     # These numbers are exact in it.
-    real, fake = (jnp.asarray(REAL, jnp.bfloat16), jnp.asarray(FAKE, jnp.bfloat16))
+    real, fake = jnp.asarray(REAL, jnp.bfloat16), jnp.asarray(FAKE, jnp.bfloat16)
     assert gan.critic_loss(name, real, fake) == gan.critic_loss(name, REAL, FAKE)
     assert gan.generator_loss(name, fake) == gan.generator_loss(name, FAKE)
     assert (

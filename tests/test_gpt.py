@@ -199,7 +199,7 @@ def test_the_config_is_read_from_the_weights(path):
 @pytest.mark.parametrize(
     "changes, count",
     [
-        # Class-ImageNet.
+        # class-ImageNet
         ({"codes": 16384, "classes": 1000, "layers": 48, "width": 1536}, 1_410_640_896),
         ({"codes": 1024, "condition": "coordinates", "positions": 512}, 304_932_864),  # FacesHQ
     ],

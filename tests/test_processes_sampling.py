@@ -166,7 +166,7 @@ def test_two_processes_evaluate_as_one(places):
     }
     assert found["numbers"].keys() == expected["numbers"].keys()
     for name, value in expected["numbers"].items():
-        # None is NaN
+        # None is NaN.
         numbers = (np.array(number, np.float64) for number in (found["numbers"][name], value))
         np.testing.assert_allclose(*numbers, rtol=1e-6, err_msg=name)
 

@@ -170,7 +170,7 @@ def test_moving_average_equals_the_formula(depth):
     codes = codebook(quantizer, variables)[0]
     tokens = 4 * 5 * 6 * depth
     # Starts as if every code had been used equally often.
-    count, total = (np.full(4, tokens / 4), codes * tokens / 4)
+    count, total = np.full(4, tokens / 4), codes * tokens / 4
     for step in range(2):
         z = normal((4, 5, 6, 3), 10 + step)
         rest, n, m = np.asarray(z).reshape(-1, 3), np.zeros(4), np.zeros((4, 3))
@@ -231,7 +231,7 @@ def test_only_unused_codes_are_revived_and_their_statistics_start_anew(module):
         book, usage = codebook(quantizer, variables)[0], variables["codebook"]["usage"][0]
         np.testing.assert_allclose(book[:2], places[0, :2], atol=1e-3)
         assert (np.abs(book[3]) < 1.1).all() and usage[3] > 0.9
-        # 0.51 falls below the threshold in the third step at the latest
+        # 0.51 falls below the threshold in the third step at the latest.
         assert (book[2, 0] > 40) == (step == 0)
     assert steps == 2
 

@@ -73,8 +73,8 @@ def test_real_digits_are_given_their_class_and_shuffled_labels_are_not(digits):
 def test_accuracy_by_class_is_that_of_the_class_alone(digits):
     real, heldout = digits
     chosen = np.isin(heldout[1], (2, 5))
-    # 5 was asked to be a 7
-    images, labels = (heldout[0][chosen], np.where(heldout[1][chosen] == 5, 7, 2))
+    # 5 was asked to be a 7.
+    images, labels = heldout[0][chosen], np.where(heldout[1][chosen] == 5, 7, 2)
     per_class = samples.classifier_agreement(*real, images, labels, *heldout)["per_class"]
     assert per_class[2] > 0.9 and per_class[7] < 0.1 and per_class[0] is None
 
