@@ -84,11 +84,9 @@ class Explicit:
     """
 
     def __init__(self, config, state, batch):
-        self.model, self.state, self.image = (
-            tokenizers.make(config.tokenizer),
-            state,
-            transforms.scale(batch["image"]),
-        )
+        self.model = tokenizers.make(config.tokenizer)
+        self.state = state
+        self.image = transforms.scale(batch["image"])
         self.critic = patchgan.Critic(layers=1, width=4)
         self.distance = Distance()
         self.stats = state["critic"]["variables"]["batch_stats"]

@@ -39,10 +39,8 @@ def test_enlarging_keeps_levels_and_shapes():
 
 
 def test_digits_are_divided_once_and_evenly(data_dir):
-    train, held = (
-        everything("digits", "train", data_dir),
-        everything("digits", "validation", data_dir),
-    )
+    train = everything("digits", "train", data_dir)
+    held = everything("digits", "validation", data_dir)
     assert (len(train), len(held)) == (1433, 364)
     assert named.Named("digits", "train", data_dir).class_names == tuple("0123456789")
     counts = [np.bincount([label for _, label in part], minlength=10) for part in (train, held)]

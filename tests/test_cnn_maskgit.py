@@ -7,15 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (
-    compare,
-    distances,
-    margins,
-    norm,
-    settings,
-    shapes,
-    without,
-)
+from test_cnn import compare, distances, margins, norm, settings, shapes, without
 
 from evqgan.convert import maskgit
 from evqgan.core.errors import InputError

@@ -7,17 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (
-    coders,
-    compare,
-    distances,
-    margins,
-    nchw,
-    nhwc,
-    settings,
-    shapes,
-    without,
-)
+from test_cnn import coders, compare, distances, margins, nchw, nhwc, settings, shapes, without
 
 from evqgan.convert import rqvae
 from evqgan.core.errors import InputError
@@ -42,10 +32,8 @@ class RQVAE:
         config = settings(config)
         theirs = dict(config.pop("hparams"))
         assert theirs.pop("bottleneck_type") == "rq", "of RQ-VAE's bottlenecks only rq is built"
-        (height, width, channels), (*grid, self.depth) = (
-            theirs.pop("latent_shape"),
-            theirs.pop("code_shape"),
-        )
+        height, width, channels = theirs.pop("latent_shape")
+        *grid, self.depth = theirs.pop("code_shape")
         assert theirs.pop("embed_dim") == channels
         self.patch = height // grid[0]
         assert [height, width] == [self.patch * side for side in grid], (

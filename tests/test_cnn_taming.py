@@ -254,10 +254,8 @@ class GumbelVQ:
         r = jax.jit(self.evaluated)(self.variables)
         # Not said whether before or after / temperature.
         gap = margins(-np.float64(r["logits"]) - self.noise)
-        gaps, recorded = (
-            (gap, gap / self.config["quantizer"]["temperature"]),
-            self.outputs["vq_margin_min_median"],
-        )
+        gaps = (gap, gap / self.config["quantizer"]["temperature"])
+        recorded = self.outputs["vq_margin_min_median"]
         r["vq_margin_min_median"] = min(gaps, key=lambda gap: np.abs(gap - recorded).max())
         for name, hard in (("train_hard", True), ("train_soft", False)):
             found, grads = jax.jit(self.trained, static_argnums=1)(self.variables, hard)

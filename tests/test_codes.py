@@ -100,10 +100,8 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
 
 
 def test_a_shard_that_is_gone_is_made_again_and_no_other(photos, stored):
-    before, times = (
-        files_of(stored),
-        {path.name: path.stat().st_mtime_ns for path in stored.iterdir()},
-    )
+    before = files_of(stored)
+    times = {path.name: path.stat().st_mtime_ns for path in stored.iterdir()}
     (stored / "train-00001-of-00003.npy").unlink()
     done = []
     make(stored, photos, report=lambda done_now, total, seconds: done.append((done_now, total)))

@@ -280,10 +280,8 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
     """Traced, not compiled: the step in training, and of a generator sampling."""
     config = in_tiny(name, variant)
     stage = (stage1 if config.stage == "stage1" else stage2).make(config, 16)
-    state, (height, width) = (
-        jax.eval_shape(stage.init),
-        Dataset(**build.plain(config.dataset)).shape,
-    )
+    state = jax.eval_shape(stage.init)
+    height, width = Dataset(**build.plain(config.dataset)).shape
     batch = {
         "image": jax.ShapeDtypeStruct((config.batch_size, height, width, 3), "uint8"),
         "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),

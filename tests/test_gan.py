@@ -221,10 +221,8 @@ def losses_of_a_step(critic, distance, keys, factor, given):
         )
         return logits, {**stats, **changed}
 
-    params, stats = (
-        given["critic"]["params"],
-        {k: v for k, v in given["critic"].items() if k != "params"},
-    )
+    params = given["critic"]["params"]
+    stats = {k: v for k, v in given["critic"].items() if k != "params"}
     logits, stats = train(params, stats, reconstruction)
     found = {"log_ae/g_loss": gan.generator_loss("hinge", logits), "log_ae/disc_factor": factor}
     weight = keys["perceptual_weight"]

@@ -64,10 +64,8 @@ def greedy(model, params, words, number):
     count = words.shape[1]
     if model.unmasked <= count:
         model = model.clone(latent=(1, number), condition_tokens=count)
-        ids, mask = (
-            jnp.zeros((len(words), 1, number, 1), jnp.int32),
-            jnp.ones((len(words), 1, number), bool),
-        )
+        ids = jnp.zeros((len(words), 1, number, 1), jnp.int32)
+        mask = jnp.ones((len(words), 1, number), bool)
         request = Request(ids, mask, words, jax.random.split(jax.random.key(0), len(words)))
         run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
         return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
@@ -344,10 +342,8 @@ def test_windows_lie_as_in_the_original(latent):
 
 def test_a_window_as_large_as_the_grid_changes_nothing(monkeypatch):
     model, params, ids, label, _, fill = parts("vim_coordinates")
-    mask, keys = (
-        jnp.ones((2, 3, 4), bool).at[0, 0].set(False),
-        jax.random.split(jax.random.key(0), 2),
-    )
+    mask = jnp.ones((2, 3, 4), bool).at[0, 0].set(False)
+    keys = jax.random.split(jax.random.key(0), 2)
     out = fill(params, ids, mask, label, keys)
     monkeypatch.setattr(gpt, "cached", gpt.slide)
     np.testing.assert_array_equal(
@@ -453,10 +449,8 @@ def test_loss_is_the_mean_over_codes(one):
     model, params, ids, label, run, _ = one
     loss = jax.jit(functools.partial(gpt.loss, model), static_argnames=("label_smoothing", "pkeep"))
     value, metrics = loss(params, ids, label, jax.random.key(0))
-    log_p, target = (
-        np.asarray(jax.nn.log_softmax(run(params, ids, label))),
-        np.asarray(ids).reshape(2, -1),
-    )
+    log_p = np.asarray(jax.nn.log_softmax(run(params, ids, label)))
+    target = np.asarray(ids).reshape(2, -1)
     nll = -np.take_along_axis(log_p, target[..., None], -1)[..., 0]
     np.testing.assert_allclose(value, nll.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], (log_p.argmax(-1) == target).mean(), rtol=1e-6)

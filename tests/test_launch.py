@@ -294,10 +294,8 @@ def test_on_a_tpu_vm_a_clone_in_the_home_folder_is_left_alone(machine, tmp_path)
     (tmp_path / "launch" / "local.sh").write_text('echo "$EVQGAN_JAX $EVQGAN_DISTRIBUTED $PWD $*"')
     with tarfile.open(home / "evqgan_tpu_vm.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "launch", "launch")
-    remote, environment = (
-        run[-1].removeprefix("--command="),
-        {"PATH": os.environ["PATH"], "HOME": str(home)},
-    )
+    remote = run[-1].removeprefix("--command=")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     done = subprocess.run(
         ["bash", "-c", remote], cwd=home, env=environment, capture_output=True, text=True
     )

@@ -74,10 +74,8 @@ def test_entropy_loss_equals_the_plain_computation_over_all_codes(bits):
 
     q is the softmax of minus the squared distances to all 2^bits codes.
     """
-    quantizer, z = (
-        Quantizer(bits, temperature=0.7, entropy=0.2, commitment=0.5),
-        normal((2, 4, 5, bits), 3),
-    )
+    quantizer = Quantizer(bits, temperature=0.7, entropy=0.2, commitment=0.5)
+    z = normal((2, 4, 5, bits), 3)
     book = np.float64(codebook(quantizer))
     scores = -np.sum((np.float64(z).reshape(-1, 1, bits) - book) ** 2, axis=-1) / 0.7
     q = np.exp(scores - scores.max(axis=-1, keepdims=True))

@@ -348,11 +348,9 @@ def test_guidance_sharpens_the_class():
 
 def test_editing_may_begin_at_a_later_step():
     model = model_of()
-    params, ids, mask = (
-        with_effects(model),
-        jnp.zeros((2, 4, 6, 1), jnp.int32),
-        jnp.ones((2, 4, 6), bool),
-    )
+    params = with_effects(model)
+    ids = jnp.zeros((2, 4, 6, 1), jnp.int32)
+    mask = jnp.ones((2, 4, 6), bool)
     request = Request(ids, mask, jnp.array([1, 2]), jax.random.split(jax.random.key(0), 2))
     settings = maskgit.Settings(steps=5, first=2)
     made = jax.jit(lambda: maskgit.sample(model, params, request, settings, keep_history=True))()

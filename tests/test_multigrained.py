@@ -366,10 +366,8 @@ def test_guidance_is_the_difference_of_two_samplers_logits_and_needs_class_dropo
 
 
 def test_class_dropout_trains_the_row_without_a_class():
-    ids, label = (
-        jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES),
-        jnp.zeros(8, jnp.int32),
-    )
+    ids = jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES)
+    label = jnp.zeros(8, jnp.int32)
 
     def gradient(share):
         model = model_of(classes=3, class_dropout=share)

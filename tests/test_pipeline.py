@@ -186,10 +186,8 @@ def test_views_of_training_and_validation(tmp_path):
 
 
 def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
-    whole, broken = (
-        folder_of(tmp_path / "whole", 20),
-        folder_of(tmp_path / "broken", 20, broken=[5]),
-    )
+    whole = folder_of(tmp_path / "whole", 20)
+    broken = folder_of(tmp_path / "broken", 20, broken=[5])
     datasets = [Dataset(folder=path, train="all", size=8) for path in (whole, broken)]
     expected, batches = train_batches(datasets[0], 4, seed=0), train_batches(datasets[1], 4, seed=0)
     with contextlib.closing(expected), contextlib.closing(batches):

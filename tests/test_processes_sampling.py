@@ -28,10 +28,8 @@ TESTS = pathlib.Path(__file__).parent
 # There are 5 for each of two processes, which takes a batch that is filled up.
 NUM = 10
 CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
-EVALUATED, SAMPLED = (
-    ("reconstruction", "generation"),
-    ("samples.npz", "grid.png", "images/00009.png"),
-)
+EVALUATED = ("reconstruction", "generation")
+SAMPLED = ("samples.npz", "grid.png", "images/00009.png")
 
 
 def use(place):

@@ -259,10 +259,8 @@ def test_the_dead_of_all_parts_of_a_batch_are_noted():
     }
     for seed, part in enumerate(parts):
         usage = np.float32([[1.0, 0.0 if seed else 1.0]])  # the other code dies in the second part
-        rngs, given = (
-            {"codebook": jax.random.key(seed)},
-            {**variables, "codebook": {**noted, "usage": usage}},
-        )
+        rngs = {"codebook": jax.random.key(seed)}
+        given = {**variables, "codebook": {**noted, "usage": usage}}
         noted = quantizer.apply(given, part, train=True, rngs=rngs, mutable=["codebook"])[1][
             "codebook"
         ]
@@ -367,10 +365,8 @@ def test_every_module_keeps_the_contract():
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_swapped_commitment_weighs_the_other_term(swapped):
-    quantizer, z = (
-        (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3),
-        normal((2, 3, 3, 4)),
-    )
+    quantizer = (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3)
+    z = normal((2, 3, 3, 4))
     variables = init(quantizer, z)
 
     def losses(params, z):

@@ -53,11 +53,9 @@ def recording(request):
     """-> quantizer, variables, what makes vectors for codes of their latents, outputs."""
     config, weights, _, outputs = load(request.param)
     theirs = dict(config["hparams"])
-    latent, shape, codes = (
-        theirs.pop("latent_shape"),
-        theirs.pop("code_shape"),
-        theirs.pop("n_embed"),
-    )
+    latent = theirs.pop("latent_shape")
+    shape = theirs.pop("code_shape")
+    codes = theirs.pop("n_embed")
     decay, shared = theirs.pop("decay"), theirs.pop("shared_codebook")
     assert isinstance(codes, int) and isinstance(decay, float), (
         f"{request.param}: all depths of ours are alike"

@@ -201,10 +201,8 @@ def test_losses_and_gradients_are_the_recorded_ones(recording):
 def test_greedy_samples_are_the_recorded_ones_cached_or_not(recording):
     model, outputs = recording.model, recording.outputs
     number, shape = len(recording.label), (len(recording.label), *model.latent)
-    keys, blank = (
-        jax.random.split(jax.random.key(0), number),
-        jnp.zeros((*shape, model.depth), jnp.int32),
-    )
+    keys = jax.random.split(jax.random.key(0), number)
+    blank = jnp.zeros((*shape, model.depth), jnp.int32)
     request = Request(blank, jnp.ones(shape, bool), recording.label, keys)
     given = model, recording.params, request, rq.Settings(top_k=1)
     made = jax.jit(lambda: rq.sample(*given, codebook=recording.codebook).tokens)()
@@ -236,10 +234,8 @@ def test_what_may_be_drawn_is_as_recorded(recording):
 
 
 def test_weights_go_back_bit_for_bit(recording):
-    theirs, weights = (
-        converter.to_theirs({"params": recording.params}, recording.model),
-        recording.weights,
-    )
+    theirs = converter.to_theirs({"params": recording.params}, recording.model)
+    weights = recording.weights
     assert theirs.keys() == weights.keys() == recording.config["shapes"].keys()
     for name, array in weights.items():
         assert theirs[name].dtype == array.dtype
@@ -511,11 +507,9 @@ def made_shapes(jaxpr):
 
 def test_the_codebook_is_frozen_and_dropout_is_of_training_alone():
     model, codebook = model_of(**VARIANTS["published"]), codebook_of()
-    params, label, ids = (
-        with_effects(model),
-        jnp.zeros(2, jnp.int32),
-        jnp.ones((2, *LATENT, 3), jnp.int32),
-    )
+    params = with_effects(model)
+    label = jnp.zeros(2, jnp.int32)
+    ids = jnp.ones((2, *LATENT, 3), jnp.int32)
     kinds = "dropout", "attention_dropout", "embedding_dropout"
 
     @jax.jit

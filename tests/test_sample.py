@@ -248,10 +248,8 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_made(model, given
 
 @pytest.mark.parametrize("given", [{"acceptance": 1e-9}, {"num": 10**8}, {"acceptance": 5e-324}])
 def test_more_than_weeks_of_work_is_begun_by_force_alone(model, given):
-    given, images = (
-        {"num": 4, **given},
-        "(inf|[0-9,]+) images to generate, which are more than 20,000,000",
-    )
+    given = {"num": 4, **given}
+    images = "(inf|[0-9,]+) images to generate, which are more than 20,000,000"
     with pytest.raises(
         InputError,
         match=f"this takes {images}: ask for less, or lift the limit by --force .in Python",
