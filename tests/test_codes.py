@@ -167,17 +167,8 @@ def test_a_shard_is_bounded(photos, monkeypatch):
 def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(tmp_path):
     folder = folder_of(tmp_path / "broken", 10, broken=[2, 8])
     dataset = Dataset(folder=folder, train="sorted[:7]", validation="sorted[7:]", size=8)
-    info = codes.describe(
-        dataset,
-        {"train": {"examples": 7}, "validation": {"examples": 3}},
-        [],
-        1,
-        0,
-        CODES,
-        (4, 4),
-        1,
-        TOKENIZER,
-    )
+    counts = {"train": {"examples": 7}, "validation": {"examples": 3}}
+    info = codes.describe(dataset, counts, [], 1, 0, CODES, (4, 4), 1, TOKENIZER)
     examples = {
         split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS
     }

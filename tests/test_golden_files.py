@@ -16,7 +16,9 @@ X = np.float32(RNG.standard_normal((30, WIDTHS[0])))
 
 
 def gradient(x, kernels=KERNELS, switched=(), term=1.0, least=0.0):
-    """Of the sum of squares of a small network's outputs in x: {"x": [30,100], "kernel": [100,60]}.
+    """Of the sum of squares of a small network's outputs in x.
+
+    Return {"x": [30,100], "kernel": [100,60]}.
 
     switched: units of the first layer, (image, unit), on the other side of their ReLU. term: a
     factor of the gradient that comes through the first half of the second layer. least: where the
