@@ -1,4 +1,7 @@
-"""Settings of every test run: the CPU, strict rank promotion, a compilation cache, memory, where the recordings lie."""
+"""Settings of every test run.
+
+They are the CPU, strict rank promotion, a compilation cache, memory, and where the recordings lie.
+"""
 
 import gc
 import os
@@ -25,7 +28,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def golden():
-    """The folder of the recorded outputs of the original implementations (EVQGAN_GOLDEN, default tests/golden)."""
+    """The folder of the recorded outputs of the original implementations.
+
+    It is EVQGAN_GOLDEN, or if that is not set tests/golden.
+    """
     return pathlib.Path(os.environ.get("EVQGAN_GOLDEN", pathlib.Path(__file__).parent / "golden"))
 
 
@@ -40,7 +46,10 @@ def optimized():
 
 @pytest.fixture(scope="module", autouse=True)
 def free_compiled_programs():
-    """After a file its programs, and what they hold on to, are freed; what another file shares is cached on disk."""
+    """After a file its programs, and what they hold on to, are freed.
+
+    What another file shares is cached on disk.
+    """
     yield
     jax.clear_caches()
     gc.collect()

@@ -41,9 +41,10 @@ PATCHGAN_IGNORED = (r"\.num_batches_tracked$", r"\.initialized$")
 
 
 def patchgan(layers=3, norm="batch"):
-    """The table of taming-transformers' (and RQ-VAE's) NLayerDiscriminator -> losses/patchgan.py, PATCHGAN_IGNORED.
+    """The table of taming-transformers' (and RQ-VAE's) NLayerDiscriminator.
 
-    Its layers are numbered through: 0 conv, 1 activation, then conv, norm, activation for each of `layers`, then conv.
+    It goes to losses/patchgan.py, with PATCHGAN_IGNORED. Its layers are numbered through: 0 conv, 1
+    activation, then conv, norm, activation for each of `layers`, then conv.
     """
     rows = [*_conv("main.0", "conv0", bias=True)]
     for i in range(1, layers + 1):

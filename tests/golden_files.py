@@ -1,6 +1,7 @@
-"""Reads recorded outputs of the original implementations: `.npz` files of config, weights, inputs and outputs.
+"""Read recorded outputs of the original implementations.
 
-Weights that a file does not store are made by a rule: normal numbers seeded by the file's seed and the weight's name.
+They are `.npz` files of config, weights, inputs and outputs. Weights that a file does not store are
+made by a rule: normal numbers seeded by the file's seed and the weight's name.
 """
 
 import json
@@ -11,11 +12,16 @@ import zlib
 
 import numpy as np
 
-ROUNDING = 3e-6  # how far nudged inputs are off: some 30 roundings of float32; networks of 50 layers differ by a third
+# How far nudged inputs are off: some 30 roundings of float32.
+# Networks of 50 layers differ by a third.
+ROUNDING = 3e-6
 
 
 def files(pattern):
-    """The recordings whose names match, in the folder EVQGAN_GOLDEN, or if none does in tests/golden; one at least."""
+    """The recordings, at least one, whose names match.
+
+    They lie in the folder EVQGAN_GOLDEN, or if none there matches in tests/golden.
+    """
     ours = pathlib.Path(__file__).parent / "golden"
     folders = [pathlib.Path(os.environ.get("EVQGAN_GOLDEN", ours)), ours]
     found = next(filter(None, (sorted(folder.glob(pattern)) for folder in folders)), None)
@@ -29,7 +35,10 @@ def recorded(pattern):
 
 
 def close(ours, theirs, tolerance=1e-5, name="", least=1e-9):
-    """Asserts that arrays of one shape differ by at most `tolerance` of the largest of `theirs`, or of `least`."""
+    """Assert that two arrays of one shape are close.
+
+    They differ by at most `tolerance` of the largest of `theirs`, or of `least`.
+    """
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, f"{name}: {ours.shape}, not {theirs.shape}"
     scale = max(np.abs(theirs).max(), least)
@@ -37,24 +46,30 @@ def close(ours, theirs, tolerance=1e-5, name="", least=1e-9):
 
 
 def nudged(x, number, size=ROUNDING):
-    """x with each value off by a normal number times `size` of it; these depend on `number` alone."""
+    """x with each value off by a normal number times `size` of it.
+
+    The normal numbers depend on `number` alone.
+    """
     noise = np.random.default_rng(number).standard_normal(np.shape(x))
     return np.asarray(x * (1 + size * noise), np.asarray(x).dtype)
 
 
 def close_but_for_kinks(ours, theirs, near, tolerance=1e-4, nudges=40, least=1e-9):
-    """Asserts that gradients are close as in `close`, whichever way the units within rounding of a kink have fallen.
+    """Assert that gradients are close as in `close`, whichever side of a kink units have fallen.
 
-    At a kink (of ReLU, max pooling, hinge, |x|, ...) a gradient jumps. Two libraries or processors, whose sums differ
-    by rounding, find a unit that is within rounding of a kink on different sides, and then all that lies before the
-    unit differs by one jump, by much more than rounding. So `theirs` has to equal ours plus a combination of those
-    jumps that our own gradient makes when the input is nudged by rounding: jumps are collected nudge by nudge, and
-    what of the difference lies in their span is taken away, until the rest is within the tolerance. A jump is one
-    direction of as many as there are numbers, so a wrong gradient does not lie in the span of a few; a gradient in no
-    unit's reach is compared as strictly as ever, and costs nothing more.
+    This holds for the units within rounding of a kink. At a kink (of ReLU, max pooling, hinge, |x|,
+    ...) a gradient jumps. Two libraries or processors, whose sums differ by rounding, find a unit
+    that is within rounding of a kink on different sides, and then all that lies before the unit
+    differs by one jump, by much more than rounding. So `theirs` has to equal ours plus a
+    combination of those jumps that our own gradient makes when the input is nudged by rounding:
+    jumps are collected nudge by nudge, and what of the difference lies in their span is taken away,
+    until the rest is within the tolerance. A jump is one direction of as many as there are numbers,
+    so a wrong gradient does not lie in the span of a few; a gradient in no unit's reach is compared
+    as strictly as ever, and costs nothing more.
 
-    ours, theirs: {name: array}, with the names of theirs; all are compared at once, as a unit that falls the other
-    way changes all of them. near(number): ours once more, at inputs that are `nudged` by this number.
+    ours, theirs: {name: array}, with the names of theirs; all are compared at once, as a unit that
+    falls the other way changes all of them. near(number): ours once more, at inputs that are
+    `nudged` by this number.
     """
     scales = {name: max(np.abs(array).max(), least) for name, array in theirs.items()}
 
@@ -85,18 +100,21 @@ def close_but_for_kinks(ours, theirs, near, tolerance=1e-4, nudges=40, least=1e-
     name = list(theirs)[np.searchsorted(ends, np.abs(rest).argmax(), side="right")]
     share = np.mean(np.abs(rest) > tolerance)
     raise AssertionError(
-        f"{name} is off by {np.abs(rest).max():.2g} of its largest value, {share:.1%} of all numbers by more than "
-        f"{tolerance:g}, and the {len(directions)} kinks found within rounding do not explain it"
+        f"{name} is off by {np.abs(rest).max():.2g} of its largest value, "
+        f"{share:.1%} of all numbers by more than {tolerance:g}, "
+        f"and the {len(directions)} kinks found within rounding do not explain it"
     )
 
 
 def close_but_for_many_kinks(ours, theirs, slope=5e-3, rest=0.05):
-    """Asserts that gradients [B,C,H,W] agree where the units within rounding of a kink are too many to be told apart.
+    """Assert that gradients [B,C,H,W] agree where units within rounding of a kink are many.
 
-    Their jumps have nothing to do with the gradient, so they hardly move the slope of theirs on ours, which is 1 for
-    every image and channel up to `slope`; a factor, or a term that is 1 % off, does. The length of the difference is
-    at most `rest` of that of theirs. In Projected GAN's critic, ReLU6 in 32 layers at 224x224, nudges of 1e-7 change
-    most numbers by more than 1e-4; nudges of 3e-6 move the slopes by up to 3.7e-3 and the whole by up to 2.9 %.
+    They are too many to be told apart. Their jumps have nothing to do with the gradient, so they
+    hardly move the slope of theirs on ours, which is 1 for every image and channel up to `slope`; a
+    factor, or a term that is 1 % off, does. The length of the difference is at most `rest` of that
+    of theirs. In Projected GAN's critic, ReLU6 in 32 layers at 224x224, nudges of 1e-7 change most
+    numbers by more than 1e-4; nudges of 3e-6 move the slopes by up to 3.7e-3 and the whole by up to
+    2.9 %.
     """
     ours, theirs = np.float64(ours), np.float64(theirs)
     assert ours.shape == theirs.shape, f"{ours.shape}, not {theirs.shape}"
@@ -108,7 +126,10 @@ def close_but_for_many_kinks(ours, theirs, slope=5e-3, rest=0.05):
 
 
 def load(path):
-    """-> config, and weights, inputs and outputs as {name: array}; weights agree with the file's checksums."""
+    """Return config, and weights, inputs and outputs as {name: array}.
+
+    The weights agree with the file's checksums.
+    """
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
     config = json.loads(str(arrays.pop("config")))

@@ -2,8 +2,8 @@
 
 from evqgan.convert import frozen
 
-# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there under
-# loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
+# Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there
+# under loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
 LPIPS_PACKAGE = [
     *(
         row
@@ -14,7 +14,5 @@ LPIPS_PACKAGE = [
     ),
     *(row._replace(ours=f"heads/{row.ours}") for row in frozen.LPIPS_HEADS),
 ]
-LPIPS_PACKAGE_IGNORED = (
-    r"^scaling_layer\.(shift|scale)$",
-    r"^lins\.",
-)  # constants of ours; other names of lin{i}
+# Constants of ours; other names of lin{i}.
+LPIPS_PACKAGE_IGNORED = (r"^scaling_layer\.(shift|scale)$", r"^lins\.")

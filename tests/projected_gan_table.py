@@ -20,7 +20,7 @@ def spectral(theirs, ours):
 
 
 def table(critic):
-    """critic: a `Critic` -> rows for the names that it has there (and some that other ones have)."""
+    """critic: a `Critic` -> rows for the names that it has there, and some that others have."""
     stem, groups = (
         [f"feature_network.pretrained.{name}" for name in names] for names in (STEM, GROUPS)
     )

@@ -1,4 +1,4 @@
-"""Generator against critic: the adaptive weight and every gradient beside an explicit computation of them."""
+"""Generator against critic: the adaptive weight and every gradient, computed explicitly too."""
 
 import functools
 from typing import Any
@@ -22,7 +22,10 @@ CRITIC = {"name": "patchgan", "layers": 1, "width": 4}
 
 
 class Distance(nn.Module):
-    """Stands in for LPIPS, which takes long to compile: the squared difference of fixed random features."""
+    """Stand in for LPIPS, which takes long to compile.
+
+    The distance is the squared difference of fixed random features.
+    """
 
     dtype: Any = "float32"
 
@@ -52,7 +55,10 @@ def small_distance():
 
 
 def judged(remat=False, **changes):
-    """A tiny tokenizer's config with a perceptual and an adversarial term, critic and generator at work from step 0."""
+    """A tiny tokenizer's config with a perceptual and an adversarial term.
+
+    Critic and generator are at work from step 0.
+    """
     config = config_of(name="ema", decay=0.9)
     for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
         coder.update({"depths": (2,) if remat else (1,), "remat": remat})
@@ -72,14 +78,15 @@ def updating(config):
 
 
 class Explicit:
-    """The losses of a state and a batch, each as a function of all params; the critic in training mode."""
+    """The losses of a state and a batch, each as a function of all params.
+
+    The critic is in training mode.
+    """
 
     def __init__(self, config, state, batch):
-        self.model, self.state, self.image = (
-            tokenizers.make(config.tokenizer),
-            state,
-            transforms.scale(batch["image"]),
-        )
+        self.model = tokenizers.make(config.tokenizer)
+        self.state = state
+        self.image = transforms.scale(batch["image"])
         self.critic = patchgan.Critic(layers=1, width=4)
         self.distance = Distance()
         self.stats = state["critic"]["variables"]["batch_stats"]
@@ -155,7 +162,10 @@ def test_weight_and_gradients_are_those_of_the_explicit_losses(remat):
 
 
 def test_nothing_flows_where_it_must_not():
-    """Frozen networks stay; the critic's step is that of its own loss; its statistics are of its own two passes."""
+    """Frozen networks stay, and the critic's step is that of its own loss.
+
+    The critic's statistics are of its own two passes.
+    """
     config, state, batch = judged(), beginning(), batch_of(2)
     new, _ = updating(config)(state, batch)
     assert not different(state["frozen"], new["frozen"])
@@ -165,9 +175,8 @@ def test_nothing_flows_where_it_must_not():
         new["critic"]["variables"]["batch_stats"],
         stats,
     )
-    other, _ = updating(judged(weight=50.0))(
-        state, batch
-    )  # of the generator's adversarial loss, not the critic's
+    # Of the generator's adversarial loss, not the critic's.
+    other, _ = updating(judged(weight=50.0))(state, batch)
     assert not different(new["critic"]["params"], other["critic"]["params"])
     assert different(new["params"], other["params"])
 
@@ -328,9 +337,8 @@ def test_frozen_networks_come_from_their_files(tmp_path, monkeypatch):
     stage = stage1.make(stage1.resolve(config))
     assert not any("UNTRAINED" in note for note in stage.notes)
     state = jax.jit(stage.init)()
-    assert not np.any(
-        state["frozen"]["perceptual"]["kernel"]["params"]["kernel"]
-    )  # never random numbers by mistake
+    # Never random numbers by mistake.
+    assert not np.any(state["frozen"]["perceptual"]["kernel"]["params"]["kernel"])
     state = stage.load(state)
     np.testing.assert_array_equal(
         state["frozen"]["perceptual"]["kernel"]["params"]["kernel"], kernel

@@ -73,7 +73,7 @@ def test_masked_tokens_have_no_influence():
 
 
 def test_tokens_computed_earlier_serve_as_if_they_were_there():
-    """In three pieces, of which the first serves two rows: each piece sees itself and those to its left."""
+    """In three pieces, the first for two rows: each piece sees itself and what is left of it."""
     x, attention = normal((1, 6, 8)), Attention(2)
     params = random_params(attention, x)
     groups = np.repeat(np.arange(3), 2)
@@ -112,10 +112,8 @@ def exact_tanh_gelu(x):
 @pytest.mark.parametrize(("ours", "exact"), [(gelu, exact_gelu), (tanh_gelu, exact_tanh_gelu)])
 def test_gelu_and_its_derivative_down_to_the_end_of_the_tail(ours, exact, dtype):
     x = jnp.linspace(-6, 6, 100).astype(dtype)
-    value, (slope,) = (
-        jax.vjp(ours, x)[0],
-        jax.jit(lambda x: jax.vjp(ours, x)[1](jnp.ones_like(x)))(x),
-    )
+    value = jax.vjp(ours, x)[0]
+    (slope,) = jax.jit(lambda x: jax.vjp(ours, x)[1](jnp.ones_like(x)))(x)
     assert value.dtype == slope.dtype == jnp.dtype(dtype)
     close = 4e-3 if dtype == "bfloat16" else 1e-4  # 2**-8: half of its last bit
     for got, expected in zip((value, slope), exact(np.float64(x)), strict=True):
@@ -165,8 +163,10 @@ def test_heads_of_another_width_and_without_a_projection():
         "params"
     ]
     assert {key: layer["kernel"].shape for key, layer in shapes.items()} == {
-        "query": (8, 3, 4), "key_value": (8, 2, 3, 4), "out": (3, 4, 8),
-    }  # fmt: skip
+        "query": (8, 3, 4),
+        "key_value": (8, 2, 3, 4),
+        "out": (3, 4, 8),
+    }
     assert "bias" in shapes["out"] and "bias" not in shapes["query"]
     bare = Attention(1, project=False)
     params = random_params(bare, x)
@@ -228,7 +228,8 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
 
 def test_softmax_is_float32():
     q = jnp.ones((1, 512, 1, 8), jnp.bfloat16)
-    # The mean of equal values is that value; a bfloat16 sum of 512 weights would stop growing before 1.
+    # The mean of equal values is that value.
+    # A bfloat16 sum of 512 weights would stop growing before 1.
     np.testing.assert_allclose(np.float32(attend(q, q, q)), 1.0, atol=4e-3)
 
 

@@ -13,8 +13,12 @@ from evqgan.losses import augment
 from evqgan.losses.augment import blur, cutout_size, largest_shift
 
 DRAWS = {  # of each change, in the order of its arguments
-    "brightness": ("u",), "saturation": ("u",), "contrast": ("u",), "translation": ("tx", "ty"), "cutout": ("ox", "oy")
-}  # fmt: skip
+    "brightness": ("u",),
+    "saturation": ("u",),
+    "contrast": ("u",),
+    "translation": ("tx", "ty"),
+    "cutout": ("ox", "oy"),
+}
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (4, 20, 28, 3)))
 
 
@@ -41,13 +45,15 @@ def test_every_recorded_output_equals_the_original(recording):
 
 
 def test_draws_are_uniform_and_reach_both_ends():
-    """Seen through the changes: a constant image tells its brightness, a ramp its translation, ones its hole."""
+    """Seen through the changes of images that tell them.
+
+    A constant image tells its brightness, a ramp its translation, ones its hole.
+    """
     count, side = 3000, 10
     ones = jnp.ones((count, side, side, 1))
     call = jax.jit(augment.augment, static_argnums=2)
-    bright = np.mean(
-        call(jax.random.key(0), ones, ("color",)) - 1, (1, 2, 3)
-    )  # a grey image has no contrast
+    # A grey image has no contrast.
+    bright = np.mean(call(jax.random.key(0), ones, ("color",)) - 1, (1, 2, 3))
     assert -0.5 <= bright.min() < -0.49 and 0.49 < bright.max() < 0.5
     np.testing.assert_allclose(bright.std(), 12**-0.5, rtol=0.03)
 
@@ -99,9 +105,8 @@ def test_gradients_equal_differences(policy):
 
     grad = jax.jit(jax.grad(value))(IMAGE)
     direction = np.float32(np.random.default_rng(2).standard_normal(IMAGE.shape))
-    slope = value(IMAGE + 0.5 * direction) - value(
-        IMAGE - 0.5 * direction
-    )  # it is linear in the image
+    # It is linear in the image.
+    slope = value(IMAGE + 0.5 * direction) - value(IMAGE - 0.5 * direction)
     np.testing.assert_allclose(jnp.vdot(grad, direction), slope, rtol=1e-3)
     if "color" not in policy:  # which lets every pixel act through the mean
         assert 0 < np.mean(grad == 0) < 0.5, "what is cut or moved out has no gradient"

@@ -1,6 +1,7 @@
-"""Runs that begin with other runs' weights, and finished ones that go on: what is taken, what is said, what is refused.
+"""Runs that begin with other runs' weights, and finished ones that go on.
 
-No step is compiled but in the one test that trains.
+It is tested what is taken, what is said, and what is refused. No step is compiled but in the one
+test that trains.
 """
 
 import contextlib
@@ -21,7 +22,10 @@ from evqgan.training.run_length import RunLength
 
 
 def of_generator(classes=10):
-    """A config, its stage, and a state of it in which every number is its place: no compiled initialization."""
+    """A config, its stage, and a state of it in which every number is its place.
+
+    No initialization is compiled.
+    """
     config = config_of(2)
     config.generator.update({"classes": classes, "layers": 1})
     config = stage2.resolve(config)
@@ -49,7 +53,7 @@ def saved(folder, config, state, step=6):
 
 
 def begun(folder, config, stage, like, number=0):
-    """A new run of `config` in `folder` whose fresh state is `number` everywhere -> state, lines."""
+    """A new run of `config` in `folder`, its fresh state all `number` -> state, lines."""
     checkpoints = checkpoint.Checkpoints(folder)
     with contextlib.closing(checkpoints), pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage2.GeneratorStage, "load", lambda self, state, saved=(): state)
@@ -66,11 +70,8 @@ def test_a_run_begins_with_raw_and_averaged_weights_of_another_and_a_fresh_optim
         "step": jnp.int32(6),
     }
     config.init = str(saved(tmp_path / "old", config, theirs))
-    config.batch_size, config.optimizer.learning_rate, config.duration = (
-        4,
-        0.5,
-        "7 steps",
-    )  # what may be another
+    # What may be another.
+    config.batch_size, config.optimizer.learning_rate, config.duration = 4, 0.5, "7 steps"
     state, lines = begun(tmp_path / "new", config, stage, like)
     for part, number in {"params": 1, "ema": 2, "opt": 0, "tokenizer": 0, "step": 0}.items():
         assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state[part])), part
@@ -93,9 +94,8 @@ def test_a_table_of_classes_of_another_size_begins_fresh_and_is_named(tmp_path):
     fresh = {
         p for p, x in initial_state.named(state, ("params",)).items() if not np.asarray(x).any()
     }
-    assert fresh and all(
-        state_of(state, path).shape[0] == 4 for path in fresh
-    )  # three classes and none
+    # Three classes and none.
+    assert fresh and all(state_of(state, path).shape[0] == 4 for path in fresh)
     assert any("not as many classes" in line and "ema/label/embedding" in line for line in lines), (
         lines
     )
@@ -164,9 +164,8 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     config.began = leg()
     assert config.began == 60
     claims.claim(tmp_path, config)
-    assert (
-        json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
-    )  # as it is resumed
+    # As it is resumed.
+    assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
     config.duration = "1_00steps"
     claims.check_claim(tmp_path, config)
     config.duration = "60"

@@ -42,10 +42,8 @@ def test_raster_is_one_block_a_step_and_wavefront_every_block_once():
 @pytest.mark.parametrize("window, extend", [(2, 0), (2, 1), (2, 2), (2, 3), (4, 1)])
 def test_in_a_wavefront_no_window_holds_another_block_of_its_step(window, extend):
     h, w = 8, 12
-    step, (ring, target) = (
-        step_of_block(h, w, window, extend, "wavefront"),
-        layout(h, w, window, extend),
-    )
+    step = step_of_block(h, w, window, extend, "wavefront")
+    ring, target = layout(h, w, window, extend)
     for a, b in np.argwhere(step[:, None] == step[None]):
         assert a == b or not np.isin(ring[a], target[b]).any()
     for block in range(len(step)):  # what raster order knows of the window is known

@@ -1,4 +1,7 @@
-"""From a config to an object: every slip of a config's author is named, with the nearest word that would have done."""
+"""From a config to an object: every slip of a config's author is named.
+
+The message has the nearest word that would have done.
+"""
 
 import sys
 import types
@@ -37,9 +40,8 @@ def test_a_config_becomes_the_object_it_names(boxes):
     assert made(name="swin", width=8, depths=(1, 2)) == Model(
         width=8, depths=(1, 2), dtype="bfloat16"
     )
-    assert made(name="swin", width=8) == Model(
-        width=8, dtype="bfloat16"
-    )  # defaults live in the constructor
+    # Defaults live in the constructor.
+    assert made(name="swin", width=8) == Model(width=8, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -65,10 +67,8 @@ def test_a_config_becomes_the_object_it_names(boxes):
             {"name": "swin", "width": "8"},
             "config.tokenizer.width expects a whole number from 0, got '8'",
         ),
-        (
-            {"name": "swin", "width": 8, "dtype": "float32"},
-            "has no key 'dtype'",
-        ),  # the program's to give
+        # The program's to give.
+        ({"name": "swin", "width": 8, "dtype": "float32"}, "has no key 'dtype'"),
     ],
 )
 def test_a_slip_is_one_line_that_names_it(boxes, keys, message):
@@ -107,9 +107,8 @@ def test_what_the_program_gives_need_not_be_in_the_config():
 
 
 def test_check_finds_a_slip_without_building():
-    build.check(
-        Model, {"depths": ()}, "config.x"
-    )  # a missing key is no slip: the program may give it
+    # A missing key is no slip: the program may give it.
+    build.check(Model, {"depths": ()}, "config.x")
     with pytest.raises(InputError, match=r"config\.x has no key 'depth': did you mean 'depths'"):
         build.check(Model, {"depth": ()}, "config.x")
 

@@ -39,10 +39,8 @@ def test_enlarging_keeps_levels_and_shapes():
 
 
 def test_digits_are_divided_once_and_evenly(data_dir):
-    train, held = (
-        everything("digits", "train", data_dir),
-        everything("digits", "validation", data_dir),
-    )
+    train = everything("digits", "train", data_dir)
+    held = everything("digits", "validation", data_dir)
     assert (len(train), len(held)) == (1433, 364)
     assert named.Named("digits", "train", data_dir).class_names == tuple("0123456789")
     counts = [np.bincount([label for _, label in part], minlength=10) for part in (train, held)]
@@ -53,7 +51,10 @@ def test_digits_are_divided_once_and_evenly(data_dir):
 
 
 def test_photographs_hold_out_whole_regions():
-    """From the table alone: no training tile shares a pixel with a held-out tile, and all lie inside the photograph."""
+    """From the table alone: no training tile shares a pixel with a held-out tile.
+
+    All tiles lie inside the photograph.
+    """
     for photograph in photographs.PHOTOGRAPHS:
         count = np.zeros(photograph.size, int)
         for top, left, bottom, right in photographs.train_tiles(photograph):
@@ -97,8 +98,10 @@ def test_licences_are_named(data_dir):
 def test_two_processes_may_prepare_at_once(tmp_path):
     """Both end well, with the same data, and nothing half-written stays behind."""
     code = (
-        "import sys; from evqgan.data.named import Named; s = Named('digits', 'train', sys.argv[1]);"
-        "import hashlib; print(len(s), hashlib.sha256(b''.join(s[i]['image'] for i in range(len(s)))).hexdigest())"
+        "import hashlib, sys; from evqgan.data.named import Named;"
+        "s = Named('digits', 'train', sys.argv[1]);"
+        "images = b''.join(s[i]['image'] for i in range(len(s)));"
+        "print(len(s), hashlib.sha256(images).hexdigest())"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     processes = [

@@ -77,7 +77,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path, state):
 
 
 def test_the_best_and_no_more_survive_every_resume(tmp_path, state):
-    """Each process leaves one, as one that was stopped does: none stays but the latest and the best."""
+    """Each process leaves one, as a stopped one does: only the latest and the best stay."""
     for step, score in ((6, 5.0), (11, 1.0), (16, float("inf")), (21, 4.0), (26, float("inf"))):
         checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
         checkpoints.save(step, state, score)
@@ -128,7 +128,10 @@ def test_a_checkpoint_with_flipped_bytes_is_named(tmp_path, state):
 
 
 def held_in_part(array, devices=2):
-    """What one process of two sees of an array whose rows lie on `devices` devices, those of each in turn."""
+    """What one process of two sees of an array whose rows lie on `devices` devices.
+
+    Each process holds the rows of those devices in turn.
+    """
     halves = [
         slice(i * len(array) // devices, (i + 1) * len(array) // devices) for i in range(devices)
     ]
@@ -173,12 +176,10 @@ def test_arrays_that_no_process_holds_whole_have_a_checksum_a_part(monkeypatch):
         checkpoint.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)
     ] == [[], ["w"]]
     assert checkpoint.changed({"w": held_in_part(array)(1)}, rows[0]) == []
-    assert checkpoint.changed({"w": wrong}, rows[0]) == [
-        "w"
-    ]  # one process that holds all checks all
-    assert (
-        checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
-    )  # no process holds a part of those saved
+    # One process that holds all checks all.
+    assert checkpoint.changed({"w": wrong}, rows[0]) == ["w"]
+    # No process holds a part of those saved.
+    assert checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
 
 
 def test_checkpoints_made_before_dtypes_and_parts_were_noted_are_checked_as_before():
@@ -266,9 +267,8 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
 def test_a_full_disk_is_named_and_what_was_saved_stays(tmp_path, state):
     checkpoints = saved(tmp_path, state, steps=(10,))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (20_000, limits[1])
-    )  # what a full disk does, to this process alone
+    # What a full disk does, to this process alone.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         checkpoints.save(20, state)
         with pytest.raises(InputError, match="cannot write checkpoints in") as error:

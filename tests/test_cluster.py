@@ -1,6 +1,7 @@
-"""Two processes, as Slurm starts them, train as one; a lost process, and workdirs that are not shared, end all.
+"""Two processes, as Slurm starts them, train as one.
 
-The children are this file in processes of their own.
+A lost process, and workdirs that are not shared, end all. The children are this file in processes
+of their own.
 """
 
 import json
@@ -26,10 +27,9 @@ from evqgan.training import loop, reporting
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2
-ORDERS = {
-    "in turn": [0, 2, 1, 3],
-    "together": [0, 1, 2, 3],
-}  # of the devices of two processes with two each
+AS_TEXT = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+# Of the devices of two processes with two each.
+ORDERS = {"in turn": [0, 2, 1, 3], "together": [0, 1, 2, 3]}
 MESHES = (
     {"data": 4},
     {"data": 2, "tensor": 2},
@@ -112,13 +112,15 @@ def check_batch(devices):
         np.testing.assert_array_equal(everywhere.addressable_data(0), whole[name])
     if len(rows) < 8:
         with pytest.raises(ValueError, match="rows of a batch of|cannot be split"):
-            mesh.put(
-                {name: x[rows] for name, x in whole.items()}, devices
-            )  # these are not the whole batch
+            # These are not the whole batch.
+            mesh.put({name: x[rows] for name, x in whole.items()}, devices)
 
 
 def pair(config, place, functions, folders=("run", "run"), devices=1):
-    """Two processes, as Slurm names them to JAX -> them; each runs its function on the config in its own folder."""
+    """Two processes, as Slurm names them to JAX -> them.
+
+    Each runs its function on the config in its own folder.
+    """
     (place / "config.py").write_text(
         "import json\nfrom ml_collections import ConfigDict\n\n\n"
         f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
@@ -127,7 +129,7 @@ def pair(config, place, functions, folders=("run", "run"), devices=1):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    started = []
+    flags, started = os.environ.get("XLA_FLAGS", ""), []
     for i, (function, folder) in enumerate(zip(functions, folders, strict=True)):
         slurm = {
             "JOB_ID": 1,
@@ -145,15 +147,14 @@ def pair(config, place, functions, folders=("run", "run"), devices=1):
             "JAX_PLATFORMS": "cpu",
             "EVQGAN_DISTRIBUTED": "1",
             "PYTHONPATH": str(TESTS.parent),
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
         }
         arguments = [function.__name__, str(place / "config.py"), str(place / folder)]
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", code, *arguments], cwd=TESTS, env=environment,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                [sys.executable, "-c", code, *arguments], cwd=TESTS, env=environment, **AS_TEXT
             )
-        )  # fmt: skip
+        )
     return started
 
 
@@ -170,8 +171,10 @@ def ends(started, timeout=900):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run on the axis data whose second process is killed in step 4 -> its place, exit codes, outputs, seconds that
-    the first one went on."""
+    """A run on the axis data whose second process is killed in step 4.
+
+    Return its place, exit codes, outputs, and the seconds that the first process went on.
+    """
     place = tmp_path_factory.mktemp("killed")
     started = pair(config_of(evals={}, mesh={"data": 2}), place, (run, run_until_killed))
     started[1].wait(900)
@@ -217,15 +220,13 @@ def test_two_processes_train_a_generator_as_one(killed, resumed, alone):
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys() == other.keys()
         for name in one:
-            near = (
-                {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}
-            )  # which code is likeliest hangs on rounding
+            # Which code is likeliest hangs on rounding.
+            near = {"abs": 0.05} if "accuracy" in name else {"rel": 1e-4}
             assert one[name] == pytest.approx(other[name], **near), name
     assert any("val/cross_entropy" in line for line in ours)
     rows = json.loads((workdir / "checkpoints" / str(STEPS) / "manifest" / "metadata").read_text())
-    split = [
-        row[3] for row in rows.values() if row[1] is None
-    ]  # what both processes hold, whole or in part
+    # What both processes hold, whole or in part.
+    split = [row[3] for row in rows.values() if row[1] is None]
     assert {len(parts) for parts in split} == {1, 2} and all(
         all(parts.values()) for parts in split
     ), split
@@ -239,9 +240,8 @@ def test_weights_of_a_tensor_axis_over_processes_are_those_of_one(resumed, alone
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         np.testing.assert_allclose(x, y, atol=STEPS * rate)
-        assert (
-            np.mean(np.abs(x - y) > 1e-4) < 0.01
-        )  # Adam takes a gradient of nothing but rounding for one
+        # Adam takes a gradient of nothing but rounding for one.
+        assert np.mean(np.abs(x - y) > 1e-4) < 0.01
 
 
 def test_workdirs_that_processes_do_not_share_end_both_in_one_line(tmp_path):
@@ -263,7 +263,10 @@ def test_processes_with_different_configs_all_end_in_a_line_that_names_the_other
     codes, outputs = ends(pair(config_of(), tmp_path, (run, run_otherwise)), 120)
     assert codes == [2, 2], outputs
     for output in outputs:
-        said = r"error: process 1 \(on .+\) has another config than process 0 \(on .+\): give all processes of a run"
+        said = (
+            r"error: process 1 \(on .+\) has another config than process 0 \(on .+\): "
+            "give all processes of a run"
+        )
         assert re.search(said, output) and "Traceback" not in output, output
     assert not (tmp_path / "run").exists()
 
@@ -339,10 +342,12 @@ def test_a_file_is_waited_for(tmp_path, monkeypatch):
 
 
 SAID = (  # by Gloo and by the coordination service of jaxlib 0.10, NCCL 2.27
-    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:9449: "
-    "Connection reset by peer",
-    "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\nThe tasks have crashed.",
-    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error.",
+    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] "
+    "Read error [127.0.0.1]:9449: Connection reset by peer",
+    "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\n"
+    "The tasks have crashed.",
+    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or "
+    "there was a network error.",
 )
 OTHERS = (
     RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"),
@@ -363,7 +368,6 @@ def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
             said.startswith("error: another process of this run has ended")
             and said.count("\n") == 1
         )
-    assert (
-        cli.report(OTHERS[1], debug=False) == 1
-    )  # a defect, of one process of several: the others are not waited for
+    # A defect, of one process of several: the others are not waited for.
+    assert cli.report(OTHERS[1], debug=False) == 1
     assert "TypeError: a task of barrier" in capsys.readouterr().err

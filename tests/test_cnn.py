@@ -10,10 +10,11 @@ from evqgan import models
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import cnn, tokenizer
 
-ABOUT = {  # what a recording's config says of the recording itself
-    "repo", "commit", "torch", "jax", "flax", "variant", "seed", "gain", "overrides", "extra_rule", "key_separator",
-    "jax_threefry_partitionable", "note", "weights_stored", "n_float_weights", "shapes", "checksum",
-}  # fmt: skip
+ABOUT = (  # what a recording's config says of the recording itself
+    {"repo", "commit", "torch", "jax", "flax", "variant", "seed", "gain", "overrides", "note"}
+    | {"extra_rule", "key_separator", "jax_threefry_partitionable"}
+    | {"weights_stored", "n_float_weights", "shapes", "checksum"}
+)
 
 
 def nhwc(x):
@@ -46,13 +47,15 @@ def coders(ddconfig):
     assert not theirs.pop("give_pre_end", False), "a decoder without its end is not built"
     multipliers, blocks = tuple(theirs.pop("ch_mult")), theirs.pop("num_res_blocks")
     resolution, sides = theirs.pop("resolution"), theirs.pop("attn_resolutions")
-    with_conv = (
-        theirs.pop("resamp_with_conv", True) or len(multipliers) == 1
-    )  # where nothing is resampled
+    # With one multiplier nothing is resampled.
+    with_conv = theirs.pop("resamp_with_conv", True) or len(multipliers) == 1
     both = {
-        "name": "cnn", "width": theirs.pop("ch"), "multipliers": multipliers, "z_width": theirs.pop("z_channels"),
+        "name": "cnn",
+        "width": theirs.pop("ch"),
+        "multipliers": multipliers,
+        "z_width": theirs.pop("z_channels"),
         "attention": tuple(2**i for i in range(len(multipliers)) if resolution // 2**i in sides),
-    }  # fmt: skip
+    }
     assert not theirs, f"nothing of ours stands for {sorted(theirs)}"
     return {
         "encoder": {**both, "blocks": blocks, "down": "conv" if with_conv else "pool"},
@@ -88,12 +91,15 @@ def margins(scores):
 
 
 def compare(computed, theirs):
-    """All that is recorded (theirs) against ours of the same names: ids exactly, the rest to 1e-4 of its scale.
+    """Compare all that is recorded (theirs) with ours of the same names.
 
-    computed(number=None): ours by name, with a number for an image `nudged` by it. Gradients, and the adaptive weight
-    that is a ratio of gradients, jump where some ReLU's input in VGG16 or the critic is within rounding of zero. Those
-    that have to be zero are below 1e-8. Ids do not hang on rounding where the recorded margins do not: the nearest code
-    is nearer by 1e-3 than the second, of distances of 1 to 30.
+    Ids are compared exactly, the rest to 1e-4 of its scale.
+
+    computed(number=None): ours by name, with a number for an image `nudged` by it. Gradients, and
+    the adaptive weight that is a ratio of gradients, jump where some ReLU's input in VGG16 or the
+    critic is within rounding of zero. Those that have to be zero are below 1e-8. Ids do not hang on
+    rounding where the recorded margins do not: the nearest code is nearer by 1e-3 than the second,
+    of distances of 1 to 30.
     """
     ours = computed()
     missing = sorted(set(theirs) - set(ours))
@@ -142,24 +148,31 @@ def published(quantizer, decoder=None, encoder=None, **both):
     }
 
 
-# Counted on the originals: state_dict() for RQ-VAE without its buffers, but with a padding row of its codebook, which
-# ours has not; its codes are no parameters here, but in the collection "codebook" with their counts and sums.
+# Counted on the originals: state_dict() for RQ-VAE without its buffers, but with a padding row of
+# its codebook, which ours has not; its codes are no parameters here, but in the collection
+# "codebook" with their counts and sums.
 RQ = {"name": "residual", "depth": 4}
 VQ = {"name": "vq"}
 COUNTS = {
     "VQGAN f16, 16384 codes": (published({**VQ, "codes": 16384}), 76_073_859),
     "VQGAN f16, 1024 codes": (published({**VQ, "codes": 1024}), 72_141_699),
     "Gumbel VQGAN f8, 8192 codes": (
-        published({"name": "gumbel", "codes": 8192}, multipliers=(1, 1, 2, 4), attention=(8,)), 68_995_971,
+        published({"name": "gumbel", "codes": 8192}, multipliers=(1, 1, 2, 4), attention=(8,)),
+        68_995_971,
     ),
-    "MaskGIT": (published({**VQ, "codes": 1024}, {"blocks": 2}, {"down": "pool"}, **MASKGIT), 54_515_587),
+    "MaskGIT": (
+        published({**VQ, "codes": 1024}, {"blocks": 2}, {"down": "pool"}, **MASKGIT),
+        54_515_587,
+    ),
     "RQ-VAE 8x8x4, ImageNet": (
-        published({"codes": 16384, **RQ}, multipliers=(1, 1, 2, 2, 4, 4), attention=(32,)), 104_402_051,
+        published({"codes": 16384, **RQ}, multipliers=(1, 1, 2, 2, 4, 4), attention=(32,)),
+        104_402_051,
     ),
     "RQ-VAE 8x8x4, FFHQ": (
-        published({"codes": 2048, **RQ}, multipliers=(1, 1, 2, 2, 4, 4), attention=(16,)), 100_732_035,
+        published({"codes": 2048, **RQ}, multipliers=(1, 1, 2, 2, 4, 4), attention=(16,)),
+        100_732_035,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -7,15 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (
-    compare,
-    distances,
-    margins,
-    norm,
-    settings,
-    shapes,
-    without,
-)
+from test_cnn import compare, distances, margins, norm, settings, shapes, without
 
 from evqgan.convert import maskgit
 from evqgan.core.errors import InputError
@@ -43,9 +35,11 @@ class VQVAE:
         self.kind, norm_type = theirs.pop("quantizer"), theirs.pop("norm_type")
         assert norm_type in NORMS, f"a tokenizer with norm_type {norm_type} is not built"
         self.quantizer = {
-            "commitment": theirs.pop("commitment_cost"), "entropy": theirs.pop("entropy_loss_ratio"),
-            "entropy_temperature": theirs.pop("entropy_temperature"), "entropy_target": theirs.pop("entropy_loss_type"),
-        }  # fmt: skip
+            "commitment": theirs.pop("commitment_cost"),
+            "entropy": theirs.pop("entropy_loss_ratio"),
+            "entropy_temperature": theirs.pop("entropy_temperature"),
+            "entropy_target": theirs.pop("entropy_loss_type"),
+        }
         if self.kind == "gumbel":  # reads none of these
             self.quantizer = {
                 "logits": "distance",
@@ -55,14 +49,24 @@ class VQVAE:
             }
         self.quantizer |= {
             "name": {"vq": "maskgit"}.get(self.kind, self.kind),
-            "codes": theirs.pop("codebook_size"), "width": theirs.pop("embedding_dim")
-        }  # fmt: skip
+            "codes": theirs.pop("codebook_size"),
+            "width": theirs.pop("embedding_dim"),
+        }
         blocks, self.activation = theirs.pop("num_res_blocks"), theirs.pop("activation_fn")
         decoder = {
-            "name": "cnn", "width": theirs.pop("filters"), "multipliers": tuple(theirs.pop("channel_multipliers")),
-            "blocks": blocks, "attention": (), "middle": blocks, "middle_attention": False, "z_width": 0,
-            "norm": NORMS[norm_type], "activation": self.activation, "bias": False, "shortcut_of_output": True,
-        }  # fmt: skip
+            "name": "cnn",
+            "width": theirs.pop("filters"),
+            "multipliers": tuple(theirs.pop("channel_multipliers")),
+            "blocks": blocks,
+            "attention": (),
+            "middle": blocks,
+            "middle_attention": False,
+            "z_width": 0,
+            "norm": NORMS[norm_type],
+            "activation": self.activation,
+            "bias": False,
+            "shortcut_of_output": True,
+        }
         conv = theirs.pop("conv_downsample") and len(decoder["multipliers"]) > 1
         encoder = {**decoder, "down": "conv4" if conv else "pool"}
         self.config = {
@@ -96,22 +100,25 @@ class VQVAE:
 
         def loss(params):
             again, _, aux = self.model.apply({"params": params}, image, train=True)
-            value = (
-                jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]
-            )  # of images in [0, 1]
+            # Of images in [0, 1].
+            value = jnp.mean(jnp.square((again - image) / 2)) + aux["quantizer_loss"]
             return value, aux
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
         return {
-            "train/l2_plus_quantizer_loss": value, "train/quantizer_loss": aux["quantizer_loss"],
+            "train/l2_plus_quantizer_loss": value,
+            "train/quantizer_loss": aux["quantizer_loss"],
             "train/e_latent_loss": self.quantizer["commitment"] * aux["commitment_loss"],
             "train/q_latent_loss": aux["codebook_loss"],
             "train/entropy_loss": self.quantizer["entropy"] * aux.get("entropy_loss", 0.0),
             "grad_norm_all": norm(grads),
-        }, grads  # fmt: skip
+        }, grads
 
     def chosen(self, variables, z):
-        """A training pass of the Gumbel quantizer with the recorded noise. The indices there are without noise."""
+        """A training pass of the Gumbel quantizer with the recorded noise.
+
+        The indices there are without noise.
+        """
         noise = self.inputs["gumbel_noise"]
 
         def run(model, z):
@@ -130,7 +137,10 @@ class VQVAE:
         return {**losses, **{f"grad/{name}": x for name, x in grads.items()}}
 
     def computed(self, number=None):
-        """All that is recorded, by its name there; with a number the losses and gradients of an image nudged by it."""
+        """All that is recorded, by its name there.
+
+        With a number, it is the losses and gradients of an image nudged by it.
+        """
         if number is not None:
             return self.gradients(nudged(self.image, number))
         r = jax.jit(self.evaluated)(self.variables)

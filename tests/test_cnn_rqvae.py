@@ -7,17 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import files, load, nudged
-from test_cnn import (
-    coders,
-    compare,
-    distances,
-    margins,
-    nchw,
-    nhwc,
-    settings,
-    shapes,
-    without,
-)
+from test_cnn import coders, compare, distances, margins, nchw, nhwc, settings, shapes, without
 
 from evqgan.convert import rqvae
 from evqgan.core.errors import InputError
@@ -42,10 +32,8 @@ class RQVAE:
         config = settings(config)
         theirs = dict(config.pop("hparams"))
         assert theirs.pop("bottleneck_type") == "rq", "of RQ-VAE's bottlenecks only rq is built"
-        (height, width, channels), (*grid, self.depth) = (
-            theirs.pop("latent_shape"),
-            theirs.pop("code_shape"),
-        )
+        height, width, channels = theirs.pop("latent_shape")
+        *grid, self.depth = theirs.pop("code_shape")
         assert theirs.pop("embed_dim") == channels
         self.patch = height // grid[0]
         assert [height, width] == [self.patch * side for side in grid], (
@@ -53,10 +41,15 @@ class RQVAE:
         )
         shared = theirs.pop("shared_codebook") or self.depth == 1
         quantizer = {
-            "name": "rqvae", "codes": one(theirs.pop("n_embed"), "n_embed"), "width": channels * self.patch**2,
-            "depth": self.depth, "shared": shared, "decay": one(theirs.pop("decay"), "decay"),
-            "revive": float(theirs.pop("restart_unused_codes")), "commitment": theirs.pop("latent_loss_weight"),
-        }  # fmt: skip
+            "name": "rqvae",
+            "codes": one(theirs.pop("n_embed"), "n_embed"),
+            "width": channels * self.patch**2,
+            "depth": self.depth,
+            "shared": shared,
+            "decay": one(theirs.pop("decay"), "decay"),
+            "revive": float(theirs.pop("restart_unused_codes")),
+            "commitment": theirs.pop("latent_loss_weight"),
+        }
         self.loss = LOSSES[theirs.pop("loss_type")]
         self.config = {
             **coders(config.pop("ddconfig")),
@@ -87,7 +80,7 @@ class RQVAE:
         return jax.jit(self.trained)
 
     def trained(self, variables, original):
-        """The loss of a training pass that leaves the codebook as it is, its parts, and its gradients."""
+        """The loss, its parts and gradients, of a pass that leaves the codebook as it is."""
 
         def loss(params):
             run = functools.partial(self.model.apply, {**variables, "params": params})
@@ -103,7 +96,10 @@ class RQVAE:
         return {**r, "loss_total": value}, grads
 
     def updated(self, variables, z):
-        """A training pass of the quantizer alone, which changes the codebook: outputs, variables after it."""
+        """A training pass of the quantizer alone, which changes the codebook.
+
+        Return its outputs, and the variables after it.
+        """
         rngs = {"codebook": jax.random.key(0)}
 
         def run(model, z):
@@ -123,7 +119,10 @@ class RQVAE:
         return {f"grad/{name}": x for name, x in grads.items()}
 
     def computed(self, number=None):
-        """All that is recorded, by its name there; with a number only the gradients, of an image nudged by it."""
+        """All that is recorded, by its name there.
+
+        With a number, it is only the gradients, of an image nudged by it.
+        """
         if number is not None:
             return self.gradients(self.training(self.variables, nudged(self.image, number))[1])
         r, grads = self.training(self.variables, self.image)
@@ -137,9 +136,8 @@ class RQVAE:
         }
 
         books = np.asarray(self.model.apply(self.variables, method="codebook"))
-        vectors = np.stack(
-            [books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2
-        )  # [B,h,w,D,c]
+        # [B,h,w,D,c]
+        vectors = np.stack([books[d % len(books)][ids[..., d]] for d in range(self.depth)], axis=-2)
         sums = np.cumsum(vectors, axis=-2)
         r |= {
             "code_emb_with_depth": vectors,
@@ -170,9 +168,8 @@ class RQVAE:
                 method=lambda m, *x: m.quantizer.soft_codes(*x),
             )
             r["soft_code_argmin"], chances = found
-            r[name] = chances[
-                tuple(slice(side) for side in self.outputs[name].shape)
-            ]  # a corner is recorded
+            # A corner is recorded.
+            r[name] = chances[tuple(slice(side) for side in self.outputs[name].shape)]
         r2, revived, variables = jax.jit(self.updated)(self.variables, z)
         assert not revived, (
             "codes that the original restarted at random have nothing to be compared with"

@@ -1,4 +1,7 @@
-"""One training step of stage 1 is that of the original: recordings of taming-transformers' VQModel with its loss."""
+"""One training step of stage 1 is that of the original.
+
+The recordings are of taming-transformers' VQModel with its loss.
+"""
 
 import jax
 import numpy as np
@@ -19,20 +22,44 @@ def recording(request):
 
 
 def config_of(r):
-    """The config of stage 1 for a recording. Without averaging over steps, what the optimizer keeps is the gradient."""
+    """The config of stage 1 for a recording.
+
+    Without averaging over steps, what the optimizer keeps is the gradient.
+    """
     optimizer = {"learning_rate": 1e-4, "b1": 0.0}
     config = {
-        "stage": "stage1", "seed": 0, "dtype": "float32", "batch_size": len(r.image), "duration": r.step + 10,
-        "dataset": {"name": "digits", "size": r.image.shape[1], "flip": False}, "tokenizer": r.config,
-        "loss": {"l2": 0.0, "l1": 1.0}, "optimizer": optimizer, "evals": {},
-        "log_every": 1, "eval_every": 1, "checkpoint_every": 1,
-        "perceptual": {"distance": {"name": "lpips"}, "weights": "random", "weight": r.perceptual_weight},
+        "stage": "stage1",
+        "seed": 0,
+        "dtype": "float32",
+        "batch_size": len(r.image),
+        "duration": r.step + 10,
+        "dataset": {"name": "digits", "size": r.image.shape[1], "flip": False},
+        "tokenizer": r.config,
+        "loss": {"l2": 0.0, "l1": 1.0},
+        "optimizer": optimizer,
+        "evals": {},
+        "log_every": 1,
+        "eval_every": 1,
+        "checkpoint_every": 1,
+        "perceptual": {
+            "distance": {"name": "lpips"},
+            "weights": "random",
+            "weight": r.perceptual_weight,
+        },
         "adversarial": {
-            "critic": {"name": "patchgan", "layers": r.critic.layers, "width": r.critic.width, "norm": r.critic.norm},
-            "loss": r.kind, "factor": 0.5 * r.disc_factor, "weight": r.weight * r.disc_factor, "start": r.start,
+            "critic": {
+                "name": "patchgan",
+                "layers": r.critic.layers,
+                "width": r.critic.width,
+                "norm": r.critic.norm,
+            },
+            "loss": r.kind,
+            "factor": 0.5 * r.disc_factor,
+            "weight": r.weight * r.disc_factor,
+            "start": r.start,
             "optimizer": optimizer,
         },
-    }  # fmt: skip
+    }
     if r.codebook_weight != 1:
         config["loss"]["codebook"] = r.codebook_weight
     return ConfigDict(config)
@@ -57,7 +84,8 @@ def test_a_step_of_stage_1_has_the_recorded_loss_gradients_and_statistics(record
     }
     critic = state["critic"]
     critic["params"], stats = r.critic_variables["params"], r.critic_variables["batch_stats"]
-    # The original's pass for the generator moves the critic's statistics as well, before the two for its own loss.
+    # The original's pass for the generator moves the critic's statistics as well, before the two
+    # for its own loss.
     critic["variables"]["batch_stats"] = jax.jit(
         lambda v, params, stats: r.judge(params, stats, r.model.apply(v, r.image)[0])[1]
     )(r.variables, critic["params"], stats)
@@ -82,10 +110,14 @@ def recorded_names(r, state, metrics):
     nll = metrics["l1"] + r.perceptual_weight * metrics.get("perceptual", 0.0)
     grads, critic = state["opt"]["mu"], state["critic"]
     ours = {
-        "aeloss": metrics["loss"], "log_ae/nll_loss": nll, "log_ae/p_loss": metrics.get("perceptual", 0.0),
-        "log_ae/quant_loss": metrics["quantizer_loss"], "grad_norm_all_ae": metrics["gradient_norm"],
-        "discloss": metrics["critic_loss"], "grad_norm_disc": metrics["critic_gradient_norm"],
-    }  # fmt: skip
+        "aeloss": metrics["loss"],
+        "log_ae/nll_loss": nll,
+        "log_ae/p_loss": metrics.get("perceptual", 0.0),
+        "log_ae/quant_loss": metrics["quantizer_loss"],
+        "grad_norm_all_ae": metrics["gradient_norm"],
+        "discloss": metrics["critic_loss"],
+        "grad_norm_disc": metrics["critic_gradient_norm"],
+    }
     grads = taming.tokenizer_to_theirs({"params": grads}, r.config)
     ours |= {f"grad/{name}": x for name, x in grads.items()}
     grads = mapping.to_theirs(r.critic_table, {"params": critic["opt"]["mu"]})

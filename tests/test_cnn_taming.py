@@ -1,4 +1,4 @@
-"""The CNN tokenizer against recordings of taming-transformers: VQGAN with its losses, Gumbel VQGAN."""
+"""The CNN tokenizer against recordings of taming-transformers: VQGAN with its losses, Gumbel."""
 
 import functools
 
@@ -43,15 +43,20 @@ def part(weights, prefix):
 
 
 class VQGAN:
-    """A recording of taming-transformers' VQModel and its loss: tokenizer, critic and distance, with its weights."""
+    """A recording of taming-transformers' VQModel and its loss.
+
+    It has tokenizer, critic and distance, with its weights.
+    """
 
     def __init__(self, path):
         config, self.weights, inputs, self.outputs = load(path)
         config = settings(config)
         quantizer = {
-            "name": "vqgan" if config.pop("legacy") else "vq", "codes": config.pop("n_embed"),
-            "width": config.pop("embed_dim"), "commitment": config.pop("beta"),
-        }  # fmt: skip
+            "name": "vqgan" if config.pop("legacy") else "vq",
+            "codes": config.pop("n_embed"),
+            "width": config.pop("embed_dim"),
+            "commitment": config.pop("beta"),
+        }
         config.pop("sane_index_shape")  # recorded as [B,h,w] in any case
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}
         self.model = tokenizer.make(self.config)
@@ -72,10 +77,9 @@ class VQGAN:
         self.step, self.start = config.pop("global_step"), loss.pop("disc_start")
         self.disc_factor = loss.pop("disc_factor", 1.0)
         self.factor = self.disc_factor * float(gan.ramp(self.step, self.start))
-        (
-            loss.pop("pixelloss_weight", None),
-            config.pop("pixelloss_weight"),
-        )  # the original never reads it
+        # The original never reads it.
+        loss.pop("pixelloss_weight", None)
+        config.pop("pixelloss_weight")
         assert not {**loss, **config}, f"nothing of ours stands for {sorted({**loss, **config})}"
 
         theirs = part(self.weights, "loss.discriminator.")
@@ -137,7 +141,7 @@ class VQGAN:
         )
 
         def last(gradient):
-            """Norm of a loss's gradient in the last layer, from its gradient in the reconstruction."""
+            """Norm of a loss's gradient in the last layer, from that in the reconstruction."""
             return norm(pull((gradient, jnp.zeros(())))[0]["decoder"]["to_rgb"]["kernel"])
 
         weight = self.weight * gan.adaptive_weight(last(of_nll), last(of_adversarial))
@@ -180,7 +184,10 @@ class VQGAN:
         return jax.jit(self.everything)
 
     def computed(self, number=None):
-        """`everything` by the recorded names and in their layouts; with a number, of an image nudged by it."""
+        """`everything` by the recorded names and in their layouts.
+
+        With a number, they are of an image nudged by it.
+        """
         image = self.image if number is None else nudged(self.image, number)
         r = self.compiled(self.variables, self.critic_variables, self.frozen, image)
         trees = {name: r.pop(name) for name in ("grad", "grad_disc", "disc_after")}
@@ -205,9 +212,12 @@ class GumbelVQ:
         config = settings(config)
         theirs = config.pop("gumbel")
         quantizer = {
-            "name": "gumbel", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
-            "temperature": theirs.pop("tau"), "kl_weight": theirs.pop("kl_weight"),
-        }  # fmt: skip
+            "name": "gumbel",
+            "codes": theirs.pop("n_embed"),
+            "width": theirs.pop("embed_dim"),
+            "temperature": theirs.pop("tau"),
+            "kl_weight": theirs.pop("kl_weight"),
+        }
         self.config = {**coders(config.pop("ddconfig")), "quantizer": quantizer}
         assert not {**theirs, **config}, (
             f"nothing of ours stands for {sorted({**theirs, **config})}"
@@ -242,13 +252,10 @@ class GumbelVQ:
     def computed(self, number=None):
         assert number is None, "nothing here has a kink"
         r = jax.jit(self.evaluated)(self.variables)
-        gap = margins(
-            -np.float64(r["logits"]) - self.noise
-        )  # not said whether before or after / temperature
-        gaps, recorded = (
-            (gap, gap / self.config["quantizer"]["temperature"]),
-            self.outputs["vq_margin_min_median"],
-        )
+        # Not said whether before or after / temperature.
+        gap = margins(-np.float64(r["logits"]) - self.noise)
+        gaps = (gap, gap / self.config["quantizer"]["temperature"])
+        recorded = self.outputs["vq_margin_min_median"]
         r["vq_margin_min_median"] = min(gaps, key=lambda gap: np.abs(gap - recorded).max())
         for name, hard in (("train_hard", True), ("train_soft", False)):
             found, grads = jax.jit(self.trained, static_argnums=1)(self.variables, hard)
@@ -275,10 +282,8 @@ def recording(request):
 
 
 def test_the_tokenizer_and_its_losses_are_the_recorded_ones(recording):
-    counters = (
-        ".num_batches_tracked",
-        ".initialized",
-    )  # of the critic's norms, which we do not keep
+    # Of the critic's norms, which we do not keep.
+    counters = (".num_batches_tracked", ".initialized")
     compare(
         recording.computed,
         {name: x for name, x in recording.outputs.items() if not name.endswith(counters)},

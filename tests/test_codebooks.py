@@ -1,4 +1,4 @@
-"""What quantizers share: nearest codes, statistics, MaskGIT's entropy loss against its recordings."""
+"""What quantizers share: nearest codes, statistics, MaskGIT's entropy loss as it was recorded."""
 
 import json
 
@@ -95,9 +95,8 @@ def test_entropy_of_the_likeliest_code_has_a_gradient():
     affinity = normal((8, 4))
     grads = jax.grad(entropy_loss)(affinity, 0.5, "argmax")
     assert np.any(grads != 0)
-    np.testing.assert_allclose(
-        grads.sum(axis=-1), 0, atol=1e-6
-    )  # a softmax does not feel a common shift
+    # A softmax does not feel a common shift.
+    np.testing.assert_allclose(grads.sum(axis=-1), 0, atol=1e-6)
 
 
 def test_entropy_moves_codes_and_encoder_and_is_added_with_its_weight():

@@ -1,4 +1,7 @@
-"""Stored ids: written whole, by any number of hosts, in any order; read only if they are what they should be."""
+"""Stored ids: written whole, by any number of hosts, in any order.
+
+They are read only if they are what they should be.
+"""
 
 import json
 
@@ -97,10 +100,8 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
 
 
 def test_a_shard_that_is_gone_is_made_again_and_no_other(photos, stored):
-    before, times = (
-        files_of(stored),
-        {path.name: path.stat().st_mtime_ns for path in stored.iterdir()},
-    )
+    before = files_of(stored)
+    times = {path.name: path.stat().st_mtime_ns for path in stored.iterdir()}
     (stored / "train-00001-of-00003.npy").unlink()
     done = []
     make(stored, photos, report=lambda done_now, total, seconds: done.append((done_now, total)))
@@ -137,9 +138,8 @@ def test_a_kill_in_the_middle_leaves_whole_shards_only(photos, stored, tmp_path)
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_hosts_make_the_files_of_one(photos, stored, tmp_path, order):
     for host in order:
-        assert (
-            not (tmp_path / "two").exists() or len(files_of(tmp_path / "two")) == 5
-        )  # two shards of four
+        # Two shards of four.
+        assert not (tmp_path / "two").exists() or len(files_of(tmp_path / "two")) == 5
         make(tmp_path / "two", photos, host=host, hosts=2)
     assert files_of(tmp_path / "two") == files_of(stored)
 
@@ -167,25 +167,18 @@ def test_a_shard_is_bounded(photos, monkeypatch):
 def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(tmp_path):
     folder = folder_of(tmp_path / "broken", 10, broken=[2, 8])
     dataset = Dataset(folder=folder, train="sorted[:7]", validation="sorted[7:]", size=8)
-    info = codes.describe(
-        dataset,
-        {"train": {"examples": 7}, "validation": {"examples": 3}},
-        [],
-        1,
-        0,
-        CODES,
-        (4, 4),
-        1,
-        TOKENIZER,
-    )
+    counts = {"train": {"examples": 7}, "validation": {"examples": 3}}
+    info = codes.describe(dataset, counts, [], 1, 0, CODES, (4, 4), 1, TOKENIZER)
     examples = {
         split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS
     }
     codes.begin(tmp_path / "ids", info)
-    codes.encode(
-        tmp_path / "ids", info, lambda split, *part: pipeline.view_batches(
-            examples[split], dataset, int(split == "train"), 0, 4, *part), to_ids,
-    )  # fmt: skip
+
+    def batches(split, *part):
+        views = int(split == "train")
+        return pipeline.view_batches(examples[split], dataset, views, 0, 4, *part)
+
+    codes.encode(tmp_path / "ids", info, batches, to_ids)
     train, held = (stored_ids.Stored(tmp_path / "ids", split) for split in codes.SPLITS)
     image = examples["train"].load(3)["image"]
     expected = to_ids(training_view(image, dataset, np.random.default_rng((0, 2, 0)))[None])[0]

@@ -1,4 +1,7 @@
-"""Command lines that are wrong, several hundred: each ends in one line, with exit code 2, and no folder is changed."""
+"""Several hundred command lines that are wrong.
+
+Each ends in one line, with exit code 2, and no folder is changed.
+"""
 
 import os
 import pathlib
@@ -195,15 +198,16 @@ def train():
 
 MODES = {f.__name__: f for f in (sample, edit, reconstruct, evaluate, encode, train)}
 ANYWHERE = (
-    "--mode=samples", "--mod=sample", "--nothing", "--config.", "word", "--workdir=", "--workdir={text}",
-    "--workdir={place}", "--workdir=/nowhere", "--workdir={broken}", "--workdir={cut_config}", "--out={text}",
-    "--out={text}/below", "--out=/proc/x",
-)  # fmt: skip
+    *("--mode=samples", "--mod=sample", "--nothing", "--config.", "word"),
+    *("--workdir=", "--workdir={text}", "--workdir={place}", "--workdir=/nowhere"),
+    *("--workdir={broken}", "--workdir={cut_config}"),
+    *("--out={text}", "--out={text}/below", "--out=/proc/x"),
+)
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Places by name: a trained workdir, and files and folders that are not what they are taken for."""
+    """Places by name: a trained workdir, and files and folders that are not what they seem."""
     place = tmp_path_factory.mktemp("wrong")
     workdir = workdirs.copy(place / "run")
     found = {

@@ -1,4 +1,7 @@
-"""The modes sample, edit and evaluate: what they write, what they refuse, and that a refusal changes nothing."""
+"""The modes sample, edit and evaluate: what they write, and what they refuse.
+
+A refusal changes nothing.
+"""
 
 import copy
 import io
@@ -415,9 +418,8 @@ def test_the_grid_has_a_column_for_each_class_that_fits(monkeypatch):
     monkeypatch.setattr(mode_sample, "GRID", 4)
     assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
     monkeypatch.setattr(mode_sample, "WIDTH", 40)
-    assert mode_sample.grid_columns(labels, names, 32) == {
-        "c" * 21 + "...": [0, 2, 3]
-    }  # one is shown, however wide
+    # One is shown, however wide.
+    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}
     assert mode_sample.grid_columns(np.arange(3), names, 32) == {"ant": [0]}
 
 

@@ -1,4 +1,4 @@
-"""The comparison of all systems: what is equal for all, what a row says, and one small run of two systems."""
+"""The comparison of all systems: what is equal for all, what a row says, a small run of two."""
 
 import json
 
@@ -24,8 +24,13 @@ NUMBERS = {
 def test_all_systems_have_equal_budgets(variant):
     systems = load("comparison", variant).systems
     assert set(systems) == {
-        "efficient_vqgan", "vqgan", "vit_vqgan", "rq_vae", "maskgit", "efficient_vqgan_on_vqgan",
-    }  # fmt: skip
+        "efficient_vqgan",
+        "vqgan",
+        "vit_vqgan",
+        "rq_vae",
+        "maskgit",
+        "efficient_vqgan_on_vqgan",
+    }
     for part, most, least in (("tokenizer", 380_000, 170_000), ("generator", 920_000, 800_000)):
         configs = [system[part] for system in systems.values()]
         for key in ("batch_size", "duration", "seed", "dataset", "optimizer"):
@@ -107,9 +112,8 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     runs.against_real(config, images, labels, views=8, colour=False)
     assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
     kinds = {image.tobytes() for image in seen[1]}
-    assert (
-        {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}
-    )  # mirrored, too
+    # Mirrored, too.
+    assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}
 
 
 def call(*args):

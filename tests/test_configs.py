@@ -1,4 +1,4 @@
-"""Every experiment: it loads, its head says how to run it, its size is known, and its tiny form trains."""
+"""Every experiment: it loads, its head says how to run it, its size is known, tiny it trains."""
 
 import functools
 import importlib.util
@@ -22,11 +22,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 ALL = sorted(
     p for p in (ROOT / "configs").glob("**/*.py") if p.name not in ("common.py", "__init__.py")
 )
-FILES = [
-    path for path in ALL if path.stem != "comparison"
-]  # of several systems: tests/test_comparison.py
+# Of several systems: tests/test_comparison.py.
+FILES = [path for path in ALL if path.stem != "comparison"]
 
-# (config, variant): trained parameters. The exact numbers are ours; the paper gives 185 M for stage 2 (Table 6).
+# (config, variant): trained parameters. The exact numbers are ours.
+# The paper gives 185 M for stage 2 (Table 6).
 PARAMETERS = {
     ("quickstart", "tokenizer"): 214_971,
     ("quickstart", "generator"): 884_064,
@@ -77,8 +77,9 @@ PARAMETERS = {
     ("celebahq_stage2", ""): 184_143_360,
     ("ffhq_stage2", "vqgan"): 184_143_360,
     ("imagenet_stage2", "vqgan"): 200_656_128,
-    # The compared systems: those of the originals exactly, but for VIM (its paper gives 650 M and 1697 M and not how)
-    # and for RQ-VAE's 16384 (2048) codes and a row of zeros, 4,194,560 (524,544) numbers that no gradient trains.
+    # The compared systems: those of the originals exactly, but for VIM (its paper gives 650 M and
+    # 1697 M and not how) and for RQ-VAE's 16384 (2048) codes and a row of zeros, 4,194,560
+    # (524,544) numbers that no gradient trains.
     ("maskgit_imagenet_stage1", ""): 54_515_587,
     ("maskgit_imagenet_stage1", "512"): 54_515_587,
     ("maskgit_imagenet_stage2", ""): 172_457_193,
@@ -142,7 +143,10 @@ def parameters(config):
 
 @functools.cache
 def parameters_of(text):
-    """Return the same of the sections in JSON; variants that only train a model otherwise are counted once."""
+    """Return the same of the sections in JSON.
+
+    Variants that only train a model otherwise are counted once.
+    """
     model = models.of(ConfigDict(json.loads(text)))
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     params = params["params"] if isinstance(model, models.ImageTokenizer) else params
@@ -243,12 +247,20 @@ def test_every_variant_of_a_tokenizer_has_a_tiny_form(name, variant):
 
 TINY = [*((p.stem, "") for p in FILES if p.stem != "quickstart"), ("imagenet_stage1", "plus")]
 TRAINED = ("ffhq_stage1", "imagenet_stage2")  # always; the others in the slow run
-# Always, one of each model, and what is trained anyway; the others, which differ in numbers alone, in the slow run.
+# Always, one of each model, and what is trained anyway; the others, which differ in numbers alone,
+# in the slow run.
 BUILT = (
-    "folder_stage1", "folder_stage2", "maskgit_imagenet_stage1", "maskgit_imagenet_stage2",
-    "rqtransformer_imagenet_stage2", "rqvae_imagenet_stage1", "vim_imagenet_stage2", "vitvqgan_imagenet_stage1",
-    "vqgan_imagenet_stage1", "vqgan_imagenet_stage2",
-)  # fmt: skip
+    "folder_stage1",
+    "folder_stage2",
+    "maskgit_imagenet_stage1",
+    "maskgit_imagenet_stage2",
+    "rqtransformer_imagenet_stage2",
+    "rqvae_imagenet_stage1",
+    "vim_imagenet_stage2",
+    "vitvqgan_imagenet_stage1",
+    "vqgan_imagenet_stage1",
+    "vqgan_imagenet_stage2",
+)
 
 
 def in_tiny(name, variant):
@@ -268,10 +280,8 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
     """Traced, not compiled: the step in training, and of a generator sampling."""
     config = in_tiny(name, variant)
     stage = (stage1 if config.stage == "stage1" else stage2).make(config, 16)
-    state, (height, width) = (
-        jax.eval_shape(stage.init),
-        Dataset(**build.plain(config.dataset)).shape,
-    )
+    state = jax.eval_shape(stage.init)
+    height, width = Dataset(**build.plain(config.dataset)).shape
     batch = {
         "image": jax.ShapeDtypeStruct((config.batch_size, height, width, 3), "uint8"),
         "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),

@@ -51,7 +51,10 @@ def plain(norm="layer", **keys):
 
 
 def strided(x, kernel, bias, first):
-    """y[i,j] = bias + sum of kernel[dy,dx] * x[2i + dy + first, 2j + dx + first], zeros around x; in float64."""
+    """Return y in float64, with zeros around x.
+
+    y[i,j] = bias + sum of kernel[dy,dx] * x[2i + dy + first, 2j + dx + first].
+    """
     b, h, w, c = x.shape
     padded = np.zeros((b, h + 4, w + 4, c))
     padded[:, 2:-2, 2:-2] = x
@@ -115,9 +118,11 @@ def test_only_a_change_of_width_needs_a_shortcut():
     }
     biases = {"conv1/bias", "conv2/bias"}
     for features, bias, expected in (
-        (32, True, both | biases), (32, False, both), (64, False, both | {"shortcut/kernel"}),
+        (32, True, both | biases),
+        (32, False, both),
+        (64, False, both | {"shortcut/kernel"}),
         (64, True, both | biases | {"shortcut/kernel", "shortcut/bias"}),
-    ):  # fmt: skip
+    ):
         shapes = jax.eval_shape(ResBlock(features, bias=bias).init, jax.random.key(0), x)["params"]
         assert named(shapes) == expected
 
@@ -139,7 +144,7 @@ def test_a_block_with_a_silent_branch_passes_x_on():
 
 
 def test_the_quirk_keeps_x_from_the_end():
-    """The branch begins with a norm, so what has x only through it does not feel x twice as large."""
+    """The branch begins with a norm: what has x only through it does not feel x doubled."""
     x = normal((1, 6, 6, 3))
     for quirk, features, same in ((True, 5, True), (True, 3, False), (False, 5, False)):
         module = plain(features=features, shortcut_of_output=quirk)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_download import server  # noqa: F401 (a fixture)
+import test_download
 from test_torch_files import legacy, number, storage, table, tensor, zipped
 
 from evqgan.convert import __main__ as convert
@@ -21,13 +21,9 @@ from evqgan.convert.mapping import Row
 from evqgan.core import weights
 
 ROOT = pathlib.Path(__file__).parent.parent
-WIDTHS = (
-    64,
-    128,
-    256,
-    512,
-    512,
-)  # of VGG16's five stages; "An Unreasonable Effectiveness", lpips/weights/v0.1/vgg.pth
+server = test_download.server  # a fixture
+# Of VGG16's five stages; "An Unreasonable Effectiveness", lpips/weights/v0.1/vgg.pth.
+WIDTHS = (64, 128, 256, 512, 512)
 
 
 def heads():
@@ -223,7 +219,8 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
         ),
         (
             ["lpips", "x.pth"],
-            "x.pth is not a file of lpips such as vgg.pth: the weights do not fit: features.0.weight",
+            "x.pth is not a file of lpips such as vgg.pth: "
+            "the weights do not fit: features.0.weight",
         ),
         (
             ["vgg16", "x.pth", "page.pth/w"],

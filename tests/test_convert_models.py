@@ -1,4 +1,4 @@
-"""Whole models of the compared systems: their files into workdirs that every mode accepts, and back."""
+"""Whole models of the compared systems: their files into workdirs for every mode, and back."""
 
 import json
 import os
@@ -46,14 +46,20 @@ VIT = {
 RQ = {"name": "rqvae", "codes": 12, "width": 8, "depth": 2, "decay": 0.99, "revive": 1.0}
 PLAIN = {"name": "vq", "codes": 12, "width": 8}
 SMALL = {"layers": 2, "width": 32}
-MODELS = {  # system: config.tokenizer, config.generator, and what the weights do not tell; images of 16 x 16
+# System: config.tokenizer, config.generator, and what the weights do not tell; images of 16 x 16.
+MODELS = {
     "taming": (
         {"encoder": CNN, "decoder": {**CNN, "blocks": 2}, "quantizer": PLAIN},
         {"name": "gpt", **SMALL, "heads": 4, "classes": 3},
         ["--size=16", "--heads=4", "--classes=3"],
     ),
     "maskgit": (
-        {"encoder": {**MASKGIT, "down": "pool"}, "decoder": MASKGIT, "quantizer": PLAIN, "pixels": "unit"},
+        {
+            "encoder": {**MASKGIT, "down": "pool"},
+            "decoder": MASKGIT,
+            "quantizer": PLAIN,
+            "pixels": "unit",
+        },
         {"name": "maskgit", **SMALL, "heads": 4, "classes": 3},
         ["--size=16"],
     ),
@@ -63,12 +69,25 @@ MODELS = {  # system: config.tokenizer, config.generator, and what the weights d
         ["--size=16", "--heads=4"],
     ),
     "vitvqgan": (
-        {"encoder": VIT, "decoder": VIT, "quantizer": {**PLAIN, "l2_normalize": True}, "pixels": "unit"},
-        {"name": "gpt", **SMALL, "heads": 4, "classes": 3, "tables": "separate", "time_shift": True, "unmasked": 1,
-         "activation": "squared_relu"},
+        {
+            "encoder": VIT,
+            "decoder": VIT,
+            "quantizer": {**PLAIN, "l2_normalize": True},
+            "pixels": "unit",
+        },
+        {
+            "name": "gpt",
+            **SMALL,
+            "heads": 4,
+            "classes": 3,
+            "tables": "separate",
+            "time_shift": True,
+            "unmasked": 1,
+            "activation": "squared_relu",
+        },
         ["--heads=4"],
     ),
-}  # fmt: skip
+}
 NAMES = list(MODELS)
 
 
@@ -84,7 +103,10 @@ def drawn(like, seed=0):
 
 
 def theirs(name):
-    """-> {name: array} of a tokenizer, and of a generator, of a system, with the trees they are made from."""
+    """Return {name: array} of a system's tokenizer, and of its generator.
+
+    The trees that they are made from come with them.
+    """
     system, (tokenizer, generator, _) = systems.SYSTEMS[name], MODELS[name]
     tokenizer = ConfigDict(tokenizer)
     first = drawn(workdirs.blank_tokenizer(tokenizer))
@@ -147,7 +169,10 @@ def same(a, b):
 
 @pytest.fixture(scope="module", params=NAMES)
 def converted(request, tmp_path_factory):
-    """-> the name of a system, a folder with its files, and the workdirs made from them: tokenizer, generator."""
+    """Return the name of a system, a folder with its files, and the workdirs made from them.
+
+    The workdirs are those of tokenizer and generator.
+    """
     name, place = request.param, tmp_path_factory.mktemp(request.param)
     system, flags = systems.SYSTEMS[name], MODELS[name][2]
     first, second, *trees = theirs(name)
@@ -198,9 +223,13 @@ def run(*args):
 
 
 DATA = (
-    "--config.dataset.name=generated", "--config.dataset.classes=3", "--config.dataset.num_examples=4",
-    "--config.dataset.train=train", "--config.dataset.validation=train", "--config.batch_size=4",
-)  # fmt: skip
+    "--config.dataset.name=generated",
+    "--config.dataset.classes=3",
+    "--config.dataset.num_examples=4",
+    "--config.dataset.train=train",
+    "--config.dataset.validation=train",
+    "--config.batch_size=4",
+)
 
 
 def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):
@@ -251,7 +280,7 @@ def test_every_mode_accepts_a_tokenizer(tmp_path, capsys):
 
 
 def test_a_config_has_to_fit(tmp_path, capsys):
-    """Fine-tuning by a config of one's own: its model is that of the weights, or nothing is written."""
+    """Fine-tuning by one's own config: its model is that of the weights, or nothing is written."""
     first, *_, tree, _ = theirs("taming")
     save("taming", tmp_path / "t.ckpt", first)
     body = "config = common.stage1((2,), 16); config.tokenizer = {}; config.seed = 7; return config"

@@ -1,4 +1,4 @@
-"""Damage that decoders paper over is found, and whole files of all kinds are not taken for damaged."""
+"""Damage that decoders paper over is found; whole files of all kinds are not taken for damaged."""
 
 import io
 import struct
@@ -85,7 +85,7 @@ def chunk(kind, body):
 
 
 def png(pixels, colour, rows=None):
-    """An 8-bit PNG of `pixels`, of whose rows only the first `rows` are there; all checksums are right."""
+    """An 8-bit PNG of `pixels` with only the first `rows` rows; all checksums are right."""
     lines = b"".join(b"\0" + line.tobytes() for line in pixels[:rows])
     size = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, colour, 0, 0, 0)
     data = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")

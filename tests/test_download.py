@@ -1,4 +1,7 @@
-"""A download arrives whole and verified, goes on where it stopped, and says in one line what is wrong."""
+"""A download arrives whole and verified, goes on where it stopped, and says what is wrong.
+
+What is wrong is said in one line.
+"""
 
 import errno
 import fcntl
@@ -20,7 +23,10 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `data` and records the requests. `cuts`: after how many bytes each next reply is broken off."""
+    """Serve `data` and record the requests.
+
+    `cuts`: after how many bytes each next reply is broken off.
+    """
 
     daemon_threads = True
 

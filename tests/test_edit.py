@@ -1,4 +1,7 @@
-"""Editing: nothing of the hidden pixels comes back, known pixels stay, and canvases of any size are filled whole."""
+"""Editing: nothing of the hidden pixels comes back, and known pixels stay.
+
+Canvases of any size are filled whole.
+"""
 
 import copy
 import functools
@@ -33,9 +36,10 @@ def picture(index=0, shape=(32, 32)):
 
 
 class Painter:
-    """A model whose token is the grey of its 4 x 4 pixels, 4 levels a code; it makes code MADE, as white as can be.
+    """A model whose token is the grey of its 4 x 4 pixels, 4 levels a code.
 
-    It remembers what it was asked: masks, seeds, and how many images at once.
+    It makes code MADE, as white as can be. It remembers what it was asked: masks, seeds, and how
+    many images at once.
     """
 
     size, factor, depth, classes, sampler = (32, 32), 4, 1, 0, {}
@@ -74,7 +78,10 @@ class Painter:
 
 
 def grey_tokens(shape, seed=0):
-    """An image [H,W,3] of 4 x 4 squares, of greys that a Painter encodes and decodes as they are, darker than MADE."""
+    """An image [H,W,3] of 4 x 4 squares, of greys darker than MADE.
+
+    A Painter encodes and decodes these greys as they are.
+    """
     squares = np.random.default_rng(seed).integers(0, 50, [-(-side // 4) for side in shape]) * 4
     whole = squares.repeat(4, axis=0).repeat(4, axis=1)[: shape[0], : shape[1]]
     return np.repeat(whole[..., None], 3, axis=-1).astype(np.uint8)
@@ -102,7 +109,10 @@ def test_every_token_with_a_hidden_pixel_is_touched_and_no_other(shape):
 
 
 def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
-    """One that completes from a prefix: the lower part, also of a canvas of three windows, but no box and no column."""
+    """A generator that completes from a prefix fills no box and no column.
+
+    It fills the lower part, also of a canvas of three windows.
+    """
     model = Painter()
     model.check_mask = functools.partial(check_suffix, name="gpt")
     image = grey_tokens((32, 32))
@@ -157,9 +167,8 @@ def test_tiles_cover_and_their_weights_sum_to_one(length, size):
         total[start : start + size] += weights
         steps.extend(abs(np.diff(weights)))
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert min(len(starts) - 1, size // 4) == 0 or max(steps) <= 2 / (
-        size // 2 + 1
-    )  # no edge shows
+    # No edge shows.
+    assert min(len(starts) - 1, size // 4) == 0 or max(steps) <= 2 / (size // 2 + 1)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -189,10 +198,8 @@ def test_windows_go_half_a_window_at_a_time():
     unknown = np.ones((8, 101), bool)
     unknown[:, 40:48] = False
     corners = tiling.windows(unknown, (8, 8))
-    assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (
-        0,
-        93,
-    )  # outwards; the last one flush with the end
+    # Outwards; the last one flush with the end.
+    assert corners[:2] == [(0, 36), (0, 44)] and corners[-1] == (0, 93)
     assert {x for _, x in corners} == {*range(0, 40, 4), *range(44, 93, 4), 93}
     around = np.ones((24, 24), bool)
     around[8:16, 8:16] = False
@@ -241,9 +248,8 @@ def test_images_grow_on_any_side_by_any_amount(shape, margins):
     painter, image, (left, top, right, bottom) = Painter(), grey_tokens(shape), margins
     made = editing.outpaint(painter, image[None], *margins, num=2, margin=1, feather=0)
     expected = np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=4 * MADE)
-    np.testing.assert_array_equal(
-        made, [expected] * 2
-    )  # every pixel beyond the image is made, the image is as it was
+    # Every pixel beyond the image is made, the image is as it was.
+    np.testing.assert_array_equal(made, [expected] * 2)
     assert painter.batches == {2}
     assert painter.seeds == [0, *([0, n] for n in range(1, len(painter.seeds)))]
 
@@ -356,7 +362,10 @@ def test_all_hidden_is_generation(model):
 
 
 def test_windows_draw_of_their_own(model):
-    """A flat picture that grows far: were the randomness of windows the same, so would be what they make."""
+    """A flat picture that grows far.
+
+    Were the randomness of windows the same, so would be what they make.
+    """
     flat = np.full((32, 32, 3), 128, np.uint8)
     model, made = copy.copy(model), []
 
@@ -367,9 +376,8 @@ def test_windows_draw_of_their_own(model):
     model.fill = fill
     model.outpaint(flat, 0, 0, 128, 0, 1, feather=0)
     assert len({part[0, :, 4:].tobytes() for part in made}) == len(made) > 4
-    assert (
-        min(map(np.min, made)) >= 0 and max(map(np.max, made)) < model.codes
-    )  # and no mask token is left
+    # And no mask token is left.
+    assert min(map(np.min, made)) >= 0 and max(map(np.max, made)) < model.codes
 
 
 def test_edits_are_of_the_class_and_with_the_sampler_asked_for(model):

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0: its maps against recordings of the original, its names, its parameter count."""
+"""EfficientNet-lite0: its maps against recordings of the original, its names, its size."""
 
 import flax
 import jax
@@ -13,15 +13,20 @@ from evqgan.core.errors import InputError
 from evqgan.nn import efficientnet
 from evqgan.nn.efficientnet import Network, depthwise
 
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}  # compiles in half the time
+# Compiles in half the time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 PREFIX = "feature_network.pretrained."
 STARTS = {  # as Projected GAN packs timm's modules
-    "layer0.0": "conv_stem", "layer0.1": "bn1", "layer0.3": "blocks.0", "layer0.4": "blocks.1", "layer1.0": "blocks.2",
-    "layer2.0": "blocks.3", "layer2.1": "blocks.4", "layer3.0": "blocks.5", "layer3.1": "blocks.6",
-}  # fmt: skip
+    "layer0.0": "conv_stem",
+    "layer0.1": "bn1",
+    "layer0.3": "blocks.0",
+    "layer0.4": "blocks.1",
+    "layer1.0": "blocks.2",
+    "layer2.0": "blocks.3",
+    "layer2.1": "blocks.4",
+    "layer3.0": "blocks.5",
+    "layer3.1": "blocks.6",
+}
 
 
 def shapes(network=None, side=64):

@@ -1,4 +1,7 @@
-"""From a data set to stored ids to a generator: the same ids, losses and states as from the images themselves."""
+"""From a data set to stored ids to a generator.
+
+The ids, losses and states are the same as from the images themselves.
+"""
 
 import json
 import shutil
@@ -61,12 +64,14 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
             and reader.views == views
             and reader.class_names == workdirs.NAMES
         )
+        pairs = [(i, v) for i in range(len(source)) for v in range(views)]
         images = [
-            numbered_view(source[i]["image"], dataset, 7, i, v) if split == "train"
+            numbered_view(source[i]["image"], dataset, 7, i, v)
+            if split == "train"
             else validation_view(source[i]["image"], dataset)
-            for i in range(len(source)) for v in range(views)
-        ]  # fmt: skip
-        found = [reader.load(i, v)["ids"] for i in range(len(source)) for v in range(views)]
+            for i, v in pairs
+        ]
+        found = [reader.load(i, v)["ids"] for i, v in pairs]
         np.testing.assert_array_equal(np.stack(found), model.encode(np.stack(images)))
         np.testing.assert_array_equal(
             reader.labels, [source[i]["label"] for i in range(len(source))]
@@ -115,7 +120,8 @@ def test_a_run_from_stored_ids_goes_on_with_the_same_bits(stored, tmp_path, caps
     config = config_of(stored)
     config.checkpoint_every = config.eval_every = "3 steps"
     loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
-    # As a run that was killed after the checkpoint of step 3 left it, in a place where the ids have moved meanwhile.
+    # As a run that was killed after the checkpoint of step 3 left it, in a place where the ids have
+    # moved meanwhile.
     shutil.copytree(stored, tmp_path / "moved")
     first = config.copy_and_resolve_references()
     with pytest.MonkeyPatch.context() as patch:

@@ -59,7 +59,8 @@ def test_tasks_of_slurm_that_are_not_told_of_each_other_do_not_share_a_folder(tm
     """As `srun -n 2` starts them without EVQGAN_DISTRIBUTED: each takes itself for the only one."""
     code = (
         "import sys\nfrom evqgan.core import files\n"
-        f"with files.owned(r'{tmp_path / 'run'}'):\n    print('owns', flush=True)\n    sys.stdin.read()"
+        f"with files.owned(r'{tmp_path / 'run'}'):\n"
+        "    print('owns', flush=True)\n    sys.stdin.read()"
     )
     tasks = {"SLURM_STEP_NUM_TASKS": "2", "EVQGAN_DISTRIBUTED": ""}
     pipes = {

@@ -1,4 +1,7 @@
-"""Who may import whom: a module imports from the floors below it, packages of one floor do not know each other."""
+"""Who may import whom: a module imports from the floors below it.
+
+Packages of one floor do not know each other.
+"""
 
 import ast
 import pathlib
@@ -27,14 +30,16 @@ FLOORS = {
     "convert": 7,  # beside the tower: nobody imports it
 }
 STAGES = ("evqgan.training.stage1", "evqgan.training.stage2")
-BY_NAME = {
-    ("evqgan.training.loop", stage) for stage in STAGES
-}  # the loop takes its stage from the config
+# The loop takes its stage from the config.
+BY_NAME = {("evqgan.training.loop", stage) for stage in STAGES}
 CONFIGS_IMPORT = {"configs", "ml_collections", *sys.stdlib_module_names}
 
 
 def imports(source, module):
-    """The dotted names that a module's source imports, wherever in the file; relative ones as absolute."""
+    """The dotted names that a module's source imports, wherever in the file.
+
+    Relative ones are given as absolute.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -45,7 +50,7 @@ def imports(source, module):
 
 
 def part(name):
-    """The part of the tower that a dotted name of evqgan belongs to: "evqgan.core.log.Writer" -> "core"."""
+    """The part that a dotted name of evqgan belongs to: "evqgan.core.log.Writer" -> "core"."""
     return [*name.split("."), "__init__"][1]
 
 

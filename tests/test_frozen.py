@@ -1,4 +1,7 @@
-"""The tables of the frozen networks: every public name arrives, nothing else does, and all return bit for bit."""
+"""The tables of the frozen networks: every public name arrives, nothing else does.
+
+All return bit for bit.
+"""
 
 import re
 
@@ -22,6 +25,7 @@ COUNTS = {
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
 }
+# Floats in the public files.
 TENSORS = {
     "efficientnet_lite0": 240,
     "vgg16": 26,
@@ -29,7 +33,7 @@ TENSORS = {
     "inception": 472,
     "resnet50": 267,
     "resnet101": 522,
-}  # floats in the public files
+}
 NAMES = {  # the first and the last of each
     "vgg16": {"features.0.weight": (64, 3, 3, 3), "features.28.bias": (512,)},
     "lpips": {"lin0.model.1.weight": (1, 64, 1, 1), "lin4.model.1.weight": (1, 512, 1, 1)},

@@ -38,7 +38,10 @@ def codebook(quantizer):
 
 @levels_of
 def test_ids_and_vectors_of_the_grid_are_one_to_one(levels):
-    """All L_i whole numbers around 0 by half the number of levels, the first channel fastest (the paper's code)."""
+    """All L_i whole numbers around 0, up to half the number of levels.
+
+    The first channel is the fastest, as in the paper's code.
+    """
     quantizer = Quantizer(levels)
     assert (quantizer.codes, quantizer.width, quantizer.depth) == (np.prod(levels), len(levels), 1)
     channels = [(np.arange(n) - n // 2) / (n // 2) for n in levels]
@@ -46,16 +49,18 @@ def test_ids_and_vectors_of_the_grid_are_one_to_one(levels):
     book = np.asarray(codebook(quantizer))
     np.testing.assert_array_equal(book, expected)
     assert len(np.unique(book, axis=0)) == quantizer.codes
-    z_q, ids, _ = quantize(
-        quantizer, jnp.asarray(30 * book)[None, :, None]
-    )  # far out: both ends of a channel alone
+    # Far out: both ends of a channel alone.
+    z_q, ids, _ = quantize(quantizer, jnp.asarray(30 * book)[None, :, None])
     assert set(np.asarray(ids).ravel()) <= set(range(quantizer.codes))
     np.testing.assert_array_equal(z_q[0, :, 0], book[np.asarray(ids)[0, :, 0, 0]])
 
 
 @levels_of
 def test_every_code_can_be_reached(levels):
-    """z with bound(z) on the grid gives that code; the ends of an even number of levels are approached from inside."""
+    """z with bound(z) on the grid gives that code.
+
+    The ends of an even number of levels are approached from inside.
+    """
     quantizer = Quantizer(levels)
     book = np.asarray(codebook(quantizer))
     whole, half = book * (np.array(levels) // 2), (np.array(levels) - 1) * (1 - 1e-3) / 2

@@ -1,4 +1,7 @@
-"""Adversarial losses, penalties and factors: their definitions; the loss of a recorded training step of VQGAN."""
+"""Adversarial losses, penalties and factors: their definitions.
+
+The loss of a recorded training step of VQGAN is compared, too.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +43,10 @@ def test_losses_by_name(name, of_real, of_fake, of_generator):
 
 @pytest.mark.parametrize("name", sorted(gan.LOSSES))
 def test_what_the_losses_push_where(name):
-    """The critic raises D(real) and lowers D(fake); the generator raises D(fake) where it is told to be fake."""
+    """The critic raises D(real) and lowers D(fake).
+
+    The generator raises D(fake) where it is told to be fake.
+    """
     fake = jnp.linspace(-0.9, -0.1, 5)
     of_real, of_fake = jax.grad(gan.critic_loss, (1, 2))(name, -fake, fake)
     assert (of_real < 0).all() and (of_fake > 0).all()
@@ -49,10 +55,8 @@ def test_what_the_losses_push_where(name):
 
 @pytest.mark.parametrize("name", sorted(gan.LOSSES))
 def test_losses_are_float32_and_finite_for_large_logits(name):
-    real, fake = (
-        jnp.asarray(REAL, jnp.bfloat16),
-        jnp.asarray(FAKE, jnp.bfloat16),
-    )  # these numbers are exact in it
+    # These numbers are exact in it.
+    real, fake = jnp.asarray(REAL, jnp.bfloat16), jnp.asarray(FAKE, jnp.bfloat16)
     assert gan.critic_loss(name, real, fake) == gan.critic_loss(name, REAL, FAKE)
     assert gan.generator_loss(name, fake) == gan.generator_loss(name, FAKE)
     assert (
@@ -135,9 +139,8 @@ def test_adaptive_weight_is_the_ratio_within_limits():
     assert gan.adaptive_weight(3.0, 2.0, limit=0.5) == 0.5
     assert gan.adaptive_weight(0.0, 0.0) == gan.adaptive_weight(0.0, 1.0) == 0
     np.testing.assert_allclose(gan.adaptive_weight(0.5, 0.0), 0.5e4)
-    assert (
-        gan.adaptive_weight(3e38, 1e-30) == gan.adaptive_weight(5.0, 0.0) == 1e4
-    )  # the ratio overflows: no harm
+    # The ratio overflows: no harm.
+    assert gan.adaptive_weight(3e38, 1e-30) == gan.adaptive_weight(5.0, 0.0) == 1e4
 
 
 def test_adaptive_weight_is_a_float32_constant_of_any_norms():
@@ -167,25 +170,34 @@ def test_ramp():
         rtol=1e-6,
     )
     assert gan.ramp(0, start=0) == 1
-    late = jax.jit(lambda step: gan.ramp(step, 16_777_216, 2))(
-        jnp.int32(16_777_217)
-    )  # beyond float32's whole numbers
+    # Beyond float32's whole numbers.
+    late = jax.jit(lambda step: gan.ramp(step, 16_777_216, 2))(jnp.int32(16_777_217))
     np.testing.assert_allclose(late, 2 / 3, rtol=1e-6)
     with pytest.raises(InputError, match="must not be negative, got -1"):
         gan.ramp(0, 0, -1)
 
 
-# What a whole training step of VQGAN records beside the losses below: the tokenizer's part, and lambda, which needs the
-# decoder's gradients.
-OF_THE_TOKENIZER = {
-    "enc", "prequant", "indices", "quant", "qloss", "rec", "dec_from_codes", "vq_margin_min_median",
-    "log_ae/quant_loss", "log_ae/d_weight", "grad_norm_all_ae",
-}  # fmt: skip
+# What a whole training step of VQGAN records beside the losses below: the tokenizer's part, and
+# lambda, which needs the decoder's gradients.
+OF_THE_TOKENIZER = (
+    {"enc", "prequant", "indices", "quant", "qloss", "rec", "dec_from_codes"}
+    | {"vq_margin_min_median"}
+    | {"log_ae/quant_loss", "log_ae/d_weight", "grad_norm_all_ae"}
+)
 KEYS = {  # the original's defaults
-    "disc_start": 0, "codebook_weight": 1.0, "pixelloss_weight": 1.0, "disc_num_layers": 3, "disc_in_channels": 3,
-    "disc_factor": 1.0, "disc_weight": 1.0, "perceptual_weight": 1.0, "use_actnorm": False, "disc_conditional": False,
-    "disc_ndf": 64, "disc_loss": "hinge",
-}  # fmt: skip
+    "disc_start": 0,
+    "codebook_weight": 1.0,
+    "pixelloss_weight": 1.0,
+    "disc_num_layers": 3,
+    "disc_in_channels": 3,
+    "disc_factor": 1.0,
+    "disc_weight": 1.0,
+    "perceptual_weight": 1.0,
+    "use_actnorm": False,
+    "disc_conditional": False,
+    "disc_ndf": 64,
+    "disc_loss": "hinge",
+}
 
 
 def part(weights, prefix):
@@ -197,7 +209,10 @@ def part(weights, prefix):
 
 
 def losses_of_a_step(critic, distance, keys, factor, given):
-    """Losses and logits of the original's step in its order: the generator's pass, the critic's on real, then fake."""
+    """Losses and logits of the original's step, in its order.
+
+    First the generator's pass, then the critic's on real and on fake.
+    """
     image, reconstruction = given["image"], given["reconstruction"]
 
     def train(params, stats, x):
@@ -206,10 +221,8 @@ def losses_of_a_step(critic, distance, keys, factor, given):
         )
         return logits, {**stats, **changed}
 
-    params, stats = (
-        given["critic"]["params"],
-        {k: v for k, v in given["critic"].items() if k != "params"},
-    )
+    params = given["critic"]["params"]
+    stats = {k: v for k, v in given["critic"].items() if k != "params"}
     logits, stats = train(params, stats, reconstruction)
     found = {"log_ae/g_loss": gan.generator_loss("hinge", logits), "log_ae/disc_factor": factor}
     weight = keys["perceptual_weight"]

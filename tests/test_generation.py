@@ -1,4 +1,7 @@
-"""Numbers about a generator: sums over all masked tokens, whatever the batches, and samples from a fixed seed."""
+"""Numbers about a generator: sums over all masked tokens, whatever the batches.
+
+The samples are from a fixed seed.
+"""
 
 import jax
 import numpy as np
@@ -25,7 +28,10 @@ def counted():
 
 
 def run(counted, batch_size, classes=3, seen=None, show=4):
-    """The evaluator's numbers with batches of one size; rows that fill the last one up would change every number."""
+    """The evaluator's numbers with batches of one size.
+
+    Rows that fill the last one up would change every number.
+    """
 
     def batches():
         for i in range(0, 13, batch_size):

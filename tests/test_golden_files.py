@@ -1,4 +1,4 @@
-"""The comparison of gradients that leaves a kink's side open: what it forgives, and what it does not."""
+"""The comparison of gradients that leaves a kink's side open: what it forgives and what not."""
 
 import itertools
 
@@ -16,10 +16,13 @@ X = np.float32(RNG.standard_normal((30, WIDTHS[0])))
 
 
 def gradient(x, kernels=KERNELS, switched=(), term=1.0, least=0.0):
-    """Of the sum of squares of a small network's outputs in x: {"x": [30,100], "kernel": [100,60]}.
+    """Of the sum of squares of a small network's outputs in x.
 
-    switched: units of the first layer, (image, unit), on the other side of their ReLU. term: a factor of the gradient
-    that comes through the first half of the second layer. least: where the ReLUs begin.
+    Return {"x": [30,100], "kernel": [100,60]}.
+
+    switched: units of the first layer, (image, unit), on the other side of their ReLU. term: a
+    factor of the gradient that comes through the first half of the second layer. least: where the
+    ReLUs begin.
     """
     before, on = [x], []
     for i, kernel in enumerate(kernels):
@@ -45,7 +48,10 @@ def gradient(x, kernels=KERNELS, switched=(), term=1.0, least=0.0):
 
 @pytest.fixture(scope="module")
 def edge():
-    """An input of which two units lie within rounding of their kinks: those that lay nearest, moved onto them."""
+    """An input of which two units lie within rounding of their kinks.
+
+    They are those that lay nearest, moved onto them.
+    """
     x, places = X.copy(), []
     for image in (3, 7):
         y = x[image] @ KERNELS[0]
@@ -85,14 +91,16 @@ def changed(layer, place, factor):
     return kernels
 
 
+COLUMN = (slice(None), 5)
 WRONG = {
     "scaled by 1 %": lambda x, places: {name: 1.01 * array for name, array in gradient(x).items()},
     "one term by 1 %": lambda x, places: gradient(x, term=1.01),
     "one term by 1 %, and a kink": lambda x, places: gradient(x, term=1.01, switched=places),
     "one layer by 1 %": lambda x, places: gradient(x, changed(1, ..., 1.01), switched=places),
-    "a column of a kernel by 1 %": lambda x, places: gradient(x, changed(1, (slice(None), 5), 1.01)),
+    "a column of a kernel by 1 %": lambda x, places: gradient(x, changed(1, COLUMN, 1.01)),
     "one image by 1 %": lambda x, places: {
-        **gradient(x), "x": gradient(x)["x"] * np.where(np.arange(30) == 7, 1.01, 1)[:, None]
+        **gradient(x),
+        "x": gradient(x)["x"] * np.where(np.arange(30) == 7, 1.01, 1)[:, None],
     },
     "noise of 1 %": lambda x, places: {
         name: array * (1 + 0.01 * np.random.default_rng(0).standard_normal(array.shape))
@@ -100,7 +108,7 @@ WRONG = {
     },
     "ReLUs that begin at 0.01": lambda x, places: gradient(x, least=0.01),
     "a unit far from its kink": lambda x, places: gradient(x, switched=[(3, far(x, 3))]),
-}  # fmt: skip
+}
 
 
 def far(x, image):

@@ -1,4 +1,7 @@
-"""GPT: parity with the recorded original of VQGAN, and what a causal generator and its cache must keep."""
+"""GPT: parity with the recorded original of VQGAN.
+
+The rest is what a causal generator and its cache must keep.
+"""
 
 import functools
 import itertools
@@ -61,10 +64,8 @@ def greedy(model, params, words, number):
     count = words.shape[1]
     if model.unmasked <= count:
         model = model.clone(latent=(1, number), condition_tokens=count)
-        ids, mask = (
-            jnp.zeros((len(words), 1, number, 1), jnp.int32),
-            jnp.ones((len(words), 1, number), bool),
-        )
+        ids = jnp.zeros((len(words), 1, number, 1), jnp.int32)
+        mask = jnp.ones((len(words), 1, number), bool)
         request = Request(ids, mask, words, jax.random.split(jax.random.key(0), len(words)))
         run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
         return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
@@ -99,7 +100,7 @@ def test_output_is_the_recorded_one(path, name):
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def begun(count, step=False):
-        """What a cache of `count` words holds, and if `step` logits and the cache one word later."""
+        """What a cache of `count` words holds; if `step`, logits and the cache one word later."""
         shorter = model.clone(
             condition_tokens=count,
             unmasked=min(model.unmasked, count),
@@ -196,10 +197,8 @@ def test_the_config_is_read_from_the_weights(path):
 @pytest.mark.parametrize(
     "changes, count",
     [
-        (
-            {"codes": 16384, "classes": 1000, "layers": 48, "width": 1536},
-            1_410_640_896,
-        ),  # class-ImageNet
+        # class-ImageNet
+        ({"codes": 16384, "classes": 1000, "layers": 48, "width": 1536}, 1_410_640_896),
         ({"codes": 1024, "condition": "coordinates", "positions": 512}, 304_932_864),  # FacesHQ
     ],
 )
@@ -255,7 +254,10 @@ def one():
 
 @functools.cache
 def parts(variant):
-    """A small model, parameters, a batch of ids and labels, and compiled: logits of all codes; samples."""
+    """A small model, parameters, a batch of ids and labels.
+
+    With them come, compiled, logits of all codes, and samples.
+    """
     model = model_of(variant)
     ids = jax.random.randint(jax.random.key(1), (2, 3, 4, 1), 0, CODES)
 
@@ -268,7 +270,7 @@ def parts(variant):
 
 
 def test_a_code_sees_exactly_those_before_it(small):
-    """By gradient, with a word of its own for each token: exactly zero at and after it, never before it."""
+    """By gradient, with a word for each token: exactly zero at and after it, never before it."""
     model, params, _, _, run, _ = small
     label = jnp.array([2])
     condition = np.asarray(gpt.condition_of(model, label, 1))[0]
@@ -324,7 +326,7 @@ def test_coordinates_are_means_over_pixels(factor, latent):
 
 
 def by_the_script(at, whole, own=16):
-    """Where a place lies in its window, as taming-transformers' scripts/sample_conditional.py has it."""
+    """Where a place lies in its window, as taming-transformers' sample_conditional.py has it."""
     half = own // 2
     return at if at <= half else own - (whole - at) if whole - at < own - half else half
 
@@ -340,10 +342,8 @@ def test_windows_lie_as_in_the_original(latent):
 
 def test_a_window_as_large_as_the_grid_changes_nothing(monkeypatch):
     model, params, ids, label, _, fill = parts("vim_coordinates")
-    mask, keys = (
-        jnp.ones((2, 3, 4), bool).at[0, 0].set(False),
-        jax.random.split(jax.random.key(0), 2),
-    )
+    mask = jnp.ones((2, 3, 4), bool).at[0, 0].set(False)
+    keys = jax.random.split(jax.random.key(0), 2)
     out = fill(params, ids, mask, label, keys)
     monkeypatch.setattr(gpt, "cached", gpt.slide)
     np.testing.assert_array_equal(
@@ -449,10 +449,8 @@ def test_loss_is_the_mean_over_codes(one):
     model, params, ids, label, run, _ = one
     loss = jax.jit(functools.partial(gpt.loss, model), static_argnames=("label_smoothing", "pkeep"))
     value, metrics = loss(params, ids, label, jax.random.key(0))
-    log_p, target = (
-        np.asarray(jax.nn.log_softmax(run(params, ids, label))),
-        np.asarray(ids).reshape(2, -1),
-    )
+    log_p = np.asarray(jax.nn.log_softmax(run(params, ids, label)))
+    target = np.asarray(ids).reshape(2, -1)
     nll = -np.take_along_axis(log_p, target[..., None], -1)[..., 0]
     np.testing.assert_allclose(value, nll.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], (log_p.argmax(-1) == target).mean(), rtol=1e-6)
@@ -476,9 +474,8 @@ def test_a_share_of_the_codes_is_kept(one):
         logits, target = predict(params, ids, label, jax.random.key(0), pkeep=pkeep)
         np.testing.assert_array_equal(target, 7)
         np.testing.assert_allclose(logits[:, 0], right[:, 0], rtol=1e-4, atol=1e-5)
-        same = (
-            np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()
-        )  # sees the first code alone
+        # Sees the first code alone.
+        same = np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()
         assert abs(same - pkeep - (1 - pkeep) / CODES) < 0.08
     with pytest.raises(InputError, match="pkeep is a share"):
         gpt.loss(model, params, ids, label, jax.random.key(0), pkeep=1.5)

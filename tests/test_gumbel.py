@@ -1,4 +1,7 @@
-"""The Gumbel-softmax quantizer: what is chosen, which way gradients go, temperatures, recordings of the originals."""
+"""The Gumbel-softmax quantizer against recordings of the originals.
+
+The rest is what is chosen, which way gradients go, and temperatures.
+"""
 
 import functools
 
@@ -13,10 +16,10 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers import gumbel, maskgit_gumbel
 from evqgan.tokenizers.quantizers.gumbel import Quantizer as Gumbel
 
-ABOUT = {  # what a recording's config says of itself
-    "repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note", "shapes", "checksum", "weights_stored",
-    "n_float_weights",
-}  # fmt: skip
+ABOUT = (  # what a recording's config says of itself
+    {"repo", "commit", "torch", "variant", "seed", "gain", "overrides", "note"}
+    | {"weights_stored", "n_float_weights", "shapes", "checksum"}
+)
 
 
 def normal(shape, seed=0):
@@ -89,11 +92,9 @@ def test_gumbel_takes_the_most_likely_code_in_evaluation_and_draws_by_probabilit
 
 
 def test_gumbel_gradient_is_that_of_the_soft_choice():
-    quantizer, z, weight = (
-        Gumbel(codes=5, width=3, temperature=0.7),
-        normal((1, 2, 2, 2)),
-        normal((1, 2, 2, 3), 7),
-    )
+    quantizer = Gumbel(codes=5, width=3, temperature=0.7)
+    z = normal((1, 2, 2, 2))
+    weight = normal((1, 2, 2, 3), 7)
     variables, rngs = init(quantizer, z), {"codebook": jax.random.key(4)}
     _, ids, *_ = train(quantizer, variables, z, 4)
 
@@ -105,16 +106,13 @@ def test_gumbel_gradient_is_that_of_the_soft_choice():
     np.add.at(expected, np.asarray(ids).reshape(-1), np.asarray(weight).reshape(-1, 3))
     np.testing.assert_allclose(grads["codebook"], expected, atol=1e-5)
     assert np.any(grads["logits"]["kernel"] != 0)
-    np.testing.assert_allclose(
-        grads["logits"]["bias"].sum(), 0, atol=1e-5
-    )  # a softmax does not feel a common shift
+    # A softmax does not feel a common shift.
+    np.testing.assert_allclose(grads["logits"]["bias"].sum(), 0, atol=1e-5)
 
 
 def test_gumbel_temperature_falls_geometrically_with_training_steps():
-    quantizer, z = (
-        Gumbel(codes=4, width=2, temperature=1.0, final_temperature=1 / 16, anneal=4),
-        normal((1, 2, 2, 2)),
-    )
+    quantizer = Gumbel(codes=4, width=2, temperature=1.0, final_temperature=1 / 16, anneal=4)
+    z = normal((1, 2, 2, 2))
     variables, seen = init(quantizer, z), []
     for _ in range(6):
         _, _, aux, variables = train(quantizer, variables, z)
@@ -161,11 +159,9 @@ def test_by_distance_the_nearest_code_is_the_likeliest(l2_normalize):
 @pytest.mark.parametrize("logits", ["dense", "distance"])
 def test_the_soft_mixture_has_gradients_to_chances_and_codes(logits):
     quantizer = Gumbel(codes=5, width=3, temperature=0.7, logits=logits, hard=False)
-    z, weight, noise = (
-        normal((1, 2, 2, 3)),
-        normal((1, 2, 2, 3), 7),
-        jax.random.gumbel(jax.random.key(3), (1, 2, 2, 5)),
-    )
+    z = normal((1, 2, 2, 3))
+    weight = normal((1, 2, 2, 3), 7)
+    noise = jax.random.gumbel(jax.random.key(3), (1, 2, 2, 5))
     variables = init(quantizer, z)
     (z_q, ids, _), seen = quantizer.apply(
         variables, z, train=True, noise=noise, mutable=["intermediates"]

@@ -1,4 +1,4 @@
-"""InceptionV3 for FID against recordings of torch-fidelity and pytorch-fid; its two ways to resize."""
+"""InceptionV3 for FID against recordings of torch-fidelity and pytorch-fid; its two resizings."""
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +59,10 @@ def test_shapes_of_the_features():
     images = jnp.zeros((2, 299, 299, 3))
     features = jax.eval_shape(network.apply, frozen.shapes(network, 75), images)
     assert {name: x.shape for name, x in features.items()} == {
-        **{str(c): (2, c) for c in (64, 192, 768, 2048)}, "logits": (2, 1008), "logits_unbiased": (2, 1008)
-    }  # fmt: skip
+        **{str(c): (2, c) for c in (64, 192, 768, 2048)},
+        "logits": (2, 1008),
+        "logits_unbiased": (2, 1008),
+    }
     assert {x.dtype.name for x in features.values()} == {"float32"}
 
 

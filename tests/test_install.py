@@ -1,4 +1,7 @@
-"""What is installed has its configs; a config is found by its name; a script beside a clone finds the package."""
+"""What is installed has its configs, and a config is found by its name.
+
+A script beside a clone finds the package.
+"""
 
 import os
 import pathlib
@@ -56,7 +59,8 @@ def test_the_command_of_an_installed_package_is_the_command_line(installed, tmp_
     module, _, entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][
         "evqgan"
     ].partition(":")
-    code = f"import sys, {module}\nsys.argv = ['evqgan', '--help']\nsys.exit({module}.{entry}())"  # as pip's script
+    # As pip's script has it.
+    code = f"import sys, {module}\nsys.argv = ['evqgan', '--help']\nsys.exit({module}.{entry}())"
     assert run(code, tmp_path, installed)[:3] == ["python", "-m", "evqgan.main"]
 
 
@@ -67,7 +71,10 @@ def test_an_installed_package_reads_its_configs_in_any_folder(installed, tmp_pat
         "configs/baselines/vim_ffhq_stage2.py",
         "vim_ffhq_stage2",
     )
-    code = f"from evqgan.core.config_files import *\nprint(SHIPPED, *(read_file(x).stage for x in {names}))"
+    code = (
+        "from evqgan.core.config_files import *\n"
+        f"print(SHIPPED, *(read_file(x).stage for x in {names}))"
+    )
     place = str(installed / "evqgan" / "shipped")
     assert run(code, tmp_path, installed) == [place, "quickstart", "quickstart", "stage2", "stage2"]
 
@@ -76,7 +83,10 @@ def test_a_script_beside_a_clone_finds_the_package(tmp_path):
     (tmp_path / "evqgan").mkdir()
     for part in ("__init__.py", "evqgan"):
         (tmp_path / "evqgan" / part).symlink_to(ROOT / part)
-    code = "import evqgan\nfrom evqgan.core import errors\nprint(evqgan.__version__, errors.InputError.__module__)"
+    code = (
+        "import evqgan\nfrom evqgan.core import errors\n"
+        "print(evqgan.__version__, errors.InputError.__module__)"
+    )
     assert run(code, tmp_path) == ["0.1.0", "evqgan.core.errors"]
 
 

@@ -1,4 +1,7 @@
-"""Runs that are killed at any moment, and a command given twice at once, end with the bits of one that was not."""
+"""Runs that are killed at any moment end with the bits of one that was not.
+
+So does a command that is given twice at once.
+"""
 
 import random
 import signal
@@ -14,12 +17,17 @@ from evqgan.training import loop
 pytestmark = pytest.mark.slow
 
 KILLS = 10  # of each stage
-LONGEST = 1.5  # ours: the last moment of a kill, in times of a whole run that ends by itself: some come after its end
+# Ours: the last moment of a kill, in times of a whole run that ends by itself.
+# Some come after its end.
+LONGEST = 1.5
 
 
 @pytest.fixture(scope="module", params=[1, 2])
 def straight(request, tmp_path_factory):
-    """A config, the workdir of a run of it that nothing interrupted, and the seconds that one takes as a process."""
+    """A config, the workdir of an uninterrupted run of it, and the seconds that it takes.
+
+    They are those of a run as a process.
+    """
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
     loop.train(config.copy_and_resolve_references(), workdir)
@@ -48,9 +56,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(straight, 
     moments = random.Random(0)
     for number in range(KILLS):
         process = start(config, tmp_path / "run")
-        time.sleep(
-            moments.uniform(0, LONGEST / (1 + number / 4) * seconds)
-        )  # less is left to do each time
+        # Less is left to do each time.
+        time.sleep(moments.uniform(0, LONGEST / (1 + number / 4) * seconds))
         process.send_signal(signal.SIGKILL)
         ends(process, -signal.SIGKILL, 0)
     ends(start(config, tmp_path / "run"), 0)

@@ -1,4 +1,7 @@
-"""Values of a config by the annotations of its constructors: what fits, and what the message says of the rest."""
+"""Values of a config by the annotations of its constructors: what fits.
+
+The message says what is wrong with the rest.
+"""
 
 import inspect
 import math

@@ -1,4 +1,7 @@
-"""The launch scripts run the right commands. Nothing is installed here: Python is a script that notes its calls."""
+"""The launch scripts run the right commands.
+
+Nothing is installed here: Python is a script that notes its calls.
+"""
 
 import os
 import pathlib
@@ -32,7 +35,10 @@ esac
 
 
 class Machine:
-    """A machine with a copy of the scripts in `repository`, a few tools, and a Python that notes its calls."""
+    """A machine with the scripts in `repository`, a few tools, and a Python.
+
+    The scripts are a copy, and this Python notes its calls.
+    """
 
     def __init__(self, place):
         self.place, self.calls_file, self.bin = place, place / "calls", place / "bin"
@@ -53,7 +59,10 @@ class Machine:
         (self.bin / name).chmod(0o755)
 
     def run(self, script, *flags, **settings):
-        """Runs a script from another folder than the repository's -> CompletedProcess; forgets earlier calls."""
+        """Run a script from another folder than the repository's -> CompletedProcess.
+
+        Earlier calls are forgotten.
+        """
         self.calls_file.write_text("")
         env = {
             "PATH": str(self.bin),
@@ -285,10 +294,8 @@ def test_on_a_tpu_vm_a_clone_in_the_home_folder_is_left_alone(machine, tmp_path)
     (tmp_path / "launch" / "local.sh").write_text('echo "$EVQGAN_JAX $EVQGAN_DISTRIBUTED $PWD $*"')
     with tarfile.open(home / "evqgan_tpu_vm.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "launch", "launch")
-    remote, environment = (
-        run[-1].removeprefix("--command="),
-        {"PATH": os.environ["PATH"], "HOME": str(home)},
-    )
+    remote = run[-1].removeprefix("--command=")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     done = subprocess.run(
         ["bash", "-c", remote], cwd=home, env=environment, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Lookup-free quantization: signs and bits, gradients, the entropy loss against a plain computation."""
+"""Lookup-free quantization: signs, bits, gradients; the entropy loss computed plainly too."""
 
 import functools
 import itertools
@@ -70,11 +70,12 @@ def test_straight_through_is_identity():
 
 @pytest.mark.parametrize("bits", [1, 3, 6])
 def test_entropy_loss_equals_the_plain_computation_over_all_codes(bits):
-    """E[H(q)] - H(E[q]) with q the softmax of minus the squared distances to all 2^bits codes, in float64."""
-    quantizer, z = (
-        Quantizer(bits, temperature=0.7, entropy=0.2, commitment=0.5),
-        normal((2, 4, 5, bits), 3),
-    )
+    """E[H(q)] - H(E[q]), in float64.
+
+    q is the softmax of minus the squared distances to all 2^bits codes.
+    """
+    quantizer = Quantizer(bits, temperature=0.7, entropy=0.2, commitment=0.5)
+    z = normal((2, 4, 5, bits), 3)
     book = np.float64(codebook(quantizer))
     scores = -np.sum((np.float64(z).reshape(-1, 1, bits) - book) ** 2, axis=-1) / 0.7
     q = np.exp(scores - scores.max(axis=-1, keepdims=True))

@@ -1,4 +1,7 @@
-"""metrics.jsonl of an interrupted run equals an uninterrupted one's; the progress line and the stop are readable."""
+"""metrics.jsonl of an interrupted run equals that of an uninterrupted one.
+
+The progress line and the stop are readable.
+"""
 
 import errno
 import json
@@ -38,7 +41,7 @@ def without_perf(workdir):
 
 
 def events(workdir):
-    """The TensorBoard events of a workdir, file by file: records of length, checksum, bytes, checksum."""
+    """TensorBoard's events in a workdir by files: records of length, checksum, bytes, checksum."""
     found = []
     for path in sorted(
         workdir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns
@@ -60,9 +63,8 @@ def test_an_interrupted_run_ends_with_the_same_metrics(tmp_path, cut):
     train(tmp_path / "cut", 5, 9, resume_step=4)
     assert without_perf(tmp_path / "cut") == without_perf(tmp_path / "whole")
     assert len(without_perf(tmp_path / "cut")) == 13
-    assert (
-        sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"
-    )  # no part of the rewriting stays
+    # No part of the rewriting stays.
+    assert sorted(os.listdir(tmp_path / "cut"))[-1] == "metrics.jsonl"
 
 
 def test_a_last_line_without_its_newline_is_kept_when_it_is_whole(tmp_path):
@@ -171,7 +173,8 @@ from evqgan.core import log
 writer = log.Writer(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 for step in range(1000):
-    writer.images(step, {"noise": np.random.default_rng(step).integers(0, 255, (16, 16, 3)).astype(np.uint8)})
+    noise = np.random.default_rng(step).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    writer.images(step, {"noise": noise})
 """
 
 
@@ -200,9 +203,8 @@ def test_skipped_steps_are_told_once_and_end_the_run():
     ):
         assert part in line
     assert "ok" not in line
-    between = log.check_skipped(
-        1300, metrics_of(0, 14, 9, loss=1.0), 12, 10
-    )  # none of them at a step that is logged
+    # None of them at a step that is logged.
+    between = log.check_skipped(1300, metrics_of(0, 14, 9, loss=1.0), 12, 10)
     assert "a step before this one was not finite" in between and "2 since" in between
 
 

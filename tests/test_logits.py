@@ -34,10 +34,8 @@ def test_everything_is_frozen():
 def test_distance_and_gradient(monkeypatch, images, of):
     """With a small network in the place of ResNet-50."""
     monkeypatch.setattr(resnet, "Network", functools.partial(resnet.Network, (1, 1, 1, 1), 8))
-    variables, (a, b) = (
-        jax.jit(lambda: init())(),
-        images,
-    )  # a new function: `init` is traced already
+    # A new function: `init` is traced already.
+    variables, (a, b) = jax.jit(lambda: init())(), images
     mean, std = (
         np.float32(x).reshape(1, 1, 1, 3) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     )

@@ -1,4 +1,4 @@
-"""LPIPS against recordings of the originals; what makes it a distance; no division by zero anywhere."""
+"""LPIPS against recordings of the originals; what makes it a distance; no division by zero."""
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ DTYPES = ("float32", "bfloat16")
 
 def init(distance=None):
     image = jnp.zeros((1, 16, 16, 3))
-    return (distance or lpips.Distance()).init(
-        jax.random.key(0, impl="rbg"), image, image
-    )  # quick to compile
+    # Quick to compile.
+    return (distance or lpips.Distance()).init(jax.random.key(0, impl="rbg"), image, image)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +113,8 @@ def test_only_the_differentiated_image_costs_a_backward_pass(variables, images):
     a, b = images
     gradient = jax.jit(jax.grad(lambda b, a, v: lpips.Distance().apply(v, a, b).sum()))
     text = gradient.lower(b, a, variables).as_text()
-    assert (
-        text.count("stablehlo.convolution") == 13 + 13 + 13
-    )  # one image, the other, and back to the other
+    # One image, the other, and back to the other.
+    assert text.count("stablehlo.convolution") == 13 + 13 + 13
 
 
 def test_it_is_a_distance(variables, images, judge):
@@ -152,7 +150,7 @@ def test_equal_images_have_distance_and_gradient_zero(images, dtype, judge):
 
 
 def test_maps_of_zeros_make_no_infinite_gradient(variables, images, judge):
-    """A black hole: biases so negative that the ReLUs pass nothing, in all layers or in the last one."""
+    """A black hole: biases so negative that no ReLU passes anything, in all layers or the last."""
     a, b = images
     for stages in (("stage1",), ("stage5",)):
         dead = jax.tree.map(lambda x: x, variables)

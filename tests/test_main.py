@@ -1,4 +1,4 @@
-"""The command line: what it understands, and that whatever is wrong ends in one line and exit code 2."""
+"""The command line: what it understands; whatever is wrong ends in one line and exit code 2."""
 
 import errno
 import os
@@ -66,9 +66,8 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
     assert (config.dataset.name, config.dataset.folder) == ("", "mine")
     _, config = parse("--config=configs/folder_stage1.py", "--config.dataset.name=digits")
     assert (config.dataset.name, config.dataset.folder) == ("digits", "")
-    _, config = parse(
-        *given, "--config.dataset.folder=mine", "--config.dataset.name=digits"
-    )  # refused later
+    # Refused later.
+    _, config = parse(*given, "--config.dataset.folder=mine", "--config.dataset.name=digits")
     assert (config.dataset.name, config.dataset.folder) == ("digits", "mine")
 
 
@@ -180,16 +179,20 @@ def test_what_is_wrong_is_one_line(capsys, args, message):
     before = sorted(pathlib.Path().rglob("*.py"))
     code, lines = call(capsys, *args)
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
-    assert (
-        sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before
-    )  # nothing was made
+    # Nothing was made.
+    assert sorted(p for p in pathlib.Path().rglob("*") if "__pycache__" not in str(p)) == before
 
 
 def test_keys_of_the_config_can_be_set():
-    values, config = parse(
-        TINY, "--workdir", "here", "--config.batch_size", "3", "--config.seed=-2", "--config.dataset.name=a=b",
-        "--config.duration=2 epochs", "--config.optimizer.learning_rate=1", "--config.tokenizer.encoder.depths=(4,5)",
-    )  # fmt: skip
+    apart = ("--workdir", "here", "--config.batch_size", "3")
+    joined = (
+        "--config.seed=-2",
+        "--config.dataset.name=a=b",
+        "--config.duration=2 epochs",
+        "--config.optimizer.learning_rate=1",
+        "--config.tokenizer.encoder.depths=(4,5)",
+    )
+    values, config = parse(TINY, *apart, *joined)
     assert values.workdir == "here" and values.mode == "train"
     assert (config.batch_size, config.seed, config.dataset.name) == (3, -2, "a=b")
     assert config.duration == "2 epochs" and config.optimizer.learning_rate == 1.0
@@ -198,9 +201,15 @@ def test_keys_of_the_config_can_be_set():
 
 def test_keys_that_a_constructor_has_can_be_set_too():
     _, config = parse(
-        TINY, "--config.mesh.fsdp=2", "--config.keep=3", "--config.dataset.folder=/x", "--noconfig.dataset.flip",
-        "--config.tokenizer.encoder.remat=true", "--config.tokenizer.quantizer.decay=0.9", "--config.eval_batch_size=7",
-    )  # fmt: skip
+        TINY,
+        "--config.mesh.fsdp=2",
+        "--config.keep=3",
+        "--config.dataset.folder=/x",
+        "--noconfig.dataset.flip",
+        "--config.tokenizer.encoder.remat=true",
+        "--config.tokenizer.quantizer.decay=0.9",
+        "--config.eval_batch_size=7",
+    )
     assert config.mesh.to_dict() == {"fsdp": 2} and config.keep == 3 and config.eval_batch_size == 7
     assert config.dataset.folder == "/x" and config.dataset.flip is False
     assert config.tokenizer.encoder.remat is True and config.tokenizer.quantizer.decay == 0.9
@@ -256,7 +265,10 @@ def test_help_is_given(capsys):
     "args", [["--help"], ["--confg=3"], [TINY, "--seed=1"], [TINY, "--config.x=1"]]
 )
 def test_help_and_wrong_flags_do_not_wait_for_jax(args):
-    code = f"import sys\nfrom evqgan import main\nmain.main(['main', *{args}])\nsys.exit('jax' in sys.modules)"
+    code = (
+        "import sys\nfrom evqgan import main\n"
+        f"main.main(['main', *{args}])\nsys.exit('jax' in sys.modules)"
+    )
     command = [sys.executable, "-c", code]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, capture_output=True, env=env, timeout=120).returncode == 0
@@ -471,5 +483,6 @@ def test_a_process_says_one_line_and_no_more():
     run = started("--mode=sample", f"--workdir={workdirs.trained()}", "--labels=cta")
     assert run.returncode == 2 and run.stdout == f"loading {workdirs.trained()}\n"
     assert run.stderr.splitlines() == [
-        "error: there is no class 'cta': expected a number from 0 to 9, or a name: did you mean 'cat'?"
+        "error: there is no class 'cta': expected a number from 0 to 9, or a name: "
+        "did you mean 'cat'?"
     ]

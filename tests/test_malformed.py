@@ -1,4 +1,7 @@
-"""Configs that are wrong end in one line, before anything is read; configs that are not those of a run, too."""
+"""Configs that are wrong end in one line, before anything is read.
+
+Configs that are not those of a run do, too.
+"""
 
 import json
 
@@ -117,7 +120,8 @@ def test_each_value_made_wrong_is_refused_in_one_line_or_makes_sense(name):
         (
             "optimizer.total",
             3,
-            "config.optimizer has no key 'total': expected one of accumulate, b1, b2, clip, decay, e",
+            "config.optimizer has no key 'total': "
+            "expected one of accumulate, b1, b2, clip, decay, e",
         ),
         (
             "evals.generation.show",

@@ -1,4 +1,7 @@
-"""MaskGIT: parity with the recorded original (network, losses, decoding), and what a generator must keep."""
+"""MaskGIT: parity with the recorded original (network, losses, decoding).
+
+The rest is what a generator must keep.
+"""
 
 import functools
 
@@ -63,9 +66,8 @@ def test_sequence_is_the_recorded_input(recording):
 
 def test_losses_and_gradients_are_the_recorded_ones(recording):
     _, model, params, inputs, outputs = recording
-    is_masked = (inputs["mask"] == 1) & (np.arange(inputs["mask"].shape[1]) > 0)[
-        None
-    ]  # never the class
+    # Never the class.
+    is_masked = (inputs["mask"] == 1) & (np.arange(inputs["mask"].shape[1]) > 0)[None]
 
     def value(params, label_smoothing, is_masked=is_masked):
         logits = model.apply({"params": params}, inputs["input_ids"])
@@ -123,7 +125,10 @@ def test_what_is_masked_again_is_the_recorded_choice(recording):
 
 
 def original_noise(config, shape, codes):
-    """What MaskGIT draws from one chain of keys: Gumbel noise for the codes [T,B,S,V] and for the choice [T,B,S]."""
+    """What MaskGIT draws from one chain of keys.
+
+    It is Gumbel noise for the codes [T,B,S,V] and for the choice [T,B,S].
+    """
     rng, steps = jax.random.PRNGKey(config["seed"]), []
     for _ in range(config["decode"]["num_iter"]):
         rng, rng_codes = jax.random.split(rng)
@@ -139,9 +144,8 @@ def test_decoding_gives_every_recorded_sequence(recording, start, wanted):
     config, model, params, inputs, outputs = recording
     options, start, recorded = config["decode"], inputs[start], outputs[f"{wanted}_final_seqs"]
     steps = options["num_iter"]
-    first = int(
-        (recorded != start[:, None]).any(axis=(0, 2)).argmax()
-    )  # edits began later: nothing is done before
+    # Edits began later: nothing is done before.
+    first = int((recorded != start[:, None]).any(axis=(0, 2)).argmax())
     with jax.threefry_partitionable(config["jax_threefry_partitionable"]):
         of_codes, of_choice = original_noise(config, start.shape, model.codes)
     np.testing.assert_allclose(
@@ -218,7 +222,10 @@ def with_effects(model):
 
 @pytest.fixture(scope="module", params=[3, 0], ids=["classes", "unconditional"])
 def small(request):
-    """A small model, parameters, a batch of ids and labels, and compiled: logits of a sequence; masked predictions."""
+    """A small model, parameters, a batch of ids and labels.
+
+    With them come, compiled, logits of a sequence, and masked predictions.
+    """
     model = model_of(classes=request.param)
     ids = jax.random.randint(jax.random.key(1), (2, 4, 6, 1), 0, CODES)
     run = jax.jit(lambda params, words: model.apply({"params": params}, words))
@@ -232,9 +239,8 @@ def test_every_token_sees_every_token(small):
     model, params, ids, label, run, _ = small
     words = maskgit.sequence(model, ids.reshape(2, 24), label)[:1]
     number = words.shape[1]
-    changed = jnp.where(
-        jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0)
-    )  # one in each row
+    # One in each row.
+    changed = jnp.where(jnp.eye(number, dtype=bool), (words + 1) % CODES, words.repeat(number, 0))
     effect = np.abs(run(params, changed) - run(params, words)).max(axis=-1)
     assert effect.shape == (number, number) and (effect > 1e-5).all()
 
@@ -265,9 +271,8 @@ def test_the_share_follows_the_schedule(small, schedule, mean):
     ids, label = jnp.repeat(ids, 300, 0), jnp.repeat(label, 300)
     _, _, is_masked = predict(params, ids, label, jax.random.key(0), schedule=schedule)
     shares = is_masked.mean(1)
-    assert (
-        abs(shares.mean() - mean - 0.5 / 24) < 0.03 and shares.min() > 0
-    )  # half a token: rounded up
+    # Half a token: rounded up.
+    assert abs(shares.mean() - mean - 0.5 / 24) < 0.03 and shares.min() > 0
 
 
 def test_loss_is_over_masked_tokens_only(small):
@@ -295,9 +300,8 @@ def test_evaluate_counts_and_sums(small):
         total, number = out[f"cross_entropy@{share}"].T
         np.testing.assert_array_equal(number, 24 * float(share))
         assert (total > 0).all() and (out[f"accuracy@{share}"][:, 0] <= number).all()
-    np.testing.assert_allclose(
-        blind["cross_entropy@1.00"][:, 0] / 24, np.log(CODES), rtol=1e-5
-    )  # codes alone
+    # Codes alone.
+    np.testing.assert_allclose(blind["cross_entropy@1.00"][:, 0] / 24, np.log(CODES), rtol=1e-5)
 
 
 def test_the_class_matters(small):
@@ -344,11 +348,9 @@ def test_guidance_sharpens_the_class():
 
 def test_editing_may_begin_at_a_later_step():
     model = model_of()
-    params, ids, mask = (
-        with_effects(model),
-        jnp.zeros((2, 4, 6, 1), jnp.int32),
-        jnp.ones((2, 4, 6), bool),
-    )
+    params = with_effects(model)
+    ids = jnp.zeros((2, 4, 6, 1), jnp.int32)
+    mask = jnp.ones((2, 4, 6), bool)
     request = Request(ids, mask, jnp.array([1, 2]), jax.random.split(jax.random.key(0), 2))
     settings = maskgit.Settings(steps=5, first=2)
     made = jax.jit(lambda: maskgit.sample(model, params, request, settings, keep_history=True))()

@@ -84,7 +84,10 @@ def test_where_candidates_are_few_the_rest_is_not_real():
 
 @pytest.mark.parametrize("tokens", multigrained.GLOBAL_TOKENS)
 def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
-    """By the definition, target by target: known is what was never hidden, and blocks whose turn is over."""
+    """By the definition, target by target.
+
+    Known is what was never hidden, and blocks whose turn is over.
+    """
     ids, inputs, _, is_masked = drawn("matched", 12, tokens=tokens, edits=0.5, wavefronts=0.25)
     _, ordered, *_ = drawn("matched", 12, tokens="ordered", edits=0.5, wavefronts=0.25)
     rank, block = ordered["rank"], inputs["block"]
@@ -101,9 +104,8 @@ def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
                 np.testing.assert_array_equal(shown[before], of_blocks(ids[i][None])[0][before])
                 assert (shown[rank[i] >= now[i, k]] == CODES).any(axis=1).all()
     if tokens == "ordered":
-        np.testing.assert_array_equal(
-            inputs["grid"][:, 0], ids
-        )  # whole: attention hides what is not made yet
+        # Whole: attention hides what is not made yet.
+        np.testing.assert_array_equal(inputs["grid"][:, 0], ids)
 
 
 def test_rectangles_are_rectangles_of_all_sizes():
@@ -132,7 +134,8 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
     np.testing.assert_array_equal(inputs["target"], np.where(is_masked, CODES, target))
     known = grid != CODES
     np.testing.assert_array_equal(grid[known], ids.reshape(400, 1, -1).repeat(2, 1)[known])
-    # Masked are exactly ceil(gamma n) of the target's n hidden tokens, at least one, of those that have any.
+    # Masked are exactly ceil(gamma n) of the target's n hidden tokens.
+    # It is at least one, of those that have any.
     open_tokens = np.take_along_axis(~known, TARGET[block], -1)
     real = is_masked.any(-1)
     assert (is_masked <= open_tokens)[real].all() and real.mean() > 0.8

@@ -60,7 +60,7 @@ def test_sizes_that_do_not_fit_are_named():
 
 
 def test_rows_are_those_of_all_devices_of_a_process(monkeypatch):
-    """A process of several, whose devices hold slices that are no neighbours, two of them the same."""
+    """A process of several, whose devices hold slices that are no neighbours, two the same."""
 
     class Sharding:
         def addressable_devices_indices_map(self, shape):
@@ -74,7 +74,10 @@ def test_rows_are_those_of_all_devices_of_a_process(monkeypatch):
 
 
 def test_a_batch_that_cannot_be_split_is_named():
-    message = r"config.eval_batch_size = 6 cannot be split in 4 ways .*data 2 x fsdp 2\): give a positive multiple of 4"
+    message = (
+        r"config.eval_batch_size = 6 cannot be split in 4 ways .*data 2 x fsdp 2\): "
+        "give a positive multiple of 4"
+    )
     with pytest.raises(InputError, match=message):
         mesh.rows(EIGHT, 6, "config.eval_batch_size")
     with pytest.raises(InputError, match="config.batch_size = 0 cannot be split in 1 ways"):

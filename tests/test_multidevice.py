@@ -1,4 +1,7 @@
-"""Eight devices, and two processes, train and sample as one does. The children: this file in processes of their own."""
+"""Eight devices, and two processes, train and sample as one does.
+
+The children: this file in processes of their own.
+"""
 
 import json
 import os
@@ -49,7 +52,10 @@ def make(name):
 
 
 def on_eight_devices(name, place):
-    """A child: some steps of a stage on every mesh, and over from eight devices to one; notes what it found as JSON."""
+    """A child: some steps of a stage on every mesh, and over from eight devices to one.
+
+    It notes what it found as JSON.
+    """
     stage, found, ends, compiled, start = make(name), {"losses": {}}, {}, {}, None
     for kind, sizes in MESHES[name].items():
         devices = mesh.make(**sizes, devices=jax.devices()[: int(np.prod(list(sizes.values())))])
@@ -116,9 +122,8 @@ def use(workdir, place):
 
 def config_of_many():
     """The config of a run that does not end by itself."""
-    config = test_stage1.config_of(
-        name="ema", decay=0.9, revive=0.5
-    )  # revival depends on the order within a batch
+    # Revival depends on the order within a batch.
+    config = test_stage1.config_of(name="ema", decay=0.9, revive=0.5)
     forever = "100000 steps"
     config.update({"batch_size": 8, "duration": forever, "log_every": "1 step"})
     config.update({"eval_every": forever, "checkpoint_every": forever})
@@ -136,11 +141,15 @@ def as_one_of_two(index, port, workdir):
 def child(function, *args, **environment):
     """`function(*args)` in a process of its own."""
     code = "import sys, test_multidevice as t; getattr(t, sys.argv[1])(*sys.argv[2:])"
+    ours = {"PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", code, function.__name__, *map(str, args)],
-        cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=TESTS,
+        env={**os.environ, **ours, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -164,7 +173,10 @@ def children(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(children):
-    """The workdir, exit codes and outputs of a run of two processes, the second of which gets a SIGTERM at step 3."""
+    """The workdir, exit codes and outputs of a run of two processes.
+
+    The second process gets a SIGTERM at step 3.
+    """
     (first, workdir), (second, _) = children[0], children[1]
     for _ in range(3000):
         file = workdir / "metrics.jsonl"
@@ -276,8 +288,7 @@ def test_eight_devices_sample_as_one(tmp_path):
         for name in same:  # two rows a device here and there
             np.testing.assert_array_equal(one[name], eight[name], name)
         assert "chosen scores" in same and "sample images" in same and "encode" in same
-        np.testing.assert_array_equal(
-            one["few ids"], eight["few ids"]
-        )  # two rows a device here, one there
+        # Two rows a device here, one there.
+        np.testing.assert_array_equal(one["few ids"], eight["few ids"])
         np.testing.assert_allclose(one["few images"].astype(int), eight["few images"], atol=1)
         np.testing.assert_array_equal(one["few ids"], one["sample ids"][:3])

@@ -1,4 +1,7 @@
-"""The multi-grained generator: what attends to what, that nothing leaks, and that the cache changes nothing."""
+"""The multi-grained generator: what attends to what. Nothing leaks.
+
+The cache changes nothing.
+"""
 
 import functools
 
@@ -114,7 +117,7 @@ def test_global_token_is_a_convolution_with_kernel_and_stride_of_the_window(smal
 
 
 def token_gradient(small, grid):
-    """How strongly the logits depend on the embedding of a token that stands only where `grid` has it."""
+    """How much the logits depend on the embedding of a token that is only where `grid` has it."""
     model, params, inputs, _ = small
     marker = CODES - 1
     clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
@@ -197,7 +200,10 @@ def test_ring_globals_label_and_block_number_all_matter(small):
     ],
 )
 def test_cached_logits_are_the_uncached_ones(tokens, own):
-    """The same operations on the same numbers, for one block as for several, whether or not globals came before."""
+    """The same operations on the same numbers, for one block as for several.
+
+    It does not matter whether globals came before.
+    """
     model = model_of(global_tokens=tokens, own=own, classes=3)
     params = moved(model)
     ids = jax.random.randint(jax.random.key(1), (2, 6, 8), 0, CODES)
@@ -235,11 +241,17 @@ def test_the_same_tokens_in_another_block_have_other_logits(positions):
 
 
 def test_the_cached_context_does_not_depend_on_the_target(small):
-    """Of "prefix" by gradient; "joint" has no such context: there the target's tokens change what surrounds them."""
+    """Of "prefix" by gradient.
+
+    "joint" has no such context: there the target's tokens change what surrounds them.
+    """
     model, params, inputs, _ = small
 
     def context_states(embedding, only_target):
-        """The last layer's input of the segments to the left, with one token's embedding changed in the target."""
+        """The last layer's input of the segments to the left.
+
+        One token's embedding is changed in the target.
+        """
         marker = CODES - 1
         clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
         now = {name: clean(inputs[name]) for name in ("grid", "ring", "target")}
@@ -277,13 +289,19 @@ def test_variants_of_the_own_global_token_do_not_leak_and_say_what_they_say(atte
 
 @pytest.mark.parametrize(
     "attention, tokens, order",
-    [("joint", "masked", "raster"), ("joint", "ordered", "wavefront"), ("prefix", "masked", "wavefront"),
-     ("prefix", "ordered", "raster"), ("prefix", "ordered", "wavefront")],
-)  # fmt: skip
+    [
+        ("joint", "masked", "raster"),
+        ("joint", "ordered", "wavefront"),
+        ("prefix", "masked", "wavefront"),
+        ("prefix", "ordered", "raster"),
+        ("prefix", "ordered", "wavefront"),
+    ],
+)
 def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
-    """Every step's logits in `sample` are `Model.__call__`'s for the grid as it stands, whatever was cached.
+    """Every step's logits in `sample` are `Model.__call__`'s for the grid as it stands.
 
-    In one batch a box, a corner and a whole image: blocks that one image generates are given in another.
+    This is so whatever was cached. In one batch a box, a corner and a whole image: blocks that one
+    image generates are given in another.
     """
     model = model_of(attention=attention, global_tokens=tokens, classes=3)
     params, label, keys = moved(model), jnp.array([1, 0, 2]), jax.random.split(jax.random.key(0), 3)
@@ -348,10 +366,8 @@ def test_guidance_is_the_difference_of_two_samplers_logits_and_needs_class_dropo
 
 
 def test_class_dropout_trains_the_row_without_a_class():
-    ids, label = (
-        jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES),
-        jnp.zeros(8, jnp.int32),
-    )
+    ids = jax.random.randint(jax.random.key(1), (8, 6, 8, 1), 0, CODES)
+    label = jnp.zeros(8, jnp.int32)
 
     def gradient(share):
         model = model_of(classes=3, class_dropout=share)
@@ -416,16 +432,20 @@ class OfBlocks:
     "tokens, masks", [("ordered", "raster"), ("masked", "raster"), ("masked", "paper")]
 )
 def test_some_blocks_estimate_the_loss_of_all(tokens, masks):
-    """Blocks of very unequal losses: k random ones of an image have the same mean as all, so none comes too often."""
+    """Blocks of very unequal losses: the loss of k random ones has the mean of that of all.
+
+    So none comes too often.
+    """
     model, ids = OfBlocks(tokens), jnp.zeros((120, 6, 8, 1), jnp.int32)
     of_blocks = -(jnp.arange(12.0) ** 2) / 10
     nll = jax.nn.logsumexp(jnp.zeros((12, CODES)).at[:, 0].set(of_blocks), axis=-1) - of_blocks
 
     @jax.jit
     def estimates(rng):
-        run = lambda k: multigrained.loss(
-            model, of_blocks, ids, ids[:, 0, 0, 0], rng, masks=masks, targets=k
-        )[0]
+        def run(k):
+            labels, keys = ids[:, 0, 0, 0], {"masks": masks, "targets": k}
+            return multigrained.loss(model, of_blocks, ids, labels, rng, **keys)[0]
+
         return jnp.stack([run(k) for k in (0, 1, 5)])
 
     means = np.mean([estimates(jax.random.key(seed)) for seed in range(20)], axis=0)
@@ -434,7 +454,7 @@ def test_some_blocks_estimate_the_loss_of_all(tokens, masks):
 
 
 def test_gradients_of_tables_and_of_the_head_survive_bfloat16():
-    """[MASK] is taken some 60,000 times a step: summed up in bfloat16, its gradient would lose a third."""
+    """[MASK] is taken some 60,000 times a step: a sum in bfloat16 would lose a third."""
 
     def gradient(dtype):
         keys = {
@@ -450,9 +470,11 @@ def test_gradients_of_tables_and_of_the_head_survive_bfloat16():
             lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
         )()
         ids = jax.random.randint(jax.random.key(1), (256, 16, 16, 1), 0, 256)
-        loss = lambda p: multigrained.loss(
-            model, p, ids, ids[:, 0, 0, 0], jax.random.key(2), masks="raster"
-        )[0]
+
+        def loss(p):
+            labels, key = ids[:, 0, 0, 0], jax.random.key(2)
+            return multigrained.loss(model, p, ids, labels, key, masks="raster")[0]
+
         return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
 
     exact, rounded = gradient("float32"), gradient("bfloat16")
@@ -467,7 +489,7 @@ def test_gradients_of_tables_and_of_the_head_survive_bfloat16():
 
 
 def test_logits_are_not_rounded():
-    """Sampling draws from float32 numbers: products are of bfloat16, their sums and the bias are not."""
+    """Sampling draws from float32 numbers: products are bfloat16, sums and the bias are not."""
     model = model_of(dtype="bfloat16", global_tokens="masked")
     inputs, _, _ = corrupt(model, jnp.zeros((2, 6, 8), jnp.int32), jax.random.key(0), "raster", 1)
     logits = np.asarray(apply(model, moved(model), inputs))
@@ -482,9 +504,11 @@ def test_remat_chunks_and_jit_change_nothing(small):
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     inputs["label"] = jnp.array([1, 2])
     again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
-    grad = lambda m: jax.jit(jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2)))(
-        params
-    )
+
+    def grad(m):
+        of_squares = jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2))
+        return jax.jit(of_squares)(params)
+
     for a, b in zip(jax.tree.leaves(grad(model)), jax.tree.leaves(grad(again)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(

@@ -1,4 +1,7 @@
-"""Names lose what wrappers put before them, and of raw and averaged weights nobody is given one without a word."""
+"""Names lose what wrappers put before them.
+
+Of raw and averaged weights nobody is given one without a word.
+"""
 
 import flax.serialization
 import numpy as np

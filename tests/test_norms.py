@@ -1,4 +1,4 @@
-"""Batch normalization: what it normalizes with, what it keeps, and where that differs from linen's."""
+"""Batch normalization: what it normalizes with, what it keeps, where it differs from linen's."""
 
 import flax.linen as nn
 import jax

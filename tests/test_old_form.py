@@ -1,4 +1,7 @@
-"""Quantizer sections from before quantizers had names: what they are called now, and that workdirs with them go on."""
+"""Quantizer sections from before quantizers had names: what they are called now.
+
+Workdirs with them go on.
+"""
 
 import json
 

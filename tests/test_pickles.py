@@ -209,9 +209,8 @@ def test_plain_values_are_what_pickle_reads():
     for protocol in range(6):
         data = pickle.dumps(value, protocol)
         stream = io.BytesIO(data + b"rest")
-        known = {
-            "_codecs.encode": lambda text, encoding: text.encode(encoding)
-        }  # how protocols 0 to 2 write bytes
+        # How protocols 0 to 2 write bytes.
+        known = {"_codecs.encode": lambda text, encoding: text.encode(encoding)}
         found = pickles.load(stream, {**known, "builtins.bytes": bytes, "__builtin__.bytes": bytes})
         assert found == value and stream.read() == b"rest"
         assert found["shared"][0] is found["shared"][1]

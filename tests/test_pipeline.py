@@ -1,4 +1,7 @@
-"""The order of the data: exact, elastic, restartable; every example once; bad input counted and named."""
+"""The order of the data: exact, elastic, restartable; every example once; bad input is named.
+
+Bad input is counted, too.
+"""
 
 import contextlib
 import dataclasses
@@ -26,12 +29,18 @@ def data_dir(tmp_path_factory):
 
 
 def generated(**changes):
-    """Images that differ in every example; cropped and flipped from a wider picture when `size` says so."""
+    """Images that differ in every example.
+
+    They are cropped and flipped from a wider picture when `size` says so.
+    """
     return Dataset(**{"name": "generated", "size": 8, "classes": 3, "num_examples": 20, **changes})
 
 
 def folder_of(path, count, broken=(), shape=(12, 20)):
-    """A folder of numbered images whose every pixel is unlike the others'; those in `broken` are cut short."""
+    """A folder of numbered images whose every pixel is unlike the others'.
+
+    Those in `broken` are cut short.
+    """
     path.mkdir(parents=True, exist_ok=True)
     for k in range(count):
         pixels = np.random.default_rng(k).integers(0, 256, (*shape, 3)).astype(np.uint8)
@@ -65,7 +74,8 @@ def photos(tmp_path_factory):
     )
 
 
-# Rows of a batch of eight that processes hold: all, halves, as wires may order them, and shared by two each.
+# Rows of a batch of eight that processes hold.
+# They are all, halves, as wires may order them, and shared by two each.
 ROWS = (
     [range(8)],
     [range(4), range(4, 8)],
@@ -176,10 +186,8 @@ def test_views_of_training_and_validation(tmp_path):
 
 
 def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
-    whole, broken = (
-        folder_of(tmp_path / "whole", 20),
-        folder_of(tmp_path / "broken", 20, broken=[5]),
-    )
+    whole = folder_of(tmp_path / "whole", 20)
+    broken = folder_of(tmp_path / "broken", 20, broken=[5])
     datasets = [Dataset(folder=path, train="all", size=8) for path in (whole, broken)]
     expected, batches = train_batches(datasets[0], 4, seed=0), train_batches(datasets[1], 4, seed=0)
     with contextlib.closing(expected), contextlib.closing(batches):
@@ -202,7 +210,10 @@ def test_a_broken_image_is_not_evaluated(tmp_path):
 
 def test_too_many_broken_images_stop(tmp_path):
     path = folder_of(tmp_path, 20, broken=[3, 4, 5])
-    message = "3 of 20 images do not decode, .* config.dataset.max_bad = 0.1; the last was .*png: .*; repair or remove"
+    message = (
+        "3 of 20 images do not decode, .* config.dataset.max_bad = 0.1; "
+        "the last was .*png: .*; repair or remove"
+    )
     with pytest.raises(InputError, match=message) as caught:
         take(train_batches(Dataset(folder=path, train="all", size=8, max_bad=0.1), 4, seed=0), 30)
     assert "\n" not in str(caught.value)
@@ -212,9 +223,8 @@ def test_too_many_broken_images_stop(tmp_path):
             next(batches)
         assert batches.skipped() == 3
     one = folder_of(tmp_path / "one", 10, broken=[2])
-    take(
-        train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5
-    )  # a single one is forgiven
+    # A single one is forgiven.
+    take(train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5)
     with pytest.raises(InputError, match="1 of 10 images"):
         take(train_batches(Dataset(folder=one, train="all", size=8, max_bad=0), 4, seed=0), 5)
 
@@ -420,9 +430,8 @@ def test_stored_ids_come_in_the_order_of_the_images(stored, monkeypatch):
         assert [source.index(image.tobytes()) for image in one["image"]] == list(
             other["ids"][:, 0, 0, 0]
         )
-        assert list(other["ids"][:, 1, 0, 0]) == [
-            (8 * n + j) // 20 % 3 for j in range(8)
-        ]  # epochs take views in turn
+        # Epochs take views in turn.
+        assert list(other["ids"][:, 1, 0, 0]) == [(8 * n + j) // 20 % 3 for j in range(8)]
 
 
 def test_stored_ids_go_on_where_they_stopped_on_any_number_of_processes(stored):
@@ -457,7 +466,8 @@ def test_stored_ids_need_no_images(stored):
     [
         (
             {"size": 16},
-            r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: use the tokenizer",
+            r"was made with config.dataset.size = \[8, 8\], now it is \[16, 16\]: "
+            "use the tokenizer",
         ),
         (
             {"crop": "resize"},
@@ -515,13 +525,13 @@ def test_the_data_of_a_run_in_a_line(tmp_path, data_dir):
         folder_of(folder / name, count)
     (folder / "cat" / "a.svg").write_text("")
     assert line(folder=str(folder)) == (
-        "45 training images in 2 classes (cat 28, owl 17); 5 held out: one of ten by the hash of its name; "
-        "1 file ignored: .svg 1"
+        "45 training images in 2 classes (cat 28, owl 17); "
+        "5 held out: one of ten by the hash of its name; 1 file ignored: .svg 1"
     )
-    assert line(
-        folder=str(folder), label_key="", train="sorted[:40]", validation="sorted[40:]"
-    ) == (
-        "40 training images, no classes; 10 held out: the split 'sorted[40:]'; 1 file ignored: .svg 1"
+    keys = {"label_key": "", "train": "sorted[:40]", "validation": "sorted[40:]"}
+    assert line(folder=str(folder), **keys) == (
+        "40 training images, no classes; 10 held out: the split 'sorted[40:]'; "
+        "1 file ignored: .svg 1"
     )
     with pytest.raises(InputError, match="has no split 'vali'"):
         line(folder=str(folder), validation="vali")

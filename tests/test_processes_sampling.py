@@ -1,4 +1,7 @@
-"""Two processes evaluation, sample and edit as one does. The children: this file in processes of their own."""
+"""Two processes run evaluation, sample and edit as one does.
+
+The children: this file in processes of their own.
+"""
 
 import json
 import os
@@ -21,12 +24,12 @@ from evqgan.inference.mode_edit import EditRequest, edit
 from evqgan.inference.mode_sample import SampleRequest, sample
 
 TESTS = pathlib.Path(__file__).parent
-NUM = 10  # of images, in batches of 2: 5 for each of two processes, which takes a batch that is filled up
+# Number of images, in batches of 2.
+# There are 5 for each of two processes, which takes a batch that is filled up.
+NUM = 10
 CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
-EVALUATED, SAMPLED = (
-    ("reconstruction", "generation"),
-    ("samples.npz", "grid.png", "images/00009.png"),
-)
+EVALUATED = ("reconstruction", "generation")
+SAMPLED = ("samples.npz", "grid.png", "images/00009.png")
 
 
 def use(place):
@@ -74,13 +77,19 @@ def child(function, *args):
     code = "import sys, test_processes_sampling as t; getattr(t, sys.argv[1])(*sys.argv[2:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, function.__name__, *map(str, args)],
-        cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=TESTS,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def stopped(place):
-    """The workdir `place` with rejection sampling that one process began, and that was stopped after three batches."""
+    """The workdir `place` with rejection sampling that one process began.
+
+    It was stopped after three batches.
+    """
     seen = []
 
     def classifier(images, labels):
@@ -133,9 +142,8 @@ def files_of(folder):
 @pytest.mark.parametrize("folder", ["samples", "chosen"])
 def test_two_processes_sample_as_one(places, folder):
     one, two = (place / folder for place in places[:2])
-    assert files_of(one) == files_of(two) and {*SAMPLED} < {
-        *files_of(two)
-    }  # no parts, no candidates
+    # No parts, no candidates.
+    assert files_of(one) == files_of(two) and {*SAMPLED} < {*files_of(two)}
     with np.load(one / "samples.npz") as expected, np.load(two / "samples.npz") as found:
         assert expected.keys() == found.keys() and ("scores" in found) == (folder == "chosen")
         for name in found:
@@ -156,9 +164,8 @@ def test_two_processes_evaluate_as_one(places):
     }
     assert found["numbers"].keys() == expected["numbers"].keys()
     for name, value in expected["numbers"].items():
-        numbers = (
-            np.array(number, np.float64) for number in (found["numbers"][name], value)
-        )  # None is NaN
+        # None is NaN.
+        numbers = (np.array(number, np.float64) for number in (found["numbers"][name], value))
         np.testing.assert_allclose(*numbers, rtol=1e-6, err_msg=name)
 
 

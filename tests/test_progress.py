@@ -31,10 +31,8 @@ def test_pauses_and_compilation_do_not_count():
         pass
     progress.line(4, {})  # at 60: 3 of 10 seconds for 3 steps
     assert progress.perf(4) == {"perf/step_seconds": 1.0, "perf/images_per_second": 10.0}
-    assert progress.perf(9) == {
-        "perf/step_seconds": 2.0,
-        "perf/images_per_second": 5.0,
-    }  # no pause in this interval
+    # No pause in this interval.
+    assert progress.perf(9) == {"perf/step_seconds": 2.0, "perf/images_per_second": 5.0}
 
 
 def test_large_rates_are_written_out():

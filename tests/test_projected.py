@@ -19,10 +19,8 @@ from evqgan.losses import augment
 from evqgan.losses.projected import PRETRAINED, Critic, Head, doubled, init_projections, mix
 from evqgan.nn import efficientnet
 
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}  # compiles in half the time
+# Compiles in half the time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SMALL = {"im_res": 128, "num_discs": 2, "interp224": False}  # heads of images with 64 pixels
 close = functools.partial(golden_files.close, tolerance=1e-4)
 IMAGE = np.float32(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)))
@@ -55,9 +53,8 @@ class Recording:
         assert not self.config["diffaug"], (
             "with augmentation there is nothing to compare: its draws are not recorded"
         )
-        keys = {
-            k: v for k, v in self.config["backbone_kwargs"].items() if k != "im_res"
-        }  # not used there
+        # Not used there.
+        keys = {k: v for k, v in self.config["backbone_kwargs"].items() if k != "im_res"}
         keys |= {
             "cond": bool(keys.get("cond")),
             "diffaug": (),
@@ -79,16 +76,13 @@ def recording(request):
 
 
 def test_every_recorded_output_is_compared(recording):
-    known = {
-        "channels", "resolutions", "interp224_sub", "logits_eval_real", "logits_train_fake_1", "g_loss", "grad_fake",
-        "logits_train_fake_2", "logits_train_real_3", "d_loss_gen", "d_loss_real", "grad_norm_disc",
-    }  # fmt: skip
-    prefixes = (
-        "backbone_layer",
-        "proj",
-        "logits_eval_disc",
-        "after3/",
-    )  # the first one: tests of EfficientNet
+    known = (
+        {"channels", "resolutions", "interp224_sub"}
+        | {"logits_eval_real", "logits_train_fake_1", "logits_train_fake_2", "logits_train_real_3"}
+        | {"g_loss", "grad_fake", "d_loss_gen", "d_loss_real", "grad_norm_disc"}
+    )
+    # The first one: tests of EfficientNet.
+    prefixes = ("backbone_layer", "proj", "logits_eval_disc", "after3/")
     rest = {
         name for name in recording.outputs if name not in known and not name.startswith(prefixes)
     }
@@ -136,7 +130,10 @@ def test_resizing_equals_the_original(recording):
 
 
 def test_training_equals_the_original(recording):
-    """Its sequence: the generator's forward and backward pass, then the critic's on a fake and on a real batch."""
+    """Its sequence: the generator's forward and backward pass, then the critic's.
+
+    The critic's are on a fake and on a real batch.
+    """
     critic, outputs, variables = recording.critic, recording.outputs, recording.variables
 
     def value(params, image, variables, sign, hinge):
@@ -193,8 +190,17 @@ def test_exact_number_of_parameters(cond, trained):
     )
 
 
-@pytest.mark.parametrize("shape, logits", [((64, 64), 64), ((128, 128), 64), ((256, 256), 4 * 25), ((1024, 1024), 3364),
-    ((256, 320), 140), ((250, 250), 91)])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, logits",
+    [
+        ((64, 64), 64),
+        ((128, 128), 64),
+        ((256, 256), 4 * 25),
+        ((1024, 1024), 3364),
+        ((256, 320), 140),
+        ((250, 250), 91),
+    ],
+)
 def test_any_size_from_64_pixels_on(shape, logits):
     critic = Critic()
     y = jax.eval_shape(critic.apply, shapes(critic), jnp.zeros((2, *shape, 3)))
@@ -225,7 +231,10 @@ def small():
 
 @pytest.fixture(scope="module")
 def trained(small):
-    """Its training pass as one program: (variables, image, key) -> logits, changed variables, gradients."""
+    """Its training pass as one program.
+
+    (variables, image, key) -> logits, changed variables, gradients.
+    """
     critic, _ = small
 
     def loss(params, frozen, image, stats, key):
@@ -316,13 +325,16 @@ def test_projections_follow_the_seed_within_pytorchs_bounds():
     assert len(seen) == 16, "each layer has its own draws"
 
 
-@pytest.mark.parametrize("proj_type, expand, layers, channels", [
-    (0, True, 0, (24, 40, 112, 320)),
-    (1, True, 4, (16, 32, 64, 128)),
-    (1, False, 4, (16,) * 4),
-    (2, True, 8, (16, 16, 32, 64)),
-    (2, False, 8, (16,) * 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "proj_type, expand, layers, channels",
+    [
+        (0, True, 0, (24, 40, 112, 320)),
+        (1, True, 4, (16, 32, 64, 128)),
+        (1, False, 4, (16,) * 4),
+        (2, True, 8, (16, 16, 32, 64)),
+        (2, False, 8, (16,) * 4),
+    ],
+)
 def test_kinds_of_projection(proj_type, expand, layers, channels):
     projections = jax.eval_shape(
         lambda key: init_projections(key, 16, expand, proj_type), jax.random.key(0)
@@ -332,7 +344,8 @@ def test_kinds_of_projection(proj_type, expand, layers, channels):
     mixed = jax.eval_shape(lambda *x: mix(*x, proj_type, jnp.float32), projections, maps)
     sides = [(128 if proj_type == 2 else 64) // 2**i for i in range(4)]
     assert [x.shape[1:] for x in mixed] == [(n, n, c) for n, c in zip(sides, channels, strict=True)]
-    # All heads end at the same resolution: 8, which is less than the first maps' and not more than the last one's.
+    # All heads end at the same resolution: 8, which is less than the first maps' and not more than
+    # the last one's.
     widths = Critic(proj_type=proj_type, expand=expand).widths()
     assert [n >> len(w) for n, w in zip(sides, widths, strict=True)] == [8] * 4
 
@@ -413,12 +426,15 @@ def test_small_images_are_enlarged_unless_forbidden():
     shapes(forbidden, 128)
 
 
-@pytest.mark.parametrize("keys, message", [
-    ({"proj_type": 3}, "proj_type is one of 0, 1, 2, not 3"),
-    ({"num_discs": 0}, "num_discs is one of 1, 2, 3, 4, not 0"),
-    ({"im_res": 100}, "im_res is one of 128, 256, 512, 1024, not 100"),
-    ({"diffaug": ("colour",)}, "augmentation knows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"proj_type": 3}, "proj_type is one of 0, 1, 2, not 3"),
+        ({"num_discs": 0}, "num_discs is one of 1, 2, 3, 4, not 0"),
+        ({"im_res": 100}, "im_res is one of 128, 256, 512, 1024, not 100"),
+        ({"diffaug": ("colour",)}, "augmentation knows"),
+    ],
+)
 def test_wrong_arguments(keys, message):
     with pytest.raises(InputError, match=message):
         shapes(Critic(**keys))

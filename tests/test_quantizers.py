@@ -59,7 +59,10 @@ def evaluate(quantizer, variables, z):
 
 @functools.partial(jax.jit, static_argnums=0)
 def train(quantizer, variables, z, seed=0):
-    """-> z_q, ids, aux, variables after the step; the parameter, if it is one, is changed by revival alone."""
+    """Return z_q, ids, aux, variables after the step.
+
+    The parameter, if it is one, is changed by revival alone.
+    """
     rngs = {"codebook": jax.random.key(seed)}
     out, changed = quantizer.apply(variables, z, train=True, rngs=rngs, mutable=["codebook"])
     tree = {"quantizer": variables.get("params", {})}
@@ -157,16 +160,17 @@ def test_gradients_equal_the_formula():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_moving_average_equals_the_formula(depth):
-    """VQ-VAE, appendix A.1: N = g N + (1 - g) n, m = g m + (1 - g) sum z, e = m / N, over two steps."""
+    """VQ-VAE, appendix A.1, over two steps.
+
+    N = g N + (1 - g) n, m = g m + (1 - g) sum z, e = m / N.
+    """
     keys = {"codes": 4, "width": 3, "decay": 0.8}
     quantizer = ema.Quantizer(**keys) if depth == 1 else residual.Quantizer(**keys, depth=depth)
     variables = init(quantizer, normal((1, 1, 1, 3)))
     codes = codebook(quantizer, variables)[0]
     tokens = 4 * 5 * 6 * depth
-    count, total = (
-        np.full(4, tokens / 4),
-        codes * tokens / 4,
-    )  # starts as if every code had been used equally often
+    # Starts as if every code had been used equally often.
+    count, total = np.full(4, tokens / 4), codes * tokens / 4
     for step in range(2):
         z = normal((4, 5, 6, 3), 10 + step)
         rest, n, m = np.asarray(z).reshape(-1, 3), np.zeros(4), np.zeros((4, 3))
@@ -186,9 +190,8 @@ def test_statistics_change_only_in_training_and_only_if_mutable(train_flag):
     quantizer, z = KINDS["ema, revived"], normal((2, 3, 3, 4))
     variables = init(quantizer, z)
     rngs = {"codebook": jax.random.key(0)}
-    quantizer.apply(
-        variables, z, train=True, rngs=rngs
-    )  # not mutable: allowed, and nothing is returned
+    # Not mutable: allowed, and nothing is returned.
+    quantizer.apply(variables, z, train=True, rngs=rngs)
     _, changed = quantizer.apply(variables, z, train=train_flag, rngs=rngs, mutable=["codebook"])
     same = jax.tree.map(
         lambda a, b: bool(np.all(a == b)), changed["codebook"], variables["codebook"]
@@ -228,9 +231,8 @@ def test_only_unused_codes_are_revived_and_their_statistics_start_anew(module):
         book, usage = codebook(quantizer, variables)[0], variables["codebook"]["usage"][0]
         np.testing.assert_allclose(book[:2], places[0, :2], atol=1e-3)
         assert (np.abs(book[3]) < 1.1).all() and usage[3] > 0.9
-        assert (book[2, 0] > 40) == (
-            step == 0
-        )  # 0.51 falls below the threshold in the third step at the latest
+        # 0.51 falls below the threshold in the third step at the latest.
+        assert (book[2, 0] > 40) == (step == 0)
     assert steps == 2
 
 
@@ -257,10 +259,8 @@ def test_the_dead_of_all_parts_of_a_batch_are_noted():
     }
     for seed, part in enumerate(parts):
         usage = np.float32([[1.0, 0.0 if seed else 1.0]])  # the other code dies in the second part
-        rngs, given = (
-            {"codebook": jax.random.key(seed)},
-            {**variables, "codebook": {**noted, "usage": usage}},
-        )
+        rngs = {"codebook": jax.random.key(seed)}
+        given = {**variables, "codebook": {**noted, "usage": usage}}
         noted = quantizer.apply(given, part, train=True, rngs=rngs, mutable=["codebook"])[1][
             "codebook"
         ]
@@ -331,7 +331,10 @@ def test_what_does_not_go_together_is_refused(wrong, sentence):
 
 
 def test_every_module_keeps_the_contract():
-    """Each quantizer of the package, as its defaults make it: shapes, types, and the traits that others read."""
+    """Each quantizer of the package, as its defaults make it.
+
+    Compared are shapes, types, and the traits that others read.
+    """
     names = build.having("tokenizers.quantizers", ["Quantizer"])
     assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(names)
     for name in names:
@@ -362,10 +365,8 @@ def test_every_module_keeps_the_contract():
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_swapped_commitment_weighs_the_other_term(swapped):
-    quantizer, z = (
-        (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3),
-        normal((2, 3, 3, 4)),
-    )
+    quantizer = (vqgan if swapped else vq).Quantizer(**SMALL, commitment=0.3)
+    z = normal((2, 3, 3, 4))
     variables = init(quantizer, z)
 
     def losses(params, z):

@@ -1,4 +1,4 @@
-"""Numbers about reconstructions against NumPy and scikit-image, whatever the batches they come in."""
+"""Numbers about reconstructions against NumPy and scikit-image, whatever their batches."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def ids():
-    """Tokens [20,2,3,2] of two depths: image i has code i, and of the second depth codes 0 and 1 alone."""
+    """Tokens [20,2,3,2] of two depths: image i has code i, in the second only codes 0 and 1."""
     first = np.broadcast_to(np.arange(20)[:, None, None], (20, 2, 3))
     second = np.broadcast_to(np.array([[0, 0, 0], [0, 0, 1]]), (20, 2, 3))
     return np.stack([first, second], axis=-1).astype(np.int32)
@@ -51,7 +51,10 @@ class Distance(nn.Module):
 
 
 def run(images, ids, batch_size, show=4, garbage=0, **keys):
-    """The evaluator's numbers with batches of one size, the last one filled up with rows that do not count."""
+    """The evaluator's numbers with batches of one size.
+
+    The last one is filled up with rows that do not count.
+    """
     a, b = images
 
     def batches():
@@ -160,9 +163,8 @@ def test_no_picture_is_made_with_show_0(images, ids):
 def test_the_histogram_shows_the_most_frequent_code_first(images, ids):
     shown = run(images, ids, 5)["codebook"]
     assert shown.dtype == np.uint8 and shown.shape[2] == 3
-    heights = [
-        (half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])
-    ]  # a depth each
+    # A depth each.
+    heights = [(half < 128).all(axis=-1).sum(axis=0) for half in (shown[:96], shown[-96:])]
     for height in heights:
         assert (np.diff(height) <= 0).all()
     used = [np.mean(height > 0) for height in heights]

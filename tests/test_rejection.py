@@ -1,4 +1,7 @@
-"""Rejection sampling: the best are kept, whatever stops it it goes on, and no more than a batch of images is made."""
+"""Rejection sampling: the best are kept, and whatever stops it, it goes on.
+
+No more than a batch of images is made.
+"""
 
 import contextlib
 import copy
@@ -66,9 +69,8 @@ def same(a, b):
 def test_every_label_has_its_candidates(labels, acceptance, counts):
     found = rejection.plan(np.array(labels, np.int32), acceptance)
     assert dict(zip(*np.unique(found, return_counts=True), strict=True)) == counts
-    np.testing.assert_array_equal(
-        found[: len(labels)], labels
-    )  # the first ones are those of plain sampling
+    # The first ones are those of plain sampling.
+    np.testing.assert_array_equal(found[: len(labels)], labels)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -94,17 +96,15 @@ def test_what_is_kept_is_what_scored_best(model):
     ) == 4  # of 16: 2 * ceil(7.5)
     images, labels = np.concatenate(classifier.images), np.concatenate(classifier.labels)
     np.testing.assert_array_equal(labels, rejection.plan(np.array([2, 5] * 3, np.int32), 0.4))
-    np.testing.assert_array_equal(
-        model.generate(16, labels, seed=3), images
-    )  # candidates are plain samples
+    # Candidates are plain samples.
+    np.testing.assert_array_equal(model.generate(16, labels, seed=3), images)
     for label in (2, 5):
         mine = images[labels == label].mean(axis=(1, 2, 3))
         assert (
             sorted(made["scores"][made["labels"] == label]) == sorted(mine.astype(np.float32))[-3:]
         )
-    np.testing.assert_array_equal(
-        made["images"], images[made["numbers"]]
-    )  # the very images that were scored
+    # The very images that were scored.
+    np.testing.assert_array_equal(made["images"], images[made["numbers"]])
     np.testing.assert_array_equal(
         made["scores"], brightness(made["images"], None).astype(np.float32)
     )
@@ -258,14 +258,18 @@ def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
     assert rejection.find("test_rejection:brightness", model) is brightness
     assert rejection.name_of(brightness) == "test_rejection:brightness"
     assert rejection.name_of(Classifier()) == "brightness"
+    unknown = "there is no classifier '{}': "
     for name, message in {
-        "resnet": "there is no classifier 'resnet': expected resnet50, resnet101 or your own as package.mod",
-        "test_rejection:brightnes": "there is no classifier 'test_rejection:brightnes': .*brightnes",
-        "nowhere:f": "there is no classifier 'nowhere:f': No module named 'nowhere'",
-        "test_rejection:weights": "the classifier 'test_rejection:weights' is no function, but module",
-        "resnet101": "resnet101 knows the 1,000 classes of ImageNet, and this model has 10 classes: give a classifier",
+        "resnet": unknown + "expected resnet50, resnet101 or your own as package.mod",
+        "test_rejection:brightnes": unknown + ".*brightnes",
+        "nowhere:f": unknown + "No module named 'nowhere'",
+        "test_rejection:weights": "the classifier '{}' is no function, but module",
+        "resnet101": (
+            "{} knows the 1,000 classes of ImageNet, and this model has 10 classes: "
+            "give a classifier"
+        ),
     }.items():
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message.format(name)):
             rejection.find(name, model)
     with pytest.raises(InputError, match="test_rejection:brightness knows its own"):
         rejection.find("test_rejection:brightness", model, "folder")

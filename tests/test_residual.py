@@ -1,4 +1,7 @@
-"""Residual quantization: recordings of RQ-VAE, the order of depths, soft codes, the ViT-VQGAN port's residual mode."""
+"""Residual quantization: recordings of RQ-VAE, the order of depths, soft codes.
+
+The residual mode of the ViT-VQGAN port is tested, too.
+"""
 
 import functools
 
@@ -27,7 +30,10 @@ def normal(shape, seed=0):
 
 
 def made(depth, module=residual, **keys):
-    """A quantizer of 16 codes of width 4, by gradient unless `decay` is given; variables, codebooks spread like z."""
+    """A quantizer of 16 codes of width 4, by gradient unless `decay` is given.
+
+    Its variables have codebooks that are spread like z.
+    """
     keys = {"decay": 0.0, **keys} if module is residual else keys
     quantizer = module.Quantizer(codes=16, width=4, depth=depth, **keys)
     books = normal((1 if quantizer.shared else depth, 16, 4), 1)
@@ -47,11 +53,9 @@ def recording(request):
     """-> quantizer, variables, what makes vectors for codes of their latents, outputs."""
     config, weights, _, outputs = load(request.param)
     theirs = dict(config["hparams"])
-    latent, shape, codes = (
-        theirs.pop("latent_shape"),
-        theirs.pop("code_shape"),
-        theirs.pop("n_embed"),
-    )
+    latent = theirs.pop("latent_shape")
+    shape = theirs.pop("code_shape")
+    codes = theirs.pop("n_embed")
     decay, shared = theirs.pop("decay"), theirs.pop("shared_codebook")
     assert isinstance(codes, int) and isinstance(decay, float), (
         f"{request.param}: all depths of ours are alike"
@@ -85,7 +89,7 @@ def recording(request):
 
 
 def of_theirs(weights, prefix, quantizer):
-    """Their codebooks and moving averages as ours; the last row, their padding, is nobody's code."""
+    """Their codebooks and moving averages as ours; the last row, padding, is nobody's code."""
     depths = range(1 if quantizer.shared else quantizer.depth)
     names = {"codes": "weight", "total": "embed_ema", "usage": "cluster_size_ema"}
     stacked = {
@@ -151,7 +155,10 @@ def test_moving_averages_equal_the_recorded_rqvae(recording):
 
 
 def test_depths_are_summed_in_their_order():
-    """Each depth has the codebook of its place, and the partial sums of the first depths are what the loss is of."""
+    """Each depth has the codebook of its place.
+
+    The loss is of the partial sums of the first depths.
+    """
     quantizer, variables = made(3, shared=False)
     z = normal((2, 3, 5, 4))
     z_q, ids, aux = quantizer.apply(variables, z)
@@ -178,9 +185,8 @@ def test_soft_codes_are_drawn_by_their_chances_and_each_depth_goes_on_with_the_d
         and chances.shape == (1, 60, 60, 2, 16)
     )
     books = np.asarray(variables["params"]["codebook"])
-    left = np.asarray(z)[..., None, :] - np.stack(
-        [0 * z, books[0][ids[..., 0]]], axis=-2
-    )  # [B,h,w,D,c]
+    # [B,h,w,D,c]
+    left = np.asarray(z)[..., None, :] - np.stack([0 * z, books[0][ids[..., 0]]], axis=-2)
     scores = np.exp(-np.sum((left[..., None, :] - books) ** 2, axis=-1) / 2.0)
     np.testing.assert_allclose(
         chances, scores / scores.sum(axis=-1, keepdims=True), rtol=1e-3, atol=1e-6
@@ -206,7 +212,10 @@ def unit(x):
 
 
 def formula(books, z, ids, normalize, detached):
-    """-> z_q, codebook loss, commitment loss by depths; with gradients as the ViT-VQGAN port has them if detached."""
+    """Return z_q, codebook loss, commitment loss by depths.
+
+    Gradients are as the ViT-VQGAN port has them if detached.
+    """
     norm, stop = unit if normalize else lambda x: x, jax.lax.stop_gradient
     left, total, of_codes, of_z = stop(z) if detached else z, 0, 0, 0
     for d in range(ids.shape[-1]):
@@ -285,9 +294,8 @@ def test_between_depths_a_shared_codebook_moves_and_the_next_depth_sees_it():
     one, variables = made(1, rqvae, decay=0.5, revive=0.0)
     first, changed = one.apply(variables, z, train=True, mutable=["codebook"])
     rest = z - first[0]
-    second, changed = one.apply(
-        changed, rest, train=True, mutable=["codebook"]
-    )  # the table after the first depth
+    # The table after the first depth.
+    second, changed = one.apply(changed, rest, train=True, mutable=["codebook"])
     np.testing.assert_array_equal(found[1][1], jnp.concatenate([first[1], second[1]], axis=-1))
     np.testing.assert_allclose(found[1][0], first[0] + second[0], rtol=1e-5, atol=1e-6)
     for name, value in changed["codebook"].items():

@@ -12,7 +12,7 @@ from evqgan.nn import resnet
 
 
 def draw(like):
-    """Random weights that keep the size of what flows through, and statistics that are not 0 and 1."""
+    """Random weights that keep the size of what flows through; statistics other than 0 and 1."""
     rng = np.random.default_rng(0)
 
     def one(path, x):
@@ -82,8 +82,10 @@ def test_shapes_and_types():
     variables = frozen.shapes(network, 32)
     features = jax.eval_shape(network.apply, variables, x)
     assert {name: (y.shape, y.dtype.name) for name, y in features.items()} == {
-        "map": ((2, 2, 3, 2048), "bfloat16"), "pooled": ((2, 2048), "float32"), "logits": ((2, 7), "float32")
-    }  # fmt: skip
+        "map": ((2, 2, 3, 2048), "bfloat16"),
+        "pooled": ((2, 2048), "float32"),
+        "logits": ((2, 7), "float32"),
+    }
     assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
 
 

@@ -1,4 +1,7 @@
-"""Any number of rows: the same rows come out, whatever the batches, and each function compiles once a size."""
+"""Any number of rows: the same rows come out, whatever the batches.
+
+Each function compiles once a size.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +31,8 @@ def nothing_traced():
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 8, 9])
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
 def test_every_row_comes_out_once_and_in_order(number, batch_size):
-    x, y = (
-        np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32),
-        np.arange(number, dtype=np.float32),
-    )
+    x = np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32)
+    y = np.arange(number, dtype=np.float32)
     found = BatchRunner(batch_size)(scaled, WEIGHTS, x, y)
     np.testing.assert_allclose(found["sum"], 3 * x + y[:, None], rtol=1e-6)
     np.testing.assert_array_equal(found["least"], x.min(axis=1))

@@ -1,4 +1,7 @@
-"""RQ-Transformer: parity with the recorded original (network, losses, sampling), and what a generator must keep."""
+"""RQ-Transformer: parity with the recorded original (network, losses, sampling).
+
+The rest is what a generator must keep.
+"""
 
 import math
 import re
@@ -21,12 +24,9 @@ from evqgan.generators.sampling import restrict
 
 CODES, LATENT, WIDTH = 11, (2, 3), 8  # of the small models; WIDTH: of the codes
 PLACES = LATENT[0] * LATENT[1]
-WITHOUT_EFFECT = (
-    "ema",
-    "ar_hierarchy",
-    "use_padding_emb",
-    "scaled_head_emb_vqvae",
-)  # keys their network never reads
+# Keys that their network never reads.
+WITHOUT_EFFECT = ("ema", "ar_hierarchy", "use_padding_emb", "scaled_head_emb_vqvae")
+BY_PART = ("activation", "attention_bias", "mlp_bias")  # keys that body and head may have apart
 
 
 def theirs_to_model(theirs, where):
@@ -84,15 +84,14 @@ def theirs_to_model(theirs, where):
         shared_words=theirs.pop("shared_tok_emb", False),
         shared_classifier=theirs.pop("shared_cls_emb", False),
         embedding_dropout=theirs.pop("embd_pdrop", 0.0),
-        **{key: (body[key], head[key]) if key in ("activation", "attention_bias", "mlp_bias") else body[key]
-           for key in body},
-    )  # fmt: skip
+        **{key: (body[key], head[key]) if key in BY_PART else body[key] for key in body},
+    )
     assert not theirs, f"{where}: nothing of ours stands for {sorted(theirs)}"
     return model
 
 
 def recorded_codebook(model, inputs, wanted):
-    """[K,V,c]: that of the recorded tokenizer with the recorded vectors, or put together from these.
+    """[K,V,c]: that of the recorded tokenizer with the recorded vectors, or made from these.
 
     wanted: ids that the codebook has to have vectors for.
     """
@@ -106,9 +105,8 @@ def recorded_codebook(model, inputs, wanted):
     for path in files("rqvae*.npz"):
         with np.load(path, allow_pickle=False) as stored:
             names = [f"w/quantizer.codebooks.{d}.weight" for d in depths]
-            tables = [
-                stored[name][:-1] for name in names if name in stored.files
-            ]  # the last row is a padding
+            # The last row is a padding.
+            tables = [stored[name][:-1] for name in names if name in stored.files]
         if len({table.shape for table in tables}) == 1 and tables[0].shape == (
             model.codes,
             model.codebook_width,
@@ -124,7 +122,8 @@ def recorded_codebook(model, inputs, wanted):
         known |= {(d, i) for i in inputs["codes"][..., d].ravel()}
     unknown = {(d, i) for d in depths for i in wanted[..., d].ravel()} - known
     assert not unknown, (
-        f"no recorded tokenizer has this codebook, and the vectors of (depth, id) {unknown} are missing"
+        "no recorded tokenizer has this codebook, "
+        f"and the vectors of (depth, id) {unknown} are missing"
     )
     return codebook
 
@@ -149,9 +148,10 @@ def recording(request):
 
 
 COMPARED = (
-    "logits", "loss_ce", "codebook_loss", "loss_soft", "grad_norm_all", r"grad/.+", "greedy_sample",
-    "greedy_sample_cached_equals_uncached", "cached_vs_full_maxabs", r"topk\d+_logits_kept", r"topp[\d.]+_probs",
-)  # fmt: skip
+    *("logits", "loss_ce", "codebook_loss", "loss_soft", "grad_norm_all", r"grad/.+"),
+    *("greedy_sample", "greedy_sample_cached_equals_uncached", "cached_vs_full_maxabs"),
+    *(r"topk\d+_logits_kept", r"topp[\d.]+_probs"),
+)
 
 
 def test_every_recorded_output_is_compared(recording):
@@ -201,10 +201,8 @@ def test_losses_and_gradients_are_the_recorded_ones(recording):
 def test_greedy_samples_are_the_recorded_ones_cached_or_not(recording):
     model, outputs = recording.model, recording.outputs
     number, shape = len(recording.label), (len(recording.label), *model.latent)
-    keys, blank = (
-        jax.random.split(jax.random.key(0), number),
-        jnp.zeros((*shape, model.depth), jnp.int32),
-    )
+    keys = jax.random.split(jax.random.key(0), number)
+    blank = jnp.zeros((*shape, model.depth), jnp.int32)
     request = Request(blank, jnp.ones(shape, bool), recording.label, keys)
     given = model, recording.params, request, rq.Settings(top_k=1)
     made = jax.jit(lambda: rq.sample(*given, codebook=recording.codebook).tokens)()
@@ -236,10 +234,8 @@ def test_what_may_be_drawn_is_as_recorded(recording):
 
 
 def test_weights_go_back_bit_for_bit(recording):
-    theirs, weights = (
-        converter.to_theirs({"params": recording.params}, recording.model),
-        recording.weights,
-    )
+    theirs = converter.to_theirs({"params": recording.params}, recording.model)
+    weights = recording.weights
     assert theirs.keys() == weights.keys() == recording.config["shapes"].keys()
     for name, array in weights.items():
         assert theirs[name].dtype == array.dtype
@@ -280,7 +276,10 @@ def test_what_is_not_built_is_refused(recording):
 
 
 def cached_logits(model, params, ids, label, codebook):
-    """The logits of all codes [B,h,w,D,V], one position and one depth after the other, as in sampling."""
+    """The logits of all codes [B,h,w,D,V].
+
+    One position and one depth come after the other, as in sampling.
+    """
 
     def run(ids):
         next_position, next_depth, carry = rq.cached(model, params, label, codebook, len(ids))
@@ -310,16 +309,21 @@ def cached_logits(model, params, ids, label, codebook):
 VARIANTS = {  # of the network; tables: of the codebook
     "published": {"classes": 3, "depth": 3},
     "words": {
-        "depth": 2, "codebook_input": False, "codebook_head": False, "shared_words": False, "shared_classifier": False,
-        "activation": "quick_gelu", "attention_bias": False, "mlp_bias": False,
+        "depth": 2,
+        **{"codebook_input": False, "codebook_head": False},
+        **{"shared_words": False, "shared_classifier": False},
+        **{"activation": "quick_gelu", "attention_bias": False, "mlp_bias": False},
     },
     "words in the body": {"depth": 2, "tables": 2, "codebook_input": False, "cumulate": False},
     "words in the head": {
-        "classes": 3, "depth": 3, "tables": 3, "codebook_head": False, "head_heads": 4, "head_layers": 1,
-        "activation": ("gelu", "quick_gelu"), "attention_bias": (True, False), "mlp_bias": (False, True),
+        **{"classes": 3, "depth": 3, "tables": 3},
+        **{"codebook_head": False, "head_heads": 4, "head_layers": 1},
+        "activation": ("gelu", "quick_gelu"),
+        "attention_bias": (True, False),
+        "mlp_bias": (False, True),
     },
     "one depth": {"classes": 3, "depth": 1, "codebook_input": False},
-}  # fmt: skip
+}
 
 
 def model_of(tables=1, **changes):
@@ -378,7 +382,10 @@ def small(request):
 
 
 def test_no_code_sees_itself_or_a_later_one(small):
-    """By gradient, in both directions: exactly zero from a code and all after it, not zero from any before it."""
+    """By gradient, in both directions.
+
+    It is exactly zero from a code and all after it, not zero from any before it.
+    """
     model, depth = small.model, small.model.depth
     weights = jax.random.normal(jax.random.key(7), (CODES,))
 
@@ -407,9 +414,8 @@ def test_no_code_sees_itself_or_a_later_one(small):
     }
     effects = jax.tree.leaves(jax.jit(jax.jacrev(outputs))(change))
     number = PLACES * depth
-    effect = sum(
-        np.abs(x).reshape(number, number, -1).max(-1) for x in effects
-    )  # [of the logits at, code]
+    # [of the logits at, code]
+    effect = sum(np.abs(x).reshape(number, number, -1).max(-1) for x in effects)
     before = np.tri(number, number, -1, dtype=bool)
     assert (effect[~before] == 0).all() and (effect[before] > 1e-6).all()
 
@@ -420,7 +426,10 @@ def test_cached_logits_are_the_uncached_ones(small):
 
 
 def test_the_head_reads_sums_of_vectors_in_the_order_of_depths(small):
-    """What goes into both projections, from the codes themselves; another order of depths gives other logits."""
+    """What goes into both projections, from the codes themselves.
+
+    Another order of depths gives other logits.
+    """
     model, ids, codebook = small.model, small.ids, np.asarray(small.codebook)
     vectors = np.stack(
         [codebook[d % len(codebook), ids[..., d]] for d in range(model.depth)], axis=-2
@@ -498,11 +507,9 @@ def made_shapes(jaxpr):
 
 def test_the_codebook_is_frozen_and_dropout_is_of_training_alone():
     model, codebook = model_of(**VARIANTS["published"]), codebook_of()
-    params, label, ids = (
-        with_effects(model),
-        jnp.zeros(2, jnp.int32),
-        jnp.ones((2, *LATENT, 3), jnp.int32),
-    )
+    params = with_effects(model)
+    label = jnp.zeros(2, jnp.int32)
+    ids = jnp.ones((2, *LATENT, 3), jnp.int32)
     kinds = "dropout", "attention_dropout", "embedding_dropout"
 
     @jax.jit
@@ -558,7 +565,9 @@ def test_what_is_drawn_can_be_restricted_by_depth():
     assert (rank[:, 0] == 0).all() and (rank[:, 1] < 3).all() and (rank > 0).any()
 
 
-SIZES = [  # configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head_layers, and what their code counts
+# configs/*/stage2/*.yaml: codes, classes, width, heads, layers, head_layers, and what their code
+# counts.
+SIZES = [
     ("ImageNet 480M", 16384, 1000, 1536, 24, 12, 4, 480_921_088),
     ("ImageNet 800M", 16384, 1000, 1536, 24, 24, 4, 820_899_328),
     ("ImageNet 1400M", 16384, 1000, 1536, 24, 42, 6, 1_387_529_728),
@@ -574,9 +583,16 @@ def test_parameters_are_counted_as_in_the_original(
     codes, classes, width, heads, layers, head_layers, count
 ):
     model = rq.Model(
-        codes=codes, latent=(8, 8), depth=4, codebook_width=256, classes=classes, layers=layers,
-        head_layers=head_layers, width=width, heads=heads,
-    )  # fmt: skip
+        codes=codes,
+        latent=(8, 8),
+        depth=4,
+        codebook_width=256,
+        classes=classes,
+        layers=layers,
+        head_layers=head_layers,
+        width=width,
+        heads=heads,
+    )
     shapes = jax.eval_shape(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
     assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
@@ -591,7 +607,10 @@ def test_errors_are_told():
 
 
 def test_tables_of_each_depth_go_back_with_where_they_begin():
-    """The branches of the weights that a recording may not have; other offsets are other sizes, and refused."""
+    """The branches of the weights that a recording may not have.
+
+    Other offsets are other sizes, and refused.
+    """
     for name, options in VARIANTS.items():
         model = model_of(**options)
         tree = {"params": with_effects(model)}
@@ -602,15 +621,9 @@ def test_tables_of_each_depth_go_back_with_where_they_begin():
         found = converter.to_ours(theirs, tree, model)
         jax.tree.map(np.testing.assert_array_equal, found, tree)
         config = converter.generator_config(theirs, model.heads, model.head_heads)
-        assert (config["layers"], config["head_layers"], config["classes"]) == (
-            model.layers, model.head_layers, model.classes
-        )  # fmt: skip
         for key in (
-            "attention_bias",
-            "mlp_bias",
-            "codebook_input",
-            "codebook_head",
-            "shared_classifier",
+            *("layers", "head_layers", "classes", "attention_bias", "mlp_bias"),
+            *("codebook_input", "codebook_head", "shared_classifier"),
         ):
             assert config[key] == getattr(model, key), (name, key)
         if converter.OFFSETS in theirs:

@@ -66,12 +66,15 @@ def painting_labels(model, **changes):
 
 
 def same_but_for_rounding(a, b):
-    """Batches of different sizes may be added up in different orders: a grey level of 256 at the most."""
+    """Batches of different sizes may be summed in different orders: a grey level of 256 at most."""
     assert np.abs(a.astype(int) - b).max() <= 1
 
 
 def test_importing_evqgan_does_not_import_jax():
-    code = "import sys, evqgan; assert 'jax' not in sys.modules; evqgan.load; assert 'jax' in sys.modules; evqgan.lod"
+    code = (
+        "import sys, evqgan; assert 'jax' not in sys.modules; "
+        "evqgan.load; assert 'jax' in sys.modules; evqgan.lod"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
     )
@@ -85,9 +88,8 @@ def test_images_become_ids_and_images_again(model, tokenizer):
     again = model.decode(ids)
     assert again.shape == (3, 32, 32, 3) and again.dtype == np.uint8
     np.testing.assert_array_equal(model.reconstruct(images), again)
-    np.testing.assert_array_equal(
-        tokenizer.reconstruct(images), again
-    )  # the generator's workdir holds its tokenizer
+    # The generator's workdir holds its tokenizer.
+    np.testing.assert_array_equal(tokenizer.reconstruct(images), again)
     np.testing.assert_array_equal(
         model.encode(images[0] / np.float32(127.5) - 1), model.encode(images[0])
     )
@@ -97,12 +99,8 @@ def test_images_become_ids_and_images_again(model, tokenizer):
         32,
         3,
     )
-    assert model.encode(picture(shape=(16, 48))).shape == (
-        1,
-        4,
-        12,
-        1,
-    )  # the tokenizer takes other sizes
+    # The tokenizer takes other sizes.
+    assert model.encode(picture(shape=(16, 48))).shape == (1, 4, 12, 1)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +141,8 @@ def test_floats_from_0_to_1_are_not_taken_for_pale_images():
     with pytest.raises(InputError, match="got none below 0"):
         to_uint8(np.zeros((2, 4, 4, 3), np.float32))
     np.testing.assert_array_equal(to_uint8(2 * (image / 255) - 1)[0], image)
-    dark = np.stack(
-        [image / 127.5 - 1, np.ones_like(image, float)]
-    )  # one bright image in a batch is as it is
+    # One bright image in a batch is as it is.
+    dark = np.stack([image / 127.5 - 1, np.ones_like(image, float)])
     np.testing.assert_array_equal(to_uint8(dark)[1], 255)
     assert (to_uint8(np.ones((4, 4, 3))) == 255).all()
 
@@ -251,10 +248,8 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_made(model, given
 
 @pytest.mark.parametrize("given", [{"acceptance": 1e-9}, {"num": 10**8}, {"acceptance": 5e-324}])
 def test_more_than_weeks_of_work_is_begun_by_force_alone(model, given):
-    given, images = (
-        {"num": 4, **given},
-        "(inf|[0-9,]+) images to generate, which are more than 20,000,000",
-    )
+    given = {"num": 4, **given}
+    images = "(inf|[0-9,]+) images to generate, which are more than 20,000,000"
     with pytest.raises(
         InputError,
         match=f"this takes {images}: ask for less, or lift the limit by --force .in Python",

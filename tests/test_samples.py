@@ -14,7 +14,10 @@ from evqgan.evals import samples
 
 @pytest.fixture(scope="module")
 def digits():
-    """Images uint8 [1797,32,32,3] and labels of the bundled digits, in random order: 1,437 train, 360 held out."""
+    """Images uint8 [1797,32,32,3] and labels of the bundled digits.
+
+    They are in random order: 1,437 train, 360 held out.
+    """
     bundle = load_digits()
     order = np.random.default_rng(0).permutation(len(bundle.images))
     grey = np.round(bundle.images[order] * (255 / 16)).astype(np.uint8)
@@ -70,10 +73,8 @@ def test_real_digits_are_given_their_class_and_shuffled_labels_are_not(digits):
 def test_accuracy_by_class_is_that_of_the_class_alone(digits):
     real, heldout = digits
     chosen = np.isin(heldout[1], (2, 5))
-    images, labels = (
-        heldout[0][chosen],
-        np.where(heldout[1][chosen] == 5, 7, 2),
-    )  # 5 was asked to be a 7
+    # 5 was asked to be a 7.
+    images, labels = heldout[0][chosen], np.where(heldout[1][chosen] == 5, 7, 2)
     per_class = samples.classifier_agreement(*real, images, labels, *heldout)["per_class"]
     assert per_class[2] > 0.9 and per_class[7] < 0.1 and per_class[0] is None
 
@@ -136,9 +137,8 @@ def test_distances_in_pieces_are_those_of_the_definition(digits, monkeypatch):
     train, heldout = train[:50], heldout[:23]
     difference = heldout[:, None].astype(np.float64) - train[None]
     expected = np.sqrt((difference**2).mean((2, 3, 4))).min(1)
-    monkeypatch.setattr(
-        samples, "PIECE", 7 * heldout[0].size
-    )  # pieces of seven images, the last ones smaller
+    # Pieces of seven images, the last ones smaller.
+    monkeypatch.setattr(samples, "PIECE", 7 * heldout[0].size)
     found = samples.nearest(heldout, train, heldout)
     np.testing.assert_allclose(
         [found["nearest_mean"], found["nearest_min"], found["nearest_q05"]],

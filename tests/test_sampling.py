@@ -19,7 +19,10 @@ def model(attention="prefix", tokens="masked", latent=64, **keys):
 
 
 def test_token_passes_are_those_of_the_cost_table():
-    """64 x 64 tokens, W_s 8, E_s 2, T 8: nB T (nB + (W_s + 2 E_s)^2), nB (nB + ring + T W_s^2), nB (2 + ring + ...)."""
+    """64 x 64 tokens, W_s 8, E_s 2, T 8.
+
+    nB T (nB + (W_s + 2 E_s)^2), nB (nB + ring + T W_s^2), nB (2 + ring + ...).
+    """
     assert sampling.work(model("joint"), 8, "raster")[0] == 64 * 8 * (64 + 144) == 106_496
     assert sampling.work(model("prefix"), 8, "raster")[0] == 64 * (64 + 80 + 8 * 64) == 41_984
     assert (
@@ -45,10 +48,11 @@ def test_flops_are_those_of_the_compiled_programs(attention, tokens, rows):
     """XLA counts the body of a loop once, so that a model of two layers counts as one."""
     net = model(attention, tokens, latent=32)
     inputs = {
-        "grid": jnp.zeros((1, 1, 32, 32), jnp.int32), "ring": jnp.zeros((1, rows, 80), jnp.int32),
+        "grid": jnp.zeros((1, 1, 32, 32), jnp.int32),
+        "ring": jnp.zeros((1, rows, 80), jnp.int32),
         "block": jnp.arange(rows, dtype=jnp.int32)[None],
         "rank": jnp.ones((1, 16), jnp.int32) if tokens == "ordered" else None,
-    }  # fmt: skip
+    }
     target = jnp.zeros((1, rows, 64), jnp.int32)
     params = jax.eval_shape(
         lambda: multigrained.init(net, jax.random.key(0), jnp.zeros((1,), jnp.int32))

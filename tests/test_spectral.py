@@ -42,9 +42,13 @@ def with_vectors(variables, seed=1):
 
 def plain(variables, kernel, stride=2, padding=1, groups=1):
     y = jax.lax.conv_general_dilated(
-        X, kernel, (stride,) * 2, ((padding,) * 2,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        X,
+        kernel,
+        (stride,) * 2,
+        ((padding,) * 2,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
-    )  # fmt: skip
+    )
     return y + variables["params"].get("bias", jnp.zeros(y.shape[-1])).reshape(1, 1, 1, -1)
 
 
@@ -88,9 +92,8 @@ def test_training_iterates_once_and_stores_if_it_may():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(changed["batch_stats"]["u"], u, atol=1e-5)
     np.testing.assert_allclose(changed["batch_stats"]["v"], v, atol=1e-5)
-    np.testing.assert_array_equal(
-        module.apply(variables, X, train=True), y
-    )  # not mutable: same, nothing stored
+    # Not mutable: same, nothing stored.
+    np.testing.assert_array_equal(module.apply(variables, X, train=True), y)
 
 
 def test_gradient_takes_the_vectors_as_constants():
@@ -108,7 +111,8 @@ def test_gradient_takes_the_vectors_as_constants():
 
     grad = jax.grad(ours)(kernel)
     np.testing.assert_allclose(grad, jax.grad(literal)(kernel), rtol=1e-3, atol=1e-4)
-    # The output does not depend on the kernel's length, so at u, v near the singular vectors neither does the gradient.
+    # The output does not depend on the kernel's length, so at u, v near the singular vectors
+    # neither does the gradient.
     assert abs(jnp.vdot(grad, kernel)) < 1e-3 * jnp.linalg.norm(grad) * jnp.linalg.norm(kernel)
 
 
@@ -128,8 +132,14 @@ def test_initialization_is_pytorchs():
     assert 0.09 < np.abs(bias).max() <= 0.1 and bias.min() < -0.09
 
 
-@pytest.mark.parametrize("keys, groups, bias", [({"size": 3, "stride": 1, "use_bias": False}, 1, False), ({}, 1, True),
-    ({"channels": 5, "size": 3, "stride": 1, "depthwise": True}, 5, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys, groups, bias",
+    [
+        ({"size": 3, "stride": 1, "use_bias": False}, 1, False),
+        ({}, 1, True),
+        ({"channels": 5, "size": 3, "stride": 1, "depthwise": True}, 5, True),
+    ],
+)
 def test_strides_groups_and_bias(keys, groups, bias):
     module = layer(**keys)
     variables = init(module)

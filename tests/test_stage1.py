@@ -14,7 +14,10 @@ from evqgan.training import stage1
 
 
 def config_of(**quantizer):
-    """A tokenizer of one narrow block a stage, without weight decay, so that only gradients move weights."""
+    """A tokenizer of one narrow block a stage, without weight decay.
+
+    Only gradients move weights.
+    """
     config = load("quickstart", "tiny").tokenizer
     for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
         coder.depths = (1,)
@@ -31,7 +34,10 @@ def batch_of(size=8):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """config -> stage, init, update, compiled once for each config; not donated, so that states compare."""
+    """config -> stage, init, update, compiled once for each config.
+
+    Nothing is donated, so that states compare.
+    """
     known = {}
 
     def get(config):
@@ -77,9 +83,8 @@ def test_a_step_is_a_function_of_state_and_batch(compiled):
     assert not different(init(), state)
     first, second = update(state, batch_of()), update(state, batch_of())
     assert not different(first, second)
-    assert different(
-        first, update({**state, "step": state["step"] + 1}, batch_of())
-    )  # warm-up and averaging go on
+    # Warm-up and averaging go on.
+    assert different(first, update({**state, "step": state["step"] + 1}, batch_of()))
 
 
 def test_averaged_weights_follow(compiled):
@@ -122,9 +127,8 @@ def test_a_codebook_of_averages_moves_without_gradient(compiled):
         "quantizer/usage",
     }
     again, _ = update({**state, "step": state["step"] + 1}, batch_of())
-    assert "quantizer/codes" in different(
-        new["codebook"], again["codebook"]
-    )  # revived from others of the batch
+    # Revived from others of the batch.
+    assert "quantizer/codes" in different(new["codebook"], again["codebook"])
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -175,9 +179,8 @@ def test_parts_of_a_batch_add_up_to_it(compiled):
     for name in ("loss", "l2", "quantizer_loss", "gradient_norm"):
         assert float(others[name]) == pytest.approx(float(metrics[name]), rel=1e-4)
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole["ema"], parts["ema"])
-    assert (
-        max(jax.tree.leaves(moved)) < 1e-4
-    )  # a tenth of a step: Adam divides small gradients by themselves
+    # A tenth of a step: Adam divides small gradients by themselves.
+    assert max(jax.tree.leaves(moved)) < 1e-4
 
 
 def test_pixel_losses_add_up_by_their_weights(compiled):
@@ -192,7 +195,7 @@ def test_pixel_losses_add_up_by_their_weights(compiled):
 
 
 def test_logit_laplace_is_the_negative_log_density():
-    """Of DALL-E's appendix A.3, with b = 1, less what it is where the reconstruction is the image."""
+    """Of DALL-E's appendix A.3, with b = 1, less its value where reconstruction is image."""
     rng = np.random.default_rng(0)
     image, reconstruction = rng.uniform(-1, 1, (2, 3, 8, 8, 3))
 
@@ -207,9 +210,8 @@ def test_logit_laplace_is_the_negative_log_density():
 
     x, r = phi(image), phi(reconstruction)
     places = np.linspace(1e-6, 1 - 1e-6, 1_000_001)
-    assert np.trapezoid(density(places, 0.7), places) == pytest.approx(
-        1, abs=1e-3
-    )  # a density it is
+    # A density it is.
+    assert np.trapezoid(density(places, 0.7), places) == pytest.approx(1, abs=1e-3)
     expected = np.mean(np.log(density(x, logit(x))) - np.log(density(x, logit(r))))
     ours = logit_laplace_loss(*np.float32([reconstruction, image]))
     assert ours.dtype == np.float32 and float(ours) == pytest.approx(expected, rel=1e-5)
@@ -229,9 +231,8 @@ def test_logit_laplace_pulls_towards_the_image_and_is_finite_everywhere():
         float(logit_laplace_loss(jnp.float32(x), jnp.float32(0.2)))
         for x in (0.3, 0.9, 1.1, 1.2, 1.3, 9)
     ]
-    assert (
-        values == sorted(values) and values[-1] == values[-2] > values[-3]
-    )  # the farther the larger, to the edge
+    # The farther the larger, to the edge.
+    assert values == sorted(values) and values[-1] == values[-2] > values[-3]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ from evqgan.training import stage2
 
 
 def config_of(**changes):
-    """A generator of two narrow layers on an untrained tokenizer, without weight decay, dropout and schedule."""
+    """A generator of two narrow layers on an untrained tokenizer.
+
+    It has no weight decay, dropout or schedule.
+    """
     config = load("quickstart", "tiny")
     model = config.tokenizer.tokenizer
     for coder in (model.encoder, model.decoder):
@@ -37,7 +40,10 @@ def config_of(**changes):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """config -> stage, state, update, compiled once for each config; not donated, so that states compare."""
+    """config -> stage, state, update, compiled once for each config.
+
+    Nothing is donated, so that states compare.
+    """
     known = {}
 
     def get(config):
@@ -120,13 +126,11 @@ def test_averaged_weights_are_what_predicts_and_samples(compiled):
     assert out["ids"].shape == (8, 8, 8, 1)
     for share, number in (("0.25", 4), ("0.50", 8), ("0.75", 12), ("1.00", 16)):
         assert out["sums"][f"cross_entropy@{share}"].shape == (8, 2)
-        np.testing.assert_array_equal(
-            out["sums"][f"accuracy@{share}"][:, 1], number
-        )  # masked tokens of one block
+        # Masked tokens of one block.
+        np.testing.assert_array_equal(out["sums"][f"accuracy@{share}"][:, 1], number)
     blind = predict({**state, "ema": zeros}, batch_of(), jax.random.key(0))
-    np.testing.assert_allclose(
-        blind["sums"]["cross_entropy@0.50"][:, 0] / 8, np.log(64), rtol=1e-5
-    )  # all codes alike
+    # All codes alike.
+    np.testing.assert_allclose(blind["sums"]["cross_entropy@0.50"][:, 0] / 8, np.log(64), rtol=1e-5)
 
     ids = np.arange(128, dtype=np.int32).reshape(2, 8, 8, 1) % 64
     mask = np.zeros((2, 8, 8), bool)
@@ -288,9 +292,8 @@ def test_soft_codes_are_drawn_anew_in_each_step_and_for_those_alone_that_learn_f
     _, state, update = compiled(config)
     batch = {"image": batch_of()["image"][:, :16, :16], "label": batch_of()["label"]}
     first, again = update(state, batch)[1], update({**state, "step": state["step"] + 1}, batch)[1]
-    assert float(first["loss"]) != float(
-        again["loss"]
-    )  # without dropout, the codes are all that is random
+    # Without dropout, the codes are all that is random.
+    assert float(first["loss"]) != float(again["loss"])
     hard = compiled(on_two_depths("rqtransformer"))[2](state, batch)[1]
     assert float(hard["loss"]) != float(first["loss"])
     config = on_two_depths("gpt")
@@ -308,12 +311,8 @@ def test_a_generator_is_told_what_its_model_asks_for():
     assert [one.flat for one in found.values()] == [1, 2, 2]
     assert {one.tokenizer.grid for one in found.values()} == {(4, 4)}
     ids = np.arange(32).reshape(1, 4, 4, 2)
-    assert models.flatten_depth(ids, 2)[0, 1, :4, 0].tolist() == [
-        8,
-        9,
-        10,
-        11,
-    ]  # a token's depths side by side
+    # A token's depths side by side.
+    assert models.flatten_depth(ids, 2)[0, 1, :4, 0].tolist() == [8, 9, 10, 11]
     np.testing.assert_array_equal(models.unflatten_depth(models.flatten_depth(ids, 2), 2), ids)
 
 

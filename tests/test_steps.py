@@ -1,4 +1,7 @@
-"""The picture of images being filled: it begins with nothing, ends with the image, and loses nothing in between."""
+"""The picture of images being filled: it begins with nothing and ends with the image.
+
+It loses nothing in between.
+"""
 
 import itertools
 

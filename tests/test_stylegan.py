@@ -1,4 +1,7 @@
-"""The StyleGAN critics of ViT-VQGAN and MaskGIT against recordings of the originals, and by their properties."""
+"""The StyleGAN critics of ViT-VQGAN and MaskGIT, tested in two ways.
+
+They are compared with recordings of the originals, and their properties are checked.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +41,10 @@ def judged(critic, variables, real, fake):
 
 
 def compare(recorded, ours):
-    """R1 to 1e-3: it is of gradients, and one leaky ReLU at its kink moves it by 1.4e-4 (measured at nudged images)."""
+    """R1 to 1e-3, as it is of gradients.
+
+    One leaky ReLU at its kink moves it by 1.4e-4, measured at nudged images.
+    """
     assert set(recorded) <= set(ours), "outputs that no test here compares: build what they record"
     for name, array in recorded.items():
         close(ours[name], array, 1e-3 if name.startswith("r1") else 1e-4)
@@ -126,9 +132,13 @@ def test_blur_is_a_depthwise_convolution(size, stride):
     kernel = np.float32(np.broadcast_to(kernel[:, :, None, None], (size, size, 1, 3)))
     for padding in ("SAME", 2):
         y = jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding if padding == "SAME" else ((2, 2), (2, 2)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
-        )  # fmt: skip
+            x,
+            kernel,
+            (stride, stride),
+            padding if padding == "SAME" else ((2, 2), (2, 2)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=3,
+        )
         close(blur(x, size, stride, padding), y, 1e-6)
 
 
@@ -136,7 +146,10 @@ def test_blur_is_a_depthwise_convolution(size, stride):
     ("batch", "groups"), [(1, 1), (2, 1), (3, 1), (4, 1), (6, 1), (7, 1), (8, 2), (10, 2), (12, 3)]
 )
 def test_minibatch_deviation_by_group(batch, groups):
-    """Image i belongs to group i modulo the number of groups; odd batches make larger groups, as in the original."""
+    """Image i belongs to group i modulo the number of groups.
+
+    Odd batches make larger groups, as in the original.
+    """
     x = np.asarray(jax.random.normal(jax.random.key(0), (batch, 4, 4, 5)))
     y = minibatch_deviation(x)
     np.testing.assert_array_equal(y[..., :5], x)

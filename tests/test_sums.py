@@ -1,4 +1,4 @@
-"""Gradients in bfloat16: what is summed over tokens and images is summed in float32, in every model."""
+"""Gradients in bfloat16: sums over tokens and images are computed in float32, in every model."""
 
 import math
 
@@ -27,17 +27,17 @@ CODERS = {
     "vit": {**VIT, "learned_positions": True},
 }
 SMALL = {"layers": 2, "width": 32, "heads": 2}
+VIM = {"tables": "separate", "time_shift": True, "activation": "squared_relu"}
 RQ = {**SMALL, "depth": 4, "codebook_width": 8, "head_layers": 1}
+WORDS = {**RQ, "codebook_input": False, "codebook_head": False}
 GENERATORS = {
     "multigrained": ("multigrained", {**SMALL, "window": 4, "extend": 1, "code_width": 8}, {}),
     "maskgit": ("maskgit", SMALL, {}),
     "gpt": ("gpt", SMALL, {}),
-    "vim": ("gpt", {**SMALL, "tables": "separate", "time_shift": True, "activation": "squared_relu"}, {}),
+    "vim": ("gpt", {**SMALL, **VIM}, {}),
     "rqtransformer": ("rqtransformer", RQ, {"codebook": jnp.zeros((1, 16, 8))}),
-    "rqtransformer, words": (
-        "rqtransformer", {**RQ, "codebook_input": False, "codebook_head": False}, {"codebook": jnp.zeros((1, 16, 8))},
-    ),
-}  # fmt: skip
+    "rqtransformer, words": ("rqtransformer", WORDS, {"codebook": jnp.zeros((1, 16, 8))}),
+}
 
 CRITICS = {
     "projected": {"cond": True, "classes": 3},
@@ -50,7 +50,10 @@ CRITICS = {
 
 
 def narrow_sums(jaxpr):
-    """The sums of more than one term, and additions into tables, that a jaxpr computes in bfloat16, as text."""
+    """The sums and additions into tables that a jaxpr computes in bfloat16, as text.
+
+    Sums are those of more than one term.
+    """
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name in ("reduce_sum", "scatter-add") and equation.outvars[0].aval.dtype == jnp.bfloat16:

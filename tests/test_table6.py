@@ -46,17 +46,15 @@ def test_rows_name_what_was_measured(rows):
 def test_memory_holds_the_state_and_the_gradients(rows):
     for row in rows:
         state = row["state_gib"] * table6.GIB
-        assert (
-            4 * 3 * row["parameters"] < state < 4 * 4.1 * row["parameters"]
-        )  # without a tokenizer
+        # Without a tokenizer.
+        assert 4 * 3 * row["parameters"] < state < 4 * 4.1 * row["parameters"]
         assert row["bytes"] > state
         assert row["gib"] * table6.GIB == pytest.approx(row["bytes"])
 
 
 def test_few_blocks_need_less_memory(rows):
-    every, one = (
-        row["bytes"] - row["state_gib"] * table6.GIB for row in rows
-    )  # what is beside the state
+    # What is beside the state.
+    every, one = (row["bytes"] - row["state_gib"] * table6.GIB for row in rows)
     assert one < every / 2
 
 

@@ -93,7 +93,10 @@ CODERS = {
 )
 @pytest.mark.parametrize("name", CODERS)
 def test_what_decides_ids_and_colours_is_float32_on_every_device(name, quantizer):
-    """The other products are in bfloat16 here; accelerators cut those of float32 short, unless told not to."""
+    """The other products are in bfloat16 here.
+
+    Accelerators cut those of float32 short, unless told not to.
+    """
     keys = {"encoder": {"name": name, **CODERS[name]}, "decoder": {"name": name, **CODERS[name]}}
     model = tokenizer.make(
         {**keys, "quantizer": {"name": "vq", "codes": 32, "width": 8, **quantizer}}, "bfloat16"
@@ -138,7 +141,8 @@ def test_influence_of_a_token_is_local():
     z = jax.random.normal(jax.random.key(1), (1, 12, 12, 8))
     changed = np.abs(decode(z.at[:, 5, 5].add(1.0)) - decode(z)).max(axis=-1)[0] > 0
     rows, columns = np.nonzero(changed)
-    # The windows of 4x4 tokens (32 pixels) that hold token (5, 5), and one pixel more by the last convolution.
+    # The windows of 4x4 tokens (32 pixels) that hold token (5, 5), and one pixel more by the last
+    # convolution.
     assert min(rows.min(), columns.min()) >= 31 and max(rows.max(), columns.max()) <= 64
     assert changed[40:48, 40:48].all()
 
@@ -239,7 +243,10 @@ def test_patches_are_quantized_as_one_vector_and_come_back_in_place():
 
 
 def test_networks_may_see_pixels_from_0_to_1():
-    """The same weights, and what they see and make scaled: outside nothing but the range of pixels is another one."""
+    """The same weights, and what they see and make scaled.
+
+    Outside nothing but the range of pixels is another one.
+    """
     signed, variables = made()
     unit, x = tokenizer.make({**config(), "pixels": "unit"}), images(32, 32)
     run = jax.jit(lambda v, x: unit.apply(v, x)[0])
@@ -269,8 +276,13 @@ def test_soft_codes_are_chances_of_the_codes_and_draw_the_nearest_most_often():
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "books"), [({}, 1), ({"name": "residual", "depth": 3, "shared": False}, 3), ({"name": "gumbel"}, 1)]
-)  # fmt: skip
+    ("quantizer", "books"),
+    [
+        ({}, 1),
+        ({"name": "residual", "depth": 3, "shared": False}, 3),
+        ({"name": "gumbel"}, 1),
+    ],
+)
 def test_the_codebook_is_what_embed_reads(quantizer, books):
     model, variables = made(**quantizer)
     codebook = model.apply(variables, method="codebook")

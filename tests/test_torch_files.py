@@ -1,13 +1,15 @@
 """Checkpoints of PyTorch are read without it, bit for bit, and nothing that stands in them runs.
 
-The files in tests/torch_files were written by PyTorch 2.13.0 (CPU): each object by torch.save(object, NAME_zip.pth) and
-by torch.save(object, NAME_legacy.pth, _use_new_zipfile_serialization=False), and the .numpy() of its tensors by
-numpy.savez_compressed (bfloat16 as float32). dtypes: torch.randn, arange or ones of each dtype; `transposed` is
-float32.t(), `sliced` float32[1:5:2, 2:7:3], `head` and `tail` [:5] and [12:].view(2, 4) of 20 numbers; `parameter` and
-`buffer` are nn.Parameters. unsigned: dtypes that have no storage class. module: the state dict of
-Sequential(Conv2d(2, 3, 3), BatchNorm2d(3), Linear(3, 2)). whole_module: that Sequential itself. lightning: its state
-dict under "state_dict", beside callbacks {a class: an object}, hyper-parameters in a subclass of dict that holds
-itself, the state of an Adam, a Namespace, a datetime, NumPy arrays, sets, an enum and the like.
+The files in tests/torch_files were written by PyTorch 2.13.0 (CPU): each object by
+torch.save(object, NAME_zip.pth) and by torch.save(object, NAME_legacy.pth,
+_use_new_zipfile_serialization=False), and the .numpy() of its tensors by numpy.savez_compressed
+(bfloat16 as float32). dtypes: torch.randn, arange or ones of each dtype; `transposed` is
+float32.t(), `sliced` float32[1:5:2, 2:7:3], `head` and `tail` [:5] and [12:].view(2, 4) of 20
+numbers; `parameter` and `buffer` are nn.Parameters. unsigned: dtypes that have no storage class.
+module: the state dict of Sequential(Conv2d(2, 3, 3), BatchNorm2d(3), Linear(3, 2)). whole_module:
+that Sequential itself. lightning: its state dict under "state_dict", beside callbacks {a class: an
+object}, hyper-parameters in a subclass of dict that holds itself, the state of an Adam, a
+Namespace, a datetime, NumPy arrays, sets, an enum and the like.
 """
 
 import pathlib
@@ -149,7 +151,10 @@ def test_a_whole_module_is_refused_by_the_name_of_its_class():
 
 @pytest.mark.parametrize("make", [zipped, legacy])
 def test_the_forms_of_older_versions(tmp_path, make):
-    """PyTorch 0.1 to 0.3: no hooks, torch.Size, Python 2's OrderedDict, parameters, storages of GPUs, modules."""
+    """PyTorch 0.1 to 0.3: no hooks, torch.Size, Python 2's OrderedDict, parameters.
+
+    There are storages of GPUs, and modules.
+    """
     sizes = [
         call("torch.Size", b"](" + b"".join(map(number, dims)) + b"e") for dims in ((2, 3), (3, 1))
     ]
@@ -233,9 +238,8 @@ def test_safetensors_are_read_too(tmp_path):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_in_a_checkpoint_runs(tmp_path, marked, make, attack):  # noqa: F811
     payload = ATTACKS[attack](str(marked))[:-1]
-    payload = (
-        payload[11:] if payload[:2] in (b"\x80\x04", b"\x80\x05") else payload
-    )  # its header and frame
+    # Its header and frame.
+    payload = payload[11:] if payload[:2] in (b"\x80\x04", b"\x80\x05") else payload
     payload = payload.removeprefix(b"\x80\x02")
     good = tensor(storage(6))
     refused(
@@ -351,10 +355,8 @@ def many(value):
     "pickled, order",
     [
         (many(BUILD + tuples(BOOLS, *FLAT) + b"R"), b"little"),  # each bool a copy
-        (
-            many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"),
-            b"big",
-        ),  # each number swapped
+        # Each number swapped.
+        (many(BUILD + tuples(storage(10**5, "torch.ByteStorage"), *FLAT) + b"R"), b"big"),
         (  # a long list, which is to be a size again and again
             b"]("
             + b"K\x01" * 10**5

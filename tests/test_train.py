@@ -1,4 +1,4 @@
-"""The loop: exact resume after SIGTERM and kill -9, refusals, and a stop on numbers that are not finite."""
+"""The loop: exact resume after SIGTERM and kill -9, refusals, a stop on numbers not finite."""
 
 import json
 import os
@@ -24,7 +24,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def config_of(stage, **changes):
-    """A config small enough for tens of steps in a second, with all that a state can hold: codebook, EMA, dropout."""
+    """A config small enough for tens of steps in a second.
+
+    It has all that a state can hold: codebook, EMA, dropout.
+    """
     config = load("quickstart", "tiny")["tokenizer" if stage == 1 else "generator"]
     config.update(
         {
@@ -76,12 +79,18 @@ def start(config, workdir):
     file = workdir.parent / f"{workdir.name}.json"
     file.write_text(config.to_json())
     code = (
-        "import json, sys, pathlib; from ml_collections import ConfigDict; from evqgan.training import loop;"
-        f"loop.train(ConfigDict(json.loads(pathlib.Path({str(file)!r}).read_text())), {str(workdir)!r})"
+        "import json, sys, pathlib; from ml_collections import ConfigDict;"
+        "from evqgan.training import loop;"
+        f"text = pathlib.Path({str(file)!r}).read_text();"
+        f"loop.train(ConfigDict(json.loads(text)), {str(workdir)!r})"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def wait_for_step(process, workdir, step):
@@ -98,7 +107,10 @@ def wait_for_step(process, workdir, step):
 
 @pytest.fixture(scope="module", params=[1, 2])
 def straight(request, tmp_path_factory):
-    """A config and the workdir of a run of it that nothing interrupted, after one that failed before it had trained."""
+    """A config and the workdir of a run of it that nothing interrupted.
+
+    Another one there failed before it had trained.
+    """
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
     failed = config.copy_and_resolve_references()

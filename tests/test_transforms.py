@@ -197,9 +197,8 @@ def test_crops_are_parts_of_the_image():
     np.testing.assert_array_equal(transforms.centre_crop(image, (5, 6)), image[2:7, 3:9])
     rng = np.random.default_rng(0)
     corners = {tuple(transforms.random_crop(image, (8, 9), rng)[0, 0, :1]) for _ in range(200)}
-    assert corners == {
-        (12 * y + x,) for y in range(2) for x in range(4)
-    }  # every place occurs, the last ones too
+    # Every place occurs, the last ones too.
+    assert corners == {(12 * y + x,) for y in range(2) for x in range(4)}
     np.testing.assert_array_equal(transforms.random_crop(image, (9, 12), rng), image)
 
 

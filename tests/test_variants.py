@@ -1,4 +1,7 @@
-"""The benchmark of variants of a generator: equal terms, resumed work, mean and spread over seeds."""
+"""The benchmark of variants of a generator: equal terms, resumed work, statistics over seeds.
+
+These are mean and spread.
+"""
 
 import json
 import pathlib
@@ -58,7 +61,10 @@ def test_each_run_is_a_workdir(out):
 
 
 def test_terms_are_equal():
-    """As many steps, parameters and target blocks for all; the tokens of a step as the cost table counts them."""
+    """As many steps, parameters and target blocks for all.
+
+    The tokens of a step are as the cost table counts them.
+    """
     terms, parameters = {}, set()
     for name in variants.VARIANTS:
         config = variants.changed(variants.read(f"{CONFIG}:tiny", overrides()), name, 0)
@@ -73,9 +79,8 @@ def test_terms_are_equal():
         terms["joint"][2:] == terms["masked"][2:] == terms["own dropped"][2:] == terms["base"][2:]
     )
     assert terms["all blocks"][2:] == (1, 4 + 4 * 36)  # four blocks of 4 x 4
-    assert (
-        terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))
-    )  # globals of their own
+    # Globals of their own.
+    assert terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))
     assert terms["wider"][2:] == (4, 4 * (4 + 64))
 
 

@@ -18,9 +18,8 @@ MAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(vgg.Network().init)(
-        jax.random.key(0, impl="rbg"), jnp.zeros((1, 16, 16, 3))
-    )  # quick to compile
+    # Quick to compile.
+    return jax.jit(vgg.Network().init)(jax.random.key(0, impl="rbg"), jnp.zeros((1, 16, 16, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +60,15 @@ def test_parameters_and_shapes(variables, image):
     assert sum(x.size for x in jax.tree.leaves(variables)) == 14_714_688
     maps = jax.eval_shape(vgg.Network().apply, variables, image)
     assert [x.shape[1:] for x in maps] == [
-        (32, 48, 64), (16, 24, 128), (8, 12, 256), (4, 6, 512), (2, 3, 512)
-    ]  # fmt: skip
+        (32, 48, 64),
+        (16, 24, 128),
+        (8, 12, 256),
+        (4, 6, 512),
+        (2, 3, 512),
+    ]
     odd = jax.eval_shape(vgg.Network().apply, variables, jnp.zeros((1, 37, 31, 3)))
-    assert odd[-1].shape == (
-        1,
-        2,
-        1,
-        512,
-    )  # a pooling leaves out what does not fill a window, as in PyTorch
+    # A pooling leaves out what does not fill a window, as in PyTorch.
+    assert odd[-1].shape == (1, 2, 1, 512)
 
 
 def test_bfloat16_is_near_float32(variables, image):

@@ -1,4 +1,7 @@
-"""VIM is the GPT with other arguments: parity with the recorded port, its time shift, and its way of sampling."""
+"""VIM is the GPT with other arguments: parity with the recorded port.
+
+Its time shift and its way of sampling are tested, too.
+"""
 
 import functools
 
@@ -130,7 +133,10 @@ def test_the_config_is_read_from_the_weights(path):
 
 @pytest.mark.parametrize("path", files("vitvqgan_gpt*.npz"), ids=lambda x: x.stem)
 def test_our_cache_does_not_forget(path):
-    """With the token before kept in the cache, samples are of the model that was trained; the port's are not."""
+    """With the token before kept in the cache, samples are of the model that was trained.
+
+    The port's are not.
+    """
     model, params, _, inputs, outputs = recording(path)
     close(
         jax.jit(lambda params: steps(model, params, inputs))(params)[1],

@@ -1,4 +1,7 @@
-"""ViT-VQGAN's tokenizer: parity with the recorded original, weights there and back, what encoder and decoder keep."""
+"""ViT-VQGAN's tokenizer: parity with the recorded original, weights there and back.
+
+The rest is what encoder and decoder keep.
+"""
 
 import functools
 import json
@@ -17,7 +20,10 @@ from evqgan.tokenizers import tokenizer, vit
 
 
 def recordings():
-    """The recordings of whole tokenizers among those of ViT-VQGAN's parts: what they hold says which they are."""
+    """The recordings of whole tokenizers among those of ViT-VQGAN's parts.
+
+    What they hold says which they are.
+    """
 
     def whole(path):
         with np.load(path, allow_pickle=False) as stored:
@@ -41,26 +47,37 @@ def config_of(path, recorded):
         theirs = dict(recorded[name])
         assert theirs.pop("channels", 3) == 3, f"{path}: images of ours have three channels"
         config[name] = {
-            "name": "vit", "size": side(recorded["image_size"]), "patch": side(recorded["patch_size"]),
-            "width": theirs.pop("dim"), "layers": theirs.pop("depth"), "heads": theirs.pop("heads"),
-            "head_dim": theirs.pop("dim_head", 64), "mlp_width": theirs.pop("mlp_dim"),
-        }  # fmt: skip
+            "name": "vit",
+            "size": side(recorded["image_size"]),
+            "patch": side(recorded["patch_size"]),
+            "width": theirs.pop("dim"),
+            "layers": theirs.pop("depth"),
+            "heads": theirs.pop("heads"),
+            "head_dim": theirs.pop("dim_head", 64),
+            "mlp_width": theirs.pop("mlp_dim"),
+        }
         assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)} of the {name}"
     theirs = dict(recorded["quantizer"])
     theirs.pop("straight_through", None)  # the original takes it and passes nothing on
     number, residual = theirs.pop("num_quantizers", None), theirs.pop("use_residual", False)
     config["quantizer"] = {
-        "name": "vitvqgan", "codes": theirs.pop("n_embed"), "width": theirs.pop("embed_dim"),
+        "name": "vitvqgan",
+        "codes": theirs.pop("n_embed"),
+        "width": theirs.pop("embed_dim"),
         "commitment": theirs.pop("beta", 0.25),
-        "l2_normalize": theirs.pop("use_norm", True), "depth": number if residual else 1,
+        "l2_normalize": theirs.pop("use_norm", True),
+        "depth": number if residual else 1,
         "detached_residual": residual,
-    }  # fmt: skip
+    }
     assert not theirs, f"{path}: nothing of ours stands for {sorted(theirs)} of the quantizer"
     return config
 
 
 class Recording:
-    """A recording; its model, parameters, images [B,H,W,3] in [0,1]; what ours computes of them, and gradients."""
+    """A recording: its model, parameters, images [B,H,W,3] in [0,1].
+
+    It has what ours computes of them, and gradients.
+    """
 
     def __init__(self, path):
         recorded, self.weights, inputs, self.outputs = load(path)
@@ -90,10 +107,16 @@ class Recording:
         )
         loss = jnp.mean(jnp.square(rec - self.image)) + aux["quantizer_loss"]
         return loss, {
-            "enc": enc, "prequant": z, "indices": ids, "quant": quant, "qloss": aux["quantizer_loss"],
-            "rec": rec.transpose(0, 3, 1, 2), "dec_from_codes": again.transpose(0, 3, 1, 2), "mse_plus_qloss": loss,
+            "enc": enc,
+            "prequant": z,
+            "indices": ids,
+            "quant": quant,
+            "qloss": aux["quantizer_loss"],
+            "rec": rec.transpose(0, 3, 1, 2),
+            "dec_from_codes": again.transpose(0, 3, 1, 2),
+            "mse_plus_qloss": loss,
             "pos_embedding": params["encoder"]["positions"],
-        }  # fmt: skip
+        }
 
 
 def shapes(model, image):
@@ -146,7 +169,10 @@ def test_gradients_are_the_originals(recording):
 
 
 def test_margins_between_codes_are_the_recorded_ones(recording):
-    """The gap of the squared distances of the two nearest codes, smallest and median: so far are ids from changing."""
+    """The gap of the squared distances of the two nearest codes, smallest and median.
+
+    So far are ids from changing.
+    """
     recorded = recording.outputs["vq_margin_min_median"]
     z, codes = np.float64(recording.ours["prequant"]), recording.params["quantizer"]["codebook"][0]
     if recording.config["quantizer"]["l2_normalize"]:
@@ -214,10 +240,12 @@ def test_full_size_has_exactly_the_originals_parameters(encoder, decoder, total)
     }
     model = tokenizer.make(
         {
-            "encoder": {"name": "vit", **sizes[encoder]}, "decoder": {"name": "vit", **sizes[decoder]},
-            "quantizer": {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}, "pixels": "unit",
+            "encoder": {"name": "vit", **sizes[encoder]},
+            "decoder": {"name": "vit", **sizes[decoder]},
+            "quantizer": {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True},
+            "pixels": "unit",
         }
-    )  # fmt: skip
+    )
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))["params"]
     assert model.factor == 8
     assert sum(x.size for x in jax.tree.leaves(params)) == total
@@ -289,9 +317,8 @@ def test_positions_start_as_the_table_and_reach_every_token():
         np.testing.assert_array_equal(start[name]["positions"], vit.sincos(2, 3, 8))
     table = vit.sincos(2, 3, 8)
     np.testing.assert_allclose(table[0], [0, 0, 1, 1] * 2)  # column 0, row 0
-    angles = np.array(
-        [2, 2 / 100, 1, 1 / 100]
-    )  # column 2, row 1: width / 4 = 2 frequencies, 1 and 10000^(-1/2)
+    # Column 2, row 1: width / 4 = 2 frequencies, 1 and 10000^(-1/2).
+    angles = np.array([2, 2 / 100, 1, 1 / 100])
     waves = np.concatenate(
         [np.sin(angles[:2]), np.cos(angles[:2]), np.sin(angles[2:]), np.cos(angles[2:])]
     )
@@ -321,9 +348,8 @@ def test_patches_that_are_not_square_are_the_originals_convolutions():
         variables, image, capture_intermediates=lambda module, _: module.name == "embed"
     )
     kernel, bias = (variables["params"]["embed"][name] for name in ("kernel", "bias"))
-    ours = kept["intermediates"]["embed"]["__call__"][
-        -1
-    ]  # the layer calls that of linen, which comes first
+    # The layer calls that of linen, which comes first.
+    ours = kept["intermediates"]["embed"]["__call__"][-1]
     dimensions = ("NHWC", "HWIO", "NHWC")
     literal = jax.lax.conv_general_dilated(
         image, kernel, (3, 5), "VALID", dimension_numbers=dimensions
@@ -394,7 +420,7 @@ def test_one_head_as_wide_as_the_tokens_has_no_layer_behind_it():
     ids=["heads", "head", "narrow_head"],
 )
 def test_weights_of_ours_go_there_and_back(changes):
-    """Through their names, of which the config is told again, as the file of a whole training has them."""
+    """Through their names, by which the config is told again, as a whole training's file has."""
     _, variables = made(**changes)
     theirs = vitvqgan.to_theirs(variables)
     coder = {**SMALL, **changes}

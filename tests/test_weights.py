@@ -1,4 +1,7 @@
-"""Weights of frozen networks: what is saved comes back, and what cannot be used is one line that says what to do."""
+"""Weights of frozen networks: what is saved comes back.
+
+What cannot be used is one line that says what to do.
+"""
 
 import errno
 import os
@@ -109,7 +112,8 @@ def test_missing_weights_are_one_line_with_the_command_that_gets_them(tmp_path):
     refused(
         "",
         tree(),
-        r"no weights of tiny in .*cache/evqgan/weights: .*`python -m evqgan.convert tiny --download`",
+        r"no weights of tiny in .*cache/evqgan/weights: "
+        ".*`python -m evqgan.convert tiny --download`",
     )
     assert 'weights="random"' in refused(
         tmp_path / "a b", tree(), r"convert tiny --download '.*/a b'`"

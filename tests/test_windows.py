@@ -43,7 +43,10 @@ def test_relative_index_is_a_function_of_the_offset(window):
 @pytest.mark.parametrize(("h", "w"), [(8, 8), (8, 12), (10, 13), (5, 9), (3, 9), (3, 2)])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_a_token_sees_exactly_the_real_tokens_of_its_shifted_window(h, w, shifted):
-    """Against the definition: cells of a grid that starts half a window earlier; no wrapping, no padding."""
+    """Against the definition: cells of a grid that starts half a window earlier.
+
+    There is no wrapping and no padding.
+    """
     window = 4
     plan = layout(h, w, window, shifted)
     assert plan.shift == (2 if shifted and min(h, w) > window else 0)

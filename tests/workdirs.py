@@ -1,4 +1,4 @@
-"""One trained workdir for all tests that need one: a tokenizer, and a class-conditional generator on it."""
+"""One trained workdir for all tests: a tokenizer, and a class-conditional generator on it."""
 
 import atexit
 import functools
@@ -18,9 +18,10 @@ NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
 
 @functools.cache
 def trained():
-    """-> the path of a workdir as the quickstart leaves it: images/, tokenizer/ and generator/, a few steps each.
+    """Return the path of a workdir as the quickstart leaves it.
 
-    32 x 32 pixels, 8 x 8 tokens, 64 codes, ten classes with names. Tests must not change it: they take a `copy`.
+    It has images/, tokenizer/ and generator/, a few steps each. 32 x 32 pixels, 8 x 8 tokens, 64
+    codes, ten classes with names. Tests must not change it: they take a `copy`.
     """
     place = pathlib.Path(tempfile.mkdtemp(prefix="evqgan-tests-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
