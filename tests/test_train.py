@@ -120,7 +120,16 @@ def straight(request, tmp_path_factory):
     return config, workdir
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "straight, with_signal",
+    [
+        (1, signal.SIGTERM),
+        (2, signal.SIGKILL),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+    indirect=["straight"],
+)
 def test_a_run_that_was_stopped_ends_with_the_same_bits(straight, tmp_path, with_signal):
     config, expected = straight
     workdir = tmp_path / "run"
@@ -158,6 +167,7 @@ def test_metrics_and_pictures_are_there(straight):
     assert names == [f"{name}_{step:07d}.png" for name in shown for step in (30, 60)]
 
 
+@pytest.mark.parametrize("straight", [1], indirect=True)  # which stage it is makes no difference
 def test_a_finished_run_stays_as_it_is(straight, capsys):
     config, workdir = straight
     before = (workdir / "metrics.jsonl").read_text()
@@ -166,6 +176,7 @@ def test_a_finished_run_stays_as_it_is(straight, capsys):
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize("straight", [1], indirect=True)  # which stage it is makes no difference
 def test_a_workdir_of_another_config_is_refused_once_it_has_a_checkpoint(straight):
     config, workdir = straight
     assert (
