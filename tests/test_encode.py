@@ -103,9 +103,9 @@ def test_losses_and_steps_are_those_of_the_same_crops(stored):
     images = np.stack([numbered_view(source[i]["image"], dataset, 7, i, 0) for i in which])
     update = jax.jit(stage.update)
     one, other = update(state, of_ids), update(state, {"image": images, "label": of_ids["label"]})
-    assert float(one[1]["loss"]) == pytest.approx(float(other[1]["loss"]), rel=1e-6)
+    assert float(one[1]["loss"]) == pytest.approx(float(other[1]["loss"]), rel=1e-5)
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-4, atol=2e-5)
 
 
 def find(source, image):
