@@ -316,7 +316,7 @@ def eval_batches(
 def view_batches(
     examples: Decoded,
     dataset: Dataset,
-    views: int,
+    number: int,
     seed: int,
     batch_size: int,
     start: int,
@@ -325,17 +325,17 @@ def view_batches(
     """Return an iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}, in all views.
 
     Examples start to stop come in turn; b = batch_size, in the last batch less.
-    views: V, as in training and with its replacements of what does not decode; 0: the centre view
-      of validation, where what does not decode is black, with the label -1.
+    number: V, of views as in training, with its replacements of what does not decode; 0: the one
+      view of validation, the centre, where what does not decode is black, with the label -1.
     """
     black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(codes.BAD)}
 
     def load(index):
-        example = examples[index] if views else examples.load(index)
+        example = examples[index] if number else examples.load(index)
         if example is None:
             return black
         image = example["image"]
-        some = [views.numbered_view(image, dataset, seed, index, v) for v in range(views)]
+        some = [views.numbered_view(image, dataset, seed, index, v) for v in range(number)]
         return {**example, "image": np.stack(some or [views.validation_view(image, dataset)])}
 
     return Batches(
