@@ -81,7 +81,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
     if not found:
         there = f", found {listed(others)}" if others else ""
         raise InputError(
-            f"the folder {folder!r} holds no image; expected files ending in {' '.join(endings)}{there}"
+            f"the folder {folder!r} holds no image; "
+            f"expected files ending in {' '.join(endings)}{there}"
         )
     return sorted(found), others
 
@@ -203,7 +204,8 @@ class Folder:
         for i, path in enumerate(self.paths if number else ()):
             if self.classes[path] not in number:
                 raise InputError(
-                    f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does not have"
+                    f"{self.where(i)} is of the class {self.classes[path]!r}, "
+                    "which train/ does not have"
                 )
             self.labels[i] = number[self.classes[path]]
 

@@ -56,7 +56,8 @@ def own_classes() -> Iterator[None]:
     def checked(cls, name):
         if not name.startswith("tensorflow_datasets."):
             raise InputError(
-                f"its features.json names the class {name!r}: expected those of tensorflow_datasets alone"
+                f"its features.json names the class {name!r}: "
+                "expected those of tensorflow_datasets alone"
             )
         return theirs.__get__(None, cls)(name)
 
@@ -143,12 +144,14 @@ def label_feature(features: dict, name: str, label_key: str) -> str:
         return ""
     if label_key not in features:
         raise InputError(
-            f"config.dataset.label_key: {name!r} has no {label_key!r}; {nearest(label_key, features)}"
+            f"config.dataset.label_key: {name!r} has no {label_key!r}; "
+            f"{nearest(label_key, features)}"
         )
     feature = features[label_key]
     if feature.shape != () or not np.issubdtype(feature.np_dtype, np.integer):
         raise InputError(
-            f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no labels"
+            f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; "
+            "'' reads no labels"
         )
     return label_key
 
@@ -199,7 +202,8 @@ class Named:
         self.path, features = builder.data_path, dict(builder.info.features)
         if image_key not in features:
             raise InputError(
-                f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}"
+                f"config.dataset.image_key: {name!r} has no {image_key!r}; "
+                f"{nearest(image_key, features)}"
             )
         self.label_key = label_feature(features, name, label_key)
         self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())

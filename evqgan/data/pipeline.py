@@ -80,7 +80,8 @@ class Dataset:
             isinstance(side, int) and side > 0 for side in self.shape
         ):
             raise InputError(
-                f"config.dataset.size expects a side or (height, width) in pixels, got {self.size!r}"
+                "config.dataset.size expects a side or (height, width) in pixels, "
+                f"got {self.size!r}"
             )
         if self.crop not in CROPS:
             raise InputError(

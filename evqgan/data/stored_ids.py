@@ -94,5 +94,6 @@ def opened(path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray
 def damaged(path: pathlib.Path, expected: str, found: str) -> InputError:
     """Return the error for a file that is not what `codes.encode` writes."""
     return InputError(
-        f"{path}: expected {expected}, got {found}; remove this file, and --mode=encode makes it again"
+        f"{path}: expected {expected}, got {found}; remove this file, "
+        "and --mode=encode makes it again"
     )

@@ -34,7 +34,8 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever
             raise InputError(
-                f"cannot read {path}: expected a file, got {'a folder' if path.is_dir() else 'none'}"
+                f"cannot read {path}: expected a file, "
+                f"got {'a folder' if path.is_dir() else 'none'}"
             )
         if found.st_size > MAX_BYTES:
             raise InputError(

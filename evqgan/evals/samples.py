@@ -124,7 +124,8 @@ def too_few(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndar
     number = features(images[:1], FRECHET_SIDE, colour=True).shape[1]
     sets = {"samples": images, "training images": real_images, "held-out images": heldout_images}
     return [
-        f"frechet: {len(some):,} {name} are no more than its {number} features, too few for their covariance"
+        f"frechet: {len(some):,} {name} are no more than its {number} features, "
+        "too few for their covariance"
         for name, some in sets.items()
         if len(some) <= number
     ]

@@ -61,7 +61,8 @@ def edit(
     where = (request.mask, request.box, request.outpaint)
     if not request.image or sum(x is not None for x in where) != 1:
         raise InputError(
-            "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b"
+            "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, "
+            "--outpaint=l,t,r,b"
         )
     out = out or pathlib.Path(workdir) / "edits"
     image = read_image(request.image)

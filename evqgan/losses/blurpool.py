@@ -44,7 +44,8 @@ class Critic(nn.Module):
         height, width = image.shape[1:3]
         if height % 2**self.stages or width % 2**self.stages:
             raise InputError(
-                f"blurpool with {self.stages} stages sees multiples of {2**self.stages}, got {width}x{height}"
+                f"blurpool with {self.stages} stages sees multiples of {2**self.stages}, "
+                f"got {width}x{height}"
             )
 
         def conv(x, width, size, name):

@@ -64,7 +64,8 @@ class Critic(nn.Module):
         if min(image.shape[1:3]) < 3 * 2**self.layers:
             side = "x".join(map(str, image.shape[1:3]))
             raise InputError(
-                f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, got {side}"
+                f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, "
+                f"got {side}"
             )
 
         def conv(width, stride, bias, name):

@@ -271,7 +271,8 @@ class Critic(nn.Module):
         """Return the logits."""
         if self.cond and label is None:
             raise InputError(
-                "the critic has cond=True, but there are no labels: use data with classes or cond=False"
+                "the critic has cond=True, but there are no labels: "
+                "use data with classes or cond=False"
             )
         if train and self.diffaug:
             image = augment(self.make_rng("augment"), image, self.diffaug)
@@ -280,7 +281,8 @@ class Critic(nn.Module):
         for head, x in zip(self.head, maps, strict=False):
             if min(x.shape[1:3]) >> len(head.widths) < 4:
                 raise InputError(
-                    f"the critic's heads want larger images than {list(image.shape)}: use interp224=None"
+                    f"the critic's heads want larger images than {list(image.shape)}: "
+                    "use interp224=None"
                 )
             logits.append(head(x, label, train).reshape(len(image), -1))
         return jnp.concatenate(logits, axis=1)

@@ -81,7 +81,8 @@ def prepare_torch(image: jax.Array) -> jax.Array:
 def _checked(image):
     if image.dtype != jnp.uint8 or image.ndim != 4 or image.shape[-1] != 3:
         raise InputError(
-            f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: round them first"
+            f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: "
+            "round them first"
         )
     return image
 
@@ -255,7 +256,8 @@ class Network(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         if min(image.shape[1:3]) < 75:
             raise InputError(
-                f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: resize them first"
+                f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: "
+                "resize them first"
             )
         features, x = {}, image.astype(jnp.float32)
         for conv in STEM:

@@ -40,7 +40,8 @@ class BatchNorm(nn.Module):
             axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
             if count < 2:
                 raise InputError(
-                    f"batch norm trains on over one value a channel, got {list(x.shape)}: raise batch"
+                    f"batch norm trains on over one value a channel, got {list(x.shape)}: "
+                    "raise batch"
                 )
             mean, var = jnp.mean(y, axes), jnp.var(y, axes)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():

@@ -99,7 +99,8 @@ def check_width(coder: Encoder | Decoder) -> None:
     """Raise InputError unless the heads of an encoder or decoder divide its width."""
     if coder.width % coder.head_dim:
         raise InputError(
-            f"the width of a Swin encoder or decoder is a multiple of its head_dim, {coder.head_dim}, not {coder.width}"
+            "the width of a Swin encoder or decoder is a multiple of its head_dim, "
+            f"{coder.head_dim}, not {coder.width}"
         )
 
 

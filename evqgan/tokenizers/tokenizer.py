@@ -37,7 +37,8 @@ class Tokenizer(nn.Module):
             )
         if self.quantizer.width % self.patch**2:
             raise InputError(
-                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of patch^2 = {self.patch**2}"
+                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of "
+                f"patch^2 = {self.patch**2}"
             )
         if self.encoder.factor != self.decoder.factor:
             raise InputError(
@@ -83,7 +84,8 @@ class Tokenizer(nn.Module):
         """
         if not self.quantizer.soft_targets:
             raise InputError(
-                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', of which codes have distances"
+                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', "
+                "of which codes have distances"
             )
         return self.quantizer.soft_codes(self.latents(image), temperature, rng)
 
@@ -101,7 +103,8 @@ class Tokenizer(nn.Module):
         if image.shape[1] % f or image.shape[2] % f or not all(image.shape):
             height, width = image.shape[1:3]
             raise InputError(
-                f"expected image sides that are multiples of {f}, got {width}x{height}: crop or resize it"
+                f"expected image sides that are multiples of {f}, got {width}x{height}: "
+                "crop or resize it"
             )
 
     def decode(self, z_q: jax.Array) -> jax.Array:

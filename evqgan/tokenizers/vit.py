@@ -202,11 +202,13 @@ def check(coder: Encoder | Decoder) -> None:
     size, patch = pair(coder.size), pair(coder.patch)
     if any(side % of for side, of in zip(size, patch, strict=True)):
         raise InputError(
-            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: change one"
+            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: "
+            "change one"
         )
     if coder.width % 4:
         raise InputError(
-            f"expected a width that is a multiple of 4, got {coder.width}: positions have four parts"
+            f"expected a width that is a multiple of 4, got {coder.width}: "
+            "positions have four parts"
         )
 
 

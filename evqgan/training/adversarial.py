@@ -61,7 +61,8 @@ def make(keys: Any, dtype: str, run: RunLength) -> "AdversarialLoss":
     settings = build.call(Settings, keys, "config.adversarial")
     if settings.loss not in gan.LOSSES:
         raise InputError(
-            f"config.adversarial.loss is {settings.loss!r}: {build.nearest(settings.loss, gan.LOSSES)}"
+            f"config.adversarial.loss is {settings.loss!r}: "
+            f"{build.nearest(settings.loss, gan.LOSSES)}"
         )
     where = "config.adversarial.critic"
     critic = build.build("losses", "Critic", settings.critic, where, dtype=dtype)

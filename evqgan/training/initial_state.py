@@ -86,7 +86,8 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
         return
     if pathlib.Path(config.init).expanduser().resolve() == pathlib.Path(workdir).resolve():
         raise InputError(
-            f"config.init is the run's own workdir, {workdir}: a finished run grows by a longer duration"
+            f"config.init is the run's own workdir, {workdir}: "
+            "a finished run grows by a longer duration"
         )
 
 
@@ -171,7 +172,8 @@ def _lines(plan: Inheritance, config: Any, theirs: dict, other_tokenizer: bool) 
     if plan.tables:
         names = ", ".join(sorted(name for name in plan.tables if name.startswith("ema/")))
         lines.append(
-            f"there are not as many classes in {folder}: what has a row a class begins fresh, {names}"
+            f"there are not as many classes in {folder}: what has a row a class begins fresh, "
+            f"{names}"
         )
     elif theirs.get("generator", {}).get("classes") and not config.generator.get("classes"):
         lines.append(
@@ -181,7 +183,8 @@ def _lines(plan: Inheritance, config: Any, theirs: dict, other_tokenizer: bool) 
         lines.append(f"the critic begins fresh: that of {folder} is another one, or there is none")
     if other_tokenizer:
         lines.append(
-            f"the tokenizer is not the one whose codes {folder} was trained on: they mean something else now"
+            f"the tokenizer is not the one whose codes {folder} was trained on: "
+            "they mean something else now"
         )
     return tuple(lines)
 
@@ -197,7 +200,8 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
     theirs = files.read_json(file)
     if theirs.get("stage") != stage:
         raise InputError(
-            f"config.init = {folder} is the workdir of {theirs.get('stage')}, this run is of {stage}"
+            f"config.init = {folder} is the workdir of {theirs.get('stage')}, "
+            f"this run is of {stage}"
         )
     return theirs
 

@@ -38,7 +38,8 @@ def schedule(
         raise InputError(f"config.optimizer.decay is {kind!r}: {build.nearest(kind, after)}")
     if kind == "exponential" and not 0 < final <= peak:
         raise InputError(
-            f"exponential decay needs config.optimizer.final above 0 and up to the peak, got {final}"
+            "exponential decay needs config.optimizer.final above 0 and up to the peak, "
+            f"got {final}"
         )
     before = [(optax.linear_schedule(0.0, peak, warmup), warmup)] if warmup else []
     before += [(optax.constant_schedule(peak), hold)] if hold else []
@@ -97,7 +98,8 @@ def optimizer(
     """
     if run.batch_size % accumulate:
         raise InputError(
-            f"config.optimizer.accumulate = {accumulate} does not divide config.batch_size = {run.batch_size}"
+            f"config.optimizer.accumulate = {accumulate} does not divide config.batch_size = "
+            f"{run.batch_size}"
         )
     warmup, hold = (run.steps(x, of=run.leg) for x in (warmup, hold))
     rate = schedule(decay, learning_rate, warmup, run.leg, final, hold)

@@ -86,7 +86,8 @@ def with_model(config: Any) -> Any:
     theirs = files.read_json(file)
     if theirs.get("stage") != "stage1":
         raise InputError(
-            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1"
+            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, "
+            "not of stage1"
         )
     with config.unlocked():
         config.tokenizer.model = theirs["tokenizer"]
@@ -143,7 +144,8 @@ def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
         )
     if temperature and config.dataset.get("codes"):
         raise InputError(
-            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids (dataset.codes)"
+            "config.tokenizer.soft draws codes of images: "
+            "it cannot be used with stored ids (dataset.codes)"
         )
 
 
@@ -197,7 +199,8 @@ class GeneratorStage:
         folder, weights = self.config.dataset.codes, self.config.tokenizer.weights
         if weights == "random":
             raise InputError(
-                f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer"
+                f"config.dataset.codes = {folder!r}: "
+                "there are no stored ids of an untrained tokenizer"
             )
         info, (theirs, _) = codes.read_info(folder), self.model.tokenizer.restored(weights)
         fingerprint = codes.fingerprint(theirs)

@@ -169,7 +169,8 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
             image = read(photograph.name)
             if image.shape[:2] != photograph.size:
                 raise ValueError(
-                    f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: another version"
+                    f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: "
+                    "another version"
                 )
             for top, left, bottom, right in tiles(photograph):
                 tile = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2BGR)

@@ -49,7 +49,8 @@ class Quantizer(nn.Module):
     def setup(self) -> None:
         if self.l2_normalize and self.logits != "distance":
             raise InputError(
-                "a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set one"
+                "a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': "
+                "set one"
             )
         if self.logits == "dense":
             # it decides the ids
