@@ -11,6 +11,7 @@ the original: kakaobrain/rq-vae-transformer. The network stands in `rqtransforme
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,9 @@ def likelihood(
     One depth after the other, and logits are computed again in the backward pass: there is never
     more than [B,h,w,V] of them.
     """
-    apply = functools.partial(model.apply, {"params": params}, rngs={"dropout": rng})
+    apply: Callable[..., Any] = functools.partial(
+        model.apply, {"params": params}, rngs={"dropout": rng}
+    )
     states = apply(ids, codebook, label, not train, method="states")
 
     # The loop already keeps XLA from merging the recomputation.
@@ -131,7 +134,7 @@ def evaluate(
     targets.
     """
     nll, right = likelihood(model, params, ids, label, rng, codebook)
-    result = {}
+    result: dict[str, jax.Array] = {}
     for name, value in (("cross_entropy", nll), ("accuracy", right)):
         sums = jnp.sum(value, axis=(2, 3), dtype=jnp.float32)
         pairs = jnp.stack([sums, jnp.full_like(sums, model.tokens)], axis=-1)
@@ -147,7 +150,7 @@ def cached(
     batch: int,
 ) -> tuple[Callable, Callable, jax.Array]:
     """Return next_position, next_depth and carry for `autoregress`, with KV caches."""
-    apply = functools.partial(model.apply, {"params": params})
+    apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 
     def next_position(cache: jax.Array, n: jax.Array, before: jax.Array) -> tuple:
         return apply(cache, n, before, codebook, label, method="next_position")

@@ -12,7 +12,7 @@ from evqgan.losses.stylegan import blur
 from evqgan.nn.linear import Conv
 from evqgan.nn.spectral import torch_bias, torch_kernel
 
-PRETRAINED = {}
+PRETRAINED: dict[str, str] = {}
 GROUPS = 32  # of the group norms, or one for each channel if there are fewer; MaskBit's code
 
 
@@ -48,7 +48,7 @@ class Critic(nn.Module):
                 f"got {width}x{height}"
             )
 
-        def conv(x, width, size, name):
+        def conv(x: jax.Array, width: int, size: int, name: str) -> jax.Array:
             init = {"kernel_init": torch_kernel, "bias_init": torch_bias(size**2 * x.shape[-1])}
             return Conv(width, (size, size), dtype=self.dtype, name=name, **init)(x)
 
@@ -64,5 +64,5 @@ class Critic(nn.Module):
         return conv(x, 1, 5, "logits").astype(jnp.float32)
 
 
-def _activate(x):
+def _activate(x: jax.Array) -> jax.Array:
     return nn.leaky_relu(x, 0.1)  # 0.1: MaskBit

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_width(self)
         super().__post_init__()
 
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
     dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_width(self)
         super().__post_init__()
 

@@ -1,6 +1,6 @@
 """The tokenizer: image [B,H,W,3] <-> ids [B,h,w,D] (paper, Sec. 3.1)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,8 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.tokenizers.quantizers import old_form
 
-PIXELS = ("signed", "unit")
+Pixels = Literal["signed", "unit"]
+PIXELS = get_args(Pixels)
 
 
 class Tokenizer(nn.Module):
@@ -93,7 +94,7 @@ class Tokenizer(nn.Module):
         """Return the codes' vectors [K,V,c] float32: one table, or one for each depth."""
         return self.quantizer.codebook()
 
-    def _check(self, image):
+    def _check(self, image: jax.Array) -> None:
         f = self.factor
         if image.ndim != 4 or image.shape[3] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
             got = f"{image.dtype} [{','.join(map(str, image.shape))}]"
@@ -138,8 +139,8 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
         quantizer: dict,
         decoder: dict,
         patch: Positive = 1,
-        pixels: Literal[*PIXELS] = "signed",
-    ):
+        pixels: Pixels = "signed",
+    ) -> Tokenizer:
         coders = [
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self)
 
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
     dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self)
 
@@ -172,7 +172,7 @@ def sincos(h: int, w: int, width: int) -> np.ndarray:
     n = width // 4
     frequency = 10000.0 ** (-np.arange(n) / n)
 
-    def encode(positions):
+    def encode(positions: np.ndarray) -> np.ndarray:
         angle = positions[:, None] * frequency[None]
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
@@ -192,9 +192,8 @@ def by(sides: Sequence[int]) -> str:
 
 def grid(coder: Encoder | Decoder) -> tuple[int, int]:
     """Return (h, w): how many patches an image of `size` has."""
-    return tuple(
-        side // patch for side, patch in zip(pair(coder.size), pair(coder.patch), strict=True)
-    )
+    (height, width), (below, right) = pair(coder.size), pair(coder.patch)
+    return height // below, width // right
 
 
 def check(coder: Encoder | Decoder) -> None:

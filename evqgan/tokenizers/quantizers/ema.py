@@ -20,7 +20,9 @@ class Averages:
     over codes, so that no threshold depends on batch size and V.
     """
 
-    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float):
+    def __init__(
+        self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float
+    ) -> None:
         """Make the variables of `owner`, in its setup.
 
         shape: [K,V,c].

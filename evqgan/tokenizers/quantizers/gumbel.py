@@ -121,7 +121,7 @@ class Quantizer(nn.Module):
         }
         return z_q, ids, aux
 
-    def _annealed(self):
+    def _annealed(self) -> jax.Array:
         """Return the temperature of this step, and count it."""
         done = jnp.minimum(self.steps.value / self.anneal, 1.0)
         if self.annealing == "geometric":

@@ -31,7 +31,7 @@ def draw_if(wanted: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax
     those of a batch that lies on many devices, which exchange vectors only if some are wanted.
     """
 
-    def draw():
+    def draw() -> jax.Array:
         starts = np.arange(number + 1) * x.shape[1] // number
         draws = jax.random.uniform(rng, (len(x), number))
         position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
@@ -50,7 +50,7 @@ class Parameter:
 
     decay = 0.99  # of usage; RQ-VAE
 
-    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], revive: float):
+    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], revive: float) -> None:
         """Make the parameter and the variables of `owner`, in its setup.
 
         shape: [K,V,c].
@@ -93,7 +93,7 @@ def replace_dead(part: dict, codebook: dict) -> tuple[dict, dict]:
     if "dead" not in noted:
         return part, codebook
 
-    def filled(tree, rows):
+    def filled(tree: dict, rows: jax.Array | float) -> dict:
         table = tree["quantizer"]["codebook"]
         table = jnp.where(noted["dead"][..., None], rows, table).astype(table.dtype)
         return {**tree, "quantizer": {**tree["quantizer"], "codebook": table}}
