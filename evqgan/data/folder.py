@@ -46,7 +46,7 @@ def image_paths(folder: str) -> list[str]:
     return contents(folder)[0]
 
 
-def contents(folder: str) -> tuple[list[str], collections.Counter]:
+def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
     """Return `image_paths`, and the endings of other files with their numbers.
 
     Hidden files do not count. Images are the files with one of EXTENSIONS that Pillow reads here.
@@ -56,13 +56,15 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
             f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder"
         )
 
-    def refuse(error):
+    def refuse(error: OSError) -> None:
         raise InputError(
             f"the folder {error.filename!r} cannot be read: {error.strerror}"
         ) from None
 
     endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
-    found, others, seen = [], collections.Counter(), set()
+    found: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    seen: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link back up
@@ -156,6 +158,7 @@ def layout(paths: Sequence[str]) -> tuple[dict[str, Sequence[str]], dict[str, st
     classes = {
         path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()
     }
+    splits: dict[str, Sequence[str]]
     if len(parts) > 1:
         splits = {
             split: shuffled(path for path in paths if top_of[path] == top)
@@ -186,7 +189,7 @@ class Folder:
     divided: whether `layout` made the splits.
     """
 
-    def __init__(self, folder: str, split: str, labelled: bool = True):
+    def __init__(self, folder: str, split: str, labelled: bool = True) -> None:
         self.folder = os.path.expanduser(folder)
         paths, self.ignored = contents(self.folder)
         self.splits, self.classes = layout(paths)
@@ -197,7 +200,7 @@ class Folder:
         self.class_names = tuple(names) if labelled and names != [""] else ()
         self._select(split)
 
-    def _select(self, split):
+    def _select(self, split: str) -> None:
         self.paths = select(split, self.splits, f"the folder {self.folder!r}")
         self.labels = [0] * len(self.paths)
         number = {name: k for k, name in enumerate(self.class_names)}

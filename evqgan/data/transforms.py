@@ -65,8 +65,7 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
             if 3 * width * height > max(BOMB, FOLD * len(data)):
                 raise InputError(
                     f"expected an image that unfolds to at most {FOLD} times its bytes, got "
-                    f"{width} x {height} pixels "
-                    f"in {len(data):,} bytes: make it smaller"
+                    f"{width} x {height} pixels in {len(data):,} bytes: make it smaller"
                 )
             if image.format in ("JPEG", "MPO"):
                 return _decode_jpeg(image, data, background)
@@ -86,7 +85,7 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
         ) from None
 
 
-def _is_plain(image):
+def _is_plain(image: Image.Image) -> bool:
     """Return whether the pixels of an opened image need nothing but to be decoded.
 
     That is 8 bits, opaque, upright, no profile.
@@ -96,7 +95,7 @@ def _is_plain(image):
     return "exif" not in image.info or image.getexif().get(ORIENTATION, 1) == 1
 
 
-def _decode_jpeg(image, data, background):
+def _decode_jpeg(image: Image.Image, data: bytes, background: str) -> np.ndarray:
     """Return the pixels of a whole JPEG by libjpeg-turbo, which tells its warnings.
 
     What is not plain goes on with Pillow.
@@ -111,7 +110,7 @@ def _decode_jpeg(image, data, background):
     return _decode_any(image, background)
 
 
-def _decode_png(image, data, background):
+def _decode_png(image: Image.Image, data: bytes, background: str) -> np.ndarray:
     """Return the pixels of a whole PNG, by OpenCV where these are all there is to it."""
     with Image.open(io.BytesIO(data)) as again:
         again.verify()  # the checksums; afterwards it is of no use
@@ -125,7 +124,7 @@ def _decode_png(image, data, background):
     return _decode_any(image, background)
 
 
-def _decode_any(image, background):
+def _decode_any(image: Image.Image, background: str) -> np.ndarray:
     """Return the pixels of any image that Pillow reads."""
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
@@ -149,7 +148,7 @@ def _decode_any(image, background):
     return np.asarray(image.convert("RGB"))
 
 
-def _to_srgb(image, profile):
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Return the image with its ICC profile applied.
 
     As it is where the profile is damaged or of other channels.

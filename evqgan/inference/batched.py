@@ -26,7 +26,7 @@ class BatchRunner:
     they may differ by rounding, for a compiler may add up in another order.
     """
 
-    def __init__(self, batch_size: int = 64, devices: Sequence | None = None):
+    def __init__(self, batch_size: int = 64, devices: Sequence | None = None) -> None:
         if not kinds.fits(batch_size, kinds.Positive):
             expected = kinds.describe(kinds.Positive)
             raise InputError(f"expected a batch_size that is {expected}, got {batch_size!r}")

@@ -24,10 +24,9 @@ from evqgan.evals import build_all
 from evqgan.evals import samples as sample_statistics
 from evqgan.inference.model import Model, load
 
-OF_CLASS = (
-    "sample_accuracy@"  # begins the names of numbers of one class, of which there may be a thousand
-)
-WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
+# Begins the names of numbers of one class, of which there may be a thousand.
+OF_CLASS = "sample_accuracy@"
+MOST = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 Evaluation = dict[str, Any]  # {"numbers": {name: value}, "protocols": {evaluator: card}}
 Numbers = dict[str, Any]
@@ -188,7 +187,7 @@ def evaluate_model(
 
 
 def on_every_device(state: Any, device_mesh: Mesh) -> Any:
-    """Return arrays that every local device holds in full as arrays that all devices of a mesh do."""
+    """Return arrays, which every local device holds in full, as arrays of all devices of a mesh."""
     replicated = mesh.replicated(device_mesh)
 
     def of_mesh(x: jax.Array) -> jax.Array:
@@ -203,12 +202,12 @@ def evaluate_samples(
 ) -> tuple[Numbers, Card]:
     """Return what `evals.samples` says of a samples.npz beside the real images of the data set.
 
-    Every sample is compared with every image: InputError if these do not fit WHOLE bytes.
+    Every sample is compared with every image: InputError if these do not fit MOST bytes.
     """
     splits = (dataset.train, dataset.validation)
     number = sum(len(pipeline.open_split(dataset, split)) for split in splits)
-    if number * int(np.prod(dataset.shape)) * 3 > WHOLE:
-        most = f"data sets of up to {WHOLE:,} bytes"
+    if number * int(np.prod(dataset.shape)) * 3 > MOST:
+        most = f"data sets of up to {MOST:,} bytes"
         raise InputError(f"samples are compared with {most}; {number:,} images are more")
     images, labels, about = read_samples(file)
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
@@ -216,7 +215,7 @@ def evaluate_samples(
     held_images, held_labels = load_split(dataset, dataset.validation)
     split = f"{dataset.train}, held out: {dataset.validation}"
     card = protocol(model, dataset, evaluator="samples", split=split, **about)
-    numbers = sample_statistics.nearest(images, train_images, held_images)
+    numbers: Numbers = sample_statistics.nearest(images, train_images, held_images)
     numbers |= sample_statistics.frechet(images, train_images, held_images)
     if labels is not None:
         numbers |= sample_statistics.classifier_agreement(

@@ -66,7 +66,7 @@ def edit(
         )
     out = out or pathlib.Path(workdir) / "edits"
     image = read_image(request.image)
-    margins, hidden = None, None
+    margins, hidden = None, np.zeros(image.shape[:2], bool)
     if request.outpaint is not None:
         margins = four_numbers("--outpaint", request.outpaint)
     else:

@@ -14,7 +14,7 @@ import math
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -41,7 +41,7 @@ def sample(
     acceptance: float,
     classifier: Any,
     folder: Any,
-    changes: dict,
+    changes: Mapping[str, Any],
     report: Callable | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def choose(
     acceptance: float,
     classifier: Any,
     folder: Any,
-    changes: dict,
+    changes: Mapping[str, Any],
     report: Callable | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> tuple[dict[str, np.ndarray], int]:
@@ -135,7 +135,7 @@ def make(
     candidates: np.ndarray,
     numbers: np.ndarray,
     seed: int,
-    changes: dict,
+    changes: Mapping[str, Any],
     classifier: Callable | None,
     size: int,
     folder: Any,
@@ -166,10 +166,10 @@ def plan(labels: np.ndarray, acceptance: float) -> np.ndarray:
 
     A label that stands n times in `labels` has ceil(n / acceptance) candidates.
     """
-    wanted, counts = np.unique(labels, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     # 1e-12: 3 / 0.3 is a little above 10
     more = [math.ceil(n / acceptance * (1 - 1e-12)) - n for n in counts]
-    return np.concatenate([labels, np.repeat(wanted, more)]).astype(np.int32)
+    return np.concatenate([labels, np.repeat(classes, more)]).astype(np.int32)
 
 
 def best(labels: np.ndarray, candidates: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -284,12 +284,15 @@ def imagenet(name: str, where: str, rows: BatchRunner, numbers: np.ndarray) -> C
 
     def probability(variables: dict, images: jax.Array, labels: jax.Array) -> jax.Array:
         views = resnet.prepare(images.astype(jnp.float32) / 127.5 - 1, RESIZED)
-        logits = network.apply(variables, views[:, centre, centre])["logits"]
-        return jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
+        outputs: Any = network.apply(variables, views[:, centre, centre])
+        return jnp.take_along_axis(jax.nn.softmax(outputs["logits"]), labels[:, None], axis=-1)[
+            :, 0
+        ]
 
     def classifier(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return rows(probability, variables, images, numbers[labels])
 
     # For the card, and so that candidates chosen by other weights are refused.
-    classifier.name = " ".join(filter(None, [name, which]))
+    full_name = " ".join(filter(None, [name, which]))
+    classifier.name = full_name  # type: ignore[attr-defined]  # mypy knows no attributes of functions
     return classifier

@@ -20,7 +20,7 @@ from evqgan.tokenizers import tokenizer as tokenizers
 IMAGES, PIXELS = (
     64,
     2**22,
-)  # ours: a device encodes at most 64 images, and 4 million pixels, at a time
+)  # ours: a device encodes at most 64 images, and 4 million pixels, at once
 SECONDS = 5  # ours: between two lines of progress
 
 
@@ -157,14 +157,13 @@ def encoder(
     def encode_images(weights: Any, images: jax.Array) -> jax.Array:
         return network.apply(weights, transforms.scale(images), method="encode")[1]
 
-    alone = (
-        jax.shard_map(  # each device by itself, so that ids do not change with how many there are
-            encode_images,
-            mesh=devices,
-            in_specs=(mesh.replicated(devices).spec, split.spec),
-            out_specs=split.spec,
-            check_vma=False,
-        )
+    # Each device by itself, so that ids do not change with how many there are.
+    alone = jax.shard_map(
+        encode_images,
+        mesh=devices,
+        in_specs=(mesh.replicated(devices).spec, split.spec),
+        out_specs=split.spec,
+        check_vma=False,
     )
     apply = jax.jit(alone)
 

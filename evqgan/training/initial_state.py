@@ -55,15 +55,16 @@ def state(
       of weights converted from a public checkpoint, with which a new run begins.
     """
     config, (like, init, _) = setup.config, setup.compiled
+    lines: tuple[str, ...] = ()
     if "params" in saved:
-        began, lines = config.began, ()
+        began = config.began
         if began and began == checkpoints.steps()[-1]:
             again = "goes on from there, and its learning rate warms up again"
             lines = (f"finished at step {began:,}: {again}",)
         return checkpoints.restore(like), lines
     # What comes from files goes where it belongs at once, or update would be compiled for other
     # shardings too.
-    found, lines = setup.stage.load(init(), saved), ()
+    found = setup.stage.load(init(), saved)
     if saved:
         weights = checkpoints.restore({key: like[key] for key in like if key in saved})
         found = from_weights(found, weights)
@@ -194,8 +195,8 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
     file = folder / "config.json"
     if not file.is_file():
         parts = [folder / "tokenizer", folder / "generator"]
-        parts = [str(path) for path in parts if (path / "config.json").is_file()]
-        hint = f"give {' or '.join(parts)}" if parts else "expected the workdir of a run"
+        runs = [str(path) for path in parts if (path / "config.json").is_file()]
+        hint = f"give {' or '.join(runs)}" if runs else "expected the workdir of a run"
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
     if theirs.get("stage") != stage:

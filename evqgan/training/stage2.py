@@ -121,7 +121,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
     schema.check(config)
     config = with_classes(config, 1 if classes is None else classes)
     build.call(tokenizer_section, config.tokenizer, "config.tokenizer")
-    model = models.of(config)
+    model = models.of_stage2(config)
     wanted = config.generator.get("classes", 0)
     if classes is not None and wanted not in (0, classes):
         raise InputError(f"config.generator.classes is {wanted}, but the data set has {classes}")
@@ -194,7 +194,7 @@ class GeneratorStage:
             return state
         return {**state, "tokenizer": self.model.tokenizer.restored(weights)[0]}
 
-    def _require_tokenizer_of_stored_ids(self):
+    def _require_tokenizer_of_stored_ids(self) -> None:
         """Raise InputError unless the stored ids are of the weights that this run begins with."""
         folder, weights = self.config.dataset.codes, self.config.tokenizer.weights
         if weights == "random":
@@ -219,7 +219,9 @@ class GeneratorStage:
         tokens, rng = self._tokens(tokenizer, batch, rng)
         keys = build.plain(self.config.get("loss", {}))
 
-        def equation_2(params, variables, tokens, rng):
+        def equation_2(
+            params: dict, variables: dict, tokens: dict, rng: jax.Array
+        ) -> tuple[jax.Array, tuple[dict, Metrics]]:
             # The generator masks some of the ids, and gives -log p of these by all that is left.
             loss, metrics = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
             return loss, (variables, metrics)
@@ -233,7 +235,9 @@ class GeneratorStage:
         new, more = self.updater.step(part, grads, step, is_finite)
         return skipping.skip_if_nonfinite(state, new, {**metrics, **more}, is_finite)
 
-    def _tokens(self, tokenizer, batch, rng):
+    def _tokens(
+        self, tokenizer: dict, batch: dict, rng: jax.Array
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
         """Return what Eq. 2 is of, {"ids", "label"}, maybe {"soft"}, and what is left of `rng`.
 
         soft: soft targets, the probabilities of all codes [B,h,w,D,V].
@@ -242,7 +246,8 @@ class GeneratorStage:
         if not temperature:
             return {"ids": self.model.ids_of(tokenizer, batch), "label": batch["label"]}, rng
         rng, rng_codes = jax.random.split(rng)
-        ids, soft_targets = self.model.tokenizer.network.apply(
+        out: Any = self.model.tokenizer.network.apply(
             tokenizer, transforms.scale(batch["image"]), temperature, rng_codes, method="soft_codes"
         )
+        ids, soft_targets = out
         return {"ids": ids, "label": batch["label"], "soft": soft_targets}, rng
