@@ -175,7 +175,7 @@ def read_info(folder: str | os.PathLike) -> dict:
 
 
 def begin(folder: str | os.PathLike, info: Mapping[str, Any]) -> None:
-    """Make `folder` the place of `info`.
+    """Claim `folder` for `info`.
 
     Raises InputError when it holds ids of other data or of another tokenizer.
     """

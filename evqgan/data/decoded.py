@@ -59,7 +59,7 @@ class Decoded:
         except InputError as error:
             self._count(index, error)
             return None
-        self._check_label(index, example["label"])
+        self._check_label(index, int(example["label"]))
         if example["image"].nbytes * len(self) <= CACHE_BYTES:
             self.kept[index] = example
         return example

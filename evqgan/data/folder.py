@@ -65,8 +65,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
     found: list[str] = []
     others: collections.Counter[str] = collections.Counter()
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
         if real in seen:  # a link back up
             folders.clear()
             continue
@@ -75,7 +75,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
         files = [name for name in files if not name.startswith(".")]
         keep = [name for name in files if name.lower().endswith(endings)]
         found.extend(
-            os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep
+            os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+            for name in keep
         )
         others.update(
             os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep)

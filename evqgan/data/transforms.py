@@ -156,9 +156,9 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
     try:
         theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(
-            image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode
-        )
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, theirs, srgb, outputMode=mode)
+        return image if converted is None else converted
     except (ImageCms.PyCMSError, OSError):
         return image
 

@@ -83,7 +83,7 @@ class Model(nn.Module):
     def _check_sizes(self) -> None:
         """Raise InputError unless window, condition and positions go together."""
         sides = zip(self.context, self.latent, strict=True)
-        if any(own > whole or own < 1 for own, whole in sides):
+        if any(own > length or own < 1 for own, length in sides):
             grid = f"the grid of {self.latent} tokens"
             raise InputError(f"generator.window = {self.window} is no part of {grid}")
         if not 0 <= self.unmasked <= self.conditions:

@@ -47,7 +47,7 @@ class Model(nn.Module):
 
     -1 reads the last row, [MASK], as in MaskGIT's sampler. S may be shorter than the table of
     positions. Defaults: MaskGIT's configuration for ImageNet, 172,457,193 parameters with 1024
-    codes at 16 x 16. Differs from MaskGIT: dropout draws anew for each image where it drops the
+    codes at 16 x 16. Differs from MaskGIT: dropout draws for each image where it drops the
     same attention weights in all images.
     """
 

@@ -15,7 +15,7 @@ from evqgan.core.errors import InputError
 
 
 def begin(folder: Any, settings: dict) -> None:
-    """Make `folder` the place of candidates of these settings; InputError if it holds others.
+    """Claim `folder` for candidates of these settings; InputError if it holds others.
 
     settings: a dict for JSON.
     """

@@ -26,12 +26,12 @@ class CoreModel:
     """What a workdir holds, ready to use; NumPy in, NumPy out.
 
     Images are uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; results are uint8 [B,H,W,3]. Work is
-    split over all devices of this host, `batch_size` rows each at a time, the last batch filled up
-    (`rows`, a `batched.BatchRunner`).
+    split over all devices of this host, `batch_size` images each at a time, the last batch filled
+    up (`runner`, a `batched.BatchRunner`).
 
     A generated image depends on (seed, its number) alone: how many others there are, their labels,
-    and where a batch begins change nothing. With the same rows a device it is the same to the bit
-    on any number of devices of a kind; with other rows a device (another batch_size, or few images)
+    and where a batch begins change nothing. With as many images a device it is the same to the
+    bit on any number of devices of a kind; with others a device (another batch_size, or few images)
     it is the same but for rounding, and then now and then a token that was drawn on a knife's edge
     becomes another one, and with it its image.
     """
@@ -40,7 +40,7 @@ class CoreModel:
         self, config: Any, workdir: Any, step: int | None = None, batch_size: int = 64
     ) -> None:
         self.config, self.workdir = config, workdir
-        self.rows = BatchRunner(batch_size)
+        self.runner = BatchRunner(batch_size)
         model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
         self.step, self.state = self._restore(model, step)
@@ -64,9 +64,9 @@ class CoreModel:
 
     def _restore(self, model: Any, step: int | None) -> tuple[int, dict]:
         """Return the step and state of a checkpoint: the latest, or that of `step`."""
-        whole = mesh.replicated(self.rows.mesh)
+        everywhere = mesh.replicated(self.runner.mesh)
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
             model.shapes(),
         )
         checkpoints = checkpoint.Checkpoints(self.workdir, create=False)
@@ -92,8 +92,8 @@ class CoreModel:
         return self._needed().settings({**given, **(changes or {})})
 
     def encode(self, images: Any, size: int | None = None) -> np.ndarray:
-        """Return ids [B,h,w,D] int32. size: of the batches, if not as `rows` has it."""
-        return self.rows(self._encode, self._tokenizer, to_uint8(images), size=size)
+        """Return ids [B,h,w,D] int32. size: of the batches, if not as `runner` has it."""
+        return self.runner(self._encode, self._tokenizer, to_uint8(images), size=size)
 
     def decode(self, ids: Any, size: int | None = None) -> np.ndarray:
         """Return the images of ids [B,h,w,D] or [h,w,D] int. size: as in `encode`."""
@@ -105,7 +105,7 @@ class CoreModel:
         if ids.size and not 0 <= ids.min() <= ids.max() < self.codes:
             found = f"{ids.min()} to {ids.max()}"
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")
-        return self.rows(self._decode, self._tokenizer, ids.astype(np.int32), size=size)
+        return self.runner(self._decode, self._tokenizer, ids.astype(np.int32), size=size)
 
     def reconstruct(self, images: Any, size: int | None = None) -> np.ndarray:
         """Return images, each encoded, quantized and decoded. size: as in `encode`."""
@@ -186,7 +186,7 @@ class CoreModel:
         report: report(done, total, seconds) is called after each batch.
         size: as in `encode`.
         """
-        size, began = size or self.rows.size(len(labels)), self.rows.clock()
+        size, began = size or self.runner.size(len(labels)), self.runner.clock()
         results = []
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
@@ -194,7 +194,7 @@ class CoreModel:
             results.append((ids, self.decode(ids, size)))
             if report:
                 done = min(start + size, len(labels))
-                report(done, len(labels), self.rows.clock() - began)
+                report(done, len(labels), self.runner.clock() - began)
         ids, images = (np.concatenate(parts) for parts in zip(*results, strict=True))
         return ids, images
 
@@ -219,7 +219,7 @@ class CoreModel:
     ) -> np.ndarray:
         """Return the ids of `new` after each step [B,S,h,w,D]; V = `codes` where there is none."""
         given = *self._nothing_known(len(labels)), labels, seeds_of(seed, len(labels)), numbers
-        return self.rows(self._history_of(self.settings(changes)), self.state, *given)
+        return self.runner(self._history_of(self.settings(changes)), self.state, *given)
 
     def fill(
         self,
@@ -237,7 +237,7 @@ class CoreModel:
         """
         numbers = np.arange(len(ids), dtype=np.uint32) if numbers is None else numbers
         given = ids, mask, labels, seeds_of(seed, len(ids)), numbers
-        return self.rows(self._sampler_of(self.settings(changes)), self.state, *given, size=size)
+        return self.runner(self._sampler_of(self.settings(changes)), self.state, *given, size=size)
 
     def _nothing_known(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and mask of images that are to be generated whole."""

@@ -89,7 +89,7 @@ def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
         got = " x ".join(map(str, mask.shape[::-1]))
         raise InputError(f"expected a mask of the image's {size}, got {got}")
     if not mask.any():
-        needed = "it must be white where the image is to be made anew"
+        needed = "it must be white where the image is to be generated"
         raise InputError(f"the mask hides nothing: {needed}")
 
 
@@ -219,7 +219,7 @@ def painted_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def feathered(mask: np.ndarray, feather: float) -> np.ndarray:
-    """Return how much of a pixel is made anew, float32 [H,W].
+    """Return how much of a pixel is generated, float32 [H,W].
 
     1 where the mask [H,W] is True, 0 where it is further than `feather`.
     """
@@ -263,13 +263,13 @@ def fill(
     report: Callable | None = None,
 ) -> None:
     """Generate ids [B,h,w,D] where `holes` (see `holes_of`) says, in place, window by window."""
-    began = model.rows.clock()
+    began = model.runner.clock()
     for n, (at, hole) in enumerate(holes):
         mask = np.repeat(hole[None], len(ids), axis=0)
         key = [seed, n] if n else seed  # the first window as `sample`
         ids[:, *at] = model.fill(ids[:, *at], mask, labels, key, changes)
         if report:
-            report(n + 1, len(holes), model.rows.clock() - began)
+            report(n + 1, len(holes), model.runner.clock() - began)
 
 
 def decode(model: CoreModel, ids: np.ndarray, needed: np.ndarray) -> np.ndarray:

@@ -64,14 +64,14 @@ def evaluate(
     found: Evaluation = {"numbers": {}, "protocols": {}}
     if metrics and file.is_file():
         found = read_evaluation(file)
-    for part, place in parts:
+    for part, folder in parts:
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
         compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
         if not evals and not compared:
             continue
         if chief:
-            print(f"loading {place}", flush=True)
-        model = load(place, part)
+            print(f"loading {folder}", flush=True)
+        model = load(folder, part)
         dataset = build.call(pipeline.Dataset, part.dataset, "config.dataset")
         dataset = dataset.of_images()  # a token cache may be gone, and does not change the numbers
         for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
@@ -149,7 +149,7 @@ def evaluate_model(
     dataset: pipeline.Dataset,
     evals: Mapping[str, Any],
     batch_size: int | None = None,
-    wanted: Sequence[str] = (),
+    requested: Sequence[str] = (),
 ) -> Iterator[tuple[Numbers, Card]]:
     """Yield what each evaluator says of a loaded model, and its card.
 
@@ -159,15 +159,15 @@ def evaluate_model(
 
     evals: {name of an evaluator: its keys}.
     batch_size: images a device at a time (default: as the config says).
-    wanted: evaluators asked for by name: InputError if one has no numbers of these data; of another
-        one nothing comes but a line.
+    requested: evaluators asked for by name: InputError if one has no numbers of these data; of
+      another one nothing comes but a line.
     """
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
     state = on_every_device(model.state, device_mesh)
-    with config.unlocked():  # of pictures none are wanted
+    with config.unlocked():  # no pictures
         config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})
         config.eval_batch_size = size
     evaluators = build_all(config, models.of(config), dataset, device_mesh)
@@ -179,7 +179,9 @@ def evaluate_model(
         try:
             numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
         except InputError as error:
-            if name in wanted or processes.this()[1] > 1:  # other processes may not know, and wait
+            if (
+                name in requested or processes.this()[1] > 1
+            ):  # other processes may not know, and wait
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue

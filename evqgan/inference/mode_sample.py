@@ -72,7 +72,7 @@ def sample(
         if chief:
             files.tried(out)
             check_only_samples(out / "images")
-    progress = Progress("sample", compiling=lambda: model.rows.compiling)
+    progress = Progress("sample", compiling=lambda: model.runner.compiling)
     with processes.together():
         made, size = rejection.choose(
             model,

@@ -59,13 +59,13 @@ def encode(
     workdir: of the tokenizer, or a quickstart's.
     """
     config = config.generator if config.stage == "quickstart" else config
-    trained, place = of_tokenizer(workdir)
-    out = pathlib.Path(out or place / "codes")
+    trained, folder = of_tokenizer(workdir)
+    out = pathlib.Path(out or folder / "codes")
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or trained.dtype
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
-    print(f"loading {place}", flush=True)
-    weights, step = tokenizer.restored(place)
+    print(f"loading {folder}", flush=True)
+    weights, step = tokenizer.restored(folder)
     pipeline.prepare(dataset)
     sources = {
         split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS

@@ -49,8 +49,15 @@ class Critic(nn.Module):
             )
 
         def conv(x: jax.Array, width: int, size: int, name: str) -> jax.Array:
-            init = {"kernel_init": torch_kernel, "bias_init": torch_bias(size**2 * x.shape[-1])}
-            return Conv(width, (size, size), dtype=self.dtype, name=name, **init)(x)
+            layer = Conv(
+                width,
+                (size, size),
+                dtype=self.dtype,
+                kernel_init=torch_kernel,
+                bias_init=torch_bias(size**2 * x.shape[-1]),
+                name=name,
+            )
+            return layer(x)
 
         x = _activate(conv(image, self.width, 5, "conv_in"))
         for i in range(self.stages):

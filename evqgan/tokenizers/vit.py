@@ -61,9 +61,10 @@ class Encoder(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Return the features."""
         if image.shape[1:3] != pair(self.size):
-            got, wanted = by(image.shape[1:3]), by(pair(self.size))
+            got, expected = by(image.shape[1:3]), by(pair(self.size))
             raise InputError(
-                f"expected images of {wanted} (height x width), got {got}: crop them or change size"
+                f"expected images of {expected} (height x width), got {got}: "
+                "crop them or change size"
             )
         (h, w), (below, right) = grid(self), pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
@@ -107,9 +108,9 @@ class Decoder(nn.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Return the image."""
         if z.shape[1:3] != grid(self):
-            got, wanted = by(z.shape[1:3]), by(grid(self))
+            got, expected = by(z.shape[1:3]), by(grid(self))
             raise InputError(
-                f"expected {wanted} tokens (height x width), got {got}: change the decoder's size"
+                f"expected {expected} tokens (height x width), got {got}: change the decoder's size"
             )
         x = Dense(self.width, dtype=self.dtype, name="from_codes")(flatten_tokens(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))

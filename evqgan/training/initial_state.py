@@ -150,16 +150,16 @@ def planned(
         raise InputError(
             f"{folder} holds weights alone, and no optimizer: drop --config.init_optimizer"
         )
-    wanted = named(like, (*(WEIGHTS if raw else WEIGHTS[1:]), *optimizer))
-    tables = tables_of_classes(wanted, there, config, module, theirs)
-    for name, leaf in wanted.items():
+    expected = named(like, (*(WEIGHTS if raw else WEIGHTS[1:]), *optimizer))
+    tables = tables_of_classes(expected, there, config, module, theirs)
+    for name, leaf in expected.items():
         if there.get(name) != leaf.shape and name not in tables:
             raise InputError(
                 f"config.init = {folder}: {name} is {list(there.get(name, ())) or 'nothing'} "
                 f"there, {list(leaf.shape)} was expected: a run can begin with the weights of the "
                 "same model alone"
             )
-    taken = {name: leaf for name, leaf in wanted.items() if name not in tables}
+    taken = {name: leaf for name, leaf in expected.items() if name not in tables}
     critic = named(like, (*CRITIC, *("critic/opt" for _ in optimizer)))
     same = bool(critic) and all(there.get(name) == leaf.shape for name, leaf in critic.items())
     taken |= critic if same else {}
@@ -216,13 +216,13 @@ def named(tree: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def tables_of_classes(
-    wanted: dict[str, Any],
+    expected: dict[str, Any],
     there: dict[str, tuple[int, ...]],
     config: Any,
     module: ModuleType,
     theirs: dict,
 ) -> set[str]:
-    """Return the names in `wanted` that have another shape because there are other classes.
+    """Return the names in `expected` that have another shape because there are other classes.
 
     there: the shapes in the run of config `theirs`.
     """
@@ -234,4 +234,4 @@ def tables_of_classes(
         other.generator.classes = number
     leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(module.make(other).init))
     shapes = {path_name(path): leaf.shape for path, leaf in leaves}
-    return {name for name, x in wanted.items() if x.shape != there.get(name) == shapes.get(name)}
+    return {name for name, x in expected.items() if x.shape != there.get(name) == shapes.get(name)}

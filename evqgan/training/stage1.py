@@ -114,10 +114,10 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Tokeniz
         )
     if uses(config, "adversarial"):
         adversary = adversarial.make(config.adversarial, config.dtype, run)
-        wanted = adversary.critic.label_classes
-        if classes is not None and wanted not in (0, classes):
+        own = adversary.critic.label_classes
+        if classes is not None and own not in (0, classes):
             raise InputError(
-                f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}"
+                f"config.adversarial.critic.classes is {own}, but the data set has {classes}"
             )
     return TokenizerStage(config, model, updater, pixels, distance, distance_weight, adversary)
 

@@ -11,7 +11,7 @@ from evqgan.tokenizers.quantizers.codebooks import uniform_init
 def seeds_of(
     usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return which codes are dead, their usage as it starts anew, and what they become.
+    """Return which codes are dead, their usage as it starts again, and what they become.
 
     These are [K,V] bool, [K,V] and [K,V,c].
     usage: [K,V], see `ema.Averages`.
@@ -24,11 +24,11 @@ def seeds_of(
     return dead, jnp.where(dead, 1.0, usage), seeds
 
 
-def draw_if(wanted: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax.Array:
-    """Return [K,number,c], random vectors of x [K,N,c]; zeros unless `wanted` (bool scalar).
+def draw_if(needed: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax.Array:
+    """Return [K,number,c], random vectors of x [K,N,c]; zeros unless `needed` (bool scalar).
 
     One from each of `number` equal parts: no vector twice if there are enough. The N vectors may be
-    those of a batch that lies on many devices, which exchange vectors only if some are wanted.
+    those of a batch that lies on many devices, which exchange vectors only if some are needed.
     """
 
     def draw() -> jax.Array:
@@ -37,7 +37,7 @@ def draw_if(wanted: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax
         position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
         return jnp.take_along_axis(x, position[..., None], axis=1)
 
-    return jax.lax.cond(wanted, draw, lambda: jnp.zeros((len(x), number, x.shape[2]), x.dtype))
+    return jax.lax.cond(needed, draw, lambda: jnp.zeros((len(x), number, x.shape[2]), x.dtype))
 
 
 class Parameter:

@@ -21,7 +21,7 @@ from evqgan.tokenizers.quantizers.codebooks import (
 class Quantizer(nn.Module):
     """Vector quantizer of the port: the gradient of z_q goes to z as if z had not been normalized.
 
-    depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized anew; z_q is the
+    depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized again; z_q is the
       sum of all codes, and L the mean over depths of |sg(x) - e|^2 + commitment * |x - sg(e)|^2,
       with x what is quantized and e its code.
     shared: one codebook for all depths, else one each.
