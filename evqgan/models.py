@@ -24,7 +24,7 @@ from evqgan.generators.autoregressive import check_suffix
 from evqgan.tokenizers import tokenizer as tokenizers
 
 # Arguments of a generator's loss that are no keys of config.loss.
-OURS = ("model", "params", "ids", "label", "rng", "codebook", "soft")
+OURS = ("model", "params", "ids", "label", "rng", "codebook", "soft_targets")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit asks for a hash, and by identity there is one
@@ -107,14 +107,14 @@ class TokenGenerator:
         ids: jax.Array,
         label: jax.Array,
         rng: jax.Array,
-        soft: jax.Array | None = None,
+        soft_targets: jax.Array | None = None,
         **keys: Any,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the training loss, and metrics {name: scalar}.
 
-        soft: see `generators.Traits`; keys: config.loss.
+        soft_targets: see `generators.Traits`; keys: config.loss.
         """
-        more = {} if soft is None else {"soft": soft}
+        more = {} if soft_targets is None else {"soft_targets": soft_targets}
         more |= self._codebook(weights)
         ids = flatten_depth(ids, self.flat)
         return self.module.loss(self.network, params, ids, label, rng, **keys, **more)

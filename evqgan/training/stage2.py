@@ -238,9 +238,9 @@ class GeneratorStage:
     def _tokens(
         self, tokenizer: dict, batch: dict, rng: jax.Array
     ) -> tuple[dict[str, jax.Array], jax.Array]:
-        """Return what Eq. 2 is of, {"ids", "label"}, maybe {"soft"}, and what is left of `rng`.
+        """Return what Eq. 2 is of, {"ids", "label"} and maybe "soft_targets", and a new `rng`.
 
-        soft: soft targets, the probabilities of all codes [B,h,w,D,V].
+        soft_targets: the probabilities of all codes [B,h,w,D,V].
         """
         temperature = self.config.tokenizer.get("soft", 0.0)
         if not temperature:
@@ -250,4 +250,4 @@ class GeneratorStage:
             tokenizer, transforms.scale(batch["image"]), temperature, rng_codes, method="soft_codes"
         )
         ids, soft_targets = out
-        return {"ids": ids, "label": batch["label"], "soft": soft_targets}, rng
+        return {"ids": ids, "label": batch["label"], "soft_targets": soft_targets}, rng
