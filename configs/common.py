@@ -221,7 +221,8 @@ def variant(name: str, allowed: Collection[str]) -> str:
     """
     if name not in ("", "tiny", *allowed):
         raise ValueError(
-            f"there is no variant {name!r} of this config: expected one of {', '.join([*allowed, 'tiny'])}"
+            f"there is no variant {name!r} of this config: "
+            f"expected one of {', '.join([*allowed, 'tiny'])}"
         )
     return name
 

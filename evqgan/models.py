@@ -24,7 +24,7 @@ from evqgan.generators.autoregressive import check_suffix
 from evqgan.tokenizers import tokenizer as tokenizers
 
 # Arguments of a generator's loss that are no keys of config.loss.
-OURS = ("model", "params", "ids", "label", "rng", "codebook", "soft")
+OURS = ("model", "params", "ids", "label", "rng", "codebook", "soft_targets")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit asks for a hash, and by identity there is one
@@ -37,7 +37,8 @@ class ImageTokenizer:
     @property
     def grid(self) -> tuple[int, int]:
         """The token grid (h, w)."""
-        return tuple(side // self.network.factor for side in self.shape)
+        h, w = (side // self.network.factor for side in self.shape)
+        return h, w
 
     def init(self, rng: jax.Array) -> dict:
         """Return the weights of an untrained tokenizer."""
@@ -47,7 +48,8 @@ class ImageTokenizer:
 
     def encode(self, weights: dict, image: jax.Array) -> jax.Array:
         """Return the ids of images."""
-        return self.network.apply(weights, transforms.scale(image), method="encode")[1]
+        made: Any = self.network.apply(weights, transforms.scale(image), method="encode")
+        return made[1]
 
     def decode(self, weights: dict, ids: jax.Array) -> jax.Array:
         """Return the images of ids."""
@@ -63,7 +65,8 @@ class ImageTokenizer:
         """Return {"reconstruction": image, "ids"}, for evaluators. state: see `shapes`."""
         weights = {"params": state["ema"], "codebook": state["codebook"]}
         image = transforms.scale(batch["image"])
-        reconstruction, ids, _ = self.network.apply(weights, image, train=False)
+        made: Any = self.network.apply(weights, image, train=False)
+        reconstruction, ids, _ = made
         return {"reconstruction": transforms.unscale(reconstruction), "ids": ids}
 
     def restored(self, workdir: Any) -> tuple[dict, int]:
@@ -73,9 +76,9 @@ class ImageTokenizer:
             self.shapes(),
         )
         saved = checkpoint.Checkpoints(workdir, create=False)
-        theirs, step = saved.restore(like), saved.steps()[-1]
+        state, step = saved.restore(like), saved.steps()[-1]
         saved.close()
-        return {"params": theirs["ema"], "codebook": theirs["codebook"]}, step
+        return {"params": state["ema"], "codebook": state["codebook"]}, step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,14 +107,14 @@ class TokenGenerator:
         ids: jax.Array,
         label: jax.Array,
         rng: jax.Array,
-        soft: jax.Array | None = None,
+        soft_targets: jax.Array | None = None,
         **keys: Any,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the training loss, and metrics {name: scalar}.
 
-        soft: see `generators.Traits`; keys: config.loss.
+        soft_targets: see `generators.Traits`; keys: config.loss.
         """
-        more = {} if soft is None else {"soft": soft}
+        more = {} if soft_targets is None else {"soft_targets": soft_targets}
         more |= self._codebook(weights)
         ids = flatten_depth(ids, self.flat)
         return self.module.loss(self.network, params, ids, label, rng, **keys, **more)
@@ -178,13 +181,22 @@ class TokenGenerator:
     def _codebook(self, weights: dict) -> dict[str, jax.Array]:
         if not self.traits.codebook:
             return {}
-        return {"codebook": self.tokenizer.network.apply(weights, method="codebook")}
+        codebook: Any = self.tokenizer.network.apply(weights, method="codebook")
+        return {"codebook": codebook}
 
 
 def of(config: Any) -> ImageTokenizer | TokenGenerator:
     """Return the model of a config: the tokenizer of a stage 1, the generator of a stage 2."""
-    if config.stage == "stage1":
-        return ImageTokenizer(tokenizers.make(config.tokenizer, config.dtype), shape_of(config))
+    return of_stage1(config) if config.stage == "stage1" else of_stage2(config)
+
+
+def of_stage1(config: Any) -> ImageTokenizer:
+    """Return the tokenizer of a stage 1's config."""
+    return ImageTokenizer(tokenizers.make(config.tokenizer, config.dtype), shape_of(config))
+
+
+def of_stage2(config: Any) -> TokenGenerator:
+    """Return the generator of a stage 2's resolved config, with its tokenizer."""
     tokenizer = ImageTokenizer(tokenizers.of_generator(config), shape_of(config))
     return token_generator(config.generator, tokenizer, config.dtype)
 

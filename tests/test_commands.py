@@ -134,7 +134,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
         "compiling the decoder for 4 images at a time",
     ]
     clock = iter((0.0, 2.0, 3.0))
-    monkeypatch.setattr(model.rows, "clock", lambda: next(clock))
+    monkeypatch.setattr(model.runner, "clock", lambda: next(clock))
     make(config, workdir, None, 6, batch_size=4)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:4] == ["sample 4/6  2 images/s  ETA 1s", "sample 6/6  2 images/s  ETA 0s"]
@@ -143,7 +143,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
     model, new = load(workdir, config), CoreModel.new_ids
-    monkeypatch.setattr(model.rows, "size", lambda _: 4)
+    monkeypatch.setattr(model.runner, "size", lambda _: 4)
     make(config, workdir, workdir / "whole", 10, seed=3)
 
     def stopping(self, labels, numbers, *args, **given):
@@ -207,7 +207,7 @@ def test_a_place_that_takes_no_results_is_told_before_any_are_made(
     workdir, config, monkeypatch, mode
 ):
     model = copy.copy(load(workdir, config))
-    model.rows = types.SimpleNamespace()  # whoever would compute something fails
+    model.runner = types.SimpleNamespace()  # whoever would compute something fails
     for module in (mode_inputs, evaluation):
         monkeypatch.setattr(module, "load", lambda *_, **__: model)
     monkeypatch.setattr(evaluation, "evaluate_model", None)

@@ -53,7 +53,7 @@ def test_a_generator_has_the_names_and_arguments_of_its_contract(name):
         assert ("codebook" in arguments(function)) == codebook, function
     loss = {name: x for name, x in arguments(module.loss).items() if name not in models.OURS}
     assert inspect.Parameter.empty not in loss.values(), f"a key without default: {loss}"
-    assert ("soft" in arguments(module.loss)) == soft
+    assert ("soft_targets" in arguments(module.loss)) == soft
     given = {"model", "params", "ids", "label", "rng", "codebook"}
     assert arguments(module.evaluate).keys() <= given
     given = {"model", "params", "request", "settings", "codebook", "keep_history"}

@@ -46,7 +46,7 @@ class Painter:
 
     def __init__(self):
         self.masks, self.seeds, self.batches = [], [], set()
-        self.rows = types.SimpleNamespace(clock=lambda: 0.0)
+        self.runner = types.SimpleNamespace(clock=lambda: 0.0)
 
     def check_generates(self, num, seed):
         assert num > 0 and seed >= 0

@@ -116,7 +116,7 @@ def use(workdir, place):
         "encode": model.encode(made["sample images"]),
         "decode": model.decode(made["sample ids"]),
     }
-    again["devices"] = np.array(model.rows.mesh.size)
+    again["devices"] = np.array(model.runner.mesh.size)
     np.savez(pathlib.Path(place) / "found.npz", **made, **few, **chosen, **again)
 
 

@@ -175,7 +175,7 @@ def test_losses_and_gradients_are_the_recorded_ones(recording):
     quiet = recording.model.clone(dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0)
 
     def value(params, soft=None):
-        given = {"codebook": recording.codebook, "soft": soft}
+        given = {"codebook": recording.codebook, "soft_targets": soft}
         return rq.loss(quiet, params, inputs["codes"], recording.label, jax.random.key(0), **given)
 
     (total, metrics), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(recording.params)
@@ -458,7 +458,9 @@ def test_losses_are_those_of_the_logits(small):
     @jax.jit
     def run():
         given = model, small.params, ids, small.label, jax.random.key(0)
-        losses = [rq.loss(*given, codebook=small.codebook, soft=x) for x in (None, one_hot, soft)]
+        losses = [
+            rq.loss(*given, codebook=small.codebook, soft_targets=x) for x in (None, one_hot, soft)
+        ]
         return *losses, rq.evaluate(*given, codebook=small.codebook)
 
     (value, metrics), (of_one_hot, _), (of_soft, _), evaluated = run()
@@ -489,7 +491,7 @@ def test_never_the_logits_of_all_depths_at_once(soft):
 
     def value(params, chances):
         return rq.loss(
-            model, params, ids, None, jax.random.key(0), codebook=codebook, soft=chances
+            model, params, ids, None, jax.random.key(0), codebook=codebook, soft_targets=chances
         )[0]
 
     made = jax.make_jaxpr(jax.grad(value))(params, chances)

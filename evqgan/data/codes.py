@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ def fingerprint(weights: dict) -> str:
     """
     found = hashlib.sha256()
 
-    def add(path, node):
+    def add(path: str, node: Any) -> None:
         if isinstance(node, dict):
             for key in sorted(node):
                 add(f"{path}/{key}", node[key])
@@ -76,16 +76,9 @@ def fingerprint(weights: dict) -> str:
 
 def data_keys(dataset: "Dataset") -> dict:
     """Return what of config.dataset decides the ids; of the folder its name, as it may move."""
-    folder = (
-        os.path.basename(os.path.abspath(os.path.expanduser(dataset.folder)))
-        if dataset.folder
-        else ""
-    )
-    return {
-        **{key: getattr(dataset, key) for key in KEYS},
-        "folder": folder,
-        "size": list(dataset.shape),
-    }
+    folder = os.path.abspath(os.path.expanduser(dataset.folder)) if dataset.folder else ""
+    keys = {key: getattr(dataset, key) for key in KEYS}
+    return {**keys, "folder": os.path.basename(folder), "size": list(dataset.shape)}
 
 
 def describe(
@@ -130,7 +123,7 @@ def id_type(codes: int) -> str:
     return "uint16" if codes <= 2**16 else "int32"
 
 
-def shards(info: dict) -> list[Shard]:
+def shards(info: Mapping[str, Any]) -> list[Shard]:
     """Return the Shards of all splits, in order."""
     found = []
     for split, keys in info["splits"].items():
@@ -143,7 +136,8 @@ def shards(info: dict) -> list[Shard]:
 
 def paths(folder: str | os.PathLike, shard: Shard) -> tuple[pathlib.Path, pathlib.Path]:
     """Return the two files of a shard: ids, labels."""
-    return tuple(pathlib.Path(folder) / f"{shard.name}{end}" for end in (".npy", ".labels.npy"))
+    folder = pathlib.Path(folder)
+    return folder / f"{shard.name}.npy", folder / f"{shard.name}.labels.npy"
 
 
 def read_info(folder: str | os.PathLike) -> dict:
@@ -155,8 +149,8 @@ def read_info(folder: str | os.PathLike) -> dict:
     if not file.is_file():
         raise InputError(
             f"{str(folder)!r} holds no stored ids (there is no {file}): make them with "
-            "--mode=encode "
-            f"--workdir=TOKENIZER --out={folder}, or give another folder as config.dataset.codes"
+            f"--mode=encode --workdir=TOKENIZER --out={folder}, or give another folder as "
+            "config.dataset.codes"
         )
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
@@ -165,16 +159,11 @@ def read_info(folder: str | os.PathLike) -> dict:
             info["splits"][split][key] for split in SPLITS for key in ("examples", "views", "rows")
         ]
         texts = [*info["class_names"], info["tokenizer"]["fingerprint"]]
-        known = (
-            info["format"] == FORMAT
-            and list(info["splits"]) == list(SPLITS)
-            and len(info["latent"]) == 2
-        )
-        known = (
-            known and isinstance(info["dataset"], dict) and isinstance(info["class_names"], list)
-        )
+        known = info["format"] == FORMAT and list(info["splits"]) == list(SPLITS)
+        known = known and isinstance(info["dataset"], dict) and len(info["latent"]) == 2
+        known = known and isinstance(info["class_names"], list) and isinstance(info["seed"], int)
         known = known and all(isinstance(x, int) and 0 < x < 2**31 for x in numbers)
-        known = known and all(isinstance(x, str) for x in texts) and isinstance(info["seed"], int)
+        known = known and all(isinstance(x, str) for x in texts)
         reason = f"expected the format {FORMAT!r} with all its keys"
     except (OSError, ValueError, KeyError, TypeError) as error:
         known, reason = False, f"{type(error).__name__}: {error}"
@@ -185,8 +174,8 @@ def read_info(folder: str | os.PathLike) -> dict:
     return info
 
 
-def begin(folder: str | os.PathLike, info: dict) -> None:
-    """Make `folder` the place of `info`.
+def begin(folder: str | os.PathLike, info: Mapping[str, Any]) -> None:
+    """Claim `folder` for `info`.
 
     Raises InputError when it holds ids of other data or of another tokenizer.
     """
@@ -205,7 +194,9 @@ def begin(folder: str | os.PathLike, info: dict) -> None:
         files.save_json(pathlib.Path(folder) / "info.json", info)
 
 
-def require(folder: str | os.PathLike, info: dict, expected: dict) -> None:
+def require(
+    folder: str | os.PathLike, info: Mapping[str, Any], expected: Mapping[str, Any]
+) -> None:
     """Raise InputError unless `info` has the `expected` values; both dicts, nested or not."""
     ours = {key: info.get(key) for key in expected}
     for key, (here, there) in build.differences(expected, ours).items():
@@ -214,12 +205,11 @@ def require(folder: str | os.PathLike, info: dict, expected: dict) -> None:
         what = "other tokenizer weights" if other else f"{name} = {there!r}, now it is {here!r}"
         raise InputError(
             f"config.dataset.codes = {str(folder)!r} was made with {what}: use the tokenizer and "
-            "config.dataset it was "
-            "made with, or --mode=encode into another folder"
+            "config.dataset it was made with, or --mode=encode into another folder"
         )
 
 
-def summary(info: dict) -> str:
+def summary(info: Mapping[str, Any]) -> str:
     """Return a short text that any difference in `info` changes.
 
     It is what a run that trained from these ids keeps of them.
@@ -231,7 +221,7 @@ def summary(info: dict) -> str:
 
 def encode(
     folder: str | os.PathLike,
-    info: dict,
+    info: Mapping[str, Any],
     batches: Callable[[str, int, int], Any],
     to_ids: Callable[[np.ndarray], Any],
     host: int = 0,
@@ -266,7 +256,9 @@ def encode(
     return done
 
 
-def _encoded(shard, batches, to_ids) -> Iterator[tuple[Any, np.ndarray]]:
+def _encoded(
+    shard: Shard, batches: Callable[[str, int, int], Any], to_ids: Callable[[np.ndarray], Any]
+) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield ids [b*V or more,h,w,D] and labels [b] of the batches of a shard, see `encode`."""
     source = batches(shard.split, shard.start, shard.stop)
     try:

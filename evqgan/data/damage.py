@@ -38,7 +38,7 @@ def jpeg(data: bytes, grey: bool = False) -> np.ndarray:
     return pixels[..., 0] if grey else pixels
 
 
-def _zeroed(data):
+def _zeroed(data: bytes) -> bool:
     """Return whether a JPEG has ZEROS zero bytes among its coded pixels that are no picture.
 
     It is sequential. Zeros are the first symbol of a Huffman table again and again. Where this is

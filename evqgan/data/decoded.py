@@ -26,10 +26,12 @@ class Decoded:
     unless `max_bad` is 0. A label that is no class raises InputError.
     """
 
-    def __init__(self, source: "Source", max_bad: float):
+    def __init__(self, source: "Source", max_bad: float) -> None:
         """Decode the examples of `source`; max_bad: a share."""
         self.source, self.max_bad = source, max_bad
-        self.kept, self.bad, self.lock = {}, set(), threading.Lock()
+        self.kept: dict[int, dict] = {}
+        self.bad: set[int] = set()
+        self.lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -57,22 +59,21 @@ class Decoded:
         except InputError as error:
             self._count(index, error)
             return None
-        self._check_label(index, example["label"])
+        self._check_label(index, int(example["label"]))
         if example["image"].nbytes * len(self) <= CACHE_BYTES:
             self.kept[index] = example
         return example
 
-    def _check_label(self, index, label):
+    def _check_label(self, index: int, label: int) -> None:
         most = max(1, len(self.source.class_names)) - 1
         if not 0 <= label <= most:
             meaning = " (tfds' word for no label)" if label == -1 else ""
             raise InputError(
                 f"{self.source.where(index)} has the label {label}{meaning}, expected 0 to "
-                f"{most}: take another split, "
-                "or read no labels by config.dataset.label_key="
+                f"{most}: take another split, or read no labels by config.dataset.label_key="
             )
 
-    def _count(self, index, error):
+    def _count(self, index: int, error: InputError) -> None:
         where = self.source.where(index)
         with self.lock:
             new = index not in self.bad
@@ -83,9 +84,8 @@ class Decoded:
         if count > self.allowed:
             raise InputError(
                 f"{count} of {len(self)} images do not decode, which is more than the share "
-                "config.dataset.max_bad = "
-                f"{self.max_bad:g}; the last was {where}: {error}; repair or remove them, or "
-                "raise max_bad"
+                f"config.dataset.max_bad = {self.max_bad:g}; the last was {where}: {error}; "
+                "repair or remove them, or raise max_bad"
             )
 
     @property

@@ -46,7 +46,7 @@ def image_paths(folder: str) -> list[str]:
     return contents(folder)[0]
 
 
-def contents(folder: str) -> tuple[list[str], collections.Counter]:
+def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
     """Return `image_paths`, and the endings of other files with their numbers.
 
     Hidden files do not count. Images are the files with one of EXTENSIONS that Pillow reads here.
@@ -56,15 +56,17 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
             f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder"
         )
 
-    def refuse(error):
+    def refuse(error: OSError) -> None:
         raise InputError(
             f"the folder {error.filename!r} cannot be read: {error.strerror}"
         ) from None
 
     endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
-    found, others, seen = [], collections.Counter(), set()
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
+    found: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
         if real in seen:  # a link back up
             folders.clear()
             continue
@@ -73,7 +75,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
         files = [name for name in files if not name.startswith(".")]
         keep = [name for name in files if name.lower().endswith(endings)]
         found.extend(
-            os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/") for name in keep
+            os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+            for name in keep
         )
         others.update(
             os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep)
@@ -81,7 +84,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter]:
     if not found:
         there = f", found {listed(others)}" if others else ""
         raise InputError(
-            f"the folder {folder!r} holds no image; expected files ending in {' '.join(endings)}{there}"
+            f"the folder {folder!r} holds no image; "
+            f"expected files ending in {' '.join(endings)}{there}"
         )
     return sorted(found), others
 
@@ -155,6 +159,7 @@ def layout(paths: Sequence[str]) -> tuple[dict[str, Sequence[str]], dict[str, st
     classes = {
         path: "" if flat or "/" not in rest else rest.split("/")[0] for path, rest in below.items()
     }
+    splits: dict[str, Sequence[str]]
     if len(parts) > 1:
         splits = {
             split: shuffled(path for path in paths if top_of[path] == top)
@@ -185,7 +190,7 @@ class Folder:
     divided: whether `layout` made the splits.
     """
 
-    def __init__(self, folder: str, split: str, labelled: bool = True):
+    def __init__(self, folder: str, split: str, labelled: bool = True) -> None:
         self.folder = os.path.expanduser(folder)
         paths, self.ignored = contents(self.folder)
         self.splits, self.classes = layout(paths)
@@ -196,14 +201,15 @@ class Folder:
         self.class_names = tuple(names) if labelled and names != [""] else ()
         self._select(split)
 
-    def _select(self, split):
+    def _select(self, split: str) -> None:
         self.paths = select(split, self.splits, f"the folder {self.folder!r}")
         self.labels = [0] * len(self.paths)
         number = {name: k for k, name in enumerate(self.class_names)}
         for i, path in enumerate(self.paths if number else ()):
             if self.classes[path] not in number:
                 raise InputError(
-                    f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does not have"
+                    f"{self.where(i)} is of the class {self.classes[path]!r}, "
+                    "which train/ does not have"
                 )
             self.labels[i] = number[self.classes[path]]
 

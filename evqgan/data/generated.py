@@ -32,9 +32,9 @@ class Generated:
     Classes take turns.
     """
 
-    paths = ()
+    paths: tuple[str, ...] = ()
 
-    def __init__(self, split: str, shape: tuple[int, int], classes: int, num_examples: int):
+    def __init__(self, split: str, shape: tuple[int, int], classes: int, num_examples: int) -> None:
         end = num_examples + max(1, num_examples // 8)
         parts = {
             "train": range(num_examples),

@@ -53,10 +53,11 @@ def own_classes() -> Iterator[None]:
     connector = tfds.features.FeatureConnector
     theirs = connector.__dict__["cls_from_name"]
 
-    def checked(cls, name):
+    def checked(cls: type, name: str) -> type:
         if not name.startswith("tensorflow_datasets."):
             raise InputError(
-                f"its features.json names the class {name!r}: expected those of tensorflow_datasets alone"
+                f"its features.json names the class {name!r}: "
+                "expected those of tensorflow_datasets alone"
             )
         return theirs.__get__(None, cls)(name)
 
@@ -122,13 +123,12 @@ def prepare(name: str, data_dir: str = "") -> Any:
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
-            elsewhere = f", or run `tfds build {name} --file_format=array_record` where TensorFlow is, which some need"
+            build = f"tfds build {name} --file_format=array_record"
+            elsewhere = f", or run `{build}` where TensorFlow is, which some need"
             raise InputError(
                 f"the data set {name!r} is not in {builder.data_path} and cannot be prepared "
-                "there: "
-                f"{first_line(error)}; give a folder that holds it or can be written as "
-                "config.dataset.data_dir "
-                f"(or TFDS_DATA_DIR){'' if name in OURS else elsewhere}"
+                f"there: {first_line(error)}; give a folder that holds it or can be written as "
+                f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if name in OURS else elsewhere}"
             ) from error
         builder = find(name, directory)
     return builder
@@ -143,12 +143,14 @@ def label_feature(features: dict, name: str, label_key: str) -> str:
         return ""
     if label_key not in features:
         raise InputError(
-            f"config.dataset.label_key: {name!r} has no {label_key!r}; {nearest(label_key, features)}"
+            f"config.dataset.label_key: {name!r} has no {label_key!r}; "
+            f"{nearest(label_key, features)}"
         )
     feature = features[label_key]
     if feature.shape != () or not np.issubdtype(feature.np_dtype, np.integer):
         raise InputError(
-            f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; '' reads no labels"
+            f"config.dataset.label_key: {label_key!r} of {name!r} is no whole number; "
+            "'' reads no labels"
         )
     return label_key
 
@@ -166,9 +168,8 @@ def data_source(builder: Any, name: str, split: str) -> Any:
     except NotImplementedError:
         raise InputError(
             f"the data set {name!r} in {builder.data_path} is written as "
-            f"{builder.info.file_format.value}, expected "
-            "array_record; give another folder as config.dataset.data_dir to have it prepared "
-            "there, or run "
+            f"{builder.info.file_format.value}, expected array_record; give another folder as "
+            "config.dataset.data_dir to have it prepared there, or run "
             f"`tfds build {name} --file_format=array_record --data_dir=FOLDER`"
         ) from None
     except (ValueError, KeyError, AssertionError) as error:
@@ -182,7 +183,8 @@ def data_source(builder: Any, name: str, split: str) -> Any:
 class Named:
     """Source of the encoded images of one split of the tfds data set `name`."""
 
-    labels, paths = None, ()
+    labels = None
+    paths: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -191,7 +193,7 @@ class Named:
         data_dir: str = "",
         image_key: str = "image",
         label_key: str = "label",
-    ):
+    ) -> None:
         import tensorflow_datasets as tfds
 
         self.name, self.split, self.image_key = name, split, image_key
@@ -199,7 +201,8 @@ class Named:
         self.path, features = builder.data_path, dict(builder.info.features)
         if image_key not in features:
             raise InputError(
-                f"config.dataset.image_key: {name!r} has no {image_key!r}; {nearest(image_key, features)}"
+                f"config.dataset.image_key: {name!r} has no {image_key!r}; "
+                f"{nearest(image_key, features)}"
             )
         self.label_key = label_feature(features, name, label_key)
         self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())

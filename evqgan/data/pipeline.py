@@ -18,11 +18,10 @@ import numpy as np
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
-from evqgan.data import codes, named, stored_ids
+from evqgan.data import codes, named, stored_ids, views
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
-from evqgan.data.views import numbered_view, training_view, validation_view
 
 CROPS = ("resize", "random_resized", "native", "centre")
 CLASSES = 20  # ours: so many are counted one by one
@@ -71,7 +70,7 @@ class Dataset:
     max_bad: Share = 0.01
     codes: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if bool(self.name) == bool(self.folder):
             given = f"both {self.name!r} and {self.folder!r}" if self.name else "neither"
             raise InputError(
@@ -81,7 +80,8 @@ class Dataset:
             isinstance(side, int) and side > 0 for side in self.shape
         ):
             raise InputError(
-                f"config.dataset.size expects a side or (height, width) in pixels, got {self.size!r}"
+                "config.dataset.size expects a side or (height, width) in pixels, "
+                f"got {self.size!r}"
             )
         if self.crop not in CROPS:
             raise InputError(
@@ -101,7 +101,9 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, int]:
         """The images' (height, width)."""
-        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        if isinstance(self.size, int):
+            return self.size, self.size
+        return tuple(self.size)  # type: ignore[return-value]  # __post_init__ sees that it is two
 
     def of_images(self) -> "Dataset":
         """Return the same data set, whose images are read even where there are stored ids."""
@@ -113,7 +115,7 @@ class Batches:
 
     def __init__(
         self, batches: grain.MapDataset, examples: Decoded | stored_ids.Stored, start: int
-    ):
+    ) -> None:
         """Begin at batch number `start`; examples: those in the batches."""
         threads = min(MAX_THREADS, os.cpu_count() or 1)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
@@ -196,9 +198,8 @@ def summary(dataset: Dataset, source: Any) -> str:
     text += f"; {len(held):,} held out: {how}"
     if of_folder and source.ignored:
         number = sum(source.ignored.values())
-        text += (
-            f"; {number:,} {'file' if number == 1 else 'files'} ignored: {listed(source.ignored)}"
-        )
+        files = "file" if number == 1 else "files"
+        text += f"; {number:,} {files} ignored: {listed(source.ignored)}"
     return text
 
 
@@ -226,27 +227,24 @@ def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
     if os.path.isdir(os.path.expanduser(dataset.folder)):  # it need not be there
         here, there = identity(open_split(dataset.of_images(), split)), found.info["splits"][which]
         if here["examples"] != there["examples"] or here["list"] != there.get("list", here["list"]):
-            other = (
-                f"{there['examples']:,}"
-                if here["examples"] != there["examples"]
-                else "others, as many"
-            )
+            is_number = here["examples"] != there["examples"]
+            other = f"{there['examples']:,}" if is_number else "others, as many"
             raise InputError(
                 f"config.dataset.folder = {dataset.folder!r} has {here['examples']:,} images in "
-                f"{split!r}, the stored "
-                f"ids in {dataset.codes!r} are of {other}: --mode=encode into another folder"
+                f"{split!r}, the stored ids in {dataset.codes!r} are of {other}: --mode=encode "
+                "into another folder"
             )
     return found
 
 
-def _part(examples, batch_size, rows):
+def _part(examples: grain.MapDataset, batch_size: int, rows: np.ndarray | None) -> grain.MapDataset:
     """Return the `rows` (None: all) of every batch of a grain.MapDataset of examples."""
-    rows = range(batch_size) if rows is None else [int(row) for row in rows]
-    number = len(examples) // batch_size * len(rows)
+    chosen = range(batch_size) if rows is None else [int(row) for row in rows]
+    number = len(examples) // batch_size * len(chosen)
     positions = grain.MapDataset.range(number).map(
-        lambda n: n // len(rows) * batch_size + rows[n % len(rows)]
+        lambda n: n // len(chosen) * batch_size + chosen[n % len(chosen)]
     )
-    return positions.map(lambda position: examples[position]).batch(len(rows))
+    return positions.map(lambda position: examples[position]).batch(len(chosen))
 
 
 def train_batches(
@@ -274,8 +272,8 @@ def train_batches(
         return Batches(_part(stream, batch_size, rows), examples, start)
     examples = Decoded(examples, dataset.max_bad)
 
-    def augment(example, rng):
-        return {**example, "image": training_view(example["image"], dataset, rng)}
+    def augment(example: dict, rng: np.random.Generator) -> dict:
+        return {**example, "image": views.training_view(example["image"], dataset, rng)}
 
     stream = (
         grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
@@ -292,6 +290,7 @@ def eval_batches(
     batch are black and not valid, and so is an image that does not decode: a replacement would
     count another one twice. With stored ids these are 0 there.
     """
+    examples: Decoded | stored_ids.Stored
     if dataset.codes:
         examples = open_stored(dataset, split, "validation")
         blank = {"ids": np.zeros_like(examples.load(0)["ids"])}
@@ -300,12 +299,12 @@ def eval_batches(
         blank = {"image": np.zeros((*dataset.shape, 3), np.uint8)}
     blank |= {"label": np.int32(0), "valid": np.False_}
 
-    def load(index):
+    def load(index: int) -> dict:
         example = examples.load(index) if index < len(examples) else None
         if example is None or example["label"] == codes.BAD:
             return blank
         if not dataset.codes:
-            example = {**example, "image": validation_view(example["image"], dataset)}
+            example = {**example, "image": views.validation_view(example["image"], dataset)}
         return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
@@ -317,7 +316,7 @@ def eval_batches(
 def view_batches(
     examples: Decoded,
     dataset: Dataset,
-    views: int,
+    number: int,
     seed: int,
     batch_size: int,
     start: int,
@@ -326,18 +325,18 @@ def view_batches(
     """Return an iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}, in all views.
 
     Examples start to stop come in turn; b = batch_size, in the last batch less.
-    views: V, as in training and with its replacements of what does not decode; 0: the centre view
-      of validation, where what does not decode is black, with the label -1.
+    number: V, of views as in training, with its replacements of what does not decode; 0: the one
+      view of validation, the centre, where what does not decode is black, with the label -1.
     """
     black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(codes.BAD)}
 
-    def load(index):
-        example = examples[index] if views else examples.load(index)
+    def load(index: int) -> dict:
+        example = examples[index] if number else examples.load(index)
         if example is None:
             return black
         image = example["image"]
-        some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
-        return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
+        some = [views.numbered_view(image, dataset, seed, index, v) for v in range(number)]
+        return {**example, "image": np.stack(some or [views.validation_view(image, dataset)])}
 
     return Batches(
         grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0

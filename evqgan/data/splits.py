@@ -4,7 +4,7 @@ Such as train, train[:90%], train+validation[100:].
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
@@ -12,14 +12,14 @@ from evqgan.core.errors import InputError
 PART = re.compile(r"([^\[\]+:]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def select(spec: str, splits: dict[str, Sequence], where: str) -> list:
+def select(spec: str, splits: Mapping[str, Sequence], where: str) -> list:
     """Return the examples that `spec` names.
 
     splits: {name: sequence}.
     where: what errors call the data set.
     Raises InputError on a malformed spec, on an unknown name and on an empty selection.
     """
-    chosen = []
+    chosen: list = []
     for part in spec.split("+"):
         match = PART.fullmatch(part.strip())
         if not match:
@@ -36,7 +36,7 @@ def select(spec: str, splits: dict[str, Sequence], where: str) -> list:
     return chosen
 
 
-def _bound(text, length):
+def _bound(text: str | None, length: int) -> int | None:
     """Return a slice bound: the number, or "10%" of `length` to the closest, as tfds does."""
     if text is None:
         return None

@@ -21,10 +21,10 @@ class Stored:
     """
 
     # as of `decoded.Decoded`: images that did not decode were counted when they were encoded
-    bad = ()
-    paths = ()
+    bad: tuple[int, ...] = ()
+    paths: tuple[str, ...] = ()
 
-    def __init__(self, folder: str | os.PathLike, split: str):
+    def __init__(self, folder: str | os.PathLike, split: str) -> None:
         """Open a folder.
 
         Raises InputError if it is no place of stored ids, if shards of any split are missing, or
@@ -50,10 +50,7 @@ class Stored:
             shape = (number, self.views, *self.info["latent"], self.info["depth"])
             self.shards.append(opened(ids, codes.id_type(self.codes), shape))
             labels.append(np.array(opened(beside, "int32", (number,))))
-            least, most = (
-                (0 if split == "train" else codes.BAD),
-                (len(self.class_names) or 2**31) - 1,
-            )
+            least, most = 0 if split == "train" else codes.BAD, (len(self.class_names) or 2**31) - 1
             if not least <= labels[-1].min() <= labels[-1].max() <= most:
                 found = f"{labels[-1].min()} to {labels[-1].max()}"
                 raise damaged(beside, f"labels from {least} to {most}", found)
@@ -94,5 +91,6 @@ def opened(path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray
 def damaged(path: pathlib.Path, expected: str, found: str) -> InputError:
     """Return the error for a file that is not what `codes.encode` writes."""
     return InputError(
-        f"{path}: expected {expected}, got {found}; remove this file, and --mode=encode makes it again"
+        f"{path}: expected {expected}, got {found}; remove this file, "
+        "and --mode=encode makes it again"
     )

@@ -34,7 +34,8 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever
             raise InputError(
-                f"cannot read {path}: expected a file, got {'a folder' if path.is_dir() else 'none'}"
+                f"cannot read {path}: expected a file, "
+                f"got {'a folder' if path.is_dir() else 'none'}"
             )
         if found.st_size > MAX_BYTES:
             raise InputError(
@@ -64,8 +65,7 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
             if 3 * width * height > max(BOMB, FOLD * len(data)):
                 raise InputError(
                     f"expected an image that unfolds to at most {FOLD} times its bytes, got "
-                    f"{width} x {height} pixels "
-                    f"in {len(data):,} bytes: make it smaller"
+                    f"{width} x {height} pixels in {len(data):,} bytes: make it smaller"
                 )
             if image.format in ("JPEG", "MPO"):
                 return _decode_jpeg(image, data, background)
@@ -85,7 +85,7 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
         ) from None
 
 
-def _is_plain(image):
+def _is_plain(image: Image.Image) -> bool:
     """Return whether the pixels of an opened image need nothing but to be decoded.
 
     That is 8 bits, opaque, upright, no profile.
@@ -95,7 +95,7 @@ def _is_plain(image):
     return "exif" not in image.info or image.getexif().get(ORIENTATION, 1) == 1
 
 
-def _decode_jpeg(image, data, background):
+def _decode_jpeg(image: Image.Image, data: bytes, background: str) -> np.ndarray:
     """Return the pixels of a whole JPEG by libjpeg-turbo, which tells its warnings.
 
     What is not plain goes on with Pillow.
@@ -110,7 +110,7 @@ def _decode_jpeg(image, data, background):
     return _decode_any(image, background)
 
 
-def _decode_png(image, data, background):
+def _decode_png(image: Image.Image, data: bytes, background: str) -> np.ndarray:
     """Return the pixels of a whole PNG, by OpenCV where these are all there is to it."""
     with Image.open(io.BytesIO(data)) as again:
         again.verify()  # the checksums; afterwards it is of no use
@@ -124,7 +124,7 @@ def _decode_png(image, data, background):
     return _decode_any(image, background)
 
 
-def _decode_any(image, background):
+def _decode_any(image: Image.Image, background: str) -> np.ndarray:
     """Return the pixels of any image that Pillow reads."""
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
@@ -148,7 +148,7 @@ def _decode_any(image, background):
     return np.asarray(image.convert("RGB"))
 
 
-def _to_srgb(image, profile):
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Return the image with its ICC profile applied.
 
     As it is where the profile is damaged or of other channels.
@@ -156,9 +156,9 @@ def _to_srgb(image, profile):
     mode = image.mode if image.mode in ("RGB", "RGBA") else "RGB"
     try:
         theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(
-            image, theirs, ImageCms.createProfile("sRGB"), outputMode=mode
-        )
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, theirs, srgb, outputMode=mode)
+        return image if converted is None else converted
     except (ImageCms.PyCMSError, OSError):
         return image
 

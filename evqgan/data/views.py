@@ -26,7 +26,7 @@ def validation_view(image: np.ndarray, dataset: "Dataset") -> np.ndarray:
     return transforms.centre_crop(_covering(image, dataset), dataset.shape)
 
 
-def _covering(image, dataset):
+def _covering(image: np.ndarray, dataset: "Dataset") -> np.ndarray:
     """Return the image at the scale that is cropped.
 
     With crop "native" that is its own, unless it is too small.

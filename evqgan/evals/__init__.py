@@ -14,6 +14,7 @@ import numpy as np
 from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.generators import Request
 
 
 class Evaluator(Protocol):
@@ -26,7 +27,7 @@ class Evaluator(Protocol):
         config: Any,
         sample: Callable | None,
         **keys: Any,
-    ):
+    ) -> None:
         """Take what an evaluator needs.
 
         predict: (state, batch, rng) -> {name: array [B,...]}, by the model's `predict`; the batch's
@@ -57,7 +58,7 @@ def build_all(
         out_shardings=everywhere,
     )
 
-    def sample(state, request):
+    def sample(state: dict, request: Request) -> jax.Array:
         settings = model.settings(config.get("sample", {}), "config.sample")
         made = model.sample(state["ema"], state["tokenizer"], request, settings)
         return model.tokenizer.decode(state["tokenizer"], made.tokens)
@@ -66,12 +67,13 @@ def build_all(
     size = config[key]
     rows = mesh.rows(device_mesh, size, f"config.{key}")
 
-    def batches():
+    def batches() -> Iterator[dict]:
         for batch in pipeline.eval_batches(dataset, dataset.validation, size, rows):
             yield mesh.put(batch, device_mesh, size)
 
-    sample = jax.jit(sample, out_shardings=everywhere) if config.stage == "stage2" else None
-    given = {"predict": predict, "sample": sample, "batches": batches, "config": config}
+    is_stage2 = config.stage == "stage2"
+    jitted = jax.jit(sample, out_shardings=everywhere) if is_stage2 else None
+    given = {"predict": predict, "sample": jitted, "batches": batches, "config": config}
     return {
         name: build.build(
             "evals",
@@ -92,13 +94,15 @@ def run_all(
     Of one that cannot, prints a line.
     numbers: {"val/name": float}. pictures: {"val/name": uint8 [H,W,3]}.
     """
-    numbers, shown = {}, {}
+    numbers: dict[str, float] = {}
+    pictures: dict[str, np.ndarray] = {}
     for prefix, evaluator in evals.items():
         try:
             for name, value in evaluator.run(state):
-                (shown if np.ndim(value) == 3 else numbers)[f"val/{name}"] = value
+                found: dict[str, Any] = pictures if np.ndim(value) == 3 else numbers
+                found[f"val/{name}"] = value
         except InputError as error:
             if jax.process_count() > 1:  # the others may not know, and would wait
                 raise
             print(f"no numbers of {prefix}: {error}", flush=True)
-    return numbers, shown
+    return numbers, pictures

@@ -22,14 +22,15 @@ class Evaluator:
 
     def __init__(
         self, predict: Callable, batches: Callable, config: Any, sample: Callable, show: int = 16
-    ):
+    ) -> None:
         """Take what `evals.Evaluator` says, and `show`."""
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value) for this state; depends on nothing else."""
-        totals, grid_and_depth = {}, None
+        totals: dict[str, Any] = {}
+        grid_and_depth: tuple[int, ...] = ()
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])

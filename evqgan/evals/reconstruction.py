@@ -51,7 +51,7 @@ class Evaluator:
         show: int = 8,
         perceptual: str = "",
         weights: str | None = None,
-    ):
+    ) -> None:
         """Take what `evals.Evaluator` says, and the keys above."""
         self.predict, self.batches, self.show = predict, batches, show
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
@@ -62,15 +62,19 @@ class Evaluator:
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value) for this state; depends on nothing else."""
-        rows, shown, counts = [], [], 0
+        measured: list[dict[str, np.ndarray]] = []  # of each batch
+        shown: list[np.ndarray] = []
+        counts = np.zeros((1, self.codes), np.int64)  # of each depth
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             valid = np.asarray(out["valid"])
             pair = out["image"], out["reconstruction"]
-            measured = dict(zip(("mse", "psnr", "ssim"), distances(*pair), strict=True))
-            if self.perceptual:
-                measured[self.perceptual] = self.distance(*pair)
-            rows.append({name: np.asarray(value)[valid] for name, value in measured.items()})
+            values: dict[str, Any] = dict(
+                zip(("mse", "psnr", "ssim"), distances(*pair), strict=True)
+            )
+            if self.distance:
+                values[self.perceptual] = self.distance(*pair)
+            measured.append({name: np.asarray(value)[valid] for name, value in values.items()})
             ids = np.asarray(out["ids"])[valid]
             counts = counts + np.stack(
                 [np.bincount(x.reshape(-1), minlength=self.codes) for x in np.moveaxis(ids, -1, 0)]
@@ -81,15 +85,18 @@ class Evaluator:
                     pictures.column([a, b, pictures.error_map(a, b)])
                     for a, b in zip(*images, strict=True)
                 ]
-        for name in rows[0]:
-            yield name, float(np.concatenate([row[name] for row in rows]).mean())
+        for name in measured[0]:
+            yield name, float(np.concatenate([batch[name] for batch in measured]).mean())
         usage, perplexity = codebook_statistics(counts)
         yield "codebook_usage", float(usage)
         yield "codebook_perplexity", float(perplexity)
         if not self.show:
             return
         yield "reconstructions", pictures.row(shown)
-        yield "codebook", pictures.column([pictures.bars(np.sort(row)[::-1]) for row in counts])
+        yield (
+            "codebook",
+            pictures.column([pictures.bars(np.sort(of_depth)[::-1]) for of_depth in counts]),
+        )
 
 
 def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
@@ -108,17 +115,17 @@ def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
     frozen = frozen if where == "random" else weights.fill(frozen, pretrained, where)
 
     @jax.jit
-    def apply(frozen, a, b):
+    def apply(frozen: dict, a: np.ndarray, b: np.ndarray) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             return model.apply({"frozen": frozen}, transforms.scale(a), transforms.scale(b))
 
-    def run(a, b):
+    def run(a: Any, b: Any) -> np.ndarray:
         a, b = np.asarray(a), np.asarray(b)
         step, found = max(1, min(len(a), PIXELS // (a.shape[1] * a.shape[2]))), []
         for i in range(0, len(a), step):
             # the last piece filled up: one shape, one program
-            rows = np.minimum(np.arange(i, i + step), len(a) - 1)
-            found.append(np.asarray(apply(frozen, a[rows], b[rows])))
+            index = np.minimum(np.arange(i, i + step), len(a) - 1)
+            found.append(np.asarray(apply(frozen, a[index], b[index])))
         return np.concatenate(found)[: len(a)]
 
     return run

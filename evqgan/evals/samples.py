@@ -6,6 +6,9 @@ values, in grey levels (0 to 255). They are exact: sums of squares of bytes fit 
 copy is at 0. Work is cut into pieces of some 64 MiB, whatever the number and size of the images.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from sklearn.svm import SVC
 
@@ -29,7 +32,7 @@ def classifier_agreement(
     heldout_images: np.ndarray,
     heldout_labels: np.ndarray,
     colour: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """Return the share of samples that a classifier of real images gives their class, and others.
 
     A support vector classifier (RBF kernel) learns the real training images as grey or `colour`
@@ -70,7 +73,7 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
 
 def spread(
     images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real_labels: np.ndarray
-) -> dict:
+) -> dict[str, float | None]:
     """Return the mean distance between two samples of one class, beside that of two real images.
 
     Averaged over classes; those with fewer than two samples or two real images do not count, and
@@ -124,7 +127,8 @@ def too_few(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndar
     number = features(images[:1], FRECHET_SIDE, colour=True).shape[1]
     sets = {"samples": images, "training images": real_images, "held-out images": heldout_images}
     return [
-        f"frechet: {len(some):,} {name} are no more than its {number} features, too few for their covariance"
+        f"frechet: {len(some):,} {name} are no more than its {number} features, "
+        "too few for their covariance"
         for name, some in sets.items()
         if len(some) <= number
     ]
@@ -182,32 +186,32 @@ def nearest(
     return numbers
 
 
-def _mean_pair(images):
-    """Mean distance over the pairs of different images."""
+def _mean_pair(images: np.ndarray) -> float:
+    """Return the mean distance over the pairs of different images."""
     total = sum(distances.sum() for distances in _distances(images, images))
     return total / (len(images) * (len(images) - 1))  # an image is at 0 from itself
 
 
-def _distances(a, b):
+def _distances(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
     """Yield float64 [n,M], the distances of the next n of `a` [N,H,W,3] to all of `b` [M,H,W,3]."""
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     size = a.shape[1]
     step = max(1, PIECE // size)
     lengths = np.concatenate([_squares(b[j : j + step]) for j in range(0, len(b), step)])
-    rows = max(1, min(step, PIECE // len(b)))
-    for i in range(0, len(a), rows):
-        some = a[i : i + rows].astype(np.float64)
+    at_once = max(1, min(step, PIECE // len(b)))
+    for i in range(0, len(a), at_once):
+        some = a[i : i + at_once].astype(np.float64)
         products = [some @ b[j : j + step].astype(np.float64).T for j in range(0, len(b), step)]
         yield np.sqrt((_squares(some)[:, None] + lengths - 2 * np.concatenate(products, 1)) / size)
 
 
-def _squares(rows):
-    rows = rows.astype(np.float64)
-    return np.einsum("nd,nd->n", rows, rows)
+def _squares(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    return np.einsum("nd,nd->n", x, x)
 
 
-def _averaging(side, most):
-    """float64 [min(side, most), side]: each row averages its share of `side` pixels, by area."""
+def _averaging(side: int, most: int) -> np.ndarray:
+    """Return float64 [min(side, most), side]: each row averages a share of the pixels, by area."""
     small = min(side, most)
     edges = np.arange(small + 1) * side / small
     pixels = np.arange(side)
@@ -215,7 +219,7 @@ def _averaging(side, most):
     return np.clip(overlap, 0, None) * small / side
 
 
-def _same_size(*sets):
+def _same_size(*sets: np.ndarray) -> None:
     shapes = {np.shape(images)[1:] for images in sets}
     if len(shapes) > 1 or any(np.asarray(images).dtype != np.uint8 for images in sets):
         found = ", ".join(f"{np.asarray(images).dtype} {list(np.shape(images))}" for images in sets)

@@ -23,7 +23,7 @@ class Traits(NamedTuple):
     needs: tuple[str, ...] = ()
     # Whether loss, evaluate and sample take the tokenizer's codebook [K,V,c] by that keyword.
     codebook: bool = False
-    # Whether loss takes `soft`: probabilities of all codes [B,h,w,D,V] (RQ-VAE, Sec. 3.2.3).
+    # Whether loss takes `soft_targets`: probabilities of all codes [B,h,w,D,V] (RQ-VAE, 3.2.3).
     soft_targets: bool = False
     # The tokens that sample can generate: any, or only those from some position to the last.
     fills: Literal["any", "suffix"] = "any"

@@ -70,12 +70,12 @@ def autoregress(
             return settings[0].draw(logits, noise)
         return jax.lax.switch(d, [one.draw for one in settings], logits, noise)
 
-    def position_step(loop: tuple, inputs: tuple) -> tuple:
+    def position_step(loop: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
         carry, before = loop
         n, given = inputs
         carry, state = next_position(carry, n, before)
 
-        def depth_step(loop: tuple, inputs: tuple) -> tuple:
+        def depth_step(loop: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
             state, before = loop
             d, given = inputs
             state, logits = next_depth(state, d, before)

@@ -61,7 +61,7 @@ def block_by_block(
         blocks = blocks.at[:, jnp.where(is_block, now, number)].set(tokens, mode="drop")
         return blocks, complete(carry, grid_of(blocks, h, w, window), now) if complete else carry
 
-    def step(loop: tuple, now: jax.Array) -> tuple:
+    def step(loop: tuple, now: jax.Array) -> tuple[tuple, jax.Array | None]:
         blocks, _ = loop
         is_now = jnp.any(now[None, :] == jnp.arange(number)[:, None], axis=1)
         is_due = jnp.any(is_now[None, :, None] & (blocks == codes))

@@ -5,6 +5,7 @@ Everything is static: NumPy arrays that a program holds as constants.
 
 import functools
 import math
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -13,7 +14,8 @@ from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 
 NOWHERE = -1  # index of a ring position outside the image, and of no block in a decoding step
-ORDERS = ("raster", "wavefront")
+Order = Literal["raster", "wavefront"]
+ORDERS = get_args(Order)
 
 
 @functools.lru_cache
@@ -69,7 +71,7 @@ def step_of_block(h: int, w: int, window: int, extend: int, order: str = "raster
     blocks = np.arange(h * w // window**2, dtype=np.int32)
     rows, columns = np.divmod(blocks, w // window)
     delay = w // window if order == "raster" else 1 + math.ceil(extend / window)
-    return np.int32(rows * delay + columns)
+    return (rows * delay + columns).astype(np.int32)
 
 
 @functools.lru_cache

@@ -7,6 +7,7 @@ From each position of it the next code is predicted. Sources: Esser et al., CVPR
 thuanz123/enhancing-transformers. The network stands in `gpt_network`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,7 @@ def predict(
     if pkeep < 1:
         other = jax.random.randint(rng_other, seen.shape, 0, model.codes, seen.dtype)
         seen = jnp.where(jax.random.bernoulli(rng_keep, pkeep, seen.shape), seen, other)
-    logits = model.apply(
+    logits: Any = model.apply(
         {"params": params},
         condition_of(model, label, len(ids), corner),
         seen,
@@ -177,14 +178,14 @@ def cached(
     label: jax.Array | None,
 ) -> tuple[Callable, Any]:
     """Return next_position and carry for `autoregress`: a KV cache of what is before a code."""
-    condition = condition_of(model, label, len(words))
-    first, cache = model.apply({"params": params}, condition, method="begin")
+    apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
+    first, cache = apply(condition_of(model, label, len(words)), method="begin")
 
     def next_position(cache: dict, n: jax.Array, before: jax.Array) -> tuple[dict, jax.Array]:
-        # At n = 0 there is no code to read. What it writes is written anew at n = 1, but for what
+        # At n = 0 there is no code to read. What it writes is written again at n = 1, but for what
         # the time shift has seen.
         at = jnp.maximum(n, 1)
-        logits, new = model.apply({"params": params}, cache, before[:, 0], at, method="step")
+        logits, new = apply(cache, before[:, 0], at, method="step")
         if "last" in new:
             new["last"] = jnp.where(n == 0, cache["last"], new["last"])
         return new, jnp.where(n == 0, first, logits)

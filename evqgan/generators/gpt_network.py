@@ -83,7 +83,7 @@ class Model(nn.Module):
     def _check_sizes(self) -> None:
         """Raise InputError unless window, condition and positions go together."""
         sides = zip(self.context, self.latent, strict=True)
-        if any(own > whole or own < 1 for own, whole in sides):
+        if any(own > length or own < 1 for own, length in sides):
             grid = f"the grid of {self.latent} tokens"
             raise InputError(f"generator.window = {self.window} is no part of {grid}")
         if not 0 <= self.unmasked <= self.conditions:
@@ -99,7 +99,8 @@ class Model(nn.Module):
     @property
     def context(self) -> tuple[int, int]:
         """(h, w) of the tokens that the model sees at once."""
-        return tuple(self.window or self.latent)
+        h, w = self.window or self.latent
+        return h, w
 
     @property
     def tokens(self) -> int:
@@ -204,7 +205,7 @@ class Model(nn.Module):
         x = jnp.concatenate(parts, axis=1)
         return x + self.position_table[None, : x.shape[1]]
 
-    def apply_layers(self, x: jax.Array, *how: Any, **named: Any) -> tuple[jax.Array, dict | None]:
+    def apply_layers(self, x: jax.Array, *how: Any, **named: Any) -> tuple[jax.Array, dict]:
         """Apply `nn.causal.apply_layers` with this model's blocks."""
         given = self.layers, self.unmasked, self.remat
         return apply_layers(self.blocks, x.astype(self.dtype), *given, *how, **named)

@@ -6,7 +6,7 @@ loop is a pure function of a logits function.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,13 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
 from evqgan.generators import Decoded
 from evqgan.generators.mask_schedule import Schedule, check_schedule, lowest, number_masked
-from evqgan.generators.sampling import GUIDANCE_SCHEDULES, check_drawing, draw, guided
+from evqgan.generators.sampling import (
+    GUIDANCE_SCHEDULES,
+    GuidanceSchedule,
+    check_drawing,
+    draw,
+    guided,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +42,7 @@ class MaskPredict:
     top_k: int = 0  # see `sampling.restrict`
     top_p: Share = 1.0
     guidance: float = 0.0  # largest scale of `sampling.guided`; needs generator.class_dropout
-    guidance_schedule: Literal[*GUIDANCE_SCHEDULES] = "linear"  # how the scale grows
+    guidance_schedule: GuidanceSchedule = "linear"  # how the scale grows
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:

@@ -47,7 +47,7 @@ class Model(nn.Module):
 
     -1 reads the last row, [MASK], as in MaskGIT's sampler. S may be shorter than the table of
     positions. Defaults: MaskGIT's configuration for ImageNet, 172,457,193 parameters with 1024
-    codes at 16 x 16. Differs from MaskGIT: dropout draws anew for each image where it drops the
+    codes at 16 x 16. Differs from MaskGIT: dropout draws for each image where it drops the
     same attention weights in all images.
     """
 
@@ -203,7 +203,7 @@ def predict(
         label = jnp.where(is_dropped, model.classes, label)
     words = sequence(model, jnp.where(is_masked, model.codes, target), label)
     rngs = {"dropout": rng_dropout}
-    logits = model.apply({"params": params}, words, deterministic=not train, rngs=rngs)
+    logits: Any = model.apply({"params": params}, words, deterministic=not train, rngs=rngs)
     return logits[:, -model.tokens :], target, is_masked
 
 
@@ -257,7 +257,7 @@ def evaluate(
 def tokens_to_logits(
     model: Model,
     params: dict,
-    label: jax.Array,
+    label: jax.Array | None,
     guided: bool = False,
 ) -> Callable:
     """Return tokens [B,h*w] int32 ([MASK] = V) -> logits of the codes [B,h*w,V].
@@ -268,9 +268,10 @@ def tokens_to_logits(
     def run(tokens: jax.Array) -> Any:
         words = sequence(model, tokens, label)
         if guided:
-            no_class = jnp.full_like(label, model.classes)
+            no_class = jnp.full(len(tokens), model.classes)
             words = jnp.concatenate([words, sequence(model, tokens, no_class)])
-        logits = model.apply({"params": params}, words)[:, -model.tokens :, : model.codes]
+        logits: Any = model.apply({"params": params}, words)
+        logits = logits[:, -model.tokens :, : model.codes]
         return tuple(jnp.split(logits, 2)) if guided else logits
 
     return run

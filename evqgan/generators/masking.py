@@ -3,7 +3,7 @@
 Paper, Sec. 3.3.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from evqgan.generators.mask_schedule import gamma
 
 EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
 WAVEFRONTS = 0.05  # ours: the share of images whose blocks come as a wavefront, not in raster order
-MASKS = ("matched", "raster", "paper")
+Masks = Literal["matched", "raster", "paper"]
+MASKS = get_args(Masks)
 
 
 def random_mask(rng: jax.Array, candidates: jax.Array, share: jax.Array) -> jax.Array:
@@ -115,7 +116,7 @@ def corrupt(
     share: float | None = None,
     edits: float = EDITS,
     wavefronts: float = WAVEFRONTS,
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+) -> tuple[dict[str, Any], jax.Array, jax.Array]:
     """Draw target blocks and mask their tokens.
 
     Returns the inputs of `Model.__call__` (but the label), target ids [B,K,T], and which of them
@@ -169,7 +170,7 @@ def corrupt_as_in_paper(
     number: int,
     share: float | None,
     rngs: tuple[jax.Array, ...],
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+) -> tuple[dict[str, Any], jax.Array, jax.Array]:
     """Return `corrupt` by the paper's masks (Sec. 3.3).
 
     Every block may be a target; its own global token is masked anyhow.

@@ -6,7 +6,7 @@ The network and what it sees of an image stand in `multigrained_network`, what i
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import ORDERS, check_order, layout, step_of_block
+from evqgan.generators.blocks import Order, check_order, layout, step_of_block
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
 
@@ -38,7 +38,7 @@ TRAITS = Traits()
 class Settings(MaskPredict):
     """The keys of config.sample; those of `MaskPredict` are of decoding in each block."""
 
-    order: Literal[*ORDERS] = "raster"  # of the blocks, see `blocks.step_of_block`
+    order: Order = "raster"  # of the blocks, see `blocks.step_of_block`
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,7 +80,7 @@ def likelihood(
         label = jnp.where(is_dropped, model.classes, label)
     inputs["label"] = label if model.classes else None
     rngs = {"dropout": rng_dropout}
-    logits = model.apply({"params": params}, **inputs, deterministic=not train, rngs=rngs)
+    logits: Any = model.apply({"params": params}, **inputs, deterministic=not train, rngs=rngs)
     one_hot = optax.smooth_labels(jax.nn.one_hot(target, model.codes), label_smoothing)
     nll = optax.softmax_cross_entropy(logits, one_hot)
     return nll, jnp.argmax(logits, axis=-1) == target, is_masked
@@ -93,7 +93,7 @@ def loss(
     label: jax.Array,
     rng: jax.Array,
     *,
-    masks: Literal[*masking.MASKS] = "matched",
+    masks: masking.Masks = "matched",
     targets: int = 1,
     label_smoothing: PartialShare = 0.0,
     edits: Share = masking.EDITS,
@@ -109,9 +109,19 @@ def loss(
     label_smoothing: 0 is Eq. 2's one-hot target (MaskGIT: 0.1).
     masks, edits, wavefronts: see `masking.corrupt`.
     """
-    how = {"edits": edits, "wavefronts": wavefronts}
-    given = model, params, ids, label, rng, masks, targets, label_smoothing
-    nll, right, is_masked = likelihood(*given, train=True, **how)
+    nll, right, is_masked = likelihood(
+        model,
+        params,
+        ids,
+        label,
+        rng,
+        masks,
+        targets,
+        label_smoothing,
+        train=True,
+        edits=edits,
+        wavefronts=wavefronts,
+    )
     weight = is_masked / jnp.maximum(jnp.sum(is_masked), 1)
     metrics = {"accuracy": jnp.sum(right * weight), "masked": jnp.mean(is_masked)}
     return jnp.sum(nll * weight), metrics
@@ -147,14 +157,14 @@ class BlockContext:
     With guidance every image is there twice; the second half of the batch has no class.
     """
 
-    def __init__(self, model: Model, params: dict, request: Request, settings: Settings):
+    def __init__(self, model: Model, params: dict, request: Request, settings: Settings) -> None:
         self.model, self.params, self.guided = model, params, bool(settings.guidance)
         self.is_cached = model.attention == "prefix"
         self.is_ordered = model.global_tokens == "ordered"
         label = request.label if model.classes else None
-        if self.guided:
+        if self.guided and label is not None:
             label = jnp.concatenate([label, jnp.full_like(label, model.classes)])
-        self.known = {"label": label}
+        self.known: dict[str, Any] = {"label": label}
         if self.is_ordered:
             geometry = *model.latent, model.window, model.extend
             step = jnp.asarray(step_of_block(*geometry, settings.order))[None]
@@ -186,7 +196,7 @@ class BlockContext:
         ring_index = jnp.asarray(layout(*geometry)[0])[blocks]
         block = jnp.broadcast_to(blocks[None], (len(grid), len(blocks)))
         ring = grid.reshape(len(grid), -1)[:, ring_index]
-        now = {"grid": grid[:, None], "ring": ring, "block": block, **self.known}
+        now: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.known}
         if self.is_cached:
             globals_kv = carry if self.is_ordered else None
             cache = self.apply(**now, globals_kv=globals_kv, method="context")

@@ -183,7 +183,7 @@ class Model(nn.Module):
         else:
             prefix = [globals_kv], [masks[0][0]]
             _, (ring_kv,) = self.transformer(segments[1:], masks[1:], *prefix, keep=True)
-            cache = globals_kv, ring_kv
+            cache = [globals_kv, ring_kv]
         return [(kv, right) for kv, (right, _) in zip(cache, masks, strict=True)]
 
     def continued(self, context: list[tuple], target: jax.Array, block: jax.Array) -> jax.Array:
@@ -200,8 +200,8 @@ class Model(nn.Module):
 
         grid: int32 [B,h,w]; rank: int32 [B,blocks].
         """
-        x, ranks = self._globals(grid[:, None], rank, label)
-        _, (kv,) = self.transformer([x], [(None, at_most(ranks))], keep=True)
+        x = self._globals(grid[:, None], label)
+        _, (kv,) = self.transformer([x], [(None, at_most(self._ranks(rank)))], keep=True)
         return kv
 
     def complete(
@@ -248,15 +248,17 @@ class Model(nn.Module):
         index = jnp.asarray(layout(*self.latent, self.window, self.extend)[0])[block]  # [B,K,R]
         is_inside = (index != NOWHERE)[:, :, None, None]
         if self.global_tokens == "ordered":
-            x, ranks = self._globals(grid, rank, label)
+            if rank is None:
+                raise ValueError("ordered global tokens need the ranks of their blocks")
+            x, ranks = self._globals(grid, label), self._ranks(rank)
             own = jnp.take_along_axis(rank, block, axis=-1)
             is_seen = ranks[:, None] < own[..., None]  # [B,K,G]
-            masks = is_seen[:, :, None, None], at_most(ranks)
+            masks: tuple[jax.Array | None, ...] = is_seen[:, :, None, None], at_most(ranks)
         else:
             is_own = jax.nn.one_hot(block, self.blocks, dtype=bool)  # [B,K,blocks]
             of_each = grid.shape[1] == is_own.shape[1]
             hidden = is_own if of_each else jnp.any(is_own, axis=1, keepdims=True)
-            x, _ = self._globals(grid, None, label, hidden)
+            x = self._globals(grid, label, hidden)
             beside_class = ((0, 0), (0, 0), (bool(self.classes), 0))
             is_seen = jnp.pad(~is_own, beside_class, constant_values=True)
             masks = is_seen[:, :, None, None] if self.own == "dropped" else None, None
@@ -265,11 +267,10 @@ class Model(nn.Module):
     def _globals(
         self,
         grid: jax.Array,
-        rank: jax.Array | None,
         label: jax.Array | None,
         hidden: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Embed class and globals of grid [B,K,h,w]: [B,K,G,c], and ranks [B,G], the class's is -1.
+    ) -> jax.Array:
+        """Embed class and globals of grid [B,K,h,w] -> [B,K,G,c].
 
         hidden: bool [B,K,blocks], whose globals are of [MASK] alone.
         """
@@ -283,10 +284,10 @@ class Model(nn.Module):
             label = self.label(label).astype(x.dtype)[:, None, None]
             label = jnp.broadcast_to(label, (*x.shape[:2], 1, x.shape[-1]))
             x = jnp.concatenate([label, x], axis=2)
-        return x, None if rank is None else self._ranks(rank)
+        return x
 
     def _ranks(self, rank: jax.Array) -> jax.Array:
-        """Put the rank of the class in front of those of blocks: [B,blocks] -> [B,G]."""
+        """Put the rank of the class, -1, before those of blocks: [B,blocks] -> [B,G]."""
         return jnp.pad(rank, ((0, 0), (bool(self.classes), 0)), constant_values=-1)
 
     def _target(self, target: jax.Array, block: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ the original: kakaobrain/rq-vae-transformer. The network stands in `rqtransforme
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def likelihood(
     label: jax.Array,
     rng: jax.Array,
     codebook: jax.Array,
-    soft: jax.Array | None = None,
+    soft_targets: jax.Array | None = None,
     train: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the negative log-likelihood and whether the likeliest code is right, each [D,B,h,w].
@@ -77,7 +78,9 @@ def likelihood(
     One depth after the other, and logits are computed again in the backward pass: there is never
     more than [B,h,w,V] of them.
     """
-    apply = functools.partial(model.apply, {"params": params}, rngs={"dropout": rng})
+    apply: Callable[..., Any] = functools.partial(
+        model.apply, {"params": params}, rngs={"dropout": rng}
+    )
     states = apply(ids, codebook, label, not train, method="states")
 
     # The loop already keeps XLA from merging the recomputation.
@@ -86,9 +89,9 @@ def likelihood(
         d, state, target = inputs
         logits = apply(state, d, method=lambda model, *inputs: model.classifier(*inputs))
         right = jnp.argmax(logits, axis=-1) == target
-        if soft is None:
+        if soft_targets is None:
             return optax.softmax_cross_entropy_with_integer_labels(logits, target), right
-        probabilities = jax.lax.dynamic_index_in_dim(soft, d, axis=-2, keepdims=False)
+        probabilities = jax.lax.dynamic_index_in_dim(soft_targets, d, axis=-2, keepdims=False)
         return optax.softmax_cross_entropy(logits, probabilities), right
 
     each = jnp.arange(model.depth), jnp.moveaxis(states, -2, 0), jnp.moveaxis(ids, -1, 0)
@@ -103,15 +106,15 @@ def loss(
     rng: jax.Array,
     *,
     codebook: jax.Array,
-    soft: jax.Array | None = None,
+    soft_targets: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the negative log-likelihood of all codes (RQ-VAE, Sec. 3.2.1), and metrics.
 
     ids: int32 [B,h,w,D]; label: int32 [B]; codebook: float32 [K,V,c].
-    soft: float32 [B,h,w,D,V], probabilities of the codes, targets instead of `ids` themselves
-      (Sec. 3.2.3).
+    soft_targets: float32 [B,h,w,D,V], probabilities of the codes, targets instead of `ids`
+      themselves (Sec. 3.2.3).
     """
-    nll, right = likelihood(model, params, ids, label, rng, codebook, soft, train=True)
+    nll, right = likelihood(model, params, ids, label, rng, codebook, soft_targets, train=True)
     depths = {f"loss_depth{d + 1}": jnp.mean(nll[d]) for d in range(model.depth)}
     return jnp.mean(nll), {"accuracy": jnp.mean(right), **depths}
 
@@ -131,7 +134,7 @@ def evaluate(
     targets.
     """
     nll, right = likelihood(model, params, ids, label, rng, codebook)
-    result = {}
+    result: dict[str, jax.Array] = {}
     for name, value in (("cross_entropy", nll), ("accuracy", right)):
         sums = jnp.sum(value, axis=(2, 3), dtype=jnp.float32)
         pairs = jnp.stack([sums, jnp.full_like(sums, model.tokens)], axis=-1)
@@ -147,7 +150,7 @@ def cached(
     batch: int,
 ) -> tuple[Callable, Callable, jax.Array]:
     """Return next_position, next_depth and carry for `autoregress`, with KV caches."""
-    apply = functools.partial(model.apply, {"params": params})
+    apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 
     def next_position(cache: jax.Array, n: jax.Array, before: jax.Array) -> tuple:
         return apply(cache, n, before, codebook, label, method="next_position")

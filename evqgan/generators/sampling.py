@@ -1,14 +1,17 @@
 """Drawing codes from logits: temperature, top-k and nucleus sampling, classifier-free guidance."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 
-GUIDANCE_SCHEDULES = {  # the share of the full scale at `ratio` in (0, 1] of the steps
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+# The share of the full scale at `ratio` in (0, 1] of the steps.
+GUIDANCE_SCHEDULES: dict[GuidanceSchedule, Callable[[jax.Array], jax.Array]] = {
     "constant": lambda ratio: jnp.ones_like(ratio),
     "linear": lambda ratio: ratio,  # Muse (Chang et al., 2023), Sec. 2.7
     "cosine": lambda ratio: (1 - jnp.cos(math.pi * ratio)) / 2,

@@ -22,7 +22,7 @@ def window_around(n: Any, latent: Sequence[int], window: Sequence[int]) -> tuple
     """
     row, column = n // latent[1], n % latent[1]
     ends = zip((row, column), latent, window, strict=True)
-    y, x = (jnp.clip(at - own // 2, 0, whole - own) for at, whole, own in ends)
+    y, x = (jnp.clip(at - own // 2, 0, length - own) for at, length, own in ends)
     return (y, x), (row - y) * window[1] + column - x
 
 
@@ -49,7 +49,9 @@ def random_corners(
 ) -> tuple[jax.Array, ...]:
     """Return corners of `number` windows y, x, int32 [number] each; all are equally likely."""
     ends = zip(jax.random.split(rng), latent, window, strict=True)
-    return tuple(jax.random.randint(key, (number,), 0, whole - own + 1) for key, whole, own in ends)
+    return tuple(
+        jax.random.randint(key, (number,), 0, length - own + 1) for key, length, own in ends
+    )
 
 
 def coordinates(latent: Sequence[int], factor: int, codes: int) -> np.ndarray:

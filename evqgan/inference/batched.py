@@ -26,7 +26,7 @@ class BatchRunner:
     they may differ by rounding, for a compiler may add up in another order.
     """
 
-    def __init__(self, batch_size: int = 64, devices: Sequence | None = None):
+    def __init__(self, batch_size: int = 64, devices: Sequence | None = None) -> None:
         if not kinds.fits(batch_size, kinds.Positive):
             expected = kinds.describe(kinds.Positive)
             raise InputError(f"expected a batch_size that is {expected}, got {batch_size!r}")
@@ -74,7 +74,7 @@ class BatchRunner:
             images = f"{len(batch[0]):,} images at a time"
             self.tell(f"compiling the {function.__name__} for {images}")
             began = time.perf_counter()
-            whole, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
+            replicated, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
             alone = jax.shard_map(
                 function,
                 mesh=self.mesh,
@@ -82,7 +82,7 @@ class BatchRunner:
                 out_specs=split.spec,
                 check_vma=False,
             )
-            jitted = jax.jit(alone, in_shardings=(whole, *(split for _ in batch)))
+            jitted = jax.jit(alone, in_shardings=(replicated, *(split for _ in batch)))
             self._compiled[key] = jitted.lower(weights, *batch).compile()
             self.compiling += time.perf_counter() - began
         return self._compiled[key]

@@ -15,7 +15,7 @@ from evqgan.core.errors import InputError
 
 
 def begin(folder: Any, settings: dict) -> None:
-    """Make `folder` the place of candidates of these settings; InputError if it holds others.
+    """Claim `folder` for candidates of these settings; InputError if it holds others.
 
     settings: a dict for JSON.
     """
@@ -25,11 +25,11 @@ def begin(folder: Any, settings: dict) -> None:
     if not any(folder.glob("*.npz")):
         files.save_json(file, settings)
     with readable(folder):
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-        other = [name for name, value in settings.items() if theirs.get(name) != value]
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        other = [name for name, value in settings.items() if saved.get(name) != value]
     if other:
         key = other[0]
-        made = f"{key} = {theirs.get(key)}, not {key} = {settings.get(key)}"
+        made = f"{key} = {saved.get(key)}, not {key} = {settings.get(key)}"
         made = "other labels" if key == "labels" else made
         advice = "give the same settings again to go on, or remove it"
         raise InputError(f"{folder} holds candidates made with {made}: {advice}")
@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 class Candidates:
     """The candidates that a folder holds: a file a batch, each whole or not at all."""
 
-    def __init__(self, folder: Any, total: int):
+    def __init__(self, folder: Any, total: int) -> None:
         """Read what there is of `total` candidates.
 
         scores: float32 [total], NaN for those that are missing.
@@ -61,7 +61,8 @@ class Candidates:
 
     def ids(self, numbers: np.ndarray) -> np.ndarray:
         """Return the ids [n,h,w,D] int32 of candidates with these numbers, none of them missing."""
-        found, where = None, self._where[numbers]
+        where = self._where[numbers]
+        found: Any = None  # made with the first file, which knows the grid
         for i in np.unique(where[:, 0]):
             with readable(self.folder), np.load(self._files[i], allow_pickle=False) as saved:
                 ids, is_here = saved["ids"], where[:, 0] == i

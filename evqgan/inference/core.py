@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -26,24 +26,26 @@ class CoreModel:
     """What a workdir holds, ready to use; NumPy in, NumPy out.
 
     Images are uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; results are uint8 [B,H,W,3]. Work is
-    split over all devices of this host, `batch_size` rows each at a time, the last batch filled up
-    (`rows`, a `batched.BatchRunner`).
+    split over all devices of this host, `batch_size` images each at a time, the last batch filled
+    up (`runner`, a `batched.BatchRunner`).
 
     A generated image depends on (seed, its number) alone: how many others there are, their labels,
-    and where a batch begins change nothing. With the same rows a device it is the same to the bit
-    on any number of devices of a kind; with other rows a device (another batch_size, or few images)
+    and where a batch begins change nothing. With as many images a device it is the same to the
+    bit on any number of devices of a kind; with others a device (another batch_size, or few images)
     it is the same but for rounding, and then now and then a token that was drawn on a knife's edge
     becomes another one, and with it its image.
     """
 
-    def __init__(self, config: Any, workdir: Any, step: int | None = None, batch_size: int = 64):
+    def __init__(
+        self, config: Any, workdir: Any, step: int | None = None, batch_size: int = 64
+    ) -> None:
         self.config, self.workdir = config, workdir
-        self.rows = BatchRunner(batch_size)
+        self.runner = BatchRunner(batch_size)
         model = models.of(config)
-        self.generator = model if config.stage == "stage2" else None
+        self.generator = model if isinstance(model, models.TokenGenerator) else None
         self.step, self.state = self._restore(model, step)
 
-        tokenizer = model.tokenizer if self.generator else model
+        tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
         network = tokenizer.network
         self.factor, self.size = network.factor, tokenizer.shape
         self.codes, self.depth = network.quantizer.codes, network.quantizer.depth
@@ -57,33 +59,41 @@ class CoreModel:
         # All settings of the sampler: those of config.sample, and defaults for the others.
         self.sampler = dataclasses.asdict(self.settings()) if self.generator else {}
         # Cached, so that each compiles once.
-        self._sampler_of = functools.cache(lambda settings: sampler_of(self.generator, settings))
-        self._history_of = functools.cache(lambda settings: history_of(self.generator, settings))
+        self._sampler_of = functools.cache(lambda settings: sampler_of(self._needed(), settings))
+        self._history_of = functools.cache(lambda settings: history_of(self._needed(), settings))
 
     def _restore(self, model: Any, step: int | None) -> tuple[int, dict]:
         """Return the step and state of a checkpoint: the latest, or that of `step`."""
-        whole = mesh.replicated(self.rows.mesh)
+        everywhere = mesh.replicated(self.runner.mesh)
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
             model.shapes(),
         )
         checkpoints = checkpoint.Checkpoints(self.workdir, create=False)
-        step = max(checkpoints.steps(), default=None) if step is None else step
-        state = checkpoints.restore(like, step)
+        # None, where there is no checkpoint, is refused by restore.
+        found: Any = max(checkpoints.steps(), default=None) if step is None else step
+        state = checkpoints.restore(like, found)
         checkpoints.close()
-        return step, state
+        return found, state
 
-    def settings(self, changes: dict | None = None) -> Any:
+    def _needed(self) -> models.TokenGenerator:
+        """Return the generator; InputError if the workdir holds a tokenizer."""
+        if self.generator is None:
+            needed = "generating needs the workdir of a generator"
+            raise InputError(f"{self.workdir} holds a tokenizer; {needed}")
+        return self.generator
+
+    def settings(self, changes: Mapping[str, Any] | None = None) -> Any:
         """Return the settings of the sampler: those of config.sample with `changes`.
 
         InputError for changes that cannot be.
         """
         given = build.plain(self.config.get("sample", {}))
-        return self.generator.settings({**given, **(changes or {})})
+        return self._needed().settings({**given, **(changes or {})})
 
     def encode(self, images: Any, size: int | None = None) -> np.ndarray:
-        """Return ids [B,h,w,D] int32. size: of the batches, if not as `rows` has it."""
-        return self.rows(self._encode, self._tokenizer, to_uint8(images), size=size)
+        """Return ids [B,h,w,D] int32. size: of the batches, if not as `runner` has it."""
+        return self.runner(self._encode, self._tokenizer, to_uint8(images), size=size)
 
     def decode(self, ids: Any, size: int | None = None) -> np.ndarray:
         """Return the images of ids [B,h,w,D] or [h,w,D] int. size: as in `encode`."""
@@ -95,7 +105,7 @@ class CoreModel:
         if ids.size and not 0 <= ids.min() <= ids.max() < self.codes:
             found = f"{ids.min()} to {ids.max()}"
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")
-        return self.rows(self._decode, self._tokenizer, ids.astype(np.int32), size=size)
+        return self.runner(self._decode, self._tokenizer, ids.astype(np.int32), size=size)
 
     def reconstruct(self, images: Any, size: int | None = None) -> np.ndarray:
         """Return images, each encoded, quantized and decoded. size: as in `encode`."""
@@ -116,8 +126,8 @@ class CoreModel:
         spelt = isinstance(name, str) and name.isdecimal() and not any(map(str.isdecimal, names))
         if (is_whole or spelt) and 0 <= int(name) < self.classes:
             return int(name)
-        names = names if len(names) <= NAMES else difflib.get_close_matches(str(name), names)
-        hint = f", or a name: {build.nearest(name, names)}" if names else ""
+        near = names if len(names) <= NAMES else difflib.get_close_matches(str(name), names)
+        hint = f", or a name: {build.nearest(name, near)}" if near else ""
         expected = f"a number from 0 to {self.classes - 1}{hint}"
         raise InputError(f"there is no class {name!r}: expected {expected}")
 
@@ -149,13 +159,11 @@ class CoreModel:
 
         mask: NumPy bool [B,h,w].
         """
-        self.generator.check_mask(mask)
+        self._needed().check_mask(mask)
 
     def check_generates(self, num: Any, seed: Any = 0) -> None:
         """Raise InputError unless this is a generator, and can make `num` images of this seed."""
-        if self.generator is None:
-            needed = "generating needs the workdir of a generator"
-            raise InputError(f"{self.workdir} holds a tokenizer; {needed}")
+        self._needed()
         if not kinds.fits(num, kinds.Positive):
             expected = "at least one image to generate, a whole number"
             raise InputError(f"expected {expected}, got {num!r}")
@@ -167,7 +175,7 @@ class CoreModel:
         labels: np.ndarray,
         numbers: np.ndarray,
         seed: int,
-        changes: dict | None = None,
+        changes: Mapping[str, Any] | None = None,
         report: Callable | None = None,
         size: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +186,7 @@ class CoreModel:
         report: report(done, total, seconds) is called after each batch.
         size: as in `encode`.
         """
-        size, began = size or self.rows.size(len(labels)), self.rows.clock()
+        size, began = size or self.runner.size(len(labels)), self.runner.clock()
         results = []
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
@@ -186,7 +194,7 @@ class CoreModel:
             results.append((ids, self.decode(ids, size)))
             if report:
                 done = min(start + size, len(labels))
-                report(done, len(labels), self.rows.clock() - began)
+                report(done, len(labels), self.runner.clock() - began)
         ids, images = (np.concatenate(parts) for parts in zip(*results, strict=True))
         return ids, images
 
@@ -195,7 +203,7 @@ class CoreModel:
         labels: np.ndarray,
         numbers: np.ndarray,
         seed: int,
-        changes: dict | None = None,
+        changes: Mapping[str, Any] | None = None,
         size: int | None = None,
     ) -> np.ndarray:
         """Return the ids of `new` alone."""
@@ -207,11 +215,11 @@ class CoreModel:
         labels: np.ndarray,
         numbers: np.ndarray,
         seed: int,
-        changes: dict | None = None,
+        changes: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """Return the ids of `new` after each step [B,S,h,w,D]; V = `codes` where there is none."""
         given = *self._nothing_known(len(labels)), labels, seeds_of(seed, len(labels)), numbers
-        return self.rows(self._history_of(self.settings(changes)), self.state, *given)
+        return self.runner(self._history_of(self.settings(changes)), self.state, *given)
 
     def fill(
         self,
@@ -219,17 +227,17 @@ class CoreModel:
         mask: np.ndarray,
         labels: np.ndarray,
         seed: int | Sequence[int],
-        changes: dict | None = None,
+        changes: Mapping[str, Any] | None = None,
         numbers: np.ndarray | None = None,
         size: int | None = None,
     ) -> np.ndarray:
-        """Return ids [B,h,w,D] with those anew where mask [B,h,w] is True.
+        """Return ids [B,h,w,D], new ones where mask [B,h,w] is True.
 
         labels, numbers, changes, size: as in `new`; numbers default to 0 to B - 1.
         """
         numbers = np.arange(len(ids), dtype=np.uint32) if numbers is None else numbers
         given = ids, mask, labels, seeds_of(seed, len(ids)), numbers
-        return self.rows(self._sampler_of(self.settings(changes)), self.state, *given, size=size)
+        return self.runner(self._sampler_of(self.settings(changes)), self.state, *given, size=size)
 
     def _nothing_known(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and mask of images that are to be generated whole."""
@@ -285,7 +293,8 @@ def history_of(generator: models.TokenGenerator, settings: Any) -> Callable:
     def sampler(state: dict, *given: jax.Array) -> jax.Array:
         weights = state["ema"], state["tokenizer"]
         made = generator.sample(*weights, request_of(*given), settings, keep_history=True)
-        return jnp.swapaxes(made.history, 0, 1)
+        history: Any = made.history  # an array, as it was kept
+        return jnp.swapaxes(history, 0, 1)
 
     return sampler
 

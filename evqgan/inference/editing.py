@@ -17,7 +17,7 @@ corners and grids are (rows, columns).
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def edit(
     force: bool = False,
     **changes: Any,
 ) -> np.ndarray:
-    """Make an image anew where a mask hides it, in `num` ways, uint8 [num,H,W,3].
+    """Generate an image where a mask hides it, in `num` ways, uint8 [num,H,W,3].
 
     Result n depends on (seed, n). InputError for what cannot be.
 
@@ -89,7 +89,7 @@ def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
         got = " x ".join(map(str, mask.shape[::-1]))
         raise InputError(f"expected a mask of the image's {size}, got {got}")
     if not mask.any():
-        needed = "it must be white where the image is to be made anew"
+        needed = "it must be white where the image is to be generated"
         raise InputError(f"the mask hides nothing: {needed}")
 
 
@@ -112,8 +112,8 @@ def hidden(mask: Any) -> np.ndarray:
     if mask.dtype == bool:
         return mask
     is_number = mask.dtype.kind in "uif"
-    others = np.unique(mask[mask != 0]) if is_number else [None] * 2
-    if len(others) > 1 or not np.isfinite(others).all():
+    others = np.unique(mask[mask != 0]) if is_number else np.zeros(0)
+    if not is_number or len(others) > 1 or not np.isfinite(others).all():
         some = f"with {len(others)} values beside 0" if is_number else "of no numbers"
         expected = "a boolean mask, or one of 0 (kept) and one other value"
         raise InputError(f"expected {expected}, got {mask.dtype} {some}")
@@ -183,10 +183,11 @@ def extent(model: CoreModel, margin: Any, feather: Any) -> tuple[int, float]:
     """
     margin = int(min(grid_of(model)) >= COARSE) if margin is None else margin
     feather = model.factor // 2 if feather is None else feather
-    if not isinstance(margin, numbers.Integral) or margin < 0:
+    is_whole, is_real = isinstance(margin, numbers.Integral), isinstance(feather, numbers.Real)
+    if not is_whole or margin < 0:
         expected = "a margin that is a whole number of tokens from 0"
         raise InputError(f"expected {expected}, got {margin!r}")
-    if not isinstance(feather, numbers.Real) or not 0 <= feather < np.inf:
+    if not is_real or not 0 <= feather < np.inf:
         raise InputError(f"expected a feather that is a number of pixels from 0, got {feather!r}")
     return margin, feather
 
@@ -200,7 +201,8 @@ def one_image(images: np.ndarray) -> np.ndarray:
 
 def grid_of(model: CoreModel) -> tuple[int, int]:
     """Return the token grid (h, w) of the model's images."""
-    return tuple(side // model.factor for side in model.size)
+    h, w = (side // model.factor for side in model.size)
+    return h, w
 
 
 def painted_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -217,7 +219,7 @@ def painted_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def feathered(mask: np.ndarray, feather: float) -> np.ndarray:
-    """Return how much of a pixel is made anew, float32 [H,W].
+    """Return how much of a pixel is generated, float32 [H,W].
 
     1 where the mask [H,W] is True, 0 where it is further than `feather`.
     """
@@ -257,25 +259,25 @@ def fill(
     holes: list[tuple],
     labels: np.ndarray,
     seed: int,
-    changes: dict,
+    changes: Mapping[str, Any],
     report: Callable | None = None,
 ) -> None:
     """Generate ids [B,h,w,D] where `holes` (see `holes_of`) says, in place, window by window."""
-    began = model.rows.clock()
+    began = model.runner.clock()
     for n, (at, hole) in enumerate(holes):
         mask = np.repeat(hole[None], len(ids), axis=0)
         key = [seed, n] if n else seed  # the first window as `sample`
         ids[:, *at] = model.fill(ids[:, *at], mask, labels, key, changes)
         if report:
-            report(n + 1, len(holes), model.rows.clock() - began)
+            report(n + 1, len(holes), model.runner.clock() - began)
 
 
-def decode(model: CoreModel, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return images float32 [B,H,W,3] from 0 to 255, right where wanted bool [H,W] is True.
+def decode(model: CoreModel, ids: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """Return images float32 [B,H,W,3] from 0 to 255, right where needed bool [H,W] is True.
 
     ids: [B,h,w,D].
     """
-    size, f, shape = model.size, model.factor, wanted.shape
+    size, f, shape = model.size, model.factor, needed.shape
     height, width = (side * f for side in ids.shape[1:3])
     made = np.zeros((len(ids), height, width, 3), np.float32)
     axes = []
@@ -285,7 +287,7 @@ def decode(model: CoreModel, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         axes.append(list(zip(starts, weights, strict=True)))
     for (y, down), (x, across) in itertools.product(*axes):
         at = slice(y * f, y * f + size[0]), slice(x * f, x * f + size[1])
-        if wanted[at].any():
+        if needed[at].any():
             part = model.decode(ids[:, y : y + size[0] // f, x : x + size[1] // f])
             made[:, *at] += part * (down[:, None] * across)[..., None]
     return made[:, : shape[0], : shape[1]]

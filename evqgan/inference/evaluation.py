@@ -24,10 +24,9 @@ from evqgan.evals import build_all
 from evqgan.evals import samples as sample_statistics
 from evqgan.inference.model import Model, load
 
-OF_CLASS = (
-    "sample_accuracy@"  # begins the names of numbers of one class, of which there may be a thousand
-)
-WHOLE = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
+# Begins the names of numbers of one class, of which there may be a thousand.
+OF_CLASS = "sample_accuracy@"
+MOST = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 Evaluation = dict[str, Any]  # {"numbers": {name: value}, "protocols": {evaluator: card}}
 Numbers = dict[str, Any]
@@ -65,14 +64,14 @@ def evaluate(
     found: Evaluation = {"numbers": {}, "protocols": {}}
     if metrics and file.is_file():
         found = read_evaluation(file)
-    for part, place in parts:
+    for part, folder in parts:
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
         compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
         if not evals and not compared:
             continue
         if chief:
-            print(f"loading {place}", flush=True)
-        model = load(place, part)
+            print(f"loading {folder}", flush=True)
+        model = load(folder, part)
         dataset = build.call(pipeline.Dataset, part.dataset, "config.dataset")
         dataset = dataset.of_images()  # a token cache may be gone, and does not change the numbers
         for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
@@ -150,7 +149,7 @@ def evaluate_model(
     dataset: pipeline.Dataset,
     evals: Mapping[str, Any],
     batch_size: int | None = None,
-    wanted: Sequence[str] = (),
+    requested: Sequence[str] = (),
 ) -> Iterator[tuple[Numbers, Card]]:
     """Yield what each evaluator says of a loaded model, and its card.
 
@@ -160,15 +159,15 @@ def evaluate_model(
 
     evals: {name of an evaluator: its keys}.
     batch_size: images a device at a time (default: as the config says).
-    wanted: evaluators asked for by name: InputError if one has no numbers of these data; of another
-        one nothing comes but a line.
+    requested: evaluators asked for by name: InputError if one has no numbers of these data; of
+      another one nothing comes but a line.
     """
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
     state = on_every_device(model.state, device_mesh)
-    with config.unlocked():  # of pictures none are wanted
+    with config.unlocked():  # no pictures
         config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})
         config.eval_batch_size = size
     evaluators = build_all(config, models.of(config), dataset, device_mesh)
@@ -180,7 +179,9 @@ def evaluate_model(
         try:
             numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
         except InputError as error:
-            if name in wanted or processes.this()[1] > 1:  # other processes may not know, and wait
+            if (
+                name in requested or processes.this()[1] > 1
+            ):  # other processes may not know, and wait
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue
@@ -188,7 +189,7 @@ def evaluate_model(
 
 
 def on_every_device(state: Any, device_mesh: Mesh) -> Any:
-    """Return arrays that every local device holds in full as arrays that all devices of a mesh do."""
+    """Return arrays, which every local device holds in full, as arrays of all devices of a mesh."""
     replicated = mesh.replicated(device_mesh)
 
     def of_mesh(x: jax.Array) -> jax.Array:
@@ -203,12 +204,12 @@ def evaluate_samples(
 ) -> tuple[Numbers, Card]:
     """Return what `evals.samples` says of a samples.npz beside the real images of the data set.
 
-    Every sample is compared with every image: InputError if these do not fit WHOLE bytes.
+    Every sample is compared with every image: InputError if these do not fit MOST bytes.
     """
     splits = (dataset.train, dataset.validation)
     number = sum(len(pipeline.open_split(dataset, split)) for split in splits)
-    if number * int(np.prod(dataset.shape)) * 3 > WHOLE:
-        most = f"data sets of up to {WHOLE:,} bytes"
+    if number * int(np.prod(dataset.shape)) * 3 > MOST:
+        most = f"data sets of up to {MOST:,} bytes"
         raise InputError(f"samples are compared with {most}; {number:,} images are more")
     images, labels, about = read_samples(file)
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
@@ -216,7 +217,7 @@ def evaluate_samples(
     held_images, held_labels = load_split(dataset, dataset.validation)
     split = f"{dataset.train}, held out: {dataset.validation}"
     card = protocol(model, dataset, evaluator="samples", split=split, **about)
-    numbers = sample_statistics.nearest(images, train_images, held_images)
+    numbers: Numbers = sample_statistics.nearest(images, train_images, held_images)
     numbers |= sample_statistics.frechet(images, train_images, held_images)
     if labels is not None:
         numbers |= sample_statistics.classifier_agreement(

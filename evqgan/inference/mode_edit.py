@@ -23,8 +23,8 @@ class EditRequest:
     """What is to be edited; each field is the flag of its name.
 
     image: the picture's file.
-    mask: a picture's file, white where the image is made anew.
-    box: left, top, right, bottom of what is made anew, in pixels, as texts.
+    mask: a picture's file, white where the image is generated.
+    box: left, top, right, bottom of what is generated, in pixels, as texts.
     outpaint: by how many pixels the image grows at the left, top, right, bottom, as texts.
     label: the class of what is made, by number or name.
     num: how many results.
@@ -61,11 +61,12 @@ def edit(
     where = (request.mask, request.box, request.outpaint)
     if not request.image or sum(x is not None for x in where) != 1:
         raise InputError(
-            "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, --outpaint=l,t,r,b"
+            "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, "
+            "--outpaint=l,t,r,b"
         )
     out = out or pathlib.Path(workdir) / "edits"
     image = read_image(request.image)
-    margins, hidden = None, None
+    margins, hidden = None, np.zeros(image.shape[:2], bool)
     if request.outpaint is not None:
         margins = four_numbers("--outpaint", request.outpaint)
     else:
@@ -84,7 +85,7 @@ def edit(
 
 
 def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
-    """Return where an image uint8 [H,W,3] is made anew, by --mask or --box, as bool [H,W]."""
+    """Return where an image uint8 [H,W,3] is generated, by --mask or --box, as bool [H,W]."""
     height, width = image.shape[:2]
     if request.mask is not None:
         white = read_mask(request.mask)
@@ -120,7 +121,7 @@ def inpainted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return results uint8 [num,H,W,3] of an image [H,W,3], and the image without what is hidden.
 
-    hidden: bool [H,W], what is made anew.
+    hidden: bool [H,W], what is generated.
     """
     results = model.edit(
         image,

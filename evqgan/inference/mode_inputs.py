@@ -24,7 +24,7 @@ def load_model(config: ConfigDict, workdir: str | os.PathLike[str], batch_size: 
     log = functools.partial(print, flush=True) if chief else lambda line: None
     log(f"loading {workdir}")
     model = load(workdir, config, batch_size=batch_size)
-    model.rows.tell = log
+    model.runner.tell = log
     return model
 
 
@@ -38,14 +38,14 @@ def read_image(path: str | os.PathLike[str], background: str = "white") -> np.nd
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Return a mask file as bool [H,W]: True where it is white, and the image is made anew.
+    """Return a mask file as bool [H,W]: True where it is white, and the image is generated.
 
     What is black or transparent is kept. Raises InputError for a mask that hides nothing.
     """
     grey = read_image(path, "black").mean(axis=-1)
     if grey.max() < WHITE:
         raise InputError(
-            f"the mask {path} hides nothing: pixels are made anew from {WHITE} of 255 on, and its "
+            f"the mask {path} hides nothing: pixels are generated from {WHITE} of 255 on, and its "
             f"brightest is {grey.max():.0f}; transparent ones are kept"
         )
     return grey >= WHITE

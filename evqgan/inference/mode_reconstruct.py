@@ -100,13 +100,13 @@ def batches(images: Iterator[Named], model: Model, batch_size: int) -> Iterator[
 
 def at_once(model: Model, shape: tuple[int, ...], batch_size: int) -> int:
     """Return how many pictures of a shape (H, W, 3) all devices take at a time."""
-    return max(1, min(batch_size, PIXELS // (shape[0] * shape[1]))) * model.rows.mesh.size
+    return max(1, min(batch_size, PIXELS // (shape[0] * shape[1]))) * model.runner.mesh.size
 
 
 def write(out: pathlib.Path, model: Model, batch: list[Named], batch_size: int) -> None:
     """Write the reconstructions of a batch of pictures of one size."""
     before = np.stack([image for _, image in batch])
-    size = min(at_once(model, before.shape[1:], batch_size), model.rows.size(len(before)))
+    size = min(at_once(model, before.shape[1:], batch_size), model.runner.size(len(before)))
     after = model.reconstruct(before, size)
     for (target, image), again in zip(batch, after, strict=True):
         pictures.save_png(out / target, pictures.row([image, again]))

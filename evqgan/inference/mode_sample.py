@@ -72,7 +72,7 @@ def sample(
         if chief:
             files.tried(out)
             check_only_samples(out / "images")
-    progress = Progress("sample", compiling=lambda: model.rows.compiling)
+    progress = Progress("sample", compiling=lambda: model.runner.compiling)
     with processes.together():
         made, size = rejection.choose(
             model,
@@ -191,8 +191,10 @@ def grid_columns(
     side: the width of an image in pixels; the first classes are taken that there is room for.
     """
     columns: dict[str, list[int]] = {}
+    if not names:
+        return columns
     left = WIDTH
-    for label in dict.fromkeys(labels.tolist()) if names else ():
+    for label in dict.fromkeys(labels.tolist()):
         name = names[label]
         text = name if len(name) <= LETTERS else f"{name[: LETTERS - 3]}..."
         left -= max(side, pictures.width_of(text)) + pictures.GAP

@@ -100,11 +100,11 @@ class Model(CoreModel):
         seed: int = 0,
         **how: Unpack[EditKeywords],
     ) -> np.ndarray:
-        """Return `image` with the part that a mask hides made anew, in `num` ways [num,H,W,3].
+        """Return `image` with the part that a mask hides generated, in `num` ways [num,H,W,3].
 
-        image: [H,W,3]; mask: bool [H,W], True where it is made anew.
+        image: [H,W,3]; mask: bool [H,W], True where it is generated.
         label: the class that it becomes.
-        how: margin (tokens made anew around those that the mask touches), feather (known pixels
+        how: margin (tokens generated around those that the mask touches), feather (known pixels
           over which results fade in), report, force, and changes to config.sample: see
           `inference.editing`.
         """

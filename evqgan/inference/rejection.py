@@ -1,10 +1,10 @@
-"""Rejection sampling: of more candidates than wanted, keep those that a classifier likes best.
+"""Rejection sampling: of more candidates than needed, keep those that a classifier likes best.
 
 Paper, Sec. 4.2, Table 5. It goes on where it was stopped, as does plain sampling, which is the case
 that all candidates are kept.
 
 A classifier is any callable (images uint8 [B,H,W,3], labels int32 [B]) -> scores [B], such as the
-probability of the class wanted; it gets batches of one size. ResNets of torchvision are at hand;
+probability of that class; it gets batches of one size. ResNets of torchvision are at hand;
 the paper takes ResNet-101, as VQGAN.
 """
 
@@ -14,7 +14,7 @@ import math
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -41,7 +41,7 @@ def sample(
     acceptance: float,
     classifier: Any,
     folder: Any,
-    changes: dict,
+    changes: Mapping[str, Any],
     report: Callable | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def choose(
     acceptance: float,
     classifier: Any,
     folder: Any,
-    changes: dict,
+    changes: Mapping[str, Any],
     report: Callable | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> tuple[dict[str, np.ndarray], int]:
@@ -99,24 +99,24 @@ def choose(
         "labels": np.asarray(labels).tolist(),
     }
     total = len(candidates)
-    size = model.rows.size(len(processes.share(total, part)))
+    size = model.runner.size(len(processes.share(total, part)))
     temporary = contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory()
-    with temporary as place:
+    with temporary as directory:
         with processes.together(part):
             if part[0] == 0:
-                begin(place, settings)
+                begin(directory, settings)
         with processes.together(part):
-            missing = Candidates(place, total).missing
+            missing = Candidates(directory, total).missing
         done = total - len(missing)
         if done and report:
             report(done, total, 0.0)
         with processes.together(part):
             mine = np.array_split(missing, part[1])[part[0]]
             report = processes.of_all(report, total, part, done)
-            make(model, candidates, mine, seed, changes, classifier, size, place, report)
-        kept = Candidates(place, total)
+            make(model, candidates, mine, seed, changes, classifier, size, directory, report)
+        kept = Candidates(directory, total)
         if len(kept.missing):
-            lacking = f"{place} lacks {len(kept.missing):,} candidates"
+            lacking = f"{directory} lacks {len(kept.missing):,} candidates"
             raise InputError(f"{lacking}: it has to be one folder for all processes")
         numbers = best(labels, candidates, kept.scores)
         made = {"ids": kept.ids(numbers), "labels": labels, "numbers": numbers.astype(np.uint32)}
@@ -135,7 +135,7 @@ def make(
     candidates: np.ndarray,
     numbers: np.ndarray,
     seed: int,
-    changes: dict,
+    changes: Mapping[str, Any],
     classifier: Callable | None,
     size: int,
     folder: Any,
@@ -145,7 +145,7 @@ def make(
 
     candidates: the labels of all.
     """
-    began = model.rows.clock()
+    began = model.runner.clock()
     for start in range(0, len(numbers), size):
         some = numbers[start : start + size]
         batch = np.resize(some, size)  # filled up: the classifier, too, sees batches of one size
@@ -158,7 +158,7 @@ def make(
         arrays = {"numbers": some, "ids": ids[: len(some)], "scores": scores[: len(some)]}
         files.save_npz(pathlib.Path(folder) / f"{some[0]:08d}.npz", **arrays)
         if report:
-            report(start + len(some), len(numbers), model.rows.clock() - began)
+            report(start + len(some), len(numbers), model.runner.clock() - began)
 
 
 def plan(labels: np.ndarray, acceptance: float) -> np.ndarray:
@@ -166,10 +166,10 @@ def plan(labels: np.ndarray, acceptance: float) -> np.ndarray:
 
     A label that stands n times in `labels` has ceil(n / acceptance) candidates.
     """
-    wanted, counts = np.unique(labels, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     # 1e-12: 3 / 0.3 is a little above 10
     more = [math.ceil(n / acceptance * (1 - 1e-12)) - n for n in counts]
-    return np.concatenate([labels, np.repeat(wanted, more)]).astype(np.int32)
+    return np.concatenate([labels, np.repeat(classes, more)]).astype(np.int32)
 
 
 def best(labels: np.ndarray, candidates: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -224,7 +224,7 @@ def find(name: str, model: CoreModel, where: str = "") -> Callable:
       weights at all, for tests.
     """
     if name in resnet.DEPTHS:
-        return imagenet(name, where, model.rows, imagenet_numbers(name, model))
+        return imagenet(name, where, model.runner, imagenet_numbers(name, model))
     module, _, function = name.partition(":")
     if not function:
         expected = f"{', '.join(resnet.DEPTHS)} or your own as package.module:function"
@@ -264,8 +264,8 @@ def imagenet_numbers(name: str, model: CoreModel) -> np.ndarray:
     return np.argsort(np.argsort(names)).astype(np.int32)
 
 
-def imagenet(name: str, where: str, rows: BatchRunner, numbers: np.ndarray) -> Callable:
-    """Return a ResNet as a classifier: the probability of the label, on the devices of `rows`.
+def imagenet(name: str, where: str, runner: BatchRunner, numbers: np.ndarray) -> Callable:
+    """Return a ResNet as a classifier: the probability of the label, on the devices of `runner`.
 
     numbers: int32 [classes], what number a label has in ImageNet.
     """
@@ -278,18 +278,21 @@ def imagenet(name: str, where: str, rows: BatchRunner, numbers: np.ndarray) -> C
         like = jax.eval_shape(network.init, jax.random.key(0), image)
         variables = weights.load(where, name, like)
         which = weights.source(where, name).get("sha256", "")[:8]
-    variables = jax.device_put(variables, mesh.replicated(rows.mesh))
+    variables = jax.device_put(variables, mesh.replicated(runner.mesh))
     edge = (RESIZED - resnet.SIZE) // 2
     centre = slice(edge, edge + resnet.SIZE)
 
     def probability(variables: dict, images: jax.Array, labels: jax.Array) -> jax.Array:
         views = resnet.prepare(images.astype(jnp.float32) / 127.5 - 1, RESIZED)
-        logits = network.apply(variables, views[:, centre, centre])["logits"]
-        return jnp.take_along_axis(jax.nn.softmax(logits), labels[:, None], axis=-1)[:, 0]
+        outputs: Any = network.apply(variables, views[:, centre, centre])
+        return jnp.take_along_axis(jax.nn.softmax(outputs["logits"]), labels[:, None], axis=-1)[
+            :, 0
+        ]
 
     def classifier(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return rows(probability, variables, images, numbers[labels])
+        return runner(probability, variables, images, numbers[labels])
 
     # For the card, and so that candidates chosen by other weights are refused.
-    classifier.name = " ".join(filter(None, [name, which]))
+    full_name = " ".join(filter(None, [name, which]))
+    classifier.name = full_name  # type: ignore[attr-defined]  # mypy knows no attributes of functions
     return classifier

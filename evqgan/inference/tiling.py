@@ -82,7 +82,7 @@ def windows(unknown: np.ndarray, size: Sequence[int]) -> list[tuple[int, int]]:
         most = is_enough & (new == new[is_enough].max(initial=0))
         y, x = np.nonzero(most if is_enough.any() else new == some.min())
         distance = sums(unknown * far, size)[y, x]
-        off_centre = 0
+        off_centre = np.zeros(len(y))
         for at, start, own in zip(axes, (y, x), size, strict=True):
             middle = sums(unknown * at, size)[y, x] / new[y, x] - start
             off_centre = off_centre + np.abs(middle - (own - 1) / 2)

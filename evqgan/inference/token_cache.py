@@ -20,7 +20,7 @@ from evqgan.tokenizers import tokenizer as tokenizers
 IMAGES, PIXELS = (
     64,
     2**22,
-)  # ours: a device encodes at most 64 images, and 4 million pixels, at a time
+)  # ours: a device encodes at most 64 images, and 4 million pixels, at once
 SECONDS = 5  # ours: between two lines of progress
 
 
@@ -59,13 +59,13 @@ def encode(
     workdir: of the tokenizer, or a quickstart's.
     """
     config = config.generator if config.stage == "quickstart" else config
-    trained, place = of_tokenizer(workdir)
-    out = pathlib.Path(out or place / "codes")
+    trained, folder = of_tokenizer(workdir)
+    out = pathlib.Path(out or folder / "codes")
     dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or trained.dtype
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
-    print(f"loading {place}", flush=True)
-    weights, step = tokenizer.restored(place)
+    print(f"loading {folder}", flush=True)
+    weights, step = tokenizer.restored(folder)
     pipeline.prepare(dataset)
     sources = {
         split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS
@@ -157,14 +157,13 @@ def encoder(
     def encode_images(weights: Any, images: jax.Array) -> jax.Array:
         return network.apply(weights, transforms.scale(images), method="encode")[1]
 
-    alone = (
-        jax.shard_map(  # each device by itself, so that ids do not change with how many there are
-            encode_images,
-            mesh=devices,
-            in_specs=(mesh.replicated(devices).spec, split.spec),
-            out_specs=split.spec,
-            check_vma=False,
-        )
+    # Each device by itself, so that ids do not change with how many there are.
+    alone = jax.shard_map(
+        encode_images,
+        mesh=devices,
+        in_specs=(mesh.replicated(devices).spec, split.spec),
+        out_specs=split.spec,
+        check_vma=False,
     )
     apply = jax.jit(alone)
 

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 
 SHIFT = 0.125  # largest translation, as a part of the side; DiffAugment's code
-CUTOUT = (
-    0.2  # side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5)
-)
+# Side of the square cut out, as a part of the image's; projected-gan (DiffAugment: 0.5).
+CUTOUT = 0.2
 POLICY = ("color", "translation", "cutout")
 
 
@@ -51,7 +50,7 @@ def translation(image: jax.Array, up: jax.Array, left: jax.Array) -> jax.Array:
     shifts = [largest_shift(side) for side in image.shape[1:3]]
     padded = jnp.pad(image, ((0, 0), *((shift, shift) for shift in shifts), (0, 0)))
 
-    def cut(one, up, left):
+    def cut(one: jax.Array, up: jax.Array, left: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(one, (up + shifts[0], left + shifts[1], 0), image.shape[1:])
 
     return jax.vmap(cut)(padded, up, left)
@@ -68,7 +67,7 @@ def cutout(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
     row, column: of this pixel, int32 [B].
     """
 
-    def inside(side, center):  # [B,side]
+    def inside(side: int, center: jax.Array) -> jax.Array:  # [B,side]
         size = cutout_size(side)
         start = center.reshape(-1, 1) - size // 2
         at = jnp.arange(side).reshape(1, -1)
@@ -131,6 +130,7 @@ def blur(image: jax.Array, sigma: jax.Array | float, largest: float) -> jax.Arra
     weights = (weights / jnp.sum(weights)).astype(image.dtype)
     height, width = image.shape[1:3]
     padded = jnp.pad(image, ((0, 0), (most, most), (0, 0), (0, 0)))
-    image = sum(weights[i] * padded[:, i : i + height] for i in range(2 * most + 1))
+    zero = jnp.zeros((), image.dtype)
+    image = sum((weights[i] * padded[:, i : i + height] for i in range(2 * most + 1)), zero)
     padded = jnp.pad(image, ((0, 0), (0, 0), (most, most), (0, 0)))
-    return sum(weights[i] * padded[:, :, i : i + width] for i in range(2 * most + 1))
+    return sum((weights[i] * padded[:, :, i : i + width] for i in range(2 * most + 1)), zero)

@@ -12,7 +12,7 @@ from evqgan.losses.stylegan import blur
 from evqgan.nn.linear import Conv
 from evqgan.nn.spectral import torch_bias, torch_kernel
 
-PRETRAINED = {}
+PRETRAINED: dict[str, str] = {}
 GROUPS = 32  # of the group norms, or one for each channel if there are fewer; MaskBit's code
 
 
@@ -44,12 +44,20 @@ class Critic(nn.Module):
         height, width = image.shape[1:3]
         if height % 2**self.stages or width % 2**self.stages:
             raise InputError(
-                f"blurpool with {self.stages} stages sees multiples of {2**self.stages}, got {width}x{height}"
+                f"blurpool with {self.stages} stages sees multiples of {2**self.stages}, "
+                f"got {width}x{height}"
             )
 
-        def conv(x, width, size, name):
-            init = {"kernel_init": torch_kernel, "bias_init": torch_bias(size**2 * x.shape[-1])}
-            return Conv(width, (size, size), dtype=self.dtype, name=name, **init)(x)
+        def conv(x: jax.Array, width: int, size: int, name: str) -> jax.Array:
+            layer = Conv(
+                width,
+                (size, size),
+                dtype=self.dtype,
+                kernel_init=torch_kernel,
+                bias_init=torch_bias(size**2 * x.shape[-1]),
+                name=name,
+            )
+            return layer(x)
 
         x = _activate(conv(image, self.width, 5, "conv_in"))
         for i in range(self.stages):
@@ -63,5 +71,5 @@ class Critic(nn.Module):
         return conv(x, 1, 5, "logits").astype(jnp.float32)
 
 
-def _activate(x):
+def _activate(x: jax.Array) -> jax.Array:
     return nn.leaky_relu(x, 0.1)  # 0.1: MaskBit

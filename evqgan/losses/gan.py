@@ -15,7 +15,7 @@ from evqgan.core.errors import InputError
 # name: critic's loss of a real logit, critic's loss of a fake one, generator's loss of a fake one.
 # The originals' functions of these names, except that the one called "vanilla" in
 # enhancing-transformers is "non_saturating" here.
-LOSSES = {
+LOSSES: dict[str, tuple[Callable, Callable, Callable]] = {
     # taming-transformers, MaskGIT, Projected GAN, enhancing-transformers
     "hinge": (
         lambda real: jax.nn.relu(1 - real),
@@ -145,11 +145,11 @@ def ramp(step: jax.Array | int, start: int, length: int = 0) -> jax.Array:
     return jnp.clip(_float32(step - start + 1) / (length + 1), 0, 1)
 
 
-def _named(name):
+def _named(name: str) -> tuple[Callable, Callable, Callable]:
     if name not in LOSSES:
         raise InputError(f"no adversarial loss is called {name!r}: {nearest(name, LOSSES)}")
     return LOSSES[name]
 
 
-def _float32(x):
+def _float32(x: jax.Array | int) -> jax.Array:
     return jnp.asarray(x, jnp.float32)

@@ -37,13 +37,15 @@ class Distance(nn.Module):
                 f'the perceptual distance compares "logits" or "map", not {self.of!r}: change `of`'
             )
 
-        def init():
+        def init() -> Any:
             return resnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))
 
         weights = jax.lax.stop_gradient(self.variable("frozen", "network", init).value)
         network = resnet.Network(dtype=self.dtype, parent=None)
-        x, y = (
-            network.apply(weights, resnet.prepare(image))[self.of].astype(jnp.float32)
-            for image in (a, b)
-        )
+
+        def features(image: jax.Array) -> jax.Array:
+            outputs: Any = network.apply(weights, resnet.prepare(image))
+            return outputs[self.of].astype(jnp.float32)
+
+        x, y = features(a), features(b)
         return jnp.mean(jnp.square(x - y), tuple(range(1, x.ndim)))

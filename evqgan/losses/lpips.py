@@ -12,10 +12,8 @@ import jax.numpy as jnp
 from evqgan.nn import vgg
 
 PRETRAINED = {"trunk": "vgg16", "heads": "lpips"}
-SHIFT, SCALE = (
-    (-0.030, -0.088, -0.188),
-    (0.458, 0.448, 0.450),
-)  # of images in [-1,1]; richzhang/PerceptualSimilarity
+# Of images in [-1, 1]; richzhang/PerceptualSimilarity.
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 EPSILON = 1e-10  # beside the norm; richzhang/PerceptualSimilarity and taming-transformers
 
 
@@ -42,11 +40,10 @@ def l2_normalize(x: jax.Array) -> jax.Array:
     """
     x = x.astype(jnp.float32)
     square = jnp.sum(jnp.square(x), -1, keepdims=True)
-    some = square > 0
-    length = jnp.sqrt(
-        jnp.where(some, square, 1.0)
-    )  # the where's keep the infinite derivative out of both passes
-    return jnp.where(some, x / (length + EPSILON), 0.0)
+    is_positive = square > 0
+    # Both where's keep the infinite derivative at 0 out of the backward pass.
+    length = jnp.sqrt(jnp.where(is_positive, square, 1.0))
+    return jnp.where(is_positive, x / (length + EPSILON), 0.0)
 
 
 @jax.checkpoint  # its float32 intermediates are larger than all else: computed again, not kept
@@ -73,7 +70,7 @@ class Distance(nn.Module):
     remat: bool = False
 
     def setup(self) -> None:
-        def init_trunk():
+        def init_trunk() -> Any:
             return vgg.Network().init(self.make_rng("params"), jnp.zeros((1, 16, 16, 3)))
 
         self.trunk = self.variable("frozen", "trunk", init_trunk)
@@ -83,7 +80,9 @@ class Distance(nn.Module):
         """Return the five maps of `vgg.Network` of image [B,H,W,3] float32 in [-1, 1]."""
         shift, scale = (jnp.array(x, jnp.float32).reshape(1, 1, 1, 3) for x in (SHIFT, SCALE))
         network = vgg.Network(self.dtype, self.remat, parent=None)
-        return network.apply(jax.lax.stop_gradient(self.trunk.value), (image - shift) / scale)
+        weights = jax.lax.stop_gradient(self.trunk.value)
+        maps: Any = network.apply(weights, (image - shift) / scale)
+        return maps
 
     def maps(self, a: jax.Array, b: jax.Array) -> list[jax.Array]:
         """Return the summands before the mean over the pixels, float32.
@@ -96,4 +95,4 @@ class Distance(nn.Module):
 
     def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Return the distances."""
-        return sum(jnp.mean(x, (1, 2)) for x in self.maps(a, b))
+        return sum((jnp.mean(x, (1, 2)) for x in self.maps(a, b)), jnp.zeros((), jnp.float32))

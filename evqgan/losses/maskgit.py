@@ -16,7 +16,7 @@ from evqgan.core.kinds import Above0
 from evqgan.losses.stylegan import blur, channels, sides
 from evqgan.nn.linear import Conv, Dense
 
-PRETRAINED = {}
+PRETRAINED: dict[str, str] = {}
 
 
 def downsample(x: jax.Array, blurred: bool) -> jax.Array:
@@ -84,7 +84,7 @@ class Block(nn.Module):
         return (x + y) / math.sqrt(2)
 
 
-def _conv(module, width, size, **keys):
+def _conv(module: Critic | Block, width: int, size: int, **keys: Any) -> Conv:
     return Conv(
         width,
         (size, size),

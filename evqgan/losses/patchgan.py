@@ -15,7 +15,7 @@ from evqgan.core.kinds import Positive
 from evqgan.nn.linear import Conv
 from evqgan.nn.norms import BatchNorm
 
-PRETRAINED = {}
+PRETRAINED: dict[str, str] = {}
 NORMS = ("batch", "act")
 
 
@@ -64,10 +64,11 @@ class Critic(nn.Module):
         if min(image.shape[1:3]) < 3 * 2**self.layers:
             side = "x".join(map(str, image.shape[1:3]))
             raise InputError(
-                f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, got {side}"
+                f"patchgan with {self.layers} layers sees {3 * 2**self.layers} pixels or more, "
+                f"got {side}"
             )
 
-        def conv(width, stride, bias, name):
+        def conv(width: int, stride: int, bias: bool, name: str) -> Conv:
             # N(0, 0.02): weights_init of the original
             init, padding = nn.initializers.normal(0.02), ((1, 1), (1, 1))
             return Conv(
@@ -116,6 +117,6 @@ class ActNorm(nn.Module):
         return (scale.reshape(wide) * (y + loc.reshape(wide))).astype(x.dtype)
 
 
-def _near_one(key, shape, dtype):
-    """N(1, 0.02): weights_init of the original."""
+def _near_one(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Return scales of N(1, 0.02): weights_init of the original."""
     return 1 + nn.initializers.normal(0.02)(key, shape, dtype)

@@ -21,6 +21,6 @@ def logit_laplace_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Array
     return jnp.mean(jnp.abs(_logit(image) - _logit(reconstruction)))
 
 
-def _logit(x):
+def _logit(x: jax.Array) -> jax.Array:
     p = jnp.clip(LOW + (1 - 2 * LOW) * (x + 1) / 2, EDGE, 1 - EDGE)
     return jnp.log(p) - jnp.log1p(-p)

@@ -19,14 +19,8 @@ from evqgan.nn.norms import BatchNorm
 from evqgan.nn.spectral import SpectralConv, torch_bias, torch_kernel
 
 PRETRAINED = {"backbone": "efficientnet_lite0"}
-WIDTHS = {
-    8: 512,
-    16: 256,
-    32: 128,
-    64: 64,
-    128: 64,
-    256: 32,
-}  # channels by resolution; projected-gan
+# Channels by resolution; projected-gan.
+WIDTHS = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32}
 END = 8  # resolution of a head's last map; projected-gan
 LEAST = 224  # smaller images are enlarged to this; projected-gan
 
@@ -51,14 +45,14 @@ def init_projections(key: jax.Array, cout: int, expand: bool, proj_type: int) ->
         shapes |= {
             f"csm{i}": (1, 1, c, c // 2 if expand and i else c) for i, c in enumerate(widths)
         }
-    found = {}
+    projections = {}
     for name, shape in shapes.items():
         key, of_kernel, of_bias = jax.random.split(key, 3)
-        found[name] = {
+        projections[name] = {
             "kernel": torch_kernel(of_kernel, shape),
             "bias": torch_bias(shape[2])(of_bias, shape[3:]),
         }
-    return found
+    return projections
 
 
 def mix(
@@ -71,7 +65,7 @@ def mix(
     is done before it.
     """
 
-    def conv(name, x):
+    def conv(name: str, x: jax.Array) -> jax.Array:
         kernel, bias = (projections[name][key].astype(dtype) for key in ("kernel", "bias"))
         return x @ kernel[0, 0] + bias.reshape(1, 1, 1, -1)
 
@@ -82,9 +76,8 @@ def mix(
         return maps
     for i in reversed(range(len(maps))):
         x = maps[i]
-        if i + 1 < len(
-            maps
-        ):  # a side that 2 does not divide was rounded up on the way to the deeper map
+        if i + 1 < len(maps):
+            # A side that 2 does not divide was rounded up on the way to the deeper map.
             x = x + maps[i + 1][:, : x.shape[1], : x.shape[2]]
         maps[i] = doubled(doubled(conv(f"csm{i}", x), 1), 2)
     return maps
@@ -98,18 +91,13 @@ def doubled(x: jax.Array, axis: int) -> jax.Array:
     """
     n = x.shape[axis]
     k = jnp.arange(n, dtype=jnp.float32).reshape([n if i == axis else 1 for i in range(x.ndim)])
-    before, after = (
-        k / (2 * n - 1),
-        (n - 1 - k) / (2 * n - 1),
-    )  # parts of the neighbour; 0 where there is none
+    # Parts of the neighbour; 0 where there is none.
+    before, after = k / (2 * n - 1), (n - 1 - k) / (2 * n - 1)
     y = x.astype(jnp.float32)
     even = (1 - before) * y + before * jnp.roll(y, 1, axis)
     odd = (1 - after) * y + after * jnp.roll(y, -1, axis)
-    return (
-        jnp.stack([even, odd], axis + 1)
-        .reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
-        .astype(x.dtype)
-    )
+    shape = (*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
+    return jnp.stack([even, odd], axis + 1).reshape(shape).astype(x.dtype)
 
 
 class Down(nn.Module):
@@ -122,10 +110,10 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def conv(name, x, channels, size, **keys):
+        def conv(name: str, x: jax.Array, channels: int, size: int, **keys: Any) -> jax.Array:
             return SpectralConv(channels, size, dtype=self.dtype, name=name, **keys)(x, train)
 
-        def norm(name, x):
+        def norm(name: str, x: jax.Array) -> jax.Array:
             return nn.leaky_relu(BatchNorm(name=name)(x, train), 0.2)
 
         if self.separable:
@@ -157,9 +145,8 @@ class Head(nn.Module):
         for i, width in enumerate(self.widths):
             x = Down(width, self.separable, self.patch, self.dtype, name=f"down{i}")(x, train)
         channels = 64 if self.classes else 1  # 64 and 128: projected-gan
-        x = SpectralConv(channels, 4, use_bias=False, dtype=self.dtype, name="out")(
-            x, train
-        ).astype(jnp.float32)
+        conv = SpectralConv(channels, 4, use_bias=False, dtype=self.dtype, name="out")
+        x = conv(x, train).astype(jnp.float32)
         if not self.classes:
             return x[..., 0]
         embedding = nn.Embed(
@@ -224,10 +211,10 @@ class Critic(nn.Module):
                 )
         image = jnp.zeros((1, 32, 32, 3))
 
-        def init_backbone():
+        def init_backbone() -> Any:
             return efficientnet.Network().init(self.make_rng("params"), image)
 
-        def init_mixing():
+        def init_mixing() -> dict:
             return init_projections(self.make_rng("params"), self.cout, self.expand, self.proj_type)
 
         self.backbone = self.variable("frozen", "backbone", init_backbone)
@@ -261,7 +248,7 @@ class Critic(nn.Module):
             shape = (len(image), LEAST, LEAST, 3)
             image = jax.image.resize(image, shape, "bilinear", antialias=False)
         network = efficientnet.Network(self.dtype, self.remat, parent=None)
-        maps = network.apply(jax.lax.stop_gradient(self.backbone.value), image)
+        maps: Any = network.apply(jax.lax.stop_gradient(self.backbone.value), image)
         projections = jax.lax.stop_gradient(self.projections.value)
         return maps, mix(projections, maps, self.proj_type, jnp.dtype(self.dtype))
 
@@ -271,7 +258,8 @@ class Critic(nn.Module):
         """Return the logits."""
         if self.cond and label is None:
             raise InputError(
-                "the critic has cond=True, but there are no labels: use data with classes or cond=False"
+                "the critic has cond=True, but there are no labels: "
+                "use data with classes or cond=False"
             )
         if train and self.diffaug:
             image = augment(self.make_rng("augment"), image, self.diffaug)
@@ -280,7 +268,8 @@ class Critic(nn.Module):
         for head, x in zip(self.head, maps, strict=False):
             if min(x.shape[1:3]) >> len(head.widths) < 4:
                 raise InputError(
-                    f"the critic's heads want larger images than {list(image.shape)}: use interp224=None"
+                    f"the critic's heads want larger images than {list(image.shape)}: "
+                    "use interp224=None"
                 )
             logits.append(head(x, label, train).reshape(len(image), -1))
         return jnp.concatenate(logits, axis=1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0
 
-PRETRAINED = {}
+PRETRAINED: dict[str, str] = {}
 
 
 def channels(side: int, multiplier: float) -> int:
@@ -40,16 +40,17 @@ def blur(x: jax.Array, size: int = 4, stride: int = 1, padding: int | str = "SAM
     Weights are binomial, [1,3,3,1] for 4. Computed in float32, returned in x's dtype.
     padding: "SAME", or the number of zeros on each side.
     """
-    pads = ((padding, padding),) * 2
-    if padding == "SAME":
-        pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
+    if isinstance(padding, str):
+        pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), padding)
+    else:
+        pads = [(padding, padding)] * 2
     y = jnp.pad(x.astype(jnp.float32), ((0, 0), *pads, (0, 0)))
     for axis in (1, 2):  # slices: depthwise convolutions are many times slower on CPUs
         end = stride * ((y.shape[axis] - size) // stride) + 1
         taps = [math.comb(size - 1, k) / 2 ** (size - 1) for k in range(size)]
-        y = sum(
-            tap * jax.lax.slice_in_dim(y, k, k + end, stride, axis) for k, tap in enumerate(taps)
-        )
+        parts = (jax.lax.slice_in_dim(y, k, k + end, stride, axis) for k in range(size))
+        weighted = (tap * part for tap, part in zip(taps, parts, strict=True))
+        y = sum(weighted, jnp.zeros((), jnp.float32))
     return y.astype(x.dtype)
 
 
@@ -100,9 +101,8 @@ class Critic(nn.Module):
         for i, side in enumerate(all_sides[1:], 1):
             x = Block(channels(side, self.channel_multiplier), self.dtype, name=f"block{i}")(x)
         x = Conv(512, 3, dtype=self.dtype, name="conv_out")(minibatch_deviation(x))
-        x = x.transpose(0, 3, 1, 2).reshape(
-            len(x), -1
-        )  # channels first: the original's order of inputs
+        # Channels first: the original's order of inputs.
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
         x = activation(Dense(512, self.dtype, name="hidden")(x))
         return Dense(1, self.dtype, name="logits")(x)[:, 0].astype(jnp.float32)
 
@@ -171,9 +171,8 @@ class Dense(nn.Module):
             self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32) * shape[0] ** -0.5
         )
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
-        return (x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.reshape(1, -1)).astype(
-            self.dtype
-        )
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.reshape(1, -1)
+        return y.astype(self.dtype)
 
 
 def activation(x: jax.Array) -> jax.Array:

@@ -50,13 +50,13 @@ def attend_pieces(
       the query are not: the piece then serves all of them without a copy.
     """
     query = jnp.swapaxes(query, -3, -2)  # [...,heads,S,d]
-    logits = []
+    parts = []
     for key, _, mask in pieces:
         key = jnp.swapaxes(key, -3, -2)
         x = jnp.einsum("...sd,...td->...st", query, key, preferred_element_type=jnp.float32)
         x = x * query.shape[-1] ** -0.5
-        logits.append(x if mask is None else jnp.where(mask, x, jnp.finfo(jnp.float32).min))
-    logits = logits[0] if len(pieces) == 1 else jnp.concatenate(logits, axis=-1)
+        parts.append(x if mask is None else jnp.where(mask, x, jnp.finfo(jnp.float32).min))
+    logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
     if bias is not None:
         bias = bias.astype(jnp.float32)
         logits = logits + bias.reshape((1,) * (logits.ndim - 3) + bias.shape)
@@ -64,7 +64,7 @@ def attend_pieces(
     if drop is not None:
         weights = drop(weights)
     ends = np.cumsum([key.shape[-3] for key, _, _ in pieces])[:-1]
-    out = 0
+    out = jnp.zeros((), weights.dtype)
     for part, (_, value, _) in zip(jnp.split(weights, ends, axis=-1), pieces, strict=True):
         out = out + jnp.einsum("...st,...td->...sd", part, jnp.swapaxes(value, -3, -2))
     return jnp.swapaxes(out, -3, -2)
@@ -235,8 +235,15 @@ class Block(nn.Module):
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(self.epsilon, self.dtype, name=name)
 
-        keys = {"head_dim": self.head_dim, "project": self.project, "name": "attention"}
-        attention = Attention(self.heads, self.dropout, self.dtype, self.qkv_bias, **keys)
+        attention = Attention(
+            self.heads,
+            self.dropout,
+            self.dtype,
+            self.qkv_bias,
+            head_dim=self.head_dim,
+            project=self.project,
+            name="attention",
+        )
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         y, kv = attention(norm("norm1")(x), prefix, mask, deterministic=deterministic)
         x = x + drop(y)
@@ -262,6 +269,6 @@ def scan_layers(
     """
     if remat:  # the scan already keeps XLA from merging the recomputation
         layer_step = nn.remat(layer_step, prevent_cse=False)
-    rngs = {"params": True, "dropout": True}
+    rngs: dict[Any, bool] = {"params": True, "dropout": True}
     scan = nn.scan(layer_step, variable_axes={"params": 0}, split_rngs=rngs, length=layers)
     return scan(layer, x, per_layer)

@@ -27,15 +27,15 @@ def apply_layers(
     length: int | jax.Array = 0,
     keep: bool = False,
     deterministic: bool = True,
-) -> tuple[jax.Array, dict | None]:
-    """Apply `layers` scanned blocks with causal attention; return x and, with `keep`, the KV cache.
+) -> tuple[jax.Array, dict]:
+    """Apply `layers` scanned blocks with causal attention; return x and the KV cache.
 
     block: a bound `Block`.
     x: [B,S,c]; with a cache a single token, S = 1.
     prefix_length: so many tokens at the beginning attend to each other in both directions.
     remat: keep only the blocks' inputs for the backward pass.
     cache: that of the sequence before x, of which the first `length` (traced) tokens count.
-    keep: also return keys and values of x, or else None.
+    keep: whether the cache that is returned holds keys and values of x; else it is empty.
     """
     position = jnp.arange(x.shape[1])
     in_prefix = position < prefix_length
@@ -49,7 +49,7 @@ def apply_layers(
             x, kept = block(x, None, prefix, previous, deterministic)
         else:
             x, kept = block(x, mask, (), None, deterministic)
-        return x, kept if keep else None
+        return x, kept if keep else {}
 
     return scan_layers(layer_step, block, x, layers, remat, per_layer=cache)
 

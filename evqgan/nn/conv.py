@@ -49,8 +49,7 @@ def normalize(
     if x.shape[-1] % GROUPS:
         raise InputError(
             f"expected channels that are multiples of {GROUPS}, the groups of the norm, got "
-            f"{x.shape[-1]}: "
-            "change width or multipliers"
+            f"{x.shape[-1]}: change width or multipliers"
         )
     return nn.GroupNorm(GROUPS, epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)(x)
 
@@ -76,9 +75,10 @@ class ResBlock(nn.Module):
         y = x
         for i in (1, 2):
             y = activate(normalize(y, self.norm, self.dtype, f"norm{i}"), self.activation)
-            y = Conv(self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}")(
-                y
+            conv = Conv(
+                self.features, (3, 3), use_bias=self.bias, dtype=self.dtype, name=f"conv{i}"
             )
+            y = conv(y)
         if x.shape[-1] != self.features:
             x = y if self.shortcut_of_output else x
             x = Dense(self.features, use_bias=self.bias, dtype=self.dtype, name="shortcut")(x)
@@ -99,9 +99,8 @@ class NonLocal(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
         y = normalize(x, self.norm, self.dtype).reshape(b, h * w, c)
-        return x.astype(self.dtype) + Attention(1, dtype=self.dtype, name="attention")(y)[
-            0
-        ].reshape(x.shape)
+        y, _ = Attention(1, dtype=self.dtype, name="attention")(y)
+        return x.astype(self.dtype) + y.reshape(x.shape)
 
 
 def downsample(

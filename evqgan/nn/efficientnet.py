@@ -50,7 +50,7 @@ def depthwise(
     padding: numbers, or a name.
     """
 
-    def shifted(x, kernel):
+    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
         rows, columns = kernel.shape[:2]
         pads = padding
         if isinstance(padding, str):
@@ -58,13 +58,14 @@ def depthwise(
         y = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
         ends = [size + 1 - side for size, side in zip(y.shape[1:3], (rows, columns), strict=True)]
 
-        def product(i, j):
+        def product(i: int, j: int) -> jax.Array:
             part = y[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]]
             return part * kernel[i, j].reshape(1, 1, 1, -1)
 
-        return sum(product(i, j) for i in range(rows) for j in range(columns)).astype(x.dtype)
+        products = (product(i, j) for i in range(rows) for j in range(columns))
+        return sum(products, jnp.zeros((), y.dtype)).astype(x.dtype)
 
-    def direct(x, kernel):
+    def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **keys)
 
     return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=direct)
@@ -87,7 +88,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         # Random weights (ours): He's normal initialization keeps the size of the maps in all
         # depths.
-        keys = (
+        keys: dict[str, Any] = (
             {"feature_group_count": self.channels, "conv_general_dilated": depthwise}
             if self.depthwise
             else {}

@@ -6,7 +6,8 @@ torchvision's. Always float32, at full precision: FID compares small differences
 was measured with.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -44,7 +45,7 @@ def resize_torch(image: jax.Array, size: int = SIZE) -> jax.Array:
     )
 
 
-def _bilinear(image, positions):
+def _bilinear(image: jax.Array, positions: Sequence[np.ndarray]) -> jax.Array:
     """Return image [B,H,W,c] at the rows positions[0] and columns positions[1], float32.
 
     The last pixel continues.
@@ -78,10 +79,11 @@ def prepare_torch(image: jax.Array) -> jax.Array:
     return 2 * resize_torch(_checked(image).astype(jnp.float32) / 255) - 1
 
 
-def _checked(image):
+def _checked(image: jax.Array) -> jax.Array:
     if image.dtype != jnp.uint8 or image.ndim != 4 or image.shape[-1] != 3:
         raise InputError(
-            f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: round them first"
+            f"expected images [B,H,W,3] uint8, got {list(image.shape)} {image.dtype}: "
+            "round them first"
         )
     return image
 
@@ -116,7 +118,7 @@ class Conv(NamedTuple):
     halves: bool = False
 
 
-def _a(pool):
+def _a(pool: int) -> tuple:
     return (
         (Conv("branch1x1", 64),),
         (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, (5, 5))),
@@ -129,7 +131,7 @@ def _a(pool):
     )
 
 
-def _c(c):
+def _c(c: int) -> tuple:
     double = [(1, 1), (7, 1), (1, 7), (7, 1), (1, 7)]
     channels = [c, c, c, c, 192]
     return (
@@ -140,8 +142,8 @@ def _c(c):
     )
 
 
-def _e(pool):
-    def both(name):  # two convolutions of the same input, side by side
+def _e(pool: Callable) -> tuple:
+    def both(name: str) -> tuple[Conv, Conv]:  # two convolutions of the same input, side by side
         return Conv(f"{name}a", 384, (1, 3)), Conv(f"{name}b", 384, (3, 1))
 
     return (
@@ -226,7 +228,7 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        def run(step, x):
+        def run(step: Any, x: jax.Array) -> jax.Array:
             if isinstance(step, Conv):
                 return ConvNorm(step, name=step.name)(x)
             return step(x) if callable(step) else jnp.concatenate([run(one, x) for one in step], -1)
@@ -255,7 +257,8 @@ class Network(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         if min(image.shape[1:3]) < 75:
             raise InputError(
-                f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: resize them first"
+                f"InceptionV3 wants at least 75x75 pixels, got {list(image.shape)}: "
+                "resize them first"
             )
         features, x = {}, image.astype(jnp.float32)
         for conv in STEM:

@@ -40,19 +40,18 @@ class BatchNorm(nn.Module):
             axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
             if count < 2:
                 raise InputError(
-                    f"batch norm trains on over one value a channel, got {list(x.shape)}: raise batch"
+                    f"batch norm trains on over one value a channel, got {list(x.shape)}: "
+                    "raise batch"
                 )
             mean, var = jnp.mean(y, axes), jnp.var(y, axes)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 unbiased = var * (count / (count - 1))
                 for running, new in ((running_mean, mean), (running_var, unbiased)):
-                    running.value = (
-                        1 - self.momentum
-                    ) * running.value + self.momentum * jax.lax.stop_gradient(new)
+                    new = jax.lax.stop_gradient(new)
+                    running.value = (1 - self.momentum) * running.value + self.momentum * new
         else:
             mean, var = running_mean.value, running_var.value
         wide = (1,) * (x.ndim - 1) + shape
-        y = (y - mean.reshape(wide)) * (jax.lax.rsqrt(var + self.eps) * scale).reshape(
-            wide
-        ) + bias.reshape(wide)
+        factor = (jax.lax.rsqrt(var + self.eps) * scale).reshape(wide)
+        y = (y - mean.reshape(wide)) * factor + bias.reshape(wide)
         return y.astype(x.dtype)

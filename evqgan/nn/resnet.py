@@ -116,16 +116,14 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
-        x = nn.relu(
-            ConvNorm(64, 7, 2, self.dtype, name="stem")(image.astype(jnp.dtype(self.dtype)))
-        )
+        stem = ConvNorm(64, 7, 2, self.dtype, name="stem")
+        x = nn.relu(stem(image.astype(jnp.dtype(self.dtype))))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for i, depth in enumerate(self.depths):
             channels = 64 * 2**i
             width = channels * self.width_per_group // 64
-            x = Stage(depth, channels, width, 1 if i == 0 else 2, self.dtype, name=f"stage{i + 1}")(
-                x
-            )
+            stride = 1 if i == 0 else 2
+            x = Stage(depth, channels, width, stride, self.dtype, name=f"stage{i + 1}")(x)
         pooled = jnp.mean(x.astype(jnp.float32), (1, 2))
         logits = nn.Dense(self.classes, dtype="float32", name="head")(pooled)
         return {"map": x, "pooled": pooled, "logits": logits}

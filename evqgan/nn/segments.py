@@ -36,8 +36,8 @@ class SegmentTransformer(nn.Module):
         prefix_masks: Sequence = (),
         deterministic: bool = True,
         keep: bool = False,
-    ) -> tuple[list[jax.Array], list[jax.Array] | None]:
-        """Return the segments and, with `keep`, their KV cache [layers,B,K,S,2,heads,d].
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Return the segments, and their KV cache [layers,B,K,S,2,heads,d]; [] unless `keep`.
 
         segments: each [B,K,S,c]; K is the number of independent targets of an image. The first ones
           may have K = 1: they are shared by all targets, and broadcast, not copied.
@@ -51,7 +51,8 @@ class SegmentTransformer(nn.Module):
         shared = len(segments) if at_once else sum(x.shape[1] == 1 for x in segments)
 
         def apply_block(block: nn.Module, segments: list, masks: list, prefix: list) -> tuple:
-            out, new = [], []
+            out: list[jax.Array] = []
+            new: list[tuple[jax.Array, jax.Array | None]] = []
             for x, (right, itself) in zip(segments, masks, strict=True):
                 x, kv = block(x, (*prefix, *new), itself, deterministic)
                 new.append((kv, right))
@@ -67,7 +68,7 @@ class SegmentTransformer(nn.Module):
             if shared < len(segments):
                 of_targets = in_chunks(apply_block, number // chunk)
                 out += of_targets(block, segments[shared:], masks[shared:], known + new)
-            return out, [kv for kv, _ in new] if keep else None
+            return out, [kv for kv, _ in new] if keep else []
 
         given = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon
         block = Block(*given, name="blocks")
@@ -134,7 +135,7 @@ def in_chunks(apply_block: Callable, chunks: int) -> Callable:
             return None, apply_block(block, segments, masks, known)[0]
 
         parts = jax.tree.map(cut, (segments, masks, cut_masks))
-        rngs = {"params": False, "dropout": True}
+        rngs: dict[Any, bool] = {"params": False, "dropout": True}
         scan = nn.scan(one, variable_broadcast="params", split_rngs=rngs, length=chunks)
         return jax.tree.map(join, scan(block, None, parts)[1])
 

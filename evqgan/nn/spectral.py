@@ -89,7 +89,7 @@ class SpectralConv(nn.Module):
             else None
         )
 
-        def start():
+        def start() -> jax.Array:
             u = l2_normalize(jax.random.normal(self.make_rng("params"), (self.channels,)))
             return jax.lax.fori_loop(0, FIRST, lambda _, u: iterate(kernel, u)[0], u)
 

@@ -61,7 +61,8 @@ class Network(nn.Module):
     def __call__(self, image: jax.Array) -> tuple[jax.Array, ...]:
         if min(image.shape[1:3]) < 16:
             raise InputError(
-                f"VGG16 wants images of at least 16x16 pixels, got {list(image.shape)}: use larger ones"
+                f"VGG16 wants images of at least 16x16 pixels, got {list(image.shape)}: "
+                "use larger ones"
             )
         maps, x = [], image.astype(jnp.dtype(self.dtype))
         for i, (depth, channels) in enumerate(zip(DEPTHS, CHANNELS, strict=True)):

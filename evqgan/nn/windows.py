@@ -42,7 +42,7 @@ def layout(h: int, w: int, window: int, shifted: bool) -> Layout:
     return Layout(size, shift, pad, None if mask.all() else mask)
 
 
-def _windows(x, size):
+def _windows(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return (
         np.asarray(x)
         .reshape(len(x) // size[0], size[0], -1, size[1])
@@ -95,7 +95,8 @@ class WindowBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        plan = layout(*x.shape[1:3], self.window, self.shifted)
+        _, h, w, _ = x.shape
+        plan = layout(h, w, self.window, self.shifted)
         table = self.param(
             "relative_bias", kernel_init, ((2 * self.window - 1) ** 2, self.heads), jnp.float32
         )

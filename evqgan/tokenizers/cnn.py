@@ -154,9 +154,8 @@ def chain(
 
     attended: the blocks after which a non-local attention follows, by number.
     """
-    block, attention = (
-        nn.remat(module) if coder.remat else module for module in (ResBlock, NonLocal)
-    )
+    block = nn.remat(ResBlock) if coder.remat else ResBlock
+    attention = nn.remat(NonLocal) if coder.remat else NonLocal
     for j in range(blocks):
         x = block(
             width,

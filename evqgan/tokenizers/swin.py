@@ -38,7 +38,7 @@ class Encoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_width(self)
         super().__post_init__()
 
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
     dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_width(self)
         super().__post_init__()
 
@@ -99,7 +99,8 @@ def check_width(coder: Encoder | Decoder) -> None:
     """Raise InputError unless the heads of an encoder or decoder divide its width."""
     if coder.width % coder.head_dim:
         raise InputError(
-            f"the width of a Swin encoder or decoder is a multiple of its head_dim, {coder.head_dim}, not {coder.width}"
+            "the width of a Swin encoder or decoder is a multiple of its head_dim, "
+            f"{coder.head_dim}, not {coder.width}"
         )
 
 

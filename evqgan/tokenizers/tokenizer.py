@@ -1,6 +1,6 @@
 """The tokenizer: image [B,H,W,3] <-> ids [B,h,w,D] (paper, Sec. 3.1)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,8 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.tokenizers.quantizers import old_form
 
-PIXELS = ("signed", "unit")
+Pixels = Literal["signed", "unit"]
+PIXELS = get_args(Pixels)
 
 
 class Tokenizer(nn.Module):
@@ -37,7 +38,8 @@ class Tokenizer(nn.Module):
             )
         if self.quantizer.width % self.patch**2:
             raise InputError(
-                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of patch^2 = {self.patch**2}"
+                f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of "
+                f"patch^2 = {self.patch**2}"
             )
         if self.encoder.factor != self.decoder.factor:
             raise InputError(
@@ -83,7 +85,8 @@ class Tokenizer(nn.Module):
         """
         if not self.quantizer.soft_targets:
             raise InputError(
-                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', of which codes have distances"
+                "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', "
+                "of which codes have distances"
             )
         return self.quantizer.soft_codes(self.latents(image), temperature, rng)
 
@@ -91,7 +94,7 @@ class Tokenizer(nn.Module):
         """Return the codes' vectors [K,V,c] float32: one table, or one for each depth."""
         return self.quantizer.codebook()
 
-    def _check(self, image):
+    def _check(self, image: jax.Array) -> None:
         f = self.factor
         if image.ndim != 4 or image.shape[3] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
             got = f"{image.dtype} [{','.join(map(str, image.shape))}]"
@@ -101,7 +104,8 @@ class Tokenizer(nn.Module):
         if image.shape[1] % f or image.shape[2] % f or not all(image.shape):
             height, width = image.shape[1:3]
             raise InputError(
-                f"expected image sides that are multiples of {f}, got {width}x{height}: crop or resize it"
+                f"expected image sides that are multiples of {f}, got {width}x{height}: "
+                "crop or resize it"
             )
 
     def decode(self, z_q: jax.Array) -> jax.Array:
@@ -135,8 +139,8 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
         quantizer: dict,
         decoder: dict,
         patch: Positive = 1,
-        pixels: Literal[*PIXELS] = "signed",
-    ):
+        pixels: Pixels = "signed",
+    ) -> Tokenizer:
         coders = [
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))

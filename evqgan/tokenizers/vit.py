@@ -48,7 +48,7 @@ class Encoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self)
 
@@ -61,9 +61,10 @@ class Encoder(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Return the features."""
         if image.shape[1:3] != pair(self.size):
-            got, wanted = by(image.shape[1:3]), by(pair(self.size))
+            got, expected = by(image.shape[1:3]), by(pair(self.size))
             raise InputError(
-                f"expected images of {wanted} (height x width), got {got}: crop them or change size"
+                f"expected images of {expected} (height x width), got {got}: "
+                "crop them or change size"
             )
         (h, w), (below, right) = grid(self), pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
@@ -94,7 +95,7 @@ class Decoder(nn.Module):
     dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self)
 
@@ -107,9 +108,9 @@ class Decoder(nn.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Return the image."""
         if z.shape[1:3] != grid(self):
-            got, wanted = by(z.shape[1:3]), by(grid(self))
+            got, expected = by(z.shape[1:3]), by(grid(self))
             raise InputError(
-                f"expected {wanted} tokens (height x width), got {got}: change the decoder's size"
+                f"expected {expected} tokens (height x width), got {got}: change the decoder's size"
             )
         x = Dense(self.width, dtype=self.dtype, name="from_codes")(flatten_tokens(z))
         x = transformer(self, x.reshape(*z.shape[:3], self.width))
@@ -172,7 +173,7 @@ def sincos(h: int, w: int, width: int) -> np.ndarray:
     n = width // 4
     frequency = 10000.0 ** (-np.arange(n) / n)
 
-    def encode(positions):
+    def encode(positions: np.ndarray) -> np.ndarray:
         angle = positions[:, None] * frequency[None]
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
@@ -192,9 +193,8 @@ def by(sides: Sequence[int]) -> str:
 
 def grid(coder: Encoder | Decoder) -> tuple[int, int]:
     """Return (h, w): how many patches an image of `size` has."""
-    return tuple(
-        side // patch for side, patch in zip(pair(coder.size), pair(coder.patch), strict=True)
-    )
+    (height, width), (below, right) = pair(coder.size), pair(coder.patch)
+    return height // below, width // right
 
 
 def check(coder: Encoder | Decoder) -> None:
@@ -202,11 +202,13 @@ def check(coder: Encoder | Decoder) -> None:
     size, patch = pair(coder.size), pair(coder.patch)
     if any(side % of for side, of in zip(size, patch, strict=True)):
         raise InputError(
-            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: change one"
+            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: "
+            "change one"
         )
     if coder.width % 4:
         raise InputError(
-            f"expected a width that is a multiple of 4, got {coder.width}: positions have four parts"
+            f"expected a width that is a multiple of 4, got {coder.width}: "
+            "positions have four parts"
         )
 
 

@@ -22,11 +22,11 @@ def accumulated(value_and_grad: Callable, pieces: int) -> Callable:
         parts = jax.tree.map(lambda x: _strided(x, pieces), batch)
         rngs = jax.random.split(rng, pieces)
 
-        def one(variables, part_and_rng):
+        def one(variables: Any, part_and_rng: tuple) -> tuple:
             (loss, (variables, metrics)), grads = value_and_grad(params, variables, *part_and_rng)
             return variables, (loss, metrics, grads)
 
-        def add(carry, part_and_rng):
+        def add(carry: tuple, part_and_rng: tuple) -> tuple[tuple, None]:
             variables, sums = carry
             variables, new = one(variables, part_and_rng)
             return (variables, jax.tree.map(jnp.add, sums, new)), None

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -61,7 +60,8 @@ def make(keys: Any, dtype: str, run: RunLength) -> "AdversarialLoss":
     settings = build.call(Settings, keys, "config.adversarial")
     if settings.loss not in gan.LOSSES:
         raise InputError(
-            f"config.adversarial.loss is {settings.loss!r}: {build.nearest(settings.loss, gan.LOSSES)}"
+            f"config.adversarial.loss is {settings.loss!r}: "
+            f"{build.nearest(settings.loss, gan.LOSSES)}"
         )
     where = "config.adversarial.critic"
     critic = build.build("losses", "Critic", settings.critic, where, dtype=dtype)
@@ -87,7 +87,7 @@ class AdversarialLoss:
     """lambda * L_adv, see `make`. A critic's state: {"params", "opt", "variables"}."""
 
     settings: Settings
-    critic: nn.Module
+    critic: Any  # a linen module, see `losses.Critic`
     updater: optim.Updater
     start: int  # in steps
     ramp: int
@@ -111,12 +111,14 @@ class AdversarialLoss:
         """
         rngs = jax.random.split(rng, 3)
 
-        def generator_loss(reconstruction):  # leaves no trace in the running statistics
+        def generator_loss(
+            reconstruction: jax.Array,
+        ) -> jax.Array:  # leaves no trace in the running statistics
             given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
             logits, _ = self._logits(given, reconstruction, views.label, rngs[0])
             return gan.generator_loss(self.settings.loss, logits)
 
-        def critic_loss(params):
+        def critic_loss(params: dict) -> tuple:
             given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
             return self._critic_loss(given, variables["averages"], views, rngs[1:])
 
@@ -150,13 +152,18 @@ class AdversarialLoss:
         new["variables"] = select(is_finite, variables, state["variables"])
         return new, {f"critic_{name}": value for name, value in metrics.items()}
 
-    def _logits(self, variables, image, label, rng):
+    def _logits(
+        self, variables: dict, image: jax.Array, label: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, dict]:
         """Return the logits of an image in training, and the running statistics after them."""
-        how = {"train": True, "rngs": {"augment": rng}, "mutable": ["batch_stats"]}
-        logits, changed = self.critic.apply(variables, image, label, **how)
+        how: dict[str, Any] = {"train": True, "rngs": {"augment": rng}, "mutable": ["batch_stats"]}
+        out: Any = self.critic.apply(variables, image, label, **how)
+        logits, changed = out
         return logits, changed.get("batch_stats", {})
 
-    def _critic_loss(self, variables, averages, views, rngs):
+    def _critic_loss(
+        self, variables: dict, averages: dict, views: Views, rngs: jax.Array
+    ) -> tuple[jax.Array, tuple[dict, Metrics]]:
         """Return the critic's loss with its penalties, and (its variables afterwards, metrics)."""
         settings = self.settings
         real, stats = self._logits(variables, views.image, views.label, rngs[0])
@@ -174,15 +181,16 @@ class AdversarialLoss:
             loss = loss + settings.r1 * settings.r1_every * metrics["r1"]
         return loss, ({"batch_stats": stats, "averages": averages}, metrics)
 
-    def _penalty(self, variables, views):
+    def _penalty(self, variables: dict, views: Views) -> jax.Array:
         """Return R1 of real images every `r1_every` steps, counted as in the log; else 0.
 
         By the running statistics: see `gan.r1`.
         """
 
-        def penalty():
-            def logits(image):
-                return self.critic.apply(variables, image, views.label, train=False)
+        def penalty() -> jax.Array:
+            def logits(image: jax.Array) -> jax.Array:
+                out: Any = self.critic.apply(variables, image, views.label, train=False)
+                return out
 
             return gan.r1(logits, views.image)
 

@@ -50,7 +50,7 @@ def within(key: str, sections: tuple[str, ...]) -> bool:
 
 
 def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
-    """Make `workdir` the place of `config`.
+    """Claim `workdir` for `config`.
 
     fresh: whatever it holds was not trained, and another config's may be overwritten; else raises
       InputError when the workdir holds a run of another config.
@@ -108,7 +108,7 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
     given: the config the workdir was made with, or that of the quickstart which it is a part of;
       raises InputError when it is another one's.
     """
-    config, place = of_workdir(workdir)
+    config, folder = of_workdir(workdir)
     if given.stage == "quickstart":
         given = given.tokenizer if config.stage == "stage1" else given.generator
     same = config.stage == given.stage
@@ -122,7 +122,7 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
     for key, (here, there) in build.differences(ours, theirs).items():
         if not within(key, free):
             raise InputError(
-                f"{place} holds a run with config.{key} = {there}, --config says {here}: give "
+                f"{folder} holds a run with config.{key} = {there}, --config says {here}: give "
                 "another --workdir, or leave --config out"
             )
     with config.unlocked():

@@ -55,15 +55,16 @@ def state(
       of weights converted from a public checkpoint, with which a new run begins.
     """
     config, (like, init, _) = setup.config, setup.compiled
+    lines: tuple[str, ...] = ()
     if "params" in saved:
-        began, lines = config.began, ()
+        began = config.began
         if began and began == checkpoints.steps()[-1]:
             again = "goes on from there, and its learning rate warms up again"
             lines = (f"finished at step {began:,}: {again}",)
         return checkpoints.restore(like), lines
     # What comes from files goes where it belongs at once, or update would be compiled for other
     # shardings too.
-    found, lines = setup.stage.load(init(), saved), ()
+    found = setup.stage.load(init(), saved)
     if saved:
         weights = checkpoints.restore({key: like[key] for key in like if key in saved})
         found = from_weights(found, weights)
@@ -86,7 +87,8 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
         return
     if pathlib.Path(config.init).expanduser().resolve() == pathlib.Path(workdir).resolve():
         raise InputError(
-            f"config.init is the run's own workdir, {workdir}: a finished run grows by a longer duration"
+            f"config.init is the run's own workdir, {workdir}: "
+            "a finished run grows by a longer duration"
         )
 
 
@@ -148,16 +150,16 @@ def planned(
         raise InputError(
             f"{folder} holds weights alone, and no optimizer: drop --config.init_optimizer"
         )
-    wanted = named(like, (*(WEIGHTS if raw else WEIGHTS[1:]), *optimizer))
-    tables = tables_of_classes(wanted, there, config, module, theirs)
-    for name, leaf in wanted.items():
+    expected = named(like, (*(WEIGHTS if raw else WEIGHTS[1:]), *optimizer))
+    tables = tables_of_classes(expected, there, config, module, theirs)
+    for name, leaf in expected.items():
         if there.get(name) != leaf.shape and name not in tables:
             raise InputError(
                 f"config.init = {folder}: {name} is {list(there.get(name, ())) or 'nothing'} "
                 f"there, {list(leaf.shape)} was expected: a run can begin with the weights of the "
                 "same model alone"
             )
-    taken = {name: leaf for name, leaf in wanted.items() if name not in tables}
+    taken = {name: leaf for name, leaf in expected.items() if name not in tables}
     critic = named(like, (*CRITIC, *("critic/opt" for _ in optimizer)))
     same = bool(critic) and all(there.get(name) == leaf.shape for name, leaf in critic.items())
     taken |= critic if same else {}
@@ -171,7 +173,8 @@ def _lines(plan: Inheritance, config: Any, theirs: dict, other_tokenizer: bool) 
     if plan.tables:
         names = ", ".join(sorted(name for name in plan.tables if name.startswith("ema/")))
         lines.append(
-            f"there are not as many classes in {folder}: what has a row a class begins fresh, {names}"
+            f"there are not as many classes in {folder}: what has a row a class begins fresh, "
+            f"{names}"
         )
     elif theirs.get("generator", {}).get("classes") and not config.generator.get("classes"):
         lines.append(
@@ -181,7 +184,8 @@ def _lines(plan: Inheritance, config: Any, theirs: dict, other_tokenizer: bool) 
         lines.append(f"the critic begins fresh: that of {folder} is another one, or there is none")
     if other_tokenizer:
         lines.append(
-            f"the tokenizer is not the one whose codes {folder} was trained on: they mean something else now"
+            f"the tokenizer is not the one whose codes {folder} was trained on: "
+            "they mean something else now"
         )
     return tuple(lines)
 
@@ -191,13 +195,14 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
     file = folder / "config.json"
     if not file.is_file():
         parts = [folder / "tokenizer", folder / "generator"]
-        parts = [str(path) for path in parts if (path / "config.json").is_file()]
-        hint = f"give {' or '.join(parts)}" if parts else "expected the workdir of a run"
+        runs = [str(path) for path in parts if (path / "config.json").is_file()]
+        hint = f"give {' or '.join(runs)}" if runs else "expected the workdir of a run"
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
     if theirs.get("stage") != stage:
         raise InputError(
-            f"config.init = {folder} is the workdir of {theirs.get('stage')}, this run is of {stage}"
+            f"config.init = {folder} is the workdir of {theirs.get('stage')}, "
+            f"this run is of {stage}"
         )
     return theirs
 
@@ -211,13 +216,13 @@ def named(tree: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def tables_of_classes(
-    wanted: dict[str, Any],
+    expected: dict[str, Any],
     there: dict[str, tuple[int, ...]],
     config: Any,
     module: ModuleType,
     theirs: dict,
 ) -> set[str]:
-    """Return the names in `wanted` that have another shape because there are other classes.
+    """Return the names in `expected` that have another shape because there are other classes.
 
     there: the shapes in the run of config `theirs`.
     """
@@ -229,4 +234,4 @@ def tables_of_classes(
         other.generator.classes = number
     leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(module.make(other).init))
     shapes = {path_name(path): leaf.shape for path, leaf in leaves}
-    return {name for name, x in wanted.items() if x.shape != there.get(name) == shapes.get(name)}
+    return {name for name, x in expected.items() if x.shape != there.get(name) == shapes.get(name)}

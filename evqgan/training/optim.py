@@ -38,7 +38,8 @@ def schedule(
         raise InputError(f"config.optimizer.decay is {kind!r}: {build.nearest(kind, after)}")
     if kind == "exponential" and not 0 < final <= peak:
         raise InputError(
-            f"exponential decay needs config.optimizer.final above 0 and up to the peak, got {final}"
+            "exponential decay needs config.optimizer.final above 0 and up to the peak, "
+            f"got {final}"
         )
     before = [(optax.linear_schedule(0.0, peak, warmup), warmup)] if warmup else []
     before += [(optax.constant_schedule(peak), hold)] if hold else []
@@ -97,10 +98,11 @@ def optimizer(
     """
     if run.batch_size % accumulate:
         raise InputError(
-            f"config.optimizer.accumulate = {accumulate} does not divide config.batch_size = {run.batch_size}"
+            f"config.optimizer.accumulate = {accumulate} does not divide config.batch_size = "
+            f"{run.batch_size}"
         )
-    warmup, hold = (run.steps(x, of=run.leg) for x in (warmup, hold))
-    rate = schedule(decay, learning_rate, warmup, run.leg, final, hold)
+    warmup_steps, hold_steps = (run.steps(x, of=run.leg) for x in (warmup, hold))
+    rate = schedule(decay, learning_rate, warmup_steps, run.leg, final, hold_steps)
 
     def of_run(step: jax.Array) -> jax.Array:
         return rate(jnp.maximum(step - run.began, 0))
@@ -184,14 +186,21 @@ def adamw_step(
     flat = [params, *map(jax.tree.leaves, trees)]
     flat.append([None] * len(params) if ema_decay is None else jax.tree.leaves(part["ema"]))
     stepped = [leaf(*x) for x in zip(*flat, strict=True)]
-    done = [treedef.unflatten(x) for x in zip(*stepped, strict=True)]
+    done = [jax.tree.unflatten(treedef, x) for x in zip(*stepped, strict=True)]
     new = {"params": done[0], "opt": {"count": count + is_finite, "mu": done[1], "nu": done[2]}}
     if ema_decay is not None:
         new["ema"] = done[3]
     return new, {"gradient_norm": norm, "learning_rate": rate}
 
 
-def _leaf_step(adamw, count, norm, rate, is_finite, ema_decay) -> Callable:
+def _leaf_step(
+    adamw: AdamW,
+    count: jax.Array,
+    norm: jax.Array,
+    rate: jax.Array,
+    is_finite: jax.Array,
+    ema_decay: jax.Array | None,
+) -> Callable:
     """Return the step of one array: (p, grad, mu, nu, decayed, ema or None) -> p, mu, nu[, ema]."""
     now = count + 1.0
     scale = jnp.minimum(1.0, adamw.clip / jnp.maximum(norm, 1e-30)) if adamw.clip else 1.0
@@ -200,7 +209,14 @@ def _leaf_step(adamw, count, norm, rate, is_finite, ema_decay) -> Callable:
     step_size = jnp.where(is_finite, rate, 0.0)
     corrections = 1 - adamw.b1**now, 1 - adamw.b2**now
 
-    def leaf(p, grad, mu, nu, decayed, ema):
+    def leaf(
+        p: jax.Array,
+        grad: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        decayed: bool,
+        ema: jax.Array | None,
+    ) -> tuple[jax.Array, ...]:
         grad = jnp.where(is_finite, grad * scale, 0.0)  # what is not finite is gone here
         mu = (b1 * mu + (1 - b1) * grad).astype(mu.dtype)
         nu = b2 * nu + (1 - b2) * grad * grad

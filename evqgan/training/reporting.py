@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 
 from evqgan import evals
 from evqgan.core import build, files, pictures
@@ -26,7 +27,7 @@ def log(line: str) -> None:
 class Reporter:
     """Reports on the steps of one run, to the terminal and by a Writer."""
 
-    def __init__(self, setup: "Setup", writer: Writer, state: dict):
+    def __init__(self, setup: "Setup", writer: Writer, state: dict) -> None:
         """Report on the steps that follow the first `state`, from which the run goes on."""
         self.setup, self.writer = setup, writer
         self.progress = StepTimer(setup.length.total, setup.config.batch_size)
@@ -90,7 +91,7 @@ class Reporter:
                 log(line)
         return score
 
-    def _score(self, numbers):
+    def _score(self, numbers: dict[str, float]) -> float:
         """Return the number config.best; say so if it is not there."""
         best = self.setup.config.get("best", "")
         if best and best not in numbers:
@@ -98,7 +99,7 @@ class Reporter:
             log(f"config.best is {best!r}, which no evaluator gives: {hint}")
         return numbers.get(best, float("inf"))
 
-    def _save_pictures(self, step, shown):
+    def _save_pictures(self, step: int, shown: dict[str, np.ndarray]) -> None:
         """Save pictures {name: uint8 [H,W,3]} in the workdir, by the first process."""
         if jax.process_index() == 0:
             for name, picture in shown.items():

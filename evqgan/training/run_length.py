@@ -22,7 +22,7 @@ def to_steps(
             f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}"
         )
     number = float(re.sub("[,_]", "", found[1]))
-    if found[2] == "%":
+    if found[2] == "%" and total is not None:
         return round(number / 100 * total)
     return round(number * examples / batch_size) if found[2].startswith("epoch") else round(number)
 

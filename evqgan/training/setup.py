@@ -13,6 +13,7 @@ from evqgan import evals
 from evqgan.core import build, cluster, mesh, room
 from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
+from evqgan.data.stored_ids import Stored
 from evqgan.training import initial_state
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
@@ -24,7 +25,7 @@ class Compiled(NamedTuple):
 
     like: Any  # the abstract state: shapes with shardings
     init: Callable[[], dict]
-    update: Callable[[dict, dict], tuple[dict, dict]]
+    update: Any  # jitted: (state, batch) -> state, metrics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     )
 
 
-def open_data(config: Any, dataset: pipeline.Dataset) -> tuple[Source, str]:
+def open_data(config: Any, dataset: pipeline.Dataset) -> tuple[Source | Stored, str]:
     """Return the source of the training images, prepared if need be, and a line about it."""
     height, width = dataset.shape
     images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
@@ -100,7 +101,9 @@ def open_data(config: Any, dataset: pipeline.Dataset) -> tuple[Source, str]:
     return source, pipeline.summary(dataset, source)
 
 
-def note_data(config: Any, module: ModuleType, workdir: pathlib.Path, source: Source) -> Any:
+def note_data(
+    config: Any, module: ModuleType, workdir: pathlib.Path, source: Source | Stored
+) -> Any:
     """Return the config with what it is trained on, and where the present leg of the run began."""
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
@@ -129,7 +132,7 @@ def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
 
 def jitted(
     stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
-) -> tuple[Any, Callable, Callable]:
+) -> tuple[Any, Callable, Any]:
     """Return the abstract state (shapes with shardings), init and update of a stage, compiled.
 
     stage: has `init` and `update`, see `stage.Stage`; update donates its state.
@@ -138,10 +141,10 @@ def jitted(
     shapes = jax.eval_shape(stage.init)
     shardings = mesh.shardings(shapes, device_mesh, rules)
 
-    def abstract(x, sharding):
+    def abstract(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    def init():
+    def init() -> dict:
         # astype takes weak types away, with which update would be compiled twice: for the first
         # step, and for all others.
         return jax.tree.map(lambda x: x.astype(x.dtype), stage.init())
@@ -156,7 +159,7 @@ def jitted(
 def check_step(
     compiled: Compiled,
     dataset: pipeline.Dataset,
-    source: Source,
+    source: Source | Stored,
     config: Any,
     device_mesh: jax.sharding.Mesh,
 ) -> None:
@@ -171,10 +174,10 @@ def check_step(
     room.require(sum(map(int, sizes)), what, room.of_device())
     spread = mesh.batch_sharding(device_mesh)
 
-    def abstract(shape, dtype):
+    def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=spread)
 
-    if dataset.codes:
+    if isinstance(source, Stored):
         batch = {"ids": abstract(source.load(0)["ids"].shape, np.int32)}
     else:
         batch = {"image": abstract((*dataset.shape, 3), np.uint8)}

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -19,7 +20,7 @@ class Stopped(SystemExit):
     The exit code is the shell's for that signal.
     """
 
-    def __init__(self, step: int, number: int = signal.SIGTERM):
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
         super().__init__(128 + number)
         self.step = step
 
@@ -35,11 +36,11 @@ def stop_signal() -> Iterator[Callable[[], int | None]]:
     if jax.process_count() > 1:
         yield lambda: None
         return
-    came = []
+    came: list[int] = []
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
     before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
 
-    def note(number, _):
+    def note(number: int, _: Any) -> None:
         came.append(number)
         signal.signal(number, before[number])
 

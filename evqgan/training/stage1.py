@@ -45,10 +45,10 @@ def resolve(config: Any, classes: int | None = None) -> Any:
 
     Raises InputError where a frozen network's file is missing. classes: see `stage.Stage`.
     """
-    wanted = {}
+    needed: dict[str, list[str]] = {}
     for networks in frozen_networks(config).values():
-        wanted.setdefault(networks.folder, []).extend(networks.names.values())
-    for folder, names in wanted.items():
+        needed.setdefault(networks.folder, []).extend(networks.names.values())
+    for folder, names in needed.items():
         if folder != "random":
             weights.require(folder, names)
     return config
@@ -103,7 +103,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Tokeniz
     classes: how many the data has, if known.
     """
     schema.check(config)
-    model, run = models.of(config), RunLength.of(config, examples)
+    model, run = models.of_stage1(config), RunLength.of(config, examples)
     # 0.999: MaskGIT's tokenizer
     updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.999)
     pixels = build.call(pixel_losses, config.get("loss", {}), "config.loss")
@@ -114,10 +114,10 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Tokeniz
         )
     if uses(config, "adversarial"):
         adversary = adversarial.make(config.adversarial, config.dtype, run)
-        wanted = adversary.critic.label_classes
-        if classes is not None and wanted not in (0, classes):
+        own = adversary.critic.label_classes
+        if classes is not None and own not in (0, classes):
             raise InputError(
-                f"config.adversarial.critic.classes is {wanted}, but the data set has {classes}"
+                f"config.adversarial.critic.classes is {own}, but the data set has {classes}"
             )
     return TokenizerStage(config, model, updater, pixels, distance, distance_weight, adversary)
 
@@ -176,7 +176,8 @@ class TokenizerStage:
         )
         params, codebook = variables["params"], variables.get("codebook", {})
         self._check_last_layer(params)
-        critic, frozen = {}, {}
+        critic: dict = {}
+        frozen: dict[str, dict] = {}
         if self.distance:
             frozen["perceptual"] = self.distance.init(rngs[2], image, image)["frozen"]
         if self.adversary:
@@ -206,7 +207,7 @@ class TokenizerStage:
         rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), state["step"])
         frozen, (params, variables) = state["frozen"], self._trained(state)
 
-        def equation_1(params, variables, batch, rng):
+        def equation_1(params: dict, variables: dict, batch: dict, rng: jax.Array) -> tuple:
             image, rngs = transforms.scale(batch["image"]), jax.random.split(rng)
             (reconstruction, l_vq), pull_back, (codebook, aux) = self._reconstruct(
                 params["generator"], variables["codebook"], image, rngs[0]
@@ -218,7 +219,7 @@ class TokenizerStage:
                 views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
                 critic = params["critic"], variables["critic"], frozen["critic"]
                 l_adv = self.adversary.discriminate(*critic, views, rngs[1])
-                weight, more = self._lambda(pull_back, near, l_adv, state["step"])
+                weight, more = self._lambda(self.adversary, pull_back, near, l_adv, state["step"])
                 loss = loss + weight * l_adv.loss  # + lambda * L_adv
                 gradient = gradient + weight * l_adv.gradient
                 variables["critic"], grads["critic"] = l_adv.variables, l_adv.grads
@@ -230,7 +231,7 @@ class TokenizerStage:
         (loss, (variables, metrics)), grads = differentiate(params, variables, batch, rng)
         return self._learn(state, variables, {"loss": loss, **metrics}, grads)
 
-    def _trained(self, state):
+    def _trained(self, state: dict) -> tuple[dict, dict]:
         """Return what Eq. 1 is a function of: params, and variables that a step also changes."""
         params, variables = {"generator": state["params"]}, {"codebook": state["codebook"]}
         if self.adversary:
@@ -238,25 +239,33 @@ class TokenizerStage:
             variables["critic"] = state["critic"]["variables"]
         return params, variables
 
-    def _reconstruct(self, params, codebook, image, rng):
+    def _reconstruct(
+        self, params: dict, codebook: dict, image: jax.Array, rng: jax.Array
+    ) -> tuple[tuple, Callable, tuple]:
         """Return (reconstruction, L_VQ), their pull-back, (the codebook's new variables, aux)."""
 
-        def reconstruct(params):
+        def reconstruct(params: dict) -> tuple[tuple, tuple]:
             variables = {"params": params, "codebook": codebook}
-            how = {"train": True, "rngs": {"codebook": rng}, "mutable": ["codebook"]}
-            (made, _, aux), changed = self.model.network.apply(variables, image, **how)
+            how: dict[str, Any] = {
+                "train": True,
+                "rngs": {"codebook": rng},
+                "mutable": ["codebook"],
+            }
+            out: Any = self.model.network.apply(variables, image, **how)
+            (made, _, aux), changed = out
             return (made, aux["quantizer_loss"]), (changed.get("codebook", {}), aux)
 
         return jax.vjp(reconstruct, params, has_aux=True)
 
-    def _l2_and_perceptual(self, reconstruction, image, frozen):
+    def _l2_and_perceptual(self, reconstruction: jax.Array, image: jax.Array, frozen: dict) -> Term:
         """Return the Term L_2 + L_perceptual, weighed by config.loss and config.perceptual."""
 
-        def loss(reconstruction):
+        def loss(reconstruction: jax.Array) -> tuple[jax.Array, Metrics]:
             error = reconstruction - image
             terms = {"l2": jnp.mean(jnp.square(error)), "l1": jnp.mean(jnp.abs(error))}
             terms["logit_laplace"] = logit_laplace_loss(reconstruction, image)
-            total = sum(weight * terms[name] for name, weight in self.pixels.items())
+            weighed = (weight * terms[name] for name, weight in self.pixels.items())
+            total = sum(weighed, jnp.zeros(()))
             if self.distance:
                 variables = {"frozen": frozen["perceptual"]}
                 distances = self.distance.apply(variables, image, reconstruction)
@@ -267,16 +276,25 @@ class TokenizerStage:
         (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(reconstruction)
         return Term(total, gradient, terms)
 
-    def _lambda(self, pull_back, near, l_adv, step):
+    def _lambda(
+        self,
+        adversary: adversarial.AdversarialLoss,
+        pull_back: Callable,
+        near: Term,
+        l_adv: adversarial.DiscriminatorOutput,
+        step: jax.Array,
+    ) -> tuple[jax.Array, Metrics]:
         """Return lambda of Eq. 1, and the metrics of the adversarial term."""
         path = self.model.network.decoder.last_layer
         norms = [last_layer_norm(pull_back, x.gradient, path) for x in (near, l_adv)]
-        weight = self.adversary.weight(*norms, step)
+        weight = adversary.weight(norms[0], norms[1], step)
         metrics = {"adversarial": l_adv.loss, "lambda": weight, **l_adv.metrics}
         names = ("reconstruction_gradient", "adversarial_gradient")
         return weight, {**metrics, **dict(zip(names, norms, strict=True))}
 
-    def _learn(self, state, variables, metrics, grads):
+    def _learn(
+        self, state: dict, variables: dict, metrics: Metrics, grads: dict
+    ) -> tuple[dict, Metrics]:
         """Return the state with what is trained one step further, and all metrics."""
         step, is_finite = state["step"], skipping.all_finite(metrics, *grads.values())
         part = {key: state[key] for key in ("params", "ema", "opt")}
@@ -292,7 +310,7 @@ class TokenizerStage:
             metrics |= more
         return skipping.skip_if_nonfinite(state, new, metrics, is_finite)
 
-    def _check_last_layer(self, params):
+    def _check_last_layer(self, params: Any) -> None:
         """Raise InputError unless the decoder has the last layer that it declares."""
         path, found = self.model.network.decoder.last_layer, params["decoder"]
         for name in path:

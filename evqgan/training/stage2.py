@@ -86,7 +86,8 @@ def with_model(config: Any) -> Any:
     theirs = files.read_json(file)
     if theirs.get("stage") != "stage1":
         raise InputError(
-            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, not of stage1"
+            f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, "
+            "not of stage1"
         )
     with config.unlocked():
         config.tokenizer.model = theirs["tokenizer"]
@@ -120,10 +121,10 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
     schema.check(config)
     config = with_classes(config, 1 if classes is None else classes)
     build.call(tokenizer_section, config.tokenizer, "config.tokenizer")
-    model = models.of(config)
-    wanted = config.generator.get("classes", 0)
-    if classes is not None and wanted not in (0, classes):
-        raise InputError(f"config.generator.classes is {wanted}, but the data set has {classes}")
+    model = models.of_stage2(config)
+    own = config.generator.get("classes", 0)
+    if classes is not None and own not in (0, classes):
+        raise InputError(f"config.generator.classes is {own}, but the data set has {classes}")
     keys = build.plain(config.get("loss", {}))
     build.check(model.module.loss, keys, "config.loss", models.OURS)
     model.settings(config.get("sample", {}), "config.sample")
@@ -143,7 +144,8 @@ def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
         )
     if temperature and config.dataset.get("codes"):
         raise InputError(
-            "config.tokenizer.soft draws codes of images: it cannot be used with stored ids (dataset.codes)"
+            "config.tokenizer.soft draws codes of images: "
+            "it cannot be used with stored ids (dataset.codes)"
         )
 
 
@@ -192,12 +194,13 @@ class GeneratorStage:
             return state
         return {**state, "tokenizer": self.model.tokenizer.restored(weights)[0]}
 
-    def _require_tokenizer_of_stored_ids(self):
+    def _require_tokenizer_of_stored_ids(self) -> None:
         """Raise InputError unless the stored ids are of the weights that this run begins with."""
         folder, weights = self.config.dataset.codes, self.config.tokenizer.weights
         if weights == "random":
             raise InputError(
-                f"config.dataset.codes = {folder!r}: there are no stored ids of an untrained tokenizer"
+                f"config.dataset.codes = {folder!r}: "
+                "there are no stored ids of an untrained tokenizer"
             )
         info, (theirs, _) = codes.read_info(folder), self.model.tokenizer.restored(weights)
         fingerprint = codes.fingerprint(theirs)
@@ -216,7 +219,9 @@ class GeneratorStage:
         tokens, rng = self._tokens(tokenizer, batch, rng)
         keys = build.plain(self.config.get("loss", {}))
 
-        def equation_2(params, variables, tokens, rng):
+        def equation_2(
+            params: dict, variables: dict, tokens: dict, rng: jax.Array
+        ) -> tuple[jax.Array, tuple[dict, Metrics]]:
             # The generator masks some of the ids, and gives -log p of these by all that is left.
             loss, metrics = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
             return loss, (variables, metrics)
@@ -230,16 +235,19 @@ class GeneratorStage:
         new, more = self.updater.step(part, grads, step, is_finite)
         return skipping.skip_if_nonfinite(state, new, {**metrics, **more}, is_finite)
 
-    def _tokens(self, tokenizer, batch, rng):
-        """Return what Eq. 2 is of, {"ids", "label"}, maybe {"soft"}, and what is left of `rng`.
+    def _tokens(
+        self, tokenizer: dict, batch: dict, rng: jax.Array
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Return what Eq. 2 is of, {"ids", "label"} and maybe "soft_targets", and a new `rng`.
 
-        soft: soft targets, the probabilities of all codes [B,h,w,D,V].
+        soft_targets: the probabilities of all codes [B,h,w,D,V].
         """
         temperature = self.config.tokenizer.get("soft", 0.0)
         if not temperature:
             return {"ids": self.model.ids_of(tokenizer, batch), "label": batch["label"]}, rng
         rng, rng_codes = jax.random.split(rng)
-        ids, soft_targets = self.model.tokenizer.network.apply(
+        out: Any = self.model.tokenizer.network.apply(
             tokenizer, transforms.scale(batch["image"]), temperature, rng_codes, method="soft_codes"
         )
-        return {"ids": ids, "label": batch["label"], "soft": soft_targets}, rng
+        ids, soft_targets = out
+        return {"ids": ids, "label": batch["label"], "soft_targets": soft_targets}, rng

@@ -5,6 +5,7 @@
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
             "label": tfds.features.ClassLabel(names=[str(k) for k in range(10)]),
@@ -67,13 +68,13 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             license=LICENCE,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {
             "train": self._generate_examples(False),
             "validation": self._generate_examples(True),
         }
 
-    def _generate_examples(self, held):
+    def _generate_examples(self, held: bool) -> Iterator[tuple[int, dict]]:
         for number, image, label, held_out in examples():
             if held_out == held:
                 # grey: the order of the channels does not matter

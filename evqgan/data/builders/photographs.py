@@ -6,6 +6,8 @@ overlap each other, never a held-out region.
 
 import dataclasses
 import io
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,7 +109,7 @@ def train_tiles(photograph: Photograph) -> list[tuple[int, int, int, int]]:
     """
     top, left, bottom, right = photograph.train
 
-    def starts(low, high):
+    def starts(low: int, high: int) -> list[int]:
         room = max(0, high - low - TILE)
         return [
             low + round(start) for start in np.linspace(0, room, -(-room // photograph.stride) + 1)
@@ -141,7 +143,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
             "label": tfds.features.ClassLabel(
@@ -158,18 +160,19 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {
             "train": self._generate_examples(train_tiles),
             "validation": self._generate_examples(held_tiles),
         }
 
-    def _generate_examples(self, tiles):
+    def _generate_examples(self, tiles: Callable) -> Iterator[tuple[str, dict]]:
         for photograph in PHOTOGRAPHS:
             image = read(photograph.name)
             if image.shape[:2] != photograph.size:
                 raise ValueError(
-                    f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: another version"
+                    f"{photograph.name} is {image.shape[:2]}, expected {photograph.size}: "
+                    "another version"
                 )
             for top, left, bottom, right in tiles(photograph):
                 tile = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2BGR)

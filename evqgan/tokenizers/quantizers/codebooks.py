@@ -6,13 +6,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def squared_distances(x: jax.Array, codebook: jax.Array) -> jax.Array:
     """Return |x - e|^2 [n,V] float32 of x [n,c], codebook [V,c] float32, with gradients to both."""
     products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
-    ours, theirs = jnp.sum(jnp.square(x), axis=-1), jnp.sum(jnp.square(codebook), axis=-1)
-    return ours[:, None] - 2 * products + theirs[None]
+    of_x, of_codes = jnp.sum(jnp.square(x), axis=-1), jnp.sum(jnp.square(codebook), axis=-1)
+    return of_x[:, None] - 2 * products + of_codes[None]
 
 
 def nearest(x: jax.Array, codebook: jax.Array) -> jax.Array:
@@ -22,9 +23,8 @@ def nearest(x: jax.Array, codebook: jax.Array) -> jax.Array:
     would choose other codes.
     """
     products = jnp.einsum("nc,vc->nv", x, codebook, precision="highest")
-    return jnp.argmin(jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products, axis=-1).astype(
-        jnp.int32
-    )
+    distances = jnp.sum(jnp.square(codebook), axis=-1)[None] - 2 * products
+    return jnp.argmin(distances, axis=-1).astype(jnp.int32)
 
 
 def soft_codes(
@@ -83,7 +83,7 @@ def learned(
     return z_q, ids, aux
 
 
-def codebook_statistics(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+def codebook_statistics(counts: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Return the share of codes used, and perplexity, means over D.
 
     counts: how often each code occurred, [D,V].

@@ -20,7 +20,9 @@ class Averages:
     over codes, so that no threshold depends on batch size and V.
     """
 
-    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float):
+    def __init__(
+        self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float
+    ) -> None:
         """Make the variables of `owner`, in its setup.
 
         shape: [K,V,c].
@@ -99,8 +101,8 @@ class Quantizer(vq.Quantizer):
     The codebook's term of L_VQ is left out.
     decay: of the averages.
     revive: a code chosen less often than this share of the average becomes a vector of the batch,
-      and its statistics start anew; so does every code at the first step. 0 = never. Ours: RQ-VAE's
-      restart of unused codes, with a threshold that does not depend on batch size and V.
+      and its statistics start again; so does every code at the first step. 0 = never. Ours:
+      RQ-VAE's restart of unused codes, with a threshold that does not depend on batch size and V.
     """
 
     decay: Annotated[float, Range(0, 1, "low and high")] = 0.99  # VQ-VAE, RQ-VAE

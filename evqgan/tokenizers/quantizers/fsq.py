@@ -26,12 +26,12 @@ class Quantizer(nn.Module):
 
     @property
     def codes(self) -> int:
-        """V."""
+        """The number of codes, V."""
         return math.prod(self.levels)
 
     @property
     def width(self) -> int:
-        """c."""
+        """The length of a code's vector, c."""
         return len(self.levels)
 
     def codebook(self) -> jax.Array:
@@ -53,7 +53,8 @@ class Quantizer(nn.Module):
 
         Gradients pass the rounding straight through, not `bound`.
         """
-        z, ids, bounded = z.astype(jnp.float32), 0, []
+        z, bounded = z.astype(jnp.float32), []
+        ids = jnp.zeros(z.shape[:-1], jnp.int32)
         for i, n in enumerate(self.levels):
             x = bound(z[..., i], n)
             ids = ids + (jnp.round(x).astype(jnp.int32) + n // 2) * math.prod(self.levels[:i])

@@ -49,7 +49,8 @@ class Quantizer(nn.Module):
     def setup(self) -> None:
         if self.l2_normalize and self.logits != "distance":
             raise InputError(
-                "a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': set one"
+                "a Gumbel quantizer with l2_normalize needs logits = 'distance', got 'dense': "
+                "set one"
             )
         if self.logits == "dense":
             # it decides the ids
@@ -120,7 +121,7 @@ class Quantizer(nn.Module):
         }
         return z_q, ids, aux
 
-    def _annealed(self):
+    def _annealed(self) -> jax.Array:
         """Return the temperature of this step, and count it."""
         done = jnp.minimum(self.steps.value / self.anneal, 1.0)
         if self.annealing == "geometric":

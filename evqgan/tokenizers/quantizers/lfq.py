@@ -34,12 +34,12 @@ class Quantizer(nn.Module):
 
     @property
     def codes(self) -> int:
-        """V."""
+        """The number of codes, V."""
         return 2**self.bits
 
     @property
     def width(self) -> int:
-        """c."""
+        """The length of a code's vector, c."""
         return self.bits
 
     def codebook(self) -> jax.Array:
@@ -76,7 +76,8 @@ class Quantizer(nn.Module):
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z = z.astype(jnp.float32)
-        ids = sum((z[..., i, None] > 0).astype(jnp.int32) << i for i in range(self.bits))
+        bits = ((z[..., i, None] > 0).astype(jnp.int32) << i for i in range(self.bits))
+        ids = sum(bits, jnp.zeros((), jnp.int32))
         z_q = self.embed(ids)
         entropy, commitment = self.entropy_loss(z), jnp.mean(jnp.square(z - z_q))
         usage, perplexity = codebook_statistics(

@@ -28,7 +28,8 @@ class Quantizer(gumbel.Quantizer):
         super().setup()
         if self.hard:
             raise InputError(
-                "maskgit_gumbel needs hard = False: a hard code that is passed on is the one of the ids"
+                "maskgit_gumbel needs hard = False: "
+                "a hard code that is passed on is the one of the ids"
             )
 
     def chosen(self, logits: jax.Array, noisy: jax.Array, train: bool) -> jax.Array:

@@ -66,7 +66,7 @@ def renamed(section: dict) -> dict:
     }
 
 
-def _name(settings):
+def _name(settings: dict) -> str:
     """Return the quantizer that does what these keys said."""
     if settings["entropy"]:
         return "maskgit"

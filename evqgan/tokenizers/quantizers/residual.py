@@ -51,7 +51,8 @@ class Quantizer(nn.Module):
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the sums [B,h,w,c] of the codes of ids [B,h,w,D]."""
         codebook = self.codebook()
-        return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
+        vectors = (codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
+        return sum(vectors, jnp.zeros((), jnp.float32))
 
     def soft_codes(
         self, z: jax.Array, temperature: float, rng: jax.Array | None
@@ -83,9 +84,8 @@ class Quantizer(nn.Module):
         aux["revived"]: how many codes were revived.
         """
         z, update = z.astype(jnp.float32), learns(self, train)
-        rest, z_q, chosen, inputs, hits = jax.lax.stop_gradient(z), 0, [], [], []
-        codebook_loss = commitment_loss = 0.0
-        revived = jnp.zeros((), jnp.float32)
+        rest, z_q, chosen, inputs, hits = jax.lax.stop_gradient(z), jnp.zeros_like(z), [], [], []
+        codebook_loss = commitment_loss = revived = jnp.zeros((), jnp.float32)
         for d in range(self.depth):
             codebook = self.codebook()
             book, x = codebook[d % len(codebook)], rest.reshape(-1, self.width)
@@ -95,11 +95,13 @@ class Quantizer(nn.Module):
             codebook_loss += jnp.mean(jnp.square(rest - code)) / self.depth
             commitment_loss += jnp.mean(jnp.square(z - jax.lax.stop_gradient(z_q))) / self.depth
             rest = rest - jax.lax.stop_gradient(code)
-            inputs.append(x), chosen.append(ids), hits.append(jax.nn.one_hot(ids, self.codes))
+            inputs.append(x)
+            chosen.append(ids)
+            hits.append(jax.nn.one_hot(ids, self.codes))
             if update:
                 revived += self.after_depth(x[None], hits[-1][None])
-        hits = jnp.stack(hits)  # [D,N,V]
-        usage, perplexity = codebook_statistics(hits.sum(axis=1))
+        all_hits = jnp.stack(hits)  # [D,N,V]
+        usage, perplexity = codebook_statistics(all_hits.sum(axis=1))
         loss = self.commitment * commitment_loss + (0.0 if self.decay else codebook_loss)
         aux = {
             "quantizer_loss": loss,
@@ -109,7 +111,7 @@ class Quantizer(nn.Module):
             "perplexity": perplexity,
         }
         if update:
-            revived += self.after_batch(jnp.stack(inputs), hits)
+            revived += self.after_batch(jnp.stack(inputs), all_hits)
         if train and (self.decay or self.revive):
             aux["revived"] = revived
         ids = jnp.stack(chosen, axis=-1).reshape(*z.shape[:-1], self.depth)

@@ -11,7 +11,7 @@ from evqgan.tokenizers.quantizers.codebooks import uniform_init
 def seeds_of(
     usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return which codes are dead, their usage as it starts anew, and what they become.
+    """Return which codes are dead, their usage as it starts again, and what they become.
 
     These are [K,V] bool, [K,V] and [K,V,c].
     usage: [K,V], see `ema.Averages`.
@@ -24,20 +24,20 @@ def seeds_of(
     return dead, jnp.where(dead, 1.0, usage), seeds
 
 
-def draw_if(wanted: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax.Array:
-    """Return [K,number,c], random vectors of x [K,N,c]; zeros unless `wanted` (bool scalar).
+def draw_if(needed: jax.Array, rng: jax.Array, x: jax.Array, number: int) -> jax.Array:
+    """Return [K,number,c], random vectors of x [K,N,c]; zeros unless `needed` (bool scalar).
 
     One from each of `number` equal parts: no vector twice if there are enough. The N vectors may be
-    those of a batch that lies on many devices, which exchange vectors only if some are wanted.
+    those of a batch that lies on many devices, which exchange vectors only if some are needed.
     """
 
-    def draw():
+    def draw() -> jax.Array:
         starts = np.arange(number + 1) * x.shape[1] // number
         draws = jax.random.uniform(rng, (len(x), number))
         position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
         return jnp.take_along_axis(x, position[..., None], axis=1)
 
-    return jax.lax.cond(wanted, draw, lambda: jnp.zeros((len(x), number, x.shape[2]), x.dtype))
+    return jax.lax.cond(needed, draw, lambda: jnp.zeros((len(x), number, x.shape[2]), x.dtype))
 
 
 class Parameter:
@@ -50,7 +50,7 @@ class Parameter:
 
     decay = 0.99  # of usage; RQ-VAE
 
-    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], revive: float):
+    def __init__(self, owner: nn.Module, shape: tuple[int, int, int], revive: float) -> None:
         """Make the parameter and the variables of `owner`, in its setup.
 
         shape: [K,V,c].
@@ -93,7 +93,7 @@ def replace_dead(part: dict, codebook: dict) -> tuple[dict, dict]:
     if "dead" not in noted:
         return part, codebook
 
-    def filled(tree, rows):
+    def filled(tree: dict, rows: jax.Array | float) -> dict:
         table = tree["quantizer"]["codebook"]
         table = jnp.where(noted["dead"][..., None], rows, table).astype(table.dtype)
         return {**tree, "quantizer": {**tree["quantizer"], "codebook": table}}

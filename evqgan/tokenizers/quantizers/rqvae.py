@@ -50,7 +50,8 @@ class Quantizer(residual.Quantizer):
     def setup(self) -> None:
         if not self.decay:
             raise InputError(
-                "the quantizer rqvae has a codebook by moving average, got decay = 0: RQ-VAE has 0.99"
+                "the quantizer rqvae has a codebook by moving average, got decay = 0: "
+                "RQ-VAE has 0.99"
             )
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
         self.book = Counts(self, shape, self.decay, self.revive)

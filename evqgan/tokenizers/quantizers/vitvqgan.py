@@ -21,7 +21,7 @@ from evqgan.tokenizers.quantizers.codebooks import (
 class Quantizer(nn.Module):
     """Vector quantizer of the port: the gradient of z_q goes to z as if z had not been normalized.
 
-    depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized anew; z_q is the
+    depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized again; z_q is the
       sum of all codes, and L the mean over depths of |sg(x) - e|^2 + commitment * |x - sg(e)|^2,
       with x what is quantized and e its code.
     shared: one codebook for all depths, else one each.
@@ -54,7 +54,8 @@ class Quantizer(nn.Module):
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the sums [B,h,w,c] of the codes of ids [B,h,w,D]."""
         codebook = self.codebook()
-        return sum(codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
+        vectors = (codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
+        return sum(vectors, jnp.zeros((), jnp.float32))
 
     def soft_codes(
         self, z: jax.Array, temperature: float, rng: jax.Array | None
@@ -67,8 +68,9 @@ class Quantizer(nn.Module):
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`."""
         z = z.astype(jnp.float32)
-        rest, z_q, chosen = jax.lax.stop_gradient(z) if self.detached_residual else z, 0, []
-        codebook_loss = commitment_loss = 0.0
+        rest = jax.lax.stop_gradient(z) if self.detached_residual else z
+        z_q, chosen = jnp.zeros_like(z), []
+        codebook_loss = commitment_loss = jnp.zeros((), jnp.float32)
         for d in range(self.depth):
             codebook, x = self.codebook(), self.normalized(rest)
             book = codebook[d % len(codebook)]
