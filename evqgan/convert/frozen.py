@@ -75,7 +75,7 @@ VGG16 = [
     for row in affine(f"features.{number}", f"params/stage{stage}/conv{conv}", "conv")
 ]
 
-# richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and the copy of it that taming-transformers uses
+# richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and taming-transformers' copy of it
 LPIPS_HEADS = [Row("lin{i}.model.1.weight", "params/head{i}/kernel", "conv")]
 
 # pytorch-fid: pt_inception-2015-12-05-6726825d.pth
@@ -83,7 +83,8 @@ INCEPTION = [
     *(
         row
         for path in inception_convs()
-        for row in conv_norm(f"{path.replace('/', '.')}.conv", f"{path.replace('/', '.')}.bn", path)
+        for name in [path.replace("/", ".")]
+        for row in conv_norm(f"{name}.conv", f"{name}.bn", path)
     ),
     Row("fc.weight", "params/fc/kernel", "dense"),
     Row("fc.bias", "params/fc_bias"),
