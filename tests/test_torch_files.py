@@ -25,7 +25,7 @@ import pytest
 import safetensors.numpy
 from test_pickles import ATTACKS, marked  # noqa: F401 (a fixture)
 
-from evqgan.convert import torch_files
+from evqgan.convert import torch_files, torch_tensors
 from evqgan.core.errors import InputError
 
 FILES = pathlib.Path(__file__).parent / "torch_files"
@@ -402,7 +402,7 @@ def test_not_enough_memory_is_told_as_damage(tmp_path, monkeypatch):
         raise MemoryError
 
     path = zipped(tmp_path / "x.pth", table(a=tensor(storage(6))))
-    monkeypatch.setattr(torch_files, "_array", fail)
+    monkeypatch.setattr(torch_tensors, "array", fail)
     refused(path, "its structure is broken; if it is damaged")
 
 

@@ -1,1 +1,4 @@
-"""Public weights to ours and back: `python -m evqgan.convert`. One table of names a system; nothing is run."""
+"""Public weights to ours and back: `python -m evqgan.convert`.
+
+There is one table of names a system; nothing that stands in a file is run.
+"""

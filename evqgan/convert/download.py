@@ -1,4 +1,7 @@
-"""Public files of weights: where they are, their checksums and licences; a download that resumes and verifies."""
+"""Public files of weights: where they are, their checksums and licences; and their download.
+
+A download resumes where it stopped, and verifies what came.
+"""
 
 import contextlib
 import fcntl
@@ -7,7 +10,8 @@ import os
 import pathlib
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 import requests
 
@@ -18,43 +22,42 @@ from evqgan.core.progress import duration
 
 TIMEOUT = (10, 60)  # ours: seconds to connect, and between two pieces of a reply
 CHUNK = 2**16  # ours: bytes written at a time; a connection that breaks loses less than this
-PAUSES = (
-    1,
-    2,
-    4,
-    8,
-    16,
-)  # ours: seconds before the next try after a broken connection, as long as none brings a byte
-SAID = {
-    True: 0.5,
-    False: 10.0,
-}  # ours: seconds between lines, on a terminal (where they overwrite) or not
-SLACK = (
-    0.02,
-    2**20,
-)  # ours: a file may be larger than it is known to be by this part and this many bytes
+# Ours: seconds before the next try after a broken connection, as long as none brings a byte.
+PAUSES = (1, 2, 4, 8, 16)
+# Ours: seconds between lines, on a terminal (where they overwrite) or not.
+SAID = {True: 0.5, False: 10.0}
+# Ours: a file may be larger than it is known to be by this part and this many bytes.
+SLACK = (0.02, 2**20)
+
+ELSEWHERE = "fetch the file elsewhere and give its path in the place of --download"
 
 
 class File(NamedTuple):
-    """A public file. sha256: all of it, or its published first digits; size: bytes."""
+    """A public file."""
 
     url: str
-    sha256: str
-    size: int
+    sha256: str  # all of it, or its published first digits
+    size: int  # bytes
     licence: str
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """Return the file's name, the end of its address."""
         return self.url.rsplit("/", 1)[-1]
 
 
-TORCHVISION, TIMM = (
-    "https://download.pytorch.org/models/",
-    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/",
+TORCHVISION = "https://download.pytorch.org/models/"
+GITHUB = "https://github.com/"
+TIMM = f"{GITHUB}rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+FID = f"{GITHUB}mseitzer/pytorch-fid/releases/download/fid_weights/"
+LPIPS = (
+    "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/"
 )
-# The sha256 were found alike in several public repositories that verify these files, and begin as the file names say
-# (torch.hub checks those eight digits). Only the eight are certain for tf_efficientnet_lite0. Sizes: as their users
-# report them; resnet101 from torchvision's table (170.511 MiB), tf_efficientnet_lite0 from timm's.
+
+# The sha256 were found alike in several public repositories that verify these files, and begin as
+# the file names say (torch.hub checks those eight digits). Only the eight are certain for
+# tf_efficientnet_lite0. Sizes: as their users report them; resnet101 from torchvision's table
+# (170.511 MiB), tf_efficientnet_lite0 from timm's.
 FILES = {
     "vgg16": File(
         f"{TORCHVISION}vgg16-397923af.pth",
@@ -63,13 +66,13 @@ FILES = {
         "BSD-3-Clause (torchvision)",
     ),
     "lpips": File(
-        "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",
+        f"{LPIPS}vgg.pth",
         "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
         7_289,
         "BSD-2-Clause (richzhang/PerceptualSimilarity)",
     ),
     "inception": File(
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        f"{FID}pt_inception-2015-12-05-6726825d.pth",
         "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
         95_628_359,
         "Apache-2.0 (pytorch-fid, from TensorFlow)",
@@ -96,7 +99,7 @@ FILES = {
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hex. InputError if it cannot be read."""
+    """Return the sha256 of a file, in hex; InputError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -105,12 +108,18 @@ def digest(path: Path) -> str:
 
 
 def download(url: str, sha256: str, dest: pathlib.Path, size: int) -> None:
-    """Fetches `url` to the path `dest`, which appears when all of it is there and its sha256 begins with `sha256`.
+    """Fetch a file, which appears at `dest` when all of it is there and verified.
 
-    What has come is kept in `dest`.part; the same call goes on from there, also after a kill. A file that is there
-    already and right is not fetched again. A line on stderr says how far it is. InputError, one line: no network, the
-    server refuses or has another file, more than `size` bytes and 2 % come, the disk is full, or another process is
-    fetching the same.
+    What has come is kept in `dest`.part; the same call goes on from there, also after a kill. A
+    file that is there already and right is not fetched again. A line on stderr says how far it is.
+
+    url: its address.
+    sha256: what its sha256 begins with.
+    dest: the path.
+    size: how many bytes it has.
+
+    Raises InputError, one line: no network, the server refuses or has another file, more than
+    `size` bytes and 2 % come, the disk is full, or another process is fetching the same.
     """
     dest = pathlib.Path(dest)
     part = dest.with_name(dest.name + ".part")
@@ -131,39 +140,41 @@ def download(url: str, sha256: str, dest: pathlib.Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _locked(file, part):
-    """Keeps other processes from writing the same file meanwhile."""
+def _locked(file: BinaryIO, part: pathlib.Path) -> Iterator[None]:
+    """Keep other processes from writing the same file meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(
-            f"another process is writing {part}: wait for it, then give the command again"
-        ) from None
+        hint = "wait for it, then give the command again"
+        raise InputError(f"another process is writing {part}: {hint}") from None
     yield  # closing the file unlocks it
 
 
-def _verified(url, sha256, file, part, size):
-    """Fetches until the sha256 is right. If it is wrong in a file made of several pieces, once more from the start."""
+def _verified(url: str, sha256: str, file: BinaryIO, part: pathlib.Path, size: int) -> None:
+    """Fetch until the sha256 is right.
+
+    If it is wrong in a file made of several pieces, it is fetched once more from the start.
+    """
     for _ in range(2):
         pieces = _fetch_all(url, file, part, size)
         found = digest(part)
         if found.startswith(sha256):
             return
         count = part.stat().st_size
-        _start_anew(file, part)
+        _restart(file, part)
         if pieces == 1:
             break
-    raise InputError(
-        f"{url} is not the expected file: of {count:,} bytes the sha256 is {found}, not {sha256}"
-    )
+    what = f"of {count:,} bytes the sha256 is {found}, not {sha256}"
+    raise InputError(f"{url} is not the expected file: {what}")
 
 
-def _fetch_all(url, file, part, size):
-    """Fetches the rest of the file, through broken connections -> how many pieces it is of, those before included."""
-    pauses, pieces = (
-        iter(()),
-        int(file.seek(0, os.SEEK_END) > 0),
-    )  # a server that cannot be reached at all: no pauses
+def _fetch_all(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> int:
+    """Fetch the rest of the file, through broken connections.
+
+    Return how many pieces it is of, those before included.
+    """
+    pauses: Iterator[int] = iter(())  # none for a server that cannot be reached at all
+    pieces = int(file.seek(0, os.SEEK_END) > 0)
     while True:
         before, pieces = file.seek(0, os.SEEK_END), pieces + 1
         try:
@@ -175,15 +186,13 @@ def _fetch_all(url, file, part, size):
                 pauses = iter(PAUSES)
             pause = next(pauses, None)
             if pause is None:
-                raise InputError(
-                    f"cannot fetch {url}: {_reason(error)}. Give the command again to go on, or fetch the file "
-                    "elsewhere and give its path in the place of --download"
-                ) from error
+                hint = f"Give the command again to go on, or {ELSEWHERE}"
+                raise InputError(f"cannot fetch {url}: {_reason(error)}. {hint}") from error
             time.sleep(pause)
 
 
-def _fetch(url, file, part, size):
-    """One request for what is missing. RequestException if the connection breaks."""
+def _fetch(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> None:
+    """Ask once for what is missing; RequestException if the connection breaks."""
     have = file.seek(0, os.SEEK_END)
     headers = {"Accept-Encoding": "identity"}
     if have:
@@ -191,34 +200,29 @@ def _fetch(url, file, part, size):
         if _tag(part).is_file():
             headers["If-Range"] = _tag(part).read_text(encoding="utf-8")
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if url.startswith("https:") and not all(
-            one.url.startswith("https:") for one in [*reply.history, reply]
-        ):
-            raise InputError(
-                f"{url} leads to {reply.url}, which is not encrypted: nothing was fetched"
-            )
-        if (
-            reply.status_code == 416 and have
-        ):  # there is no more: the sha256 tells whether it is the file
-            return
+        encrypted = all(one.url.startswith("https:") for one in [*reply.history, reply])
+        if url.startswith("https:") and not encrypted:
+            what = "which is not encrypted: nothing was fetched"
+            raise InputError(f"{url} leads to {reply.url}, {what}")
+        if reply.status_code == 416 and have:
+            return  # there is no more: the sha256 tells whether it is the file
         if reply.status_code not in (200, 206):
-            raise InputError(
-                f"cannot fetch {url}: the server answers {reply.status_code}; fetch the file elsewhere "
-                "and give its path in the place of --download"
-            )
-        if reply.status_code == 200 or not reply.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        ):
+            what = f"the server answers {reply.status_code}"
+            raise InputError(f"cannot fetch {url}: {what}; {ELSEWHERE}")
+        continued = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if reply.status_code == 200 or not continued:
             have = 0
-            _start_anew(file, part)
+            _restart(file, part)
         tag = reply.headers.get("ETag", "")
         if tag.startswith('"'):  # not a weak one, W/"...", which names no exact bytes
             _tag(part).write_text(tag, encoding="utf-8")
         _write(reply, file, part, have, size)
 
 
-def _write(reply, file, part, have, size):
-    """The body of a reply to the end of a file that has `have` bytes of `size`."""
+def _write(
+    reply: requests.Response, file: BinaryIO, part: pathlib.Path, have: int, size: int
+) -> None:
+    """Write the body of a reply to the end of a file that has `have` bytes of `size`."""
     limit, terminal = size + size * SLACK[0] + SLACK[1], sys.stderr.isatty()
     length = reply.headers.get("Content-Length", "")
     end = have + int(length) if length.isdecimal() else 0
@@ -226,43 +230,39 @@ def _write(reply, file, part, have, size):
     for chunk in reply.iter_content(CHUNK):
         have += len(chunk)
         if max(have, end) > limit:
-            _start_anew(file, part)
-            raise InputError(
-                f"{reply.url} is not the expected file: that one has {size:,} bytes, more are coming"
-            )
+            _restart(file, part)
+            what = f"that one has {size:,} bytes, more are coming"
+            raise InputError(f"{reply.url} is not the expected file: {what}")
         file.write(chunk)
         now = time.monotonic()
         if now - said > SAID[terminal] or have == end:
             said, rate = now, (have - before) / max(now - began, 1e-3)
-            done, left = (
-                f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB",
-                duration(max(size - have, 0) / max(rate, 1.0)),
-            )
+            done = f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB"
+            left = duration(max(size - have, 0) / max(rate, 1.0))
             line = f"{part.stem}  {done}  {rate / 1e6:,.1f} MB/s  ETA {left}"
-            print(
-                line, end="   \r" if terminal and have != end else "\n", file=sys.stderr, flush=True
-            )
+            close = "   \r" if terminal and have != end else "\n"
+            print(line, end=close, file=sys.stderr, flush=True)
 
 
-def _start_anew(file, part):
+def _restart(file: BinaryIO, part: pathlib.Path) -> None:
+    """Drop what has come."""
     file.truncate(0)
     _tag(part).unlink(missing_ok=True)
 
 
-def _tag(part):
-    """The file that keeps the ETag of what a part is of."""
+def _tag(part: pathlib.Path) -> pathlib.Path:
+    """Return the file that keeps the ETag of what a part is of."""
     return part.with_name(part.name + ".etag")
 
 
-def _reason(error):
+def _reason(error: requests.RequestException) -> str:
+    """Return why a request failed, in words."""
     if isinstance(error, requests.Timeout):
         return "there is no answer"
     if isinstance(error, requests.exceptions.SSLError):
         return "the server's certificate cannot be trusted"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection breaks again and again"
-    return (
-        "there is no connection"
-        if isinstance(error, requests.ConnectionError)
-        else type(error).__name__
-    )
+    if isinstance(error, requests.ConnectionError):
+        return "there is no connection"
+    return type(error).__name__

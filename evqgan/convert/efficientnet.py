@@ -7,7 +7,11 @@ from evqgan.nn.efficientnet import GROUPS
 
 
 def norm(theirs: str, ours: str, at: str = "") -> list[Row]:
-    """Rows of a batch norm with running statistics: names below `theirs`, paths below `at`params/`ours`."""
+    """Return the rows of a batch norm with running statistics.
+
+    theirs: the norm's name.
+    ours: its path below {at}params/ and {at}batch_stats/.
+    """
     return [
         Row(f"{theirs}.weight", f"{at}params/{ours}/scale"),
         Row(f"{theirs}.bias", f"{at}params/{ours}/bias"),
@@ -17,24 +21,27 @@ def norm(theirs: str, ours: str, at: str = "") -> list[Row]:
 
 
 def table(stem: Sequence[str], groups: Sequence[str], at: str = "") -> list[Row]:
-    """Rows for the names of the stem's convolution and norm, and of each of the seven groups of blocks.
+    """Return the rows of a whole network but its head.
 
-    groups: such as "blocks.0" or "layer1.0"; a block is one number more. at: the paths begin with it ("frozen/x/").
+    stem: the names of the stem's convolution and norm.
+    groups: the names of the seven groups of blocks, such as "blocks.0" or "layer1.0"; a block is
+        one number more.
+    at: what the paths begin with, such as "frozen/x/".
     """
     rows = [
         Row(f"{stem[0]}.weight", f"{at}params/stem/conv/kernel", "conv"),
         *norm(stem[1], "stem/norm", at),
     ]
     for i, (group, prefix) in enumerate(zip(GROUPS, groups, strict=True)):
-        # timm counts a block's batch norms, and names the last convolution by whether there is a first one.
+        # timm counts a block's batch norms. Its name of the last convolution tells whether there
+        # is a first one.
         parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
         if group.expansion == 1:
             parts = {"depthwise": "conv_dw", "project": "conv_pw"}
         for number, (ours, theirs) in enumerate(parts.items(), 1):
             path = f"group{i}_block{{j}}/{ours}"
-            rows.append(
-                Row(f"{prefix}.{{j}}.{theirs}.weight", f"{at}params/{path}/conv/kernel", "conv")
-            )
+            kernel = f"{at}params/{path}/conv/kernel"
+            rows.append(Row(f"{prefix}.{{j}}.{theirs}.weight", kernel, "conv"))
             rows += norm(f"{prefix}.{{j}}.bn{number}", f"{path}/norm", at)
     return rows
 

@@ -13,26 +13,25 @@ from evqgan.losses import lpips
 from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
 
-COUNTERS = r"(^|\.)num_batches_tracked$"  # how many steps a batch norm was trained for: newer files have them
+# How many steps a batch norm was trained for: newer files have them.
+COUNTERS = r"(^|\.)num_batches_tracked$"
 
 
 class Source(NamedTuple):
     """How a public file becomes a network: `mapping.to_ours(table, weights, like(), ignored)`."""
 
     table: list[Row]
-    ignored: tuple[
-        str, ...
-    ]  # regular expressions of names that the file may have and we do not want
-    like: Callable  # () -> the tree of our variables as jax.ShapeDtypeStruct
+    ignored: tuple[str, ...]  # regular expressions of names that the file may have beyond ours
+    like: Callable[[], Tree]  # returns our variables as jax.ShapeDtypeStruct
 
 
 def shapes(network: Any, side: int) -> Tree:
-    """The variables of a network that takes images [B,side,side,3], as jax.ShapeDtypeStruct."""
+    """Return the variables of a network of images [B,side,side,3], as jax.ShapeDtypeStruct."""
     return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
 
 
 def affine(theirs: str, ours: str, layout: str) -> list[Row]:
-    """The rows of a layer with weight and bias."""
+    """Return the rows of a layer with weight and bias."""
     return [
         Row(f"{theirs}.weight", f"{ours}/kernel", layout),
         Row(f"{theirs}.bias", f"{ours}/bias"),
@@ -40,7 +39,7 @@ def affine(theirs: str, ours: str, layout: str) -> list[Row]:
 
 
 def conv_norm(conv: str, bn: str, ours: str) -> list[Row]:
-    """The rows of a convolution without bias and its batch norm."""
+    """Return the rows of a convolution without bias and its batch norm."""
     return [
         Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"),
         *efficientnet.norm(bn, f"{ours}/norm"),
@@ -48,7 +47,10 @@ def conv_norm(conv: str, bn: str, ours: str) -> list[Row]:
 
 
 def vgg_layers() -> Iterator[tuple[int, int, int]]:
-    """(number in torchvision's `features`, stage, convolution) of every convolution of VGG16, the last two from 1."""
+    """Yield of every convolution of VGG16 its number in torchvision's `features`, and ours.
+
+    Ours is (stage, convolution), both from 1.
+    """
     number = 0
     for stage, depth in enumerate(vgg.DEPTHS):
         for conv in range(depth):
@@ -58,7 +60,7 @@ def vgg_layers() -> Iterator[tuple[int, int, int]]:
 
 
 def inception_convs() -> Iterator[str]:
-    """The paths of all convolutions of InceptionV3."""
+    """Yield the paths of all convolutions of InceptionV3."""
     yield from (conv.name for conv in inception.STEM)
     for block, branches in inception.BLOCKS.items():
         for step in (step for branch in branches for step in branch):
@@ -73,7 +75,7 @@ VGG16 = [
     for row in affine(f"features.{number}", f"params/stage{stage}/conv{conv}", "conv")
 ]
 
-# richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and the copy of it that taming-transformers uses
+# richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and taming-transformers' copy of it
 LPIPS_HEADS = [Row("lin{i}.model.1.weight", "params/head{i}/kernel", "conv")]
 
 # pytorch-fid: pt_inception-2015-12-05-6726825d.pth
@@ -81,7 +83,8 @@ INCEPTION = [
     *(
         row
         for path in inception_convs()
-        for row in conv_norm(f"{path.replace('/', '.')}.conv", f"{path.replace('/', '.')}.bn", path)
+        for name in [path.replace("/", ".")]
+        for row in conv_norm(f"{name}.conv", f"{name}.bn", path)
     ),
     Row("fc.weight", "params/fc/kernel", "dense"),
     Row("fc.bias", "params/fc_bias"),

@@ -1,4 +1,7 @@
-"""Tables of weight names: taming-transformers' GPT (modules/transformer/mingpt.py) -> `evqgan.generators.gpt`."""
+"""Tables of weight names: taming-transformers' GPT <-> `evqgan.generators.gpt`.
+
+Theirs is modules/transformer/mingpt.py.
+"""
 
 import re
 from typing import Any
@@ -8,12 +11,12 @@ import numpy as np
 from evqgan.convert.mapping import Row, Weights
 from evqgan.core.errors import InputError
 
-MASK = r"blocks\.\d+\.attn\.mask"  # a buffer, which places see each other: `masks` makes it
+MASK = r"blocks\.\d+\.attn\.mask"  # a buffer, which positions see each other: `masks` makes it
 IGNORED = (rf"^{MASK}$",)
 
 
 def block(hidden: str, out: str) -> list[Row]:
-    """Rows of a block whose MLP's two layers are called mlp.`hidden` and mlp.`out`."""
+    """Return the rows of a block whose MLP's two layers are called mlp.`hidden` and mlp.`out`."""
     theirs, ours = "blocks.{i}", "params/blocks"
     rows = [
         Row(f"{theirs}.{norm}.{name}", f"{ours}/{norm_ours}/{name_ours}[{{i}}]")
@@ -26,21 +29,16 @@ def block(hidden: str, out: str) -> list[Row]:
         ("value", "key_value", "1"),
     ):
         weight, bias = (f"[{{i}},:,{part}]", f"[{{i}},{part}]") if part else ("[{i}]", "[{i}]")
-        rows.append(
-            Row(f"{theirs}.attn.{name}.weight", f"{ours}/attention/{at}/kernel{weight}", "to_heads")
-        )
-        rows.append(
-            Row(f"{theirs}.attn.{name}.bias", f"{ours}/attention/{at}/bias{bias}", "head_bias")
-        )
-    rows.append(
-        Row(f"{theirs}.attn.proj.weight", f"{ours}/attention/out/kernel[{{i}}]", "from_heads")
-    )
-    rows.append(Row(f"{theirs}.attn.proj.bias", f"{ours}/attention/out/bias[{{i}}]"))
+        layer, path = f"{theirs}.attn.{name}", f"{ours}/attention/{at}"
+        rows.append(Row(f"{layer}.weight", f"{path}/kernel{weight}", "to_heads"))
+        rows.append(Row(f"{layer}.bias", f"{path}/bias{bias}", "head_bias"))
+    layer, path = f"{theirs}.attn.proj", f"{ours}/attention/out"
+    rows.append(Row(f"{layer}.weight", f"{path}/kernel[{{i}}]", "from_heads"))
+    rows.append(Row(f"{layer}.bias", f"{path}/bias[{{i}}]"))
     for name, name_ours in ((hidden, "hidden"), (out, "out")):
-        rows.append(
-            Row(f"{theirs}.mlp.{name}.weight", f"{ours}/mlp/{name_ours}/kernel[{{i}}]", "dense")
-        )
-        rows.append(Row(f"{theirs}.mlp.{name}.bias", f"{ours}/mlp/{name_ours}/bias[{{i}}]"))
+        layer, path = f"{theirs}.mlp.{name}", f"{ours}/mlp/{name_ours}"
+        rows.append(Row(f"{layer}.weight", f"{path}/kernel[{{i}}]", "dense"))
+        rows.append(Row(f"{layer}.bias", f"{path}/bias[{{i}}]"))
     return rows
 
 
@@ -57,10 +55,12 @@ TABLE = (
 def generator_config(
     theirs: Weights, heads: int, classes: int = 0, condition: str = "class"
 ) -> dict[str, Any]:
-    """What config.generator has to say for the weights `theirs` {name: array} -> dict.
+    """Return what config.generator has to say for the weights `theirs`: {key: value}.
 
-    heads, classes (words of the codes' table) and condition are not to be seen in the weights. `codes` is there to be
-    compared with the tokenizer's. InputError if some buffer is no mask that our model has.
+    heads, classes (words of the codes' table) and condition are not to be seen in the weights.
+    `codes` is there to be compared with the tokenizer's.
+
+    Raises InputError if some buffer is no mask that our model has.
     """
     codes, width = theirs["tok_emb.weight"].shape
     return {
@@ -78,14 +78,17 @@ def generator_config(
 
 
 def layers_of(theirs: Weights) -> int:
-    """The number of blocks."""
+    """Return the number of blocks."""
     return 1 + max(
         int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name))
     )
 
 
 def unmasked_of(theirs: Weights) -> int:
-    """How many tokens see each other by the buffers of `theirs`, 0 without buffers; InputError for other masks."""
+    """Return how many tokens see each other by the buffers of `theirs`, 0 without buffers.
+
+    Raises InputError for other masks.
+    """
     found = {name: np.asarray(array) for name, array in theirs.items() if re.fullmatch(MASK, name)}
     if not found:
         return 0
@@ -95,19 +98,21 @@ def unmasked_of(theirs: Weights) -> int:
     wanted = mask(theirs["pos_emb"].shape[1], number)
     for name, array in found.items():
         if array.shape != wanted.shape or ((array != 0) != (wanted != 0)).any():
-            raise InputError(
-                f"expected {name} to be causal beside a first block that is seen whole, but it is not"
-            )
+            wish = "to be causal beside a first block that is seen whole"
+            raise InputError(f"expected {name} {wish}, but it is not")
     return number
 
 
 def mask(positions: int, unmasked: int) -> np.ndarray:
-    """float32 [1,1,S,S], 1 where the place of a row sees that of a column."""
+    """Return float32 [1,1,S,S], 1 where the position of a row sees that of a column."""
     allowed = np.tril(np.ones((positions, positions), np.float32))
     allowed[:unmasked, :unmasked] = 1
     return allowed[None, None]
 
 
 def masks(layers: int, positions: int, unmasked: int) -> Weights:
-    """The buffers of their state dict that are no weights of ours, for the way back: {name: float32 [1,1,S,S]}."""
+    """Return the buffers of their state dict that are no weights of ours, for the way back.
+
+    They are {name: float32 [1,1,S,S]}.
+    """
     return {f"blocks.{i}.attn.mask": mask(positions, unmasked) for i in range(layers)}

@@ -6,7 +6,7 @@ They are read both ways, all or nothing.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,32 +19,48 @@ Path = str | os.PathLike[str]
 Weights = dict[str, np.ndarray]  # {name in their file: array}
 Tree = Any  # a nested dict of arrays or shapes: variables of ours
 
-# What has to be done to an array of theirs to become ours, which has `shape`, and back. PyTorch: OIHW, [out,in].
-LAYOUTS = {
-    "same": (lambda x, shape: x, lambda x: x),
-    "conv": (
-        lambda x, shape: x.transpose(2, 3, 1, 0),
-        lambda x: x.transpose(3, 2, 0, 1),
-    ),  # OIHW <-> HWIO
-    "dense": (lambda x, shape: x.T, lambda x: x.T),  # [out,in] <-> [in,out]
-    "conv1x1": (
-        lambda x, shape: x[:, :, 0, 0].T,
-        lambda x: x.T[:, :, None, None],
-    ),  # OI11 <-> [in,out]
-    "dense1x1": (lambda x, shape: x[0, 0], lambda x: x[None, None]),  # 11IO <-> [in,out]
-    # of attention heads: [heads*d,in] <-> [in,heads,d]; [out,heads*d] <-> [heads,d,out]; [heads*d] <-> [heads,d]
-    "to_heads": (lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(len(x), -1).T),
-    "from_heads": (lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(-1, x.shape[-1]).T),
-    "head_bias": (lambda x, shape: x.reshape(shape), lambda x: x.reshape(-1)),
-    "row": (lambda x, shape: x[0], lambda x: x[None]),  # [1,...] <-> [...]
+
+class Layout(NamedTuple):
+    """What has to be done to an array."""
+
+    to_ours: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]  # (theirs, the shape of ours)
+    to_theirs: Callable[[np.ndarray], np.ndarray]
+
+
+LAYOUTS = {  # PyTorch: OIHW, [out,in]
+    "same": Layout(lambda x, shape: x, lambda x: x),
+    # OIHW <-> HWIO
+    "conv": Layout(lambda x, shape: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
+    # [out,in] <-> [in,out]
+    "dense": Layout(lambda x, shape: x.T, lambda x: x.T),
+    # OI11 <-> [in,out]
+    "conv1x1": Layout(lambda x, shape: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]),
+    # 11IO <-> [in,out]
+    "dense1x1": Layout(lambda x, shape: x[0, 0], lambda x: x[None, None]),
+    # [heads*d,in] <-> [in,heads,d]
+    "to_heads": Layout(
+        lambda x, shape: x.T.reshape(shape),
+        lambda x: x.reshape(len(x), -1).T,
+    ),
+    # [out,heads*d] <-> [heads,d,out]
+    "from_heads": Layout(
+        lambda x, shape: x.T.reshape(shape),
+        lambda x: x.reshape(-1, x.shape[-1]).T,
+    ),
+    # [heads*d] <-> [heads,d]
+    "head_bias": Layout(lambda x, shape: x.reshape(shape), lambda x: x.reshape(-1)),
+    # [1,...] <-> [...]
+    "row": Layout(lambda x, shape: x[0], lambda x: x[None]),
 }
 
 
 class Row(NamedTuple):
     """One line of a table: names `theirs` go to the paths `ours`.
 
-    "{i}" stands for a number, the same one on both sides: Row("blocks.{i}.weight", "params/block{i}/kernel", "conv").
-    A path may end in an index, "params/blocks/kernel[{i}]", "...[3]" or "...[{i},:,0]": that part of an array.
+    "{i}" stands for a number, the same one on both sides:
+    Row("blocks.{i}.weight", "params/block{i}/kernel", "conv").
+    A path may end in an index, "params/blocks/kernel[{i}]", "...[3]" or "...[{i},:,0]": that part
+    of an array.
     """
 
     theirs: str
@@ -67,7 +83,28 @@ def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = 
     once, `like` has and nothing sets, or that has another shape.
     """
     wanted = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
-    found, problems = {}, []
+    found, problems = _sorted(table, theirs, ignored)
+    filled = {}
+    for path, leaf in wanted.items():
+        filled[path], wrong = _assembled(path, leaf, found.get(path, {}), bool(problems))
+        problems += wrong
+    problems += [f"{path} is no weight of ours" for path in found if path not in wanted]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(f"the weights do not fit: {'; '.join(dict.fromkeys(problems[:5]))}{more}")
+    return jax.tree_util.tree_map_with_path(lambda path, _: filled[path_name(path)], like)
+
+
+# The arrays of theirs that are parts of one of ours, by the index of the part: (layout, array).
+Parts = dict[str, tuple[str, np.ndarray]]
+
+
+def _sorted(
+    table: Table, theirs: Weights, ignored: Sequence[str]
+) -> tuple[dict[str, Parts], list[str]]:
+    """Return the parts that each path of ours gets, and what is wrong with the names of theirs."""
+    found: dict[str, Parts] = {}
+    problems = []
     rows = [(row, _regex(row.theirs)) for row in table]
     for name, array in theirs.items():
         matches = [(row, match) for row, regex in rows if (match := regex.fullmatch(name))]
@@ -78,77 +115,75 @@ def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = 
         ((row, match),) = matches
         path, index = _split(_fill(row.ours, match))
         if index in found.setdefault(path, {}):
-            problems.append(
-                f"{path}{index and f'[{index}]'} is set twice, the second time by {name}"
-            )
+            place = f"{path}[{index}]" if index else path
+            problems.append(f"{place} is set twice, the second time by {name}")
         found[path][index] = row.layout, np.asarray(array)
+    return found, problems
 
-    def parts(path, whole):
-        return f"{path} has the parts {', '.join(found[path])}, {list(whole.shape)} was expected"
 
-    filled = {}
-    for path, leaf in wanted.items():
-        whole, count = np.empty(leaf.shape, leaf.dtype), 0
-        for index, (layout, array) in found.get(path, {}).items():
-            try:
-                part = whole[_index(index)]
-            except IndexError:
-                problems.append(parts(path, whole))
-                continue
-            with contextlib.suppress(
-                ValueError, IndexError
-            ):  # a shape that cannot be laid out is told as it is
-                array = LAYOUTS[layout][0](array, part.shape)
-            if array.shape == part.shape:
-                whole[_index(index)], count = array, count + part.size
-            else:
-                problems.append(f"{path} is {list(array.shape)} there, {list(part.shape)} here")
-        if path not in found:
-            problems.append(f"{path} is missing")
-        elif count != whole.size and not problems:
-            problems.append(parts(path, whole))
-        filled[path] = whole
-    problems += [f"{path} is no weight of ours" for path in found if path not in wanted]
-    if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(f"the weights do not fit: {'; '.join(dict.fromkeys(problems[:5]))}{more}")
-    return jax.tree_util.tree_map_with_path(lambda path, _: filled[path_name(path)], like)
+def _assembled(path: str, like: Any, parts: Parts, troubled: bool) -> tuple[np.ndarray, list[str]]:
+    """Return the array of ours at a path, of the shape and dtype of `like`, and what is wrong.
+
+    troubled: whether there are problems already, which may be why numbers are missing here.
+    """
+    whole, count, problems = np.empty(like.shape, like.dtype), 0, []
+    listed = f"{path} has the parts {', '.join(parts)}, {list(whole.shape)} was expected"
+    for index, (layout, array) in parts.items():
+        try:
+            part = whole[_index(index)]
+        except IndexError:
+            problems.append(listed)
+            continue
+        # An array of a shape that cannot be laid out is told as it is.
+        with contextlib.suppress(ValueError, IndexError):
+            array = LAYOUTS[layout].to_ours(array, part.shape)
+        if array.shape == part.shape:
+            whole[_index(index)], count = array, count + part.size
+        else:
+            problems.append(f"{path} is {list(array.shape)} there, {list(part.shape)} here")
+    if not parts:
+        problems.append(f"{path} is missing")
+    elif count != whole.size and not problems and not troubled:
+        problems.append(listed)
+    return whole, problems
 
 
 def to_theirs(table: Table, tree: Tree) -> Weights:
-    """A tree of ours -> {their name: array}: the inverse of `to_ours`. InputError for a path that no row maps.
+    """Return {their name: array} of a tree of ours: the inverse of `to_ours`.
 
     Rows with an index count through the axis that their number is on.
+
+    Raises InputError for a path that no row maps.
     """
-    found = {}
-    rows = [(row, *_split(row.ours)) for row in table]
-    rows = [(row, _regex(path), index) for row, path, index in rows]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        path, leaf, before = path_name(path), np.asarray(leaf), len(found)
+    found: Weights = {}
+    split = [(row, *_split(row.ours)) for row in table]
+    rows = [(row, _regex(path), index) for row, path, index in split]
+    for tree_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        path, array, before = path_name(tree_path), np.asarray(leaf), len(found)
         for row, regex, index in rows:
-            match = regex.fullmatch(path)
-            if not match:
-                continue
-            back, name = LAYOUTS[row.layout][1], _fill(row.theirs, match)
-            counted = [
-                (axis, part) for axis, part in enumerate(index.split(",")) if part.startswith("{")
-            ]
-            for i in range(leaf.shape[counted[0][0]]) if counted else [0]:
-                at, of = (
-                    text.replace(counted[0][1], str(i)) if counted else text
-                    for text in (index, name)
-                )
-                found[of] = back(leaf[_index(at)])
+            if match := regex.fullmatch(path):
+                name, back = _fill(row.theirs, match), LAYOUTS[row.layout].to_theirs
+                for part, of in _counted(index, name, array.shape):
+                    found[of] = back(array[_index(part)])
         if len(found) == before:
             raise InputError(f"no name of theirs is known for {path}")
     return found
 
 
-def _regex(template):
-    """A template as a regular expression, its numbers as groups."""
+def _counted(index: str, name: str, shape: Sequence[int]) -> list[tuple[str, str]]:
+    """Return (index, name) for each number that "{i}" in an index stands for."""
+    for axis, part in enumerate(index.split(",")):
+        if part.startswith("{"):
+            numbers = map(str, range(shape[axis]))
+            return [(index.replace(part, i), name.replace(part, i)) for i in numbers]
+    return [(index, name)]
+
+
+def _regex(template: str) -> re.Pattern[str]:
+    """Return a template as a regular expression, its numbers as groups."""
     seen = set()
 
-    def group(match):
+    def group(match: re.Match[str]) -> str:
         name = match[1]
         again = name in seen
         seen.add(name)
@@ -157,16 +192,17 @@ def _regex(template):
     return re.compile(re.sub(r"\\\{(\w+)\\\}", group, re.escape(template)))
 
 
-def _fill(template, match):
+def _fill(template: str, match: re.Match[str]) -> str:
+    """Return a template with the numbers that another one matched."""
     return re.sub(r"\{(\w+)\}", lambda m: match.groupdict().get(m[1], m[0]), template)
 
 
-def _split(path):
-    """ "a/b[3,:]" -> "a/b", "3,:"; "a/b" -> "a/b", ""."""
+def _split(path: str) -> tuple[str, str]:
+    """Return ("a/b", "3,:") for "a/b[3,:]", and ("a/b", "") for "a/b"."""
     match = re.fullmatch(r"(.*)\[(.*)\]", path)
     return (match[1], match[2]) if match else (path, "")
 
 
-def _index(text):
-    """ "3,:" -> (3, slice(None)); "" -> ()."""
+def _index(text: str) -> tuple[int | slice, ...]:
+    """Return (3, slice(None)) for "3,:", and () for ""."""
     return tuple(slice(None) if part == ":" else int(part) for part in text.split(",") if part)

@@ -1,4 +1,4 @@
-"""Tables of weight names: google-research/maskgit, flattened with "/" -> ours."""
+"""Tables of weight names: google-research/maskgit, flattened with "/" <-> ours."""
 
 import re
 from typing import Any
@@ -8,11 +8,11 @@ from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.core.errors import InputError
 
 
-def _both(theirs, ours, *names, index=""):
+def _both(theirs: str, ours: str, *names: str, index: str = "") -> tuple[Row, ...]:
     return tuple(Row(f"{theirs}/{name}", f"params/{ours}/{name}{index}") for name in names)
 
 
-def _layer(theirs, ours, *names):
+def _layer(theirs: str, ours: str, *names: str) -> tuple[Row, ...]:
     return _both(f"TransformerLayer_{{i}}/{theirs}", f"blocks/{ours}", *names, index="[{i}]")
 
 
@@ -54,104 +54,108 @@ QUANTIZERS = {
 }
 
 
-def tokenizer_table(config: Any) -> list[Row]:
-    """The table of VQVAE (nets/vqgan_tokenizer.py) -> the Tokenizer of `config` (as from `tokenizer_config`).
+def tokenizer_table(config: Any) -> tuple[Row, ...]:
+    """Return the table from VQVAE (nets/vqgan_tokenizer.py) to a Tokenizer.
 
     Their layers are numbered by kind, in the order of use.
+
+    config: of the Tokenizer, as `tokenizer_config` makes it.
     """
     encoder, decoder = config["encoder"], config["decoder"]
     blocks, levels = encoder["blocks"], range(len(encoder["multipliers"]))
     norm = {"group": "GroupNorm", "layer": "LayerNorm"}[encoder["norm"]]
 
-    def coder(name, order, convs):
-        """Rows of an encoder or decoder, whose residual blocks and convolutions come in this order."""
+    def coder(name: str, order: list[tuple[str, int]], convs: list[str]) -> list[Row]:
+        """Return the rows of an encoder or decoder.
+
+        order: its stages and the numbers of their residual blocks, in the order of use.
+        convs: its convolutions outside of blocks, likewise.
+        """
         rows = [*_both(f"{name}/{norm}_0", f"{name}/norm_out", *NORM)]
-        for i, ours in enumerate(
-            f"{stage}_block{j}" for stage, number in order for j in range(number)
-        ):
+        names = [f"{stage}_block{j}" for stage, number in order for j in range(number)]
+        for i, block in enumerate(names):
+            theirs, ours = f"{name}/ResBlock_{i}", f"{name}/{block}"
             for j in (0, 1):
-                rows += _both(
-                    f"{name}/ResBlock_{i}/{norm}_{j}", f"{name}/{ours}/norm{j + 1}", *NORM
-                )
-                rows += _both(
-                    f"{name}/ResBlock_{i}/Conv_{j}", f"{name}/{ours}/conv{j + 1}", "kernel"
-                )
-            shortcut = Row(
-                f"{name}/ResBlock_{i}/Conv_2/kernel",
-                f"params/{name}/{ours}/shortcut/kernel",
-                "dense1x1",
-            )
-            rows.append(shortcut)
+                rows += _both(f"{theirs}/{norm}_{j}", f"{ours}/norm{j + 1}", *NORM)
+                rows += _both(f"{theirs}/Conv_{j}", f"{ours}/conv{j + 1}", "kernel")
+            shortcut = f"params/{ours}/shortcut/kernel"
+            rows.append(Row(f"{theirs}/Conv_2/kernel", shortcut, "dense1x1"))
         for i, ours in enumerate(convs):
             rows += _both(f"{name}/Conv_{i}", f"{name}/{ours}", *DENSE)
         return rows
 
     down = ["conv_in", *(f"down{i}_conv" for i in levels[:-1] if encoder["down"] == "conv4")]
     up = ["conv_in", *(f"up{i}_conv" for i in levels[:0:-1]), "to_rgb"]
+    down_order = [*((f"down{i}", blocks) for i in levels), ("middle", encoder["middle"])]
+    up_order = [("middle", decoder["middle"]), *((f"up{i}", blocks) for i in levels[::-1])]
+    codebook = "" if "gumbel" in config["quantizer"]["name"] else "[0]"
     return (
-        *coder(
-            "encoder",
-            [*((f"down{i}", blocks) for i in levels), ("middle", encoder["middle"])],
-            down,
-        ),
+        *coder("encoder", down_order, down),
         Row(f"encoder/Conv_{len(down)}/kernel", "params/to_codes/kernel", "dense1x1"),
         Row(f"encoder/Conv_{len(down)}/bias", "params/to_codes/bias"),
-        *coder(
-            "decoder",
-            [("middle", decoder["middle"]), *((f"up{i}", blocks) for i in levels[::-1])],
-            up,
-        ),
-        Row(
-            "quantizer/codebook",
-            f"params/quantizer/codebook{'' if 'gumbel' in config['quantizer']['name'] else '[0]'}",
-        ),
+        *coder("decoder", up_order, up),
+        Row("quantizer/codebook", f"params/quantizer/codebook{codebook}"),
     )
 
 
 def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
-    """{name: array} of VQVAE's params -> {"params", "codebook"} as `like`; InputError as in `mapping.to_ours`."""
+    """Return {name: array} of VQVAE's params as {"params", "codebook"} of a Tokenizer.
+
+    like: the tree that is wanted, as in `mapping.to_ours`, which also says what is raised.
+    config: of the Tokenizer, as `tokenizer_config` makes it.
+    """
     return mapping.to_ours(tokenizer_table(config), theirs, like)
 
 
 def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
-    """The inverse of `tokenizer_to_ours`."""
+    """Return the names and arrays of theirs: the inverse of `tokenizer_to_ours`."""
     return mapping.to_theirs(tokenizer_table(config), tree)
 
 
 def tokenizer_config(
     theirs: Weights, kind: str = "vq", activation: str = "swish"
 ) -> dict[str, Any]:
-    """config.tokenizer of ours for {name: array} of VQVAE's params; InputError if they are not.
+    """Return config.tokenizer of ours for {name: array} of VQVAE's params.
 
     What the weights cannot tell is as published, or said by `kind` and `activation`.
+
+    Raises InputError if they are no such params.
     """
     for name in ("encoder/Conv_0/kernel", "decoder/Conv_0/kernel", "quantizer/codebook"):
         if name not in theirs:
             raise InputError(f"these are not the weights of MaskGIT's tokenizer: {name} is missing")
     if any("BatchNorm" in name for name in theirs):
-        raise InputError(
-            "a MaskGIT tokenizer with batch norm is not built: convert one with norm_type GN or LN"
-        )
+        what = "a MaskGIT tokenizer with batch norm is not built"
+        raise InputError(f"{what}: convert one with norm_type GN or LN")
 
-    def count(pattern):
+    def count(pattern: str) -> int:
         return len({match[0] for match in map(re.compile(pattern).match, theirs) if match})
 
+    def channels(layer: str) -> int:
+        return theirs[f"encoder/{layer}/kernel"].shape[3]
+
     levels, convs = count(r"decoder/Conv_\d+/") - 1, count(r"encoder/Conv_\d+/")
-    blocks, rest = divmod(
-        count(r"encoder/ResBlock_\d+/"), levels + 1
-    )  # as many in the middle as on each level
+    # There are as many in the middle as on each level.
+    blocks, rest = divmod(count(r"encoder/ResBlock_\d+/"), levels + 1)
     if rest or not blocks:
-        raise InputError(
-            f"expected as many residual blocks in the middle as on each of {levels} levels, got others"
-        )
-    width, codes = theirs["encoder/Conv_0/kernel"].shape[3], theirs["quantizer/codebook"].shape
+        wish = f"as many residual blocks in the middle as on each of {levels} levels"
+        raise InputError(f"expected {wish}, got others")
+    width, codes = channels("Conv_0"), theirs["quantizer/codebook"].shape
+    widths = [channels(f"ResBlock_{i * blocks}/Conv_0") for i in range(levels)]
     coder = {
-        "name": "cnn", "width": width, "multipliers": tuple(
-            theirs[f"encoder/ResBlock_{i * blocks}/Conv_0/kernel"].shape[3] // width for i in range(levels)
-        ), "blocks": blocks, "attention": (), "middle": blocks, "middle_attention": False, "z_width": 0,
-        "norm": "layer" if "encoder/LayerNorm_0/scale" in theirs else "group", "activation": activation,
-        "bias": False, "shortcut_of_output": True,
-    }  # fmt: skip
+        "name": "cnn",
+        "width": width,
+        "multipliers": tuple(of_level // width for of_level in widths),
+        "blocks": blocks,
+        "attention": (),
+        "middle": blocks,
+        "middle_attention": False,
+        "z_width": 0,
+        "norm": "layer" if "encoder/LayerNorm_0/scale" in theirs else "group",
+        "activation": activation,
+        "bias": False,
+        "shortcut_of_output": True,
+    }
     return {
         "encoder": {**coder, "down": "conv4" if convs > 2 else "pool"},
         "decoder": coder,

@@ -1,34 +1,28 @@
-"""The weights that are meant in a public checkpoint, by their plain names: without what wrappers put before them, and
-either raw or averaged where a file holds both."""
+"""The weights that are meant in a public checkpoint, by their plain names.
+
+Plain names lack what wrappers put before them. Where a file holds raw and averaged weights, one of
+both is taken.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from evqgan.convert.mapping import Weights
 from evqgan.core.errors import InputError
 
-# Before all names: of DistributedDataParallel, of torch.compile, of a Lightning module that holds the model.
+# Before all names: of DistributedDataParallel, of torch.compile, of a Lightning module that holds
+# the model.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 COMPILED = "_orig_mod."  # also within a name, where a part was compiled
-RAW = (
-    "state_dict",
-    "model",
-    "params",
-)  # where a checkpoint keeps its weights, and its averaged ones beside them
+# Where a checkpoint keeps its weights, and its averaged ones beside them.
+RAW = ("state_dict", "model", "params")
 AVERAGED = ("state_dict_ema", "model_ema", "ema", "ema_params")
-AVERAGES = (
-    "model_ema.",
-    "ema_model.",
-    "ema.",
-)  # before the names of averaged weights that stand among the raw ones
-COUNTERS = (
-    "decay",
-    "num_updates",
-    "n_averaged",
-    "initted",
-    "step",
-)  # of averaging itself, no weights
+# Before the names of averaged weights that stand among the raw ones.
+AVERAGES = ("model_ema.", "ema_model.", "ema.")
+# Of averaging itself, no weights.
+COUNTERS = ("decay", "num_updates", "n_averaged", "initted", "step")
 WHICH = ("raw", "ema")
+
+T = TypeVar("T")
 
 
 def chosen(
@@ -37,40 +31,45 @@ def chosen(
     holds: Callable[[Any], bool],
     raw: Sequence[str] = RAW,
     averaged: Sequence[str] = AVERAGED,
-) -> Any:
-    """The part of the dict `found` that holds the weights, itself where no part does, and what of `which` is left open.
+) -> tuple[Any, str]:
+    """Return the part of the dict `found` that holds the weights, and what is left of `which`.
 
-    which: "raw", "ema" or "". holds(value): whether it is a dict of weights. raw, averaged: the keys of such parts.
-    InputError if there are both and `which` is "".
+    The part is `found` itself where no part of it does.
+
+    which: "raw", "ema" or "".
+    holds: tells of a value whether it is a dict of weights.
+    raw, averaged: the keys of such parts.
+
+    Raises InputError if there are both and `which` is "".
     """
-    parts = [
+    first, second = (
         next((found[key] for key in keys if holds(found.get(key))), None)
         for keys in (raw, averaged)
-    ]
-    if parts[0] is None and holds(found):
-        parts[0] = found
-    if parts[1] is None:
-        return found if parts[0] is None else parts[0], which
-    return one_of(*parts, which), ""
+    )
+    if first is None and holds(found):
+        first = found
+    if second is None:
+        return found if first is None else first, which
+    return one_of(first, second, which), ""
 
 
-def plain(weights: Weights, which: str) -> Weights:
-    """{name: weight} with plain names; averaged ones among raw ones are taken or left as `which` says.
+def plain(weights: dict[str, T], which: str) -> dict[str, T]:
+    """Return {name: weight} with plain names.
 
-    InputError if both are there and `which` is "", or if two weights then have one name.
+    Averaged ones among raw ones are taken or left as `which` says.
+
+    Raises InputError if both are there and `which` is "", or if two weights then have one name.
     """
     weights = unwrapped(weights)
     prefix = next((p for p in AVERAGES if any(name.startswith(p) for name in weights)), None)
     if prefix is None:
         return one_of(weights, None, which)
-    averaged = {
-        name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)
-    }
+    size = len(prefix)
+    averaged = {name[size:]: x for name, x in weights.items() if name.startswith(prefix)}
     averaged = unwrapped({name: x for name, x in averaged.items() if name not in COUNTERS})
     raw = unwrapped({name: x for name, x in weights.items() if not name.startswith(prefix)})
-    dotless = {
-        name.replace(".", ""): name for name in raw
-    }  # latent-diffusion's LitEma takes the dots out
+    # latent-diffusion's LitEma takes the dots out.
+    dotless = {name.replace(".", ""): name for name in raw}
     if averaged and all(name in dotless for name in averaged):
         averaged = {dotless[name]: x for name, x in averaged.items()}
     if raw and one_of(raw, averaged, which) is averaged:
@@ -78,12 +77,14 @@ def plain(weights: Weights, which: str) -> Weights:
     return one_of(raw or None, averaged, which)
 
 
-def one_of(raw: Weights | None, averaged: Weights | None, which: str) -> Any:
-    """`raw` or `averaged` weights, None where there are none, as `which` says; InputError for a choice left open."""
+def one_of(raw: Any, averaged: Any, which: str) -> Any:
+    """Return `raw` or `averaged` weights, None where there are none, as `which` says.
+
+    Raises InputError for a choice left open.
+    """
     if raw is not None and averaged is not None and not which:
-        raise InputError(
-            "it holds raw and averaged weights: say which by --weights=raw or --weights=ema"
-        )
+        hint = "say which by --weights=raw or --weights=ema"
+        raise InputError(f"it holds raw and averaged weights: {hint}")
     if which == "ema" and averaged is None:
         raise InputError("it holds no averaged weights that are known as such: drop --weights=ema")
     if which == "raw" and raw is None:
@@ -91,17 +92,25 @@ def one_of(raw: Weights | None, averaged: Weights | None, which: str) -> Any:
     return averaged if which == "ema" or raw is None else raw
 
 
-def unwrapped(weights: Weights) -> Weights:
-    """{name: weight} without the prefixes of wrappers; InputError if two weights then have one name."""
+def unwrapped(weights: dict[str, T]) -> dict[str, T]:
+    """Return {name: weight} without the prefixes of wrappers.
+
+    Raises InputError if two weights then have one name.
+    """
     names = list(weights)
-    while prefix := next(
-        (p for p in WRAPPERS if names and all(name.startswith(p) for name in names)), None
-    ):
+    while prefix := _shared_prefix(names):
         names = [name.removeprefix(prefix) for name in names]
     names = [name.replace(COMPILED, "") for name in names]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(
-            f"two of its weights are called {twice} once the prefixes of wrappers are gone"
-        )
+        when = "once the prefixes of wrappers are gone"
+        raise InputError(f"two of its weights are called {twice} {when}")
     return dict(zip(names, weights.values(), strict=True))
+
+
+def _shared_prefix(names: Sequence[str]) -> str:
+    """Return the prefix of a wrapper that all names have, or ""."""
+    for prefix in WRAPPERS:
+        if names and all(name.startswith(prefix) for name in names):
+            return prefix
+    return ""

@@ -1,4 +1,4 @@
-"""Tables of weight names: the RQ-Transformer of kakaobrain/rq-vae-transformer -> ours."""
+"""Tables of weight names: the RQ-Transformer of kakaobrain/rq-vae-transformer <-> ours."""
 
 from typing import Any
 
@@ -9,25 +9,27 @@ from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.convert.taming import numbers
 from evqgan.core.errors import InputError
 
-OFFSETS = "tok_emb.offsets"  # where a depth's words begin in the table of all: computed, no weight
+# Where a depth's words begin in the table of all: computed, no weight.
+OFFSETS = "tok_emb.offsets"
 IGNORED = (rf"^{OFFSETS}$",)
 
 
-def _dense(theirs, ours):
-    return Row(f"{theirs}.weight", f"params/{ours}/kernel", "dense"), Row(
-        f"{theirs}.bias", f"params/{ours}/bias"
+def _dense(theirs: str, ours: str) -> tuple[Row, ...]:
+    return (
+        Row(f"{theirs}.weight", f"params/{ours}/kernel", "dense"),
+        Row(f"{theirs}.bias", f"params/{ours}/bias"),
     )
 
 
-def _norm(theirs, ours, index=""):
+def _norm(theirs: str, ours: str, index: str = "") -> tuple[Row, ...]:
     return (
         Row(f"{theirs}.weight", f"params/{ours}/scale{index}"),
         Row(f"{theirs}.bias", f"params/{ours}/bias{index}"),
     )
 
 
-def _stack(name):
-    """Body or head."""
+def _stack(name: str) -> tuple[Row, ...]:
+    """Return the rows of body or head."""
     block = f"{name}_transformer.blocks.{{i}}"
     rows = [
         *_norm(f"{block}.ln1", f"{name}/norm1", "[{i}]"),
@@ -41,17 +43,18 @@ def _stack(name):
         ("mlp.0", "mlp/hidden", "", "", "dense", "same"),
         ("mlp.2", "mlp/out", "", "", "dense", "same"),
     ):
-        rows.append(
-            Row(f"{block}.{theirs}.weight", f"params/{name}/{ours}/kernel[{{i}}{kernel}]", layout)
-        )
-        rows.append(
-            Row(f"{block}.{theirs}.bias", f"params/{name}/{ours}/bias[{{i}}{bias}]", bias_layout)
-        )
+        path = f"params/{name}/{ours}"
+        rows.append(Row(f"{block}.{theirs}.weight", f"{path}/kernel[{{i}}{kernel}]", layout))
+        rows.append(Row(f"{block}.{theirs}.bias", f"{path}/bias[{{i}}{bias}]", bias_layout))
     return tuple(rows)
 
 
-def table(shared_classifier: bool = True) -> list[Row]:
-    """rqvae/models/rqtransformer -> generators/rqtransformer.py; shared_classifier: the Model's."""
+def table(shared_classifier: bool = True) -> tuple[Row, ...]:
+    """Return the rows from rqvae/models/rqtransformer to generators/rqtransformer.py.
+
+    shared_classifier: the Model's.
+    """
+    classifier = "dense" if shared_classifier else "same"
     return (
         Row("cond_emb.weight", "params/condition"),
         Row("pos_emb_cond", "params/condition_position", "row"),
@@ -63,65 +66,68 @@ def table(shared_classifier: bool = True) -> list[Row]:
         *_stack("body"),
         *_stack("head"),
         *_norm("classifier.layer_norm", "classifier/norm"),
-        Row(
-            "classifier.linear.weight",
-            "params/classifier/kernel",
-            "dense" if shared_classifier else "same",
-        ),
+        Row("classifier.linear.weight", "params/classifier/kernel", classifier),
         Row("classifier.linear.bias", "params/classifier/bias"),
     )
 
 
 def to_ours(theirs: Weights, like: Tree, model: Any) -> Tree:
-    """{name: array} of RQTransformer -> {"params"} as `like`, of `model`; InputError as in `mapping.to_ours`."""
+    """Return the weights of RQTransformer as {"params"} of a Model.
+
+    theirs: {name: array}.
+    like: the tree that is wanted, as in `mapping.to_ours`.
+    model: the Model.
+
+    Raises InputError as `mapping.to_ours`.
+    """
     if OFFSETS in theirs and not np.array_equal(theirs[OFFSETS], offsets(model)):
-        raise InputError(
-            f"expected {model.codes} codes at each of {model.depth} depths, got tables at {theirs[OFFSETS]}"
-        )
+        wish = f"{model.codes} codes at each of {model.depth} depths"
+        raise InputError(f"expected {wish}, got tables at {theirs[OFFSETS]}")
     return mapping.to_ours(table(model.shared_classifier), theirs, like, IGNORED)
 
 
 def to_theirs(tree: Tree, model: Any) -> Weights:
-    """The inverse of `to_ours`."""
+    """Return the names and arrays of theirs: the inverse of `to_ours`."""
     theirs = mapping.to_theirs(table(model.shared_classifier), tree)
-    return (
-        theirs
-        if model.shared_words or "tok_emb.weight" not in theirs
-        else {**theirs, OFFSETS: offsets(model)}
-    )
+    if model.shared_words or "tok_emb.weight" not in theirs:
+        return theirs
+    return {**theirs, OFFSETS: offsets(model)}
 
 
 def offsets(model: Any) -> np.ndarray:
-    """Where the words of each depth begin, int64 [D]."""
+    """Return where the words of each depth begin, int64 [D]."""
     return np.arange(model.depth, dtype=np.int64) * model.codes
 
 
 def generator_config(theirs: Weights, heads: int = 0, head_heads: int = 0) -> dict[str, Any]:
-    """config.generator of ours for {name: array} of RQTransformer; InputError for what is not built here.
+    """Return config.generator of ours for {name: array} of RQTransformer.
 
-    heads, head_heads: of body and head; 0 = of width 64, as published. Codes, grid and depth come from the tokenizer.
-    What the weights cannot tell is as published: the exact GELU, sums of vectors up to a depth, dropout.
+    Codes, grid and depth come from the tokenizer. What the weights cannot tell is as published: the
+    exact GELU, sums of vectors up to a depth, dropout.
+
+    heads, head_heads: of body and head; 0 = of width 64, as published.
+
+    Raises InputError for what is not built here.
     """
     for name in ("cond_emb.weight", "pos_emb_cond", "classifier.linear.weight"):
         if name not in theirs:
             raise InputError(f"these are not the weights of an RQ-Transformer: {name} is missing")
     conditions, width = theirs["pos_emb_cond"].shape[1:]
     if conditions > 1:
-        raise InputError(
-            f"expected an RQ-Transformer of classes or without condition, got one of {conditions} tokens of text, "
-            "which is not built here"
-        )
+        wish = "an RQ-Transformer of classes or without condition"
+        got = f"one of {conditions} tokens of text, which is not built here"
+        raise InputError(f"expected {wish}, got {got}")
     classes, classifier = len(theirs["cond_emb.weight"]), theirs["classifier.linear.weight"]
     layers = [
         1 + max(numbers(theirs, rf"{name}_transformer\.blocks\.(\d+)\."), default=-1)
         for name in ("body", "head")
     ]
 
-    def biased(layer):
-        found = tuple(
+    def biased(layer: str) -> bool | tuple[bool, bool]:
+        body, head = (
             f"{name}_transformer.blocks.0.{layer}.bias" in theirs for name in ("body", "head")
         )
-        return found[0] if found[0] == found[1] else found
+        return body if body == head else (body, head)
 
     return {
         "name": "rqtransformer",

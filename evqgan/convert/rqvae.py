@@ -1,4 +1,4 @@
-"""Tables of weight names: the RQ-VAE of kakaobrain/rq-vae-transformer -> ours."""
+"""Tables of weight names: the RQ-VAE of kakaobrain/rq-vae-transformer <-> ours."""
 
 import math
 from typing import Any
@@ -22,40 +22,40 @@ TOKENIZER = (
 
 
 def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
-    """{name: array} of RQVAE -> {"params", "codebook"} as `like`, of the Tokenizer of `config` (`tokenizer_config`).
+    """Return the weights of RQVAE as {"params", "codebook"} of a Tokenizer.
 
-    Theirs have one code more, of zeros (a padding), and name a shared codebook once for each depth. InputError if it is
-    otherwise, or as in `mapping.to_ours`.
+    Theirs have one code more, of zeros (a padding), and name a shared codebook once for each depth.
+
+    theirs: {name: array}.
+    like: the tree that is wanted, as in `mapping.to_ours`.
+    config: of the Tokenizer, as `tokenizer_config` makes it.
+
+    Raises InputError if theirs are otherwise, or as `mapping.to_ours`.
     """
-    depth, shared = (
-        config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True))
-    )
+    depth, shared = _depth_and_shared(config)
     theirs = dict(theirs)
     for d in range(depth):
         name = _name(d, CODES)
         shape_of(theirs, name)
         codes = np.asarray(theirs[name])
         if np.any(codes[-1]):
-            raise InputError(
-                f"expected the last row of {name} to be zeros, a padding, got other numbers"
-            )
+            wish = f"the last row of {name} to be zeros, a padding"
+            raise InputError(f"expected {wish}, got other numbers")
         theirs[name] = codes[:-1]
     if shared:
         for d in range(1, depth):
             for part in (CODES, USAGE, TOTAL):
-                array = theirs.pop(_name(d, part), None)
-                if array is None or not np.array_equal(array, theirs[_name(0, part)]):
-                    raise InputError(
-                        f"expected {_name(d, part)} to equal {_name(0, part)}: one codebook for all depths"
-                    )
+                name, first = _name(d, part), _name(0, part)
+                array = theirs.pop(name, None)
+                if array is None or not np.array_equal(array, theirs[first]):
+                    wish = f"{name} to equal {first}"
+                    raise InputError(f"expected {wish}: one codebook for all depths")
     return mapping.to_ours(TOKENIZER, theirs, like)
 
 
 def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
-    """The inverse of `tokenizer_to_ours`."""
-    depth, shared = (
-        config["quantizer"].get(key, default) for key, default in (("depth", 1), ("shared", True))
-    )
+    """Return the names and arrays of theirs: the inverse of `tokenizer_to_ours`."""
+    depth, shared = _depth_and_shared(config)
     theirs = mapping.to_theirs(TOKENIZER, tree)
     for d in range(depth):
         if shared and d:
@@ -66,28 +66,41 @@ def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
 
 
 def tokenizer_config(theirs: Weights) -> dict[str, Any]:
-    """config.tokenizer of ours for {name: array} of RQVAE; InputError if it is not.
+    """Return config.tokenizer of ours for {name: array} of RQVAE.
 
-    What the weights cannot tell is as published: the decay of the moving averages, the restart of unused codes.
+    What the weights cannot tell is as published: the decay of the moving averages, the restart of
+    unused codes.
+
+    Raises InputError if they are not of an RQVAE.
     """
     config = coders_config(theirs)
     depth = 1 + max(numbers(theirs, r"quantizer\.codebooks\.(\d+)\."), default=0)
     rows, width = shape_of(theirs, _name(0, CODES))
     for d in range(1, depth):
         if shape_of(theirs, _name(d, CODES)) != (rows, width):
-            raise InputError(
-                f"expected codebooks of one size, got {rows - 1} codes and another number at depth {d}"
-            )
+            got = f"{rows - 1} codes and another number at depth {d}"
+            raise InputError(f"expected codebooks of one size, got {got}")
     shared = all(
         np.array_equal(theirs[_name(d, CODES)], theirs[_name(0, CODES)]) for d in range(depth)
     )
     quantizer = {
-        "name": "rqvae", "codes": rows - 1, "width": width, "depth": depth, "shared": shared, "decay": 0.99,
+        "name": "rqvae",
+        "codes": rows - 1,
+        "width": width,
+        "depth": depth,
+        "shared": shared,
+        "decay": 0.99,
         "revive": 1.0,
-    }  # fmt: skip
+    }
     patch = math.isqrt(width // shape_of(theirs, "quant_conv.weight")[0])
     return {**config, "quantizer": quantizer, "patch": patch}
 
 
-def _name(depth, part):
+def _depth_and_shared(config: Any) -> tuple[int, bool]:
+    """Return how many codes a token has, and whether one codebook serves them all."""
+    quantizer = config["quantizer"]
+    return quantizer.get("depth", 1), quantizer.get("shared", True)
+
+
+def _name(depth: int, part: str) -> str:
     return f"quantizer.codebooks.{depth}.{part}"

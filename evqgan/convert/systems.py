@@ -1,7 +1,7 @@
-"""Whole models: public checkpoints of the compared systems -> workdirs that every mode accepts, and the way back.
+"""Whole models: how public checkpoints of the compared systems become ours, and the way back.
 
-A file holds a tokenizer, a generator, or both. What its weights do not tell (such as the number of heads) is as
-published unless it is given, and is said.
+A file holds a tokenizer, a generator, or both. What its weights do not tell (such as the number of
+heads) is as published unless it is given, and is said.
 """
 
 import pathlib
@@ -38,7 +38,7 @@ LICENCES = {  # of code; of weights, where another
 
 
 class Given(NamedTuple):
-    """What the command line says of a file beyond its weights; 0, "" or None where it says nothing."""
+    """What the command line says of a file beyond its weights; 0 or "" where it says nothing."""
 
     size: int = 0
     heads: int = 0
@@ -47,34 +47,35 @@ class Given(NamedTuple):
     weights: str = ""
 
 
+Split = Callable[[Weights], tuple[Weights | None, Weights | None]]  # of tokenizer, of generator
+Join = Callable[[Any, Weights], Weights]  # the inverse; a tokenizer's may be None
+
+
 class System(NamedTuple):
-    """How the files of a system become ours, and back. Weights of theirs are {name: array}.
+    """How the files of a system become ours, and back. Weights of theirs are {name: array}."""
 
-    split(theirs) -> those of a tokenizer or None, those of a generator or None; join(both) -> theirs.
-    tokenizer(theirs, given) -> config.tokenizer; tokenizer_to_ours(theirs, like, config), tokenizer_to_theirs(tree,
-    config) with that config. generator(theirs, tokenizer's model, given) -> config.generator, tokens of the grid or 0;
-    generator_to_ours(theirs, like, model), generator_to_theirs(tree, model) with {"params"} and the Model.
-    whole: whether the file of a generator holds its tokenizer, too.
-    """
-
-    read: Callable
-    write: Callable
-    split: Callable
-    join: Callable
-    tokenizer: Callable
-    tokenizer_to_ours: Callable
-    tokenizer_to_theirs: Callable
-    generator: Callable
-    generator_to_ours: Callable
-    generator_to_theirs: Callable
-    whole: bool
+    whole: bool  # whether the file of a generator holds its tokenizer, too
+    read: Callable[[Path, str], Weights]  # (path, which)
+    write: Callable[[Path, Weights], None]
+    split: Split
+    join: Join
+    tokenizer: Callable[[Weights, Given], Any]  # returns config.tokenizer
+    tokenizer_to_ours: Callable[[Weights, Tree, Any], Tree]  # (theirs, like, config.tokenizer)
+    tokenizer_to_theirs: Callable[[Tree, Any], Weights]  # (tree, config.tokenizer)
+    # (theirs, the tokenizer, given); returns config.generator, and the tokens of the grid or 0.
+    generator: Callable[[Weights, Any, Given], tuple[Any, int]]
+    generator_to_ours: Callable[[Weights, Tree, Any], Tree]  # (theirs, like {"params"}, the Model)
+    generator_to_theirs: Callable[[Tree, Any], Weights]  # ({"params"}, the Model)
 
 
 def read_msgpack(path: Path, which: str = "") -> Weights:
-    """The arrays of a flax checkpoint {"/"-separated path, without "params": array}; InputError if it is none.
+    """Return the arrays of a flax checkpoint: {"/"-separated path, without "params": array}.
 
     which: "raw" or "ema", of a file that holds both.
+
+    Raises InputError if it is none.
     """
+    # msgpack and flax raise many kinds; all mean that this file is of another kind.
     try:
         tree = flax.serialization.msgpack_restore(pathlib.Path(path).read_bytes())
         tree, which = names.chosen(tree, which, _is_tree, ("params",), ("ema_params",))
@@ -87,56 +88,53 @@ def read_msgpack(path: Path, which: str = "") -> Weights:
         raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (
-        Exception
-    ) as error:  # msgpack and flax raise many kinds; all mean that this file is of another kind
+    except Exception as error:
         reason = str(error)[:200] or type(error).__name__
-        raise InputError(
-            f"cannot use {path}: expected a flax checkpoint (msgpack): {reason}"
-        ) from error
+        wish = "expected a flax checkpoint (msgpack)"
+        raise InputError(f"cannot use {path}: {wish}: {reason}") from error
 
 
-def _is_tree(value):
+def _is_tree(value: Any) -> bool:
     return isinstance(value, dict) and bool(value)
 
 
 def write_msgpack(path: Path, theirs: Weights) -> None:
-    """The inverse of `read_msgpack`."""
-    tree = flax.traverse_util.unflatten_dict(
-        {f"params/{name}": np.asarray(x) for name, x in theirs.items()}, sep="/"
-    )
+    """Write a flax checkpoint: the inverse of `read_msgpack`."""
+    arrays = {f"params/{name}": np.asarray(x) for name, x in theirs.items()}
+    tree = flax.traverse_util.unflatten_dict(arrays, sep="/")
     with files.atomic(path) as file:
         file.write(flax.serialization.msgpack_serialize(tree))
 
 
 def write_safetensors(path: Path, theirs: Weights) -> None:
-    """{name: array} as a .safetensors file, which `safetensors.torch.load_file` reads; InputError for another name."""
+    """Write {name: array} as a file that `safetensors.torch.load_file` reads.
+
+    Raises InputError unless its name ends in .safetensors.
+    """
     if pathlib.Path(path).suffix != ".safetensors":
-        raise InputError(
-            f"expected a DEST that ends in .safetensors, which PyTorch can load, got {path}"
-        )
+        wish = "a DEST that ends in .safetensors, which PyTorch can load"
+        raise InputError(f"expected {wish}, got {path}")
     weights.save(path, theirs, {"format": "pt"})
 
 
-def by_prefix(tokenizer: str, generator: str) -> Any:
-    """`split` and `join` for files of a whole model, whose parts have these prefixes."""
+def by_prefix(tokenizer: str, generator: str) -> tuple[Split, Join]:
+    """Return `split` and `join` for files of a whole model, whose parts have these prefixes."""
 
-    def split(theirs):
+    def split(theirs: Weights) -> tuple[Weights | None, Weights | None]:
         if not any(name.startswith(generator) for name in theirs):
             return theirs, None
         strange = [name for name in theirs if not name.startswith((tokenizer, generator))]
         if strange:
-            raise InputError(
-                f"expected weights of {tokenizer}* and {generator}*, got {strange[0]} too: what is conditioned on a "
-                "second model is not built here"
-            )
-        parts = [
+            wish = f"weights of {tokenizer}* and {generator}*"
+            why = "what is conditioned on a second model is not built here"
+            raise InputError(f"expected {wish}, got {strange[0]} too: {why}")
+        first, second = (
             {name.removeprefix(p): x for name, x in theirs.items() if name.startswith(p)}
             for p in (tokenizer, generator)
-        ]
-        return parts[0] or None, parts[1]
+        )
+        return first or None, second
 
-    def join(first, second):
+    def join(first: Weights, second: Weights) -> Weights:
         return {
             **{tokenizer + name: x for name, x in first.items()},
             **{generator + name: x for name, x in second.items()},
@@ -145,53 +143,59 @@ def by_prefix(tokenizer: str, generator: str) -> Any:
     return split, join
 
 
-def by_name(mark: str) -> Any:
-    """`split` and `join` for systems with a file each: that of the generator has a weight called `mark`."""
+def by_name(mark: str) -> tuple[Split, Join]:
+    """Return `split` and `join` for systems whose tokenizer and generator have a file each.
+
+    mark: a weight in the generator's.
+    """
     return (
         lambda theirs: (None, theirs) if mark in theirs else (theirs, None),
         lambda first, second: second,
     )
 
 
-def taming_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
-    """The GPT of taming-transformers: `System.generator`, as the three below. InputError for another's codes."""
-    keys = gpt.generator_config(
-        theirs, given.heads or 16, given.classes, given.condition or "class"
-    )
+def taming_generator(theirs: Weights, tokenizer: Any, given: Given) -> tuple[Any, int]:
+    """Return `System.generator` of the GPT of taming-transformers.
+
+    Here and in the three below InputError is raised for the codes of another tokenizer.
+    """
+    heads, condition = given.heads or 16, given.condition or "class"
+    keys = gpt.generator_config(theirs, heads, given.classes, condition)
     same_codes(keys.pop("codes"), tokenizer)
-    say(given.heads, "heads", 16)
-    say(given.classes or given.condition, "classes", 0)
+    if not given.heads:
+        tell("heads", 16)
+    if not (given.classes or given.condition):
+        tell("classes", 0)
     return keys, 0
 
 
-def vim_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
-    """The GPT of enhancing-transformers."""
+def vim_generator(theirs: Weights, tokenizer: Any, given: Given) -> tuple[Any, int]:
+    """Return `System.generator` of the GPT of enhancing-transformers."""
     keys = vim.generator_config(theirs, given.heads or 16)
     same_codes(keys.pop("codes"), tokenizer)
-    say(given.heads, "heads", 16)
+    if not given.heads:
+        tell("heads", 16)
     return keys, theirs["pos_emb_code"].shape[1]
 
 
-def rq_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
-    """The RQ-Transformer."""
+def rq_generator(theirs: Weights, tokenizer: Any, given: Given) -> tuple[Any, int]:
+    """Return `System.generator` of the RQ-Transformer."""
     keys = rqtransformer.generator_config(theirs, given.heads)
-    say(given.heads, "heads", keys["heads"])
+    if not given.heads:
+        tell("heads", keys["heads"])
     return keys, theirs["pos_emb_hw"].shape[1]
 
 
-def maskgit_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
-    """MaskGIT's transformer, whose weights tell everything."""
-    (vocabulary, width), tokens = (
-        theirs["Embed_0/word_embeddings/embedding"].shape,
-        len(theirs["Embed_0/position_embeddings/embedding"]),
-    )
+def maskgit_generator(theirs: Weights, tokenizer: Any, given: Given) -> tuple[Any, int]:
+    """Return `System.generator` of MaskGIT's transformer, whose weights tell everything."""
+    vocabulary, width = theirs["Embed_0/word_embeddings/embedding"].shape
+    tokens = len(theirs["Embed_0/position_embeddings/embedding"])
     query = theirs["TransformerLayer_0/Attention_0/self_attention/query/kernel"]
     hidden = theirs["TransformerLayer_0/Mlp_0/intermediate_output/kernel"].shape[1]
     classes = vocabulary - tokenizer.quantizer.codes - 1
     if classes < 0:
-        raise InputError(
-            f"a vocabulary of {vocabulary} has no room for the tokenizer's {tokenizer.quantizer.codes} codes"
-        )
+        what = f"the tokenizer's {tokenizer.quantizer.codes} codes"
+        raise InputError(f"a vocabulary of {vocabulary} has no room for {what}")
     layers = len({name.split("/")[0] for name in theirs if name.startswith("TransformerLayer_")})
     keys = {
         "name": "maskgit",
@@ -205,57 +209,95 @@ def maskgit_generator(theirs: Weights, tokenizer: Any, given: Given) -> Any:
 
 
 def same_codes(codes: int, tokenizer: Any) -> None:
-    """InputError unless a generator's weights know as many `codes` as the tokenizer has."""
-    if codes != tokenizer.quantizer.codes:
-        raise InputError(
-            f"the generator knows {codes} codes, the tokenizer has {tokenizer.quantizer.codes}: give its own"
-        )
+    """Raise InputError unless a generator's weights know as many `codes` as the tokenizer has."""
+    there = tokenizer.quantizer.codes
+    if codes != there:
+        what = f"the generator knows {codes} codes, the tokenizer has {there}"
+        raise InputError(f"{what}: give its own")
 
 
-def say(given: Given, name: str, value: Any) -> None:
-    """Prints what was taken for granted."""
-    if not given:
-        print(f"{name}: {value}, as published; the file does not tell, --{name}= says otherwise")
+def tell(name: str, value: int) -> None:
+    """Print what was taken for granted."""
+    print(f"{name}: {value}, as published; the file does not tell, --{name}= says otherwise")
 
 
-def plain_table(table: Table, ignored: Sequence[str] = ()) -> Any:
-    """`generator_to_ours` and `generator_to_theirs` of a table that is the same for all models."""
-    return (
-        lambda theirs, like, model: mapping.to_ours(table, theirs, like, ignored),
-        lambda tree, model: mapping.to_theirs(table, tree),
-    )
+def table_to_ours(table: Table, ignored: Sequence[str] = ()) -> Callable[..., Tree]:
+    """Return `generator_to_ours` of a table that is the same for all models."""
+    return lambda theirs, like, model: mapping.to_ours(table, theirs, like, ignored)
 
 
-def taming_back(tree: Tree, model: Any) -> Weights:
-    """The GPT's names, its buffers included."""
-    return {
-        **mapping.to_theirs(gpt.TABLE, tree),
-        **gpt.masks(
-            model.layers, model.positions or model.tokens + model.conditions - 1, model.unmasked
-        ),
-    }
+def table_to_theirs(table: Table) -> Callable[..., Weights]:
+    """Return `generator_to_theirs` of a table that is the same for all models."""
+    return lambda tree, model: mapping.to_theirs(table, tree)
 
 
+def taming_to_theirs(tree: Tree, model: Any) -> Weights:
+    """Return the names and arrays of taming-transformers' GPT, its buffers included."""
+    positions = model.positions or model.tokens + model.conditions - 1
+    buffers = gpt.masks(model.layers, positions, model.unmasked)
+    return {**mapping.to_theirs(gpt.TABLE, tree), **buffers}
+
+
+def vitvqgan_tokenizer(theirs: Weights, given: Given) -> dict[str, Any]:
+    """Return `System.tokenizer` of a ViT-VQGAN, whose images may be given by one side."""
+    return vitvqgan.tokenizer_config(theirs, given.size or None)
+
+
+TAMING = by_prefix("first_stage_model.", "transformer.")
+MASKGIT = by_name("Embed_0/word_embeddings/embedding")
+RQVAE = by_name("cond_emb.weight")
+VITVQGAN = by_prefix("stage1_model.", "transformer.")
 SYSTEMS = {
     "taming": System(
-        torch_files.read, write_safetensors, *by_prefix("first_stage_model.", "transformer."),
-        lambda theirs, given: taming.tokenizer_config(theirs), taming.tokenizer_to_ours, taming.tokenizer_to_theirs,
-        taming_generator, plain_table(gpt.TABLE, gpt.IGNORED)[0], taming_back, whole=True,
+        whole=True,
+        read=torch_files.read,
+        write=write_safetensors,
+        split=TAMING[0],
+        join=TAMING[1],
+        tokenizer=lambda theirs, given: taming.tokenizer_config(theirs),
+        tokenizer_to_ours=taming.tokenizer_to_ours,
+        tokenizer_to_theirs=taming.tokenizer_to_theirs,
+        generator=taming_generator,
+        generator_to_ours=table_to_ours(gpt.TABLE, gpt.IGNORED),
+        generator_to_theirs=taming_to_theirs,
     ),
     "maskgit": System(
-        read_msgpack, write_msgpack, *by_name("Embed_0/word_embeddings/embedding"),
-        lambda theirs, given: maskgit.tokenizer_config(theirs), maskgit.tokenizer_to_ours, maskgit.tokenizer_to_theirs,
-        maskgit_generator, *plain_table(maskgit.TRANSFORMER), whole=False,
+        whole=False,
+        read=read_msgpack,
+        write=write_msgpack,
+        split=MASKGIT[0],
+        join=MASKGIT[1],
+        tokenizer=lambda theirs, given: maskgit.tokenizer_config(theirs),
+        tokenizer_to_ours=maskgit.tokenizer_to_ours,
+        tokenizer_to_theirs=maskgit.tokenizer_to_theirs,
+        generator=maskgit_generator,
+        generator_to_ours=table_to_ours(maskgit.TRANSFORMER),
+        generator_to_theirs=table_to_theirs(maskgit.TRANSFORMER),
     ),
     "rqvae": System(
-        torch_files.read, write_safetensors, *by_name("cond_emb.weight"),
-        lambda theirs, given: rqvae.tokenizer_config(theirs), rqvae.tokenizer_to_ours, rqvae.tokenizer_to_theirs,
-        rq_generator, rqtransformer.to_ours, rqtransformer.to_theirs, whole=False,
+        whole=False,
+        read=torch_files.read,
+        write=write_safetensors,
+        split=RQVAE[0],
+        join=RQVAE[1],
+        tokenizer=lambda theirs, given: rqvae.tokenizer_config(theirs),
+        tokenizer_to_ours=rqvae.tokenizer_to_ours,
+        tokenizer_to_theirs=rqvae.tokenizer_to_theirs,
+        generator=rq_generator,
+        generator_to_ours=rqtransformer.to_ours,
+        generator_to_theirs=rqtransformer.to_theirs,
     ),
     "vitvqgan": System(
-        torch_files.read, write_safetensors, *by_prefix("stage1_model.", "transformer."),
-        lambda theirs, given: vitvqgan.tokenizer_config(theirs, (given.size,) * 2 if given.size else None),
-        lambda theirs, like, config: vitvqgan.to_ours(theirs, like), lambda tree, config: vitvqgan.to_theirs(tree),
-        vim_generator, *plain_table(vim.TABLE), whole=True,
+        whole=True,
+        read=torch_files.read,
+        write=write_safetensors,
+        split=VITVQGAN[0],
+        join=VITVQGAN[1],
+        tokenizer=vitvqgan_tokenizer,
+        tokenizer_to_ours=lambda theirs, like, config: vitvqgan.to_ours(theirs, like),
+        tokenizer_to_theirs=lambda tree, config: vitvqgan.to_theirs(tree),
+        generator=vim_generator,
+        generator_to_ours=table_to_ours(vim.TABLE),
+        generator_to_theirs=table_to_theirs(vim.TABLE),
     ),
-}  # fmt: skip
+}

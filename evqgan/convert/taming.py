@@ -1,4 +1,4 @@
-"""Tables of weight names: CompVis/taming-transformers -> ours."""
+"""Tables of weight names: the tokenizers of CompVis/taming-transformers <-> ours."""
 
 import re
 from typing import Any
@@ -7,23 +7,25 @@ from evqgan.convert import mapping
 from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.core.errors import InputError
 
-TOKENIZER_IGNORED = (r"^loss\.",)  # the critic and LPIPS
+TOKENIZER_IGNORED = (r"^loss\.",)  # the discriminator and LPIPS
 
 
-def _layer(theirs, ours, layout="conv"):
-    return Row(f"{theirs}.weight", f"params/{ours}/kernel", layout), Row(
-        f"{theirs}.bias", f"params/{ours}/bias"
+def _layer(theirs: str, ours: str, layout: str = "conv") -> tuple[Row, ...]:
+    return (
+        Row(f"{theirs}.weight", f"params/{ours}/kernel", layout),
+        Row(f"{theirs}.bias", f"params/{ours}/bias"),
     )
 
 
-def _norm(theirs, ours):
-    return Row(f"{theirs}.weight", f"params/{ours}/scale"), Row(
-        f"{theirs}.bias", f"params/{ours}/bias"
+def _norm(theirs: str, ours: str) -> tuple[Row, ...]:
+    return (
+        Row(f"{theirs}.weight", f"params/{ours}/scale"),
+        Row(f"{theirs}.bias", f"params/{ours}/bias"),
     )
 
 
-def _block(theirs, ours):
-    """A residual block."""
+def _block(theirs: str, ours: str) -> tuple[Row, ...]:
+    """Return the rows of a residual block."""
     return (
         *_norm(f"{theirs}.norm1", f"{ours}/norm1"),
         *_layer(f"{theirs}.conv1", f"{ours}/conv1"),
@@ -33,8 +35,8 @@ def _block(theirs, ours):
     )
 
 
-def _attention(theirs, ours):
-    """Non-local attention: query, key and value of one head."""
+def _attention(theirs: str, ours: str) -> tuple[Row, ...]:
+    """Return the rows of non-local attention: query, key and value of one head."""
     rows = [*_norm(f"{theirs}.norm", f"{ours}/norm")]
     for name, path, kernel, bias in (
         ("q", "query", ":,0", "0"),
@@ -48,8 +50,12 @@ def _attention(theirs, ours):
     return tuple(rows)
 
 
-def _coder(coder, way, resampling):
-    """What encoder and decoder have in common; way: "down" or "up"."""
+def _coder(coder: str, way: str, resampling: str) -> tuple[Row, ...]:
+    """Return the rows that encoder and decoder have in common.
+
+    way: "down" or "up".
+    resampling: their name of the layer between two levels.
+    """
     return (
         *_layer(f"{coder}.conv_in", f"{coder}/conv_in"),
         *_block(f"{coder}.{way}.{{i}}.block.{{j}}", f"{coder}/{way}{{i}}_block{{j}}"),
@@ -82,26 +88,38 @@ QUANTIZERS = {
 }
 
 
-def tokenizer_table(config: Any) -> list[Row]:
-    """The table of VQModel and GumbelVQ (models/vqgan.py) -> the Tokenizer of `config` (as from `tokenizer_config`)."""
+def tokenizer_table(config: Any) -> tuple[Row, ...]:
+    """Return the table from VQModel or GumbelVQ (models/vqgan.py) to a Tokenizer.
+
+    config: of the Tokenizer, as `tokenizer_config` makes it.
+    """
     return (*CODERS, *QUANTIZERS["gumbel" if config["quantizer"]["name"] == "gumbel" else "vq"])
 
 
 def tokenizer_to_ours(theirs: Weights, like: Tree, config: Any) -> Tree:
-    """{name: array} of VQModel or GumbelVQ -> {"params", "codebook"} as `like`; InputError as in `mapping.to_ours`."""
+    """Return the weights of VQModel or GumbelVQ as {"params", "codebook"} of a Tokenizer.
+
+    theirs: {name: array}.
+    like: the tree that is wanted, as in `mapping.to_ours`.
+    config: of the Tokenizer, as `tokenizer_config` makes it.
+
+    Raises InputError as `mapping.to_ours`.
+    """
     return mapping.to_ours(tokenizer_table(config), theirs, like, TOKENIZER_IGNORED)
 
 
 def tokenizer_to_theirs(tree: Tree, config: Any) -> Weights:
-    """The inverse of `tokenizer_to_ours`, without the critic and LPIPS."""
+    """Return theirs without discriminator and LPIPS: the inverse of `tokenizer_to_ours`."""
     return mapping.to_theirs(tokenizer_table(config), tree)
 
 
 def tokenizer_config(theirs: Weights) -> dict[str, Any]:
-    """config.tokenizer of ours for {name: array} of VQModel or GumbelVQ; InputError if it is of none of them.
+    """Return config.tokenizer of ours for {name: array} of VQModel or GumbelVQ.
 
-    What the weights cannot tell is as published: the swapped commitment weight of VQGAN's code, the Gumbel quantizer's
-    temperature and weight of the KL term.
+    What the weights cannot tell is as published: the swapped commitment weight of VQGAN's code, the
+    Gumbel quantizer's temperature and weight of the KL term.
+
+    Raises InputError if they are of none of them.
     """
     config = coders_config(theirs)
     if "quantize.embed.weight" in theirs:
@@ -114,15 +132,17 @@ def tokenizer_config(theirs: Weights) -> dict[str, Any]:
 
 
 def coders_config(theirs: Weights) -> dict[str, Any]:
-    """`encoder` and `decoder` of config.tokenizer, from the names and shapes of VQGAN's or RQ-VAE's."""
+    """Return `encoder` and `decoder` of config.tokenizer.
+
+    theirs: {name: array} of VQGAN or RQ-VAE, whose names and shapes tell them.
+    """
     width, channels, *_ = shape_of(theirs, "encoder.conv_in.weight")
     colours, *_ = shape_of(theirs, "decoder.conv_out.weight")
     if {channels, colours} != {3}:
-        raise InputError(
-            f"expected a tokenizer of images with 3 channels, got one from {channels} to {colours}"
-        )
+        wish = "a tokenizer of images with 3 channels"
+        raise InputError(f"expected {wish}, got one from {channels} to {colours}")
 
-    def coder(name, way, resampling):
+    def coder(name: str, way: str, resampling: str) -> dict[str, Any]:
         levels = 1 + max(numbers(theirs, rf"{name}\.{way}\.(\d+)\.block\."), default=-1)
         widths = [
             shape_of(theirs, f"{name}.{way}.{i}.block.0.conv1.weight")[0] for i in range(levels)
@@ -147,12 +167,12 @@ def coders_config(theirs: Weights) -> dict[str, Any]:
 
 
 def numbers(theirs: Weights, pattern: str) -> set[int]:
-    """The different numbers that the group of `pattern` is in the names' beginnings."""
+    """Return the different numbers that the group of `pattern` is in the names' beginnings."""
     return {int(match[1]) for match in map(re.compile(pattern).match, theirs) if match}
 
 
 def shape_of(theirs: Weights, name: str) -> tuple[int, ...]:
-    """The shape of a weight that there must be; else InputError."""
+    """Return the shape of a weight; InputError if it is missing."""
     if name not in theirs:
         raise InputError(f"these are no weights of such a tokenizer: {name} is missing")
     return theirs[name].shape

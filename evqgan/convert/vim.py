@@ -1,4 +1,7 @@
-"""Tables of weight names: enhancing-transformers' GPT (modules/stage2/layers.py) -> `evqgan.generators.gpt`."""
+"""Tables of weight names: enhancing-transformers' GPT <-> `evqgan.generators.gpt`.
+
+Theirs is modules/stage2/layers.py.
+"""
 
 from typing import Any
 
@@ -19,10 +22,10 @@ TABLE = (
 
 
 def generator_config(theirs: Weights, heads: int) -> dict[str, Any]:
-    """What config.generator has to say for the weights `theirs` {name: array} -> dict.
+    """Return what config.generator has to say for the weights `theirs`: {key: value}.
 
-    heads are not to be seen in the weights. One word of a condition is taken for an unconditional model. `codes` is
-    there to be compared with the tokenizer's.
+    heads are not to be seen in the weights. One word of a condition is taken for an unconditional
+    model. `codes` is there to be compared with the tokenizer's.
     """
     (words, width), tokens = theirs["tok_emb_cond.weight"].shape, theirs["pos_emb_cond"].shape[1]
     return {

@@ -1,10 +1,12 @@
-"""Weights of thuanz123/enhancing-transformers' ViT-VQGAN (`ViTVQ`), by their PyTorch names <-> a tokenizer of ours.
+"""Tables of weight names: the ViT-VQGAN of thuanz123/enhancing-transformers (`ViTVQ`) <-> ours.
 
-Their linear layer of queries, keys and values together is three weights here: `split` before, `fuse` after the table.
+Their linear layer of queries, keys and values together is three weights here: `split` before,
+`fuse` after the table.
 """
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,23 +16,28 @@ from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.vit import pair
 
-IGNORED = (r"^loss\.",)  # the perceptual network and the critic
+IGNORED = (r"^loss\.",)  # the perceptual network and the discriminator
 
 
-def _dense(theirs, ours, index="", layout="dense"):
-    return Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout), Row(
-        f"{theirs}.bias", f"{ours}/bias{index}"
+def _dense(theirs: str, ours: str, index: str = "", layout: str = "dense") -> tuple[Row, ...]:
+    return (
+        Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout),
+        Row(f"{theirs}.bias", f"{ours}/bias{index}"),
     )
 
 
-def _norm(theirs, ours, index=""):
-    return Row(f"{theirs}.weight", f"{ours}/scale{index}"), Row(
-        f"{theirs}.bias", f"{ours}/bias{index}"
+def _norm(theirs: str, ours: str, index: str = "") -> tuple[Row, ...]:
+    return (
+        Row(f"{theirs}.weight", f"{ours}/scale{index}"),
+        Row(f"{theirs}.bias", f"{ours}/bias{index}"),
     )
 
 
-def _coder(name, positions):
-    """Rows of what encoder and decoder have in common."""
+def _coder(name: str, positions: str) -> tuple[Row, ...]:
+    """Return the rows that encoder and decoder have in common.
+
+    positions: the name of the position embedding.
+    """
     ours, attention = f"params/{name}", f"params/{name}/blocks/attention"
     first, second = (f"{name}.transformer.layers.{{i}}.{k}" for k in (0, 1))
     return (
@@ -60,36 +67,36 @@ TOKENIZER = (
 
 
 def to_ours(theirs: Weights, like: Tree) -> Tree:
-    """{their name: array} -> a tree like `like`, {"params": of a Tokenizer}; InputError as in `mapping.to_ours`."""
+    """Return {"params": of a Tokenizer} from {their name: array}.
+
+    like: the tree that is wanted, as in `mapping.to_ours`, which also says what is raised.
+    """
     return mapping.to_ours(TOKENIZER, split(theirs), like, IGNORED)
 
 
 def to_theirs(tree: Tree) -> Weights:
-    """{"params": of a Tokenizer} -> {their name: array}: the inverse of `to_ours`."""
+    """Return {their name: array} of {"params": of a Tokenizer}: the inverse of `to_ours`."""
     return fuse(mapping.to_theirs(TOKENIZER, tree))
 
 
 def split(theirs: Weights) -> Weights:
-    """The weights "...to_qkv.weight" [3*heads*d,in] as "...to_q.weight", "...to_k.weight", "...to_v.weight"."""
-    found = {}
+    """Return the weights with every "...to_qkv.weight" [3*heads*d,in] as three.
+
+    These are "...to_q.weight", "...to_k.weight" and "...to_v.weight".
+    """
+    found: Weights = {}
     for name, array in theirs.items():
-        parts = (
-            np.split(array, 3)
-            if name.endswith(".to_qkv.weight") and len(array) % 3 == 0
-            else [array]
-        )
-        names = (
-            [name.replace(".to_qkv.", f".to_{part}.") for part in "qkv"]
-            if len(parts) == 3
-            else [name]
-        )
-        found.update(zip(names, parts, strict=True))
+        if name.endswith(".to_qkv.weight") and len(array) % 3 == 0:
+            for part, third in zip("qkv", np.split(array, 3), strict=True):
+                found[name.replace(".to_qkv.", f".to_{part}.")] = third
+        else:
+            found[name] = array
     return found
 
 
 def fuse(theirs: Weights) -> Weights:
-    """The inverse of `split`."""
-    found = {}
+    """Return the weights with queries, keys and values together: the inverse of `split`."""
+    found: Weights = {}
     for name, array in theirs.items():
         if name.endswith(".to_q.weight"):
             parts = [theirs[name.replace(".to_q.", f".to_{part}.")] for part in "qkv"]
@@ -100,59 +107,71 @@ def fuse(theirs: Weights) -> Weights:
 
 
 def tokenizer_config(
-    theirs: Weights, size: int | None = None, head_dim: int = 64, depth: int = 1
+    theirs: Weights,
+    size: int | Sequence[int] | None = None,
+    head_dim: int | Sequence[int] = 64,
+    depth: int = 1,
 ) -> dict[str, Any]:
-    """{their name: array} -> the config.tokenizer whose weights they are, from names and shapes alone.
+    """Return the config.tokenizer whose weights these are, from names and shapes alone.
 
-    What shapes do not tell: size, (height, width) of images that are not square; head_dim, one number or the encoder's
-    and the decoder's, 64 in all of their configurations; depth, their num_quantizers if they set use_residual. Other
-    options of their quantizer are taken as their code has them by itself. InputError for names that are not those of a
-    ViT-VQGAN, or a size or head_dim that does not fit.
+    Three things are not told by shapes. Other options of their quantizer are taken as their code
+    has them by itself.
+
+    theirs: {their name: array}.
+    size: (height, width) of images that are not square.
+    head_dim: one number or the encoder's and the decoder's; 64 in all of their configurations.
+    depth: their num_quantizers if they set use_residual.
+
+    Raises InputError for names that are not those of a ViT-VQGAN, or a size or head_dim that does
+    not fit.
     """
     shapes = {name: np.shape(array) for name, array in theirs.items()}
     try:
-        (codes, width), patch = (
-            shapes["quantizer.embedding.weight"],
-            shapes["decoder.to_pixel.1.weight"][2:],
-        )
+        codes, width = shapes["quantizer.embedding.weight"]
+        patch = shapes["decoder.to_pixel.1.weight"][2:]
         heads = zip(("encoder", "decoder"), pair(head_dim), strict=True)
-        coders = {name: _shape(shapes, name, head_dim) for name, head_dim in heads}
+        coders = {name: _shape(shapes, name, of_coder) for name, of_coder in heads}
         tokens = {shapes[f"{part}coder.{part}_pos_embedding"][1] for part in ("en", "de")}
     except KeyError as error:
-        raise InputError(
-            f"these are not the weights of a ViT-VQGAN: {error.args[0]} is missing"
-        ) from None
+        what = f"{error.args[0]} is missing"
+        raise InputError(f"these are not the weights of a ViT-VQGAN: {what}") from None
     side = math.isqrt(max(tokens))
-    size = (side * patch[0], side * patch[1]) if size is None else pair(size)
-    if tokens != {size[0] // patch[0] * (size[1] // patch[1])}:
+    sides = (side * patch[0], side * patch[1]) if size is None else pair(size)
+    if tokens != {sides[0] // patch[0] * (sides[1] // patch[1])}:
         counts = " and ".join(map(str, sorted(tokens)))
-        raise InputError(
-            f"{counts} tokens of {patch[0]}x{patch[1]} pixels are no image of {size[0]}x{size[1]}: give its size"
-        )
+        what = f"{counts} tokens of {patch[0]}x{patch[1]} pixels"
+        raise InputError(f"{what} are no image of {sides[0]}x{sides[1]}: give its size")
     for coder in coders.values():
-        coder["size"], coder["patch"] = (x[0] if x[0] == x[1] else tuple(x) for x in (size, patch))
+        coder["size"], coder["patch"] = (x[0] if x[0] == x[1] else tuple(x) for x in (sides, patch))
     quantizer = {
-        "name": "vitvqgan", "codes": codes, "width": width, "depth": depth, "commitment": 0.25, "l2_normalize": True,
+        "name": "vitvqgan",
+        "codes": codes,
+        "width": width,
+        "depth": depth,
+        "commitment": 0.25,
+        "l2_normalize": True,
         "detached_residual": depth > 1,
-    }  # fmt: skip
+    }
     return {**coders, "quantizer": quantizer, "pixels": "unit"}
 
 
-def _shape(shapes, name, head_dim):
-    """The keys of an encoder or a decoder that its blocks tell."""
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, head_dim: int) -> dict[str, Any]:
+    """Return the keys of an encoder or a decoder that its blocks tell."""
     layer = f"{name}.transformer.layers"
-    layers = [
-        int(found[1]) for key in shapes if (found := re.match(re.escape(layer) + r"\.(\d+)\.", key))
-    ]
+    number = re.compile(re.escape(layer) + r"\.(\d+)\.")
+    layers = [int(found[1]) for found in map(number.match, shapes) if found]
     inner = shapes[f"{layer}.0.0.fn.to_qkv.weight"][0] // 3
     mlp_width, width = shapes[f"{layer}.0.1.fn.net.0.weight"]
     if f"{layer}.0.0.fn.to_out.weight" not in shapes:  # one head as wide as the tokens
         head_dim = inner
     if inner % head_dim:
-        raise InputError(
-            f"{name}: queries of {inner} channels are not heads of {head_dim}: give head_dim"
-        )
+        what = f"queries of {inner} channels are not heads of {head_dim}"
+        raise InputError(f"{name}: {what}: give head_dim")
     return {
-        "name": "vit", "width": width, "layers": max(layers) + 1, "heads": inner // head_dim, "head_dim": head_dim,
+        "name": "vit",
+        "width": width,
+        "layers": max(layers) + 1,
+        "heads": inner // head_dim,
+        "head_dim": head_dim,
         "mlp_width": mlp_width,
-    }  # fmt: skip
+    }

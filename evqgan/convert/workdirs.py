@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from evqgan import models
 from evqgan.convert.mapping import Path, Tree, Weights
-from evqgan.convert.systems import SIZE, SYSTEMS, Given
+from evqgan.convert.systems import SIZE, SYSTEMS, Given, System
 from evqgan.core import build, files
 from evqgan.core.checkpoint import Checkpoints
 from evqgan.core.config_files import of_workdir
@@ -22,12 +22,19 @@ from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers import old_form
 
-# A workdir's config beside its model, where no --config is given: enough to be read, evaluated, and trained further.
+# A workdir's config beside its model, where no --config is given: enough to be read, evaluated, and
+# trained further.
 COMMON = {
-    "seed": 0, "dtype": "float32", "batch_size": 16, "duration": "10 epochs", "log_every": "100 steps",
-    "eval_every": "1 epoch", "checkpoint_every": "5000 steps",
-    "dataset": {"name": "imagenet2012", "crop": "random_resized"}, "optimizer": {"learning_rate": 5e-5},
-}  # fmt: skip
+    "seed": 0,
+    "dtype": "float32",
+    "batch_size": 16,
+    "duration": "10 epochs",
+    "log_every": "100 steps",
+    "eval_every": "1 epoch",
+    "checkpoint_every": "5000 steps",
+    "dataset": {"name": "imagenet2012", "crop": "random_resized"},
+    "optimizer": {"learning_rate": 5e-5},
+}
 STAGE1 = {
     **COMMON,
     "stage": "stage1",
@@ -36,13 +43,25 @@ STAGE1 = {
     "best": "val/mse",
 }
 STAGE2 = {
-    **COMMON, "stage": "stage2", "loss": {}, "sample": {}, "evals": {"generation": {}}, "best": "val/cross_entropy",
-}  # fmt: skip
+    **COMMON,
+    "stage": "stage2",
+    "loss": {},
+    "sample": {},
+    "evals": {"generation": {}},
+    "best": "val/cross_entropy",
+}
 # What of a quantizer chooses codes, and what it is for one that has no such key.
 DECIDES = {
-    "codes": 0, "width": 0, "depth": 1, "shared": True, "l2_normalize": False, "logits": "", "levels": (), "bits": 0,
-}  # fmt: skip
-COUNTERS = ("steps",)  # variables of ours that say how far a training is, and begin anew
+    "codes": 0,
+    "width": 0,
+    "depth": 1,
+    "shared": True,
+    "l2_normalize": False,
+    "logits": "",
+    "levels": (),
+    "bits": 0,
+}
+COUNTERS = ("steps",)  # variables of ours that say how far a training is, and start again
 
 
 def convert(
@@ -57,24 +76,21 @@ def convert(
     tokenizer: the workdir of the tokenizer, for files that hold a generator alone.
     config: a ConfigDict whose model, data and training it is to be.
 
-    Raises InputError if the file is not what it should be, or `dest` holds anything; nothing is left
-    there then.
+    Raises InputError if the file is not what it should be, or `dest` holds anything; nothing is
+    left there then.
     """
     system, dest = SYSTEMS[name], pathlib.Path(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise InputError(
-            f"expected a new folder for the workdir, {dest} is there already: give another DEST"
-        )
+        what = f"{dest} is there already: give another DEST"
+        raise InputError(f"expected a new folder for the workdir, {what}")
     first, second = system.split(system.read(source, given.weights))
     stage = "stage1" if second is None else "stage2"
     if config is not None and config.stage != stage:
-        raise InputError(
-            f"{source} holds a {'generator' if second else 'tokenizer'}, --config is of {config.stage}"
-        )
+        part = "generator" if second else "tokenizer"
+        raise InputError(f"{source} holds a {part}, --config is of {config.stage}")
     wanted = config.copy_and_resolve_references() if config is not None else None
-    config = (
-        wanted if wanted is not None else ml_collections.ConfigDict(STAGE2 if second else STAGE1)
-    )
+    usual = ml_collections.ConfigDict(STAGE2 if second else STAGE1)
+    config = usual if wanted is None else wanted
     config.unlock()
     try:
         if second is None:
@@ -88,20 +104,15 @@ def convert(
                 weights = None
             else:
                 keys, weights = tokenizer_of(system, first, given, None)
-                config.tokenizer = {
-                    "weights": "",
-                    "model": keys,
-                    "dtype": "float32",
-                }  # the originals'
+                config.tokenizer = {"weights": "", "model": keys, "dtype": "float32"}  # as theirs
             size, generator, params = generator_of(system, second, config, given, wanted)
             config.generator = generator
             if weights is None:
                 weights, _ = image_tokenizer(config.tokenizer.model, size).restored(tokenizer)
             state = {"ema": params, "tokenizer": weights}
     except InputError as error:
-        raise InputError(
-            f"{source} is no file of {name}, or not of this --config: {error}"
-        ) from error
+        what = f"{source} is no file of {name}, or not of this --config"
+        raise InputError(f"{what}: {error}") from error
     if wanted is None:
         config.dataset.size = size
     write(dest, config, {"step": np.zeros((), np.int32), **state})
@@ -110,23 +121,24 @@ def convert(
 
 
 def tokenizer_config(workdir: Path) -> dict[str, Any]:
-    """config.tokenizer of a generator on a tokenizer's workdir."""
+    """Return config.tokenizer of a generator on a tokenizer's workdir."""
     if not workdir:
-        raise InputError(
-            "it holds a generator alone: convert its tokenizer first, and give --tokenizer=WORKDIR"
-        )
-    config, place = of_workdir(workdir)
+        hint = "convert its tokenizer first, and give --tokenizer=WORKDIR"
+        raise InputError(f"it holds a generator alone: {hint}")
+    config, folder = of_workdir(workdir)
     if config.stage != "stage1":
-        raise InputError(
-            f"--tokenizer={place} is the workdir of {config.stage}, not of a tokenizer"
-        )
+        what = f"the workdir of {config.stage}, not of a tokenizer"
+        raise InputError(f"--tokenizer={folder} is {what}")
     return {"weights": "", "model": config.tokenizer, "dtype": config.dtype}
 
 
-def tokenizer_of(system: Any, theirs: Weights, given: Given, wanted: Any) -> tuple[Any, Tree]:
-    """The weights `theirs` {name: array} -> config.tokenizer, {"params", "codebook"} of NumPy arrays.
+def tokenizer_of(system: System, theirs: Weights, given: Given, wanted: Any) -> tuple[Any, Tree]:
+    """Return config.tokenizer and {"params", "codebook"} of NumPy arrays.
 
-    wanted: a config.tokenizer that they have to fit, or None. InputError if they do not.
+    theirs: {name: array}.
+    wanted: a config.tokenizer that they have to fit, or None.
+
+    Raises InputError if they do not.
     """
     found = system.tokenizer(theirs, given)
     keys = ml_collections.ConfigDict(found) if wanted is None else wanted
@@ -138,52 +150,38 @@ def tokenizer_of(system: Any, theirs: Weights, given: Given, wanted: Any) -> tup
 
 
 def blank_tokenizer(keys: Any) -> Tree:
-    """The shapes of {"params", "codebook"} of a config.tokenizer."""
+    """Return the shapes of {"params", "codebook"} of a config.tokenizer."""
     model = tokenizers.make(keys)
     size = side(keys.encoder.get("size", model.factor))
     return jax.eval_shape(lambda: models.ImageTokenizer(model, size).init(jax.random.key(0)))
 
 
 def image_tokenizer(keys: Any, size: Any) -> models.ImageTokenizer:
-    """The ImageTokenizer of a config.tokenizer for images of `size`, in float32 as the originals'."""
+    """Return the ImageTokenizer of a config.tokenizer, in float32 as the originals'.
+
+    size: of the images, one number or (height, width).
+    """
     return models.ImageTokenizer(tokenizers.make(keys), side(size))
 
 
 def without_counters(tree: Tree) -> Tree:
-    """{"params", "codebook"} without COUNTERS."""
+    """Return {"params", "codebook"} without COUNTERS."""
     flat = flatten_dict(tree["codebook"])
-    return {
-        **tree,
-        "codebook": unflatten_dict({at: x for at, x in flat.items() if at[-1] not in COUNTERS}),
-    }
+    kept = {path: x for path, x in flat.items() if path[-1] not in COUNTERS}
+    return {**tree, "codebook": unflatten_dict(kept)}
 
 
 def merged(tree: Tree, other: Tree) -> Tree:
-    """The nested dict `tree`, with the leaves of `other` in the place of its own."""
+    """Return the nested dict `tree`, with the leaves of `other` in the place of its own."""
     return unflatten_dict({**flatten_dict(tree), **flatten_dict(other)})
 
 
 def complete(keys: Any) -> dict[str, Any]:
-    """A config.tokenizer with all keys, the constructors' defaults included."""
+    """Return a config.tokenizer with all keys, the constructors' defaults included."""
     model = tokenizers.make(keys)
-
-    def fields(module):
-        found = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-        return {
-            name: value
-            for name, value in found.items()
-            if name not in ("parent", "name", "dtype", "remat")
-        }
-
-    name, traits = (
-        old_form.renamed(build.plain(keys["quantizer"]))["name"],
-        ("codes", "width", "depth"),
-    )
-    quantizer = {
-        "name": name,
-        **{key: getattr(model.quantizer, key) for key in traits},
-        **fields(model.quantizer),
-    }
+    name = old_form.renamed(build.plain(keys["quantizer"]))["name"]
+    traits = {key: getattr(model.quantizer, key) for key in ("codes", "width", "depth")}
+    quantizer = {"name": name, **traits, **fields(model.quantizer)}
     coders = {
         name: {"name": keys[name]["name"], **fields(getattr(model, name))}
         for name in ("encoder", "decoder")
@@ -191,24 +189,33 @@ def complete(keys: Any) -> dict[str, Any]:
     return {**coders, "quantizer": quantizer, "patch": model.patch, "pixels": model.pixels}
 
 
+def fields(module: Any) -> dict[str, Any]:
+    """Return {key: value} of a linen module's fields that a config sets and that change numbers."""
+    names = [field.name for field in dataclasses.fields(module)]
+    apart = ("parent", "name", "dtype", "remat")
+    return {name: getattr(module, name) for name in names if name not in apart}
+
+
 def require_same(found: Any, keys: Any) -> None:
-    """InputError unless two config.tokenizer make the same of the same weights."""
+    """Raise InputError unless two config.tokenizer make the same of the same weights."""
     a, b = complete(found), complete(keys)
     for part in (a, b):
-        part["quantizer"] = {
-            name: part["quantizer"].get(name, default) for name, default in DECIDES.items()
-        }
+        keys_there = part["quantizer"]
+        part["quantizer"] = {key: keys_there.get(key, usual) for key, usual in DECIDES.items()}
     for key, (ours, wanted) in build.differences(a, b).items():
         raise InputError(f"its weights are of a tokenizer with {key} = {ours}, not {wanted}")
 
 
 def generator_of(
-    system: Any, theirs: Weights, config: Any, given: Given, wanted: Any
+    system: System, theirs: Weights, config: Any, given: Given, wanted: Any
 ) -> tuple[Any, Any, Tree]:
-    """The weights `theirs` {name: array} -> size of the images, config.generator, params of NumPy arrays.
+    """Return the size of the images, config.generator, and params of NumPy arrays.
 
-    config: with config.tokenizer.model; wanted: a config whose generator they have to fit, or None. InputError if they
-    do not.
+    theirs: {name: array}.
+    config: with config.tokenizer.model.
+    wanted: a config whose generator they have to fit, or None.
+
+    Raises InputError if they do not.
     """
     tokenizer = tokenizers.make(config.tokenizer.model)
     keys, tokens = system.generator(theirs, tokenizer, given)
@@ -217,9 +224,8 @@ def generator_of(
         size = math.isqrt(tokens) * tokenizer.factor if tokens else SIZE
     if wanted is not None:
         keys, size = wanted.generator, wanted.dataset.size
-    generator = models.token_generator(
-        keys, models.ImageTokenizer(tokenizer, side(size)), "float32"
-    )
+    encoder = image_tokenizer(config.tokenizer.model, size)
+    generator = models.token_generator(keys, encoder, "float32")
     like = jax.eval_shape(lambda: {"params": generator.init(jax.random.key(0))})
     return size, keys, system.generator_to_ours(theirs, like, generator.network)["params"]
 
@@ -234,11 +240,10 @@ def back(name: str, workdir: Path, dest: Path) -> str:
     has to be the same.
     """
     system = SYSTEMS[name]
-    config, place = of_workdir(workdir)
-    like = jax.tree.map(
-        lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), models.of(config).shapes()
-    )
-    checkpoints = Checkpoints(place, create=False)
+    config, folder = of_workdir(workdir)
+    shapes = models.of(config).shapes()
+    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
+    checkpoints = Checkpoints(folder, create=False)
     state, step = checkpoints.restore(like), checkpoints.steps()[-1]
     checkpoints.close()
     try:
@@ -248,23 +253,25 @@ def back(name: str, workdir: Path, dest: Path) -> str:
         else:
             tokenizer = config.tokenizer.model
             model = models.of(config).network
-            second = system.generator_to_theirs({"params": state["ema"]}, model)
-            require_equal(
-                system.generator_to_ours(second, {"params": state["ema"]}, model)["params"],
-                state["ema"],
-            )
+            params = {"params": state["ema"]}
+            second = system.generator_to_theirs(params, model)
+            again = system.generator_to_ours(second, params, model)
+            require_equal(again["params"], state["ema"])
             first = tokenizer_back(system, tokenizer, state["tokenizer"]) if system.whole else None
             theirs = system.join(first, second)
     except InputError as error:
-        raise InputError(f"{place} holds no model of {name}: {error}") from error
+        raise InputError(f"{folder} holds no model of {name}: {error}") from error
     system.write(dest, theirs)
     return f"wrote {dest}: {len(theirs):,} arrays of step {step:,} under the names of {name}"
 
 
-def tokenizer_back(system: Any, keys: Any, tree: Tree) -> Weights:
-    """{"params", "codebook"} of config.tokenizer `keys` -> {name: array} of theirs.
+def tokenizer_back(system: System, keys: Any, tree: Tree) -> Weights:
+    """Return {name: array} of theirs.
 
-    InputError if what comes back from them is another config or another number.
+    keys: config.tokenizer.
+    tree: {"params", "codebook"} of it.
+
+    Raises InputError if what comes back from theirs is another config or another number.
     """
     tree = without_counters(tree)
     theirs = system.tokenizer_to_theirs(tree, complete(keys))
@@ -275,10 +282,9 @@ def tokenizer_back(system: Any, keys: Any, tree: Tree) -> Weights:
 
 
 def require_equal(a: Any, b: Any) -> None:
-    """InputError unless two trees of arrays are equal, bit for bit."""
-    if not all(
-        jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))
-    ):
+    """Raise InputError unless two trees of arrays are equal, bit for bit."""
+    equal = jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b)
+    if not all(jax.tree.leaves(equal)):
         raise InputError("its weights change on the way there and back")
 
 
@@ -298,5 +304,6 @@ def write(dest: pathlib.Path, config: Any, state: Tree) -> None:
 
 
 def side(size: Any) -> tuple[int, int]:
-    """(height, width) of a size, which is one number for both or a pair."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    """Return (height, width) of a size, which is one number for both or a pair."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
