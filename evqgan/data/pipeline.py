@@ -18,10 +18,11 @@ import numpy as np
 from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
-from evqgan.data import codes, named, stored_ids, views
+from evqgan.data import codes, named, stored_ids
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
+from evqgan.data.views import numbered_view, training_view, validation_view
 
 CROPS = ("resize", "random_resized", "native", "centre")
 CLASSES = 20  # ours: so many are counted one by one
@@ -273,7 +274,7 @@ def train_batches(
     examples = Decoded(examples, dataset.max_bad)
 
     def augment(example: dict, rng: np.random.Generator) -> dict:
-        return {**example, "image": views.training_view(example["image"], dataset, rng)}
+        return {**example, "image": training_view(example["image"], dataset, rng)}
 
     stream = (
         grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
@@ -304,7 +305,7 @@ def eval_batches(
         if example is None or example["label"] == codes.BAD:
             return blank
         if not dataset.codes:
-            example = {**example, "image": views.validation_view(example["image"], dataset)}
+            example = {**example, "image": validation_view(example["image"], dataset)}
         return {**example, "valid": np.True_}
 
     padded = -(-len(examples) // batch_size) * batch_size
@@ -316,7 +317,7 @@ def eval_batches(
 def view_batches(
     examples: Decoded,
     dataset: Dataset,
-    number: int,
+    views: int,
     seed: int,
     batch_size: int,
     start: int,
@@ -325,18 +326,18 @@ def view_batches(
     """Return an iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}, in all views.
 
     Examples start to stop come in turn; b = batch_size, in the last batch less.
-    number: V, of views as in training, with its replacements of what does not decode; 0: the one
-      view of validation, the centre, where what does not decode is black, with the label -1.
+    views: V, as in training and with its replacements of what does not decode; 0: the centre view
+      of validation, where what does not decode is black, with the label -1.
     """
     black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(codes.BAD)}
 
     def load(index: int) -> dict:
-        example = examples[index] if number else examples.load(index)
+        example = examples[index] if views else examples.load(index)
         if example is None:
             return black
         image = example["image"]
-        some = [views.numbered_view(image, dataset, seed, index, v) for v in range(number)]
-        return {**example, "image": np.stack(some or [views.validation_view(image, dataset)])}
+        some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
+        return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
 
     return Batches(
         grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0

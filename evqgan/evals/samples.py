@@ -73,7 +73,7 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
 
 def spread(
     images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real_labels: np.ndarray
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Return the mean distance between two samples of one class, beside that of two real images.
 
     Averaged over classes; those with fewer than two samples or two real images do not count, and
