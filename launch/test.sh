@@ -28,6 +28,6 @@ trap 'rm -f "$types"' EXIT
 run "$python" -m mypy >"$types" 2>&1 &
 checker=$!
 run "$python" -m pytest -n 2 --dist loadfile "$@" || status=$?
-wait "$checker" || status=1
+wait "$checker" || [ "$status" != 0 ] || status=1
 cat "$types"
 exit "$status"

@@ -76,9 +76,8 @@ def part_of(array: Any, part: str) -> np.ndarray | None:
 
     part: as `part_name` says it; "" for all of the array.
     """
-    wanted = [(0, n) for n in array.shape]
-    if part:
-        wanted = [tuple(map(int, cut.split(":"))) for cut in part.split(",")]
+    ends = [cut.split(":") for cut in part.split(",")] if part else [(0, n) for n in array.shape]
+    wanted = [(int(low), int(high)) for low, high in ends]
     if getattr(array, "is_fully_addressable", True):
         return np.asarray(array)[tuple(slice(*cut) for cut in wanted)]
     for shard in array.addressable_shards:

@@ -122,7 +122,7 @@ def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
         if len(x) != len(held):
             raise ValueError(f"expected {len(held)} rows of a batch of {size}, got {len(x)}")
 
-        def part(index: Sequence[slice]) -> Any:
+        def part(index: Any) -> np.ndarray:
             first, last, _ = index[0].indices(size)
             return x[slice(*np.searchsorted(held, (first, last)))]
 
