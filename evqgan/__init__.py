@@ -7,8 +7,8 @@ Letters used in every docstring:
     h, w     token grid               c   channels
     N        h * w tokens
 
-Paper means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generation with Efficient Vision
-Transformers", ICCV 2023, unless another one is named.
+Paper means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generation with Efficient
+Vision Transformers", ICCV 2023, unless another one is named.
 """
 
 from typing import TYPE_CHECKING, Any

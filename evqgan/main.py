@@ -61,6 +61,7 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
 
     Raises InputError for all that is wrong with them.
     """
+    flags: Any
     flags, rest = cli.parse(table.FLAGS, argv)
     cli.check_mode(table.FLAGS, flags)
     config = config_of(flags)

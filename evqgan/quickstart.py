@@ -1,4 +1,4 @@
-"""The main job: a tokenizer, a generator, samples, reconstructions, edits and their numbers, from one config."""
+"""The main job, from one config: both stages, samples, reconstructions, edits, their numbers."""
 
 import pathlib
 from typing import Any
@@ -34,15 +34,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
-    card = (
-        evaluation.read_evaluation(done)["protocols"].get("generation", {})
-        if done.is_file()
-        else {}
-    )
-    if card.get("step") == step:
-        print(
-            f"everything is made already: evaluation.json and the pictures of step {step:,} are in {workdir}"
-        )
+    protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}
+    if protocols.get("generation", {}).get("step") == step:
+        what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
+        print(f"everything is made already: {what}")
         return
     request = mode_sample.SampleRequest(config.samples, pngs=False)
     mode_sample.sample(second, workdir, None, request)
@@ -51,14 +46,12 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
-        pictures.save_png(
-            workdir / "reconstructions.png", reconstructions(tokenizer, images[:SHOWN])
-        )
+        again = reconstructions(tokenizer, images[:SHOWN])
+        pictures.save_png(workdir / "reconstructions.png", again)
         pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
     evaluation.evaluate(second, workdir, None, [])
-    print(
-        f"done: evaluation.json, samples/grid.png, reconstructions.png and edits.png are in {workdir}"
-    )
+    made = "evaluation.json, samples/grid.png, reconstructions.png and edits.png"
+    print(f"done: {made} are in {workdir}")
 
 
 def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> None:
@@ -84,21 +77,24 @@ def check_tokenizer_stays(config: ConfigDict, workdir: pathlib.Path) -> None:
     if file.is_file() and (workdir / "generator" / "config.json").is_file():
         there = files.read_json(file).get("duration")
         if there != config.tokenizer.duration:
+            now = f"now it is {config.tokenizer.duration}"
             raise InputError(
-                f"{workdir / 'generator'} was trained on the tokenizer of config.tokenizer.duration = "
-                f"{there}, now it is {config.tokenizer.duration}: give another --workdir; the "
+                f"{workdir / 'generator'} was trained on the tokenizer of "
+                f"config.tokenizer.duration = {there}, {now}: give another --workdir; the "
                 "generator's duration may grow"
             )
 
 
 def reconstructions(model: Model, images: np.ndarray) -> np.ndarray:
-    """Return a picture of images [N,H,W,3], what the tokenizer makes of them, and where the two differ."""
+    """Return a picture of images, what the tokenizer makes of them, and where the two differ.
+
+    images: uint8 [N,H,W,3].
+    """
     again = model.reconstruct(images)
     rows = {"held-out images": images, "reconstructions": again}
     rows["4 x error"] = pictures.error_map(images, again)
-    return pictures.column(
-        [pictures.label(pictures.row(list(row)), text) for text, row in rows.items()]
-    )
+    lines = [pictures.label(pictures.row(list(row)), text) for text, row in rows.items()]
+    return pictures.column(lines)
 
 
 def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -110,8 +106,9 @@ def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     height, width = model.size
     unit = model.factor
     first = [int(np.argmax(labels == k)) for k in range(max(model.classes, 1))]
-    images, labels = images[first], labels[first] if model.classes else [None]
-    following = [(k + 1) % model.classes for k in labels] if model.classes else labels
+    images = images[first]
+    own: list[Any] = list(labels[first]) if model.classes else [None]
+    following = [(k + 1) % model.classes for k in own] if model.classes else own
 
     centre, box, lower = (np.zeros(model.size, bool) for _ in range(3))
     centre[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = True
@@ -126,14 +123,14 @@ def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return [pictures.column(list(model.edit(image, mask, k, num=WAYS))) for image, k in pairs]
 
     def outpaint(cut: int) -> list[np.ndarray]:
-        pairs = zip(images, labels, strict=True)
+        pairs = zip(images, own, strict=True)
         ways = (model.outpaint(x[:cut], 0, 0, 0, height - cut, k, num=WAYS) for x, k in pairs)
         return [pictures.column(list(made)) for made in ways]
 
     rows = {
         "held-out images": list(images),
         "the centre hidden": hide(centre),
-        "inpainted, in two ways": edit(centre, labels),
+        "inpainted, in two ways": edit(centre, own),
         "the lower half cut off": hide(lower),
         "outpainted, in two ways": outpaint(int(np.argmax(lower[:, 0]))),
         "hidden but for the margins": hide(box),

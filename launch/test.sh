@@ -20,9 +20,14 @@ done
 environment requirements.txt requirements-test.txt
 cd "$root"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-say "$python: ruff check and mypy, then pytest $*"
+say "$python: ruff check, then pytest $* with mypy beside it"
 status=0
 run "$python" -m ruff check || status=1
-run "$python" -m mypy || status=1
+types=$(mktemp) # what mypy says, shown behind the tests
+trap 'rm -f "$types"' EXIT
+run "$python" -m mypy >"$types" 2>&1 &
+checker=$!
 run "$python" -m pytest -n 2 --dist loadfile "$@" || status=$?
+wait "$checker" || [ "$status" != 0 ] || status=1
+cat "$types"
 exit "$status"

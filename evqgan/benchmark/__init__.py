@@ -1,1 +1,1 @@
-"""Memory, speed, locality and the comparisons of the README as commands: `python -m evqgan.benchmark`."""
+"""Memory, speed, locality and comparisons as commands: `python -m evqgan.benchmark`."""

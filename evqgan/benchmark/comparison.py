@@ -60,10 +60,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         file = out / f"{name}_{seed}" / "numbers.json"
         if groups.index((owners[name], seed)) % parts == part - 1:
             system = config.systems[name]
-            numbers = finished(system, out, name, seed, given.samples, config.real)
-        else:  # another process's
-            numbers = runs.known(file, samples=given.samples, real=config.real.to_dict())
-        found[name] += [numbers] if numbers else []
+            found[name].append(finished(system, out, name, seed, given.samples, config.real))
+        elif numbers := runs.known(file, samples=given.samples, real=config.real.to_dict()):
+            found[name].append(numbers)  # another process's
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
         raise InputError(f"--part={given.part} of {len(trials)} runs is none")
@@ -104,7 +103,7 @@ def finished(
 
     real: the keys of `runs.against_real`.
     """
-    place = out / f"{name}_{seed}"
+    folder = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
     first, second = (
         ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator")
@@ -113,16 +112,17 @@ def finished(
         part.seed, part.evals, part.best = seed, ConfigDict(), ""  # measured once, at the end
     states = {"tokenizer": train(first, owner / "tokenizer")}
     second.tokenizer.weights = str(owner / "tokenizer")
-    states["generator"] = train(second, place / "generator")
-    file = place / "numbers.json"
+    states["generator"] = train(second, folder / "generator")
+    file = folder / "numbers.json"
     made = {"step": int(states["generator"]["step"]), "samples": samples, "real": real.to_dict()}
     if numbers := runs.known(file, **made):
         return numbers
     request = mode_sample.SampleRequest(samples, seed=seed, pngs=False)
-    mode_sample.sample(second, place, None, request)
+    mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
     values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
-    images, labels, _ = evaluation.read_samples(place / "samples" / "samples.npz")
+    images, labels, _ = evaluation.read_samples(folder / "samples" / "samples.npz")
+    assert labels is not None  # every compared system is conditional on the class
     values |= runs.against_real(second.dataset, images, labels, **real)
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
@@ -140,24 +140,21 @@ def timing(system: ConfigDict, out: pathlib.Path, name: str) -> dict[str, float]
     so that no other work of this command is beside it: the median of STEPS steps, times their
     number; TIMED images at once, the better of two times. It is kept in timing.json.
     """
-    place = out / f"{name}_0"
-    file = place / "timing.json"
+    folder = out / f"{name}_0"
+    file = folder / "timing.json"
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
-    total = step_seconds(system.tokenizer) + step_seconds(
-        system.generator, system.tokenizer.tokenizer
-    )
-    model, best = load(place, batch_size=TIMED), float("inf")
+    total = step_seconds(system.tokenizer)
+    total += step_seconds(system.generator, system.tokenizer.tokenizer)
+    model, best = load(folder, batch_size=TIMED), float("inf")
     model.generate(TIMED)
     for _ in range(2):
         began = time.perf_counter()
         model.generate(TIMED)
         best = min(best, time.perf_counter() - began)
     found = {"training_seconds": total, "seconds_per_image": best / TIMED}
-    print(
-        f"{name}: {found['training_seconds']:.0f} s of training, {found['seconds_per_image']:.3g} s an image",
-        flush=True,
-    )
+    line = f"{total:.0f} s of training, {found['seconds_per_image']:.3g} s an image"
+    print(f"{name}: {line}", flush=True)
     files.save_json(file, found)
     return found
 
@@ -166,8 +163,8 @@ def step_seconds(config: ConfigDict, tokenizer: ConfigDict | None = None) -> flo
     """Return the seconds that training takes, from STEPS steps of an untrained model on its data.
 
     config: of a stage.
-    tokenizer: config.tokenizer.model of a generator, untrained too: what the ids are does not change
-        what they cost.
+    tokenizer: config.tokenizer.model of a generator, untrained too: what the ids are does not
+        change what they cost.
     """
     config = ConfigDict(json.loads(config.to_json()))
     if tokenizer:

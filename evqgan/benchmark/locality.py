@@ -1,8 +1,8 @@
 """How far a change of tokens reaches in the decoded image (paper, Sec. 3.1, Fig. 1).
 
-A square block of tokens in the middle is replaced by one token, as in the figure, and decoded again;
-this is done for several tokens and held-out images, and the squared change of each pixel is averaged
-over them.
+A square block of tokens in the middle is replaced by one token, as in the figure, and decoded
+again; this is done for several tokens and held-out images, and the squared change of each pixel is
+averaged over them.
 """
 
 import pathlib
@@ -46,10 +46,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         rows.append({"workdir": name, "images": len(images), **reach(change, box)})
         shown.append(pictures.label(picture(images, before, after[0], change), name))
     pictures.save_png(given.out, pictures.column(shown, gap=8))
-    columns = (
-        "image, reconstruction, with the block replaced, 4 x change, and where it is on average"
-    )
-    print(f"{columns}: {given.out}")
+    columns = "image, reconstruction, with the block replaced, 4 x change"
+    print(f"{columns}, and where it is on average: {given.out}")
     return f"locality: a block of {given.block}x{given.block} tokens replaced", rows
 
 
@@ -93,8 +91,8 @@ def reach(change: np.ndarray, box: Box) -> dict[str, Any]:
     box: where the block is.
 
     inside: share of the change in the box's own pixels; r90, r99: distance from the box, in pixels,
-    within which 90 % and 99 % of it are; far: mean change of the pixels farther away than the box is
-    wide, relative to that inside.
+    within which 90 % and 99 % of it are; far: mean change of the pixels farther away than the box
+    is wide, relative to that inside.
     """
     height, width = change.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]

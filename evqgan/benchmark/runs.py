@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def real_row(like: Mapping[str, Any], numbers: Mapping[str, Any], **more: Any) -
     return {**row, **{key: numbers.get(other) for key, other in REAL.items()}, **more}
 
 
-def save_picture(file: pathlib.Path, lines: Mapping[str, Sequence[np.ndarray]]) -> None:
+def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) -> None:
     """Write a picture of rows of images under their names."""
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
     pictures.save_png(file, pictures.column(rows))

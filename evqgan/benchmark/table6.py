@@ -50,7 +50,7 @@ FLAGS = (
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each grid and number of blocks."""
-    cases = ROWS
+    cases: tuple[tuple[int, str], ...] = ROWS
     if given.latent or given.blocks:
         sides = given.latent or PUBLISHED
         cases = tuple((side, blocks) for blocks in given.blocks or ["all"] for side in sides)
@@ -125,10 +125,10 @@ def step(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
     stage = stage2.make(config, examples=10**6)
     height = config.dataset.size // tokenizers.make(TOKENIZER).factor
 
-    def init():
+    def init() -> dict[str, Any]:
         return {key: value for key, value in stage.init().items() if key != "tokenizer"}
 
-    def update(state, batch):
+    def update(state: Any, batch: Any) -> tuple[dict[str, Any], Any]:
         state, metrics = stage.update({**state, "tokenizer": {}}, batch)
         return {key: value for key, value in state.items() if key != "tokenizer"}, metrics
 

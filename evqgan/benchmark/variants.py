@@ -29,18 +29,18 @@ from evqgan.training import stage2
 from evqgan.training.loop import train
 from evqgan.training.run_length import to_steps
 
-# What all have in common, and the keys in which each one differs: a value, or a function of the config's.
-BASE = {
+# What all have in common, and the keys in which each one differs: a value, or a function of the
+# config's.
+BASE: dict[str, dict[str, Any]] = {
     "generator": {"attention": "prefix", "global_tokens": "ordered", "own": "masked"},
     "loss": {"masks": "matched", "targets": 1, "edits": 0.25, "wavefronts": 0.1},
 }
 MASKED = {"global_tokens": "masked"}
 PAPER = {"attention": "joint", "global_tokens": "masked"}
-VARIANTS = {
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {},
-    "all blocks": {
-        "loss": {"targets": 0}
-    },  # of fewer images, so that a step has as many target blocks
+    # Of fewer images, so that a step has as many target blocks.
+    "all blocks": {"loss": {"targets": 0}},
     "masked": {"generator": MASKED},
     "masked, all blocks": {"generator": MASKED, "loss": {"targets": 0}},
     "joint": {"generator": {"attention": "joint"}},
@@ -178,7 +178,7 @@ def finished(config: ConfigDict, workdir: pathlib.Path, samples: int, views: int
 def scan(
     model: Model, config: ConfigDict, workdir: pathlib.Path, samples: int, views: int
 ) -> list[dict[str, Any]]:
-    """Return [{"sampler": {...}, name: number}], samples of each setting of SCAN beside real images.
+    """Return what is measured on samples of each setting of SCAN: {"sampler": {...}, name: number}.
 
     The first setting is the config's; its first images are kept for the picture.
     """
@@ -226,7 +226,9 @@ def seconds(workdir: pathlib.Path, batch: int) -> float | None:
 
 
 def row(name: str, of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the row of a variant: with the config's sampler, and ("best_...") with the best of SCAN.
+    """Return the row of a variant.
+
+    Its numbers are those of the config's sampler, and ("best_...") of the best of SCAN.
 
     of_seeds: the numbers of its runs.
     """

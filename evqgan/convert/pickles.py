@@ -63,7 +63,8 @@ def load(
     its own values without end (STEPS), and what `known` and `persistent` raise.
     """
     machine = _Machine(known, persistent)
-    for opcode, argument, _ in pickletools.genops(stream):
+    opcodes = pickletools.genops(stream)  # type: ignore[arg-type]  # an mmap reads like a file
+    for opcode, argument, _ in opcodes:
         machine.step(opcode.name, argument)
     return machine.pop()
 

@@ -95,7 +95,7 @@ def convert(
     try:
         if second is None:
             model = wanted.tokenizer if wanted is not None else None
-            config.tokenizer, weights = tokenizer_of(system, first, given, model)
+            config.tokenizer, weights = tokenizer_of(system, first or {}, given, model)
             size = config.tokenizer.encoder.get("size", given.size or SIZE)
             state = {"ema": weights["params"], "codebook": weights["codebook"]}
         else:

@@ -16,22 +16,20 @@ T = TypeVar("T")
 
 
 def nearest(word: object, words: Iterable[object]) -> str:
-    """Return the sentence part that helps after a misspelt `word`: the closest of `words`, or all
-    of them.
+    """Return the part of a sentence that helps after a misspelt `word`.
+
+    It names the closest of `words`, or all of them.
     """
-    close = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
-    return (
-        f"did you mean {close[0]!r}?"
-        if close
-        else "expected one of " + ", ".join(sorted(map(str, words)))
-    )
+    known = [str(w) for w in words]
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "expected one of " + ", ".join(sorted(known))
 
 
 def plain(value: Any) -> Any:
-    """Return a config value as plain Python: dicts of dicts, tuples instead of lists (linen wants
-    hashable fields).
+    """Return a config value as plain Python.
 
-    NumPy's numbers become Python's.
+    It has dicts of dicts, tuples instead of lists (linen wants hashable fields), and Python's
+    numbers instead of NumPy's.
     """
     if hasattr(value, "items"):
         return {k: plain(v) for k, v in value.items()}
@@ -60,31 +58,29 @@ def differences(
 def keys_of(
     function: Callable[..., Any], given: Iterable[str] = ()
 ) -> dict[str, inspect.Parameter]:
-    """Return the parameters of `function` that a config may set: {name: inspect.Parameter}, without
-    those `given` by us.
+    """Return the parameters of `function` that a config may set: {name: inspect.Parameter}.
+
+    given: names of those that are set by us.
     """
     parameters = inspect.signature(function).parameters
-    ours = {
-        *given,
-        *(("parent", "name") if "parent" in parameters else ()),
-    }  # linen's own fields, not a config's
+    linens = ("parent", "name") if "parent" in parameters else ()  # fields of every linen module
+    ours = {*given, *linens}
     return {name: parameter for name, parameter in parameters.items() if name not in ours}
 
 
 def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[str] = ()) -> None:
-    """Raise InputError for a key in `keys` that `function` does not take, or whose value is not of
-    its kind (see `kinds`).
+    """Raise InputError for a key that `function` does not take, or a value of another kind.
 
-    `where` is how the config is called in the message, such as "config.generator"; `given`:
-    parameters that are ours.
+    keys: {key: value}; see `kinds` for their kinds.
+    where: what the config is called in the message, such as "config.generator".
+    given: names of parameters that are set by us.
     """
     known = keys_of(function, given)
     for found in _noting:
         found[where] = {name: p.default for name, p in known.items() if p.default is not p.empty}
     if not isinstance(keys, dict):
-        raise InputError(
-            f"{where} expects keys of its own, such as {', '.join(list(known)[:3])}, got {keys!r}"
-        )
+        some = ", ".join(list(known)[:3])
+        raise InputError(f"{where} expects keys of its own, such as {some}, got {keys!r}")
     for key, value in keys.items():
         if key not in known:
             raise InputError(f"{where} has no key {key!r}: {nearest(key, known)}")
@@ -110,9 +106,9 @@ def defaults() -> Iterator[dict[str, dict[str, Any]]]:
 def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -> T:
     """Return `function(**config, **given)`.
 
-    Raises InputError for a key that `function` does not take, or needs and does not get.
-
     What is `given` is no key of the config.
+
+    Raises InputError for a key that `function` does not take, or needs and does not get.
     """
     keys = plain(config)
     check(function, keys, where, given)
@@ -134,8 +130,9 @@ def one_line(what: str) -> Iterator[None]:
 
 
 def contract(protocol: type) -> tuple[str, ...]:
-    """Return the names that a module needs to be of a typing.Protocol: what is annotated there, and
-    its functions.
+    """Return the names that a module needs to be of a typing.Protocol.
+
+    They are what is annotated there, and its functions.
     """
     functions = [
         name
@@ -162,9 +159,8 @@ def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
                 raise
     folder = "/".join(["evqgan", *filter(None, package.split("."))]) + "/"
     what = f" with {', '.join(entries)}" if entries else ""
-    raise InputError(
-        f"{where} names {name!r}, no module{what} in {folder}: {nearest(name, having(package, entries))}"
-    )
+    hint = nearest(name, having(package, entries))
+    raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {hint}")
 
 
 def having(package: str, entries: Iterable[str]) -> list[str]:
@@ -185,8 +181,7 @@ def build(package: str, entry: str, config: Any, where: str, /, **given: Any) ->
     """
     keys = plain(config)
     if not isinstance(keys, dict) or "name" not in keys:
-        raise InputError(
-            f"{where} needs the key 'name': the module in evqgan/{package}/ to build from, got {keys!r}"
-        )
+        what = f"the module in evqgan/{package}/ to build from"
+        raise InputError(f"{where} needs the key 'name': {what}, got {keys!r}")
     found = module(package, keys.pop("name"), where, entry)
     return call(getattr(found, entry), keys, where, **given)

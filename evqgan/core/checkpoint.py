@@ -24,7 +24,8 @@ from evqgan.core.mesh import path_name
 # What of an error's text says that bytes on the disk are missing or changed (tensorstore's and
 # zlib's words).
 DAMAGE = re.compile(
-    r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
+    r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE"
+    r"|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
@@ -42,24 +43,13 @@ def manifest(tree: Any) -> Manifest:
     parts: list[tuple[str, str, int | None]] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name, whole = path_name(path), getattr(leaf, "is_fully_addressable", True)
-        rows[name] = [
-            list(leaf.shape),
-            crc32(leaf) if whole else None,
-            np.dtype(leaf.dtype).name,
-            {},
-        ]
+        shape, number = leaf.shape, crc32(leaf) if whole else None
+        rows[name] = [list(shape), number, np.dtype(leaf.dtype).name, {}]
         if not whole:
-            here = {
-                part_name(shard.index, leaf.shape): shard.data for shard in leaf.addressable_shards
-            }
-            all_parts = {
-                part_name(x, leaf.shape)
-                for x in leaf.sharding.devices_indices_map(leaf.shape).values()
-            }
-            parts += [
-                (name, part, crc32(here[part]) if part in here else None)
-                for part in sorted(all_parts)
-            ]
+            here = {part_name(shard.index, shape): shard.data for shard in leaf.addressable_shards}
+            indices = leaf.sharding.devices_indices_map(shape).values()
+            for part in sorted({part_name(index, shape) for index in indices}):
+                parts.append((name, part, crc32(here[part]) if part in here else None))
     if parts:
         mine = np.array([[x is not None, x or 0] for *_, x in parts], np.uint32)
         everywhere = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, *mine.shape)
@@ -71,7 +61,7 @@ def manifest(tree: Any) -> Manifest:
 
 def crc32(array: Any) -> int:
     """Return the CRC-32 of an array's bytes in C order."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def part_name(index: Iterable[slice], shape: Iterable[int]) -> str:
@@ -82,31 +72,28 @@ def part_name(index: Iterable[slice], shape: Iterable[int]) -> str:
 
 
 def part_of(array: Any, part: str) -> np.ndarray | None:
-    """Return the `part` of an array, "" for all of it, as NumPy; None unless this process holds all
-    of that part.
+    """Return the `part` of an array as NumPy; None unless this process holds all of that part.
+
+    part: as `part_name` says it; "" for all of the array.
     """
-    wanted = (
-        [tuple(map(int, cut.split(":"))) for cut in part.split(",")]
-        if part
-        else [(0, n) for n in array.shape]
-    )
+    ends = [cut.split(":") for cut in part.split(",")] if part else [(0, n) for n in array.shape]
+    wanted = [(int(low), int(high)) for low, high in ends]
     if getattr(array, "is_fully_addressable", True):
         return np.asarray(array)[tuple(slice(*cut) for cut in wanted)]
     for shard in array.addressable_shards:
         held = [cut.indices(n)[:2] for cut, n in zip(shard.index, array.shape, strict=True)]
         if all(a <= low and high <= b for (low, high), (a, b) in zip(wanted, held, strict=True)):
-            cuts = [
-                slice(low - a, high - a) for (low, high), (a, _) in zip(wanted, held, strict=True)
-            ]
-            return np.asarray(shard.data)[tuple(cuts)]
+            pairs = zip(wanted, held, strict=True)
+            cuts = tuple(slice(low - a, high - a) for (low, high), (a, _) in pairs)
+            return np.asarray(shard.data)[cuts]
     return None
 
 
 def changed(tree: Any, rows: Manifest) -> list[str]:
-    """Return the names of the arrays of `tree` that are not those of `rows`, a `manifest`, as far
-    as this process holds them.
+    """Return the names of the arrays of `tree` that are not those of a `manifest`.
 
-    What it holds of a part that was saved by one process is checked when it holds all of that part.
+    What this process holds of an array is checked. Of a part that was saved by one process, it has
+    to hold all.
     """
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -119,8 +106,9 @@ def changed(tree: Any, rows: Manifest) -> list[str]:
 
 
 def row_of(rows: Manifest, name: str) -> list[Any]:
-    """Return the row of `manifest` of an array; those of checkpoints made before it knew dtypes and
-    parts end after two.
+    """Return the row of `manifest` of an array.
+
+    Rows of checkpoints made before it knew dtypes and parts end after two.
     """
     row = rows.get(name, ["nothing", None])
     return row if len(row) == 4 else [*row, None, {}]
@@ -133,11 +121,12 @@ def latest(workdir: str | os.PathLike[str]) -> int:
 
 
 class Kept:
-    """Which checkpoints stay: the `number` latest, and the one of the lowest score (orbax asks
-    after every save).
+    """Which checkpoints stay: the `number` latest, and the one of the lowest score.
 
-    scores: {step: number, or None where nothing was evaluated}. Not orbax' BestN: it forgets the
-    scores of checkpoints that an earlier process wrote, and keeps all that it knows no score of.
+    Orbax asks after every save. Its own BestN forgets the scores of checkpoints that an earlier
+    process wrote, and keeps all that it knows no score of.
+
+    scores: {step: number, or None where nothing was evaluated}.
     """
 
     def __init__(self, number: int) -> None:
@@ -147,15 +136,14 @@ class Kept:
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Return one bool a checkpoint, which are in ascending order."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        scored = [step for step in steps if self.scores.get(step) is not None]
-        kept = {*steps[-self.number :], *sorted(scored, key=self.scores.get)[:1]}
+        known = {step: self.scores.get(step) for step in steps}
+        scored = {step: score for step, score in known.items() if score is not None}
+        kept = {*steps[-self.number :], *sorted(scored, key=scored.__getitem__)[:1]}
         return [step in kept for step in steps]
 
 
 class Checkpoints:
-    """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(),
-    close().
-    """
+    """The checkpoints of a run, in the folder `workdir/checkpoints`."""
 
     def __init__(self, workdir: str | os.PathLike[str], keep: int = 1, create: bool = True) -> None:
         """Keep the `keep` latest checkpoints and the one with the lowest score.
@@ -180,10 +168,12 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def save(self, step: int, state: Any, score: float = float("inf")) -> None:
-        """Start to save; the state may be donated or changed right after. `score`: lower is better.
+        """Start to save; the state may be donated or changed right after.
 
-        InputError if the save before this one could not be written (a full disk); what was saved
-        earlier stays.
+        score: lower is better.
+
+        Raises InputError if the save before this one could not be written (a full disk); what was
+        saved earlier stays.
         """
         self.wait()
         if step in self.manager.all_steps():
@@ -196,8 +186,9 @@ class Checkpoints:
             self.manager.save(step, args=items, force=True)
 
     def parts(self) -> set[str]:
-        """Return the top-level keys of the latest checkpoint's state, but for empty ones;
-        InputError if it is damaged.
+        """Return the top-level keys of the latest checkpoint's state, but for empty ones.
+
+        Raises InputError if it is damaged.
         """
         return {name.split("/")[0] for name in self._manifest(self.steps()[-1])}
 
@@ -211,12 +202,13 @@ class Checkpoints:
         return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
 
     def restore(self, like: Any, step: int | None = None) -> Any:
-        """Return the state saved at `step` (default: the latest), with the structure, shapes and
-        shardings of `like`.
+        """Return the state saved at `step`, with the structure, shapes and shardings of `like`.
 
-        `like` may hold a part of the state's top-level keys: only these are read. Raises InputError
-        when there is no checkpoint, when its arrays are not those of `like`, and when one is
-        missing, cut short or changed.
+        like: it may hold a part of the state's top-level keys: only these are read.
+        step: default: the latest.
+
+        Raises InputError when there is no checkpoint, when its arrays are not those of `like`, and
+        when one is missing, cut short or changed.
         """
         steps = self.steps()
         step = steps[-1] if step is None and steps else step
@@ -231,37 +223,31 @@ class Checkpoints:
             if there == here and dtype not in (None, np.dtype(leaf.dtype).name):
                 there, here = dtype, np.dtype(leaf.dtype).name
             if there != here:
-                where = f"checkpoint {self.folder / str(step)}"
-                raise InputError(
-                    f"{where} is of another model: {name} is {there} there, {here} was expected"
-                )
+                where = f"checkpoint {self.folder / str(step)} is of another model"
+                raise InputError(f"{where}: {name} is {there} there, {here} was expected")
         # The target's shardings rule, whatever devices wrote the checkpoint.
-        target = ocp.args.PyTreeRestore(
-            like,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(like),
-            partial_restore=True,
-        )
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
         state = self._read(step, "state", target)
         if names := changed(state, saved):
             raise InputError(f"{self._damaged(step)}: {names[0]} is not what was saved")
         return state
 
     def differs(self, tree: Any) -> bool:
-        """Return whether an array of `tree` is not the one of its name in the latest checkpoint, in
-        shape or in bytes.
+        """Return whether an array differs from the one of its name in the latest checkpoint.
+
+        Shapes and bytes are compared.
         """
         saved = self._manifest(self.steps()[-1])
-        shapes = {
-            path_name(path): list(leaf.shape)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        return any(row_of(saved, name)[0] != shape for name, shape in shapes.items()) or bool(
-            changed(tree, saved)
-        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if row_of(saved, path_name(path))[0] != list(leaf.shape):
+                return True
+        return bool(changed(tree, saved))
 
-    def _read(self, step, item, args):
-        """Return an item of a step's checkpoint; InputError where it cannot be read: damaged, or
-        what the system said.
+    def _read(self, step: int, item: str, args: Any) -> Any:
+        """Return an item of a step's checkpoint.
+
+        Raises InputError where it cannot be read: damaged, or what the system said.
         """
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
@@ -270,34 +256,31 @@ class Checkpoints:
             if damage or DAMAGE.search(str(error)):
                 raise InputError(f"{self._damaged(step)}: {first_line(error)}") from error
             reason = "not enough memory" if isinstance(error, MemoryError) else first_line(error)
-            raise InputError(
-                f"cannot read checkpoint {self.folder / str(step)}: {reason}"
-            ) from error
+            what = f"cannot read checkpoint {self.folder / str(step)}"
+            raise InputError(f"{what}: {reason}") from error
 
-    def _score(self, step):
-        """Return the score that was saved with a step; None where there is none, as in checkpoints
-        made before it was.
+    def _score(self, step: int) -> float | None:
+        """Return the score that was saved with a step.
+
+        It is None where there is none, as in checkpoints made before it was saved.
         """
+        wanted = ocp.args.Composite(score=ocp.args.JsonRestore())
         try:
-            saved = self.manager.restore(
-                step, args=ocp.args.Composite(score=ocp.args.JsonRestore())
-            )
+            saved = self.manager.restore(step, args=wanted)
             return (saved.get("score") or {}).get("score")
         except Exception:  # whatever is damaged, `restore` says it when it is asked for
             return None
 
-    def _manifest(self, step):
+    def _manifest(self, step: int) -> Manifest:
         """Return the `manifest` that was saved with a step."""
         return self._read(step, "manifest", ocp.args.JsonRestore())
 
-    def _damaged(self, step):
+    def _damaged(self, step: int) -> str:
+        """Return what is said of a damaged checkpoint, and of an earlier one if there is any."""
         earlier = max((other for other in self.steps() if other < step), default=None)
-        hint = (
-            ""
-            if earlier is None
-            else f" (to go on from step {earlier}, move this folder elsewhere)"
-        )
-        return f"checkpoint {self.folder / str(step)} is damaged{hint}"
+        hint = f" (to go on from step {earlier}, move this folder elsewhere)"
+        where = f"checkpoint {self.folder / str(step)}"
+        return f"{where} is damaged{'' if earlier is None else hint}"
 
     def wait(self) -> None:
         """Wait until what was saved is on disk; InputError if it could not be written."""
@@ -305,15 +288,13 @@ class Checkpoints:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
         except Exception as error:  # the writing threads hand on whatever the file system raised
-            raise InputError(
-                f"cannot write checkpoints in {self.folder}: {first_line(error)}"
-            ) from error
+            what = f"cannot write checkpoints in {self.folder}"
+            raise InputError(f"{what}: {first_line(error)}") from error
 
     def close(self) -> None:
         """Wait for running saves and let go of the folder, which goes if it is empty."""
         self.wait()
         self.manager.close()
-        with contextlib.suppress(
-            OSError
-        ):  # there is something in it, or another process was faster
+        # There may be something in it, or another process was faster.
+        with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -89,7 +89,7 @@ def define(table: Sequence[Flag]) -> flags.FlagValues:
         if flag.kind is SWITCH:
             flags.DEFINE_boolean(flag.name, bool(flag.default), flag.help, flag_values=values)
         elif flag.repeated:
-            flags.DEFINE_multi(
+            flags.DEFINE_multi(  # type: ignore[call-overload]  # the serializer may be None, too
                 flag.kind, None, flag.name, flag.default, flag.help, flag_values=values
             )
         else:
@@ -213,7 +213,8 @@ def report(error: Exception, debug: bool) -> int:
 
         several, lost = cluster.several(), cluster.lost(error)
     if lost:
-        reason = f"another process of this run has ended or cannot be reached: start all again ({reason[:300]})"
+        what = "another process of this run has ended or cannot be reached: start all again"
+        reason = f"{what} ({reason[:300]})"
     elif not isinstance(error, InputError | NonFinite | OSError):
         if not several:
             raise error

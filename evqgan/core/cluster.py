@@ -22,14 +22,19 @@ from evqgan.core import files
 from evqgan.core.errors import InputError
 
 HEARTBEAT = 30  # ours: seconds of silence after which a process counts as lost; JAX waits for 100
-SEEING = 20  # ours: seconds until a new file must be seen on all hosts; a network file system may answer from a cache
-LEAVING = 10  # ours: seconds a process that failed waits for the others, which may have failed alike, before it ends
+# Ours: seconds until a new file must be seen on all hosts; a network file system may answer from a
+# cache.
+SEEING = 20
+# Ours: seconds that a process that failed waits for the others, which may have failed alike, before
+# it ends.
+LEAVING = 10
 NAME = 64  # bytes of a host's name, at most (Linux, HOST_NAME_MAX)
 
-# What Gloo, NCCL and JAX's coordination service say when a process they talk to is not there any more.
+# What Gloo, NCCL and JAX's coordination service say when a process they talk to is gone.
 LOST = re.compile(
     r"Gloo \w+ failed|remote process exited"
-    r"|(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL): .*(task|barrier|coordination service|heartbeat)",
+    r"|(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL)"
+    r": .*(task|barrier|coordination service|heartbeat)",
     re.DOTALL | re.IGNORECASE,
 )
 
@@ -42,7 +47,7 @@ def start() -> None:
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **loopback(os.environ))
 
 
-def loopback(environment: Mapping[str, str]) -> dict[str, str]:
+def loopback(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return what keeps the coordinator off the network when all processes are on one host.
 
     It asks for no password. That they are on one host is known of a Slurm step of one node, and of
@@ -50,9 +55,8 @@ def loopback(environment: Mapping[str, str]) -> dict[str, str]:
     """
     address, job = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("SLURM_JOB_ID", "")
     if not address and environment.get("SLURM_STEP_NUM_NODES") == "1" and job.isdecimal():
-        address = (
-            f"127.0.0.1:{61440 + int(job) % 4096}"  # the port that JAX takes for a job of Slurm
-        )
+        # The port that JAX takes for a job of Slurm.
+        address = f"127.0.0.1:{61440 + int(job) % 4096}"
     if not address or not re.match(r"(127\.[\d.]+|localhost|\[::1\]):", address):
         return {}
     bound = environment.get("JAX_COORDINATOR_BIND_ADDRESS", address)
@@ -81,8 +85,9 @@ def check_alike(**things: Any) -> None:
         if odd:
             who = ", ".join(f"process {i} (on {hosts(names)[i]})" for i in odd)
             like = rows.index(usual)
+            than = f"process {like} (on {hosts(names)[like]})"
             raise InputError(
-                f"{who} has another {what.replace('_', ' ')} than process {like} (on {hosts(names)[like]}): give all "
+                f"{who} has another {what.replace('_', ' ')} than {than}: give all "
                 "processes of a run the same command, code and files"
             )
 
@@ -124,8 +129,9 @@ def check_shared(folder: str | os.PathLike[str]) -> None:
             file.unlink()
     blind = [f"process {i} (on {hosts(names)[i]})" for i in np.flatnonzero(~seen)]
     if blind:
+        what = f"the files of process 0 (on {hosts(names)[0]}) in {folder.absolute()}"
         raise InputError(
-            f"{', '.join(blind)} cannot see the files of process 0 (on {hosts(names)[0]}) in {folder.absolute()}: give "
+            f"{', '.join(blind)} cannot see {what}: give "
             "a --workdir in a folder that all hosts share, by the same path"
         )
 
@@ -137,9 +143,9 @@ def appears(file: pathlib.Path) -> bool:
     """
     until = time.monotonic() + SEEING
     while True:
-        for place in (file.parent.parent, file.parent):
+        for folder in (file.parent.parent, file.parent):
             with contextlib.suppress(OSError):
-                os.scandir(place).close()
+                os.scandir(folder).close()
         if file.exists():
             return True
         if time.monotonic() > until:
@@ -153,7 +159,7 @@ def several() -> bool:
 
 
 def lost(error: BaseException) -> bool:
-    """Return whether an exception says that another process of this run cannot be reached any more."""
+    """Return whether an exception says that another process of this run is out of reach."""
     return several() and bool(LOST.search(str(error)))
 
 
@@ -167,9 +173,8 @@ def leave(code: int) -> None:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    together = threading.Thread(
-        target=jax.distributed.shutdown, daemon=True
-    )  # those that fail alike end in order
+    # Those that fail alike end in order.
+    together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     together.start()
     together.join(LEAVING)
     os._exit(code)

@@ -59,12 +59,11 @@ def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Pat
 def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
     """Return the config and the workdir of a tokenizer; `workdir` may be a quickstart's."""
     inner = pathlib.Path(workdir) / "tokenizer"
-    config, place = of_workdir(inner if (inner / "config.json").is_file() else workdir)
+    config, folder = of_workdir(inner if (inner / "config.json").is_file() else workdir)
     if config.stage != "stage1":
-        raise InputError(
-            f"encode needs the workdir of a tokenizer, or of a quickstart; {place} is of {config.stage}"
-        )
-    return config, place
+        wish = "encode needs the workdir of a tokenizer, or of a quickstart"
+        raise InputError(f"{wish}; {folder} is of {config.stage}")
+    return config, folder
 
 
 def default_workdir(file: str) -> str:

@@ -1,5 +1,4 @@
-"""What values the keys of a config may have: the annotations of the constructor that takes them,
-read as a schema.
+"""What values the keys of a config may have, by the annotations of their constructor.
 
 A key's kind is its parameter's annotation, or without one the type of the default. Numbers are
 finite and not negative unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here
@@ -17,13 +16,11 @@ DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`; `without` names ends that do not belong: "low", "high" or
-    "low and high".
-    """
+    """The numbers from `low` to `high`."""
 
     low: float = 0
     high: float = math.inf
-    without: str = ""
+    without: str = ""  # ends that do not belong: "low", "high" or "low and high"
 
     def holds(self, value: Any) -> bool:
         """Return whether a finite number lies in the range."""
@@ -48,12 +45,13 @@ class Duration(NamedTuple):
     def holds(self, value: Any) -> bool:
         """Return whether a number or text is a duration."""
         found = DURATION.fullmatch(str(value))
-        return bool(found) and not (self.some and float(re.sub("[,_]", "", found[1])) == 0)
+        if not found:
+            return False
+        return not self.some or float(re.sub("[,_]", "", found[1])) != 0
 
     def __str__(self):
-        return (
-            "more than 0: " if self.some else ""
-        ) + 'a number of steps, "1000 steps", "20 epochs" or "5%"'
+        words = 'a number of steps, "1000 steps", "20 epochs" or "5%"'
+        return f"more than 0: {words}" if self.some else words
 
 
 class Text(NamedTuple):
@@ -87,9 +85,7 @@ Positive = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what a key of JAX holds
 Several = Annotated[tuple[Positive, ...], Some()]
 Share = Annotated[float, Range(0, 1)]
-PartialShare = Annotated[
-    float, Range(0, 1, "high")
-]  # such as dropout, and decays of moving averages
+PartialShare = Annotated[float, Range(0, 1, "high")]  # dropout, decays of moving averages
 Above0 = Annotated[float, Range(0, math.inf, "low")]
 Signed = Annotated[float, Range(-math.inf)]
 Steps = Annotated[int | float | str, Duration()]
@@ -119,9 +115,10 @@ def fits(value: Any, kind: Any) -> bool:
     return _is_a(value, kind) and (kind not in (int, float) or value >= 0)
 
 
-def _is_a(value, kind):
-    """Return whether a value has the type `kind`; a whole number is also a float, NumPy's are
-    numbers, True is none.
+def _is_a(value: Any, kind: Any) -> bool:
+    """Return whether a value has the type `kind`.
+
+    A whole number is also a float, NumPy's are numbers, True is none.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
@@ -134,9 +131,8 @@ def _is_a(value, kind):
     if origin is dict:
         return isinstance(value, dict) and all(fits(one, inner[1]) for one in value.values())
     if kind is float:
-        return (
-            isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return real and math.isfinite(value)
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return value is None if kind in (None, types.NoneType) else isinstance(value, kind)

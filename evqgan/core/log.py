@@ -36,22 +36,20 @@ class Writer:
         if not enabled:
             return
         if "://" in str(workdir):
-            raise InputError(
-                f"metrics are written to a local folder, but the workdir is {workdir}: give a local one"
-            )
+            what = f"but the workdir is {workdir}: give a local one"
+            raise InputError(f"metrics are written to a local folder, {what}")
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
         with writable(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         _keep(self.path, resume_step)
         with writable(self.path):
             self._lines = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-            # EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its queue then blocks.
-            self._events = EventsWriter(
-                str(self.path.parent / "events"), f".{resume_step}.{os.getpid()}"
-            )
-            start = SessionLog(
-                status=SessionLog.START
-            )  # TensorBoard hides older events from this step on
+            # EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its
+            # queue then blocks.
+            suffix = f".{resume_step}.{os.getpid()}"
+            self._events = EventsWriter(str(self.path.parent / "events"), suffix)
+            # TensorBoard hides older events from this step on.
+            start = SessionLog(status=SessionLog.START)
             self._event(step=resume_step + 1 if resume_step else 0, session_log=start)
             self._events.flush()
 
@@ -64,9 +62,8 @@ class Writer:
             return
         values = {name: _host(name, value) for name, value in scalars.items()}
         errors = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
-        line = {"step": int(step)} | {
-            name: None if name in errors else value for name, value in values.items()
-        }
+        finite = {name: None if name in errors else value for name, value in values.items()}
+        line: dict[str, Any] = {"step": int(step), **finite}
         if errors:
             line["errors"] = errors
         with writable(self.path):
@@ -82,49 +79,56 @@ class Writer:
             return
         with writable(self.path.parent):
             for name, picture in pictures.items():
-                self._event(
-                    step=int(step),
-                    summary=summary.image(name, np.asarray(picture), dataformats="HWC"),
-                )
+                image = summary.image(name, np.asarray(picture), dataformats="HWC")
+                self._event(step=int(step), summary=image)
             self._events.flush()
 
     def close(self) -> None:
-        """Closes both files; calling it again does nothing."""
+        """Close both files; calling it again does nothing."""
         if self._lines is not None:
             with writable(self.path):
                 self._lines.close()
                 self._events.close()
             self._lines = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _event(self, **fields):
+    def _event(self, **fields: Any) -> None:
         self._events.write_event(Event(wall_time=time.time(), **fields))
 
 
-def check_skipped(step: int, metrics: Mapping[str, Any], told: int, limit: int) -> str:
-    """Return a line when more steps than the `told` ones were skipped as not finite (`training.skipping`), or "".
+def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, limit: int) -> str:
+    """Return a one-line warning if steps were skipped since the last report, otherwise "".
 
-    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was
-    not finite and what to do, when at any time `limit` steps in a row were.
+    Steps are skipped as not finite (`training.skipping`).
+
+    metrics: host scalars {name: scalar} of `step`.
+    last_reported: the number of skipped steps that were reported already.
+    limit: how many in a row end the run.
+
+    Raises NonFinite, one line that says what was not finite and what to do, when at any time
+    `limit` steps in a row were.
     """
     now, total, longest = (
         int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest")
     )
-    if total <= told:
+    if total <= last_reported:
         return ""
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
     what = ", ".join(wrong) if now else "a step before this one was not finite"
-    counts = f"{total - told:,} since the last line, {longest:,} in a row, {total:,} in all"
+    counts = (
+        f"{total - last_reported:,} since the last line, {longest:,} in a row, {total:,} in all"
+    )
     what = f"step {step:,}: {what}; skipped {counts}"
     if longest >= limit:
         raise NonFinite(
-            f"stopped at {what}. Weights are as before these steps, checkpoints untouched: start again from the last "
-            "one with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype float32"
+            f"stopped at {what}. Weights are as before these steps, checkpoints untouched: start "
+            "again from the last one with a lower learning rate, a longer warm-up, stronger "
+            "gradient clipping or dtype float32"
         )
     return what
 
@@ -134,7 +138,8 @@ def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str
 
     Only those are returned that are there.
     """
-    path, found = pathlib.Path(workdir) / "metrics.jsonl", {}
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    found: dict[str, float] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         for name, value in json.loads(line).items():
             if name in names and value is not None:
@@ -148,22 +153,25 @@ def alarms(
     best: dict[str, float],
     shares: Mapping[str, float],
 ) -> Iterator[str]:
-    """Yield lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a
-    codebook collapses.
+    """Yield a line for each number that fell below its share of its best: a codebook collapses.
 
-    shares: {name: share}, which numbers to watch. `best` is brought up to date.
+    numbers: {name: value}.
+    best: {name: value}, which is brought up to date.
+    shares: {name: share}, which numbers to watch.
     """
     for name, share in shares.items():
         if name not in numbers:
             continue
         if numbers[name] < share * best.get(name, 0):
-            yield f"ALARM at step {step:,}: {name} fell to {numbers[name]:.4g}, it was {best[name]:.4g}"
+            what = f"{name} fell to {numbers[name]:.4g}, it was {best[name]:.4g}"
+            yield f"ALARM at step {step:,}: {what}"
         best[name] = max(best.get(name, numbers[name]), numbers[name])
 
 
-def _keep(path, step):
-    """Drop the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut
-    short.
+def _keep(path: pathlib.Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl after `step` (all of them at 0).
+
+    A last line that was cut short goes, too.
     """
     with writable(path):
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -175,9 +183,8 @@ def _keep(path, step):
         except (ValueError, TypeError, KeyError):
             if number == len(lines):
                 break
-            raise InputError(
-                f"{path} line {number} is not a JSON object with a step: move the file away to go on"
-            ) from None
+            what = "is not a JSON object with a step: move the file away to go on"
+            raise InputError(f"{path} line {number} {what}") from None
         if step and at <= step:
             kept.append(line + "\n")
     if "".join(kept) != text:
@@ -185,7 +192,7 @@ def _keep(path, step):
             file.write("".join(kept).encode())
 
 
-def _host(name, value):
+def _host(name: str, value: Any) -> int | float:
     """Return a Python int or float from a Python or NumPy number."""
     value = np.asarray(value)
     if value.shape or value.dtype.kind not in "biuf":

@@ -14,9 +14,10 @@ from evqgan.core.kinds import Positive
 AXES = ("data", "fsdp", "tensor")
 Axis = Literal[-1] | Positive  # devices along it; -1: what the others leave
 
-# (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the leading dimension
-# of scanned layers stays whole. "fsdp" splits a weight over the devices that also split the batch (ZeRO-3); "tensor"
-# splits heads and hidden units (Megatron). Optimizer and averaged weights have the same paths, so the same shardings.
+# (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the
+# leading dimension of scanned layers stays whole. "fsdp" splits a weight over the devices that also
+# split the batch (ZeRO-3); "tensor" splits heads and hidden units (Megatron). Optimizer and
+# averaged weights have the same paths, so the same shardings.
 RULES = (
     (r"attention/query/kernel$", ("fsdp", "tensor", None)),  # [c,heads,d]
     (r"attention/key_value/kernel$", ("fsdp", None, "tensor", None)),  # [c,2,heads,d]
@@ -29,38 +30,40 @@ RULES = (
 
 
 def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = None) -> Mesh:
-    """Return a mesh with the axes AXES; one size may be -1: what the devices leave. The batch is
-    split over data x fsdp.
+    """Return a mesh with the axes AXES; the batch is split over data x fsdp.
+
+    data, fsdp, tensor: devices along each axis; one may be -1: what the others leave.
+    devices: default: all.
+
+    Raises InputError if the sizes do not fit the devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) > 1:
-        raise InputError(
-            f"config.mesh may leave one axis open (-1), not {dict(zip(AXES, sizes, strict=True))}"
-        )
+        asked = dict(zip(AXES, sizes, strict=True))
+        raise InputError(f"config.mesh may leave one axis open (-1), not {asked}")
     known = int(np.prod([s for s in sizes if s != -1]))
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
     if int(np.prod(sizes)) != len(devices):
-        raise InputError(
-            f"config.mesh {dict(zip(AXES, sizes, strict=True))} does not fit {len(devices)} devices"
-        )
+        asked = dict(zip(AXES, sizes, strict=True))
+        raise InputError(f"config.mesh {asked} does not fit {len(devices)} devices")
     # Explicit axes, jax.make_mesh's default, do not go with linen and optax.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def path_name(path: Iterable[Any]) -> str:
     """Return "params/mlp/kernel" for ("params", "mlp", "kernel") as jax.tree_util gives it."""
-    return "/".join(
-        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
-    )
+    names = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
+    return "/".join(map(str, names))
 
 
 def shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, tuple]] = RULES) -> Any:
-    """Return NamedShardings for a tree of arrays or shapes by `rules`; a dimension an axis does not
-    divide stays whole.
+    """Return NamedShardings for a tree of arrays or shapes.
+
+    rules: see RULES. A dimension that an axis does not divide stays whole.
     """
 
-    def one(path, leaf):
+    def one(path: Iterable[Any], leaf: Any) -> NamedSharding:
         name, shape = path_name(path), leaf.shape
         axes = next((axes for pattern, axes in rules if re.search(pattern, name)), ())
         if not shape or len(axes) > len(shape):
@@ -85,38 +88,41 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndarray:
-    """Return which rows of a batch of `batch_size` the devices of this process hold, ascending, int
-    [n].
+    """Return which rows of a batch the devices of this process hold, ascending, int [n].
 
     Processes whose devices differ along "tensor" alone hold the same rows, and on a TPU pod, where
-    a mesh follows the wires, the rows of a process need not be neighbours. InputError, which calls
-    the size `key`, if the batch cannot be split over data x fsdp.
+    a mesh follows the wires, the rows of a process need not be neighbours.
+
+    batch_size: rows of the whole batch.
+    key: what the size is called in a message.
+
+    Raises InputError if the batch cannot be split over data x fsdp.
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     if batch_size < 1 or batch_size % (data * fsdp):
-        raise InputError(
-            f"{key} = {batch_size} cannot be split in {data * fsdp} ways (config.mesh: data {data} x fsdp {fsdp}): "
-            f"give a positive multiple of {data * fsdp}"
-        )
+        ways = f"{data * fsdp} ways (config.mesh: data {data} x fsdp {fsdp})"
+        hint = f"give a positive multiple of {data * fsdp}"
+        raise InputError(f"{key} = {batch_size} cannot be split in {ways}: {hint}")
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 
 
 def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
-    """Return global arrays [batch_size,...], split over the mesh, of what this process has of a
-    batch: its `rows` (NumPy).
+    """Return global arrays [batch_size,...] that are split over the mesh.
 
-    Without a batch_size the rows given are the whole batch. ValueError if they are not as many as
-    `rows` says.
+    batch: a tree of what this process has of them, its `rows` (NumPy).
+    batch_size: rows of the whole batch; None: the rows given are the whole batch.
+
+    Raises ValueError if the rows are not as many as `rows` says.
     """
 
-    def one(x):
+    def one(x: Any) -> jax.Array:
         size = len(x) if batch_size is None else batch_size
         held = rows(mesh, size)
         if len(x) != len(held):
             raise ValueError(f"expected {len(held)} rows of a batch of {size}, got {len(x)}")
 
-        def part(index):
+        def part(index: Any) -> np.ndarray:
             first, last, _ = index[0].indices(size)
             return x[slice(*np.searchsorted(held, (first, last)))]
 

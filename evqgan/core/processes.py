@@ -23,8 +23,8 @@ def share(number: int, part: tuple[int, int]) -> np.ndarray:
     number: of all rows.
     part: (i, n) for the i-th of n equal runs of them.
 
-    The last row is repeated where the runs are longer than `number`: all parts have as many, so that
-    all compile the same, and one after the other, cut at `number`, they are all rows in order.
+    The last row is repeated where the runs are longer than `number`: all parts have as many, so
+    that all compile the same, and one after the other, cut at `number`, they are all rows in order.
     """
     index, parts = part
     each = -(-number // parts)

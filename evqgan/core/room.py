@@ -1,5 +1,6 @@
-"""The memory and the work that a request takes, compared with what there is, before anything is
-begun.
+"""The memory and the work that a request takes, compared with what there is.
+
+It is compared before anything is begun.
 """
 
 import os
@@ -23,26 +24,26 @@ def of_device() -> int:
 
 
 def require(needed: float, what: str, there: int | None = None) -> None:
-    """Raise InputError if `what`, such as "config.batch_size = 8 images of 64x64", takes more bytes
-    than `there` are.
+    """Raise InputError if something takes more bytes than there are.
 
-    there: default, the machine's.
+    needed: bytes that it takes.
+    what: such as "config.batch_size = 8 images of 64x64".
+    there: bytes that there are; default: the machine's.
     """
     there = of_machine() if there is None else there
     if needed > there:
-        raise InputError(
-            f"{what} would take {needed / GIB:,.1f} GiB, and there are {there / GIB:,.1f} GiB: ask for less"
-        )
+        least = f"would take {needed / GIB:,.1f} GiB"
+        raise InputError(f"{what} {least}, and there are {there / GIB:,.1f} GiB: ask for less")
 
 
 def limit(number: float, most: int, what: str, force: bool = False) -> None:
-    """Raise InputError if `number` of `what`, such as "images to encode", are more than `most`,
-    unless `force` lifts that.
+    """Raise InputError if there is more to do than `most`, unless `force` lifts that.
 
     So much work is more often a slip than a wish.
+
+    number: how much there is to do.
+    what: of what, such as "images to encode".
     """
     if number > most and not force:
-        raise InputError(
-            f"this takes {number:,.0f} {what}, which are more than {most:,}: ask for less, or lift the limit "
-            "by --force (in Python, force=True)"
-        )
+        hint = "ask for less, or lift the limit by --force (in Python, force=True)"
+        raise InputError(f"this takes {number:,.0f} {what}, which are more than {most:,}: {hint}")

@@ -1,4 +1,7 @@
-"""What a run was made with: this code, Python, and the libraries that decide its numbers; kept beside its config."""
+"""What a run was made with, kept beside its config.
+
+It is this code, Python, and the libraries that decide its numbers.
+"""
 
 import hashlib
 import importlib.metadata
@@ -11,16 +14,9 @@ from evqgan.core import files
 from evqgan.core.errors import InputError
 
 PACKAGE = pathlib.Path(__file__).parent.parent
-LIBRARIES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "numpy",
-    "pillow",
-)  # ours: what can matter
+# Ours: what can matter.
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+UNREADABLE = (InputError, KeyError, TypeError, ValueError, IndexError)
 
 
 def code() -> str:
@@ -68,13 +64,7 @@ def note(workdir: str | os.PathLike[str], step: int) -> str:
     try:
         legs = files.read_json(file)["legs"] if file.exists() else []
         before = dict(legs[-1]) if legs else here
-    except (
-        InputError,
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-    ):  # nothing depends on it: it is begun anew
+    except UNREADABLE:  # nothing depends on the file: it starts again
         legs, before = [], here
     changes = [
         f"{name} {before.get(name) or 'unknown'}, now {x}"

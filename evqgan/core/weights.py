@@ -1,13 +1,11 @@
-"""Weights of frozen networks: one safetensors file each, which holds arrays and nothing that could
-run.
-"""
+"""Weights of frozen networks: a safetensors file each, which holds nothing that could run."""
 
 import contextlib
 import os
 import pathlib
 import shlex
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,16 +18,18 @@ from evqgan.core.files import atomic
 from evqgan.core.mesh import path_name
 
 Path = str | os.PathLike[str]
-CRC = "crc32"  # in the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no bytes
+# In the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no
+# bytes.
+CRC = "crc32"
 
 
 def folder(where: Path = "") -> pathlib.Path:
-    """Return where weights lie: `where`, or, if that is "", the environment's EVQGAN_WEIGHTS, or
-    ~/.cache/evqgan/weights.
+    """Return where weights lie.
+
+    It is `where`, or if that is "" the environment's EVQGAN_WEIGHTS, or ~/.cache/evqgan/weights.
     """
-    return pathlib.Path(
-        where or os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights"
-    ).expanduser()
+    usual = os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights"
+    return pathlib.Path(where or usual).expanduser()
 
 
 def path(where: Path, network: str) -> pathlib.Path:
@@ -39,28 +39,33 @@ def path(where: Path, network: str) -> pathlib.Path:
 
 def command(where: Path, network: str) -> str:
     """Return the command line that fetches the weights of `network` into `where`."""
-    return f"python -m evqgan.convert {network} --download{f' {shlex.quote(str(where))}' if where else ''}"
+    dest = f" {shlex.quote(str(where))}" if where else ""
+    return f"python -m evqgan.convert {network} --download{dest}"
 
 
 def require(where: Path, networks: Iterable[str]) -> None:
-    """Raise InputError, one line with the commands that get them, unless the weights of all
-    `networks` lie in `where`.
+    """Raise InputError unless the weights of all `networks` lie in `where`.
+
+    It is one line, with the commands that get them.
     """
     missing = [network for network in dict.fromkeys(networks) if not path(where, network).is_file()]
     if missing:
         commands = " && ".join(command(where, network) for network in missing)
+        hint = 'train with untrained features by weights="random" in the config'
         raise InputError(
-            f"there are no weights of {', '.join(missing)} in {folder(where)}: get them with `{commands}`, or train "
-            'with untrained features by weights="random" in the config'
+            f"there are no weights of {', '.join(missing)} in {folder(where)}: "
+            f"get them with `{commands}`, or {hint}"
         )
 
 
 def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
-    """Write a nested dict of arrays, named by their paths ("params/conv1/kernel"), whole or not at
-    all.
+    """Write a nested dict of arrays, whole or not at all.
 
-    metadata: {str: str}, kept in the file. InputError if the disk is full or the place cannot be
-    written.
+    The arrays are named by their paths ("params/conv1/kernel").
+
+    metadata: kept in the file.
+
+    Raises InputError if the disk is full or the folder cannot be written.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
@@ -89,10 +94,13 @@ def load(where: Path, network: str, like: Any) -> Any:
 
 
 def fill(frozen: Mapping[str, Any], pretrained: Mapping[str, str], where: Path) -> dict[str, Any]:
-    """Return the variables `frozen` {name: tree} of a critic, those that `pretrained` {name:
-    network} names read from `where`.
+    """Return the variables of frozen networks, the pretrained ones read from their files.
 
-    InputError as for `load`.
+    frozen: {name: tree}.
+    pretrained: {name: network}, those that are read.
+    where: the folder of the files.
+
+    Raises InputError as `load`.
     """
     return {
         **frozen,
@@ -101,19 +109,21 @@ def fill(frozen: Mapping[str, Any], pretrained: Mapping[str, str], where: Path) 
 
 
 def source(where: Path, network: str) -> dict[str, str]:
-    """Return what the file of `network` in the folder `where` says of its origin -> {str: str}:
-    source, sha256, licence.
+    """Return what the file of a network says of its origin: source, sha256, licence.
 
-    InputError if there is no such file or it is damaged.
+    where: the file's folder.
+
+    Raises InputError if there is no such file or it is damaged.
     """
     with _opened(where, network) as stored:
         return {name: value for name, value in (stored.metadata() or {}).items() if name != CRC}
 
 
 @contextlib.contextmanager
-def _opened(where, network):
-    """Return the file of `network`, open; what is wrong with it, a ValueError of the body included,
-    becomes InputError.
+def _opened(where: Path, network: str) -> Iterator[Any]:
+    """Yield the file of a network, open.
+
+    What is wrong with it, a ValueError of the body included, becomes InputError.
     """
     require(where, [network])
     file = path(where, network)
@@ -121,34 +131,29 @@ def _opened(where, network):
         with safetensors.safe_open(file, framework="np") as stored:
             yield stored
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = (
-            str(error)
-            if isinstance(error, ValueError)
-            else f"damaged or unreadable ({str(error).splitlines()[0]})"
-        )
-        raise InputError(
-            f"{file} is {reason}: make it again with `{command(where, network)}`"
-        ) from error
+        reason = str(error)
+        if not isinstance(error, ValueError):
+            reason = f"damaged or unreadable ({reason.splitlines()[0]})"
+        hint = f"make it again with `{command(where, network)}`"
+        raise InputError(f"{file} is {reason}: {hint}") from error
 
 
-def _differences(stored, wanted):
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Return one phrase for every array that is missing, too many, or of another shape or dtype."""
     found = [f"{name} is missing" for name in wanted if name not in stored]
     found += [f"{name} is none of its arrays" for name in stored if name not in wanted]
     for name in wanted.keys() & stored.keys():
-        shape, dtype = list(stored[name].get_shape()), stored[name].get_dtype()
-        expected = DTYPES[np.dtype(wanted[name].dtype).name]
-        if (shape, dtype) != (list(wanted[name].shape), expected):
-            found.append(
-                f"{name} is {dtype} {shape} there, {expected} {list(wanted[name].shape)} here"
-            )
+        there = stored[name].get_dtype(), list(stored[name].get_shape())
+        here = DTYPES[np.dtype(wanted[name].dtype).name], list(wanted[name].shape)
+        if there != here:
+            found.append("{} is {} {} there, {} {} here".format(name, *there, *here))
     return sorted(found)
 
 
-def _crc(arrays):
+def _crc(arrays: Mapping[str, np.ndarray]) -> str:
     crc = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, crc)
     return f"{crc:08x}"
 
 
