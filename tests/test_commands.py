@@ -561,7 +561,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
     assert card["workdir"] == "tokenizer" and now["batch_size"] == 3 != card["batch_size"]
     assert again["numbers"]["psnr"] == pytest.approx(found["numbers"]["psnr"], rel=1e-4)
 
-    monkeypatch.setattr(evaluation, "WHOLE", 1000)
+    monkeypatch.setattr(evaluation, "MOST", 1000)
     assert (
         "psnr"
         not in evaluation.evaluate(config, workdir, workdir / "elsewhere", ["generation"])[

@@ -155,7 +155,7 @@ def test_each_value_made_wrong_is_refused_in_one_line_or_makes_sense(name):
         (
             "generator.name",
             "masking",
-            "config.generator names 'masking', no module with TRAITS, Model, init, loss, evalua",
+            "config.generator names 'masking', no module with TRAITS, Model, Settings, init, ",
         ),
         ("tokenizer.weights", 3, "config.tokenizer.weights expects a text, got 3"),
         ("mesh", {"data": 0}, "config.mesh.data expects one of -1 or a whole number from 1, got 0"),
