@@ -40,8 +40,8 @@ def run(counted, batch_size, classes=3, seen=None, show=4):
     def predict(state, batch, rng):
         valid = batch["rows"] < 13
         rows = np.minimum(batch["rows"], 12)
-        values = {name: np.where(valid[:, None], x[rows], 1e6) for name, x in counted.items()}
-        return {"ids": np.zeros((batch_size, 2, 4, 1), np.int32), "valid": valid, **values}
+        sums = {name: np.where(valid[:, None], x[rows], 1e6) for name, x in counted.items()}
+        return {"ids": np.zeros((batch_size, 2, 4, 1), np.int32), "valid": valid, "sums": sums}
 
     def sample(state, request):
         ids, mask, label, keys = request
