@@ -93,7 +93,7 @@ def margins(scores):
 def compare(computed, theirs):
     """Compare all that is recorded (theirs) with ours of the same names.
 
-    Ids are compared exactly, the rest to 1e-4 of its scale.
+    Ids are compared exactly, values to 1e-4 of their scale, gradients to 1e-3.
 
     computed(number=None): ours by name, with a number for an image `nudged` by it. Gradients, and
     the adaptive weight that is a ratio of gradients, jump where some ReLU's input in VGG16 or the
@@ -124,7 +124,7 @@ def compare(computed, theirs):
             gradients(ours),
             of_gradients,
             lambda number: gradients(computed(number)),
-            1e-4,
+            1e-3,  # through attention, by other orders of summation: 3.3e-4
             least=1e-4,
         )
 

@@ -28,8 +28,6 @@ from evqgan.losses import gan, lpips
 from evqgan.losses.patchgan import Critic, initialize
 from evqgan.tokenizers import tokenizer
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 UNTOLD = ("commitment", "temperature", "kl_weight")  # by weights
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
-from evqgan.generators.blocks import decoding_order
+from evqgan.generators.blocks import Order, decoding_order
 
 ROWS = (  # attention, global tokens, order
     ("joint", "masked", "raster"),
@@ -113,7 +113,7 @@ def build(given: argparse.Namespace, attention: str, tokens: str) -> multigraine
     )
 
 
-def timed(model: multigrained.Model, batch: int, steps: int, order: str) -> float:
+def timed(model: multigrained.Model, batch: int, steps: int, order: Order) -> float:
     """Return seconds an image of the best of RUNS runs, without compiling."""
     settings = multigrained.Settings(steps=steps, order=order)
     label = jnp.zeros((batch,), jnp.int32)
