@@ -1,4 +1,9 @@
-"""From a config to an object: it names a module, and its other keys are constructor arguments."""
+"""From a config section to an object.
+
+The section's key `name` is the name of a module; its other keys are arguments of the class there.
+So an import that no editor can follow happens in `module` alone: config.generator.name = "gpt" is
+evqgan/generators/gpt.py.
+"""
 
 import contextlib
 import difflib
@@ -16,9 +21,7 @@ T = TypeVar("T")
 
 
 def nearest(word: object, words: Iterable[object]) -> str:
-    """Return the sentence part that helps after a misspelt `word`: the closest of `words`, or all
-    of them.
-    """
+    """Return what helps after a misspelt `word`: the closest of `words`, or all of them."""
     close = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
     return (
         f"did you mean {close[0]!r}?"
@@ -28,10 +31,10 @@ def nearest(word: object, words: Iterable[object]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a config value as plain Python: dicts of dicts, tuples instead of lists (linen wants
-    hashable fields).
+    """Return a config value as plain Python.
 
-    NumPy's numbers become Python's.
+    Sections become dicts, lists become tuples (linen wants hashable fields), NumPy's numbers
+    become Python's.
     """
     if hasattr(value, "items"):
         return {k: plain(v) for k, v in value.items()}
@@ -60,8 +63,9 @@ def differences(
 def keys_of(
     function: Callable[..., Any], given: Iterable[str] = ()
 ) -> dict[str, inspect.Parameter]:
-    """Return the parameters of `function` that a config may set: {name: inspect.Parameter}, without
-    those `given` by us.
+    """Return the parameters of `function` that a config may set, {name: inspect.Parameter}.
+
+    given: the names of those that the code sets.
     """
     parameters = inspect.signature(function).parameters
     ours = {
@@ -72,11 +76,11 @@ def keys_of(
 
 
 def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[str] = ()) -> None:
-    """Raise InputError for a key in `keys` that `function` does not take, or whose value is not of
-    its kind (see `kinds`).
+    """Raise InputError for a key that `function` does not take, or a value of another kind.
 
-    `where` is how the config is called in the message, such as "config.generator"; `given`:
-    parameters that are ours.
+    keys: a section of a config, as `plain` gives it. For the kinds see `core.kinds`.
+    where: what the message calls the section, such as "config.generator".
+    given: the names of the parameters that the code sets, so that no key may.
     """
     known = keys_of(function, given)
     for found in _noting:
@@ -110,9 +114,10 @@ def defaults() -> Iterator[dict[str, dict[str, Any]]]:
 def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -> T:
     """Return `function(**config, **given)`.
 
-    Raises InputError for a key that `function` does not take, or needs and does not get.
+    Raises InputError as `check`, and for a key that `function` needs and does not get.
 
-    What is `given` is no key of the config.
+    where: what the message calls the config.
+    given: arguments that the code sets, so that no key may.
     """
     keys = plain(config)
     check(function, keys, where, given)
@@ -134,8 +139,9 @@ def one_line(what: str) -> Iterator[None]:
 
 
 def contract(protocol: type) -> tuple[str, ...]:
-    """Return the names that a module needs to be of a typing.Protocol: what is annotated there, and
-    its functions.
+    """Return the names of a typing.Protocol, which a module of that form has to have.
+
+    They are its annotated attributes and its functions without an underscore.
     """
     functions = [
         name
@@ -146,9 +152,12 @@ def contract(protocol: type) -> tuple[str, ...]:
 
 
 def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
-    """Return the module `evqgan.<package>.<name>`, the package in dots.
+    """Return the module `evqgan.<package>.<name>`.
 
-    Raises InputError if there is none with these entries.
+    Raises InputError if there is none that has these entries.
+
+    package: in dots, such as "tokenizers.quantizers".
+    entries: names of classes and functions.
     """
     name = plain(name)
     if isinstance(name, str) and name.isidentifier():

@@ -82,8 +82,9 @@ def part_name(index: Iterable[slice], shape: Iterable[int]) -> str:
 
 
 def part_of(array: Any, part: str) -> np.ndarray | None:
-    """Return the `part` of an array, "" for all of it, as NumPy; None unless this process holds all
-    of that part.
+    """Return a part of an array as NumPy; None unless this process holds all of that part.
+
+    part: as `part_name` calls it, or "" for the whole array.
     """
     wanted = (
         [tuple(map(int, cut.split(":"))) for cut in part.split(",")]
@@ -103,10 +104,10 @@ def part_of(array: Any, part: str) -> np.ndarray | None:
 
 
 def changed(tree: Any, rows: Manifest) -> list[str]:
-    """Return the names of the arrays of `tree` that are not those of `rows`, a `manifest`, as far
-    as this process holds them.
+    """Return the names of the arrays of `tree` whose bytes are not those of `rows`, a `manifest`.
 
-    What it holds of a part that was saved by one process is checked when it holds all of that part.
+    This process checks what it holds: of an array that was saved in parts, each part that it holds
+    whole.
     """
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -119,8 +120,9 @@ def changed(tree: Any, rows: Manifest) -> list[str]:
 
 
 def row_of(rows: Manifest, name: str) -> list[Any]:
-    """Return the row of `manifest` of an array; those of checkpoints made before it knew dtypes and
-    parts end after two.
+    """Return the row of an array in a `manifest`.
+
+    Checkpoints of earlier versions have rows of shape and CRC-32 alone: these are filled up.
     """
     row = rows.get(name, ["nothing", None])
     return row if len(row) == 4 else [*row, None, {}]
@@ -133,11 +135,14 @@ def latest(workdir: str | os.PathLike[str]) -> int:
 
 
 class Kept:
-    """Which checkpoints stay: the `number` latest, and the one of the lowest score (orbax asks
-    after every save).
+    """Which checkpoints stay: the `number` latest, and the one of the lowest score.
 
-    scores: {step: number, or None where nothing was evaluated}. Not orbax' BestN: it forgets the
-    scores of checkpoints that an earlier process wrote, and keeps all that it knows no score of.
+    Orbax asks after every save.
+
+    scores: {step: number, or None where nothing was evaluated}.
+
+    Not orbax's BestN: it forgets the scores of checkpoints that an earlier process wrote, and keeps
+    every checkpoint whose score it does not know.
     """
 
     def __init__(self, number: int) -> None:
@@ -145,7 +150,7 @@ class Kept:
         self.scores: dict[int, float | None] = {}
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Return one bool a checkpoint, which are in ascending order."""
+        """Return for each of the checkpoints, which are in ascending order, whether it stays."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         scored = [step for step in steps if self.scores.get(step) is not None]
         kept = {*steps[-self.number :], *sorted(scored, key=self.scores.get)[:1]}
@@ -153,14 +158,12 @@ class Kept:
 
 
 class Checkpoints:
-    """The folder `workdir/checkpoints`: save(step, state, score), restore(like, step), steps(),
-    close().
-    """
+    """The folder `workdir/checkpoints`: what training saves to it and everything else reads."""
 
     def __init__(self, workdir: str | os.PathLike[str], keep: int = 1, create: bool = True) -> None:
         """Keep the `keep` latest checkpoints and the one with the lowest score.
 
-        create=False, to read only, makes no folder and raises InputError where there is none.
+        create: False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.kept = Kept(keep)
@@ -180,10 +183,12 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def save(self, step: int, state: Any, score: float = float("inf")) -> None:
-        """Start to save; the state may be donated or changed right after. `score`: lower is better.
+        """Start to save; the state may be donated or changed right after.
 
-        InputError if the save before this one could not be written (a full disk); what was saved
-        earlier stays.
+        Raises InputError if the save before this one could not be written (a full disk); what was
+        saved earlier stays.
+
+        score: lower is better; infinity where nothing was evaluated.
         """
         self.wait()
         if step in self.manager.all_steps():
@@ -196,8 +201,9 @@ class Checkpoints:
             self.manager.save(step, args=items, force=True)
 
     def parts(self) -> set[str]:
-        """Return the top-level keys of the latest checkpoint's state, but for empty ones;
-        InputError if it is damaged.
+        """Return the top-level keys of the latest checkpoint's state, but for empty ones.
+
+        Raises InputError if it is damaged.
         """
         return {name.split("/")[0] for name in self._manifest(self.steps()[-1])}
 
@@ -211,12 +217,13 @@ class Checkpoints:
         return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
 
     def restore(self, like: Any, step: int | None = None) -> Any:
-        """Return the state saved at `step` (default: the latest), with the structure, shapes and
-        shardings of `like`.
+        """Return the state that was saved at `step`, with the structure and shardings of `like`.
 
-        `like` may hold a part of the state's top-level keys: only these are read. Raises InputError
-        when there is no checkpoint, when its arrays are not those of `like`, and when one is
-        missing, cut short or changed.
+        Raises InputError when there is no checkpoint, when its arrays have other shapes or dtypes
+        than `like`, and when one is missing, cut short or changed.
+
+        like: arrays or jax.ShapeDtypeStructs. Only the top-level keys that it has are read.
+        step: None is the latest.
         """
         steps = self.steps()
         step = steps[-1] if step is None and steps else step
@@ -247,9 +254,7 @@ class Checkpoints:
         return state
 
     def differs(self, tree: Any) -> bool:
-        """Return whether an array of `tree` is not the one of its name in the latest checkpoint, in
-        shape or in bytes.
-        """
+        """Return whether an array of `tree` has another shape or other bytes than the saved one."""
         saved = self._manifest(self.steps()[-1])
         shapes = {
             path_name(path): list(leaf.shape)
@@ -260,9 +265,7 @@ class Checkpoints:
         )
 
     def _read(self, step, item, args):
-        """Return an item of a step's checkpoint; InputError where it cannot be read: damaged, or
-        what the system said.
-        """
+        """Return an item of a step's checkpoint; InputError that says why if it cannot be read."""
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # orbax and tensorstore raise many kinds
@@ -275,8 +278,9 @@ class Checkpoints:
             ) from error
 
     def _score(self, step):
-        """Return the score that was saved with a step; None where there is none, as in checkpoints
-        made before it was.
+        """Return the score that was saved with a step, or None.
+
+        There is none where nothing was evaluated, and in checkpoints of earlier versions.
         """
         try:
             saved = self.manager.restore(

@@ -1,7 +1,7 @@
-"""What values the keys of a config may have: the annotations of the constructor that takes them,
-read as a schema.
+"""What values the keys of a config may have.
 
-A key's kind is its parameter's annotation, or without one the type of the default. Numbers are
+The annotations of the constructor that takes the keys are read as a schema: the kind of a key is
+the annotation of its parameter, or, where there is none, the type of its default. Numbers are
 finite and not negative unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here
 `Positive`) does; `Literal` names choices.
 """
@@ -17,8 +17,9 @@ DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`; `without` names ends that do not belong: "low", "high" or
-    "low and high".
+    """The numbers from `low` to `high`.
+
+    without: the ends that do not belong to it: "", "low", "high" or "low and high".
     """
 
     low: float = 0
@@ -38,9 +39,11 @@ class Range(NamedTuple):
 
 
 class Duration(NamedTuple):
-    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%"; `some`: not 0.
+    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%".
 
     See `training.run_length`.
+
+    some: whether 0 is refused.
     """
 
     some: bool = False
@@ -57,13 +60,13 @@ class Duration(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A text that the regular expression `pattern` matches whole; `words` say so."""
+    """A text that the regular expression `pattern` matches whole; `words` describe it."""
 
     pattern: str
     words: str
 
     def holds(self, value: Any) -> bool:
-        """Return whether it does."""
+        """Return whether the pattern matches a text."""
         return bool(re.fullmatch(self.pattern, value))
 
     def __str__(self):
@@ -71,12 +74,12 @@ class Text(NamedTuple):
 
 
 class Some(NamedTuple):
-    """Not an empty list, of whole numbers from `low`."""
+    """A list that is not empty, of whole numbers from `low` on."""
 
     low: int = 1
 
     def holds(self, value: Any) -> bool:
-        """Return whether there is something in it."""
+        """Return whether a list is not empty."""
         return bool(value)
 
     def __str__(self):
@@ -98,7 +101,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def of(parameter: inspect.Parameter) -> Any:
-    """Return the kind of an `inspect.Parameter`."""
+    """Return the kind of the values that a parameter takes."""
     kind, default = parameter.annotation, parameter.default
     if kind not in (parameter.empty, Any):
         return kind if default is not None else kind | None
@@ -120,8 +123,9 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def _is_a(value, kind):
-    """Return whether a value has the type `kind`; a whole number is also a float, NumPy's are
-    numbers, True is none.
+    """Return whether a value has the type `kind`.
+
+    Whole numbers are floats, too, and NumPy's numbers are numbers; True is none.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):

@@ -18,14 +18,16 @@ from evqgan.core.files import atomic, writable
 
 
 class Writer:
-    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events
-    beside it.
+    """Appends numbers to metrics.jsonl, and numbers and pictures to TensorBoard's events.
 
-    A run that resumes from its state after `resume_step` steps gives that number: lines of later
-    steps are dropped (TensorBoard is told to do the same) and written again, so that metrics.jsonl
-    ends as if nothing had happened, but for perf/*. 0 means a run from the start: every line goes.
-    Only one process of a run may write: give the others `enabled=False`, and nothing is touched. An
-    OSError, such as a full disk, becomes InputError. `workdir` is local.
+    Raises InputError for an OSError, such as a full disk.
+
+    workdir: a local folder.
+    resume_step: the step of the state with which the run goes on. Lines of later steps are dropped
+      (TensorBoard is told to do the same) and written again, so that metrics.jsonl ends as if
+      nothing had happened, but for perf/*. 0 is a run from the start: every line goes.
+    enabled: whether this process writes, of which there may be one in a run; with False nothing is
+      touched.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class Writer:
         _keep(self.path, resume_step)
         with writable(self.path):
             self._lines = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-            # EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its queue then blocks.
+            # EventsWriter writes when called. SummaryWriter's thread dies of a full disk, and its
+            # queue then blocks.
             self._events = EventsWriter(
                 str(self.path.parent / "events"), f".{resume_step}.{os.getpid()}"
             )
@@ -89,7 +92,7 @@ class Writer:
             self._events.flush()
 
     def close(self) -> None:
-        """Closes both files; calling it again does nothing."""
+        """Close both files; a second call does nothing."""
         if self._lines is not None:
             with writable(self.path):
                 self._lines.close()
@@ -107,10 +110,13 @@ class Writer:
 
 
 def check_skipped(step: int, metrics: Mapping[str, Any], told: int, limit: int) -> str:
-    """Return a line when more steps than the `told` ones were skipped as not finite (`training.skipping`), or "".
+    """Return a line if steps were skipped since the last one (`training.skipping`), else "".
 
-    metrics: host scalars {name: scalar} of `step`. Raises NonFinite, one line that says what was
-    not finite and what to do, when at any time `limit` steps in a row were.
+    Raises NonFinite, with what was not finite and what to do, when `limit` steps in a row were
+    skipped at any time.
+
+    metrics: {name: number} of `step`.
+    told: how many skipped steps a line has told of already.
     """
     now, total, longest = (
         int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest")
@@ -132,7 +138,7 @@ def check_skipped(step: int, metrics: Mapping[str, Any], told: int, limit: int) 
 def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
     """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
 
-    Only those are returned that are there.
+    Metrics that the file has not are left out.
     """
     path, found = pathlib.Path(workdir) / "metrics.jsonl", {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -148,10 +154,11 @@ def alarms(
     best: dict[str, float],
     shares: Mapping[str, float],
 ) -> Iterator[str]:
-    """Yield lines for the `numbers` {name: value} that fell below their share of `best` {name: value}: a
-    codebook collapses.
+    """Yield a line for each number that fell below its share of its best, as in a collapse.
 
-    shares: {name: share}, which numbers to watch. `best` is brought up to date.
+    numbers: {name: value} of `step`.
+    best: {name: largest value so far}, which is brought up to date.
+    shares: {name: share} of the numbers that are watched.
     """
     for name, share in shares.items():
         if name not in numbers:
@@ -162,9 +169,7 @@ def alarms(
 
 
 def _keep(path, step):
-    """Drop the lines of metrics.jsonl after `step` (all of them at 0), and a last one that was cut
-    short.
-    """
+    """Drop the lines of metrics.jsonl after `step` (at 0: all), and a last one that is cut short."""
     with writable(path):
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     lines = text.splitlines()

@@ -14,9 +14,10 @@ from evqgan.core.kinds import Positive
 AXES = ("data", "fsdp", "tensor")
 Axis = Literal[-1] | Positive  # devices along it; -1: what the others leave
 
-# (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the leading dimension
-# of scanned layers stays whole. "fsdp" splits a weight over the devices that also split the batch (ZeRO-3); "tensor"
-# splits heads and hidden units (Megatron). Optimizer and averaged weights have the same paths, so the same shardings.
+# (regular expression on the path, axes of the LAST dimensions); the first that matches holds. The
+# leading dimension of scanned layers stays whole. "fsdp" splits a weight over the devices that also
+# split the batch (ZeRO-3); "tensor" splits heads and hidden units (Megatron). The optimizer's
+# moments and the averaged weights have the same paths, so the same shardings.
 RULES = (
     (r"attention/query/kernel$", ("fsdp", "tensor", None)),  # [c,heads,d]
     (r"attention/key_value/kernel$", ("fsdp", None, "tensor", None)),  # [c,2,heads,d]
@@ -29,8 +30,12 @@ RULES = (
 
 
 def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = None) -> Mesh:
-    """Return a mesh with the axes AXES; one size may be -1: what the devices leave. The batch is
-    split over data x fsdp.
+    """Return a mesh with the axes AXES, from config.mesh; a batch is split over data x fsdp.
+
+    Raises InputError if the sizes do not fit the devices.
+
+    data, fsdp, tensor: the sizes, one of which may be -1: what the others leave.
+    devices: None is all of the run.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -56,8 +61,11 @@ def path_name(path: Iterable[Any]) -> str:
 
 
 def shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, tuple]] = RULES) -> Any:
-    """Return NamedShardings for a tree of arrays or shapes by `rules`; a dimension an axis does not
-    divide stays whole.
+    """Return NamedShardings for a tree of arrays or shapes.
+
+    A dimension that its axis does not divide stays whole.
+
+    rules: see RULES.
     """
 
     def one(path, leaf):
@@ -85,12 +93,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndarray:
-    """Return which rows of a batch of `batch_size` the devices of this process hold, ascending, int
-    [n].
+    """Return the rows of a batch that the devices of this process hold, ascending, int [n].
 
     Processes whose devices differ along "tensor" alone hold the same rows, and on a TPU pod, where
-    a mesh follows the wires, the rows of a process need not be neighbours. InputError, which calls
-    the size `key`, if the batch cannot be split over data x fsdp.
+    a mesh follows the wires, the rows of a process need not be neighbours. Raises InputError if the
+    batch cannot be split over data x fsdp.
+
+    key: what the message calls the size.
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     if batch_size < 1 or batch_size % (data * fsdp):
@@ -103,11 +112,12 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
 
 
 def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
-    """Return global arrays [batch_size,...], split over the mesh, of what this process has of a
-    batch: its `rows` (NumPy).
+    """Return a batch as global arrays [batch_size,...], split over the mesh.
 
-    Without a batch_size the rows given are the whole batch. ValueError if they are not as many as
-    `rows` says.
+    Raises ValueError if the rows given are not as many as `rows` says.
+
+    batch: a tree of NumPy arrays of the rows that this process holds.
+    batch_size: None where these are the whole batch.
     """
 
     def one(x):

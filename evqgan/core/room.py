@@ -1,6 +1,4 @@
-"""The memory and the work that a request takes, compared with what there is, before anything is
-begun.
-"""
+"""Whether there is room for a request: its memory and its work, before anything is begun."""
 
 import os
 
@@ -23,10 +21,10 @@ def of_device() -> int:
 
 
 def require(needed: float, what: str, there: int | None = None) -> None:
-    """Raise InputError if `what`, such as "config.batch_size = 8 images of 64x64", takes more bytes
-    than `there` are.
+    """Raise InputError if something takes more bytes than there are.
 
-    there: default, the machine's.
+    what: the thing in words, such as "config.batch_size = 8 images of 64x64".
+    there: the bytes that there are; None is the machine's memory.
     """
     there = of_machine() if there is None else there
     if needed > there:
@@ -36,10 +34,11 @@ def require(needed: float, what: str, there: int | None = None) -> None:
 
 
 def limit(number: float, most: int, what: str, force: bool = False) -> None:
-    """Raise InputError if `number` of `what`, such as "images to encode", are more than `most`,
-    unless `force` lifts that.
+    """Raise InputError for so much work that it is more often a slip than a wish.
 
-    So much work is more often a slip than a wish.
+    number: of things to do, at most `most`.
+    what: the things in words, such as "images to encode".
+    force: whether any number is allowed.
     """
     if number > most and not force:
         raise InputError(

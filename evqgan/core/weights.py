@@ -1,6 +1,4 @@
-"""Weights of frozen networks: one safetensors file each, which holds arrays and nothing that could
-run.
-"""
+"""Weights of frozen networks: one safetensors file each, of arrays and nothing that could run."""
 
 import contextlib
 import os
@@ -20,12 +18,15 @@ from evqgan.core.files import atomic
 from evqgan.core.mesh import path_name
 
 Path = str | os.PathLike[str]
-CRC = "crc32"  # in the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no bytes
+# In the metadata: CRC-32 of all arrays in the order of their names. safetensors checks no bytes.
+CRC = "crc32"
 
 
 def folder(where: Path = "") -> pathlib.Path:
-    """Return where weights lie: `where`, or, if that is "", the environment's EVQGAN_WEIGHTS, or
-    ~/.cache/evqgan/weights.
+    """Return the folder of the weights.
+
+    where: the folder; "" is that of the environment variable EVQGAN_WEIGHTS, or else
+      ~/.cache/evqgan/weights.
     """
     return pathlib.Path(
         where or os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights"
@@ -43,8 +44,9 @@ def command(where: Path, network: str) -> str:
 
 
 def require(where: Path, networks: Iterable[str]) -> None:
-    """Raise InputError, one line with the commands that get them, unless the weights of all
-    `networks` lie in `where`.
+    """Raise InputError, with the commands that get them, for networks whose weights are missing.
+
+    where: as in `folder`.
     """
     missing = [network for network in dict.fromkeys(networks) if not path(where, network).is_file()]
     if missing:
@@ -56,11 +58,12 @@ def require(where: Path, networks: Iterable[str]) -> None:
 
 
 def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
-    """Write a nested dict of arrays, named by their paths ("params/conv1/kernel"), whole or not at
-    all.
+    """Write a nested dict of arrays, whole or not at all.
 
-    metadata: {str: str}, kept in the file. InputError if the disk is full or the place cannot be
-    written.
+    In the file their names are their paths ("params/conv1/kernel"). Raises InputError if the disk
+    is full or the place cannot be written.
+
+    metadata: kept in the file.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
@@ -70,11 +73,13 @@ def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
 
 
 def load(where: Path, network: str, like: Any) -> Any:
-    """Return the weights of `network` from the folder `where` -> a tree of NumPy arrays with the
-    structure of `like`.
+    """Return the weights of `network` as a tree of NumPy arrays with the structure of `like`.
 
-    like: a nested dict of arrays or jax.ShapeDtypeStructs. InputError if the file is missing (see
-    `require`), damaged, or has other arrays, shapes or dtypes than `like`.
+    Raises InputError if the file is missing (see `require`), damaged, or has other arrays, shapes
+    or dtypes than `like`.
+
+    where: as in `folder`.
+    like: a nested dict of arrays or jax.ShapeDtypeStructs.
     """
     wanted = {path_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(like)}
     with _opened(where, network) as stored:
@@ -89,10 +94,13 @@ def load(where: Path, network: str, like: Any) -> Any:
 
 
 def fill(frozen: Mapping[str, Any], pretrained: Mapping[str, str], where: Path) -> dict[str, Any]:
-    """Return the variables `frozen` {name: tree} of a critic, those that `pretrained` {name:
-    network} names read from `where`.
+    """Return the frozen variables of a critic or a distance, with the weights read from files.
 
-    InputError as for `load`.
+    Raises InputError as `load`.
+
+    frozen: {name: tree}; what `pretrained` does not name stays as it is.
+    pretrained: {name: network}, the PRETRAINED of the module in evqgan/losses.
+    where: as in `folder`.
     """
     return {
         **frozen,
@@ -101,10 +109,11 @@ def fill(frozen: Mapping[str, Any], pretrained: Mapping[str, str], where: Path) 
 
 
 def source(where: Path, network: str) -> dict[str, str]:
-    """Return what the file of `network` in the folder `where` says of its origin -> {str: str}:
-    source, sha256, licence.
+    """Return what the file of `network` says of its origin: {"source", "sha256", "licence"}.
 
-    InputError if there is no such file or it is damaged.
+    Raises InputError if there is no such file or it is damaged.
+
+    where: as in `folder`.
     """
     with _opened(where, network) as stored:
         return {name: value for name, value in (stored.metadata() or {}).items() if name != CRC}
@@ -112,8 +121,9 @@ def source(where: Path, network: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _opened(where, network):
-    """Return the file of `network`, open; what is wrong with it, a ValueError of the body included,
-    becomes InputError.
+    """Yield the file of `network`, open.
+
+    Raises InputError for all that is wrong with it, and in the place of a ValueError of the body.
     """
     require(where, [network])
     file = path(where, network)
