@@ -1,4 +1,4 @@
-"""For scripts beside a clone that is called evqgan: what they import by this name is the package within it."""
+"""Let scripts beside a clone that is called evqgan import the package within it by that name."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""The main job: a tokenizer, a generator, samples, reconstructions, edits and their numbers, from one config."""
+"""The main job: from one config a tokenizer, a generator, samples, edits and their numbers."""
 
 import pathlib
 from typing import Any
@@ -92,7 +92,10 @@ def check_tokenizer_stays(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def reconstructions(model: Model, images: np.ndarray) -> np.ndarray:
-    """Return a picture of images [N,H,W,3], what the tokenizer makes of them, and where the two differ."""
+    """Return a picture of images, of what the tokenizer makes of them, and of the difference.
+
+    images: uint8 [N,H,W,3].
+    """
     again = model.reconstruct(images)
     rows = {"held-out images": images, "reconstructions": again}
     rows["4 x error"] = pictures.error_map(images, again)

@@ -1,6 +1,6 @@
 """python -m evqgan.benchmark NAME [--json=FILE] [flags of NAME; NAME --help lists them]
 
-reconstruction  --workdir=DIR --workdir=DIR ...  tokenizers side by side on held-out images (Table 1)
+reconstruction  --workdir=DIR --workdir=DIR ...  tokenizers side by side, held-out images (Table 1)
 locality        --workdir=DIR --workdir=DIR ...  how far a change of tokens reaches (paper, Fig. 1)
 step            --config=FILE[:variant] --batch=1  one training step: parameters, memory, seconds
 table6          --latent=64 --blocks=all|1       memory of a generator's training step (Table 6)

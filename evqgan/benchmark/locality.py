@@ -1,8 +1,8 @@
 """How far a change of tokens reaches in the decoded image (paper, Sec. 3.1, Fig. 1).
 
-A square block of tokens in the middle is replaced by one token, as in the figure, and decoded again;
-this is done for several tokens and held-out images, and the squared change of each pixel is averaged
-over them.
+A square block of tokens in the middle is replaced by one token, as in the figure, and decoded
+again; this is done for several tokens and held-out images, and the squared change of each pixel is
+averaged over them.
 """
 
 import pathlib
@@ -92,9 +92,9 @@ def reach(change: np.ndarray, box: Box) -> dict[str, Any]:
     change: [H,W].
     box: where the block is.
 
-    inside: share of the change in the box's own pixels; r90, r99: distance from the box, in pixels,
-    within which 90 % and 99 % of it are; far: mean change of the pixels farther away than the box is
-    wide, relative to that inside.
+    inside: share of the change that lies in the box's own pixels.
+    r90, r99: distance from the box, in pixels, within which 90 % and 99 % of the change lie.
+    far: mean change of the pixels farther away than the box is wide, relative to that inside.
     """
     height, width = change.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]

@@ -1,4 +1,4 @@
-"""Tokenizers side by side on the held-out images of one data set: numbers (paper, Table 1), a picture."""
+"""Tokenizers side by side on the held-out images of one data set (paper, Table 1)."""
 
 import pathlib
 from typing import Any

@@ -29,7 +29,8 @@ from evqgan.training import stage2
 from evqgan.training.loop import train
 from evqgan.training.run_length import to_steps
 
-# What all have in common, and the keys in which each one differs: a value, or a function of the config's.
+# What all have in common, and the keys in which each one differs: a value, or a function of the
+# config's.
 BASE = {
     "generator": {"attention": "prefix", "global_tokens": "ordered", "own": "masked"},
     "loss": {"masks": "matched", "targets": 1, "edits": 0.25, "wavefronts": 0.1},
