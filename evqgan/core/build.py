@@ -1,4 +1,9 @@
-"""From a config to an object: it names a module, and its other keys are constructor arguments."""
+"""From a config section to an object.
+
+The section's key `name` is the name of a module; its other keys are arguments of the class there.
+So an import that no editor can follow happens in `module` alone: config.generator.name = "gpt" is
+evqgan/generators/gpt.py.
+"""
 
 import contextlib
 import difflib
@@ -143,9 +148,12 @@ def contract(protocol: type) -> tuple[str, ...]:
 
 
 def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
-    """Return the module `evqgan.<package>.<name>`, the package in dots.
+    """Return the module `evqgan.<package>.<name>`.
 
-    Raises InputError if there is none with these entries.
+    Raises InputError if there is none that has these entries.
+
+    package: in dots, such as "tokenizers.quantizers".
+    entries: names of classes and functions.
     """
     name = plain(name)
     if isinstance(name, str) and name.isidentifier():

@@ -134,7 +134,7 @@ class Kept:
         self.scores: dict[int, float | None] = {}
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Return one bool a checkpoint, which are in ascending order."""
+        """Return for each of the checkpoints, which are in ascending order, whether it stays."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         known = {step: self.scores.get(step) for step in steps}
         scored = {step: score for step, score in known.items() if score is not None}
@@ -148,7 +148,7 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike[str], keep: int = 1, create: bool = True) -> None:
         """Keep the `keep` latest checkpoints and the one with the lowest score.
 
-        create=False, to read only, makes no folder and raises InputError where there is none.
+        create: False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self.kept = Kept(keep)

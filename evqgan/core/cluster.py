@@ -1,6 +1,4 @@
-"""A run of several processes: how it starts, what all of them must see, and how each ends when one
-of them fails.
-"""
+"""A run of several processes: how it starts, what all must see, how each ends when one fails."""
 
 import contextlib
 import hashlib
@@ -42,7 +40,7 @@ LOST = re.compile(
 def start() -> None:
     """Join the other processes, which JAX finds through Slurm, a TPU's metadata and such.
 
-    It comes before all else of JAX.
+    It has to be the first use of JAX.
     """
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **loopback(os.environ))
 
@@ -50,8 +48,9 @@ def start() -> None:
 def loopback(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return what keeps the coordinator off the network when all processes are on one host.
 
-    It asks for no password. That they are on one host is known of a Slurm step of one node, and of
-    an address that the user gave. Else this is {}: it listens on all interfaces, JAX's default.
+    The coordinator asks for no password. All processes are known to be on one host if they are a
+    Slurm step of one node, or if the address that the user gave says so. Else {} is returned, and
+    the coordinator listens on all interfaces, which is JAX's default.
     """
     address, job = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("SLURM_JOB_ID", "")
     if not address and environment.get("SLURM_STEP_NUM_NODES") == "1" and job.isdecimal():
@@ -66,8 +65,8 @@ def loopback(environment: Mapping[str, str]) -> dict[str, Any]:
 def check_alike(**things: Any) -> None:
     """Raise InputError in all processes unless each was given the same `things`.
 
-    It names the odd ones out. Of one process nothing is asked. This comes before all exchanges of
-    theirs whose form depends on these things.
+    The message names the processes that differ. A run of one process is always alike. Call this
+    before any exchange between processes whose form depends on these things.
 
     things: {what it is in words, "_" for " ": its text}.
     """
@@ -105,7 +104,7 @@ def hosts(names: Any) -> list[str]:
 def check_shared(folder: str | os.PathLike[str]) -> None:
     """Make a folder; raise InputError in all processes unless they all see it as the same.
 
-    It is known within seconds. Of one process nothing is asked.
+    It takes up to SEEING seconds. In a run of one process nothing is made.
     """
     if not several():
         return
@@ -166,8 +165,8 @@ def lost(error: BaseException) -> bool:
 def leave(code: int) -> None:
     """End a process of several that failed, with an exit code; return in a process that is alone.
 
-    Python's own end would wait for the others, which may wait for this one. Left so, they learn of
-    it by HEARTBEAT.
+    Python's own end would wait for the others, which may wait for this one. This end does not wait,
+    and the others learn of it after HEARTBEAT seconds.
     """
     if not several():
         return

@@ -1,6 +1,7 @@
 """What values the keys of a config may have, by the annotations of their constructor.
 
-A key's kind is its parameter's annotation, or without one the type of the default. Numbers are
+The annotations of the constructor that takes the keys are read as a schema: the kind of a key is
+the annotation of its parameter, or, where there is none, the type of its default. Numbers are
 finite and not negative unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here
 `Positive`) does; `Literal` names choices.
 """
@@ -35,9 +36,11 @@ class Range(NamedTuple):
 
 
 class Duration(NamedTuple):
-    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%"; `some`: not 0.
+    """A number of steps, or a text such as "20 epochs", "1000 steps" or "5%".
 
     See `training.run_length`.
+
+    some: whether 0 is refused.
     """
 
     some: bool = False
@@ -55,13 +58,13 @@ class Duration(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A text that the regular expression `pattern` matches whole; `words` say so."""
+    """A text that the regular expression `pattern` matches whole; `words` describe it."""
 
     pattern: str
     words: str
 
     def holds(self, value: Any) -> bool:
-        """Return whether it does."""
+        """Return whether the pattern matches a text."""
         return bool(re.fullmatch(self.pattern, value))
 
     def __str__(self):
@@ -69,12 +72,12 @@ class Text(NamedTuple):
 
 
 class Some(NamedTuple):
-    """Not an empty list, of whole numbers from `low`."""
+    """A list that is not empty, of whole numbers from `low` on."""
 
     low: int = 1
 
     def holds(self, value: Any) -> bool:
-        """Return whether there is something in it."""
+        """Return whether a list is not empty."""
         return bool(value)
 
     def __str__(self):
@@ -94,7 +97,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def of(parameter: inspect.Parameter) -> Any:
-    """Return the kind of an `inspect.Parameter`."""
+    """Return the kind of the values that a parameter takes."""
     kind, default = parameter.annotation, parameter.default
     if kind not in (parameter.empty, Any):
         return kind if default is not None else kind | None

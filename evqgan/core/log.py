@@ -18,14 +18,16 @@ from evqgan.core.files import atomic, writable
 
 
 class Writer:
-    """Appends host scalars to `workdir`/metrics.jsonl and, with images, to TensorBoard events
-    beside it.
+    """Appends numbers to metrics.jsonl, and numbers and pictures to TensorBoard's events.
 
-    A run that resumes from its state after `resume_step` steps gives that number: lines of later
-    steps are dropped (TensorBoard is told to do the same) and written again, so that metrics.jsonl
-    ends as if nothing had happened, but for perf/*. 0 means a run from the start: every line goes.
-    Only one process of a run may write: give the others `enabled=False`, and nothing is touched. An
-    OSError, such as a full disk, becomes InputError. `workdir` is local.
+    Raises InputError for an OSError, such as a full disk.
+
+    workdir: a local folder.
+    resume_step: the step of the state with which the run goes on. Lines of later steps are dropped
+      (TensorBoard is told to do the same) and written again, so that metrics.jsonl ends as if
+      nothing had happened, but for perf/*. 0 is a run from the start: every line goes.
+    enabled: whether this process writes, of which there may be one in a run; with False nothing is
+      touched.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, lim
 def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
     """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
 
-    Only those are returned that are there.
+    Metrics that the file has not are left out.
     """
     path = pathlib.Path(workdir) / "metrics.jsonl"
     found: dict[str, float] = {}

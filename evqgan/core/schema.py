@@ -1,5 +1,6 @@
-"""The keys of an experiment's config, and the kinds of their values; who takes a section checks
-what is in it.
+"""The keys of an experiment's config, and the kinds of their values.
+
+The keys of a section are checked by the constructor that takes them (`core.build`).
 """
 
 import dataclasses
@@ -19,16 +20,18 @@ OF_EVALUATOR = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The keys of every stage's config and the kinds of their values; those of a section are its
-    constructor's.
+    """The keys of the config of every stage.
 
-    eval_batch_size: None is batch_size. best: the number of an evaluator by which the best
-    checkpoint is kept beside the `keep` latest; "" is none. alarm: {number: share of its highest
-    value below which the log warns}. changed_data: a run may go on with other training images than
-    it began with. init: a workdir of the same stage and shapes, with whose weights a new run
-    begins; init_optimizer: and with its moments, too. class_names, data and began: noted by
-    training, of what it is from (`pipeline.identity`) and of the step at which a longer duration
-    found it finished.
+    eval_batch_size: None is batch_size.
+    best: the number of an evaluator by which the best checkpoint is chosen, the lower the better;
+      it is kept beside the `keep` latest ones. "" is none.
+    alarm: {number: share of its highest value below which the log warns}.
+    changed_data: whether a run may go on with other training images than it began with.
+    init: a workdir of the same stage and shapes, with whose weights a new run begins.
+    init_optimizer: whether it begins with the optimizer's moments of that workdir, too.
+    class_names, data, began: noted by training, not given: the names of the classes, what the
+      training images are (`pipeline.identity`), and the step at which the present leg of the run
+      began (`run_length.RunLength`).
     """
 
     stage: str
@@ -59,8 +62,10 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerExperiment(Experiment):
-    """The keys of a tokenizer's config: the terms of the loss beside those of `pixel_losses`, which
-    are in `loss`.
+    """The keys of a tokenizer's config.
+
+    loss: the weights of `stage1.pixel_losses`.
+    perceptual, adversarial: the other terms of the loss; None: there is no such term.
     """
 
     perceptual: dict | None = None
@@ -69,8 +74,9 @@ class TokenizerExperiment(Experiment):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorExperiment(Experiment):
-    """The keys of a generator's config. stored_ids: which ids it was trained from, noted by
-    training.
+    """The keys of a generator's config.
+
+    stored_ids: noted by training, not given: which stored ids it was trained from.
     """
 
     generator: dict

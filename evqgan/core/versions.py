@@ -31,7 +31,7 @@ def code() -> str:
 def commit() -> str:
     """Return the commit of the clone that the package lies in, or "".
 
-    It is such as "3da3a48", or "3da3a48-dirty" with changes.
+    An example is "3da3a48", or "3da3a48-dirty" where files were changed since.
     """
     if not (PACKAGE.parent / ".git").exists():
         return ""
@@ -56,9 +56,8 @@ def now() -> dict[str, str]:
 def note(workdir: str | os.PathLike[str], step: int) -> str:
     """Note in versions.json what a run is made with from `step` on.
 
-    The file holds a list under "legs", with a row more whenever a version is another one.
-
-    Returns a line if it is another one now, or "".
+    The file holds a list under "legs", which gets a row whenever a version has changed. Returns a
+    line for the log if one has, else "".
     """
     file, here = pathlib.Path(workdir) / "versions.json", now()
     try:

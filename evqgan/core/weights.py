@@ -75,11 +75,13 @@ def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
 
 
 def load(where: Path, network: str, like: Any) -> Any:
-    """Return the weights of `network` from the folder `where` -> a tree of NumPy arrays with the
-    structure of `like`.
+    """Return the weights of `network` as a tree of NumPy arrays with the structure of `like`.
 
-    like: a nested dict of arrays or jax.ShapeDtypeStructs. InputError if the file is missing (see
-    `require`), damaged, or has other arrays, shapes or dtypes than `like`.
+    Raises InputError if the file is missing (see `require`), damaged, or has other arrays, shapes
+    or dtypes than `like`.
+
+    where: as in `folder`.
+    like: a nested dict of arrays or jax.ShapeDtypeStructs.
     """
     wanted = {path_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(like)}
     with _opened(where, network) as stored:

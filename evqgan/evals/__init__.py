@@ -1,8 +1,10 @@
 """Evaluators: numbers and pictures about a model, named in config.evals.
 
 Each module here with an `Evaluator` is one. To add one, write a module with a class of the form
-of `Evaluator`; the keys of config.evals.<module> are arguments of its constructor. Training, and
-the mode evaluate, run those of the config.
+of `Evaluator`; the keys of config.evals.<module> are arguments of its constructor, and have
+defaults. Training, and the mode evaluate, run those of the config. (`samples` is none: its
+functions compare a samples.npz with real images, in the mode evaluate alone.)
+`tests/test_contracts.py` tests every evaluator in this folder.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,13 +36,17 @@ class Evaluator(Protocol):
           own arrays, "valid" among them, are there too.
         batches: () -> iterator of batches of the validation split, each image once.
         sample: of a generator: (state, request) -> image uint8 [B,H,W,3], see `generators.Request`.
-        keys: those of config.evals.<module>.
+        keys: those of config.evals.<module>. One of them is `show`, how many images the pictures
+          show: the mode evaluate sets it to 0 in every evaluator, and wants no pictures.
         """
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
-        """Yield (name, number or picture uint8 [H,W,3]) for a state, and nothing else's.
+        """Yield (name, number or picture uint8 [H,W,3]), which depend on the state alone.
 
-        Raises InputError if it has none.
+        In training a number is logged as "val/<name>", in evaluation.json it is called <name>: so
+        names differ between evaluators. Raises InputError if there are no numbers of these data.
+
+        state: a dict, with what the model's `shapes` says and maybe more.
         """
 
 
@@ -91,7 +97,7 @@ def run_all(
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Run evaluators on a state; return their numbers and their pictures.
 
-    Of one that cannot, prints a line.
+    An evaluator that raises InputError is passed over with a printed line.
     numbers: {"val/name": float}. pictures: {"val/name": uint8 [H,W,3]}.
     """
     numbers: dict[str, float] = {}

@@ -28,7 +28,7 @@ class Evaluator:
         self.classes = config.generator.get("classes", 0)
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
-        """Yield (name, value) for this state; depends on nothing else."""
+        """Yield (name, value), which depend on the state alone."""
         totals: dict[str, Any] = {}
         grid_and_depth: tuple[int, ...] = ()
         for i, batch in enumerate(self.batches()):

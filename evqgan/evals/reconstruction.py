@@ -61,7 +61,7 @@ class Evaluator:
         self.distance = distance(perceptual, weights) if perceptual else None
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
-        """Yield (name, value) for this state; depends on nothing else."""
+        """Yield (name, value), which depend on the state alone."""
         measured: list[dict[str, np.ndarray]] = []  # of each batch
         shown: list[np.ndarray] = []
         counts = np.zeros((1, self.codes), np.int64)  # of each depth

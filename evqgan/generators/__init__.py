@@ -3,7 +3,9 @@
 To add one, write a module with the names of `Generator`; a config then says
 `generator.name = "<module>"`. The other keys of config.generator are arguments of its Model, those
 of config.loss of its `loss`, those of config.sample of its Settings.
-`tests/test_contracts.py` and `tests/test_generators.py` test every generator in this folder.
+`tests/test_contracts.py` and `tests/test_generators.py` test every generator in this folder; the
+latter wants a line in its SMALL. Fields of Settings that no other generator has are entered in
+`inference.keywords.SamplerKeywords`.
 """
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable

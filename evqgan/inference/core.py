@@ -251,7 +251,7 @@ def seeds_of(seed: int | Sequence[int], number: int) -> np.ndarray:
 
 
 def coders(tokenizer: models.ImageTokenizer) -> tuple[Callable, Callable]:
-    """Return encoder and decoder as functions of a `BatchRunner`, whose names people see."""
+    """Return encoder and decoder as functions for a `BatchRunner`, which prints their names."""
 
     def encoder(weights: dict, images: jax.Array) -> jax.Array:
         return tokenizer.encode(weights, images)
@@ -269,7 +269,11 @@ def request_of(
     seeds: jax.Array,
     numbers: jax.Array,
 ) -> Request:
-    """Return the request for images of these seeds and numbers; key n of a seed draws image n."""
+    """Return the request for images of these seeds and numbers: each has a random key of its own.
+
+    All random numbers of an image come from this key; `mask_predict.image_noise` and
+    `autoregressive.autoregress` draw them.
+    """
 
     def key(seed: jax.Array, number: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.key(seed), number)
@@ -278,7 +282,7 @@ def request_of(
 
 
 def sampler_of(generator: models.TokenGenerator, settings: Any) -> Callable:
-    """Return a generator's `sample` with these settings, a function of a `BatchRunner`."""
+    """Return a generator's `sample` with these settings, as a function for a `BatchRunner`."""
 
     def sampler(state: dict, *given: jax.Array) -> jax.Array:
         weights = state["ema"], state["tokenizer"]
@@ -288,7 +292,7 @@ def sampler_of(generator: models.TokenGenerator, settings: Any) -> Callable:
 
 
 def history_of(generator: models.TokenGenerator, settings: Any) -> Callable:
-    """Return ids [B,S,h,w,D] after each step of `sample`, as a function of a `BatchRunner`."""
+    """Return a function for a `BatchRunner` to the ids [B,S,h,w,D] after each step of `sample`."""
 
     def sampler(state: dict, *given: jax.Array) -> jax.Array:
         weights = state["ema"], state["tokenizer"]

@@ -20,8 +20,8 @@ class Tokenizer(nn.Module):
 
     Images are [B,H,W,3] float in [-1, 1] with H and W multiples of `factor`; anything else raises
     InputError.
-    patch: so many vectors in height and width are quantized as one, of patch^2 times their width
-      (RQ-VAE's code, where the shape of the codes is smaller than that of the latents).
+    patch: so many vectors in height and in width are laid together and quantized as one vector,
+      which is patch^2 times as wide (RQ-VAE's code, whose latents are larger than the token grid).
     pixels: what encoder and decoder see, "signed" [-1, 1] or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
     """
 

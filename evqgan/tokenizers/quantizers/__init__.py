@@ -2,11 +2,15 @@
 
 To add a quantizer, write a module with a linen class `Quantizer` of the form below; a config then
 says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are arguments of the
-constructor.
+constructor, all with defaults. `fsq` is the shortest whole one; a variant of `vq` is a subclass of
+its Quantizer. `tests/test_quantizers.py` tests every quantizer in this folder by its defaults.
+configs/digits_quantizers.py compares them. One that has no arguments `codes` and `width` gets a
+line in `configs.common.resize`, which makes the variants `:tiny`.
 
 vq, ema, residual, gumbel, fsq and lfq are quantizers as papers have them, revived is vq with our
 revival of unused codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel are what the code of a
-compared system does beside its paper.
+compared system does and its paper does not say. No quantizers are codebooks (what several share),
+revival (of unused codes) and old_form (configs of old workdirs).
 """
 
 from typing import Protocol
@@ -24,7 +28,8 @@ class Quantizer(Protocol):
     codes: int  # V
     width: int  # c
     depth: int  # D, codes of a position
-    # Whether all codes have probabilities, by distances, for generators that learn from these.
+    # Whether it gives the probabilities of all codes, by distances, to generators that learn from
+    # them.
     soft_targets: bool
 
     def __call__(

@@ -67,11 +67,12 @@ def learns(quantizer: nn.Module, train: bool) -> bool:
 def learned(
     quantizer: nn.Module, book: Any, z: jax.Array, made: tuple, train: bool
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Return z_q, ids, aux as `made` of z [B,h,w,c], after `book` has learned from the batch.
+    """Let a codebook learn from a batch; return z_q, ids, aux with the number of revived codes.
 
-    book: has `update(x, hits)`, which gives the number of revived codes: aux["revived"], in
-      training.
-    made: by a `vq.Quantizer`.
+    In training aux["revived"] is added.
+    book: an `ema.Averages` or a `revival.Parameter`, with `update(x, hits)`.
+    z: [B,h,w,c], what was quantized.
+    made: the z_q, ids, aux that a `vq.Quantizer` returned.
     """
     z_q, ids, aux = made
     if train:

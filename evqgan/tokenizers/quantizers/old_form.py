@@ -28,8 +28,8 @@ def renamed(section: dict) -> dict:
 
     One that has a name is returned as it is.
     {"codes": 64, "ema": 0.9, "revive": 0.1} -> {"name": "ema", "codes": 64, "decay": 0.9, ...}
-    A key that nobody knows, or that the quantizer of this name does not take, stays there and is
-    refused by who builds.
+    A key that is unknown, or that the quantizer of this name does not take, stays there, and
+    `core.build` refuses it.
     """
     if not isinstance(section, dict) or "name" in section:
         return section
@@ -45,7 +45,7 @@ def renamed(section: dict) -> dict:
         return {"name": kind, **keys}
     settings = {**DEFAULTS, **keys}
     name = _name(settings)
-    # whose codebook has no term: 1 weighed the other
+    # A moving average leaves no codebook term to weigh: then the commitment had the weight 1.
     if settings["ema"] and settings["swapped_commitment"]:
         settings.update(commitment=1.0, swapped_commitment=False)
     if name == "vqgan":

@@ -8,9 +8,8 @@ from evqgan.tokenizers.quantizers.revival import Parameter
 
 
 class Quantizer(vq.Quantizer):
-    """The paper's vector quantizer, of which unused codes are set to vectors of the batch.
+    """The paper's vector quantizer, whose unused codes become vectors of the batch, as in `ema`.
 
-    As those of `ema` are.
     revive: a code chosen less often than this share of the average is revived; all are at the first
       step. Ours.
     """
