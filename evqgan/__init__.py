@@ -7,8 +7,19 @@ Letters used in every docstring:
     h, w     token grid               c   channels
     N        h * w tokens
 
-Paper means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generation with Efficient
+"Paper" means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generation with Efficient
 Vision Transformers", ICCV 2023, unless another one is named.
+
+Words used in docstrings:
+
+    token    a position of the token grid; code: an entry of the codebook; id: the number of a code.
+             An argument or field `codes` is V, the module `data.codes` is of stored ids
+    ours     before a constant: our own choice, not that of a paper or of published code
+    workdir  the folder of a run: config.json, checkpoints/, metrics.jsonl
+    stage 1  training a tokenizer;   stage 2  training a generator on its ids
+    critic   the discriminator of the adversarial loss
+    chief    the first process of a run of several, which writes files and prints
+    leg      a finished run that goes on with a longer duration begins its second leg
 """
 
 from typing import TYPE_CHECKING, Any

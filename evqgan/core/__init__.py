@@ -1,6 +1,7 @@
-"""What everything else stands on, and what knows no model.
+"""What everything else stands on, and what knows no model: configs, devices, files, logs.
 
 `config_files`, `schema`, `build` and `kinds` go from a config to checked constructors; `mesh`,
 `cluster` and `processes` say which device and process does what; `checkpoint`, `weights` and
-`files` write whole files or none; `log` and `progress` say how far a run is.
+`files` write whole files or none; `cli` is what the command lines share; `log`, `progress` and
+`pictures` are what people see; `room` and `versions` are what a run needs and is made with.
 """
