@@ -8,7 +8,7 @@ block, and with it all "masked" globals; of "ordered" ones the block's own.
 import argparse
 import itertools
 import time
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -113,9 +113,9 @@ def build(given: argparse.Namespace, attention: str, tokens: str) -> multigraine
     )
 
 
-def timed(model: multigrained.Model, batch: int, steps: int, order: Order) -> float:
+def timed(model: multigrained.Model, batch: int, steps: int, order: str) -> float:
     """Return seconds an image of the best of RUNS runs, without compiling."""
-    settings = multigrained.Settings(steps=steps, order=order)
+    settings = multigrained.Settings(steps=steps, order=cast(Order, order))  # checked by it
     label = jnp.zeros((batch,), jnp.int32)
     params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), label[:1]))()
     ids = jnp.zeros((batch, *model.latent, 1), jnp.int32)
