@@ -78,7 +78,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     found: dict[str, list[Any]] = {name: [] for name in names}
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     for i, (name, seed) in enumerate(trials):
-        workdir = place(out, name, seed)
+        workdir = workdir_of(out, name, seed)
         file = workdir / "variant.json"
         if i % parts == part - 1:
             keys = changed(config, name, seed)
@@ -109,7 +109,7 @@ def folder(name: str) -> str:
     return name.replace(",", "").replace(" ", "_")
 
 
-def place(out: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+def workdir_of(out: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     """Return the workdir of a run."""
     return out / f"{folder(name)}_{seed}"
 
@@ -276,7 +276,7 @@ def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None
     images, _ = evaluation.load_split(dataset, dataset.validation, runs.SHOWN)
     lines = {"held-out images": images}
     for name in names:
-        file = place(out, name, 0) / "shown.npz"
+        file = workdir_of(out, name, 0) / "shown.npz"
         if file.is_file():
             with np.load(file, allow_pickle=False) as saved:
                 lines[name] = saved["images"]

@@ -38,7 +38,7 @@ def tried(folder: str | os.PathLike[str]) -> None:
     Nothing of the attempt stays.
     """
     folder = pathlib.Path(folder)
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     with writable(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def tried(folder: str | os.PathLike[str]) -> None:
                 file.flush()
         finally:
             with contextlib.suppress(OSError):  # another process is at work there
-                for place in new:
-                    place.rmdir()
+                for path in new:
+                    path.rmdir()
 
 
 @contextlib.contextmanager
