@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import build, checkpoint
-from evqgan.data import pipeline, transforms
+from evqgan.data import transforms
+from evqgan.data.dataset import Dataset
 from evqgan.generators import Decoded, Generator, Request, Traits
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -203,7 +204,7 @@ def of_stage2(config: Any) -> TokenGenerator:
 
 def shape_of(config: Any) -> tuple[int, int]:
     """Return the images' (height, width)."""
-    return build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
+    return build.call(Dataset, config.dataset, "config.dataset").shape
 
 
 def token_generator(keys: Any, tokenizer: ImageTokenizer, dtype: str) -> TokenGenerator:

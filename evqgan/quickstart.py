@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from evqgan.core import build, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.model import Model, load
@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     request = mode_sample.SampleRequest(config.samples, pngs=False)
     mode_sample.sample(second, workdir, None, request)
 
-    dataset = build.call(pipeline.Dataset, second.dataset, "config.generator.dataset")
+    dataset = build.call(Dataset, second.dataset, "config.generator.dataset")
     images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:

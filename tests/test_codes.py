@@ -11,8 +11,9 @@ from test_pipeline import folder_of
 
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline, stored_ids
+from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
-from evqgan.data.pipeline import Dataset, identity, open_split
+from evqgan.data.pipeline import identity, open_split
 from evqgan.data.views import training_view, validation_view
 
 CODES = 300

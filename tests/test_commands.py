@@ -18,7 +18,8 @@ from PIL import Image
 import evqgan
 from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
-from evqgan.data import generated, pipeline
+from evqgan.data import generated
+from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation, mode_edit, mode_inputs, mode_reconstruct, mode_sample
 from evqgan.inference.core import CoreModel
 from evqgan.training import claims
@@ -609,7 +610,7 @@ def test_a_number_replaces_what_its_evaluator_said_before():
 
 
 def test_whole_gives_every_image_once(config):
-    dataset = pipeline.Dataset(**config.dataset)
+    dataset = Dataset(**config.dataset)
     images, labels = evaluation.load_split(dataset, "all")
     assert images.shape == (60, 32, 32, 3) and sorted(labels) == sorted(list(range(10)) * 6)
 

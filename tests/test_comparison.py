@@ -9,7 +9,7 @@ from test_configs import load
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import comparison, runs
-from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation
 from evqgan.training import stage1, stage2
 
@@ -102,7 +102,7 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
 
 def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
-    images, labels = evaluation.load_split(pipeline.Dataset(**config), "train")
+    images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
     found = runs.against_real(config, images, labels, views=1, colour=True)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import common
 from evqgan import models
 from evqgan.core import build
-from evqgan.data.pipeline import Dataset
+from evqgan.data.dataset import Dataset
 from evqgan.generators import Request
 from evqgan.training import loop, stage1, stage2
 from evqgan.training.run_length import to_steps

@@ -92,7 +92,7 @@ def test_coders_are_the_inverse_of_each_other_in_shape(name):
 def test_an_evaluator_takes_what_it_is_given_and_keys_with_defaults(name):
     evaluator = build.module("evals", name, "", "Evaluator").Evaluator
     found = arguments(evaluator)
-    assert set(schema.OF_EVALUATOR) <= found.keys()
+    assert {*schema.OF_EVALUATOR, "show"} <= found.keys()
     assert all(
         x is not inspect.Parameter.empty for n, x in found.items() if n not in schema.OF_EVALUATOR
     )

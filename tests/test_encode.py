@@ -19,6 +19,7 @@ from evqgan import main
 from evqgan.core import build, config_files
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline, stored_ids
+from evqgan.data.dataset import Dataset
 from evqgan.data.views import numbered_view, validation_view
 from evqgan.inference import evaluation, token_cache
 from evqgan.training import claims, loop, stage2
@@ -50,7 +51,7 @@ def stored(tmp_path_factory):
 
 
 def dataset_of(config):
-    return build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    return build.call(Dataset, config.dataset, "config.dataset")
 
 
 def test_stored_ids_are_those_of_the_same_crops(stored):

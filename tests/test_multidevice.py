@@ -22,7 +22,8 @@ import workdirs
 import evqgan
 from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
-from evqgan.training import loop, setup, stage1, stage2
+from evqgan.data.dataset import Dataset
+from evqgan.training import loop, prepare, stage1, stage2
 
 TESTS = pathlib.Path(__file__).parent
 ONE, DATA, ALL = {"data": 1}, {"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}
@@ -59,7 +60,7 @@ def on_eight_devices(name, place):
     stage, found, ends, compiled, start = make(name), {"losses": {}}, {}, {}, None
     for kind, sizes in MESHES[name].items():
         devices = mesh.make(**sizes, devices=jax.devices()[: int(np.prod(list(sizes.values())))])
-        like, init, update = compiled[kind] = setup.jitted(stage, devices)
+        like, init, update = compiled[kind] = prepare.jitted(stage, devices)
         if kind == "data":  # compiling init takes its time; two meshes are enough
             state = jax.device_put(start, jax.tree.map(lambda x: x.sharding, like))
         else:
@@ -203,7 +204,7 @@ def test_two_processes_train_as_one(two):
     workdir, _, _ = two
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     config = config_of_many()
-    dataset = pipeline.Dataset(**config.dataset)
+    dataset = Dataset(**config.dataset)
     stage = stage1.make(config)
     state, update = jax.jit(stage.init)(), jax.jit(stage.update)
     batches = pipeline.train_batches(dataset, config.batch_size, config.seed)

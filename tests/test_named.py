@@ -8,8 +8,9 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.data import named
+from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
-from evqgan.data.pipeline import Dataset, open_split, train_batches
+from evqgan.data.pipeline import open_split, train_batches
 
 
 @pytest.fixture(scope="module")

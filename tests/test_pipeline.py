@@ -19,7 +19,8 @@ from PIL import Image
 
 from evqgan.core.errors import InputError
 from evqgan.data import codes, named, pipeline, transforms
-from evqgan.data.pipeline import Dataset, eval_batches, identity, open_split, train_batches
+from evqgan.data.dataset import CROPS, Dataset
+from evqgan.data.pipeline import eval_batches, identity, open_split, train_batches
 from evqgan.data.views import training_view, validation_view
 
 
@@ -179,7 +180,7 @@ def test_views_of_training_and_validation(tmp_path):
     centre = Dataset(folder=path, size=(12, 6), crop="centre", flip=True)
     views = {image[:, 7:13].tobytes(), image[:, 7:13][:, ::-1].tobytes()}
     assert {training_view(image, centre, rng).tobytes() for _ in range(100)} == views
-    for crop in pipeline.CROPS:
+    for crop in CROPS:
         large = Dataset(folder=path, size=(30, 20), crop=crop)
         assert training_view(image, large, rng).shape == (30, 20, 3)
         assert validation_view(image, large).shape == (30, 20, 3)

@@ -23,11 +23,12 @@ from evqgan.core.cli import TEXT, Flag
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.model import load
 from evqgan.training.loop import train
+from evqgan.training.prepare import jitted
 from evqgan.training.run_length import to_steps
-from evqgan.training.setup import jitted
 
 NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet")
 TIMES = ("training_seconds", "seconds_per_image")
@@ -169,7 +170,7 @@ def step_seconds(config: ConfigDict, tokenizer: ConfigDict | None = None) -> flo
     config = ConfigDict(json.loads(config.to_json()))
     if tokenizer:
         config.tokenizer = {"weights": "random", "model": tokenizer}
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    dataset = build.call(Dataset, config.dataset, "config.dataset")
     pipeline.prepare(dataset)
     examples = len(pipeline.open_split(dataset, dataset.train))
     stage = build.module("training", config.stage, "config.stage").make(config, examples)
@@ -219,7 +220,7 @@ def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None
     There is one of each class in turn.
     """
     keys = config.systems[names[0]].generator.dataset
-    dataset = build.call(pipeline.Dataset, keys, "config.dataset")
+    dataset = build.call(Dataset, keys, "config.dataset")
     images, labels = evaluation.load_split(dataset, dataset.validation)
     first = [int(np.argmax(labels == label)) for label in np.unique(labels)][: runs.SHOWN]
     lines = {"held-out images": images[first]}

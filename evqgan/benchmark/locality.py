@@ -13,7 +13,7 @@ import numpy as np
 from evqgan.core import build, pictures
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
-from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import load_split
 from evqgan.inference.model import Model, load
 
@@ -39,7 +39,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     rows, shown = [], []
     for workdir in given.workdir:
         model, name = load_tokenizer(workdir), pathlib.Path(workdir).name
-        dataset = build.call(pipeline.Dataset, model.config.dataset, "config.dataset")
+        dataset = build.call(Dataset, model.config.dataset, "config.dataset")
         images, _ = load_split(dataset, dataset.validation, given.images)
         before, after, box = replaced(model, images, given.block, given.tokens)
         change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))

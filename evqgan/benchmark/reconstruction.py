@@ -9,7 +9,7 @@ from evqgan.benchmark.locality import WORKDIRS, load_tokenizer
 from evqgan.core import build, pictures
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
-from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import evaluate_model, load_split
 
 FLAGS = (
@@ -24,7 +24,7 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each workdir."""
     models = [load_tokenizer(workdir) for workdir in given.workdir]
-    dataset = build.call(pipeline.Dataset, models[0].config.dataset, "config.dataset")
+    dataset = build.call(Dataset, models[0].config.dataset, "config.dataset")
     images, _ = load_split(dataset, dataset.validation, given.images)
     shown, rows = {"held-out images": images}, []
     for model, workdir in zip(models, given.workdir, strict=True):

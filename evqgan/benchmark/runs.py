@@ -13,6 +13,7 @@ from evqgan.core import build, pictures
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.evals import samples as sample_statistics
 
 # The numbers of real held-out images that stand in the row of real images, and where they are from.
@@ -76,7 +77,7 @@ def against_real(
     views: how many of each real image; more than 1 where a random part of it is an example.
     colour: whether the classifier sees colours.
     """
-    dataset, real = build.call(pipeline.Dataset, config, "config.dataset").of_images(), []
+    dataset, real = build.call(Dataset, config, "config.dataset").of_images(), []
     for part in (dataset.train, dataset.validation):
         number = views * len(pipeline.open_split(dataset, part))
         of_part = dataclasses.replace(dataset, train=part)

@@ -17,8 +17,9 @@ from evqgan.core import build, mesh
 from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
-from evqgan.data import generated, pipeline
-from evqgan.training.setup import jitted
+from evqgan.data import generated
+from evqgan.data.dataset import Dataset
+from evqgan.training.prepare import jitted
 
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of a tokenizer", required=True),
@@ -31,7 +32,7 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the one row."""
     config = configured(given, overrides)
-    height, width = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
+    height, width = build.call(Dataset, config.dataset, "config.dataset").shape
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     stage = build.module("training", config.stage, "config.stage").make(config, 10**6)
     update: Any  # a function of jax.jit

@@ -19,7 +19,7 @@ from evqgan.core.config_files import SHIPPED, override, read_file
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
-from evqgan.training.setup import jitted
+from evqgan.training.prepare import jitted
 
 # Unconditional, as Table 6's parameters are; positions that do not grow with the grid.
 CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
@@ -118,7 +118,7 @@ def configured(given: Any, overrides: list[str], side: int, blocks: str) -> Conf
 
 
 def step(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
-    """Return what `setup.jitted` makes of the stage without its tokenizer, and a batch of ids.
+    """Return what `prepare.jitted` makes of the stage without its tokenizer, and a batch of ids.
 
     The former is the shapes of the state, init, and update.
     """

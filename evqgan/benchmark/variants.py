@@ -22,6 +22,7 @@ from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation
 from evqgan.inference.model import Model, load
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -128,7 +129,7 @@ def read(file: str, overrides: list[str]) -> ConfigDict:
 def changed(config: ConfigDict, name: str, seed: int) -> ConfigDict:
     """Return the config of one run: all have as many steps, and as many target blocks a step."""
     config = ConfigDict(json.loads(config.to_json()))
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    dataset = build.call(Dataset, config.dataset, "config.dataset")
     pipeline.prepare(dataset)
     examples, batch = len(pipeline.open_split(dataset, dataset.train)), config.batch_size
     config.duration = f"{to_steps(config.duration, examples, batch)} steps"
@@ -149,7 +150,7 @@ def changed(config: ConfigDict, name: str, seed: int) -> ConfigDict:
 
 def size(config: ConfigDict) -> tuple[int, int]:
     """Return the blocks of an image, and the tokens of a block with its ring."""
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset")
+    dataset = build.call(Dataset, config.dataset, "config.dataset")
     factor, window = tokenizers.make(config.tokenizer.model).factor, config.generator.window
     blocks = dataset.shape[0] // factor // window * (dataset.shape[1] // factor // window)
     return blocks, (window + 2 * config.generator.extend) ** 2
@@ -272,7 +273,7 @@ def real(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 
 def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None:
     """Write variants.png: held-out images, and samples of each variant's first seed."""
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
+    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     images, _ = evaluation.load_split(dataset, dataset.validation, runs.SHOWN)
     lines = {"held-out images": images}
     for name in names:

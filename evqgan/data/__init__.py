@@ -1,6 +1,6 @@
 """Data: images and labels, or stored ids, as batches in one order on any number of processes.
 
-`pipeline.Dataset` is config.dataset. A data set becomes a source of the form below: of a folder
+`dataset.Dataset` is config.dataset. A data set becomes a source of the form below: of a folder
 (`folder`), of a name that tfds knows (`named`, with builders of our own in `builders`), of nothing
 (`generated`), or of stored ids (`codes`, `stored_ids`). `decoded` decodes and `views` crops its
 images; `damage` finds files that decoders paper over.

@@ -17,15 +17,13 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evqgan.core import build, files
 from evqgan.core.errors import InputError
-
-if TYPE_CHECKING:
-    from evqgan.data.pipeline import Dataset
+from evqgan.data.dataset import Dataset
 
 FORMAT = "evqgan stored ids 1"
 SPLITS = ("train", "validation")
@@ -74,7 +72,7 @@ def fingerprint(weights: dict) -> str:
     return found.hexdigest()
 
 
-def data_keys(dataset: "Dataset") -> dict:
+def data_keys(dataset: Dataset) -> dict:
     """Return what of config.dataset decides the ids; of the folder its name, as it may move."""
     folder = os.path.abspath(os.path.expanduser(dataset.folder)) if dataset.folder else ""
     keys = {key: getattr(dataset, key) for key in KEYS}
@@ -82,7 +80,7 @@ def data_keys(dataset: "Dataset") -> dict:
 
 
 def describe(
-    dataset: "Dataset",
+    dataset: Dataset,
     examples: dict[str, dict],
     class_names: Sequence[str],
     views: int,

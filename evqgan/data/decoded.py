@@ -4,16 +4,13 @@ An image that does not decode is replaced, counted and named; too many are an er
 """
 
 import threading
-from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
 
 from evqgan.core.errors import InputError
+from evqgan.data import Source
 from evqgan.data.transforms import as_rgb
-
-if TYPE_CHECKING:
-    from evqgan.data import Source
 
 CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are decoded once
 
@@ -26,7 +23,7 @@ class Decoded:
     unless `max_bad` is 0. A label that is no class raises InputError.
     """
 
-    def __init__(self, source: "Source", max_bad: float) -> None:
+    def __init__(self, source: Source, max_bad: float) -> None:
         """Decode the examples of `source`; max_bad: a share."""
         self.source, self.max_bad = source, max_bad
         self.kept: dict[int, dict] = {}

@@ -6,7 +6,6 @@ the rows that its devices hold (`core.mesh.rows`), so that the batches are the s
 of processes, and training restarts at any batch, on any number of them, as if it had not stopped.
 """
 
-import dataclasses
 import hashlib
 import os
 from typing import Any
@@ -15,100 +14,16 @@ import cv2
 import grain
 import numpy as np
 
-from evqgan.core.build import nearest
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Positive, Share
 from evqgan.data import codes, named, stored_ids
+from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
 from evqgan.data.views import numbered_view, training_view, validation_view
 
-CROPS = ("resize", "random_resized", "native", "centre")
 CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """What config.dataset says; raises InputError on values that make no sense.
-
-    name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs" or
-      "generated"; or
-    folder: a folder of images, a class per sub-folder or none. Exactly one of the two.
-    data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
-    train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see
-      `folder.layout`.
-    size: side of the images, or (H, W).
-    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's,
-      RQ-VAE's for ImageNet); "random_resized" = a random part of min_scale to 1 of the image,
-      scaled (RQ-VAE for FFHQ and an open ViT-VQGAN with 0.75; MaskGIT's RandomResizeAndCrop);
-      "native" = a random part as it is (VQGAN's crops of faces); "centre" = as in validation (ADM,
-      whose reference images FID is measured against). In validation the centre of the image, scaled
-      until it covers; with "native" as it is.
-    flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
-    image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a
-      folder no classes.
-    classes, num_examples: of "generated".
-    max_bad: the share of undecodable images above which it stops.
-    codes: a folder of stored ids of this data set, from --mode=encode (see `codes`); stage 2 then
-      trains from these and reads no image. "" = encode in every step.
-    """
-
-    name: str = ""
-    folder: str = ""
-    data_dir: str = ""
-    train: str = "train"
-    validation: str = "validation"
-    size: int | tuple[int, int] = 256
-    crop: str = "resize"
-    min_scale: float = 0.75
-    flip: bool = True
-    image_key: str = "image"
-    label_key: str = "label"
-    classes: int = 0
-    num_examples: Positive = 1024
-    max_bad: Share = 0.01
-    codes: str = ""
-
-    def __post_init__(self) -> None:
-        if bool(self.name) == bool(self.folder):
-            given = f"both {self.name!r} and {self.folder!r}" if self.name else "neither"
-            raise InputError(
-                f"config.dataset expects one of name (such as digits) and folder, got {given}"
-            )
-        if len(self.shape) != 2 or not all(
-            isinstance(side, int) and side > 0 for side in self.shape
-        ):
-            raise InputError(
-                "config.dataset.size expects a side or (height, width) in pixels, "
-                f"got {self.size!r}"
-            )
-        if self.crop not in CROPS:
-            raise InputError(
-                f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}"
-            )
-        if not 0 < self.min_scale <= 1:
-            raise InputError(
-                f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}"
-            )
-        if not 0 <= self.max_bad <= 1:
-            raise InputError(
-                f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}"
-            )
-        if self.num_examples < 1 or self.classes < 0:
-            raise InputError("config.dataset expects num_examples >= 1 and classes >= 0")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The images' (height, width)."""
-        if isinstance(self.size, int):
-            return self.size, self.size
-        return tuple(self.size)  # type: ignore[return-value]  # __post_init__ sees that it is two
-
-    def of_images(self) -> "Dataset":
-        """Return the same data set, whose images are read even where there are stored ids."""
-        return dataclasses.replace(self, codes="")
 
 
 class Batches:

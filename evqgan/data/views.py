@@ -1,16 +1,12 @@
 """What a data set's images are cropped to, for training and for validation."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from evqgan.data import transforms
-
-if TYPE_CHECKING:
-    from evqgan.data.pipeline import Dataset
+from evqgan.data.dataset import Dataset
 
 
-def training_view(image: np.ndarray, dataset: "Dataset", rng: np.random.Generator) -> np.ndarray:
+def training_view(image: np.ndarray, dataset: Dataset, rng: np.random.Generator) -> np.ndarray:
     """Return image uint8 [H',W',3] as [H,W,3] of dataset.size, cropped and flipped at random."""
     if dataset.crop == "random_resized":
         view = transforms.random_resized_crop(image, dataset.shape, rng, dataset.min_scale)
@@ -21,12 +17,12 @@ def training_view(image: np.ndarray, dataset: "Dataset", rng: np.random.Generato
     return transforms.random_flip(view, rng) if dataset.flip else view
 
 
-def validation_view(image: np.ndarray, dataset: "Dataset") -> np.ndarray:
+def validation_view(image: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return the centre of image uint8 [H',W',3], [H,W,3] of dataset.size."""
     return transforms.centre_crop(_covering(image, dataset), dataset.shape)
 
 
-def _covering(image: np.ndarray, dataset: "Dataset") -> np.ndarray:
+def _covering(image: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return the image at the scale that is cropped.
 
     With crop "native" that is its own, unless it is too small.
@@ -36,7 +32,7 @@ def _covering(image: np.ndarray, dataset: "Dataset") -> np.ndarray:
 
 
 def numbered_view(
-    image: np.ndarray, dataset: "Dataset", seed: int, index: int, number: int
+    image: np.ndarray, dataset: Dataset, seed: int, index: int, number: int
 ) -> np.ndarray:
     """Return view `number` of example `index`, to be stored.
 

@@ -16,6 +16,7 @@ import numpy as np
 from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.generators import Request
 
 
@@ -28,6 +29,8 @@ class Evaluator(Protocol):
         batches: Callable,
         config: Any,
         sample: Callable | None,
+        *,
+        show: int,
         **keys: Any,
     ) -> None:
         """Take what an evaluator needs.
@@ -36,8 +39,8 @@ class Evaluator(Protocol):
           own arrays, "valid" among them, are there too.
         batches: () -> iterator of batches of the validation split, each image once.
         sample: of a generator: (state, request) -> image uint8 [B,H,W,3], see `generators.Request`.
-        keys: those of config.evals.<module>. One of them is `show`, how many images the pictures
-          show: the mode evaluate sets it to 0 in every evaluator, and wants no pictures.
+        show: how many images the pictures show; 0, as the mode evaluate has it: no pictures.
+        keys: the others of config.evals.<module>.
         """
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
@@ -51,7 +54,7 @@ class Evaluator(Protocol):
 
 
 def build_all(
-    config: Any, model: Any, dataset: pipeline.Dataset, device_mesh: jax.sharding.Mesh
+    config: Any, model: Any, dataset: Dataset, device_mesh: jax.sharding.Mesh
 ) -> dict[str, Evaluator]:
     """Return the Evaluators of config.evals by name, with the functions of the model compiled.
 

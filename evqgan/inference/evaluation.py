@@ -20,6 +20,7 @@ from evqgan.core import build, files, mesh, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
 from evqgan.evals import build_all
 from evqgan.evals import samples as sample_statistics
 from evqgan.inference.model import Model, load
@@ -72,7 +73,7 @@ def evaluate(
         if chief:
             print(f"loading {folder}", flush=True)
         model = load(folder, part)
-        dataset = build.call(pipeline.Dataset, part.dataset, "config.dataset")
+        dataset = build.call(Dataset, part.dataset, "config.dataset")
         dataset = dataset.of_images()  # a token cache may be gone, and does not change the numbers
         for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
             enter(found, numbers, card)
@@ -146,7 +147,7 @@ def enter(found: Evaluation, numbers: Numbers, card: Card) -> None:
 def evaluate_model(
     model: Model,
     config: ConfigDict,
-    dataset: pipeline.Dataset,
+    dataset: Dataset,
     evals: Mapping[str, Any],
     batch_size: int | None = None,
     requested: Sequence[str] = (),
@@ -199,9 +200,7 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
     return jax.tree.map(of_mesh, state)
 
 
-def evaluate_samples(
-    model: Model, dataset: pipeline.Dataset, file: pathlib.Path
-) -> tuple[Numbers, Card]:
+def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
     """Return what `evals.samples` says of a samples.npz beside the real images of the data set.
 
     Every sample is compared with every image: InputError if these do not fit MOST bytes.
@@ -250,7 +249,7 @@ def read_samples(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, Car
 
 
 def load_split(
-    dataset: pipeline.Dataset, split: str, limit: int | None = None
+    dataset: Dataset, split: str, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the images uint8 [N,H,W,3] and labels int32 [N] of a split, as evaluation sees them.
 
@@ -265,7 +264,7 @@ def load_split(
     return images, labels
 
 
-def protocol(model: Model, dataset: pipeline.Dataset, **more: Any) -> Card:
+def protocol(model: Model, dataset: Dataset, **more: Any) -> Card:
     """Return what a number needs beside it to be compared with another one."""
     return {
         "workdir": model.workdir.name,

@@ -14,6 +14,7 @@ from evqgan.core import build, mesh, processes, room
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress
 from evqgan.data import codes, pipeline, transforms
+from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
 from evqgan.tokenizers import tokenizer as tokenizers
 
@@ -61,7 +62,7 @@ def encode(
     config = config.generator if config.stage == "quickstart" else config
     trained, folder = of_tokenizer(workdir)
     out = pathlib.Path(out or folder / "codes")
-    dataset = build.call(pipeline.Dataset, config.dataset, "config.dataset").of_images()
+    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or trained.dtype
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
     print(f"loading {folder}", flush=True)
@@ -109,7 +110,7 @@ def encode(
 
 def batches_of(
     examples: Mapping[str, Decoded],
-    dataset: pipeline.Dataset,
+    dataset: Dataset,
     info: Mapping[str, Any],
     seed: int,
     size: int,

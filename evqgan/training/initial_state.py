@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Collection
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,7 @@ from evqgan.core import checkpoint, files
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 from evqgan.training import run_length
-
-if TYPE_CHECKING:
-    from evqgan.training.setup import Setup
+from evqgan.training.setup import Setup
 
 # Of a stage's state, what `config.init` has to have.
 WEIGHTS = ("params", "ema", "codebook")
@@ -47,7 +45,7 @@ def of_this_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
 
 
 def state(
-    setup: "Setup", checkpoints: checkpoint.Checkpoints, saved: Collection[str]
+    setup: Setup, checkpoints: checkpoint.Checkpoints, saved: Collection[str]
 ) -> tuple[dict, tuple[str, ...]]:
     """Return the state that a run begins or goes on with, and lines for the log.
 

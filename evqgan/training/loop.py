@@ -17,8 +17,9 @@ from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
 from evqgan.training import claims, initial_state
+from evqgan.training.prepare import prepare
 from evqgan.training.reporting import Reporter, log
-from evqgan.training.setup import Setup, prepare
+from evqgan.training.setup import Setup
 from evqgan.training.signals import Stopped, stop_now, stop_signal
 
 

@@ -1,7 +1,6 @@
 """What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms."""
 
 import time
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -11,9 +10,7 @@ from evqgan.core import build, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
 from evqgan.core.progress import StepTimer
-
-if TYPE_CHECKING:
-    from evqgan.training.setup import Setup
+from evqgan.training.setup import Setup
 
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
@@ -27,7 +24,7 @@ def log(line: str) -> None:
 class Reporter:
     """Reports on the steps of one run, to the terminal and by a Writer."""
 
-    def __init__(self, setup: "Setup", writer: Writer, state: dict) -> None:
+    def __init__(self, setup: Setup, writer: Writer, state: dict) -> None:
         """Report on the steps that follow the first `state`, from which the run goes on."""
         self.setup, self.writer = setup, writer
         self.progress = StepTimer(setup.length.total, setup.config.batch_size)

@@ -15,7 +15,8 @@ from evqgan import models
 from evqgan.core import build, files, schema
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
-from evqgan.data import codes, pipeline, transforms
+from evqgan.data import codes, transforms
+from evqgan.data.dataset import Dataset
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import optim, skipping
 from evqgan.training.run_length import RunLength
@@ -103,7 +104,7 @@ def stored_info(config: Any) -> dict:
     folder = config.dataset.codes
     info = codes.read_info(folder)
     tokenizer = tokenizers.of_generator(config)
-    shape = build.call(pipeline.Dataset, config.dataset, "config.dataset").shape
+    shape = build.call(Dataset, config.dataset, "config.dataset").shape
     quantizer, grid = tokenizer.quantizer, [side // tokenizer.factor for side in shape]
     expected = {"codes": quantizer.codes, "depth": quantizer.depth, "latent": grid}
     expected["tokenizer"] = {**info["tokenizer"], "dtype": tokenizers.dtype_of(config)}

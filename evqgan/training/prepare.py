@@ -1,0 +1,155 @@
+"""What a run does before it has a state: read the config, open the data, build and trace a step."""
+
+import pathlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from evqgan import evals
+from evqgan.core import build, cluster, mesh, room
+from evqgan.core.errors import InputError
+from evqgan.data import Source, pipeline
+from evqgan.data.dataset import Dataset
+from evqgan.data.stored_ids import Stored
+from evqgan.training import initial_state
+from evqgan.training import stage as stages
+from evqgan.training.reporting import log
+from evqgan.training.run_length import RunLength
+from evqgan.training.setup import Compiled, Setup
+
+
+def prepare(config: Any, workdir: pathlib.Path) -> Setup:
+    """Return the Setup of `config` in `workdir`, in which nothing is written yet.
+
+    All that is wrong with the config alone is said before any data are read. Raises InputError
+    for what a user can mend.
+    """
+    module = stages.module(config)
+    config = module.resolve(config)
+    initial_state.check_init(config, workdir)
+    module.make(config)
+    dataset = build.call(Dataset, config.dataset, "config.dataset")
+    source, data = open_data(config, dataset)
+    config = note_data(config, module, workdir, source)
+    stage = module.make(config, len(source), len(source.class_names))
+    length, every = run_length(config, len(source))
+    device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
+    rows = mesh.rows(device_mesh, config.batch_size)
+    cluster.check_shared(workdir)
+    log("building the model and what it begins with")
+    with build.one_line("no training step can be built from this config"):
+        compiled = Compiled(*jitted(stage, device_mesh))
+        check_step(compiled, dataset, source, config, device_mesh)
+    evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
+    return Setup(
+        config=config,
+        workdir=workdir,
+        module=module,
+        stage=stage,
+        dataset=dataset,
+        data=data,
+        length=length,
+        every=every,
+        device_mesh=device_mesh,
+        rows=rows,
+        compiled=compiled,
+        evaluators=evaluators,
+    )
+
+
+def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
+    """Return the source of the training images, prepared if need be, and a line about it."""
+    height, width = dataset.shape
+    images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
+    room.require(config.batch_size * height * width * 3, images)
+    log(f"reading {dataset.codes or dataset.folder or dataset.name}")
+    pipeline.prepare(dataset)
+    source = pipeline.open_split(dataset, dataset.train)
+    return source, pipeline.summary(dataset, source)
+
+
+def note_data(
+    config: Any, module: ModuleType, workdir: pathlib.Path, source: Source | Stored
+) -> Any:
+    """Return the config with what it is trained on, and where the present leg of the run began."""
+    with config.unlocked():
+        config.class_names = list(source.class_names)  # so that samples can be asked for by name
+        config.data = pipeline.identity(source)
+        config.began = initial_state.of_this_leg(config, workdir, len(source))
+    config = module.resolve(config, len(source.class_names))
+    images = [config.class_names, config.data]
+    cluster.check_alike(list_of_training_images=images, place_in_the_run=config.began)
+    return config
+
+
+def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
+    """Return the length of a run on so many examples, and in how many steps what is due again.
+
+    Raises InputError for a run of no step.
+    """
+    length = RunLength.of(config, examples)
+    if not length.total:
+        raise InputError(
+            f"config.duration = {config.duration!r} of {examples} images is less than a step of "
+            f"config.batch_size = {config.batch_size}: train longer, or with smaller batches"
+        )
+    names = ("log", "eval", "checkpoint")
+    return length, {name: max(1, length.steps(config[f"{name}_every"])) for name in names}
+
+
+def jitted(
+    stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
+) -> tuple[Any, Callable, Any]:
+    """Return the abstract state (shapes with shardings), init and update of a stage, compiled.
+
+    stage: has `init` and `update`, see `stage.Stage`; update donates its state.
+    rules: how weights lie on the mesh, see `core.mesh`.
+    """
+    shapes = jax.eval_shape(stage.init)
+    shardings = mesh.shardings(shapes, device_mesh, rules)
+
+    def abstract(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    def init() -> dict:
+        # astype takes weak types away, with which update would be compiled twice: for the first
+        # step, and for all others.
+        return jax.tree.map(lambda x: x.astype(x.dtype), stage.init())
+
+    like = jax.tree.map(abstract, shapes, shardings)
+    init = jax.jit(init, out_shardings=shardings)
+    everywhere = mesh.replicated(device_mesh)
+    update = jax.jit(stage.update, donate_argnums=0, out_shardings=(shardings, everywhere))
+    return like, init, update
+
+
+def check_step(
+    compiled: Compiled,
+    dataset: Dataset,
+    source: Source | Stored,
+    config: Any,
+    device_mesh: jax.sharding.Mesh,
+) -> None:
+    """Raise InputError for a step that cannot be built, or for which there is no memory.
+
+    What `update` is given is traced here as the first step will trace it, so that nothing is
+    traced twice.
+    """
+    leaves = jax.tree.leaves(compiled.like)
+    sizes = [np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
+    what = "config.tokenizer, .generator and the like: the weights and the optimizer's state"
+    room.require(sum(map(int, sizes)), what, room.of_device())
+    spread = mesh.batch_sharding(device_mesh)
+
+    def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=spread)
+
+    if isinstance(source, Stored):
+        batch = {"ids": abstract(source.load(0)["ids"].shape, np.int32)}
+    else:
+        batch = {"image": abstract((*dataset.shape, 3), np.uint8)}
+    batch["label"] = abstract((), np.int32)
+    compiled.update.eval_shape(compiled.like, batch)
