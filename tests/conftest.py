@@ -25,6 +25,11 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ 
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# A tracing makes millions of objects that live on: to look through them, and through the modules
+# imported above, ten times a second takes a tenth of the time of the suite.
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
+
 
 @pytest.fixture(scope="session")
 def golden():

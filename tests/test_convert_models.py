@@ -167,6 +167,9 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+ALWAYS = ("taming", "rqvae")  # in every mode; the others, which are read alike, in the slow run
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def converted(request, tmp_path_factory):
     """Return the name of a system, a folder with its files, and the workdirs made from them.
@@ -232,6 +235,11 @@ DATA = (
 )
 
 
+@pytest.mark.parametrize(
+    "converted",
+    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.slow) for name in NAMES],
+    indirect=True,
+)
 def test_every_mode_accepts_a_generator(converted, tmp_path, capsys):
     _, place, *_ = converted
     work = shutil.copytree(place / "generator", tmp_path / "generator")
