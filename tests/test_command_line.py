@@ -32,7 +32,7 @@ def sample():
     yield from (f"--num={x}" for x in (*WHOLE, "0", HUGE))
     yield from (f"--seed={x}" for x in (*WHOLE, str(2**64)))
     yield from (f"--batch_size={x}" for x in (*WHOLE, "0"))
-    yield from (f"--labels={x}" for x in (*CLASSES, "cat,nobody", "1,,2", ",", "3,10"))
+    yield from (f"--labels={x}" for x in (*CLASSES[:-1], "cat,nobody", "1,,2", ",", "3,10"))
     yield from (
         f"--acceptance={x}"
         for x in ("x", "", "-1", "2", "nan", "inf", "0", "1e-300", "1e-9", "1,5")

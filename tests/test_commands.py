@@ -599,6 +599,30 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metri
     assert files_of(workdir) == before
 
 
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"folder": "/nowhere"}, "expects a folder of images, got '/nowhere'"),
+        ({"validation": "nothing"}, "has no split 'nothing'"),
+    ],
+)
+def test_data_that_are_not_there_are_said_before_anything_is_measured(
+    workdir, config, keys, message, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "load", None)
+    config.dataset.update(keys)
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(config, workdir, None, [])
+
+
+def test_a_batch_that_no_memory_holds_is_refused(workdir, config):
+    message = r"a batch of 1,000,000,000,000 images of 32x32 would take 2,861,022.9 GiB"
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(config, workdir, None, ["reconstruction"], batch_size=10**12)
+    with pytest.raises(InputError, match=message):
+        evqgan.load(workdir, batch_size=10**12)
+
+
 def test_a_number_replaces_what_its_evaluator_said_before():
     found = {
         "numbers": {"a": 1, "b": 2, "c": 3},

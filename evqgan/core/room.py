@@ -3,7 +3,9 @@
 It is compared before anything is begun.
 """
 
+import math
 import os
+from collections.abc import Sequence
 
 import jax
 
@@ -34,6 +36,12 @@ def require(needed: float, what: str, there: int | None = None) -> None:
     if needed > there:
         least = f"would take {needed / GIB:,.1f} GiB"
         raise InputError(f"{what} {least}, and there are {there / GIB:,.1f} GiB: ask for less")
+
+
+def require_batch(number: int, shape: Sequence[int]) -> None:
+    """Raise InputError if `number` images of the size `shape` (H, W) take more than there is."""
+    what = f"a batch of {number:,} images of {shape[1]}x{shape[0]}"
+    require(number * math.prod(shape) * 3, what)
 
 
 def limit(number: float, most: int, what: str, force: bool = False) -> None:

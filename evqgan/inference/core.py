@@ -43,9 +43,10 @@ class CoreModel:
         self.runner = BatchRunner(batch_size)
         model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
+        tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
+        room.require_batch(batch_size, tokenizer.shape)
         self.step, self.state = self._restore(model, step)
 
-        tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
         network = tokenizer.network
         self.factor, self.size = network.factor, tokenizer.shape
         self.codes, self.depth = network.quantizer.codes, network.quantizer.depth

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import evqgan
 from evqgan import models
-from evqgan.core import build, files, mesh, processes
+from evqgan.core import build, files, mesh, processes, room
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
@@ -65,7 +65,8 @@ def evaluate(
     found: Evaluation = {"numbers": {}, "protocols": {}}
     if metrics and file.is_file():
         found = read_evaluation(file)
-    for part, folder in parts:
+    datasets = [data_of(part) for part, _ in parts]  # of all, before the first is measured
+    for (part, folder), dataset in zip(parts, datasets, strict=True):
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
         compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
         if not evals and not compared:
@@ -73,8 +74,6 @@ def evaluate(
         if chief:
             print(f"loading {folder}", flush=True)
         model = load(folder, part)
-        dataset = build.call(Dataset, part.dataset, "config.dataset")
-        dataset = dataset.of_images()  # a token cache may be gone, and does not change the numbers
         for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
             enter(found, numbers, card)
         if compared and chief:
@@ -96,6 +95,16 @@ def parts_of(config: ConfigDict, top: pathlib.Path) -> list[tuple[ConfigDict, pa
     if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
         parts.insert(0, of_workdir(top / "tokenizer"))
     return parts
+
+
+def data_of(config: ConfigDict) -> Dataset:
+    """Return the images that a config is evaluated on; InputError if there are none.
+
+    A token cache may be gone, and does not change the numbers.
+    """
+    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
+    pipeline.open_split(dataset, dataset.validation)
+    return dataset
 
 
 def check_metrics(
@@ -165,6 +174,7 @@ def evaluate_model(
     """
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
+    room.require_batch(batch_size or 1, model.size)
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
     state = on_every_device(model.state, device_mesh)
