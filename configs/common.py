@@ -305,10 +305,15 @@ def shrink(tokenizer: ConfigDict) -> ConfigDict:
 
 
 def resize(quantizer: ConfigDict, codes: int, width: int) -> None:
-    """Give a quantizer's config so many codes, a power of 4, and this width if V does not say it.
+    """Give a quantizer's config so many codes, in whichever keys say how many there are.
 
-    V says it where each channel has levels of its own.
+    A key that is not there, or of another kind, is left as it is.
+    codes: a power of 4.
+    width: of a code's vector, where that is a key of its own.
     """
     bits = codes.bit_length() - 1
-    by_bits = {"fsq": {"levels": (4,) * (bits // 2)}, "lfq": {"bits": bits}}
-    quantizer.update(by_bits.get(quantizer.name, {"codes": codes, "width": width}))
+    # FSQ has levels for each channel, LFQ a bit for each; others have a codebook.
+    small = {"codes": codes, "width": width, "levels": (4,) * (bits // 2), "bits": bits}
+    for key, value in small.items():
+        if isinstance(quantizer.get(key), type(value)):
+            quantizer[key] = value

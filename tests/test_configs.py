@@ -245,6 +245,24 @@ def test_every_variant_of_a_tokenizer_has_a_tiny_form(name, variant):
     assert parameters(config) < 2e6 and config.batch_size == 2
 
 
+@pytest.mark.parametrize(
+    "quantizer, changed",
+    [
+        ({"name": "ema", "codes": 1024, "width": 16, "decay": 0.9}, {"codes": 64, "width": 8}),
+        ({"name": "fsq", "levels": (8, 5, 5, 5)}, {"levels": (4, 4, 4)}),
+        ({"name": "lfq", "bits": 10, "entropy": 0.2}, {"bits": 6}),
+        ({"name": "fsq"}, {}),
+        ({"name": "mine", "levels": (8, 8, 8, 8)}, {"levels": (4, 4, 4)}),  # one that is to come
+        ({"name": "mine", "levels": 5, "channels": 4}, {}),
+    ],
+)
+def test_the_tiny_form_shrinks_what_a_quantizer_has_and_adds_no_key(quantizer, changed):
+    config = load("digits_quantizers")
+    with config.unlocked():
+        config.tokenizer.quantizer = quantizer
+    assert common.tiny(config).tokenizer.quantizer.to_dict() == {**quantizer, **changed}
+
+
 TINY = [*((p.stem, "") for p in FILES if p.stem != "quickstart"), ("imagenet_stage1", "plus")]
 TRAINED = ("ffhq_stage1",)  # always; the others in the slow run
 # Always, one of each generator and one tokenizer with its critic; the others in the slow run.

@@ -3,9 +3,10 @@
 To add a quantizer, write a module with a linen class `Quantizer` of the form below; a config then
 says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are arguments of the
 constructor, all with defaults. `fsq` is the shortest whole one; a variant of `vq` is a subclass of
-its Quantizer. `tests/test_quantizers.py` tests every quantizer in this folder by its defaults.
-configs/digits_quantizers.py compares them. One that has no arguments `codes` and `width` gets a
-line in `configs.common.resize`, which makes the variants `:tiny`.
+its Quantizer. `tests/test_contracts.py` tests every quantizer in this folder by its defaults.
+configs/digits_quantizers.py compares them. The variants `:tiny` shrink the keys that say how many
+codes there are, `codes` and `width`, `levels` or `bits`; one that calls them otherwise gets a line
+in `configs.common.resize`, if it is to be smaller there.
 
 vq, ema, residual, gumbel, fsq and lfq are quantizers as papers have them, revived is vq with our
 revival of unused codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel are what the code of a
@@ -19,17 +20,12 @@ import jax
 
 
 class Quantizer(Protocol):
-    """z [B,h,w,c] -> the vectors of discrete codes, and their ids.
-
-    A quantizer with `soft_targets` has one method more, `soft_codes(z, temperature, rng)`: see
-    `codebooks.soft_codes`.
-    """
+    """z [B,h,w,c] -> the vectors of discrete codes, and their ids."""
 
     codes: int  # V
     width: int  # c
     depth: int  # D, codes of a position
-    # Whether it gives the probabilities of all codes, by distances, to generators that learn from
-    # them.
+    # Whether it is a SoftQuantizer, from whose probabilities of all codes a generator can learn.
     soft_targets: bool
 
     def __call__(
@@ -49,3 +45,15 @@ class Quantizer(Protocol):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the z_q [B,h,w,c] of ids [B,h,w,D], bit for bit as `__call__` gives it."""
+
+
+class SoftQuantizer(Quantizer, Protocol):
+    """A quantizer with `soft_targets`: its codes have distances to z, and so probabilities."""
+
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return ids [B,h,w,D] drawn at `temperature`, and the probabilities [B,h,w,D,V] float32.
+
+        See `codebooks.soft_codes`. rng: None takes the nearest codes.
+        """
