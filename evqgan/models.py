@@ -9,8 +9,7 @@ uint8 [B,H,W,3].
 """
 
 import dataclasses
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -88,7 +87,7 @@ class TokenGenerator:
 
     name: str
     tokenizer: ImageTokenizer
-    module: ModuleType  # in evqgan/generators, with the names of `generators.Generator`
+    module: Generator  # in evqgan/generators
     network: nn.Module
     flat: int  # codes of a position that lie side by side in a row of the generator's grid
 
@@ -145,8 +144,9 @@ class TokenGenerator:
         ids, mask = flatten_depth(request.ids, self.flat), flatten_mask(request.mask, self.flat)
         request = request._replace(ids=ids, mask=mask)
         more = self._codebook(weights)
-        given = self.network, params, request, settings
-        made = self.module.sample(*given, keep_history=keep_history, **more)
+        made = self.module.sample(
+            self.network, params, request, settings, keep_history=keep_history, **more
+        )
         return jax.tree.map(lambda ids: unflatten_depth(ids, self.flat), made)
 
     def check_mask(self, mask: np.ndarray) -> None:
@@ -210,7 +210,8 @@ def shape_of(config: Any) -> tuple[int, int]:
 def token_generator(keys: Any, tokenizer: ImageTokenizer, dtype: str) -> TokenGenerator:
     """Return the generator of config.generator, `keys`, on a tokenizer."""
     names = build.contract(Generator)
-    module = build.module("generators", keys.get("name"), "config.generator", *names)
+    found = build.module("generators", keys.get("name"), "config.generator", *names)
+    module = cast(Generator, found)
     needs, network, (h, w) = module.TRAITS.needs, tokenizer.network, tokenizer.grid
     depth, width = network.quantizer.depth, network.quantizer.width
     flat = 1 if "depth" in needs else depth

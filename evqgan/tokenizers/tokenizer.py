@@ -1,14 +1,16 @@
 """The tokenizer: image [B,H,W,3] <-> ids [B,h,w,D] (paper, Sec. 3.1)."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from evqgan import tokenizers  # not its names: a module with an Encoder is a coder
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
+from evqgan.tokenizers import quantizers
 from evqgan.tokenizers.quantizers import old_form
 
 Pixels = Literal["signed", "unit"]
@@ -25,9 +27,9 @@ class Tokenizer(nn.Module):
     pixels: what encoder and decoder see, "signed" [-1, 1] or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
     """
 
-    encoder: Any
-    quantizer: Any
-    decoder: Any
+    encoder: tokenizers.Encoder
+    quantizer: quantizers.Quantizer
+    decoder: tokenizers.Decoder
     patch: int = 1
     pixels: str = "signed"
 
@@ -88,7 +90,8 @@ class Tokenizer(nn.Module):
                 "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', "
                 "of which codes have distances"
             )
-        return self.quantizer.soft_codes(self.latents(image), temperature, rng)
+        quantizer = cast(quantizers.SoftQuantizer, self.quantizer)
+        return quantizer.soft_codes(self.latents(image), temperature, rng)
 
     def codebook(self) -> jax.Array:
         """Return the codes' vectors [K,V,c] float32: one table, or one for each depth."""

@@ -20,17 +20,12 @@ import jax
 
 
 class Quantizer(Protocol):
-    """z [B,h,w,c] -> the vectors of discrete codes, and their ids.
-
-    A quantizer with `soft_targets` has one method more, `soft_codes(z, temperature, rng)`: see
-    `codebooks.soft_codes`.
-    """
+    """z [B,h,w,c] -> the vectors of discrete codes, and their ids."""
 
     codes: int  # V
     width: int  # c
     depth: int  # D, codes of a position
-    # Whether it gives the probabilities of all codes, by distances, to generators that learn from
-    # them.
+    # Whether it is a SoftQuantizer, from whose probabilities of all codes a generator can learn.
     soft_targets: bool
 
     def __call__(
@@ -50,3 +45,15 @@ class Quantizer(Protocol):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the z_q [B,h,w,c] of ids [B,h,w,D], bit for bit as `__call__` gives it."""
+
+
+class SoftQuantizer(Quantizer, Protocol):
+    """A quantizer with `soft_targets`: its codes have distances to z, and so probabilities."""
+
+    def soft_codes(
+        self, z: jax.Array, temperature: float, rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return ids [B,h,w,D] drawn at `temperature`, and the probabilities [B,h,w,D,V] float32.
+
+        See `codebooks.soft_codes`. rng: None takes the nearest codes.
+        """
