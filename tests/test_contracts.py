@@ -9,9 +9,11 @@ import pytest
 
 from evqgan import evals, generators, losses, models
 from evqgan.core import build, schema
+from evqgan.tokenizers import quantizers
 
 GENERATORS = build.having("generators", ["TRAITS"])
 CODERS = build.having("tokenizers", ["Encoder"])
+QUANTIZERS = build.having("tokenizers.quantizers", ["Quantizer"])
 EVALUATORS = build.having("evals", ["Evaluator"])
 CRITICS, DISTANCES = (build.having("losses", [entry]) for entry in ("Critic", "Distance"))
 # The smallest sections that have all of a module; a new one adds a line here.
@@ -37,9 +39,9 @@ def arguments(function):
 
 def test_the_folders_are_not_empty():
     assert {"multigrained", "gpt", "maskgit", "rqtransformer"} <= set(GENERATORS)
-    assert {"swin", "cnn", "vit"} <= set(CODERS) and {"reconstruction", "generation"} <= set(
-        EVALUATORS
-    )
+    assert {"swin", "cnn", "vit"} <= set(CODERS)
+    assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(QUANTIZERS)
+    assert {"reconstruction", "generation"} <= set(EVALUATORS)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -86,6 +88,30 @@ def test_coders_are_the_inverse_of_each_other_in_shape(name):
     for name in coders[1].last_layer:
         kernel = kernel[name]
     assert 3 in kernel.shape, "the adaptive weight is taken at the layer that makes colours"
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_quantizer_gives_the_shapes_and_types_of_its_contract_by_its_defaults(name):
+    quantizer = build.module("tokenizers.quantizers", name, "", "Quantizer").Quantizer()
+    assert all(hasattr(quantizer, trait) for trait in build.contract(quantizers.Quantizer))
+    assert all(
+        hasattr(quantizer, method) == quantizer.soft_targets
+        for method in build.contract(quantizers.SoftQuantizer)
+    )
+    d, c, v = quantizer.depth, quantizer.width, quantizer.codes
+
+    def run():
+        z = jnp.zeros((1, 2, 3, c), jnp.bfloat16)
+        out, variables = quantizer.init_with_output(jax.random.key(0), z)
+        again = quantizer.apply(variables, out[1], method="embed")
+        return *out, again, quantizer.apply(variables, method="codebook")
+
+    z_q, ids, aux, again, book = jax.eval_shape(run)
+    assert (z_q.shape, z_q.dtype) == (again.shape, again.dtype) == ((1, 2, 3, c), "float32")
+    assert (ids.shape, ids.dtype) == ((1, 2, 3, d), "int32")
+    assert book.shape in ((1, v, c), (d, v, c)) and book.dtype == "float32"
+    assert aux.keys() >= {"quantizer_loss", "usage", "perplexity"}
+    assert all(x.shape == () for x in aux.values()) and aux["quantizer_loss"].dtype == "float32"
 
 
 @pytest.mark.parametrize("name", EVALUATORS)

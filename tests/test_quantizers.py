@@ -10,7 +10,6 @@ from jax.extend.core import jaxprs_in_params
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.tokenizers import quantizers
 from evqgan.tokenizers.quantizers import ema, gumbel, residual, revived, vitvqgan, vq, vqgan
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 from evqgan.tokenizers.quantizers.revival import replace_dead
@@ -328,39 +327,6 @@ def test_what_does_not_go_together_is_refused(wrong, sentence):
         )
         quantizer.init(jax.random.key(0), jnp.zeros((1, 1, 1, 256)))
     assert "\n" not in str(error.value)
-
-
-def test_every_module_keeps_the_contract():
-    """Each quantizer of the package, as its defaults make it.
-
-    Compared are shapes, types, and the traits that others read.
-    """
-    names = build.having("tokenizers.quantizers", ["Quantizer"])
-    assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(names)
-    for name in names:
-        quantizer = build.module("tokenizers.quantizers", name, "test", "Quantizer").Quantizer()
-        assert all(hasattr(quantizer, trait) for trait in build.contract(quantizers.Quantizer)), (
-            name
-        )
-        assert hasattr(quantizer, "soft_codes") == quantizer.soft_targets, name
-        d, c, v = quantizer.depth, quantizer.width, quantizer.codes
-
-        def run(quantizer=quantizer, c=c):
-            z = jnp.zeros((1, 2, 3, c), jnp.bfloat16)
-            out, variables = quantizer.init_with_output(jax.random.key(0), z)
-            again = quantizer.apply(variables, out[1], method="embed")
-            return *out, again, quantizer.apply(variables, method="codebook")
-
-        z_q, ids, aux, again, book = jax.eval_shape(run)
-        assert (z_q.shape, z_q.dtype) == (again.shape, again.dtype) == ((1, 2, 3, c), "float32"), (
-            name
-        )
-        assert (ids.shape, ids.dtype) == ((1, 2, 3, d), "int32"), name
-        assert book.shape in ((1, v, c), (d, v, c)) and book.dtype == "float32", name
-        assert aux.keys() >= {"quantizer_loss", "usage", "perplexity"}, name
-        assert (
-            all(x.shape == () for x in aux.values()) and aux["quantizer_loss"].dtype == "float32"
-        ), name
 
 
 @pytest.mark.parametrize("swapped", [False, True])

@@ -3,7 +3,7 @@
 To add a quantizer, write a module with a linen class `Quantizer` of the form below; a config then
 says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are arguments of the
 constructor, all with defaults. `fsq` is the shortest whole one; a variant of `vq` is a subclass of
-its Quantizer. `tests/test_quantizers.py` tests every quantizer in this folder by its defaults.
+its Quantizer. `tests/test_contracts.py` tests every quantizer in this folder by its defaults.
 configs/digits_quantizers.py compares them. The variants `:tiny` shrink the keys that say how many
 codes there are, `codes` and `width`, `levels` or `bits`; one that calls them otherwise gets a line
 in `configs.common.resize`, if it is to be smaller there.
