@@ -16,7 +16,7 @@ import evqgan
 from evqgan import main
 from evqgan.core import weights
 from evqgan.core.errors import InputError
-from evqgan.inference import evaluation, mode_sample, rejection
+from evqgan.inference import evaluation, mode_sample, rejection, resumable, sampling_folder
 from evqgan.nn import resnet
 
 
@@ -115,7 +115,8 @@ def test_what_is_kept_is_what_scored_best(model):
 
 def test_all_accepted_is_plain_sampling(model):
     plain = model.sample(6, seed=1)
-    made = rejection.sample(model, plain["labels"], 1, 1.0, brightness, None, {})
+    task = resumable.SamplingTask(plain["labels"], seed=1)
+    made = resumable.with_images(model, task, *rejection.choose(model, task, 1.0, brightness))
     assert made.keys() - plain.keys() == {"scores"}
     same({name: made[name] for name in plain}, plain)
 
@@ -171,12 +172,12 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     same(run(tmp_path / "parts"), whole)
     assert reported == [(20, 24), (24, 24)]
     assert files_of(tmp_path / "whole").items() <= files_of(tmp_path / "parts").items()
-    rejection.remove(tmp_path / "parts")
+    sampling_folder.remove(tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
 
 
 def test_what_other_processes_did_not_leave_is_missed(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(rejection.processes, "together", lambda part: contextlib.nullcontext())
+    monkeypatch.setattr(resumable.processes, "together", lambda part: contextlib.nullcontext())
     given = {"num": 6, "seed": 2, "acceptance": 0.3, "classifier": Classifier(), "folder": tmp_path}
     with pytest.raises(
         InputError, match="lacks 12 candidates: it has to be one folder for all processes"
@@ -235,6 +236,11 @@ def test_damaged_candidates_are_one_line(model, tmp_path):
 def test_acceptances_that_cannot_be_are_refused(model, acceptance):
     with pytest.raises(InputError, match="expected an acceptance above 0 and at most 1, got"):
         model.sample(4, acceptance=acceptance, classifier=brightness)
+
+
+def test_an_acceptance_below_1_needs_a_classifier(model):
+    with pytest.raises(InputError, match="an acceptance of 0.5 needs a classifier"):
+        model.sample(4, acceptance=0.5, classifier=None)
 
 
 @pytest.mark.parametrize(

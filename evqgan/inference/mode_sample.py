@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from evqgan.core import files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress
-from evqgan.inference import filmstrip, rejection
+from evqgan.inference import filmstrip, rejection, resumable, sampling_folder
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
+from evqgan.inference.resumable import SamplingTask
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
 COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
@@ -58,8 +59,8 @@ def sample(
     """Write samples of the generator in `workdir` into `out`, by default workdir/samples.
 
     Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is
-    written. No more than a batch of images is ever in memory. Several processes share the
-    candidates; `out` has to be one folder for all, and the first process writes.
+    written. No more than a batch of images is ever in memory. Several processes share the work;
+    `out` has to be one folder for all, and the first process writes.
     """
     out = out or pathlib.Path(workdir) / "samples"
     model = load_model(config, workdir, request.batch_size)
@@ -73,18 +74,18 @@ def sample(
             files.tried(out)
             check_only_samples(out / "images")
     progress = Progress("sample", compiling=lambda: model.runner.compiling)
+    task = SamplingTask(
+        labels,
+        request.seed,
+        folder=out / "candidates",
+        report=progress if chief else None,
+        part=processes.this(),
+    )
     with processes.together():
-        made, size = rejection.choose(
-            model,
-            labels,
-            request.seed,
-            request.acceptance,
-            classifier,
-            out / "candidates",
-            {},
-            progress if chief else None,
-            processes.this(),
-        )
+        if classifier is None:
+            made, size = resumable.generate(model, task)
+        else:
+            made, size = rejection.choose(model, task, request.acceptance, classifier)
     if chief:
         card = card_of(request, model, classifier, progress.total)
         write(out, request, model, made, size, card)
@@ -135,9 +136,9 @@ def write(
     size: int,
     card: dict[str, Any],
 ) -> None:
-    """Write all files of the samples into `out`, and remove the candidates.
+    """Write all files of the samples into `out`, and remove out/candidates.
 
-    made: what `rejection.choose` returns: ids, labels, numbers, and scores if it chose.
+    made: ids, labels, numbers, and scores if a classifier chose; see `resumable.generate`.
     size: how many are decoded at a time.
     card: what samples.npz says of how they were made.
     """
@@ -156,7 +157,7 @@ def write(
     if request.steps_strip:
         strip = filmstrip.picture(model, made["labels"], made["numbers"], request.seed)
         pictures.save_png(out / "steps.png", strip)
-    rejection.remove(out / "candidates")
+    sampling_folder.remove(out / "candidates")
 
 
 def decoded(

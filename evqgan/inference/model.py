@@ -7,9 +7,10 @@ import numpy as np
 
 from evqgan.core import processes, room
 from evqgan.core.config_files import of_workdir
-from evqgan.inference import editing, rejection
+from evqgan.inference import editing, rejection, resumable
 from evqgan.inference.core import CoreModel, to_uint8
 from evqgan.inference.keywords import EditKeywords, GenerateKeywords, SamplerKeywords
+from evqgan.inference.resumable import SamplingTask
 
 
 def load(
@@ -71,7 +72,7 @@ class Model(CoreModel):
           count.
         acceptance: below 1, keep the best by `classifier` of num / acceptance candidates, and add
           "scores" float32 [num]; see `rejection.choose`.
-        folder: goes on where the same call was stopped, see `rejection.choose`.
+        folder: goes on where the same call was stopped, see `resumable.SamplingTask`.
         part: (i, n) makes the i-th of n parts alone, as many images as `processes.share` gives it;
           what is reported counts all parts, as if each were as far as this one.
         force: more than `room.IMAGES` too.
@@ -80,9 +81,12 @@ class Model(CoreModel):
         labels = self.planned(num, labels, seed, acceptance, force)
         what = f"{num:,} images of {self.size[1]}x{self.size[0]}"
         room.require(num * int(np.prod(self.size)) * 3, what)
-        if acceptance != 1 or folder:
-            given = labels, seed, acceptance, classifier if acceptance != 1 else None
-            made = rejection.sample(self, *given, folder, changes, report, part)
+        task = SamplingTask(labels, seed, changes, folder, report, part)
+        if acceptance != 1:
+            chosen = rejection.choose(self, task, acceptance, classifier)
+            made = resumable.with_images(self, task, *chosen)
+        elif folder:
+            made = resumable.with_images(self, task, *resumable.generate(self, task))
         else:
             numbers = processes.share(num, part).astype(np.uint32)
             labels = labels[numbers]

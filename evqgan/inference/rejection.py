@@ -1,164 +1,67 @@
 """Rejection sampling: of more candidates than needed, keep those that a classifier likes best.
 
-Paper, Sec. 4.2, Table 5. It goes on where it was stopped, as does plain sampling, which is the case
-that all candidates are kept.
+Paper, Sec. 4.2, Table 5. It goes on where it was stopped, as plain sampling does (`resumable`).
 
 A classifier is any callable (images uint8 [B,H,W,3], labels int32 [B]) -> scores [B], such as the
 probability of that class; it gets batches of one size. ResNets of torchvision are at hand;
 the paper takes ResNet-101, as VQGAN.
 """
 
-import contextlib
+import dataclasses
 import importlib
 import math
-import pathlib
 import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import files, mesh, processes, room, weights
+from evqgan.core import mesh, weights
 from evqgan.core.errors import InputError
+from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
-from evqgan.inference.candidates import Candidates, begin
 from evqgan.inference.core import CoreModel
+from evqgan.inference.resumable import SamplingTask
 from evqgan.nn import resnet
 
 RESIZED = 256  # torchvision evaluates so: scaled to 256 (antialiased), its centre of resnet.SIZE
-BYTES = 32  # ours: of memory for a candidate: its label, its score, where it lies
 CLASSES = 1000  # of ImageNet, in the order of their WordNet numbers
 WORDNET = re.compile(r"n\d{8}")  # how ImageNet's folders and classes are called
 
 
-def sample(
-    model: CoreModel,
-    labels: np.ndarray,
-    seed: int,
-    acceptance: float,
-    classifier: Any,
-    folder: Any,
-    changes: Mapping[str, Any],
-    report: Callable | None = None,
-    part: tuple[int, int] = (0, 1),
-) -> dict[str, np.ndarray]:
-    """Return what `choose` keeps, with its images; of the part (i, n) the i-th part of it."""
-    given = model, labels, seed, acceptance, classifier, folder, changes
-    made, size = choose(*given, report, part)
-    mine = processes.share(len(labels), part)
-    made = {name: value[mine] for name, value in made.items()}
-    return {"images": model.decode(made["ids"], size), **made}
-
-
 def choose(
-    model: CoreModel,
-    labels: np.ndarray,
-    seed: int,
-    acceptance: float,
-    classifier: Any,
-    folder: Any,
-    changes: Mapping[str, Any],
-    report: Callable | None = None,
-    part: tuple[int, int] = (0, 1),
+    model: CoreModel, task: SamplingTask, acceptance: float, classifier: Any
 ) -> tuple[dict[str, np.ndarray], int]:
     """Generate num / acceptance candidates per label and keep the best-scoring ones.
 
     Returns {"ids", "labels", "numbers", "scores" float32 [num]} as `Model.sample` does, and how
-    many of them are made, and to be decoded, at a time. Candidate n is image n of the seed, so the
-    first num candidates equal plain sampling. The kept candidates of a label fill that label's
-    positions in `labels`, ordered by candidate number.
+    many of them are to be decoded at a time. Candidate n is image n of the seed, so the first num
+    candidates equal plain sampling. The kept candidates of a label fill that label's positions in
+    task.labels, ordered by candidate number.
 
-    Ids and scores (no images) are saved in `folder`, one file per batch. A call that was stopped
-    goes on there and ends as if it had not been; a folder made with other settings is refused. Call
-    `remove` when the result is safe.
-
-    labels: int32 [num].
-    classifier: a callable, or what `find` knows; None, with an acceptance of 1, keeps all, and
-      there are no scores.
-    folder: None is a temporary one.
-    changes: to config.sample.
-    report: report(done, total, seconds) is called after each batch of candidates, and first with 0
-      seconds when it goes on.
-    part: (i, n) for the i-th of n processes. They share the candidates that are still to be made,
-      whatever number of processes made the others, wait for each other, and all return the same.
+    classifier: a callable, or what `find` knows.
     """
-    require_memory(model, len(labels), acceptance)
-    if isinstance(classifier, str):
-        classifier = find(classifier, model)
-    candidates = plan(labels, acceptance)
-    settings = {
-        "workdir": str(model.workdir),
-        "step": model.step,
-        "sampler": {**model.sampler, **changes},
-        "seed": seed,
-        "acceptance": acceptance,
-        "classifier": classifier and name_of(classifier),
-        "labels": np.asarray(labels).tolist(),
-    }
-    total = len(candidates)
-    size = model.runner.size(len(processes.share(total, part)))
-    temporary = contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory()
-    with temporary as directory:
-        with processes.together(part):
-            if part[0] == 0:
-                begin(directory, settings)
-        with processes.together(part):
-            missing = Candidates(directory, total).missing
-        done = total - len(missing)
-        if done and report:
-            report(done, total, 0.0)
-        with processes.together(part):
-            mine = np.array_split(missing, part[1])[part[0]]
-            report = processes.of_all(report, total, part, done)
-            make(model, candidates, mine, seed, changes, classifier, size, directory, report)
-        kept = Candidates(directory, total)
-        if len(kept.missing):
-            lacking = f"{directory} lacks {len(kept.missing):,} candidates"
-            raise InputError(f"{lacking}: it has to be one folder for all processes")
-        numbers = best(labels, candidates, kept.scores)
-        made = {"ids": kept.ids(numbers), "labels": labels, "numbers": numbers.astype(np.uint32)}
-    return (made if classifier is None else {**made, "scores": kept.scores[numbers]}), size
+    number = len(task.labels)
+    what = f"the ids of {number:,} images, the best of {number / acceptance:,.0f},"
+    resumable.require_memory(model, number, number / acceptance, what)
+    if classifier is None:
+        raise InputError(f"an acceptance of {acceptance} needs a classifier: give one")
+    rate = find(classifier, model) if isinstance(classifier, str) else classifier
+    settings = resumable.settings_of(model, task, acceptance, name_of(rate))
+    candidates = dataclasses.replace(task, labels=plan(task.labels, acceptance))
 
+    def make(labels: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        size = len(labels)
+        ids, images = model.new(labels, numbers, task.seed, task.changes, size=size)
+        return ids, checked(rate(images, labels), size)
 
-def require_memory(model: CoreModel, num: int, acceptance: float) -> None:
-    """Raise InputError unless there is room for the candidates of `num` images."""
-    number, tokens = num / acceptance, math.prod(model.size) // model.factor**2 * model.depth
-    what = f"the ids of {num:,} images, the best of {number:,.0f},"
-    room.require(BYTES * number + 4 * num * tokens, what)
-
-
-def make(
-    model: CoreModel,
-    candidates: np.ndarray,
-    numbers: np.ndarray,
-    seed: int,
-    changes: Mapping[str, Any],
-    classifier: Callable | None,
-    size: int,
-    folder: Any,
-    report: Callable | None,
-) -> None:
-    """Make the candidates with these numbers [n], `size` at a time, into `folder`.
-
-    candidates: the labels of all.
-    """
-    began = model.runner.clock()
-    for start in range(0, len(numbers), size):
-        some = numbers[start : start + size]
-        batch = np.resize(some, size)  # filled up: the classifier, too, sees batches of one size
-        given = candidates[batch], batch, seed, changes
-        if classifier is None:
-            ids, scores = model.new_ids(*given, size=size), np.zeros(size, np.float32)
-        else:
-            ids, images = model.new(*given, size=size)
-            scores = checked(classifier(images, candidates[batch]), size)
-        arrays = {"numbers": some, "ids": ids[: len(some)], "scores": scores[: len(some)]}
-        files.save_npz(pathlib.Path(folder) / f"{some[0]:08d}.npz", **arrays)
-        if report:
-            report(start + len(some), len(numbers), model.runner.clock() - began)
+    with resumable.finished(model, candidates, settings, make) as folder:
+        numbers = best(task.labels, candidates.labels, folder.scores)
+        made = {"ids": folder.ids(numbers), "labels": task.labels}
+    made |= {"numbers": numbers.astype(np.uint32), "scores": folder.scores[numbers]}
+    return made, candidates.batch_size(model)
 
 
 def plan(labels: np.ndarray, acceptance: float) -> np.ndarray:
@@ -197,15 +100,6 @@ def checked(scores: Any, number: int) -> np.ndarray:
         expected = f"expected the classifier to give a finite score for each of {number} images"
         raise InputError(f"{expected}, got {found}")
     return scores.astype(np.float32)
-
-
-def remove(folder: Any) -> None:
-    """Remove the candidates in `folder`, and it, if nothing else is there."""
-    folder = pathlib.Path(folder)
-    for path in [*folder.glob("[0-9]*.npz"), *folder.glob(".*.part"), folder / "settings.json"]:
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def name_of(classifier: Any) -> str:

@@ -1,4 +1,8 @@
-"""The candidates of rejection sampling in a folder: ids and scores, a file a batch."""
+"""The folder in which sampling keeps what it made until all is made: ids, a file a batch.
+
+Messages call the images candidates: rejection sampling, which keeps the best of them, saves their
+scores, too.
+"""
 
 import contextlib
 import json
@@ -15,7 +19,7 @@ from evqgan.core.errors import InputError
 
 
 def begin(folder: Any, settings: dict) -> None:
-    """Claim `folder` for candidates of these settings; InputError if it holds others.
+    """Claim `folder` for images of these settings; InputError if it holds others.
 
     settings: a dict for JSON.
     """
@@ -40,11 +44,26 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-class Candidates:
-    """The candidates that a folder holds: a file a batch, each whole or not at all."""
+def save(folder: Any, numbers: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
+    """Save a batch of images with these numbers [n]: ids int32 [n,h,w,D], scores float32 [n]."""
+    path = pathlib.Path(folder) / f"{numbers[0]:08d}.npz"
+    files.save_npz(path, numbers=numbers, ids=ids, scores=scores)
+
+
+def remove(folder: Any) -> None:
+    """Remove what sampling keeps in `folder`, and it, if nothing else is there."""
+    folder = pathlib.Path(folder)
+    for path in [*folder.glob("[0-9]*.npz"), *folder.glob(".*.part"), folder / "settings.json"]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+class SamplingFolder:
+    """The images that a folder holds, as ids: a file a batch, each whole or not at all."""
 
     def __init__(self, folder: Any, total: int) -> None:
-        """Read what there is of `total` candidates.
+        """Read what there is of `total` images.
 
         scores: float32 [total], NaN for those that are missing.
         missing: the numbers of these, uint32 [n].
@@ -60,7 +79,7 @@ class Candidates:
         self.missing = np.flatnonzero(np.isnan(self.scores)).astype(np.uint32)
 
     def ids(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the ids [n,h,w,D] int32 of candidates with these numbers, none of them missing."""
+        """Return the ids [n,h,w,D] int32 of images with these numbers, none of them missing."""
         where = self._where[numbers]
         found: Any = None  # made with the first file, which knows the grid
         for i in np.unique(where[:, 0]):

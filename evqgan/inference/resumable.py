@@ -1,0 +1,152 @@
+"""Sampling that goes on where it was stopped, in one process or in several.
+
+Images are generated as ids, a batch at a time, into a folder (`sampling_folder`), and decoded when
+all are there. `generate` makes just the images of a task; `rejection.choose` makes more of them,
+and keeps the best.
+"""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from evqgan.core import processes, room
+from evqgan.core.errors import InputError
+from evqgan.inference import sampling_folder
+from evqgan.inference.core import CoreModel
+from evqgan.inference.sampling_folder import SamplingFolder
+
+BYTES = 32  # ours: of memory for an image to make: its label, its score, where it lies
+
+# make(labels [n], numbers [n]) -> ids [n,h,w,D], scores float32 [n]; n is the same for all batches.
+MakeBatch = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SamplingTask:
+    """New images of a seed: image n depends on (seed, n) and its label alone.
+
+    labels: int32 [num], of images 0 to num - 1.
+    changes: to config.sample.
+    folder: where ids are kept, a file a batch, until `sampling_folder.remove`. A call that was
+      stopped goes on there and ends as if it had not been; a folder made with other settings is
+      refused. None is a temporary one.
+    report: report(done, total, seconds) is called after each batch, and first with 0 seconds when
+      it goes on.
+    part: (i, n) for the i-th of n processes. They share the images that are still to be made,
+      whatever number of processes made the others, wait for each other, and all return the same.
+    """
+
+    labels: np.ndarray
+    seed: int = 0
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    folder: Any = None
+    report: processes.Report | None = None
+    part: tuple[int, int] = (0, 1)
+
+    def batch_size(self, model: CoreModel) -> int:
+        """Return how many images are made, and to be decoded, at a time."""
+        return model.runner.size(len(processes.share(len(self.labels), self.part)))
+
+
+def generate(model: CoreModel, task: SamplingTask) -> tuple[dict[str, np.ndarray], int]:
+    """Generate the images of a task, as ids.
+
+    Returns {"ids" int32 [num,h,w,D], "labels" int32 [num], "numbers" uint32 [num]}, and how many of
+    them are to be decoded at a time.
+    """
+    number = len(task.labels)
+    require_memory(model, number, number, f"the ids of {number:,} images")
+
+    def make(labels: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids = model.new_ids(labels, numbers, task.seed, task.changes, size=len(labels))
+        return ids, np.zeros(len(labels), np.float32)  # nothing rates them
+
+    numbers = np.arange(number, dtype=np.uint32)
+    with finished(model, task, settings_of(model, task), make) as folder:
+        made = {"ids": folder.ids(numbers), "labels": task.labels, "numbers": numbers}
+    return made, task.batch_size(model)
+
+
+def with_images(
+    model: CoreModel, task: SamplingTask, made: dict[str, np.ndarray], size: int
+) -> dict[str, np.ndarray]:
+    """Return what was made for a task with its images, decoded `size` at a time.
+
+    Of the part (i, n) of the task it is the i-th part.
+    """
+    mine = processes.share(len(made["labels"]), task.part)
+    made = {name: value[mine] for name, value in made.items()}
+    return {"images": model.decode(made["ids"], size), **made}
+
+
+def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None:
+    """Raise InputError unless there is room for `total` images to make, and the ids of `kept`."""
+    tokens = math.prod(model.size) // model.factor**2 * model.depth
+    room.require(BYTES * total + 4 * kept * tokens, what)
+
+
+def settings_of(
+    model: CoreModel, task: SamplingTask, acceptance: float = 1.0, classifier: str | None = None
+) -> dict[str, Any]:
+    """Return all that decides what a task makes: a folder made with other settings is refused.
+
+    acceptance, classifier: those of rejection sampling, if it is what asks.
+    """
+    return {
+        "workdir": str(model.workdir),
+        "step": model.step,
+        "sampler": {**model.sampler, **task.changes},
+        "seed": task.seed,
+        "acceptance": acceptance,
+        "classifier": classifier,
+        "labels": np.asarray(task.labels).tolist(),
+    }
+
+
+@contextlib.contextmanager
+def finished(
+    model: CoreModel, task: SamplingTask, settings: dict[str, Any], make: MakeBatch
+) -> Iterator[SamplingFolder]:
+    """Make what is missing of a task's images, and yield the folder that holds all of them."""
+    total = len(task.labels)
+    own = contextlib.nullcontext(task.folder) if task.folder else tempfile.TemporaryDirectory()
+    with own as path:
+        with processes.together(task.part):
+            if task.part[0] == 0:
+                sampling_folder.begin(path, settings)
+        with processes.together(task.part):
+            missing = SamplingFolder(path, total).missing
+        if len(missing) < total and task.report:
+            task.report(total - len(missing), total, 0.0)
+        with processes.together(task.part):
+            make_share(model, task, missing, make, path)
+        folder = SamplingFolder(path, total)
+        if len(folder.missing):
+            lacking = f"{path} lacks {len(folder.missing):,} candidates"
+            raise InputError(f"{lacking}: it has to be one folder for all processes")
+        yield folder
+
+
+def make_share(
+    model: CoreModel, task: SamplingTask, missing: np.ndarray, make: MakeBatch, path: Any
+) -> None:
+    """Make this process's share of the missing images, a batch at a time, into the folder `path`.
+
+    missing: the numbers of all of them, uint32 [n].
+    """
+    size, total = task.batch_size(model), len(task.labels)
+    report = processes.of_all(task.report, total, task.part, total - len(missing))
+    mine = np.array_split(missing, task.part[1])[task.part[0]]
+    began = model.runner.clock()
+    for start in range(0, len(mine), size):
+        numbers = mine[start : start + size]
+        batch = np.resize(numbers, size)  # filled up: `make` sees batches of one size
+        ids, scores = make(task.labels[batch], batch)
+        sampling_folder.save(path, numbers, ids[: len(numbers)], scores[: len(numbers)])
+        if report:
+            report(start + len(numbers), len(mine), model.runner.clock() - began)
