@@ -35,7 +35,6 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     height, width = build.call(Dataset, config.dataset, "config.dataset").shape
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     stage = build.module("training", config.stage, "config.stage").make(config, 10**6)
-    update: Any  # a function of jax.jit
     like, init, update = jitted(stage, device_mesh)
 
     images = np.stack([generated.draw(i, 0, (height, width)) for i in range(given.batch)])

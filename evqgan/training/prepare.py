@@ -1,7 +1,6 @@
 """What a run does before it has a state: read the config, open the data, build and trace a step."""
 
 import pathlib
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +40,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     cluster.check_shared(workdir)
     log("building the model and what it begins with")
     with build.one_line("no training step can be built from this config"):
-        compiled = Compiled(*jitted(stage, device_mesh))
+        compiled = jitted(stage, device_mesh)
         check_step(compiled, dataset, source, config, device_mesh)
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
     return Setup(
@@ -100,10 +99,8 @@ def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
     return length, {name: max(1, length.steps(config[f"{name}_every"])) for name in names}
 
 
-def jitted(
-    stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
-) -> tuple[Any, Callable, Any]:
-    """Return the abstract state (shapes with shardings), init and update of a stage, compiled.
+def jitted(stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES) -> Compiled:
+    """Return the functions of a stage over a device mesh, to be compiled at their first call.
 
     stage: has `init` and `update`, see `stage.Stage`; update donates its state.
     rules: how weights lie on the mesh, see `core.mesh`.
@@ -123,7 +120,7 @@ def jitted(
     init = jax.jit(init, out_shardings=shardings)
     everywhere = mesh.replicated(device_mesh)
     update = jax.jit(stage.update, donate_argnums=0, out_shardings=(shardings, everywhere))
-    return like, init, update
+    return Compiled(like, init, update)
 
 
 def check_step(
