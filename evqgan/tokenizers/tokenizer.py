@@ -148,11 +148,9 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
-        named = old_form.renamed(quantizer)
-        codes = build.build(
-            "tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer"
-        )
-        return Tokenizer(coders[0], codes, coders[1], patch, pixels)
+        keys, where = old_form.renamed(quantizer), "config.tokenizer.quantizer"
+        built = build.build("tokenizers.quantizers", "Quantizer", keys, where)
+        return Tokenizer(coders[0], built, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")
 
