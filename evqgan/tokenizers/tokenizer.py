@@ -35,9 +35,8 @@ class Tokenizer(nn.Module):
 
     def setup(self) -> None:
         if self.pixels not in PIXELS:
-            raise InputError(
-                f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}"
-            )
+            hint = build.suggestion(self.pixels, PIXELS)
+            raise InputError(f"config.tokenizer.pixels is {self.pixels!r}: {hint}")
         if self.quantizer.width % self.patch**2:
             raise InputError(
                 f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of "
