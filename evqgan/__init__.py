@@ -14,6 +14,10 @@ Words used in docstrings:
 
     token    a position of the token grid; code: an entry of the codebook; id: the number of a code.
              An argument or field `codes` is V, the module `data.codes` is of stored ids
+    codebook the codes' vectors [K,V,c]. In weights and states it is a linen collection: what a
+             quantizer keeps beside its params
+    sample   of a generator and of its module: ids for a `Request`; of what `evqgan.load` gives:
+             images and what belongs to them
     ours     before a constant: our own choice, not that of a paper or of published code
     workdir  the folder of a run: config.json, checkpoints/, metrics.jsonl
     stage 1  training a tokenizer;   stage 2  training a generator on its ids

@@ -115,7 +115,7 @@ class TokenGenerator:
         soft_targets: see `generators.Traits`; keys: config.loss.
         """
         more = {} if soft_targets is None else {"soft_targets": soft_targets}
-        more |= self._codebook(weights)
+        more |= self._keywords(weights)
         ids = flatten_depth(ids, self.flat)
         return self.module.loss(self.network, params, ids, label, rng, **keys, **more)
 
@@ -143,7 +143,7 @@ class TokenGenerator:
         """
         ids, mask = flatten_depth(request.ids, self.flat), flatten_mask(request.mask, self.flat)
         request = request._replace(ids=ids, mask=mask)
-        more = self._codebook(weights)
+        more = self._keywords(weights)
         made = self.module.sample(
             self.network, params, request, settings, keep_history=keep_history, **more
         )
@@ -175,11 +175,12 @@ class TokenGenerator:
         weights = state["tokenizer"]
         ids = self.ids_of(weights, batch)
         given = flatten_depth(ids, self.flat), batch["label"], rng
-        more = self._codebook(weights)
+        more = self._keywords(weights)
         sums = self.module.evaluate(self.network, state["ema"], *given, **more)
         return {"ids": ids, "sums": sums}
 
-    def _codebook(self, weights: dict) -> dict[str, jax.Array]:
+    def _keywords(self, weights: dict) -> dict[str, jax.Array]:
+        """Return what loss, evaluate and sample take by keyword: the codebook, or nothing."""
         if not self.traits.codebook:
             return {}
         codebook: Any = self.tokenizer.network.apply(weights, method="codebook")

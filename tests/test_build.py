@@ -116,6 +116,6 @@ def test_check_finds_a_slip_without_building():
 @pytest.mark.parametrize(
     "word, said", [("generater", "did you mean 'generator'?"), ("q", "expected one of a1, b2")]
 )
-def test_nearest(word, said):
+def test_a_suggestion_is_the_closest_word_or_all_of_them(word, said):
     words = ["generator", "tokenizer"] if word == "generater" else ["b2", "a1"]
-    assert build.nearest(word, words) == said
+    assert build.suggestion(word, words) == said

@@ -50,7 +50,7 @@ def named(name: str) -> ModuleType:
     Its `run` returns the title and the rows of a table.
     """
     if name not in NAMES:
-        raise InputError(f"there is no benchmark {name!r}: {build.nearest(name, NAMES)}")
+        raise InputError(f"there is no benchmark {name!r}: {build.suggestion(name, NAMES)}")
     return build.module("benchmark", name, "the first argument", "FLAGS", "run")
 
 

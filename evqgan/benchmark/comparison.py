@@ -87,7 +87,7 @@ def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
     names = given.only or list(config.systems)
     for name in names:
         if name not in config.systems:
-            hint = build.nearest(name, config.systems)
+            hint = build.suggestion(name, config.systems)
             raise InputError(f"there is no system {name!r}: {hint}")
     return config, names
 

@@ -101,7 +101,7 @@ def chosen(only: Sequence[str] | None) -> list[str]:
     folders = {folder(name): name for name in VARIANTS}
     for name in only or ():
         if folder(name) not in folders:
-            raise InputError(f"there is no variant {name!r}: {build.nearest(name, VARIANTS)}")
+            raise InputError(f"there is no variant {name!r}: {build.suggestion(name, VARIANTS)}")
     return [folders[folder(name)] for name in only or VARIANTS]
 
 

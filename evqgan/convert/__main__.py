@@ -29,7 +29,7 @@ from evqgan.convert import download, frozen, names, torch_files, workdirs
 from evqgan.convert.mapping import to_ours
 from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import cli, weights
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
@@ -97,7 +97,7 @@ def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path | None, pathlib.Path, 
     system, *paths = words or [""]
     if system not in SYSTEMS:
         what = f"there is no system {system!r}" if system else "a system is needed"
-        hint = nearest(system, [*SYSTEMS, *LICENCES])
+        hint = suggestion(system, [*SYSTEMS, *LICENCES])
         raise InputError(f"{what}: {hint}; see python -m evqgan.convert --help")
     if not values.download and not paths:
         name = download.FILES[system].name

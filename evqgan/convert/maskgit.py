@@ -140,7 +140,7 @@ def tokenizer_config(
     if rest or not blocks:
         wish = f"as many residual blocks in the middle as on each of {levels} levels"
         raise InputError(f"expected {wish}, got others")
-    width, codes = channels("Conv_0"), theirs["quantizer/codebook"].shape
+    width, book = channels("Conv_0"), theirs["quantizer/codebook"].shape
     widths = [channels(f"ResBlock_{i * blocks}/Conv_0") for i in range(levels)]
     coder = {
         "name": "cnn",
@@ -159,6 +159,6 @@ def tokenizer_config(
     return {
         "encoder": {**coder, "down": "conv4" if convs > 2 else "pool"},
         "decoder": coder,
-        "quantizer": {**QUANTIZERS[kind], "codes": codes[0], "width": codes[1]},
+        "quantizer": {**QUANTIZERS[kind], "codes": book[0], "width": book[1]},
         "pixels": "unit",
     }

@@ -20,7 +20,7 @@ from evqgan.core.errors import InputError, first_line
 T = TypeVar("T")
 
 
-def nearest(word: object, words: Iterable[object]) -> str:
+def suggestion(word: object, words: Iterable[object]) -> str:
     """Return the part of a sentence that helps after a misspelt `word`.
 
     It names the closest of `words`, or all of them.
@@ -88,7 +88,7 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
         raise InputError(f"{where} expects keys of its own, such as {some}, got {keys!r}")
     for key, value in keys.items():
         if key not in known:
-            raise InputError(f"{where} has no key {key!r}: {nearest(key, known)}")
+            raise InputError(f"{where} has no key {key!r}: {suggestion(key, known)}")
         kind = kinds.of(known[key])
         if not kinds.fits(value, kind):
             raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}")
@@ -167,7 +167,7 @@ def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
                 raise
     folder = "/".join(["evqgan", *filter(None, package.split("."))]) + "/"
     what = f" with {', '.join(entries)}" if entries else ""
-    hint = nearest(name, having(package, entries))
+    hint = suggestion(name, having(package, entries))
     raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {hint}")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import InputError, NonFinite
 
@@ -119,7 +119,7 @@ def parse(
         if re.match(r"--?[A-Za-z]", arg) and not (CONFIG_KEYS in table and OVERRIDE.match(arg)):
             name = "--" + arg.lstrip("-").split("=")[0]
             raise InputError(
-                f"there is no flag {name}: {nearest(name, [f'--{x}' for x in values])}"
+                f"there is no flag {name}: {suggestion(name, [f'--{x}' for x in values])}"
             )
     if rest and not words and CONFIG_KEYS not in table:
         raise InputError(f"expected flags as --name=value, got {rest[0]!r}; see --help")

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from evqgan.core import files
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
 # What holds the folder configs/ that comes with the code: the clone, or of an installed package a
@@ -90,7 +90,7 @@ def find(name: str) -> pathlib.Path:
         other for folder in folders for other in folder.glob("*.py") if other.stem not in NO_RUNS
     ]
     there = sorted(other.stem if bare else str(other) for other in near)
-    hint = nearest(path, there) if there else "expected the path of a file in configs/"
+    hint = suggestion(path, there) if there else "expected the path of a file in configs/"
     raise InputError(f"there is no file {path}; {hint}")
 
 
@@ -226,7 +226,7 @@ def check_new(node: ConfigDict, name: str, where: str, inner: bool) -> None:
     below = [f"{part}.{name}" for part in sections if name in node[part]]
     hint = f"did you mean {' or '.join(map(repr, below))}?"
     if not below:
-        hint = nearest(name, {*node, *OPTIONAL} if stage else node)
+        hint = suggestion(name, {*node, *OPTIONAL} if stage else node)
     raise InputError(f"{where} has no key {name!r}: {hint}")
 
 

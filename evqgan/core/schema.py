@@ -96,7 +96,7 @@ def check(config: Any, where: str = "config") -> None:
         raise InputError(f"{where} needs the key 'stage'")
     stage = build.plain(config.stage)
     if not isinstance(stage, str) or stage not in STAGES:
-        raise InputError(f"{where}.stage is {stage!r}: {build.nearest(stage, STAGES)}")
+        raise InputError(f"{where}.stage is {stage!r}: {build.suggestion(stage, STAGES)}")
     build.call(STAGES[stage], config, where)
     build.check(mesh.make, build.plain(config.get("mesh", {})), f"{where}.mesh", ["devices"])
     for name, keys in build.plain(config.evals).items():

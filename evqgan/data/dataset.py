@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
 
@@ -66,7 +66,7 @@ class Dataset:
             )
         if self.crop not in CROPS:
             raise InputError(
-                f"config.dataset.crop = {self.crop!r} is unknown: {nearest(self.crop, CROPS)}"
+                f"config.dataset.crop = {self.crop!r} is unknown: {suggestion(self.crop, CROPS)}"
             )
         if not 0 < self.min_scale <= 1:
             raise InputError(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
 
 # module of evqgan/data/builders: its builder
@@ -144,7 +144,7 @@ def label_feature(features: dict, name: str, label_key: str) -> str:
     if label_key not in features:
         raise InputError(
             f"config.dataset.label_key: {name!r} has no {label_key!r}; "
-            f"{nearest(label_key, features)}"
+            f"{suggestion(label_key, features)}"
         )
     feature = features[label_key]
     if feature.shape != () or not np.issubdtype(feature.np_dtype, np.integer):
@@ -202,7 +202,7 @@ class Named:
         if image_key not in features:
             raise InputError(
                 f"config.dataset.image_key: {name!r} has no {image_key!r}; "
-                f"{nearest(image_key, features)}"
+                f"{suggestion(image_key, features)}"
             )
         self.label_key = label_feature(features, name, label_key)
         self.class_names = tuple(getattr(features.get(self.label_key), "names", None) or ())

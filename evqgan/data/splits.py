@@ -6,7 +6,7 @@ Such as train, train[:90%], train+validation[100:].
 import re
 from collections.abc import Mapping, Sequence
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
 PART = re.compile(r"([^\[\]+:]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
@@ -28,7 +28,7 @@ def select(spec: str, splits: Mapping[str, Sequence], where: str) -> list:
             )
         name, start, stop = match.groups()
         if name not in splits:
-            raise InputError(f"{where} has no split {name!r}: {nearest(name, splits)}")
+            raise InputError(f"{where} has no split {name!r}: {suggestion(name, splits)}")
         examples = splits[name]
         chosen.extend(examples[_bound(start, len(examples)) : _bound(stop, len(examples))])
     if not chosen:

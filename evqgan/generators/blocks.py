@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import jax
 import numpy as np
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
 NOWHERE = -1  # index of a ring position outside the image, and of no block in a decoding step
@@ -55,7 +55,7 @@ def grid_of(blocks: jax.Array, h: int, w: int, window: int) -> jax.Array:
 def check_order(order: str) -> None:
     """Raise InputError unless `order` is the name of a decoding order."""
     if order not in ORDERS:
-        raise InputError(f"the sampler's order is {order!r}: {nearest(order, ORDERS)}")
+        raise InputError(f"the sampler's order is {order!r}: {suggestion(order, ORDERS)}")
 
 
 @functools.lru_cache

@@ -55,8 +55,8 @@ def condition_of(
 
 def init(model: Model, rng: jax.Array, label: jax.Array) -> dict:
     """Return the parameters of an untrained `model`. label: int32 [1]."""
-    codes = jnp.zeros((1, model.tokens - 1), jnp.int32)
-    return model.init(rng, condition_of(model, label, 1), codes)["params"]
+    ids = jnp.zeros((1, model.tokens - 1), jnp.int32)
+    return model.init(rng, condition_of(model, label, 1), ids)["params"]
 
 
 def predict(

@@ -152,7 +152,7 @@ class Model(nn.Module):
     def __call__(
         self,
         condition: jax.Array,
-        codes: jax.Array,
+        ids: jax.Array,
         embeddings: jax.Array | None = None,
         skip: int = 0,
         deterministic: bool = True,
@@ -161,11 +161,11 @@ class Model(nn.Module):
 
         The sequence is embeddings | condition | codes.
 
-        condition: int32 [B,C]; codes: int32 [B,N].
+        condition: int32 [B,C]; ids: int32 [B,N], of the codes.
         embeddings: float32 [B,E,c], explicit ones in front of all, which only shared tables have
           positions for.
         """
-        x = self.drop(self.embed(condition, codes, embeddings), deterministic=deterministic)
+        x = self.drop(self.embed(condition, ids, embeddings), deterministic=deterministic)
         x, _ = self.apply_layers(x, deterministic=deterministic)
         return self.logits(x[:, skip:])
 
@@ -193,14 +193,14 @@ class Model(nn.Module):
     def embed(
         self,
         condition: jax.Array,
-        codes: jax.Array,
+        ids: jax.Array,
         embeddings: jax.Array | None = None,
     ) -> jax.Array:
         """Return the sequence embeddings | condition | codes as [B,S,c] float32."""
         if embeddings is not None and self.tables == "separate":
             raise ValueError("explicit embeddings have no positions where tables are separate")
         parts = [] if embeddings is None else [embeddings]
-        for table, words in ((self.condition_words, condition), (self.words, codes)):
+        for table, words in ((self.condition_words, condition), (self.words, ids)):
             parts.append(jnp.take(table, words, axis=0))
         x = jnp.concatenate(parts, axis=1)
         return x + self.position_table[None, : x.shape[1]]

@@ -7,7 +7,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Text
 
@@ -21,7 +21,7 @@ Schedule = Annotated[str, Text("|".join([POWER, *SCHEDULES]), NAMES)]
 def check_schedule(schedule: str) -> None:
     """Raise InputError unless `schedule` is the name of a mask schedule."""
     if schedule not in SCHEDULES and not re.fullmatch(POWER, schedule):
-        expected = nearest(schedule, [*SCHEDULES, "pow2.5"])
+        expected = suggestion(schedule, [*SCHEDULES, "pow2.5"])
         raise InputError(f"the sampler's schedule is {schedule!r}: {expected}")
 
 

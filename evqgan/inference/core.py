@@ -128,7 +128,7 @@ class CoreModel:
         if (is_whole or spelt) and 0 <= int(name) < self.classes:
             return int(name)
         near = names if len(names) <= NAMES else difflib.get_close_matches(str(name), names)
-        hint = f", or a name: {build.nearest(name, near)}" if near else ""
+        hint = f", or a name: {build.suggestion(name, near)}" if near else ""
         expected = f"a number from 0 to {self.classes - 1}{hint}"
         raise InputError(f"there is no class {name!r}: expected {expected}")
 

@@ -62,7 +62,7 @@ def edit(
     labels = labels_of(model, label, num, seed)
     known = {*model.sampler, "margin", "feather", "report", "force"}
     if wrong := sorted(changes.keys() - known):
-        raise InputError(f"edit takes no {wrong[0]!r}: {build.nearest(wrong[0], known)}")
+        raise InputError(f"edit takes no {wrong[0]!r}: {build.suggestion(wrong[0], known)}")
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
     check_mask(image, mask)

@@ -116,7 +116,7 @@ def check_metrics(
     known = [*(name for part, _ in parts for name in part.evals), "samples"]
     for name in metrics:
         if name not in known:
-            hint = build.nearest(name, known)
+            hint = build.suggestion(name, known)
             raise InputError(f"there is no metric {name!r} in this workdir: {hint}")
     if "samples" in metrics and not samples.is_file():
         raise InputError(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
 # name: critic's loss of a real logit, critic's loss of a fake one, generator's loss of a fake one.
@@ -147,7 +147,7 @@ def ramp(step: jax.Array | int, start: int, length: int = 0) -> jax.Array:
 
 def _named(name: str) -> tuple[Callable, Callable, Callable]:
     if name not in LOSSES:
-        raise InputError(f"no adversarial loss is called {name!r}: {nearest(name, LOSSES)}")
+        raise InputError(f"no adversarial loss is called {name!r}: {suggestion(name, LOSSES)}")
     return LOSSES[name]
 
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.nn.linear import Conv
@@ -60,7 +60,7 @@ class Critic(nn.Module):
     ) -> jax.Array:
         """Return the logits."""
         if self.norm not in NORMS:
-            raise InputError(f"patchgan has no norm {self.norm!r}: {nearest(self.norm, NORMS)}")
+            raise InputError(f"patchgan has no norm {self.norm!r}: {suggestion(self.norm, NORMS)}")
         if min(image.shape[1:3]) < 3 * 2**self.layers:
             side = "x".join(map(str, image.shape[1:3]))
             raise InputError(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.nn.linear import Dense, DenseGeneral
 
@@ -197,7 +197,7 @@ class MLP(nn.Module):
             return Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
 
         if self.activation not in ACTIVATIONS:
-            expected = nearest(self.activation, ACTIVATIONS)
+            expected = suggestion(self.activation, ACTIVATIONS)
             raise InputError(f"there is no activation {self.activation!r}: {expected}")
         width = x.shape[-1]
         y = dense(round(width * self.ratio), "hidden")(flatten_tokens(x))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core.build import nearest
+from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.nn.attention import Attention
 from evqgan.nn.linear import Conv, Dense
@@ -26,7 +26,7 @@ def choice(name: str, names: Collection[str], what: str) -> str:
     Raises InputError with the nearest of them, if it is none. what: such names are called.
     """
     if name not in names:
-        raise InputError(f"there is no {what} {name!r}: {nearest(name, names)}")
+        raise InputError(f"there is no {what} {name!r}: {suggestion(name, names)}")
     return name
 
 

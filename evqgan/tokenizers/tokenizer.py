@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from evqgan import tokenizers  # not its names: a module with an Encoder is a coder
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.tokenizers import Decoder, Encoder
-from evqgan.tokenizers.quantizers import Quantizer, SoftQuantizer, old_form
+from evqgan.tokenizers import quantizers
+from evqgan.tokenizers.quantizers import old_form
 
 Pixels = Literal["signed", "unit"]
 PIXELS = get_args(Pixels)
@@ -26,17 +27,16 @@ class Tokenizer(nn.Module):
     pixels: what encoder and decoder see, "signed" [-1, 1] or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
     """
 
-    encoder: Encoder
-    quantizer: Quantizer
-    decoder: Decoder
+    encoder: tokenizers.Encoder
+    quantizer: quantizers.Quantizer
+    decoder: tokenizers.Decoder
     patch: int = 1
     pixels: str = "signed"
 
     def setup(self) -> None:
         if self.pixels not in PIXELS:
-            raise InputError(
-                f"config.tokenizer.pixels is {self.pixels!r}: {build.nearest(self.pixels, PIXELS)}"
-            )
+            hint = build.suggestion(self.pixels, PIXELS)
+            raise InputError(f"config.tokenizer.pixels is {self.pixels!r}: {hint}")
         if self.quantizer.width % self.patch**2:
             raise InputError(
                 f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of "
@@ -89,7 +89,7 @@ class Tokenizer(nn.Module):
                 "config.tokenizer.soft needs a quantizer such as 'vq' or 'residual', "
                 "of which codes have distances"
             )
-        quantizer = cast(SoftQuantizer, self.quantizer)
+        quantizer = cast(quantizers.SoftQuantizer, self.quantizer)
         return quantizer.soft_codes(self.latents(image), temperature, rng)
 
     def codebook(self) -> jax.Array:
@@ -147,11 +147,9 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
             build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
             for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
         ]
-        named = old_form.renamed(quantizer)
-        codes = build.build(
-            "tokenizers.quantizers", "Quantizer", named, "config.tokenizer.quantizer"
-        )
-        return Tokenizer(coders[0], codes, coders[1], patch, pixels)
+        keys, where = old_form.renamed(quantizer), "config.tokenizer.quantizer"
+        built = build.build("tokenizers.quantizers", "Quantizer", keys, where)
+        return Tokenizer(coders[0], built, coders[1], patch, pixels)
 
     return build.call(assemble, config, "config.tokenizer")
 

@@ -61,7 +61,7 @@ def make(keys: Any, dtype: str, run: RunLength) -> "AdversarialLoss":
     if settings.loss not in gan.LOSSES:
         raise InputError(
             f"config.adversarial.loss is {settings.loss!r}: "
-            f"{build.nearest(settings.loss, gan.LOSSES)}"
+            f"{build.suggestion(settings.loss, gan.LOSSES)}"
         )
     where = "config.adversarial.critic"
     critic = build.build("losses", "Critic", settings.critic, where, dtype=dtype)

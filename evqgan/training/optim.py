@@ -35,7 +35,7 @@ def schedule(
         "exponential": lambda: optax.exponential_decay(peak, rest, final / peak, end_value=final),
     }
     if kind not in after:
-        raise InputError(f"config.optimizer.decay is {kind!r}: {build.nearest(kind, after)}")
+        raise InputError(f"config.optimizer.decay is {kind!r}: {build.suggestion(kind, after)}")
     if kind == "exponential" and not 0 < final <= peak:
         raise InputError(
             "exponential decay needs config.optimizer.final above 0 and up to the peak, "

@@ -92,7 +92,7 @@ class Reporter:
         """Return the number config.best; say so if it is not there."""
         best = self.setup.config.get("best", "")
         if best and best not in numbers:
-            hint = build.nearest(best, numbers)
+            hint = build.suggestion(best, numbers)
             log(f"config.best is {best!r}, which no evaluator gives: {hint}")
         return numbers.get(best, float("inf"))
 

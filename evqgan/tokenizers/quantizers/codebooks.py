@@ -17,7 +17,7 @@ def squared_distances(x: jax.Array, codebook: jax.Array) -> jax.Array:
 
 
 def nearest(x: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Return int32 [n], the codes of codebook [V,c] nearest to x [n,c]; of equal ones the first.
+    """Return the ids int32 [n] of the codes [V,c] nearest to x [n,c]; of equal ones the first.
 
     Both are float32. |x|^2 is the same for all codes and left out. Full float32: reduced precision
     would choose other codes.

@@ -32,16 +32,16 @@ class Averages:
           codes.
         """
         self.owner, self.decay, self.revive = owner, decay, revive
-        self.codes = owner.variable(
+        self.table = owner.variable(
             "codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape)
         )
-        self.total = owner.variable("codebook", "total", lambda: self.codes.value)
+        self.total = owner.variable("codebook", "total", lambda: self.table.value)
         self.usage = owner.variable("codebook", "usage", jnp.full, shape[:2], self.start(shape[1]))
 
     @property
     def value(self) -> jax.Array:
-        """The codes [K,V,c] float32."""
-        return self.codes.value
+        """The codes' vectors [K,V,c] float32."""
+        return self.table.value
 
     def start(self, codes: int) -> float:
         """Return the usage of every one of so many codes before the first batch."""
@@ -55,15 +55,16 @@ class Averages:
         self,
         dead: jax.Array,
         seeds: jax.Array,
-        codes: jax.Array,
+        table: jax.Array,
         total: jax.Array,
         usage: jax.Array,
     ) -> jax.Array:
-        """Return the codes [K,V,c] after revival, of which `dead` [K,V,1] are `seeds` [K,V,c].
+        """Return the codes' vectors after revival, of which `dead` [K,V,1] are `seeds` [K,V,c].
 
-        total, usage: the averages after revival.
+        table: the vectors [K,V,c] before it.
+        total, usage: the averages after it.
         """
-        return jnp.where(dead, seeds, codes)
+        return jnp.where(dead, seeds, table)
 
     def update(self, x: jax.Array, hits: jax.Array) -> jax.Array:
         """Take in a batch and return the number of revived codes.
@@ -77,13 +78,13 @@ class Averages:
         usage = self.decay * self.usage.value + (1 - self.decay) * weight * hits.sum(axis=1)
         sums = jnp.einsum("knv,knc->kvc", hits, x, precision="highest")
         total = self.decay * self.total.value + (1 - self.decay) * weight * sums
-        codes, revived = means(total, usage), jnp.zeros((), jnp.float32)
+        table, revived = means(total, usage), jnp.zeros((), jnp.float32)
         if self.revive:
             dead, usage, seeds = seeds_of(usage, self.revive, x, self.owner)
             revived, where = dead.sum().astype(jnp.float32), dead[..., None]
             total = jnp.where(where, seeds, total)
-            codes = self.restarted(where, seeds, codes, total, usage)
-        self.usage.value, self.total.value, self.codes.value = usage, total, codes
+            table = self.restarted(where, seeds, table, total, usage)
+        self.usage.value, self.total.value, self.table.value = usage, total, table
         return revived
 
 

@@ -28,7 +28,7 @@ class Counts(Averages):
         self,
         dead: jax.Array,
         seeds: jax.Array,
-        codes: jax.Array,
+        table: jax.Array,
         total: jax.Array,
         usage: jax.Array,
     ) -> jax.Array:
