@@ -12,11 +12,8 @@ from collections.abc import Collection
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-READINGS = {
-    "paper16": 16,
-    "paper128": 128,
-}  # of "batch size of 16 in 8 A100" (paper, Sec. 4.1): in all, or on each
-
+# Batches by two readings of "batch size of 16 in 8 A100" (paper, Sec. 4.1): 16 in all, or on each.
+READINGS = {"paper16": 16, "paper128": 128}
 
 # Adam of ViT-VQGAN's tokenizer (its appendix); averaged weights of MaskGIT's.
 TOKENIZER_ADAM = {
@@ -73,10 +70,8 @@ def stage1(
     config.stage = "stage1"
     config.seed = 0
     config.dtype = "bfloat16"
-    config.batch_size, config.duration = (
-        256,
-        "200 epochs",
-    )  # MaskGIT's tokenizer: 1 M steps of 256 on ImageNet
+    # MaskGIT's tokenizer: 1 M steps of 256 on ImageNet.
+    config.batch_size, config.duration = 256, "200 epochs"
     config.dataset = {"size": size}
     quantizer = {**EMA, "codes": codes}
     config.tokenizer = {"encoder": swin, "decoder": dict(swin), "quantizer": quantizer}
@@ -84,10 +79,8 @@ def stage1(
     config.loss = {}  # L2 alone
     config.evals = {"reconstruction": {}}
     config.best = "val/mse"  # where there is no critic, see `with_critic`
-    config.alarm = {
-        "val/codebook_usage": 0.5,
-        "val/codebook_perplexity": 0.5,
-    }  # ours: half of what it was
+    # Ours: half of the best so far.
+    config.alarm = {"val/codebook_usage": 0.5, "val/codebook_perplexity": 0.5}
     cadence(config, "100 steps", "1 epoch", "5000 steps")
     return config
 
@@ -107,16 +100,12 @@ def with_critic(config: ConfigDict, weights: str = "") -> ConfigDict:
         # 30,001 (of faces).
         "start": "5%",
         "ramp": "5%",
-        "optimizer": {
-            "learning_rate": 2e-4,
-            "b1": 0.0,
-            "b2": 0.99,
-        },  # Projected GAN's, with its FastGAN generator
+        # Projected GAN's, with its FastGAN generator.
+        "optimizer": {"learning_rate": 2e-4, "b1": 0.0, "b2": 0.99},
     }
     config.evals.reconstruction = {"perceptual": "lpips"}
-    config.best = (
-        "val/lpips_untrained" if weights == "random" else "val/lpips"
-    )  # the critic makes val/mse worse
+    # The critic makes val/mse worse.
+    config.best = "val/lpips_untrained" if weights == "random" else "val/lpips"
     return config
 
 
@@ -145,14 +134,10 @@ def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
       transformers, too, and of MaskGIT, both for batches of 256. Rates are constant but for a
       warm-up, ours: the paper names neither. All else is as in `stage1` and `with_critic`.
     """
-    config.batch_size, config.duration, config.eval_every = (
-        READINGS[reading],
-        f"{epochs} epochs",
-        "1 epoch",
-    )
-    config.optimizer.update(
-        {"learning_rate": 4.5e-6 * 16 if reading == "paper16" else 1e-4, "warmup": "2%"}
-    )
+    config.batch_size, config.duration = READINGS[reading], f"{epochs} epochs"
+    config.eval_every = "1 epoch"
+    rate = 4.5e-6 * 16 if reading == "paper16" else 1e-4
+    config.optimizer.update({"learning_rate": rate, "warmup": "2%"})
     for optimizer in (config.optimizer, config.adversarial.optimizer):
         optimizer.update({"decay": "constant", "final": 0.0})
     return config
@@ -179,7 +164,8 @@ def stage2(tokenizer: str, size: int, classes: int | None = 0) -> ConfigDict:
         "extend": 4,
         "remat": True,
         "classes": placeholder(int) if classes is None else classes,
-        "chunk": 1,  # memory that does not grow with the number of target blocks (README, Table 6)
+        # One target block at a time, to save memory (README, Table 6).
+        "chunk": 1,
         # The paper does not say; "axes" where parameters would grow with the grid (Table 6).
         "positions": "grid" if size <= 256 else "axes",
         # Of classifier-free guidance (Ho and Salimans, 2022).

@@ -31,9 +31,8 @@ from configs import common
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "f8", "1024", "paper16", "paper128" or "tiny"."""
     common.variant(variant, ["f8", "1024", *common.READINGS])
-    depths = (
-        (2, 6) if variant == "f8" else (2, 2, 6)
-    )  # Swin-T's first stages: 70,000 faces need less than ImageNet
+    # Swin-T's first stages: 70,000 faces need less than ImageNet.
+    depths = (2, 6) if variant == "f8" else (2, 2, 6)
     config = common.with_critic(common.stage1(depths, 1024 if variant == "1024" else 256))
     faces = {
         "folder": "data/ffhq",

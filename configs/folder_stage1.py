@@ -31,10 +31,8 @@ DEPTHS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
-    name = (
-        common.variant(variant, [name for name in DEPTHS if name != "64"]).replace("tiny", "")
-        or "64"
-    )
+    known = [name for name in DEPTHS if name != "64"]
+    name = common.variant(variant, known).replace("tiny", "") or "64"
     size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
     if gpu:
         config = common.with_critic(common.stage1(DEPTHS[name], size))

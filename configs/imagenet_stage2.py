@@ -25,13 +25,11 @@ def get_config(variant: str = "") -> ConfigDict:
     size, tokenizer = (512, "imagenet_stage1_512") if variant == "512" else (256, "imagenet_stage1")
     tokenizer = "vqgan_imagenet_stage1" if variant == "vqgan" else tokenizer
     config = common.stage2(f"workdirs/{tokenizer}", size, classes=1000)
-    config.dataset.update(
-        {"name": "imagenet2012", "crop": "centre"}
-    )  # what FID's reference images show
+    # Central crops are what FID's reference images show.
+    config.dataset.update({"name": "imagenet2012", "crop": "centre"})
     if variant == "512":
-        config.loss.targets = (
-            4  # of 16 blocks: ours, as many supervised tokens an image as at 256x256
-        )
+        # Of 16 blocks: ours, as many supervised tokens an image as at 256x256.
+        config.loss.targets = 4
     if variant == "paper":
         config = common.as_written(config)
     return common.tiny(config) if variant == "tiny" else config

@@ -25,21 +25,18 @@ from configs import common
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "perceptual", "l2", "global", "small" or "tiny"."""
     common.variant(variant, ["perceptual", "l2", "global", "small"])
-    window = (
-        32 if variant == "global" else 4
-    )  # 32: the largest map, at a quarter of the image's side
-    config = common.with_critic(
-        common.stage1((2, 2, 2), 128, codes=1024, width=32, window=window), weights="random"
-    )
+    # 32: the largest map, at a quarter of the image's side.
+    window = 32 if variant == "global" else 4
+    config = common.stage1((2, 2, 2), 128, codes=1024, width=32, window=window)
+    config = common.with_critic(config, weights="random")
     config.dtype, config.batch_size, config.duration = "float32", 4, "400 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
     config.tokenizer.quantizer.update({"width": 32, "decay": 0.9, "revive": 0.1})
     config.optimizer.update(
         {"learning_rate": 1e-3, "warmup": "50 steps", "decay": "cosine", "ema": 0.99}
     )
-    config.adversarial.update(
-        {"start": "50%", "ramp": "10%"}
-    )  # of so few steps: first something to judge
+    # Of so few steps: first something to judge.
+    config.adversarial.update({"start": "50%", "ramp": "10%"})
     if variant == "small":
         config.batch_size, config.dataset.size = 32, 32
         for coder in (config.tokenizer.encoder, config.tokenizer.decoder):

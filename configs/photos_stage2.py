@@ -17,9 +17,8 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "small" or "tiny"."""
     common.variant(variant, ["small"])
     small = variant == "small"
-    config = common.stage2(
-        f"workdirs/photos_stage1{'_small' * small}", 32 if small else 128, classes=9
-    )
+    workdir = "workdirs/photos_stage1_small" if small else "workdirs/photos_stage1"
+    config = common.stage2(workdir, 32 if small else 128, classes=9)
     config.dtype, config.batch_size, config.duration = "float32", 32, "1500 steps"
     config.dataset.update({"name": "photographs", "crop": "native"})
     config.generator.update(

@@ -218,9 +218,8 @@ def test_before_its_start_the_critic_does_not_exist():
             assert not moved and metrics["critic_loss"] == 0 and metrics["real_logits"] == 0
         else:
             assert {name.split("/")[0] for name in moved} == {"params", "opt", "variables"}
-        if (
-            step == 2
-        ):  # its optimizer counts from here: Adam's first step is as long as the learning rate
+        # Its optimizer counts from here: Adam's first step is as long as the learning rate.
+        if step == 2:
             pairs = zip(
                 *(jax.tree.leaves(s["critic"]["params"]) for s in (state, new)), strict=True
             )

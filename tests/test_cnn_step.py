@@ -67,9 +67,8 @@ def config_of(r):
 
 def test_a_step_of_stage_1_has_the_recorded_loss_gradients_and_statistics(recording):
     r = recording
-    if (
-        r.critic.norm == "act" or r.codebook_weight != 1
-    ):  # weights trained so are read, but nothing trains so here
+    # Weights trained so are read, but nothing trains so here.
+    if r.critic.norm == "act" or r.codebook_weight != 1:
         with pytest.raises(
             InputError, match="is for critics trained elsewhere|has no key 'codebook'"
         ):
@@ -122,9 +121,8 @@ def recorded_names(r, state, metrics):
     ours |= {f"grad/{name}": x for name, x in grads.items()}
     grads = mapping.to_theirs(r.critic_table, {"params": critic["opt"]["mu"]})
     ours |= {f"grad_disc/{name}": x for name, x in grads.items()}
-    if (
-        r.factor
-    ):  # before the adversarial term sets in, ours leaves the critic alone and has no numbers of it
+    # Before the adversarial term sets in, ours leaves the critic alone and has no numbers of it.
+    if r.factor:
         ours |= {
             "log_ae/d_weight": metrics["lambda"] / r.disc_factor,
             "log_ae/g_loss": metrics["adversarial"],

@@ -17,9 +17,8 @@ from evqgan import main
 
 pytestmark = pytest.mark.slow
 
-SECONDS = (
-    120  # ours: a command line that has not been refused after these hangs, or has begun its work
-)
+# Ours: a command line that has not been refused after these hangs, or has begun its work.
+SECONDS = 120
 WHOLE = ("x", "", "-1", "1.5", "nan", "inf", "1e3", "0x10", "999999999999999999999999")
 HUGE = "1000000000000"
 PLACE = re.compile(r"=\{\w+\}")

@@ -123,9 +123,8 @@ def part(name, variant):
     if name == "quickstart":
         tokenizer, config = config.tokenizer.tokenizer, config[variant]
     elif config.stage == "stage2":
-        workdir = pathlib.Path(
-            config.tokenizer.weights
-        ).name  # named after the config, or after its variant
+        # Named after the config, or after its variant.
+        workdir = pathlib.Path(config.tokenizer.weights).name
         first = next(key for key in PARAMETERS if "_".join(filter(None, key)) == workdir)
         tokenizer = load(*first).tokenizer
     if config.stage == "stage2":
@@ -227,10 +226,8 @@ def test_hours_in_the_head_are_those_of_the_formula(name):
         examples = EXAMPLES[name.split("_")[0]]
         steps = to_steps(config.duration, examples, config.batch_size)
         assert float(images) == pytest.approx(steps * config.batch_size / 1e6, rel=0.02)
-        for devices, peak, found in (
-            (16, 197, hours[0]),
-            (8, 990, hours[1]),
-        ):  # TFLOP/s of v5e and H100; MFU 9 %
+        # TFLOP/s of v5e and H100; MFU 9 %.
+        for devices, peak, found in ((16, 197, hours[0]), (8, 990, hours[1])):
             expected = float(images) * 1e6 * float(tflop) / (devices * peak * 0.09) / 3600
             assert float(found) == pytest.approx(expected, rel=0.02, abs=0.06)
 

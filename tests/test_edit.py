@@ -291,9 +291,8 @@ def test_known_pixels_stay_outside_the_feather(feather):
     np.testing.assert_array_equal(made[~near & ~mask], image[~near & ~mask])
     assert (made[mask] == 4 * MADE).all()
     assert near.any() == bool(feather)
-    assert (made[near] > image[near]).all() and (
-        made[near] < 4 * MADE
-    ).all()  # between known and made
+    # Between known and made.
+    assert (made[near] > image[near]).all() and (made[near] < 4 * MADE).all()
 
 
 def test_overlapping_tiles_agree():

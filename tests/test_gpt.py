@@ -70,9 +70,8 @@ def greedy(model, params, words, number):
         run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
         return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
     run = jax.jit(functools.partial(model.apply, {"params": params}))
-    for _ in range(
-        number
-    ):  # what was made changes what the first tokens see: no cache can be right
+    # What was made changes what the first tokens see: no cache can be right.
+    for _ in range(number):
         logits = run(words[:, :1], words[:, 1:])
         words = np.concatenate([words, np.argmax(logits[:, -1:], axis=-1)], axis=1)
     return words

@@ -229,9 +229,8 @@ def test_the_users_environment_and_folder_are_kept(machine):
     (package / "main.py").write_text("import os, sys; print(os.getcwd(), sys.argv[1:])")
     (machine.bin / "python").write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
     (machine.bin / "python").chmod(0o755)
-    (
-        machine.place / "user" / "evqgan"
-    ).mkdir()  # a folder of that name where the user stands is not taken
+    # A folder of that name where the user stands is not taken.
+    (machine.place / "user" / "evqgan").mkdir()
     done = machine.run("launch/local.sh", "--config=c.py", EVQGAN_VENV="none")
     assert done.stdout == f"{machine.place / 'user'} ['--config=c.py']\n", done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (machine.repository / ".venv").exists()

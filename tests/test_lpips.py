@@ -82,9 +82,8 @@ def test_distance_equals_the_originals(path):
         ours["lpips_normalize01"] = judge(
             *(2 * np.float32((x + 1) / 2) - 1 for x in (a, b)), variables
         )[0]
-    if (
-        "spatial" in outputs
-    ):  # every layer's map at the size of the image; not every pixel is recorded
+    # Every layer's map at the size of the image; not every pixel is recorded.
+    if "spatial" in outputs:
         step = a.shape[1] // outputs["spatial"].shape[2]
         ours["spatial"] = sum(jax.image.resize(x, a.shape[:3], "bilinear") for x in maps)[
             :, None, ::step, ::step

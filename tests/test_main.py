@@ -245,10 +245,8 @@ def test_other_modes_take_the_config_from_the_workdir(part):
 def test_training_goes_on_by_the_workdirs_own_config():
     values, config = parse(f"--workdir={workdirs.trained() / 'tokenizer'}", "--config.keep=2")
     assert (values.mode, config.stage, config.keep) == ("train", "stage1", 2)
-    for other in (
-        "no/such",
-        workdirs.trained(),
-    ):  # a quickstart's own config is in none of its workdirs
+    # A quickstart's own config is in none of its workdirs.
+    for other in ("no/such", workdirs.trained()):
         with pytest.raises(InputError, match="--config=FILE is needed to train"):
             parse(f"--workdir={other}")
 

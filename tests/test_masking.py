@@ -154,14 +154,12 @@ def test_targets_are_partly_masked_and_all_else_is_known_or_not(masks):
 
 def test_paper_masks_are_one_uniform_mask_and_independent_blocks():
     ids, inputs, _, is_masked = drawn("paper", 0)
-    assert (
-        inputs["grid"] == inputs["grid"][:, :1]
-    ).all()  # one X_G an image; the model hides each target's own block
+    # One X_G an image; the model hides each target's own block.
+    assert (inputs["grid"] == inputs["grid"][:, :1]).all()
     blocks = of_blocks(inputs["grid"][:, 0])
     hidden = (blocks == CODES).all(-1)
-    assert ((blocks == CODES).any(-1) == hidden).all() and (
-        hidden.sum(1) >= 1
-    ).all()  # whole blocks
+    # Whole blocks.
+    assert ((blocks == CODES).any(-1) == hidden).all() and (hidden.sum(1) >= 1).all()
     np.testing.assert_allclose(hidden.mean(), 2 / np.pi, atol=0.06)  # the mean of cos(pi r / 2)
     assert (np.sort(inputs["block"], axis=1) == np.arange(12)).all()  # Eq. 2: every block once
     # One token mask for an image: targets and rings show the same tokens masked.

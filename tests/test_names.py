@@ -62,10 +62,8 @@ def test_averaged_weights_beside_raw_ones_are_chosen_by_a_flag(tmp_path, average
 
 def test_averaged_weights_among_raw_ones_are_chosen_by_a_flag(tmp_path):
     counters = {"model_ema.decay": tensor(5), "model_ema.num_updates": tensor(5)}
-    for theirs in (
-        "model_ema.module.a.weight",
-        "model_ema.aweight",
-    ):  # the latter: latent-diffusion's
+    # The latter: latent-diffusion's.
+    for theirs in ("model_ema.module.a.weight", "model_ema.aweight"):
         top = {"a.weight": tensor(1), "buffer": tensor(3), theirs: tensor(2), **counters}
         for file in (top, {"state_dict": table(**top)}):
             with pytest.raises(InputError, match=BOTH):

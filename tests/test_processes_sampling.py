@@ -113,10 +113,8 @@ def places(tmp_path_factory):
     for module in (mode_inputs, evaluation):
         patch.setattr(module, "load", test_commands.load)  # models compile once
     one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
-    for place in (
-        one,
-        two,
-    ):  # batches of 4 for the generator, 2 for each device; of 5, which two do not divide
+    # Batches of 4 for the generator, 2 for each device; of 5, which two do not divide.
+    for place in (one, two):
         file = place / "tokenizer" / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "eval_batch_size": 5}))
     stopped(two)

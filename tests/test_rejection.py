@@ -91,9 +91,8 @@ def test_the_best_of_each_label_are_kept(seed):
 def test_what_is_kept_is_what_scored_best(model):
     classifier = Classifier()
     made = model.sample(6, ["cat", 5], 3, acceptance=0.4, classifier=classifier)
-    assert {len(images) for images in classifier.images} == {4} and len(
-        classifier.images
-    ) == 4  # of 16: 2 * ceil(7.5)
+    # Of 16: 2 * ceil(7.5).
+    assert [len(images) for images in classifier.images] == [4] * 4
     images, labels = np.concatenate(classifier.images), np.concatenate(classifier.labels)
     np.testing.assert_array_equal(labels, rejection.plan(np.array([2, 5] * 3, np.int32), 0.4))
     # Candidates are plain samples.
@@ -165,9 +164,8 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     np.testing.assert_array_equal(
         model.sample(6, seed=2, acceptance=0.3, classifier=brightness)["ids"], whole["ids"]
     )
-    (
-        tmp_path / "parts" / "00000008.npz"
-    ).unlink()  # as where another process was stopped before this one
+    # As where another process was stopped before this one.
+    (tmp_path / "parts" / "00000008.npz").unlink()
     reported.clear()
     same(run(tmp_path / "parts"), whole)
     assert reported == [(20, 24), (24, 24)]

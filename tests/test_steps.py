@@ -41,9 +41,8 @@ def test_an_image_is_filled_block_by_block(model):
     states = model.history(made["labels"], made["numbers"], 7)
     assert states.shape == (6, 4, 8, 8, 1) and states.max() == model.codes
     np.testing.assert_array_equal(states[:, -1], made["ids"])
-    for turn, (y, x) in enumerate(
-        ((0, 0), (0, 4), (4, 0), (4, 4))
-    ):  # windows of 4 x 4 tokens in reading order
+    # Windows of 4 x 4 tokens in reading order.
+    for turn, (y, x) in enumerate(((0, 0), (0, 4), (4, 0), (4, 4))):
         block = states[:, :, y : y + 4, x : x + 4]
         assert (block[:, :turn] == model.codes).all() and (block[:, turn:] < model.codes).all()
         np.testing.assert_array_equal(

@@ -25,10 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     tokenizer = f"maskgit_imagenet_stage1{'_512' if variant == '512' else ''}"
     config = baselines.stage2(tokenizer, {"name": "maskgit"}, baselines.IMAGENET, classes=1000)
     config.dataset.size = 512 if variant == "512" else 256
-    config.batch_size, config.duration = (
-        256,
-        "300 epochs",
-    )  # its Sec. 4.1; the optimizer: its configuration
+    config.batch_size, config.duration = 256, "300 epochs"  # its Sec. 4.1
+    # The optimizer of its configuration.
     keys = {
         "learning_rate": 1e-4,
         "b1": 0.9,
@@ -38,8 +36,6 @@ def get_config(variant: str = "") -> ConfigDict:
     }
     baselines.optimizer(config, **keys, ema=0.999)
     config.sample = {"steps": 12 if variant == "512" else 8, "choice_temperature": 4.5}
-    return (
-        common.tiny(config, maskgit_imagenet_stage1.get_config("tiny"))
-        if variant == "tiny"
-        else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, maskgit_imagenet_stage1.get_config("tiny"))
+    return config

@@ -25,6 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.generator.update({"width": 1024, "heads": 16, "classes": 0})
     config.batch_size, config.duration = 128, "200 epochs"
     config.sample = {"top_k": 250}
-    return (
-        common.tiny(config, rqvae_ffhq_stage1.get_config("tiny")) if variant == "tiny" else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, rqvae_ffhq_stage1.get_config("tiny"))
+    return config

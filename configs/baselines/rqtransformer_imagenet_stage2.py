@@ -17,7 +17,8 @@ from configs import common
 from configs.baselines import common as baselines
 from configs.baselines import rqvae_imagenet_stage1
 
-SIZES = {  # its yaml files: layers of body and head, width; heads of 64
+# Its yaml files: layers of body and head, width; heads of 64.
+SIZES = {
     "": (12, 4, 1536),
     "800m": (24, 4, 1536),
     "1400m": (42, 6, 1536),
@@ -43,8 +44,6 @@ def get_config(variant: str = "") -> ConfigDict:
     keys = {"learning_rate": 5e-4, "b1": 0.9, "b2": 0.95, "weight_decay": 1e-4, "clip": 1.0}
     baselines.optimizer(config, **keys, decay="cosine", ema=0.0)
     config.sample = {"top_p": 0.92}
-    return (
-        common.tiny(config, rqvae_imagenet_stage1.get_config("tiny"))
-        if variant == "tiny"
-        else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, rqvae_imagenet_stage1.get_config("tiny"))
+    return config

@@ -28,8 +28,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.duration = "360 epochs"
     config.optimizer.update({"warmup": "5%", "hold": "17%"})
     config.tokenizer.weights, config.generator.classes = "workdirs/vitvqgan_ffhq_stage1", 0
-    return (
-        common.tiny(config, vitvqgan_ffhq_stage1.get_config("tiny"))
-        if variant == "tiny"
-        else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, vitvqgan_ffhq_stage1.get_config("tiny"))
+    return config

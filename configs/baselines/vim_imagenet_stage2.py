@@ -35,10 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = baselines.stage2(
         "vitvqgan_imagenet_stage1", generator, baselines.IMAGENET, classes=1000
     )
-    config.batch_size, config.duration = (
-        1024,
-        "450000 steps",
-    )  # its Sec. 4.2, as the rates; their end is ours
+    # Its Sec. 4.2, as the rates; their end is ours.
+    config.batch_size, config.duration = 1024, "450000 steps"
     baselines.optimizer(
         config,
         learning_rate=4.5e-4,
@@ -52,8 +50,6 @@ def get_config(variant: str = "") -> ConfigDict:
         final=1e-5,
         ema=0.0,
     )
-    return (
-        common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny"))
-        if variant == "tiny"
-        else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny"))
+    return config

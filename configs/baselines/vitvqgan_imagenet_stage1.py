@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.baselines import common as baselines
 
-SIZES = {  # ViT-VQGAN, Table 1; heads of 64 as in enhancing-transformers
+# ViT-VQGAN, Table 1; heads of 64 as in enhancing-transformers.
+SIZES = {
     "small": {"layers": 8, "width": 512, "heads": 8, "mlp_width": 2048},
     "base": {"layers": 12, "width": 768, "heads": 12, "mlp_width": 3072},
     "large": {"layers": 32, "width": 1280, "heads": 16, "mlp_width": 5120},

@@ -36,13 +36,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config = baselines.stage2("vqgan_ffhq_stage1", generator, baselines.FACES)
     if variant == "1024":
         config.dataset.size, config.generator.window = 1024, (16, 16)
-    config.batch_size, config.duration = (
-        16,
-        "200 epochs",
-    )  # ours: its yaml says 2 on each GPU, and no duration
+    # Ours: its yaml says 2 on each GPU, and no duration.
+    config.batch_size, config.duration = 16, "200 epochs"
     rate = 4.5e-6 * config.batch_size  # its rule; the rest: its code
     baselines.optimizer(config, learning_rate=rate, b1=0.9, b2=0.95, weight_decay=0.01, ema=0.0)
     config.sample = {"temperature": 1.0, "top_k": 250}  # its sampling script
-    return (
-        common.tiny(config, vqgan_ffhq_stage1.get_config("tiny")) if variant == "tiny" else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, vqgan_ffhq_stage1.get_config("tiny"))
+    return config

@@ -33,8 +33,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config, learning_rate=rate, b1=0.9, b2=0.95, weight_decay=0.01, ema=0.0, accumulate=8
     )
     config.sample = {"temperature": 1.0, "top_k": 600, "top_p": 0.92}
-    return (
-        common.tiny(config, vqgan_imagenet_stage1.get_config("tiny"))
-        if variant == "tiny"
-        else config
-    )
+    if variant == "tiny":
+        return common.tiny(config, vqgan_imagenet_stage1.get_config("tiny"))
+    return config

@@ -69,9 +69,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(part, path)
         finally:
-            with contextlib.suppress(
-                OSError
-            ):  # gone after the replacement; on a failing disk the first error counts
+            # Gone after the replacement; on a failing disk the first error counts.
+            with contextlib.suppress(OSError):
                 part.unlink()
 
 

@@ -10,12 +10,8 @@ from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype, Often, Positive, Seed, Share
 
-OF_EVALUATOR = (
-    "predict",
-    "batches",
-    "config",
-    "sample",
-)  # what an Evaluator is given beside keys of the config
+# What an Evaluator is given beside keys of the config.
+OF_EVALUATOR = ("predict", "batches", "config", "sample")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,10 +80,8 @@ class GeneratorExperiment(Experiment):
     stored_ids: str | None = None
 
 
-STAGES = {
-    "stage1": TokenizerExperiment,
-    "stage2": GeneratorExperiment,
-}  # modules of evqgan/training
+# A module of evqgan/training: the keys of its config.
+STAGES = {"stage1": TokenizerExperiment, "stage2": GeneratorExperiment}
 
 
 def check(config: Any, where: str = "config") -> None:

@@ -190,9 +190,8 @@ def evaluate_model(
         try:
             numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
         except InputError as error:
-            if (
-                name in requested or processes.this()[1] > 1
-            ):  # other processes may not know, and wait
+            # Of several processes the others may not know of the error, and wait.
+            if name in requested or processes.this()[1] > 1:
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue

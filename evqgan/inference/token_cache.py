@@ -18,10 +18,8 @@ from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
 from evqgan.tokenizers import tokenizer as tokenizers
 
-IMAGES, PIXELS = (
-    64,
-    2**22,
-)  # ours: a device encodes at most 64 images, and 4 million pixels, at once
+# Ours: a device encodes at most 64 images, and 4 million pixels, at once.
+IMAGES, PIXELS = 64, 2**22
 SECONDS = 5  # ours: between two lines of progress
 
 

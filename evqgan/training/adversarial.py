@@ -111,9 +111,8 @@ class AdversarialLoss:
         """
         rngs = jax.random.split(rng, 3)
 
-        def generator_loss(
-            reconstruction: jax.Array,
-        ) -> jax.Array:  # leaves no trace in the running statistics
+        # This leaves no trace in the running statistics.
+        def generator_loss(reconstruction: jax.Array) -> jax.Array:
             given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
             logits, _ = self._logits(given, reconstruction, views.label, rngs[0])
             return gan.generator_loss(self.settings.loss, logits)
