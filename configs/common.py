@@ -172,8 +172,8 @@ def stage2(tokenizer: str, size: int, classes: int | None = 0) -> ConfigDict:
         "class_dropout": 0.0 if classes == 0 else 0.1,
     }
     # Eq. 2: all blocks of an image are predicted. Ours: a tenth of the images train edits, a
-    # twentieth another order; more of them cost generation (README, variants: all images train
-    # generation in raster order with masks = raster).
+    # twentieth another order; more of them cost generation (README, "Where it differs from the
+    # paper": with masks = raster all images train generation in raster order).
     config.loss = {"masks": "matched", "targets": 0, "edits": 0.1, "wavefronts": 0.05}
     config.optimizer = dict(GENERATOR_ADAM)
     config.sample = dict(SAMPLER)

@@ -5,12 +5,11 @@ python -m evqgan.main --config=configs/ffhq_stage2.py --workdir=workdirs/ffhq_st
 
 256x256, 16x16 tokens, blocks of 8x8, T = 8. Needs the tokenizer of configs/ffhq_stage1.py.
 Published: gFID 5.28 at 256x256, 11.81 at 1024x1024.   Ours: not trained yet.
-:1024  1024x1024, 64x64 tokens, 64 blocks, 16 of them a step. Needs configs/ffhq_stage1.py:1024.
-:paper the paper's text (joint attention, its masks), with as many supervised tokens an image.
-:vqgan  on VQGAN's tokenizer (paper, Table 7): needs configs/baselines/vqgan_ffhq_stage1.py; beside
-        it
-        configs/baselines/vqgan_ffhq_stage2.py.   Published: gFID 7.5 (VQGAN's GPT: 9.6).
-:tiny  a few steps on generated images.
+:1024   1024x1024, 64x64 tokens, 64 blocks, 16 of them a step. Needs configs/ffhq_stage1.py:1024.
+:paper  the paper's text (joint attention, its masks), with as many supervised tokens an image.
+:vqgan  on VQGAN's tokenizer, configs/baselines/vqgan_ffhq_stage1.py (paper, Table 7; its other half
+        is configs/baselines/vqgan_ffhq_stage2.py).   Published: gFID 7.5 (VQGAN's GPT: 9.6).
+:tiny   a few steps on generated images.
 Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
 """
 

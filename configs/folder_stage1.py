@@ -4,13 +4,13 @@ python -m evqgan.main --config=configs/folder_stage1.py --workdir=workdirs/folde
   --config.dataset.folder=FOLDER
 
 64x64, f = 8: 8x8 tokens, 256 codes, L2 alone: for a CPU. One image in ten is held out.
-:128    128x128, f = 16: 8x8 tokens, 512 codes; for a CPU.
-:256    256x256, f = 16: 16x16 tokens, 512 codes; for a CPU, and patience.
-:gpu64  64x64, f = 4: 16x16 tokens, 1024 codes; all terms of the paper's loss, for one GPU.
-:gpu128 128x128, f = 8: 16x16 tokens, likewise.
-:gpu256 256x256, f = 16: 16x16 tokens, likewise. The GPU's variants look through VGG16, LPIPS and
-        EfficientNet: get these first (README, Frozen networks).
-:tiny   a few steps on generated images.
+:128     128x128, f = 16: 8x8 tokens, 512 codes; for a CPU.
+:256     256x256, f = 16: 16x16 tokens, 512 codes; for a CPU, and patience.
+:gpu64   64x64, f = 4: 16x16 tokens, 1024 codes; all terms of the paper's loss, for one GPU.
+:gpu128  128x128, f = 8: 16x16 tokens, likewise.
+:gpu256  256x256, f = 16: 16x16 tokens, likewise. The GPU's variants look through VGG16, LPIPS and
+         EfficientNet: get these first (README, "Frozen networks").
+:tiny    a few steps on generated images.
 Expected: depends on the images; not measured yet. Longer training, for more than some thousand
 images, is --config.duration="20000 steps".
 """

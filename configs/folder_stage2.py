@@ -5,11 +5,11 @@ python -m evqgan.main --config=configs/folder_stage2.py --workdir=workdirs/folde
 
 64x64, 8x8 tokens, blocks of 4x4, T = 8, for a CPU. On the tokenizer of configs/folder_stage1.py and
 the same folder.
-:128    128x128, 8x8 tokens; on configs/folder_stage1.py:128, in workdirs/folder_stage1_128.
-:256    256x256, 16x16 tokens; likewise on :256, in workdirs/folder_stage1_256.
-:gpu64, :gpu128, :gpu256  16x16 tokens, blocks of 8x8, for one GPU; likewise on :gpu64, :gpu128,
-                          :gpu256.
-:tiny   a few steps on generated images.
+:128   128x128, 8x8 tokens; on configs/folder_stage1.py:128, in workdirs/folder_stage1_128.
+:256   256x256, 16x16 tokens, blocks of 8x8; likewise on :256, in workdirs/folder_stage1_256.
+:gpu64, :gpu128, :gpu256
+       16x16 tokens, blocks of 8x8, for one GPU; likewise on :gpu64, :gpu128, :gpu256.
+:tiny  a few steps on generated images.
 Expected: depends on the images; not measured yet. Few images are learned by heart: compare
 val/cross_entropy with the training loss, of which the best checkpoint is kept.
 """
@@ -42,8 +42,8 @@ def get_config(variant: str = "") -> ConfigDict:
             {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
         )
         config.optimizer.moment_dtype = "float32"
-        # At equal compute, a block of each of many images teaches more than all blocks of few
-        # (README, variants).
+        # At equal compute, a block of each of many images teaches no less than all blocks of few
+        # (README, "Where it differs from the paper").
         config.loss.targets = 1
         common.cadence(config, "50 steps", "500 steps", "500 steps")
     config.dataset.folder = "images"

@@ -5,12 +5,12 @@ python -m evqgan.main --config=configs/imagenet_stage2.py --workdir=workdirs/ima
 256x256, 16x16 tokens, blocks of 8x8, T = 8, 185 M parameters. Needs the tokenizer of
 configs/imagenet_stage1.py.
 Published: gFID 9.92, IS 82.2 (with rejection of half: 6.81, 135.84).   Ours: not trained yet.
-:512   512x512, 32x32 tokens, 16 blocks, four of them a step.
-:paper the paper's text (joint attention, its masks), with as many supervised tokens an image.
-:vqgan  on VQGAN's tokenizer (paper, Table 7): needs configs/baselines/vqgan_imagenet_stage1.py;
-        beside it
-        configs/baselines/vqgan_imagenet_stage2.py.   Published: gFID 13.67 (VQGAN's GPT: 17.04).
-:tiny  a few steps on generated images.
+:512    512x512, 32x32 tokens, 16 blocks, four of them a step. Needs imagenet_stage1.py:512.
+:paper  the paper's text (joint attention, its masks), with as many supervised tokens an image.
+:vqgan  on VQGAN's tokenizer, configs/baselines/vqgan_imagenet_stage1.py (paper, Table 7; its other
+        half is configs/baselines/vqgan_imagenet_stage2.py).   Published: gFID 13.67 (VQGAN's GPT:
+        17.04).
+:tiny   a few steps on generated images.
 Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours: not measured yet.
 """
 

@@ -3,9 +3,9 @@
 python -m evqgan.main --config=configs/photos_stage2.py --workdir=workdirs/photos_stage2
 
 8x8 tokens, blocks of 4x4, T = 8. Needs the tokenizer of configs/photos_stage1.py.
-:small 32x32 pieces, on the tokenizer of configs/photos_stage1.py:small.
-Expected: not measured yet but for 300 steps (README, variants of the generator).
-:tiny  a few steps on generated images.
+Expected: not measured yet, but for 400 steps of :small (README, "Where it differs from the paper").
+:small  32x32 pieces, on the tokenizer of configs/photos_stage1.py:small.
+:tiny   a few steps on generated images.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.generator.update({"remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
     # At equal compute, a block of each of many images teaches more than all blocks of few (README,
-    # variants).
+    # "Where it differs from the paper").
     config.loss.targets = 1
     config.optimizer.moment_dtype = "float32"
     config.optimizer.update(
