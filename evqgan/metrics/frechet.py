@@ -105,7 +105,9 @@ def gaussian(features: np.ndarray) -> Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), of 0 or more (Heusel et al., 2017, 1).
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), of 0 or more.
+
+    The distance of Gaussians (Dowson and Landau, 1982) by which Heusel et al. (2017) define FID.
 
     The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2). It equals that of
     the root's eigenvalues (torch-fidelity) and of the matrix root (pytorch-fid, ADM), and is exact

@@ -54,7 +54,7 @@ def precision_recall(generated: np.ndarray, real: np.ndarray, k: int = 3) -> Pre
 
 
 def density_coverage(generated: np.ndarray, real: np.ndarray, k: int = 5) -> DensityCoverage:
-    """Return density and coverage (Naeem et al., 2020, Section 3.2).
+    """Return density and coverage (Naeem et al., 2020, Section 3).
 
     A ball has no border, as in the code that the authors published.
 

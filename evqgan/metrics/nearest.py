@@ -39,5 +39,6 @@ def _to_nearest(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     a, b = images.reshape(len(images), -1), others.reshape(len(others), -1)
     squared = np.full(len(a), np.inf)
     for i, _, x, y in pieces.tiles(a, b):
-        squared[i] = np.minimum(squared[i], pieces.squared_distances(x, y).min(axis=1))
+        distances = pieces.squared_distances(x, y, integers=True)
+        squared[i] = np.minimum(squared[i], distances.min(axis=1))
     return np.sqrt(squared / a.shape[1])

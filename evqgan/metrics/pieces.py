@@ -8,8 +8,6 @@ import numpy as np
 from evqgan.core.errors import InputError
 
 PIECE = 1 << 23  # float64 numbers in one piece: 64 MiB
-# ours: in float64 roundings of two lengths squared; the rounding of float32 features is larger
-ROUNDING = 16 * np.finfo(np.float64).eps
 
 
 def checked_features(
@@ -81,12 +79,18 @@ def tiles(
             yield i, j, x, b[j].astype(np.float64) - origin
 
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def squared_distances(x: np.ndarray, y: np.ndarray, integers: bool = False) -> np.ndarray:
     """Return the squared Euclidean distances [n,m] of x [n,F] to y [m,F], all float64.
 
-    Those of integers are exact while the sums of squares are below 2^53. Others are right to
-    ROUNDING of |x|^2 + |y|^2, and what is below that is 0: so equal rows are at 0.
+    Equal rows are at 0: what is within rounding of 0 is 0.
+
+    integers: whether x and y hold whole numbers, with sums of squares below 2^53: then nothing is
+      rounded, and all distances are exact.
     """
     lengths = np.einsum("nf,nf->n", x, x)[:, None] + np.einsum("mf,mf->m", y, y)
     squared = lengths - 2 * (x @ y.T)
-    return np.where(squared > ROUNDING * lengths, squared, 0.0)
+    if integers:
+        return squared
+    # ours: the rounding of sums of F products, measured, which is below that of float32 features
+    rounding = (8 + x.shape[1] / 16) * np.finfo(np.float64).eps
+    return np.where(squared > rounding * lengths, squared, 0.0)

@@ -42,7 +42,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     if spatial:
         arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     if pooled.count is not None:
-        arrays["count"] = np.int64(pooled.count)
+        arrays["count"] = np.asarray(pooled.count)
     files.save_npz(path, **arrays)
 
 

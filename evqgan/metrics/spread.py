@@ -50,5 +50,5 @@ def _mean_of_pairs(images: np.ndarray) -> float:
     number, flat = len(images), images.reshape(len(images), -1)
     total = 0.0
     for _, _, x, y in pieces.tiles(flat, flat):
-        total += float(np.sqrt(pieces.squared_distances(x, y) / flat.shape[1]).sum())
+        total += float(np.sqrt(pieces.squared_distances(x, y, integers=True) / flat.shape[1]).sum())
     return total / (number * (number - 1))  # an image is at 0 from itself
