@@ -26,8 +26,8 @@ def classifier_agreement(
     """Return the share of samples that a classifier of real images gives their class, and others.
 
     A support vector classifier (RBF kernel) learns the real training images as grey or `colour`
-    pictures, averaged by area down to at most 16x16. The idea is that of the classification
-    accuracy score (Ravuri and Vinyals, 2019) with the roles of real and generated exchanged.
+    pictures, averaged by area down to at most 16x16. With a network in its place this is GAN-test
+    (Shmelkov et al., 2018, Section 3).
 
     real_images, images, heldout_images: uint8 [N,H,W,3] of one size, with N of their own.
     real_labels, labels, heldout_labels: int [N] from 0.

@@ -141,8 +141,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def too_few(metric: str, counts: Mapping[str, int], width: int) -> list[str]:
     """Return why a Frechet distance means little: a sentence for each set that is too small.
 
-    A covariance of no more images than features has no full rank, and the distance depends on how
-    many images there are more than on what they show.
+    A covariance of no more images than features has no full rank, and the fewer the images, the
+    larger is the distance of sets of one distribution (Chong and Forsyth, 2020).
 
     metric: what the number is called.
     counts: {name of a set: how many images it has}.
