@@ -105,7 +105,7 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     found = runs.against_real(config, images, labels, views=1, colour=True)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
     seen = []
-    monkeypatch.setattr(runs.sample_statistics, "frechet", lambda *sets: seen.extend(sets) or {})
+    monkeypatch.setattr(runs.pixels, "frechet", lambda *sets: seen.extend(sets) or {})
     config.flip = True
     runs.against_real(config, images, labels, views=8, colour=False)
     assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]

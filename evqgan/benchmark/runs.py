@@ -14,7 +14,9 @@ from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import samples as sample_statistics
+from evqgan.metrics import pixels
+from evqgan.metrics.classifier import classifier_agreement
+from evqgan.metrics.spread import spread
 
 # The numbers of real held-out images that stand in the row of real images, and where they are from.
 REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
@@ -69,7 +71,7 @@ def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) 
 def against_real(
     config: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, views: int, colour: bool
 ) -> dict[str, Any]:
-    """Return what `evals.samples` says of samples beside real images, as {name: number}.
+    """Return what `evqgan.metrics` says of samples beside real images, as {name: number}.
 
     config: of the data set, whose images are cropped and mirrored as training does it.
     images: uint8 [N,H,W,3].
@@ -85,8 +87,6 @@ def against_real(
             batch = next(batches)
             real.append((batch["image"], batch["label"]))
     (train, train_labels), held = real
-    numbers = sample_statistics.frechet(images, train, held[0])
-    numbers |= sample_statistics.spread(images, labels, train, train_labels)
-    return numbers | sample_statistics.classifier_agreement(
-        train, train_labels, images, labels, *held, colour
-    )
+    numbers = pixels.frechet(images, train, held[0])
+    numbers |= spread(images, labels, train, train_labels)
+    return numbers | classifier_agreement(train, train_labels, images, labels, *held, colour)

@@ -2,8 +2,8 @@
 
 Each module here with an `Evaluator` is one. To add one, write a module with a class of the form
 of `Evaluator`; the keys of config.evals.<module> are arguments of its constructor, and have
-defaults. Training, and the mode evaluate, run those of the config. (`samples` is none: its
-functions compare a samples.npz with real images, in the mode evaluate alone.)
+defaults. Training, and the mode evaluate, run those of the config. What is counted of features or
+images is a function of arrays in `evqgan.metrics`; an evaluator computes these arrays.
 `tests/test_contracts.py` tests every evaluator in this folder.
 """
 

@@ -22,8 +22,11 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import build_all
-from evqgan.evals import samples as sample_statistics
 from evqgan.inference.model import Model, load
+from evqgan.metrics import pixels
+from evqgan.metrics.classifier import classifier_agreement
+from evqgan.metrics.nearest import nearest
+from evqgan.metrics.spread import spread
 
 # Begins the names of numbers of one class, of which there may be a thousand.
 OF_CLASS = "sample_accuracy@"
@@ -210,7 +213,7 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
-    """Return what `evals.samples` says of a samples.npz beside the real images of the data set.
+    """Return what `evqgan.metrics` says of a samples.npz beside the real images of the data set.
 
     Every sample is compared with every image: InputError if these do not fit MOST bytes.
     """
@@ -225,16 +228,16 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     held_images, held_labels = load_split(dataset, dataset.validation)
     split = f"{dataset.train}, held out: {dataset.validation}"
     card = protocol(model, dataset, evaluator="samples", split=split, **about)
-    numbers: Numbers = sample_statistics.nearest(images, train_images, held_images)
-    numbers |= sample_statistics.frechet(images, train_images, held_images)
+    numbers: Numbers = nearest(images, train_images, held_images)
+    numbers |= pixels.frechet(images, train_images, held_images)
     if labels is not None:
-        numbers |= sample_statistics.classifier_agreement(
+        numbers |= classifier_agreement(
             train_images, train_labels, images, labels, held_images, held_labels
         )
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
-        numbers |= sample_statistics.spread(images, labels, train_images, train_labels)
-    card["warnings"] = sample_statistics.too_few(images, train_images, held_images)
+        numbers |= spread(images, labels, train_images, train_labels)
+    card["warnings"] = pixels.too_few(images, train_images, held_images)
     return numbers, card
 
 

@@ -1,0 +1,78 @@
+"""Images as few numbers without a network, and the Frechet distance of these."""
+
+import numpy as np
+
+from evqgan.core.errors import InputError
+from evqgan.metrics import pieces
+from evqgan.metrics.frechet import frechet_distance, gaussian
+from evqgan.metrics.frechet import too_few as too_few_images
+
+FRECHET_SIDE = 8  # ours: 192 numbers, fewer than the images that their covariance is of
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+def check_images(*sets: np.ndarray) -> None:
+    """Raise InputError unless all sets are images uint8 [N,H,W,3] of one size, N from 1."""
+    arrays = [np.asarray(images) for images in sets]
+    sizes = {images.shape[1:] for images in arrays}
+    if len(sizes) > 1 or any(images.dtype != np.uint8 for images in arrays):
+        found = ", ".join(f"{images.dtype} {list(images.shape)}" for images in arrays)
+        raise InputError(
+            f"samples and real images must be uint8 of one size to be compared, got {found}"
+        )
+
+
+def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
+    """Return float32 [N,F] in [0, 1] of uint8 [N,H,W,3].
+
+    In grey or `colour`, averaged by area to at most `side` x `side`.
+    """
+    images = np.asarray(images)
+    rows, columns = _averaging(images.shape[1], side), _averaging(images.shape[2], side)
+    channels = np.eye(3) / 255 if colour else np.array(GREY)[:, None] / 255
+    found = []
+    for part in pieces.slices(len(images), images[0].size):
+        coloured = np.moveaxis(images[part] @ channels, -1, 1)  # float64 [n,C,H,W]
+        small = np.moveaxis(rows @ coloured @ columns.T, 1, -1)
+        found.append(small.reshape(len(small), -1).astype(np.float32))
+    return np.concatenate(found)
+
+
+def frechet(
+    images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray
+) -> dict[str, float]:
+    """Return the Frechet distance of samples from real images, as Gaussians.
+
+    Features are colours averaged by area down to at most 8x8, in [0, 1]: no network is needed, and
+    nothing of a learned feature space (FID's) is meant.
+
+    frechet: of the samples.
+    heldout_frechet: of held-out real images: the floor.
+
+    Raises InputError for sets of one image, and of other sizes and dtypes.
+    """
+    check_images(images, real_images, heldout_images)
+    real, samples, heldout = (
+        gaussian(features(x, FRECHET_SIDE, colour=True))
+        for x in (real_images, images, heldout_images)
+    )
+    return {
+        "frechet": frechet_distance(samples, real),
+        "heldout_frechet": frechet_distance(heldout, real),
+    }
+
+
+def too_few(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray) -> list[str]:
+    """Return why `frechet` of these images means little: a sentence for each small set."""
+    width = features(images[:1], FRECHET_SIDE, colour=True).shape[1]
+    sets = {"samples": images, "training images": real_images, "held-out images": heldout_images}
+    return too_few_images("frechet", {name: len(some) for name, some in sets.items()}, width)
+
+
+def _averaging(side: int, most: int) -> np.ndarray:
+    """Return float64 [min(side, most), side]: each row averages a share of the pixels, by area."""
+    small = min(side, most)
+    edges = np.arange(small + 1) * side / small
+    pixels = np.arange(side)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.clip(overlap, 0, None) * small / side

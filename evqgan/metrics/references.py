@@ -1,0 +1,87 @@
+"""Statistics of reference sets on disk, as pytorch-fid, clean-fid and ADM write and read them.
+
+All three are `.npz` files with `mu` [F] and `sigma` [F,F] of the pooled features; ADM's have
+`mu_s` and `sigma_s` of the spatial ones as well, and some hold images beside them, which are not
+read. Ours say in `count` of how many images they are, which the others pass over.
+"""
+
+import os
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from evqgan.core import files
+from evqgan.core.errors import InputError, first_line
+from evqgan.metrics.frechet import Gaussian
+
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, RuntimeError),  # the last one of encrypted members
+)
+
+
+class Reference(NamedTuple):
+    """Gaussians of one reference set."""
+
+    pooled: Gaussian
+    spatial: Gaussian | None = None  # None: not in the file
+
+
+def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
+    """Write a reference `.npz`, whole or not at all, float64.
+
+    pytorch-fid and clean-fid read it, and ADM's evaluator if it has spatial features.
+
+    Raises InputError if `path` cannot be written.
+    """
+    pooled, spatial = reference
+    arrays = {"mu": pooled.mean, "sigma": pooled.covariance}
+    if spatial:
+        arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
+    if pooled.count is not None:
+        arrays["count"] = np.asarray(pooled.count)
+    files.save_npz(path, **arrays)
+
+
+def load_reference(
+    path: str | os.PathLike[str], width: int | None = None, spatial_width: int | None = None
+) -> Reference:
+    """Return what a reference `.npz` of pytorch-fid, clean-fid, ADM or ours holds.
+
+    width, spatial_width: how many pooled and spatial features there must be (2048 and 2023 of
+      Inception); None: any number, and of spatial ones maybe none.
+
+    Raises InputError, which names the file, for one that is no such file, or of other sizes, or
+    without the spatial features asked for. Nothing in it is executed.
+    """
+    file = pathlib.Path(path)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError("it holds a single array")
+            if "mu" not in archive or "sigma" not in archive:
+                raise InputError(f"it holds {', '.join(archive)[:200] or 'nothing'}")
+            count = int(archive["count"]) if "count" in archive else None
+            pooled = Gaussian(_real(archive["mu"]), _real(archive["sigma"]), count)
+            spatial = None
+            if "mu_s" in archive and "sigma_s" in archive:
+                spatial = Gaussian(_real(archive["mu_s"]), _real(archive["sigma_s"]), count)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{file} is not a reference with mu and sigma of features: {first_line(error)}"
+        ) from error
+    for found, wanted, name in ((pooled, width, "pooled"), (spatial, spatial_width, "spatial")):
+        if wanted is not None and (found is None or len(found.mean) != wanted):
+            of_file = f"{len(found.mean):,}" if found else "none"
+            raise InputError(f"{file} must be of {wanted:,} {name} features, it has {of_file}")
+    return Reference(pooled, spatial)
+
+
+def _real(array: np.ndarray) -> np.ndarray:
+    """Return an array of real numbers as it is; InputError for another dtype."""
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"its numbers are {array.dtype}")
+    return array
