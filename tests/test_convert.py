@@ -197,7 +197,8 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
     for where in ("", tmp_path / "a b"):
         words = shlex.split(weights.command(where, "inception"))
         assert words[:3] == ["python", "-m", "evqgan.convert"]
-        assert convert.parse(words[3:]) == ("inception", None, weights.path(where, "inception"), "")
+        dest = weights.path(where, "inception")
+        assert convert.parse(words[3:]) == ("inception", download.FILES["inception"], dest, "")
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,7 @@ def test_the_table_of_public_files():
         "resnet50",
         "resnet101",
         "efficientnet_lite0",
+        "efficientnet_lite0_head",
     ]
     for file in download.FILES.values():
         assert file.url.startswith("https://") and file.name == pathlib.PurePosixPath(file.url).name

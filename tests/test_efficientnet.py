@@ -1,4 +1,7 @@
-"""EfficientNet-lite0: its maps against recordings of the original, its names, its size."""
+"""EfficientNet-lite0: its maps against recordings of the original, its names, its size.
+
+With trained weights it knows what photographs show.
+"""
 
 import flax
 import jax
@@ -6,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import close_but_for_kinks, files, load, nudged
+from PIL import Image
 
+from evqgan.convert import __main__ as converter
 from evqgan.convert import efficientnet as convert
+from evqgan.convert import frozen, packages
 from evqgan.convert.mapping import to_ours, to_theirs
+from evqgan.core import weights as stored
 from evqgan.core.errors import InputError
+from evqgan.data.builders import photographs
 from evqgan.nn import efficientnet
-from evqgan.nn.efficientnet import Network, depthwise
+from evqgan.nn.efficientnet import Head, Network, depthwise
 
 # Compiles in half the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -190,3 +198,65 @@ def test_computation_in_bfloat16_keeps_float32_weights():
 def test_only_colour_images(shape):
     with pytest.raises(InputError, match="EfficientNet wants images"):
         Network().init(jax.random.key(0), jnp.zeros(shape))
+
+
+def test_the_head_is_a_convolution_a_mean_and_a_dense_layer():
+    rng = np.random.default_rng(0)
+    like = jax.eval_shape(Head().init, jax.random.key(0), jnp.zeros((1, 1, 1, 320)))
+    count = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in like.items()}
+    assert count == {"params": 1_693_160, "batch_stats": 2_560}
+    variables = jax.tree.map(lambda x: np.float32(rng.random(x.shape)) / 10, like)
+    x = np.float32(rng.standard_normal((2, 3, 2, 320)))
+    found = Head().apply(variables, x)
+    params, state = variables["params"], variables["batch_stats"]["last"]["norm"]
+    y = x @ params["last"]["conv"]["kernel"][0, 0]
+    y = (y - state["mean"]) / np.sqrt(state["var"] + 1e-3) * params["last"]["norm"]["scale"]
+    y = np.clip(y + params["last"]["norm"]["bias"], 0, 6).mean((1, 2))
+    np.testing.assert_allclose(found["1280"], y, rtol=1e-4, atol=1e-4)
+    logits = y @ params["dense"]["kernel"] + params["dense"]["bias"]
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-3)
+    low = jax.eval_shape(Head("bfloat16").apply, variables, jnp.zeros((2, 7, 7, 320)))
+    assert {name: (x.shape, x.dtype.name) for name, x in low.items()} == {
+        "1280": ((2, 1280), "float32"),
+        "logits": ((2, 1000), "float32"),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The trained weights of the network and of its head, of the package if it is installed."""
+    names, folder = ("efficientnet_lite0", "efficientnet_lite0_head"), stored.folder()
+    if packages.installed(packages.LITE0):
+        folder = tmp_path_factory.mktemp("weights")
+        for name in names:
+            converter.run(name, packages.LITE0, stored.path(folder, name))
+    elif not all(stored.path(folder, name).is_file() for name in names):
+        there = f"{packages.LITE0.requirement} is not installed"
+        pytest.skip(f"{there}, and no weights of {' and '.join(names)} lie in {folder}")
+    return [stored.load(folder, name, frozen.NETWORKS[name].like()) for name in names]
+
+
+def as_timm_prepares(image):
+    """[H,W,3] uint8 -> the central square of 7/8 of the shorter side, [224,224,3] in [-1, 1]."""
+    height, width = image.shape[:2]
+    side = min(height, width) * 7 / 8
+    box = (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+    resized = Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC, box)
+    return np.asarray(resized, np.float32) / 127.5 - 1
+
+
+def test_with_trained_weights_it_knows_what_photographs_show(trained):
+    """ImageNet's classes: espresso, missile, daisy; the cat is a tabby, tiger or Egyptian one."""
+    wanted = {"coffee": {967}, "rocket": {657}, "flower": {985}, "chelsea": {281, 282, 285}}
+    images = np.stack([as_timm_prepares(photographs.read(name)) for name in wanted])
+
+    @jax.jit
+    def chances(trunk, head, image):
+        return jax.nn.softmax(Head().apply(head, Network().apply(trunk, image)[-1])["logits"])
+
+    found = np.asarray(chances(*trained, images))
+    for (name, classes), row in zip(wanted.items(), found, strict=True):
+        first = {int(i) for i in np.argsort(row)[-len(classes) :]}
+        assert first == classes, f"{name} is {first}"
+        assert sum(row[i] for i in classes) > 0.25, name
+    assert found[0, 967] > 0.9 and found[3, sorted(wanted["chelsea"])].sum() > 0.85

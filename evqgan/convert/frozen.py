@@ -1,6 +1,6 @@
 """Tables for the frozen networks: from the weight names of public PyTorch files to ours."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.convert import efficientnet
+from evqgan.convert.efficientnet import conv_norm
 from evqgan.convert.mapping import Row, Tree
 from evqgan.losses import lpips
 from evqgan.nn import efficientnet as lite
@@ -18,16 +19,23 @@ COUNTERS = r"(^|\.)num_batches_tracked$"
 
 
 class Source(NamedTuple):
-    """How a public file becomes a network: `mapping.to_ours(table, weights, like(), ignored)`."""
+    """How a public file becomes a network.
+
+    It is `mapping.to_ours([*table, *also], weights, like(), ignored)`.
+    """
 
     table: list[Row]
     ignored: tuple[str, ...]  # regular expressions of names that the file may have beyond ours
     like: Callable[[], Tree]  # returns our variables as jax.ShapeDtypeStruct
+    also: Sequence[Row] = ()  # rows of the other names that a public file of the same may have
 
 
-def shapes(network: Any, side: int) -> Tree:
-    """Return the variables of a network of images [B,side,side,3], as jax.ShapeDtypeStruct."""
-    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+def shapes(network: Any, side: int, channels: int = 3) -> Tree:
+    """Return the variables of a network of maps [B,side,side,channels].
+
+    They are jax.ShapeDtypeStructs.
+    """
+    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
 
 
 def affine(theirs: str, ours: str, layout: str) -> list[Row]:
@@ -35,14 +43,6 @@ def affine(theirs: str, ours: str, layout: str) -> list[Row]:
     return [
         Row(f"{theirs}.weight", f"{ours}/kernel", layout),
         Row(f"{theirs}.bias", f"{ours}/bias"),
-    ]
-
-
-def conv_norm(conv: str, bn: str, ours: str) -> list[Row]:
-    """Return the rows of a convolution without bias and its batch norm."""
-    return [
-        Row(f"{conv}.weight", f"params/{ours}/conv/kernel", "conv"),
-        *efficientnet.norm(bn, f"{ours}/norm"),
     ]
 
 
@@ -104,7 +104,16 @@ NETWORKS = {
     "vgg16": Source(VGG16, (r"^classifier\.",), partial(shapes, vgg.Network(), 16)),
     "lpips": Source(LPIPS_HEADS, (), lambda: jax.eval_shape(lpips.init_heads, jax.random.key(0))),
     "efficientnet_lite0": Source(
-        efficientnet.TABLE, efficientnet.IGNORED, partial(shapes, lite.Network(), 32)
+        efficientnet.TABLE,
+        efficientnet.IGNORED,
+        partial(shapes, lite.Network(), 32),
+        efficientnet.COUNTED_TABLE,
+    ),
+    "efficientnet_lite0_head": Source(
+        efficientnet.HEAD,
+        efficientnet.HEAD_IGNORED,
+        partial(shapes, lite.Head(), 1, lite.CHANNELS[-1]),
+        efficientnet.COUNTED_HEAD,
     ),
     # The head for training, AuxLogits, is in torchvision's own file and not in that of pytorch-fid.
     "inception": Source(

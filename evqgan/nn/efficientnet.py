@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 without its classifier, as timm's tf_efficientnet_lite0: frozen features."""
+"""EfficientNet-lite0 as timm's tf_efficientnet_lite0: frozen features, and its classifier apart."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -36,6 +36,8 @@ GROUPS = (
 )
 MAPS = (1, 2, 4, 6)  # after which group a map is taken; Projected GAN
 CHANNELS = tuple(GROUPS[i].channels for i in MAPS)
+# Of the head, which does not scale in lite; and ImageNet's. Tan and Le 2019, Table 1
+HEAD, CLASSES = 1280, 1000
 
 
 def depthwise(
@@ -136,9 +138,9 @@ class Network(nn.Module):
     """image [B,H,W,3] float -> maps in `dtype`.
 
     They are [B,H/4,W/4,24], [B,H/8,W/8,40], [B,H/16,W/16,112] and [B,H/32,W/32,320]; sides that 2
-    does not divide are rounded up. The caller scales the image as it wants it. 2,958,848
-    parameters, and 39,456 means and variances of batch norms; without timm's last convolution and
-    classifier.
+    does not divide are rounded up. The caller scales the image as it wants it; the published
+    weights were trained on [-1, 1]. 2,958,848 parameters, and 39,456 means and variances of batch
+    norms; without the last convolution and the classifier, which are `Head`.
     remat: keep only the blocks' outputs for the backward pass, and compute what is inside them
       again.
     Raises InputError if it is no RGB image.
@@ -169,3 +171,21 @@ class Network(nn.Module):
             if i in MAPS:
                 maps.append(x)
         return tuple(maps)
+
+
+class Head(nn.Module):
+    """The last map [B,h,w,320] of `Network` -> dict of features, float32.
+
+    "1280" [B,1280]: the means over the positions after the last convolution; "logits" [B,1000]:
+    ImageNet's classes. 1,693,160 parameters, and 2,560 means and variances of the batch norm.
+    Published weights expect the central square of 7/8 of the shorter side, resized to 224x224
+    (timm; TensorFlow's evaluation).
+    """
+
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        x = ConvNorm(HEAD, dtype=self.dtype, name="last")(x.astype(jnp.dtype(self.dtype)))
+        pooled = jnp.mean(x.astype(jnp.float32), (1, 2))
+        return {"1280": pooled, "logits": nn.Dense(CLASSES, name="dense")(pooled)}
