@@ -28,7 +28,7 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
     In grey or `colour`, averaged by area to at most `side` x `side`.
     """
     images = np.asarray(images)
-    rows, columns = _averaging(images.shape[1], side), _averaging(images.shape[2], side)
+    rows, columns = averaging(images.shape[1], side), averaging(images.shape[2], side)
     channels = np.eye(3) / 255 if colour else np.array(GREY)[:, None] / 255
     found = []
     for part in pieces.slices(len(images), images[0].size):
@@ -69,7 +69,7 @@ def too_few(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndar
     return too_few_images("frechet", {name: len(some) for name, some in sets.items()}, width)
 
 
-def _averaging(side: int, most: int) -> np.ndarray:
+def averaging(side: int, most: int) -> np.ndarray:
     """Return float64 [min(side, most), side]: each row averages a share of the pixels, by area."""
     small = min(side, most)
     edges = np.arange(small + 1) * side / small
