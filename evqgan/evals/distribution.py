@@ -121,8 +121,9 @@ class Evaluator:
         """Return the request for the images of these numbers, int [B]."""
         ids = jnp.zeros((len(numbers), *self.grid_and_depth), jnp.int32)
         labels = jnp.asarray(numbers % max(self.classes, 1), jnp.int32)
-        seeds = seeds_of(self.seed, len(numbers))
-        return request_of(ids, jnp.ones(ids.shape[:-1], bool), labels, seeds, np.uint32(numbers))
+        seeds = jnp.asarray(seeds_of(self.seed, len(numbers)))
+        mask = jnp.ones(ids.shape[:-1], bool)
+        return request_of(ids, mask, labels, seeds, jnp.asarray(numbers, jnp.uint32))
 
     def _of_real_images(self) -> list[FeatureSet]:
         """Read the real images; return what is needed of their features, for each network."""

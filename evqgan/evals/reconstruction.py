@@ -67,11 +67,9 @@ class Evaluator:
             weights = config.get("perceptual", {}).get("weights", "")
         self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
         self.distance = distance(perceptual, weights) if perceptual else None
-        key, over = (
-            "config.evals.reconstruction.features",
-            batches.device_mesh if features else None,
-        )
-        self.networks = extractors(features, weights, key, over)
+        where = "config.evals.reconstruction.features"
+        over = batches.device_mesh if features else None
+        self.networks = extractors(features, weights, where, over)
         self.measured = 0  # images of the last run
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
@@ -125,16 +123,16 @@ class Evaluator:
         found: dict[str, Any] = {"real_images": self.measured}
         if self.networks:
             found["features"] = [network.card() for network in self.networks]
-            found["warnings"] = [
-                line
-                for network in self.networks
-                for line in too_few(
-                    network.name_of("frechet", "r"),
-                    {"validation images": self.measured},
-                    network.widths["pooled"],
-                )
-            ]
+            found["warnings"] = self._warnings()
         return found
+
+    def _warnings(self) -> list[str]:
+        """Return what Frechet distances of so few images are worth."""
+        lines: list[str] = []
+        for network in self.networks:
+            name, width = network.name_of("frechet", "r"), network.widths["pooled"]
+            lines += too_few(name, {"validation images": self.measured}, width)
+        return lines
 
 
 def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
