@@ -282,5 +282,5 @@ def protocol(model: Model, dataset: Dataset, split: str, **more: Any) -> Card:
         "split": split,
     }
     if split:
-        card["data_list"] = pipeline.identity(pipeline.open_split(dataset, split))["list"]
+        card["image_list"] = pipeline.identity(pipeline.open_split(dataset, split))["list"]
     return card | more
