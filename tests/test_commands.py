@@ -18,10 +18,19 @@ from PIL import Image
 import evqgan
 from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
-from evqgan.data import generated
+from evqgan.data import generated, pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.inference import evaluation, mode_edit, mode_inputs, mode_reconstruct, mode_sample
+from evqgan.inference import (
+    against_real,
+    evaluation,
+    mode_edit,
+    mode_inputs,
+    mode_reconstruct,
+    mode_sample,
+)
 from evqgan.inference.core import CoreModel
+from evqgan.metrics import pixels
+from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import claims
 
 
@@ -510,6 +519,7 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     card = found["protocols"]["generation"]
     assert found["protocols"].keys() == {"generation"} and card["numbers"] == list(numbers)
     assert card["batch_size"] == config.get("eval_batch_size", config.batch_size)
+    assert card["real_images"] > 0 and len(card["image_list"]) == 16
     assert card["evaluator"] == "generation" and card["split"] == "validation" and card["step"] == 6
     assert (
         card["workdir"] == "generator"
@@ -522,6 +532,28 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
         and card["data"] == str(config.dataset.folder)
     )
     assert f"{'cross_entropy':32s} {numbers['cross_entropy']:.4g}" in capsys.readouterr().out
+
+
+def test_a_distance_of_samples_has_its_card(workdir, config):
+    keys = {"features": ["pixels"], "metrics": ["frechet", "mmd"], "samples": 6, "seed": 3}
+    config.evals = ConfigDict({"distribution": keys})
+    found = evaluation.evaluate(config, workdir, None, ["distribution"])
+    card, numbers = found["protocols"]["distribution"], found["numbers"]
+    assert card["numbers"] == list(numbers) == ["frechet_pixels", "mmd_pixels", "mmd_sd_pixels"]
+    assert card["split"] == "train" and card["seed"] == 3 and card["crop"] == "resize"
+    assert card["generated_images"] == 6 and 0 < card["real_images"] < 60
+    assert card["features"] == [
+        {"name": "pixels", "resize": "averaged by area to at most 8x8", "weights": {}}
+    ]
+    source = pipeline.open_split(Dataset(**config.dataset), "train")
+    assert card["image_list"] == pipeline.identity(source)["list"] != ""
+    assert card["sampler"]["steps"] == 8 and len(card["warnings"]) == 2
+    # as of the same images, written by the mode sample
+    make(config, workdir, None, 6, seed=3)
+    images = np.load(workdir / "samples" / "samples.npz")["images"]
+    real, _ = evaluation.load_split(Dataset(**config.dataset), "train")
+    expected = frechet_distance(*(gaussian(pixels.colours(x)) for x in (images, real)))
+    assert numbers["frechet_pixels"] == pytest.approx(expected, rel=0.02)
 
 
 def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
@@ -562,15 +594,14 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
     assert card["workdir"] == "tokenizer" and now["batch_size"] == 3 != card["batch_size"]
     assert again["numbers"]["psnr"] == pytest.approx(found["numbers"]["psnr"], rel=1e-4)
 
-    monkeypatch.setattr(evaluation, "MOST", 1000)
-    assert (
-        "psnr"
-        not in evaluation.evaluate(config, workdir, workdir / "elsewhere", ["generation"])[
-            "numbers"
-        ]
-    )
-    with pytest.raises(InputError, match="data sets of up to 1,000 bytes; 60 images are more"):
-        evaluation.evaluate(config, workdir, None, ["samples"])
+    monkeypatch.setattr(against_real, "MOST", 1000)  # what needs all images is left out
+    small = evaluation.evaluate(config, workdir, workdir / "elsewhere", ["samples"])
+    assert small["numbers"].keys() == {"frechet", "heldout_frechet"}
+    for name, value in small["numbers"].items():
+        assert numbers[name] == pytest.approx(value, rel=1e-9)
+    warning = small["protocols"]["samples"]["warnings"][-1]
+    assert warning.startswith("no distance to the nearest image, accuracy and spread: ")
+    assert warning.endswith("data sets of up to 1,000 bytes; 60 images are more")
 
 
 @pytest.mark.parametrize(

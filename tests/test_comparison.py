@@ -8,8 +8,9 @@ from test_configs import load, parameters
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import comparison, runs
+from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.inference import evaluation
+from evqgan.inference import against_real, evaluation
 from evqgan.training import stage2
 
 NUMBERS = {
@@ -102,16 +103,28 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
     images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
-    found = runs.against_real(config, images, labels, views=1, colour=True)
+    found = runs.measured(config, images, labels, views=1, colour=True)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
-    seen = []
-    monkeypatch.setattr(runs.pixels, "frechet", lambda *sets: seen.extend(sets) or {})
     config.flip = True
-    runs.against_real(config, images, labels, views=8, colour=False)
-    assert [len(images) for images in seen] == [64, 8 * 64, 8 * 64]
-    kinds = {image.tobytes() for image in seen[1]}
-    # Mirrored, too.
-    assert {image.tobytes() for image in images} < kinds == {image.tobytes() for image in seen[2]}
+    of_split = runs.views_of(Dataset(**config), "train", 8)
+    monkeypatch.setattr(runs, "BATCH", 100)
+    parts = list(of_split.batches())
+    assert [len(some) for some, _ in parts] == [100] * 5 + [12] and of_split.number == 8 * 64
+    views, classes = (np.concatenate(some) for some in zip(*parts, strict=True))
+    monkeypatch.setattr(runs, "BATCH", 1000)
+    ((at_once, classes_at_once),) = of_split.batches()
+    np.testing.assert_array_equal(views, at_once)
+    np.testing.assert_array_equal(classes, classes_at_once)
+    kinds = {image.tobytes() for image in views}
+    assert {image.tobytes() for image in images} < kinds  # mirrored, too
+    seen = []
+    monkeypatch.setattr(runs, "against_real", lambda *given: seen.append(given) or ({}, []))
+    runs.measured(config, images, labels, views=8, colour=False)
+    ((_, _, train, heldout, colour),) = seen
+    assert (train.number, heldout.number, colour) == (8 * 64, 8 * 64, False)
+    monkeypatch.setattr(against_real, "MOST", 1000)
+    with pytest.raises(InputError, match=r"of up to 1,000 bytes; 1,024 images are more"):
+        runs.measured(config, images, labels, views=8, colour=False)
 
 
 def call(*args):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from evqgan import evals, generators, losses, models
+from evqgan import evals, features, generators, losses, models
 from evqgan.core import build, schema
 from evqgan.tokenizers import quantizers
 
@@ -15,6 +15,7 @@ GENERATORS = build.having("generators", ["TRAITS"])
 CODERS = build.having("tokenizers", ["Encoder"])
 QUANTIZERS = build.having("tokenizers.quantizers", ["Quantizer"])
 EVALUATORS = build.having("evals", ["Evaluator"])
+FEATURES = build.having("features", ["Features"])
 CRITICS, DISTANCES = (build.having("losses", [entry]) for entry in ("Critic", "Distance"))
 # The smallest sections that have all of a module; a new one adds a line here.
 SMALL = {
@@ -41,7 +42,8 @@ def test_the_folders_are_not_empty():
     assert {"multigrained", "gpt", "maskgit", "rqtransformer"} <= set(GENERATORS)
     assert {"swin", "cnn", "vit"} <= set(CODERS)
     assert {"vq", "ema", "residual", "gumbel", "fsq", "lfq"} <= set(QUANTIZERS)
-    assert {"reconstruction", "generation"} <= set(EVALUATORS)
+    assert {"reconstruction", "generation", "distribution"} <= set(EVALUATORS)
+    assert {"inception", "efficientnet", "pixels"} <= set(FEATURES)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -149,3 +151,24 @@ def test_a_distance_compares_images_by_the_networks_it_declares(name):
     )
     assert distance.shape == (2,) and distance.dtype == "float32"
     assert set(module.PRETRAINED) == set(variables["frozen"])
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_are_of_images_of_any_size_by_the_networks_they_declare(name):
+    module = build.module(
+        "features", name, "", "Features", *build.contract(features.FeaturesModule)
+    )
+    model, widths, shapes = module.Features(), [], []
+    assert isinstance(model.resize, str) and model.resize
+    for height, width in ((16, 24), (330, 8)):
+        image = jnp.zeros((2, height, width, 3), jnp.uint8)
+        found, variables = jax.eval_shape(
+            lambda image: model.init_with_output(jax.random.key(0), image), image
+        )
+        assert "pooled" in found and found.keys() <= {"pooled", "spatial", "logits"}
+        assert all(x.ndim == 2 and len(x) == 2 and x.dtype == "float32" for x in found.values())
+        assert set(variables) <= {"frozen"}
+        assert set(module.PRETRAINED) == set(variables.get("frozen", {}))
+        widths.append({layer: x.shape[1] for layer, x in found.items()})
+        shapes.append(jax.tree.map(lambda x: x.shape, variables))
+    assert widths[0] == widths[1] and shapes[0] == shapes[1]

@@ -18,6 +18,7 @@ FLOORS = {
     "tokenizers": 2,
     "generators": 2,
     "losses": 2,
+    "features": 2,
     "data": 2,
     "models": 3,
     "evals": 4,

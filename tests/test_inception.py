@@ -38,6 +38,9 @@ def test_features_equal_the_originals(path):
         ours |= {f"{name}/{key}": x for key, x in features.items()}
         if name == "tf":
             ours |= {f"stage/{key}_chmean": x.mean((1, 2)) for key, x in blocks.items()}
+            spatial = features["spatial"].reshape(len(image), 17, 17, 7)
+            means = outputs["stage/Mixed_6d_chmean"][:, :7]
+            close(spatial.mean((1, 2)), means, 1e-4)
     resized = np.asarray(inception.resize_tf1(image)).transpose(0, 3, 1, 2)
     ours["tf_resize_row7"] = resized[:, :, 7]
     if "tf_resize_sub" in outputs:
@@ -60,6 +63,7 @@ def test_shapes_of_the_features():
     features = jax.eval_shape(network.apply, frozen.shapes(network, 75), images)
     assert {name: x.shape for name, x in features.items()} == {
         **{str(c): (2, c) for c in (64, 192, 768, 2048)},
+        "spatial": (2, 17 * 17 * 7),
         "logits": (2, 1008),
         "logits_unbiased": (2, 1008),
     }

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_features
 from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
@@ -12,6 +13,8 @@ from evqgan.core.errors import InputError
 from evqgan.evals import reconstruction
 from evqgan.evals.reconstruction import Evaluator, distances
 from evqgan.losses import lpips
+from evqgan.metrics import pixels
+from evqgan.metrics.frechet import frechet_distance, gaussian
 
 CODES = 32
 CODER = {"name": "swin", "depths": (1,), "width": 8, "head_dim": 8}
@@ -50,17 +53,26 @@ class Distance(nn.Module):
         return jnp.mean(jnp.abs(a - b), (1, 2, 3)) * scale["params"]["scale"]
 
 
-def run(images, ids, batch_size, show=4, garbage=0, **keys):
-    """The evaluator's numbers with batches of one size.
+class Batches:
+    """What an evaluator reads its images by."""
+
+    device_mesh = None  # the devices of this process
+
+    def __init__(self, number, size):
+        self.number, self.size = number, size
+
+    def __call__(self):
+        for i in range(0, self.number, self.size):
+            rows = np.arange(i, i + self.size)
+            yield {"rows": np.minimum(rows, self.number - 1), "valid": rows < self.number}
+
+
+def evaluator(images, ids, batch_size, show=4, garbage=0, **keys):
+    """An evaluator with batches of one size.
 
     The last one is filled up with rows that do not count.
     """
     a, b = images
-
-    def batches():
-        for i in range(0, len(a), batch_size):
-            rows = np.arange(i, i + batch_size)
-            yield {"rows": np.minimum(rows, len(a) - 1), "valid": rows < len(a)}
 
     def predict(state, batch, rng):
         def filled(x):
@@ -75,7 +87,12 @@ def run(images, ids, batch_size, show=4, garbage=0, **keys):
             "valid": batch["valid"],
         }
 
-    return dict(Evaluator(predict, batches, CONFIG, show=show, **keys).run({}))
+    return Evaluator(predict, Batches(len(a), batch_size), CONFIG, show=show, **keys)
+
+
+def run(*given, **keys):
+    """The numbers of an `evaluator`."""
+    return dict(evaluator(*given, **keys).run({}))
 
 
 def test_values_are_those_of_numpy_and_scikit_image(images, ids):
@@ -169,3 +186,33 @@ def test_the_histogram_shows_the_most_frequent_code_first(images, ids):
         assert (np.diff(height) <= 0).all()
     used = [np.mean(height > 0) for height in heights]
     np.testing.assert_allclose(used, [20 / CODES, 2 / CODES], atol=0.02)
+
+
+@pytest.mark.parametrize("batch_size", [7, 20, 32])
+def test_rfid_and_its_kin_are_of_all_images_and_reconstructions(
+    images, ids, monkeypatch, batch_size
+):
+    tiny_features.install(monkeypatch)
+    keys = {"features": ("pixels", {"name": "tiny"}), "weights": "random"}
+    made = evaluator(images, ids, batch_size, garbage=31, show=0, **keys)
+    found = dict(made.run({}))
+    expected = frechet_distance(*(gaussian(pixels.colours(x)) for x in images))
+    assert found["rfrechet_pixels"] == pytest.approx(expected, rel=1e-5)
+    assert found["rfrechet_tiny_untrained"] > 0 and "rfrechet_tiny" not in found
+    card = made.card()
+    assert card["real_images"] == 20
+    assert [one["name"] for one in card["features"]] == ["pixels", "tiny"]
+    assert card["warnings"] == [
+        "rfrechet_pixels: 20 validation images are no more than its 192 features, "
+        "too few for their covariance"
+    ]
+
+
+def test_identical_reconstructions_are_at_no_distance(images, ids):
+    found = run((images[0], images[0]), ids, 7, features=("pixels",), show=0)
+    assert found["rfrechet_pixels"] == 0 and found["psnr"] == pytest.approx(100)
+
+
+def test_features_are_those_there_are(images, ids):
+    with pytest.raises(InputError, match=r"config.evals.reconstruction.features names 'fid'"):
+        run(images, ids, 5, features=("fid",))

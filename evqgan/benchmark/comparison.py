@@ -102,7 +102,7 @@ def finished(
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
-    real: the keys of `runs.against_real`.
+    real: the keys of `runs.measured`.
     """
     folder = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
@@ -124,7 +124,7 @@ def finished(
     values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
     images, labels, _ = evaluation.read_samples(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
-    values |= runs.against_real(second.dataset, images, labels, **real)
+    values |= runs.measured(second.dataset, images, labels, **real)
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
         for part, state in states.items()

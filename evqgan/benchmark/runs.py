@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,12 @@ from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.metrics import pixels
-from evqgan.metrics.classifier import classifier_agreement
-from evqgan.metrics.spread import spread
+from evqgan.inference.against_real import RealImages, against_real, too_many
 
 # The numbers of real held-out images that stand in the row of real images, and where they are from.
 REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
 SHOWN = 10  # ours: samples in the picture's rows
+BATCH = 256  # ours: real images that are read at a time
 
 OUT = Flag("out", TEXT, (), "where the workdirs and the picture go", required=True)
 SEEDS = Flag("seeds", whole(), (), "runs of each: seeds 0, 1, ... (3)", 3)
@@ -68,25 +67,36 @@ def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) 
     print(f"a row of samples of each: {file}")
 
 
-def against_real(
+def measured(
     config: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, views: int, colour: bool
 ) -> dict[str, Any]:
-    """Return what `evqgan.metrics` says of samples beside real images, as {name: number}.
+    """Return what `against_real` says of samples beside real images, as {name: number}.
 
     config: of the data set, whose images are cropped and mirrored as training does it.
     images: uint8 [N,H,W,3].
     labels: int32 [N].
     views: how many of each real image; more than 1 where a random part of it is an example.
     colour: whether the classifier sees colours.
+
+    Raises InputError if there are too many real images.
     """
-    dataset, real = build.call(Dataset, config, "config.dataset").of_images(), []
-    for part in (dataset.train, dataset.validation):
-        number = views * len(pipeline.open_split(dataset, part))
-        of_part = dataclasses.replace(dataset, train=part)
-        with contextlib.closing(pipeline.train_batches(of_part, number, seed=0)) as batches:
-            batch = next(batches)
-            real.append((batch["image"], batch["label"]))
-    (train, train_labels), held = real
-    numbers = pixels.frechet(images, train, held[0])
-    numbers |= spread(images, labels, train, train_labels)
-    return numbers | classifier_agreement(train, train_labels, images, labels, *held, colour)
+    dataset = build.call(Dataset, config, "config.dataset").of_images()
+    train, heldout = (views_of(dataset, x, views) for x in (dataset.train, dataset.validation))
+    if beyond := too_many(train, heldout, images.shape[1:]):
+        raise InputError(beyond)
+    return against_real(images, labels, train, heldout, colour)[0]
+
+
+def views_of(dataset: Dataset, split: str, views: int) -> RealImages:
+    """Return the images of a split in so many views each, as training sees them."""
+    number = views * len(pipeline.open_split(dataset, split))
+    of_split = dataclasses.replace(dataset, train=split)
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        size = min(number, BATCH)
+        with contextlib.closing(pipeline.train_batches(of_split, size, seed=0)) as stream:
+            for start in range(0, number, size):
+                batch = next(stream)
+                yield batch["image"][: number - start], batch["label"][: number - start]
+
+    return RealImages(number, batches)

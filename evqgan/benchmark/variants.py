@@ -188,7 +188,7 @@ def scan(
     for value in (usual, *(value for value in values if value != usual)):
         made = model.sample(samples, [], 0, **{key: value})
         images, labels = made["images"], made["labels"]
-        numbers = runs.against_real(config.dataset, images, labels, views, colour=True)
+        numbers = runs.measured(config.dataset, images, labels, views, colour=True)
         found.append({"sampler": {key: value}, **numbers})
         if value == usual:
             files.save_npz(workdir / "shown.npz", images=images[: runs.SHOWN])

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -116,6 +117,12 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
         if not there:
             with contextlib.suppress(OSError):  # there is something in it
                 folder.rmdir()
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """Return the first 16 hexadecimal digits of a file's sha256: enough to tell files apart."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def save_json(path: str | os.PathLike[str], value: Any) -> None:

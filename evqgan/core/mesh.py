@@ -87,6 +87,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def ways(mesh: Mesh) -> int:
+    """Return in how many parts a batch is split: data x fsdp."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndarray:
     """Return which rows of a batch the devices of this process hold, ascending, int [n].
 
@@ -98,11 +103,13 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
 
     Raises InputError if the batch cannot be split over data x fsdp.
     """
-    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
-    if batch_size < 1 or batch_size % (data * fsdp):
-        ways = f"{data * fsdp} ways (config.mesh: data {data} x fsdp {fsdp})"
-        hint = f"give a positive multiple of {data * fsdp}"
-        raise InputError(f"{key} = {batch_size} cannot be split in {ways}: {hint}")
+    number = ways(mesh)
+    if batch_size < 1 or batch_size % number:
+        axes = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
+        hint = f"give a positive multiple of {number}"
+        raise InputError(
+            f"{key} = {batch_size} cannot be split in {number} ways (config.mesh: {axes}): {hint}"
+        )
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 
@@ -129,3 +136,23 @@ def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
         return jax.make_array_from_callback((size, *x.shape[1:]), batch_sharding(mesh), part)
 
     return jax.tree.map(one, batch)
+
+
+def gathered(x: Any, mesh: Mesh) -> np.ndarray:
+    """Return a global array, however it is split, as NumPy: all of it on every process."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        x = jax.jit(lambda x: x, out_shardings=replicated(mesh))(x)
+    return np.asarray(x)
+
+
+def split(tree: Any, mesh: Mesh) -> Any:
+    """Return arrays of a jitted function, each split over the mesh along its first dimension.
+
+    One that data x fsdp does not divide stays as it is.
+    """
+
+    def one(x: jax.Array) -> jax.Array:
+        divides = x.shape[0] % ways(mesh) == 0
+        return jax.lax.with_sharding_constraint(x, batch_sharding(mesh)) if divides else x
+
+    return jax.tree.map(one, tree)

@@ -13,8 +13,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from evqgan.core import files
 from evqgan.core.errors import InputError
-from evqgan.core.files import atomic
 from evqgan.core.mesh import path_name
 
 Path = str | os.PathLike[str]
@@ -70,7 +70,7 @@ def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
     data = safetensors.numpy.save(arrays, {**metadata, CRC: _crc(arrays)})
-    with atomic(file) as stream:
+    with files.atomic(file) as stream:
         stream.write(data)
 
 
@@ -119,6 +119,15 @@ def source(where: Path, network: str) -> dict[str, str]:
     """
     with _opened(where, network) as stored:
         return {name: value for name, value in (stored.metadata() or {}).items() if name != CRC}
+
+
+def digest(where: Path, network: str) -> str:
+    """Return the first 16 digits of the sha256 of a network's file.
+
+    Raises InputError if there is no such file.
+    """
+    require(where, [network])
+    return files.digest(path(where, network))
 
 
 @contextlib.contextmanager

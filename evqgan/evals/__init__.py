@@ -3,7 +3,8 @@
 Each module here with an `Evaluator` is one. To add one, write a module with a class of the form
 of `Evaluator`; the keys of config.evals.<module> are arguments of its constructor, and have
 defaults. Training, and the mode evaluate, run those of the config. What is counted of features or
-images is a function of arrays in `evqgan.metrics`; an evaluator computes these arrays.
+images is a function of arrays in `evqgan.metrics`; an evaluator computes these arrays: `batches`
+reads the images, `evqgan.features` has networks for features, and `feature_metrics` gathers these.
 `tests/test_contracts.py` tests every evaluator in this folder.
 """
 
@@ -15,8 +16,8 @@ import numpy as np
 
 from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
-from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.evals.batches import Batches
 from evqgan.generators import Request
 
 
@@ -26,7 +27,7 @@ class Evaluator(Protocol):
     def __init__(
         self,
         predict: Callable,
-        batches: Callable,
+        batches: Batches,
         config: Any,
         sample: Callable | None,
         *,
@@ -37,8 +38,9 @@ class Evaluator(Protocol):
 
         predict: (state, batch, rng) -> {name: array [B,...]}, by the model's `predict`; the batch's
           own arrays, "valid" among them, are there too.
-        batches: () -> iterator of batches of the validation split, each image once.
+        batches: called, it yields batches of the validation split, each image once; see `Batches`.
         sample: of a generator: (state, request) -> image uint8 [B,H,W,3], see `generators.Request`.
+          All devices share the work, and each of them gets all images.
         show: how many images the pictures show; 0, as the mode evaluate has it: no pictures.
         keys: the others of config.evals.<module>.
         """
@@ -50,6 +52,15 @@ class Evaluator(Protocol):
         names differ between evaluators. Raises InputError if there are no numbers of these data.
 
         state: a dict, with what the model's `shapes` says and maybe more.
+        """
+
+    def card(self) -> dict[str, Any]:
+        """Return what the numbers of the last `run` need beside them to be compared with others.
+
+        It goes into the card of evaluation.json, beside what `inference.evaluation.protocol` says.
+        real_images, generated_images: how many were measured.
+        split: of the real images, if it is not the validation split; "": there were none.
+        warnings: sentences on what the numbers are worth.
         """
 
 
@@ -68,18 +79,14 @@ def build_all(
     )
 
     def sample(state: dict, request: Request) -> jax.Array:
+        request = mesh.split(request, device_mesh)
         settings = model.settings(config.get("sample", {}), "config.sample")
         made = model.sample(state["ema"], state["tokenizer"], request, settings)
         return model.tokenizer.decode(state["tokenizer"], made.tokens)
 
     key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
     size = config[key]
-    rows = mesh.rows(device_mesh, size, f"config.{key}")
-
-    def batches() -> Iterator[dict]:
-        for batch in pipeline.eval_batches(dataset, dataset.validation, size, rows):
-            yield mesh.put(batch, device_mesh, size)
-
+    batches = Batches(dataset, size, mesh.rows(device_mesh, size, f"config.{key}"), device_mesh)
     is_stage2 = config.stage == "stage2"
     jitted = jax.jit(sample, out_shardings=everywhere) if is_stage2 else None
     given = {"predict": predict, "sample": jitted, "batches": batches, "config": config}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import pictures
+from evqgan.evals.batches import Batches
 from evqgan.generators import Request
 
 
@@ -21,19 +22,22 @@ class Evaluator:
     """
 
     def __init__(
-        self, predict: Callable, batches: Callable, config: Any, sample: Callable, show: int = 16
+        self, predict: Callable, batches: Batches, config: Any, sample: Callable, show: int = 16
     ) -> None:
         """Take what `evals.Evaluator` says, and `show`."""
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
+        self.measured = 0  # images of the last run
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value), which depend on the state alone."""
         totals: dict[str, Any] = {}
+        self.measured = 0
         grid_and_depth: tuple[int, ...] = ()
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])
+            self.measured += int(valid.sum())
             for name, value in out["sums"].items():
                 totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
@@ -43,6 +47,10 @@ class Evaluator:
         if self.show:
             images = self.sample(state, self.request(grid_and_depth))
             yield "samples", pictures.grid(np.asarray(images))
+
+    def card(self) -> dict[str, Any]:
+        """Return what the numbers of the last run were measured on."""
+        return {"real_images": self.measured}
 
     def request(self, grid_and_depth: tuple[int, ...]) -> Request:
         """Return the request for the samples shown, of all classes in turn.

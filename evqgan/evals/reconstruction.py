@@ -10,11 +10,16 @@ import numpy as np
 
 from evqgan.core import build, pictures, weights
 from evqgan.data import transforms
+from evqgan.evals.batches import Batches
+from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure
+from evqgan.features.extractor import extractors
+from evqgan.metrics.frechet import too_few
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 
 # ours: of images in one piece of a perceptual distance: 16 of 256x256, one of 1024x1024
 PIXELS = 2**20
+FRECHET = {"frechet": METRICS["frechet"]}  # what is measured of features
 
 
 @jax.jit
@@ -35,8 +40,10 @@ class Evaluator:
     mse, psnr, ssim: means over the validation images.
     codebook_usage, codebook_perplexity: of the codebook over all of them.
     perceptual: "lpips", or another distance of evqgan/losses, is measured too.
-    weights: of its frozen networks (see `core.weights`; default: those of the config's perceptual
-      loss). With "random" (one seed for all runs) its name ends in _untrained.
+    features: networks of evqgan/features, by name or as a dict of `name` and its keys: the Frechet
+      distance of the reconstructions from the images is measured too (rfid_inception, ...).
+    weights: of these frozen networks (see `core.weights`; default: those of the config's perceptual
+      loss). With "random" (one seed for all runs) names of numbers end in _untrained.
     show: for so many images, a picture of input | reconstruction | four times the error; and one of
       the codebook's histogram, most frequent code first. None with 0.
     Reconstructions are rounded to 8 bits first, as they would be in a file.
@@ -45,11 +52,12 @@ class Evaluator:
     def __init__(
         self,
         predict: Callable,
-        batches: Callable,
+        batches: Batches,
         config: Any,
         sample: Callable | None = None,
         show: int = 8,
         perceptual: str = "",
+        features: tuple[str | dict, ...] = (),
         weights: str | None = None,
     ) -> None:
         """Take what `evals.Evaluator` says, and the keys above."""
@@ -59,12 +67,17 @@ class Evaluator:
             weights = config.get("perceptual", {}).get("weights", "")
         self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
         self.distance = distance(perceptual, weights) if perceptual else None
+        where = "config.evals.reconstruction.features"
+        over = batches.device_mesh if features else None
+        self.networks = extractors(features, weights, where, over)
+        self.measured = 0  # images of the last run
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value), which depend on the state alone."""
         measured: list[dict[str, np.ndarray]] = []  # of each batch
         shown: list[np.ndarray] = []
         counts = np.zeros((1, self.codes), np.int64)  # of each depth
+        sets = [[FeatureSet(FRECHET.values()) for _ in range(2)] for _ in self.networks]
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             valid = np.asarray(out["valid"])
@@ -74,6 +87,9 @@ class Evaluator:
             )
             if self.distance:
                 values[self.perceptual] = self.distance(*pair)
+            for network, both in zip(self.networks, sets, strict=True):
+                for of_images, images in zip(both, pair, strict=True):
+                    of_images.add(network(images), valid)
             measured.append({name: np.asarray(value)[valid] for name, value in values.items()})
             ids = np.asarray(out["ids"])[valid]
             counts = counts + np.stack(
@@ -85,8 +101,12 @@ class Evaluator:
                     pictures.column([a, b, pictures.error_map(a, b)])
                     for a, b in zip(*images, strict=True)
                 ]
+        self.measured = sum(len(batch["mse"]) for batch in measured)
         for name in measured[0]:
             yield name, float(np.concatenate([batch[name] for batch in measured]).mean())
+        for network, (real, again) in zip(self.networks, sets, strict=True):
+            for name, value in measure(FRECHET, again, real).items():
+                yield network.name_of(name, "r"), value
         usage, perplexity = codebook_statistics(counts)
         yield "codebook_usage", float(usage)
         yield "codebook_perplexity", float(perplexity)
@@ -97,6 +117,22 @@ class Evaluator:
             "codebook",
             pictures.column([pictures.bars(np.sort(of_depth)[::-1]) for of_depth in counts]),
         )
+
+    def card(self) -> dict[str, Any]:
+        """Return what the numbers of the last run were measured on."""
+        found: dict[str, Any] = {"real_images": self.measured}
+        if self.networks:
+            found["features"] = [network.card() for network in self.networks]
+            found["warnings"] = self._warnings()
+        return found
+
+    def _warnings(self) -> list[str]:
+        """Return what Frechet distances of so few images are worth."""
+        lines: list[str] = []
+        for network in self.networks:
+            name, width = network.name_of("frechet", "r"), network.widths["pooled"]
+            lines += too_few(name, {"validation images": self.measured}, width)
+        return lines
 
 
 def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:

@@ -15,7 +15,7 @@ from evqgan import models
 from evqgan.core import build, checkpoint, kinds, mesh, room
 from evqgan.core.errors import InputError, first_line
 from evqgan.data import transforms
-from evqgan.generators import Request
+from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference.batched import BatchRunner
 
 SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
@@ -246,11 +246,6 @@ class CoreModel:
         return np.zeros((number, *grid, self.depth), np.int32), np.ones((number, *grid), bool)
 
 
-def seeds_of(seed: int | Sequence[int], number: int) -> np.ndarray:
-    """Return what a seed is in JAX, for each of `number` images, uint32 [number]."""
-    return np.full(number, np.random.SeedSequence(seed).generate_state(1)[0])
-
-
 def coders(tokenizer: models.ImageTokenizer) -> tuple[Callable, Callable]:
     """Return encoder and decoder as functions for a `BatchRunner`, which prints their names."""
 
@@ -261,25 +256,6 @@ def coders(tokenizer: models.ImageTokenizer) -> tuple[Callable, Callable]:
         return tokenizer.decode(weights, ids)
 
     return encoder, decoder
-
-
-def request_of(
-    ids: jax.Array,
-    mask: jax.Array,
-    labels: jax.Array,
-    seeds: jax.Array,
-    numbers: jax.Array,
-) -> Request:
-    """Return the request for images of these seeds and numbers: each has a random key of its own.
-
-    All random numbers of an image come from this key; `mask_predict.image_noise` and
-    `autoregressive.autoregress` draw them.
-    """
-
-    def key(seed: jax.Array, number: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(seed), number)
-
-    return Request(ids, mask, labels, jax.vmap(key)(seeds, numbers))
 
 
 def sampler_of(generator: models.TokenGenerator, settings: Any) -> Callable:

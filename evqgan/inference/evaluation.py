@@ -22,15 +22,11 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import build_all
+from evqgan.inference.against_real import RealImages, against_real
 from evqgan.inference.model import Model, load
-from evqgan.metrics import pixels
-from evqgan.metrics.classifier import classifier_agreement
-from evqgan.metrics.nearest import nearest
-from evqgan.metrics.spread import spread
 
 # Begins the names of numbers of one class, of which there may be a thousand.
 OF_CLASS = "sample_accuracy@"
-MOST = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 Evaluation = dict[str, Any]  # {"numbers": {name: value}, "protocols": {evaluator: card}}
 Numbers = dict[str, Any]
@@ -186,8 +182,6 @@ def evaluate_model(
         config.eval_batch_size = size
     evaluators = build_all(config, models.of(config), dataset, device_mesh)
     for name, evaluator in evaluators.items():
-        keys = {"split": dataset.validation, "batch_size": size, **build.plain(evals[name])}
-        card = protocol(model, dataset, evaluator=name, **keys)
         if processes.this()[0] == 0:
             print(f"evaluating: {name}", flush=True)
         try:
@@ -198,7 +192,12 @@ def evaluate_model(
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue
-        yield numbers, card
+        about = evaluator.card()
+        if "generated_images" in about:
+            about["sampler"] = model.sampler
+        keys = {"evaluator": name, "batch_size": size, **build.plain(evals[name]), **about}
+        split = keys.pop("split", dataset.validation)
+        yield numbers, protocol(model, dataset, split, **keys)
 
 
 def on_every_device(state: Any, device_mesh: Mesh) -> Any:
@@ -213,32 +212,33 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
-    """Return what `evqgan.metrics` says of a samples.npz beside the real images of the data set.
-
-    Every sample is compared with every image: InputError if these do not fit MOST bytes.
-    """
-    splits = (dataset.train, dataset.validation)
-    number = sum(len(pipeline.open_split(dataset, split)) for split in splits)
-    if number * int(np.prod(dataset.shape)) * 3 > MOST:
-        most = f"data sets of up to {MOST:,} bytes"
-        raise InputError(f"samples are compared with {most}; {number:,} images are more")
+    """Return what `against_real` says of a samples.npz beside the images of the data set."""
     images, labels, about = read_samples(file)
+    train, heldout = (of_split(dataset, split) for split in (dataset.train, dataset.validation))
+    number = train.number + heldout.number
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
-    train_images, train_labels = load_split(dataset, dataset.train)
-    held_images, held_labels = load_split(dataset, dataset.validation)
-    split = f"{dataset.train}, held out: {dataset.validation}"
-    card = protocol(model, dataset, evaluator="samples", split=split, **about)
-    numbers: Numbers = nearest(images, train_images, held_images)
-    numbers |= pixels.frechet(images, train_images, held_images)
-    if labels is not None:
-        numbers |= classifier_agreement(
-            train_images, train_labels, images, labels, held_images, held_labels
-        )
+    numbers, warnings = against_real(images, labels, train, heldout, copies=True)
+    if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
-        numbers |= spread(images, labels, train_images, train_labels)
-    card["warnings"] = pixels.too_few(images, train_images, held_images)
+    card = protocol(model, dataset, dataset.train, evaluator="samples", **about)
+    card["split"] = f"{dataset.train}, held out: {dataset.validation}"
+    card |= {"real_images": train.number, "heldout_images": heldout.number, "warnings": warnings}
     return numbers, card
+
+
+def of_split(dataset: Dataset, split: str) -> RealImages:
+    """Return the images of a split, as evaluation sees them."""
+    number = len(pipeline.open_split(dataset.of_images(), split))
+    return RealImages(number, lambda: read_split(dataset, split))
+
+
+def read_split(
+    dataset: Dataset, split: str, size: int = 64
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield images uint8 [n,H,W,3] and labels int32 [n] of a split, at most `size` at a time."""
+    for batch in pipeline.eval_batches(dataset.of_images(), split, size):
+        yield batch["image"][batch["valid"]], batch["label"][batch["valid"]]
 
 
 def read_samples(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, Card]:
@@ -267,18 +267,18 @@ def load_split(
 
     limit: the first images alone; None: all.
     """
-    stream = pipeline.eval_batches(dataset.of_images(), split, limit or 64)
-    batches = list(itertools.islice(stream, 1 if limit else None))
-    images, labels = (
-        np.concatenate([batch[key][batch["valid"]] for batch in batches])
-        for key in ("image", "label")
-    )
+    read = read_split(dataset, split, limit or 64)
+    batches = list(itertools.islice(read, 1 if limit else None))
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images, labels
 
 
-def protocol(model: Model, dataset: Dataset, **more: Any) -> Card:
-    """Return what a number needs beside it to be compared with another one."""
-    return {
+def protocol(model: Model, dataset: Dataset, split: str, **more: Any) -> Card:
+    """Return what a number needs beside it to be compared with another one.
+
+    split: of the real images, "" where there are none. Their list is told by a hash of their names.
+    """
+    card: Card = {
         "workdir": model.workdir.name,
         "step": model.step,
         "weights": "averaged (EMA)",
@@ -288,5 +288,8 @@ def protocol(model: Model, dataset: Dataset, **more: Any) -> Card:
         "images": "uint8, rounded and clipped",
         "device": jax.devices()[0].device_kind,
         "versions": {"evqgan": evqgan.__version__, "jax": jax.__version__},
-        **more,
+        "split": split,
     }
+    if split:
+        card["image_list"] = pipeline.identity(pipeline.open_split(dataset, split))["list"]
+    return card | more

@@ -4,7 +4,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.metrics import pieces
-from evqgan.metrics.frechet import frechet_distance, gaussian
+from evqgan.metrics.frechet import Moments, frechet_distance
 from evqgan.metrics.frechet import too_few as too_few_images
 
 FRECHET_SIDE = 8  # ours: 192 numbers, fewer than the images that their covariance is of
@@ -28,7 +28,7 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
     In grey or `colour`, averaged by area to at most `side` x `side`.
     """
     images = np.asarray(images)
-    rows, columns = _averaging(images.shape[1], side), _averaging(images.shape[2], side)
+    rows, columns = averaging(images.shape[1], side), averaging(images.shape[2], side)
     channels = np.eye(3) / 255 if colour else np.array(GREY)[:, None] / 255
     found = []
     for part in pieces.slices(len(images), images[0].size):
@@ -38,38 +38,37 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
     return np.concatenate(found)
 
 
-def frechet(
-    images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray
-) -> dict[str, float]:
+def colours(images: np.ndarray) -> np.ndarray:
+    """Return float32 [N,192] of uint8 [N,H,W,3]: the `features` that `frechet` compares."""
+    return features(images, FRECHET_SIDE, colour=True)
+
+
+def frechet(samples: Moments, real: Moments, heldout: Moments) -> dict[str, float]:
     """Return the Frechet distance of samples from real images, as Gaussians.
 
-    Features are colours averaged by area down to at most 8x8, in [0, 1]: no network is needed, and
-    nothing of a learned feature space (FID's) is meant.
+    Features are `colours`, averaged by area down to at most 8x8, in [0, 1]: no network is needed,
+    and nothing of a learned feature space (FID's) is meant.
 
     frechet: of the samples.
     heldout_frechet: of held-out real images: the floor.
 
-    Raises InputError for sets of one image, and of other sizes and dtypes.
+    Raises InputError for sets of one image.
     """
-    check_images(images, real_images, heldout_images)
-    real, samples, heldout = (
-        gaussian(features(x, FRECHET_SIDE, colour=True))
-        for x in (real_images, images, heldout_images)
-    )
+    gaussian = real.gaussian()
     return {
-        "frechet": frechet_distance(samples, real),
-        "heldout_frechet": frechet_distance(heldout, real),
+        "frechet": frechet_distance(samples.gaussian(), gaussian),
+        "heldout_frechet": frechet_distance(heldout.gaussian(), gaussian),
     }
 
 
-def too_few(images: np.ndarray, real_images: np.ndarray, heldout_images: np.ndarray) -> list[str]:
-    """Return why `frechet` of these images means little: a sentence for each small set."""
-    width = features(images[:1], FRECHET_SIDE, colour=True).shape[1]
-    sets = {"samples": images, "training images": real_images, "held-out images": heldout_images}
-    return too_few_images("frechet", {name: len(some) for name, some in sets.items()}, width)
+def too_few(samples: Moments, real: Moments, heldout: Moments) -> list[str]:
+    """Return why `frechet` of these means little: a sentence for each small set."""
+    sets = {"samples": samples, "training images": real, "held-out images": heldout}
+    counts = {name: moments.count for name, moments in sets.items()}
+    return too_few_images("frechet", counts, len(samples.mean))
 
 
-def _averaging(side: int, most: int) -> np.ndarray:
+def averaging(side: int, most: int) -> np.ndarray:
     """Return float64 [min(side, most), side]: each row averages a share of the pixels, by area."""
     small = min(side, most)
     edges = np.arange(small + 1) * side / small

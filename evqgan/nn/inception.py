@@ -18,6 +18,9 @@ from evqgan.core.errors import InputError
 
 SIZE = 299  # of the image it takes
 CLASSES = 1008  # of the weights of 2015; later ones have 1000
+# Of Mixed_6d, whose first branch is TensorFlow's mixed_6/conv: the channels that sFID compares;
+# guided-diffusion's evaluator.
+SPATIAL = 7
 EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -246,7 +249,8 @@ class Network(nn.Module):
     """image [B,299,299,3] float32 as `prepare_tf1` or `prepare_torch` makes it -> dict of features.
 
     "64", "192", "768" [B,c]: means over the pixels, after the first and second pooling and after
-    Mixed_6e; "2048": those of the last map, what FID compares; "logits" [B,classes] and
+    Mixed_6e; "2048": those of the last map, what FID compares; "spatial" [B,2023]: the first
+    channels of Mixed_6d, pixel by pixel, what sFID compares; "logits" [B,classes] and
     "logits_unbiased", without the bias of the last layer, what the Inception Score takes. All are
     float32. 23,850,960 parameters. Raises InputError for images under 75x75 pixels.
     """
@@ -268,6 +272,8 @@ class Network(nn.Module):
                 features[str(conv.channels)] = jnp.mean(x, (1, 2))
         for name, branches in BLOCKS.items():
             x = Mixed(branches, name=name)(x)
+            if name == "Mixed_6d":
+                features["spatial"] = x[..., :SPATIAL].reshape(len(x), -1)
             if name == "Mixed_6e":
                 features["768"] = jnp.mean(x, (1, 2))
         pooled = jnp.mean(x, (1, 2))

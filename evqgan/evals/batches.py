@@ -1,0 +1,36 @@
+"""The images of a data set as evaluators read them."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from evqgan.core import mesh
+from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches of the splits of a data set, split over all devices."""
+
+    dataset: Dataset
+    size: int  # images of a batch
+    rows: np.ndarray  # of a batch, that this process reads
+    device_mesh: jax.sharding.Mesh
+
+    def __call__(self, split: str = "", images: bool = False) -> Iterator[dict]:
+        """Yield the batches of a split, each image once, see `pipeline.eval_batches`.
+
+        split: "" is the validation split.
+        images: whether they have images even where there are stored ids.
+        """
+        dataset = self.dataset.of_images() if images else self.dataset
+        split = split or dataset.validation
+        for batch in pipeline.eval_batches(dataset, split, self.size, self.rows):
+            yield mesh.put(batch, self.device_mesh, self.size)
+
+    def number(self, split: str) -> int:
+        """Return how many images a split has."""
+        return len(pipeline.open_split(self.dataset.of_images(), split))

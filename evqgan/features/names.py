@@ -1,0 +1,27 @@
+"""What a number is called that is computed of features."""
+
+# What the field calls a number if it is of Inception's trained features, and of no others.
+OF_INCEPTION = {
+    "frechet": "fid",
+    "spatial_frechet": "sfid",
+    "mmd": "kid",
+    "mmd_sd": "kid_sd",
+    "score": "is",
+    "score_sd": "is_sd",
+}
+
+
+def name_of(number: str, network: str, untrained: bool = False, prefix: str = "") -> str:
+    """Return a number's name, which always says whose features it is of.
+
+    Such as fid_inception, frechet_efficientnet, precision_inception, rfid_inception or
+    frechet_inception_untrained: with random weights it is no FID.
+
+    number: a key of what `evals.feature_metrics` computes, such as frechet, mmd or precision.
+    network: the module in evqgan/features.
+    untrained: whether its weights are random.
+    prefix: "r" of reconstructions.
+    """
+    if network == "inception" and not untrained:
+        number = OF_INCEPTION.get(number, number)
+    return f"{prefix}{number}_{network}" + "_untrained" * untrained

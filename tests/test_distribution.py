@@ -1,0 +1,257 @@
+"""Distances of generated from real images: every image counts once, however batches are cut.
+
+The child: this file in a process with eight devices.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_features
+from ml_collections import ConfigDict
+
+from evqgan.core import mesh, room
+from evqgan.core.errors import InputError
+from evqgan.data.dataset import Dataset
+from evqgan.evals import distribution
+from evqgan.evals.batches import Batches
+from evqgan.evals.distribution import Evaluator
+from evqgan.evals.feature_metrics import METRICS
+from evqgan.generators.requests import request_of, seeds_of
+from evqgan.metrics import pixels
+from evqgan.metrics.frechet import frechet_distance, gaussian
+from evqgan.metrics.manifold import precision_recall
+from evqgan.metrics.references import Reference, save_reference
+
+TESTS = pathlib.Path(__file__).parent
+NUMBER = 37  # of images, which no batch divides
+DATA = Dataset(name="generated", size=16, classes=NUMBER, num_examples=NUMBER)
+CONFIG = ConfigDict({"generator": {"classes": NUMBER}})
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """The generator is a function of the test, and a network of features is quick."""
+    tiny_features.install(monkeypatch)
+    monkeypatch.setattr(distribution.models, "of_stage2", of_stage2)
+
+
+def of_stage2(config):
+    quantizer = types.SimpleNamespace(depth=3)
+    network = types.SimpleNamespace(quantizer=quantizer)
+    return types.SimpleNamespace(tokenizer=types.SimpleNamespace(grid=(2, 4), network=network))
+
+
+def batches(size=8, dataset=DATA, device_mesh=None):
+    device_mesh = device_mesh or mesh.make(devices=jax.local_devices())
+    return Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)
+
+
+def all_images(split="train"):
+    parts = [(np.asarray(x["image"]), np.asarray(x["valid"])) for x in batches()(split)]
+    return np.concatenate([images[valid] for images, valid in parts])
+
+
+def noise(state, request):
+    """Images that depend on their random keys alone."""
+    made = jax.vmap(lambda key: jax.random.bits(key, (16, 16, 3), np.uint8))(request.keys)
+    return made * jnp.asarray(state["contrast"], jnp.uint8)
+
+
+def copies(images):
+    """Images of data, whose number is the class."""
+    return lambda state, request: images[np.asarray(request.label)]
+
+
+def run(sample, size=8, state=None, **keys):
+    given = {"samples": NUMBER, "features": ("pixels",), **keys}
+    evaluator = Evaluator(None, batches(size), CONFIG, sample, **given)
+    return dict(evaluator.run(state or {"contrast": 1})), evaluator
+
+
+def test_real_images_are_at_no_distance_from_themselves():
+    every = tuple(name for name in METRICS if name not in ("spatial_frechet", "score"))
+    found, _ = run(copies(all_images()), metrics=every)
+    assert found["frechet_pixels"] == 0 and found["rbf_mmd_pixels"] == 0
+    ones = {found[f"{name}_pixels"] for name in ("precision", "recall", "coverage")}
+    assert ones == {1.0}
+    # the polynomial MMD of a set and itself, without the pairs of a row and itself
+    assert found["mmd_pixels"] < 0
+    assert set(found) == {
+        f"{name}_pixels"
+        for name in (
+            *("frechet", "mmd", "mmd_sd", "rbf_mmd", "precision", "recall"),
+            *("density", "coverage"),
+        )
+    }
+
+
+@pytest.mark.parametrize("size", [1, 8, 37, 64])
+def test_every_image_counts_once_however_batches_are_cut(size):
+    """The last batch is filled up, of generated and of real images."""
+    found, evaluator = run(noise, size, metrics=("frechet", "precision_recall"))
+    keys = request_keys(range(NUMBER))
+    made = noise({"contrast": 1}, types.SimpleNamespace(keys=keys))
+    sets = [pixels.colours(np.asarray(x)) for x in (made, all_images())]
+    expected = frechet_distance(*map(gaussian, sets))
+    assert found["frechet_pixels"] == pytest.approx(expected, rel=1e-5)
+    shares = precision_recall(*sets)
+    assert found["precision_pixels"] == pytest.approx(shares.precision)
+    assert found["recall_pixels"] == pytest.approx(shares.recall)
+    card = evaluator.card()
+    assert (card["real_images"], card["generated_images"]) == (NUMBER, NUMBER)
+
+
+def request_keys(numbers, seed=0):
+    numbers = np.array(numbers, np.uint32)
+    return request_of(None, None, None, seeds_of(seed, len(numbers)), numbers).keys
+
+
+def test_an_image_is_of_its_number_and_seed_as_samples_are():
+    seen = []
+
+    def sample(state, request):
+        seen.append(request)
+        return np.zeros((len(request.label), 16, 16, 3), np.uint8)
+
+    run(sample, size=16, seed=5)
+    ids, mask, labels, keys = (
+        np.concatenate([np.asarray(jax.random.key_data(x) if i == 3 else x) for x in parts])
+        for i, parts in enumerate(zip(*seen, strict=True))
+    )
+    assert ids.shape == (48, 2, 4, 3) and mask.shape == (48, 2, 4) and mask.all()
+    np.testing.assert_array_equal(labels[:NUMBER], np.arange(NUMBER))
+    expected = jax.random.key_data(request_keys(range(NUMBER), seed=5))
+    np.testing.assert_array_equal(keys[:NUMBER], expected)
+    assert len(np.unique(keys, axis=0)) == NUMBER  # the batch is filled up with the last one
+
+
+def test_no_more_is_generated_at_a_time_than_there_are_samples():
+    sizes = []
+
+    def sample(state, request):
+        sizes.append(len(request.label))
+        return noise(state, request)
+
+    run(sample, size=64, samples=3)
+    assert sizes == [3]
+
+
+def test_real_images_are_read_once_and_a_state_changes_the_number(monkeypatch):
+    found, evaluator = run(noise)
+    monkeypatch.setattr(Batches, "__call__", None)
+    assert dict(evaluator.run({"contrast": 0})) != found
+    assert dict(evaluator.run({"contrast": 1})) == found
+
+
+def test_networks_have_the_metrics_that_their_features_allow():
+    metrics = ("frechet", "spatial_frechet", "score")
+    found, evaluator = run(noise, features=("pixels", "tiny"), metrics=metrics, weights="random")
+    assert set(found) == {
+        "frechet_pixels",
+        "frechet_tiny_untrained",
+        "spatial_frechet_tiny_untrained",
+        "score_tiny_untrained",
+        "score_sd_tiny_untrained",
+    }
+    card = evaluator.card()
+    assert [one["name"] for one in card["features"]] == ["pixels", "tiny"]
+    assert card["split"] == "train" and card["seed"] == 0 and "reference" not in card
+    few = "frechet_pixels: 37 generated images are no more than its 192 features"
+    assert card["warnings"][0].startswith(few) and len(card["warnings"]) == 2
+
+
+def test_scores_alone_need_no_real_images(monkeypatch):
+    monkeypatch.setattr(Batches, "__call__", None)
+    found, evaluator = run(noise, features=("tiny",), metrics=("score",), weights="random")
+    assert found["score_tiny_untrained"] >= 1 and "real_images" not in evaluator.card()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_reference_file_stands_for_its_images(tmp_path, split):
+    dataset = Dataset(name="generated", size=16, num_examples=8 * NUMBER)
+    evaluator = Evaluator(
+        *(None, batches(8, dataset), CONFIG, noise),
+        features=("pixels",),
+        samples=NUMBER,
+        split=split,
+    )
+    ((_, expected),) = evaluator.run({"contrast": 1})
+    images = np.concatenate(
+        [np.asarray(x["image"])[np.asarray(x["valid"])] for x in batches(8, dataset)(split)]
+    )
+    save_reference(tmp_path / "ours.npz", Reference(gaussian(pixels.colours(images))))
+    found, evaluator = run(noise, reference=str(tmp_path / "ours.npz"))
+    assert found["frechet_pixels"] == pytest.approx(expected, rel=1e-5)
+    card = evaluator.card()
+    assert card["split"] == "" and card["real_images"] == len(images)
+    assert card["reference"]["file"] == "ours.npz" and len(card["reference"]["sha256"]) == 16
+    with pytest.raises(InputError, match="has no images, which mmd need"):
+        run(noise, reference=str(tmp_path / "ours.npz"), metrics=("frechet", "mmd"))
+    with pytest.raises(InputError, match="ours.npz must be of 4 pooled features, it has 192"):
+        run(noise, reference=str(tmp_path / "ours.npz"), features=("tiny",), weights="random")
+    two = ("pixels", "tiny")
+    with pytest.raises(InputError, match="is of one network"):
+        run(noise, reference=str(tmp_path / "ours.npz"), features=two, weights="random")
+
+
+def test_what_cannot_be_is_one_line(monkeypatch):
+    with pytest.raises(InputError, match="its config has to be a generator's"):
+        run(None)
+    with pytest.raises(InputError, match=r"score is of logits ones, which no network in config"):
+        run(noise, metrics=("score",))
+    with pytest.raises(InputError, match="needs one of features and one of metrics"):
+        run(noise, features=(), metrics=())
+    monkeypatch.setattr(room, "of_machine", lambda: 2 * 4 * 192 * (NUMBER + NUMBER) - 1)
+    run(noise)  # Gaussians are small
+    with pytest.raises(InputError, match="features of 37 generated and 37 real images would take"):
+        run(noise, metrics=("mmd",))
+
+
+def as_a_child(place):
+    """Note as JSON what eight devices find."""
+    sys.modules.setdefault("evqgan.features.tiny", types.ModuleType("evqgan.features.tiny"))
+    sys.modules["evqgan.features.tiny"].Features = tiny_features.Features
+    sys.modules["evqgan.features.tiny"].PRETRAINED = {"network": tiny_features.NETWORK}
+    distribution.models.of_stage2 = of_stage2
+    found = on_all_devices()
+    (pathlib.Path(place) / "found.json").write_text(json.dumps(found))
+
+
+def on_all_devices():
+    """The numbers of 37 samples and 37 real images, over all devices of this process."""
+    everywhere = mesh.replicated(batches().device_mesh)
+
+    def sample(state, request):
+        return noise(state, mesh.split(request, batches().device_mesh))
+
+    metrics = ("frechet", "precision_recall", "mmd")
+    keys = {"features": ("pixels", "tiny"), "weights": "random", "metrics": metrics}
+    numbers, _ = run(jax.jit(sample, out_shardings=everywhere), **keys)
+    return {**numbers, "devices": jax.local_device_count()}
+
+
+def test_eight_devices_count_as_one(tmp_path):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    ours = {"PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    code = "import sys, conftest, test_distribution as t; t.as_a_child(sys.argv[1])"
+    process = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        cwd=TESTS,
+        env={**os.environ, **ours},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 0, process.stdout
+    eight, one = json.loads((tmp_path / "found.json").read_text()), on_all_devices()
+    assert (eight.pop("devices"), one.pop("devices")) == (8, 1)
+    assert eight == pytest.approx(one, rel=1e-6, abs=1e-9)

@@ -1,0 +1,68 @@
+"""Numbers of features that come batch by batch: those of all at once, and what fills up is not."""
+
+import numpy as np
+import pytest
+
+from evqgan.core import build
+from evqgan.core.errors import InputError
+from evqgan.evals.feature_metrics import METRICS, FeatureSet, bytes_kept, measure
+from evqgan.features.names import name_of
+from evqgan.metrics import kernel, manifold
+from evqgan.metrics.frechet import frechet_distance, gaussian
+from evqgan.metrics.inception_score import inception_score
+
+WIDTHS = {"pooled": 4, "spatial": 6, "logits": 5}
+
+
+def features(number, seed):
+    rng = np.random.default_rng(seed)
+    return {name: np.float32(rng.normal(size=(number, n)) + seed) for name, n in WIDTHS.items()}
+
+
+def gathered(metrics, found, size):
+    """The FeatureSet of batches of one size, each with as many rows that do not count."""
+    result = FeatureSet(metrics)
+    number = len(found["pooled"])
+    for start in range(0, number, size):
+        part = {name: x[start : start + size] for name, x in found.items()}
+        filled = {name: np.concatenate([x, 1e3 + x]) for name, x in part.items()}
+        valid = np.arange(2 * len(part["pooled"])) < len(part["pooled"])
+        result.add(filled, valid)
+    assert result.count == number
+    return result
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_numbers_are_those_of_all_features_at_once(size):
+    generated, real = features(40, 0), features(33, 1)
+    sets = [gathered(METRICS.values(), found, size) for found in (generated, real)]
+    found = measure(METRICS, *sets)
+    a, b = generated["pooled"], real["pooled"]
+    expected = {"frechet": frechet_distance(gaussian(a), gaussian(b))}
+    spatial = gaussian(generated["spatial"]), gaussian(real["spatial"])
+    expected["spatial_frechet"] = frechet_distance(*spatial)
+    expected["mmd"], expected["mmd_sd"] = kernel.kid(a, b, subset_size=33)
+    expected["rbf_mmd"] = kernel.rbf_mmd(a, b)
+    expected["score"], expected["score_sd"] = inception_score(generated["logits"])
+    expected |= (
+        manifold.precision_recall(a, b)._asdict() | manifold.density_coverage(a, b)._asdict()
+    )
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    for network in build.having("features", ["Features"]):
+        assert len({name_of(number, network) for number in found}) == len(found)
+
+
+def test_gaussians_keep_no_features():
+    metrics = [METRICS["frechet"], METRICS["spatial_frechet"]]
+    assert bytes_kept(metrics, WIDTHS, 10**9) == 0
+    assert gathered(metrics, features(20, 0), 5)._kept == {}
+    kept = [METRICS["mmd"], METRICS["precision_recall"], METRICS["score"]]
+    assert bytes_kept(kept, WIDTHS, 1000) == 2 * 4 * 1000 * (4 + 5)  # pooled ones only once
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_two_few_images_are_one_line(name):
+    empty = FeatureSet([METRICS[name]])
+    with pytest.raises(InputError) as caught:
+        measure({name: METRICS[name]}, empty, empty)
+    assert "\n" not in str(caught.value)
