@@ -64,7 +64,7 @@ OF_MODEL = (
 def help_text() -> str:
     """Return what --help prints: the flags, and a line for each system."""
     flags = dict.fromkeys((*FETCHED, *OF_MODEL))
-    fetched = [*download.FILES.items(), *PACKAGES.items()]
+    fetched: list[tuple[str, File | Package]] = [*download.FILES.items(), *PACKAGES.items()]
     rows = [(name, file.name, text_of(file.size), file.licence) for name, file in fetched]
     rows.insert(0, ("SYSTEM", "file", "size", "licence"))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
@@ -167,7 +167,8 @@ def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = 
         what = f"{source} is not a file of {system} such as {published.name}"
         raise InputError(f"{what}: {error}") from error
     sha256 = download.digest(source)
-    origins = [published, *([PACKAGES[system]] if system in PACKAGES else [])]
+    origins: list[File | Package] = [published]
+    origins += [PACKAGES[system]] if system in PACKAGES else []
     known = [one for one in origins if sha256.startswith(one.sha256)]
     licence = (known or origins)[0].licence
     if not known:
