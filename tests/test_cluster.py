@@ -64,11 +64,16 @@ def run_second(config, workdir):
 
 
 def run_until_killed(config, workdir):
-    """A child: the same, but it is killed when the second checkpoint is due."""
-    save = checkpoint.Checkpoints.save
+    """A child: the same, but it is killed when the second checkpoint is due, and the first there.
+
+    A checkpoint is there when all processes have written theirs, in the background.
+    """
+    save, first = checkpoint.Checkpoints.save, pathlib.Path(workdir, "checkpoints", str(SAVED))
 
     def save_or_die(self, step, *args):
         if step > SAVED:
+            while not first.is_dir():
+                time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGKILL)
         return save(self, step, *args)
 
