@@ -70,7 +70,7 @@ def help_text() -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
     addresses = [f"{name:{widths[0]}}  {file.url}" for name, file in download.FILES.items()]
-    addresses += [f"{name:{widths[0]}}  {file.requirement}" for name, file in PACKAGES.items()]
+    addresses += [f"{name:{widths[0]}}  {one.requirement}" for name, one in PACKAGES.items()]
     return "\n".join([cli.describe(__doc__ or "", list(flags)), "", *lines, "", *addresses])
 
 
@@ -168,17 +168,18 @@ def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = 
         raise InputError(f"{what}: {error}") from error
     sha256 = download.digest(source)
     origins: list[File | Package] = [published]
-    origins += [PACKAGES[system]] if system in PACKAGES else []
+    if system in PACKAGES:
+        origins.append(PACKAGES[system])
     known = [one for one in origins if sha256.startswith(one.sha256)]
     licence = (known or origins)[0].licence
     if not known:
         licence = f"as its source (the published {published.name}: {licence})"
     card = {"network": system, "source": source.name, "sha256": sha256, "licence": licence}
     weights.save(dest, tree, card)
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(tree))
-    origin = "the published file" if known else f"another file than the published {published.name}"
-    what = f"{numbers:,} numbers from {source.name} ({origin})"
-    return f"wrote {dest}: {what}; licence: {licence}"
+    count = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    what = "the published file" if known else f"another file than the published {published.name}"
+    numbers = f"{count:,} numbers from {source.name} ({what})"
+    return f"wrote {dest}: {numbers}; licence: {licence}"
 
 
 def there(system: str, dest: pathlib.Path, published: str) -> bool:

@@ -42,8 +42,7 @@ def table(stem: Sequence[str], groups: Sequence[str], at: str = "") -> list[Row]
         one number more.
     at: what the paths begin with, such as "frozen/x/".
     """
-    conv, bn = stem
-    rows = conv_norm(conv, bn, "stem", at)
+    rows = conv_norm(stem[0], stem[1], "stem", at)
     for i, (group, prefix) in enumerate(zip(GROUPS, groups, strict=True)):
         # timm counts a block's batch norms. Its name of the last convolution tells whether there
         # is a first one.
