@@ -158,17 +158,13 @@ def test_features_are_of_images_of_any_size_by_the_networks_they_declare(name):
     module = build.module(
         "features", name, "", "Features", *build.contract(features.FeaturesModule)
     )
-    model, widths, shapes = module.Features(), [], []
+    model = module.Features()
+    small, large = (jnp.zeros((2, *shape, 3), jnp.uint8) for shape in ((16, 24), (330, 8)))
     assert isinstance(model.resize, str) and model.resize
-    for height, width in ((16, 24), (330, 8)):
-        image = jnp.zeros((2, height, width, 3), jnp.uint8)
-        found, variables = jax.eval_shape(
-            lambda image: model.init_with_output(jax.random.key(0), image), image
-        )
-        assert "pooled" in found and found.keys() <= {"pooled", "spatial", "logits"}
-        assert all(x.ndim == 2 and len(x) == 2 and x.dtype == "float32" for x in found.values())
-        assert set(variables) <= {"frozen"}
-        assert set(module.PRETRAINED) == set(variables.get("frozen", {}))
-        widths.append({layer: x.shape[1] for layer, x in found.items()})
-        shapes.append(jax.tree.map(lambda x: x.shape, variables))
-    assert widths[0] == widths[1] and shapes[0] == shapes[1]
+    found, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), small))
+    assert "pooled" in found and found.keys() <= {"pooled", "spatial", "logits"}
+    assert all(x.ndim == 2 and len(x) == 2 and x.dtype == "float32" for x in found.values())
+    assert set(variables) <= {"frozen"}
+    assert set(module.PRETRAINED) == set(variables.get("frozen", {}))
+    again = jax.eval_shape(model.apply, variables, large)
+    assert jax.tree.map(lambda x: x.shape, again) == jax.tree.map(lambda x: x.shape, found)

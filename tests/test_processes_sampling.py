@@ -28,7 +28,12 @@ TESTS = pathlib.Path(__file__).parent
 # There are 5 for each of two processes, which takes a batch that is filled up.
 NUM = 10
 CHOICE = {"acceptance": 0.4, "classifier": "test_rejection:brightness"}
-EVALUATED = ("reconstruction", "generation")
+EVALUATED = ("reconstruction", "generation", "distribution")
+FEATURES = {"features": ["pixels"]}
+EVALS = {
+    "tokenizer": {"reconstruction": FEATURES},
+    "generator": {"generation": {}, "distribution": {**FEATURES, "samples": 7}},
+}
 SAMPLED = ("samples.npz", "grid.png", "images/00009.png")
 
 
@@ -115,8 +120,11 @@ def places(tmp_path_factory):
     one, two = (workdirs.copy(top / name / "w") for name in ("one", "two"))
     # Batches of 4 for the generator, 2 for each device; of 5, which two do not divide.
     for place in (one, two):
-        file = place / "tokenizer" / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "eval_batch_size": 5}))
+        for part, evals in EVALS.items():
+            file = place / part / "config.json"
+            keys = {**json.loads(file.read_text()), "evals": evals}
+            keys |= {"eval_batch_size": 5} if part == "tokenizer" else {}
+            file.write_text(json.dumps(keys))
     stopped(two)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
