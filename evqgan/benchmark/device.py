@@ -5,7 +5,6 @@ CPU in float32. The programs of a part are timed in turn. MFU is the share of th
 matrix product of 8,192 reaches on this device, and counts nothing that is computed twice. The
 parts, each a few minutes:
 
-ceilings        matrix product and copy
 checks          fused attention and codes beside float64, training in bfloat16 beside float32
 stage1, stage2  a training step of imagenet_stage1 (all losses) and of imagenet_stage2 (stored ids)
 reconstruction  imagenet_stage1 beside VQGAN at f = 16 and 8
@@ -13,6 +12,7 @@ sampling        imagenet_stage2 beside a GPT of its size with a cache, and MaskG
 resolution      imagenet_stage2 from 256 to 2,048 pixels
 """
 
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,9 +38,16 @@ COMPARED = {
     16: ("imagenet_stage1", "baselines/vqgan_imagenet_stage1:1024"),
     8: ("imagenet_stage1:f8", "baselines/vqgan_imagenet_stage1:gumbel"),
 }
-# As large as ours: 24 layers of 768.
-GPT = {"name": "gpt", "layers": 24, "width": 768, "heads": 16, "tables": "separate"}
-MASKGIT = {"name": "maskgit"}
+RIVALS = {
+    "GPT of its size": {
+        "name": "gpt",
+        "layers": 24,
+        "width": 768,
+        "heads": 16,
+        "tables": "separate",
+    },
+    "MaskGIT": {"name": "maskgit"},
+}
 PEAK = {"side": 8192, "small": 256}
 
 FLAGS = (
@@ -59,11 +66,20 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     rows = []
     for part in given.part or PARTS:
         print(f"{part}: compiling", flush=True)
-        for found in PARTS[part](given, reached):
+        for found in rows_of(part, given, reached["flops"]):
             rows.append({"part": part, **EMPTY, **found})
             print(described(rows[-1]), flush=True)
     product, copy = reached["flops"] / 1e12, reached["bytes"] / 1e9
     return f"matrix product {product:.0f} TFLOP/s, copy {copy:.0f} GB/s", rows
+
+
+def rows_of(part: str, given: Any, peak: float) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a part as they are found. peak: FLOPs a second of a matrix product."""
+    if part == "checks":
+        yield from checks.rows(given.small)
+    else:
+        for programs in PARTS[part](given.small):
+            yield from timing.rows_of(programs, given.rounds, peak)
 
 
 def described(row: dict[str, Any]) -> str:
@@ -73,81 +89,58 @@ def described(row: dict[str, Any]) -> str:
     return f"  {row['program']}, {row['images']}: {row['seconds']:.4g} s, MFU {row['mfu']:.1%}"
 
 
-def ceilings(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return no row: the title says what was reached."""
-    return []
-
-
-def checked(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return a row for each check of what is fast."""
-    return checks.rows(given.small)
-
-
-def stage1(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the row of a tokenizer's training step."""
-    batch = 2 if given.small else IMAGES_A_STEP["stage1"]
-    asked = SimpleNamespace(config=file_of("imagenet_stage1", given.small), batch=batch)
+def stage1(small: bool) -> Iterator[list[Program]]:
+    """Yield a tokenizer's training step."""
+    batch = 2 if small else IMAGES_A_STEP["stage1"]
+    asked = SimpleNamespace(config=file_of("imagenet_stage1", small), batch=batch)
 
     def prepared(dtype: str, counted: bool) -> tuple:
         return step.prepared(step.configured(asked, [f"--config.dtype={dtype}"]))
 
-    return timed([training("imagenet_stage1", batch, prepared)], given, reached)
+    yield [training("imagenet_stage1", batch, prepared)]
 
 
-def stage2(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the row of a generator's training step on stored ids."""
-    batch = 2 if given.small else IMAGES_A_STEP["stage2"]
+def stage2(small: bool) -> Iterator[list[Program]]:
+    """Yield a generator's training step on stored ids."""
+    batch = 2 if small else IMAGES_A_STEP["stage2"]
 
     def prepared(dtype: str, counted: bool) -> tuple:
-        config = generator_config(given.small)
+        config = generator_config(small)
         config.dtype, config.batch_size = dtype, batch
         if counted:  # nothing is to be computed twice
             config.generator.update({"remat": False, "chunk": 0})
         return table6.step(config)
 
-    return timed([training("imagenet_stage2", batch, prepared)], given, reached)
+    yield [training("imagenet_stage2", batch, prepared)]
 
 
-def reconstruction(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the rows of tokenizers that encode and decode, by f and images at once."""
-    rows = []
+def reconstruction(small: bool) -> Iterator[list[Program]]:
+    """Yield tokenizers that encode and decode, by f and images at once."""
     for names in COMPARED.values():
-        for images in (1, 2) if given.small else AT_ONCE:
-            programs = [reconstructing(name, images, given.small) for name in names]
-            rows += timed(programs, given, reached)
-    return rows
+        for images in (1, 2) if small else AT_ONCE:
+            yield [reconstructing(name, images, small) for name in names]
 
 
-def sampling(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the rows of generators of 16 x 16 tokens, by images at once."""
-    rows = []
-    for images in (1, 2) if given.small else AT_ONCE:
-        configs = [generator_config(given.small) for _ in range(3)]
-        of_rivals = GPT, MASKGIT
-        for config, keys in zip(configs[1:], of_rivals, strict=True):
-            less = {"layers": 2, "width": 32, "heads": 2} if given.small else {}
+def sampling(small: bool) -> Iterator[list[Program]]:
+    """Yield generators of 16 x 16 tokens, by images at once."""
+    for images in (1, 2) if small else AT_ONCE:
+        programs = [drawing("imagenet_stage2", generator_config(small), images)]
+        for name, keys in RIVALS.items():
+            config = generator_config(small)
+            less = {"layers": 2, "width": 32, "heads": 2} if small else {}
             config.generator = ConfigDict({**keys, **less, "classes": config.generator.classes})
-        named = zip(("imagenet_stage2", "GPT of its size", "MaskGIT"), configs, strict=True)
-        rows += timed([drawing(name, config, images) for name, config in named], given, reached)
-    return rows
+            programs.append(drawing(name, config, images))
+        yield programs
 
 
-def resolution(given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the rows of our generator for one image of growing size."""
-    programs = []
-    for side in GRIDS[:2] if given.small else GRIDS:
-        config = generator_config(given.small)
+def resolution(small: bool) -> Iterator[list[Program]]:
+    """Yield our generator for one image of growing size, by the order of blocks."""
+    for side in GRIDS[:2] if small else GRIDS:
+        config = generator_config(small)
         config.dataset.size = side * 16
         config.generator.positions = "axes"
-        for order in ("raster", "wavefront"):
-            name = f"{side} x {side}, {order}"
-            programs.append(drawing(name, config, 1, order=order))
-    return timed(programs, given, reached)
-
-
-def timed(programs: list[Program], given: Any, reached: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the rows of programs that are timed in turn."""
-    return timing.rows_of(programs, given.rounds, reached["flops"])
+        orders = "raster", "wavefront"
+        yield [drawing(f"{side} x {side}, {order}", config, 1, order=order) for order in orders]
 
 
 def file_of(name: str, small: bool) -> str:
@@ -189,7 +182,7 @@ def reconstructing(name: str, images: int, small: bool) -> Program:
     """Return the program of a tokenizer that reconstructs images."""
     config = read_file(file_of(name, small))
     tokenizer, wide = (models.of_stage1(in_dtype(config, d)) for d in (dtype_here(), "float32"))
-    weights = jax.jit(tokenizer.init)(jax.random.key(0))
+    weights = untrained(tokenizer.init, np.random.default_rng(0))
     drawn = np.stack([generated.draw(i, 0, tokenizer.shape) for i in range(images)])
     image = jax.device_put(drawn)
 
@@ -206,8 +199,8 @@ def reconstructing(name: str, images: int, small: bool) -> Program:
 def drawing(name: str, config: ConfigDict, images: int, **settings: Any) -> Program:
     """Return the program of a generator that samples the tokens of images."""
     model, wide = (generator_of(in_dtype(config, d)) for d in (dtype_here(), "float32"))
-    params = jax.jit(model.init)(jax.random.key(0))
-    weights = jax.jit(model.tokenizer.init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params, weights = untrained(model.init, rng), untrained(model.tokenizer.init, rng)
     keys = jax.random.split(jax.random.key(1), images)
     ids = jnp.zeros((images, *model.tokenizer.grid, 1), jnp.int32)
 
@@ -229,6 +222,15 @@ def generator_of(config: ConfigDict) -> models.TokenGenerator:
     return models.token_generator(config.generator, tokenizer, config.dtype)
 
 
+def untrained(init: Callable, rng: np.random.Generator) -> Any:
+    """Return small random weights of the shapes that init(key) has; it is not compiled."""
+
+    def draw(x: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.device_put(rng.standard_normal(x.shape, np.float32) * 0.02)
+
+    return jax.tree.map(draw, jax.eval_shape(init, jax.random.key(0)))
+
+
 def dtype_here() -> str:
     """Return the dtype of heavy products on this device."""
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -243,9 +245,8 @@ def in_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
 
 KEYS = "program images compile_seconds seconds least most images_per_second tflop mfu peak_gib"
 EMPTY = dict.fromkeys([*KEYS.split(), "error", "bound"])
-PARTS = {
-    "ceilings": ceilings,
-    "checks": checked,
+PARTS: dict[str, Any] = {
+    "checks": None,
     "stage1": stage1,
     "stage2": stage2,
     "reconstruction": reconstruction,
