@@ -162,9 +162,9 @@ def stage2(tokenizer: str, size: int, classes: int | None = 0) -> ConfigDict:
         "global_tokens": "ordered",
         "window": 8,
         "extend": 4,
-        # Ours: dropout of the residual branches and of the MLP alone, not of attention weights as in
-        # MaskGIT: a fused attention can then be used, without which a step takes 1.4 times as long
-        # on a GPU (docs/results.md, "On a GPU").
+        # Ours: dropout of the residual branches and of the MLP, not of attention weights, too, as
+        # in MaskGIT: a fused attention can then be used, without which a step takes 1.4 times as
+        # long on a GPU (docs/results.md, "On a GPU").
         "attention_dropout": 0.0,
         # On an H200 a step of 128 images is no faster without it, and takes nine times the memory.
         "remat": True,
