@@ -28,10 +28,12 @@ Words used in docstrings:
 
 from typing import TYPE_CHECKING, Any
 
+from evqgan.core.errors import InputError
+
 if TYPE_CHECKING:
     from evqgan.inference.model import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["InputError", "__version__", "load"]
 __version__ = "0.1.0"
 
 if not TYPE_CHECKING:  # a checker shall know that there are no other names
@@ -43,3 +45,7 @@ if not TYPE_CHECKING:  # a checker shall know that there are no other names
 
             return load
         raise AttributeError(f"module 'evqgan' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """Return the names there are, `load` too, for completion."""
+        return sorted({*globals(), *__all__})

@@ -379,7 +379,7 @@ def test_a_config_of_another_run_is_refused(runs, capsys):
             1,
             "error: stopped at step 3: train/loss = nan",
         ),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what is saved"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; the same command goes on from what is saved"),
     ],
 )
 def test_what_stops_a_run_is_one_line(monkeypatch, capsys, error, code, message):

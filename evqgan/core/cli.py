@@ -8,6 +8,7 @@ when a command line has turned out to be right.
 import dataclasses
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
+from evqgan.core import signals
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import InputError, NonFinite
@@ -174,26 +176,38 @@ def main(
     run: does what they say.
     help_text: returns what --help prints.
 
-    The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C.
-    Every other exception is a defect, and is raised. A process of several that fails ends here at
-    once, and the others soon after it (`cluster.leave`).
+    The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C, 143
+    for SIGTERM. Every other exception is a defect, and is raised. A process of several that fails
+    ends here at once, and the others soon after it (`cluster.leave`).
     """
     if any(arg in HELP for arg in argv):
         print(help_text())
         return 0
+    with signals.handled(signals.interrupt):
+        code = run_to_code(argv, run)
+        if code and "jax" in sys.modules:
+            from evqgan.core import cluster
+
+            cluster.leave(code)
+    return code
+
+
+def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
+    """Run a command line; return its exit code, and print in one line what ended it, see `main`."""
     try:
         run([*argv])
         return 0
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
-        code = 130  # as the shell reports a SIGINT
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, signals.Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
+        print(
+            f"stopped by {name}; the same command goes on from what is saved",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 128 + number  # as the shell reports it
     except Exception as error:
-        code = report(error, wants_debug(argv))
-    if "jax" in sys.modules:
-        from evqgan.core import cluster
-
-        cluster.leave(code)
-    return code
+        return report(error, wants_debug(argv))
 
 
 def wants_debug(argv: Sequence[str]) -> bool:

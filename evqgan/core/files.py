@@ -76,47 +76,45 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
+def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") -> Iterator[None]:
     """Make `folder` this process's while the body runs; InputError if it is another's.
 
     It is made if need be, and removed if it is left empty. The lock is the operating system's: it
     ends with its process, however that ends.
+
+    instead: what the error says to give.
     """
     folder = pathlib.Path(folder)
-    there, lock, owner = (
-        folder.is_dir(),
-        filelock.FileLock(folder / ".lock", blocking=False),
-        folder / ".owner",
-    )
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-            alone = (
-                os.environ.get("EVQGAN_DISTRIBUTED") != "1"
-                and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
-            )
-            hint = (
-                ", or set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run"
-                if alone
-                else ""
-            )
-            raise InputError(
-                f"{folder} is in use by {who}: wait, stop it, or give another --workdir{hint}"
-            ) from None
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock, owner = filelock.FileLock(folder / ".lock", blocking=False), folder / ".owner"
     try:
+        with writable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise InputError(_in_use(folder, owner, instead)) from None
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        for file in (owner, pathlib.Path(lock.lock_file)):
-            with contextlib.suppress(OSError):
-                file.unlink()
-        lock.release()
-        if not there:
-            with contextlib.suppress(OSError):  # there is something in it
-                folder.rmdir()
+        if lock.is_locked:
+            for file in (owner, pathlib.Path(lock.lock_file)):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+            lock.release()
+        with contextlib.suppress(OSError):  # there is something in it
+            for path in new:
+                path.rmdir()
+
+
+def _in_use(folder: pathlib.Path, owner: pathlib.Path, instead: str) -> str:
+    """Return what is said of a folder that another process owns, which wrote the file `owner`."""
+    who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+    several = os.environ.get("EVQGAN_DISTRIBUTED") == "1"
+    of_slurm = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+    hint = ", or set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run"
+    wait = f"wait, stop it, or give {instead}{hint if of_slurm and not several else ''}"
+    return f"{folder} is in use by {who}: {wait}"
 
 
 def digest(path: str | os.PathLike[str]) -> str:

@@ -29,7 +29,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
     The workdir is this run's while it lasts. State and data are functions of (seed, step): a run
     that was stopped or killed and started again ends with the same bits as one that was not.
     Raises InputError for what a user can mend, NonFinite when the loss is not finite, Stopped
-    after a signal of `signals.SIGNALS`.
+    after a signal of `core.signals.SIGNALS`.
     """
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         setup = prepare(config, pathlib.Path(workdir))

@@ -3,15 +3,11 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 
+from evqgan.core import signals
 from evqgan.core.checkpoint import Checkpoints
-
-# A scheduler's, Ctrl-C, a terminal that is gone (which Windows has not).
-NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
-SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Stopped(SystemExit):
@@ -27,30 +23,17 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], int | None]]:
-    """Yield a function that gives the signal of SIGNALS that has come since, or None.
+    """Yield a function that gives the signal of `signals.SIGNALS` that has come since, or None.
 
-    The second one ends the process at once, as if there were no handler. What was ignored before,
-    as SIGHUP is under nohup, stays so. In a run of many processes JAX listens for SIGTERM
-    (`stop_now`), and a handler of ours would take the signal away from it.
+    The second one ends the process at once (`signals.handled`). In a run of many processes JAX
+    listens for SIGTERM (`stop_now`), and a handler of ours would take the signal away from it.
     """
     if jax.process_count() > 1:
         yield lambda: None
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
-    before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
-
-    def note(number: int, _: Any) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
+    with signals.handled(came.append):
         yield lambda: came[0] if came else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def stop_now(stopping: Callable[[], int | None], checkpoints: Checkpoints, step: int) -> int | None:

@@ -1,0 +1,153 @@
+"""What is asked of a generator, checked before anything is loaded or compiled."""
+
+import dataclasses
+import difflib
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan import models
+from evqgan.core import build, kinds, room
+from evqgan.core.errors import InputError
+
+SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
+NAMES = 20  # ours: of more class names than this, an error lists none
+
+
+class Classes(NamedTuple):
+    """The classes of a workdir's generator.
+
+    number: how many there are; 0 of an unconditional one.
+    names: theirs, or none.
+    workdir: what errors call the generator.
+    """
+
+    number: int
+    names: Sequence[str]
+    workdir: Any
+
+    def label_of(self, name: Any) -> int:
+        """Return the number of a class: of an int, that; of a text, of the class of that name.
+
+        A text that is no name is the number that it spells, unless classes have numbers for names.
+        """
+        if not self.number:
+            model = f"{self.workdir} holds an unconditional model"
+            raise InputError(f"{model}: it takes no labels, got {name!r}")
+        is_whole = isinstance(name, numbers.Integral) and not isinstance(name, bool)
+        if not is_whole and str(name) in self.names:
+            return list(self.names).index(str(name))
+        numbered = any(map(str.isdecimal, self.names))
+        spelt = isinstance(name, str) and name.isdecimal() and not numbered
+        if (is_whole or spelt) and 0 <= int(name) < self.number:
+            return int(name)
+        expected = f"a number from 0 to {self.number - 1}"
+        if not is_whole and (numbered or not is_number(name)):  # else no name was meant
+            near = self.names
+            if len(near) > NAMES:
+                near = difflib.get_close_matches(str(name), near)
+            expected += f", or a name: {build.suggestion(name, near)}" if near else ""
+        raise InputError(f"there is no class {name!r}: expected {expected}")
+
+    def labels_of(self, labels: Any, num: int) -> np.ndarray:
+        """Return the class of each of `num` images, int32 [num].
+
+        labels: one class or several to go through in turn, by number or name; a text may be several
+          with commas between them. None: all.
+        """
+        if labels is None:
+            return np.resize(np.arange(max(self.number, 1), dtype=np.int32), num)
+        if np.ndim(labels) == 0:
+            one = np.asarray(labels).item()
+            several = isinstance(one, str) and one not in self.names
+            labels = [text.strip() for text in one.split(",") if one] if several else [one]
+        if not len(labels):
+            raise InputError(
+                "labels names no class: give one or several, such as 3 or 3,5, or leave it out for "
+                "all classes"
+            )
+        return np.resize(np.array([self.label_of(x) for x in labels], np.int32), num)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number, or a text that spells one."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, bool)
+
+
+def classes_of(config: ConfigDict, workdir: Any) -> Classes:
+    """Return the classes of a generator's config; InputError for a tokenizer's."""
+    require_generator(config.stage == "stage2", workdir)
+    names = tuple(config.get("class_names", ()))
+    return Classes(config.generator.get("classes", 0), names, workdir)
+
+
+def require_generator(is_one: bool, workdir: Any) -> None:
+    """Raise InputError unless a workdir's model is a generator."""
+    if not is_one:
+        needed = "generating needs the workdir of a generator"
+        raise InputError(f"{workdir} holds a tokenizer; {needed}")
+
+
+def settings_of(
+    config: ConfigDict, generator: models.TokenGenerator, changes: Mapping[str, Any] | None = None
+) -> Any:
+    """Return the settings of the sampler: those of config.sample with `changes`.
+
+    InputError for changes that cannot be.
+    """
+    return generator.settings({**build.plain(config.get("sample", {})), **(changes or {})})
+
+
+def sampler_of(config: ConfigDict) -> dict[str, Any]:
+    """Return all settings of a config's sampler by name: of config.sample, defaults for others."""
+    return dataclasses.asdict(settings_of(config, models.of_stage2(config)))
+
+
+def check_number(num: Any, seed: Any) -> None:
+    """Raise InputError unless there can be `num` images of this seed."""
+    if not kinds.fits(num, kinds.Positive):
+        expected = "at least one image to generate, a whole number"
+        raise InputError(f"expected {expected}, got {num!r}")
+    if not kinds.fits(seed, SEED):
+        raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {seed!r}")
+
+
+def planned(
+    classes: Classes,
+    num: int,
+    labels: Any = None,
+    seed: int = 0,
+    acceptance: float = 1.0,
+    force: bool = False,
+) -> np.ndarray:
+    """Return the label of each image that `Model.sample` makes of the same arguments, int32 [num].
+
+    InputError if it cannot.
+    """
+    check_number(num, seed)
+    if not 0 < acceptance <= 1:
+        raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
+    room.limit(num / acceptance, room.IMAGES, "images to generate", force)
+    return classes.labels_of(labels, num)
+
+
+def planned_edit(
+    classes: Classes, shape: Sequence[int], label: Any, num: int, seed: int
+) -> np.ndarray:
+    """Return the class `label` for `num` results of an edit, int32 [num]; InputError if it cannot.
+
+    shape: (H, W) of the model's images.
+    """
+    check_number(num, seed)
+    room.require(num * math.prod(shape) * 3, f"{num:,} results")
+    if classes.number and label is None:
+        raise InputError("this model is class-conditional: editing needs a label")
+    return np.full(num, 0 if label is None else classes.label_of(label), np.int32)
