@@ -119,14 +119,18 @@ class TokenGenerator:
         ids = flatten_depth(ids, self.flat)
         return self.module.loss(self.network, params, ids, label, rng, **keys, **more)
 
-    def settings(self, changes: dict | None = None, where: str = "the sampler") -> Any:
+    def settings(self, changes: dict | None = None) -> Any:
         """Return the settings of `sample`, a value of the generator's Settings.
 
         changes: {key: value} of those that are not the default, as in config.sample. InputError for
           keys that there are not and values that cannot be.
-        where: how the error calls the keys.
         """
-        return build.call(self.module.Settings, changes or {}, where)
+        return build.call(self.module.Settings, changes or {}, "config.sample")
+
+    def check_settings(self, settings: Any) -> None:
+        """Raise InputError for settings that `sample` will refuse of this network."""
+        if getattr(settings, "guidance", 0):  # mask-predict's have it, and its networks this
+            settings.require_class_dropout(getattr(self.network, "class_dropout", 0.0))
 
     def sample(
         self,

@@ -39,7 +39,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
         what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
         print(f"everything is made already: {what}")
         return
-    request = mode_sample.SampleRequest(config.samples, pngs=False)
+    advice = f"move {workdir / 'samples'} away, and the same command goes on"
+    request = mode_sample.SampleRequest(config.samples, pngs=False, advice=advice)
     mode_sample.sample(second, workdir, None, request)
 
     dataset = build.call(Dataset, second.dataset, "config.generator.dataset")

@@ -323,7 +323,9 @@ def test_training_gets_its_config(runs, capsys):
                 "--steps_strip",
                 "--batch_size=8",
             ],
-            mode_sample.SampleRequest(64, (), 0, 0.5, "a.b:c", "w", steps_strip=True, batch_size=8),
+            mode_sample.SampleRequest(
+                64, None, 0, 0.5, "a.b:c", "w", steps_strip=True, batch_size=8
+            ),
         ),
         (
             "edit",
@@ -379,7 +381,11 @@ def test_a_config_of_another_run_is_refused(runs, capsys):
             1,
             "error: stopped at step 3: train/loss = nan",
         ),
-        (KeyboardInterrupt(), 130, "stopped by SIGINT; the same command goes on from what is saved"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "stopped by SIGINT; the same command goes on from what is saved",
+        ),
     ],
 )
 def test_what_stops_a_run_is_one_line(monkeypatch, capsys, error, code, message):

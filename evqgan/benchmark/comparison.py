@@ -118,7 +118,7 @@ def finished(
     made = {"step": int(states["generator"]["step"]), "samples": samples, "real": real.to_dict()}
     if numbers := runs.known(file, **made):
         return numbers
-    request = mode_sample.SampleRequest(samples, seed=seed, pngs=False)
+    request = mode_sample.SampleRequest(samples, seed=seed, pngs=False, force=True)
     mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
     values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]

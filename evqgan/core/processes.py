@@ -58,6 +58,11 @@ def together(part: tuple[int, int] | None = None) -> Iterator[None]:
         )
 
 
+def agreed(value: bool) -> bool:
+    """Return what the first process of the run says. All have to call it."""
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value))) if this()[1] > 1 else value
+
+
 def of_all(
     report: Report | None, number: int, part: tuple[int, int], done: int = 0
 ) -> Report | None:

@@ -23,6 +23,11 @@ def digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of what a word names: "1 image", "1,200 images"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def line(what: str, done: int, total: int, parts: Iterable[str], seconds_each: float | None) -> str:
     """Return a line such as "step 1,200/5,000  loss 1.234  277 images/s  ETA 3m12s".
 

@@ -80,7 +80,7 @@ def build_all(
 
     def sample(state: dict, request: Request) -> jax.Array:
         request = mesh.split(request, device_mesh)
-        settings = model.settings(config.get("sample", {}), "config.sample")
+        settings = model.settings(config.get("sample", {}))
         made = model.sample(state["ema"], state["tokenizer"], request, settings)
         return model.tokenizer.decode(state["tokenizer"], made.tokens)
 

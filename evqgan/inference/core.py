@@ -1,25 +1,22 @@
 """What a workdir holds, as functions of arrays: encode, decode, generate any part of an image."""
 
 import dataclasses
-import difflib
 import functools
-import numbers
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, checkpoint, kinds, mesh, room
+from evqgan.core import checkpoint, mesh, room
 from evqgan.core.errors import InputError, first_line
 from evqgan.data import transforms
 from evqgan.generators.requests import request_of, seeds_of
+from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner
-
-SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
-NAMES = 20  # ours: of more class names than this, an error lists none
+from evqgan.inference.planning import Classes
 
 
 class CoreModel:
@@ -79,18 +76,19 @@ class CoreModel:
 
     def _needed(self) -> models.TokenGenerator:
         """Return the generator; InputError if the workdir holds a tokenizer."""
-        if self.generator is None:
-            needed = "generating needs the workdir of a generator"
-            raise InputError(f"{self.workdir} holds a tokenizer; {needed}")
-        return self.generator
+        planning.require_generator(self.generator is not None, self.workdir)
+        return cast(models.TokenGenerator, self.generator)
 
     def settings(self, changes: Mapping[str, Any] | None = None) -> Any:
         """Return the settings of the sampler: those of config.sample with `changes`.
 
         InputError for changes that cannot be.
         """
-        given = build.plain(self.config.get("sample", {}))
-        return self._needed().settings({**given, **(changes or {})})
+        return planning.settings_of(self.config, self._needed(), changes)
+
+    def check_settings(self, changes: Mapping[str, Any]) -> None:
+        """Raise InputError for changes to config.sample with which the generator cannot sample."""
+        self._needed().check_settings(self.settings(changes))
 
     def encode(self, images: Any, size: int | None = None) -> np.ndarray:
         """Return ids [B,h,w,D] int32. size: of the batches, if not as `runner` has it."""
@@ -112,25 +110,14 @@ class CoreModel:
         """Return images, each encoded, quantized and decoded. size: as in `encode`."""
         return self.decode(self.encode(images, size), size)
 
-    def label_of(self, name: Any) -> int:
-        """Return the number of a class: of an int, that; of a text, of the class of that name.
+    def known_classes(self) -> Classes:
+        """Return the classes of the generator; InputError if the workdir holds a tokenizer."""
+        self._needed()
+        return Classes(self.classes, self.class_names, self.workdir)
 
-        A text that is no name is the number that it spells, unless classes have numbers for names.
-        """
-        if not self.classes:
-            model = f"{self.workdir} holds an unconditional model"
-            raise InputError(f"{model}: it takes no labels, got {name!r}")
-        names = self.class_names
-        is_whole = isinstance(name, numbers.Integral) and not isinstance(name, bool)
-        if not is_whole and str(name) in names:
-            return names.index(str(name))
-        spelt = isinstance(name, str) and name.isdecimal() and not any(map(str.isdecimal, names))
-        if (is_whole or spelt) and 0 <= int(name) < self.classes:
-            return int(name)
-        near = names if len(names) <= NAMES else difflib.get_close_matches(str(name), names)
-        hint = f", or a name: {build.suggestion(name, near)}" if near else ""
-        expected = f"a number from 0 to {self.classes - 1}{hint}"
-        raise InputError(f"there is no class {name!r}: expected {expected}")
+    def label_of(self, name: Any) -> int:
+        """Return the number of a class, see `planning.Classes.label_of`."""
+        return self.known_classes().label_of(name)
 
     def planned(
         self,
@@ -140,20 +127,8 @@ class CoreModel:
         acceptance: float = 1.0,
         force: bool = False,
     ) -> np.ndarray:
-        """Return the label of each image that `sample` makes of the same arguments, int32 [num].
-
-        InputError if it cannot.
-        """
-        self.check_generates(num, seed)
-        if not 0 < acceptance <= 1:
-            raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
-        room.limit(num / acceptance, room.IMAGES, "images to generate", force)
-        every = range(max(self.classes, 1))
-        is_one = np.ndim(labels) == 0 and labels is not None
-        labels = [np.asarray(labels).item()] if is_one else labels
-        is_all = labels is None or not len(labels)
-        labels = every if is_all else [self.label_of(x) for x in labels]
-        return np.resize(np.array(labels, np.int32), num)
+        """Return what `planning.planned` says of this model."""
+        return planning.planned(self.known_classes(), num, labels, seed, acceptance, force)
 
     def check_mask(self, mask: np.ndarray) -> None:
         """Raise InputError if the generator cannot make just the tokens where `mask` is True.
@@ -161,15 +136,6 @@ class CoreModel:
         mask: NumPy bool [B,h,w].
         """
         self._needed().check_mask(mask)
-
-    def check_generates(self, num: Any, seed: Any = 0) -> None:
-        """Raise InputError unless this is a generator, and can make `num` images of this seed."""
-        self._needed()
-        if not kinds.fits(num, kinds.Positive):
-            expected = "at least one image to generate, a whole number"
-            raise InputError(f"expected {expected}, got {num!r}")
-        if not kinds.fits(seed, SEED):
-            raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {seed!r}")
 
     def new(
         self,

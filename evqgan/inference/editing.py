@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from evqgan.core import build, room
+from evqgan.core import room
 from evqgan.core.errors import InputError
 from evqgan.inference.core import CoreModel
+from evqgan.inference.planning import check_keywords, planned_edit
 from evqgan.inference.tiling import dilated, holes_of, nearest_tiles, ramps, tiles, touched
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
@@ -33,6 +34,7 @@ WORK = 32  # ours: bytes a pixel of a result takes: its canvas in float32, its w
 WINDOWS = 2000  # ours: a panorama of 256,000 pixels by a model of 256x256, an hour and more
 # ours: on smaller token grids a ring of tokens around a hole is too much of the picture to give up
 COARSE = 16
+KEYWORDS = ("image", "mask", "label", "num", "seed", "margin", "feather", "report", "force")
 
 
 def edit(
@@ -59,10 +61,9 @@ def edit(
     force: more than WINDOWS windows too.
     changes: to config.sample.
     """
-    labels = labels_of(model, label, num, seed)
-    known = {*model.sampler, "margin", "feather", "report", "force"}
-    if wrong := sorted(changes.keys() - known):
-        raise InputError(f"edit takes no {wrong[0]!r}: {build.suggestion(wrong[0], known)}")
+    labels = planned_edit(model.known_classes(), model.size, label, num, seed)
+    check_keywords(changes, model.sampler, KEYWORDS)
+    model.check_settings(changes)
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
     check_mask(image, mask)
@@ -85,9 +86,13 @@ def edit(
 def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
     """Raise InputError unless a mask [H,W] has the image's size and hides something."""
     if mask.shape != image.shape[:2]:
-        size = f"{image.shape[1]} x {image.shape[0]} pixels (width x height)"
-        got = " x ".join(map(str, mask.shape[::-1]))
-        raise InputError(f"expected a mask of the image's {size}, got {got}")
+        size = " x ".join(map(str, image.shape[:2]))
+        got = " x ".join(map(str, mask.shape))
+        axes = {2: "", 3: " (height x width x channels): give one channel"}
+        raise InputError(
+            f"expected a mask of the image's {size} pixels (height x width), got "
+            f"{got or 'a number'}{axes.get(mask.ndim, '')}"
+        )
     if not mask.any():
         needed = "it must be white where the image is to be generated"
         raise InputError(f"the mask hides nothing: {needed}")
@@ -139,7 +144,7 @@ def outpaint(
     images: uint8 [1,H,W,3].
     how: `edit`'s margin, feather, report, force and changes to config.sample.
     """
-    labels_of(model, label, num, seed)
+    planned_edit(model.known_classes(), model.size, label, num, seed)
     image, margins = one_image(images), (left, top, right, bottom)
     is_whole = all(isinstance(x, numbers.Integral) for x in margins)
     if not is_whole or min(margins) < 0 or not any(margins):
@@ -157,18 +162,6 @@ def outpaint(
     canvas = np.pad(image, (*around, (0, 0)))
     made = edit(model, canvas[None], mask, label, num, seed, **how)
     return made[:, above:, before:]
-
-
-def labels_of(model: CoreModel, label: Any, num: int, seed: int) -> np.ndarray:
-    """Return the class `label` for `num` images, int32 [num].
-
-    InputError if the model cannot make them of this seed.
-    """
-    model.check_generates(num, seed)
-    room.require(num * math.prod(model.size) * 3, f"{num:,} results")
-    if model.classes and label is None:
-        raise InputError("this model is class-conditional: editing needs a label")
-    return np.full(num, 0 if label is None else model.label_of(label), np.int32)
 
 
 def extent(model: CoreModel, margin: Any, feather: Any) -> tuple[int, float]:

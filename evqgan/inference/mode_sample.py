@@ -1,10 +1,10 @@
 """The mode sample: new images of a trained generator, as samples.npz, grid.png and PNG files."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,12 +12,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.core import files, pictures, processes
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.core.progress import Progress
-from evqgan.inference import filmstrip, rejection, resumable, sampling_folder
+from evqgan.core.progress import Progress, counted
+from evqgan.inference import (
+    filmstrip,
+    finished_samples,
+    planning,
+    rejection,
+    resumable,
+    sampling_folder,
+)
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 from evqgan.inference.resumable import SamplingTask
+from evqgan.inference.sample_settings import Settings, describe
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
 COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
@@ -26,22 +35,23 @@ LETTERS = 24  # ours: of the name of a class
 
 @dataclasses.dataclass(frozen=True)
 class SampleRequest:
-    """What is to be sampled; each field but `pngs` is the flag of its name.
+    """What is to be sampled; a field is the flag of its name, if there is one.
 
     num: how many images.
-    labels: classes by number or name, gone through in turn; none: all.
+    labels: classes by number or name, gone through in turn; None: all.
     seed: image n of a seed is the same, whatever `num` is.
     acceptance: below 1, the best of num / acceptance candidates are kept.
     classifier: what rates them (`rejection.find`); None: resnet101.
     classifier_weights: where its weights lie.
     steps_strip: also draw steps.png, images being filled (`filmstrip.picture`).
-    force: more than `room.IMAGES`, too.
+    force: more than `room.IMAGES`, too, and in the place of samples of other settings.
     batch_size: images a device at a time.
     pngs: whether images/ gets a PNG for each image.
+    advice: what an error says to do about samples of other settings.
     """
 
     num: int = 64
-    labels: Sequence[int | str] = ()
+    labels: Sequence[int | str] | None = None
     seed: int = 0
     acceptance: float = 1.0
     classifier: str | None = None
@@ -50,6 +60,7 @@ class SampleRequest:
     force: bool = False
     batch_size: int = 64
     pngs: bool = True
+    advice: str = finished_samples.ADVICE
 
 
 @processes.together()
@@ -59,27 +70,99 @@ def sample(
     """Write samples of the generator in `workdir` into `out`, by default workdir/samples.
 
     Stopped, the same call goes on: what is made is kept as ids in out/candidates until all is
-    written. No more than a batch of images is ever in memory. Several processes share the work;
-    `out` has to be one folder for all, and the first process writes.
+    written. Finished, it does nothing. No more than a batch of images is ever in memory. Several
+    processes share the work; `out` has to be one folder for all, and the first process writes.
     """
     out = out or pathlib.Path(workdir) / "samples"
-    model = load_model(config, workdir, request.batch_size)
-    labels = model.planned(
-        request.num, request.labels, request.seed, request.acceptance, request.force
+    settings = planned(config, workdir, out, request)
+    chief, there = processes.this()[0] == 0, None
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            if chief:
+                files.tried(out)
+                stack.enter_context(files.owned(out, "another --out"))
+                there = claimed(out, settings, request)
+        model = load_model(config, workdir, request.batch_size)
+        classifier = classifier_of(request, model)
+        with processes.together():
+            is_done = chief and finished(out, there, model, classifier, request)
+        if not processes.agreed(is_done):
+            make(out, request, model, classifier, settings)
+
+
+def planned(
+    config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path, request: SampleRequest
+) -> Settings:
+    """Return the settings of what is asked for; InputError if it cannot be. Nothing is loaded."""
+    folder = of_workdir(workdir)[1]
+    labels = planning.planned(
+        planning.classes_of(config, folder),
+        request.num,
+        request.labels,
+        request.seed,
+        request.acceptance,
+        request.force,
     )
-    classifier = classifier_of(request, model)
+    if request.acceptance == 1 and (request.classifier or request.classifier_weights):
+        raise InputError(
+            "a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5"
+        )
+    sampler = planning.sampler_of(config)
+    return describe(folder, out, sampler, request.seed, labels, request.acceptance)
+
+
+def claimed(out: pathlib.Path, settings: Settings, request: SampleRequest) -> Settings | None:
+    """Return the settings of the finished samples in `out`, if there are any that count.
+
+    Raises InputError for those that will not be replaced.
+    """
+    finished_samples.check_only_samples(out / "images")
+    if request.force:
+        return None
+    there = finished_samples.read(out)
+    finished_samples.check(out, there, settings, request.advice)
+    return there
+
+
+def finished(
+    out: pathlib.Path,
+    there: Settings | None,
+    model: Model,
+    classifier: Any,
+    request: SampleRequest,
+) -> bool:
+    """Return whether all that is asked for is in `out`, and say so; if not all is, say why.
+
+    there: what `claimed` returned.
+    """
+    if there is None:
+        return False
+    name = {"classifier": rejection.name_of(classifier)} if classifier else {}
+    finished_samples.check(out, there, name, request.advice)
+    checkpoint = model.workdir / "checkpoints" / str(model.step)
+    why = finished_samples.missing(out, there, checkpoint, request.pngs, request.steps_strip)
+    done = f"{counted(request.num, 'sample')} of step {model.step:,} with these settings"
+    print(why or f"everything is made already: {done}, in {out}", flush=True)
+    return not why
+
+
+def make(
+    out: pathlib.Path,
+    request: SampleRequest,
+    model: Model,
+    classifier: Any,
+    settings: Settings,
+) -> None:
+    """Make the samples, in all processes, and write them, in the first one."""
     chief = processes.this()[0] == 0
-    with processes.together():
-        if chief:
-            files.tried(out)
-            check_only_samples(out / "images")
     progress = Progress("sample", compiling=lambda: model.runner.compiling)
     task = SamplingTask(
-        labels,
+        np.array(settings["labels"], np.int32),
         request.seed,
         folder=out / "candidates",
         report=progress if chief else None,
         part=processes.this(),
+        force=request.force,
     )
     with processes.together():
         if classifier is None:
@@ -88,21 +171,18 @@ def sample(
             made, size = rejection.choose(model, task, request.acceptance, classifier)
     if chief:
         card = card_of(request, model, classifier, progress.total)
-        write(out, request, model, made, size, card)
+        write(out, request, model, made, size, {**card, "workdir": settings["workdir"]})
         best = f", the best of {progress.total:,}," if classifier else ""
-        print(f"{request.num:,} samples{best} of step {model.step:,} are in {out}  {progress.rate}")
+        are = f"of step {model.step:,} {'is' if request.num == 1 else 'are'} in {out}"
+        print(f"{counted(request.num, 'sample')}{best} {are}  {progress.rate}")
 
 
 def classifier_of(request: SampleRequest, model: Model) -> Any:
     """Return the classifier that rates candidates, or None where all are kept."""
-    if request.acceptance != 1:
-        name = request.classifier or "resnet101"
-        return rejection.find(name, model, request.classifier_weights)
-    if request.classifier or request.classifier_weights:
-        raise InputError(
-            "a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5"
-        )
-    return None
+    if request.acceptance == 1:
+        return None
+    name = request.classifier or "resnet101"
+    return rejection.find(name, model, request.classifier_weights)
 
 
 def card_of(
@@ -117,15 +197,6 @@ def card_of(
     if model.classes and model.class_names:
         card["class_names"] = model.class_names
     return card
-
-
-def check_only_samples(folder: pathlib.Path) -> None:
-    """Raise InputError if a folder that will be replaced holds more than an earlier call's PNGs."""
-    for path in folder.glob("*"):
-        if not re.fullmatch(r"\d{5,}\.png", path.name):
-            raise InputError(
-                f"{folder} would be replaced, but holds {path.name}, no sample: give another --out"
-            )
 
 
 def write(
@@ -146,7 +217,7 @@ def write(
     numbers = itertools.chain(*columns.values()) if columns else range(min(request.num, GRID))
     shown: dict[int, Any] = dict.fromkeys(numbers)
     arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
-    print(f"writing {request.num:,} images to {out}", flush=True)
+    print(f"writing {counted(request.num, 'image')} to {out}", flush=True)
     with files.swapped(out / "images") as folder:
         images = decoded(model, made["ids"], size, folder if request.pngs else None, shown)
         pieces = files.Pieces((request.num, *model.size, 3), np.uint8, images)

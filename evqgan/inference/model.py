@@ -1,5 +1,6 @@
 """The model that people use: `evqgan.load` a workdir, then encode, decode, generate, edit."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -7,10 +8,23 @@ import numpy as np
 
 from evqgan.core import processes, room
 from evqgan.core.config_files import of_workdir
-from evqgan.inference import editing, rejection, resumable
+from evqgan.inference import editing, planning, rejection, resumable
 from evqgan.inference.core import CoreModel, to_uint8
 from evqgan.inference.keywords import EditKeywords, GenerateKeywords, SamplerKeywords
 from evqgan.inference.resumable import SamplingTask
+
+# Of `Model.sample`, beside changes to config.sample.
+KEYWORDS = (
+    "num",
+    "labels",
+    "seed",
+    "report",
+    "acceptance",
+    "classifier",
+    "folder",
+    "part",
+    "force",
+)
 
 
 def load(
@@ -21,10 +35,13 @@ def load(
 ) -> "Model":
     """Return a trained tokenizer or generator from its workdir.
 
+    workdir: its path; "~" is the home folder.
     config: None is the workdir's.
     step: of the checkpoint, None is the latest.
     batch_size: images per device at a time.
     """
+    if isinstance(workdir, str | os.PathLike):
+        workdir = os.path.expanduser(workdir)
     saved, workdir = of_workdir(workdir)
     return Model(config or saved, workdir, step, batch_size)
 
@@ -44,7 +61,8 @@ class Model(CoreModel):
     ) -> np.ndarray:
         """Return `num` new images.
 
-        labels: one class or several to go through in turn, numbers or names; None = all.
+        labels: one class or several to go through in turn, numbers or names, also as "3,5"; None =
+          all.
         changes: to config.sample, such as temperature=0.9; also acceptance and classifier, see
           `sample`.
         """
@@ -75,25 +93,36 @@ class Model(CoreModel):
         folder: goes on where the same call was stopped, see `resumable.SamplingTask`.
         part: (i, n) makes the i-th of n parts alone, as many images as `processes.share` gives it;
           what is reported counts all parts, as if each were as far as this one.
-        force: more than `room.IMAGES` too.
+        force: more than `room.IMAGES` too, and in the place of what other settings left in
+          `folder`.
         changes: to config.sample.
         """
+        planning.check_keywords(changes, self.sampler, KEYWORDS)
         labels = self.planned(num, labels, seed, acceptance, force)
+        self.check_settings(changes)
         what = f"{num:,} images of {self.size[1]}x{self.size[0]}"
         room.require(num * int(np.prod(self.size)) * 3, what)
-        task = SamplingTask(labels, seed, changes, folder, report, part)
+        folder = folder and os.path.expanduser(folder)
+        task = SamplingTask(labels, seed, changes, folder, report, part, force)
+        with resumable.owned(task):
+            made = self._made(task, acceptance, classifier)
+        return made if self.classes else {k: x for k, x in made.items() if k != "labels"}
+
+    def _made(
+        self, task: SamplingTask, acceptance: float, classifier: Any
+    ) -> dict[str, np.ndarray]:
+        """Return what `sample` makes for a task, and the labels."""
         if acceptance != 1:
             chosen = rejection.choose(self, task, acceptance, classifier)
-            made = resumable.with_images(self, task, *chosen)
-        elif folder:
-            made = resumable.with_images(self, task, *resumable.generate(self, task))
-        else:
-            numbers = processes.share(num, part).astype(np.uint32)
-            labels = labels[numbers]
-            report = processes.of_all(report, num, part)
-            ids, images = self.new(labels, numbers, seed, changes, report)
-            made = {"images": images, "ids": ids, "labels": labels, "numbers": numbers}
-        return made if self.classes else {k: x for k, x in made.items() if k != "labels"}
+            return resumable.with_images(self, task, *chosen)
+        if task.folder:
+            return resumable.with_images(self, task, *resumable.generate(self, task))
+        number = len(task.labels)
+        numbers = processes.share(number, task.part).astype(np.uint32)
+        labels = task.labels[numbers]
+        report = processes.of_all(task.report, number, task.part)
+        ids, images = self.new(labels, numbers, task.seed, task.changes, report)
+        return {"images": images, "ids": ids, "labels": labels, "numbers": numbers}
 
     def edit(
         self,

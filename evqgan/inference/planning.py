@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -61,8 +61,12 @@ class Classes(NamedTuple):
         """
         if labels is None:
             return np.resize(np.arange(max(self.number, 1), dtype=np.int32), num)
-        if np.ndim(labels) == 0:
-            one = np.asarray(labels).item()
+        if (
+            isinstance(labels, str)
+            or getattr(labels, "ndim", 1) == 0
+            or not hasattr(labels, "__len__")
+        ):
+            one = labels.item() if hasattr(labels, "item") else labels
             several = isinstance(one, str) and one not in self.names
             labels = [text.strip() for text in one.split(",") if one] if several else [one]
         if not len(labels):
@@ -107,8 +111,25 @@ def settings_of(
 
 
 def sampler_of(config: ConfigDict) -> dict[str, Any]:
-    """Return all settings of a config's sampler by name: of config.sample, defaults for others."""
-    return dataclasses.asdict(settings_of(config, models.of_stage2(config)))
+    """Return all settings of a config's sampler by name: of config.sample, defaults for others.
+
+    InputError if its generator cannot sample so.
+    """
+    generator = models.of_stage2(config)
+    settings = settings_of(config, generator)
+    generator.check_settings(settings)
+    return dataclasses.asdict(settings)
+
+
+def check_keywords(given: Iterable[str], sampler: Iterable[str], keywords: Iterable[str]) -> None:
+    """Raise InputError for a keyword of `Model.sample` or `Model.edit` that there is not.
+
+    given: those that a caller gives as changes to config.sample.
+    sampler: the keys of the generator's settings; keywords: all others.
+    """
+    known = {*sampler, *keywords}
+    for name in sorted({*given} - known):
+        raise InputError(f"there is no keyword {name!r}: {build.suggestion(name, known)}")
 
 
 def check_number(num: Any, seed: Any) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import processes, room
+from evqgan.core import files, processes, room
 from evqgan.core.errors import InputError
 from evqgan.inference import sampling_folder
 from evqgan.inference.core import CoreModel
+from evqgan.inference.sample_settings import Settings, describe
 from evqgan.inference.sampling_folder import SamplingFolder
 
 BYTES = 32  # ours: of memory for an image to make: its label, its score, where it lies
@@ -39,6 +40,7 @@ class SamplingTask:
       it goes on.
     part: (i, n) for the i-th of n processes. They share the images that are still to be made,
       whatever number of processes made the others, wait for each other, and all return the same.
+    force: what was made with other settings in `folder` is removed, not refused.
     """
 
     labels: np.ndarray
@@ -47,6 +49,7 @@ class SamplingTask:
     folder: Any = None
     report: processes.Report | None = None
     part: tuple[int, int] = (0, 1)
+    force: bool = False
 
     def batch_size(self, model: CoreModel) -> int:
         """Return how many images are made, and to be decoded, at a time."""
@@ -92,25 +95,30 @@ def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None
 
 def settings_of(
     model: CoreModel, task: SamplingTask, acceptance: float = 1.0, classifier: str | None = None
-) -> dict[str, Any]:
+) -> Settings:
     """Return all that decides what a task makes: a folder made with other settings is refused.
 
     acceptance, classifier: those of rejection sampling, if it is what asks.
     """
-    return {
-        "workdir": str(model.workdir),
-        "step": model.step,
-        "sampler": {**model.sampler, **task.changes},
-        "seed": task.seed,
-        "acceptance": acceptance,
-        "classifier": classifier,
-        "labels": np.asarray(task.labels).tolist(),
-    }
+    sampler, folder = {**model.sampler, **task.changes}, task.folder or "."
+    known = describe(model.workdir, folder, sampler, task.seed, task.labels, acceptance)
+    return {**known, "step": model.step, "classifier": classifier}
+
+
+@contextlib.contextmanager
+def owned(task: SamplingTask) -> Iterator[None]:
+    """Make the folder of a task, if it has one, this call's while the body runs."""
+    with contextlib.ExitStack() as stack:
+        if task.folder:
+            with processes.together(task.part):
+                if task.part[0] == 0:
+                    stack.enter_context(files.owned(task.folder, "another folder"))
+        yield
 
 
 @contextlib.contextmanager
 def finished(
-    model: CoreModel, task: SamplingTask, settings: dict[str, Any], make: MakeBatch
+    model: CoreModel, task: SamplingTask, settings: Settings, make: MakeBatch
 ) -> Iterator[SamplingFolder]:
     """Make what is missing of a task's images, and yield the folder that holds all of them."""
     total = len(task.labels)
@@ -118,7 +126,7 @@ def finished(
     with own as path:
         with processes.together(task.part):
             if task.part[0] == 0:
-                sampling_folder.begin(path, settings)
+                sampling_folder.begin(path, settings, task.force)
         with processes.together(task.part):
             missing = SamplingFolder(path, total).missing
         if len(missing) < total and task.report:

@@ -16,32 +16,38 @@ import numpy as np
 
 from evqgan.core import files
 from evqgan.core.errors import InputError
+from evqgan.inference.sample_settings import Settings, difference
 
 
-def begin(folder: Any, settings: dict) -> None:
+def begin(folder: Any, settings: Settings, force: bool = False) -> None:
     """Claim `folder` for images of these settings; InputError if it holds others.
 
-    settings: a dict for JSON.
+    force: others are removed instead.
     """
     folder = pathlib.Path(folder)
     file = folder / "settings.json"
-    settings = json.loads(json.dumps(settings, default=plain))
-    if not any(folder.glob("*.npz")):
-        files.save_json(file, settings)
+    if any(folder.glob("*.npz")):
+        try:
+            check(folder, settings)
+            return
+        except InputError:
+            if not force:
+                raise
+        remove(folder)
+    files.save_json(file, settings)
+
+
+def check(folder: pathlib.Path, settings: Settings) -> None:
+    """Raise InputError if a folder holds images of other settings."""
     with readable(folder):
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        other = [name for name, value in settings.items() if saved.get(name) != value]
-    if other:
-        key = other[0]
-        made = f"{key} = {saved.get(key)}, not {key} = {settings.get(key)}"
-        made = "other labels" if key == "labels" else made
-        advice = "give the same settings again to go on, or remove it"
+        saved = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        made = difference(saved, settings)
+    if made:
+        advice = (
+            "give the same settings again to go on, another folder, or --force (in Python "
+            "force=True) to replace them"
+        )
         raise InputError(f"{folder} holds candidates made with {made}: {advice}")
-
-
-def plain(value: Any) -> Any:
-    """Return a NumPy number as Python's, all else as text, for JSON."""
-    return value.item() if hasattr(value, "item") else str(value)
 
 
 def save(folder: Any, numbers: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:

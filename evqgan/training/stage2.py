@@ -128,7 +128,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
         raise InputError(f"config.generator.classes is {own}, but the data set has {classes}")
     keys = build.plain(config.get("loss", {}))
     build.check(model.module.loss, keys, "config.loss", models.OURS)
-    model.settings(config.get("sample", {}), "config.sample")
+    model.settings(config.get("sample", {}))
     check_soft_targets(config, model)
     run = RunLength.of(config, examples)
     updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.9999)

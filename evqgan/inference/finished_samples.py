@@ -1,0 +1,90 @@
+"""Samples that an earlier call finished in a folder: whether they may go, and whether all is there.
+
+They are samples.npz, grid.png, images/ and steps.png, as `mode_sample` writes them.
+"""
+
+import json
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evqgan.core.errors import InputError
+from evqgan.inference.sample_settings import Settings, difference
+
+PNG = re.compile(r"\d{5,}\.png")  # the name of a sample in images/
+ADVICE = "give another folder by --out=FOLDER, or replace them by --force"
+
+
+def read(out: pathlib.Path) -> Settings | None:
+    """Return the settings of the samples in a folder, with "step"; None if there are none.
+
+    "workdir" is missing where it is not known. Raises InputError for a file that is none of ours.
+    """
+    file = out / "samples.npz"
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            names = ("seed", "step", "acceptance", "classifier", "workdir")
+            found = {name: saved[name].item() for name in names if name in saved}
+            number = len(saved["numbers"])
+            labels = saved["labels"] if "labels" in saved else np.zeros(number, np.int32)
+            found |= {"labels": labels.tolist(), "sampler": json.loads(saved["sampler"].item())}
+            return {"acceptance": 1.0, "classifier": None, **found}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file} is not what --mode=sample writes: {error}; {ADVICE}") from error
+
+
+def check(
+    out: pathlib.Path, there: Settings | None, here: Mapping[str, Any], advice: str = ADVICE
+) -> None:
+    """Raise InputError for finished samples of other settings than those asked for.
+
+    there: what `read` says of the folder `out`.
+    here: settings asked for, all or some.
+    advice: what the error says to do.
+    """
+    if there is None:
+        return
+    known = {name: value for name, value in here.items() if name in there}
+    if made := difference(there, known):
+        number = f"{len(there['labels']):,} finished samples"
+        raise InputError(f"{out} holds {number}, made with {made}: {advice}")
+
+
+def missing(
+    out: pathlib.Path, there: Settings, checkpoint: pathlib.Path, pngs: bool, strip: bool
+) -> str:
+    """Return why finished samples of the settings asked for are made again, "" if they are not.
+
+    there: what `read` says of the folder `out`.
+    checkpoint: the one that samples would be made of now; its name is its step.
+    pngs, strip: whether images/ and steps.png are asked for.
+    """
+    file = out / "samples.npz"
+    if there["step"] != int(checkpoint.name):
+        return f"the samples of step {there['step']:,} in {out} will be replaced"
+    if file.stat().st_mtime < checkpoint.stat().st_mtime:
+        return f"{checkpoint} is newer than the samples in {out}, which will be replaced"
+    wanted = ["grid.png", *(["steps.png"] if strip else [])]
+    if pngs:
+        wanted += [f"images/{i:05d}.png" for i in range(len(there["labels"]))]
+    absent = [name for name in wanted if not (out / name).is_file()]
+    if absent:
+        return f"{out / absent[0]} is not there yet"
+    # of a call that was stopped while it replaced samples
+    return f"{out / 'candidates'} is left" if (out / "candidates").exists() else ""
+
+
+def check_only_samples(folder: pathlib.Path) -> None:
+    """Raise InputError if a folder that will be replaced holds more than an earlier call's PNGs."""
+    for path in folder.glob("*"):
+        if not PNG.fullmatch(path.name):
+            raise InputError(
+                f"{folder} would be replaced, but holds {path.name}, no sample: give another --out"
+            )

@@ -1,0 +1,90 @@
+"""What decides which images are sampled: the settings of a task, and how two of them differ."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evqgan.core import build
+
+SHOWN = 10  # ours: classes that a message lists
+PERIOD = 1000  # ours: so many labels at most are looked at for what repeats
+
+Settings = dict[str, Any]
+
+
+def describe(
+    workdir: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    sampler: Mapping[str, Any],
+    seed: int,
+    labels: np.ndarray,
+    acceptance: float = 1.0,
+) -> Settings:
+    """Return the settings of a task that are known before its model is loaded, as JSON has them.
+
+    workdir: of the model; as seen from `folder`, so that both may move together.
+    folder: where results go.
+    sampler: all settings of the sampler by name.
+    labels: int32 [num].
+    """
+    settings = {
+        "workdir": os.path.relpath(workdir, folder),
+        "sampler": dict(sampler),
+        "seed": seed,
+        "acceptance": acceptance,
+        "labels": np.asarray(labels).tolist(),
+    }
+    return json.loads(json.dumps(settings, default=plain))
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy number as Python's, all else as text, for JSON."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Return "A = x and B = y, not A = z and B = w" of what differs, "" if nothing does.
+
+    there, here: Settings; what one of them does not say of a sampler is None.
+    """
+    pairs = {}
+    for name, value in here.items():
+        saved = there.get(name)
+        if name == "labels" and isinstance(saved, list):
+            pairs |= _labels(saved, value)
+        elif isinstance(value, dict) and isinstance(saved, dict):
+            found = build.differences(saved, value, "config.sample.")
+            pairs |= {key: (str(a), str(b)) for key, (a, b) in found.items()}
+        elif saved != value:
+            pairs[name] = str(saved), str(value)
+    made, asked = (
+        " and ".join(f"{name} = {pair[i]}" for name, pair in pairs.items()) for i in range(2)
+    )
+    return f"{made}, not {asked}" if pairs else ""
+
+
+def _labels(there: Sequence[int], here: Sequence[int]) -> dict[str, tuple[str, str]]:
+    """Return {"num" and "labels": in words} of those two in which lists of labels differ."""
+    pairs = {}
+    if len(there) != len(here):
+        pairs["num"] = str(len(there)), str(len(here))
+    both = min(len(there), len(here))
+    if (differ := np.flatnonzero(np.array(there[:both]) != np.array(here[:both]))).size:
+        first, texts = differ[0], (in_words(there), in_words(here))
+        if texts[0] == texts[1]:  # too long to show
+            texts = f"{there[first]} of image {first}", f"{here[first]} of image {first}"
+        pairs["labels"] = texts
+    return pairs
+
+
+def in_words(labels: Sequence[int]) -> str:
+    """Return the classes that labels go through in turn, such as "3,5"; of many the first ones."""
+    array = np.asarray(labels)
+    periods = range(1, min(len(array), PERIOD) + 1)
+    fits = (n for n in periods if np.array_equal(array[n:], array[:-n]))
+    turn = array[: next(fits, len(array))].tolist()
+    more = f",... ({len(turn):,} in turn)" if len(turn) > SHOWN else ""
+    return ",".join(map(str, turn[:SHOWN])) + more
