@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 
 FEW = 4  # ours: up to so many rows are one size: compiling once more takes longer than to compute
 
@@ -71,8 +72,8 @@ class BatchRunner:
     def _compile(self, function: Callable, weights: Any, batch: list[np.ndarray]) -> Callable:
         key = function, *((x.shape, x.dtype) for x in batch)
         if key not in self._compiled:
-            images = f"{len(batch[0]):,} images at a time"
-            self.tell(f"compiling the {function.__name__} for {images}")
+            images = counted(len(batch[0]), "image")
+            self.tell(f"compiling the {function.__name__} for {images} at a time")
             began = time.perf_counter()
             replicated, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
             alone = jax.shard_map(

@@ -1,5 +1,6 @@
 """The mode edit: inpainting, outpainting and class editing of one picture."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -8,9 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from evqgan import models
 from evqgan.core import files, pictures, processes
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.core.progress import Progress
+from evqgan.core.progress import Progress, counted
+from evqgan.inference import planning
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model, read_image, read_mask
 from evqgan.inference.model import Model
@@ -58,30 +62,47 @@ def edit(
     They take the place of an earlier call's when all of them are made, and not before. Of several
     processes the first one does it alone.
     """
+    out = out or pathlib.Path(workdir) / "edits"
+    image, margins, hidden = checked(config, workdir, request)
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            if processes.this()[0] == 0:
+                files.tried(out)
+                stack.enter_context(files.owned(out, "another --out"))
+        model = load_model(config, workdir, request.batch_size)  # it takes all processes
+        if processes.this()[0]:
+            return
+        if margins is not None:
+            results, masked = outpainted(model, image, margins, request)
+        else:
+            results, masked = inpainted(model, image, hidden, request)
+        write(out, masked, results)
+        are = "is" if len(results) == 1 else "are"
+        print(f"{counted(len(results), 'edit')} {are} in {out}")
+
+
+def checked(
+    config: ConfigDict, workdir: pathlib.Path, request: EditRequest
+) -> tuple[np.ndarray, tuple[int, int, int, int] | None, np.ndarray]:
+    """Return the image [H,W,3], the margins if it is to grow, and what is hidden, bool [H,W].
+
+    Raises InputError for a request that cannot be; nothing is loaded for it.
+    """
     where = (request.mask, request.box, request.outpaint)
     if not request.image or sum(x is not None for x in where) != 1:
         raise InputError(
             "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, "
             "--outpaint=l,t,r,b"
         )
-    out = out or pathlib.Path(workdir) / "edits"
+    classes = planning.classes_of(config, of_workdir(workdir)[1])
+    shape = models.shape_of(config)
+    planning.planned_edit(classes, shape, request.label, request.num, request.seed)
+    planning.sampler_of(config)
     image = read_image(request.image)
-    margins, hidden = None, np.zeros(image.shape[:2], bool)
+    nothing = np.zeros(image.shape[:2], bool)
     if request.outpaint is not None:
-        margins = four_numbers("--outpaint", request.outpaint)
-    else:
-        hidden = hidden_pixels(image, request)
-    model = load_model(config, workdir, request.batch_size)  # it takes all processes
-    if processes.this()[0]:
-        return
-    files.tried(out)
-    if margins is not None:
-        results, masked = outpainted(model, image, margins, request)
-    else:
-        results, masked = inpainted(model, image, hidden, request)
-    write(out, masked, results)
-    are = "edit is" if len(results) == 1 else "edits are"
-    print(f"{len(results):,} {are} in {out}")
+        return image, four_numbers("--outpaint", request.outpaint), nothing
+    return image, None, hidden_pixels(image, request)
 
 
 def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
@@ -96,8 +117,13 @@ def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
             )
         return white
     left, top, right, bottom = four_numbers("--box", request.box or ())
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        box = f"--box={left},{top},{right},{bottom}"
+    box = f"--box={left},{top},{right},{bottom}"
+    if left >= right or top >= bottom:
+        raise InputError(
+            f"{box}: expected left,top,right,bottom with left below right and top below bottom, "
+            f"got left = {left}, top = {top}, right = {right}, bottom = {bottom}"
+        )
+    if not (left >= 0 and right <= width and top >= 0 and bottom <= height):
         raise InputError(f"{box} does not lie in the image of {width} x {height}")
     hidden = np.zeros((height, width), bool)
     hidden[top:bottom, left:right] = True

@@ -13,6 +13,7 @@ from evqgan.data import transforms
 from evqgan.inference.model import Model, load
 
 WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
+COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant to be grey
 
 
 def load_model(config: ConfigDict, workdir: str | os.PathLike[str], batch_size: int) -> Model:
@@ -40,13 +41,20 @@ def read_image(path: str | os.PathLike[str], background: str = "white") -> np.nd
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Return a mask file as bool [H,W]: True where it is white, and the image is generated.
 
-    What is black or transparent is kept. Raises InputError for a mask that hides nothing.
+    What is black or transparent is kept. Raises InputError for a mask that hides nothing, or has
+    colours.
     """
-    grey = read_image(path, "black").mean(axis=-1)
+    image = read_image(path, "black")
+    rule = "it must be white where the image is generated, and black or transparent elsewhere"
+    if (colour := np.ptp(image, axis=-1)).max() > COLOUR:
+        y, x = np.unravel_index(colour.argmax(), colour.shape)
+        found = ", ".join(map(str, image[y, x]))
+        raise InputError(f"the mask {path} has colours (red, green, blue = {found}): {rule}")
+    grey = image.mean(axis=-1)
     if grey.max() < WHITE:
         raise InputError(
             f"the mask {path} hides nothing: pixels are generated from {WHITE} of 255 on, and its "
-            f"brightest is {grey.max():.0f}; transparent ones are kept"
+            f"brightest is {grey.max():.0f}; {rule}"
         )
     return grey >= WHITE
 

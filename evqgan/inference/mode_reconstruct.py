@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from evqgan.core import files, pictures, processes
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.data import folder as folders
 from evqgan.inference.mode_inputs import load_model, read_whole_tokens
 from evqgan.inference.model import Model
@@ -44,10 +45,12 @@ def reconstruct(
         paths = [source / name for name in folders.image_paths(str(source))]
     top = source if source.is_dir() else source.parent
     targets = png_names([path.relative_to(top) for path in paths])
+    with processes.together():
+        if processes.this()[0] == 0:
+            files.tried(out)
     model = load_model(config, workdir, batch_size)  # it takes all processes
     if processes.this()[0]:
         return
-    files.tried(out)
     skipped: list[pathlib.Path] = []
     images = readable(zip(targets, paths, strict=True), model.factor, source.is_dir(), skipped)
     made = 0
@@ -56,10 +59,14 @@ def reconstruct(
         made += len(batch)
     if not made:
         raise InputError(
-            f"none of the {len(skipped):,} pictures in {source} can be reconstructed, see above"
+            f"none of {counted(len(skipped), 'picture')} in {source} can be reconstructed, see "
+            "above"
         )
-    missing = f"; {len(skipped):,} were skipped" if skipped else ""
-    print(f"{made:,} reconstructions are in {out}{missing}")
+    missing = ""
+    if skipped:
+        missing = f"; {len(skipped):,} {'was' if len(skipped) == 1 else 'were'} skipped"
+    are = "is" if made == 1 else "are"
+    print(f"{counted(made, 'reconstruction')} {are} in {out}{missing}")
 
 
 def png_names(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:

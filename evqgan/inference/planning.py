@@ -61,11 +61,8 @@ class Classes(NamedTuple):
         """
         if labels is None:
             return np.resize(np.arange(max(self.number, 1), dtype=np.int32), num)
-        if (
-            isinstance(labels, str)
-            or getattr(labels, "ndim", 1) == 0
-            or not hasattr(labels, "__len__")
-        ):
+        is_scalar = isinstance(labels, str) or getattr(labels, "ndim", 1) == 0
+        if is_scalar or not hasattr(labels, "__len__"):
             one = labels.item() if hasattr(labels, "item") else labels
             several = isinstance(one, str) and one not in self.names
             labels = [text.strip() for text in one.split(",") if one] if several else [one]

@@ -1,5 +1,6 @@
 """The mode encode: a data set to a token cache (`data.codes`), from which stage 2 trains."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, mesh, processes, room
+from evqgan.core import build, files, mesh, processes, room
 from evqgan.core.config_files import of_tokenizer
-from evqgan.core.progress import Progress
+from evqgan.core.progress import Progress, counted
 from evqgan.data import codes, pipeline, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
@@ -63,47 +64,101 @@ def encode(
     dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or trained.dtype
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
-    print(f"loading {folder}", flush=True)
-    weights, step = tokenizer.restored(folder)
     pipeline.prepare(dataset)
     sources = {
         split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS
     }
     number = len(sources["train"]) * request.views
     room.limit(number, room.IMAGES, "images to encode", request.force)
-    examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
-    info = codes.describe(
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            if processes.this()[0] == 0:
+                files.tried(out)
+                stack.enter_context(files.owned(out, "another --out"))
+        with processes.together():
+            print(f"loading {folder}", flush=True)
+            weights, step = tokenizer.restored(folder)
+            about = {
+                "fingerprint": codes.fingerprint(weights),
+                "step": step,
+                "dtype": dtype,
+                "config": trained.tokenizer.to_dict(),
+            }
+            info = info_of(dataset, sources, request, tokenizer, about)
+            if processes.this()[0] == 0:
+                forget_empty(out)
+        with processes.together():
+            codes.begin(out, info)
+            fill(out, info, request, dataset, sources, tokenizer, weights)
+    return info
+
+
+def info_of(
+    dataset: Dataset,
+    sources: Mapping[str, Any],
+    request: EncodeRequest,
+    tokenizer: models.ImageTokenizer,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the info.json of a token cache.
+
+    sources: the examples of each split.
+    about: what it says of the tokenizer.
+    """
+    network = tokenizer.network
+    return codes.describe(
         dataset,
         {split: pipeline.identity(source) for split, source in sources.items()},
         sources["train"].class_names,
         request.views,
         request.seed,
-        tokenizer.network.quantizer.codes,
+        network.quantizer.codes,
         tokenizer.grid,
-        tokenizer.network.quantizer.depth,
-        {
-            "fingerprint": codes.fingerprint(weights),
-            "step": step,
-            "dtype": dtype,
-            "config": trained.tokenizer.to_dict(),
-        },
+        network.quantizer.depth,
+        about,
     )
-    codes.begin(out, info)
+
+
+def forget_empty(out: pathlib.Path) -> None:
+    """Remove an info.json without shards, of a call that was stopped before it made one.
+
+    Raises InputError if it is none of ours.
+    """
+    if (out / "info.json").is_file() and not any(out.glob("*-of-*.npy")):
+        codes.read_info(out)
+        (out / "info.json").unlink()
+
+
+def fill(
+    out: pathlib.Path,
+    info: Mapping[str, Any],
+    request: EncodeRequest,
+    dataset: Dataset,
+    sources: Mapping[str, Any],
+    tokenizer: models.ImageTokenizer,
+    weights: Any,
+) -> None:
+    """Make this host's shards that are not there yet, and say what was made.
+
+    info: of the token cache in `out`.
+    sources: the examples of each split.
+    weights: the tokenizer's.
+    """
+    examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
+    images = len(sources["train"]), len(sources["validation"])
+    number = images[0] * request.views
     most = request.batch_size or max(
         1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1]))
     )
     size, to_ids = encoder(tokenizer.network, weights, min(most, number), request.views)
-    views = len(sources["train"]), request.views, len(sources["validation"])
-    print(f"{out}: {views[0]:,} x {views[1]} + {views[2]:,} images", flush=True)
+    views = f"{images[0]:,} x {request.views} + {images[1]:,}"
+    print(f"{out}: {views} images", flush=True)
     if not all(codes.finished(out, shard) for shard in codes.shards(info)):
-        print(f"compiling the encoder for {size:,} images at a time", flush=True)
+        print(f"compiling the encoder for {counted(size, 'image')} at a time", flush=True)
     batches = batches_of(examples, dataset, info, request.seed, size)
     report = Progress("encode", every=SECONDS)
-    done = codes.encode(
-        out, info, batches, to_ids, jax.process_index(), jax.process_count(), report
-    )
+    done = codes.encode(out, info, batches, to_ids, *processes.this(), report)
     print(summary(out, info, done, examples), flush=True)
-    return info
 
 
 def batches_of(
@@ -134,7 +189,8 @@ def summary(
     bad = sum(len(decoded.bad) for decoded in examples.values())
     shards = codes.shards(info)
     missing = sum(not codes.finished(out, shard) for shard in shards)
-    parts = [f"{done:,} images encoded" if done else "all shards were there already"]
+    made = f"{counted(done, 'image')} encoded"
+    parts = [made if done else "all shards were there already"]
     if bad:
         parts.append(f"{bad:,} did not decode (in training their neighbours stand for them)")
     if missing:
