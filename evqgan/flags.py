@@ -8,7 +8,8 @@ encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR
                     the token cache of config.dataset; the same again goes on;
                     train a generator from it with --config.dataset.codes=DIR
 sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR
-                    samples.npz, grid.png, images/ of PNGs; stopped, the same again goes on
+                    samples.npz, grid.png, images/ of PNGs; stopped, the same again goes on;
+                    finished samples of other settings stay: give --out, or --force
           --steps_strip
                     steps.png: images being filled block by block
           --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
@@ -22,7 +23,10 @@ reconstruct  --image=FILE|FOLDER --out=DIR
 evaluate  --metrics=reconstruction,...
                     evaluation.json
 
---force begins what takes so much work that it is taken for a slip, such as --views=1000000000.
+--force begins what takes so much work that it is taken for a slip, such as --views=1000000000, and
+lets samples of other settings be replaced.
+
+A key of the config that a mode does not read is refused: most are of training alone.
 
 The config may be left out where the workdir has it: a tokenizer's or a generator's, and in all
 modes but train a quickstart's. Without --workdir it is workdirs/ and the config's name:
@@ -35,6 +39,23 @@ MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 BATCHED = ("encode", "sample", "edit", "reconstruct", "evaluate")
 MAKING = ("encode", "sample", "edit", "reconstruct")
 DRAWING = ("encode", "sample", "edit")
+
+# What each mode but train reads of a config, in dotted keys or the sections that hold them.
+MODEL = ("dtype", "generator", "tokenizer", "dataset.size", "class_names")
+READ = {
+    "encode": ("dataset", "tokenizer.weights", "tokenizer.dtype"),
+    "sample": ("sample", *MODEL),
+    "edit": ("sample", *MODEL),
+    "reconstruct": MODEL,
+    "evaluate": (
+        *("evals", "sample", "dataset", "eval_batch_size", "batch_size", "perceptual.weights"),
+        *MODEL,
+    ),
+}
+# Keys of sections in MODEL that training alone reads.
+TRAINED = ("tokenizer.weights", "tokenizer.soft")
+# Keys that these flags stand for in other modes than train, beside those of the same name.
+STANDS_FOR = {"eval_batch_size": "batch_size", "samples": "num"}
 
 # name, kind, modes that take it (none: all), help, default; without one it is that of the mode.
 FLAGS = (
@@ -80,6 +101,6 @@ FLAGS = (
         ("evaluate",),
         "which evaluators (default: all of the config's, and samples if there are any)",
     ),
-    Flag("force", SWITCH, DRAWING, "begin even what may take weeks"),
+    Flag("force", SWITCH, DRAWING, "begin what may take weeks; sample: replace other samples"),
     DEBUG,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evqgan import flags as table
-from evqgan.core import cli, config_files
+from evqgan.core import build, cli, config_files
 from evqgan.core.errors import InputError
 
 
@@ -69,10 +69,56 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     for name in ("workdir", "out", "image", "mask", "classifier_weights"):
         if flags[name].value:
             flags[name].value = os.path.expanduser(flags[name].value)
+    for name in ("workdir", "out", "classifier", "classifier_weights"):
+        if flags[name].value == "":
+            raise InputError(f"--{name}= is empty: give a value, or leave it out for its default")
     if not flags.workdir:  # what encodes for a generator is its tokenizer
         tokenizer = config.get("tokenizer", {}) if flags.mode == "encode" else {}
         flags.workdir = tokenizer.get("weights") or config_files.default_workdir(flags.config)
+    if flags.mode != "train":
+        for arg in rest:
+            if found := config_files.OVERRIDE.match(arg):
+                check_read(flags, config, found[1])
     return flags, config
+
+
+def check_read(flags: Any, config: ConfigDict, key: str) -> None:
+    """Raise InputError for a key of the command line that the mode does not read.
+
+    With --config it may be one of those that the workdir was trained with.
+    """
+    part, _, inner = key.partition(".")
+    nested = config.stage == "quickstart" and part in ("tokenizer", "generator")
+    part, inner = (part, inner) if nested else ("", key)
+    value = build.plain(config_files.at(config, key.split(".")))
+    if reads(flags.mode, inner):
+        return
+    if flags.config is not None and flags.mode != "encode":
+        place = pathlib.Path(flags.workdir) / part.replace("generator", "")
+        if value == trained_with(place, inner.split(".")):
+            return
+    name = table.STANDS_FOR.get(inner, inner)
+    hint = f"it reads {', '.join(f'config.{x}' for x in table.READ[flags.mode])}"
+    if any(flag.name == name and flags.mode in flag.modes for flag in table.FLAGS):
+        hint = f"there it is --{name}"
+    raise InputError(f"--config.{key} = {value!r} is not read by --mode={flags.mode}: {hint}")
+
+
+def trained_with(workdir: pathlib.Path, names: list[str]) -> Any:
+    """Return the value of a key, given as its parts, in the config of a workdir; None for none."""
+    value: Any = build.plain(config_files.of_workdir(workdir)[0])
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def reads(mode: str, key: str) -> bool:
+    """Return whether a mode reads a dotted key of a config, see `flags.READ`."""
+
+    def within(sections: tuple[str, ...]) -> bool:
+        return any(f"{key}.".startswith(f"{section}.") for section in sections)
+
+    return within(table.READ[mode]) and (mode == "encode" or not within(table.TRAINED))
 
 
 def config_of(flags: Any) -> ConfigDict:

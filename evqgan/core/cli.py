@@ -35,8 +35,22 @@ class _Whole(flags.IntegerParser):
         return int(argument)
 
 
+class _Texts(flags.ListParser):
+    """Texts with commas between them: none at all would not say whether all are meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.syntactic_help = "values with commas between them; leave the flag out for its default"
+
+    def parse(self, argument: Any) -> list[str]:
+        found: list[str] = super().parse(argument)
+        if not all(found) or not found:
+            raise ValueError("empty")
+        return found
+
+
 TEXT: flags.ArgumentParser = flags.ArgumentParser()
-TEXTS = flags.ListParser()  # separated by commas
+TEXTS = _Texts()
 SWITCH = flags.BooleanParser()
 
 
