@@ -112,7 +112,7 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
 def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir, config, tmp_path):
     out = tmp_path / "out"
     for num in (3, 2):
-        make(config, workdir, out, num)
+        make(config, workdir, out, num, force=True)
     assert sorted(files_of(out)) == [
         "grid.png",
         "images/00000.png",
@@ -123,10 +123,10 @@ def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir,
     with pytest.raises(
         InputError, match=r"images would be replaced, but holds mine.png, no sample: give"
     ):
-        make(config, workdir, out, 1)
+        make(config, workdir, out, 1, force=True)
     assert len(files_of(out)) == 5
     (out / "images" / "mine.png").unlink()
-    make(config, workdir, out, 1, pngs=False)
+    make(config, workdir, out, 1, pngs=False, force=True)
     assert sorted(files_of(out)) == ["grid.png", "samples.npz"]
 
 
@@ -145,7 +145,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
     ]
     clock = iter((0.0, 2.0, 3.0))
     monkeypatch.setattr(model.runner, "clock", lambda: next(clock))
-    make(config, workdir, None, 6, batch_size=4)
+    make(config, workdir, None, 6, batch_size=4, force=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:4] == ["sample 4/6  2 images/s  ETA 1s", "sample 6/6  2 images/s  ETA 0s"]
     assert lines[5].endswith("  2 images/s")
@@ -368,7 +368,7 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
         ),
         (
             {"image": "a.png", "box": ["8", "0", "8", "4"]},
-            "--box=8,0,8,4 does not lie in the image",
+            "--box=8,0,8,4: expected left,top,right,bottom with left below right .*, got left = 8,",
         ),
         (
             {"image": "a.png", "outpaint": ["1.5", "0", "8", "4"]},
@@ -387,6 +387,14 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
             "the mask black.png hides nothing: .* its brightest is 127",
         ),
         ({"image": "a.png", "mask": "cut.png"}, "cut.png: expected an image"),
+        (
+            {"image": "a.png", "mask": "red.png"},
+            r"red.png has colours \(red, green, blue = 255, 0, 0\): it must be white where",
+        ),
+        (
+            {"image": "a.png", "box": ["24", "8", "8", "24"]},
+            "--box=24,8,8,24: expected left,top,right,bottom .* got left = 24, top = 8, right = 8,",
+        ),
         ({"image": "a.png", "box": ["0", "0", "8", "8"], "label": None}, "editing needs a label"),
         (
             {"image": "a.png", "box": ["0", "0", "8", "8"], "label": "be"},
@@ -405,6 +413,7 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(
     save("a.png", picture())
     save("wide.png", picture((32, 40)))
     save("black.png", np.full((32, 32), 127, np.uint8))
+    save("red.png", np.full((32, 32, 3), (255, 0, 0), np.uint8))
     file = io.BytesIO()
     Image.fromarray(picture()).save(file, format="png")
     (tmp_path / "cut.png").write_bytes(file.getvalue()[:200])
@@ -462,7 +471,7 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "three", str(top))
     told = capsys.readouterr().out
     assert f"skipped: {top / 'cut.png'}: expected an image" in told
-    assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 1 were skipped\n")
+    assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 1 was skipped\n")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
 

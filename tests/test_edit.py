@@ -20,6 +20,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.inference import editing, tiling
+from evqgan.inference.planning import Classes
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -48,8 +49,11 @@ class Painter:
         self.masks, self.seeds, self.batches = [], [], set()
         self.runner = types.SimpleNamespace(clock=lambda: 0.0)
 
-    def check_generates(self, num, seed):
-        assert num > 0 and seed >= 0
+    def known_classes(self):
+        return Classes(self.classes, (), "a painter")
+
+    def check_settings(self, changes):
+        assert not changes
 
     def check_mask(self, mask):
         assert mask.shape[1:] == (8, 8) and mask.dtype == bool and mask.any()
@@ -420,9 +424,12 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
     [
         (
             {"mask": np.ones((32, 28), bool)},
-            "of the image's 32 x 32 pixels .width x height., got 28 x 32",
+            "of the image's 32 x 32 pixels .height x width., got 32 x 28",
         ),
-        ({"mask": np.ones((32, 32, 3), bool)}, "got 3 x 32 x 32"),
+        (
+            {"mask": np.ones((32, 32, 3), bool)},
+            "got 32 x 32 x 3 .height x width x channels.: give one channel",
+        ),
         ({"mask": np.zeros((32, 32), bool)}, "the mask hides nothing"),
         ({"image": np.zeros((2, 32, 32, 3), np.uint8)}, "expected one image to edit, got 2"),
         ({"label": None}, "editing needs a label"),
@@ -442,12 +449,15 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
         ),
         ({"margin": -1}, "expected a margin that is a whole number of tokens from 0, got -1"),
         ({"margin": 0.5}, "expected a margin that is a whole number of tokens from 0, got 0.5"),
+        ({"guidance": 1.5}, "guidance is 1.5, but the generator was trained without"),
+        ({"labels": [3]}, "there is no keyword 'labels': did you mean 'label'"),
+        ({"label": "10"}, "there is no class '10': expected a number from 0 to 9$"),
         ({"feather": -1}, "expected a feather that is a number of pixels from 0, got -1"),
         (
             {"feather": float("nan")},
             "expected a feather that is a number of pixels from 0, got nan",
         ),
-        ({"fether": 1}, "edit takes no 'fether': did you mean 'feather'"),
+        ({"fether": 1}, "there is no keyword 'fether': did you mean 'feather'"),
     ],
 )
 def test_edits_that_cannot_be_are_refused(model, changes, message):

@@ -260,15 +260,15 @@ def test_settings_are_a_value_whose_fields_are_the_keys(form):
     assert hash(found.settings({"top_k": np.int32(3)})) == hash(found.settings({"top_k": 3}))
     assert found.settings({"top_k": 3, "temperature": 0.5}).temperature == 0.5
     for changes, message in (
-        ({"temprature": 0.9}, "the sampler has no key 'temprature': did you mean 'temperature'"),
-        ({"temperature": -1.0}, "the sampler.temperature expects a number from 0, got -1.0"),
+        ({"temprature": 0.9}, "config.sample has no key 'temprature': did you mean 'temperature'"),
+        ({"temperature": -1.0}, "config.sample.temperature expects a number from 0, got -1.0"),
         ({"top_p": 0.0}, r"top_p in \(0, 1\], got 0 and 0.0"),
     ):
         with pytest.raises(InputError, match=message) as error:
             found.settings(changes)
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="config.sample has no key 'seed'"):
-        found.settings({"seed": 1}, "config.sample")
+        found.settings({"seed": 1})
 
 
 def test_heads_must_divide_the_width(form):
@@ -309,5 +309,5 @@ def test_stage_2_trains_samples_and_edits(name, tmp_path):
         assert made.shape == (2, 40, 32, 3)
         with pytest.raises(InputError, match="raster order"):
             loaded.edit(images[0], ~mask, label="cat")
-    with pytest.raises(InputError, match="no key 'order'"):
+    with pytest.raises(InputError, match="there is no keyword 'order'"):
         loaded.generate(1, order="wavefront")

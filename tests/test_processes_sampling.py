@@ -67,7 +67,7 @@ def as_one_of_two(index, port, place):
     for name, given in (("plain", {}), ("chosen", CHOICE)):
         elsewhere = place / f"of_process_{index}" / name
         with pytest.raises(InputError, match="one folder for all processes|of this run stopped"):
-            request = SampleRequest(NUM, [], 7, batch_size=2, **given)
+            request = SampleRequest(NUM, None, 7, batch_size=2, **given)
             sample(config_files.of_workdir(place)[0], place, elsewhere, request)
 
 

@@ -200,9 +200,9 @@ def test_what_other_processes_did_not_leave_is_missed(model, tmp_path, monkeypat
             {"classifier": brightness},
             "made with classifier = brightness, not classifier = test_rejection:brightness",
         ),
-        ({"labels": ["cat"]}, "made with other labels"),
-        ({"num": 3}, "made with other labels"),
-        ({"steps": 3}, r"made with sampler = {.*'steps': 8.*}, not sampler = {.*'steps': 3"),
+        ({"labels": ["cat"]}, "made with labels = 0,1,2,3, not labels = 2: give the same"),
+        ({"num": 3}, "made with num = 4, not num = 3: give the same settings"),
+        ({"steps": 3}, "made with config.sample.steps = 8, not config.sample.steps = 3: give"),
     ],
 )
 def test_candidates_of_other_settings_are_refused(model, tmp_path, changes, message):
@@ -212,6 +212,9 @@ def test_candidates_of_other_settings_are_refused(model, tmp_path, changes, mess
     with pytest.raises(InputError, match=message) as error:
         model.sample(**{**given, "classifier": Classifier(), **changes})
     assert "\n" not in str(error.value) and files_of(tmp_path) == before
+    if changes == {"num": 3}:
+        model.sample(**{**given, "classifier": Classifier(), **changes}, force=True)
+        assert json.loads((tmp_path / "settings.json").read_text())["labels"] == [0, 1, 2]
 
 
 def test_damaged_candidates_are_one_line(model, tmp_path):
