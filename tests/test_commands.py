@@ -379,7 +379,7 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
             "expected margins of at least 0 pixels",
         ),
         (
-            {"image": "wide.png", "mask": "a.png"},
+            {"image": "wide.png", "mask": "white.png"},
             "expected a mask of the image's 40 x 32 pixels, .* has 32 x 32",
         ),
         (
@@ -413,6 +413,7 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(
     save("a.png", picture())
     save("wide.png", picture((32, 40)))
     save("black.png", np.full((32, 32), 127, np.uint8))
+    save("white.png", np.full((32, 32), 255, np.uint8))
     save("red.png", np.full((32, 32, 3), (255, 0, 0), np.uint8))
     file = io.BytesIO()
     Image.fromarray(picture()).save(file, format="png")

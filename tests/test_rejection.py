@@ -402,7 +402,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
         ): "resnet101 knows the 1,000 classes of ImageNet, and this model has 10 classes",
     }.items():
         code, _, lines = sample(
-            *dict.fromkeys((*args, *given[3 * (args == ("--acceptance=0",)) :][:1]))
+            *dict.fromkeys((*args, *given[3 * (args == ("--acceptance=0",)) :][:1], "--force"))
         )
         assert code == 2 and len(lines) == 1 and message in lines[0]
 
