@@ -50,7 +50,7 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
     there, here: Settings; what one of them does not say of a sampler is None.
     """
-    pairs = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for name, value in here.items():
         saved = there.get(name)
         if name == "labels" and isinstance(saved, list):
@@ -68,7 +68,7 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def _labels(there: Sequence[int], here: Sequence[int]) -> dict[str, tuple[str, str]]:
     """Return {"num" and "labels": in words} of those two in which lists of labels differ."""
-    pairs = {}
+    pairs: dict[str, tuple[str, str]] = {}
     if len(there) != len(here):
         pairs["num"] = str(len(there)), str(len(here))
     both = min(len(there), len(here))
