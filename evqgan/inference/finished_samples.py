@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.inference.sample_settings import Settings, difference
 
 PNG = re.compile(r"\d{5,}\.png")  # the name of a sample in images/
@@ -53,7 +54,7 @@ def check(
         return
     known = {name: value for name, value in here.items() if name in there}
     if made := difference(there, known):
-        number = f"{len(there['labels']):,} finished samples"
+        number = counted(len(there["labels"]), "finished sample")
         raise InputError(f"{out} holds {number}, made with {made}: {advice}")
 
 
