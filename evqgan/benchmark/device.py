@@ -38,7 +38,7 @@ COMPARED = {
     16: ("imagenet_stage1", "baselines/vqgan_imagenet_stage1:1024"),
     8: ("imagenet_stage1:f8", "baselines/vqgan_imagenet_stage1:gumbel"),
 }
-RIVALS = {
+RIVALS: dict[str, dict[str, Any]] = {
     "GPT of its size": {
         "name": "gpt",
         "layers": 24,

@@ -7,9 +7,6 @@ stride = window over the code embeddings of a block. What it may say of a block 
 is the question; see `Model.global_tokens`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,7 +14,7 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout
-from evqgan.nn.linear import Dense
+from evqgan.nn.linear import Dense, products_in
 from evqgan.nn.segments import SegmentTransformer
 
 GLOBAL, RING, TARGET = range(3)  # rows of the type embedding
@@ -341,13 +338,3 @@ class Model(nn.Module):
 def at_most(ranks: jax.Array) -> jax.Array:
     """Return which globals each one sees, those of its rank and below: [B,G] -> [B,1,1,G,G]."""
     return (ranks[:, None] <= ranks[..., None])[:, None, None]
-
-
-def products_in(dtype: Any) -> Callable:
-    """Return a dot_general of float32 arrays with products in `dtype` and sums in float32."""
-
-    def dot_general(x: jax.Array, y: jax.Array, dimensions: Any, **_: Any) -> jax.Array:
-        x, y = x.astype(dtype), y.astype(dtype)
-        return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
-
-    return dot_general

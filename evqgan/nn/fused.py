@@ -39,11 +39,10 @@ def attend(
     if mask is not None:
         is_shared = mask.shape[:-3] == (1,) * len(rows)
         mask = mask if is_shared else jnp.broadcast_to(mask, (*rows, *mask.shape[-3:]))
-        mask = even(even(mask, -1), -2).reshape(
-            -1, mask.shape[-3], *query.shape[-3:-2], key.shape[-3]
-        )
-    flat = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-    out = jax.nn.dot_product_attention(*flat, mask=mask, implementation=implementation)
+        mask = even(even(mask, -1), -2)
+        mask = mask.reshape(-1, *mask.shape[-3:])
+    query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    out = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
     return out[:, :length].reshape(*rows, length, heads, channels)
 
 

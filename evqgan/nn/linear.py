@@ -5,10 +5,12 @@ of a bias is a sum over all rows, and so was a sum of bfloat16: what is added to
 larger than 1 to count, and terms that cancel leave rounding errors behind.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 def all_but_bias(
@@ -55,3 +57,13 @@ def in_dtype(params: dict, dtype: Any) -> dict:
         return x.astype(dtype) if path[-1].key == "kernel" else x
 
     return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def products_in(dtype: Any) -> Callable:
+    """Return a dot_general of float32 arrays with products in `dtype` and sums in float32."""
+
+    def dot_general(x: jax.Array, y: jax.Array, dimensions: Any, **_: Any) -> jax.Array:
+        x, y = x.astype(dtype), y.astype(dtype)
+        return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+
+    return dot_general
