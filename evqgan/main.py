@@ -1,6 +1,5 @@
 """Run `python -m evqgan.main`, whose flags and help are in `evqgan.flags`."""
 
-import os
 import pathlib
 import sys
 from typing import Any
@@ -66,9 +65,6 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     cli.check_mode(table.FLAGS, flags)
     config = config_of(flags)
     config_files.override(config, rest)
-    for name in ("workdir", "out", "image", "mask", "classifier_weights"):
-        if flags[name].value:
-            flags[name].value = os.path.expanduser(flags[name].value)
     if not flags.workdir:  # what encodes for a generator is its tokenizer
         tokenizer = config.get("tokenizer", {}) if flags.mode == "encode" else {}
         flags.workdir = tokenizer.get("weights") or config_files.default_workdir(flags.config)

@@ -362,7 +362,12 @@ def test_modes_of_few_flags_get_these(runs, capsys):
 
 def test_a_config_of_another_run_is_refused(runs, capsys):
     code, lines = call(capsys, TINY, f"--workdir={workdirs.trained()}", "--mode=sample")
-    assert code == 2 and len(lines) == 1 and "holds a run with config." in lines[0] and not runs
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "holds a run of another config, config." in lines[0]
+        and not runs
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from evqgan.core import kinds
 from evqgan.core.errors import InputError, first_line
 
 T = TypeVar("T")
+LISTED, SHORT = 5, 60  # ours: differences that a message lists, and the length of a value in it
 
 
 def suggestion(word: object, words: Iterable[object]) -> str:
@@ -48,16 +49,33 @@ def differences(
 ) -> dict[str, tuple[Any, Any]]:
     """Return {dotted key: (value in a, value in b)} where two nested dicts differ.
 
-    A missing value is None.
+    A missing value is None, and of a missing dict that is not empty all values are missing.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*a, *b}):
         x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found |= differences(x, y, f"{prefix}{key}.")
+        dicts = [{} if z is None else z for z in (x, y)]
+        if all(isinstance(z, dict) for z in dicts) and any(dicts):
+            found |= differences(dicts[0], dicts[1], f"{prefix}{key}.")
         elif x != y:
             found[prefix + key] = (x, y)
     return found
+
+
+def listed(found: Mapping[str, tuple[Any, Any]], prefix: str = "") -> str:
+    """Return `differences` as "key: a -> b, ...", the first LISTED of them.
+
+    prefix: what comes before each key, such as "config.".
+    """
+    lines = [f"{prefix}{key}: {_short(a)} -> {_short(b)}" for key, (a, b) in found.items()]
+    more = len(lines) - LISTED
+    return ", ".join(lines[:LISTED]) + (f", and {more:,} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    """Return a value in at most SHORT characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."
 
 
 def keys_of(

@@ -120,6 +120,17 @@ def latest(workdir: str | os.PathLike[str]) -> int:
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
+def parts_of(workdir: str | os.PathLike[str]) -> set[str]:
+    """Return `Checkpoints.parts` of a workdir, of which nothing is changed; empty without any."""
+    if not latest(workdir):
+        return set()
+    checkpoints = Checkpoints(workdir, create=False)
+    try:
+        return checkpoints.parts() if checkpoints.steps() else set()
+    finally:
+        checkpoints.close()
+
+
 class Kept:
     """Which checkpoints stay: the `number` latest, and the one of the lowest score.
 

@@ -33,7 +33,15 @@ class _Whole(flags.IntegerParser):
         return int(argument)
 
 
+class _Path(flags.ArgumentParser):
+    """Paths, in which "~" is the home folder: a shell leaves it as it is in --name=~/folder."""
+
+    def parse(self, argument: Any) -> str:
+        return os.path.expanduser(argument)
+
+
 TEXT: flags.ArgumentParser = flags.ArgumentParser()
+PATH = _Path()
 TEXTS = flags.ListParser()  # separated by commas
 SWITCH = flags.BooleanParser()
 
@@ -57,7 +65,7 @@ class Flag(NamedTuple):
     """A flag of a command line: a row of its table.
 
     name: as it is typed after "--".
-    kind: TEXT, TEXTS, SWITCH, or what `whole`, `number` or `choice` return.
+    kind: TEXT, TEXTS, PATH, SWITCH, or what `whole`, `number` or `choice` return.
     modes: the values of --mode that take it; empty: all.
     help: what it is for.
     default: its value where it is not given.
@@ -286,5 +294,5 @@ def keep_programs() -> None:
     """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR, or CACHE."""
     import jax
 
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(CACHE))
-    jax.config.update("jax_compilation_cache_dir", folder)
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE)
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))

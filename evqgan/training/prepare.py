@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from evqgan import evals
-from evqgan.core import build, cluster, mesh, room
+from evqgan.core import build, cluster, config_files, mesh, room
 from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored
-from evqgan.training import initial_state
+from evqgan.training import claims, initial_state
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -27,9 +27,11 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     for what a user can mend.
     """
     module = stages.module(config)
+    config_files.expand_paths(config)
     config = module.resolve(config)
     initial_state.check_init(config, workdir)
     module.make(config)
+    claims.check_before_data(workdir, config)
     dataset = build.call(Dataset, config.dataset, "config.dataset")
     source, data = open_data(config, dataset)
     config = note_data(config, module, workdir, source)
