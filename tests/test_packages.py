@@ -179,7 +179,13 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(
 ):
     asked = fetched(monkeypatch, wheel)
     (tmp_path / "page").write_text("")
-    fails(capsys, "cannot write page/w: Not a directory", "vgg16", "--package", "page/w")
+    fails(
+        capsys,
+        "cannot write page/w: expected a folder, but page is a file",
+        "vgg16",
+        "--package",
+        "page/w",
+    )
     assert asked == []
 
 

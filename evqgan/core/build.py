@@ -138,7 +138,8 @@ def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in {**keys, **given}:
             raise InputError(f"{where} needs the key {name!r}")
-    return function(**{**keys, **given})
+    with at_key(where):
+        return function(**{**keys, **given})
 
 
 @contextlib.contextmanager
@@ -150,6 +151,22 @@ def one_line(what: str) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{what}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def at_key(where: str) -> Iterator[None]:
+    """Name the key of the config in an InputError of the body that names none.
+
+    where: the key, such as "config.adversarial.critic".
+    """
+    try:
+        yield
+    except InputError as error:
+        text, key = str(error), where.removeprefix("config.")
+        if not where.startswith("config") or "config." in text:
+            raise
+        named = f"config.{text}" if text.startswith(f"{key}.") else f"{where}: {text}"
+        raise InputError(named) from error
 
 
 def contract(protocol: type) -> tuple[str, ...]:

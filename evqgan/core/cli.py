@@ -6,6 +6,7 @@ when a command line has turned out to be right.
 """
 
 import dataclasses
+import logging as python_logging
 import os
 import re
 import sys
@@ -17,10 +18,11 @@ from absl import flags, logging
 
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
-from evqgan.core.errors import InputError, NonFinite
+from evqgan.core.errors import InputError, NonFinite, of_system
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
+PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
 T = TypeVar("T")
 
 
@@ -216,6 +218,8 @@ def report(error: Exception, debug: bool) -> int:
     debug: whether the traceback is printed, too.
     """
     reason, several, lost = " ".join(str(error).split()), False, False
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = f"{of_system(error)}: {error.filename!r}"
     if "jax" in sys.modules:
         from evqgan.core import cluster
 
@@ -267,6 +271,8 @@ def start_jax(debug: bool, several: bool = False) -> None:
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
+    logging.use_absl_handler()  # for all loggers
+    logging.get_absl_handler().setFormatter(PLAIN)
     if not debug:
         logging.get_absl_logger().addFilter(_no_orbax)
     try:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import filelock
 import numpy as np
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, of_system
 
 
 @contextlib.contextmanager
@@ -25,10 +25,7 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason, full = (
-            error.strerror or type(error).__name__,
-            error.errno in (errno.ENOSPC, errno.EDQUOT),
-        )
+        reason, full = of_system(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free space there or give another folder" if full else "give another folder"
         raise InputError(f"cannot write {path}: {reason}; {hint}") from error
 
@@ -145,7 +142,8 @@ def read_json(
     try:
         found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too
-        raise InputError(f"{path} is not {what}: {str(error) or type(error).__name__}") from error
+        reason = of_system(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"{path} is not {what}: {reason or type(error).__name__}") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} is not {what}: expected a dict, got {type(found).__name__}")
     return found
