@@ -474,6 +474,18 @@ def test_a_checkpoint_cut_short_is_one_line(tmp_path, capsys):
     assert code == 2 and len(lines) == 1 and "there is no checkpoint in" in lines[0]
 
 
+def test_that_jax_cannot_start_is_one_line(monkeypatch, capsys):
+    def devices():
+        raise RuntimeError("Unable to initialize backend 'cuda'\nand more")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    code, lines = call(capsys, TINY, "--workdir=w")
+    expected = "error: JAX cannot start with JAX_PLATFORMS=cuda: Unable to initialize backend"
+    assert code == 2 and len(lines) == 1 and lines[0].startswith(expected)
+
+
+# Where there is a GPU none is absent. What is said is guarded always, by the test above this one.
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks for a GPU that this machine has")
 def test_a_device_that_is_absent_is_asked_for_in_vain():
     run = started(TINY, "--workdir=w", JAX_PLATFORMS="cuda")

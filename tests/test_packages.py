@@ -26,6 +26,10 @@ elsewhere, small = test_convert.elsewhere, test_convert.small  # fixtures
 ROOT = pathlib.Path(__file__).parent.parent
 NAME = "evqgan-made-up-weights"
 PTH = "evqgan_made_up_weights/models/made-up.pth"
+# An environment may have no pip, as those of uv. What `--package` does with what pip brings is
+# guarded always, by a stand-in for pip (`fetched`): test_what_is_there_is_not_fetched_again and
+# test_another_file_than_the_pinned_one_is_refused; that pip is absent, by
+# test_without_pip_it_says_the_way_without_it.
 needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="there is no pip")
 
 
