@@ -25,7 +25,7 @@ from evqgan.core.mesh import path_name
 # zlib's words).
 DAMAGE = re.compile(
     r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE"
-    r"|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
+    r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
@@ -266,11 +266,14 @@ class Checkpoints:
             with integrity.one_voice():
                 return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # orbax and tensorstore raise many kinds
-            gone = isinstance(error, FileNotFoundError | KeyError | json.JSONDecodeError)
-            if gone or DAMAGE.search(str(error)):
-                what = integrity.reason(error) or first_line(error)
+            cause: BaseException = error
+            while cause.__cause__:  # orbax wraps what tensorstore says
+                cause = cause.__cause__
+            gone = isinstance(cause, FileNotFoundError | KeyError | json.JSONDecodeError)
+            if gone or DAMAGE.search(str(cause)):
+                what = integrity.changed_array(str(cause)) or first_line(cause)
                 raise self._damaged(step, what) from error
-            reason = "not enough memory" if isinstance(error, MemoryError) else first_line(error)
+            reason = "not enough memory" if isinstance(cause, MemoryError) else first_line(cause)
             what = f"cannot read checkpoint {self.folder / str(step)}"
             raise InputError(f"{what}: {reason}") from error
 

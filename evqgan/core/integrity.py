@@ -96,9 +96,9 @@ def _cut(folder: pathlib.Path, file: pathlib.Path, end: int) -> str:
     return ""
 
 
-def reason(error: BaseException) -> str:
-    """Return the name of the array that an error of tensorstore is about, or ""."""
-    found = re.search(r'Error reading "([^"/]+)/', str(error))
+def changed_array(message: str) -> str:
+    """Return what is said of the array that an error message of tensorstore names, or ""."""
+    found = re.search(r'Error reading "([^"/]+)/', message)
     return f"{found[1].replace('.', '/')} is changed" if found else ""
 
 
