@@ -158,7 +158,7 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     config.began = leg()
     assert config.began == 0
-    with pytest.raises(InputError, match="only a finished run goes on with a longer one"):
+    with pytest.raises(InputError, match="only a finished run goes on with a longer duration"):
         claims.check_claim(tmp_path, config)
     (tmp_path / "checkpoints" / "60").mkdir()
     config.began = leg()

@@ -5,6 +5,7 @@ absl reads them, as it reads the keys of a config (`config_files.override`). JAX
 when a command line has turned out to be right.
 """
 
+import contextlib
 import dataclasses
 import logging as python_logging
 import os
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
+from evqgan.core import interrupts
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import InputError, NonFinite, of_system
@@ -184,15 +186,19 @@ def main(
     run: does what they say.
     help_text: returns what --help prints.
 
-    The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C.
+    The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C, and
+    143 for SIGTERM, which leave as SystemExit (`interrupts.in_order`).
     Every other exception is a defect, and is raised. A process of several that fails ends here at
     once, and the others soon after it (`cluster.leave`).
     """
     if any(arg in HELP for arg in argv):
         print(help_text())
         return 0
+    # Of several processes JAX listens for SIGTERM itself.
+    alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
     try:
-        run([*argv])
+        with interrupts.in_order() if alone else contextlib.nullcontext():
+            run([*argv])
         return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is saved", file=sys.stderr)

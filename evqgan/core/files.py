@@ -104,16 +104,31 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
                 f"{folder} is in use by {who}: wait, stop it, or give another --workdir{hint}"
             ) from None
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-    try:
-        yield
-    finally:
+
+    def clear() -> None:
         for file in (owner, pathlib.Path(lock.lock_file)):
             with contextlib.suppress(OSError):
                 file.unlink()
-        lock.release()
         if not there:
             with contextlib.suppress(OSError):  # there is something in it
                 folder.rmdir()
+
+    _held.append(clear)
+    try:
+        yield
+    finally:
+        _held.remove(clear)
+        clear()
+        lock.release()
+
+
+_held: list[Callable[[], None]] = []  # what takes away the marks of the folders that are `owned`
+
+
+def let_go() -> None:
+    """Take away the marks of all folders that are `owned`, for a process that is about to end."""
+    for clear in _held:
+        clear()
 
 
 def digest(path: str | os.PathLike[str]) -> str:

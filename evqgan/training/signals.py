@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves its state first."""
+"""Signals that ask a run to stop once it takes steps: it saves its state first."""
 
 import contextlib
 import signal
@@ -8,10 +8,7 @@ from typing import Any
 import jax
 
 from evqgan.core.checkpoint import Checkpoints
-
-# A scheduler's, Ctrl-C, a terminal that is gone (which Windows has not).
-NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
-SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+from evqgan.core.interrupts import SIGNALS
 
 
 class Stopped(SystemExit):
@@ -46,9 +43,11 @@ def stop_signal() -> Iterator[Callable[[], int | None]]:
 
     for number in before:
         signal.signal(number, note)
+    wakeup = signal.set_wakeup_fd(-1)  # until now `interrupts.in_order` has listened there
     try:
         yield lambda: came[0] if came else None
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
 
