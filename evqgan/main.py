@@ -57,7 +57,7 @@ def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
         found = config_files.read_file(second).stage == "stage2" and not file.endswith(":tiny")
     except InputError:
         found = False
-    words = [program, f"--config={shlex.quote(second) if found else 'FILE of a stage 2'}"]
+    words = [program, f"--config={shlex.quote(second) if found else 'STAGE2_FILE'}"]
     words += [f"--config.tokenizer.weights={place}"]
     if folder := config.dataset.get("folder"):
         words += [f"--config.dataset.folder={shlex.quote(folder)}"]
