@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from evqgan import evals
-from evqgan.core import build, cluster, config_files, mesh, room
+from evqgan.core import build, cluster, config_files, mesh, progress, room
 from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
@@ -41,7 +41,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     rows = mesh.rows(device_mesh, config.batch_size)
     cluster.check_shared(workdir)
     log("building the model and what it begins with")
-    with build.one_line("no training step can be built from this config"):
+    wrong = "no training step can be built from this config"
+    with progress.heartbeat("building", log), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
         check_step(compiled, dataset, source, config, device_mesh)
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
@@ -67,9 +68,10 @@ def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
     images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
     room.require(config.batch_size * height * width * 3, images)
     log(f"reading {dataset.codes or dataset.folder or dataset.name}")
-    pipeline.prepare(dataset)
-    source = pipeline.open_split(dataset, dataset.train)
-    return source, pipeline.summary(dataset, source)
+    pipeline.prepare(dataset)  # which may download, and then shows how far it is
+    with progress.heartbeat("reading", log):
+        source = pipeline.open_split(dataset, dataset.train)
+        return source, pipeline.summary(dataset, source)
 
 
 def note_data(
