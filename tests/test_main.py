@@ -523,7 +523,7 @@ def test_a_defect_shows_its_traceback(monkeypatch):
             "would fit",
         ),
         (
-            [TINY, "--config.dataset.size=(64,7)"],
+            [TINY, "--config.dataset.size=64,7"],
             "config.dataset.size = (64, 7) is no multiple of 16, the pixels of a token's side: "
             "(80, 16) would fit",
         ),
