@@ -239,3 +239,19 @@ def test_initial_kernels_are_normal_numbers_of_deviation_002_within_two_deviatio
     assert len(kernels) == 5
     for kernel in kernels:
         assert 0.017 < kernel.std() < 0.019 and 0.038 < np.abs(kernel).max() <= 0.0401
+
+
+def test_dropout_of_attention_weights_may_be_another_than_that_of_the_branches():
+    x = normal((2, 5, 8))
+    params = Block(2).init(jax.random.key(0), x)
+
+    def out(block, deterministic=False):
+        rngs = {"dropout": jax.random.key(1)}
+        return block.apply(params, x, deterministic=deterministic, rngs=rngs)[0]
+
+    still = out(Block(2), deterministic=True)
+    assert np.abs(out(Block(2, attention_dropout=0.5)) - still).max() > 1e-3
+    np.testing.assert_array_equal(out(Block(2, attention_dropout=0.0)), still)
+    same = out(Block(2, dropout=0.5, attention_dropout=0.5))
+    np.testing.assert_array_equal(out(Block(2, dropout=0.5)), same)
+    assert np.abs(out(Block(2, dropout=0.5, attention_dropout=0.0)) - same).max() > 1e-3

@@ -23,6 +23,18 @@ def test_layout_is_the_extended_window():
     assert (ring[0] == NOWHERE).sum() == 7  # a corner: one row and one column outside
 
 
+def test_a_ring_is_no_longer_than_the_most_tokens_that_a_block_has_around_it():
+    """Of 2 x 2 blocks each is a corner: two of its sides are outside."""
+    ring, _ = layout(16, 16, 8, 4)
+    assert ring.shape == (4, 12**2 - 8**2) and (ring != NOWHERE).all()
+    inner = layout(24, 24, 8, 4)[0]
+    assert inner.shape == (9, 16**2 - 8**2)
+    for row in inner:  # what is outside comes last
+        inside = row != NOWHERE
+        assert not np.any(np.diff(inside.astype(int)) > 0)
+    assert layout(8, 8, 8, 4)[0].shape == (1, 0)  # a single block has nothing around it
+
+
 def test_blocks_and_back():
     grid = jnp.arange(2 * 4 * 6).reshape(2, 4, 6)
     blocks = blocks_of(grid, 2)

@@ -19,7 +19,7 @@ from evqgan.convert import mapping
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, gpt, sliding
 from evqgan.generators.sampling import restrict
-from evqgan.nn.causal import in_dtype
+from evqgan.nn.linear import in_dtype
 
 CODES = 31  # of the small models
 

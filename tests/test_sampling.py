@@ -124,8 +124,8 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     ] == list(sampling.ROWS)
     assert all(row["seconds_per_image"] > 0 and row["gflops"] > 0 for row in found["rows"])
     joint, prefix, ordered, wavefront = (row["token_passes"] for row in found["rows"])
-    assert joint == 4 * 2 * (4 + 36) and prefix == 4 * (4 + 20 + 2 * 16)
-    assert ordered == 4 * (2 + 20 + 2 * 16) and wavefront >= ordered
+    assert joint == 4 * 2 * (4 + 9 + 16) and prefix == 4 * (4 + 9 + 2 * 16)
+    assert ordered == 4 * (2 + 9 + 2 * 16) and wavefront >= ordered
     text = capsys.readouterr().out
     assert "1 layers of width 48" in text and "token_passes" in text and "wavefront" in text
 

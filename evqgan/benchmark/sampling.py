@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
-from evqgan.generators.blocks import Order, decoding_order
+from evqgan.generators.blocks import Order, decoding_order, layout
 
 ROWS = (  # attention, global tokens, order
     ("joint", "masked", "raster"),
@@ -157,9 +157,8 @@ def work(model: multigrained.Model, steps: int, order: str) -> tuple[int, float]
 
 def segments(model: multigrained.Model) -> tuple[int, int, int]:
     """Return the tokens of a sequence: globals, ring, target."""
-    target = model.window**2
-    ring = (model.window + 2 * model.extend) ** 2 - target
-    return model.blocks, ring, target + (model.own == "partial")
+    ring, target = layout(*model.latent, model.window, model.extend)
+    return model.blocks, ring.shape[1], target.shape[1] + (model.own == "partial")
 
 
 def joint_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:

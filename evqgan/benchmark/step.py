@@ -32,14 +32,7 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the one row."""
     config = configured(given, overrides)
-    height, width = build.call(Dataset, config.dataset, "config.dataset").shape
-    device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
-    stage = build.module("training", config.stage, "config.stage").make(config, 10**6)
-    like, init, update = jitted(stage, device_mesh)
-
-    images = np.stack([generated.draw(i, 0, (height, width)) for i in range(given.batch)])
-    labels = np.zeros(given.batch, np.int32)
-    batch = mesh.put({"image": images, "label": labels}, device_mesh)
+    like, init, update, batch = prepared(config)
     began = time.perf_counter()
     compiled = update.lower(like, batch).compile()
     seconds = time.perf_counter() - began
@@ -57,6 +50,17 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     if not given.compile_only:
         row |= taken(init, compiled, batch)
     return f"one training step of {given.config}", [row]
+
+
+def prepared(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
+    """Return the shapes of the state, init and update of a stage 1, and a batch."""
+    height, width = build.call(Dataset, config.dataset, "config.dataset").shape
+    device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
+    stage = build.module("training", config.stage, "config.stage").make(config, 10**6)
+    images = np.stack([generated.draw(i, 0, (height, width)) for i in range(config.batch_size)])
+    labels = np.zeros(config.batch_size, np.int32)
+    batch = mesh.put({"image": images, "label": labels}, device_mesh)
+    return *jitted(stage, device_mesh), batch
 
 
 def configured(given: Any, overrides: list[str]) -> ConfigDict:

@@ -23,6 +23,7 @@ from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.generators.blocks import layout
 from evqgan.inference import evaluation
 from evqgan.inference.model import Model, load
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -151,9 +152,10 @@ def changed(config: ConfigDict, name: str, seed: int) -> ConfigDict:
 def size(config: ConfigDict) -> tuple[int, int]:
     """Return the blocks of an image, and the tokens of a block with its ring."""
     dataset = build.call(Dataset, config.dataset, "config.dataset")
-    factor, window = tokenizers.make(config.tokenizer.model).factor, config.generator.window
-    blocks = dataset.shape[0] // factor // window * (dataset.shape[1] // factor // window)
-    return blocks, (window + 2 * config.generator.extend) ** 2
+    factor = tokenizers.make(config.tokenizer.model).factor
+    h, w = (side // factor for side in dataset.shape)
+    ring, target = layout(h, w, config.generator.window, config.generator.extend)
+    return len(target), ring.shape[1] + target.shape[1]
 
 
 def finished(config: ConfigDict, workdir: pathlib.Path, samples: int, views: int) -> dict[str, Any]:

@@ -22,9 +22,11 @@ ORDERS = get_args(Order)
 def layout(h: int, w: int, window: int, extend: int) -> tuple[np.ndarray, np.ndarray]:
     """Return where the tokens of each block's sequence lie in the grid (paper, Fig. 3).
 
-    The ring [blocks,R], R = (window + 2 extend)^2 - window^2, is what its extended window holds
-    beside the block; the target [blocks,T], T = window^2, is the block. Both are flat indices of
-    int32; ring positions outside the image are NOWHERE.
+    The ring [blocks,R] is what its extended window holds beside the block; the target [blocks,T],
+    T = window^2, is the block. Both are flat indices of int32. A window of which a part lies
+    outside the image has fewer tokens in its ring: R is the most that a block has, at most
+    (window + 2 extend)^2 - window^2, and what is left of a row is NOWHERE, at its end. At 16 x 16
+    tokens, blocks of 8 and an extension of 4 that is 80 positions instead of 192.
     """
     ring, target = [], []
     for top in range(0, h, window):
@@ -34,9 +36,11 @@ def layout(h: int, w: int, window: int, extend: int) -> tuple[np.ndarray, np.nda
             inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
             in_block = (y >= top) & (y < bottom) & (x >= left) & (x < right)
             index = np.where(inside, y * w + x, NOWHERE)
-            ring.append(index[~in_block])
+            ring.append(index[inside & ~in_block])
             target.append(index[in_block])
-    return np.array(ring, np.int32), np.array(target, np.int32)
+    most = max(map(len, ring))
+    filled = [[*index, *[NOWHERE] * (most - len(index))] for index in ring]
+    return np.array(filled, np.int32).reshape(len(ring), most), np.array(target, np.int32)
 
 
 def blocks_of(grid: jax.Array, window: int) -> jax.Array:

@@ -20,7 +20,7 @@ from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, Request, Traits, sliding, squeeze_depth
 from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
 from evqgan.generators.gpt_network import Model
-from evqgan.nn.causal import in_dtype
+from evqgan.nn.linear import in_dtype
 
 __all__ = ["TRAITS", "Model", "Settings", "evaluate", "init", "loss", "sample"]
 

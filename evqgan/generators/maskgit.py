@@ -23,7 +23,7 @@ from evqgan.generators import Decoded, Request, Traits, squeeze_depth
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, scan_layers, tanh_gelu
-from evqgan.nn.linear import Dense, DenseGeneral
+from evqgan.nn.linear import Dense, DenseGeneral, in_dtype
 
 TRAITS = Traits()
 EPSILON = 1e-12  # of the layer norms: MaskGIT, after BERT
@@ -129,7 +129,9 @@ class Block(nn.Module):
         def heads(name: str) -> jax.Array:
             return dense(head, name=name)(flatten_tokens(x)).reshape(*x.shape[:-1], *head)
 
-        y = attend(heads("query"), heads("key"), heads("value"), drop=drop).reshape(-1, *head)
+        of_weights = None if deterministic or not self.dropout else drop
+        y = attend(heads("query"), heads("key"), heads("value"), drop=of_weights)
+        y = y.reshape(-1, *head)
         y = dense(width, axis=(-2, -1), name="out")(y).reshape(x.shape)
         x = norm(name="attention_norm")(x + drop(y))
         hidden = dense(round(width * self.mlp_ratio), name="mlp_hidden")
@@ -293,6 +295,7 @@ def sample(
     keep_history: also return the grids after each step [steps - first,B,h,w,1].
     """
     settings.require_class_dropout(model.class_dropout)
+    params = in_dtype(params, model.dtype)
     ids = jnp.where(request.mask, model.codes, squeeze_depth(request.ids, "maskgit"))
     made = mask_predict(
         tokens_to_logits(model, params, request.label, guided=bool(settings.guidance)),

@@ -18,6 +18,7 @@ from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, check_order, layout, step_of_block
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
+from evqgan.nn.linear import in_dtype
 
 __all__ = [
     "GLOBAL_TOKENS",
@@ -235,7 +236,7 @@ def sample(
     keep_history: also return the grids after each step of block_by_block [steps,B,h,w,1].
     """
     settings.require_class_dropout(model.class_dropout)
-    network = BlockContext(model, params, request, settings)
+    network = BlockContext(model, in_dtype(params, model.dtype), request, settings)
     made = block_by_block(
         network.context,
         squeeze_depth(request.ids, "multigrained"),

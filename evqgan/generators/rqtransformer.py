@@ -22,7 +22,7 @@ from evqgan.core.kinds import Share
 from evqgan.generators import Decoded, Request, Traits
 from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
 from evqgan.generators.rqtransformer_network import Model, pair_of
-from evqgan.nn.causal import in_dtype
+from evqgan.nn.linear import in_dtype
 
 __all__ = ["TRAITS", "Model", "Settings", "evaluate", "init", "loss", "pair_of", "sample"]
 

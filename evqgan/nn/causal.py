@@ -108,12 +108,3 @@ def ramp(rng: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.
     """
     del rng
     return jnp.linspace(0.0, 1.0, shape[-1], dtype=dtype).reshape(shape)
-
-
-def in_dtype(params: dict, dtype: Any) -> dict:
-    """Cast kernels to the dtype that they are multiplied in, once instead of at each token."""
-
-    def cast(path: tuple, x: jax.Array) -> jax.Array:
-        return x.astype(dtype) if path[-1].key == "kernel" else x
-
-    return jax.tree_util.tree_map_with_path(cast, params)

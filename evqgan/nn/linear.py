@@ -46,3 +46,12 @@ class Conv(nn.Conv):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return super().__call__(x).astype(self.dtype)
+
+
+def in_dtype(params: dict, dtype: Any) -> dict:
+    """Cast kernels to the dtype that they are multiplied in, once instead of at each token."""
+
+    def cast(path: tuple, x: jax.Array) -> jax.Array:
+        return x.astype(dtype) if path[-1].key == "kernel" else x
+
+    return jax.tree_util.tree_map_with_path(cast, params)

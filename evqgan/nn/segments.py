@@ -26,6 +26,7 @@ class SegmentTransformer(nn.Module):
     remat: bool = False  # keep only the layers' inputs for the backward pass
     # So many of the K targets go through a layer at a time, 0 = all: less memory.
     chunk: int = 0
+    attention_dropout: float | None = None  # as in `Block`
 
     @nn.compact
     def __call__(
@@ -71,7 +72,7 @@ class SegmentTransformer(nn.Module):
             return out, [kv for kv, _ in new] if keep else []
 
         given = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon
-        block = Block(*given, name="blocks")
+        block = Block(*given, attention_dropout=self.attention_dropout, name="blocks")
         return scan_layers(layer_step, block, segments, self.layers, per_layer=list(prefix))
 
 

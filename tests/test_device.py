@@ -1,0 +1,59 @@
+"""The benchmark of accelerators, on narrow models."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evqgan.benchmark import __main__ as benchmark
+from evqgan.benchmark import checks, device, timing
+
+
+def test_a_part_is_measured_and_written(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    command = ["device", "--small", "--rounds=2", "--part=stage2", f"--json={file}"]
+    assert benchmark.main(command) == 0
+    found = json.loads(file.read_text())
+    (row,) = found["rows"]
+    assert row["part"] == "stage2" and row["images"] == 2
+    assert row["least"] <= row["seconds"] <= row["most"]
+    assert row["images_per_second"] == pytest.approx(2 / row["seconds"])
+    assert row["mfu"] > 0 and row["tflop"] > 0
+    assert "stage2: compiling" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", sorted(device.PARTS))
+def test_every_part_runs(part, tmp_path):
+    file = tmp_path / "rows.json"
+    command = ["device", "--small", "--rounds=1", f"--part={part}", f"--json={file}"]
+    assert benchmark.main(command) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert rows and all(row["error"] is not None or row["seconds"] > 0 for row in rows)
+
+
+def test_an_unknown_part_is_named(capsys):
+    assert benchmark.main(["device", "--part=stage3"]) == 2
+    assert "there is no part 'stage3': expected one of checks, stage1" in capsys.readouterr().err
+
+
+def test_programs_are_timed_in_turn():
+    order = []
+    programs = [
+        timing.Program(name, lambda name=name: order.append(name), 1, 1.0, 0.0) for name in "AB"
+    ]
+    rows = timing.rows_of(programs, 3, peak=1.0)
+    assert order == list("ABABABAB")
+    assert [row["program"] for row in rows] == ["A", "B"]
+
+
+def test_checks_find_what_is_wrong(monkeypatch):
+    rng = np.random.default_rng(0)
+    assert all(row["error"] < row["bound"] for row in checks.attention(rng, small=True))
+    assert checks.codes(rng)["error"] < 0.001
+    attend = checks.attend_pieces
+    unmasked = lambda query, pieces: attend(query, [(k, v, None) for k, v, _ in pieces])  # noqa: E731
+    monkeypatch.setattr(checks, "attend_pieces", unmasked)
+    assert all(row["error"] > row["bound"] for row in checks.attention(rng, small=True))
+    monkeypatch.setattr(checks, "nearest", lambda x, book: np.zeros(len(x), np.int32))
+    assert checks.codes(rng)["error"] > 0.9

@@ -1,0 +1,54 @@
+"""The count of floating-point operations."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from evqgan.benchmark import flops
+
+
+def test_products_and_convolutions_are_counted():
+    x, w = jnp.zeros((4, 3, 5)), jnp.zeros((5, 7))
+    assert flops.count(lambda x, w: jnp.tanh(x @ w) + 1, x, w) == 2 * 4 * 3 * 5 * 7
+    image, kernel = jnp.zeros((2, 8, 8, 6)), jnp.zeros((3, 3, 6, 10))
+    layout = ("NHWC", "HWIO", "NHWC")
+
+    def convolve(image, kernel, groups=1, **keys):
+        return jax.lax.conv_general_dilated(
+            image,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=layout,
+            feature_group_count=groups,
+            **keys,
+        )
+
+    assert flops.count(convolve, image, kernel) == 2 * (2 * 8 * 8 * 10) * 9 * 6
+    depthwise = jnp.zeros((3, 3, 1, 6))
+    assert flops.count(lambda x, k: convolve(x, k, 6), image, depthwise) == 2 * (2 * 8 * 8 * 6) * 9
+
+
+def test_what_is_within_loops_and_calls_is_counted_as_often_as_it_runs():
+    x, w = jnp.zeros((4, 5)), jnp.zeros((5, 5))
+    once = 2 * 4 * 5 * 5
+
+    def scanned(x, w):
+        return jax.lax.scan(lambda x, _: (x @ w, None), x, None, length=3)[0]
+
+    assert flops.count(scanned, x, w) == 3 * once
+    assert flops.count(jax.jit(jax.remat(scanned)), x, w) == 3 * once
+    gradient = jax.grad(lambda x, w: jnp.sum(scanned(x, w)), (0, 1))
+    assert flops.count(gradient, x, w) == 9 * once  # of both sides, backward
+
+    def branches(x, w):
+        return jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: x @ w @ w)
+
+    assert flops.count(branches, x, w) == 2 * once
+    assert (
+        flops.count(lambda x: jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x - 1, x), x) == 0
+    )
+    with pytest.raises(ValueError, match="loop of unknown length"):
+        flops.count(
+            lambda x, w: jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ w, x), x, w
+        )

@@ -1,0 +1,78 @@
+"""Attention as one kernel: the same function as products and a softmax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.nn import fused
+from evqgan.nn.attention import attend_pieces, attend_step_by_step
+
+
+def case(dtype, *, rows=(2, 3), queries=17, lengths=(5, 9, 17), masked=True):
+    """Random queries [2,3,S,2,8], and pieces of which the first serves all targets of an image."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), dtype)
+
+    pieces = []
+    for i, length in enumerate(lengths):
+        of = (rows[0], 1) if i == 0 else rows
+        mask = jnp.asarray(rng.random((*rows, 1, 1, length)) < 0.7) if masked and i < 2 else None
+        pieces.append((normal(*of, length, 2, 8), normal(*of, length, 2, 8), mask))
+    return normal(*rows, queries, 2, 8), pieces
+
+
+def value_and_gradients(attend, query, pieces):
+    """Of a function of all that comes out, with respect to queries, keys and values."""
+
+    def total(query, sides):
+        pieces_now = [(*side, mask) for side, (*_, mask) in zip(sides, pieces, strict=True)]
+        out = attend(query, pieces_now).astype(jnp.float32)
+        return jnp.sum(jnp.sin(out)), out
+
+    given = query, [piece[:2] for piece in pieces]
+    (_, out), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(*given)
+    return out, *jax.tree.leaves(gradients)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"masked": False},  # an odd number of keys
+        {"masked": False, "lengths": (4, 8), "queries": 16},
+        {"lengths": (6,), "rows": (1, 1)},
+    ],
+)
+def test_pieces_are_put_together_as_the_kernel_wants_them(changes):
+    query, pieces = case("float32", **changes)
+
+    def by_kernel(query, pieces):
+        return fused.attend(query, pieces, implementation="xla")
+
+    expected = value_and_gradients(attend_step_by_step, query, pieces)
+    found = value_and_gradients(by_kernel, query, pieces)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="the kernel is cuDNN's: it needs a GPU")
+def test_the_kernel_gives_what_products_and_a_softmax_give():
+    """What is handed to the kernel is tested above without it."""
+    query, pieces = case("bfloat16")
+    assert fused.fits(query)
+    wide = (
+        query.astype(jnp.float32),
+        [(k.astype(jnp.float32), v.astype(jnp.float32), m) for k, v, m in pieces],
+    )
+    expected = value_and_gradients(attend_step_by_step, *wide)
+    found = value_and_gradients(attend_pieces, query, pieces)
+    for a, b in zip(found, expected, strict=True):
+        assert np.linalg.norm(a.astype(jnp.float32) - b) < 0.02 * np.linalg.norm(b)
+
+
+def test_float32_and_short_queries_are_left_to_products_and_a_softmax():
+    assert not fused.fits(jnp.zeros((1, 64, 2, 8)))
+    assert not fused.fits(jnp.zeros((1, 5, 2, 8), jnp.bfloat16))
