@@ -33,7 +33,18 @@ modes but train a quickstart's. Without --workdir it is workdirs/ and the config
 workdirs/quickstart, workdirs/quickstart_tiny.
 """
 
-from evqgan.core.cli import CONFIG_KEYS, DEBUG, SWITCH, TEXT, TEXTS, Flag, choice, number, whole
+from evqgan.core.cli import (
+    CONFIG_KEYS,
+    DEBUG,
+    PATH,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    Flag,
+    choice,
+    number,
+    whole,
+)
 
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 BATCHED = ("encode", "sample", "edit", "reconstruct", "evaluate")
@@ -61,7 +72,7 @@ STANDS_FOR = {"eval_batch_size": "batch_size", "samples": "num"}
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of an experiment, or its name in configs/"),
     CONFIG_KEYS,
-    Flag("workdir", TEXT, (), "where a run keeps everything it makes"),
+    Flag("workdir", PATH, (), "where a run keeps everything it makes"),
     Flag("mode", choice(*MODES), (), f"what to do: {', '.join(MODES)}", "train"),
     Flag("num", whole(1), ("sample", "edit"), "how many images (64) or results (4)"),
     Flag("views", whole(1), ("encode",), "how many random crops and flips of each image (1)"),
@@ -79,13 +90,13 @@ FLAGS = (
     ),
     Flag(
         "classifier_weights",
-        TEXT,
+        PATH,
         ("sample",),
         "where its weights lie (default: ~/.cache/evqgan/weights), or random",
     ),
-    Flag("out", TEXT, MAKING, "where results go (default: inside the workdir)"),
-    Flag("image", TEXT, ("edit", "reconstruct"), "a picture; reconstruct: or a folder of them"),
-    Flag("mask", TEXT, ("edit",), "a picture, white where the image is made anew"),
+    Flag("out", PATH, MAKING, "where results go (default: inside the workdir)"),
+    Flag("image", PATH, ("edit", "reconstruct"), "a picture; reconstruct: or a folder of them"),
+    Flag("mask", PATH, ("edit",), "a picture, white where the image is made anew"),
     Flag("box", TEXTS, ("edit",), "left,top,right,bottom of what is made anew"),
     Flag("outpaint", TEXTS, ("edit",), "how far it grows at the left,top,right,bottom"),
     Flag(

@@ -1,7 +1,7 @@
 """Run `python -m evqgan.main`, whose flags and help are in `evqgan.flags`."""
 
-import os
 import pathlib
+import shlex
 import sys
 from typing import Any
 
@@ -24,17 +24,45 @@ def run(argv: list[str]) -> None:
     check_alike(flags, config)
     workdir = pathlib.Path(flags.workdir)
     if flags.mode == "train":
-        from evqgan import quickstart
-        from evqgan.training import loop
-
-        runner = quickstart.run if config.stage == "quickstart" else loop.train
-        runner(config, workdir)
+        train(flags, config, workdir)
         return
     if flags.mode != "encode" and flags.config is not None:
         from evqgan.training import claims
 
         config = claims.settings(config, workdir)
     use(flags, config, workdir)
+
+
+def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Train, and say what can be done next with what was trained."""
+    from evqgan import quickstart
+    from evqgan.core import processes
+    from evqgan.training import loop
+
+    if config.stage == "quickstart":
+        quickstart.run(config, workdir)
+        return
+    loop.train(config, workdir)
+    if processes.this()[0] == 0:
+        print(f"next: {next_command(flags.config or '', config, workdir)}", flush=True)
+
+
+def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
+    """Return the command lines for a workdir that was trained by the config of --config=`file`."""
+    program, place = "python -m evqgan.main", shlex.quote(str(workdir))
+    if config.stage == "stage2":
+        return f"{program} --mode=sample --workdir={place}"
+    try:
+        second = file.replace("stage1", "stage2")
+        found = config_files.read_file(second).stage == "stage2" and not file.endswith(":tiny")
+    except InputError:
+        found = False
+    words = [program, f"--config={shlex.quote(second) if found else 'STAGE2_FILE'}"]
+    words += [f"--config.tokenizer.weights={place}"]
+    if folder := config.dataset.get("folder"):
+        words += [f"--config.dataset.folder={shlex.quote(folder)}"]
+    seen = f"{program} --mode=reconstruct --workdir={place} --image=PICTURE"
+    return f"{seen}, or a generator on it: {' '.join(words)}"
 
 
 def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -66,9 +94,6 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     cli.check_mode(table.FLAGS, flags)
     config = config_of(flags)
     config_files.override(config, rest)
-    for name in ("workdir", "out", "image", "mask", "classifier_weights"):
-        if flags[name].value:
-            flags[name].value = os.path.expanduser(flags[name].value)
     for name in ("workdir", "out", "classifier", "classifier_weights"):
         if flags[name].value == "":
             raise InputError(f"--{name}= is empty: give a value, or leave it out for its default")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import build, checkpoint
+from evqgan.core.errors import InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
 from evqgan.generators import Decoded, Generator, Request, Traits
@@ -43,7 +44,8 @@ class ImageTokenizer:
     def init(self, rng: jax.Array) -> dict:
         """Return the weights of an untrained tokenizer."""
         image = jnp.zeros((1, *self.shape, 3))
-        variables = self.network.init({"params": rng, "codebook": rng}, image, train=False)
+        with build.at_key("config.tokenizer"):
+            variables = self.network.init({"params": rng, "codebook": rng}, image, train=False)
         return {"params": variables["params"], "codebook": variables.get("codebook", {})}
 
     def encode(self, weights: dict, image: jax.Array) -> jax.Array:
@@ -198,13 +200,30 @@ def of(config: Any) -> ImageTokenizer | TokenGenerator:
 
 def of_stage1(config: Any) -> ImageTokenizer:
     """Return the tokenizer of a stage 1's config."""
-    return ImageTokenizer(tokenizers.make(config.tokenizer, config.dtype), shape_of(config))
+    return image_tokenizer(tokenizers.make(config.tokenizer, config.dtype), config)
 
 
 def of_stage2(config: Any) -> TokenGenerator:
     """Return the generator of a stage 2's resolved config, with its tokenizer."""
-    tokenizer = ImageTokenizer(tokenizers.of_generator(config), shape_of(config))
+    tokenizer = image_tokenizer(tokenizers.of_generator(config), config)
     return token_generator(config.generator, tokenizer, config.dtype)
+
+
+def image_tokenizer(network: tokenizers.Tokenizer, config: Any) -> ImageTokenizer:
+    """Return the tokenizer of images of config.dataset.size; InputError for a size it cannot take.
+
+    network: with this factor the sides are multiples of it.
+    """
+    shape, factor = shape_of(config), network.factor
+    if any(side % factor for side in shape):
+        below = [side // factor * factor for side in shape]
+        fits = [below, [side + factor for side in below]]
+        sizes = [str(a) if a == b else f"({a}, {b})" for a, b in (shape, *fits) if a and b]
+        raise InputError(
+            f"config.dataset.size = {sizes[0]} is no multiple of {factor}, the pixels of a token's "
+            f"side: {' or '.join(sizes[1:])} would fit"
+        )
+    return ImageTokenizer(network, shape)
 
 
 def shape_of(config: Any) -> tuple[int, int]:

@@ -47,6 +47,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
     if processes.this()[0] == 0:
+        print("drawing reconstructions.png and edits.png", flush=True)
         again = reconstructions(tokenizer, images[:SHOWN])
         pictures.save_png(workdir / "reconstructions.png", again)
         pictures.save_png(workdir / "edits.png", edits(generator, images, labels))

@@ -158,7 +158,7 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     config.began = leg()
     assert config.began == 0
-    with pytest.raises(InputError, match="only a finished run goes on with a longer one"):
+    with pytest.raises(InputError, match="only a finished run goes on with a longer duration"):
         claims.check_claim(tmp_path, config)
     (tmp_path / "checkpoints" / "60").mkdir()
     config.began = leg()
@@ -169,14 +169,12 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     config.duration = "1_00steps"
     claims.check_claim(tmp_path, config)
     config.duration = "60"
-    with pytest.raises(InputError, match="config.duration = 100 steps, now it is 60"):
+    with pytest.raises(InputError, match="config.duration: 100 steps -> 60"):
         claims.check_claim(tmp_path, config)
     config.duration, config.batch_size = "200 steps", 4
     (tmp_path / "checkpoints" / "100").mkdir()
     config.began = leg()
-    with pytest.raises(
-        InputError, match=f"config.batch_size = 8, now it is 4: .*config.init={tmp_path}"
-    ):
+    with pytest.raises(InputError, match=f"config.batch_size: 8 -> 4: .*config.init={tmp_path}"):
         claims.check_claim(tmp_path, config)
 
 

@@ -190,13 +190,13 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"seed": 6}, "holds ids with seed = 5, now it is 6: give another --out"),
-        ({"views": 2}, "holds ids with splits.train.views = 3, now it is 2"),
+        ({"seed": 6}, "holds other ids, seed: 5 -> 6: give another --out"),
+        ({"views": 2}, "splits.train.views: 3 -> 2"),
         (
             {"tokenizer": {"fingerprint": "abd"}},
-            "holds ids with tokenizer.fingerprint = abc, now it is abd",
+            "holds other ids, tokenizer.fingerprint: abc -> abd",
         ),
-        ({"codebook": 64}, "holds ids with codes = 300, now it is 64"),
+        ({"codebook": 64}, "holds other ids, codes: 300 -> 64"),
     ],
 )
 def test_a_folder_keeps_to_what_it_was_made_for(photos, stored, changes, message):

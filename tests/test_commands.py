@@ -695,8 +695,8 @@ def test_the_config_of_a_workdir_may_be_given_again(workdir):
     assert changed.sample.temperature == 0.5 and changed.evals.generation.show == 4
     second.generator.layers = 7
     with pytest.raises(
-        InputError, match=r"holds a run with config.generator.layers = 2, --config says 7: "
+        InputError, match=r"holds a run of another config, config.generator.layers: 2 -> 7: "
     ):
         claims.settings(second, workdir)
-    with pytest.raises(InputError, match=r"holds a run with config"):
+    with pytest.raises(InputError, match=r"holds a run of another config"):
         claims.settings(first, workdir)

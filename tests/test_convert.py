@@ -225,7 +225,7 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
         ),
         (
             ["vgg16", "x.pth", "page.pth/w"],
-            "cannot write page.pth/w/vgg16.safetensors: Not a directory",
+            "cannot write page.pth/w/vgg16.safetensors: expected a folder, but page.pth is a file",
         ),
     ],
 )

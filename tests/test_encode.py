@@ -164,9 +164,7 @@ def test_a_run_keeps_to_its_ids(stored, tmp_path):
     claimed = stage2.resolve(config.copy_and_resolve_references())
     claims.claim(tmp_path / "run", claimed)
     other = config_of()
-    with pytest.raises(
-        InputError, match="config.stored_ids = 3 views of each example, .*, now it is None"
-    ):
+    with pytest.raises(InputError, match="config.stored_ids: 3 views of each example, .* -> None"):
         claims.check_claim(tmp_path / "run", stage2.resolve(other))
     info = json.loads((stored / "info.json").read_text())
     assert codes.summary(info) == claimed.stored_ids
@@ -238,7 +236,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
     assert main.main(["main", "--mode=encode", *arguments, "--views=2"]) == 2
     error = capsys.readouterr().err
     assert (
-        "holds ids with splits.train.views = 1, now it is 2: give another --out" in error
+        "holds other ids, splits.train.views: 1 -> 2: give another --out" in error
         and error.count("\n") == 1
     )
     assert main.main(["main", "--mode=encode", f"--workdir={place}/generator"]) == 2

@@ -37,7 +37,9 @@ def test_a_full_disk_is_one_line_that_names_the_path(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(
+        InputError, match="cannot write .*: expected a folder, but .*file is a file"
+    ):
         save_json(tmp_path / "file" / "a.json", {})
 
 

@@ -168,9 +168,13 @@ def test_splits_by_other_spellings_and_what_is_in_their_way(tmp_path):
     assert Folder(other, "train").class_names == ("x", "y")
     for name, stray in (("a", "preview.png"), ("b", "extra/z/0.png"), ("c", "train2/0.png")):
         folder = fill(tmp_path / name, "train/x/0.png", "val/x/0.png", stray)
-        with pytest.raises(InputError, match="beside train/ and val/ there are") as caught:
+        with pytest.raises(InputError, match="expected train/ and val/ alone") as caught:
             Folder(folder, "train")
-        assert ("images" if stray == "preview.png" else stray.split("/")[0]) in str(caught.value)
+        assert f"config.dataset.folder = {folder!r}" in str(caught.value)
+        assert f"there are images, {stray}: move these" in str(caught.value)
+    fill(tmp_path / "a", *(f"{k}.png" for k in range(5)))
+    with pytest.raises(InputError, match="images, 0.png, 1.png, 2.png and 3 more: move"):
+        Folder(tmp_path / "a", "train")
     twice = fill(tmp_path / "twice", "train/x/0.png", "Train/x/0.png", "val/x/0.png")
     with pytest.raises(InputError, match="the same split twice"):
         Folder(twice, "train")

@@ -142,7 +142,9 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
 
 def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot write .*file/run"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*file/run: expected a folder, but .*file is a file"
+    ):
         log.Writer(tmp_path / "file" / "run")
     with pytest.raises(InputError, match="give a local one"):
         log.Writer("gs://bucket/run")

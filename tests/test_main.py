@@ -1,6 +1,7 @@
 """The command line: what it understands; whatever is wrong ends in one line and exit code 2."""
 
 import errno
+import logging
 import os
 import pathlib
 import re
@@ -10,8 +11,12 @@ import sys
 import jax
 import pytest
 import workdirs
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
+import evqgan
 from evqgan import flags, main, quickstart
+from evqgan.core import cli, config_files
 from evqgan.core.errors import InputError, NonFinite
 from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
 from evqgan.training import loop
@@ -247,6 +252,30 @@ def test_other_modes_take_the_config_from_the_workdir(part):
         parse("--mode=sample", f"--workdir={workdirs.trained()}", "--config.sampel.temperature=0.9")
 
 
+def test_the_home_folder_may_be_left_out_of_every_path(tmp_path, monkeypatch):
+    """A shell leaves the "~" of --name=~/folder as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = workdirs.copy(tmp_path / "w")
+    for mode in ("sample", "evaluate", "encode"):
+        values, _ = parse(f"--mode={mode}", "--workdir=~/w")
+        assert values.workdir == str(place)
+    values, config = parse("--workdir=~/w/tokenizer", "--config.init=~/x")
+    assert (values.mode, config.stage, config.init) == ("train", "stage1", f"{tmp_path}/x")
+    paths = [flag.name for flag in flags.FLAGS if flag.kind is cli.PATH]
+    assert paths == ["workdir", "classifier_weights", "out", "image", "mask"]
+    keys = ("dataset.folder", "dataset.data_dir", "dataset.codes", "tokenizer.weights", "init")
+    _, config = parse("--config=folder_stage2", *(f"--config.{key}=~/{key}" for key in keys))
+    for key in keys:
+        assert config_files.at(config, key.split(".")) == f"{tmp_path}/{key}"
+    config = ConfigDict({"evals": {"distribution": {"reference": "~/r"}}, "weights": "~/p"})
+    config_files.expand_paths(config)
+    expected = {"reference": f"{tmp_path}/r"}
+    assert config.evals.distribution.to_dict() == expected and config.weights == f"{tmp_path}/p"
+    values, _ = parse("--config=folder_stage2", "--mode=encode", "--config.tokenizer.weights=~/w")
+    assert values.workdir == str(place)
+    assert str(evqgan.load("~/w").workdir) == f"{place}/generator"
+
+
 def test_training_goes_on_by_the_workdirs_own_config():
     values, config = parse(f"--workdir={workdirs.trained() / 'tokenizer'}", "--config.keep=2")
     assert (values.mode, config.stage, config.keep) == ("train", "stage1", 2)
@@ -300,6 +329,33 @@ def runs(monkeypatch):
     for name, (module, function) in MAKERS.items():
         monkeypatch.setattr(module, function, note(name))
     return found
+
+
+@pytest.mark.parametrize(
+    "args, expected",
+    [
+        (
+            ["--config=imagenet_stage1", "--workdir=a b"],
+            "next: python -m evqgan.main --mode=reconstruct --workdir='a b' --image=PICTURE, or a "
+            "generator on it: python -m evqgan.main --config=imagenet_stage2 "
+            "--config.tokenizer.weights='a b'\n",
+        ),
+        (
+            ["--config=folder_stage1:gpu64", "--workdir=w", "--config.dataset.folder=f"],
+            "--config=folder_stage2:gpu64 --config.tokenizer.weights=w --config.dataset.folder=f\n",
+        ),
+        ([TINY, "--workdir=w"], "--config=STAGE2_FILE --config.tokenizer.weights=w\n"),
+        (
+            ["--config=imagenet_stage2", "--workdir=w", "--config.tokenizer.weights=t"],
+            "next: python -m evqgan.main --mode=sample --workdir=w\n",
+        ),
+        ([QUICK], ""),
+    ],
+)
+def test_training_ends_with_what_can_be_done_next(runs, capsys, args, expected):
+    assert main.main(["main", *args]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith(expected) and bool(out) == bool(expected) and not err
 
 
 def test_training_gets_its_config(runs, capsys):
@@ -369,7 +425,31 @@ def test_modes_of_few_flags_get_these(runs, capsys):
 
 def test_a_config_of_another_run_is_refused(runs, capsys):
     code, lines = call(capsys, TINY, f"--workdir={workdirs.trained()}", "--mode=sample")
-    assert code == 2 and len(lines) == 1 and "holds a run with config." in lines[0] and not runs
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "holds a run of another config, config." in lines[0]
+        and not runs
+    )
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "generator"])
+def test_a_workdir_of_another_run_is_refused_before_data_are_read(tmp_path, capsys, stage):
+    """The data there are would be read for minutes, or are not there."""
+    place = workdirs.copy(tmp_path / "w")
+    config = {"tokenizer": "folder_stage1", "generator": "folder_stage2"}[stage]
+    args = [f"--config={config}", f"--workdir={place / stage}", "--config.dataset.folder=/nowhere"]
+    weights = f"--config.tokenizer.weights={place / 'tokenizer'}"
+    code, lines = call(capsys, *args, *([weights] if stage == "generator" else []))
+    assert code == 2 and len(lines) == 1
+    start = f"error: {place / stage} holds a run of another config, config.batch_size: 4 -> "
+    assert lines[0].startswith(start) and lines[0].count(" -> ") == 5
+    assert re.search(r", and \d+ more: give the config it was made with", lines[0])
+    other = "generator" if stage == "tokenizer" else "tokenizer"
+    args = [f"--config={config}", f"--workdir={place / other}", "--config.dataset.folder=/nowhere"]
+    code, lines = call(capsys, *args, *([weights] if stage == "generator" else []))
+    assert code == 2 and len(lines) == 1
+    assert re.search(r"another config, config.stage: stage\d -> stage\d: give", lines[0])
 
 
 @pytest.mark.parametrize(
@@ -449,6 +529,29 @@ def test_a_defect_shows_its_traceback(monkeypatch):
         ([TINY, "--config.mesh.fdsp=1"], "config.mesh has no key 'fdsp': did you mean 'fsdp'?"),
         ([TINY, "--config.mesh.fsdp=64"], "does not fit 1 devices"),
         (
+            [QUICK, "--config.tokenizer.dataset.size=50"],
+            "config.dataset.size = 50 is no multiple of 4, the pixels of a token's side: 48 or 52 "
+            "would fit",
+        ),
+        (
+            [TINY, "--config.dataset.size=64,7"],
+            "config.dataset.size = (64, 7) is no multiple of 16, the pixels of a token's side: "
+            "(80, 16) would fit",
+        ),
+        (
+            [TINY, "--config.dataset.size=16"],
+            "config.adversarial.critic: patchgan with 3 layers sees 24 pixels or more, got 16x16",
+        ),
+        (
+            [TINY, "--config.tokenizer.encoder.head_dim=7"],
+            "config.tokenizer.encoder: the width of a Swin encoder or decoder is a multiple of "
+            "its head_dim, 7, not 16",
+        ),
+        (
+            [QUICK, "--config.generator.generator.window=5"],
+            "config.generator.window = 5 does not divide the 8 x 8 token grid: 1, 2, 4, 8 do",
+        ),
+        (
             [TINY, "--config.duration=soon"],
             "config.duration expects more than 0: a number of steps",
         ),
@@ -480,6 +583,27 @@ def test_a_checkpoint_cut_short_is_one_line(tmp_path, capsys):
     assert code == 2 and len(lines) == 1 and "there is no checkpoint in" in lines[0]
 
 
+def test_that_jax_cannot_start_is_one_line(monkeypatch, capsys):
+    def devices():
+        raise RuntimeError("Unable to initialize backend 'cuda'\nand more")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    code, lines = call(capsys, TINY, "--workdir=w")
+    expected = "error: JAX cannot start with JAX_PLATFORMS=cuda: Unable to initialize backend"
+    assert code == 2 and len(lines) == 1 and lines[0].startswith(expected)
+
+
+def test_what_is_logged_is_plain():
+    cli.start_jax(debug=False)
+    where = "decoded.py", 1
+    record = logging.LogRecord("absl", logging.WARNING, *where, "Skipped %s", ("a",), None)
+    assert absl_logging.get_absl_handler().format(record) == "Skipped a"
+    assert absl_logging.get_absl_handler() in logging.getLogger().handlers
+
+
+# Where there is a GPU none is absent. What is said is guarded always, by
+# test_that_jax_cannot_start_is_one_line.
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks for a GPU that this machine has")
 def test_a_device_that_is_absent_is_asked_for_in_vain():
     run = started(TINY, "--workdir=w", JAX_PLATFORMS="cuda")

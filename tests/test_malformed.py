@@ -176,9 +176,7 @@ def test_a_default_that_is_given_is_no_change(tmp_path):
     config = of_generator()
     claims.claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "bfloat16"})
-    with pytest.raises(
-        InputError, match="config.optimizer.moment_dtype = float32, now it is bfloat16"
-    ):
+    with pytest.raises(InputError, match="config.optimizer.moment_dtype: float32 -> bfloat16"):
         claims.check_claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "float32", "accumulate": 1})
     config.generator.mlp_ratio = 4.0
@@ -191,7 +189,7 @@ def test_a_workdir_from_before_the_tokenizer_had_a_dtype_goes_on(tmp_path):
     config.tokenizer.dtype = "float32"
     claims.check_claim(tmp_path, config)
     config.tokenizer.dtype = "bfloat16"
-    with pytest.raises(InputError, match="config.tokenizer.dtype = float32, now it is bfloat16"):
+    with pytest.raises(InputError, match="config.tokenizer.dtype: float32 -> bfloat16"):
         claims.check_claim(tmp_path, config)
 
 

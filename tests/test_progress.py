@@ -1,9 +1,11 @@
 """Lines that say how far work is: rates without pauses and compilation, and the time left."""
 
+import time
+
 import numpy as np
 import pytest
 
-from evqgan.core.progress import Progress, StepTimer, duration
+from evqgan.core.progress import Progress, StepTimer, duration, heartbeat
 
 
 def clocked(*times):
@@ -78,3 +80,14 @@ def test_progress_comes_every_few_seconds_and_at_the_end(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["2/5", "4/5", "5/5"]
     assert lines[0] == "edit 2/5  0.25 windows/s  ETA 12s"
+
+
+def test_a_heartbeat_says_how_long_it_has_been():
+    said = []
+    with heartbeat("compiling", said.append, every=0.01):
+        while len(said) < 2:
+            time.sleep(0.01)
+    number = len(said)
+    assert set(said) == {"still compiling, 0s"}
+    time.sleep(0.05)
+    assert len(said) == number

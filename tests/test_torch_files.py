@@ -461,7 +461,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path, content, message):
 
 def test_files_that_cannot_be_read_are_one_line(tmp_path):
     refused(tmp_path / "none.pth", "cannot read .*none.pth: No such file or directory")
-    refused(tmp_path, "cannot read .*: Is a directory")
+    refused(tmp_path, "cannot read .*: expected a file, but .* is a folder")
 
 
 @pytest.mark.parametrize("make", [zipped, legacy])

@@ -187,7 +187,7 @@ def test_a_workdir_of_another_config_is_refused_once_it_has_a_checkpoint(straigh
     other.optimizer.learning_rate = 0.5
     before = (workdir / "config.json").read_text()
     with pytest.raises(
-        InputError, match=r"holds a run with config.optimizer.learning_rate = .*, now it is 0.5"
+        InputError, match=r"another config, config.optimizer.learning_rate: [\d.]+ -> 0.5: give the"
     ):
         loop.train(other, workdir)
     assert (workdir / "config.json").read_text() == before
@@ -223,7 +223,7 @@ def test_how_a_run_is_watched_may_change(tmp_path):
     was = config.tokenizer.model.quantizer.codes
     config.tokenizer.model.quantizer.codes = 2 * was
     with pytest.raises(
-        InputError, match=rf"config.tokenizer.model.quantizer.codes = {was}, now it is {2 * was}"
+        InputError, match=rf"config.tokenizer.model.quantizer.codes: {was} -> {2 * was}"
     ):
         claims.claim(tmp_path, config)
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from evqgan.core import build, cli, files
-from evqgan.core.cli import DEBUG, TEXT, Flag
+from evqgan.core.cli import DEBUG, PATH, Flag
 from evqgan.core.errors import InputError
 
 NAMES = (
@@ -34,7 +34,7 @@ NAMES = (
     "variants",
     "comparison",
 )
-JSON = Flag("json", TEXT, (), "write the rows there")
+JSON = Flag("json", PATH, (), "write the rows there")
 
 
 def main(argv: list[str] | None = None) -> int:

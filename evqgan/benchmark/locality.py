@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.core import build, pictures
-from evqgan.core.cli import TEXT, Flag, whole
+from evqgan.core.cli import PATH, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import load_split
@@ -23,14 +23,14 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 
 WORKDIRS = Flag(
-    "workdir", TEXT, (), "a trained tokenizer; may come several times", repeated=True, required=True
+    "workdir", PATH, (), "a trained tokenizer; may come several times", repeated=True, required=True
 )
 FLAGS = (
     WORKDIRS,
     Flag("block", whole(), (), "side of the replaced block, in tokens (2)", 2),
     Flag("images", whole(), (), "how many held-out images (16)", 16),
     Flag("tokens", whole(), (), "how many tokens are tried, one after the other (4)", 4),
-    Flag("out", TEXT, (), "the picture (locality.png)", "locality.png"),
+    Flag("out", PATH, (), "the picture (locality.png)", "locality.png"),
 )
 
 

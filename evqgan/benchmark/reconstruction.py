@@ -7,7 +7,7 @@ import jax
 
 from evqgan.benchmark.locality import WORKDIRS, load_tokenizer
 from evqgan.core import build, pictures
-from evqgan.core.cli import TEXT, Flag, whole
+from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import evaluate_model, load_split
@@ -15,9 +15,9 @@ from evqgan.inference.evaluation import evaluate_model, load_split
 FLAGS = (
     WORKDIRS,
     Flag("perceptual", TEXT, (), "a distance of evqgan/losses, or nothing (lpips)", "lpips"),
-    Flag("weights", TEXT, (), 'its frozen networks: a folder, "" for the cache, or "random"', ""),
+    Flag("weights", PATH, (), 'its frozen networks: a folder, "" for the cache, or "random"', ""),
     Flag("images", whole(), (), "how many held-out images the picture shows (8)", 8),
-    Flag("out", TEXT, (), "the picture (reconstructions.png)", "reconstructions.png"),
+    Flag("out", PATH, (), "the picture (reconstructions.png)", "reconstructions.png"),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.core import build, pictures
-from evqgan.core.cli import TEXT, Flag, whole
+from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
@@ -21,7 +21,7 @@ REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
 SHOWN = 10  # ours: samples in the picture's rows
 BATCH = 256  # ours: real images that are read at a time
 
-OUT = Flag("out", TEXT, (), "where the workdirs and the picture go", required=True)
+OUT = Flag("out", PATH, (), "where the workdirs and the picture go", required=True)
 SEEDS = Flag("seeds", whole(), (), "runs of each: seeds 0, 1, ... (3)", 3)
 ONLY = Flag("only", TEXT, (), "the name of one; several times (default: all)", repeated=True)
 SAMPLES = Flag("samples", whole(), (), "how many samples each run is measured on (500)", 500)

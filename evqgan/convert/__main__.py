@@ -35,7 +35,7 @@ from evqgan.convert.packages import PACKAGES, Package
 from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import cli, weights
 from evqgan.core.build import suggestion
-from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag, whole
+from evqgan.core.cli import DEBUG, PATH, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.core.files import tried
@@ -50,7 +50,7 @@ OF_NETWORK = (*FETCHED, WEIGHTS, DEBUG)
 Origin = pathlib.Path | File | Package  # where weights come from: a file, an address, a package
 OF_MODEL = (
     Flag("back", SWITCH, (), "convert a workdir into a file of the system"),
-    Flag("tokenizer", TEXT, (), "the workdir of the tokenizer of a file that holds none", ""),
+    Flag("tokenizer", PATH, (), "the workdir of the tokenizer of a file that holds none", ""),
     Flag("config", TEXT, (), "the config whose model it has to be; it gives data and training"),
     Flag("size", whole(0), (), "of the images, in pixels", 0),
     Flag("heads", whole(0), (), "of attention", 0),

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import requests
 
 from evqgan.convert.mapping import Path
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, of_system
 from evqgan.core.files import writable
 from evqgan.core.progress import duration
 
@@ -107,7 +107,7 @@ def digest(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {of_system(error)}") from error
 
 
 def download(url: str, sha256: str, dest: pathlib.Path, size: int) -> None:

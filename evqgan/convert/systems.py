@@ -26,7 +26,7 @@ from evqgan.convert import (
 )
 from evqgan.convert.mapping import Path, Table, Tree, Weights
 from evqgan.core import files, weights
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, of_system
 
 SIZE = 256  # of the images of all published models whose weights do not tell it
 LICENCES = {  # of code; of weights, where another
@@ -87,7 +87,7 @@ def read_msgpack(path: Path, which: str = "") -> Weights:
     except InputError as error:
         raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {of_system(error)}") from error
     except Exception as error:
         reason = str(error)[:200] or type(error).__name__
         wish = "expected a flax checkpoint (msgpack)"

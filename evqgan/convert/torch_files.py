@@ -18,7 +18,7 @@ from evqgan.convert import names, pickles, torch_tensors
 from evqgan.convert.mapping import Path, Weights
 from evqgan.convert.torch_containers import LEGACY, ZIP, open_legacy, open_zip
 from evqgan.convert.torch_tensors import Tensor
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, of_system
 
 KEYS_IN_MESSAGE = 5  # ours
 SHARED = 4  # ours: how many times larger than their file all tensors may be, which share numbers
@@ -54,7 +54,7 @@ def read(path: Path, which: str = "") -> Weights:
     except InputError as error:
         raise InputError(f"cannot use {path}: {error}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {of_system(error)}") from error
     except BROKEN as error:
         reason = "its structure is broken"
         if type(error) is ValueError and str(error):

@@ -18,6 +18,7 @@ from evqgan.core import kinds
 from evqgan.core.errors import InputError, first_line
 
 T = TypeVar("T")
+LISTED, SHORT = 5, 60  # ours: differences that a message lists, and the length of a value in it
 
 
 def suggestion(word: object, words: Iterable[object]) -> str:
@@ -48,16 +49,33 @@ def differences(
 ) -> dict[str, tuple[Any, Any]]:
     """Return {dotted key: (value in a, value in b)} where two nested dicts differ.
 
-    A missing value is None.
+    A missing value is None, and of a missing dict that is not empty all values are missing.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*a, *b}):
         x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found |= differences(x, y, f"{prefix}{key}.")
+        dicts = [{} if z is None else z for z in (x, y)]
+        if all(isinstance(z, dict) for z in dicts) and any(dicts):
+            found |= differences(dicts[0], dicts[1], f"{prefix}{key}.")
         elif x != y:
             found[prefix + key] = (x, y)
     return found
+
+
+def listed(found: Mapping[str, tuple[Any, Any]], prefix: str = "") -> str:
+    """Return `differences` as "key: a -> b, ...", the first LISTED of them.
+
+    prefix: what comes before each key, such as "config.".
+    """
+    lines = [f"{prefix}{key}: {_short(a)} -> {_short(b)}" for key, (a, b) in found.items()]
+    more = len(lines) - LISTED
+    return ", ".join(lines[:LISTED]) + (f", and {more:,} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    """Return a value in at most SHORT characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."
 
 
 def keys_of(
@@ -120,7 +138,8 @@ def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in {**keys, **given}:
             raise InputError(f"{where} needs the key {name!r}")
-    return function(**{**keys, **given})
+    with at_key(where):
+        return function(**{**keys, **given})
 
 
 @contextlib.contextmanager
@@ -132,6 +151,22 @@ def one_line(what: str) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{what}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def at_key(where: str) -> Iterator[None]:
+    """Name the key of the config in an InputError of the body that names none.
+
+    where: the key, such as "config.adversarial.critic".
+    """
+    try:
+        yield
+    except InputError as error:
+        text, key = str(error), where.removeprefix("config.")
+        if not where.startswith("config") or "config." in text:
+            raise
+        named = f"config.{text}" if text.startswith(f"{key}.") else f"{where}: {text}"
+        raise InputError(named) from error
 
 
 def contract(protocol: type) -> tuple[str, ...]:

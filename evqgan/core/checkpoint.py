@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from evqgan.core import files
+from evqgan.core import files, integrity
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.mesh import path_name
 
@@ -25,7 +25,7 @@ from evqgan.core.mesh import path_name
 # zlib's words).
 DAMAGE = re.compile(
     r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE"
-    r"|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
+    r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
@@ -118,6 +118,17 @@ def latest(workdir: str | os.PathLike[str]) -> int:
     """Return the step of the latest checkpoint in a workdir, 0 if there is none."""
     names = (path.name for path in pathlib.Path(workdir, "checkpoints").glob("*"))
     return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def parts_of(workdir: str | os.PathLike[str]) -> set[str]:
+    """Return `Checkpoints.parts` of a workdir, of which nothing is changed; empty without any."""
+    if not latest(workdir):
+        return set()
+    checkpoints = Checkpoints(workdir, create=False)
+    try:
+        return checkpoints.parts() if checkpoints.steps() else set()
+    finally:
+        checkpoints.close()
 
 
 class Kept:
@@ -228,9 +239,9 @@ class Checkpoints:
         # The target's shardings rule, whatever devices wrote the checkpoint.
         arguments = ocp.checkpoint_utils.construct_restore_args(like)
         target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
-        state = self._read(step, "state", target)
+        state = self._read(step, "state", target, like)
         if names := changed(state, saved):
-            raise InputError(f"{self._damaged(step)}: {names[0]} is not what was saved")
+            raise self._damaged(step, f"{names[0]} is not what was saved")
         return state
 
     def differs(self, tree: Any) -> bool:
@@ -244,18 +255,25 @@ class Checkpoints:
                 return True
         return bool(changed(tree, saved))
 
-    def _read(self, step: int, item: str, args: Any) -> Any:
-        """Return an item of a step's checkpoint.
+    def _read(self, step: int, item: str, args: Any, parts: Collection[str] = ()) -> Any:
+        """Return an item of a step's checkpoint; parts: the top-level keys of the state, if it is.
 
         Raises InputError where it cannot be read: damaged, or what the system said.
         """
+        if damage := integrity.damage(self.folder / str(step), item, parts):
+            raise self._damaged(step, damage)
         try:
-            return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+            with integrity.one_voice():
+                return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # orbax and tensorstore raise many kinds
-            damage = isinstance(error, FileNotFoundError | KeyError | json.JSONDecodeError)
-            if damage or DAMAGE.search(str(error)):
-                raise InputError(f"{self._damaged(step)}: {first_line(error)}") from error
-            reason = "not enough memory" if isinstance(error, MemoryError) else first_line(error)
+            cause: BaseException = error
+            while cause.__cause__:  # orbax wraps what tensorstore says
+                cause = cause.__cause__
+            gone = isinstance(cause, FileNotFoundError | KeyError | json.JSONDecodeError)
+            if gone or DAMAGE.search(str(cause)):
+                what = integrity.changed_array(str(cause)) or first_line(cause)
+                raise self._damaged(step, what) from error
+            reason = "not enough memory" if isinstance(cause, MemoryError) else first_line(cause)
             what = f"cannot read checkpoint {self.folder / str(step)}"
             raise InputError(f"{what}: {reason}") from error
 
@@ -273,14 +291,23 @@ class Checkpoints:
 
     def _manifest(self, step: int) -> Manifest:
         """Return the `manifest` that was saved with a step."""
-        return self._read(step, "manifest", ocp.args.JsonRestore())
+        rows = self._read(step, "manifest", ocp.args.JsonRestore())
+        if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
+            raise self._damaged(step, "manifest/metadata is changed")
+        return rows
 
-    def _damaged(self, step: int) -> str:
-        """Return what is said of a damaged checkpoint, and of an earlier one if there is any."""
+    def _damaged(self, step: int, what: str) -> InputError:
+        """Return what is said of a damaged checkpoint, and of an earlier one if there is any.
+
+        what: is wrong with it, in words.
+        """
         earlier = max((other for other in self.steps() if other < step), default=None)
-        hint = f" (to go on from step {earlier}, move this folder elsewhere)"
-        where = f"checkpoint {self.folder / str(step)}"
-        return f"{where} is damaged{'' if earlier is None else hint}"
+        if earlier is None:
+            hint = "there is no earlier one: bring that back from a copy, or move this folder "
+            hint += "elsewhere and train again"
+        else:
+            hint = f"move this folder elsewhere to use that of step {earlier}"
+        return InputError(f"checkpoint {self.folder / str(step)} is damaged: {what}; {hint}")
 
     def wait(self) -> None:
         """Wait until what was saved is on disk; InputError if it could not be written."""

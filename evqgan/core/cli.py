@@ -5,7 +5,9 @@ absl reads them, as it reads the keys of a config (`config_files.override`). JAX
 when a command line has turned out to be right.
 """
 
+import contextlib
 import dataclasses
+import logging as python_logging
 import os
 import re
 import signal
@@ -19,10 +21,11 @@ from absl import flags, logging
 from evqgan.core import signals
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
-from evqgan.core.errors import InputError, NonFinite
+from evqgan.core.errors import InputError, NonFinite, of_system
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
+PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
 T = TypeVar("T")
 
 
@@ -49,7 +52,15 @@ class _Texts(flags.ListParser):
         return found
 
 
+class _Path(flags.ArgumentParser):
+    """Paths, in which "~" is the home folder: a shell leaves it as it is in --name=~/folder."""
+
+    def parse(self, argument: Any) -> str:
+        return os.path.expanduser(argument)
+
+
 TEXT: flags.ArgumentParser = flags.ArgumentParser()
+PATH = _Path()
 TEXTS = _Texts()
 SWITCH = flags.BooleanParser()
 
@@ -73,7 +84,7 @@ class Flag(NamedTuple):
     """A flag of a command line: a row of its table.
 
     name: as it is typed after "--".
-    kind: TEXT, TEXTS, SWITCH, or what `whole`, `number` or `choice` return.
+    kind: TEXT, TEXTS, PATH, SWITCH, or what `whole`, `number` or `choice` return.
     modes: the values of --mode that take it; empty: all.
     help: what it is for.
     default: its value where it is not given.
@@ -197,7 +208,9 @@ def main(
     if any(arg in HELP for arg in argv):
         print(help_text())
         return 0
-    with signals.handled(signals.interrupt):
+    # Of several processes JAX listens for SIGTERM itself.
+    is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
+    with signals.in_order() if is_alone else contextlib.nullcontext():
         code = run_to_code(argv, run)
         if code and "jax" in sys.modules:
             from evqgan.core import cluster
@@ -213,12 +226,7 @@ def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
         return 0
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Interrupted) else signal.SIGINT
-        name = signal.Signals(number).name
-        print(
-            f"stopped by {name}; the same command goes on from what is saved",
-            file=sys.stderr,
-            flush=True,
-        )
+        signals.say(number)
         return 128 + number  # as the shell reports it
     except Exception as error:
         return report(error, wants_debug(argv))
@@ -236,6 +244,8 @@ def report(error: Exception, debug: bool) -> int:
     debug: whether the traceback is printed, too.
     """
     reason, several, lost = " ".join(str(error).split()), False, False
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = f"{of_system(error)}: {error.filename!r}"
     if "jax" in sys.modules:
         from evqgan.core import cluster
 
@@ -287,6 +297,8 @@ def start_jax(debug: bool, several: bool = False) -> None:
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
+    logging.use_absl_handler()  # for all loggers
+    logging.get_absl_handler().setFormatter(PLAIN)
     if not debug:
         logging.get_absl_logger().addFilter(_no_orbax)
     try:
@@ -314,5 +326,5 @@ def keep_programs() -> None:
     """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR, or CACHE."""
     import jax
 
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser(CACHE))
-    jax.config.update("jax_compilation_cache_dir", folder)
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE)
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))

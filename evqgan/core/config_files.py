@@ -26,6 +26,14 @@ SHIPPED = (
 )
 NO_RUNS = ("common", "comparison")  # configs of the folder that cannot be trained
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no": booleans
+PATHS = (
+    "folder",
+    "data_dir",
+    "codes",
+    "weights",
+    "init",
+    "reference",
+)  # keys whose texts are paths
 OPTIONAL = (  # keys that a stage's config may lack
     "alarm",
     "best",
@@ -42,7 +50,7 @@ def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Pat
     """Return the config of a workdir, and that workdir: of a quickstart's, its generator."""
     if not isinstance(workdir, str | os.PathLike):
         raise InputError(f"expected the path of a workdir, got {workdir!r}")
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(workdir).expanduser()
     inner, file = workdir / "generator", workdir / "config.json"
     if not file.is_file() and (inner / "config.json").is_file():
         workdir, file = inner, inner / "config.json"
@@ -53,12 +61,13 @@ def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Pat
 
     config = ConfigDict(files.read_json(file))
     schema.check(config, str(file))
+    expand_paths(config)
     return config, workdir
 
 
 def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
     """Return the config and the workdir of a tokenizer; `workdir` may be a quickstart's."""
-    inner = pathlib.Path(workdir) / "tokenizer"
+    inner = pathlib.Path(workdir).expanduser() / "tokenizer"
     config, folder = of_workdir(inner if (inner / "config.json").is_file() else workdir)
     if config.stage != "stage1":
         wish = "encode needs the workdir of a tokenizer, or of a quickstart"
@@ -162,8 +171,18 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
         if isinstance(old, tuple) and {type(x) for x in new} - {type(x) for x in old}:
             raise mistyped(key, old, new)
     replace_source(config, keys)
+    expand_paths(config)
     if extra:
         raise InputError(f"expected flags as --name=value, got {extra[0]!r}")
+
+
+def expand_paths(config: ConfigDict) -> None:
+    """Make "~" the home folder in every path of `config`, those of its sections included."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            expand_paths(value)
+        elif key in PATHS and isinstance(value, str) and value.startswith("~"):
+            config[key] = os.path.expanduser(value)
 
 
 def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:

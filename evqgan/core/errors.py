@@ -1,5 +1,9 @@
 """The two exceptions that end a run in one line; and what others say, in a line."""
 
+import errno
+import os
+import pathlib
+
 
 class InputError(ValueError):
     """What a user typed or supplied cannot be used.
@@ -11,6 +15,19 @@ class InputError(ValueError):
 
 class NonFinite(RuntimeError):
     """Metrics were NaN or infinite for many steps in a row: training cannot go on. Exit code 1."""
+
+
+def of_system(error: OSError) -> str:
+    """Return what the operating system says, in words: a file in the way of a folder is named."""
+    reason, path = error.strerror or str(error) or type(error).__name__, error.filename2
+    path = path or error.filename
+    if not isinstance(path, str | os.PathLike):
+        return reason
+    path = pathlib.Path(path)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        there = next((place for place in (path, *path.parents) if place.exists()), path)
+        return reason if there.is_dir() else f"expected a folder, but {there} is a file"
+    return f"expected a file, but {path} is a folder" if error.errno == errno.EISDIR else reason
 
 
 def first_line(error: BaseException) -> str:

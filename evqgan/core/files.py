@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import filelock
 import numpy as np
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, of_system
 
 
 @contextlib.contextmanager
@@ -25,10 +25,7 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason, full = (
-            error.strerror or type(error).__name__,
-            error.errno in (errno.ENOSPC, errno.EDQUOT),
-        )
+        reason, full = of_system(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free space there or give another folder" if full else "give another folder"
         raise InputError(f"cannot write {path}: {reason}; {hint}") from error
 
@@ -87,6 +84,17 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
     folder = pathlib.Path(folder)
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     lock, owner = filelock.FileLock(folder / ".lock", blocking=False), folder / ".owner"
+
+    def clear() -> None:
+        if lock.is_locked:
+            for file in (owner, pathlib.Path(lock.lock_file)):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+        with contextlib.suppress(OSError):  # there is something in it
+            for path in new:
+                path.rmdir()
+
+    _held.append(clear)
     try:
         with writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,14 +105,18 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        if lock.is_locked:
-            for file in (owner, pathlib.Path(lock.lock_file)):
-                with contextlib.suppress(OSError):
-                    file.unlink()
-            lock.release()
-        with contextlib.suppress(OSError):  # there is something in it
-            for path in new:
-                path.rmdir()
+        _held.remove(clear)
+        clear()
+        lock.release()
+
+
+_held: list[Callable[[], None]] = []  # what takes away the marks of the folders that are `owned`
+
+
+def let_go() -> None:
+    """Take away the marks of all folders that are `owned`, for a process that is about to end."""
+    for clear in _held:
+        clear()
 
 
 def _in_use(folder: pathlib.Path, owner: pathlib.Path, instead: str) -> str:
@@ -143,7 +155,8 @@ def read_json(
     try:
         found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too
-        raise InputError(f"{path} is not {what}: {str(error) or type(error).__name__}") from error
+        reason = of_system(error) if isinstance(error, OSError) else str(error)
+        raise InputError(f"{path} is not {what}: {reason or type(error).__name__}") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} is not {what}: expected a dict, got {type(found).__name__}")
     return found

@@ -1,6 +1,7 @@
 """How far work is, how fast it goes, and how long the rest takes, in one line."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -40,6 +41,24 @@ def line(what: str, done: int, total: int, parts: Iterable[str], seconds_each: f
     if seconds_each is not None:
         left = [f"ETA {duration(seconds_each * max(total - done, 0))}"]
     return "  ".join([f"{what} {done:,}/{total:,}", *parts, *left])
+
+
+@contextlib.contextmanager
+def heartbeat(what: str, say: Callable[[str], None] = print, every: float = 30.0) -> Iterator[None]:
+    """Say every few seconds that the body is "still compiling, 1m30s", or whatever `what` is."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not ended.wait(every):
+            say(f"still {what}, {duration(time.monotonic() - began)}")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Progress:

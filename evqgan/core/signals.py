@@ -1,17 +1,23 @@
 """Signals that ask a process to end, and what is done when one comes."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from evqgan.core import files
+
 # A scheduler's, Ctrl-C, a terminal that is gone (which Windows has not).
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 AGAIN = 1.0  # ours: seconds; `timeout` sends two signals at once, which are one request
+PATIENCE = 3.0  # ours: seconds; schedulers kill after 30
+LINE = "stopped by {}; the same command goes on from what is saved"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,20 +28,52 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-def interrupt(number: int) -> None:
-    """Raise Interrupted: what `handled` may call."""
-    raise Interrupted(number)
+def say(number: int) -> None:
+    """Print the line that tells of a signal."""
+    print(LINE.format(signal.Signals(number).name), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def handled(note: Callable[[int], Any]) -> Iterator[None]:
+def in_order() -> Iterator[None]:
+    """Have the first signal of SIGNALS raise Interrupted in the body: all it holds is let go.
+
+    Where the main thread does not come to that within PATIENCE seconds, as XLA may compile for
+    minutes, what is `files.owned` is let go and the process ends with a line. See `handled`.
+    """
+    if not _is_main_thread():
+        yield
+        return
+    is_ending = threading.Event()  # whether the main thread has come to it
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    watch = threading.Thread(target=_watch, args=(heard, is_ending), daemon=True)
+    watch.start()
+
+    def note(number: int) -> None:
+        is_ending.set()
+        raise Interrupted(number)
+
+    try:
+        with handled(note, told):
+            yield
+    finally:
+        is_ending.set()
+        os.close(told)  # which ends the thread
+        watch.join()
+        os.close(heard)
+
+
+@contextlib.contextmanager
+def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
     """Call note(number) when the first signal of SIGNALS comes in the body.
 
     One that comes more than AGAIN seconds later ends the process at once, as if there were no
     handler. What was ignored before, as SIGHUP is under nohup, stays so. Python allows handlers in
     the main thread alone: in another one the body just runs.
+
+    wakeup: where the numbers of signals are written as they come, see `signal.set_wakeup_fd`.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         yield
         return
     came: list[float] = []
@@ -51,6 +89,7 @@ def handled(note: Callable[[int], Any]) -> Iterator[None]:
 
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
     before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
+    wakeup_before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     for number in before:
         signal.signal(number, handle)
     try:
@@ -58,3 +97,20 @@ def handled(note: Callable[[int], Any]) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+        signal.set_wakeup_fd(wakeup_before)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _watch(heard: int, is_ending: threading.Event) -> None:
+    """End the process PATIENCE seconds after a signal, unless the main thread is about to.
+
+    heard: a pipe from which the numbers of signals can be read.
+    """
+    while came := os.read(heard, 1):
+        if came[0] in SIGNALS and not is_ending.wait(PATIENCE):
+            files.let_go()
+            say(came[0])
+            os._exit(128 + came[0])

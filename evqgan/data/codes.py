@@ -180,10 +180,8 @@ def begin(folder: str | os.PathLike, info: Mapping[str, Any]) -> None:
     # first, as another host may be about to begin
     shards_there = any(pathlib.Path(folder).glob("*-of-*.npy"))
     if (pathlib.Path(folder) / "info.json").exists():
-        for key, (here, there) in build.differences(info, read_info(folder)).items():
-            raise InputError(
-                f"{folder} holds ids with {key} = {there}, now it is {here}: give another --out"
-            )
+        if found := build.differences(read_info(folder), info):
+            raise InputError(f"{folder} holds other ids, {build.listed(found)}: give another --out")
     elif shards_there:
         raise InputError(
             f"{folder} holds shards of ids, but no info.json: give another --out, or remove them"

@@ -77,7 +77,10 @@ class Dataset:
                 f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}"
             )
         if self.num_examples < 1 or self.classes < 0:
-            raise InputError("config.dataset expects num_examples >= 1 and classes >= 0")
+            raise InputError(
+                "config.dataset expects num_examples >= 1 and classes >= 0, got num_examples = "
+                f"{self.num_examples} and classes = {self.classes}"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:

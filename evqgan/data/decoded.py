@@ -42,7 +42,10 @@ class Decoded:
             example = self.load((index + step) % len(self))
             if example is not None:
                 return example
-        raise InputError("the data set holds no image that decodes")
+        raise InputError(
+            f"no image of the data set decodes, {self.source.where(0)} and all that follow: give "
+            "another config.dataset"
+        )
 
     def load(self, index: int) -> dict | None:
         """Return example `index`, or None if its image does not decode."""

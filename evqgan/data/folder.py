@@ -35,6 +35,7 @@ EXTENSIONS = (
 )
 # sub-folders that may hold the validation images, first one wins
 VALIDATION = ("validation", "val", "valid", "test")
+NAMED = 3  # ours: images that a message names
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
 
 
@@ -118,13 +119,17 @@ def shuffled(paths: Iterable[str]) -> list[str]:
     return sorted(paths, key=lambda path: (place_of(path), path))
 
 
-def parts_of(tops: set[str]) -> dict[str, str]:
+def parts_of(top_of: dict[str, str], folder: str) -> dict[str, str]:
     """Return the folders at the top that are splits, {name of the folder: split}.
+
+    top_of: {path of an image: its folder at the top, "" for none}.
+    folder: what a message calls all of them.
 
     {} where the folders are classes or none. By their names in any case, "training" included.
     Raises InputError where train/ and a folder of VALIDATION are there, but not alone: what is
     beside them would turn both into classes.
     """
+    tops = set(top_of.values())
     known = {top: "train" if top.casefold() == "training" else top.casefold() for top in tops}
     parts = {top: split for top, split in known.items() if split in ("train", *VALIDATION)}
     if "train" not in parts.values():
@@ -132,15 +137,20 @@ def parts_of(tops: set[str]) -> dict[str, str]:
     if len(parts) == 1:
         return parts if len(tops) == 1 else {}  # beside others, train/ is a class
     names = " and ".join(f"{top}/" for top in sorted(parts))
-    if beside := sorted(tops - set(parts)):
-        what = ", ".join(f"{top}/" if top else "images" for top in beside)
-        raise InputError(f"config.dataset.folder: beside {names} there are {what}: move them away")
+    where = f"config.dataset.folder = {folder!r}"
+    if beside := sorted(path for path, top in top_of.items() if top not in parts):
+        some = ", ".join(beside[:NAMED])
+        more = f" and {len(beside) - NAMED:,} more" if len(beside) > NAMED else ""
+        raise InputError(
+            f"{where}: expected {names} alone, but beside them there are images, {some}{more}: "
+            "move these out of the folder"
+        )
     if len(set(parts.values())) < len(parts):
-        raise InputError(f"config.dataset.folder: {names} are the same split twice: merge them")
+        raise InputError(f"{where}: {names} are the same split twice: merge them")
     return parts
 
 
-def layout(paths: Sequence[str]) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
+def layout(paths: Sequence[str], folder: str) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
     """Return {split: paths} and {path: class or ""} of relative paths.
 
     With a sub-folder train/ and those of VALIDATION alone, the sub-folders are the splits
@@ -149,9 +159,10 @@ def layout(paths: Sequence[str]) -> tuple[dict[str, Sequence[str]], dict[str, st
     validation: the rest, at least one of several, so that images that come later move none across.
     sorted: all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]).
     all: everything, shuffled.
+    folder: what a message calls the paths' folder.
     """
     top_of = {path: path.split("/")[0] if "/" in path else "" for path in paths}
-    parts = parts_of(set(top_of.values()))
+    parts = parts_of(top_of, folder)
     below = {path: path.split("/", 1)[1] if parts else path for path in paths}
     flat = any(
         "/" not in below[path] for path in paths if not parts or parts[top_of[path]] == "train"
@@ -193,7 +204,7 @@ class Folder:
     def __init__(self, folder: str, split: str, labelled: bool = True) -> None:
         self.folder = os.path.expanduser(folder)
         paths, self.ignored = contents(self.folder)
-        self.splits, self.classes = layout(paths)
+        self.splits, self.classes = layout(paths, self.folder)
         self.divided = "sorted" in self.splits
         names = in_order(
             {self.classes[path] for path in self.splits["all" if self.divided else "train"]}
@@ -208,8 +219,8 @@ class Folder:
         for i, path in enumerate(self.paths if number else ()):
             if self.classes[path] not in number:
                 raise InputError(
-                    f"{self.where(i)} is of the class {self.classes[path]!r}, "
-                    "which train/ does not have"
+                    f"{self.where(i)} is of the class {self.classes[path]!r}, which train/ does "
+                    "not have: move it there, or away"
                 )
             self.labels[i] = number[self.classes[path]]
 

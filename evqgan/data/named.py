@@ -97,7 +97,11 @@ def find(name: str, data_dir: str | None) -> Any:
                 f"config.dataset.name: there is no data set {name!r}; {hint}"
             ) from None
         except OSError as error:
-            raise InputError(f"the data set {name!r} cannot be read: {first_line(error)}") from None
+            place = f" in {data_dir}" if data_dir else ""
+            raise InputError(
+                f"the data set {name!r}{place} cannot be read: {first_line(error)}; give another "
+                "folder as config.dataset.data_dir"
+            ) from None
         except InputError as error:
             raise InputError(f"config.dataset.name = {name!r} is refused: {error}") from None
         except ValueError as error:
@@ -117,7 +121,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
     builder = find(name, directory)
     if builder.data_path.exists():
         return builder
-    logging.info("Preparing the data set %s in %s (once)", name, builder.data_path)
+    print(f"preparing the data set {name} in {builder.data_path}, once", flush=True)
     try:
         with quiet(ours=name in OURS), own_classes():
             builder.download_and_prepare(file_format="array_record")
@@ -176,7 +180,8 @@ def data_source(builder: Any, name: str, split: str) -> Any:
         reason = first_line(error)
     splits = ", ".join(builder.info.splits)
     raise InputError(
-        f"the data set {name!r} cannot give the split {split!r} (it has {splits}): {reason}"
+        f"the data set {name!r} in {builder.data_path} cannot give the split {split!r}: {reason}; "
+        f"config.dataset.train and .validation are of {splits}"
     )
 
 

@@ -135,8 +135,8 @@ def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
     """
     if split != getattr(dataset, which):
         raise InputError(
-            f"there are stored ids of config.dataset.train = {dataset.train!r} and .validation = "
-            f"{dataset.validation!r} alone, not of {split!r}"
+            f"config.dataset.codes = {dataset.codes!r} has stored ids of config.dataset.train = "
+            f"{dataset.train!r} and .validation = {dataset.validation!r} alone, not of {split!r}"
         )
     found = stored_ids.Stored(dataset.codes, which)
     codes.require(dataset.codes, found.info, {"dataset": codes.data_keys(dataset)})

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, of_system
 from evqgan.data import damage
 
 MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
@@ -43,7 +43,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {of_system(error)}") from error
 
 
 def decode(data: bytes, background: str = "white") -> np.ndarray:

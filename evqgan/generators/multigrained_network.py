@@ -77,7 +77,8 @@ class Model(nn.Module):
         (h, w), window, extend = self.latent, self.window, self.extend
         grid = f"the {h} x {w} token grid"
         if h % window or w % window:
-            raise InputError(f"generator.window = {window} does not divide {grid}")
+            fits = ", ".join(str(k) for k in range(1, h + 1) if h % k == w % k == 0)
+            raise InputError(f"generator.window = {window} does not divide {grid}: {fits} do")
         if extend > max(h, w):
             raise InputError(f"generator.extend = {extend} reaches beyond {grid} from anywhere")
         if self.attention not in ("joint", "prefix"):

@@ -269,7 +269,7 @@ class Critic(nn.Module):
             if min(x.shape[1:3]) >> len(head.widths) < 4:
                 raise InputError(
                     f"the critic's heads want larger images than {list(image.shape)}: "
-                    "use interp224=None"
+                    "use interp224=None or a larger config.dataset.size"
                 )
             logits.append(head(x, label, train).reshape(len(image), -1))
         return jnp.concatenate(logits, axis=1)

@@ -67,7 +67,8 @@ def minibatch_deviation(x: jax.Array, group: int = 4) -> jax.Array:
     size = batch // (batch // min(batch, group))
     if batch % size:
         raise InputError(
-            f"the stylegan critic needs a batch that is a multiple of {group}, got {batch}"
+            f"the stylegan critic needs a batch that is a multiple of {size}, got {batch}: change "
+            "batch_size or group"
         )
     y = x.reshape(size, batch // size, *x.shape[1:])
     deviation = jnp.sqrt(jnp.var(y, axis=0) + 1e-8).mean((1, 2, 3))  # [m]; 1e-8: StyleGAN2

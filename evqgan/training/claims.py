@@ -8,10 +8,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.core import build, files
+from evqgan.core import build, checkpoint, config_files, files
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.training import run_length, stage2
+from evqgan.training import initial_state, run_length, stage2
 from evqgan.training.stage import with_defaults
 
 # Keys of weights that are in the run's own checkpoints, so that it matters no more where they came
@@ -37,6 +37,10 @@ FREE = (
     "changed_data",
     *WEIGHTS,
 )
+AGAIN = (  # what to do with a workdir that holds another run
+    "give the config it was made with, or another --workdir, for a new run, with these weights by "
+    "--config.init="
+)
 # What a config does not say and training finds out.
 FOUND = {
     "stage1": ("class_names", "data"),
@@ -61,12 +65,48 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
         files.save_json(pathlib.Path(workdir) / "config.json", json.loads(config.to_json()))
 
 
-def check_claim(workdir: str | os.PathLike, config: Any) -> None:
-    """Raise InputError when `workdir` holds a run of another config."""
+def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
+    """Raise InputError when `workdir` holds a trained run of another config, before data are read.
+
+    What the data alone tell is taken to be as it was there: `check_claim` says later if it is not.
+    """
+    theirs = read_config(workdir)
+    if theirs is None or "params" not in checkpoint.parts_of(workdir):
+        return
+    ours = config.copy_and_resolve_references()
+    with ours.unlocked():
+        ours.update({key: theirs[key] for key in ("class_names", "data") if key in theirs})
+        if ours.get("changed_data"):  # so many epochs may be longer or shorter now
+            ours.duration = theirs.get("duration", ours.duration)
+        examples = (theirs.get("data") or {}).get("examples", 1)
+        ours.began = initial_state.of_this_leg(ours, workdir, examples)
+    if "generator" in ours and "generator" in theirs:
+        ours = stage2.with_classes(ours, theirs.generator.get("classes", 0))
+    check_claim(workdir, ours)
+
+
+def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
+    """Return the config of the run in `workdir`, or None if there is none."""
     file = pathlib.Path(workdir) / "config.json"
     if not file.exists():
+        return None
+    config = ConfigDict(files.read_json(file))
+    config_files.expand_paths(config)
+    return config
+
+
+def check_claim(workdir: str | os.PathLike, config: Any) -> None:
+    """Raise InputError when `workdir` holds a run of another config."""
+    saved = read_config(workdir)
+    if saved is None:
         return
-    ours, theirs = with_defaults(config), with_defaults(ConfigDict(files.read_json(file)))
+    if saved.get("stage") != config.stage:
+        raise _another(
+            workdir,
+            {"stage": (saved.get("stage"), config.stage)},
+            "give the config it was made with, or another --workdir",
+        )
+    ours, theirs = with_defaults(config), with_defaults(saved)
     for one in (ours, theirs):  # what a tokenizer computes in unless it is said, see `dtype_of`
         if "generator" in one:
             one["tokenizer"]["dtype"] = one["tokenizer"].get("dtype") or one["dtype"]
@@ -80,14 +120,19 @@ def check_claim(workdir: str | os.PathLike, config: Any) -> None:
             "give another --workdir, or go on with these by --config.changed_data=True"
         )
     grown = ours.pop("began") > theirs.pop("began")
-    for key, (here, there) in build.differences(ours, theirs).items():
-        if not _may_differ(key, here, there, grown):
-            more = "; only a finished run goes on with a longer one" if key == "duration" else ""
-            raise InputError(
-                f"{workdir} holds a run with config.{key} = {there}, now it is {here}: give the "
-                "config it was made with, or another --workdir, for a new run, with these weights "
-                f"by --config.init={workdir}{more}"
-            )
+    found = build.differences(theirs, ours)
+    found = {key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, grown)}
+    if found:
+        more = "; only a finished run goes on with a longer duration" if "duration" in found else ""
+        raise _another(workdir, found, f"{AGAIN}{workdir}{more}")
+
+
+def _another(
+    workdir: str | os.PathLike, found: dict[str, tuple[Any, Any]], hint: str
+) -> InputError:
+    """Return what is said of a workdir whose config has other values: {key: (there, now)}."""
+    keys = build.listed(found, "config.")
+    return InputError(f"{workdir} holds a run of another config, {keys}: {hint}")
 
 
 def _may_differ(key: str, here: Any, there: Any, grown: bool) -> bool:
@@ -119,12 +164,10 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
             given.tokenizer = config.tokenizer  # it was found by training, as classes may be
     ours, theirs = (with_defaults(c) if same else {"stage": c.stage} for c in (given, config))
     free = (*FREE, *FOUND[config.stage])
-    for key, (here, there) in build.differences(ours, theirs).items():
-        if not within(key, free):
-            raise InputError(
-                f"{folder} holds a run with config.{key} = {there}, --config says {here}: give "
-                "another --workdir, or leave --config out"
-            )
+    found = build.differences(theirs, ours)
+    found = {key: values for key, values in found.items() if not within(key, free)}
+    if found:
+        raise _another(folder, found, "give another --workdir, or leave --config out")
     with config.unlocked():
         config.update({key: given[key] for key in FREE if key in given})
     return config

@@ -83,7 +83,7 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
     """Raise InputError if config.init is the run's own workdir."""
     if not config.get("init"):
         return
-    if pathlib.Path(config.init).expanduser().resolve() == pathlib.Path(workdir).resolve():
+    if pathlib.Path(config.init).resolve() == pathlib.Path(workdir).resolve():
         raise InputError(
             f"config.init is the run's own workdir, {workdir}: "
             "a finished run grows by a longer duration"
@@ -111,7 +111,7 @@ def inherited(
     classes that are not as many begin fresh, and so does a critic that is another one. Raises
     InputError for what does not fit.
     """
-    folder = pathlib.Path(config.init).expanduser()
+    folder = pathlib.Path(config.init)
     theirs = config_of(folder, config.stage)
     checkpoints = checkpoint.Checkpoints(folder, create=False)
     try:

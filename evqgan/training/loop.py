@@ -4,21 +4,23 @@
 """
 
 import contextlib
+import itertools
 import os
 import pathlib
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from clu import parameter_overview
 
-from evqgan.core import checkpoint, files, mesh, versions
+from evqgan.core import checkpoint, files, mesh, progress, versions
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
 from evqgan.training import claims, initial_state
 from evqgan.training.prepare import prepare
-from evqgan.training.reporting import Reporter, log
+from evqgan.training.reporting import Reporter, Taken, log
 from evqgan.training.setup import Setup
 from evqgan.training.signals import Stopped, stop_now, stop_signal
 
@@ -34,14 +36,14 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         setup = prepare(config, pathlib.Path(workdir))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
-        state, notes = restore_or_init(setup, checkpoints)
+        with progress.heartbeat("building", log):
+            state, notes = restore_or_init(setup, checkpoints)
         if int(state["step"]) < setup.length.total:
             announce(setup, state, notes)
             state = run(setup, checkpoints, state)
-        else:
-            step, total = int(state["step"]), setup.length.total
-            log(f"{setup.workdir}: trained to step {step:,} of {total:,}")
         checkpoints.close()
+        step, total = int(state["step"]), setup.length.total
+        log(f"{setup.workdir}: trained to step {step:,} of {total:,}")
         return state
 
 
@@ -85,8 +87,16 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
         f"{setup.device_mesh.size} x {jax.devices()[0].device_kind}"
     )
     notes = (setup.data, *notes, *([changed] if changed else []), *setup.stage.notes)
-    for note in (*notes, "compiling the training step"):
+    for note in notes:
         log(note)
+
+
+def steps(setup: Setup, batches: Iterator[dict], state: dict) -> Iterator[Taken]:
+    """Yield after each step to the end of the run: how many are done, the state, and metrics."""
+    for step in range(int(state["step"]) + 1, setup.length.total + 1):
+        batch = mesh.put(next(batches), setup.device_mesh, setup.config.batch_size)
+        state, metrics = setup.compiled.update(state, batch)
+        yield step, state, metrics
 
 
 def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
@@ -96,29 +106,26 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
     with (
         contextlib.closing(pipeline.train_batches(*data)) as batches,
         Writer(setup.workdir, start, enabled=jax.process_index() == 0) as writer,
-        stop_signal() as stopping,
     ):
         reporter = Reporter(setup, writer, state)
-        for step in range(start + 1, total + 1):  # the number of steps done after it
-            batch = mesh.put(next(batches), setup.device_mesh, config.batch_size)
-            state, metrics = setup.compiled.update(state, batch)
-            stop, due = stop_now(stopping, checkpoints, step), setup.due(step)
-            if step == start + 1:
-                reporter.first_step(step, metrics)
-            if due or stop:
-                metrics = reporter.fetch(step, metrics)
-            if "log" in due:
-                reporter.write(step, metrics, batches.skipped())
-            score = reporter.evaluate(step, state) if "eval" in due else float("inf")
-            if due & {"checkpoint", "eval"} or stop:
+        taken = steps(setup, batches, state)
+        taken = itertools.chain([reporter.first_step(taken)], taken)
+        with stop_signal() as stopping:
+            for step, state, metrics in taken:
+                stop, due = stop_now(stopping, checkpoints, step), setup.due(step)
+                if due or stop:
+                    metrics = reporter.fetch(step, metrics)
+                if "log" in due:
+                    reporter.write(step, metrics, batches.skipped())
+                score = reporter.evaluate(step, state) if "eval" in due else float("inf")
                 # What led to a skipped step must not replace a good checkpoint.
-                doubtful = metrics["train/skipped_in_a_row"] > 0 and not stop and step < total
-                if not doubtful:
+                doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
+                if stop or (due & {"checkpoint", "eval"} and not doubtful):
                     with reporter.progress.pause():
                         checkpoints.save(step, state, score)
-            if stop and step < total:
-                checkpoints.close()
-                name = signal.Signals(stop).name
-                log(f"stopped by {name} at step {step:,}; the same command goes on from there")
-                raise Stopped(step, stop)
+                if stop and step < total:
+                    checkpoints.close()
+                    name = signal.Signals(stop).name
+                    log(f"stopped by {name} at step {step:,}; the same command goes on from there")
+                    raise Stopped(step, stop)
     return state

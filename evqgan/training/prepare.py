@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from evqgan import evals
-from evqgan.core import build, cluster, mesh, room
+from evqgan.core import build, cluster, config_files, mesh, progress, room
 from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored
-from evqgan.training import initial_state
+from evqgan.training import claims, initial_state
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -27,9 +27,11 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     for what a user can mend.
     """
     module = stages.module(config)
+    config_files.expand_paths(config)
     config = module.resolve(config)
     initial_state.check_init(config, workdir)
     module.make(config)
+    claims.check_before_data(workdir, config)
     dataset = build.call(Dataset, config.dataset, "config.dataset")
     source, data = open_data(config, dataset)
     config = note_data(config, module, workdir, source)
@@ -39,7 +41,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     rows = mesh.rows(device_mesh, config.batch_size)
     cluster.check_shared(workdir)
     log("building the model and what it begins with")
-    with build.one_line("no training step can be built from this config"):
+    wrong = "no training step can be built from this config"
+    with progress.heartbeat("building", log), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
         check_step(compiled, dataset, source, config, device_mesh)
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
@@ -65,9 +68,10 @@ def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
     images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
     room.require(config.batch_size * height * width * 3, images)
     log(f"reading {dataset.codes or dataset.folder or dataset.name}")
-    pipeline.prepare(dataset)
-    source = pipeline.open_split(dataset, dataset.train)
-    return source, pipeline.summary(dataset, source)
+    pipeline.prepare(dataset)  # which may download, and then shows how far it is
+    with progress.heartbeat("reading", log):
+        source = pipeline.open_split(dataset, dataset.train)
+        return source, pipeline.summary(dataset, source)
 
 
 def note_data(

@@ -1,6 +1,8 @@
 """What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,9 +11,10 @@ from evqgan import evals
 from evqgan.core import build, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
-from evqgan.core.progress import StepTimer
+from evqgan.core.progress import StepTimer, heartbeat
 from evqgan.training.setup import Setup
 
+Taken = tuple[int, dict, dict[str, Any]]  # steps that are done, the state after them, metrics
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
 
@@ -35,11 +38,14 @@ class Reporter:
         self.best = highest(setup.workdir, self.watched) if chief else {}
         self.began = time.perf_counter()
 
-    def first_step(self, step: int, metrics: dict) -> None:
-        """Wait for the first step, which compiles: rates are counted from the second."""
-        jax.block_until_ready(metrics)
-        self.progress.start(step)
+    def first_step(self, steps: Iterator[Taken]) -> Taken:
+        """Return the first of the steps, which compiles: rates are counted from the second."""
+        log("compiling the training step: minutes at full size, and kept for the next time")
+        with heartbeat("compiling", log):
+            first = jax.block_until_ready(next(steps))
+        self.progress.start(first[0])
         log(f"compiled in {time.perf_counter() - self.began:.0f} s")
+        return first
 
     def fetch(self, step: int, metrics: dict) -> dict[str, float]:
         """Return the metrics of a step as floats, and warn of steps that were skipped.
@@ -75,7 +81,7 @@ class Reporter:
         """
         if self.setup.evaluators:
             log("evaluating")
-        with self.progress.pause():
+        with self.progress.pause(), heartbeat("evaluating", log):
             began = time.perf_counter()
             numbers, shown = evals.run_all(self.setup.evaluators, state)
             seconds = {"perf/evaluation_seconds": time.perf_counter() - began}

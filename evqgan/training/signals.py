@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves its state first."""
+"""Signals that ask a run to stop once it takes steps: it saves its state first."""
 
 import contextlib
 import signal

@@ -171,17 +171,19 @@ class TokenizerStage:
         """Return the state of an untrained tokenizer; networks that `load` fills in are zeros."""
         rngs = jax.random.split(jax.random.key(self.config.seed), 4)
         image = jnp.zeros((1, *self.model.shape, 3))
-        variables = self.model.network.init(
-            {"params": rngs[0], "codebook": rngs[1]}, image, train=True
-        )
+        keys = {"params": rngs[0], "codebook": rngs[1]}
+        with build.at_key("config.tokenizer"):
+            variables = self.model.network.init(keys, image, train=True)
         params, codebook = variables["params"], variables.get("codebook", {})
         self._check_last_layer(params)
         critic: dict = {}
         frozen: dict[str, dict] = {}
         if self.distance:
-            frozen["perceptual"] = self.distance.init(rngs[2], image, image)["frozen"]
+            with build.at_key("config.perceptual.distance"):
+                frozen["perceptual"] = self.distance.init(rngs[2], image, image)["frozen"]
         if self.adversary:
-            critic, frozen["critic"] = self.adversary.init(rngs[3], image)
+            with build.at_key("config.adversarial.critic"):
+                critic, frozen["critic"] = self.adversary.init(rngs[3], image)
         for part, networks in self.networks.items():
             if networks.folder != "random":  # XLA drops the random numbers
                 zeros = {name: frozen[part][name] for name in networks.names}
@@ -218,7 +220,8 @@ class TokenizerStage:
             if self.adversary:
                 views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
                 critic = params["critic"], variables["critic"], frozen["critic"]
-                l_adv = self.adversary.discriminate(*critic, views, rngs[1])
+                with build.at_key("config.adversarial.critic"):
+                    l_adv = self.adversary.discriminate(*critic, views, rngs[1])
                 weight, more = self._lambda(self.adversary, pull_back, near, l_adv, state["step"])
                 loss = loss + weight * l_adv.loss  # + lambda * L_adv
                 gradient = gradient + weight * l_adv.gradient

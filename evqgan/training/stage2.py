@@ -5,7 +5,6 @@ step of it; which tokens are masked, and what p sees, is the generator's own (ev
 """
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
@@ -42,10 +41,6 @@ def resolve(config: Any, classes: int | None = None) -> Any:
     alone.
     classes: how many the data have, once that is known, see `with_classes`.
     """
-    with config.unlocked():
-        for section, key in ((config.tokenizer, "weights"), (config.dataset, "codes")):
-            if section.get(key):
-                section[key] = os.path.expanduser(section[key])
     if not config.tokenizer.get("model"):
         config = with_model(config)
     if config.dataset.get("codes"):

@@ -1,0 +1,104 @@
+"""A signal before a run takes steps: a line, the folder let go, the exit code of the signal."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from evqgan.core import files, signals
+
+ROOT = pathlib.Path(__file__).parent.parent
+LINE = "stopped by SIGTERM; the same command goes on from what is saved"
+
+
+def script(folder, body, patience=60.0):
+    """A process that owns `folder` and does `body`."""
+    code = f"""
+import hashlib, sys, time
+from evqgan.core import cli, files, signals
+signals.PATIENCE = {patience}
+
+def run(argv):
+    with files.owned({str(folder)!r}):
+        print("ready", flush=True)
+        {body}
+
+sys.exit(cli.main([], run, str))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, text=True, **pipes)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    "body, patience",
+    [
+        ("time.sleep(100)", 60.0),
+        # As XLA does, this lets the process do nothing else in its main thread.
+        ("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", 0.1),
+    ],
+)
+def test_a_process_that_is_stopped_says_so_and_lets_its_folder_go(tmp_path, body, patience):
+    process = script(tmp_path / "run", body, patience)
+    assert (tmp_path / "run" / ".owner").is_file()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and output == f"{LINE}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path):
+    run = tmp_path / "run"
+    given = ["--config=configs/imagenet_stage1.py:tiny", f"--workdir={run}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
+    process = subprocess.Popen([sys.executable, "-m", "evqgan.main", *given], **pipes)
+    for line in process.stdout:
+        if line.startswith("reading "):
+            break
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143 and output.splitlines()[-1] == LINE
+    assert "Traceback" not in output
+    assert not [path for path in run.rglob("*") if path.name in (".lock", ".owner")]
+
+
+def test_the_ends_of_the_body_are_as_ever():
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.in_order():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before and not files._held
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(KeyboardInterrupt) as caught, signals.in_order():
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        assert caught.value.number == number
+    with pytest.raises(ValueError, match="a defect"), signals.in_order():
+        raise ValueError("a defect")
+    found = []
+
+    def elsewhere():
+        with signals.in_order():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_a_handler_within_is_asked_first_and_is_not_waited_for():
+    """As in training, which notes the signal and saves: that may take longer than PATIENCE."""
+    came = []
+    with signals.in_order():
+        with signals.handled(came.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            assert signal.set_wakeup_fd(-1) == -1  # nobody else hears of it
+        assert came == [signal.SIGTERM]
