@@ -219,7 +219,7 @@ def test_encoding_that_a_signal_stops_goes_on(place, tmp_path, capsys, monkeypat
         there = [shard.name for shard in codes.shards(info) if finished(out, shard)]
         assert there == left and not (out / ".lock").exists()
     code, _, errors = call(capsys, *asked, "--seed=3")
-    assert code == 2 and "holds ids with seed = 2, now it is 3" in errors[0]
+    assert code == 2 and "holds other ids, seed: 2 -> 3" in errors[0]
     code, said, _ = call(capsys, *asked, "--seed=2")
     assert code == 0 and said[-1].startswith("16 images encoded")
 

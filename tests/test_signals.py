@@ -48,6 +48,7 @@ sys.exit(cli.main([], run, str))
 def test_a_process_that_is_stopped_says_so_and_lets_its_folder_go(tmp_path, body, patience):
     process = script(tmp_path / "run", body, patience)
     assert (tmp_path / "run" / ".owner").is_file()
+    time.sleep(0.5)  # until it is in the body
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and output == f"{LINE}\n"

@@ -83,7 +83,9 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
     """
     folder = pathlib.Path(folder)
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    lock, owner = filelock.FileLock(folder / ".lock", blocking=False), folder / ".owner"
+    # Of all threads: `let_go` is called in another one.
+    lock = filelock.FileLock(folder / ".lock", blocking=False, thread_local=False)
+    owner = folder / ".owner"
 
     def clear() -> None:
         if lock.is_locked:
