@@ -175,7 +175,9 @@ def test_python_samples_into_an_owned_folder(place, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_sampling_that_a_signal_stops_goes_on(place, tmp_path, capsys, monkeypatch, name):
+def test_sampling_that_a_signal_stops_goes_on(
+    foreground, place, tmp_path, capsys, monkeypatch, name
+):
     number, asked = signal.Signals[name], [f"--workdir={place}", *ASKED, f"--out={tmp_path}/out"]
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
@@ -194,7 +196,7 @@ def test_sampling_that_a_signal_stops_goes_on(place, tmp_path, capsys, monkeypat
     )
 
 
-def test_encoding_that_a_signal_stops_goes_on(place, tmp_path, capsys, monkeypatch):
+def test_encoding_that_a_signal_stops_goes_on(foreground, place, tmp_path, capsys, monkeypatch):
     out = tmp_path / "ids"
     asked = [f"--workdir={place}", "--mode=encode", f"--out={out}", "--batch_size=5"]
     asked += ["--config.dataset.train=train[:12]"]
@@ -224,7 +226,7 @@ def test_encoding_that_a_signal_stops_goes_on(place, tmp_path, capsys, monkeypat
     assert code == 0 and said[-1].startswith("16 images encoded")
 
 
-def test_a_second_signal_at_once_is_the_same_request(monkeypatch):
+def test_a_second_signal_at_once_is_the_same_request(foreground, monkeypatch):
     came = []
     with signals.handled(came.append):
         for _ in range(3):

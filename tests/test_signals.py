@@ -70,7 +70,7 @@ def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path)
     assert not [path for path in run.rglob("*") if path.name in (".lock", ".owner")]
 
 
-def test_the_ends_of_the_body_are_as_ever():
+def test_the_ends_of_the_body_are_as_ever(foreground):
     before = signal.getsignal(signal.SIGTERM)
     with signals.in_order():
         assert signal.getsignal(signal.SIGTERM) != before

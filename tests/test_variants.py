@@ -74,14 +74,14 @@ def test_terms_are_equal():
         terms[name] = config.duration, blocks, config.batch_size, variants.tokens(config)
     assert len(parameters) == 1
     assert {term[:2] for term in terms.values()} == {("2 steps", 4)}
-    assert terms["base"][2:] == (4, 4 * (4 + 36))
+    assert terms["base"][2:] == (4, 4 * (4 + 25))
     assert (
         terms["joint"][2:] == terms["masked"][2:] == terms["own dropped"][2:] == terms["base"][2:]
     )
-    assert terms["all blocks"][2:] == (1, 4 + 4 * 36)  # four blocks of 4 x 4
+    assert terms["all blocks"][2:] == (1, 4 + 4 * 25)  # four blocks of 4 x 4, in a corner each
     # Globals of their own.
-    assert terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 36))
-    assert terms["wider"][2:] == (4, 4 * (4 + 64))
+    assert terms["masked, all blocks"][2:] == terms["paper"][2:] == (1, 4 * (4 + 25))
+    assert terms["wider"][2:] == (4, 4 * (4 + 36))
 
 
 def test_rows_are_mean_and_deviation_over_seeds(out):

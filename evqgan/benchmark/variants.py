@@ -188,7 +188,7 @@ def scan(
     ((key, values),) = SCAN.items()
     usual, found = model.sampler[key], []
     for value in (usual, *(value for value in values if value != usual)):
-        made = model.sample(samples, [], 0, **{key: value})
+        made = model.sample(samples, None, 0, **{key: value})
         images, labels = made["images"], made["labels"]
         numbers = runs.measured(config.dataset, images, labels, views, colour=True)
         found.append({"sampler": {key: value}, **numbers})
