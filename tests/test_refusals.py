@@ -346,3 +346,31 @@ def test_one_is_no_plural():
         "1 sample",
         "1,200 samples",
     ]
+
+
+def test_what_is_no_workdir_is_told_by_what_it_is(tmp_path):
+    run = tmp_path / "run"
+    (run / "generator" / "checkpoints" / "4").mkdir(parents=True)
+    picture = tmp_path / "cat.png"
+    picture.touch()
+    for path, message in (
+        (picture, "cat.png is a file: give the folder"),
+        (
+            run / "generator" / "checkpoints" / "4",
+            "4 is a checkpoint: give its workdir, .*generator",
+        ),
+        (run, "generator/config.json is missing beside checkpoints/: bring that back"),
+        ("", "expected the path of a workdir, got ''"),
+        (tmp_path, "is no workdir"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evqgan.load(path)
+
+
+def test_a_keyword_that_edit_does_not_have_is_told_first(place):
+    model = evqgan.load(place)
+    image, mask = np.zeros((*model.size, 3), np.uint8), np.ones(model.size, bool)
+    with pytest.raises(InputError, match="no keyword 'labels': did you mean 'label'"):
+        model.edit(image, mask, labels=3)
+    with pytest.raises(InputError, match="expected margins of at least 0 pixels, one of them more"):
+        model.outpaint(image, label=3)

@@ -48,21 +48,33 @@ OPTIONAL = (  # keys that a stage's config may lack
 
 def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
     """Return the config of a workdir, and that workdir: of a quickstart's, its generator."""
-    if not isinstance(workdir, str | os.PathLike):
+    if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
         raise InputError(f"expected the path of a workdir, got {workdir!r}")
     workdir = pathlib.Path(workdir).expanduser()
     inner, file = workdir / "generator", workdir / "config.json"
     if not file.is_file() and (inner / "config.json").is_file():
         workdir, file = inner, inner / "config.json"
     if not file.is_file():
-        hint = f"train one with --config=FILE --workdir={workdir}"
-        raise InputError(f"{workdir} is no workdir: there is no {file}; {hint}")
+        raise InputError(no_workdir(workdir))
     from evqgan.core import schema  # brings JAX, which --help and wrong flags can do without
 
     config = ConfigDict(files.read_json(file))
     schema.check(config, str(file))
     expand_paths(config)
     return config, workdir
+
+
+def no_workdir(path: pathlib.Path) -> str:
+    """Return what is said of a path that is taken for a workdir but has no config.json."""
+    if path.is_file():
+        return f"{path} is a file: give the folder that a run was trained in, its workdir"
+    if path.parent.name == "checkpoints":
+        return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
+    for run in (path, path / "generator"):
+        if (run / "checkpoints").is_dir():
+            return f"{run / 'config.json'} is missing beside checkpoints/: bring that back"
+    hint = f"train one with --config=FILE --workdir={path}"
+    return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
 
 
 def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:

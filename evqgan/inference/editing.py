@@ -61,8 +61,8 @@ def edit(
     force: more than WINDOWS windows too.
     changes: to config.sample.
     """
-    labels = planned_edit(model.known_classes(), model.size, label, num, seed)
     check_keywords(changes, model.sampler, KEYWORDS)
+    labels = planned_edit(model.known_classes(), model.size, label, num, seed)
     model.check_settings(changes)
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
