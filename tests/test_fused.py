@@ -58,9 +58,9 @@ def test_pieces_are_put_together_as_the_kernel_wants_them(changes):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
-# cuDNN is NVIDIA's and runs on its GPUs alone. That the kernel is handed the same function is guarded
-# always, by test_pieces_are_put_together_as_the_kernel_wants_them; on a GPU `python -m
-# evqgan.benchmark device --part=checks` compares it with float64, too.
+# cuDNN runs on NVIDIA's GPUs alone. That the kernel is handed the same function is guarded always,
+# by test_pieces_are_put_together_as_the_kernel_wants_them; on a GPU `python -m evqgan.benchmark
+# device --part=checks` compares it with float64, too.
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="the kernel is cuDNN's: it needs a GPU")
 def test_the_kernel_gives_what_products_and_a_softmax_give():
     query, pieces = case("bfloat16")
