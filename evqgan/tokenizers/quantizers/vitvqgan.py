@@ -30,8 +30,8 @@ class Quantizer(nn.Module):
       of depths before.
     """
 
-    codes: Positive = 8192  # ViT-VQGAN, Sec. 4.1
-    width: Positive = 32  # ViT-VQGAN, Sec. 4.1
+    codes: Positive = 8192  # ViT-VQGAN
+    width: Positive = 32  # ViT-VQGAN
     depth: Positive = 1
     shared: bool = True
     commitment: float = 0.25
