@@ -210,7 +210,7 @@ def test_the_loss_falls_and_a_pattern_is_learned(form):
     label = jnp.arange(number) % 3
     codes = jnp.arange(GRID[0] * GRID[1] * DEPTH) % 4
     ids = (codes[None] + 4 * label[:, None]).reshape(number, *GRID, DEPTH)
-    optimizer = optax.adam(1e-2)
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 150))  # ends where rounding is small
 
     @jax.jit
     def train():
