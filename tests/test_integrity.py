@@ -1,21 +1,24 @@
 """Files of a checkpoint that are missing, cut or changed: one line names the file, none follows."""
 
 import os
-import pathlib
 import shutil
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tensorstore
 import workdirs
 
 from evqgan import main
-from evqgan.core import integrity
+from evqgan.core import checkpoint, integrity
+from evqgan.core.errors import InputError
 
 ALL = {"ema", "params", "opt", "tokenizer", "step", "skipped"}
 
 
 @pytest.fixture(scope="module")
-def checkpoint():
+def trained():
     """A checkpoint that nothing is wrong with."""
     return workdirs.trained() / "generator" / "checkpoints" / "6"
 
@@ -36,36 +39,47 @@ def flipped(file):
     file.write_bytes(bytes(byte ^ 0x55 for byte in file.read_bytes()))
 
 
-def needed(checkpoint):
-    """The files that reading all of the state needs, relative to the checkpoint."""
-    found = [path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file()]
-    names = [path for path in found if "commit" not in path.name]
-    return [path for path in names if path.parts[0] in ("state", "manifest")]
+def half(file):
+    os.truncate(file, file.stat().st_size // 2)
 
 
-def test_of_every_file_that_is_missing_or_cut_the_name_is_said(checkpoint, tmp_path):
-    copy, said = tmp_path / "6", set()
-    shutil.copytree(checkpoint, copy)
-    assert not integrity.damage(copy, "manifest") and not integrity.damage(copy, "state", ALL)
-    for name in needed(checkpoint):
-        for harm, words in (
-            (gone, " is missing"),
-            (cut, " is cut short"),
-            (empty, " is cut short"),
-        ):
-            harm(copy / name)
-            found = integrity.damage(copy, name.parts[0], ALL)
-            assert not found or found.startswith(f"{name}{words}"), found
-            said |= {name} if found else set()
-            shutil.copy(checkpoint / name, copy / name)
-    assert {pathlib.Path(x) for x in ("manifest/metadata", "state/manifest.ocdbt")} <= said
-    largest = max(needed(checkpoint), key=lambda name: (checkpoint / name).stat().st_size)
-    assert largest in said
+def one_byte(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(data)
 
 
-def test_files_of_what_is_not_read_do_not_matter(checkpoint, tmp_path):
+def test_each_file_that_is_harmed_is_named_or_does_not_matter(tmp_path):
+    """Of every file in a small checkpoint; what is restored is right or nothing."""
+    rows = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+    state = {"params": {"a": jnp.asarray(rows), "b": jnp.ones(3)}, "step": jnp.int32(3)}
+    checkpoints = checkpoint.Checkpoints(tmp_path / "w")
+    checkpoints.save(3, state)
+    checkpoints.wait()
+    folder, named = checkpoints.folder / "3", set()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, before = str(file.relative_to(folder)), file.read_bytes()
+        for harm in (half, empty, gone, one_byte) if before else (gone,):
+            harm(file)
+            try:
+                found = checkpoints.restore(state)
+            except InputError as error:
+                line = str(error)
+                assert line.startswith(f"checkpoint {folder} is damaged: "), (name, harm)
+                assert name in line and "\n" not in line, (name, harm, line)
+                named.add((file.name, harm))
+            else:
+                jax.tree.map(np.testing.assert_array_equal, found, state)
+            file.write_bytes(before)
+    assert {("_METADATA", one_byte), ("process_0", half), ("process_0", empty)} <= named
+    assert {(name, gone) for name in ("metadata", "manifest.ocdbt")} <= named
+    assert len([name for name, harm in named if len(name) == 32 and harm == one_byte]) == 2
+    checkpoints.close()
+
+
+def test_files_of_what_is_not_read_do_not_matter(trained, tmp_path):
     copy = tmp_path / "6"
-    shutil.copytree(checkpoint, copy)
+    shutil.copytree(trained, copy)
     for path in [
         path for path in (copy / "state" / "ocdbt.process_0").rglob("*") if path.is_file()
     ]:

@@ -4,7 +4,6 @@ They are readable on any devices.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -240,8 +239,10 @@ class Checkpoints:
         arguments = ocp.checkpoint_utils.construct_restore_args(like)
         target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
         state = self._read(step, "state", target, like)
+        if any(not isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(state)):
+            raise self._damaged(step, "state/_METADATA is changed")  # it named no such array
         if names := changed(state, saved):
-            raise self._damaged(step, f"{names[0]} is not what was saved")
+            raise self._damaged(step, integrity.changed_array(self.folder / str(step), names[0]))
         return state
 
     def differs(self, tree: Any) -> bool:
@@ -269,10 +270,9 @@ class Checkpoints:
             cause: BaseException = error
             while cause.__cause__:  # orbax wraps what tensorstore says
                 cause = cause.__cause__
-            gone = isinstance(cause, FileNotFoundError | KeyError | json.JSONDecodeError)
-            if gone or DAMAGE.search(str(cause)):
-                what = integrity.changed_array(str(cause)) or first_line(cause)
-                raise self._damaged(step, what) from error
+            what = integrity.changed(self.folder / str(step), str(cause))
+            if what or isinstance(cause, FileNotFoundError) or DAMAGE.search(str(cause)):
+                raise self._damaged(step, what or first_line(cause)) from error
             reason = "not enough memory" if isinstance(cause, MemoryError) else first_line(cause)
             what = f"cannot read checkpoint {self.folder / str(step)}"
             raise InputError(f"{what}: {reason}") from error

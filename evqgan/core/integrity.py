@@ -15,6 +15,17 @@ from urllib.parse import unquote
 
 import tensorstore
 
+# Files that describe the arrays, and what orbax looks for in them: it stands in its errors.
+DESCRIBED = {
+    "state/_METADATA": "tree_metadata|key_metadata|key_type|KeyType|'key'|value_metadata"
+    "|value_type|skip_deserialize",
+    "state/array_metadatas/*": "param_name|write_shape|chunk_shape",
+}
+
+
+class _Damaged(Exception):
+    """What is wrong with a checkpoint's files, in words that name one."""
+
 
 def damage(folder: pathlib.Path, item: str, parts: Collection[str] = ()) -> str:
     """Return what is wrong with the files of a checkpoint's item, or "".
@@ -23,61 +34,69 @@ def damage(folder: pathlib.Path, item: str, parts: Collection[str] = ()) -> str:
     item: "state", whose arrays are checked, or another one, which is JSON.
     parts: the top-level keys of the state whose files are checked.
     """
-    if item != "state":
-        return _damage_of_json(folder, folder / item / "metadata")
-    found = ""
-    if (folder / item / "_METADATA").exists():  # orbax does without
-        found = _damage_of_json(folder, folder / item / "_METADATA")
-    return found or _damage_of_arrays(folder, folder / item, parts)
+    try:
+        if item != "state":
+            _check_json(folder, folder / item / "metadata")
+            return ""
+        # Orbax does without these, but not with broken ones.
+        for file in (folder / item / "_METADATA", *(folder / item / "array_metadatas").glob("*")):
+            if file.exists():
+                _check_json(folder, file)
+        ends: dict[pathlib.Path, int] = {}  # of each file, as many bytes as it has at least
+        for key, file, end in _values(folder, folder / item):
+            if re.split("[./]", key)[0] in parts:  # "params.mlp.kernel/0.0", "step/.zarray"
+                ends[file] = max(end, ends.get(file, 0))
+        for file, end in ends.items():
+            _check_length(folder, file, end)
+    except _Damaged as error:
+        return str(error)
+    return ""
 
 
-def _damage_of_json(folder: pathlib.Path, file: pathlib.Path) -> str:
-    """Return what is wrong with a JSON file, or ""."""
+def _check_json(folder: pathlib.Path, file: pathlib.Path) -> None:
+    """Raise _Damaged unless a file of the checkpoint `folder` holds a JSON dict."""
     name = file.relative_to(folder)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return f"{name} is missing"
-    except ValueError:
-        return f"{name} is cut short or changed"
+        raise _Damaged(f"{name} is missing") from None
+    except (ValueError, RecursionError):
+        raise _Damaged(f"{name} is cut short or changed") from None
     except OSError:  # what the system says, orbax is told, too
-        return ""
-    return "" if isinstance(found, dict) else f"{name} is changed"
+        return
+    if not isinstance(found, dict):
+        raise _Damaged(f"{name} is changed")
 
 
-def _damage_of_arrays(folder: pathlib.Path, place: pathlib.Path, parts: Collection[str]) -> str:
-    """Return what is wrong with the files that hold the arrays of `parts`, or ""."""
+def _values(folder: pathlib.Path, place: pathlib.Path) -> Iterator[tuple[str, pathlib.Path, int]]:
+    """Yield (key, file, byte at which it ends there) of what the database in `place` stores.
+
+    Values that lie beside their keys, as small ones do, are left out. Raises _Damaged where the
+    database itself cannot be read.
+    """
     manifest = place / "manifest.ocdbt"
     if not manifest.is_file():
-        return f"{manifest.relative_to(folder)} is missing"
+        raise _Damaged(f"{manifest.relative_to(folder)} is missing")
     base = tensorstore.KvStore.open({"driver": "file", "path": f"{place.absolute()}/"}).result()
     try:
         versions = tensorstore.ocdbt.dump(base).result()["versions"]
     except ValueError:
-        return f"{manifest.relative_to(folder)} is cut short or changed"
+        raise _Damaged(f"{manifest.relative_to(folder)} is cut short or changed") from None
     nodes = [(version["root"]["location"], b"") for version in versions[-1:]]
-    ends: dict[pathlib.Path, int] = {}  # of each file, as many bytes as it has at least
     while nodes:
         node, prefix = nodes.pop()  # of its keys
         file, end = _reference(place, node)
-        if found := _cut(folder, file, end):
-            return found
+        _check_length(folder, file, end)
         try:
             entries = tensorstore.ocdbt.dump(base, node).result()["entries"]
         except ValueError:
-            return f"{file.relative_to(folder)} is changed"
+            raise _Damaged(f"{file.relative_to(folder)} is changed") from None
         for entry in entries:
             if "location" in entry:
                 nodes.append((entry["location"], prefix + entry["subtree_common_prefix"]))
-            elif "indirect_value" in entry and _part(prefix + entry["key"]) in parts:
-                file, end = _reference(place, entry["indirect_value"])
-                ends[file] = max(end, ends.get(file, 0))
-    return next(filter(None, (_cut(folder, file, end) for file, end in ends.items())), "")
-
-
-def _part(key: bytes) -> str:
-    """Return the top-level key of the state to which a key of the database belongs."""
-    return re.split("[./]", key.decode())[0]  # "params.mlp.kernel/0.0", "step/.zarray"
+            elif "indirect_value" in entry:
+                key = (prefix + entry["key"]).decode()
+                yield key, *_reference(place, entry["indirect_value"])
 
 
 def _reference(place: pathlib.Path, location: str) -> tuple[pathlib.Path, int]:
@@ -86,20 +105,35 @@ def _reference(place: pathlib.Path, location: str) -> tuple[pathlib.Path, int]:
     return place / unquote(parent) / unquote(name), int(offset) + int(length)
 
 
-def _cut(folder: pathlib.Path, file: pathlib.Path, end: int) -> str:
-    """Return what is said of a file that is missing or has fewer bytes than `end`, or ""."""
+def _check_length(folder: pathlib.Path, file: pathlib.Path, end: int) -> None:
+    """Raise _Damaged for a file that is missing or has fewer bytes than `end`."""
     if not file.is_file():
-        return f"{file.relative_to(folder)} is missing"
+        raise _Damaged(f"{file.relative_to(folder)} is missing")
     size = file.stat().st_size
     if size < end:
-        return f"{file.relative_to(folder)} is cut short, {size:,} of at least {end:,} bytes"
+        what = f"is cut short, {size:,} of at least {end:,} bytes"
+        raise _Damaged(f"{file.relative_to(folder)} {what}")
+
+
+def changed(folder: pathlib.Path, message: str) -> str:
+    """Return what is said of what an error message of orbax or tensorstore names, or ""."""
+    if array := re.search(r'Error reading "([^"/]+)/', message):
+        return changed_array(folder, array[1].replace(".", "/"))
+    for names, words in DESCRIBED.items():
+        if re.search(words, message):
+            found = sorted(str(file.relative_to(folder)) for file in folder.glob(names))
+            return f"{' or '.join(found)} is changed"
     return ""
 
 
-def changed_array(message: str) -> str:
-    """Return what is said of the array that an error message of tensorstore names, or ""."""
-    found = re.search(r'Error reading "([^"/]+)/', message)
-    return f"{found[1].replace('.', '/')} is changed" if found else ""
+def changed_array(folder: pathlib.Path, name: str) -> str:
+    """Return what is said of an array of the state that is not what was saved: in which files."""
+    prefix, files = f"{name.replace('/', '.')}/", set[str]()
+    with contextlib.suppress(_Damaged):  # was told before it came to this
+        for key, file, _ in _values(folder, folder / "state"):
+            if key.startswith(prefix):
+                files.add(str(file.relative_to(folder)))
+    return f"{name} in {' or '.join(sorted(files)) or 'state'} is not what was saved"
 
 
 @contextlib.contextmanager
