@@ -87,14 +87,26 @@ def test_tasks_of_slurm_that_are_not_told_of_each_other_do_not_share_a_folder(tm
         first.communicate("")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{", b'{"a":' * 2000, b"NaN"])
-def test_what_is_no_json_of_ours_is_one_line(tmp_path, content):
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b'{\n"a": ', "it is cut short or changed at line 2, column 6: Expecting value"),
+        (b"[1]", "expected a dict, got list"),
+        (b"\xff\xfe{", "it is no text in UTF-8"),
+        (b'{"a":' * 2000, "it is "),  # nested without end, or cut short: as Python reads it
+        (b"NaN", "expected a dict, got float"),
+    ],
+)
+def test_what_is_no_json_of_ours_is_one_line(tmp_path, content, reason):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(
-        InputError, match="config.json is not the JSON that training writes"
-    ) as caught:
+    with pytest.raises(InputError) as caught:
         files.read_json(tmp_path / "config.json")
-    assert "\n" not in str(caught.value)
+    line = str(caught.value)
+    assert f"config.json is not the config that training writes: {reason}" in line
+    assert line.endswith(f"; replace it by a copy, or move it away and {files.ANEW}")
+    assert "\n" not in line
 
 
 def test_json_and_npz_come_back_as_they_went(tmp_path):

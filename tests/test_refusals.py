@@ -359,7 +359,7 @@ def test_what_is_no_workdir_is_told_by_what_it_is(tmp_path):
             run / "generator" / "checkpoints" / "4",
             "4 is a checkpoint: give its workdir, .*generator",
         ),
-        (run, "generator/config.json is missing beside checkpoints/: bring that back"),
+        (run, "generator/config.json is missing beside checkpoints/: bring it back"),
         ("", "expected the path of a workdir, got ''"),
         (tmp_path, "is no workdir"),
     ):

@@ -200,7 +200,7 @@ def test_labels_are_numbers_or_names_and_go_in_turn(model):
     with pytest.raises(InputError, match=r"there is no class 'cta': .*did you mean 'cat'"):
         model.generate(1, ["cta"])
     with pytest.raises(
-        InputError, match=r"there is no class 'zzz': .* expected one of ant, bee, cat"
+        InputError, match=r"there is no class 'zzz': .*, or a name: one of ant, bee, cat"
     ):
         model.edit(picture(), LEFT, "zzz")
 
@@ -369,8 +369,8 @@ def test_images_of_several_sizes_are_refused(model):
     "text, message",
     [
         (None, "is no workdir: there is no .*config.json; train one with --config=FILE --workdir="),
-        ("{", "is not the JSON that training writes"),
-        ("[1]", "is not the JSON that training writes"),
+        ("{", "is not the config that training writes"),
+        ("[1]", "is not the config that training writes"),
         ("{}", "config.json needs the key 'stage'"),
         ('{"stage": "stage7"}', "stage is 'stage7': did you mean 'stage"),
     ],

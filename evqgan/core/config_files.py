@@ -72,7 +72,8 @@ def no_workdir(path: pathlib.Path) -> str:
         return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
     for run in (path, path / "generator"):
         if (run / "checkpoints").is_dir():
-            return f"{run / 'config.json'} is missing beside checkpoints/: bring that back"
+            advice = f"bring it back from a copy, or {files.ANEW}"
+            return f"{run / 'config.json'} is missing beside checkpoints/: {advice}"
     hint = f"train one with --config=FILE --workdir={path}"
     return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
 

@@ -147,20 +147,36 @@ def save_json(path: str | os.PathLike[str], value: Any) -> None:
         file.write(text.encode())
 
 
+# What to do without the config.json of a workdir.
+ANEW = "give the command that made the run again, which writes one"
+
+
 def read_json(
-    path: str | os.PathLike[str], what: str = "the JSON that training writes"
+    path: str | os.PathLike[str],
+    what: str = "the config that training writes",
+    advice: str = f"replace it by a copy, or move it away and {ANEW}",
 ) -> dict[str, Any]:
     """Return the dict in a JSON file, which is `what` in words.
 
-    Raises InputError where it is none, cut short, of another encoding, or nested without end.
+    Raises InputError, which ends in `advice`, where it is none, empty, cut short, of another
+    encoding, or nested without end.
     """
     try:
-        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too
-        reason = of_system(error) if isinstance(error, OSError) else str(error)
-        raise InputError(f"{path} is not {what}: {reason or type(error).__name__}") from error
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path} is not {what}: {of_system(error)}; {advice}") from error
+    except (ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too
+        reason = "it is nested without end"
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is no text in UTF-8"
+        elif isinstance(error, json.JSONDecodeError):
+            place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+            reason = f"it is cut short or changed at {place}" if text.strip() else "it is empty"
+        raise InputError(f"{path} is not {what}: {reason}; {advice}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} is not {what}: expected a dict, got {type(found).__name__}")
+        reason = f"expected a dict, got {type(found).__name__}"
+        raise InputError(f"{path} is not {what}: {reason}; {advice}")
     return found
 
 

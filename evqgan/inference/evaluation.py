@@ -135,7 +135,7 @@ def show(found: Evaluation) -> None:
 
 def read_evaluation(file: pathlib.Path) -> Evaluation:
     """Return an evaluation.json as `evaluate` writes it; InputError if it is none."""
-    found = files.read_json(file, "what evaluate writes; move it away")
+    found = files.read_json(file, "what evaluate writes", "move it away")
     if found.keys() != {"numbers", "protocols"}:
         raise InputError(
             f"{file} is not what evaluate writes: it has no numbers and protocols; move it away"

@@ -50,7 +50,8 @@ class Classes(NamedTuple):
             near = self.names
             if len(near) > NAMES:
                 near = difflib.get_close_matches(str(name), near)
-            expected += f", or a name: {build.suggestion(name, near)}" if near else ""
+            hint = build.suggestion(name, near).removeprefix("expected ")
+            expected += f", or a name: {hint}" if near else ""
         raise InputError(f"there is no class {name!r}: expected {expected}")
 
     def labels_of(self, labels: Any, num: int) -> np.ndarray:
@@ -168,4 +169,8 @@ def planned_edit(
     room.require(num * math.prod(shape) * 3, f"{num:,} results")
     if classes.number and label is None:
         raise InputError("this model is class-conditional: editing needs a label")
-    return np.full(num, 0 if label is None else classes.label_of(label), np.int32)
+    one = label.item() if getattr(label, "shape", None) == () else label
+    if hasattr(one, "__len__") and not isinstance(one, str):
+        expected = "one class for an edit, a number or a name"
+        raise InputError(f"expected {expected}, got {one!r}: edit once for each class")
+    return np.full(num, 0 if one is None else classes.label_of(one), np.int32)
