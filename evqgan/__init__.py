@@ -47,5 +47,5 @@ if not TYPE_CHECKING:  # a checker shall know that there are no other names
         raise AttributeError(f"module 'evqgan' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """Return the names there are, `load` too, for completion."""
-        return sorted({*globals(), *__all__})
+        """Return the public names, `load` too, for completion."""
+        return sorted(__all__)

@@ -108,8 +108,10 @@ def test_images_become_ids_and_images_again(model, tokenizer):
 @pytest.mark.parametrize(
     "images, message",
     [
-        (np.zeros((32, 32), np.uint8), r"got uint8 \[32, 32\]"),
-        (np.zeros((32, 32, 4), np.uint8), r"got uint8 \[1, 32, 32, 4\]"),
+        (np.zeros((32, 32), np.uint8), r"got uint8 \[32, 32\]: a grey image has to repeat"),
+        (np.zeros((5, 32, 32), np.uint8), r"got uint8 \[5, 32, 32\]: a grey image has to repeat"),
+        (np.zeros((32, 32, 1), np.uint8), r"got uint8 \[32, 32, 1\]: a grey image has to repeat"),
+        (np.zeros((32, 32, 4), np.uint8), r"got uint8 \[32, 32, 4\]$"),
         (np.zeros((32, 32, 3), np.int64), r"got int64"),
         (np.full((32, 32, 3), 255.0), r"expected floats in \[-1, 1\], got 255 to 255"),
         (np.full((32, 32, 3), np.nan), r"expected floats in \[-1, 1\], got nan"),
@@ -123,8 +125,11 @@ def test_what_is_no_image_is_refused(model, images, message):
 
 
 def test_what_are_no_ids_is_refused(model):
-    with pytest.raises(InputError, match=r"expected ids as int \[B,h,w,1\], got int64 \[8, 8\]"):
-        model.decode(np.zeros((8, 8), np.int64))
+    for shape in ([8, 8], [8, 8, 2], [1, 8, 8, 2], [1, 1, 8, 8, 1]):
+        with pytest.raises(InputError) as error:
+            model.decode(np.zeros(shape, np.int64))
+        expected = f"expected ids as int [h,w,1] or [B,h,w,1], got int64 {shape}"
+        assert str(error.value) == expected
     with pytest.raises(InputError, match="expected ids from 0 to 63, got 0 to 64"):
         model.decode(np.arange(65).reshape(1, 5, 13, 1))
 
@@ -320,15 +325,28 @@ def test_nothing_compiles_twice(model, caplog):
 
 
 def test_a_tokenizers_workdir_does_not_generate(tokenizer):
-    for use in (
-        lambda: tokenizer.generate(1),
-        lambda: tokenizer.edit(picture(), LEFT),
-        lambda: tokenizer.outpaint(picture(), 4, 0, 0, 0),
+    for name, arguments in (
+        ("generate", (1,)),
+        ("sample", (1,)),
+        ("edit", (picture(), LEFT)),
+        ("outpaint", (picture(), 4, 0, 0, 0)),
     ):
         with pytest.raises(
-            InputError, match="holds a tokenizer; generating needs the workdir of a generator"
+            InputError, match=f"holds a tokenizer: {name} needs the workdir of a generator"
         ):
-            use()
+            getattr(tokenizer, name)(*arguments, temperature=0.5)
+
+
+def test_a_model_says_what_it_is(model, tokenizer):
+    where = "float32 on 1 x cpu, step 6 in "
+    assert repr(model) == (
+        "<evqgan model: generator multigrained of 32x32 images, 8x8 tokens of 64 codes, "
+        f"10 classes, {where}{model.workdir}>"
+    )
+    assert repr(tokenizer) == (
+        "<evqgan model: tokenizer of 32x32 images, 8x8 tokens of 64 codes, "
+        f"{where}{tokenizer.workdir}>"
+    )
 
 
 def test_progress_is_reported(model):
@@ -355,6 +373,8 @@ def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):
         evqgan.load(place, step=5)
     with pytest.raises(InputError, match="batch_size that is a whole number .*, got 0"):
         evqgan.load(place, batch_size=0)
+    with pytest.raises(InputError, match="no keyword 'batchsize': did you mean 'batch_size'"):
+        evqgan.load(place, batchsize=1)
     for nothing in (None, 3):
         with pytest.raises(InputError, match=f"expected the path of a workdir, got {nothing}"):
             evqgan.load(nothing)

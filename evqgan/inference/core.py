@@ -60,6 +60,21 @@ class CoreModel:
         self._sampler_of = functools.cache(lambda settings: sampler_of(self._needed(), settings))
         self._history_of = functools.cache(lambda settings: history_of(self._needed(), settings))
 
+    def __repr__(self) -> str:
+        """Return in a line what it is, of which sizes, in what and where it computes."""
+        config, (height, width) = self.config, self.size
+        kind = f"generator {config.generator.name}" if self.generator else "tokenizer"
+        depth = f" in {self.depth} depths" if self.depth > 1 else ""
+        devices = self.runner.mesh.devices.ravel()
+        parts = [
+            f"{kind} of {width}x{height} images",
+            f"{width // self.factor}x{height // self.factor} tokens of {self.codes:,} codes{depth}",
+            *([f"{self.classes:,} classes"] if self.classes else []),
+            f"{config.dtype} on {len(devices)} x {devices[0].platform}",
+            f"step {self.step:,} in {self.workdir}",
+        ]
+        return f"<evqgan model: {', '.join(parts)}>"
+
     def _restore(self, model: Any, step: int | None) -> tuple[int, dict]:
         """Return the step and state of a checkpoint: the latest, or that of `step`."""
         everywhere = mesh.replicated(self.runner.mesh)
@@ -74,9 +89,9 @@ class CoreModel:
         checkpoints.close()
         return found, state
 
-    def _needed(self) -> models.TokenGenerator:
-        """Return the generator; InputError if the workdir holds a tokenizer."""
-        planning.require_generator(self.generator is not None, self.workdir)
+    def _needed(self, what: str = "generating") -> models.TokenGenerator:
+        """Return the generator, which `what` needs; InputError if the workdir holds a tokenizer."""
+        planning.require_generator(self.generator is not None, self.workdir, what)
         return cast(models.TokenGenerator, self.generator)
 
     def settings(self, changes: Mapping[str, Any] | None = None) -> Any:
@@ -96,11 +111,11 @@ class CoreModel:
 
     def decode(self, ids: Any, size: int | None = None) -> np.ndarray:
         """Return the images of ids [B,h,w,D] or [h,w,D] int. size: as in `encode`."""
-        ids = np.asarray(ids)
-        ids = ids[None] if ids.ndim == 3 else ids
+        given = np.asarray(ids)
+        ids = given[None] if given.ndim == 3 else given
         if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":
-            expected = f"ids as int [B,h,w,{self.depth}]"
-            raise InputError(f"expected {expected}, got {ids.dtype} {list(ids.shape)}")
+            expected = f"ids as int [h,w,{self.depth}] or [B,h,w,{self.depth}]"
+            raise InputError(f"expected {expected}, got {given.dtype} {list(given.shape)}")
         if ids.size and not 0 <= ids.min() <= ids.max() < self.codes:
             found = f"{ids.min()} to {ids.max()}"
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")
@@ -110,9 +125,12 @@ class CoreModel:
         """Return images, each encoded, quantized and decoded. size: as in `encode`."""
         return self.decode(self.encode(images, size), size)
 
-    def known_classes(self) -> Classes:
-        """Return the classes of the generator; InputError if the workdir holds a tokenizer."""
-        self._needed()
+    def known_classes(self, what: str = "generating") -> Classes:
+        """Return the classes of the generator; InputError if the workdir holds a tokenizer.
+
+        what: needs them, in words.
+        """
+        self._needed(what)
         return Classes(self.classes, self.class_names, self.workdir)
 
     def label_of(self, name: Any) -> int:
@@ -254,16 +272,19 @@ def to_uint8(images: Any) -> np.ndarray:
     so bright can be given as uint8; all 1 is white in either range.
     """
     try:
-        images = np.asarray(images)
+        given = np.asarray(images)
     except ValueError as error:  # a list of images of several sizes
         raise InputError(f"expected images of one size: {first_line(error)}") from error
-    if images.ndim == 3:
-        images = images[None]
+    images = given[None] if given.ndim == 3 else given
     is_float = images.dtype.kind == "f"
     if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
+        is_grey = given.shape[-1:] == (1,) or (
+            given.ndim < 4 and given.shape[-1:] not in ((3,), (4,))
+        )
+        hint = ": a grey image has to repeat its channel three times" if is_grey else ""
         raise InputError(
             "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
-            f"{images.dtype} {list(images.shape)}"
+            f"{given.dtype} {list(given.shape)}{hint}"
         )
     if images.dtype == np.uint8:
         return images

@@ -61,8 +61,9 @@ def edit(
     force: more than WINDOWS windows too.
     changes: to config.sample.
     """
-    check_keywords(changes, model.sampler, KEYWORDS)
-    labels = planned_edit(model.known_classes(), model.size, label, num, seed)
+    if model.generator:
+        check_keywords(changes, model.sampler, KEYWORDS)
+    labels = planned_edit(model.known_classes("edit"), model.size, label, num, seed)
     model.check_settings(changes)
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
@@ -144,7 +145,7 @@ def outpaint(
     images: uint8 [1,H,W,3].
     how: `edit`'s margin, feather, report, force and changes to config.sample.
     """
-    planned_edit(model.known_classes(), model.size, label, num, seed)
+    planned_edit(model.known_classes("outpaint"), model.size, label, num, seed)
     image, margins = one_image(images), (left, top, right, bottom)
     is_whole = all(isinstance(x, numbers.Integral) for x in margins)
     if not is_whole or min(margins) < 0 or not any(margins):

@@ -94,7 +94,7 @@ def checked(
             "edit needs --image=FILE and exactly one of --mask=FILE, --box=l,t,r,b, "
             "--outpaint=l,t,r,b"
         )
-    classes = planning.classes_of(config, of_workdir(workdir)[1])
+    classes = planning.classes_of(config, of_workdir(workdir)[1], "--mode=edit")
     shape = models.shape_of(config)
     planning.planned_edit(classes, shape, request.label, request.num, request.seed)
     planning.sampler_of(config)

@@ -96,7 +96,7 @@ def planned(
     """Return the settings of what is asked for; InputError if it cannot be. Nothing is loaded."""
     folder = of_workdir(workdir)[1]
     labels = planning.planned(
-        planning.classes_of(config, folder),
+        planning.classes_of(config, folder, "--mode=sample"),
         request.num,
         request.labels,
         request.seed,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def load(
     config: Any = None,
     step: int | None = None,
     batch_size: int = 64,
+    **unknown: Never,
 ) -> "Model":
     """Return a trained tokenizer or generator from its workdir.
 
@@ -39,7 +40,9 @@ def load(
     config: None is the workdir's.
     step: of the checkpoint, None is the latest.
     batch_size: images per device at a time.
+    unknown: InputError names what was most likely meant.
     """
+    planning.check_keywords(unknown, (), ("workdir", "config", "step", "batch_size"))
     if isinstance(workdir, str | os.PathLike):
         workdir = os.path.expanduser(workdir)
     saved, workdir = of_workdir(workdir)
@@ -66,6 +69,7 @@ class Model(CoreModel):
         changes: to config.sample, such as temperature=0.9; also acceptance and classifier, see
           `sample`.
         """
+        self.known_classes("generate")
         return self.sample(num, labels, seed, **changes)["images"]
 
     def sample(
@@ -97,6 +101,7 @@ class Model(CoreModel):
           `folder`.
         changes: to config.sample.
         """
+        self.known_classes("sample")
         planning.check_keywords(changes, self.sampler, KEYWORDS)
         labels = self.planned(num, labels, seed, acceptance, force)
         self.check_settings(changes)

@@ -84,18 +84,24 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
-def classes_of(config: ConfigDict, workdir: Any) -> Classes:
-    """Return the classes of a generator's config; InputError for a tokenizer's."""
-    require_generator(config.stage == "stage2", workdir)
+def classes_of(config: ConfigDict, workdir: Any, what: str) -> Classes:
+    """Return the classes of a generator's config; InputError for a tokenizer's.
+
+    what: needs them, in words.
+    """
+    require_generator(config.stage == "stage2", workdir, what)
     names = tuple(config.get("class_names", ()))
     return Classes(config.generator.get("classes", 0), names, workdir)
 
 
-def require_generator(is_one: bool, workdir: Any) -> None:
-    """Raise InputError unless a workdir's model is a generator."""
+def require_generator(is_one: bool, workdir: Any, what: str) -> None:
+    """Raise InputError unless a workdir's model is a generator.
+
+    what: needs one, in words.
+    """
     if not is_one:
-        needed = "generating needs the workdir of a generator"
-        raise InputError(f"{workdir} holds a tokenizer; {needed}")
+        needed = f"{what} needs the workdir of a generator"
+        raise InputError(f"{workdir} holds a tokenizer: {needed}")
 
 
 def settings_of(
@@ -120,9 +126,9 @@ def sampler_of(config: ConfigDict) -> dict[str, Any]:
 
 
 def check_keywords(given: Iterable[str], sampler: Iterable[str], keywords: Iterable[str]) -> None:
-    """Raise InputError for a keyword of `Model.sample` or `Model.edit` that there is not.
+    """Raise InputError for a keyword of `load`, `Model.sample` or `Model.edit` that there is not.
 
-    given: those that a caller gives as changes to config.sample.
+    given: those that a caller gives, as changes to config.sample.
     sampler: the keys of the generator's settings; keywords: all others.
     """
     known = {*sampler, *keywords}
@@ -172,5 +178,6 @@ def planned_edit(
     one = label.item() if getattr(label, "shape", None) == () else label
     if hasattr(one, "__len__") and not isinstance(one, str):
         expected = "one class for an edit, a number or a name"
-        raise InputError(f"expected {expected}, got {one!r}: edit once for each class")
+        got = f"a {type(one).__name__} of {len(one)}"
+        raise InputError(f"expected {expected}, got {got}: edit once for each class")
     return np.full(num, 0 if one is None else classes.label_of(one), np.int32)
