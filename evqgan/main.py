@@ -92,11 +92,11 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     flags: Any
     flags, rest = cli.parse(table.FLAGS, argv)
     cli.check_mode(table.FLAGS, flags)
+    for name in ("config", "workdir", "out", "classifier", "classifier_weights", "image", "mask"):
+        if flags[name].value == "":
+            raise InputError(f"--{name}= is empty: give a value, or leave it out")
     config = config_of(flags)
     config_files.override(config, rest)
-    for name in ("workdir", "out", "classifier", "classifier_weights"):
-        if flags[name].value == "":
-            raise InputError(f"--{name}= is empty: give a value, or leave it out for its default")
     if not flags.workdir:  # what encodes for a generator is its tokenizer
         tokenizer = config.get("tokenizer", {}) if flags.mode == "encode" else {}
         flags.workdir = tokenizer.get("weights") or config_files.default_workdir(flags.config)

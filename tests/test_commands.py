@@ -345,11 +345,12 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
             {"image": "a.png", "box": ["0"] * 4, "mask": "a.png"},
             "edit needs --image=FILE and exactly one of",
         ),
-        ({"image": "none.png", "box": ["0", "0", "8", "8"]}, "cannot read none.png: No such file"),
+        ({"image": "none.png", "box": ["0", "0", "8", "8"]}, "^--image: cannot read none.png: No "),
         (
             {"image": ".", "box": ["0", "0", "8", "8"]},
-            "cannot read .: expected a file, got a folder",
+            "^--image: cannot read .: expected a file, got a folder",
         ),
+        ({"image": "a.png", "mask": "."}, "^--mask: cannot read .: expected a file, got a folder"),
         (
             {"image": "cut.png", "box": ["0", "0", "8", "8"]},
             "cut.png: expected an image, got 200 bytes",
@@ -481,9 +482,9 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     "image, message",
     [
         (None, "reconstruct needs --image=FILE, or --image=FOLDER of pictures"),
-        ("none.png", "cannot read none.png: No such file"),
+        ("none.png", "^--image: cannot read none.png: No such file"),
         ("empty", "the folder 'empty' holds no image"),
-        ("small.png", "small.png has 8 x 3 pixels: expected at least 4 x 4"),
+        ("small.png", "^--image: small.png has 8 x 3 pixels: expected at least 4 x 4"),
     ],
 )
 def test_what_cannot_be_reconstructed_is_one_line(

@@ -113,12 +113,23 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
             "nowhere is no workdir: there is no nowhere/config.json",
         ),
         ([f"--config={ROOT}/configs/imagenet_stag1.py"], "/configs/imagenet_stage1.py'?"),
-        (["--config="], "there is no file ."),
+        (["--config="], "--config= is empty: give a value, or leave it out"),
         (
             ["--config=nowhere/x.py"],
             "there is no file nowhere/x.py; expected the path of a file in configs/",
         ),
-        ([f"--config={ROOT}/configs"], "there is no file"),
+        (
+            ["--config=w"],
+            "--config=w: expected a Python file, but w is a workdir: give --workdir=w",
+        ),
+        (["--config=w/config.json"], "is what a run was trained with: give --workdir=w"),
+        ([f"--config={ROOT}/docs"], "docs is a folder: give a file such as configs/quickstart.py"),
+        (
+            [f"--config={ROOT}/configs"],
+            f"configs is a folder: give a file such as {ROOT}/configs/celebahq_stage1.py",
+        ),
+        ([f"--config={ROOT}/README.md"], "README.md is none: give a file such as"),
+        ([TINY, "--mode=edit", "--mask="], "--mask= is empty: give a value, or leave it out"),
         (
             [f"--config={ROOT}/configs/common.py"],
             "module 'config_config' has no attribute 'get_config'",

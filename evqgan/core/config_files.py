@@ -104,8 +104,10 @@ def find(name: str) -> pathlib.Path:
     path = pathlib.Path(name).expanduser()
     places = (SHIPPED, SHIPPED / "configs", SHIPPED / "configs" / "baselines")
     for found in (path, *(place / other for place in places for other in (name, f"{name}.py"))):
-        if found.is_file():
+        if found.is_file() and found.suffix == ".py":
             return found
+    if path.exists():
+        raise InputError(_no_config(path))
     bare = path.parent == pathlib.Path(".") and path.suffix != ".py"
     folders = places[1:] if bare else (path.parent,)
     near = [
@@ -114,6 +116,19 @@ def find(name: str) -> pathlib.Path:
     there = sorted(other.stem if bare else str(other) for other in near)
     hint = suggestion(path, there) if there else "expected the path of a file in configs/"
     raise InputError(f"there is no file {path}; {hint}")
+
+
+def _no_config(path: pathlib.Path) -> str:
+    """Return what is said of a path that is taken for a config and is no Python file."""
+    is_config = path.name == "config.json"
+    workdir = path.parent if is_config else path
+    if any((folder / "config.json").is_file() for folder in (workdir, workdir / "generator")):
+        what = "what a run was trained with" if is_config else "a workdir"
+        return f"expected a Python file, but {path} is {what}: give --workdir={workdir}"
+    what = "a folder" if path.is_dir() else "none"
+    near = sorted(str(other) for other in path.glob("*.py")) if path.is_dir() else []
+    example = near[0] if near else "configs/quickstart.py"
+    return f"expected a Python file, but {path} is {what}: give a file such as {example}"
 
 
 def read_file(file: str) -> ConfigDict:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import evqgan
 from evqgan import models
-from evqgan.core import build, files, mesh, processes, room
+from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
@@ -57,6 +57,8 @@ def evaluate(
     top, chief = pathlib.Path(workdir), processes.this()[0] == 0
     file, samples = (out or top) / "evaluation.json", top / "samples" / "samples.npz"
     parts = parts_of(config, top)
+    for part, _ in parts:
+        schema.check(part)
     check_metrics(metrics, parts, samples)
     with processes.together():
         if chief:

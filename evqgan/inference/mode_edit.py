@@ -16,7 +16,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
 from evqgan.inference import planning
 from evqgan.inference.editing import GREY
-from evqgan.inference.mode_inputs import load_model, read_image, read_mask
+from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_mask
 from evqgan.inference.model import Model
 
 RESULT = re.compile(r"edit_\d{3,}\.png")  # the name of a result
@@ -98,7 +98,8 @@ def checked(
     shape = models.shape_of(config)
     planning.planned_edit(classes, shape, request.label, request.num, request.seed)
     planning.sampler_of(config)
-    image = read_image(request.image)
+    with of_flag("--image"):
+        image = read_image(request.image)
     nothing = np.zeros(image.shape[:2], bool)
     if request.outpaint is not None:
         return image, four_numbers("--outpaint", request.outpaint), nothing
@@ -109,7 +110,8 @@ def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
     """Return where an image uint8 [H,W,3] is generated, by --mask or --box, as bool [H,W]."""
     height, width = image.shape[:2]
     if request.mask is not None:
-        white = read_mask(request.mask)
+        with of_flag("--mask"):
+            white = read_mask(request.mask)
         if white.shape != (height, width):
             raise InputError(
                 f"expected a mask of the image's {width} x {height} pixels, {request.mask} has "

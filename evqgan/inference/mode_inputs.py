@@ -1,8 +1,10 @@
 """What the modes read: the model of a workdir, pictures, and masks."""
 
+import contextlib
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,6 +29,15 @@ def load_model(config: ConfigDict, workdir: str | os.PathLike[str], batch_size: 
     model = load(workdir, config, batch_size=batch_size)
     model.runner.tell = log
     return model
+
+
+@contextlib.contextmanager
+def of_flag(name: str) -> Iterator[None]:
+    """Let an InputError of the body begin with the flag whose value is read."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def read_image(path: str | os.PathLike[str], background: str = "white") -> np.ndarray:

@@ -12,7 +12,7 @@ from evqgan.core import files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import folder as folders
-from evqgan.inference.mode_inputs import load_model, read_whole_tokens
+from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_whole_tokens
 from evqgan.inference.model import Model
 
 PIXELS = 2**22  # ours: a device reconstructs 4 million pixels at a time, as `token_cache.encode`
@@ -40,9 +40,12 @@ def reconstruct(
     if not image:
         raise InputError("reconstruct needs --image=FILE, or --image=FOLDER of pictures")
     source, out = pathlib.Path(image), out or pathlib.Path(workdir) / "reconstructions"
-    paths = [source]
     if source.is_dir():
         paths = [source / name for name in folders.image_paths(str(source))]
+    else:
+        paths = [source]
+        with of_flag("--image"):
+            read_image(source)  # before anything is loaded
     top = source if source.is_dir() else source.parent
     targets = png_names([path.relative_to(top) for path in paths])
     with processes.together():
@@ -93,7 +96,7 @@ def readable(
             yield target, read_whole_tokens(path, factor)
         except InputError as error:
             if not skip:
-                raise
+                raise InputError(f"--image: {error}") from error
             skipped.append(path)
             print(f"skipped: {error}", flush=True)
 

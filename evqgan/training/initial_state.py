@@ -80,7 +80,10 @@ def from_weights(state: dict, weights: dict) -> dict:
 
 
 def check_init(config: Any, workdir: str | os.PathLike) -> None:
-    """Raise InputError if config.init is the run's own workdir."""
+    """Raise InputError for a config.init that is the run's own workdir, or none of its stage.
+
+    The latter is asked before a run begins, and not when it goes on.
+    """
     if not config.get("init"):
         return
     if pathlib.Path(config.init).resolve() == pathlib.Path(workdir).resolve():
@@ -88,6 +91,8 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
             f"config.init is the run's own workdir, {workdir}: "
             "a finished run grows by a longer duration"
         )
+    if not checkpoint.latest(workdir):
+        config_of(pathlib.Path(config.init), config.stage)
 
 
 @dataclasses.dataclass(frozen=True)
