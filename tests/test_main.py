@@ -119,10 +119,10 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
             "there is no file nowhere/x.py; expected the path of a file in configs/",
         ),
         (
-            ["--config=w"],
-            "--config=w: expected a Python file, but w is a workdir: give --workdir=w",
+            ["--config=old"],
+            "expected a Python file, but old is a workdir: give --workdir=old",
         ),
-        (["--config=w/config.json"], "is what a run was trained with: give --workdir=w"),
+        (["--config=old/config.json"], "is what a run was trained with: give --workdir=old"),
         ([f"--config={ROOT}/docs"], "docs is a folder: give a file such as configs/quickstart.py"),
         (
             [f"--config={ROOT}/configs"],
@@ -197,7 +197,9 @@ def test_what_is_wrong_is_one_line(capsys, args, message):
     pathlib.Path("syntax.py").write_text("def get_config(:\n")
     pathlib.Path("plain.py").write_text("def get_config():\n    return {'stage': 'stage1'}\n")
     pathlib.Path("reads.py").write_text("def get_config():\n    return open('nothing').read()\n")
-    before = sorted(pathlib.Path().rglob("*.py"))
+    pathlib.Path("old").mkdir()
+    pathlib.Path("old/config.json").write_text("{}")
+    before = sorted(pathlib.Path().rglob("*"))
     code, lines = call(capsys, *args)
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     # Nothing was made.
