@@ -11,6 +11,8 @@ from evqgan import flags as table
 from evqgan.core import build, cli, config_files
 from evqgan.core.errors import InputError
 
+PROGRAM = "python -m evqgan.main"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line, sys.argv by default, and return its exit code (`cli.main`)."""
@@ -41,15 +43,19 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
 
     if config.stage == "quickstart":
         quickstart.run(config, workdir)
-        return
-    loop.train(config, workdir)
+    else:
+        loop.train(config, workdir)
     if processes.this()[0] == 0:
         print(f"next: {next_command(flags.config or '', config, workdir)}", flush=True)
 
 
 def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
     """Return the command lines for a workdir that was trained by the config of --config=`file`."""
-    program, place = "python -m evqgan.main", shlex.quote(str(workdir))
+    program, place = PROGRAM, shlex.quote(str(workdir))
+    if config.stage == "quickstart":
+        own = f"{program} --config=configs/folder_stage1.py --config.dataset.folder=FOLDER"
+        more = f"{program} --mode=sample --workdir={place} --num=64 --out={place}/more"
+        return f"see {place}/edits.png; more samples: {more}; your own pictures: {own}"
     if config.stage == "stage2":
         return f"{program} --mode=sample --workdir={place}"
     try:
@@ -65,8 +71,18 @@ def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
     return f"{seen}, or a generator on it: {' '.join(words)}"
 
 
+def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None) -> str:
+    """Return what to look at, and what can be done next, once there are samples in `out`."""
+    place, there = shlex.quote(str(workdir)), out or workdir / "samples"
+    label = " --label=CLASS" if config.generator.get("classes", 0) else ""
+    edit = f"--mode=edit --workdir={place} --image=PICTURE --box=LEFT,TOP,RIGHT,BOTTOM{label}"
+    numbers = "" if out else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"
+    return f"see {there / 'grid.png'}{numbers}; edits: {PROGRAM} {edit}"
+
+
 def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     """Do what the flags say with a trained workdir."""
+    from evqgan.core import processes
     from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
 
     out = flags.out and pathlib.Path(flags.out)
@@ -74,6 +90,8 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
         token_cache.encode(config, workdir, out, cli.request(token_cache.EncodeRequest, flags))
     elif flags.mode == "sample":
         mode_sample.sample(config, workdir, out, cli.request(mode_sample.SampleRequest, flags))
+        if processes.this()[0] == 0:
+            print(f"next: {after_samples(config, workdir, out)}", flush=True)
     elif flags.mode == "edit":
         mode_edit.edit(config, workdir, out, cli.request(mode_edit.EditRequest, flags))
     elif flags.mode == "reconstruct":

@@ -12,7 +12,8 @@ from evqgan.core.kinds import Positive
 from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
-from evqgan.inference.model import Model, load
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
 from evqgan.training import stage1, stage2
 from evqgan.training.loop import train
 
@@ -45,7 +46,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     dataset = build.call(Dataset, second.dataset, "config.generator.dataset")
     images, labels = evaluation.load_split(dataset, dataset.validation)
-    tokenizer, generator = load(workdir / "tokenizer"), load(workdir / "generator")
+    tokenizer, generator = (load_model(None, workdir / part) for part in ("tokenizer", "generator"))
     if processes.this()[0] == 0:
         print("drawing reconstructions.png and edits.png", flush=True)
         again = reconstructions(tokenizer, images[:SHOWN])

@@ -271,7 +271,7 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     assert call(capsys, "vgg16", "--download") == (
         130,
         [],
-        ["stopped by SIGINT; the same command goes on from what is saved"],
+        ["stopped by SIGINT; give the same command again"],
     )
 
 

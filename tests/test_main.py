@@ -362,7 +362,12 @@ def runs(monkeypatch):
             ["--config=imagenet_stage2", "--workdir=w", "--config.tokenizer.weights=t"],
             "next: python -m evqgan.main --mode=sample --workdir=w\n",
         ),
-        ([QUICK], ""),
+        (
+            [QUICK, "--workdir=w"],
+            "next: see w/edits.png; more samples: python -m evqgan.main --mode=sample --workdir=w "
+            "--num=64 --out=w/more; your own pictures: python -m evqgan.main "
+            "--config=configs/folder_stage1.py --config.dataset.folder=FOLDER\n",
+        ),
     ],
 )
 def test_training_ends_with_what_can_be_done_next(runs, capsys, args, expected):
@@ -482,7 +487,7 @@ def test_a_workdir_of_another_run_is_refused_before_data_are_read(tmp_path, caps
         (
             KeyboardInterrupt(),
             130,
-            "stopped by SIGINT; the same command goes on from what is saved",
+            "stopped by SIGINT; give the same command again",
         ),
     ],
 )

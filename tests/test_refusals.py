@@ -184,7 +184,8 @@ def test_sampling_that_a_signal_stops_goes_on(
         patch.setattr(CoreModel, "new_ids", interrupting(number))
         code, _, errors = call(capsys, *asked)
     assert code == 128 + number and signal.getsignal(number) == before
-    assert errors == [f"stopped by {name}; the same command goes on from what is saved"]
+    kept = f"4 of 6 images in {tmp_path}/out/candidates"
+    assert errors == [f"stopped by {name}; the same command goes on from {kept}"]
     left = ["candidates/00000000.npz", "candidates/settings.json"]  # and no lock
     assert sorted(files_of(tmp_path / "out")) == left
     code, _, errors = call(capsys, *asked, "--num=5")
@@ -209,14 +210,16 @@ def test_encoding_that_a_signal_stops_goes_on(foreground, place, tmp_path, capsy
             os.kill(os.getpid(), signal.SIGTERM)
         return encoded(shard, *args)
 
-    for stop, left in ((1, []), (2, ["train-00000-of-00002"])):
+    begins = "nothing is saved yet: the same command begins anew"
+    goes_on = f"the same command goes on from 1 of 4 shards in {out}"
+    for stop, left, then in ((1, [], begins), (2, ["train-00000-of-00002"], goes_on)):
         found.clear()
         with monkeypatch.context() as patch:
             patch.setattr(codes, "_encoded", stopping)
             # What was stopped before its first shard binds nobody.
             code, _, errors = call(capsys, *asked, f"--seed={stop}")
         assert code == 143 and len(errors) == 1
-        assert errors[0] == "stopped by SIGTERM; the same command goes on from what is saved"
+        assert errors[0] == f"stopped by SIGTERM; {then}"
         info = codes.read_info(out)
         there = [shard.name for shard in codes.shards(info) if finished(out, shard)]
         assert there == left and not (out / ".lock").exists()

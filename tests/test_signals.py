@@ -13,7 +13,8 @@ import pytest
 from evqgan.core import files, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
-LINE = "stopped by SIGTERM; the same command goes on from what is saved"
+AGAIN = "stopped by SIGTERM; give the same command again"
+NOTHING = "stopped by SIGTERM; nothing is saved yet: the same command begins anew"
 
 
 def script(folder, body, patience=60.0):
@@ -51,7 +52,7 @@ def test_a_process_that_is_stopped_says_so_and_lets_its_folder_go(tmp_path, body
     time.sleep(0.5)  # until it is in the body
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143 and output == f"{LINE}\n"
+    assert process.returncode == 143 and output == f"{AGAIN}\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -65,7 +66,7 @@ def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path)
             break
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 143 and output.splitlines()[-1] == LINE
+    assert process.returncode == 143 and output.splitlines()[-1] == NOTHING
     assert "Traceback" not in output
     assert not [path for path in run.rglob("*") if path.name in (".lock", ".owner")]
 
@@ -92,6 +93,20 @@ def test_the_ends_of_the_body_are_as_ever(foreground):
     thread.start()
     thread.join()
     assert found == [before]
+
+
+def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
+    for noted, said in (
+        ([], "give the same command again"),
+        ([""], "nothing is saved yet: the same command begins anew"),
+        (["", "step 3 in w"], "the same command goes on from step 3 in w"),
+        (["step 3 in w", ""], "the same command goes on from step 3 in w"),
+    ):
+        with signals.in_order():
+            for what in noted:
+                signals.keep(what)
+            signals.say(signal.SIGTERM)
+        assert capsys.readouterr().err == f"stopped by SIGTERM; {said}\n"
 
 
 def test_a_handler_within_is_asked_first_and_is_not_waited_for():

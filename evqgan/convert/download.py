@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 import requests
 
 from evqgan.convert.mapping import Path
+from evqgan.core import signals
 from evqgan.core.errors import InputError, of_system
 from evqgan.core.files import writable
 from evqgan.core.progress import duration
@@ -237,6 +238,7 @@ def _write(
             what = f"that one has {size:,} bytes, more are coming"
             raise InputError(f"{reply.url} is not the expected file: {what}")
         file.write(chunk)
+        signals.keep(f"what has come, in {part}")
         now = time.monotonic()
         if now - said > SAID[terminal] or have == end:
             said, rate = now, (have - before) / max(now - began, 1e-3)

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from evqgan.core import files, integrity
+from evqgan.core import files, integrity, signals
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.mesh import path_name
 
@@ -161,7 +161,7 @@ class Checkpoints:
         create: False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        self.kept = Kept(keep)
+        self.kept, self.writes = Kept(keep), create
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
         with files.writable(self.folder):
@@ -314,6 +314,8 @@ class Checkpoints:
         try:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
+            if self.writes and (steps := self.steps()):
+                signals.keep(f"step {steps[-1]:,} in {self.folder.parent}")
         except Exception as error:  # the writing threads hand on whatever the file system raised
             what = f"cannot write checkpoints in {self.folder}"
             raise InputError(f"{what}: {first_line(error)}") from error

@@ -43,8 +43,13 @@ def line(what: str, done: int, total: int, parts: Iterable[str], seconds_each: f
     return "  ".join([f"{what} {done:,}/{total:,}", *parts, *left])
 
 
+def say(text: str) -> None:
+    """Print a line at once, also where the output is a file."""
+    print(text, flush=True)
+
+
 @contextlib.contextmanager
-def heartbeat(what: str, say: Callable[[str], None] = print, every: float = 30.0) -> Iterator[None]:
+def heartbeat(what: str, say: Callable[[str], None] = say, every: float = 30.0) -> Iterator[None]:
     """Say every few seconds that the body is "still compiling, 1m30s", or whatever `what` is."""
     ended, began = threading.Event(), time.monotonic()
 

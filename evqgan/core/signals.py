@@ -16,8 +16,9 @@ from evqgan.core import files
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 AGAIN = 1.0  # ours: seconds; `timeout` sends two signals at once, which are one request
-PATIENCE = 3.0  # ours: seconds; schedulers kill after 30
-LINE = "stopped by {}; the same command goes on from what is saved"
+# Ours: seconds; people wait for it after Ctrl-C, and all that is written outside of training
+# appears whole or not at all, however the process ends (`files.atomic`).
+PATIENCE = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,9 +29,26 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+_kept: list[str] = []  # what was told of last: see `keep`
+
+
+def keep(what: str) -> None:
+    """Note what is saved by now, from which the same command goes on, for the line of a signal.
+
+    what: in words, such as "step 400 in workdirs/quickstart/tokenizer"; "" is nothing yet, unless
+      something was noted before.
+    """
+    if what or not _kept:
+        _kept[:] = [what]
+
+
 def say(number: int) -> None:
-    """Print the line that tells of a signal."""
-    print(LINE.format(signal.Signals(number).name), file=sys.stderr, flush=True)
+    """Print the line that tells of a signal, and from where the same command goes on."""
+    then = "give the same command again"  # nobody knows yet, or the work is not done in parts
+    if _kept:
+        start = "nothing is saved yet: the same command begins anew"
+        then = f"the same command goes on from {_kept[0]}" if _kept[0] else start
+    print(f"stopped by {signal.Signals(number).name}; {then}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -43,6 +61,7 @@ def in_order() -> Iterator[None]:
     if not _is_main_thread():
         yield
         return
+    _kept.clear()
     is_ending = threading.Event()  # whether the main thread has come to it
     heard, told = os.pipe()
     os.set_blocking(told, False)

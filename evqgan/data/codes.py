@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evqgan.core import build, files
+from evqgan.core import build, files, signals
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
 
 FORMAT = "evqgan stored ids 1"
@@ -233,10 +234,12 @@ def encode(
     host, hosts: this host makes every hosts-th shard, from number `host` on.
     report: called with (done, total, seconds) after each batch.
     """
-    todo = [shard for shard in shards(info)[host::hosts] if not finished(folder, shard)]
+    mine = shards(info)[host::hosts]
+    todo = [shard for shard in mine if not finished(folder, shard)]
     total = sum((shard.stop - shard.start) * info["splits"][shard.split]["views"] for shard in todo)
     done, began = 0, time.perf_counter()
-    for shard in todo:
+    for number, shard in enumerate(todo, len(mine) - len(todo)):
+        signals.keep(f"{number:,} of {counted(len(mine), 'shard')} in {folder}" if number else "")
         views, ids, labels = info["splits"][shard.split]["views"], [], []
         for some, label in behind(_encoded(shard, batches, to_ids)):
             rows = np.asarray(some)[: len(label) * views].astype(id_type(info["codes"]))

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
-from evqgan.core.progress import counted
+from evqgan.core.progress import counted, heartbeat
 
 FEW = 4  # ours: up to so many rows are one size: compiling once more takes longer than to compute
 
@@ -84,6 +84,7 @@ class BatchRunner:
                 check_vma=False,
             )
             jitted = jax.jit(alone, in_shardings=(replicated, *(split for _ in batch)))
-            self._compiled[key] = jitted.lower(weights, *batch).compile()
+            with heartbeat("compiling", self.tell):
+                self._compiled[key] = jitted.lower(weights, *batch).compile()
             self.compiling += time.perf_counter() - began
         return self._compiled[key]

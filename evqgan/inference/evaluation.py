@@ -19,6 +19,7 @@ from evqgan import models
 from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
+from evqgan.core.progress import heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import build_all
@@ -87,6 +88,7 @@ def evaluate(
     if chief:
         files.save_json(file, found)
         show(found)
+        print(f"these numbers, and how each was measured, are in {file}", flush=True)
     return found
 
 
@@ -184,10 +186,11 @@ def evaluate_model(
         config.eval_batch_size = size
     evaluators = build_all(config, models.of(config), dataset, device_mesh)
     for name, evaluator in evaluators.items():
-        if processes.this()[0] == 0:
-            print(f"evaluating: {name}", flush=True)
+        log = say if processes.this()[0] == 0 else lambda line: None
+        log(f"evaluating: {name}")
         try:
-            numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
+            with heartbeat(f"evaluating {name}", log):
+                numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
         except InputError as error:
             # Of several processes the others may not know of the error, and wait.
             if name in requested or processes.this()[1] > 1:
@@ -219,7 +222,8 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     train, heldout = (of_split(dataset, split) for split in (dataset.train, dataset.validation))
     number = train.number + heldout.number
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
-    numbers, warnings = against_real(images, labels, train, heldout, copies=True)
+    with heartbeat("comparing"):
+        numbers, warnings = against_real(images, labels, train, heldout, copies=True)
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}

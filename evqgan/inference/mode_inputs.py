@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from evqgan.core import processes
 from evqgan.core.errors import InputError
+from evqgan.core.progress import heartbeat
 from evqgan.data import transforms
 from evqgan.inference.model import Model, load
 
@@ -18,15 +19,18 @@ WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
 COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant to be grey
 
 
-def load_model(config: ConfigDict, workdir: str | os.PathLike[str], batch_size: int) -> Model:
-    """Return the model of a workdir.
+def load_model(
+    config: ConfigDict | None, workdir: str | os.PathLike[str], batch_size: int = 64
+) -> Model:
+    """Return the model of a workdir; config: None is the workdir's.
 
     The first process says what takes a while before it begins: this, and compilations.
     """
     chief = processes.this()[0] == 0
     log = functools.partial(print, flush=True) if chief else lambda line: None
     log(f"loading {workdir}")
-    model = load(workdir, config, batch_size=batch_size)
+    with heartbeat("loading", log):
+        model = load(workdir, config, batch_size=batch_size)
     model.runner.tell = log
     return model
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import files, processes, room
+from evqgan.core import files, processes, room, signals
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.inference import sampling_folder
 from evqgan.inference.core import CoreModel
 from evqgan.inference.sample_settings import Settings, describe
@@ -129,6 +130,7 @@ def finished(
                 sampling_folder.begin(path, settings, task.force)
         with processes.together(task.part):
             missing = SamplingFolder(path, total).missing
+        keep(task, total - len(missing))
         if len(missing) < total and task.report:
             task.report(total - len(missing), total, 0.0)
         with processes.together(task.part):
@@ -138,6 +140,13 @@ def finished(
             lacking = f"{path} lacks {len(folder.missing):,} candidates"
             raise InputError(f"{lacking}: it has to be one folder for all processes")
         yield folder
+
+
+def keep(task: SamplingTask, done: int) -> None:
+    """Note for `signals.say` how many of a task's images are kept, if it has a folder for them."""
+    if task.folder:
+        what = f"{done:,} of {counted(len(task.labels), 'image')} in {task.folder}"
+        signals.keep(what if done else "")
 
 
 def make_share(
@@ -156,5 +165,6 @@ def make_share(
         batch = np.resize(numbers, size)  # filled up: `make` sees batches of one size
         ids, scores = make(task.labels[batch], batch)
         sampling_folder.save(path, numbers, ids[: len(numbers)], scores[: len(numbers)])
+        keep(task, total - len(missing) + start + len(numbers))
         if report:
             report(start + len(numbers), len(mine), model.runner.clock() - began)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from evqgan import models
 from evqgan.core import build, files, mesh, processes, room
 from evqgan.core.config_files import of_tokenizer
-from evqgan.core.progress import Progress, counted
+from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.data import codes, pipeline, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import Decoded
@@ -150,11 +151,9 @@ def fill(
     most = request.batch_size or max(
         1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1]))
     )
-    size, to_ids = encoder(tokenizer.network, weights, min(most, number), request.views)
+    size, to_ids = encoder(tokenizer, weights, min(most, number), request.views)
     views = f"{images[0]:,} x {request.views} + {images[1]:,}"
     print(f"{out}: {views} images", flush=True)
-    if not all(codes.finished(out, shard) for shard in codes.shards(info)):
-        print(f"compiling the encoder for {counted(size, 'image')} at a time", flush=True)
     batches = batches_of(examples, dataset, info, request.seed, size)
     report = Progress("encode", every=SECONDS)
     done = codes.encode(out, info, batches, to_ids, *processes.this(), report)
@@ -199,18 +198,19 @@ def summary(
 
 
 def encoder(
-    network: Any, weights: Any, batch_size: int, views: int
+    tokenizer: models.ImageTokenizer, weights: Any, batch_size: int, views: int
 ) -> tuple[int, Callable[[np.ndarray], jax.Array]]:
     """Return the size of a batch, and to_ids(uint8 [n,H,W,3]), which gives ids [size,h,w,D].
 
-    n is up to `size` and at least `views`; all local devices take part.
+    n is up to `size` and at least `views`; all local devices take part. The first call compiles.
     """
     devices = mesh.make(devices=jax.local_devices())
     size = max(batch_size, -(-views // devices.size)) * devices.size
     weights, split = jax.device_put(weights, mesh.replicated(devices)), mesh.batch_sharding(devices)
 
     def encode_images(weights: Any, images: jax.Array) -> jax.Array:
-        return network.apply(weights, transforms.scale(images), method="encode")[1]
+        made: Any = tokenizer.network.apply(weights, transforms.scale(images), method="encode")
+        return made[1]
 
     # Each device by itself, so that ids do not change with how many there are.
     alone = jax.shard_map(
@@ -220,10 +220,16 @@ def encoder(
         out_specs=split.spec,
         check_vma=False,
     )
-    apply = jax.jit(alone)
+
+    @functools.cache
+    def compiled() -> Any:
+        say(f"compiling the encoder for {counted(size, 'image')} at a time")
+        images = jax.ShapeDtypeStruct((size, *tokenizer.shape, 3), np.uint8, sharding=split)
+        with heartbeat("compiling"):
+            return jax.jit(alone).lower(weights, images).compile()
 
     def to_ids(images: np.ndarray) -> jax.Array:
         index = np.minimum(np.arange(size), len(images) - 1)  # filled up: nothing compiles twice
-        return apply(weights, jax.device_put(images[index], split))
+        return compiled()(weights, jax.device_put(images[index], split))
 
     return size, to_ids

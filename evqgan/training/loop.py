@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
-from evqgan.core import checkpoint, files, mesh, progress, versions
+from evqgan.core import checkpoint, files, mesh, progress, signals, versions
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
@@ -33,6 +33,8 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
     Raises InputError for what a user can mend, NonFinite when the loss is not finite, Stopped
     after a signal of `core.signals.SIGNALS`.
     """
+    step = checkpoint.latest(workdir)
+    signals.keep(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         setup = prepare(config, pathlib.Path(workdir))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
