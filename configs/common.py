@@ -178,8 +178,8 @@ def stage2(tokenizer: str, size: int, classes: int | None = 0) -> ConfigDict:
         "class_dropout": 0.0 if classes == 0 else 0.1,
     }
     # Eq. 2: all blocks of an image are predicted. Ours: a tenth of the images train edits, a
-    # twentieth another order; more of them cost generation (README, "Where it differs from the
-    # paper": with masks = raster all images train generation in raster order).
+    # twentieth another order; more of them cost generation (docs/results.md, "Choices of
+    # stage 2", where with masks = raster all images train generation in raster order).
     config.loss = {"masks": "matched", "targets": 0, "edits": 0.1, "wavefronts": 0.05}
     config.optimizer = dict(GENERATOR_ADAM)
     config.sample = dict(SAMPLER)
@@ -297,11 +297,11 @@ def shrink(tokenizer: ConfigDict) -> ConfigDict:
 
 
 def resize(quantizer: ConfigDict, codes: int, width: int) -> None:
-    """Give a quantizer's config so many codes, in whichever keys say how many there are.
+    """Set a quantizer's config to `codes` codes, in whichever keys decide how many there are.
 
-    A key that is not there, or of another kind, is left as it is.
+    A key that the config does not have is not added.
     codes: a power of 4.
-    width: of a code's vector, where that is a key of its own.
+    width: the length of a code's vector, of quantizers that have it as a key.
     """
     bits = codes.bit_length() - 1
     # FSQ has levels for each channel, LFQ a bit for each; others have a codebook.

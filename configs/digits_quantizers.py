@@ -6,7 +6,7 @@ for name in vq ema fsq lfq; do
 done
 
 32x32 images, f = 4: 8x8 tokens of 10 bits.
-Expected on held-out digits: README, "A new quantizer".
+Expected on held-out digits: docs/results.md, "Quantizers side by side".
 :vq    the paper's, 1,024 codes by gradient; the same without a variant.
 :ema   1,024 codes by moving average, revived as in the quickstart.
 :fsq   levels (8, 5, 5, 5): 1,000 codes.

@@ -42,8 +42,8 @@ def get_config(variant: str = "") -> ConfigDict:
             {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
         )
         config.optimizer.moment_dtype = "float32"
-        # At equal compute, a block of each of many images teaches no less than all blocks of few
-        # (README, "Where it differs from the paper").
+        # At equal compute, one block of each of many images teaches no less than all blocks of few
+        # (docs/results.md, "Choices of stage 2").
         config.loss.targets = 1
         common.cadence(config, "50 steps", "500 steps", "500 steps")
     config.dataset.folder = "images"

@@ -3,7 +3,7 @@
 python -m evqgan.main --config=configs/photos_stage2.py --workdir=workdirs/photos_stage2
 
 8x8 tokens, blocks of 4x4, T = 8. Needs the tokenizer of configs/photos_stage1.py.
-Expected: not measured yet, but for 400 steps of :small (README, "Where it differs from the paper").
+Expected: not measured yet, but for 400 steps of :small (docs/results.md, "Choices of stage 2").
 :small  32x32 pieces, on the tokenizer of configs/photos_stage1.py:small.
 :tiny   a few steps on generated images.
 """
@@ -32,8 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     config.generator.update({"remat": False, "chunk": 0, "positions": "grid", "class_dropout": 0.0})
-    # At equal compute, a block of each of many images teaches more than all blocks of few (README,
-    # "Where it differs from the paper").
+    # At equal compute, one block of each of many images teaches more than all blocks of few
+    # (docs/results.md, "Choices of stage 2").
     config.loss.targets = 1
     config.optimizer.moment_dtype = "float32"
     config.optimizer.update(

@@ -57,8 +57,8 @@ def generator() -> ConfigDict:
     config.optimizer.update(
         {"learning_rate": 2e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
     )
-    # At equal compute, a block of each of many images teaches as much as all blocks of few (README,
-    # "Where it differs from the paper").
+    # At equal compute, one block of each of many images teaches as much as all blocks of few
+    # (docs/results.md, "Choices of stage 2").
     config.loss.targets = 1
     config.optimizer.moment_dtype = "float32"
     return common.cadence(config, "50 steps", "800 steps", "400 steps")

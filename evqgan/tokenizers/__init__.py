@@ -1,8 +1,9 @@
 """Tokenizers: image <-> ids. Modules here with an `Encoder` and a `Decoder` are coders.
 
-To add a coder, write a module with two classes of the forms below; a config then says
-`encoder.name = "<module>"`, and the section's other keys are arguments of the constructor.
-`quantizers` are a package of their own.
+`tokenizer.Tokenizer` is an encoder, a quantizer and a decoder in a row. To add a coder, write a
+module with two linen classes of the forms below; a config then says
+`tokenizer.encoder.name = "<module>"` and the same of `decoder`, and the section's other keys are
+fields of the class. Quantizers are a package of their own, `quantizers`.
 """
 
 from typing import Protocol

@@ -22,8 +22,8 @@ class Tokenizer(nn.Module):
 
     Images are [B,H,W,3] float in [-1, 1] with H and W multiples of `factor`; anything else raises
     InputError.
-    patch: so many vectors in height and in width are laid together and quantized as one vector,
-      which is patch^2 times as wide (RQ-VAE's code, whose latents are larger than the token grid).
+    patch: squares of patch x patch vectors are concatenated and quantized as one vector, patch^2
+      times as wide (RQ-VAE's code, whose feature map is larger than the token grid). 1: none are.
     pixels: what encoder and decoder see, "signed" [-1, 1] or "unit" [0, 1] (MaskGIT, ViT-VQGAN).
     """
 
@@ -47,12 +47,12 @@ class Tokenizer(nn.Module):
                 f"expected an encoder and a decoder of one factor, got {self.encoder.factor} and "
                 f"{self.decoder.factor}: give both the same number of stages (depths)"
             )
-        # It decides the ids: truly float32, or they would depend on the kind of device.
+        # This product decides the ids: in full float32, or they would depend on the kind of device.
         self.to_codes = nn.Dense(self.quantizer.width // self.patch**2, precision="highest")
 
     @property
     def factor(self) -> int:
-        """The image's side / the token grid's side, f."""
+        """The side of the image divided by that of the token grid, f."""
         return self.encoder.factor * self.patch
 
     def latents(self, image: jax.Array) -> jax.Array:
@@ -81,8 +81,8 @@ class Tokenizer(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Return ids [B,h,w,D] drawn at `temperature`, and soft targets [B,h,w,D,V] float32.
 
-        These are the probabilities of all codes (RQ-VAE, Sec. 3.2.3): ids and targets of the
-        RQ-Transformer. Raises InputError if the quantizer has none. image: [B,H,W,3].
+        Soft targets are the probabilities of all codes (RQ-VAE, Sec. 3.2.3), from which the
+        RQ-Transformer learns. Raises InputError if the quantizer gives none. image: [B,H,W,3].
         """
         if not self.quantizer.soft_targets:
             raise InputError(
@@ -118,7 +118,7 @@ class Tokenizer(nn.Module):
         return 2 * image - 1 if self.pixels == "unit" else image
 
     def embed(self, ids: jax.Array) -> jax.Array:
-        """Return z_q [B,h,w,c] float32, the very values of `encode`, of ids [B,h,w,D] int32."""
+        """Return the z_q [B,h,w,c] float32 of ids [B,h,w,D] int32, bit for bit that of `encode`."""
         return self.quantizer.embed(ids)
 
     def __call__(
@@ -155,10 +155,10 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
 
 
 def dtype_of(config: Any) -> str:
-    """Return what the tokenizer of a stage 2's config computes in.
+    """Return the dtype in which the tokenizer of a stage 2's config computes.
 
-    It is a key of its own (paper, Table 7), or config.dtype: the latter in workdirs that hold the
-    model of their tokenizer and were made before there was that key.
+    It is config.tokenizer.dtype, which may differ from the generator's (paper, Table 7). Workdirs
+    older than that key lack it; there it is config.dtype.
     """
     return config.tokenizer.get("dtype") or config.dtype
 

@@ -1,17 +1,18 @@
 """Quantizers: vectors <-> ids. Each module here with a class `Quantizer` is one.
 
 To add a quantizer, write a module with a linen class `Quantizer` of the form below; a config then
-says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are arguments of the
-constructor, all with defaults. `fsq` is the shortest whole one; a variant of `vq` is a subclass of
-its Quantizer. `tests/test_contracts.py` tests every quantizer in this folder by its defaults.
-configs/digits_quantizers.py compares them. The variants `:tiny` shrink the keys that say how many
-codes there are, `codes` and `width`, `levels` or `bits`; one that calls them otherwise gets a line
-in `configs.common.resize`, if it is to be smaller there.
+says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are fields of the class,
+all with defaults. A value in a config is checked by the annotation of its field (`core.kinds`).
+`fsq` is the shortest complete quantizer to copy; a variant of `vq` is a subclass of its Quantizer.
+`tests/test_contracts.py` tests every quantizer in this folder by its defaults, and
+configs/digits_quantizers.py compares them. The variants `:tiny` shrink the fields that say how many
+codes there are: `codes` and `width`, `levels`, or `bits`. A quantizer that calls them otherwise
+needs a line in `configs.common.resize` to be smaller there.
 
-vq, ema, residual, gumbel, fsq and lfq are quantizers as papers have them, revived is vq with our
-revival of unused codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel are what the code of a
-compared system does and its paper does not say. No quantizers are codebooks (what several share),
-revival (of unused codes) and old_form (configs of old workdirs).
+vq, ema, residual, gumbel, fsq and lfq are quantizers as papers describe them; revived is vq with
+our revival of unused codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel reproduce what the
+code of a compared system does beyond its paper. The other modules are helpers: codebooks (what
+several quantizers share), revival (of unused codes) and old_form (configs of old workdirs).
 """
 
 from typing import Protocol
@@ -22,10 +23,10 @@ import jax
 class Quantizer(Protocol):
     """z [B,h,w,c] -> the vectors of discrete codes, and their ids."""
 
-    codes: int  # V
-    width: int  # c
-    depth: int  # D, codes of a position
-    # Whether it is a SoftQuantizer, from whose probabilities of all codes a generator can learn.
+    codes: int  # V, the number of codes
+    width: int  # c, the length of a code's vector; the tokenizer projects features to it
+    depth: int  # D, the number of codes at each position; 1 unless the quantizer is residual
+    # Whether it is a SoftQuantizer: a generator can learn from its probabilities of all codes.
     soft_targets: bool
 
     def __call__(
@@ -33,15 +34,17 @@ class Quantizer(Protocol):
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q [B,h,w,c] float32, ids [B,h,w,D] int32, and aux {name: scalar}.
 
-        The gradient of z_q passes straight through to z, or to what is rounded.
-        aux["quantizer_loss"] is added to the training loss; "usage" and "perplexity" of the batch
-        are there to be looked at. With `train` it may draw from the rng `codebook`, and updates
-        what is no parameter, in the collection `codebook` where that is mutable. Under jit these
-        are sums over the global batch, whatever the sharding.
+        z_q has the values of the codes' vectors and a gradient with respect to z, such as the
+        straight-through estimator (`codebooks.straight_through`).
+        aux["quantizer_loss"] is L_VQ and is added to the training loss; aux["usage"] and
+        aux["perplexity"], those of the batch, are logged. With `train` the call may draw random
+        numbers from the rng `codebook`, and may update variables of the collection `codebook`
+        (moving averages, not parameters) where that collection is mutable. Sums over z are sums
+        over the global batch, as under jit arrays are global, whatever their sharding.
         """
 
     def codebook(self) -> jax.Array:
-        """Return the codes' vectors [K,V,c] float32, one table for all depths or one for each."""
+        """Return the codes' vectors [K,V,c] float32: K = 1 table for all depths, or K = D."""
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the z_q [B,h,w,c] of ids [B,h,w,D], bit for bit as `__call__` gives it."""

@@ -37,12 +37,12 @@ def soft_codes(
 ) -> tuple[jax.Array, jax.Array]:
     """Return ids [B,h,w,D] int32, and the probabilities of all codes [B,h,w,D,V] float32.
 
-    They are softmax(-|x - e|^2 / temperature) at each depth, from which the id is drawn, and the
-    next depth goes on with what this code leaves over (RQ-VAE, Sec. 3.2.3).
+    The probabilities at a depth are softmax(-|x - e|^2 / temperature), and the id is drawn from
+    them. The next depth quantizes the residual that this code leaves (RQ-VAE, Sec. 3.2.3).
     z: [B,h,w,c].
-    codebook: [K,V,c], one for all depths or one each.
+    codebook: [K,V,c], one table for all depths or one for each.
     rng: None takes the nearest code instead of a drawn one.
-    normalized: makes of what is left [N,c] the x above.
+    normalized: the function that turns the residual [N,c] into the x of the formula.
     """
     rest, chosen, probabilities = z.astype(jnp.float32), [], []
     for d in range(depth):
@@ -59,25 +59,25 @@ def soft_codes(
     return jnp.stack(chosen, axis=-1), jnp.stack(probabilities, axis=-2)
 
 
-def learns(quantizer: nn.Module, train: bool) -> bool:
-    """Return whether this call of a module changes its collection `codebook`."""
+def updates_codebook(quantizer: nn.Module, train: bool) -> bool:
+    """Return whether this call of a quantizer changes its collection `codebook`."""
     return train and quantizer.is_mutable_collection("codebook") and not quantizer.is_initializing()
 
 
-def learned(
-    quantizer: nn.Module, book: Any, z: jax.Array, made: tuple, train: bool
+def after_update(
+    quantizer: nn.Module, book: Any, z: jax.Array, quantized: tuple, train: bool
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Let a codebook learn from a batch; return z_q, ids, aux with the number of revived codes.
+    """Update a codebook by a quantized batch, and return z_q, ids and aux of that batch.
 
-    In training aux["revived"] is added.
+    In training aux["revived"], the number of codes revived by the update, is added.
     book: an `ema.Averages` or a `revival.Parameter`, with `update(x, hits)`.
     z: [B,h,w,c], what was quantized.
-    made: the z_q, ids, aux that a `vq.Quantizer` returned.
+    quantized: z_q, ids and aux, as `vq.Quantizer` returned them.
     """
-    z_q, ids, aux = made
+    z_q, ids, aux = quantized
     if train:
         aux["revived"] = jnp.zeros((), jnp.float32)
-    if learns(quantizer, train):
+    if updates_codebook(quantizer, train):
         x = jax.lax.stop_gradient(quantizer.normalized(z.astype(jnp.float32)))
         hits = jax.nn.one_hot(ids.reshape(-1), quantizer.codes)
         aux["revived"] = book.update(x.reshape(1, -1, quantizer.width), hits[None])
@@ -113,10 +113,10 @@ def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float3
 
 
 def entropy_loss(affinity: jax.Array, temperature: float, target: str) -> jax.Array:
-    """Return the entropy of each choice minus that of the mean choice.
+    """Return the mean entropy of the choices minus the entropy of the mean choice.
 
-    It is low if choices are sure, and all codes equally frequent. Choices are
-    softmax(affinity / temperature).
+    A choice is the distribution softmax(affinity / temperature) over the codes. The loss is low if
+    each choice is sure while all codes are equally frequent.
     affinity: [...,V] float32, larger for likelier codes.
     target: "softmax", or "argmax": the likeliest code with the gradient of that softmax (MaskGIT's
       code).

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from evqgan.core.kinds import Range
 from evqgan.tokenizers.quantizers import vq
-from evqgan.tokenizers.quantizers.codebooks import learned, uniform_init
-from evqgan.tokenizers.quantizers.revival import seeds_of
+from evqgan.tokenizers.quantizers.codebooks import after_update, uniform_init
+from evqgan.tokenizers.quantizers.revival import dead_and_seeds
 
 
 class Averages:
@@ -44,11 +44,11 @@ class Averages:
         return self.table.value
 
     def start(self, codes: int) -> float:
-        """Return the usage of every one of so many codes before the first batch."""
+        """Return the usage that every code begins with. codes: their number, V."""
         return -float(codes) if self.revive else 1.0
 
     def weight(self, codes: int, vectors: int) -> float:
-        """Return what one of so many vectors adds to usage."""
+        """Return what a vector adds to the usage of its code. codes: V; vectors: in the batch."""
         return codes / vectors
 
     def restarted(
@@ -59,10 +59,11 @@ class Averages:
         total: jax.Array,
         usage: jax.Array,
     ) -> jax.Array:
-        """Return the codes' vectors after revival, of which `dead` [K,V,1] are `seeds` [K,V,c].
+        """Return the codes' vectors [K,V,c] after revival.
 
-        table: the vectors [K,V,c] before it.
-        total, usage: the averages after it.
+        dead: bool [K,V,1], the codes that are revived; seeds: [K,V,c], what these become.
+        table: the vectors [K,V,c] before the revival.
+        total, usage: the averages after it; only `rqvae.Counts` needs them.
         """
         return jnp.where(dead, seeds, table)
 
@@ -80,7 +81,7 @@ class Averages:
         total = self.decay * self.total.value + (1 - self.decay) * weight * sums
         table, revived = means(total, usage), jnp.zeros((), jnp.float32)
         if self.revive:
-            dead, usage, seeds = seeds_of(usage, self.revive, x, self.owner)
+            dead, usage, seeds = dead_and_seeds(usage, self.revive, x, self.owner)
             revived, where = dead.sum().astype(jnp.float32), dead[..., None]
             total = jnp.where(where, seeds, total)
             table = self.restarted(where, seeds, table, total, usage)
@@ -127,4 +128,4 @@ class Quantizer(vq.Quantizer):
 
         aux["revived"]: how many codes were revived.
         """
-        return learned(self, self.averages, z, super().__call__(z, train), train)
+        return after_update(self, self.averages, z, super().__call__(z, train), train)

@@ -14,9 +14,9 @@ from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, straight
 class Quantizer(nn.Module):
     """FSQ (Mentzer et al., 2024, Sec. 3.1 and its appendix A.1): a product of scalar levels.
 
-    There is no codebook and no loss; codes lie on a grid in [-1, 1]^c.
-    levels: number of levels L_i of each channel: c = len(levels), V = their product, ids count the
-      first channel fastest.
+    No codebook is learned and there is no loss; the codes are the points of a grid in [-1, 1]^c.
+    levels: the number of levels L_i of each channel i. c = len(levels), and V is their product. An
+      id is a number of mixed base whose lowest digit is the level of the first channel.
     """
 
     # its Table 1, for 2^10 codes
@@ -51,7 +51,7 @@ class Quantizer(nn.Module):
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return z_q, ids, aux of z [B,h,w,c], see `quantizers.Quantizer`.
 
-        Gradients pass the rounding straight through, not `bound`.
+        The gradient skips the rounding alone (straight-through); that of `bound` is computed.
         """
         z, bounded = z.astype(jnp.float32), []
         ids = jnp.zeros(z.shape[:-1], jnp.int32)
@@ -71,10 +71,10 @@ class Quantizer(nn.Module):
 
 
 def bound(x: jax.Array, levels: int) -> jax.Array:
-    """Return x squashed to where rounding gives so many whole numbers, from -(levels // 2) on.
+    """Return x squashed so that rounding it gives one of `levels` whole numbers.
 
-    FSQ, appendix A.1.
+    The smallest of them is -(levels // 2) (FSQ, appendix A.1).
     """
-    half = (levels - 1) * (1 - 1e-3) / 2  # 1e-3: its code, so that the ends are rounded inwards
+    half = (levels - 1) * (1 - 1e-3) / 2  # 1e-3: FSQ's code, so that both ends round inwards
     offset = 0.0 if levels % 2 else 0.5
     return jnp.tanh(x + math.tan(offset / half)) * half - offset

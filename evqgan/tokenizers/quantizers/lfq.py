@@ -11,17 +11,17 @@ from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, straight
 
 
 class Quantizer(nn.Module):
-    """LFQ (MAGVIT-v2, Sec. 3.1): z_q = sign(z), whose bits are the id.
+    """LFQ (MAGVIT-v2, Sec. 3.1): z_q = sign(z), and bit i of the id is the sign of channel i.
 
-    Codes are the corners of [-1, 1]^c.
+    The codes are the corners of [-1, 1]^c.
 
     L = entropy * (E[H(q(z))] - H(E[q(z)])) + commitment * |z - sg(z_q)|^2
 
-    q(z): the probabilities of all codes, softmax(-|z - e|^2 / temperature); so choices are sure,
-      and all codes equally frequent.
-    bits: c, of V = 2^bits codes.
-    entropy, temperature: of the entropy term.
-    commitment: weight of the last term.
+    q(z) are the probabilities of all codes e, softmax(-|z - e|^2 / temperature). The entropy term
+    is low if each single choice is sure while over the batch all codes are equally frequent.
+    bits: the number of channels c; V = 2^bits.
+    entropy: the weight of the entropy term; temperature: that in q(z).
+    commitment: the weight of the last term.
     """
 
     # 18: MAGVIT-v2's, more than which fill memory with probabilities

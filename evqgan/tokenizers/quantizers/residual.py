@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from evqgan.core.kinds import PartialShare, Positive
 from evqgan.tokenizers.quantizers.codebooks import (
     codebook_statistics,
-    learns,
     nearest,
     soft_codes,
     straight_through,
+    updates_codebook,
 )
 from evqgan.tokenizers.quantizers.ema import Averages
 from evqgan.tokenizers.quantizers.revival import Parameter
@@ -21,10 +21,11 @@ class Quantizer(nn.Module):
 
     L = codebook's term + commitment * |z - sg(partial sum)|^2, means over elements and partial sums
     (its Eq. 6).
-    depth: D, codes of a position.
-    shared: one codebook for all depths, else one each.
-    decay: of a codebook by moving average, whose term is left out; 0 = the codebook is a parameter.
-    revive: as of `ema`.
+    depth: D, the number of codes at a position.
+    shared: whether all depths share one codebook, or have one each.
+    decay: of a codebook by moving average, in whose L the codebook's term is left out; 0: the
+      codebook is a parameter.
+    revive: as in `ema`.
     """
 
     codes: Positive = 1024
@@ -83,7 +84,7 @@ class Quantizer(nn.Module):
 
         aux["revived"]: how many codes were revived.
         """
-        z, update = z.astype(jnp.float32), learns(self, train)
+        z, update = z.astype(jnp.float32), updates_codebook(self, train)
         rest, z_q, chosen, inputs, hits = jax.lax.stop_gradient(z), jnp.zeros_like(z), [], [], []
         codebook_loss = commitment_loss = revived = jnp.zeros((), jnp.float32)
         for d in range(self.depth):

@@ -8,16 +8,16 @@ import numpy as np
 from evqgan.tokenizers.quantizers.codebooks import uniform_init
 
 
-def seeds_of(
+def dead_and_seeds(
     usage: jax.Array, revive: float, x: jax.Array, owner: nn.Module
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return which codes are dead, their usage as it starts again, and what they become.
+    """Return which codes are dead [K,V] bool, the new usage [K,V], and the codes' seeds [K,V,c].
 
-    These are [K,V] bool, [K,V] and [K,V,c].
+    A dead code becomes its seed, a random vector of the batch, and its usage starts again at 1.
     usage: [K,V], see `ema.Averages`.
-    revive: below it a code is dead.
+    revive: a code with a lower usage is dead.
     x: vectors of the batch [K,N,c].
-    owner: the module whose rng `codebook` draws them.
+    owner: the module whose rng `codebook` draws the seeds.
     """
     dead = usage < revive
     seeds = draw_if(jnp.any(dead), owner.make_rng("codebook"), x, usage.shape[1])
@@ -75,7 +75,7 @@ class Parameter:
         usage = self.decay * self.usage.value + (1 - self.decay) * (number / x.shape[1]) * hits.sum(
             axis=1
         )
-        dead, self.usage.value, seeds = seeds_of(usage, self.revive, x, self.owner)
+        dead, self.usage.value, seeds = dead_and_seeds(usage, self.revive, x, self.owner)
         # A batch may come in parts, of which each notes its own.
         self.seeds.value = jnp.where(dead[..., None], seeds, self.seeds.value)
         self.dead.value = self.dead.value | dead
@@ -83,11 +83,13 @@ class Parameter:
 
 
 def replace_dead(part: dict, codebook: dict) -> tuple[dict, dict]:
-    """Return what is trained of a tokenizer, and its codebook's variables, without dead codes.
+    """Return a tokenizer's `part` and `codebook` after a step, with dead codes replaced by seeds.
 
-    part: {"params", "ema", "opt": {"mu", "nu", ...}} after a step. The rows of codes that were
-      noted as dead become their seeds in the parameter and in its average, and 0 in Adam's moments.
-      All is returned as it is where a quantizer notes no dead codes.
+    part: {"params", "ema", "opt": {"mu", "nu", ...}} of the stage's state. The rows of codes that
+      were noted as dead become their seeds in the parameter and in its average, and 0 in Adam's
+      moments.
+    codebook: the collection in which `Parameter` noted them. Both are returned unchanged if it
+      notes no dead codes, as that of any other quantizer.
     """
     noted = codebook.get("quantizer", {})
     if "dead" not in noted:

@@ -3,15 +3,15 @@
 import jax
 
 from evqgan.tokenizers.quantizers import vq
-from evqgan.tokenizers.quantizers.codebooks import learned
+from evqgan.tokenizers.quantizers.codebooks import after_update
 from evqgan.tokenizers.quantizers.revival import Parameter
 
 
 class Quantizer(vq.Quantizer):
-    """The paper's vector quantizer, whose unused codes become vectors of the batch, as in `ema`.
+    """The paper's vector quantizer; unused codes are replaced by vectors of the batch, as in `ema`.
 
-    revive: a code chosen less often than this share of the average is revived; all are at the first
-      step. Ours.
+    revive: a code whose usage falls below this share of the average usage is replaced; at the first
+      step all codes are. Ours.
     """
 
     revive: float = 0.1  # configs/common.py
@@ -27,4 +27,4 @@ class Quantizer(vq.Quantizer):
 
         aux["revived"]: how many codes were revived.
         """
-        return learned(self, self.revival, z, super().__call__(z, train), train)
+        return after_update(self, self.revival, z, super().__call__(z, train), train)
