@@ -24,8 +24,8 @@ from evqgan.generators import Decoded, Generator, Request, Traits
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.tokenizers import tokenizer as tokenizers
 
-# Arguments of a generator's loss that are no keys of config.loss.
-OURS = ("model", "params", "ids", "label", "rng", "codebook", "soft_targets")
+# Arguments of a generator's loss that `TokenGenerator.loss` gives it; all others are config.loss.
+GIVEN_TO_LOSS = ("model", "params", "ids", "label", "rng", "codebook", "soft_targets")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # jit asks for a hash, and by identity there is one
@@ -50,8 +50,9 @@ class ImageTokenizer:
 
     def encode(self, weights: dict, image: jax.Array) -> jax.Array:
         """Return the ids of images."""
-        made: Any = self.network.apply(weights, transforms.scale(image), method="encode")
-        return made[1]
+        encoded: Any = self.network.apply(weights, transforms.scale(image), method="encode")
+        _, ids, _ = encoded
+        return ids
 
     def decode(self, weights: dict, ids: jax.Array) -> jax.Array:
         """Return the images of ids."""
@@ -91,7 +92,9 @@ class TokenGenerator:
     tokenizer: ImageTokenizer
     module: Generator  # in evqgan/generators
     network: nn.Module
-    flat: int  # codes of a position that lie side by side in a row of the generator's grid
+    # How many codes of a position the generator sees side by side in a row: D of a generator that
+    # does not know depths (`Traits.needs`), else 1. `flatten_depth` lays them out.
+    flat: int
 
     @property
     def traits(self) -> Traits:
@@ -122,10 +125,10 @@ class TokenGenerator:
         return self.module.loss(self.network, params, ids, label, rng, **keys, **more)
 
     def settings(self, changes: dict | None = None) -> Any:
-        """Return the settings of `sample`, a value of the generator's Settings.
+        """Return the settings of `sample`, an instance of the generator's Settings.
 
-        changes: {key: value} of those that are not the default, as in config.sample. InputError for
-          keys that there are not and values that cannot be.
+        changes: {key: value} where it differs from the default, as config.sample is. Raises
+          InputError for an unknown key or an impossible value.
         """
         return build.call(self.module.Settings, changes or {}, "config.sample")
 
@@ -142,10 +145,11 @@ class TokenGenerator:
         settings: Any,
         keep_history: bool = False,
     ) -> Decoded:
-        """Return the request's ids [B,h,w,D], new where its mask is True.
+        """Return the request's ids [B,h,w,D], newly generated where its mask is True.
 
-        settings: see `settings`.
-        keep_history: also return them after each step [S,B,h,w,D], V where there is none yet.
+        weights: the tokenizer's, whose codebook some generators read.
+        settings: what `TokenGenerator.settings` returns.
+        keep_history: also return the ids after each step [S,B,h,w,D], V where still unknown.
         """
         ids, mask = flatten_depth(request.ids, self.flat), flatten_mask(request.mask, self.flat)
         request = request._replace(ids=ids, mask=mask)
@@ -174,7 +178,7 @@ class TokenGenerator:
         return jax.lax.stop_gradient(ids)
 
     def predict(self, state: dict, batch: dict, rng: jax.Array) -> dict[str, Any]:
-        """Return {"ids", "sums": those [B,2] of the generator's `evaluate`}, for evaluators.
+        """Return {"ids", "sums": what the generator's `evaluate` returns}, for evaluators.
 
         state: see `shapes`.
         """
@@ -186,7 +190,7 @@ class TokenGenerator:
         return {"ids": ids, "sums": sums}
 
     def _keywords(self, weights: dict) -> dict[str, jax.Array]:
-        """Return what loss, evaluate and sample take by keyword: the codebook, or nothing."""
+        """Return {"codebook": ...} for a generator whose functions take it, else {}."""
         if not self.traits.codebook:
             return {}
         codebook: Any = self.tokenizer.network.apply(weights, method="codebook")

@@ -55,7 +55,9 @@ def test_a_generator_has_the_names_and_arguments_of_its_contract(name):
     assert not {"depth", "codebook_width", "factor"} - set(needs) & fields.keys()
     for function in (module.loss, module.evaluate, module.sample):
         assert ("codebook" in arguments(function)) == codebook, function
-    loss = {name: x for name, x in arguments(module.loss).items() if name not in models.OURS}
+    loss = {
+        name: x for name, x in arguments(module.loss).items() if name not in models.GIVEN_TO_LOSS
+    }
     assert inspect.Parameter.empty not in loss.values(), f"a key without default: {loss}"
     assert ("soft_targets" in arguments(module.loss)) == soft
     given = {"model", "params", "ids", "label", "rng", "codebook"}

@@ -1,11 +1,15 @@
 """Generators: networks that draw the ids of a token grid. Each module here with TRAITS is one.
 
-To add one, write a module with the names of `Generator`; a config then says
-`generator.name = "<module>"`. The other keys of config.generator are arguments of its Model, those
-of config.loss of its `loss`, those of config.sample of its Settings.
+To add a generator, write a module with the names of `Generator`; to copy one, take `maskgit`, which
+is complete in one file. A config then says `generator.name = "<module>"`. The other keys of
+config.generator are fields of its Model, those of config.loss arguments of its `loss`, those of
+config.sample fields of its Settings. `models.TokenGenerator` calls them. `mask_predict`,
+`block_decoding` and `autoregressive` are loops for its `sample`.
+
 `tests/test_contracts.py` and `tests/test_generators.py` test every generator in this folder; the
-latter wants a line in its SMALL. Fields of Settings that no other generator has are entered in
-`inference.keywords.SamplerKeywords`.
+latter needs a line in its table SMALL. Fields of Settings that no other generator has are added to
+`inference.keywords.SamplerKeywords`. The variants `:tiny` set the keys layers, width and heads of
+config.generator, and those of `configs.common.TINY_GENERATORS`.
 """
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -19,15 +23,16 @@ from evqgan.core.errors import InputError
 class Traits(NamedTuple):
     """What sets a generator apart from others; a module declares it as TRAITS."""
 
-    # Arguments that its Model takes beside codes and latent: "depth" (D), "codebook_width" (c) and
-    # "factor" (image side / grid side). Without "depth", the D codes of a position lie side by side
-    # in a row of the grid, so that every generator works with every tokenizer.
+    # What its Model has to know of the tokenizer beside `codes` and `latent`; each name is then a
+    # field of the Model: "depth" (D), "codebook_width" (c), "factor" (image side / grid side).
+    # Without "depth" the generator sees a grid [h,w*D] in which the D codes of a position lie side
+    # by side in a row, so that every generator works with every tokenizer.
     needs: tuple[str, ...] = ()
     # Whether loss, evaluate and sample take the tokenizer's codebook [K,V,c] by that keyword.
     codebook: bool = False
     # Whether loss takes `soft_targets`: probabilities of all codes [B,h,w,D,V] (RQ-VAE, 3.2.3).
     soft_targets: bool = False
-    # The tokens that sample can generate: any, or only those from some position to the last.
+    # Which tokens `sample` can generate: any of them, or only all from some position to the last.
     fills: Literal["any", "suffix"] = "any"
 
 
@@ -41,23 +46,23 @@ class Request(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a sampling loop made."""
+    """What a sampling loop returns: ids, not images."""
 
     tokens: jax.Array  # int32: ids of the shape that the loop was given
-    history: jax.Array | None  # tokens after each step [S,...], V where there is none yet; if kept
+    history: jax.Array | None  # the tokens after each step [S,...], V where unknown; None: not kept
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """What a module in this folder has.
+    """The names that the module of a generator defines.
 
     ids: int32 [B,h,w,D]; D is 1 unless TRAITS.needs names "depth".
     label: int32 [B], ignored by unconditional models.
     """
 
     TRAITS: Traits
-    # A constructor of codes, latent = (h, w), dtype, what TRAITS.needs, and the keys of
-    # config.generator.
+    # The network, a linen module. Its fields are `codes` (V), `latent` (the grid, (h, w)), `dtype`,
+    # those named in TRAITS.needs, and the keys of config.generator, which have defaults.
     Model: type[nn.Module]
     # A frozen dataclass with the keys of config.sample; every field has a default.
     Settings: type
@@ -79,7 +84,12 @@ class Generator(Protocol):
     def evaluate(
         self, model: nn.Module, params: dict, ids: jax.Array, label: jax.Array, rng: jax.Array
     ) -> dict[str, jax.Array]:
-        """Return {"cross_entropy@part": [B,2], ...}: an image's sum over tokens, their number."""
+        """Return {"name@part": [B,2], ...}: for each image a sum over tokens, and their number.
+
+        Such as "cross_entropy@0.50" and "accuracy@0.50" of the half of the tokens that is masked.
+        Evaluation divides the sums of all images, and averages all whose names begin with
+        "cross_entropy".
+        """
 
     def sample(
         self,

@@ -20,13 +20,13 @@ ORDERS = get_args(Order)
 
 @functools.lru_cache
 def layout(h: int, w: int, window: int, extend: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the tokens of each block's sequence lie in the grid (paper, Fig. 3).
+    """Return where each block's ring and target lie in the grid (paper, Fig. 3).
 
-    The ring [blocks,R] is what its extended window holds beside the block; the target [blocks,T],
-    T = window^2, is the block. Both are flat indices of int32. A window of which a part lies
-    outside the image has fewer tokens in its ring: R is the most that a block has, at most
-    (window + 2 extend)^2 - window^2, and what is left of a row is NOWHERE, at its end. At 16 x 16
-    tokens, blocks of 8 and an extension of 4 that is 80 positions instead of 192.
+    The target [blocks,T], T = window^2, is the block itself; the ring [blocks,R] is the rest of its
+    extended window. Both hold flat indices of the grid, int32. A window that reaches beyond the
+    image has fewer tokens in its ring: R is the size of the largest ring, and the rows of smaller
+    ones end with NOWHERE. At 16 x 16 tokens, blocks of 8 and an extension of 4 R is 80, not the
+    (window + 2 extend)^2 - window^2 = 192 of a window inside a large image.
     """
     ring, target = [], []
     for top in range(0, h, window):
@@ -67,9 +67,9 @@ def step_of_block(h: int, w: int, window: int, extend: int, order: str = "raster
     """Return the step in which each block is decoded, int32 [blocks].
 
     order: "raster" is the paper's, one block a step, row by row. "wavefront" (ours, for latency)
-      decodes several at once: row r starts so much later than row r - 1 that whatever a block's
-      extended window holds of the rows above is there already, as in raster order, and no two
-      blocks of a step lie in each other's windows. An 8 x 8 grid takes 22 steps instead of 64.
+      decodes blocks of several rows at once: row r starts so much later than row r - 1 that, as in
+      raster order, all that a block's extended window holds of the rows above is decoded before,
+      and no two blocks of a step lie in each other's windows. 8 x 8 blocks take 22 steps, not 64.
     """
     check_order(order)
     blocks = np.arange(h * w // window**2, dtype=np.int32)

@@ -70,9 +70,10 @@ def predict(
 ) -> tuple[jax.Array, jax.Array]:
     """Return logits [B,N,V] and targets [B,N] of the N codes of the grid.
 
-    If the grid is larger than the model's window, of a random window of each image.
+    Of a grid larger than the model's window, a random window of each image is predicted.
 
-    pkeep: this share of the codes that the model sees is right, the others are drawn from all.
+    pkeep: the share of the input codes that stay as they are; the others are replaced by random
+      codes (taming-transformers).
     train: with dropout.
     """
     rng_window, rng_keep, rng_other, rng_dropout = jax.random.split(rng, 4)
@@ -177,7 +178,7 @@ def cached(
     words: jax.Array,
     label: jax.Array | None,
 ) -> tuple[Callable, Any]:
-    """Return next_position and carry for `autoregress`: a KV cache of what is before a code."""
+    """Return next_position and carry for `autoregress`; carry is the KV cache of earlier codes."""
     apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
     first, cache = apply(condition_of(model, label, len(words)), method="begin")
 
@@ -199,7 +200,10 @@ def slide(
     words: jax.Array,
     label: jax.Array | None,
 ) -> tuple[Callable, jax.Array]:
-    """Return next_position and carry for `autoregress`: a code is made within its window."""
+    """Return next_position and carry for `autoregress`; each code sees a sliding window alone.
+
+    The carry is the words made so far, int32 [B,h*w]: nothing is cached, as windows differ.
+    """
 
     def next_position(words: jax.Array, n: jax.Array, before: jax.Array) -> tuple:
         at = jnp.maximum(n - 1, 0)  # of n = 0: no window sees it before n = 1

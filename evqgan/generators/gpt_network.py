@@ -40,19 +40,19 @@ class Model(nn.Module):
     factor: Positive = 16  # of the tokenizer, 16 in taming-transformers
     # (h, w) of the tokens that it sees at once, a window that slides over the grid; None = all
     window: tuple[Positive, Positive] | None = None
-    # "shared": the condition's words are the codes' words, class n is code n, none is code 0, and
-    # one table of `positions` goes over all (taming-transformers). "separate": the condition has
-    # words and positions of its own (enhancing-transformers).
+    # "shared": condition and codes use one embedding table (class n is embedded as code n, no class
+    # as code 0) and one position table of `positions` entries (taming-transformers). "separate":
+    # the condition has an embedding and a position table of its own (enhancing-transformers).
     tables: str = "shared"
-    positions: int = 0  # 0: as many as a sequence has
-    # So many tokens of the condition see each other, the rest only what is before it
-    # (taming-transformers: 0; enhancing-transformers: the whole condition).
+    positions: int = 0  # 0: the length of a sequence
+    # The first `unmasked` tokens of the condition see each other; all other tokens see only those
+    # before them (taming-transformers: 0; enhancing-transformers: the whole condition).
     unmasked: int = 0
     # Queries, keys and values are of a learned mix of each token with the one before it
     # (enhancing-transformers, after RWKV).
     time_shift: bool = False
-    # When sampling with a cache the time shift mixes nothing in, as in enhancing-transformers,
-    # whose samples so are not of the distribution it learned.
+    # Whether in sampling with a cache the time shift mixes nothing in. enhancing-transformers does
+    # so, and therefore does not sample from the distribution that it learned.
     forgetful_time_shift: bool = False
     # Of the residual branches, and of what is None below (VIM: 0.1; taming-transformers: 0).
     dropout: PartialShare = 0.1

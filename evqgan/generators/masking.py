@@ -20,9 +20,9 @@ MASKS = get_args(Masks)
 
 
 def random_mask(rng: jax.Array, candidates: jax.Array, share: jax.Array) -> jax.Array:
-    """Return True for ceil(share * n) random ones of the n candidates (Sec. 3.3).
+    """Return bool [...,N], True for ceil(share * n) random ones of the n candidates (Sec. 3.3).
 
-    None where there is no candidate.
+    All is False where there is no candidate.
 
     candidates: bool [...,N]; share: [...] in (0, 1].
     """
@@ -80,12 +80,14 @@ def draw_generations(
     edits: float,
     wavefronts: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw what is generated of each image, and in which order.
+    """Draw which tokens of each image are generated, and in which order.
 
-    Returns the hidden tokens, bool [B,h,w], and the rank of blocks, see `rank_blocks`.
+    Returns the hidden tokens, bool [B,h,w], and the ranks of the blocks, see `rank_blocks`.
 
-    The whole image is hidden, or, in the share `edits` of images, a rectangle. Blocks come in
-    raster order, or, in the share `wavefronts`, as a wavefront.
+    edits: the share of images in which a random rectangle is hidden, as in editing; in all others
+      the whole image is.
+    wavefronts: the share of images whose blocks come in wavefront order; in all others they come in
+      raster order (`blocks.step_of_block`).
     """
     h, w = model.latent
     rng_kind, rng_rectangle, rng_order = jax.random.split(rng, 3)
@@ -98,9 +100,9 @@ def draw_generations(
 
 
 def rank_blocks(hidden: jax.Array, step: jax.Array, window: int) -> jax.Array:
-    """Return the rank of blocks, int32 [B,blocks]: 0 if a block is known, else its step, from 1.
+    """Return ranks, int32 [B,blocks]: 0 for a known block, else 1 + the step that generates it.
 
-    A block of which only a part is hidden has a step, too.
+    A block of which only a part is hidden is generated, too.
 
     hidden: bool [B,h,w]; step: int32 [B or 1,blocks].
     """
@@ -117,20 +119,21 @@ def corrupt(
     edits: float = EDITS,
     wavefronts: float = WAVEFRONTS,
 ) -> tuple[dict[str, Any], jax.Array, jax.Array]:
-    """Draw target blocks and mask their tokens.
+    """Draw K target blocks of each image and mask some of their tokens.
 
-    Returns the inputs of `Model.__call__` (but the label), target ids [B,K,T], and which of them
-    are masked [B,K,T]. InputError for other masks, and for more targets than there are blocks.
+    Returns the inputs of `multigrained_network.Model` (all but the label), the target ids [B,K,T],
+    and which of them are masked [B,K,T]. Raises InputError for settings that make no sense.
 
     ids: int32 [B,h,w].
-    masks: "matched" (ours) is what sampling and editing meet, see `draw_generations`: each target
-      sees what is there in its step, and only itself is partly masked. "raster" (ours) is the same
-      of generation in raster order alone, edits = wavefronts = 0. "paper" is one uniform token mask
-      on the whole grid for the local tokens, and an independent mask of whole blocks for the global
-      ones (Sec. 3.3).
-    targets: K random blocks an image, see `draw_blocks`; 0 = all of them.
-    share: of the hidden tokens of a target that are masked; None draws it by the cosine schedule,
-      gamma(r) with r uniform.
+    masks: "matched" (ours): the states that sampling and editing meet, see `draw_generations`. A
+      target sees what is known when it is generated, and only its own tokens are partly masked.
+      "raster" (ours): the same for generation in raster order alone, as edits = wavefronts = 0.
+      "paper": one uniform token mask on the whole grid for the local tokens, and an independent
+      mask of whole blocks for the global ones (Sec. 3.3).
+    targets: K, random blocks of each image, see `draw_blocks`; 0 = all blocks.
+    share: the share of a target's hidden tokens that is masked; None draws it by the cosine
+      schedule, gamma(r) with r uniform.
+    edits, wavefronts: see `draw_generations`.
     """
     check(model, masks, targets, edits, wavefronts)
     rng_moment, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)

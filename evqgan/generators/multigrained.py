@@ -1,7 +1,8 @@
 """Efficient-VQGAN's second stage: a masked transformer, block by block (paper, Sec. 3.3).
 
-The network and what it sees of an image stand in `multigrained_network`, what it trains on in
-`masking`.
+`loss` is Eq. 2. `multigrained_network` is the network and its three grains, `masking` draws what is
+masked in training, `block_decoding` is the loop over blocks in sampling, and `mask_predict` the
+loop inside each of them.
 """
 
 import dataclasses
@@ -65,7 +66,7 @@ def likelihood(
     train: bool = False,
     **how: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mask target blocks and predict their tokens.
+    """Mask tokens of K target blocks and predict them: -log p(x_i | L_T, G_T) of Eq. 2.
 
     Returns negative log-likelihoods, whether the likeliest code is right, and whether the token was
     masked, each [B,K,T].
@@ -135,11 +136,12 @@ def evaluate(
     label: jax.Array,
     rng: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Return cross-entropy and accuracy by the share of a block's tokens masked.
+    """Return cross-entropy and accuracy by the share of a block's tokens that is masked.
 
-    {"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: an image's sum over masked tokens,
-    and their number; 1.00 is the first step of sampling a block. One block an image, and what
-    generation in raster order knows then, however the model was trained.
+    {"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: for each image the sum over masked
+    tokens, and their number; a share of 1.00 is the first step of sampling a block. One random
+    block of each image is predicted, from what generation in raster order knows at that point,
+    however the model was trained.
     """
     result = {}
     for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
@@ -153,9 +155,11 @@ def evaluate(
 
 
 class BlockContext:
-    """What `block_by_block` asks of the network for one request.
+    """The network as `block_by_block` calls it, for one request.
 
-    With guidance every image is there twice; the second half of the batch has no class.
+    `begin` makes the carry (the KV cache of class and ordered globals) before the first step; each
+    step calls `context`, then `complete`, which adds the globals of the step's blocks to the carry.
+    With guidance the batch holds every image twice; its second half has no class.
     """
 
     def __init__(self, model: Model, params: dict, request: Request, settings: Settings) -> None:
@@ -188,9 +192,9 @@ class BlockContext:
         return self.apply(self.twice(grid), **self.known, method="begin")
 
     def context(self, carry: Any, grid: jax.Array, blocks: jax.Array) -> Callable:
-        """Return tokens_to_logits [B*K,T] -> [B*K,T,V] of the `blocks` [K] of a step.
+        """Return the function tokens_to_logits, [B*K,T] -> [B*K,T,V], of a step's `blocks` [K].
 
-        carry: see `begin`. grid: int32 [B,h,w], as it stands.
+        carry: see `begin`. grid: int32 [B,h,w] before the step, [MASK] = V.
         """
         batch, grid = len(grid), self.twice(grid)
         geometry = *self.model.latent, self.model.window, self.model.extend

@@ -1,10 +1,14 @@
 """The network of Efficient-VQGAN's second stage: multi-grained attention (paper, Sec. 3.2).
 
-One sequence a target block:   class | globals (one a block) | ring (the extension) | target
+One sequence for each target block:   class | globals | ring | target
 
-Only target tokens (window x window) are predicted. A global token is a convolution with kernel =
-stride = window over the code embeddings of a block. What it may say of a block that is not made yet
-is the question; see `Model.global_tokens`.
+Its three grains: globals (G_T of Eq. 2) are one token for each block of the image, a convolution
+with kernel = stride = window over the block's code embeddings (`Model._globals`); the ring is the
+local tokens of the extended window around the target block, and the target those of the block
+itself (both are L_T; `Model._local`). Only target tokens are predicted. What a global token may say
+of a block that is not generated yet is a choice: `Model.global_tokens`.
+
+K: target blocks of an image; G: class and globals, R: ring, T = window^2: target, in tokens.
 """
 
 import jax
@@ -38,16 +42,16 @@ class Model(nn.Module):
     # to themselves and those to their left, so that the context does not depend on the tokens being
     # predicted. Differs from the paper: "prefix" is the default, as its context can be cached.
     attention: str = "prefix"
-    # "ordered": a global token holds its whole block, and is seen by what is generated after it
-    # alone: by the globals from its step on, and by rings and targets of later steps. So one set of
-    # them serves all targets of an image, each in the state that sampling meets, and in sampling a
-    # block's is computed once, when it is complete. "masked": the paper's (Sec. 3.3); all see each
-    # other, and those of blocks that are not known hold [MASK] instead.
-    # Differs from the paper: the configs take "ordered" (README).
+    # "ordered": a global token holds its whole block, and only what is generated after that block
+    # sees it: globals of the same step or later ones, rings and targets of later steps. So one set
+    # of globals serves all targets of an image, each in the state that sampling meets, and sampling
+    # computes a block's global token once, when the block is complete. "masked": the paper's (Sec.
+    # 3.3); all globals see each other, and those of unknown blocks hold [MASK].
+    # Differs from the paper: the configs take "ordered" (README, "Where it differs").
     global_tokens: str = "masked"
-    # A target's own global token, where they are "masked": that of a "masked" block; "dropped", not
-    # attended to. "partial": beside the target stands a global token of its tokens as they are. The
-    # paper does not say.
+    # What stands for the target's own block among the globals; the paper does not say. "masked":
+    # the global token of [MASK]. "dropped" (of masked globals alone): nobody attends to it.
+    # "partial": in front of the target stands a global token of its partly masked tokens, too.
     own: str = "masked"
     # The share of training images without their class, which guidance in sampling needs.
     class_dropout: PartialShare = 0.0
@@ -151,9 +155,9 @@ class Model(nn.Module):
 
         grid: int32 [B,1 or K,h,w], what the global tokens summarize, for all targets or for each.
         ring: int32 [B,K,R], target: int32 [B,K,T], the local tokens; [MASK] = V.
-        block: int32 [B,K], the targets' numbers.
-        rank: int32 [B,blocks], of "ordered" globals: 0 of blocks that were given, else the step in
-          which they are made, from 1.
+        block: int32 [B,K], which blocks the targets are, as numbered in raster order.
+        rank: int32 [B,blocks], needed by "ordered" globals: 0 for a block that is given, else the
+          step that generates it, from 1.
         label: int32 [B] if classes > 0; `classes` = none.
         """
         segments, masks = self._context(grid, ring, block, rank, label)
@@ -173,11 +177,11 @@ class Model(nn.Module):
         label: jax.Array | None = None,
         globals_kv: jax.Array | None = None,
     ) -> list[tuple]:
-        """Return the KV cache of all but the targets, with its masks, for `continued`.
+        """Return the KV cache of class, globals and ring, with its masks, for `continued`.
 
-        That is what "prefix" computes once a block.
+        With "prefix" attention it does not depend on the target: sampling computes it once a block.
 
-        globals_kv: the part of class and globals, if it is there already (`begin`, `complete`).
+        globals_kv: the part of class and globals, if it is known already (`begin`, `complete`).
         """
         segments, masks = self._context(grid, ring, block, rank, label)
         if globals_kv is None:
@@ -198,7 +202,7 @@ class Model(nn.Module):
     def begin(self, grid: jax.Array, rank: jax.Array, label: jax.Array | None = None) -> jax.Array:
         """Return the KV cache of class and "ordered" globals before anything is generated.
 
-        [layers,B,1,G,2,heads,d]. It holds for blocks of rank 0; `complete` puts the others there.
+        [layers,B,1,G,2,heads,d]. Only blocks of rank 0 are valid in it; `complete` adds the others.
 
         grid: int32 [B,h,w]; rank: int32 [B,blocks].
         """
@@ -213,11 +217,11 @@ class Model(nn.Module):
         blocks: jax.Array,
         rank: jax.Array,
     ) -> jax.Array:
-        """Return the cache `kv` of `begin` after a step has made `blocks`, which `grid` now holds.
+        """Return the cache `kv` of `begin` after a step that generated `blocks`, now in `grid`.
 
-        A global sees those before it and those of its own step. Blocks of rank 0 stay as they are.
+        A global token sees those of earlier steps and of its own. Blocks of rank 0 stay unchanged.
 
-        grid: int32 [B,h,w]; blocks: int32 [K], NOWHERE: none.
+        grid: int32 [B,h,w]; blocks: int32 [K], NOWHERE where the step has fewer.
         """
         is_block = blocks != NOWHERE
         at = jnp.where(is_block, blocks, 0)
@@ -243,7 +247,7 @@ class Model(nn.Module):
         rank: jax.Array | None,
         label: jax.Array | None,
     ) -> tuple[list, list]:
-        """Embed class and globals [B,1 or K,G,c] and ring [B,K,R,c]; return them and their masks.
+        """Return the segments class and globals [B,1 or K,G,c], and ring [B,K,R,c]; their masks.
 
         For masks see `SegmentTransformer`.
         """
@@ -274,7 +278,7 @@ class Model(nn.Module):
     ) -> jax.Array:
         """Embed class and globals of grid [B,K,h,w] -> [B,K,G,c].
 
-        hidden: bool [B,K,blocks], whose globals are of [MASK] alone.
+        hidden: bool [B,K,blocks], True where a global token summarizes [MASK] alone.
         """
         blocks = jax.vmap(lambda x: blocks_of(x, self.window), in_axes=1, out_axes=1)(grid)
         blocks = blocks if hidden is None else jnp.where(hidden[..., None], self.codes, blocks)
@@ -295,7 +299,7 @@ class Model(nn.Module):
     def _target(self, target: jax.Array, block: jax.Array) -> jax.Array:
         """Embed target tokens [B,K,T] -> [B,K,T,c].
 
-        With own = "partial" one more is in front, their global token.
+        With own = "partial" their global token is put in front: [B,K,1+T,c].
         """
         index = jnp.asarray(layout(*self.latent, self.window, self.extend)[1])[block]
         x = self._local(target, index, TARGET)

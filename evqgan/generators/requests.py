@@ -1,4 +1,4 @@
-"""Requests for images by their seed and number, on which alone an image depends."""
+"""Requests for images by seed and number, which alone decide an image's random numbers."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,10 @@ from evqgan.generators import Request
 
 
 def seeds_of(seed: int | Sequence[int], number: int) -> np.ndarray:
-    """Return what a seed is in JAX, for each of `number` images, uint32 [number]."""
+    """Return a seed of any size as one that JAX takes, once for each image, uint32 [number].
+
+    seed: a whole number, or several that are one seed together; number: how many images.
+    """
     return np.full(number, np.random.SeedSequence(seed).generate_state(1)[0])
 
 
@@ -20,10 +23,12 @@ def request_of(
     seeds: jax.Array,
     numbers: jax.Array,
 ) -> Request:
-    """Return the request for images of these seeds and numbers: each has a random key of its own.
+    """Return the Request whose random key of each image is made of its seed and number alone.
 
     All random numbers of an image come from this key; `mask_predict.image_noise` and
     `autoregressive.autoregress` draw them.
+
+    ids, mask, labels: see `Request`. seeds, numbers: uint32 [B], see `seeds_of`.
     """
 
     def key(seed: jax.Array, number: jax.Array) -> jax.Array:

@@ -57,10 +57,10 @@ def random_corners(
 def coordinates(latent: Sequence[int], factor: int, codes: int) -> np.ndarray:
     """Return words that say where a token lies, int32 NumPy [h,w] from 0 to codes - 1.
 
-    Every pixel of an image of H x W has (row * W + column) / (H * W), a token the mean over its
-    factor x factor pixels, times `codes`, rounded (taming-transformers, data/faceshq.py and
-    modules/misc/coord.py). Differs from taming-transformers: what would be rounded up to `codes`, a
-    word that is not there, is codes - 1.
+    A pixel of an H x W image has the coordinate (row * W + column) / (H * W). A token has the mean
+    coordinate of its factor x factor pixels, times `codes`, rounded (taming-transformers,
+    data/faceshq.py and modules/misc/coord.py). Differs from taming-transformers: a coordinate that
+    would be rounded up to `codes`, which is no word, becomes codes - 1.
     """
     h, w = latent
     middle = (factor - 1) / 2

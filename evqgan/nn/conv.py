@@ -21,9 +21,9 @@ UP = ("conv", "nearest")
 
 
 def choice(name: str, names: Collection[str], what: str) -> str:
-    """Return `name`, if it is one of `names`.
+    """Return `name` if it is one of `names`; else raise InputError with the nearest of these.
 
-    Raises InputError with the nearest of them, if it is none. what: such names are called.
+    what: the kind of thing that is named, for the message, such as "norm".
     """
     if name not in names:
         raise InputError(f"there is no {what} {name!r}: {suggestion(name, names)}")
@@ -58,8 +58,8 @@ class ResBlock(nn.Module):
     """x [B,h,w,c] -> [B,h,w,features] in `dtype`: twice norm, activation, 3x3 convolution (VQGAN).
 
     They are added to x. If c is not `features`, a 1x1 convolution brings x there, the `shortcut`.
-    shortcut_of_output: MaskGIT's quirk; its shortcut convolves what the block made of x, not x,
-      which then does not reach the end.
+    shortcut_of_output: MaskGIT's quirk: where the width changes, the shortcut convolves the block's
+      own output instead of x, so that x itself is not added.
     bias: of all convolutions.
     """
 

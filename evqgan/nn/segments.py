@@ -42,9 +42,11 @@ class SegmentTransformer(nn.Module):
 
         segments: each [B,K,S,c]; K is the number of independent targets of an image. The first ones
           may have K = 1: they are shared by all targets, and broadcast, not copied.
-        masks: for each segment which of its tokens those to the right see, and which itself does;
-          bool [B,K,1,1,S] or None = all.
-        prefix: kept keys and values of segments further left, with the first of their masks.
+        masks: for each segment a pair (which of its tokens the segments to its right see, which of
+          them the segment itself sees); bool [B,K,1,1,S] or [B,K,1,S,S], None = all.
+        prefix: keys and values of segments further left, kept by an earlier call; prefix_masks: the
+          first of each one's pair of masks.
+        keep: whether to return the KV cache.
         """
         number = segments[-1].shape[1]
         chunk = next(n for n in range(min(self.chunk or number, number), 0, -1) if number % n == 0)

@@ -1,7 +1,8 @@
 """Stage 2: training a generator on the ids of a frozen tokenizer (paper, Sec. 3.2 and 3.3).
 
-Eq. 2 is L = -E[sum over masked tokens x_i of log p(x_i | L_T, G_T)]. `GeneratorStage.update` is a
-step of it; which tokens are masked, and what p sees, is the generator's own (evqgan/generators).
+Eq. 2 is L = -E[sum over masked tokens x_i of log p(x_i | L_T, G_T)]; L_T are local tokens, G_T the
+global ones. The sum itself is `generators.multigrained.loss`, and `masking` chooses what is masked;
+other generators have losses of their own. `GeneratorStage.update` is one training step.
 """
 
 import dataclasses
@@ -29,17 +30,16 @@ def tokenizer_section(
 
 
 def resolve(config: Any, classes: int | None = None) -> Any:
-    """Return the config with what it takes from other workdirs, and from the data.
+    """Return the config, completed by what the tokenizer's workdir and the data determine.
 
-    config.tokenizer.model and dtype come from the tokenizer's workdir, config.tokenizer.weights;
-    weights = "random" is an untrained tokenizer and needs `model` in the config: for tests of the
-    machinery alone.
+    It gets config.tokenizer.model and dtype from the tokenizer's workdir, config.tokenizer.weights;
+    weights = "random" is an untrained tokenizer, which tests use, and needs `model` in the config.
     config.tokenizer.soft: the temperature at which codes are drawn in training, with their
-    probabilities as targets, by a generator that can (RQ-VAE, Sec. 3.2.3); 0 or absent: the
-    nearest codes.
-    With stored ids (config.dataset.codes) config.stored_ids says which: a run goes on with these
-    alone.
-    classes: how many the data have, once that is known, see `with_classes`.
+    probabilities as targets, by a generator with soft targets (RQ-VAE, Sec. 3.2.3); 0 or absent:
+    the nearest codes.
+    With stored ids (config.dataset.codes) config.stored_ids is set to what identifies them: the run
+    goes on with these ids alone.
+    classes: the number of classes of the data, once that is known, see `with_classes`.
     """
     if not config.tokenizer.get("model"):
         config = with_model(config)
@@ -122,7 +122,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
     if classes is not None and own not in (0, classes):
         raise InputError(f"config.generator.classes is {own}, but the data set has {classes}")
     keys = build.plain(config.get("loss", {}))
-    build.check(model.module.loss, keys, "config.loss", models.OURS)
+    build.check(model.module.loss, keys, "config.loss", models.GIVEN_TO_LOSS)
     model.settings(config.get("sample", {}))
     check_soft_targets(config, model)
     run = RunLength.of(config, examples)
@@ -218,7 +218,7 @@ class GeneratorStage:
         def equation_2(
             params: dict, variables: dict, tokens: dict, rng: jax.Array
         ) -> tuple[jax.Array, tuple[dict, Metrics]]:
-            # The generator masks some of the ids, and gives -log p of these by all that is left.
+            # By way of `TokenGenerator.loss` this is `loss` of the generator's module.
             loss, metrics = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
             return loss, (variables, metrics)
 
@@ -234,9 +234,9 @@ class GeneratorStage:
     def _tokens(
         self, tokenizer: dict, batch: dict, rng: jax.Array
     ) -> tuple[dict[str, jax.Array], jax.Array]:
-        """Return what Eq. 2 is of, {"ids", "label"} and maybe "soft_targets", and a new `rng`.
+        """Return the data of the loss, {"ids", "label"[, "soft_targets"]}, and an unused rng.
 
-        soft_targets: the probabilities of all codes [B,h,w,D,V].
+        soft_targets: the probabilities of all codes [B,h,w,D,V], with config.tokenizer.soft.
         """
         temperature = self.config.tokenizer.get("soft", 0.0)
         if not temperature:
