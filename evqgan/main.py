@@ -31,6 +31,7 @@ def run(argv: list[str]) -> None:
     if flags.mode != "encode" and flags.config is not None:
         from evqgan.training import claims
 
+        # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
         config = claims.settings(config, workdir)
     use(flags, config, workdir)
 
@@ -81,7 +82,7 @@ def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path |
 
 
 def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Do what the flags say with a trained workdir."""
+    """Run the mode of the flags, any but train, on a trained workdir."""
     from evqgan.core import processes
     from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
 
@@ -101,11 +102,10 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
-    """Return the flags of a command line, the workdir filled in, and the config.
+    """Return the flags of a command line, and the config that --config and --config.KEY make.
 
-    argv: the arguments, without the program's name.
-
-    Raises InputError for all that is wrong with them.
+    The flag workdir is filled in where it is not given. argv: the arguments, without the program's
+    name. Raises InputError for any of them that is wrong.
     """
     flags: Any
     flags, rest = cli.parse(table.FLAGS, argv)

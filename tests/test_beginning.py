@@ -153,7 +153,7 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
 def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(tmp_path):
     config = config_of(2)
     claims.claim(tmp_path, config)
-    leg = lambda: initial_state.of_this_leg(config, tmp_path, 100)  # noqa: E731
+    leg = lambda: initial_state.start_of_leg(config, tmp_path, 100)  # noqa: E731
     config.duration = "100 steps"
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     config.began = leg()

@@ -25,10 +25,11 @@ class Settings:
     factor: float = 0.5  # of the critic's loss, see `gan.critic_loss`
     weight: float = 0.8  # of L_adv, times the adaptive weight if there is one; VQGAN's code
     adaptive: bool = True  # whether lambda has the adaptive weight (VQGAN, Eq. 7)
-    start: Steps = 0  # where the critic comes to exist and to learn
+    start: Steps = 0  # from when on the critic learns and L_adv counts; both are off before
     ramp: Steps = 0  # from `start` on, lambda grows linearly from 0 over this duration
     r1: float = 0.0  # weight of the penalty of the critic's gradient, see `gan.r1`
-    r1_every: Positive = 1  # it is taken so seldom, and multiplied by that (StyleGAN2, app. B)
+    # Every r1_every steps the penalty is computed, times r1_every (StyleGAN2, app. B)
+    r1_every: Positive = 1
     lecam: float = 0.0  # weight of LeCAM's regularization, see `gan.lecam`
     optimizer: dict | None = None  # keys of `training.optim.optimizer`
 

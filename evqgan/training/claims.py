@@ -14,16 +14,17 @@ from evqgan.core.errors import InputError
 from evqgan.training import initial_state, run_length, stage2
 from evqgan.training.stage import with_defaults
 
-# Keys of weights that are in the run's own checkpoints, so that it matters no more where they came
-# from; but from or to "random", which is no place, they cannot change.
+# Folders of pretrained weights. They may change when a run goes on, as the weights are in its own
+# checkpoints by then; but not from or to "random", which is no folder but untrained weights.
 WEIGHTS = (
     "tokenizer.weights",
     "perceptual.weights",
     "adversarial.weights",
     "evals.reconstruction.weights",
 )
-# Keys that say how a run is watched and where it runs, not what it computes: they may change when
-# it goes on. So may the place of stored ids, as config.stored_ids says which they are.
+# Keys that may change when a run goes on: they say what is logged, where it runs and where files
+# lie, not what is computed. The folder of stored ids is one of them, as config.stored_ids says
+# which ids it has to hold.
 FREE = (
     "log_every",
     "eval_every",
@@ -41,7 +42,7 @@ AGAIN = (  # what to do with a workdir that holds another run
     "give the config it was made with, or another --workdir, for a new run, with these weights by "
     "--config.init="
 )
-# What a config does not say and training finds out.
+# Keys that training adds to the config it is given (`prepare.note_data`, `stage2.resolve`).
 FOUND = {
     "stage1": ("class_names", "data"),
     "stage2": ("class_names", "data", "tokenizer", "stored_ids"),
@@ -79,7 +80,7 @@ def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
         if ours.get("changed_data"):  # so many epochs may be longer or shorter now
             ours.duration = theirs.get("duration", ours.duration)
         examples = (theirs.get("data") or {}).get("examples", 1)
-        ours.began = initial_state.of_this_leg(ours, workdir, examples)
+        ours.began = initial_state.start_of_leg(ours, workdir, examples)
     if "generator" in ours and "generator" in theirs:
         ours = stage2.with_classes(ours, theirs.generator.get("classes", 0))
     check_claim(workdir, ours)
@@ -148,10 +149,10 @@ def _may_differ(key: str, here: Any, there: Any, grown: bool) -> bool:
 
 
 def settings(given: Any, workdir: str | os.PathLike) -> Any:
-    """Return the config of a workdir, with the keys of `given` that say how to sample and evaluate.
+    """Return the config of a workdir with the keys FREE of `given`: how to sample and evaluate.
 
-    given: the config the workdir was made with, or that of the quickstart which it is a part of;
-      raises InputError when it is another one's.
+    given: the config of --config. It has to be the one that the workdir was made with, or that of
+      the quickstart which it is a part of; raises InputError if it is another.
     """
     config, folder = of_workdir(workdir)
     if given.stage == "quickstart":

@@ -1,6 +1,6 @@
-"""What a run begins with: its own checkpoint, another run's weights, or none.
+"""The state a run begins with: its own checkpoint, the weights of another run, or a new one.
 
-And where a finished run that gets a longer duration goes on.
+`start_of_leg` says where a finished run that gets a longer duration goes on.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ WEIGHTS = ("params", "ema", "codebook")
 CRITIC = ("critic/params", "critic/variables", "frozen/critic")
 
 
-def of_this_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
-    """Return the step at which the leg of a run began that `config` asks for.
+def start_of_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
+    """Return the step at which the present leg of the run in `workdir` began (config.began).
 
-    It is 0, or where a longer duration found the run finished: from there on the learning rate
-    warms up and falls again, to the new end. examples: of the training set.
+    It is 0, or, if a longer duration continues a finished run, the step at which that was finished:
+    from there the learning rate warms up and falls again. examples: of the training set.
     """
     file, last = pathlib.Path(workdir) / "config.json", checkpoint.latest(workdir)
     if not file.exists() or not last:
@@ -97,14 +97,14 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Inheritance:
-    """What of a run in the folder config.init goes into the state of a new one; by `planned`."""
+    """What a new run takes from the run in config.init, as `inheritance_of` found it."""
 
     folder: pathlib.Path
     step: int
-    raw: bool  # whether it has raw weights, which weights converted from public ones do not
-    taken: dict[str, Any]  # {path: shape with sharding} of the new state's leaves
-    tables: set[str]  # paths that have a row a class, of which there are not as many
-    fresh_critic: bool  # whether there is a critic, and another one there
+    raw: bool  # whether the folder has raw weights; one converted from public weights has not
+    taken: dict[str, Any]  # {path: shape with sharding} of the leaves that are restored
+    tables: set[str]  # paths of tables with a row for each class, of another number of classes
+    fresh_critic: bool  # whether the new run has a critic, and the old one another or none
 
 
 def inherited(
@@ -112,15 +112,15 @@ def inherited(
 ) -> tuple[dict, tuple[str, ...]]:
     """Return the state `new` with the weights of the run in config.init, and lines for the log.
 
-    Its raw and averaged weights and its codebook have to have the shapes of `like`; tables of
-    classes that are not as many begin fresh, and so does a critic that is another one. Raises
-    InputError for what does not fit.
+    Raw weights, averaged weights and codebook need the shapes of `like`, or InputError is raised.
+    Two things begin untrained instead: tables with a row for each class, if the number of classes
+    differs, and the critic, if the other run had another one.
     """
     folder = pathlib.Path(config.init)
     theirs = config_of(folder, config.stage)
     checkpoints = checkpoint.Checkpoints(folder, create=False)
     try:
-        plan = planned(checkpoints, folder, like, config, module, theirs)
+        plan = inheritance_of(checkpoints, folder, like, config, module, theirs)
         restored = checkpoints.restore(traverse_util.unflatten_dict(plan.taken, sep="/"))
         other = "tokenizer" in new and checkpoints.differs({"tokenizer": new["tokenizer"]})
     finally:
@@ -134,7 +134,7 @@ def inherited(
     return new, _lines(plan, config, theirs, other)
 
 
-def planned(
+def inheritance_of(
     checkpoints: checkpoint.Checkpoints,
     folder: pathlib.Path,
     like: dict,
@@ -142,9 +142,10 @@ def planned(
     module: ModuleType,
     theirs: dict,
 ) -> Inheritance:
-    """Return what is taken from the latest of `checkpoints`, of the run of config `theirs`.
+    """Return what a new run takes from the latest of `checkpoints`, those of another run.
 
-    Raises InputError for what does not fit into `like`.
+    like: the new run's abstract state; config, module: the new run's. folder, theirs: the workdir
+    and the config of the other run. Raises InputError for weights that do not fit into `like`.
     """
     there, step = checkpoints.shapes(), checkpoints.steps()[-1]
     optimizer = ("opt",) if config.get("init_optimizer") else ()
@@ -225,9 +226,9 @@ def tables_of_classes(
     module: ModuleType,
     theirs: dict,
 ) -> set[str]:
-    """Return the names in `expected` that have another shape because there are other classes.
+    """Return the names in `expected` whose shape differs only by the number of classes.
 
-    there: the shapes in the run of config `theirs`.
+    there: {name: shape} in the other run, whose config is `theirs`.
     """
     number = theirs.get("generator", {}).get("classes", 0)
     if number == config.get("generator", {}).get("classes", 0):

@@ -1,4 +1,8 @@
-"""From a config to AdamW: learning rate schedules, gradient accumulation, averaged weights."""
+"""From config.optimizer to AdamW: learning rate, gradient accumulation, averaged weights.
+
+The keys of config.optimizer are the arguments of `optimizer`. The learning rate is `schedule`: a
+new one is an entry of its table `after`, and a config then names it as config.optimizer.decay.
+"""
 
 import dataclasses
 import itertools
@@ -19,13 +23,14 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 def schedule(
-    kind: str, peak: float, warmup: int, total: int, final: float = 0.0, hold: int = 0
+    decay: str, peak: float, warmup: int, total: int, final: float = 0.0, hold: int = 0
 ) -> Schedule:
     """Return the learning rate as a function of the step.
 
-    It rises over `warmup` steps from 0 to `peak`, stays there for `hold` steps, then goes on as
-    `kind` says: "constant", or "cosine", "linear" or "exponential" to `final`, which it reaches
-    at step `total`. Raises InputError for another kind.
+    It rises over `warmup` steps from 0 to `peak`, stays there for `hold` steps, and then decays.
+
+    decay: "constant" stays at the peak; "cosine", "linear" and "exponential" fall to `final`, which
+      they reach at step `total`. Raises InputError for another one.
     """
     rest = max(total - warmup - hold, 1)
     after = {
@@ -34,9 +39,9 @@ def schedule(
         "linear": lambda: optax.linear_schedule(peak, final, rest),
         "exponential": lambda: optax.exponential_decay(peak, rest, final / peak, end_value=final),
     }
-    if kind not in after:
-        raise InputError(f"config.optimizer.decay is {kind!r}: {build.suggestion(kind, after)}")
-    if kind == "exponential" and not 0 < final <= peak:
+    if decay not in after:
+        raise InputError(f"config.optimizer.decay is {decay!r}: {build.suggestion(decay, after)}")
+    if decay == "exponential" and not 0 < final <= peak:
         raise InputError(
             "exponential decay needs config.optimizer.final above 0 and up to the peak, "
             f"got {final}"
@@ -44,9 +49,9 @@ def schedule(
     before = [(optax.linear_schedule(0.0, peak, warmup), warmup)] if warmup else []
     before += [(optax.constant_schedule(peak), hold)] if hold else []
     if not before:
-        return after[kind]()
+        return after[decay]()
     ends = itertools.accumulate(length for _, length in before)
-    return optax.join_schedules([*(part for part, _ in before), after[kind]()], list(ends))
+    return optax.join_schedules([*(part for part, _ in before), after[decay]()], list(ends))
 
 
 def is_decayed(params: Any) -> Any:
@@ -86,11 +91,13 @@ def optimizer(
     *,
     run: RunLength,
 ) -> tuple[AdamW, float, int]:
-    """Return the AdamW of config.optimizer, which holds these keys, with `ema` and `accumulate`.
+    """Return the AdamW of config.optimizer, whose keys these are, and `ema` and `accumulate`.
 
+    learning_rate: the peak of the schedule.
     clip: largest global gradient norm, 0 = none.
-    warmup, hold: durations; a share is of the present leg of the run, to whose end the rate falls.
-    decay, final: the schedule after them, and its end (see `schedule`).
+    warmup, hold: durations at the beginning; "5%" is a share of the run's present leg.
+    decay, final: how the rate falls from then on, to which value at the end of that leg; see
+      `schedule`.
     moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai et al.,
       "Scaling Vision Transformers", 2022).
     ema: decay of the averaged weights.
@@ -104,10 +111,10 @@ def optimizer(
     warmup_steps, hold_steps = (run.steps(x, of=run.leg) for x in (warmup, hold))
     rate = schedule(decay, learning_rate, warmup_steps, run.leg, final, hold_steps)
 
-    def of_run(step: jax.Array) -> jax.Array:
+    def rate_of_run(step: jax.Array) -> jax.Array:
         return rate(jnp.maximum(step - run.began, 0))
 
-    return AdamW(of_run, b1, b2, weight_decay, clip, moment_dtype), ema, accumulate
+    return AdamW(rate_of_run, b1, b2, weight_decay, clip, moment_dtype), ema, accumulate
 
 
 def updater(keys: Any, where: str, run: RunLength, ema: float | None = None) -> "Updater":
@@ -175,7 +182,7 @@ def adamw_step(
 
     Ours, not optax's chain, for memory: there XLA computes the moments again where the weights
     need them, and a choice between old and new afterwards keeps both, so that the step needs two
-    more copies of the weights (README, Table 6). Here every number is written once, over the one
+    more copies of the weights (docs/results.md). Here every number is written once, over the one
     before it.
     """
     count, norm = part["opt"]["count"], optax.tree.norm(grads)

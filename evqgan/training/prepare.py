@@ -81,7 +81,7 @@ def note_data(
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
-        config.began = initial_state.of_this_leg(config, workdir, len(source))
+        config.began = initial_state.start_of_leg(config, workdir, len(source))
     config = module.resolve(config, len(source.class_names))
     images = [config.class_names, config.data]
     cluster.check_alike(list_of_training_images=images, place_in_the_run=config.began)

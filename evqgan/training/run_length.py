@@ -28,9 +28,9 @@ def to_steps(
 
 
 def normalized(duration: Any) -> Any:
-    """Return a duration in one spelling, as "3000 steps", "3,000steps" and 3000 are the same.
+    """Return (number, unit) of a duration, so that "3000 steps", "3,000steps" and 3000 are equal.
 
-    Anything that is no duration is returned as it is.
+    Any value that is no duration is returned as it is.
     """
     found = DURATION.fullmatch(str(duration))
     if not found:

@@ -12,8 +12,8 @@ from evqgan.tokenizers.quantizers import old_form
 class Stage(Protocol):
     """A stage of training.
 
-    Its state is a dict pytree of arrays, of which the loop reads what `skipping.init_counters`
-    puts there. Each stage module has `resolve` and `make`, see `StageModule`.
+    Its state is a dict pytree of arrays, of which the loop reads only the counters of
+    `skipping.init_counters`. The module of a stage has `resolve` and `make`, see `StageModule`.
     """
 
     notes: tuple[str, ...]  # lines for the log of every run, such as what is not trained
@@ -24,9 +24,10 @@ class Stage(Protocol):
         """Return the first state; traceable, and the same for the same seed."""
 
     def load(self, state: dict, saved: Collection[str] = ()) -> dict:
-        """Return the state with what comes from files. Called once, when a new run begins.
+        """Return the state with pretrained weights filled in. Called once, when a new run begins.
 
-        saved: the top-level keys that a converted checkpoint holds already.
+        saved: the top-level keys of the state that a checkpoint of converted weights in the workdir
+          provides, so that they need not be read here.
         """
 
     def update(self, state: dict, batch: dict) -> tuple[dict, dict]:
@@ -42,9 +43,9 @@ class StageModule(Protocol):
     """What the module of a stage has."""
 
     def resolve(self, config: Any, classes: int | None = None) -> Any:
-        """Return the config with what it takes from other workdirs, and from the data.
+        """Return the config, completed by what other workdirs and the data determine.
 
-        classes: how many the data have; None before they are open.
+        classes: the number of classes of the data; None before the data are opened.
         """
 
     def make(self, config: Any, examples: int = 1, classes: int | None = None) -> Stage:

@@ -214,15 +214,15 @@ class TokenizerStage:
             (reconstruction, l_vq), pull_back, (codebook, aux) = self._reconstruct(
                 params["generator"], variables["codebook"], image, rngs[0]
             )
-            near = self._l2_and_perceptual(reconstruction, image, frozen)
-            loss, gradient, grads = near.loss + l_vq, near.gradient, {}  # L_2 + L_perc. + L_VQ
-            variables, metrics = {**variables, "codebook": codebook}, {**near.metrics, **aux}
+            l_rec = self._l2_and_perceptual(reconstruction, image, frozen)
+            loss, gradient, grads = l_rec.loss + l_vq, l_rec.gradient, {}  # L_2 + L_perc. + L_VQ
+            variables, metrics = {**variables, "codebook": codebook}, {**l_rec.metrics, **aux}
             if self.adversary:
                 views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
                 critic = params["critic"], variables["critic"], frozen["critic"]
                 with build.at_key("config.adversarial.critic"):
                     l_adv = self.adversary.discriminate(*critic, views, rngs[1])
-                weight, more = self._lambda(self.adversary, pull_back, near, l_adv, state["step"])
+                weight, more = self._lambda(self.adversary, pull_back, l_rec, l_adv, state["step"])
                 loss = loss + weight * l_adv.loss  # + lambda * L_adv
                 gradient = gradient + weight * l_adv.gradient
                 variables["critic"], grads["critic"] = l_adv.variables, l_adv.grads
@@ -245,7 +245,7 @@ class TokenizerStage:
     def _reconstruct(
         self, params: dict, codebook: dict, image: jax.Array, rng: jax.Array
     ) -> tuple[tuple, Callable, tuple]:
-        """Return (reconstruction, L_VQ), their pull-back, (the codebook's new variables, aux)."""
+        """Return (reconstruction, L_VQ), their vector-Jacobian product, and (new codebook, aux)."""
 
         def reconstruct(params: dict) -> tuple[tuple, tuple]:
             variables = {"params": params, "codebook": codebook}
@@ -283,13 +283,16 @@ class TokenizerStage:
         self,
         adversary: adversarial.AdversarialLoss,
         pull_back: Callable,
-        near: Term,
+        l_rec: Term,
         l_adv: adversarial.DiscriminatorOutput,
         step: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """Return lambda of Eq. 1, and the metrics of the adversarial term."""
+        """Return lambda of Eq. 1, and the metrics of the adversarial term.
+
+        l_rec: L_2 + L_perceptual, to whose gradient that of `l_adv` is scaled (VQGAN, Eq. 7).
+        """
         path = self.model.network.decoder.last_layer
-        norms = [last_layer_norm(pull_back, x.gradient, path) for x in (near, l_adv)]
+        norms = [last_layer_norm(pull_back, x.gradient, path) for x in (l_rec, l_adv)]
         weight = adversary.weight(norms[0], norms[1], step)
         metrics = {"adversarial": l_adv.loss, "lambda": weight, **l_adv.metrics}
         names = ("reconstruction_gradient", "adversarial_gradient")
