@@ -5,8 +5,9 @@ The modes:
 train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where
           it stopped
 encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR
-                    the token cache of config.dataset; the same again goes on;
-                    train a generator from it with --config.dataset.codes=DIR
+                    stored ids of all images of config.dataset; the same again goes on;
+                    train a generator from them with --config.dataset.codes=DIR;
+                    for the ids of single pictures see evqgan.load in Python
 sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR
                     samples.npz, grid.png, images/ of PNGs; stopped, the same again goes on;
                     finished samples of other settings stay: give --out, or --force

@@ -18,8 +18,8 @@ python -m evqgan.convert taming|maskgit|rqvae|vitvqgan --back WORKDIR DEST
                         a workdir's averaged weights under the original names: a .safetensors file;
                         of maskgit, flax's msgpack
 
---size, --heads, --classes and --condition are what the weights of some do not tell; it is said if
-one is missed.
+--size, --heads, --classes and --condition say what the weights of some systems do not show; an
+error names the one that is needed.
 """
 
 import pathlib

@@ -25,9 +25,9 @@ class Source(NamedTuple):
     """
 
     table: list[Row]
-    ignored: tuple[str, ...]  # regular expressions of names that the file may have beyond ours
+    ignored: tuple[str, ...]  # regular expressions of names in the file that we have no use for
     like: Callable[[], Tree]  # returns our variables as jax.ShapeDtypeStruct
-    also: Sequence[Row] = ()  # rows of the other names that a public file of the same may have
+    also: Sequence[Row] = ()  # rows for names that only some public files of the network have
 
 
 def shapes(network: Any, side: int, channels: int = 3) -> Tree:

@@ -83,7 +83,7 @@ def keys_of(
 ) -> dict[str, inspect.Parameter]:
     """Return the parameters of `function` that a config may set: {name: inspect.Parameter}.
 
-    given: names of those that are set by us.
+    given: the names of those that the caller sets, which are no keys of the config.
     """
     parameters = inspect.signature(function).parameters
     linens = ("parent", "name") if "parent" in parameters else ()  # fields of every linen module
@@ -95,8 +95,8 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
     """Raise InputError for a key that `function` does not take, or a value of another kind.
 
     keys: {key: value}; see `kinds` for their kinds.
-    where: what the config is called in the message, such as "config.generator".
-    given: names of parameters that are set by us.
+    where: what the section is called in the message, such as "config.generator".
+    given: as in `keys_of`.
     """
     known = keys_of(function, given)
     for found in _noting:
@@ -117,7 +117,7 @@ _noting: list[dict[str, dict[str, Any]]] = []
 
 @contextlib.contextmanager
 def defaults() -> Iterator[dict[str, dict[str, Any]]]:
-    """Yield {where: {key: its default}} of all that is checked in the body."""
+    """Yield {where: {key: its default}} of every section that `check` sees in the body."""
     found: dict[str, dict[str, Any]] = {}
     _noting.append(found)
     try:
@@ -127,11 +127,10 @@ def defaults() -> Iterator[dict[str, dict[str, Any]]]:
 
 
 def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -> T:
-    """Return `function(**config, **given)`.
+    """Return `function(**config, **given)`, where the keys of `config` are checked.
 
-    What is `given` is no key of the config.
-
-    Raises InputError for a key that `function` does not take, or needs and does not get.
+    Raises InputError for a key that `function` does not take, a value of another kind, and a key
+    that is needed and absent. What is `given` is no key of the config.
     """
     keys = plain(config)
     check(function, keys, where, given)
@@ -170,10 +169,7 @@ def at_key(where: str) -> Iterator[None]:
 
 
 def contract(protocol: type) -> tuple[str, ...]:
-    """Return the names that a module needs to be of a typing.Protocol.
-
-    They are what is annotated there, and its functions.
-    """
+    """Return the names that a typing.Protocol demands: its annotations and its functions."""
     functions = [
         name
         for name, x in vars(protocol).items()

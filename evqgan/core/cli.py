@@ -178,7 +178,7 @@ def check_mode(table: Sequence[Flag], values: flags.FlagValues) -> None:
 
 
 def request(kind: Callable[..., T], values: flags.FlagValues) -> T:
-    """Return the dataclass `kind` made of the flags that were given and have its fields' names."""
+    """Return an instance of the dataclass `kind`: its fields are the given flags of their names."""
     names = [field.name for field in dataclasses.fields(kind) if field.name in values]  # type: ignore[arg-type]
     return kind(**{name: values[name].value for name in names if values[name].present})
 

@@ -214,9 +214,9 @@ def expand_paths(config: ConfigDict) -> None:
 
 
 def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:
-    """Let a folder of the command line take the place of a data set, and a data set that of one.
+    """Make --config.dataset.folder replace the config's dataset.name, and the other way round.
 
-    keys: those that the command line has set.
+    keys: the dotted keys that the command line has set.
     """
     for key in keys:
         *sections, last = key.split(".")
@@ -245,7 +245,7 @@ def set_numbers(config: ConfigDict, arg: str) -> bool:
 
 
 def make_room(config: ConfigDict, key: str) -> None:
-    """Make room in `config` for a dotted key; InputError if it can have none of that name."""
+    """Add a dotted key that `config` lacks, without a value; InputError if it cannot have it."""
     names = key.split(".")
     node, where = config, "config"
     for i, name in enumerate(names):

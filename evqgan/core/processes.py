@@ -18,13 +18,13 @@ def this() -> tuple[int, int]:
 
 
 def share(number: int, part: tuple[int, int]) -> np.ndarray:
-    """Return the rows of one part: int [ceil(number / n)].
+    """Return the rows of one part, int [ceil(number / n)].
 
     number: of all rows.
-    part: (i, n) for the i-th of n equal runs of them.
+    part: (i, n) for the i-th of n parts of equal length, each of consecutive rows.
 
-    The last row is repeated where the runs are longer than `number`: all parts have as many, so
-    that all compile the same, and one after the other, cut at `number`, they are all rows in order.
+    Where the parts together are longer than `number`, the last row is repeated: all parts have the
+    same length and so compile the same. All parts in turn, cut at `number`, are all rows in order.
     """
     index, parts = part
     each = -(-number // parts)
@@ -36,9 +36,9 @@ def together(part: tuple[int, int] | None = None) -> Iterator[None]:
     """Leave the body only when all processes have done theirs.
 
     Where the body raised in some, InputError is raised in the others. What one process left on disk
-    in the body is there for all after it. All processes of a run have to come by, but with part
-    (0, 1), which has no others. It is also a decorator, with which no process ends while others are
-    at work: JAX waits for them for five minutes alone, and then ends all.
+    in the body is there for all after it. All processes of a run have to enter it, except with part
+    (0, 1), which has no others. It is also a decorator: no process then ends while others are at
+    work, for which JAX would wait only five minutes before it ends all.
 
     part: (index, number) of processes; None: those of the run.
     """

@@ -1,9 +1,10 @@
 """Data: images and labels, or stored ids, as batches in one order on any number of processes.
 
-`dataset.Dataset` is config.dataset. A data set becomes a source of the form below: of a folder
-(`folder`), of a name that tfds knows (`named`, with builders of our own in `builders`), of nothing
-(`generated`), or of stored ids (`codes`, `stored_ids`). `decoded` decodes and `views` crops its
-images; `damage` finds files that decoders paper over.
+`dataset.Dataset` is config.dataset. `pipeline.open_split` opens one split of it as a source of the
+form below: a folder (`folder`), a data set of tfds (`named`, with builders of our own in
+`builders`), generated images (`generated`), or stored ids (`codes`, `stored_ids`). `decoded`
+decodes its images, `views` crops them, and `pipeline` makes batches of them. `damage` finds damaged
+files that decoders accept without an error.
 """
 
 from collections.abc import Sequence

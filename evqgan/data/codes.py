@@ -207,9 +207,9 @@ def require(
 
 
 def summary(info: Mapping[str, Any]) -> str:
-    """Return a short text that any difference in `info` changes.
+    """Return a short text that identifies stored ids: it changes with any value of `info`.
 
-    It is what a run that trained from these ids keeps of them.
+    A run that trains from these ids keeps it as config.stored_ids.
     """
     views = info["splits"]["train"]["views"]
     digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
@@ -274,7 +274,7 @@ def finished(folder: str | os.PathLike, shard: Shard) -> bool:
 
 
 def behind(items: Iterable) -> Iterator:
-    """Yield the items, each after the next was asked for: a device computes while we store."""
+    """Yield the items one late: the next is under way on a device while this one is stored."""
     waiting = []
     for item in items:
         waiting.append(item)

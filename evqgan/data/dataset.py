@@ -20,19 +20,22 @@ class Dataset:
     train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see
       `folder.layout`.
     size: side of the images, or (H, W).
-    crop: in training "resize" = scaled until it covers the size, then a random part (VQGAN's,
-      RQ-VAE's for ImageNet); "random_resized" = a random part of min_scale to 1 of the image,
-      scaled (RQ-VAE for FFHQ and an open ViT-VQGAN with 0.75; MaskGIT's RandomResizeAndCrop);
-      "native" = a random part as it is (VQGAN's crops of faces); "centre" = as in validation (ADM,
-      whose reference images FID is measured against). In validation the centre of the image, scaled
-      until it covers; with "native" as it is.
+    crop: what is shown of an image in training (`views`):
+      "resize": scaled to cover the size, then a random part (VQGAN's, RQ-VAE's for ImageNet);
+      "random_resized": a random part of the size's shape, with min_scale to 1 of the largest area
+      that fits, scaled (RQ-VAE for FFHQ and an open ViT-VQGAN with 0.75; MaskGIT's
+      RandomResizeAndCrop);
+      "native": a random part, not scaled (VQGAN's crops of faces);
+      "centre": as in validation (ADM, whose reference images FID is measured against).
+      In validation it is the centre of the image, scaled until it covers the size, but with
+      "native" not scaled.
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
     image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a
       folder no classes.
     classes, num_examples: of "generated".
     max_bad: the share of undecodable images above which it stops.
-    codes: a folder of stored ids of this data set, from --mode=encode (see `codes`); stage 2 then
-      trains from these and reads no image. "" = encode in every step.
+    codes: a folder of stored ids of this data set, made by --mode=encode (see `data.codes`), from
+      which stage 2 then trains without images. "" = stage 2 encodes the images of every step.
     """
 
     name: str = ""

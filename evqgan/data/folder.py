@@ -120,14 +120,15 @@ def shuffled(paths: Iterable[str]) -> list[str]:
 
 
 def parts_of(top_of: dict[str, str], folder: str) -> dict[str, str]:
-    """Return the folders at the top that are splits, {name of the folder: split}.
+    """Return which top-level folders are splits, {name of the folder: split}; {} if none is one.
 
-    top_of: {path of an image: its folder at the top, "" for none}.
-    folder: what a message calls all of them.
+    They are known by their names, in upper or lower case: train or training, and VALIDATION.
+    Without a folder train/ all are classes, and so they are if train/ stands beside others of which
+    none is of VALIDATION. Raises InputError where train/ and a folder of VALIDATION have anything
+    else beside them: it is not clear then whether all are classes.
 
-    {} where the folders are classes or none. By their names in any case, "training" included.
-    Raises InputError where train/ and a folder of VALIDATION are there, but not alone: what is
-    beside them would turn both into classes.
+    top_of: {path of an image: its top-level folder, "" for none}.
+    folder: what a message calls the folder that holds all of them.
     """
     tops = set(top_of.values())
     known = {top: "train" if top.casefold() == "training" else top.casefold() for top in tops}
@@ -153,12 +154,13 @@ def parts_of(top_of: dict[str, str], folder: str) -> dict[str, str]:
 def layout(paths: Sequence[str], folder: str) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
     """Return {split: paths} and {path: class or ""} of relative paths.
 
-    With a sub-folder train/ and those of VALIDATION alone, the sub-folders are the splits
-    (`parts_of`). Otherwise, and with train/ alone, the images are divided:
-    train: those whose `place_of` is below TRAIN_SHARE, at least one.
-    validation: the rest, at least one of several, so that images that come later move none across.
-    sorted: all by name (FFHQ's own division is sorted[:60000] and sorted[60000:]).
-    all: everything, shuffled.
+    If there are sub-folders train/ and one of VALIDATION, the sub-folders are the splits
+    (`parts_of`). Otherwise, as with a sub-folder train/ alone, the images are divided into
+    train: those whose `place_of` is below TRAIN_SHARE, at least one;
+    validation: the rest, at least one if there are several; as a hash divides them, images that are
+      added later move no other image to the other split;
+    sorted: all images by name (FFHQ's own division is sorted[:60000] and sorted[60000:]).
+    all: all images, shuffled; it is there in either case.
     folder: what a message calls the paths' folder.
     """
     top_of = {path: path.split("/")[0] if "/" in path else "" for path in paths}

@@ -17,8 +17,8 @@ from absl import logging
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
 
-# module of evqgan/data/builders: its builder
-OURS = {"digits": "Digits", "photographs": "Photographs"}
+# {module of evqgan/data/builders, which is the data set's name: its builder}
+BUILDERS = {"digits": "Digits", "photographs": "Photographs"}
 
 
 @contextlib.contextmanager
@@ -81,12 +81,12 @@ def find(name: str, data_dir: str | None) -> Any:
                 raise InputError(
                     "the data sets of other places (namespace:name) come with code of their own"
                 )
-            if name in OURS:
+            if name in BUILDERS:
                 module = importlib.import_module(f"evqgan.data.builders.{name}")
-                return getattr(module, OURS[name])(data_dir=data_dir)
+                return getattr(module, BUILDERS[name])(data_dir=data_dir)
             return tfds.builder(name, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
-            known = [*OURS, "generated", *tfds.list_builders(with_community_datasets=False)]
+            known = [*BUILDERS, "generated", *tfds.list_builders(with_community_datasets=False)]
             close = difflib.get_close_matches(name.split("/")[0], known, n=1)
             hint = (
                 f"did you mean {close[0]!r}?"
@@ -123,7 +123,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
         return builder
     print(f"preparing the data set {name} in {builder.data_path}, once", flush=True)
     try:
-        with quiet(ours=name in OURS), own_classes():
+        with quiet(ours=name in BUILDERS), own_classes():
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
@@ -132,7 +132,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
             raise InputError(
                 f"the data set {name!r} is not in {builder.data_path} and cannot be prepared "
                 f"there: {first_line(error)}; give a folder that holds it or can be written as "
-                f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if name in OURS else elsewhere}"
+                f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if name in BUILDERS else elsewhere}"
             ) from error
         builder = find(name, directory)
     return builder
@@ -226,7 +226,7 @@ class Named:
         except RuntimeError as error:  # array_record's word for a missing, cut or altered file
             advice = (
                 f"remove {self.path} to have it prepared again"
-                if self.name in OURS
+                if self.name in BUILDERS
                 else f"see {self.path}"
             )
             raise InputError(f"its record cannot be read ({first_line(error)}); {advice}") from None

@@ -81,10 +81,10 @@ def open_split(dataset: Dataset, split: str) -> Any:
 
 
 def identity(source: Any) -> dict:
-    """Return what a source is made of.
+    """Return {"examples", "list"}, by which another data set is told from this source.
 
     examples: their number.
-    list: a hash of their names, "" where there are none.
+    list: a hash of the examples' paths, "" where they have none.
     """
     text = "\n".join(source.paths).encode("utf-8", "surrogateescape")
     digest = hashlib.sha256(text).hexdigest()[:16] if source.paths else ""

@@ -20,17 +20,18 @@ from evqgan.inference.planning import Classes
 
 
 class CoreModel:
-    """What a workdir holds, ready to use; NumPy in, NumPy out.
+    """The model of a workdir with its weights, ready to use; NumPy in, NumPy out.
 
     Images are uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; results are uint8 [B,H,W,3]. Work is
-    split over all devices of this host, `batch_size` images each at a time, the last batch filled
-    up (`runner`, a `batched.BatchRunner`).
+    split over all devices of this host, `batch_size` images on each at a time (`runner`, a
+    `batched.BatchRunner`). What is jitted are `models.ImageTokenizer.encode` and `decode`, and
+    `models.TokenGenerator.sample`.
 
-    A generated image depends on (seed, its number) alone: how many others there are, their labels,
-    and where a batch begins change nothing. With as many images a device it is the same to the
-    bit on any number of devices of a kind; with others a device (another batch_size, or few images)
-    it is the same but for rounding, and then now and then a token that was drawn on a knife's edge
-    becomes another one, and with it its image.
+    A generated image depends on its seed, number and label alone, not on how many others there are
+    or where a batch begins. With the same number of images per device it is the same to the bit on
+    any number of devices of one kind. With another number (another batch_size, or few images) it is
+    the same up to rounding; a token that was drawn near a tie may then change, and with it the
+    tokens generated after it.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class CoreModel:
         self._needed().check_settings(self.settings(changes))
 
     def encode(self, images: Any, size: int | None = None) -> np.ndarray:
-        """Return ids [B,h,w,D] int32. size: of the batches, if not as `runner` has it."""
+        """Return the ids [B,h,w,D] int32 of images. size: of a batch; None: as `runner` decides."""
         return self.runner(self._encode, self._tokenizer, to_uint8(images), size=size)
 
     def decode(self, ids: Any, size: int | None = None) -> np.ndarray:
@@ -145,7 +146,7 @@ class CoreModel:
         acceptance: float = 1.0,
         force: bool = False,
     ) -> np.ndarray:
-        """Return what `planning.planned` says of this model."""
+        """Return the label of each image that `sample` is asked for, see `planning.planned`."""
         return planning.planned(self.known_classes(), num, labels, seed, acceptance, force)
 
     def check_mask(self, mask: np.ndarray) -> None:
@@ -164,9 +165,9 @@ class CoreModel:
         report: Callable | None = None,
         size: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids and the images of a seed with these numbers.
+        """Generate images: return their ids [B,h,w,D] int32 and pixels uint8 [B,H,W,3].
 
-        labels: int32 [B]; numbers: uint32 [B].
+        labels: int32 [B]; numbers: uint32 [B], which images of the seed these are.
         changes: to config.sample.
         report: report(done, total, seconds) is called after each batch.
         size: as in `encode`.
@@ -191,7 +192,7 @@ class CoreModel:
         changes: Mapping[str, Any] | None = None,
         size: int | None = None,
     ) -> np.ndarray:
-        """Return the ids of `new` alone."""
+        """Return the ids of `new`, without decoding them."""
         ids, mask = self._nothing_known(len(labels))
         return self.fill(ids, mask, labels, seed, changes, numbers, size)
 
@@ -202,7 +203,7 @@ class CoreModel:
         seed: int,
         changes: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
-        """Return the ids of `new` after each step [B,S,h,w,D]; V = `codes` where there is none."""
+        """Return the ids of `new` after each step [B,S,h,w,D]; V = `codes` where still unknown."""
         given = *self._nothing_known(len(labels)), labels, seeds_of(seed, len(labels)), numbers
         return self.runner(self._history_of(self.settings(changes)), self.state, *given)
 
@@ -216,7 +217,7 @@ class CoreModel:
         numbers: np.ndarray | None = None,
         size: int | None = None,
     ) -> np.ndarray:
-        """Return ids [B,h,w,D], new ones where mask [B,h,w] is True.
+        """Return ids [B,h,w,D], newly generated where mask [B,h,w] is True: `new` and `edit`.
 
         labels, numbers, changes, size: as in `new`; numbers default to 0 to B - 1.
         """

@@ -13,7 +13,7 @@ from evqgan.inference.core import CoreModel, to_uint8
 from evqgan.inference.keywords import EditKeywords, GenerateKeywords, SamplerKeywords
 from evqgan.inference.resumable import SamplingTask
 
-# Of `Model.sample`, beside changes to config.sample.
+# The keywords of `Model.sample` that are no changes to config.sample.
 KEYWORDS = (
     "num",
     "labels",
@@ -116,7 +116,7 @@ class Model(CoreModel):
     def _made(
         self, task: SamplingTask, acceptance: float, classifier: Any
     ) -> dict[str, np.ndarray]:
-        """Return what `sample` makes for a task, and the labels."""
+        """Return what `sample` returns for a task, with labels even without classes."""
         if acceptance != 1:
             chosen = rejection.choose(self, task, acceptance, classifier)
             return resumable.with_images(self, task, *chosen)

@@ -153,9 +153,9 @@ def planned(
     acceptance: float = 1.0,
     force: bool = False,
 ) -> np.ndarray:
-    """Return the label of each image that `Model.sample` makes of the same arguments, int32 [num].
+    """Check the arguments of `Model.sample`, and return the label of each image, int32 [num].
 
-    InputError if it cannot.
+    Raises InputError for what cannot be sampled.
     """
     check_number(num, seed)
     if not 0 < acceptance <= 1:
@@ -167,9 +167,9 @@ def planned(
 def planned_edit(
     classes: Classes, shape: Sequence[int], label: Any, num: int, seed: int
 ) -> np.ndarray:
-    """Return the class `label` for `num` results of an edit, int32 [num]; InputError if it cannot.
+    """Check the arguments of an edit, and return the label of each result, int32 [num].
 
-    shape: (H, W) of the model's images.
+    Raises InputError for what cannot be made. shape: (H, W) of the model's images.
     """
     check_number(num, seed)
     room.require(num * math.prod(shape) * 3, f"{num:,} results")

@@ -57,7 +57,7 @@ def choose(
         ids, images = model.new(labels, numbers, task.seed, task.changes, size=size)
         return ids, checked(rate(images, labels), size)
 
-    with resumable.finished(model, candidates, settings, make) as folder:
+    with resumable.filled_folder(model, candidates, settings, make) as folder:
         numbers = best(task.labels, candidates.labels, folder.scores)
         made = {"ids": folder.ids(numbers), "labels": task.labels}
     made |= {"numbers": numbers.astype(np.uint32), "scores": folder.scores[numbers]}

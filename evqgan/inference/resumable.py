@@ -2,7 +2,7 @@
 
 Images are generated as ids, a batch at a time, into a folder (`sampling_folder`), and decoded when
 all are there. `generate` makes just the images of a task; `rejection.choose` makes more of them,
-and keeps the best.
+and keeps the best. Both do so in `filled_folder`, by a function `make` (`MakeBatch`) of their own.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ MakeBatch = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SamplingTask:
-    """New images of a seed: image n depends on (seed, n) and its label alone.
+    """What to sample: new images of a seed. Image n depends on (seed, n) and its label alone.
 
     labels: int32 [num], of images 0 to num - 1.
     changes: to config.sample.
     folder: where ids are kept, a file a batch, until `sampling_folder.remove`. A call that was
       stopped goes on there and ends as if it had not been; a folder made with other settings is
       refused. None is a temporary one.
-    report: report(done, total, seconds) is called after each batch, and first with 0 seconds when
-      it goes on.
+    report: report(done, total, seconds) is called after each batch; when a stopped task goes on,
+      it is first called with 0 seconds.
     part: (i, n) for the i-th of n processes. They share the images that are still to be made,
       whatever number of processes made the others, wait for each other, and all return the same.
     force: what was made with other settings in `folder` is removed, not refused.
@@ -71,7 +71,7 @@ def generate(model: CoreModel, task: SamplingTask) -> tuple[dict[str, np.ndarray
         return ids, np.zeros(len(labels), np.float32)  # nothing rates them
 
     numbers = np.arange(number, dtype=np.uint32)
-    with finished(model, task, settings_of(model, task), make) as folder:
+    with filled_folder(model, task, settings_of(model, task), make) as folder:
         made = {"ids": folder.ids(numbers), "labels": task.labels, "numbers": numbers}
     return made, task.batch_size(model)
 
@@ -79,9 +79,9 @@ def generate(model: CoreModel, task: SamplingTask) -> tuple[dict[str, np.ndarray
 def with_images(
     model: CoreModel, task: SamplingTask, made: dict[str, np.ndarray], size: int
 ) -> dict[str, np.ndarray]:
-    """Return what was made for a task with its images, decoded `size` at a time.
+    """Return the arrays `made` for a task, and "images", decoded `size` at a time.
 
-    Of the part (i, n) of the task it is the i-th part.
+    Of a task with the part (i, n) only the i-th of n parts is returned and decoded.
     """
     mine = processes.share(len(made["labels"]), task.part)
     made = {name: value[mine] for name, value in made.items()}
@@ -97,9 +97,9 @@ def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None
 def settings_of(
     model: CoreModel, task: SamplingTask, acceptance: float = 1.0, classifier: str | None = None
 ) -> Settings:
-    """Return all that decides what a task makes: a folder made with other settings is refused.
+    """Return all settings that decide which images a task makes; its folder keeps them.
 
-    acceptance, classifier: those of rejection sampling, if it is what asks.
+    acceptance, classifier: of rejection sampling.
     """
     sampler, folder = {**model.sampler, **task.changes}, task.folder or "."
     known = describe(model.workdir, folder, sampler, task.seed, task.labels, acceptance)
@@ -118,10 +118,13 @@ def owned(task: SamplingTask) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def finished(
+def filled_folder(
     model: CoreModel, task: SamplingTask, settings: Settings, make: MakeBatch
 ) -> Iterator[SamplingFolder]:
-    """Make what is missing of a task's images, and yield the folder that holds all of them."""
+    """Generate the images of a task that its folder lacks, and yield the folder with all of them.
+
+    make: generates one batch.
+    """
     total = len(task.labels)
     own = contextlib.nullcontext(task.folder) if task.folder else tempfile.TemporaryDirectory()
     with own as path:

@@ -25,7 +25,7 @@ def describe(
 ) -> Settings:
     """Return the settings of a task that are known before its model is loaded, as JSON has them.
 
-    workdir: of the model; as seen from `folder`, so that both may move together.
+    workdir: of the model; noted relative to `folder`, so that both may move together.
     folder: where results go.
     sampler: all settings of the sampler by name.
     labels: int32 [num].

@@ -1,4 +1,8 @@
-"""The mode encode: a data set to a token cache (`data.codes`), from which stage 2 trains."""
+"""The mode encode: a data set to stored ids (`data.codes`, a token cache), for stage 2.
+
+`encode` opens data and tokenizer, `fill` makes this host's shards, and `data.codes.encode` is the
+loop: images from `batches_of`, ids from the function that `encoder` returns.
+"""
 
 import contextlib
 import dataclasses
@@ -51,13 +55,13 @@ def encode(
     """Write the ids of config.dataset into `out`, by default workdir/codes; return its info.json.
 
     The training split is encoded in `views` random views, the validation split in one. Shards that
-    are there are not made again; of several hosts each makes its own. Ids are those that training
-    computes from the same crops, but for rounding (the size of the batch) where two codes are
-    equally near.
+    are there are not made again; of several hosts each makes its own. The ids are those that
+    training computes from the same crops; rounding, which depends on the size of the batch, may
+    change one where two codes are equally near.
 
-    config: of any stage; its dataset is what is encoded, by an encoder in the dtype that it was
+    config: of any stage; its dataset is encoded. The encoder computes in the dtype that it was
         trained in, or in config.tokenizer.dtype if that is given.
-    workdir: of the tokenizer, or a quickstart's.
+    workdir: of the tokenizer, or of a quickstart.
     """
     config = config.generator if config.stage == "quickstart" else config
     trained, folder = of_tokenizer(workdir)
@@ -101,10 +105,10 @@ def info_of(
     tokenizer: models.ImageTokenizer,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the info.json of a token cache.
+    """Return the content of info.json, see `codes.describe`.
 
     sources: the examples of each split.
-    about: what it says of the tokenizer.
+    about: the entry `tokenizer`.
     """
     network = tokenizer.network
     return codes.describe(
@@ -139,9 +143,9 @@ def fill(
     tokenizer: models.ImageTokenizer,
     weights: Any,
 ) -> None:
-    """Make this host's shards that are not there yet, and say what was made.
+    """Make this host's missing shards of stored ids, and print how many images were encoded.
 
-    info: of the token cache in `out`.
+    info: the content of info.json in `out`.
     sources: the examples of each split.
     weights: the tokenizer's.
     """
@@ -167,9 +171,9 @@ def batches_of(
     seed: int,
     size: int,
 ) -> Callable[[str, int, int], Iterator[Any]]:
-    """Return batches(split, start, stop): the views of the examples from `start` to `stop`.
+    """Return a function batches(split, start, stop) to the views of examples `start` to `stop`.
 
-    info: of the token cache.
+    info: the content of info.json.
     size: how many views are encoded at a time.
     """
 
@@ -184,7 +188,7 @@ def batches_of(
 def summary(
     out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, Decoded]
 ) -> str:
-    """Return what is said at the end: how many were encoded, how many not, and how to go on."""
+    """Return the line printed at the end: how many images were encoded, and what to do next."""
     bad = sum(len(decoded.bad) for decoded in examples.values())
     shards = codes.shards(info)
     missing = sum(not codes.finished(out, shard) for shard in shards)
