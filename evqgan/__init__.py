@@ -14,6 +14,8 @@ Words used in docstrings:
 
     token    a position of the token grid; code: an entry of the codebook; id: the number of a code.
              An argument or field `codes` is V, the module `data.codes` is of stored ids
+    latent   an argument or field of this name is the size of the token grid, (h, w)
+    stored   ids: those of a data set, on disk (a token cache), from which stage 2 trains
     codebook the codes' vectors [K,V,c]. In weights and states it is a linen collection: what a
              quantizer keeps beside its params
     sample   of a generator and of its module: ids for a `Request`; of what `evqgan.load` gives:
@@ -23,6 +25,7 @@ Words used in docstrings:
     stage 1  training a tokenizer;   stage 2  training a generator on its ids
     critic   the discriminator of the adversarial loss
     chief    the first process of a run of several, which writes files and prints
+    goes on  resumes: a run that was stopped goes on when its command is given again
     leg      a finished run that goes on with a longer duration begins its second leg
 """
 

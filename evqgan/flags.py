@@ -2,15 +2,15 @@
 
 The modes:
 
-train     stage 1 or 2 as the config says, or the quickstart; the same workdir again goes on where
-          it stopped
+train     stage 1 or 2 as the config says, or the quickstart; if it was stopped, the same command
+          resumes
 encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR
-                    stored ids of all images of config.dataset; the same again goes on;
-                    train a generator from them with --config.dataset.codes=DIR;
-                    for the ids of single pictures see evqgan.load in Python
+                    stored ids of all images of config.dataset; if stopped, the same command
+                    resumes; train a generator from them with --config.dataset.codes=DIR;
+                    ids of single pictures: evqgan.load(WORKDIR).encode(images) in Python
 sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR
-                    samples.npz, grid.png, images/ of PNGs; stopped, the same again goes on;
-                    finished samples of other settings stay: give --out, or --force
+                    samples.npz, grid.png, images/ of PNGs; if stopped, the same command resumes;
+                    finished samples of other settings are kept: give --out, or --force
           --steps_strip
                     steps.png: images being filled block by block
           --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
@@ -24,8 +24,8 @@ reconstruct  --image=FILE|FOLDER --out=DIR
 evaluate  --metrics=reconstruction,...
                     evaluation.json
 
---force begins what takes so much work that it is taken for a slip, such as --views=1000000000, and
-lets samples of other settings be replaced.
+--force starts work of such a size that it is refused as a likely mistake, such as
+--views=1000000000, and lets samples of other settings be replaced.
 
 A key of the config that a mode does not read is refused: most are of training alone.
 

@@ -24,8 +24,8 @@ WAYS = 2  # ours: results of each edit in edits.png
 def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Train config.tokenizer and config.generator in `workdir`, then show what they do.
 
-    What is done already is not done again: training goes on from its checkpoints, and the results
-    are made anew only when the generator has moved on.
+    What is done already is not done again: training resumes from its checkpoints, and the results
+    are made again only if the generator was trained further since.
     """
     check(config)
     check_tokenizer_stays(config, workdir)

@@ -68,7 +68,7 @@ class Model(nn.Module):
     # one for its column, so that parameters do not grow with the grid (ours, for 128 x 128 tokens).
     positions: str = "grid"
     remat: bool = False  # keep only the layers' inputs for the backward pass
-    # So many targets of an image at a time go through a layer, 0 = all: less memory, same numbers.
+    # How many targets of an image go through a layer at a time: less memory, same numbers; 0 = all.
     chunk: int = 0
     # Of all products and of the residual stream; sums of biases, logits and tables' gradients are
     # in float32. A stream in float32 is no better: after 300 equal steps on the digits (8 layers of

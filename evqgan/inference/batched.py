@@ -12,7 +12,7 @@ from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat
 
-FEW = 4  # ours: up to so many rows are one size: compiling once more takes longer than to compute
+FEW = 4  # ours: the smallest batch: to compile a smaller one takes longer than to compute this one
 
 
 class BatchRunner:

@@ -98,7 +98,7 @@ class CoreModel:
     def settings(self, changes: Mapping[str, Any] | None = None) -> Any:
         """Return the settings of the sampler: those of config.sample with `changes`.
 
-        InputError for changes that cannot be.
+        Raises InputError for an unknown key or an impossible value.
         """
         return planning.settings_of(self.config, self._needed(), changes)
 

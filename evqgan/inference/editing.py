@@ -52,7 +52,7 @@ def edit(
 ) -> np.ndarray:
     """Generate an image where a mask hides it, in `num` ways, uint8 [num,H,W,3].
 
-    Result n depends on (seed, n). InputError for what cannot be.
+    Result n depends on (seed, n). Raises InputError for a request that cannot be fulfilled.
 
     images: uint8 [1,H,W,3]; mask: [H,W], see `hidden`.
     label: the class of what is made, by number or name.
@@ -111,7 +111,8 @@ def check_extent(model: CoreModel, image: np.ndarray, margin: int, feather: floa
 def hidden(mask: Any) -> np.ndarray:
     """Return a mask [H,W] or [H,W,1] as bool [H,W], True where it hides.
 
-    A boolean one is as it is; of numbers 0 is kept, and one other hides.
+    A boolean mask is returned as it is. In a mask of numbers 0 keeps a pixel, and one other value
+    hides it.
     """
     mask = np.asarray(mask)
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask

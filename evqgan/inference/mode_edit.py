@@ -86,7 +86,7 @@ def checked(
 ) -> tuple[np.ndarray, tuple[int, int, int, int] | None, np.ndarray]:
     """Return the image [H,W,3], the margins if it is to grow, and what is hidden, bool [H,W].
 
-    Raises InputError for a request that cannot be; nothing is loaded for it.
+    Raises InputError for a request that cannot be fulfilled, before anything is loaded.
     """
     where = (request.mask, request.box, request.outpaint)
     if not request.image or sum(x is not None for x in where) != 1:

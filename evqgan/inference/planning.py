@@ -109,7 +109,7 @@ def settings_of(
 ) -> Any:
     """Return the settings of the sampler: those of config.sample with `changes`.
 
-    InputError for changes that cannot be.
+    Raises InputError for an unknown key or an impossible value.
     """
     return generator.settings({**build.plain(config.get("sample", {})), **(changes or {})})
 

@@ -155,7 +155,7 @@ class Attention(nn.Module):
     qkv_bias: bool = True  # Swin Transformer
     out_bias: bool = True
     head_dim: int = 0  # d; 0 = c / heads
-    project: bool = True  # whether there is an `out`; without it c = heads * d comes out as it is
+    project: bool = True  # whether the layer `out` follows; without it c has to be heads * d
 
     @nn.compact
     def __call__(

@@ -32,10 +32,11 @@ def apply_layers(
 
     block: a bound `Block`.
     x: [B,S,c]; with a cache a single token, S = 1.
-    prefix_length: so many tokens at the beginning attend to each other in both directions.
+    prefix_length: the first tokens, of this number, attend to each other in both directions.
     remat: keep only the blocks' inputs for the backward pass.
-    cache: that of the sequence before x, of which the first `length` (traced) tokens count.
-    keep: whether the cache that is returned holds keys and values of x; else it is empty.
+    cache: that of the sequence before x, of which the first `length` (may be traced) tokens are
+      valid.
+    keep: whether the returned cache holds the keys and values of x; else it is empty.
     """
     position = jnp.arange(x.shape[1])
     in_prefix = position < prefix_length

@@ -24,7 +24,7 @@ class SegmentTransformer(nn.Module):
     dtype: Any = "float32"
     epsilon: float = 1e-5
     remat: bool = False  # keep only the layers' inputs for the backward pass
-    # So many of the K targets go through a layer at a time, 0 = all: less memory.
+    # How many of the K targets go through a layer at a time, to save memory; 0 = all.
     chunk: int = 0
     attention_dropout: float | None = None  # as in `Block`
 

@@ -32,9 +32,10 @@ class Encoder(nn.Module):
     heads, head_dim: every token looks at all others, in `heads` heads of `head_dim`. The
       attention's linear layer `out` is absent where there is one head as wide as the tokens
       (enhancing-transformers).
-    learned_positions: whether positions learn (ours). They are added to the tokens: a table of
-      sines and cosines (`sincos`) that is a parameter, as it is a weight of the port's. Every patch
-      becomes one token by a linear layer (`embed`). Raises InputError for an image of another size.
+    learned_positions: whether positions are trained (ours). They are a table of sines and cosines
+      (`sincos`) added to the tokens; it is a parameter even if not trained, as in the port.
+    A linear layer (`embed`) makes one token of every patch. Raises InputError for an image of
+    another size.
     """
 
     size: Positive | tuple[Positive, Positive] = 256

@@ -131,7 +131,7 @@ def check_claim(workdir: str | os.PathLike, config: Any) -> None:
 def _another(
     workdir: str | os.PathLike, found: dict[str, tuple[Any, Any]], hint: str
 ) -> InputError:
-    """Return what is said of a workdir whose config has other values: {key: (there, now)}."""
+    """Return the error for a workdir whose config has other values: {key: (there, now)}."""
     keys = build.listed(found, "config.")
     return InputError(f"{workdir} holds a run of another config, {keys}: {hint}")
 

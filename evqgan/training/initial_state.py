@@ -37,7 +37,7 @@ def start_of_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
         return 0
     theirs = files.read_json(file)
     if not {"duration", "batch_size"} <= theirs.keys():
-        return 0  # it is no run of this config, which is said when the workdir is claimed
+        return 0  # it is no run of this config: `claims.check_claim` refuses it
     data = theirs.get("data") or {"examples": examples}
     end = run_length.to_steps(theirs["duration"], data["examples"], theirs["batch_size"])
     longer = run_length.to_steps(config.duration, examples, config.batch_size) > end

@@ -23,8 +23,8 @@ from evqgan.training.setup import Compiled, Setup
 def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     """Return the Setup of `config` in `workdir`, in which nothing is written yet.
 
-    All that is wrong with the config alone is said before any data are read. Raises InputError
-    for what a user can mend.
+    Errors that the config alone shows are raised before any data are read. Raises InputError for
+    what a user can mend.
     """
     module = stages.module(config)
     config_files.expand_paths(config)
@@ -77,7 +77,10 @@ def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
 def note_data(
     config: Any, module: ModuleType, workdir: pathlib.Path, source: Source | Stored
 ) -> Any:
-    """Return the config with what it is trained on, and where the present leg of the run began."""
+    """Return the config with class_names, data and began, and completed by `resolve`.
+
+    These keys say what the run is trained on, and where its present leg began.
+    """
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
@@ -89,9 +92,9 @@ def note_data(
 
 
 def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
-    """Return the length of a run on so many examples, and in how many steps what is due again.
+    """Return the length of a run, and {"log", "eval", "checkpoint": every how many steps}.
 
-    Raises InputError for a run of no step.
+    examples: of the training set. Raises InputError for a run of no step.
     """
     length = RunLength.of(config, examples)
     if not length.total:

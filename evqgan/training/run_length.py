@@ -76,7 +76,7 @@ class RunLength:
         return to_steps(duration, self.examples, self.batch_size, of)
 
     def epochs(self, steps: int) -> float:
-        """Return how often so many steps see the training set."""
+        """Return a number of steps as a number of epochs."""
         return steps * self.batch_size / self.examples
 
     def after(self, start: int) -> "RunLength":

@@ -34,7 +34,7 @@ class Setup:
     dataset: Dataset
     data: str  # a line about the training set
     length: RunLength
-    every: dict[str, int]  # {"log", "eval", "checkpoint": in how many steps it is due again}
+    every: dict[str, int]  # {"log", "eval", "checkpoint": every how many steps it is due}
     device_mesh: jax.sharding.Mesh
     rows: np.ndarray  # of a batch, that this process reads
     compiled: Compiled

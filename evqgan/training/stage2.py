@@ -131,7 +131,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
 
 
 def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
-    """Raise InputError where config.tokenizer.soft asks for targets that there are not."""
+    """Raise InputError if config.tokenizer.soft asks for soft targets that cannot be had."""
     temperature = config.tokenizer.get("soft", 0.0)
     if temperature and not model.traits.soft_targets:
         raise InputError(
