@@ -32,13 +32,14 @@ def chosen(
     raw: Sequence[str] = RAW,
     averaged: Sequence[str] = AVERAGED,
 ) -> tuple[Any, str]:
-    """Return the part of the dict `found` that holds the weights, and what is left of `which`.
+    """Return the part of the dict `found` that holds the weights, and what is still to be chosen.
 
-    The part is `found` itself where no part of it does.
+    The part is `found` itself if none of its values holds weights. The second result is `which`, or
+    "" if raw and averaged weights were parts of their own, of which one is chosen now.
 
     which: "raw", "ema" or "".
-    holds: tells of a value whether it is a dict of weights.
-    raw, averaged: the keys of such parts.
+    holds: a function that returns whether a value is a dict of weights.
+    raw, averaged: the keys under which the parts may stand.
 
     Raises InputError if there are both and `which` is "".
     """

@@ -50,7 +50,7 @@ STAGE2 = {
     "evals": {"generation": {}},
     "best": "val/cross_entropy",
 }
-# What of a quantizer chooses codes, and what it is for one that has no such key.
+# The keys of a quantizer that decide which ids it gives, and their values for one without that key.
 DECIDES = {
     "codes": 0,
     "width": 0,

@@ -297,9 +297,9 @@ class Checkpoints:
         return rows
 
     def _damaged(self, step: int, what: str) -> InputError:
-        """Return what is said of a damaged checkpoint, and of an earlier one if there is any.
+        """Return the error for a damaged checkpoint; it names an earlier one if there is any.
 
-        what: is wrong with it, in words.
+        what: what is wrong with the checkpoint, in words.
         """
         earlier = max((other for other in self.steps() if other < step), default=None)
         if earlier is None:

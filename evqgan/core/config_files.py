@@ -65,7 +65,7 @@ def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Pat
 
 
 def no_workdir(path: pathlib.Path) -> str:
-    """Return what is said of a path that is taken for a workdir but has no config.json."""
+    """Return the message for a path that was given as a workdir but has no config.json."""
     if path.is_file():
         return f"{path} is a file: give the folder that a run was trained in, its workdir"
     if path.parent.name == "checkpoints":
@@ -278,7 +278,7 @@ def check_new(node: ConfigDict, name: str, where: str, inner: bool) -> None:
 
 
 def mistyped(key: str, old: Any, new: Any) -> InputError:
-    """Return what is said of a key that was `old`, and cannot be `new`."""
+    """Return the error for a key whose value is `old` and cannot become `new`."""
     kind = f"a value of type {type(old).__name__}, such as {old!r}"
     if isinstance(old, ConfigDict):
         kind = "a dict"

@@ -31,9 +31,9 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def tried(folder: str | os.PathLike[str]) -> None:
-    """Raise InputError, before long work begins, unless a file can be written into `folder`.
+    """Try to write into `folder` before long work begins; raise InputError if that fails.
 
-    Nothing of the attempt stays.
+    A folder made for it is removed again.
     """
     folder = pathlib.Path(folder)
     new = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -122,7 +122,7 @@ def let_go() -> None:
 
 
 def _in_use(folder: pathlib.Path, owner: pathlib.Path, instead: str) -> str:
-    """Return what is said of a folder that another process owns, which wrote the file `owner`."""
+    """Return the message for a folder in use; its owner has written the file `owner`."""
     who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
     several = os.environ.get("EVQGAN_DISTRIBUTED") == "1"
     of_slurm = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"

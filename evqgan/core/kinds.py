@@ -1,9 +1,9 @@
-"""What values the keys of a config may have, by the annotations of their constructor.
+"""Which values the keys of a config may have, by the annotations of their constructor.
 
-The annotations of the constructor that takes the keys are read as a schema: the kind of a key is
-the annotation of its parameter, or, where there is none, the type of its default. Numbers are
-finite and not negative unless the annotation says otherwise, as `Annotated[int, Range(1)]` (here
-`Positive`) does; `Literal` names choices.
+The annotations of the constructor that takes the keys are their schema: the kind of a key is the
+annotation of its parameter, or the type of its default where there is no annotation. Numbers are
+finite and not negative unless the annotation says otherwise: `Annotated[int, Range(1)]`, here
+`Positive`, starts at 1, and `Signed` may be negative. `Literal` names choices.
 """
 
 import inspect
@@ -40,21 +40,21 @@ class Duration(NamedTuple):
 
     See `training.run_length`.
 
-    some: whether 0 is refused.
+    positive: whether 0 is refused.
     """
 
-    some: bool = False
+    positive: bool = False
 
     def holds(self, value: Any) -> bool:
         """Return whether a number or text is a duration."""
         found = DURATION.fullmatch(str(value))
         if not found:
             return False
-        return not self.some or float(re.sub("[,_]", "", found[1])) != 0
+        return not self.positive or float(re.sub("[,_]", "", found[1])) != 0
 
     def __str__(self):
         words = 'a number of steps, "1000 steps", "20 epochs" or "5%"'
-        return f"more than 0: {words}" if self.some else words
+        return f"more than 0: {words}" if self.positive else words
 
 
 class Text(NamedTuple):
@@ -71,7 +71,7 @@ class Text(NamedTuple):
         return self.words
 
 
-class Some(NamedTuple):
+class NonEmpty(NamedTuple):
     """A list that is not empty, of whole numbers from `low` on."""
 
     low: int = 1
@@ -86,13 +86,13 @@ class Some(NamedTuple):
 
 Positive = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what a key of JAX holds
-Several = Annotated[tuple[Positive, ...], Some()]
+Several = Annotated[tuple[Positive, ...], NonEmpty()]
 Share = Annotated[float, Range(0, 1)]
 PartialShare = Annotated[float, Range(0, 1, "high")]  # dropout, decays of moving averages
 Above0 = Annotated[float, Range(0, math.inf, "low")]
 Signed = Annotated[float, Range(-math.inf)]
 Steps = Annotated[int | float | str, Duration()]
-Often = Annotated[int | float | str, Duration(some=True)]
+Often = Annotated[int | float | str, Duration(positive=True)]
 Dtype = Literal["float32", "bfloat16"]
 
 

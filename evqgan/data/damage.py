@@ -39,11 +39,11 @@ def jpeg(data: bytes, grey: bool = False) -> np.ndarray:
 
 
 def _zeroed(data: bytes) -> bool:
-    """Return whether a JPEG has ZEROS zero bytes among its coded pixels that are no picture.
+    """Return whether a JPEG has ZEROS zero bytes among its coded pixels that cannot be a picture.
 
-    It is sequential. Zeros are the first symbol of a Huffman table again and again. Where this is
-    "end of block" they are a flat area; otherwise all coefficients of a block are the same, which
-    no encoder makes of an image.
+    Only sequential JPEGs are examined. Zero bytes repeat the first symbol of a Huffman table. If
+    this symbol is "end of block" they are a flat area, which is possible; otherwise all
+    coefficients of a block are equal, which no encoder makes of an image.
     """
     if bytes(ZEROS) not in data:
         return False

@@ -144,12 +144,12 @@ def corrupt(
     edits, wavefronts = (0.0, 0.0) if masks == "raster" else (edits, wavefronts)
     hidden, rank = draw_generations(model, rng_moment, batch, edits, wavefronts)
     block, is_candidate = draw_blocks(rng_block, rank > 0, number)
-    now = jnp.take_along_axis(rank, block, axis=-1)[..., None]  # [B,K,1]
+    target_rank = jnp.take_along_axis(rank, block, axis=-1)[..., None]  # [B,K,1]
     of_blocks = layout(*model.latent, model.window, model.extend)
     ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
     token_rank = rank[:, block_of_token(model)]  # [B,h*w]
 
-    is_known = ~gather(hidden, ring_index) | (gather(token_rank, ring_index) < now)
+    is_known = ~gather(hidden, ring_index) | (gather(token_rank, ring_index) < target_rank)
     is_known &= ring_index != NOWHERE
     candidates = gather(hidden, target_index) & is_candidate[..., None]
     shares = draw_share(rng_share, (batch, number), share)
@@ -157,7 +157,7 @@ def corrupt(
     if model.global_tokens == "ordered":
         inputs = {"grid": ids[:, None], "rank": rank}
     else:
-        is_seen = ~hidden.reshape(batch, 1, -1) | (token_rank[:, None] < now)  # [B,K,h*w]
+        is_seen = ~hidden.reshape(batch, 1, -1) | (token_rank[:, None] < target_rank)  # [B,K,h*w]
         grid = jnp.where(is_seen, ids.reshape(batch, 1, -1), model.codes)
         inputs = {"grid": grid.reshape(batch, number, *model.latent)}
     target = gather(ids, target_index)

@@ -169,11 +169,11 @@ class BlockContext:
         label = request.label if model.classes else None
         if self.guided and label is not None:
             label = jnp.concatenate([label, jnp.full_like(label, model.classes)])
-        self.known: dict[str, Any] = {"label": label}
+        self.fixed: dict[str, Any] = {"label": label}  # inputs that are the same in all steps
         if self.is_ordered:
             geometry = *model.latent, model.window, model.extend
             step = jnp.asarray(step_of_block(*geometry, settings.order))[None]
-            self.known["rank"] = self.twice(masking.rank_blocks(request.mask, step, model.window))
+            self.fixed["rank"] = self.twice(masking.rank_blocks(request.mask, step, model.window))
 
     def twice(self, x: jax.Array) -> jax.Array:
         """Return the batch twice, if there is guidance."""
@@ -189,7 +189,7 @@ class BlockContext:
             return ()
         ids = squeeze_depth(request.ids, "multigrained")
         grid = jnp.where(request.mask, self.model.codes, ids)
-        return self.apply(self.twice(grid), **self.known, method="begin")
+        return self.apply(self.twice(grid), **self.fixed, method="begin")
 
     def context(self, carry: Any, grid: jax.Array, blocks: jax.Array) -> Callable:
         """Return the function tokens_to_logits, [B*K,T] -> [B*K,T,V], of a step's `blocks` [K].
@@ -201,17 +201,17 @@ class BlockContext:
         ring_index = jnp.asarray(layout(*geometry)[0])[blocks]
         block = jnp.broadcast_to(blocks[None], (len(grid), len(blocks)))
         ring = grid.reshape(len(grid), -1)[:, ring_index]
-        now: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.known}
+        inputs: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.fixed}
         if self.is_cached:
             globals_kv = carry if self.is_ordered else None
-            cache = self.apply(**now, globals_kv=globals_kv, method="context")
+            cache = self.apply(**inputs, globals_kv=globals_kv, method="context")
 
         def tokens_to_logits(tokens: jax.Array) -> Any:
             tokens = self.twice(tokens.reshape(batch, len(blocks), -1))
             if self.is_cached:
                 logits = self.apply(cache, tokens, block, method="continued")
             else:
-                logits = self.apply(**now, target=tokens)
+                logits = self.apply(**inputs, target=tokens)
             logits = logits.reshape(-1, *logits.shape[2:])
             return jnp.split(logits, 2) if self.guided else logits
 
@@ -221,7 +221,7 @@ class BlockContext:
         """Return the KV cache with the globals of `blocks` [K], which grid [B,h,w] now holds."""
         if not (self.is_ordered and self.is_cached):
             return carry
-        return self.apply(carry, self.twice(grid), blocks, self.known["rank"], method="complete")
+        return self.apply(carry, self.twice(grid), blocks, self.fixed["rank"], method="complete")
 
 
 def sample(

@@ -228,13 +228,13 @@ class Model(nn.Module):
         x = self._summary(blocks_of(grid, self.window)[:, None, at])
         table = self.position_global[at] + self.kind[GLOBAL][None]
         x = self._add_table(x, table[None, None])
-        own, ranks = rank[:, at], self._ranks(rank)  # [B,K], [B,G]
-        is_before = (ranks[:, None] < own[..., None])[:, None, None]  # [B,1,1,K,G]
-        is_own_step = (own[:, None] == own[..., None]) & is_block[None, None]
-        masks = [(None, is_own_step[:, None, None])]
+        new_rank, ranks = rank[:, at], self._ranks(rank)  # [B,K], [B,G]
+        is_before = (ranks[:, None] < new_rank[..., None])[:, None, None]  # [B,1,1,K,G]
+        is_same_step = (new_rank[:, None] == new_rank[..., None]) & is_block[None, None]
+        masks = [(None, is_same_step[:, None, None])]
         _, (new,) = self.transformer([x], masks, [kv], [is_before], keep=True)
         position = at + ranks.shape[1] - self.blocks
-        is_made = (own > 0)[None, :, None, :, None, None, None]
+        is_made = (new_rank > 0)[None, :, None, :, None, None, None]
         new = jnp.where(is_made, new, kv[:, :, :, position])
         position = jnp.where(is_block, position, ranks.shape[1])
         return kv.at[:, :, :, position].set(new, mode="drop")
@@ -257,8 +257,8 @@ class Model(nn.Module):
             if rank is None:
                 raise ValueError("ordered global tokens need the ranks of their blocks")
             x, ranks = self._globals(grid, label), self._ranks(rank)
-            own = jnp.take_along_axis(rank, block, axis=-1)
-            is_seen = ranks[:, None] < own[..., None]  # [B,K,G]
+            target_rank = jnp.take_along_axis(rank, block, axis=-1)
+            is_seen = ranks[:, None] < target_rank[..., None]  # [B,K,G]
             masks: tuple[jax.Array | None, ...] = is_seen[:, :, None, None], at_most(ranks)
         else:
             is_own = jax.nn.one_hot(block, self.blocks, dtype=bool)  # [B,K,blocks]

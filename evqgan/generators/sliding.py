@@ -1,7 +1,7 @@
 """Windows that slide over a grid of tokens larger than a generator's context (VQGAN, Fig. 3).
 
-And coordinates. A corner is the (row, column) of a window's first token. Numbers and grids are in
-tokens, in raster order.
+`coordinates` are the words by which a model can know where its window lies. A corner is the (row,
+column) of a window's first token. Numbers and grids count tokens, in raster order.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ import numpy as np
 
 
 def window_around(n: Any, latent: Sequence[int], window: Sequence[int]) -> tuple[tuple, Any]:
-    """Return the corner of the window in which token `n` is made, and its number there.
+    """Return the corner of the window in which token `n` is generated, and its number there.
 
-    Token n is in the middle (row or column window // 2), or nearer to the border that stops the
-    window, as in taming-transformers' scripts/sample_conditional.py.
+    Token n is in the middle of the window (row and column window // 2), or nearer to the border of
+    the grid where that stops the window, as in taming-transformers' scripts/sample_conditional.py.
 
-    n: traced or not; latent: (h, w) of the grid; window: (h, w).
+    n: the token's number in the grid, may be traced; latent: (h, w) of the grid; window: (h, w).
     """
     row, column = n // latent[1], n % latent[1]
     ends = zip((row, column), latent, window, strict=True)
-    y, x = (jnp.clip(at - own // 2, 0, length - own) for at, length, own in ends)
+    y, x = (jnp.clip(at - side // 2, 0, length - side) for at, length, side in ends)
     return (y, x), (row - y) * window[1] + column - x
 
 
@@ -50,7 +50,7 @@ def random_corners(
     """Return corners of `number` windows y, x, int32 [number] each; all are equally likely."""
     ends = zip(jax.random.split(rng), latent, window, strict=True)
     return tuple(
-        jax.random.randint(key, (number,), 0, length - own + 1) for key, length, own in ends
+        jax.random.randint(key, (number,), 0, length - side + 1) for key, length, side in ends
     )
 
 

@@ -130,13 +130,18 @@ class AdversarialLoss:
         nothing = jax.tree.map(jnp.zeros_like, output)._replace(variables=variables)
         return select(views.step >= self.start, output, nothing)
 
-    def weight(self, norm: jax.Array, own_norm: jax.Array, step: jax.Array) -> jax.Array:
+    def weight(
+        self, norm_reconstruction: jax.Array, norm_adversarial: jax.Array, step: jax.Array
+    ) -> jax.Array:
         """Return lambda, a float32 scalar.
 
-        norm, own_norm: of the gradients of L_2 + L_perceptual, and of L_adv, in the last layer.
+        norm_reconstruction, norm_adversarial: norms of the gradients of L_2 + L_perceptual, and of
+          L_adv, in the decoder's last layer.
         """
-        now = self.settings.weight * gan.ramp(step, self.start, self.ramp)
-        return now * gan.adaptive_weight(norm, own_norm) if self.settings.adaptive else now
+        scheduled = self.settings.weight * gan.ramp(step, self.start, self.ramp)
+        if not self.settings.adaptive:
+            return scheduled
+        return scheduled * gan.adaptive_weight(norm_reconstruction, norm_adversarial)
 
     def update(
         self, state: dict, variables: dict, grads: dict, step: jax.Array, is_finite: jax.Array

@@ -114,10 +114,10 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Tokeniz
         )
     if uses(config, "adversarial"):
         adversary = adversarial.make(config.adversarial, config.dtype, run)
-        own = adversary.critic.label_classes
-        if classes is not None and own not in (0, classes):
+        critics = adversary.critic.label_classes
+        if classes is not None and critics not in (0, classes):
             raise InputError(
-                f"config.adversarial.critic.classes is {own}, but the data set has {classes}"
+                f"config.adversarial.critic.classes is {critics}, but the data set has {classes}"
             )
     return TokenizerStage(config, model, updater, pixels, distance, distance_weight, adversary)
 

@@ -118,9 +118,9 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
     config = with_classes(config, 1 if classes is None else classes)
     build.call(tokenizer_section, config.tokenizer, "config.tokenizer")
     model = models.of_stage2(config)
-    own = config.generator.get("classes", 0)
-    if classes is not None and own not in (0, classes):
-        raise InputError(f"config.generator.classes is {own}, but the data set has {classes}")
+    given = config.generator.get("classes", 0)
+    if classes is not None and given not in (0, classes):
+        raise InputError(f"config.generator.classes is {given}, but the data set has {classes}")
     keys = build.plain(config.get("loss", {}))
     build.check(model.module.loss, keys, "config.loss", models.GIVEN_TO_LOSS)
     model.settings(config.get("sample", {}))

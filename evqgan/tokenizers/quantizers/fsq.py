@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.kinds import Range, Some
+from evqgan.core.kinds import NonEmpty, Range
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics, straight_through
 
 
@@ -20,7 +20,7 @@ class Quantizer(nn.Module):
     """
 
     # its Table 1, for 2^10 codes
-    levels: Annotated[tuple[Annotated[int, Range(2)], ...], Some(2)] = (8, 5, 5, 5)
+    levels: Annotated[tuple[Annotated[int, Range(2)], ...], NonEmpty(2)] = (8, 5, 5, 5)
     depth = 1
     soft_targets = False
 

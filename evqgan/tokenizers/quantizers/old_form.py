@@ -5,7 +5,7 @@ Saved workdirs hold them; they are read for one release.
 
 from evqgan.core import build
 
-# The keys that the one class of then had beside codes, width and commitment, and their defaults.
+# The keys of the single class of that time, but for codes, width and commitment; their defaults.
 DEFAULTS = {
     "depth": 1,
     "shared": True,
@@ -24,12 +24,11 @@ DEFAULTS = {
 
 
 def renamed(section: dict) -> dict:
-    """Return config.tokenizer.quantizer, a dict, as one with a `name`, of the same numbers.
+    """Return config.tokenizer.quantizer in today's form, with a `name`, to the same numbers.
 
-    One that has a name is returned as it is.
     {"codes": 64, "ema": 0.9, "revive": 0.1} -> {"name": "ema", "codes": 64, "decay": 0.9, ...}
-    A key that is unknown, or that the quantizer of this name does not take, stays there, and
-    `core.build` refuses it.
+    A section that has a name is returned unchanged. A key that is unknown, or that the named
+    quantizer does not take, is kept, so that `core.build` refuses it.
     """
     if not isinstance(section, dict) or "name" in section:
         return section
@@ -67,7 +66,7 @@ def renamed(section: dict) -> dict:
 
 
 def _name(settings: dict) -> str:
-    """Return the quantizer that does what these keys said."""
+    """Return the name of the quantizer that does what these keys meant."""
     if settings["entropy"]:
         return "maskgit"
     several = settings["depth"] != 1
