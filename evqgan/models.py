@@ -23,6 +23,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.generators import Decoded, Generator, Request, Traits
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.tokenizers.tokenizer import Tokenizer
 
 # Arguments of a generator's loss that `TokenGenerator.loss` gives it; all others are config.loss.
 GIVEN_TO_LOSS = ("model", "params", "ids", "label", "rng", "codebook", "soft_targets")
@@ -32,7 +33,7 @@ GIVEN_TO_LOSS = ("model", "params", "ids", "label", "rng", "codebook", "soft_tar
 class ImageTokenizer:
     """A tokenizer of images of one size."""
 
-    network: tokenizers.Tokenizer
+    network: Tokenizer
     shape: tuple[int, int]  # of the images
 
     @property
@@ -50,14 +51,15 @@ class ImageTokenizer:
 
     def encode(self, weights: dict, image: jax.Array) -> jax.Array:
         """Return the ids of images."""
-        encoded: Any = self.network.apply(weights, transforms.scale(image), method="encode")
+        scaled = transforms.scale(image)
+        encoded: Any = self.network.apply(weights, scaled, method=Tokenizer.encode)
         _, ids, _ = encoded
         return ids
 
     def decode(self, weights: dict, ids: jax.Array) -> jax.Array:
         """Return the images of ids."""
-        z_q = self.network.apply(weights, ids, method="embed")
-        return transforms.unscale(self.network.apply(weights, z_q, method="decode"))
+        z_q = self.network.apply(weights, ids, method=Tokenizer.embed)
+        return transforms.unscale(self.network.apply(weights, z_q, method=Tokenizer.decode))
 
     def shapes(self) -> dict:
         """Return the shapes of what a workdir holds: {"ema": averaged params, "codebook"}."""
@@ -193,7 +195,7 @@ class TokenGenerator:
         """Return {"codebook": ...} for a generator whose functions take it, else {}."""
         if not self.traits.codebook:
             return {}
-        codebook: Any = self.tokenizer.network.apply(weights, method="codebook")
+        codebook: Any = self.tokenizer.network.apply(weights, method=Tokenizer.codebook)
         return {"codebook": codebook}
 
 
@@ -213,7 +215,7 @@ def of_stage2(config: Any) -> TokenGenerator:
     return token_generator(config.generator, tokenizer, config.dtype)
 
 
-def image_tokenizer(network: tokenizers.Tokenizer, config: Any) -> ImageTokenizer:
+def image_tokenizer(network: Tokenizer, config: Any) -> ImageTokenizer:
     """Return the tokenizer of images of config.dataset.size; InputError for a size it cannot take.
 
     network: with this factor the sides are multiples of it.

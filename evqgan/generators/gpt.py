@@ -180,13 +180,13 @@ def cached(
 ) -> tuple[Callable, Any]:
     """Return next_position and carry for `autoregress`; carry is the KV cache of earlier codes."""
     apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
-    first, cache = apply(condition_of(model, label, len(words)), method="begin")
+    first, cache = apply(condition_of(model, label, len(words)), method=Model.begin)
 
     def next_position(cache: dict, n: jax.Array, before: jax.Array) -> tuple[dict, jax.Array]:
         # At n = 0 there is no code to read. What it writes is written again at n = 1, but for what
         # the time shift has seen.
         at = jnp.maximum(n, 1)
-        logits, new = apply(cache, before[:, 0], at, method="step")
+        logits, new = apply(cache, before[:, 0], at, method=Model.step)
         if "last" in new:
             new["last"] = jnp.where(n == 0, cache["last"], new["last"])
         return new, jnp.where(n == 0, first, logits)

@@ -179,8 +179,8 @@ class BlockContext:
         """Return the batch twice, if there is guidance."""
         return jnp.concatenate([x, x]) if self.guided else x
 
-    def apply(self, *args: Any, method: str | None = None, **inputs: Any) -> Any:
-        """Apply the network, or a method of it."""
+    def apply(self, *args: Any, method: Callable | None = None, **inputs: Any) -> Any:
+        """Apply the network, or a method of it such as `Model.context`."""
         return self.model.apply({"params": self.params}, *args, **inputs, method=method)
 
     def begin(self, request: Request) -> Any:
@@ -189,7 +189,7 @@ class BlockContext:
             return ()
         ids = squeeze_depth(request.ids, "multigrained")
         grid = jnp.where(request.mask, self.model.codes, ids)
-        return self.apply(self.twice(grid), **self.fixed, method="begin")
+        return self.apply(self.twice(grid), **self.fixed, method=Model.begin)
 
     def context(self, carry: Any, grid: jax.Array, blocks: jax.Array) -> Callable:
         """Return the function tokens_to_logits, [B*K,T] -> [B*K,T,V], of a step's `blocks` [K].
@@ -204,12 +204,12 @@ class BlockContext:
         inputs: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.fixed}
         if self.is_cached:
             globals_kv = carry if self.is_ordered else None
-            cache = self.apply(**inputs, globals_kv=globals_kv, method="context")
+            cache = self.apply(**inputs, globals_kv=globals_kv, method=Model.context)
 
         def tokens_to_logits(tokens: jax.Array) -> Any:
             tokens = self.twice(tokens.reshape(batch, len(blocks), -1))
             if self.is_cached:
-                logits = self.apply(cache, tokens, block, method="continued")
+                logits = self.apply(cache, tokens, block, method=Model.continued)
             else:
                 logits = self.apply(**inputs, target=tokens)
             logits = logits.reshape(-1, *logits.shape[2:])
@@ -221,7 +221,9 @@ class BlockContext:
         """Return the KV cache with the globals of `blocks` [K], which grid [B,h,w] now holds."""
         if not (self.is_ordered and self.is_cached):
             return carry
-        return self.apply(carry, self.twice(grid), blocks, self.fixed["rank"], method="complete")
+        return self.apply(
+            carry, self.twice(grid), blocks, self.fixed["rank"], method=Model.complete
+        )
 
 
 def sample(

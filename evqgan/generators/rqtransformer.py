@@ -81,7 +81,7 @@ def likelihood(
     apply: Callable[..., Any] = functools.partial(
         model.apply, {"params": params}, rngs={"dropout": rng}
     )
-    states = apply(ids, codebook, label, not train, method="states")
+    states = apply(ids, codebook, label, not train, method=Model.states)
 
     # The loop already keeps XLA from merging the recomputation.
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -153,12 +153,12 @@ def cached(
     apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 
     def next_position(cache: jax.Array, n: jax.Array, before: jax.Array) -> tuple:
-        return apply(cache, n, before, codebook, label, method="next_position")
+        return apply(cache, n, before, codebook, label, method=Model.next_position)
 
     def next_depth(state: tuple, d: jax.Array, before: jax.Array) -> tuple:
-        return apply(state, d, before, codebook, method="next_depth")
+        return apply(state, d, before, codebook, method=Model.next_depth)
 
-    carry = apply(batch, model.layers, model.heads, model.tokens, method="empty_cache")
+    carry = apply(batch, model.layers, model.heads, model.tokens, method=Model.empty_cache)
     return next_position, next_depth, carry
 
 

@@ -213,7 +213,8 @@ def encoder(
     weights, split = jax.device_put(weights, mesh.replicated(devices)), mesh.batch_sharding(devices)
 
     def encode_images(weights: Any, images: jax.Array) -> jax.Array:
-        made: Any = tokenizer.network.apply(weights, transforms.scale(images), method="encode")
+        scaled, encode = transforms.scale(images), tokenizers.Tokenizer.encode
+        made: Any = tokenizer.network.apply(weights, scaled, method=encode)
         return made[1]
 
     # Each device by itself, so that ids do not change with how many there are.

@@ -243,7 +243,11 @@ class GeneratorStage:
             return {"ids": self.model.ids_of(tokenizer, batch), "label": batch["label"]}, rng
         rng, rng_codes = jax.random.split(rng)
         out: Any = self.model.tokenizer.network.apply(
-            tokenizer, transforms.scale(batch["image"]), temperature, rng_codes, method="soft_codes"
+            tokenizer,
+            transforms.scale(batch["image"]),
+            temperature,
+            rng_codes,
+            method=tokenizers.Tokenizer.soft_codes,
         )
         ids, soft_targets = out
         return {"ids": ids, "label": batch["label"], "soft_targets": soft_targets}, rng
