@@ -10,6 +10,7 @@ from test_mask_predict import CODES, fixed_logits, keys, written_out
 
 from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import blocks_of, layout
+from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_predict import MaskPredict
 
 
@@ -18,9 +19,9 @@ def noted(log, *inputs):
     jax.debug.callback(lambda *x: log.append([np.asarray(i) for i in x]), *inputs, ordered=True)
 
 
-def decoded(context, ids, mask, keys, steps=3, **how):
+def decoded(context, ids, mask, keys, steps=3, sampler=None, **how):
     """`block_by_block`, compiled whole."""
-    settings = MaskPredict(steps=steps)
+    settings = MaskPredict(steps=steps, **(sampler or {}))
     run = jax.jit(lambda *given: block_by_block(context, *given, settings, codes=CODES, **how))
     made = run(jnp.asarray(ids), jnp.asarray(mask), keys)
     jax.effects_barrier()
@@ -102,10 +103,28 @@ def test_known_tokens_never_change_and_blocks_without_work_are_skipped():
     assert [int(block[0]) for _, block in log] == [0, 1, 3, 4, 5]
 
 
-def test_an_image_does_not_depend_on_its_batch():
-    together = fill(*whole(5, 4, 4)).tokens
-    alone = fill(*whole(1, 4, 4), batch_keys=keys(5)[3:4]).tokens
+@pytest.mark.parametrize("sampler", [{}, {"choice": "halton", "remask": 0.5}])
+def test_an_image_does_not_depend_on_its_batch(sampler):
+    together = fill(*whole(5, 4, 4), sampler=sampler).tokens
+    alone = fill(*whole(1, 4, 4), batch_keys=keys(5)[3:4], sampler=sampler).tokens
     np.testing.assert_array_equal(together[3:4], alone)
+
+
+def test_the_halton_order_is_of_each_block():
+    log = []
+
+    def context(_, grid, blocks):
+        def tokens_to_logits(tokens):
+            noted(log, tokens)
+            return jnp.zeros((1, 16, CODES))
+
+        return tokens_to_logits
+
+    sampler = {"choice": "halton", "schedule": "linear"}
+    decoded(context, *whole(1, 4, 8), keys(1), steps=16, window=4, sampler=sampler)
+    masked = [np.flatnonzero(tokens[0] == CODES) for (tokens,) in log]
+    order = np.argsort(halton_rank(4, 4))
+    assert [set(m) for m in masked] == [set(order[k:]) for k in range(16)] * 2
 
 
 def test_one_compilation_serves_all_blocks():

@@ -55,6 +55,9 @@ def sample():
         "guidance",
         "schedule",
         "order",
+        "choice",
+        "remask",
+        "remask_schedule",
     ):
         yield from (
             f"--config.sample.{key}={x}"

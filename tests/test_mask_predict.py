@@ -203,6 +203,9 @@ def test_every_schedule_falls_from_all_to_none_and_fills_every_token(schedule):
         ({"temperature": -1.0}, "not negative"),
         ({"final_temperature": -1.0}, "not negative, got 1.0 and -1.0 and 4.5"),
         ({"guidance": 1.0, "guidance_schedule": "up"}, "constant, linear, cosine"),
+        ({"choice": "random"}, "choice is one of confidence, halton, not 'random'"),
+        ({"remask": 1.5}, "share from 0 to 1 with the schedule cap, rescale, conf, got 1.5"),
+        ({"remask_schedule": "loop"}, "cap, rescale, conf, got 0.0 and 'loop'"),
     ],
 )
 def test_wrong_settings_end_in_one_line(settings, message):

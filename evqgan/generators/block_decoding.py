@@ -56,7 +56,8 @@ def block_by_block(
         tokens_to_logits = context(carry, grid_of(blocks, h, w, window), at)
         block_keys = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(at))(keys)
         tokens = blocks[:, at].reshape(batch * len(at), -1)
-        made = mask_predict(tokens_to_logits, tokens, block_keys.reshape(-1), settings, codes=codes)
+        given = tokens_to_logits, tokens, block_keys.reshape(-1), settings
+        made = mask_predict(*given, codes=codes, grid=(window, window))
         tokens = made.tokens.reshape(batch, len(at), -1)
         blocks = blocks.at[:, jnp.where(is_block, now, number)].set(tokens, mode="drop")
         return blocks, complete(carry, grid_of(blocks, h, w, window), now) if complete else carry

@@ -6,7 +6,7 @@ loop is a pure function of a logits function.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
 from evqgan.generators import Decoded
+from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_schedule import Schedule, check_schedule, lowest, number_masked
+from evqgan.generators.remasking import (
+    REMASK_SCHEDULES,
+    RemaskSchedule,
+    remask_chance,
+    remask_noise,
+    with_remasked,
+)
 from evqgan.generators.sampling import (
     GUIDANCE_SCHEDULES,
     GuidanceSchedule,
@@ -22,6 +30,9 @@ from evqgan.generators.sampling import (
     draw,
     guided,
 )
+
+Choice = Literal["confidence", "halton"]
+CHOICES = get_args(Choice)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +47,8 @@ class MaskPredict:
     temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
     # what the temperature goes to linearly; None: it stays
     final_temperature: float | None = None
+    # which tokens of a step stay: those it is surest of, or the next ones of `halton_rank`
+    choice: Choice = "confidence"
     # how much noise is in the confidence at first; it falls to 0
     choice_temperature: float = 4.5
     schedule: Schedule = "cosine"  # of how many tokens stay masked, see `mask_schedule.gamma`
@@ -43,6 +56,8 @@ class MaskPredict:
     top_p: Share = 1.0
     guidance: float = 0.0  # largest scale of `sampling.guided`; needs generator.class_dropout
     guidance_schedule: GuidanceSchedule = "linear"  # how the scale grows
+    remask: Share = 0.0  # how many tokens of earlier steps are masked again, see `remask_chance`
+    remask_schedule: RemaskSchedule = "rescale"  # how that changes over the steps
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
@@ -55,6 +70,15 @@ class MaskPredict:
                 "the sampler's guidance is a number from 0 with the schedule "
                 f"{', '.join(GUIDANCE_SCHEDULES)}, got {self.guidance} and "
                 f"{self.guidance_schedule!r}"
+            )
+        if self.choice not in CHOICES:
+            raise InputError(
+                f"the sampler's choice is one of {', '.join(CHOICES)}, not {self.choice!r}"
+            )
+        if not 0 <= self.remask <= 1 or self.remask_schedule not in REMASK_SCHEDULES:
+            raise InputError(
+                "the sampler's remask is a share from 0 to 1 with the schedule "
+                f"{', '.join(REMASK_SCHEDULES)}, got {self.remask} and {self.remask_schedule!r}"
             )
 
     @property
@@ -97,8 +121,13 @@ class MaskPredict:
 
         It is log p(token) + choice_temperature * (1 - ratio) * noise. noise: Gumbel noise [B,N].
         """
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+        log_p = log_probability(logits, tokens)
         return log_p + self.choice_temperature * (1 - (step + 1) / self.steps) * noise
+
+
+def log_probability(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Return log p [B,N] of tokens [B,N] by logits [B,N,V]."""
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
 
 
 def image_noise(keys: jax.Array, number: int, codes: int) -> Callable:
@@ -126,6 +155,7 @@ def mask_predict(
     settings: MaskPredict,
     *,
     codes: int,
+    grid: tuple[int, int] | None = None,
     first: int = 0,
     noise: Callable | None = None,
     keep_history: bool = False,
@@ -133,29 +163,49 @@ def mask_predict(
     """Fill the masked tokens in `settings.steps` parallel steps.
 
     MaskGIT, Sec. 3.3 (the paper's in-block decoding): every step samples all masked tokens, and
-    masks those again that it is least sure of. Known tokens never change.
+    masks those again that it is least sure of, or that come last in the Halton order. With
+    `settings.remask` it also masks some that earlier steps have made. Known tokens never change.
 
     tokens_to_logits: tokens [B,N] -> logits [B,N,V]; with guidance a pair of them, with the class
       and without it.
     tokens: int32 [B,N], masked ones = codes.
     keys: a random key [B] for each image.
+    grid: (h, w) of the N = h*w tokens in raster order, for the Halton order; None: one row.
     first: the step to begin with; MaskGIT's code edits from step 2 of 12, as part is known.
     noise: takes the place of what is drawn from the keys, see `image_noise`.
     keep_history: also return the tokens after each step [steps - first,B,N].
     """
-    noise = image_noise(keys, tokens.shape[1], codes) if noise is None else noise
-    masked_at_start = jnp.sum(tokens == codes, axis=-1)
+    number = tokens.shape[1]
+    noise = image_noise(keys, number, codes) if noise is None else noise
+    noise_again = remask_noise(keys, number)
+    was_masked = tokens == codes
+    masked_at_start = jnp.sum(was_masked, axis=-1)
+    keeps_probability = settings.remask > 0 and settings.remask_schedule == "conf"
+    start = tokens, jnp.zeros(tokens.shape) if keeps_probability else None
 
-    def step(tokens: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def step(state: tuple, t: jax.Array) -> tuple[tuple, jax.Array | None]:
+        tokens, probability = state
         logits = settings.guide(tokens_to_logits(tokens), t)
         code_noise, choice_noise = noise(t)
         is_masked = tokens == codes
         sampled = jnp.where(is_masked, settings.draw(logits, code_noise, t), tokens)
-        confidence = settings.confidence(logits, sampled, choice_noise, t)
+        if settings.choice == "halton":
+            rank = halton_rank(*(grid or (1, number)))
+            confidence = jnp.broadcast_to(-jnp.float32(rank), tokens.shape)
+        else:
+            confidence = settings.confidence(logits, sampled, choice_noise, t)
         confidence = jnp.where(is_masked, confidence, jnp.inf)
         masked_now = jnp.sum(is_masked, axis=-1)
         count = number_masked(t, settings.steps, masked_at_start, masked_now, settings.schedule)
+        if settings.remask:
+            given = settings.remask_schedule, settings.remask, was_masked & ~is_masked, count
+            chance = remask_chance(*given, probability)
+            confidence = with_remasked(confidence, chance, noise_again(t))
+        if keeps_probability:
+            now = jnp.exp(log_probability(logits, sampled))
+            probability = jnp.where(is_masked, now, probability)
         tokens = jnp.where(lowest(confidence, count), codes, sampled)
-        return tokens, tokens if keep_history else None
+        return (tokens, probability), tokens if keep_history else None
 
-    return Decoded(*jax.lax.scan(step, tokens, jnp.arange(first, settings.steps)))
+    (tokens, _), history = jax.lax.scan(step, start, jnp.arange(first, settings.steps))
+    return Decoded(tokens, history)

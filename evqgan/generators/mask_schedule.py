@@ -11,7 +11,8 @@ from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Text
 
-SCHEDULES = ("cosine", "linear", "square", "cubic", "root", "log", "exp")  # MaskGIT, Sec. 4.4
+# MaskGIT, Sec. 4.4, and Halton-MaskGIT's
+SCHEDULES = ("cosine", "linear", "square", "cubic", "root", "log", "exp", "arccos")
 POWERS = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "root": 0.5}
 POWER = r"pow(\d+\.?\d*)"  # "pow2.5" is 1 - ratio^2.5
 NAMES = f"one of {', '.join(SCHEDULES)}, or pow2.5"
@@ -30,7 +31,7 @@ def gamma(schedule: str, ratio: jax.Array, number: int | jax.Array = 2) -> jax.A
 
     "cosine" is cos(pi r / 2) (paper and MaskGIT, Sec. 3.3); "linear", "square", "cubic", "root" and
     "pow<a>" are 1 - r^a; "log" and "exp" also depend on the number of tokens. All are those of
-    MaskGIT's code, 1e-6 included.
+    MaskGIT's code, 1e-6 included. "arccos" is 2 arccos(r) / pi (Besnier et al., ICLR 2025).
 
     ratio: how much of decoding is done, in [0, 1].
     number: the number of tokens that were masked at first.
@@ -39,6 +40,8 @@ def gamma(schedule: str, ratio: jax.Array, number: int | jax.Array = 2) -> jax.A
     bits = jnp.log2(jnp.maximum(number, 2).astype(jnp.float32))
     if schedule == "cosine":
         share = jnp.cos(math.pi / 2 * ratio)
+    elif schedule == "arccos":
+        share = 2 / math.pi * jnp.arccos(ratio)
     elif schedule == "log":
         share = -jnp.log2(ratio) / bits
     elif schedule == "exp":

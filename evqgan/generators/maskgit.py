@@ -303,6 +303,7 @@ def sample(
         request.keys,
         settings,
         codes=model.codes,
+        grid=model.latent,
         first=settings.first,
         keep_history=keep_history,
     )

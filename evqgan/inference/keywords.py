@@ -15,12 +15,15 @@ class SamplerKeywords(TypedDict, total=False):
     first: int
     temperature: float
     final_temperature: float | None
+    choice: str
     choice_temperature: float
     schedule: str
     top_k: int | tuple[int, ...]
     top_p: float | tuple[float, ...]
     guidance: float
     guidance_schedule: str
+    remask: float
+    remask_schedule: str
     order: str
 
 
