@@ -24,6 +24,9 @@ reconstruct  --image=FILE|FOLDER --out=DIR
 evaluate  --metrics=reconstruction,...
                     evaluation.json
 
+--preset=FILE takes the sampler's settings from a file that `benchmark samplers` has written, in
+sample, edit and evaluate; --config.sample.key=value changes single ones of them.
+
 --force starts work of such a size that it is refused as a likely mistake, such as
 --views=1000000000, and lets samples of other settings be replaced.
 
@@ -50,6 +53,7 @@ from evqgan.core.cli import (
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
 BATCHED = ("encode", "sample", "edit", "reconstruct", "evaluate")
 MAKING = ("encode", "sample", "edit", "reconstruct")
+SAMPLING = ("sample", "edit", "evaluate")
 DRAWING = ("encode", "sample", "edit")
 
 # What each mode but train reads of a config, in dotted keys or the sections that hold them.
@@ -81,6 +85,7 @@ FLAGS = (
     Flag("label", TEXT, ("edit",), "the class by number or name"),
     Flag("seed", whole(0, 2**63 - 1), DRAWING, "the random seed (0)"),
     Flag("batch_size", whole(1), BATCHED, "images a device at a time"),
+    Flag("preset", PATH, SAMPLING, "a file of the sampler's settings (default: config.sample)"),
     Flag("steps_strip", SWITCH, ("sample",), "also draw how images are filled"),
     Flag("acceptance", number(0.0, 1.0), ("sample",), "the share of candidates to keep (1)"),
     Flag(

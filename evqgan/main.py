@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evqgan import flags as table
-from evqgan.core import build, cli, config_files
+from evqgan.core import build, cli, config_files, presets
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
@@ -110,10 +110,13 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     flags: Any
     flags, rest = cli.parse(table.FLAGS, argv)
     cli.check_mode(table.FLAGS, flags)
-    for name in ("config", "workdir", "out", "classifier", "classifier_weights", "image", "mask"):
+    files = ("config", "workdir", "out", "preset", "image", "mask")
+    for name in (*files, "classifier", "classifier_weights"):
         if flags[name].value == "":
             raise InputError(f"--{name}= is empty: give a value, or leave it out")
     config = config_of(flags)
+    if flags.preset:
+        presets.apply(config, flags.preset)
     config_files.override(config, rest)
     if not flags.workdir:  # what encodes for a generator is its tokenizer
         tokenizer = config.get("tokenizer", {}) if flags.mode == "encode" else {}

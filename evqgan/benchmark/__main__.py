@@ -5,6 +5,7 @@ locality        --workdir=DIR --workdir=DIR ...  how far a change of tokens reac
 step            --config=FILE[:variant] --batch=1  one training step: parameters, memory, seconds
 table6          --latent=64 --blocks=all|1       memory of a generator's training step (Table 6)
 sampling        --latent=64 --steps=8            seconds an image's tokens take
+samplers        --workdir=DIR --out=DIR           the best settings of a generator's sampler
 device          --part=stage2 --rounds=5          full-size models on an accelerator
 variants        --config=FILE --out=DIR --seeds=3  ways to train a generator, on equal terms
 comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained on equal terms
@@ -30,6 +31,7 @@ NAMES = (
     "step",
     "table6",
     "sampling",
+    "samplers",
     "device",
     "variants",
     "comparison",

@@ -101,8 +101,10 @@ class Flag(NamedTuple):
     required: bool = False
 
 
-# Of a command line whose table has this row, `parse` returns the keys of the config unread.
+# Of a command line whose table has a row NAME.KEY, `parse` returns what is given as --NAME.key
+# unread; with CONFIG_KEYS, the keys of the config.
 CONFIG_KEYS = Flag("config.KEY", TEXT, (), "changes a key of the config")
+ANY_KEY = ".KEY"
 DEBUG = Flag("debug", SWITCH, (), "show tracebacks")
 
 
@@ -111,7 +113,7 @@ def define(table: Sequence[Flag]) -> flags.FlagValues:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # flags may come after words
     for flag in table:
-        if flag is CONFIG_KEYS:
+        if flag.name.endswith(ANY_KEY):
             continue
         if flag.kind is SWITCH:
             flags.DEFINE_boolean(flag.name, bool(flag.default), flag.help, flag_values=values)
@@ -129,7 +131,7 @@ def parse(
 ) -> tuple[flags.FlagValues, list[str]]:
     """Return the flags of a command line, and what of it is no flag of the table.
 
-    table: the flags there are; with CONFIG_KEYS, --config.key=value is left to the caller.
+    table: the flags there are; with NAME.KEY, --NAME.key=value is left to the caller.
     argv: the arguments, without the program's name.
     words: whether the command line takes arguments that are no flags.
 
@@ -143,7 +145,7 @@ def parse(
     except flags.Error as error:
         raise InputError(f"{error}; see --help") from error
     for arg in rest:
-        if re.match(r"--?[A-Za-z]", arg) and not (CONFIG_KEYS in table and OVERRIDE.match(arg)):
+        if re.match(r"--?[A-Za-z]", arg) and not _has_any_key(table, arg):
             name = "--" + arg.lstrip("-").split("=")[0]
             raise InputError(
                 f"there is no flag {name}: {suggestion(name, [f'--{x}' for x in values])}"
@@ -154,6 +156,14 @@ def parse(
         if flag.required and not values[flag.name].present:
             raise InputError(f"--{flag.name} is needed: {flag.help}; see --help")
     return values, rest
+
+
+def _has_any_key(table: Sequence[Flag], arg: str) -> bool:
+    """Return whether an argument is --NAME.key of a row NAME.KEY."""
+    if CONFIG_KEYS in table and OVERRIDE.match(arg):
+        return True
+    names = [flag.name.removesuffix("KEY") for flag in table if flag.name.endswith(ANY_KEY)]
+    return any(re.match(rf"--?{re.escape(name)}[^=]", arg) for name in names)
 
 
 def _illegal(values: flags.FlagValues, message: str) -> str:
