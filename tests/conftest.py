@@ -17,6 +17,10 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax
 import pytest
 
+from evqgan.convert import __main__ as converter
+from evqgan.convert import packages
+from evqgan.core import weights
+
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ < (0, 13):
     # Fusions by way of MLIR take half of what is left. XLA ends a process with a flag that it does
     # not know; all versions below 0.13 know this one.
@@ -39,6 +43,27 @@ def golden():
     It is EVQGAN_GOLDEN, or if that is not set tests/golden.
     """
     return pathlib.Path(os.environ.get("EVQGAN_GOLDEN", pathlib.Path(__file__).parent / "golden"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of the trained weights of EfficientNet-lite0 and its head, EVQGAN_WEIGHTS.
+
+    They are those of the package, or where it is not installed those that lie in the usual folder.
+    """
+    names, folder = ("efficientnet_lite0", "efficientnet_lite0_head"), weights.folder()
+    if packages.installed(packages.LITE0):
+        folder = tmp_path_factory.mktemp("weights")
+        for name in names:
+            converter.run(name, packages.LITE0, weights.path(folder, name))
+    elif not all(weights.path(folder, name).is_file() for name in names):
+        # The trained weights are 19 MB that neither the repository nor its requirements hold. That
+        # the network is the published one is guarded always, by test_maps_equal_the_original
+        # (recorded outputs) and test_the_head_is_a_convolution_a_mean_and_a_dense_layer; that what
+        # is built on it computes what it should, by the tests of each with random weights.
+        there = f"{packages.LITE0.requirement} is not installed"
+        pytest.skip(f"{there}, and no weights of {' and '.join(names)} lie in {folder}")
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import pytest
 from golden_files import close_but_for_kinks, files, load, nudged
 from PIL import Image
 
-from evqgan.convert import __main__ as converter
 from evqgan.convert import efficientnet as convert
-from evqgan.convert import frozen, packages
+from evqgan.convert import frozen
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core import weights as stored
 from evqgan.core.errors import InputError
@@ -222,23 +221,6 @@ def test_the_head_is_a_convolution_a_mean_and_a_dense_layer():
     }
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The trained weights of the network and of its head, of the package if it is installed."""
-    names, folder = ("efficientnet_lite0", "efficientnet_lite0_head"), stored.folder()
-    if packages.installed(packages.LITE0):
-        folder = tmp_path_factory.mktemp("weights")
-        for name in names:
-            converter.run(name, packages.LITE0, stored.path(folder, name))
-    elif not all(stored.path(folder, name).is_file() for name in names):
-        # The trained weights are 19 MB that neither the repository nor its requirements hold. That
-        # the network is the published one is guarded always, by test_maps_equal_the_original
-        # (recorded outputs) and test_the_head_is_a_convolution_a_mean_and_a_dense_layer.
-        there = f"{packages.LITE0.requirement} is not installed"
-        pytest.skip(f"{there}, and no weights of {' and '.join(names)} lie in {folder}")
-    return [stored.load(folder, name, frozen.NETWORKS[name].like()) for name in names]
-
-
 def as_timm_prepares(image):
     """[H,W,3] uint8 -> the central square of 7/8 of the shorter side, [224,224,3] in [-1, 1]."""
     height, width = image.shape[:2]
@@ -257,7 +239,9 @@ def test_with_trained_weights_it_knows_what_photographs_show(trained):
     def chances(trunk, head, image):
         return jax.nn.softmax(Head().apply(head, Network().apply(trunk, image)[-1])["logits"])
 
-    found = np.asarray(chances(*trained, images))
+    names = ("efficientnet_lite0", "efficientnet_lite0_head")
+    networks = [stored.load(trained, name, frozen.NETWORKS[name].like()) for name in names]
+    found = np.asarray(chances(*networks, images))
     for (name, classes), row in zip(wanted.items(), found, strict=True):
         first = {int(i) for i in np.argsort(row)[-len(classes) :]}
         assert first == classes, f"{name} is {first}"
