@@ -85,13 +85,15 @@ def stage1(
     return config
 
 
-def with_critic(config: ConfigDict, weights: str = "") -> ConfigDict:
+def with_critic(config: ConfigDict, distance: str = "lpips", weights: str = "") -> ConfigDict:
     """Add the perceptual and the adversarial term (paper, Eq. 1) to a stage 1, and return it.
 
+    distance: the perceptual one, a module of evqgan/losses: the paper's LPIPS, or
+      "efficientnet_distance", which needs no other network than Projected GAN's critic does.
     weights: of the frozen networks; "" = the cache, where `python -m evqgan.convert` puts them;
       "random" = untrained.
     """
-    config.perceptual = {"distance": {"name": "lpips"}, "weights": weights}
+    config.perceptual = {"distance": {"name": distance}, "weights": weights}
     config.adversarial = {
         "critic": {"name": "projected"},
         "weights": weights,
@@ -103,9 +105,9 @@ def with_critic(config: ConfigDict, weights: str = "") -> ConfigDict:
         # Projected GAN's, with its FastGAN generator.
         "optimizer": {"learning_rate": 2e-4, "b1": 0.0, "b2": 0.99},
     }
-    config.evals.reconstruction = {"perceptual": "lpips"}
+    config.evals.reconstruction = {"perceptual": distance}
     # The critic makes val/mse worse.
-    config.best = "val/lpips_untrained" if weights == "random" else "val/lpips"
+    config.best = f"val/{distance}" + "_untrained" * (weights == "random")
     return config
 
 

@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 from configs import common
 from evqgan import models
 from evqgan.core import build
+from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.generators import Request
-from evqgan.training import loop, stage1, stage2
+from evqgan.training import claims, loop, stage1, stage2
 from evqgan.training.run_length import to_steps
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,6 +41,9 @@ PARAMETERS = {
     ("photos_stage1", "l2"): 1_140_847,
     ("photos_stage1", "global"): 1_250_607,  # 9.6 % more, all of it in tables of relative positions
     ("photos_stage1", "small"): 214_971,
+    ("photos_stage1", "random"): 1_140_847,
+    ("photos_stage1", "random_perceptual"): 1_140_847,
+    ("photos_stage1", "random_global"): 1_250_607,
     ("photos_stage2", ""): 1_038_496,
     ("photos_stage2", "small"): 883_936,
     ("folder_stage1", ""): 274_447,
@@ -206,13 +210,46 @@ def test_eight_devices_share_a_batch_and_a_run_sees_its_data_a_sensible_number_o
 def test_the_best_tokenizer_is_by_what_the_critic_does_not_make_worse(name, variant):
     config = load(name, variant)
     judged = stage1.uses(config, "adversarial")
-    assert (
-        config.best == {"photos_stage1": "val/lpips_untrained"}.get(name, "val/lpips") or not judged
-    )
-    assert config.best == "val/mse" or config.evals.reconstruction.perceptual == "lpips"
+    distance = config.perceptual.distance.name if name == "photos_stage1" else "lpips"
+    untrained = "_untrained" * variant.startswith("random")
+    assert config.best == f"val/{distance}{untrained}" or not judged
+    assert config.best == "val/mse" or config.evals.reconstruction.perceptual == distance
     bare = [load("photos_stage1", variant) for variant in ("l2", "small")]
     assert {config.best for config in (*bare, common.stage1((2,), 32))} == {"val/mse"}
     assert config.get("keep", 1) == (1 if name == "photos_stage1" else 2)
+
+
+# What config.json says of the networks of a run on photographs from before there were trained ones.
+RANDOM = {"perceptual": {"distance": {"name": "lpips"}, "weights": "random"}}
+RANDOM["adversarial"] = {"critic": {"name": "projected"}, "weights": "random"}
+
+
+@pytest.mark.parametrize("variant", ["random", "random_perceptual", "random_global", "l2", "small"])
+def test_a_run_on_photographs_by_untrained_networks_resumes_as_itself(variant, tmp_path):
+    config = load("photos_stage1", variant)
+    saved = config.to_dict()
+    for section, keys in RANDOM.items():
+        saved[section] |= keys
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    claims.check_claim(tmp_path, config)
+    other = load("photos_stage1", variant.removeprefix("random").strip("_"))
+    if variant in ("l2", "small"):
+        other.perceptual.update({"weight": 1.0, "distance": {"name": "efficientnet_distance"}})
+    with pytest.raises(InputError, match="perceptual.distance"):
+        claims.check_claim(tmp_path, other)
+
+
+def test_photographs_are_learned_by_trained_networks_but_where_it_says_otherwise():
+    for variant in ("", "perceptual", "global"):
+        config = load("photos_stage1", variant)
+        assert config.perceptual.weights == config.adversarial.weights == ""
+        names = (build.module("losses", name, "").PRETRAINED.values() for name in distances(config))
+        assert {network for of_one in names for network in of_one} == {"efficientnet_lite0"}
+        assert set(config.evals.reconstruction.features) == {"efficientnet"}
+
+
+def distances(config):
+    return config.perceptual.distance.name, config.adversarial.critic.name
 
 
 @pytest.mark.parametrize("name", ["imagenet_stage1", "ffhq_stage1", "celebahq_stage1"])

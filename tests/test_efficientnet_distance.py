@@ -29,7 +29,9 @@ def judge():
         maps = [network[0].apply(network[1], x) for x in (a, b)]
         return jnp.sum(distances), (distances, maps)
 
-    return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    both = jax.value_and_grad(total, (0, 1), has_aux=True)
+    return jax.jit(both, compiler_options=quick)
 
 
 @pytest.fixture(scope="module")

@@ -248,6 +248,10 @@ def test_help_names_the_packages(capsys):
 
 def test_the_table_of_packages():
     assert set(PACKAGES) <= set(download.FILES) and set(PACKAGES) <= set(frozen.NETWORKS)
+    assert set(PACKAGES) == set(weights.PACKAGED)
+    assert weights.command("a b", "vgg16") == "python -m evqgan.convert vgg16 --download 'a b'"
+    for network in PACKAGES:
+        assert weights.command("", network) == f"python -m evqgan.convert {network} --package"
     for one in PACKAGES.values():
         assert re.fullmatch("[0-9a-f]{64}", one.sha256)
         assert re.fullmatch("[0-9a-f]{64}", one.wheel_sha256)

@@ -21,6 +21,9 @@ Path = str | os.PathLike[str]
 # In the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no
 # bytes.
 CRC = "crc32"
+# Networks that lie in a package, which is had wherever Python's packages are; see
+# `convert.packages`.
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite0_head")
 
 
 def folder(where: Path = "") -> pathlib.Path:
@@ -40,7 +43,8 @@ def path(where: Path, network: str) -> pathlib.Path:
 def command(where: Path, network: str) -> str:
     """Return the command line that fetches the weights of `network` into `where`."""
     dest = f" {shlex.quote(str(where))}" if where else ""
-    return f"python -m evqgan.convert {network} --download{dest}"
+    way = "--package" if network in PACKAGED else "--download"
+    return f"python -m evqgan.convert {network} {way}{dest}"
 
 
 def require(where: Path, networks: Iterable[str]) -> None:
