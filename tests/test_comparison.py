@@ -1,9 +1,11 @@
 """The comparison of all systems: what is equal for all, what a row says, a small run of two."""
 
 import json
+import types
 
 import numpy as np
 import pytest
+import tiny_features
 from test_configs import load, parameters
 
 from evqgan.benchmark import __main__ as benchmark
@@ -11,6 +13,7 @@ from evqgan.benchmark import comparison, runs
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference import against_real, evaluation
+from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import stage2
 
 NUMBERS = {
@@ -74,7 +77,7 @@ def test_a_row_is_of_all_seeds():
             "per_class": [0, None],
         },
     ]
-    row = comparison.row("vqgan", of_seeds, {"training_seconds": 7.0})
+    row = comparison.row("vqgan", of_seeds, {"training_seconds": 7.0}, "frechet")
     assert row["seeds"] == 2 and row["psnr"] == 21 and row["frechet_sd"] == pytest.approx(2**0.5)
     assert (
         row["accuracy_by_class"] == "50 25"
@@ -82,8 +85,14 @@ def test_a_row_is_of_all_seeds():
         and row["seconds_per_image"] is None
     )
     assert (row["tokenizer_parameters"], row["generator_parameters"]) == (3, 4)
-    last = comparison.real({"vqgan": of_seeds})
+    last = comparison.real({"vqgan": of_seeds}, "frechet")
     assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
+    others = [
+        {"frechet_tiny" if name == "frechet" else name: x for name, x in numbers.items()}
+        for numbers in of_seeds
+    ]
+    other = comparison.row("vqgan", others, {}, "frechet_tiny")
+    assert other["frechet_tiny"] == row["frechet"] and "frechet" not in other
 
 
 def test_numbers_made_in_another_way_are_not_taken(tmp_path):
@@ -97,6 +106,39 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
         == 0.99
     )
     assert runs.known(file, samples=6) is None and runs.known(file, absent=1) is None
+    assert runs.known(file, samples=5, features=None)  # of colours, as all were before
+
+
+def test_numbers_by_other_features_are_measured_anew(tmp_path, monkeypatch):
+    tiny_features.install(monkeypatch)
+    given = types.SimpleNamespace(features="tiny", weights="random")
+    network, file = runs.network_of(given), tmp_path / "numbers.json"
+    card = runs.card_of(network)
+    file.write_text(json.dumps({**NUMBERS, "samples": 5, "features": card}))
+    assert runs.known(file, samples=5, features=card)
+    assert runs.known(file, samples=5, features=None) is None
+    other = {**card, "weights": {tiny_features.NETWORK: "0123456789abcdef"}}
+    assert runs.known(file, samples=5, features=other) is None
+    given.features = "pixels"
+    assert runs.network_of(given) is None and runs.frechet_of(None) == "frechet"
+
+
+def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
+    """On all images, whatever their number: the Gaussians are those of the features in NumPy."""
+    tiny_features.install(monkeypatch)
+    monkeypatch.setattr(runs, "EACH", 10)  # of 64 images, so that the last piece is filled up
+    network = runs.network_of(types.SimpleNamespace(features="tiny", weights="random"))
+    config = load("comparison", "tiny").systems.vqgan.generator.dataset
+    config.flip = False
+    images, labels = evaluation.load_split(Dataset(**config), "train")
+    noise = np.random.default_rng(0).integers(0, 64, images.shape)
+    samples = (images // 2 + noise).astype(np.uint8)
+    found = runs.measured(config, samples, labels, 1, True, network)
+    gaussians = [gaussian(network(some)["pooled"]) for some in (samples, images)]
+    expected = frechet_distance(*gaussians)
+    assert found["frechet_tiny_untrained"] == pytest.approx(expected, rel=1e-3) and expected > 0
+    assert found["heldout_frechet_tiny_untrained"] == pytest.approx(0, abs=1e-9)  # the same images
+    assert not {"frechet", "heldout_frechet"} & found.keys() and "sample_accuracy" in found
 
 
 def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
@@ -150,7 +192,7 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     assert all(
         np.isfinite(row[key])
         for row in rows[:2]
-        for key in (*comparison.NUMBERS, *comparison.TIMES)
+        for key in (*comparison.NUMBERS, "frechet", *comparison.TIMES)
     )
     assert rows[0]["psnr"] == rows[1]["psnr"]  # one tokenizer
     assert not (tmp_path / "efficient_vqgan_on_vqgan_0" / "tokenizer").exists()
@@ -161,6 +203,11 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     assert call(*command) == 0  # nothing is done again
     assert {path: path.stat().st_mtime for path in before} == before
     assert "compiled in" not in capsys.readouterr().out
+    tiny_features.install(monkeypatch)
+    assert call(*command, "--features=tiny", "--weights=random") == 0
+    assert all(path.stat().st_mtime > time for path, time in before.items())
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert all(row["frechet_tiny_untrained"] > 0 and "frechet" not in row for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +217,11 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
         (["--seeds=0"], "at least one seed"),
         (["--part=3/2"], "expected --part=I/N"),
         (["--config.seed=1"], "there is no flag --config.seed: "),
+        (["--features=pixel"], "--features names 'pixel', no module with Features"),
+        (
+            ["--features=efficientnet", "--weights=none"],
+            "there are no weights of efficientnet_lite0",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, args, message):

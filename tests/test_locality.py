@@ -71,7 +71,7 @@ def test_the_command_writes_rows_and_a_picture(tmp_path, capsys):
 def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
     place = str(workdirs.trained() / "tokenizer")
     out, rows = tmp_path / "both.png", tmp_path / "rows.json"
-    flags = ["--perceptual=", "--images=3", f"--out={out}", f"--json={rows}"]
+    flags = ["--perceptual=", "--features=pixels", "--images=3", f"--out={out}", f"--json={rows}"]
     assert (
         benchmark.main(["reconstruction", f"--workdir={place}", f"--workdir={place}", *flags]) == 0
     )
@@ -81,6 +81,7 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
         and first["step"] == 6
         and 0 < first["psnr"] < 100
         and first["parameters"] > 1000
+        and first["rfrechet_pixels"] > 0
     )
     assert Image.open(out).size[0] >= 3 * 32
 

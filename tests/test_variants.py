@@ -96,7 +96,7 @@ def test_rows_are_mean_and_deviation_over_seeds(out):
     assert settings == {
         (("choice_temperature", value),) for value in variants.SCAN["choice_temperature"]
     }
-    for name in variants.NUMBERS:
+    for name in (*variants.NUMBERS, "frechet"):
         values = [{**numbers, **numbers["scan"][0]}[name] for numbers in runs]
         assert rows["own dropped"][name] == pytest.approx(np.mean(values))
         assert rows["own dropped"][f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
@@ -125,6 +125,7 @@ def test_what_is_done_is_not_done_again(out, capsys):
         (["--part=3/2"], "expected --part=I/N with I from 1 to N"),
         (["--part=1"], "expected --part=I/N"),
         (["--seeds=0"], "at least one seed"),
+        (["--features=pixel"], "--features names 'pixel', no module with Features"),
         (["--sed=1"], "there is no flag --sed: did you mean '--seeds'?"),
         (["--only=all_blocks", "--config.batch_size=3"], "a multiple of the 4 blocks, got 3"),
         (["--config.generator.windw=4"], "has no key 'windw'"),

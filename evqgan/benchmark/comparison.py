@@ -24,13 +24,14 @@ from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.features.extractor import Extractor
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.model import load
 from evqgan.training.loop import train
 from evqgan.training.prepare import jitted
 from evqgan.training.run_length import to_steps
 
-NUMBERS = ("psnr", "codebook_usage", "sample_accuracy", "frechet")
+NUMBERS = ("psnr", "codebook_usage", "sample_accuracy")  # and the Frechet distance
 TIMES = ("training_seconds", "seconds_per_image")
 TIMED = 64  # ours: images of one batch, whose sampling is timed
 STEPS = 10  # ours: training steps that are timed
@@ -42,6 +43,8 @@ FLAGS = (
     runs.SEEDS,
     runs.ONLY,
     runs.SAMPLES,
+    runs.FEATURES,
+    runs.WEIGHTS,
     runs.PART,
 )
 
@@ -50,8 +53,12 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each system, and one of real images."""
     config, names = chosen(given)
     part, parts = runs.split(given.part)
+    network = runs.network_of(given)
     cli.keep_programs()  # they are the same for every seed
     out = pathlib.Path(given.out)
+    # How a run has to be measured for its numbers to be taken.
+    how = {"samples": given.samples, "real": config.real.to_dict()}
+    how["features"] = runs.card_of(network)
     found: dict[str, list[Any]] = {name: [] for name in names}
     # A tokenizer that several systems share is trained by whoever comes first: they are one part.
     owners = {name: config.systems[name].get("tokenizer_of", name) for name in names}
@@ -61,8 +68,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         file = out / f"{name}_{seed}" / "numbers.json"
         if groups.index((owners[name], seed)) % parts == part - 1:
             system = config.systems[name]
-            found[name].append(finished(system, out, name, seed, given.samples, config.real))
-        elif numbers := runs.known(file, samples=given.samples, real=config.real.to_dict()):
+            found[name].append(finished(system, out, name, seed, how, network))
+        elif numbers := runs.known(file, **how):
             found[name].append(numbers)  # another process's
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
@@ -71,8 +78,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     complete = all(len(of_seeds) == given.seeds for of_seeds in found.values())
     times = {name: timing(config.systems[name], out, name) if complete else {} for name in found}
     title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
-    rows = [row(name, of_seeds, times[name]) for name, of_seeds in found.items()]
-    return title, [*rows, real(found)]
+    frechet = runs.frechet_of(network)
+    rows = [row(name, of_seeds, times[name], frechet) for name, of_seeds in found.items()]
+    return title, [*rows, real(found, frechet)]
 
 
 def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
@@ -97,12 +105,13 @@ def finished(
     out: pathlib.Path,
     name: str,
     seed: int,
-    samples: int,
-    real: ConfigDict,
+    how: Mapping[str, Any],
+    network: Extractor | None,
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
-    real: the keys of `runs.measured`.
+    how: the number of "samples", the keys "real" of `runs.measured`, and "features", the card of
+      `network`.
     """
     folder = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
@@ -115,16 +124,16 @@ def finished(
     second.tokenizer.weights = str(owner / "tokenizer")
     states["generator"] = train(second, folder / "generator")
     file = folder / "numbers.json"
-    made = {"step": int(states["generator"]["step"]), "samples": samples, "real": real.to_dict()}
+    made = {"step": int(states["generator"]["step"]), **how}
     if numbers := runs.known(file, **made):
         return numbers
-    request = mode_sample.SampleRequest(samples, seed=seed, pngs=False, force=True)
+    request = mode_sample.SampleRequest(how["samples"], seed=seed, pngs=False, force=True)
     mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
     values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
     images, labels, _ = evaluation.read_samples(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
-    values |= runs.measured(second.dataset, images, labels, **real)
+    values |= runs.measured(second.dataset, images, labels, **how["real"], network=network)
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
         for part, state in states.items()
@@ -188,17 +197,18 @@ def step_seconds(config: ConfigDict, tokenizer: ConfigDict | None = None) -> flo
 
 
 def row(
-    name: str, of_seeds: Sequence[Mapping[str, Any]], times: Mapping[str, float]
+    name: str, of_seeds: Sequence[Mapping[str, Any]], times: Mapping[str, float], frechet: str
 ) -> dict[str, Any]:
     """Return the row of a system.
 
     of_seeds: the numbers of its runs.
     times: its `timing`, or nothing.
+    frechet: the name of the Frechet distance.
     """
     result: dict[str, Any] = {"system": name, "seeds": len(of_seeds)}
     parameters = of_seeds[0]["parameters"]
     result |= {f"{part}_parameters": number for part, number in parameters.items()}
-    for key in NUMBERS:
+    for key in (*NUMBERS, frechet):
         result |= runs.mean_and_sd(key, [numbers.get(key) for numbers in of_seeds])
     result |= {key: times.get(key) for key in TIMES}
     shares = [[share or 0 for share in numbers["per_class"]] for numbers in of_seeds]
@@ -207,10 +217,10 @@ def row(
     return result
 
 
-def real(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def real(found: Mapping[str, Sequence[Mapping[str, Any]]], frechet: str) -> dict[str, Any]:
     """Return the row of real images held out from training."""
     numbers = next(iter(found.values()))[0]
-    like = row("", [numbers], {})
+    like = row("", [numbers], {}, frechet)
     return runs.real_row(like, numbers, system="real images", accuracy_by_class="-")
 
 

@@ -15,7 +15,14 @@ from evqgan.inference.evaluation import evaluate_model, load_split
 FLAGS = (
     WORKDIRS,
     Flag("perceptual", TEXT, (), "a distance of evqgan/losses, or nothing (lpips)", "lpips"),
-    Flag("weights", PATH, (), 'its frozen networks: a folder, "" for the cache, or "random"', ""),
+    Flag(
+        "features",
+        TEXT,
+        (),
+        "a network of evqgan/features, whose Frechet distance is measured; several times (none)",
+        repeated=True,
+    ),
+    Flag("weights", PATH, (), 'of the networks: a folder, "" for the cache, or "random"', ""),
     Flag("images", whole(), (), "how many held-out images the picture shows (8)", 8),
     Flag("out", PATH, (), "the picture (reconstructions.png)", "reconstructions.png"),
 )
@@ -32,7 +39,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         if model.size != models[0].size:
             other = f"{given.workdir[0]} for {models[0].size}"
             raise InputError(f"{name} is for images of {model.size}, {other}")
-        evals = {"reconstruction": {"perceptual": given.perceptual, "weights": given.weights}}
+        keys = {"perceptual": given.perceptual, "features": tuple(given.features or ())}
+        evals = {"reconstruction": {**keys, "weights": given.weights}}
         ((numbers, _),) = evaluate_model(model, model.config, dataset, evals)
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))
         rows.append({"workdir": name, "step": model.step, "parameters": parameters, **numbers})

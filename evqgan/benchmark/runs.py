@@ -14,10 +14,12 @@ from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.features.extractor import EACH, Extractor
 from evqgan.inference.against_real import RealImages, against_real, too_many
+from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance
 
-# The numbers of real held-out images that stand in the row of real images, and where they are from.
-REAL = {"sample_accuracy": "heldout_accuracy", "frechet": "heldout_frechet"}
+# What the row of real images has in the place of a number of samples, if not "heldout_" before it.
+REAL = {"sample_accuracy": "heldout_accuracy"}
 SHOWN = 10  # ours: samples in the picture's rows
 BATCH = 256  # ours: real images that are read at a time
 
@@ -25,6 +27,15 @@ OUT = Flag("out", PATH, (), "where the workdirs and the picture go", required=Tr
 SEEDS = Flag("seeds", whole(), (), "runs of each: seeds 0, 1, ... (3)", 3)
 ONLY = Flag("only", TEXT, (), "the name of one; several times (default: all)", repeated=True)
 SAMPLES = Flag("samples", whole(), (), "how many samples each run is measured on (500)", 500)
+FEATURES = Flag(
+    "features",
+    TEXT,
+    (),
+    "whose features the Frechet distance compares: efficientnet, digits or another network of "
+    "evqgan/features, or colours at 8x8 (pixels)",
+    "pixels",
+)
+WEIGHTS = Flag("weights", PATH, (), 'its weights: a folder, "" for the cache, or "random"', "")
 PART = Flag("part", TEXT, (), "I/N: do the I-th of N parts; the table has all that is done", "1/1")
 
 
@@ -56,8 +67,8 @@ def real_row(like: Mapping[str, Any], numbers: Mapping[str, Any], **more: Any) -
     numbers: of one run, among them those of real images.
     more: other values of the row.
     """
-    row: dict[str, Any] = dict.fromkeys(like)
-    return {**row, **{key: numbers.get(other) for key, other in REAL.items()}, **more}
+    row = {key: numbers.get(REAL.get(key, f"heldout_{key}")) for key in like}
+    return {**row, **more}
 
 
 def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) -> None:
@@ -67,8 +78,30 @@ def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) 
     print(f"a row of samples of each: {file}")
 
 
+def network_of(given: Any) -> Extractor | None:
+    """Return the network that --features and --weights name; None of pixels, which need none."""
+    if given.features == "pixels":
+        return None
+    return Extractor(given.features, given.weights, "--features")
+
+
+def card_of(network: Extractor | None) -> dict[str, Any] | None:
+    """Return what numbers are kept with, so that they are not taken for those of other features."""
+    return network.card() if network else None
+
+
+def frechet_of(network: Extractor | None) -> str:
+    """Return the name of the Frechet distance by the features of a network, or by colours."""
+    return network.name_of("frechet") if network else "frechet"
+
+
 def measured(
-    config: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, views: int, colour: bool
+    config: Mapping[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    views: int,
+    colour: bool,
+    network: Extractor | None = None,
 ) -> dict[str, Any]:
     """Return what `against_real` says of samples beside real images, as {name: number}.
 
@@ -77,6 +110,7 @@ def measured(
     labels: int32 [N].
     views: how many of each real image; more than 1 where a random part of it is an example.
     colour: whether the classifier sees colours.
+    network: by whose features the Frechet distance compares, under its name; None: by colours.
 
     Raises InputError if there are too many real images.
     """
@@ -84,7 +118,34 @@ def measured(
     train, heldout = (views_of(dataset, x, views) for x in (dataset.train, dataset.validation))
     if beyond := too_many(train, heldout, images.shape[1:]):
         raise InputError(beyond)
-    return against_real(images, labels, train, heldout, colour)[0]
+    numbers, _ = against_real(images, labels, train, heldout, colour)
+    if network:
+        del numbers["frechet"], numbers["heldout_frechet"]
+        numbers |= distances(network, images, train, heldout)
+    return numbers
+
+
+def distances(
+    network: Extractor, images: np.ndarray, train: RealImages, heldout: RealImages
+) -> dict[str, float]:
+    """Return the Frechet distances of samples, and of held-out images, from those of training."""
+    samples = [(images, np.zeros(0))]
+    real = gaussian_of(network, train.batches())
+    sets = {"": gaussian_of(network, samples), "heldout_": gaussian_of(network, heldout.batches())}
+    name = frechet_of(network)
+    return {f"{prefix}{name}": frechet_distance(one, real) for prefix, one in sets.items()}
+
+
+def gaussian_of(network: Extractor, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Gaussian:
+    """Return the Gaussian of the features of images, uint8 [n,H,W,3] with what belongs to them."""
+    moments = Moments()
+    for images, _ in batches:
+        for start in range(0, len(images), EACH):
+            # The last piece is filled up: one shape, one program.
+            index = np.arange(start, start + EACH)
+            features = network(images[np.minimum(index, len(images) - 1)])["pooled"]
+            moments = moments.add(features[index < len(images)])
+    return moments.gaussian()
 
 
 def views_of(dataset: Dataset, split: str, views: int) -> RealImages:

@@ -23,6 +23,7 @@ from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.features.extractor import Extractor
 from evqgan.generators.blocks import layout
 from evqgan.inference import evaluation
 from evqgan.inference.model import Model, load
@@ -55,7 +56,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "wider": {"generator": {"extend": lambda extend: 2 * extend}},
 }
 SCAN = {"choice_temperature": (2.0, 4.5, 9.0)}  # ours: around MaskGIT's 4.5
-NUMBERS = ("cross_entropy", "sample_accuracy", "frechet", "spread_ratio")
+NUMBERS = ("cross_entropy", "sample_accuracy", "spread_ratio")  # and the Frechet distance
 
 FLAGS = (
     Flag("config", TEXT, (), "a stage 2, or a quickstart, whose generator is taken", required=True),
@@ -65,6 +66,8 @@ FLAGS = (
     runs.ONLY,
     runs.SAMPLES,
     Flag("views", whole(), (), "random crops of each real image to measure against (1)", 1),
+    runs.FEATURES,
+    runs.WEIGHTS,
     runs.PART,
 )
 
@@ -75,8 +78,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     if min(given.seeds, given.samples, given.views) < 1:
         raise InputError("expected at least one seed, one sample and one view")
     config = read(given.config, overrides)
+    network = runs.network_of(given)
     cli.keep_programs()  # sampling is the same program for every seed
     out = pathlib.Path(given.out)
+    # How a run has to be measured for its numbers to be taken.
+    how = {"samples": given.samples, "views": given.views, "features": runs.card_of(network)}
     found: dict[str, list[Any]] = {name: [] for name in names}
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     for i, (name, seed) in enumerate(trials):
@@ -84,17 +90,18 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         file = workdir / "variant.json"
         if i % parts == part - 1:
             keys = changed(config, name, seed)
-            found[name].append(finished(keys, workdir, given.samples, given.views))
-        elif file.is_file():  # another process's
-            found[name].append(json.loads(file.read_text(encoding="utf-8")))
+            found[name].append(finished(keys, workdir, how, network))
+        elif numbers := runs.known(file, **how):  # another process's
+            found[name].append(numbers)
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
         raise InputError(f"--part={given.part} of {len(trials)} runs is none")
     picture(config, out, list(found))
     seeds = "mean and standard deviation (_sd) over seeds"
     title = f"variants of {given.config}, {seeds}, {given.samples} samples"
-    rows = [row(name, of_seeds) for name, of_seeds in found.items()]
-    return title, [*rows, real(found)]
+    frechet = runs.frechet_of(network)
+    rows = [row(name, of_seeds, frechet) for name, of_seeds in found.items()]
+    return title, [*rows, real(found, frechet)]
 
 
 def chosen(only: Sequence[str] | None) -> list[str]:
@@ -158,11 +165,16 @@ def size(config: ConfigDict) -> tuple[int, int]:
     return len(target), ring.shape[1] + target.shape[1]
 
 
-def finished(config: ConfigDict, workdir: pathlib.Path, samples: int, views: int) -> dict[str, Any]:
-    """Train, sample and measure one run, or what of it is not done yet; return its numbers."""
+def finished(
+    config: ConfigDict, workdir: pathlib.Path, how: Mapping[str, Any], network: Extractor | None
+) -> dict[str, Any]:
+    """Train, sample and measure one run, or what of it is not done yet; return its numbers.
+
+    how: the number of "samples" and of "views", and "features", the card of `network`.
+    """
     state = train(config, workdir)
     file = workdir / "variant.json"
-    made = {"step": int(state["step"]), "samples": samples, "views": views}
+    made = {"step": int(state["step"]), **how}
     if numbers := runs.known(file, **made):
         return numbers
     numbers = {
@@ -172,25 +184,31 @@ def finished(config: ConfigDict, workdir: pathlib.Path, samples: int, views: int
         "tokens": tokens(config),
         "seconds": seconds(workdir, config.batch_size),
         **last(workdir, "cross_entropy"),
-        "scan": scan(load(workdir, config), config, workdir, samples, views),
+        "scan": scan(load(workdir, config), config, workdir, how, network),
     }
     files.save_json(file, numbers)
     return numbers
 
 
 def scan(
-    model: Model, config: ConfigDict, workdir: pathlib.Path, samples: int, views: int
+    model: Model,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    how: Mapping[str, Any],
+    network: Extractor | None,
 ) -> list[dict[str, Any]]:
     """Return what is measured on samples of each setting of SCAN: {"sampler": {...}, name: number}.
 
-    The first setting is the config's; its first images are kept for the picture.
+    The first setting is the config's; its first images are kept for the picture. Arguments as of
+    `finished`.
     """
     ((key, values),) = SCAN.items()
     usual, found = model.sampler[key], []
     for value in (usual, *(value for value in values if value != usual)):
-        made = model.sample(samples, None, 0, **{key: value})
+        made = model.sample(how["samples"], None, 0, **{key: value})
         images, labels = made["images"], made["labels"]
-        numbers = runs.measured(config.dataset, images, labels, views, colour=True)
+        given = config.dataset, images, labels, how["views"]
+        numbers = runs.measured(*given, colour=True, network=network)
         found.append({"sampler": {key: value}, **numbers})
         if value == usual:
             files.save_npz(workdir / "shown.npz", images=images[: runs.SHOWN])
@@ -228,12 +246,13 @@ def seconds(workdir: pathlib.Path, batch: int) -> float | None:
     return float(batch / np.median(rates)) if rates else None
 
 
-def row(name: str, of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def row(name: str, of_seeds: Sequence[Mapping[str, Any]], frechet: str) -> dict[str, Any]:
     """Return the row of a variant.
 
     Its numbers are those of the config's sampler, and ("best_...") of the best of SCAN.
 
     of_seeds: the numbers of its runs.
+    frechet: the name of the Frechet distance, by which the best is chosen.
     """
     first = of_seeds[0]
     result: dict[str, Any] = {
@@ -247,14 +266,15 @@ def row(name: str, of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tokens_a_step": first["tokens"],
         "seconds_a_step": middle(of_seeds, "seconds"),
     }
-    distances = [[entry["frechet"] for entry in numbers["scan"]] for numbers in of_seeds]
+    distances = [[entry[frechet] for entry in numbers["scan"]] for numbers in of_seeds]
     best = int(np.argmin(np.mean(distances, axis=0)))
-    for key in NUMBERS:
+    keys = (*NUMBERS, frechet)
+    for key in keys:
         values = [{**numbers, **numbers["scan"][0]}.get(key) for numbers in of_seeds]
         result |= runs.mean_and_sd(key, values)
     sampler = first["scan"][best]["sampler"]
     result["best"] = " ".join(f"{key}={value:g}" for key, value in sampler.items())
-    for key in NUMBERS[1:]:
+    for key in keys[1:]:
         values = [numbers["scan"][best].get(key) for numbers in of_seeds]
         result |= runs.mean_and_sd(f"best_{key}", values)
     return result
@@ -266,10 +286,10 @@ def middle(of_seeds: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def real(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def real(found: Mapping[str, Sequence[Mapping[str, Any]]], frechet: str) -> dict[str, Any]:
     """Return the row of real images held out from training."""
     numbers = next(iter(found.values()))[0]
-    like = row("", [numbers])
+    like = row("", [numbers], frechet)
     return runs.real_row(like, numbers["scan"][0], variant="real images", spread_ratio=1.0)
 
 
