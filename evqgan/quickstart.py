@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     step = int(train(second, workdir / "generator")["step"])
     done = workdir / "evaluation.json"
     protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}
-    if protocols.get("generation", {}).get("step") == step:
+    if protocols.get("generation", {}).get("model", {}).get("step") == step:
         what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
         print(f"everything is made already: {what}")
         return

@@ -3,6 +3,8 @@
 The child: this file in a process with eight devices.
 """
 
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -17,6 +19,7 @@ import pytest
 import tiny_features
 from ml_collections import ConfigDict
 
+from evqgan.benchmark import reference
 from evqgan.core import mesh, room
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
@@ -24,6 +27,7 @@ from evqgan.evals import distribution
 from evqgan.evals.batches import Batches
 from evqgan.evals.distribution import Evaluator
 from evqgan.evals.feature_metrics import METRICS
+from evqgan.features.extractor import Extractor
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
@@ -70,9 +74,9 @@ def copies(images):
     return lambda state, request: images[np.asarray(request.label)]
 
 
-def run(sample, size=8, state=None, **keys):
+def run(sample, size=8, state=None, dataset=DATA, **keys):
     given = {"samples": NUMBER, "features": ("pixels",), **keys}
-    evaluator = Evaluator(None, batches(size), CONFIG, sample, **given)
+    evaluator = Evaluator(None, batches(size, dataset), CONFIG, sample, **given)
     return dict(evaluator.run(state or {"contrast": 1})), evaluator
 
 
@@ -106,7 +110,9 @@ def test_every_image_counts_once_however_batches_are_cut(size):
     assert found["precision_pixels"] == pytest.approx(shares.precision)
     assert found["recall_pixels"] == pytest.approx(shares.recall)
     card = evaluator.card()
-    assert (card["real_images"], card["generated_images"]) == (NUMBER, NUMBER)
+    assert (card.real.count, card.produced.count) == (NUMBER, NUMBER)
+    digests = b"".join(hashlib.sha256(image).digest() for image in all_images())
+    assert card.real.digest == hashlib.sha256(digests).hexdigest()[:16]
 
 
 def request_keys(numbers, seed=0):
@@ -162,44 +168,89 @@ def test_networks_have_the_metrics_that_their_features_allow():
         "score_sd_tiny_untrained",
     }
     card = evaluator.card()
-    assert [one["name"] for one in card["features"]] == ["pixels", "tiny"]
-    assert card["split"] == "train" and card["seed"] == 0 and "reference" not in card
+    assert [one["name"] for one in card.features] == ["pixels", "tiny"]
+    assert card.real.split == "train" and card.produced.seed == 0 and card.protocol == "folder"
     few = "frechet_pixels: 37 generated images are no more than its 192 features"
-    assert card["warnings"][0].startswith(few) and len(card["warnings"]) == 2
+    assert card.warnings[0].startswith(few) and len(card.warnings) == 2
 
 
 def test_scores_alone_need_no_real_images(monkeypatch):
     monkeypatch.setattr(Batches, "__call__", None)
     found, evaluator = run(noise, features=("tiny",), metrics=("score",), weights="random")
-    assert found["score_tiny_untrained"] >= 1 and "real_images" not in evaluator.card()
+    assert found["score_tiny_untrained"] >= 1 and evaluator.card().real is None
+
+
+def made_reference(file, dataset=DATA, split="train", features="pixels"):
+    """A reference file as `python -m evqgan.benchmark reference` writes it."""
+    request = reference.Request(dataset, split, features, "random", 8)
+    network = Extractor(features, "random", "features")
+    save_reference(file, reference.statistics(request, network))
+    return str(file)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_reference_file_stands_for_its_images(tmp_path, split):
-    dataset = Dataset(name="generated", size=16, num_examples=8 * NUMBER)
-    evaluator = Evaluator(
-        *(None, batches(8, dataset), CONFIG, noise),
-        features=("pixels",),
-        samples=NUMBER,
-        split=split,
+@pytest.mark.parametrize("crop", ["resize", "adm"])
+def test_a_reference_file_stands_for_its_images(tmp_path, split, crop):
+    """Its number, and its card, are those of the images themselves."""
+    dataset = dataclasses.replace(DATA, num_examples=8 * NUMBER, crop=crop)
+    file = made_reference(tmp_path / "ours.npz", dataset, split)
+    protocol = {"protocol": "adm" if crop == "adm" else "folder"}
+    expected, direct = run(noise, dataset=dataset, split=split, **protocol)
+    found, by_file = run(noise, dataset=dataset, reference=file, **protocol)
+    assert found == pytest.approx(expected, rel=1e-6)
+    cards = [dataclasses.replace(x.card().real, source="") for x in (direct, by_file)]
+    assert cards[0] == cards[1] and cards[0].count == (NUMBER if split != "train" else 8 * NUMBER)
+    warned = any(
+        "published numbers of the protocol 'adm' are of 50,000" in x
+        for x in by_file.card().warnings
     )
-    ((_, expected),) = evaluator.run({"contrast": 1})
-    images = np.concatenate(
-        [np.asarray(x["image"])[np.asarray(x["valid"])] for x in batches(8, dataset)(split)]
-    )
-    save_reference(tmp_path / "ours.npz", Reference(gaussian(pixels.colours(images))))
-    found, evaluator = run(noise, reference=str(tmp_path / "ours.npz"))
-    assert found["frechet_pixels"] == pytest.approx(expected, rel=1e-5)
-    card = evaluator.card()
-    assert card["split"] == "" and card["real_images"] == len(images)
-    assert card["reference"]["file"] == "ours.npz" and len(card["reference"]["sha256"]) == 16
+    assert warned == (crop == "adm")
+
+
+def test_a_reference_of_other_images_or_features_is_refused(tmp_path):
+    file = made_reference(tmp_path / "ours.npz")
     with pytest.raises(InputError, match="has no images, which mmd need"):
-        run(noise, reference=str(tmp_path / "ours.npz"), metrics=("frechet", "mmd"))
+        run(noise, reference=file, metrics=("frechet", "mmd"))
     with pytest.raises(InputError, match="ours.npz must be of 4 pooled features, it has 192"):
-        run(noise, reference=str(tmp_path / "ours.npz"), features=("tiny",), weights="random")
-    two = ("pixels", "tiny")
+        run(noise, reference=file, features=("tiny",), weights="random")
     with pytest.raises(InputError, match="is of one network"):
-        run(noise, reference=str(tmp_path / "ours.npz"), features=two, weights="random")
+        run(noise, reference=file, features=("pixels", "tiny"), weights="random")
+    with pytest.raises(InputError, match="with the crop 'centre', the protocol 'adm' has 'adm'"):
+        run(noise, reference=file, protocol="adm")
+    larger = made_reference(tmp_path / "l.npz", dataclasses.replace(DATA, size=24))
+    with pytest.raises(InputError, match="l.npz is of images of 24 x 24, samples are of 16 x 16"):
+        run(noise, reference=larger)
+    of_tiny = made_reference(tmp_path / "tiny.npz", features="tiny")
+    with np.load(of_tiny) as saved:
+        card = json.loads(saved["card"].item())
+        card["features"]["weights"] = {tiny_features.NETWORK: "another hash"}
+        np.savez(tmp_path / "old.npz", **{**saved, "card": json.dumps(card)})
+    with pytest.raises(InputError, match="is of other features than tiny's here, weights"):
+        run(noise, reference=str(tmp_path / "old.npz"), features=("tiny",), weights="random")
+    save_reference(tmp_path / "theirs.npz", Reference(gaussian(pixels.colours(all_images()))))
+    with pytest.raises(InputError, match="are of Inception's, not of pixels's"):
+        run(noise, reference=str(tmp_path / "theirs.npz"))
+
+
+def test_images_of_a_file_as_adm_has_them_are_a_reference(tmp_path):
+    """Of any network and metric; batches of 8 and a last one of 5."""
+    images, file = all_images(), tmp_path / "samples.npz"
+    np.savez_compressed(file, arr_0=images)
+    keys = {"metrics": ("frechet", "precision_recall"), "features": ("pixels", "tiny")}
+    expected, _ = run(noise, weights="random", **keys)
+    found, evaluator = run(noise, weights="random", reference=str(file), **keys)
+    assert found == pytest.approx(expected, rel=1e-6)
+    real = evaluator.card().real
+    assert (real.count, real.size, real.digest_of) == (NUMBER, (16, 16), "file")
+    np.savez(file, arr_0=images[:, :8])
+    with pytest.raises(InputError, match="is of images of 8 x 16, samples are of 16 x 16"):
+        run(noise, reference=str(file))
+    np.savez(file, arr_0=images.astype(np.float32))
+    with pytest.raises(InputError, match="expected images uint8"):
+        run(noise, reference=str(file))
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(InputError, match="is not a reference with mu and sigma"):
+        run(noise, reference=str(file))
 
 
 def test_what_cannot_be_is_one_line(monkeypatch):

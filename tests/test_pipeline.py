@@ -181,9 +181,13 @@ def test_views_of_training_and_validation(tmp_path):
     views = {image[:, 7:13].tobytes(), image[:, 7:13][:, ::-1].tobytes()}
     assert {training_view(image, centre, rng).tobytes() for _ in range(100)} == views
     for crop in CROPS:
-        large = Dataset(folder=path, size=(30, 20), crop=crop)
-        assert training_view(image, large, rng).shape == (30, 20, 3)
-        assert validation_view(image, large).shape == (30, 20, 3)
+        shape = (30, 30) if crop == "adm" else (30, 20)
+        large = Dataset(folder=path, size=shape, crop=crop)
+        assert training_view(image, large, rng).shape == (*shape, 3)
+        assert validation_view(image, large).shape == (*shape, 3)
+    adm = Dataset(folder=path, size=6, crop="adm", flip=False)
+    np.testing.assert_array_equal(validation_view(image, adm), transforms.adm_crop(image, 6))
+    np.testing.assert_array_equal(training_view(image, adm, rng), transforms.adm_crop(image, 6))
 
 
 def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
@@ -377,6 +381,7 @@ def test_wrong_settings_are_named():
         ({"folder": "x"}, "got both 'generated' and 'x'"),
         ({"size": 0}, "size expects a side"),
         ({"size": (8, 8, 3)}, "size expects a side"),
+        ({"crop": "adm", "size": (8, 16)}, "crop = 'adm' makes square images"),
         ({"crop": "rezise"}, "crop = 'rezise' is unknown: did you mean 'resize'"),
         ({"min_scale": 0}, "min_scale expects a share"),
         ({"max_bad": 2}, "max_bad expects a share"),

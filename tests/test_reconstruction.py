@@ -1,5 +1,7 @@
 """Numbers about reconstructions against NumPy and scikit-image, whatever their batches."""
 
+import hashlib
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from skimage.metrics import structural_similarity
 
 from evqgan.core import pictures, weights
 from evqgan.core.errors import InputError
+from evqgan.data.dataset import Dataset
 from evqgan.evals import reconstruction
 from evqgan.evals.reconstruction import Evaluator, distances
 from evqgan.losses import lpips
@@ -17,6 +20,9 @@ from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
 
 CODES = 32
+# of the digests that `evaluator` gives images, image i that of eight numbers i
+ROWS = np.repeat(np.arange(20)[:, None], 8, axis=1).astype("<u4")
+TALLIED = hashlib.sha256(ROWS.tobytes()).hexdigest()[:16]
 CODER = {"name": "swin", "depths": (1,), "width": 8, "head_dim": 8}
 CONFIG = ConfigDict(
     {"tokenizer": {"encoder": CODER, "decoder": CODER, "quantizer": {"name": "vq", "codes": CODES}}}
@@ -60,6 +66,7 @@ class Batches:
 
     def __init__(self, number, size):
         self.number, self.size = number, size
+        self.dataset = Dataset(name="generated", size=(16, 24))
 
     def __call__(self):
         for i in range(0, self.number, self.size):
@@ -85,6 +92,7 @@ def evaluator(images, ids, batch_size, show=4, garbage=0, **keys):
             "reconstruction": filled(b),
             "ids": filled(ids),
             "valid": batch["valid"],
+            "digest": np.repeat(batch["rows"][:, None], 8, axis=1).astype(np.uint32),
         }
 
     return Evaluator(predict, Batches(len(a), batch_size), CONFIG, show=show, **keys)
@@ -163,7 +171,9 @@ def test_its_weights_are_read_and_asked_for_at_once(images, ids, monkeypatch, tm
     weights.save(
         weights.path(tmp_path, "lpips"), {"params": {"scale": np.full((1,), 5, np.float32)}}, {}
     )
-    found = run(images, ids, 5, perceptual="lpips", weights=str(tmp_path))
+    made = evaluator(images, ids, 5, perceptual="lpips", weights=str(tmp_path))
+    found = dict(made.run({}))
+    assert made.card().settings == {"lpips": {"lpips": weights.digest(tmp_path, "lpips")}}
     a, b = (x.astype(np.float64) / 127.5 - 1 for x in images)
     assert found["lpips"] == pytest.approx(5 * np.abs(a - b).mean(), rel=1e-5)
 
@@ -200,9 +210,10 @@ def test_rfid_and_its_kin_are_of_all_images_and_reconstructions(
     assert found["rfrechet_pixels"] == pytest.approx(expected, rel=1e-5)
     assert found["rfrechet_tiny_untrained"] > 0 and "rfrechet_tiny" not in found
     card = made.card()
-    assert card["real_images"] == 20
-    assert [one["name"] for one in card["features"]] == ["pixels", "tiny"]
-    assert card["warnings"] == [
+    assert card.real.count == card.produced.count == 20 and card.protocol == "reconstruction"
+    assert card.real.digest == TALLIED and card.real.split == "validation"
+    assert [one["name"] for one in card.features] == ["pixels", "tiny"]
+    assert card.warnings == [
         "rfrechet_pixels: 20 validation images are no more than its 192 features, "
         "too few for their covariance"
     ]

@@ -192,6 +192,30 @@ def test_cover_just_covers(shape, size):
     assert all(abs(new - old * ratio) <= 1 for new, old in zip(covered, shape, strict=True))
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (70, 161), (333, 130), (16, 40), (9, 12), (31, 500)])
+def test_the_crop_of_adm_is_that_of_pillow(shape):
+    """Bit for bit: halved by a box while it can be, then bicubic, then the centre."""
+    image = photo(*shape)
+
+    def scaled(picture, side):
+        width, height = picture.size
+        if min(width, height) // (2 * side):
+            box = picture.resize((width // 2, height // 2), resample=Image.BOX)
+            return scaled(box, side)
+        share = side / min(width, height)
+        return picture.resize((round(width * share), round(height * share)), resample=Image.BICUBIC)
+
+    picture = scaled(Image.fromarray(image), 16)
+    left, top = ((length - 16) // 2 for length in picture.size)
+    expected = np.asarray(picture.crop((left, top, left + 16, top + 16)))
+    np.testing.assert_array_equal(transforms.adm_crop(image, 16), expected)
+    if shape == (64, 64):  # two halvings alone: means of neighbours, rounded, along each axis
+        for axis in (1, 0, 1, 0):
+            pairs = [np.take(image, range(i, image.shape[axis], 2), axis) for i in range(2)]
+            image = ((pairs[0].astype(int) + pairs[1] + 1) // 2).astype(np.uint8)
+        np.testing.assert_array_equal(expected, image)
+
+
 def test_crops_are_parts_of_the_image():
     image = np.arange(9 * 12, dtype=np.uint8).reshape(9, 12, 1).repeat(3, -1)
     np.testing.assert_array_equal(transforms.centre_crop(image, (5, 6)), image[2:7, 3:9])

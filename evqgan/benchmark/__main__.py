@@ -9,6 +9,8 @@ samplers        --workdir=DIR --out=DIR           the best settings of a generat
 device          --part=stage2 --rounds=5          full-size models on an accelerator
 variants        --config=FILE --out=DIR --seeds=3  ways to train a generator, on equal terms
 comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained on equal terms
+compare         A.json B.json                    numbers of two evaluations, if their cards agree
+reference       --folder=DIR --size=256 --crop=adm  statistics of real images for an FID
 
 Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
 """
@@ -35,7 +37,10 @@ NAMES = (
     "device",
     "variants",
     "comparison",
+    "compare",
+    "reference",
 )
+TAKE_FILES = ("compare",)  # the arguments that are no flags
 JSON = Flag("json", PATH, (), "write the rows there")
 
 
@@ -69,7 +74,8 @@ def named(name: str) -> ModuleType:
 def run(argv: list[str]) -> None:
     """Run the benchmark that the arguments name, print its table, and write --json."""
     module = named(argv[0])
-    given, overrides = cli.parse((*module.FLAGS, JSON, DEBUG), argv[1:])
+    flags = (*module.FLAGS, JSON, DEBUG)
+    given, overrides = cli.parse(flags, argv[1:], words=argv[0] in TAKE_FILES)
     cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
     title, rows = module.run(given, overrides)
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"

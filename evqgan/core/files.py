@@ -10,13 +10,14 @@ import shutil
 import socket
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import filelock
 import numpy as np
 
-from evqgan.core.errors import InputError, of_system
+from evqgan.core.errors import InputError, first_line, of_system
 
 
 @contextlib.contextmanager
@@ -279,3 +280,59 @@ def save_npz(path: str | os.PathLike[str], **arrays: Any) -> None:
                         member.write(np.ascontiguousarray(piece, value.dtype).data)
                 else:
                     np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+
+
+def load_pieces(path: str | os.PathLike[str], name: str, rows: int) -> Pieces:
+    """Return an array of a `.npz`, compressed or not, `rows` of its first axis at a time.
+
+    Pieces are read from disk when they are asked for, and can be asked for again. Nothing in the
+    file is executed.
+
+    Raises InputError for a file without this array, an array of no dimension, of objects, or in
+    Fortran's order, and while pieces are read for one that is cut short.
+    """
+
+    def header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
+        version = np.lib.format.read_magic(member)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(member)
+        if fortran or dtype.hasobject or not shape:
+            raise ValueError(f"its {name} is {dtype} {list(shape)}")
+        return shape, dtype
+
+    def pieces() -> Iterator[np.ndarray]:
+        with readable_npz(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+            header(member)
+            each = int(np.prod(shape[1:])) * dtype.itemsize
+            for start in range(0, shape[0], rows):
+                number = min(rows, shape[0] - start)
+                data = member.read(number * each)
+                if len(data) < number * each:
+                    raise EOFError(f"its {name} is cut short")
+                yield np.frombuffer(data, dtype).reshape(number, *shape[1:])
+
+    entry = f"{name}.npy"
+    with readable_npz(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+        shape, dtype = header(member)
+    return Pieces(shape, dtype, _Again(pieces))
+
+
+class _Again(NamedTuple):
+    """An iterable that begins anew each time."""
+
+    begin: Callable[[], Iterator]
+
+    def __iter__(self) -> Iterator:
+        return self.begin()
+
+
+@contextlib.contextmanager
+def readable_npz(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the body raises because a `.npz` is damaged or lacks an array into InputError."""
+    damaged = OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError
+    try:
+        yield
+    except (*damaged, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error

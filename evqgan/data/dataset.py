@@ -6,7 +6,7 @@ from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
 
-CROPS = ("resize", "random_resized", "native", "centre")
+CROPS = ("resize", "random_resized", "native", "centre", "adm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Dataset:
       that fits, scaled (RQ-VAE for FFHQ and an open ViT-VQGAN with 0.75; MaskGIT's
       RandomResizeAndCrop);
       "native": a random part, not scaled (VQGAN's crops of faces);
-      "centre": as in validation (ADM, whose reference images FID is measured against).
+      "centre": as in validation;
+      "adm": as in validation, by ADM's filters (`transforms.adm_crop`; square images alone), against
+      whose reference images FID is measured.
       In validation it is the centre of the image, scaled until it covers the size, but with
       "native" not scaled.
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
@@ -70,6 +72,12 @@ class Dataset:
         if self.crop not in CROPS:
             raise InputError(
                 f"config.dataset.crop = {self.crop!r} is unknown: {suggestion(self.crop, CROPS)}"
+            )
+        if self.crop == "adm" and self.shape[0] != self.shape[1]:
+            height, width = self.shape
+            raise InputError(
+                f"config.dataset.crop = 'adm' makes square images, config.dataset.size is "
+                f"{height} x {width}: give one side, or another crop"
             )
         if not 0 < self.min_scale <= 1:
             raise InputError(

@@ -197,6 +197,12 @@ def train_batches(
     return Batches(_part(stream, batch_size, rows), examples, start)
 
 
+def digest(array: np.ndarray) -> np.ndarray:
+    """Return the sha256 of an image's pixels or ids as uint32 [8], the same on every machine."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return np.frombuffer(hashlib.sha256(little.data).digest(), "<u4").astype(np.uint32)
+
+
 def eval_batches(
     dataset: Dataset, split: str, batch_size: int, rows: np.ndarray | None = None
 ) -> Batches:
@@ -204,7 +210,8 @@ def eval_batches(
 
     Every example comes once, in a fixed order, in one row of one batch. Examples that fill the last
     batch are black and not valid, and so is an image that does not decode: a replacement would
-    count another one twice. With stored ids these are 0 there.
+    count another one twice. With stored ids these are 0 there. "digest": uint32 [b,8] is that of
+    each image, or of its ids (`digest`), 0 where it is not valid.
     """
     examples: Decoded | stored_ids.Stored
     if dataset.codes:
@@ -213,7 +220,7 @@ def eval_batches(
     else:
         examples = Decoded(open_split(dataset, split), dataset.max_bad)
         blank = {"image": np.zeros((*dataset.shape, 3), np.uint8)}
-    blank |= {"label": np.int32(0), "valid": np.False_}
+    blank |= {"label": np.int32(0), "valid": np.False_, "digest": np.zeros(8, np.uint32)}
 
     def load(index: int) -> dict:
         example = examples.load(index) if index < len(examples) else None
@@ -221,7 +228,8 @@ def eval_batches(
             return blank
         if not dataset.codes:
             example = {**example, "image": validation_view(example["image"], dataset)}
-        return {**example, "valid": np.True_}
+        pixels_or_ids = example["ids" if dataset.codes else "image"]
+        return {**example, "valid": np.True_, "digest": digest(pixels_or_ids)}
 
     padded = -(-len(examples) // batch_size) * batch_size
     return Batches(

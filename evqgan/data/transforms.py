@@ -22,6 +22,12 @@ MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a qua
 BOMB, FOLD = 2**26, 256
 MAX_BYTES = 2**29  # ours: of a file; half a GiB holds any such image
 ORIENTATION = 0x0112  # the EXIF tag; 1 = upright
+# Which filters scale an image that is cropped so, for the card of a number.
+FILTERS = {
+    "adm": "Pillow: box halving, then bicubic",
+    "centre": "OpenCV: area where it shrinks, bilinear where it grows",
+    "native": "none, or as centre where the image is too small",
+}
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -213,6 +219,28 @@ def centre_crop(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Return the centre [*size,3] of an image [H,W,3] of at least `size`."""
     top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
     return image[top : top + size[0], left : left + size[1]]
+
+
+def adm_crop(image: np.ndarray, side: int) -> np.ndarray:
+    """Return image uint8 [H,W,3] as [side,side,3], as the reference images of ADM's FIDs are made.
+
+    It is halved by averaging 2x2 pixels while its shorter side is twice `side` or more, scaled by a
+    bicubic filter, antialiased, until that side is `side`, and its centre is kept: Pillow's BOX and
+    BICUBIC (Dhariwal and Nichol, 2021, the crop of their data loader), bit for bit.
+    """
+    picture = Image.fromarray(image)
+    while min(picture.size) >= 2 * side:
+        picture = picture.resize(halved(picture.size), Image.Resampling.BOX)
+    scale = side / min(picture.size)
+    width, height = (round(length * scale) for length in picture.size)
+    return centre_crop(
+        np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)), (side, side)
+    )
+
+
+def halved(size: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height), halved and rounded down."""
+    return size[0] // 2, size[1] // 2
 
 
 def random_crop(image: np.ndarray, size: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ def training_view(image: np.ndarray, dataset: Dataset, rng: np.random.Generator)
     """Return image uint8 [H',W',3] as [H,W,3] of dataset.size, cropped and flipped at random."""
     if dataset.crop == "random_resized":
         view = transforms.random_resized_crop(image, dataset.shape, rng, dataset.min_scale)
-    elif dataset.crop == "centre":
+    elif dataset.crop in ("centre", "adm"):
         view = validation_view(image, dataset)
     else:
         view = transforms.random_crop(_covering(image, dataset), dataset.shape, rng)
@@ -19,6 +19,8 @@ def training_view(image: np.ndarray, dataset: Dataset, rng: np.random.Generator)
 
 def validation_view(image: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return the centre of image uint8 [H',W',3], [H,W,3] of dataset.size."""
+    if dataset.crop == "adm":
+        return transforms.adm_crop(image, dataset.shape[0])
     return transforms.centre_crop(_covering(image, dataset), dataset.shape)
 
 

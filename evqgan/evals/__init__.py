@@ -18,6 +18,7 @@ from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals.batches import Batches
+from evqgan.evals.cards import Evaluation, Measured, Subject, enter
 from evqgan.generators import Request
 
 
@@ -54,13 +55,11 @@ class Evaluator(Protocol):
         state: a dict, with what the model's `shapes` says and maybe more.
         """
 
-    def card(self) -> dict[str, Any]:
-        """Return what the numbers of the last `run` need beside them to be compared with others.
+    def card(self) -> Measured:
+        """Return what the numbers of the last run were measured on.
 
-        It goes into the card of evaluation.json, beside what `inference.evaluation.protocol` says.
-        real_images, generated_images: how many were measured.
-        split: of the real images, if it is not the validation split; "": there were none.
-        warnings: sentences on what the numbers are worth.
+        With what `cards.subject` says of the model it becomes the card that the numbers need beside
+        them to be compared with others.
         """
 
 
@@ -103,22 +102,30 @@ def build_all(
 
 
 def run_all(
-    evals: dict[str, Evaluator], state: dict
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Run evaluators on a state; return their numbers and their pictures.
+    evals: dict[str, Evaluator], state: dict, subject: Callable[[], Subject]
+) -> tuple[Evaluation, dict[str, np.ndarray]]:
+    """Run evaluators on a state; return their numbers with their cards, and their pictures.
 
     An evaluator that raises InputError is passed over with a printed line.
-    numbers: {"val/name": float}. pictures: {"val/name": uint8 [H,W,3]}.
+
+    subject: returns what `cards.subject` says of the state; called once, if there are evaluators.
+
+    pictures: {name: uint8 [H,W,3]}.
     """
-    numbers: dict[str, float] = {}
+    found: Evaluation = {"numbers": {}, "protocols": {}}
     pictures: dict[str, np.ndarray] = {}
+    about = subject() if evals else None
     for prefix, evaluator in evals.items():
         try:
+            numbers: dict[str, float] = {}
             for name, value in evaluator.run(state):
-                found: dict[str, Any] = pictures if np.ndim(value) == 3 else numbers
-                found[f"val/{name}"] = value
+                kind: dict[str, Any] = pictures if np.ndim(value) == 3 else numbers
+                kind[name] = value
         except InputError as error:
             if jax.process_count() > 1:  # the others may not know, and would wait
                 raise
             print(f"no numbers of {prefix}: {error}", flush=True)
-    return numbers, pictures
+            continue
+        assert about is not None  # there are evaluators
+        enter(found, numbers, about.card(prefix, evaluator.card()))
+    return found, pictures

@@ -31,6 +31,10 @@ class Batches:
         for batch in pipeline.eval_batches(dataset, split, self.size, self.rows):
             yield mesh.put(batch, self.device_mesh, self.size)
 
+    def of(self, dataset: Dataset) -> "Batches":
+        """Return batches of another data set, or of another view of it."""
+        return dataclasses.replace(self, dataset=dataset)
+
     def number(self, split: str) -> int:
         """Return how many images a split has."""
         return len(pipeline.open_split(self.dataset.of_images(), split))

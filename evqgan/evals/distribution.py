@@ -1,6 +1,5 @@
 """How far the distribution of generated images is from that of real ones, by their features."""
 
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import files, mesh, room
+from evqgan.core import mesh, room
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Seed
+from evqgan.evals import protocols
 from evqgan.evals.batches import Batches
+from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import (
     METRICS,
     FeatureSet,
@@ -20,11 +21,11 @@ from evqgan.evals.feature_metrics import (
     bytes_kept,
     measure,
 )
+from evqgan.evals.real_images import RealImages, of_real, of_reference, of_split
 from evqgan.features.extractor import Extractor, extractors
 from evqgan.generators import Request
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.metrics.frechet import too_few
-from evqgan.metrics.references import load_reference
 
 KEY = "config.evals.distribution"
 
@@ -39,8 +40,10 @@ class Evaluator:
     samples: how many images are generated. Number n is that of --mode=sample with the same seed:
       classes in turn, and a random key of its own.
     seed: of the images.
-    split: of the real images, in the view of validation; "": config.dataset.train.
-    reference: in their place a `.npz` with mu and sigma, of pytorch-fid, clean-fid, ADM or ours.
+    protocol: "folder" or "adm", see `protocols`: which real images, how they are cropped.
+    split: of the real images, in the view of validation; "": the protocol's, config.dataset.train.
+    reference: in their place a `.npz` with mu and sigma, of pytorch-fid, clean-fid, ADM or ours, or
+      with images as ADM's have them.
     weights: of the networks, see `core.weights`. With "random" (one seed for all runs) names of
       numbers end in _untrained.
     show: not used, there are no pictures.
@@ -57,6 +60,7 @@ class Evaluator:
         metrics: tuple[MetricName, ...] = ("frechet",),
         samples: Positive = 50_000,
         seed: Seed = 0,
+        protocol: protocols.OfSamples = "folder",
         split: str = "",
         reference: str = "",
         weights: str = "",
@@ -68,39 +72,48 @@ class Evaluator:
         """
         if sample is None:
             raise InputError(f"{KEY} measures generated images: its config has to be a generator's")
-        self.batches, self.sample, self.samples, self.seed = batches, sample, samples, seed
+        self.protocol = protocols.OF_SAMPLES[protocol]
+        view = protocols.view(self.protocol, batches.dataset, f"{KEY}.protocol")
+        self.batches, self.sample = batches.of(view), sample
+        self.samples, self.seed = samples, seed
         tokenizer = models.of_stage2(config).tokenizer
         self.grid_and_depth = (*tokenizer.grid, tokenizer.network.quantizer.depth)
         self.classes = config.generator.get("classes", 0)
-        self.split = "" if reference else split or batches.dataset.train
-        self.reference = reference
+        self.split = split or protocols.split_of(self.protocol, view)
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
         self.metrics = chosen(metrics, self.networks)
-        # Measured once, as they depend on no state; of each network.
-        self.real: list[FeatureSet] | None = None
+        # Measured once, as they depend on no state.
+        self.real: RealImages | None = None
         if reference:
-            self.real = [of_reference(reference, self.networks, self.metrics)]
-        self._check_room()
+            self._check_room(of_file=True)
+            self.real = self._of_reference(reference)
+        else:
+            self._check_room()
 
     def run(self, state: dict) -> Iterator[tuple[str, float]]:
         """Yield (name, value), which depend on the state alone."""
         if self.real is None:
-            self.real = self._of_real_images()
-        sets = zip(self.networks, self.metrics, self._of_samples(state), self.real, strict=True)
+            self.real = of_split(self.batches, self.split, self.networks, self.metrics)
+        made = self._of_samples(state), self.real.sets
+        sets = zip(self.networks, self.metrics, *made, strict=True)
         for network, metrics, generated, real in sets:
             for name, value in measure(metrics, generated, real).items():
                 yield network.name_of(name), value
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
-        found: dict[str, Any] = {"split": self.split, "generated_images": self.samples}
-        found |= {"seed": self.seed, "features": [network.card() for network in self.networks]}
-        if self.reference:
-            name, digest = pathlib.Path(self.reference).name, files.digest(self.reference)
-            found["reference"] = {"file": name, "sha256": digest}
-        if self.real and self.real[0].count:
-            found["real_images"] = self.real[0].count
-        return found | {"warnings": self._warnings()}
+        dataset = self.batches.dataset
+        labels = "all classes in turn" if self.classes else "none"
+        return Measured(
+            protocol=self.protocol.name,
+            produced=Produced(
+                "samples", self.samples, dataset.shape, seed=self.seed, labels=labels
+            ),
+            real=self.real.images if self.real else None,
+            features=[network.card() for network in self.networks],
+            settings={"metrics": list(dict.fromkeys(name for m in self.metrics for name in m))},
+            warnings=self._warnings(),
+        )
 
     def _of_samples(self, state: dict) -> list[FeatureSet]:
         """Generate the images; return what is needed of their features, for each network.
@@ -125,33 +138,36 @@ class Evaluator:
         mask = jnp.ones(ids.shape[:-1], bool)
         return request_of(ids, mask, labels, seeds, jnp.asarray(numbers, jnp.uint32))
 
-    def _of_real_images(self) -> list[FeatureSet]:
-        """Read the real images; return what is needed of their features, for each network."""
-        sets = [FeatureSet(of_real(metrics)) for metrics in self.metrics]
-        if not any(map(of_real, self.metrics)):
-            return sets
-        for batch in self.batches(self.split, images=True):
-            valid = mesh.gathered(batch["valid"], self.batches.device_mesh)
-            for network, real in zip(self.networks, sets, strict=True):
-                real.add(network(batch["image"]), valid)
-        return sets
+    def _of_reference(self, file: str) -> RealImages:
+        """Return what a reference file knows; InputError if its images are not as samples are."""
+        key = f"{KEY}.reference"
+        found = of_reference(file, self.networks, self.metrics, self.batches.size, key)
+        if found.images:
+            dataset = self.batches.dataset
+            protocols.check_reference(found.images, dataset, self.protocol, key)
+        return found
 
-    def _check_room(self) -> None:
-        """Raise InputError if the features that have to be kept do not fit into memory."""
+    def _check_room(self, of_file: bool = False) -> None:
+        """Raise InputError if the features that have to be kept do not fit into memory.
+
+        of_file: whether the real images are those of a file, which are not counted.
+        """
         widths = [network.widths for network in self.networks]
         reals = [of_real(metrics) for metrics in self.metrics]
         pairs = [(m.values(), w) for m, w in zip(self.metrics, widths, strict=True)]
         needed = sum(bytes_kept(m, w, self.samples) for m, w in pairs)
         of_one = sum(bytes_kept(m, w, 1) for m, w in zip(reals, widths, strict=True))
-        number = self.batches.number(self.split) if of_one else 0
+        number = self.batches.number(self.split) if of_one and not of_file else 0
         what = f"{KEY}: features of {self.samples:,} generated and {number:,} real images"
         room.require(needed + number * of_one, what)
 
     def _warnings(self) -> list[str]:
-        """Return what Frechet distances of so few images are worth."""
-        lines: list[str] = []
-        sets = zip(self.networks, self.metrics, self.real or (), strict=False)
-        for network, metrics, real in sets:
+        """Return what is worth knowing of the numbers, such as that there are few images."""
+        lines = protocols.warnings(self.protocol, self.samples)
+        if not self.real:
+            return lines
+        lines += self.real.notes
+        for network, metrics, real in zip(self.networks, self.metrics, self.real.sets, strict=True):
             counts = {"generated images": self.samples}
             if real.count:
                 counts["real images"] = real.count
@@ -176,34 +192,3 @@ def chosen(names: Sequence[str], networks: Sequence[Extractor]) -> list[dict[str
         {name: METRICS[name] for name in names if METRICS[name].layer in network.widths}
         for network in networks
     ]
-
-
-def of_real(metrics: dict[str, Metric]) -> list[Metric]:
-    """Return those of the metrics that look at real images."""
-    return [metric for metric in metrics.values() if metric.real]
-
-
-def of_reference(
-    file: str, networks: Sequence[Extractor], metrics: Sequence[dict[str, Metric]]
-) -> FeatureSet:
-    """Return the Gaussians in a reference `.npz`.
-
-    Raises InputError for more networks than one, for a metric that needs more than a Gaussian, and
-    for a file that is none of these features.
-    """
-    if len(networks) > 1:
-        raise InputError(f"{KEY}.reference is of one network: give one of features")
-    others = [name for name, metric in metrics[0].items() if metric.real and not metric.gaussian]
-    if others:
-        raise InputError(
-            f"{KEY}.reference has no images, which {', '.join(others)} need: leave them out, or "
-            "give a split"
-        )
-    layers, widths = {metric.layer for metric in of_real(metrics[0])}, networks[0].widths
-    found = load_reference(
-        file, widths["pooled"], widths["spatial"] if "spatial" in layers else None
-    )
-    gaussians = {"pooled": found.pooled}
-    if found.spatial:
-        gaussians["spatial"] = found.spatial
-    return FeatureSet(gaussians=gaussians, count=found.pooled.count or 0)

@@ -9,6 +9,8 @@ import numpy as np
 
 from evqgan.core import pictures
 from evqgan.evals.batches import Batches
+from evqgan.evals.cards import Measured, Produced
+from evqgan.evals.image_set import Tally
 from evqgan.generators import Request
 
 
@@ -27,17 +29,17 @@ class Evaluator:
         """Take what `evals.Evaluator` says, and `show`."""
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
-        self.measured = 0  # images of the last run
+        self.tally = Tally()  # images of the last run
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value), which depend on the state alone."""
         totals: dict[str, Any] = {}
-        self.measured = 0
+        self.tally = Tally()
         grid_and_depth: tuple[int, ...] = ()
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])
-            self.measured += int(valid.sum())
+            self.tally.add(valid, out["digest"])
             for name, value in out["sums"].items():
                 totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
@@ -48,9 +50,18 @@ class Evaluator:
             images = self.sample(state, self.request(grid_and_depth))
             yield "samples", pictures.grid(np.asarray(images))
 
-    def card(self) -> dict[str, Any]:
-        """Return what the numbers of the last run were measured on."""
-        return {"real_images": self.measured}
+    def card(self) -> Measured:
+        """Return what the numbers of the last run were measured on.
+
+        Random masks depend on the batch, and so do the numbers, a little.
+        """
+        dataset = self.batches.dataset
+        return Measured(
+            protocol="prediction",
+            produced=Produced("predictions", self.tally.count, dataset.shape, pixels=""),
+            real=self.tally.image_set(dataset, dataset.validation),
+            settings={"batch_size": self.batches.size},
+        )
 
     def request(self, grid_and_depth: tuple[int, ...]) -> Request:
         """Return the request for the samples shown, of all classes in turn.

@@ -10,8 +10,11 @@ import numpy as np
 
 from evqgan.core import build, pictures, weights
 from evqgan.data import transforms
+from evqgan.evals import protocols
 from evqgan.evals.batches import Batches
+from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure
+from evqgan.evals.image_set import Tally
 from evqgan.features.extractor import extractors
 from evqgan.metrics.frechet import too_few
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -19,6 +22,7 @@ from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 
 # ours: of images in one piece of a perceptual distance: 16 of 256x256, one of 1024x1024
 PIXELS = 2**20
+KEY = "config.evals.reconstruction.perceptual"
 FRECHET = {"frechet": METRICS["frechet"]}  # what is measured of features
 
 
@@ -70,17 +74,20 @@ class Evaluator:
         where = "config.evals.reconstruction.features"
         over = batches.device_mesh if features else None
         self.networks = extractors(features, weights, where, over)
-        self.measured = 0  # images of the last run
+        self.settings = {self.perceptual: files_of(perceptual, weights)} if perceptual else {}
+        self.tally = Tally()  # images of the last run
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value), which depend on the state alone."""
         measured: list[dict[str, np.ndarray]] = []  # of each batch
+        self.tally = Tally()
         shown: list[np.ndarray] = []
         counts = np.zeros((1, self.codes), np.int64)  # of each depth
         sets = [[FeatureSet(FRECHET.values()) for _ in range(2)] for _ in self.networks]
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             valid = np.asarray(out["valid"])
+            self.tally.add(valid, out["digest"])
             pair = out["image"], out["reconstruction"]
             values: dict[str, Any] = dict(
                 zip(("mse", "psnr", "ssim"), distances(*pair), strict=True)
@@ -101,7 +108,6 @@ class Evaluator:
                     pictures.column([a, b, pictures.error_map(a, b)])
                     for a, b in zip(*images, strict=True)
                 ]
-        self.measured = sum(len(batch["mse"]) for batch in measured)
         for name in measured[0]:
             yield name, float(np.concatenate([batch[name] for batch in measured]).mean())
         for network, (real, again) in zip(self.networks, sets, strict=True):
@@ -118,21 +124,35 @@ class Evaluator:
             pictures.column([pictures.bars(np.sort(of_depth)[::-1]) for of_depth in counts]),
         )
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
-        found: dict[str, Any] = {"real_images": self.measured}
-        if self.networks:
-            found["features"] = [network.card() for network in self.networks]
-            found["warnings"] = self._warnings()
-        return found
+        dataset = self.batches.dataset
+        split = protocols.split_of(protocols.RECONSTRUCTION, dataset)
+        return Measured(
+            protocol=protocols.RECONSTRUCTION.name,
+            produced=Produced("reconstructions", self.tally.count, dataset.shape),
+            real=self.tally.image_set(dataset, split),
+            features=[network.card() for network in self.networks],
+            settings=self.settings,
+            warnings=self._warnings(),
+        )
 
     def _warnings(self) -> list[str]:
         """Return what Frechet distances of so few images are worth."""
         lines: list[str] = []
         for network in self.networks:
             name, width = network.name_of("frechet", "r"), network.widths["pooled"]
-            lines += too_few(name, {"validation images": self.measured}, width)
+            lines += too_few(name, {"validation images": self.tally.count}, width)
         return lines
+
+
+def files_of(name: str, where: str) -> dict[str, str]:
+    """Return {network: the first digits of the sha256 of its file, or "random"} of a distance.
+
+    Arguments as of `distance`.
+    """
+    names = build.module("losses", name, KEY, "PRETRAINED").PRETRAINED.values()
+    return {x: "random" if where == "random" else weights.digest(where, x) for x in names}
 
 
 def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
@@ -142,10 +162,8 @@ def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
     name: of the module in evqgan/losses whose `Distance` it is.
     where: the folder of its weights, see `core.weights`.
     """
-    model = build.build(
-        "losses", "Distance", {"name": name}, "config.evals.reconstruction.perceptual"
-    )
-    pretrained = build.module("losses", name, "config.evals.reconstruction.perceptual").PRETRAINED
+    model = build.build("losses", "Distance", {"name": name}, KEY)
+    pretrained = build.module("losses", name, KEY).PRETRAINED
     image = jnp.zeros((1, 64, 64, 3))
     frozen = jax.jit(model.init)(jax.random.key(0), image, image)["frozen"]
     frozen = frozen if where == "random" else weights.fill(frozen, pretrained, where)

@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import evqgan
 from evqgan import models
 from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
@@ -22,16 +21,19 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import build_all
+from evqgan.evals import build_all, cards
+from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
+from evqgan.evals.image_set import Tally
+from evqgan.evals.protocols import FOLDER
 from evqgan.inference.against_real import RealImages, against_real
 from evqgan.inference.model import Model, load
+from evqgan.inference.sample_settings import in_words
+from evqgan.metrics.references import IMAGES
 
 # Begins the names of numbers of one class, of which there may be a thousand.
 OF_CLASS = "sample_accuracy@"
 
-Evaluation = dict[str, Any]  # {"numbers": {name: value}, "protocols": {evaluator: card}}
 Numbers = dict[str, Any]
-Card = dict[str, Any]  # what was measured on what, with which weights
 
 
 @processes.together()
@@ -44,9 +46,8 @@ def evaluate(
 ) -> Evaluation:
     """Run the evaluators of config.evals, and the statistics of samples; write evaluation.json.
 
-    The samples are those of workdir/samples/samples.npz, where there is one. The file holds
-    {"numbers": {name: value}, "protocols": {evaluator: card}}; a card says what was measured on
-    what, with which weights, and names its "numbers". Of a quickstart's workdir both the tokenizer
+    The samples are those of workdir/samples/samples.npz, where there is one. For the form of the
+    file see `evals.cards`. Of a quickstart's workdir both the tokenizer
     and the generator, which has `config`, are measured.
 
     metrics: names of evaluators, which alone run; the other numbers of an evaluation.json remain.
@@ -77,14 +78,15 @@ def evaluate(
             print(f"loading {folder}", flush=True)
         model = load(folder, part)
         for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
-            enter(found, numbers, card)
+            cards.enter(found, numbers, card)
         if compared and chief:
             try:
-                enter(found, *evaluate_samples(model, dataset, samples))
+                cards.enter(found, *evaluate_samples(model, dataset, samples))
             except InputError as error:
                 if "samples" in metrics:
                     raise
                 print(f"no numbers of the samples in {samples}: {error}")
+    found = cards.finite(found)
     if chief:
         files.save_json(file, found)
         show(found)
@@ -147,15 +149,6 @@ def read_evaluation(file: pathlib.Path) -> Evaluation:
     return found
 
 
-def enter(found: Evaluation, numbers: Numbers, card: Card) -> None:
-    """Enter numbers and their card into `found`, in the place of what the evaluator said before."""
-    name = card["evaluator"]
-    for old in found["protocols"].get(name, {}).get("numbers", []):
-        found["numbers"].pop(old, None)
-    found["numbers"] |= numbers
-    found["protocols"][name] = {"numbers": list(numbers), **card}
-
-
 def evaluate_model(
     model: Model,
     config: ConfigDict,
@@ -185,6 +178,7 @@ def evaluate_model(
         config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})
         config.eval_batch_size = size
     evaluators = build_all(config, models.of(config), dataset, device_mesh)
+    about = subject_of(model)
     for name, evaluator in evaluators.items():
         log = say if processes.this()[0] == 0 else lambda line: None
         log(f"evaluating: {name}")
@@ -197,12 +191,12 @@ def evaluate_model(
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue
-        about = evaluator.card()
-        if "generated_images" in about:
-            about["sampler"] = model.sampler
-        keys = {"evaluator": name, "batch_size": size, **build.plain(evals[name]), **about}
-        split = keys.pop("split", dataset.validation)
-        yield numbers, protocol(model, dataset, split, **keys)
+        yield numbers, about.card(name, evaluator.card())
+
+
+def subject_of(model: Model) -> Subject:
+    """Return how cards call a loaded model."""
+    return cards.subject(model.config, model.workdir, model.step, model.state)
 
 
 def on_every_device(state: Any, device_mesh: Mesh) -> Any:
@@ -217,9 +211,13 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
-    """Return what `against_real` says of a samples.npz beside the images of the data set."""
-    images, labels, about = read_samples(file)
-    train, heldout = (of_split(dataset, split) for split in (dataset.train, dataset.validation))
+    """Return what `against_real` says of a samples.npz beside the images of the data set.
+
+    The card is the model's as it is loaded; of samples of another step it says so.
+    """
+    images, labels, (step, produced) = read_samples(file)
+    splits = {split: Tally() for split in (dataset.train, dataset.validation)}
+    train, heldout = (of_split(dataset, split, tally) for split, tally in splits.items())
     number = train.number + heldout.number
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
     with heartbeat("comparing"):
@@ -227,43 +225,55 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
-    card = protocol(model, dataset, dataset.train, evaluator="samples", **about)
-    card["split"] = f"{dataset.train}, held out: {dataset.validation}"
-    card |= {"real_images": train.number, "heldout_images": heldout.number, "warnings": warnings}
-    return numbers, card
+    if step != model.step:
+        warnings = [*warnings, f"the samples are of step {step:,}, the model of {model.step:,}"]
+    real, held = (tally.image_set(dataset, split) for split, tally in splits.items())
+    measured = Measured(
+        protocol=FOLDER.name, produced=produced, real=real, heldout=held, warnings=warnings
+    )
+    return numbers, subject_of(model).card("samples", measured)
 
 
-def of_split(dataset: Dataset, split: str) -> RealImages:
-    """Return the images of a split, as evaluation sees them."""
+def of_split(dataset: Dataset, split: str, tally: Tally) -> RealImages:
+    """Return the images of a split, as evaluation sees them; `tally` counts those that are read."""
     number = len(pipeline.open_split(dataset.of_images(), split))
-    return RealImages(number, lambda: read_split(dataset, split))
+    return RealImages(number, lambda: read_split(dataset, split, tally=tally))
 
 
 def read_split(
-    dataset: Dataset, split: str, size: int = 64
+    dataset: Dataset, split: str, size: int = 64, tally: Tally | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield images uint8 [n,H,W,3] and labels int32 [n] of a split, at most `size` at a time."""
     for batch in pipeline.eval_batches(dataset.of_images(), split, size):
+        if tally:
+            tally.add(batch["valid"], batch["digest"])
         yield batch["image"][batch["valid"]], batch["label"][batch["valid"]]
 
 
-def read_samples(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None, Card]:
-    """Return the images and labels of a samples.npz, and how they were made, for the card.
+def read_samples(
+    file: pathlib.Path,
+) -> tuple[np.ndarray, np.ndarray | None, tuple[int, Produced]]:
+    """Return the images and labels of a samples.npz, and their step and how they were made.
 
     images uint8 [N,H,W,3]; labels int32 [N], or None of an unconditional model.
     """
     names = ("acceptance", "classifier", "candidates")
     try:
         with np.load(file, allow_pickle=False) as saved:
-            images, labels = saved["images"], saved.get("labels")
-            card = {"samples": len(images), "samples_step": int(saved["step"])}
-            card["samples_seed"] = int(saved["seed"])
-            card |= {name: saved[name].item() for name in names if name in saved}
-            return images, labels, {**card, "sampler": json.loads(saved["sampler"].item())}
+            images, labels = saved[IMAGES], saved.get("labels")
+            sampler = json.loads(saved["sampler"].item())
+            sampler |= {name: saved[name].item() for name in names if name in saved}
+            step, seed = int(saved["step"]), int(saved["seed"])
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{file} is not what --mode=sample writes: {error}; make the samples again"
         ) from error
+    asked = "none" if labels is None else in_words(labels.tolist())
+    height, width = images.shape[1:3]
+    produced = Produced(
+        "samples", len(images), (height, width), seed=seed, labels=asked, sampler=sampler
+    )
+    return images, labels, (step, produced)
 
 
 def load_split(
@@ -277,25 +287,3 @@ def load_split(
     batches = list(itertools.islice(read, 1 if limit else None))
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images, labels
-
-
-def protocol(model: Model, dataset: Dataset, split: str, **more: Any) -> Card:
-    """Return what a number needs beside it to be compared with another one.
-
-    split: of the real images, "" where there are none. Their list is told by a hash of their names.
-    """
-    card: Card = {
-        "workdir": model.workdir.name,
-        "step": model.step,
-        "weights": "averaged (EMA)",
-        "data": dataset.folder or dataset.name,
-        "size": list(model.size),
-        "crop": dataset.crop,
-        "images": "uint8, rounded and clipped",
-        "device": jax.devices()[0].device_kind,
-        "versions": {"evqgan": evqgan.__version__, "jax": jax.__version__},
-        "split": split,
-    }
-    if split:
-        card["image_list"] = pipeline.identity(pipeline.open_split(dataset, split))["list"]
-    return card | more

@@ -16,6 +16,7 @@ import numpy as np
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.inference.sample_settings import Settings, difference
+from evqgan.metrics.references import IMAGES
 
 PNG = re.compile(r"\d{5,}\.png")  # the name of a sample in images/
 ADVICE = "give another folder by --out=FOLDER, or replace them by --force"
@@ -32,6 +33,8 @@ def read(out: pathlib.Path) -> Settings | None:
     try:
         with np.load(file, allow_pickle=False) as saved:
             names = ("seed", "step", "acceptance", "classifier", "workdir")
+            if IMAGES not in saved:
+                raise KeyError(f"it has no {IMAGES}, under which images are since ADM reads them")
             found = {name: saved[name].item() for name in names if name in saved}
             number = len(saved["numbers"])
             labels = saved["labels"] if "labels" in saved else np.zeros(number, np.int32)

@@ -27,6 +27,7 @@ from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 from evqgan.inference.resumable import SamplingTask
 from evqgan.inference.sample_settings import Settings, describe
+from evqgan.metrics.references import IMAGES
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
 COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
@@ -221,7 +222,7 @@ def write(
     with files.swapped(out / "images") as folder:
         images = decoded(model, made["ids"], size, folder if request.pngs else None, shown)
         pieces = files.Pieces((request.num, *model.size, 3), np.uint8, images)
-        files.save_npz(out / "samples.npz", images=pieces, **arrays, **card)
+        files.save_npz(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
     if not request.pngs:
         (out / "images").rmdir()
     pictures.save_png(out / "grid.png", grid(shown, columns))

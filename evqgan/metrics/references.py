@@ -1,8 +1,9 @@
 """Statistics of reference sets on disk, as pytorch-fid, clean-fid and ADM write and read them.
 
 All three are `.npz` files with `mu` [F] and `sigma` [F,F] of the pooled features; ADM's have
-`mu_s` and `sigma_s` of the spatial ones as well, and some hold images beside them, which are not
-read. Ours say in `count` of how many images they are, which the others pass over.
+`mu_s` and `sigma_s` of the spatial ones as well, and may hold images in `arr_0`, beside these or in
+their place. Ours say in `count` of how many images they are, and in `card`, as JSON, of which
+images and features; the others pass over both.
 """
 
 import os
@@ -23,11 +24,15 @@ UNREADABLE = (
 )
 
 
+IMAGES = "arr_0"  # where ADM's evaluator looks for images
+
+
 class Reference(NamedTuple):
     """Gaussians of one reference set."""
 
     pooled: Gaussian
     spatial: Gaussian | None = None  # None: not in the file
+    card: str = ""  # JSON; "": not in the file, which is another program's
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
@@ -37,12 +42,14 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
 
     Raises InputError if `path` cannot be written.
     """
-    pooled, spatial = reference
+    pooled, spatial, card = reference
     arrays = {"mu": pooled.mean, "sigma": pooled.covariance}
     if spatial:
         arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     if pooled.count is not None:
         arrays["count"] = np.asarray(pooled.count)
+    if card:
+        arrays["card"] = np.asarray(card)
     files.save_npz(path, **arrays)
 
 
@@ -65,6 +72,7 @@ def load_reference(
             if "mu" not in archive or "sigma" not in archive:
                 raise InputError(f"it holds {', '.join(archive)[:200] or 'nothing'}")
             count = int(archive["count"]) if "count" in archive else None
+            card = str(archive["card"].item()) if "card" in archive else ""
             pooled = Gaussian(_real(archive["mu"]), _real(archive["sigma"]), count)
             spatial = None
             if "mu_s" in archive and "sigma_s" in archive:
@@ -77,7 +85,35 @@ def load_reference(
         if wanted is not None and (found is None or len(found.mean) != wanted):
             of_file = f"{len(found.mean):,}" if found else "none"
             raise InputError(f"{file} must be of {wanted:,} {name} features, it has {of_file}")
-    return Reference(pooled, spatial)
+    return Reference(pooled, spatial, card)
+
+
+def holds(path: str | os.PathLike[str]) -> set[str]:
+    """Return the names of the arrays in a `.npz`; InputError if it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError("it holds a single array")
+            return set(archive)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} is not a reference with mu and sigma of features, or images in {IMAGES}: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def load_images(path: str | os.PathLike[str], rows: int) -> files.Pieces:
+    """Return the images of an `.npz` as ADM writes them, `rows` at a time, uint8 [N,H,W,3].
+
+    Raises InputError for a file that has none.
+    """
+    found = files.load_pieces(path, IMAGES, rows)
+    if found.dtype != np.uint8 or len(found.shape) != 4 or found.shape[-1] != 3:
+        raise InputError(
+            f"{path}: expected images uint8 [N,H,W,3] in {IMAGES}, got {found.dtype} "
+            f"{list(found.shape)}"
+        )
+    return found
 
 
 def _real(array: np.ndarray) -> np.ndarray:

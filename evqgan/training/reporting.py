@@ -12,6 +12,7 @@ from evqgan.core import build, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
 from evqgan.core.progress import StepTimer, heartbeat
+from evqgan.evals import cards
 from evqgan.training.setup import Setup
 
 Taken = tuple[int, dict, dict[str, Any]]  # steps that are done, the state after them, metrics
@@ -83,7 +84,7 @@ class Reporter:
             log("evaluating")
         with self.progress.pause(), heartbeat("evaluating", log):
             began = time.perf_counter()
-            numbers, shown = evals.run_all(self.setup.evaluators, state)
+            numbers, shown = self._measured(step, state)
             seconds = {"perf/evaluation_seconds": time.perf_counter() - began}
             score = self._score(numbers)
             self.writer.write(step, {**numbers, **seconds})
@@ -93,6 +94,21 @@ class Reporter:
             for line in alarms(step, numbers, self.best, self.watched):
                 log(line)
         return score
+
+    def _measured(self, step: int, state: dict) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Return numbers and pictures of a state, "val/<name>"; the first process saves the cards.
+
+        They are in training/evaluation_<step>.json, in the form of an evaluation.json.
+        """
+        config, workdir = self.setup.config, self.setup.workdir
+        found, shown = evals.run_all(
+            self.setup.evaluators, state, lambda: cards.subject(config, workdir, step, state)
+        )
+        if found["numbers"] and jax.process_index() == 0:
+            file = workdir / "training" / f"evaluation_{step:07d}.json"
+            files.save_json(file, cards.finite(found))
+        pictures = {f"val/{name}": picture for name, picture in shown.items()}
+        return {f"val/{name}": value for name, value in found["numbers"].items()}, pictures
 
     def _score(self, numbers: dict[str, float]) -> float:
         """Return the number config.best; say so if it is not there."""

@@ -1,0 +1,91 @@
+"""Numbers of two evaluations side by side: compare A.json B.json
+
+A and B are evaluation.json of --mode=evaluate, or training/evaluation_<step>.json of a run. Numbers
+are compared whose cards agree; where these differ, one line says where, and nothing is printed.
+
+What may differ: which model it is (its workdir, step and weights), where the same images lie, and
+remarks. What must not, unless --differ names its place on the card: the protocol, the real images
+(split, count, size, crop, filter, uint8 rule, hash), the samples (count, seed, labels, sampler),
+EMA or raw, the networks of features with their hashes, the code, JAX, the device and the dtype.
+"""
+
+import math
+import pathlib
+from typing import Any
+
+from evqgan.core.cli import TEXTS, Flag
+from evqgan.core.errors import InputError
+from evqgan.evals import cards
+from evqgan.inference.evaluation import read_evaluation
+
+FLAGS = (
+    Flag("differ", TEXTS, (), "places that may differ, too, such as run.device,produced.sampler"),
+)
+SHOWN = 60  # ours: characters of a value in a message
+
+
+def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each number that both files have.
+
+    words: the two files.
+
+    Raises InputError, which says where, if the cards of a number differ.
+    """
+    if len(words) != 2:
+        raise InputError(f"compare expects two files, A.json and B.json, got {len(words)}")
+    files = [pathlib.Path(word).expanduser() for word in words]
+    first, second = (read_evaluation(file) for file in files)
+    both = [name for name in first["protocols"] if name in second["protocols"]]
+    check(first, second, both, words, given.differ or ())
+    rows = [
+        {"number": number, **row(first["numbers"].get(number), second["numbers"].get(number))}
+        for name in both
+        for number in first["protocols"][name]["numbers"]
+        if number in second["protocols"][name]["numbers"]
+    ]
+    if not rows:
+        raise InputError(f"{words[0]} and {words[1]} have no number of the same name")
+    for letter, word, found in zip("AB", words, (first, second), strict=True):
+        models = {str(model_of(found["protocols"][name])): None for name in both}
+        print(f"{letter}: {word}, {', '.join(models)}")
+        if only := [name for name in found["protocols"] if name not in both]:
+            print(f"{letter} alone has numbers of {', '.join(only)}")
+    return "numbers with the same card", rows
+
+
+def check(
+    first: cards.Evaluation,
+    second: cards.Evaluation,
+    evaluators: list[str],
+    words: list[str],
+    allowed: tuple[str, ...] | list[str],
+) -> None:
+    """Raise InputError where the cards of an evaluator differ."""
+    for evaluator in evaluators:
+        one, other = (found["protocols"][evaluator] for found in (first, second))
+        if differ := cards.forbidden(one, other, allowed):
+            place, a, b = differ
+            raise InputError(
+                f"the cards of {evaluator} differ at {place}: {short(a)} in {words[0]}, {short(b)} "
+                f"in {words[1]}; measure both alike, or, if that is what is compared, add "
+                f"--differ={','.join([*allowed, place])}"
+            )
+
+
+def row(first: float | None, second: float | None) -> dict[str, float | None]:
+    """Return two numbers and by how much the second is larger; None is one that is not finite."""
+    numbers = [math.nan if x is None else x for x in (first, second)]
+    difference = numbers[1] - numbers[0]
+    return {"A": first, "B": second, "B - A": difference if math.isfinite(difference) else None}
+
+
+def model_of(card: dict[str, Any]) -> str:
+    """Return which model a card is of, in words."""
+    model = card.get("model", {})
+    return f"{model.get('workdir')} at step {model.get('step')} ({model.get('fingerprint')})"
+
+
+def short(value: Any) -> str:
+    """Return a value of a card in at most SHOWN characters; None is what a card does not say."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -1,0 +1,183 @@
+"""Statistics of real images, once, for the FID of many models: reference --folder=DIR --size=256
+
+The file holds mu and sigma of a network's features, the number of images, and a card that says
+which images they are, how cropped, and of which features; of Inception's it serves pytorch-fid and
+ADM's evaluator, too. A generator is measured against it by
+config.evals.distribution.reference=FILE, which refuses one of another crop or size than the
+samples'.
+
+With --config=FILE the images and features are those that its evaluator would read; flags change
+them. Statistics are kept in ~/.cache/evqgan/references (or EVQGAN_REFERENCES) under a hash of the
+list of image files with their sizes and times, the crop, the size and the features: the same again
+is not computed again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from evqgan.core import build, files, mesh
+from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, choice, whole
+from evqgan.core.config_files import override, read_file
+from evqgan.core.errors import InputError
+from evqgan.data import pipeline
+from evqgan.data.dataset import CROPS, Dataset
+from evqgan.evals import protocols
+from evqgan.evals.batches import Batches
+from evqgan.evals.feature_metrics import METRICS
+from evqgan.evals.image_set import crop_of
+from evqgan.evals.real_images import RealImages, of_split
+from evqgan.features.extractor import Extractor
+from evqgan.metrics.references import Reference, load_reference, save_reference
+
+FLAGS = (
+    Flag("config", TEXT, (), "FILE[:variant] of an experiment whose images are taken"),
+    CONFIG_KEYS,
+    Flag("folder", PATH, (), "a folder of images"),
+    Flag("name", TEXT, (), "or a data set by its name in tfds"),
+    Flag("split", TEXT, (), "of the images, such as train[:10000] (the training images)"),
+    Flag("size", whole(1), (), "their side in pixels"),
+    Flag("crop", choice(*CROPS), (), "how they are cropped (adm)"),
+    Flag("features", TEXT, (), "a network of evqgan/features (inception)"),
+    Flag("weights", PATH, (), 'its weights: a folder, "" for the cache, or "random"'),
+    Flag("batch", whole(1), (), "images at a time (64)", 64),
+    Flag("out", PATH, (), "the .npz, beside the one in the cache"),
+)
+KEY = "config.evals.distribution"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What statistics are asked for.
+
+    features: the config of one network in evqgan/features; weights: see `core.weights`.
+    """
+
+    dataset: Dataset
+    split: str
+    features: Any
+    weights: str
+    batch: int
+
+
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the one row."""
+    request = requested(given, overrides)
+    if given.out:
+        files.tried(pathlib.Path(given.out).parent)
+    began = time.perf_counter()
+    network = Extractor(request.features, request.weights, "--features")
+    source = pipeline.open_split(request.dataset, request.split)
+    cached = folder() / f"{key_of(request, network, source)}.npz"
+    known = cached.is_file()
+    if not known:
+        print(f"reading {len(source):,} images", flush=True)
+        save_reference(cached, statistics(request, network))
+    found = load_reference(cached, network.widths["pooled"])
+    if given.out:
+        with files.atomic(given.out) as file, open(cached, "rb") as there:
+            shutil.copyfileobj(there, file)
+    card = json.loads(found.card)["real"]
+    row = {
+        "images": found.pooled.count,
+        "crop": card["crop"],
+        "features": network.network,
+        "digest": card["digest"],
+        "seconds": 0.0 if known else time.perf_counter() - began,
+        "file": given.out or str(cached),
+    }
+    return f"statistics of real images{', known already' if known else ''}", [row]
+
+
+def requested(given: Any, overrides: list[str]) -> Request:
+    """Return what a command line asks for; InputError if it does not say which images."""
+    keys: dict[str, Any] = {"crop": protocols.ADM.crop, "label_key": ""}
+    measured: dict[str, Any] = {}
+    if given.config:
+        config = read_file(given.config)
+        override(config, overrides)
+        keys = build.plain(config.dataset)
+        measured = build.plain(config.evals.get("distribution", {}))
+    elif overrides:
+        raise InputError(f"{overrides[0]} changes a config: give one by --config=FILE")
+    if given.folder or given.name:
+        keys |= {"folder": given.folder or "", "name": given.name or ""}
+    if "size" not in keys and not given.size:
+        raise InputError("--size is needed: the side of the images in pixels")
+    chosen = {"size": given.size, "crop": given.crop}
+    keys |= {name: value for name, value in chosen.items() if value}
+    dataset = build.call(Dataset, keys, "config.dataset").of_images()
+    protocol = protocols.OF_SAMPLES[measured.get("protocol", "folder")]
+    if not given.crop:
+        dataset = protocols.view(protocol, dataset, f"{KEY}.protocol")
+    features = given.features or (measured.get("features") or ["inception"])[0]
+    split = given.split or measured.get("split") or protocols.split_of(protocol, dataset)
+    weights = measured.get("weights", "") if given.weights is None else given.weights
+    return Request(dataset, split, features, weights, given.batch)
+
+
+def statistics(request: Request, network: Extractor) -> Reference:
+    """Read the images and return their statistics, with their card."""
+    layers = {"pooled": "frechet", "spatial": "spatial_frechet"}
+    metrics = {name: METRICS[name] for layer, name in layers.items() if layer in network.widths}
+    device_mesh = mesh.make(devices=jax.local_devices())
+    size = -(-request.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
+    batches = Batches(request.dataset, size, mesh.rows(device_mesh, size), device_mesh)
+    found = of_split(batches, request.split, [network], [metrics])
+    gaussians = {metric.layer: found.sets[0].of(metric) for metric in metrics.values()}
+    return Reference(gaussians["pooled"], gaussians.get("spatial"), card_of(found, network))
+
+
+def card_of(found: RealImages, network: Extractor) -> str:
+    """Return the card of a reference file: which images it is of, and of which features."""
+    assert found.images is not None  # its metrics look at real images
+    real = dataclasses.asdict(found.images)
+    return json.dumps({"real": real, "features": network.card()}, sort_keys=True)
+
+
+def key_of(request: Request, network: Extractor, source: Any) -> str:
+    """Return a hash of all that decides the statistics, without reading an image.
+
+    Of image files it sees the names, sizes and times: one that is replaced is read again.
+    """
+    dataset = request.dataset
+    what = {
+        "name": dataset.name,
+        "keys": [dataset.image_key, dataset.classes, dataset.num_examples, dataset.max_bad],
+        "split": request.split,
+        "size": dataset.shape,
+        "crop": crop_of(dataset),
+        "features": network.card(),
+        **pipeline.identity(source),
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+    for line in stamps(source):
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def stamps(source: Any) -> Iterable[str]:
+    """Yield a line for each file that a source is read from: its name, size and time."""
+    if source.paths:
+        paths = [(name, source.where(i)) for i, name in enumerate(source.paths)]
+    else:  # of tfds: the folder of the data set; generated images have none
+        place = getattr(source, "path", None)
+        inside = sorted(pathlib.Path(place).iterdir()) if place else []
+        paths = [(path.name, str(path)) for path in inside]
+    for name, path in paths:
+        found = os.stat(path)
+        yield f"{name} {found.st_size} {found.st_mtime_ns}\n"
+
+
+def folder() -> pathlib.Path:
+    """Return where statistics are kept."""
+    usual = os.environ.get("EVQGAN_REFERENCES") or "~/.cache/evqgan/references"
+    return pathlib.Path(usual).expanduser()

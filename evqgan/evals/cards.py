@@ -1,0 +1,259 @@
+"""The card of a number: all that has to be known to compare it with another one.
+
+An evaluator says what it measured (`Measured`), the run says of which model, by which code and
+where (`ModelCard`, `RunCard`), and `Card` is all of it. A card is kept as JSON beside the numbers
+in evaluation.json, under "protocols". `difference` finds where two of them disagree.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from evqgan import models
+from evqgan.core import build, mesh, versions
+from evqgan.evals.image_set import ROUNDED, ImageSet
+
+# What may differ between the cards of numbers that compare, by its place on the card: which model
+# it is, what only names the real images (their digest identifies them), and remarks.
+MAY_DIFFER = ("model", "real.source", "run.commit", "warnings")
+
+# {"numbers": {name: value}, "protocols": {evaluator: {"numbers": their names, **card as JSON}}}
+Evaluation = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Produced:
+    """Images that a model made.
+
+    what: "samples", "reconstructions", or "predictions" of tokens, which are no images.
+    count: how many.
+    size: (height, width).
+    pixels: how they became uint8.
+    seed: of samples; None of others.
+    labels: of samples: "all classes in turn", "none", or as they were asked for.
+    sampler: all settings of it.
+    """
+
+    what: str
+    count: int
+    size: tuple[int, int]
+    pixels: str = ROUNDED
+    seed: int | None = None
+    labels: str = ""
+    sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What an evaluator measured in its last run.
+
+    protocol: a name in `protocols`.
+    real, heldout: the real images; None: numbers that look at none.
+    produced: what was measured.
+    features: `Extractor.card` of each network.
+    settings: what else decides the numbers, such as which metrics, or a batch size.
+    warnings: sentences on what the numbers are worth.
+    """
+
+    protocol: str
+    produced: Produced
+    real: ImageSet | None = None
+    heldout: ImageSet | None = None
+    features: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Which model it is.
+
+    workdir: the name of its folder.
+    step: of the checkpoint.
+    fingerprint: of its weights, see `fingerprint`.
+    tokenizer: the fingerprint of a generator's tokenizer; "" of a tokenizer, which is the model.
+    """
+
+    workdir: str
+    step: int
+    fingerprint: str
+    tokenizer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCard:
+    """What computed it.
+
+    code: a hash of the package's files; commit: that of a clone, "" elsewhere.
+    jax: its version.
+    device: its kind. dtype: of the model.
+    """
+
+    code: str
+    commit: str
+    jax: str
+    device: str
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """The card of the numbers of one evaluator.
+
+    weights: "EMA", the averaged ones, or "raw" where nothing is averaged.
+    """
+
+    evaluator: str
+    protocol: str
+    weights: str
+    model: ModelCard
+    real: ImageSet | None
+    heldout: ImageSet | None
+    produced: Produced
+    features: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    run: RunCard
+    warnings: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the card as JSON has it."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=plain))
+
+
+class Subject(NamedTuple):
+    """The model that evaluators measure, as its cards call it.
+
+    sampler: all settings of a generator's, with which samples are made unless they say otherwise.
+    """
+
+    model: ModelCard
+    weights: str
+    dtype: str
+    sampler: Mapping[str, Any]
+
+    def card(self, evaluator: str, measured: Measured) -> Card:
+        """Return the card of what an evaluator measured."""
+        of_evaluator = {
+            field.name: getattr(measured, field.name) for field in dataclasses.fields(measured)
+        }
+        if measured.produced.what == "samples" and not measured.produced.sampler:
+            made = dataclasses.replace(measured.produced, sampler=self.sampler)
+            of_evaluator["produced"] = made
+        run = run_card(self.dtype)
+        return Card(evaluator, weights=self.weights, model=self.model, run=run, **of_evaluator)
+
+
+def subject(config: Any, workdir: str | os.PathLike[str], step: int, state: Mapping) -> Subject:
+    """Return how cards call the model of a state. All processes of a run have to call it.
+
+    state: what the model's `shapes` say, and maybe more.
+    """
+    sampler: dict[str, Any] = {}
+    if config.stage == "stage2":
+        settings = models.of_stage2(config).settings(build.plain(config.get("sample", {})))
+        sampler = dataclasses.asdict(settings)
+        weights = fingerprint(state["ema"]), fingerprint(state["tokenizer"])
+    else:
+        own = {"params": state["ema"], "codebook": state["codebook"]}
+        weights = fingerprint(own), ""
+    averaged = config.optimizer.get("ema", 0.0) > 0
+    model = ModelCard(pathlib.Path(workdir).name, step, *weights)
+    return Subject(model, "EMA" if averaged else "raw", config.dtype, sampler)
+
+
+@functools.cache
+def run_card(dtype: str) -> RunCard:
+    """Return what computes here."""
+    found = versions.now()
+    device = jax.devices()[0].device_kind
+    return RunCard(found["code"], found["commit"], found["jax"], device, dtype)
+
+
+def fingerprint(weights: Any) -> str:
+    """Return 16 hexadecimal digits of a sha256 of all arrays of a tree and their names.
+
+    It is the same on any mesh and any number of processes, all of which have to call it. One array
+    at a time comes to the host.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{mesh.path_name(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """Return what JSON does not know as a number or text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def finite(evaluation: Evaluation) -> Evaluation:
+    """Return numbers and cards as JSON has them: numbers that are not finite become None."""
+    numbers = evaluation["numbers"].items()
+    values = {name: x if x is None or math.isfinite(x) else None for name, x in numbers}
+    return {**evaluation, "numbers": values}
+
+
+def enter(evaluation: Evaluation, numbers: Mapping[str, Any], card: Card) -> None:
+    """Enter numbers and their card, in the place of what the same evaluator said before."""
+    for old in evaluation["protocols"].get(card.evaluator, {}).get("numbers", []):
+        evaluation["numbers"].pop(old, None)
+    evaluation["numbers"] |= numbers
+    evaluation["protocols"][card.evaluator] = {"numbers": list(numbers), **card.as_json()}
+
+
+class Difference(NamedTuple):
+    """Where two cards disagree, and what each says there."""
+
+    place: str
+    first: Any
+    second: Any
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """Return all places where two cards, as JSON has them, disagree, in the order of the first.
+
+    What one of them does not say is None.
+    """
+    found = build.differences(plain_tree(first), plain_tree(second))
+    return [Difference(place, *values) for place, values in found.items()]
+
+
+def plain_tree(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card without the names of its numbers, and its lists of dicts as dicts."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: one(inner) for name, inner in value.items()}
+        if isinstance(value, list) and value and all(isinstance(x, Mapping) for x in value):
+            return {str(i): one(inner) for i, inner in enumerate(value)}
+        return value
+
+    return {name: one(value) for name, value in card.items() if name != "numbers"}
+
+
+def forbidden(
+    first: Mapping[str, Any], second: Mapping[str, Any], allowed: Sequence[str] = ()
+) -> Difference | None:
+    """Return the first difference that keeps numbers of two cards from being compared, or None.
+
+    allowed: places that may differ beside MAY_DIFFER; one stands for all that is below it.
+    """
+    places = (*MAY_DIFFER, *allowed)
+    for found in differences(first, second):
+        if not any(f"{found.place}.".startswith(f"{place}.") for place in places):
+            return found
+    return None

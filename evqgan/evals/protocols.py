@@ -1,0 +1,85 @@
+"""Protocols by name: which real images a number is measured against, and how many samples it takes.
+
+A card names its protocol, and `python -m evqgan.benchmark compare` refuses numbers of two.
+"""
+
+import dataclasses
+from typing import Literal
+
+from evqgan.core.errors import InputError
+from evqgan.data.dataset import Dataset
+from evqgan.evals.image_set import ImageSet, crop_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What a name stands for.
+
+    crop: of the real images; "": as config.dataset.crop has it in validation.
+    split: of the real images: "train" is config.dataset.train, "validation" that of validation.
+    samples: how many generated images the protocol's published numbers are of; 0: any number.
+    """
+
+    name: str
+    crop: str
+    split: str
+    samples: int
+
+
+FOLDER = Protocol("folder", crop="", split="train", samples=0)
+# 50,000 samples against the training images (Dhariwal and Nichol, 2021), cropped by their loader.
+ADM = Protocol("adm", crop="adm", split="train", samples=50_000)
+# Every image of validation against what the tokenizer makes of it.
+RECONSTRUCTION = Protocol("reconstruction", crop="", split="validation", samples=0)
+OfSamples = Literal["folder", "adm"]
+OF_SAMPLES: dict[OfSamples, Protocol] = {"folder": FOLDER, "adm": ADM}
+
+
+def view(protocol: Protocol, dataset: Dataset, where: str) -> Dataset:
+    """Return the data set whose validation view has the protocol's crop.
+
+    where: the key that names the protocol. Raises InputError for images that are not square where
+    the crop is.
+    """
+    height, width = dataset.shape
+    if protocol.crop == "adm" and height != width:
+        raise InputError(
+            f"{where} = {protocol.name!r} is of square images, config.dataset.size is "
+            f"{height} x {width}"
+        )
+    return dataclasses.replace(dataset, crop=protocol.crop or dataset.crop)
+
+
+def split_of(protocol: Protocol, dataset: Dataset) -> str:
+    """Return the split of the real images of a data set."""
+    return dataset.train if protocol.split == "train" else dataset.validation
+
+
+def check_reference(reference: ImageSet, dataset: Dataset, protocol: Protocol, where: str) -> None:
+    """Raise InputError for a reference whose images are of another size or crop than the samples'.
+
+    reference: what the file says; what it does not say is not checked.
+    dataset: `view` of the samples' data set.
+    where: the key that names the file.
+    """
+    height, width = dataset.shape
+    if reference.size and tuple(reference.size) != (height, width):
+        theirs = " x ".join(map(str, reference.size))
+        raise InputError(
+            f"{where}: {reference.source} is of images of {theirs}, samples are of {height} x "
+            f"{width}: make one of this size by `python -m evqgan.benchmark reference`"
+        )
+    if reference.digest_of != "file" and reference.crop != crop_of(dataset):
+        raise InputError(
+            f"{where}: {reference.source} is of images with the crop {reference.crop!r}, the "
+            f"protocol {protocol.name!r} has {crop_of(dataset)!r} here: make one of this crop by "
+            "`python -m evqgan.benchmark reference`"
+        )
+
+
+def warnings(protocol: Protocol, samples: int) -> list[str]:
+    """Return a sentence for fewer or more samples than the protocol's published numbers are of."""
+    if protocol.samples in (0, samples):
+        return []
+    usual = f"published numbers of the protocol {protocol.name!r} are of {protocol.samples:,}"
+    return [f"{samples:,} generated images: {usual}, and an FID depends on their number"]

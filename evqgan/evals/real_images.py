@@ -1,0 +1,175 @@
+"""Features of real images: of a split of a data set, or what a reference file knows of them."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evqgan.core import build, files, mesh
+from evqgan.core.errors import InputError
+from evqgan.evals.batches import Batches
+from evqgan.evals.feature_metrics import FeatureSet, Metric
+from evqgan.evals.image_set import ImageSet, Tally, of_file
+from evqgan.features.extractor import Extractor
+from evqgan.metrics import references
+from evqgan.metrics.references import Reference
+
+Chosen = Sequence[Mapping[str, Metric]]  # of each network, by name
+
+
+@dataclasses.dataclass(frozen=True)
+class RealImages:
+    """What metrics need of the real images' features, for each network, and which images they are.
+
+    notes: sentences on what a file does not say.
+    """
+
+    sets: Sequence[FeatureSet]
+    images: ImageSet | None  # None: no metric looks at real images
+    notes: Sequence[str] = ()
+
+
+def of_real(metrics: Mapping[str, Metric]) -> list[Metric]:
+    """Return those of the metrics that look at real images."""
+    return [metric for metric in metrics.values() if metric.real]
+
+
+def is_of_inception(network: Extractor) -> bool:
+    """Return whether it has the features that pytorch-fid's, clean-fid's and ADM's files are of."""
+    return network.network == "inception" and not network.untrained
+
+
+def of_split(
+    batches: Batches, split: str, networks: Sequence[Extractor], metrics: Chosen
+) -> RealImages:
+    """Read the images of a split once; every process has to, and all get the same."""
+    sets, tally = [FeatureSet(of_real(some)) for some in metrics], Tally()
+    if not any(map(of_real, metrics)):
+        return RealImages(sets, None)
+    for batch in batches(split, images=True):
+        valid, digest = (
+            mesh.gathered(batch[name], batches.device_mesh) for name in ("valid", "digest")
+        )
+        tally.add(valid, digest)
+        for network, real in zip(networks, sets, strict=True):
+            real.add(network(batch["image"]), valid)
+    return RealImages(sets, tally.image_set(batches.dataset.of_images(), split))
+
+
+def of_reference(
+    file: str, networks: Sequence[Extractor], metrics: Chosen, rows: int, where: str
+) -> RealImages:
+    """Return what a reference file knows: ours, pytorch-fid's, clean-fid's or ADM's.
+
+    Gaussians are taken from the file where it has those of a network's features, all else comes
+    from its images, `rows` at a time.
+
+    where: the key that names the file.
+
+    Raises InputError for a file that is none, or lacks what the metrics need.
+    """
+    there = references.holds(file)
+    has_gaussians, has_images = {"mu", "sigma"} <= there, references.IMAGES in there
+    needs_images = [
+        name
+        for some in metrics
+        for name, metric in some.items()
+        if metric.real and not metric.gaussian
+    ]
+    if not has_images and not has_gaussians:
+        references.load_reference(file)  # says what is wrong with it
+    if not has_images and len(networks) > 1:
+        raise InputError(f"{where} is of one network: give one of features")
+    if not has_images and needs_images:
+        raise InputError(
+            f"{where} has no images, which {', '.join(needs_images)} need: leave them out, or give "
+            "a split"
+        )
+    usable = is_of_inception(networks[0]) or "card" in there or not has_images
+    if has_gaussians and usable and not needs_images and len(networks) == 1:
+        return of_gaussians(file, networks[0], metrics[0], where)
+    return of_images(file, networks, metrics, rows, has_gaussians)
+
+
+def of_gaussians(
+    file: str, network: Extractor, metrics: Mapping[str, Metric], where: str
+) -> RealImages:
+    """Return what a file with `mu` and `sigma` knows; InputError if they are of other features."""
+    found = gaussians_of(file, network, metrics)
+    images, notes = card_of(file, found, network, where)
+    count = found.pooled.count or 0
+    gaussians = {"pooled": found.pooled}
+    if found.spatial:
+        gaussians["spatial"] = found.spatial
+    return RealImages([FeatureSet(gaussians=gaussians, count=count)], images, notes)
+
+
+def gaussians_of(file: str, network: Extractor, metrics: Mapping[str, Metric]) -> Reference:
+    """Return the Gaussians of a file, of as many features as the network has."""
+    layers = {metric.layer for metric in of_real(metrics) if metric.gaussian}
+    widths = network.widths
+    return references.load_reference(
+        file, widths["pooled"], widths["spatial"] if "spatial" in layers else None
+    )
+
+
+def card_of(
+    file: str, found: Reference, network: Extractor, where: str
+) -> tuple[ImageSet, list[str]]:
+    """Return which images a reference file is of, and sentences on what it does not say.
+
+    Raises InputError for one of other features: by its card, or, as files of others are always of
+    Inception's, by the network.
+    """
+    name = pathlib.Path(file).name
+    if not found.card:
+        if not is_of_inception(network):
+            other = network.name_of("")[1:]
+            raise InputError(
+                f"{where}: {file} does not say of which features it is; files of pytorch-fid, "
+                f"clean-fid and ADM are of Inception's, not of {other}'s: make one by "
+                "`python -m evqgan.benchmark reference`"
+            )
+        notes = [f"{name} does not say of which images it is, nor how these were resized"]
+        return of_file(name, files.digest(file), found.pooled.count, None), notes
+    try:
+        card = json.loads(found.card)
+        images = ImageSet(**{**card["real"], "source": name, "size": tuple(card["real"]["size"])})
+        features = card["features"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: the card in {file} is damaged: {error}") from error
+    if differ := build.differences(features, network.card()):
+        raise InputError(
+            f"{where}: {file} is of other features than {network.network}'s here, "
+            f"{build.listed(differ)}: make one of these by `python -m evqgan.benchmark reference`"
+        )
+    return images, []
+
+
+def of_images(
+    file: str, networks: Sequence[Extractor], metrics: Chosen, rows: int, has_gaussians: bool
+) -> RealImages:
+    """Return the features of the images in a file.
+
+    has_gaussians: whether it has those of Inception's features, too, which then count, as they do
+      in ADM's evaluator.
+    """
+    images = references.load_images(file, rows)
+    sets: list[FeatureSet] = []
+    for network, some in zip(networks, metrics, strict=True):
+        known: dict[str, Any] = {}
+        if has_gaussians and is_of_inception(network):
+            found = gaussians_of(file, network, some)
+            known = {"pooled": found.pooled} | ({"spatial": found.spatial} if found.spatial else {})
+        sets.append(FeatureSet(of_real(some), gaussians=known))
+    for piece in images.pieces:
+        for network, real in zip(networks, sets, strict=True):
+            real.add(network(piece), np.ones(len(piece), bool))
+    name, count, size = pathlib.Path(file).name, images.shape[0], images.shape[1:3]
+    notes = [f"{name} does not say how its images were cropped"]
+    if has_gaussians:
+        notes.append(f"mu and sigma in {name} may be of more than its {count:,} images")
+    return RealImages(sets, of_file(name, files.digest(file), count, (size[0], size[1])), notes)

@@ -1,0 +1,147 @@
+"""Cards: what may differ between comparable numbers, and what is refused in one line."""
+
+import copy
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evqgan.benchmark import __main__ as benchmark
+from evqgan.evals import cards
+from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
+from evqgan.evals.image_set import ImageSet, Tally
+
+REAL = ImageSet(
+    source="/data/faces",
+    split="train",
+    count=60_000,
+    size=(256, 256),
+    crop="adm",
+    resize="Pillow: box halving, then bicubic",
+    pixels="as decoded",
+    digest="0123456789abcdef",
+    digest_of="pixels",
+)
+FEATURES = {"name": "inception", "resize": "bilinear", "weights": {"inception": "aaaa"}}
+MEASURED = Measured(
+    protocol="adm",
+    produced=Produced("samples", 50_000, (256, 256), seed=0, labels="none"),
+    real=REAL,
+    features=[FEATURES],
+    settings={"metrics": ["frechet"]},
+)
+
+
+def evaluation(step=1, fid=10.0):
+    """An evaluation as JSON has it."""
+    model = ModelCard("workdir", step, f"fingerprint {step}", "")
+    subject = Subject(model, "EMA", "bfloat16", {"steps": 8})
+    found = {"numbers": {}, "protocols": {}}
+    cards.enter(found, {"fid_inception": fid}, subject.card("distribution", MEASURED))
+    return json.loads(json.dumps(found))
+
+
+def changed(found, place, value):
+    """An evaluation with another value at a place of its card."""
+    found = copy.deepcopy(found)
+    *path, last = place.split(".")
+    card = found["protocols"]["distribution"]
+    for name in path:
+        card = card[int(name) if isinstance(card, list) else name]
+    assert card[last] != value
+    card[last] = value
+    return found
+
+
+def compare(tmp_path, first, second, *flags):
+    files = [tmp_path / name for name in ("a.json", "b.json")]
+    for file, found in zip(files, (first, second), strict=True):
+        file.write_text(json.dumps(found))
+    return benchmark.main(["compare", *map(str, files), *flags])
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("protocol", "folder"),
+        ("weights", "raw"),
+        ("real.split", "validation"),
+        ("real.count", 50_000),
+        ("real.size", [128, 128]),
+        ("real.crop", "centre"),
+        ("real.resize", "bilinear"),
+        ("real.pixels", "truncated"),
+        ("real.digest", "another"),
+        ("produced.count", 10_000),
+        ("produced.pixels", "truncated"),
+        ("produced.seed", 1),
+        ("produced.sampler.steps", 12),
+        ("features.0.name", "efficientnet"),
+        ("features.0.resize", "bicubic"),
+        ("features.0.weights.inception", "random"),
+        ("settings.metrics", ["frechet", "mmd"]),
+        ("run.code", "another"),
+        ("run.device", "another"),
+        ("run.dtype", "float32"),
+    ],
+)
+def test_what_decides_a_number_must_agree_or_be_named(tmp_path, capsys, place, value):
+    first = evaluation()
+    other = changed(evaluation(2, 12.5), place, value)
+    assert compare(tmp_path, first, other) == 2
+    said = capsys.readouterr()
+    (line,) = (said.err + said.out).strip().splitlines()
+    assert f"the cards of distribution differ at {place}: " in line
+    assert f"a.json, {value!r} in" in line and "b.json" in line
+    assert compare(tmp_path, first, other, f"--differ={place}") == 0
+    assert "2.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place, value", [("real.source", "/other/faces"), ("warnings", ["few"])])
+def test_models_and_places_may_differ(tmp_path, capsys, place, value):
+    assert compare(tmp_path, evaluation(), changed(evaluation(7, 12.5), place, value)) == 0
+    told = capsys.readouterr().out
+    assert "workdir at step 1 " in told and "workdir at step 7 " in told
+    assert told.strip().splitlines()[-1].split() == ["fid_inception", "10", "12.5", "2.5"]
+
+
+def test_files_without_a_number_in_common_are_refused(tmp_path, capsys):
+    other = {"numbers": {}, "protocols": {}}
+    assert compare(tmp_path, evaluation(), other) == 2
+    assert "no number of the same name" in capsys.readouterr().err
+    assert benchmark.main(["compare", str(tmp_path / "a.json")]) == 2
+    assert "expects two files" in capsys.readouterr().err
+    assert benchmark.main(["compare", "absent.json", "absent.json"]) == 2
+
+
+def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):
+    found = cards.finite(evaluation(fid=float("nan")))
+    assert compare(tmp_path, found, evaluation(2)) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].split()[1:] == ["-", "10", "-"]
+
+
+def test_a_fingerprint_is_of_every_weight_its_place_and_dtype():
+    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": np.float32(1)}}
+    expected = cards.fingerprint(tree)
+    assert len(expected) == 16 and expected == cards.fingerprint(jax.device_get(tree))
+    others = (
+        {**tree, "a": tree["a"].at[1, 2].add(1e-6)},
+        {**tree, "a": tree["a"].reshape(3, 2)},
+        {**tree, "a": tree["a"].astype(jnp.bfloat16)},
+        {"b": tree["b"], "z": tree["a"]},
+    )
+    assert len({expected, *map(cards.fingerprint, others)}) == 5
+
+
+def test_a_tally_is_the_same_however_batches_are_cut_and_filled_up():
+    digests = np.random.default_rng(0).integers(0, 2**32, (7, 8), np.uint32)
+    found = set()
+    for size in (1, 3, 7, 8):
+        tally = Tally()
+        for start in range(0, 7, size):
+            index = np.arange(start, start + size)
+            tally.add(index < 7, digests[index.clip(max=6)])
+        found.add((tally.count, tally._hash.hexdigest()))
+    assert len(found) == 1 and found.pop()[0] == 7
