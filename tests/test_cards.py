@@ -34,12 +34,16 @@ MEASURED = Measured(
 )
 
 
+def subject(step):
+    """The model of a card, at one of its steps."""
+    model = ModelCard("workdir", step, f"fingerprint {step}", "")
+    return Subject(model, "EMA", "bfloat16", {"steps": 8})
+
+
 def evaluation(step=1, fid=10.0):
     """An evaluation as JSON has it."""
-    model = ModelCard("workdir", step, f"fingerprint {step}", "")
-    subject = Subject(model, "EMA", "bfloat16", {"steps": 8})
     found = {"numbers": {}, "protocols": {}}
-    cards.enter(found, {"fid_inception": fid}, subject.card("distribution", MEASURED))
+    cards.enter(found, {"fid_inception": fid}, subject(step).card("distribution", MEASURED))
     return json.loads(json.dumps(found))
 
 
@@ -120,6 +124,20 @@ def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):
     found = cards.finite(evaluation(fid=float("nan")))
     assert compare(tmp_path, found, evaluation(2)) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].split()[1:] == ["-", "10", "-"]
+
+
+def test_a_number_replaces_what_its_evaluator_said_before():
+    found = evaluation(1)
+    found["numbers"] |= {"b": 2, "c": 3}
+    found["protocols"]["distribution"]["numbers"].append("b")
+    found["protocols"]["other"] = {"numbers": ["c"]}
+    cards.enter(found, {"d": 4}, subject(2).card("distribution", MEASURED))
+    assert found["numbers"] == {"c": 3, "d": 4} and found["protocols"].keys() == {
+        "distribution",
+        "other",
+    }
+    card = found["protocols"]["distribution"]
+    assert card["numbers"] == ["d"] and card["model"]["step"] == 2
 
 
 def test_a_fingerprint_is_of_every_weight_its_place_and_dtype():

@@ -154,7 +154,7 @@ def test_two_processes_sample_as_one(places, folder):
         assert expected.keys() == found.keys() and ("scores" in found) == (folder == "chosen")
         for name in found:
             np.testing.assert_array_equal(found[name], expected[name], name)
-        assert len(found["images"]) == NUM == len(np.unique(found["numbers"]))
+        assert len(found["arr_0"]) == NUM == len(np.unique(found["numbers"]))
     for name in SAMPLED[1:]:
         np.testing.assert_array_equal(
             *(np.asarray(Image.open(place / name)) for place in (one, two))

@@ -30,7 +30,7 @@ def test_everything_is_there(workdir):
         with Image.open(workdir / name) as picture:
             assert min(picture.size) > 32 and picture.mode == "RGB"
     with np.load(workdir / "samples" / "samples.npz", allow_pickle=False) as saved:
-        assert saved["images"].shape == (20, 32, 32, 3) and saved["images"].dtype == np.uint8
+        assert saved["arr_0"].shape == (20, 32, 32, 3) and saved["arr_0"].dtype == np.uint8
         assert saved["ids"].shape == (20, 8, 8, 1) and saved["ids"].dtype == np.int32
         np.testing.assert_array_equal(saved["labels"], np.arange(20) % 10)
 
@@ -45,11 +45,13 @@ def test_every_number_stands_with_its_protocol(workdir):
     assert wanted <= set(found["numbers"])
     cards = found["protocols"]
     for card in cards.values():
-        assert {"step", "weights", "data", "size", "split", "evaluator", "versions"} <= set(card)
+        assert {"protocol", "weights", "model", "real", "produced", "run"} <= set(card)
+        assert card["real"]["digest"] and card["model"]["fingerprint"] and card["run"]["code"]
     assert sorted(name for card in cards.values() for name in card["numbers"]) == sorted(
         found["numbers"]
     )
-    assert "psnr" in cards["reconstruction"]["numbers"] and cards["samples"]["samples"] == 20
+    assert "psnr" in cards["reconstruction"]["numbers"]
+    assert cards["samples"]["produced"]["count"] == 20
 
 
 def test_a_second_run_makes_nothing_again(workdir, capsys):

@@ -216,8 +216,8 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     The card is the model's as it is loaded; of samples of another step it says so.
     """
     images, labels, (step, produced) = read_samples(file)
-    splits = {split: Tally() for split in (dataset.train, dataset.validation)}
-    train, heldout = (of_split(dataset, split, tally) for split, tally in splits.items())
+    splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
+    train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
     number = train.number + heldout.number
     print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
     with heartbeat("comparing"):
@@ -227,7 +227,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
     if step != model.step:
         warnings = [*warnings, f"the samples are of step {step:,}, the model of {model.step:,}"]
-    real, held = (tally.image_set(dataset, split) for split, tally in splits.items())
+    real, held = (tally.image_set(dataset, split) for split, tally in splits)
     measured = Measured(
         protocol=FOLDER.name, produced=produced, real=real, heldout=held, warnings=warnings
     )
