@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from evqgan.metrics.references import IMAGES
 
 GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
 COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
+WRITTEN = 10.0  # ours: seconds between two lines on how far writing is
 LETTERS = 24  # ours: of the name of a class
 
 
@@ -219,8 +221,9 @@ def write(
     shown: dict[int, Any] = dict.fromkeys(numbers)
     arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
     print(f"writing {counted(request.num, 'image')} to {out}", flush=True)
+    report = Progress("write", every=WRITTEN)
     with files.swapped(out / "images") as folder:
-        images = decoded(model, made["ids"], size, folder if request.pngs else None, shown)
+        images = decoded(model, made["ids"], size, folder if request.pngs else None, shown, report)
         pieces = files.Pieces((request.num, *model.size, 3), np.uint8, images)
         files.save_npz(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
     if not request.pngs:
@@ -238,12 +241,15 @@ def decoded(
     size: int,
     folder: pathlib.Path | None,
     shown: dict[int, Any],
+    report: processes.Report,
 ) -> Iterator[np.ndarray]:
     """Yield the images of ids [N,h,w,D], uint8 [size,H,W,3] at a time.
 
     folder: where each becomes a PNG; None: nowhere.
     shown: {number of an image: None}; the values become these images.
+    report: report(done, total, seconds) is called when a batch was written.
     """
+    began = time.monotonic()
     for start in range(0, len(ids), size):
         images = model.decode(ids[start : start + size], size)
         for i, image in enumerate(images, start):
@@ -252,6 +258,7 @@ def decoded(
             if folder:
                 pictures.save_png(folder / f"{i:05d}.png", image)
         yield images
+        report(min(start + size, len(ids)), len(ids), time.monotonic() - began)
 
 
 def grid_columns(
