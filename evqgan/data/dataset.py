@@ -27,8 +27,8 @@ class Dataset:
       RandomResizeAndCrop);
       "native": a random part, not scaled (VQGAN's crops of faces);
       "centre": as in validation;
-      "adm": as in validation, by ADM's filters (`transforms.adm_crop`; square images alone), against
-      whose reference images FID is measured.
+      "adm": as in validation, by the filters of ADM (`transforms.adm_crop`; square images alone),
+      against whose reference images FID is measured.
       In validation it is the centre of the image, scaled until it covers the size, but with
       "native" not scaled.
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).

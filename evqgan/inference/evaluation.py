@@ -234,7 +234,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     return numbers, subject_of(model).card("samples", measured)
 
 
-def of_split(dataset: Dataset, split: str, tally: Tally) -> RealImages:
+def of_split(dataset: Dataset, split: str, tally: Tally | None = None) -> RealImages:
     """Return the images of a split, as evaluation sees them; `tally` counts those that are read."""
     number = len(pipeline.open_split(dataset.of_images(), split))
     return RealImages(number, lambda: read_split(dataset, split, tally=tally))
