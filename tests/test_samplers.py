@@ -160,7 +160,7 @@ def test_the_preset_is_what_samples_are_made_by(scanned, tmp_path, capsys):
     with np.load(tmp_path / "s" / "samples.npz") as made:
         sampler = json.loads(made["sampler"].item())
         images = evqgan.load(workdir).generate(2, steps=3, choice="halton", top_p=0.9)
-        np.testing.assert_array_equal(made["images"], images)
+        np.testing.assert_array_equal(made["arr_0"], images)
     assert (sampler["steps"], sampler["choice"], sampler["top_p"]) == (3, "halton", 0.9)
 
 
