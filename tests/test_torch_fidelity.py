@@ -91,7 +91,7 @@ def test_metrics_equal_torch_fidelitys_on_the_same_pixels(tmp_path, monkeypatch)
         "precision": ours["precision"],
         "recall": ours["recall"],
     }
-    assert theirs["frechet_inception_distance"] > 1 and theirs["inception_score_mean"] > 1.02
+    assert theirs["frechet_inception_distance"] > 1 and theirs["inception_score_mean"] > 1.005
     for name, value in pairs.items():
         np.testing.assert_allclose(value, theirs[name], rtol=TOLERANCE, atol=1e-4, err_msg=name)
     print({name: (theirs[name], float(value)) for name, value in pairs.items()})
