@@ -20,6 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     return cli.main(argv[1:], run, lambda: cli.describe(table.__doc__ or "", table.FLAGS))
 
 
+def program() -> None:
+    """Run the command line, and end the process with its exit code."""
+    sys.exit(cli.leave(main()))
+
+
 def run(argv: list[str]) -> None:
     """Do what the arguments say."""
     flags, config = cli.prepare(parse, argv)
@@ -198,4 +203,4 @@ def check_alike(flags: Any, config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -22,14 +22,14 @@ def script(folder, body, patience=60.0):
     code = f"""
 import hashlib, sys, time
 from evqgan.core import cli, files, signals
-signals.PATIENCE = {patience}
+signals.PATIENCE = signals.CLEARING = {patience}
 
 def run(argv):
     with files.owned({str(folder)!r}):
         print("ready", flush=True)
         {body}
 
-sys.exit(cli.main([], run, str))
+sys.exit(cli.leave(cli.main([], run, str)))
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -44,6 +44,13 @@ sys.exit(cli.main([], run, str))
         ("time.sleep(100)", 60.0),
         # As XLA does, this lets the process do nothing else in its main thread.
         ("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", 0.1),
+        # Python ignores what is raised in a finalizer.
+        ("type('A', (), {'__del__': lambda self: time.sleep(100)})(); time.sleep(100)", 0.1),
+        # A thread that Python's own end would wait for, as for XLA's.
+        (
+            "import threading as t; t.Thread(target=time.sleep, args=(99,)).start(); time.sleep(9)",
+            60.0,
+        ),
     ],
 )
 def test_a_process_that_is_stopped_says_so_and_lets_its_folder_go(tmp_path, body, patience):

@@ -106,4 +106,4 @@ def text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.leave(main()))

@@ -236,4 +236,4 @@ def run_model(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")  # shapes alone are asked of JAX
-    sys.exit(main())
+    sys.exit(cli.leave(main()))

@@ -16,9 +16,10 @@ from evqgan.core import files
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 AGAIN = 1.0  # ours: seconds; `timeout` sends two signals at once, which are one request
-# Ours: seconds; people wait for it after Ctrl-C, and all that is written outside of training
-# appears whole or not at all, however the process ends (`files.atomic`).
-PATIENCE = 1.0
+# Ours: seconds until the main thread has heard of a signal, and from then on until it has let go of
+# all. People wait for them after Ctrl-C, and what is written outside of training appears whole or
+# not at all, however the process ends (`files.atomic`).
+PATIENCE, CLEARING = 1.0, 3.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,27 +57,38 @@ def in_order() -> Iterator[None]:
     """Have the first signal of SIGNALS raise Interrupted in the body: all it holds is let go.
 
     Where the main thread does not come to that within PATIENCE seconds, as XLA may compile for
-    minutes, what is `files.owned` is let go and the process ends with a line. See `handled`.
+    minutes, or to the end of the body in CLEARING more, what is `files.owned` is let go and the
+    process ends with a line. The latter is also where Python ignores what is raised, in a finalizer
+    that happens to run as the signal comes. See `handled`.
     """
     if not _is_main_thread():
         yield
         return
     _kept.clear()
-    is_ending = threading.Event()  # whether the main thread has come to it
+    has_heard, has_ended = threading.Event(), threading.Event()  # the main thread
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    watch = threading.Thread(target=_watch, args=(heard, is_ending), daemon=True)
+    watch = threading.Thread(target=_watch, args=(heard, has_heard, has_ended), daemon=True)
     watch.start()
 
     def note(number: int) -> None:
-        is_ending.set()
+        has_heard.set()
         raise Interrupted(number)
 
+    unraisable = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not isinstance(found.exc_value, Interrupted):
+            unraisable(found)
+
+    sys.unraisablehook = hook
     try:
         with handled(note, told):
             yield
     finally:
-        is_ending.set()
+        sys.unraisablehook = unraisable
+        has_heard.set()
+        has_ended.set()
         os.close(told)  # which ends the thread
         watch.join()
         os.close(heard)
@@ -123,13 +135,15 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _watch(heard: int, is_ending: threading.Event) -> None:
-    """End the process PATIENCE seconds after a signal, unless the main thread is about to.
+def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -> None:
+    """End the process some seconds after a signal, unless the main thread does; see `in_order`.
 
     heard: a pipe from which the numbers of signals can be read.
+    has_heard, has_ended: whether the main thread knows of the signal, and has left the body.
     """
     while came := os.read(heard, 1):
-        if came[0] in SIGNALS and not is_ending.wait(PATIENCE):
+        in_time = came[0] not in SIGNALS or (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING))
+        if not in_time:
             files.let_go()
             say(came[0])
             os._exit(128 + came[0])
