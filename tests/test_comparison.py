@@ -6,10 +6,12 @@ import types
 import numpy as np
 import pytest
 import tiny_features
+import workdirs
 from test_configs import load, parameters
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import comparison, runs
+from evqgan.core import config_files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference import against_real, evaluation
@@ -169,6 +171,21 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
         runs.measured(config, images, labels, views=8, colour=False)
 
 
+def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "SCAN_SEEDS", 1)
+    folder = workdirs.copy(tmp_path / "vqgan_0")
+    config, _ = config_files.of_workdir(folder)
+    how = {"samples": 20, "real": {"views": 1, "colour": False}, "scan": 2}
+    taken, words = comparison.best_sampler(folder, config, how, None)
+    measured = json.loads((folder / "scan.json").read_text())["measured"]
+    assert {json.loads(key)["seed"] for key in measured} - {1_001} == {1_000}
+    assert {json.loads(key)["steps"] for key in measured} == {8, 1}  # the preset, the first other
+    assert (words, taken["steps"]) in (("the preset", 8), ("steps=1", 1))
+    numbers = {**NUMBERS, "per_class": [1], "sampler": taken, "sampler_in_words": words}
+    row = comparison.row("vqgan", [numbers] * 2, {}, "frechet")
+    assert row["sampler"] == f"{words}; {words}"
+
+
 def call(*args):
     return benchmark.main(["comparison", "--config=configs/comparison.py:tiny", *map(str, args)])
 
@@ -203,6 +220,9 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     assert call(*command) == 0  # nothing is done again
     assert {path: path.stat().st_mtime for path in before} == before
     assert "compiled in" not in capsys.readouterr().out
+    assert call(*command, "--scan=2") == 0  # the networks stay; the samplers are others
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert all(row["sampler"] for row in rows[:2]) and rows[2]["sampler"] is None
     tiny_features.install(monkeypatch)
     assert call(*command, "--features=tiny", "--weights=random") == 0
     assert all(path.stat().st_mtime > time for path, time in before.items())

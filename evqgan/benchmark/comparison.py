@@ -4,6 +4,9 @@ Each (system, seed) is a folder OUT/system_seed with the workdirs tokenizer and 
 command goes on where it stopped, and does nothing again that is done. All see as many images in as
 many steps, have about as many parameters, learn from the same loss of pixels, and are measured
 alike. Several processes may share the work, each with its --part.
+
+With --scan=N each run is sampled with the best of N settings of its own sampler (`samplers`), those
+that are usual for its generator. Other seeds choose it than those of the samples that are measured.
 """
 
 import contextlib
@@ -17,9 +20,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.benchmark import runs
+from evqgan.benchmark import runs, samplers
+from evqgan.benchmark.sampler_measuring import Measurements, in_words
+from evqgan.benchmark.sampler_quality import Quality
 from evqgan.core import build, cli, files, mesh
-from evqgan.core.cli import TEXT, Flag
+from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
@@ -35,6 +40,8 @@ NUMBERS = ("psnr", "codebook_usage", "sample_accuracy")  # and the Frechet dista
 TIMES = ("training_seconds", "seconds_per_image")
 TIMED = 64  # ours: images of one batch, whose sampling is timed
 STEPS = 10  # ours: training steps that are timed
+# ours: how many seeds choose a sampler, and the first; those of training and samples are from 0
+SCAN_SEEDS, SCAN_FIRST = 3, 1_000
 
 DEFAULT = "configs/comparison.py:digits"
 FLAGS = (
@@ -46,6 +53,7 @@ FLAGS = (
     runs.FEATURES,
     runs.WEIGHTS,
     runs.PART,
+    Flag("scan", whole(0), (), "how many sampler settings to choose from (0: the config's)", 0),
 )
 
 
@@ -58,7 +66,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "real": config.real.to_dict()}
-    how["features"] = runs.card_of(network)
+    how |= {"features": runs.card_of(network), "scan": given.scan or None}
     found: dict[str, list[Any]] = {name: [] for name in names}
     # A tokenizer that several systems share is trained by whoever comes first: they are one part.
     owners = {name: config.systems[name].get("tokenizer_of", name) for name in names}
@@ -76,7 +84,10 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         raise InputError(f"--part={given.part} of {len(trials)} runs is none")
     picture(config, out, list(found))
     complete = all(len(of_seeds) == given.seeds for of_seeds in found.values())
-    times = {name: timing(config.systems[name], out, name) if complete else {} for name in found}
+    times: dict[str, dict[str, float]] = {name: {} for name in found}
+    if complete:
+        for name, of_seeds in found.items():
+            times[name] = timing(config.systems[name], out, name, of_seeds[0].get("sampler"))
     title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
     frechet = runs.frechet_of(network)
     rows = [row(name, of_seeds, times[name], frechet) for name, of_seeds in found.items()]
@@ -110,8 +121,8 @@ def finished(
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
-    how: the number of "samples", the keys "real" of `runs.measured`, and "features", the card of
-      `network`.
+    how: the number of "samples", the keys "real" of `runs.measured`, "features", the card of
+      `network`, and "scan", how many settings the sampler is chosen from; None: it is the config's.
     """
     folder = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
@@ -127,6 +138,10 @@ def finished(
     made = {"step": int(states["generator"]["step"]), **how}
     if numbers := runs.known(file, **made):
         return numbers
+    about: dict[str, Any] = {}
+    if how["scan"]:
+        about["sampler"], about["sampler_in_words"] = best_sampler(folder, second, how, network)
+        second.sample = ConfigDict(about["sampler"])
     request = mode_sample.SampleRequest(how["samples"], seed=seed, pngs=False, force=True)
     mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
@@ -138,34 +153,66 @@ def finished(
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
         for part, state in states.items()
     }
-    numbers = {**made, "parameters": parameters, **values}
+    numbers = {**made, **about, "parameters": parameters, **values}
     files.save_json(file, numbers)
     return numbers
 
 
-def timing(system: ConfigDict, out: pathlib.Path, name: str) -> dict[str, float]:
+def best_sampler(
+    folder: pathlib.Path, config: ConfigDict, how: Mapping[str, Any], network: Extractor | None
+) -> tuple[dict[str, Any], str]:
+    """Return the best of how["scan"] settings of the sampler of a run, and it in words.
+
+    It is that of `samplers.best_of`.
+
+    What is measured is kept in the run's folder, in scan.json; real images are those of
+    `runs.measured`. config: of the generator. how, network: see `finished`.
+    """
+    model, keys = load(folder), how["real"]
+    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
+    splits = dataset.train, dataset.validation
+    train, heldout = (runs.views_of(dataset, split, keys["views"]) for split in splits)
+    network = network or Extractor("pixels", "", "--features")
+    quality = Quality(train, heldout, model.size, model.classes, network, keys["colour"])
+    most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
+    measurements = Measurements(model, quality, how["samples"], SCAN_SEEDS, most, file)
+    values = samplers.values_of(model, [])
+    *_, taken = samplers.best_of(measurements, values, how["scan"], SCAN_FIRST)
+    words = in_words(taken.setting, model.sampler)
+    print(f"{folder.name}: sampled with {words}", flush=True)
+    return {key: value for key, value in taken.setting.items() if value is not None}, words
+
+
+def timing(
+    system: ConfigDict, out: pathlib.Path, name: str, sampler: Mapping[str, Any] | None
+) -> dict[str, float]:
     """Return {"training_seconds": of both stages, "seconds_per_image": of sampling and decoding}.
 
     Compiling does not count. It is done for all systems one after the other, when all are trained,
     so that no other work of this command is beside it: the median of STEPS steps, times their
     number; TIMED images at once, the better of two times. It is kept in timing.json.
+
+    sampler: the settings of sampling; None: the config's.
     """
-    folder = out / f"{name}_0"
+    folder, changes = out / f"{name}_0", dict(sampler or {})
     file = folder / "timing.json"
-    if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
-    total = step_seconds(system.tokenizer)
-    total += step_seconds(system.generator, system.tokenizer.tokenizer)
+    there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if there and there.get("sampler") == sampler:
+        return there
+    total = there.get("training_seconds")
+    if total is None:
+        total = step_seconds(system.tokenizer)
+        total += step_seconds(system.generator, system.tokenizer.tokenizer)
     model, best = load(folder, batch_size=TIMED), float("inf")
-    model.generate(TIMED)
+    model.sample(TIMED, **changes)
     for _ in range(2):
         began = time.perf_counter()
-        model.generate(TIMED)
+        model.sample(TIMED, **changes)
         best = min(best, time.perf_counter() - began)
-    found = {"training_seconds": total, "seconds_per_image": best / TIMED}
+    found: dict[str, Any] = {"training_seconds": total, "seconds_per_image": best / TIMED}
     line = f"{total:.0f} s of training, {found['seconds_per_image']:.3g} s an image"
     print(f"{name}: {line}", flush=True)
-    files.save_json(file, found)
+    files.save_json(file, {**found, **({"sampler": changes} if sampler else {})})
     return found
 
 
@@ -211,6 +258,8 @@ def row(
     for key in (*NUMBERS, frechet):
         result |= runs.mean_and_sd(key, [numbers.get(key) for numbers in of_seeds])
     result |= {key: times.get(key) for key in TIMES}
+    if "sampler" in of_seeds[0]:
+        result["sampler"] = "; ".join(numbers["sampler_in_words"] for numbers in of_seeds)
     shares = [[share or 0 for share in numbers["per_class"]] for numbers in of_seeds]
     by_class = np.mean(shares, axis=0)
     result["accuracy_by_class"] = " ".join(f"{100 * share:.0f}" for share in by_class)

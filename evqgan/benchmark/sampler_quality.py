@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.data.dataset import Dataset
 from evqgan.features.extractor import Extractor
 from evqgan.inference import against_real
-from evqgan.inference.evaluation import of_split, read_split
+from evqgan.inference.against_real import RealImages
 from evqgan.metrics.classifier import classifier_agreement
 from evqgan.metrics.frechet import Moments, frechet_distance
 from evqgan.metrics.spread import spread
@@ -17,32 +16,37 @@ BATCH = 64  # ours: images whose features are computed at a time
 
 
 class Quality:
-    """Numbers about samples beside the real images of a data set, in the view of validation.
+    """Numbers about samples beside real images.
 
     distance: what the Frechet distance is called: "frechet_pixels", "fid_inception".
     heldout: the same numbers of held-out real images.
     """
 
-    def __init__(self, dataset: Dataset, classes: int, features: str, weights: str) -> None:
+    def __init__(
+        self,
+        train: RealImages,
+        heldout: RealImages,
+        shape: tuple[int, int],
+        classes: int,
+        network: Extractor,
+        colour: bool = False,
+    ) -> None:
         """Read the real images.
 
-        classes: of the generator; with any, and of data sets that are not `too_many` for it, a
+        shape: (H, W) of all images.
+        classes: of the generator; with any, and of real images that are not `too_many` for it, a
           classifier tells how many samples are in their class.
-        features: a network of evqgan/features. weights: where its weights lie, see `core.weights`.
+        network: by whose features the Frechet distance compares.
+        colour: whether the classifier sees colours.
         """
-        self._extractor = Extractor(features, weights, "--features")
-        self.distance = self._extractor.name_of("frechet")
-        splits = [of_split(dataset, split) for split in (dataset.train, dataset.validation)]
-        beyond = against_real.too_many(splits[0], splits[1], (*dataset.shape, 3))
+        self._network, self.distance = network, network.name_of("frechet")
+        beyond = against_real.too_many(train, heldout, (*shape, 3))
         if beyond:
             print(f"no share of samples in their class: {beyond}", flush=True)
-        self._labelled = bool(classes) and not beyond
-        self._real, self._images, self._labels = self._read(dataset, dataset.train)
-        heldout, *kept = self._read(dataset, dataset.validation)
-        self._heldout = kept[0], kept[1]
-        if not self._real.count or not heldout.count:
-            raise InputError("samples are compared with real images: the data set has none")
-        self.heldout = {self.distance: frechet_distance(heldout.gaussian(), self._real.gaussian())}
+        self._labelled, self._colour = bool(classes) and not beyond, colour
+        self._real, *self._images = self._read(train)
+        held, *self._heldout = self._read(heldout)
+        self.heldout = {self.distance: frechet_distance(held.gaussian(), self._real.gaussian())}
 
     def of(self, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
         """Return {distance: value}, and with classes sample_accuracy and spread_ratio.
@@ -52,12 +56,12 @@ class Quality:
         made = self._added(Moments(), images).gaussian()
         numbers: dict[str, Any] = {self.distance: frechet_distance(made, self._real.gaussian())}
         if self._labelled and labels is not None:
-            (held, of_held), real = self._heldout, (self._images, self._labels)
-            found = classifier_agreement(*real, images, labels, held, of_held)
+            (real, of_real), (held, of_held) = self._images, self._heldout
+            given = real, of_real, images, labels, held, of_held
+            found = classifier_agreement(*given, colour=self._colour)
             self.heldout["sample_accuracy"] = found["heldout_accuracy"]
             numbers["sample_accuracy"] = found["sample_accuracy"]
-            found = spread(images, labels, self._images, self._labels)
-            numbers["spread_ratio"] = found["spread_ratio"]
+            numbers["spread_ratio"] = spread(images, labels, real, of_real)["spread_ratio"]
         return numbers
 
     def _added(self, moments: Moments, images: np.ndarray) -> Moments:
@@ -65,17 +69,17 @@ class Quality:
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
             batch = np.resize(part, (BATCH, *part.shape[1:]))  # one compilation
-            moments = moments.add(self._extractor(batch)["pooled"][: len(part)])
+            moments = moments.add(self._network(batch)["pooled"][: len(part)])
         return moments
 
-    def _read(self, dataset: Dataset, split: str) -> tuple[Moments, np.ndarray, np.ndarray]:
-        """Return the moments of a split, and, where classes are told, its images and labels."""
+    def _read(self, some: RealImages) -> tuple[Moments, np.ndarray, np.ndarray]:
+        """Return the moments of real images, and, where classes are told, images and labels."""
         moments = Moments()
         kept: list[tuple[np.ndarray, np.ndarray]] = []
-        for images, labels in read_split(dataset, split, BATCH):
+        for images, labels in some.batches():
             moments = self._added(moments, images)
             kept.append((images if self._labelled else images[:0], labels))
-        if not kept:
-            return moments, np.zeros((0, *dataset.shape, 3), np.uint8), np.zeros(0, np.int32)
+        if not moments.count:
+            raise InputError("samples are compared with real images, of which a split has none")
         images, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
         return moments, images, labels

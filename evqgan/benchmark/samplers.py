@@ -17,7 +17,7 @@ import ast
 import dataclasses
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evqgan.benchmark import front, runs
@@ -25,6 +25,7 @@ from evqgan.benchmark.sampler_measuring import Measurements, in_words
 from evqgan.benchmark.sampler_quality import Quality
 from evqgan.benchmark.sampler_scan import (
     Measured,
+    Setting,
     chosen,
     front_of,
     half_width,
@@ -35,7 +36,8 @@ from evqgan.core import build, cli, files, pictures, presets
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
-from evqgan.inference.evaluation import data_of
+from evqgan.features.extractor import Extractor
+from evqgan.inference.evaluation import data_of, of_split
 from evqgan.inference.model import Model, load
 
 SCAN = Flag("scan.KEY", TEXT, (), "values of a key of config.sample to try, such as 1,2,4,8")
@@ -51,6 +53,7 @@ USUAL: dict[str, Sequence[Any]] = {
     "guidance": (0.0, 0.5, 1.0, 2.0),
     "order": ("raster", "wavefront"),
 }
+AGAIN = 2  # settings that are measured with other seeds: the preset and the choice
 FLAGS = (
     Flag("workdir", PATH, (), "of a generator, or of a quickstart", required=True),
     CONFIG_KEYS,
@@ -58,8 +61,8 @@ FLAGS = (
     Flag("num", whole(2), (), "how many samples of each seed (1000)", 1000),
     Flag("seeds", whole(1), (), "how many seeds of each setting: 0, 1, ... (3)", 3),
     Flag("budget", whole(1), (), "how many settings are measured at most (24)", 24),
-    Flag("features", TEXT, (), "a network of evqgan/features (pixels: colours at 8x8)", "pixels"),
-    Flag("weights", PATH, (), 'its weights: a folder, "" for the cache, or "random"', ""),
+    runs.FEATURES,
+    runs.WEIGHTS,
     Flag("batch_size", whole(1), (), "images a device at a time (64)", 64),
     Flag("out", PATH, (), "where sample.json, scan.json and front.png go", required=True),
 )
@@ -78,16 +81,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     with files.owned(out, "another --out"):
         model = load(given.workdir, config, batch_size=given.batch_size)
         values = values_of(model, scanned)
-        quality = Quality(dataset, model.classes, given.features, given.weights)
-        most = given.budget + 2
+        train, heldout = (of_split(dataset, x) for x in (dataset.train, dataset.validation))
+        network = Extractor(given.features, given.weights, "--features")
+        quality = Quality(train, heldout, model.size, model.classes, network)
+        most = given.budget + AGAIN
         measurements = Measurements(model, quality, given.num, given.seeds, most, out / "scan.json")
-        defaults = dataclasses.asdict(type(model.settings())())
-        found = search(model.sampler, values, given.budget, measurements.of, defaults)
-        preset, choice = found[0], chosen(found, found[0])
-        again, taken = [], preset
-        if choice != preset:
-            again = [measurements.of(x.setting, given.seeds) for x in (preset, choice)]
-            taken = choice if holds(again[1], again[0]) else preset
+        found, again, taken = best_of(measurements, values, given.budget)
+        preset = found[0]
         save(given, model, taken, again or [preset])
         draw(out / "front.png", measurements, found, preset, taken)
     rows = [row(measurements, x, 0) for x in found]
@@ -96,6 +96,31 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         line["note"] = " ".join(kinds(x, found, preset, taken)) or "-"
     title = f"sampler settings of {given.workdir}: mean and standard deviation (_sd) over seeds"
     return f"{title}, {given.num} samples each", [*rows, real(rows[0], quality)]
+
+
+def best_of(
+    measurements: Measurements, values: Mapping[str, Sequence[Any]], budget: int, first: int = 0
+) -> tuple[list[Measured], list[Measured], Measured]:
+    """Return what is measured of at most `budget` settings, what is measured again, and the best.
+
+    Again, with other seeds: the preset and the choice, nothing if that is the preset.
+
+    values: {key: values to try}.
+    first: of the seeds.
+    """
+    model = measurements.model
+    defaults = dataclasses.asdict(type(model.settings())())
+
+    def measure(setting: Setting) -> Measured:
+        return measurements.of(setting, first)
+
+    found = search(model.sampler, values, budget, measure, defaults)
+    preset, choice = found[0], chosen(found, found[0])
+    if choice == preset:
+        return found, [], preset
+    others = first + measurements.seeds
+    again = [measurements.of(x.setting, others) for x in (preset, choice)]
+    return found, again, choice if holds(again[1], again[0]) else preset
 
 
 def of_sample(args: Sequence[str]) -> list[str]:
