@@ -203,3 +203,10 @@ def test_the_file_may_be_given_as_text(tmp_path):
         tmp_path / "deep/er/tiny.safetensors"
     )
     weights.load(str(tmp_path / "deep/er"), "tiny", tree())
+
+
+def test_the_same_weights_are_the_same_file(tmp_path):
+    """Down to its bytes, or a hash on the card of a number would not tell whose it is."""
+    found = {saved(tmp_path).read_bytes() for _ in range(8)}
+    assert len(found) == 1
+    assert weights.source(tmp_path, "tiny") == ABOUT

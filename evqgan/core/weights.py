@@ -1,6 +1,7 @@
 """Weights of frozen networks: a safetensors file each, which holds nothing that could run."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shlex
@@ -21,6 +22,7 @@ Path = str | os.PathLike[str]
 # In the metadata: CRC-32 of all arrays in the order of their names; safetensors itself checks no
 # bytes.
 CRC = "crc32"
+SHIPPED = pathlib.Path(__file__).parent.parent / "features"  # files that this package holds
 # Networks that lie in a package, which is had wherever Python's packages are; see
 # `convert.packages`.
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite0_head")
@@ -36,8 +38,9 @@ def folder(where: Path = "") -> pathlib.Path:
 
 
 def path(where: Path, network: str) -> pathlib.Path:
-    """Return the file of a network's weights, there or not."""
-    return folder(where) / f"{network}.safetensors"
+    """Return the file of a network's weights, there or not; of a shipped one, ours."""
+    shipped = SHIPPED / f"{network}.safetensors"
+    return shipped if shipped.is_file() else folder(where) / shipped.name
 
 
 def command(where: Path, network: str) -> str:
@@ -73,7 +76,7 @@ def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
-    data = safetensors.numpy.save(arrays, {**metadata, CRC: _crc(arrays)})
+    data = _ordered(safetensors.numpy.save(arrays, {**metadata, CRC: _crc(arrays)}))
     with files.atomic(file) as stream:
         stream.write(data)
 
@@ -163,6 +166,19 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
         if there != here:
             found.append("{} is {} {} there, {} {} here".format(name, *there, *here))
     return sorted(found)
+
+
+def _ordered(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata in the order of their names.
+
+    safetensors writes them in any order, and the same weights would have several sha256.
+    """
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _crc(arrays: Mapping[str, np.ndarray]) -> str:
