@@ -1,9 +1,8 @@
 """python -m evqgan.benchmark NAME [--json=FILE] [flags of NAME; NAME --help lists them]
 
+table1 ... table7, fig1, fig8, fig9  the paper's tables and figures, beside what is measured here
 reconstruction  --workdir=DIR --workdir=DIR ...  tokenizers side by side (paper, Table 1)
-locality        --workdir=DIR --workdir=DIR ...  how far a change of tokens reaches (paper, Fig. 1)
 step            --config=FILE[:variant] --batch=1  one training step: parameters, memory, seconds
-table6          --latent=64 --blocks=all|1       memory of a generator's training step (Table 6)
 sampling        --latent=64 --steps=8            seconds an image's tokens take
 samplers        --workdir=DIR --out=DIR           the best settings of a generator's sampler
 device          --part=stage2 --rounds=5          full-size models on an accelerator
@@ -12,7 +11,8 @@ comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained
 compare         A.json B.json                    numbers of two evaluations, if their cards agree
 reference       --folder=DIR --size=256 --crop=adm  statistics of real images for an FID
 
-Prints a table; --json writes {"name", "title", "device", "command", "rows": [{...}]}.
+Prints a table, and where rows have cards, what they were measured on; --json writes {"name",
+"title", "device", "command", "rows": [{...}]}.
 """
 
 import shlex
@@ -23,15 +23,16 @@ from typing import Any
 
 import jax
 
+from evqgan.benchmark import beside
 from evqgan.core import build, cli, files
 from evqgan.core.cli import DEBUG, PATH, Flag
 from evqgan.core.errors import InputError
 
+PAPER = (*(f"table{number}" for number in range(1, 8)), "fig1", "fig8", "fig9")
 NAMES = (
+    *PAPER,
     "reconstruction",
-    "locality",
     "step",
-    "table6",
     "sampling",
     "samplers",
     "device",
@@ -41,7 +42,7 @@ NAMES = (
     "reference",
 )
 TAKE_FILES = ("compare",)  # the arguments that are no flags
-JSON = Flag("json", PATH, (), "write the rows there")
+JSON = Flag("json", PATH, (), "write the rows there (of the paper's: OUT/NAME.json)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,12 +80,13 @@ def run(argv: list[str]) -> None:
     cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
     title, rows = module.run(given, overrides)
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
-    print(f"\n{title}, {device}\n{table(rows)}")
-    if given.json:
+    shown, cards = beside.numbered(rows)
+    print(f"\n{title}, {device}\n{table(shown)}{cards}")
+    if file := given.json or (f"{given.out}/{argv[0]}.json" if argv[0] in PAPER else ""):
         command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
         head = {"name": argv[0], "title": title, "device": device, "command": command}
-        files.save_json(given.json, {**head, "rows": rows})
-        print(f"the rows are in {given.json}")
+        files.save_json(file, {**head, "rows": rows})
+        print(f"the rows are in {file}")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,20 +1,12 @@
-"""How far a change of tokens reaches in the decoded image (paper, Sec. 3.1, Fig. 1).
+"""What a change of tokens does to the decoded image: what Fig. 1 measures and shows, see `fig1`."""
 
-A square block of tokens in the middle is replaced by one token, as in the figure, and decoded
-again; this is done for several tokens and held-out images, and the squared change of each pixel is
-averaged over them.
-"""
-
-import pathlib
 from typing import Any
 
 import numpy as np
 
-from evqgan.core import build, pictures
-from evqgan.core.cli import PATH, Flag, whole
+from evqgan.core import pictures
+from evqgan.core.cli import PATH, Flag
 from evqgan.core.errors import InputError
-from evqgan.data.dataset import Dataset
-from evqgan.inference.evaluation import load_split
 from evqgan.inference.model import Model, load
 
 SHOWN = 4  # ours: images in the picture
@@ -25,30 +17,6 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 WORKDIRS = Flag(
     "workdir", PATH, (), "a trained tokenizer; may come several times", repeated=True, required=True
 )
-FLAGS = (
-    WORKDIRS,
-    Flag("block", whole(), (), "side of the replaced block, in tokens (2)", 2),
-    Flag("images", whole(), (), "how many held-out images (16)", 16),
-    Flag("tokens", whole(), (), "how many tokens are tried, one after the other (4)", 4),
-    Flag("out", PATH, (), "the picture (locality.png)", "locality.png"),
-)
-
-
-def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the title and the rows: one for each workdir."""
-    rows, shown = [], []
-    for workdir in given.workdir:
-        model, name = load_tokenizer(workdir), pathlib.Path(workdir).name
-        dataset = build.call(Dataset, model.config.dataset, "config.dataset")
-        images, _ = load_split(dataset, dataset.validation, given.images)
-        before, after, box = replaced(model, images, given.block, given.tokens)
-        change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))
-        rows.append({"workdir": name, "images": len(images), **reach(change, box)})
-        shown.append(pictures.label(picture(images, before, after[0], change), name))
-    pictures.save_png(given.out, pictures.column(shown, gap=8))
-    columns = "image, reconstruction, with the block replaced, 4 x change"
-    print(f"{columns}, and where it is on average: {given.out}")
-    return f"locality: a block of {given.block}x{given.block} tokens replaced", rows
 
 
 def load_tokenizer(workdir: str) -> Model:
@@ -111,16 +79,23 @@ def reach(change: np.ndarray, box: Box) -> dict[str, Any]:
 
 
 def picture(
-    images: np.ndarray, before: np.ndarray, after: np.ndarray, change: np.ndarray
+    images: np.ndarray, before: np.ndarray, after: np.ndarray, change: np.ndarray, times: int = 1
 ) -> np.ndarray:
     """Return a picture of a few images: as they are, reconstructed, changed, 4 x the difference.
 
     Beside them is the average change [H,W].
+
+    times: how many pixels of the picture a pixel has, along each side.
     """
-    columns = [
-        pictures.column([a, b, c, pictures.error_map(b, c)])
-        for a, b, c in zip(images[:SHOWN], before[:SHOWN], after[:SHOWN], strict=True)
-    ]
+    columns = []
+    for a, b, c in zip(images[:SHOWN], before[:SHOWN], after[:SHOWN], strict=True):
+        lines = [enlarged(x, times) for x in (a, b, c, pictures.error_map(b, c))]
+        columns.append(pictures.column(lines))
     relative = np.sqrt(change / max(change.max(), 1e-12))
     heat = np.repeat(np.round(255 * relative).astype(np.uint8)[..., None], 3, axis=-1)
-    return pictures.row([*columns, heat], gap=8)
+    return pictures.row([*columns, enlarged(heat, times)], gap=8)
+
+
+def enlarged(image: np.ndarray, times: int) -> np.ndarray:
+    """Return an image with each pixel as a square of times x times ones."""
+    return image.repeat(times, axis=0).repeat(times, axis=1)

@@ -7,12 +7,12 @@ block, and with it all "masked" globals; of "ordered" ones the block's own.
 
 import argparse
 import itertools
-import time
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
+from evqgan.benchmark import timing
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
@@ -24,7 +24,6 @@ ROWS = (  # attention, global tokens, order
     ("prefix", "ordered", "raster"),
     ("prefix", "ordered", "wavefront"),
 )
-RUNS = 2  # ours: the better one counts
 FULL = {"layers": 24, "width": 768, "dtype": "bfloat16"}  # the model of configs/
 SMALL = {"layers": 2, "width": 384, "dtype": "float32"}  # ours: some minutes on two CPU cores
 HEAD = 48  # of the model of configs/: 16 heads of 48
@@ -38,6 +37,7 @@ FLAGS = (
     Flag("extend", whole(), (), "E_s (2)", 2),
     Flag("steps", whole(), (), "T (8)", 8),
     Flag("batch", whole(), (), "images at a time (1)", 1),
+    Flag("rounds", whole(1), (), "timed calls of a program, in turn (3)", 3),
     Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (as the device)"),
     Flag("attention", TEXT, (), "joint or prefix; may come twice (both)", repeated=True),
     Flag("global_tokens", TEXT, (), "masked or ordered; may come twice (both)", repeated=True),
@@ -47,41 +47,71 @@ FLAGS = (
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each attention, kind of global tokens, and order."""
-    for name, default in (SMALL if jax.default_backend() == "cpu" else FULL).items():
-        if getattr(given, name) is None:
-            setattr(given, name, default)
-    for name in ("layers", "width", "latent", "window", "steps", "batch"):
+    fill(given)
+    for name in ("latent", "window", "steps", "batch"):
         if getattr(given, name) < 1:
             raise InputError(f"expected --{name} of at least 1, got {getattr(given, name)}")
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
-    rows = []
-    for case in cases(given):
-        rows.append(measured(given, *case))
-        rows[-1]["speedup"] = rows[0]["seconds_per_image"] / rows[-1]["seconds_per_image"]
-    model = f"{given.layers} layers of width {given.width}, {given.dtype}, untrained"
-    return f"sampling, {model}; speedup over the first", rows
+    chosen = cases(given)
+    programs, passes = [], []
+    for attention, tokens, order in chosen:
+        model = build(given, attention, tokens)
+        counted, flops = work(model, given.steps, order)
+        name = f"{attention}, {tokens}, {order}"
+        print(f"compiling {name}", flush=True)
+        programs.append(program(name, model, given.batch, given.steps, order, flops))
+        passes.append(counted)
+    timed = timing.rows_of(programs, given.rounds, float("inf"))
+    found = zip(chosen, passes, programs, timed, strict=True)
+    rows = [row_of(given, *of_one) for of_one in found]
+    for row in rows:
+        row["speedup"] = rows[0]["seconds_per_image"] / row["seconds_per_image"]
+    model_text = f"{given.layers} layers of width {given.width}, {given.dtype}, untrained"
+    return f"sampling, {model_text}; timed in turn; speedup over the first", rows
 
 
-def measured(given: argparse.Namespace, attention: str, tokens: str, order: str) -> dict:
-    """Return the row of a case, but for the speedup."""
-    model = build(given, attention, tokens)
-    passes, flops = work(model, given.steps, order)
-    seconds = timed(model, given.batch, given.steps, order)
-    print(f"{attention}, {tokens}, {order}: {seconds:.3g} seconds an image", flush=True)
+def fill(given: Any) -> None:
+    """Set the size of a model that was not given: the configs', on a CPU a small one.
+
+    Raises InputError for a size that cannot be.
+    """
+    for name, default in (SMALL if jax.default_backend() == "cpu" else FULL).items():
+        if name in given and getattr(given, name) is None:
+            setattr(given, name, default)
+    for name in ("layers", "width"):
+        if getattr(given, name) < 1:
+            raise InputError(f"expected --{name} of at least 1, got {getattr(given, name)}")
+    if given.width % HEAD:
+        raise InputError(f"expected --width as a multiple of {HEAD}, got {given.width}")
+
+
+def row_of(
+    given: argparse.Namespace,
+    case: tuple[str, str, str],
+    passes: int,
+    compiled: timing.Program,
+    timed: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the row of a case, but for the speedup.
+
+    passes: tokens that pass a layer for an image.
+    timed: what `timing.rows_of` says of the program.
+    """
+    attention, tokens, order = case
     return {
         "system": "ours",
         "latent": given.latent,
         "window": given.window,
         "batch": given.batch,
-        "seconds_per_image": seconds,
+        "seconds_per_image": timed["seconds"] / given.batch,
         "attention": attention,
         "global_tokens": tokens,
         "order": order,
         "extend": given.extend,
         "steps": given.steps,
         "token_passes": passes,
-        "gflops": flops / 1e9,
+        "gflops": compiled.flops / given.batch / 1e9,
     }
 
 
@@ -97,8 +127,6 @@ def cases(given: argparse.Namespace) -> list[tuple[str, str, str]]:
 
 def build(given: argparse.Namespace, attention: str, tokens: str) -> multigrained.Model:
     """Return the model of a row."""
-    if given.width % HEAD:
-        raise InputError(f"expected --width as a multiple of {HEAD}, got {given.width}")
     return multigrained.Model(
         codes=1024,
         latent=(given.latent, given.latent),
@@ -113,8 +141,10 @@ def build(given: argparse.Namespace, attention: str, tokens: str) -> multigraine
     )
 
 
-def timed(model: multigrained.Model, batch: int, steps: int, order: str) -> float:
-    """Return seconds an image of the best of RUNS runs, without compiling."""
+def program(
+    name: str, model: multigrained.Model, batch: int, steps: int, order: str, flops: float
+) -> timing.Program:
+    """Return the program that samples a batch. flops: of one image."""
     settings = multigrained.Settings(steps=steps, order=cast(Order, order))  # checked by it
     label = jnp.zeros((batch,), jnp.int32)
     params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), label[:1]))()
@@ -125,12 +155,9 @@ def timed(model: multigrained.Model, batch: int, steps: int, order: str) -> floa
         request = Request(ids, mask, label, keys)
         return multigrained.sample(model, params, request, settings).tokens
 
-    compiled, seconds = jax.jit(sample).lower(params, ids, keys).compile(), []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(params, ids, keys))
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) / batch
+    lowered = jax.jit(sample).lower(params, ids, keys)
+    compiled, seconds = timing.compile_timed(lowered)
+    return timing.Program(name, lambda: compiled(params, ids, keys), batch, batch * flops, seconds)
 
 
 def work(model: multigrained.Model, steps: int, order: str) -> tuple[int, float]:

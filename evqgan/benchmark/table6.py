@@ -1,11 +1,13 @@
-"""Memory of one training step of the generator, by resolution (paper, Table 6).
+"""Memory and time of one training step of a generator, by resolution (paper, Table 6).
 
 The step is the one that training compiles, on a token cache: parameters, averages, Adam's moments,
-gradients and all that is computed on the way; no tokenizer. On a CPU it is compiled and not run:
-argument + output + temp - alias bytes of the compiler. On an accelerator it also runs, and the
-allocator tells its peak.
+gradients and all that is computed on the way; no tokenizer. On a CPU it is compiled and not run
+(--timed runs it): argument + output + temp - alias bytes of the compiler. On an accelerator it also
+runs, and the allocator tells its peak. All systems at full size take half an hour on two CPU cores,
+ours alone (--system=ours) two minutes.
 """
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,18 +15,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import mesh
-from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
+from evqgan.benchmark import beside, small
+from evqgan.benchmark.published import TABLE6
+from evqgan.core import build, mesh
+from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, override, read_file
 from evqgan.core.errors import InputError
-from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
 from evqgan.training.prepare import jitted
 
 # Unconditional, as Table 6's parameters are; positions that do not grow with the grid.
 CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
-PUBLISHED = {32: 5560, 64: 14154, 128: 58096}  # MiB: Table 6, batch 1, float32
-ROWS = ((32, "all"), (64, "all"), (128, "all"), (128, "1"))
+SIDES = (32, 64, 128)  # of the token grids of Table 6
+BLOCKS = ((128, "1"),)  # and ours with one target block
 # A tokenizer only fixes the grid and the codebook's size here: f = 16 and 1024 codes, as in every
 # stage 2 of configs/.
 CODER = {"name": "swin", "width": 8, "depths": (2, 2, 2), "window": 8, "head_dim": 8}
@@ -33,87 +36,146 @@ TOKENIZER = {
     "decoder": CODER,
     "quantizer": {"name": "vq", "codes": 1024, "width": 8},
 }
-GIB = 2**30
+# The other systems: config, codes. Of RQ-VAE a position has four codes, and is of 32x32 pixels: as
+# many codes an image.
+OTHERS = {
+    "VQGAN": ("vqgan_imagenet_stage2", 16384),
+    "VIM-Base": ("vim_imagenet_stage2", 8192),
+    "MaskGIT": ("maskgit_imagenet_stage2", 1024),
+    "RQ-Transformer": ("rqtransformer_imagenet_stage2:1400m", 16384),
+}
+OURS = "ours"
+RESIDUAL = 4  # codes of a position of RQ-VAE
+GIB, MIB = 2**30, 2**20
 
 
 FLAGS = (
-    Flag("config", TEXT, (), "FILE[:variant] of a stage 2 (ffhq_stage2:1024)", CONFIG),
+    Flag("system", TEXT, (), "ours, VQGAN, VIM-Base, ...; several times (all)", repeated=True),
+    Flag("config", TEXT, (), "of ours: FILE[:variant] of a stage 2 (ffhq_stage2:1024)", CONFIG),
     CONFIG_KEYS,
-    Flag("latent", whole(), (), "side of the token grid; may come several times", repeated=True),
-    Flag("blocks", TEXT, (), "target blocks: all, or a number; several times", repeated=True),
-    Flag("attention", TEXT, (), "prefix or joint (prefix)", "prefix"),
-    Flag("extend", whole(), (), "E_s (default: the config's)"),
+    Flag("latent", whole(), (), "side of the token grid; several times", repeated=True),
+    Flag("blocks", TEXT, (), "ours: target blocks, all or a number; several times", repeated=True),
+    Flag("attention", TEXT, (), "ours: prefix or joint (prefix)", "prefix"),
+    Flag("extend", whole(), (), "ours: E_s (default: the config's)"),
     Flag("batch", whole(), (), "images a step (1)", 1),
     Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (bfloat16)", "bfloat16"),
+    Flag("timed", SWITCH, (), "run the step on a CPU, too"),
+    small.OUT,
 )
 
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the title and the rows: one for each grid and number of blocks."""
-    cases: tuple[tuple[int, str], ...] = ROWS
-    if given.latent or given.blocks:
-        sides = given.latent or PUBLISHED
-        cases = tuple((side, blocks) for blocks in given.blocks or ["all"] for side in sides)
+    """Return the title and the rows: the paper's, and one for each system, grid and blocks."""
     found = []
-    for side, blocks in cases:
-        like, init, update, batch = step(configured(given, overrides, side, blocks))
+    for system, side, blocks in cases(given):
+        like, init, update, batch = step(configured(given, overrides, system, side, blocks))
         compiled = update.lower(like, batch).compile()
-        row = row_of(given, side, blocks, like, by_compiler(compiled))
-        print(f"{side} x {side} tokens, blocks {blocks}: {row['gib']:.2f} GiB", flush=True)
-        found.append((row, init, compiled, batch))
-    if jax.default_backend() != "cpu":  # the allocator's peak never falls
-        for row, *parts in sorted(found, key=lambda entry: entry[0]["bytes"]):
-            row |= by_allocator(*parts)
-    return "memory of one training step", [row for row, *_ in found]
+        row = row_of(given, system, side, blocks, like, by_compiler(compiled))
+        text = f"{system}, {side}x{side} tokens" + f", blocks {blocks}" * bool(blocks)
+        print(f"{text}: {row['mib']:,} MiB", flush=True)
+        if given.timed or jax.default_backend() != "cpu":
+            # The allocator's peak never falls: the least comes first.
+            found.append((row, init, compiled, batch))
+        else:
+            found.append((row, None, None, None))
+    for row, *parts in sorted(found, key=lambda entry: entry[0]["mib"]):
+        if parts[0]:
+            row |= taken(*parts)
+    what = "full-size models, untrained, on stored ids"
+    return f"{TABLE6.name}: {TABLE6.title}; {what}", beside.beside(TABLE6, (r for r, *_ in found))
 
 
-def row_of(given: Any, side: int, blocks: str, like: Any, used: int) -> dict[str, Any]:
+def cases(given: Any) -> list[tuple[str, int, str]]:
+    """Return (system, side of the grid, target blocks or "") of each row."""
+    systems = given.system or [*OTHERS, OURS]
+    for system in systems:
+        if system != OURS and system not in OTHERS:
+            hint = build.suggestion(system, [*OTHERS, OURS])
+            raise InputError(f"there is no system {system!r}: {hint}")
+    found = []
+    for system in systems:
+        sides = given.latent or SIDES
+        if system != OURS:
+            found += [(system, side, "") for side in sides]
+            continue
+        found += [(OURS, side, blocks) for blocks in given.blocks or ["all"] for side in sides]
+        if not given.latent and not given.blocks:
+            found += [(OURS, *case) for case in BLOCKS]
+    return found
+
+
+def row_of(given: Any, system: str, side: int, blocks: str, like: Any, used: int) -> dict[str, Any]:
     """Return a row.
 
     side: of the token grid.
-    blocks: "all", or a number.
+    blocks: "all", a number, or "" of a system without blocks.
     like: the shapes of the state.
     used: bytes of the step.
     """
-    published = PUBLISHED.get(side) if blocks == "all" and given.batch == 1 else None
+    about: dict[str, Any] = {"batch": given.batch, "dtype": given.dtype, "weights": "untrained"}
+    about["remat"] = "as in the config"
+    if system == OURS:
+        about["attention"] = given.attention
     return {
-        "system": "ours",
-        "attention": given.attention,
-        "blocks": blocks if blocks == "all" else int(blocks),
-        "latent": side,
-        "batch": given.batch,
-        "dtype": given.dtype,
+        "system": system,
         "parameters": sum(x.size for x in jax.tree.leaves(like["params"])),
-        "bytes": used,
+        "latent": side,
+        "mib": round(used / MIB),
+        "state_mib": round(size(like) / MIB),
+        "blocks": int(blocks) if blocks.isdecimal() else blocks or None,
         "measured_by": "compiler",
-        "gib": used / GIB,
-        "state_gib": size(like) / GIB,
-        "published_gib": published and published / 1024,
+        "seconds": None,
+        "card": beside.card_of(**about),
     }
 
 
-def configured(given: Any, overrides: list[str], side: int, blocks: str) -> ConfigDict:
+def configured(given: Any, overrides: list[str], system: str, side: int, blocks: str) -> ConfigDict:
     """Return the config of a row."""
-    config = read_file(given.config)
-    if config.stage != "stage2":
-        what = f"{given.config} is of {config.stage}"
-        raise InputError(f"table6 measures the training of a generator, {what}")
-    override(config, overrides)
-    if blocks != "all" and not (blocks.isdecimal() and int(blocks)):
-        raise InputError(f"expected --blocks=all, or a number from 1, got {blocks!r}")
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     if min(given.batch, side) < 1:
         least = "a batch and a grid of at least 1"
         raise InputError(f"expected {least}, got {given.batch} and {side}")
+    config = ours(given, blocks) if system == OURS else other(system)
+    override(config, overrides)
     with config.unlocked():
-        config.tokenizer = {"weights": "random", "model": TOKENIZER}
-        config.dataset = {"name": "generated", "size": side * tokenizers.make(TOKENIZER).factor}
         config.dtype, config.batch_size = given.dtype, given.batch
+        config.optimizer.accumulate = 1
+        if system == OURS:
+            config.tokenizer = {"weights": "random", "model": TOKENIZER}
+        config.dataset = {"name": "generated", "size": 16 * side}
+    return config
+
+
+def ours(given: Any, blocks: str) -> ConfigDict:
+    """Return the config of ours, --config, with the flags that are of it."""
+    config = read_file(given.config)
+    if config.stage != "stage2":
+        what = f"{given.config} is of {config.stage}"
+        raise InputError(f"table6 measures the training of a generator, {what}")
+    if blocks != "all" and not (blocks.isdecimal() and int(blocks)):
+        raise InputError(f"expected --blocks=all, or a number from 1, got {blocks!r}")
+    with config.unlocked():
         config.generator.attention = given.attention
         config.loss.targets = 0 if blocks == "all" else int(blocks)
         if given.extend is not None:
             config.generator.extend = given.extend
+    return config
+
+
+def other(system: str) -> ConfigDict:
+    """Return the config of another system, unconditional, on a tokenizer that says its codes."""
+    name, codes = OTHERS[system]
+    file, _, variant = name.partition(":")
+    config = read_file(f"{SHIPPED / 'configs' / 'baselines' / file}.py:{variant}")
+    coder, quantizer = CODER, {"name": "vq", "codes": codes, "width": 8}
+    if config.generator.name == "rqtransformer":
+        coder = {**CODER, "depths": (2, 2, 2, 2)}
+        quantizer = {"name": "residual", "codes": codes, "width": 256, "depth": RESIDUAL}
+    model = {"encoder": coder, "decoder": coder, "quantizer": quantizer}
+    with config.unlocked():
+        config.tokenizer = {"weights": "random", "model": model}
+        config.generator.classes = 0
     return config
 
 
@@ -123,17 +185,21 @@ def step(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
     The former is the shapes of the state, init, and update.
     """
     stage = stage2.make(config, examples=10**6)
-    height = config.dataset.size // tokenizers.make(TOKENIZER).factor
+    tokenizer = stage.model.tokenizer
+    weights: dict[str, Any] = {}
+    if stage.model.traits.codebook:  # which is then part of the step
+        weights = tokenizer.init(jax.random.key(0))
 
     def init() -> dict[str, Any]:
         return {key: value for key, value in stage.init().items() if key != "tokenizer"}
 
     def update(state: Any, batch: Any) -> tuple[dict[str, Any], Any]:
-        state, metrics = stage.update({**state, "tokenizer": {}}, batch)
+        state, metrics = stage.update({**state, "tokenizer": weights}, batch)
         return {key: value for key, value in state.items() if key != "tokenizer"}, metrics
 
     device_mesh = mesh.make(devices=jax.devices()[:1])
-    ids = np.zeros((config.batch_size, height, height, 1), np.int32)
+    depth = tokenizer.network.quantizer.depth
+    ids = np.zeros((config.batch_size, *tokenizer.grid, depth), np.int32)
     batch = mesh.put({"ids": ids, "label": np.zeros(config.batch_size, np.int32)}, device_mesh)
     return *jitted(SimpleNamespace(init=init, update=update), device_mesh), batch
 
@@ -145,19 +211,17 @@ def by_compiler(compiled: Any) -> int:
     return int(used - memory.alias_size_in_bytes)
 
 
-def by_allocator(init: Any, compiled: Any, batch: Any) -> dict[str, Any]:
-    """Take two steps, and return {"bytes", "gib", "measured_by"} by the allocator.
-
-    It is empty where the allocator does not count.
-    """
-    state = init()
-    for _ in range(2):
-        state, metrics = compiled(state, batch)
+def taken(init: Any, compiled: Any, batch: Any) -> dict[str, Any]:
+    """Take two steps; return "seconds" of the second, and "mib" of an allocator that counts."""
+    state, metrics = compiled(init(), batch)
     jax.block_until_ready(metrics)
+    began = time.perf_counter()
+    state, metrics = compiled(state, batch)
+    jax.block_until_ready(metrics)
+    seconds = time.perf_counter() - began
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    if not peak:
-        return {}
-    return {"bytes": peak, "gib": peak / GIB, "measured_by": "allocator"}
+    counted = {"mib": round(peak / MIB), "measured_by": "allocator"} if peak else {}
+    return {"seconds": seconds, **counted}
 
 
 def size(tree: Any) -> int:

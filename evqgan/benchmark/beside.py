@@ -1,0 +1,79 @@
+"""The form of a table of the paper: its rows beside ours, and each row with its card."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+import evqgan
+from evqgan.benchmark.published import Table
+
+Row = dict[str, Any]
+OURS = "measured here"
+FID = ("fid", "rfid", "inception_score")  # what these names say is of Inception's features
+
+
+def beside(table: Table, measured: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Return the rows of the paper's table, and below them those that were measured here.
+
+    measured: rows; their columns come after the paper's, and all rows have all of them.
+
+    Raises ValueError for a row without a card, and for a FID that is not of Inception's features.
+    """
+    card = {"source": f"paper, {table.name}", **table.card}
+    printed = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    rows = [{"from": f"paper, {table.name}", **row, "card": card} for row in printed]
+    return aligned([*rows, *({"from": OURS, **row} for row in measured)])
+
+
+def aligned(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return rows that all have the same columns, the card last; ValueError as of `beside`."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "card")
+    for row in rows:
+        check(row)
+    return [{**{name: row.get(name) for name in names}, "card": row["card"]} for row in rows]
+
+
+def check(row: Mapping[str, Any]) -> None:
+    """Raise ValueError for a row without a card, and for a FID that is not of Inception's."""
+    card = row.get("card")
+    if not card:
+        raise ValueError(f"a row without its card: {dict(row)}")
+    if row.get("from") != OURS or all(row.get(name) is None for name in FID):
+        return
+    networks = {entry["name"]: entry["weights"] for entry in card.get("features", ())}
+    weights = networks.get("inception")
+    if not weights or "random" in weights.values():
+        raise ValueError(f"a FID that is not of Inception's trained features: {dict(row)}")
+
+
+def card_of(**more: Any) -> dict[str, Any]:
+    """Return the card of numbers that no workdir and no data are behind: device and versions."""
+    versions = {"evqgan": evqgan.__version__, "jax": jax.__version__}
+    return {**more, "device": jax.devices()[0].device_kind, "versions": versions}
+
+
+def numbered(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], str]:
+    """Return rows with numbers in the place of cards, and the text of the cards below a table.
+
+    Rows of a table without cards stay as they are.
+    """
+    texts = [described(row["card"]) if "card" in row else "" for row in rows]
+    cards = [text for text in dict.fromkeys(texts) if text]
+    number = {text: f"[{i}]" for i, text in enumerate(cards, 1)}
+    shown = [
+        {**row, "card": number[text]} if text else dict(row)
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    return shown, "".join(f"\n{number[text]} {text}" for text in cards)
+
+
+def described(value: Any) -> str:
+    """Return a card as one line."""
+    if isinstance(value, Mapping):
+        pairs = ((key, described(entry)) for key, entry in value.items())
+        return "; ".join(f"{key}: {text}" for key, text in pairs if text)
+    if isinstance(value, list | tuple):
+        nested = any(isinstance(entry, Mapping) for entry in value)
+        return ", ".join(f"({described(x)})" if nested else described(x) for x in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,58 @@
+"""How far a change of tokens reaches in the decoded image (paper, Sec. 3.1, Fig. 1).
+
+A square block of tokens in the middle is replaced by one token, as in the figure, and decoded
+again; this is done for several tokens and held-out images, and the squared change of each pixel is
+averaged over them. --workdir=[NAME=]PATH ...: trained tokenizers; without them VQGAN's, ViT-VQGAN's
+and ours are trained small on bundled digits, some two minutes. The picture is OUT/fig1.png.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from evqgan.benchmark import beside, locality, quality, reconstructed, small
+from evqgan.benchmark.published import FIGURES
+from evqgan.core import pictures
+from evqgan.core.cli import Flag, whole
+from evqgan.inference import evaluation
+
+SIDE = 96  # ours: pixels that a small image is shown with, at least
+
+FLAGS = (
+    quality.WORKDIR,
+    Flag("block", whole(), (), "side of the replaced block, in tokens (2)", 2),
+    Flag("images", whole(1), (), "how many held-out images (16)", 16),
+    Flag("tokens", whole(1), (), "how many tokens are tried, one after the other (4)", 4),
+    small.OUT,
+    small.DATA,
+)
+
+
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the rows: one for each tokenizer."""
+    models, scale = reconstructed.chosen(given)
+    rows, shown = [], []
+    for name, model in models:
+        dataset = quality.dataset_of(model)
+        images, _ = evaluation.load_split(dataset, dataset.validation, given.images)
+        before, after, box = locality.replaced(model, images, given.block, given.tokens)
+        change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))
+        card = evaluation.protocol(
+            model, dataset, dataset.validation, real_images=len(images), tokens=given.tokens
+        )
+        row = {"system": name, "data": card["data"], **locality.reach(change, box), "card": card}
+        rows.append({"from": beside.OURS, **row})
+        drawn = locality.picture(images, before, after[0], change, times(model.size[0]))
+        shown.append(pictures.label(drawn, name))
+    file = pathlib.Path(given.out) / "fig1.png"
+    pictures.save_png(file, pictures.column(shown, gap=8))
+    columns = "image, reconstruction, with the block replaced, 4 x change"
+    print(f"{columns}, and where it is on average: {file}")
+    what = f"Fig. 1: a block of {given.block}x{given.block} tokens replaced; {scale}"
+    return f"{FIGURES['fig1']}\n{what}", beside.aligned(rows)
+
+
+def times(side: int) -> int:
+    """Return how many pixels of the picture a pixel of an image of this side has."""
+    return max(1, -(-SIDE // side))

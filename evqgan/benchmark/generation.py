@@ -1,0 +1,93 @@
+"""What the paper's tables of generated images share: the systems, sampled and measured alike."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from evqgan.benchmark import beside, quality, runs, small
+from evqgan.benchmark.published import Table
+from evqgan.benchmark.reconstructed import workdirs
+from evqgan.benchmark.small import Small
+from evqgan.core import pictures
+from evqgan.core.cli import Flag
+from evqgan.core.config_files import read_file
+from evqgan.inference.model import Model, load
+
+FLAGS: tuple[Flag, ...] = (
+    quality.WORKDIR,
+    quality.FEATURES,
+    quality.WEIGHTS,
+    quality.SAMPLES,
+    small.OUT,
+    small.DATA,
+)
+
+
+class Case(NamedTuple):
+    """A generator that is sampled: its name in the table, its model, and the real images' views."""
+
+    name: str
+    model: Model
+    views: int = 1
+    colour: bool = False
+
+
+def run(
+    given: Any, table: Table, systems: Sequence[Small], acceptances: dict[str, float] | None = None
+) -> tuple[str, list[beside.Row]]:
+    """Return the title and the rows of a table: the paper's, those measured, and real images.
+
+    systems: small ones that are trained where no --workdir is given.
+    acceptances: {name: share kept} of those that are sampled a second time, with rejection; of
+      workdirs with classes all are, if there are any.
+    """
+    cases, scale = chosen(given, systems)
+    rows, shown = [], {}
+    for case in cases:
+        accepted = [1.0]
+        if acceptances and case.model.classes:
+            share = acceptances.get(case.name) if not given.workdir else min(acceptances.values())
+            accepted += [share] if share else []
+        for acceptance in accepted:
+            print(f"{case.name}: {given.samples:,} samples", flush=True)
+            numbers, card, images = quality.of_generator(
+                case.model, given, acceptance, case.views, case.colour
+            )
+            row: dict[str, Any] = {"system": case.name, "data": card["data"]}
+            row |= {"acceptance": acceptance, "size": case.model.size[0]}
+            rows.append({**row, **numbers, "card": card})
+            text = f"{case.name}, {card['data']}" + f", {acceptance:g} kept" * (acceptance < 1)
+            shown[text] = images[: runs.SHOWN]
+    rows += real_rows(cases)
+    file = pathlib.Path(given.out) / f"{table.name.replace(' ', '').lower()}.png"
+    lines = [pictures.label(pictures.row(list(x)), text) for text, x in shown.items()]
+    pictures.save_png(file, pictures.column(lines))
+    print(f"samples of each: {file}")
+    return f"{table.name}: {table.title}; {scale}", beside.beside(table, rows)
+
+
+def chosen(given: Any, systems: Sequence[Small]) -> tuple[list[Case], str]:
+    """Return the generators to sample, and in words how large they are."""
+    if given.workdir:
+        opened = [quality.opened(text, "stage2") for text in given.workdir]
+        return [Case(*pair) for pair in opened], workdirs(given.workdir)
+    cases = []
+    for system, workdir in zip(systems, small.generators(given.out, systems), strict=True):
+        keys = read_file(f"{small.CONFIGS}:{system.data}").real
+        cases.append(
+            Case(small.GENERATORS[system.system], load(workdir), 1.0, keys.views, keys.colour)
+        )
+    return cases, small.scale(systems)
+
+
+def real_rows(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return a row of real images for each data set, size, and whether there are classes."""
+    rows, seen = [], set()
+    for case in cases:
+        key = (case.model.config.dataset.to_json(), bool(case.model.classes))
+        if key not in seen:
+            seen.add(key)
+            row = quality.real_row(case.model, case.views, case.colour)
+            size = case.model.size[0]
+            rows.append({"data": row["card"]["data"], "size": size, **row})
+    return rows

@@ -1,0 +1,32 @@
+"""What the paper's tables and figures of tokenizers share: which ones, trained or small."""
+
+from typing import Any
+
+from evqgan.benchmark import quality, small
+from evqgan.benchmark.small import Small
+from evqgan.core.cli import Flag
+from evqgan.inference.model import Model, load
+
+FLAGS: tuple[Flag, ...] = (
+    quality.WORKDIR,
+    quality.FEATURES,
+    quality.WEIGHTS,
+    small.OUT,
+    small.DATA,
+)
+SYSTEMS = ("vqgan", "vit_vqgan", "efficient_vqgan")  # those of the paper's Table 1
+
+
+def chosen(given: Any) -> tuple[list[tuple[str, Model]], str]:
+    """Return tokenizers by name, of --workdir or small, and in words how large they are."""
+    if given.workdir:
+        return [quality.opened(text, "stage1") for text in given.workdir], workdirs(given.workdir)
+    systems = [Small(system, given.data) for system in SYSTEMS]
+    trained = small.tokenizers(given.out, systems)
+    pairs = zip(SYSTEMS, trained, strict=True)
+    return [(small.TOKENIZERS[name], load(path)) for name, path in pairs], small.scale(systems)
+
+
+def workdirs(given: list[str]) -> str:
+    """Return what a title says of workdirs that were given."""
+    return f"{len(given)} workdir{'s' if len(given) > 1 else ''} given"

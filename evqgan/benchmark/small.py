@@ -1,0 +1,156 @@
+"""Small models on bundled data, for tables and figures that no trained workdirs are given for.
+
+They are the systems of configs/comparison.py, one seed each, and lie in OUT/DATA/SYSTEM: several
+commands share them, and the same command goes on where it stopped.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from evqgan.core import build, checkpoint, cli, files
+from evqgan.core.cli import PATH, TEXT, Flag
+from evqgan.core.config_files import SHIPPED, read_file
+from evqgan.core.errors import InputError
+from evqgan.training.loop import train
+
+CONFIGS = SHIPPED / "configs" / "comparison.py"
+# Ours: half of that file's, so that a table takes minutes; `comparison` trains for all of them.
+STEPS = {"stage1": 150, "stage2": 250}
+MINUTES = {"stage1": 0.6, "stage2": 1.0}  # of a run on two CPU cores that do nothing else
+# How the systems are called: their tokenizers, and their generators.
+TOKENIZERS = {
+    "efficient_vqgan": "ours",
+    "vqgan": "VQGAN",
+    "vit_vqgan": "ViT-VQGAN",
+    "rq_vae": "RQ-VAE",
+    "maskgit": "MaskGIT",
+}
+GENERATORS = {
+    **TOKENIZERS,
+    "vit_vqgan": "VIM",
+    "rq_vae": "RQ-Transformer",
+    "efficient_vqgan_on_vqgan": "ours on VQGAN's tokenizer",
+}
+
+OUT = Flag("out", PATH, (), "where small models are trained (workdirs/paper)", "workdirs/paper")
+DATA = Flag("data", TEXT, (), "bundled data of small models: digits, photographs or tiny", "digits")
+
+
+class Small(NamedTuple):
+    """A small system.
+
+    system: a key of config.systems in configs/comparison.py.
+    data: the variant of that file.
+    size: of the images, None as in the file.
+    conditional: whether the generator is told the class.
+    window: W_s of our generator, None as in the file.
+    """
+
+    system: str
+    data: str
+    size: int | None = None
+    conditional: bool = True
+    window: int | None = None
+
+    def config(self) -> ConfigDict:
+        """Return the system's config: {"tokenizer", "generator"}; InputError if there is none."""
+        config = read_file(f"{CONFIGS}:{self.data}")
+        if self.system not in config.systems:
+            hint = build.suggestion(self.system, config.systems)
+            raise InputError(f"there is no system {self.system!r}: {hint}")
+        system = ConfigDict(json.loads(config.systems[self.system].to_json()))
+        parts = system.tokenizer, system.generator
+        for part in parts:
+            part.seed, part.evals, part.best = 0, ConfigDict(), ""
+            part.dataset.size = self.size or part.dataset.size
+            if self.data != "tiny":
+                part.duration = f"{STEPS[part.stage]} steps"
+        if not self.conditional:
+            system.generator.generator.classes = 0
+        if self.window:
+            # As many supervised tokens an image as in the file.
+            keys, loss = system.generator.generator, system.generator.loss
+            loss.targets = max(loss.targets * keys.window**2 // self.window**2, 1)
+            keys.window = self.window
+        return system
+
+    def folder(self, out: Any, system: str = "") -> pathlib.Path:
+        """Return where its workdirs lie. system: another one than its own."""
+        data = self.data if self.size is None else f"{self.data}_{self.size}"
+        return pathlib.Path(out) / data / (system or self.system)
+
+    def tokenizer(self, out: Any) -> pathlib.Path:
+        """Return the workdir of its tokenizer, which may be another system's."""
+        return self.folder(out, self.config().get("tokenizer_of", "")) / "tokenizer"
+
+    def generator(self, out: Any) -> pathlib.Path:
+        """Return the workdir of its generator."""
+        window = f"_window{self.window}" if self.window else ""
+        name = "generator" if self.conditional else "unconditional"
+        return self.folder(out) / f"{name}{window}"
+
+
+def scale(systems: Iterable[Small]) -> str:
+    """Return what a title says of small systems."""
+    return f"small scale, bundled {' and '.join(dict.fromkeys(small.data for small in systems))}"
+
+
+def tokenizers(out: Any, systems: Iterable[Small]) -> list[pathlib.Path]:
+    """Train the tokenizers of systems, or what of it is not done yet; return their workdirs."""
+    systems = list(systems)
+    announce({small.tokenizer(out): small.config().tokenizer for small in systems})
+    return [trained_tokenizer(out, small) for small in systems]
+
+
+def generators(out: Any, systems: Iterable[Small]) -> list[pathlib.Path]:
+    """Train both stages of systems, or what of it is not done yet; return the generators'."""
+    systems = list(systems)
+    jobs = {small.tokenizer(out): small.config().tokenizer for small in systems}
+    announce(jobs | {small.generator(out): small.config().generator for small in systems})
+    found = []
+    for small in systems:
+        config, workdir = small.config().generator, small.generator(out)
+        config.tokenizer.weights = str(trained_tokenizer(out, small))
+        if not is_done(workdir, config):
+            train(config, workdir)
+        found.append(workdir)
+    return found
+
+
+def trained_tokenizer(out: Any, small: Small) -> pathlib.Path:
+    """Train a tokenizer, if that is not done yet, and return its workdir."""
+    config, workdir = small.config().tokenizer, small.tokenizer(out)
+    cli.keep_programs()  # several systems and commands have the same ones
+    if not is_done(workdir, config):
+        train(config, workdir)
+    return workdir
+
+
+def announce(jobs: Mapping[pathlib.Path, ConfigDict]) -> None:
+    """Print what is to be trained, and about how long that takes. jobs: configs by workdir."""
+    left = [config.stage for workdir, config in jobs.items() if not is_done(workdir, config)]
+    if left:
+        minutes = sum(MINUTES[stage] for stage in left)
+        number = f"{left.count('stage1')} tokenizers and {left.count('stage2')} generators"
+        where = "on two CPU cores that do nothing else"
+        print(f"training {number}, small: about {math.ceil(minutes)} minutes {where}", flush=True)
+
+
+def is_done(workdir: pathlib.Path, config: ConfigDict) -> bool:
+    """Return whether a workdir holds the end of this very run; `train` says what is wrong else."""
+    file = workdir / "config.json"
+    if not file.is_file() or not (workdir / "checkpoints").is_dir():
+        return False
+    there, wanted = files.read_json(file), json.loads(config.to_json())
+    keys = {"stage1": ("tokenizer",), "stage2": ("generator", "loss")}[config.stage]
+    if any(there.get(key) != wanted[key] for key in (*keys, "dataset", "optimizer", "duration")):
+        return False
+    checkpoints = checkpoint.Checkpoints(workdir, create=False)
+    steps = checkpoints.steps()
+    checkpoints.close()
+    return bool(steps) and f"{steps[-1]} steps" == config.duration
