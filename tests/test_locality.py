@@ -51,21 +51,20 @@ def test_only_the_block_is_replaced():
     np.testing.assert_array_equal(after[0], model.decode(changed))
 
 
-def test_the_command_writes_rows_and_a_picture(tmp_path, capsys):
+def test_the_command_writes_rows_with_cards_and_a_picture(tmp_path, capsys):
     place = str(workdirs.trained() / "tokenizer")
-    out, rows = tmp_path / "locality.png", tmp_path / "rows.json"
-    flags = [
-        "locality",
-        f"--workdir={place}",
-        "--images=2",
-        "--tokens=1",
-        f"--out={out}",
-        f"--json={rows}",
-    ]
+    flags = ["fig1", f"--workdir=mine={place}", "--images=2", "--tokens=1", f"--out={tmp_path}"]
     assert benchmark.main(flags) == 0
     text = capsys.readouterr().out
-    assert "r99" in text and '"inside"' in rows.read_text() and '"command"' in rows.read_text()
-    assert Image.open(out).size[0] > 2 * 32
+    assert "paper, Fig. 1" in text and "1 workdir given" in text and "r99" in text
+    assert "[1] workdir: tokenizer; step: 6" in text
+    found = json.loads((tmp_path / "fig1.json").read_text())
+    (row,) = found["rows"]
+    assert row["system"] == "mine" and 0 <= row["inside"] <= 1
+    assert row["card"]["real_images"] == 2 and row["card"]["split"]
+    assert found["command"].startswith("python -m evqgan.benchmark fig1")
+    # Four columns: of two images, with gaps, and of the mean; each pixel is shown as 3 x 3.
+    assert Image.open(tmp_path / "fig1.png").size[0] == 3 * 96 + 2 * 8
 
 
 def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
@@ -89,18 +88,12 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["localty"], "there is no benchmark 'localty': did you mean 'locality'"),
-        (["locality"], "--workdir is needed: a trained tokenizer"),
-        (["locality", "--workdir=nowhere"], "nowhere is no workdir"),
-        (["locality", "--workdir=GENERATOR"], "holds a stage2: give the workdir of a tokenizer"),
-        (
-            ["locality", "--workdir=TOKENIZER", "--block=9"],
-            "--block=9 does not fit into 8 x 8 tokens",
-        ),
-        (
-            ["locality", "--workdir=TOKENIZER", "--blok=9"],
-            "there is no flag --blok: did you mean '--block'?",
-        ),
+        (["reconstuction"], "no benchmark 'reconstuction': did you mean 'reconstruction'"),
+        (["reconstruction"], "--workdir is needed: a trained tokenizer"),
+        (["fig1", "--workdir=nowhere"], "nowhere is no workdir"),
+        (["fig1", "--workdir=GENERATOR"], "holds a stage2: give the workdir of a tokenizer"),
+        (["fig1", "--workdir=TOKENIZER", "--block=9"], "--block=9 does not fit into 8 x 8 tokens"),
+        (["fig1", "--workdir=a=TOKENIZER", "--blok=9"], "no flag --blok: did you mean '--block'?"),
         (["step", "--config=configs/nosuch.py"], "there is no file"),
         (
             ["step", "--config=configs/photos_stage1.py", "--batch=x"],

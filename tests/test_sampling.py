@@ -105,6 +105,7 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
         "--extend=1",
         "--steps=2",
         "--batch=2",
+        "--rounds=1",
     ]
     assert benchmark.main(["sampling", *small, f"--json={file}"]) == 0
     found = json.loads(file.read_text())

@@ -7,6 +7,7 @@ minutes. The picture is OUT/fig9.png.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,7 +23,8 @@ from evqgan.core.errors import InputError
 WINDOWS = (1, 2, 4, 8, 16)
 GRIDS = {"cpu": (16, 32)}  # sides of token grids: f = 16
 GRIDS_FULL = (16, 32, 64)
-STEPS, EXTEND = 8, 4  # of the configs
+STEPS = 8  # of the configs, as the keys of ours
+OURS = {"name": "multigrained", "global_tokens": "ordered", "extend": 4}
 FACTOR = 16
 
 FLAGS = (
@@ -43,8 +45,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     for side in given.latent or GRIDS.get(jax.default_backend(), GRIDS_FULL):
         windows = [w for w in given.window or WINDOWS if side % w == 0]
         print(f"{side}x{side} tokens: compiling {len(windows) + 2} programs", flush=True)
-        programs = [ours(given, side, window) for window in windows]
-        programs += [rival(given, side, name) for name in device.RIVALS]
+        programs = [program(given, side, {**OURS, "window": w}, steps=steps_of(w)) for w in windows]
+        programs += [program(given, side, keys) for keys in device.RIVALS.values()]
         abouts: list[dict[str, Any]] = [{"system": "ours", "window": w} for w in windows]
         abouts += [{"system": name, "window": None} for name in device.RIVALS]
         timed = timing.rows_of(programs, given.rounds, float("inf"))
@@ -72,7 +74,7 @@ def row(given: Any, side: int, about: dict[str, Any], found: dict[str, Any]) -> 
         timed=f"median of {given.rounds} calls, in turn with those of this resolution",
     )
     if window:
-        card |= {"extend": EXTEND, "order": "raster", "attention": "prefix"}
+        card |= {"extend": OURS["extend"], "order": "raster"}
     return {
         "from": beside.OURS,
         "system": about["system"],
@@ -90,29 +92,17 @@ def steps_of(window: int) -> int:
     return min(STEPS, window**2)
 
 
-def config_of(given: Any, side: int) -> ConfigDict:
-    """Return the config of imagenet_stage2 at this resolution and size."""
+def program(given: Any, side: int, generator: Mapping[str, Any], **sampler: Any) -> timing.Program:
+    """Return the program of a generator at this resolution, as deep and wide as asked for.
+
+    generator: its keys in config.generator, others than its size. sampler: those of config.sample.
+    """
     config = device.generator_config(small=False)
-    config.dataset.size = side * FACTOR
-    heads = given.width // sampling.HEAD
-    config.generator.update({"layers": given.layers, "width": given.width, "heads": heads})
-    return config
-
-
-def ours(given: Any, side: int, window: int) -> timing.Program:
-    """Return the program of ours with blocks of this size."""
-    config = config_of(given, side)
-    config.generator.update({"window": window, "extend": EXTEND})
-    name = f"ours, {window}"
-    return device.drawing(name, config, given.batch, steps=steps_of(window))
-
-
-def rival(given: Any, side: int, name: str) -> timing.Program:
-    """Return the program of another generator, as deep and wide."""
-    config = config_of(given, side)
-    size = {key: config.generator[key] for key in ("layers", "width", "heads", "classes")}
-    config.generator = ConfigDict({**device.RIVALS[name], **size})
-    return device.drawing(name, config, given.batch)
+    keys = {**generator, "layers": given.layers, "width": given.width, "classes": 1000}
+    with config.unlocked():
+        config.dataset.size = side * FACTOR
+        config.generator = ConfigDict({**keys, "heads": given.width // sampling.HEAD})
+    return device.drawing(str(generator["name"]), config, given.batch, **sampler)
 
 
 def picture(rows: list[dict[str, Any]]) -> Any:

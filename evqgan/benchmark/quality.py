@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.svm import SVC
+from sklearn.linear_model import LogisticRegression
 
 from evqgan.benchmark import runs
 from evqgan.core import build, weights
@@ -87,8 +87,7 @@ def of_generator(
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
     """Return the columns of a generator's samples, their card, and the samples.
 
-    acceptance: below 1 the best by a classifier: ResNet-101, or without its weights a support
-      vector classifier of held-out images.
+    acceptance: below 1 the best by a classifier, see `chooser_of`.
     views: random crops of each real image to measure against.
     colour: whether the classifier that judges sees colours.
     sampler: changes to config.sample.
@@ -181,8 +180,7 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
 def chooser_of(model: Model, dataset: Dataset, colour: bool) -> Callable | str:
     """Return what chooses samples: ResNet-101 of ImageNet's classes, else one of our own.
 
-    Ours is a support vector classifier of the held-out images; the one that judges learns the
-    training images.
+    Ours learns the held-out images, the one that judges the training images.
     """
     if not model.classes:
         raise InputError(f"{model.workdir} has no classes: nothing can be rejected there")
@@ -195,22 +193,21 @@ def chooser_of(model: Model, dataset: Dataset, colour: bool) -> Callable | str:
 class Chooser:
     """A classifier of images, as rejection sampling wants it: how probable each one's class is."""
 
-    name = "a support vector classifier of the held-out images"
+    name = "a logistic regression of the held-out images"
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, colour: bool) -> None:
-        """Learn images uint8 [N,H,W,3] and their labels."""
+        """Learn images uint8 [N,H,W,3] and their labels; InputError if these are all the same."""
+        if len(np.unique(labels)) < 2:
+            raise InputError("nothing can be rejected: all held-out images are of one class")
         self.colour = colour
         seen = pixels.features(images, agreement.SIDE, colour)
-        self.model = SVC(C=agreement.C, gamma="scale", decision_function_shape="ovr")
-        self.model.fit(seen, labels)
+        self.model = LogisticRegression(C=agreement.C, max_iter=1000).fit(seen, labels)
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the scores [B]: how far a class is ahead of the best other one."""
+        """Return the probabilities [B] of their classes: 0 of one that it has not seen."""
         seen = pixels.features(images, agreement.SIDE, self.colour)
-        ahead = np.asarray(self.model.decision_function(seen), np.float32)
-        mine = ahead[np.arange(len(labels)), labels]
-        ahead[np.arange(len(labels)), labels] = -np.inf
-        return mine - ahead.max(axis=1)
+        is_own = self.model.classes_ == np.asarray(labels)[:, None]
+        return np.where(is_own, self.model.predict_proba(seen), 0).sum(axis=1).astype(np.float32)
 
 
 def opened(text: str, stage: str) -> tuple[str, Model]:

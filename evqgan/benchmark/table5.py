@@ -3,8 +3,8 @@
 --workdir=[NAME=]PATH ...: trained generators with classes, of --config=configs/imagenet_stage2.py.
 Without them VIM, MaskGIT, VQGAN's GPT and ours are trained small on bundled digits: some seven
 minutes. Half of the samples are rejected in a second row of VQGAN and ours, and of any workdir
-with classes: by ResNet-101 where there are its weights and ImageNet's classes, else by a support
-vector classifier. fid and inception_score need the weights of Inception.
+with classes: by ResNet-101 where there are its weights and ImageNet's classes, else by a
+logistic regression of the held-out images. fid and inception_score need the weights of Inception.
 """
 
 from typing import Any

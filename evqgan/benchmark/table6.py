@@ -182,20 +182,19 @@ def other(system: str) -> ConfigDict:
 def step(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
     """Return what `prepare.jitted` makes of the stage without its tokenizer, and a batch of ids.
 
-    The former is the shapes of the state, init, and update.
+    The former is the shapes of the state, init, and update. A tokenizer stays whose codebook is
+    part of the step: RQ-Transformer's.
     """
     stage = stage2.make(config, examples=10**6)
     tokenizer = stage.model.tokenizer
-    weights: dict[str, Any] = {}
-    if stage.model.traits.codebook:  # which is then part of the step
-        weights = tokenizer.init(jax.random.key(0))
+    dropped = () if stage.model.traits.codebook else ("tokenizer",)
 
     def init() -> dict[str, Any]:
-        return {key: value for key, value in stage.init().items() if key != "tokenizer"}
+        return {key: value for key, value in stage.init().items() if key not in dropped}
 
     def update(state: Any, batch: Any) -> tuple[dict[str, Any], Any]:
-        state, metrics = stage.update({**state, "tokenizer": weights}, batch)
-        return {key: value for key, value in state.items() if key != "tokenizer"}, metrics
+        state, metrics = stage.update({**{key: {} for key in dropped}, **state}, batch)
+        return {key: value for key, value in state.items() if key not in dropped}, metrics
 
     device_mesh = mesh.make(devices=jax.devices()[:1])
     depth = tokenizer.network.quantizer.depth
