@@ -200,7 +200,8 @@ def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch):
 
     def of_generator(model, given, acceptance, views, colour, steps):
         asked.append((model.config.generator.window, steps))
-        return {"fid": None, "frechet_pixels": 1 / steps}, {"step": 1}, None
+        numbers = {"fid": None, "frechet_pixels": 1 / steps}
+        return numbers, {"step": 1}, np.zeros((20, 8, 8, 3), np.uint8)
 
     cases = [stand_in(2), stand_in(4)], "small scale"
     monkeypatch.setattr(generation, "chosen", lambda given, systems: cases)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.benchmark import beside, charts, generation, quality, runs
+from evqgan.benchmark import beside, charts, generation
 from evqgan.benchmark.charts import Chart, Line
 from evqgan.benchmark.published import FIGURES
 from evqgan.benchmark.small import Small
-from evqgan.core import files, pictures
+from evqgan.core import pictures
 from evqgan.core.cli import Flag, whole
 from evqgan.core.errors import InputError
 
@@ -35,38 +35,22 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each block size and T."""
     systems = [Small("efficient_vqgan", given.data, window=window) for window in WINDOWS]
     cases, scale = generation.chosen(given, systems)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case in cases:
         window = case.model.config.generator.get("window")
         if case.model.config.generator.name != "multigrained":
             raise InputError(f"{case.name} has no blocks: give the workdirs of our generators")
         for steps in given.steps or STEPS:
             if steps <= window**2:
-                rows.append(row(given, case, window, steps))
+                numbers, card, _ = generation.measured(given, case, steps=steps)
+                about = {"system": case.name, "window": window, "steps": steps}
+                rows.append({**about, **numbers, "card": card})
     rows += generation.real_rows(cases)
     file = pathlib.Path(given.out) / "fig8.png"
     pictures.save_png(file, picture(rows))
     print(f"quality by block size and steps: {file}")
     title = f"Fig. 8: block size and steps in a block; {scale}"
     return f"{FIGURES['fig8']}\n{title}", beside.aligned([{"from": beside.OURS, **r} for r in rows])
-
-
-def row(given: Any, case: generation.Case, window: int, steps: int) -> dict[str, Any]:
-    """Return the row of a generator and T, made now or before: it is kept in OUT/fig8."""
-    model = case.model
-    made = {"workdir": str(model.workdir), "step": model.step, "samples": given.samples}
-    made["networks"] = quality.networks(given)
-    file = pathlib.Path(given.out) / "fig8" / f"{window}_{steps}.json"
-    kept = runs.known(file, **made)
-    if kept is None:
-        print(f"W_s {window}, T {steps}: {given.samples:,} samples", flush=True)
-        numbers, card, _ = quality.of_generator(
-            model, given, 1.0, case.views, case.colour, steps=steps
-        )
-        kept = {**made, "numbers": numbers, "card": card}
-        files.save_json(file, kept)
-    about = {"system": case.name, "window": window, "steps": steps}
-    return {**about, **kept["numbers"], "card": kept["card"]}
 
 
 def picture(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:

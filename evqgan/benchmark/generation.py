@@ -1,14 +1,18 @@
 """What the paper's tables of generated images share: the systems, sampled and measured alike."""
 
+import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from evqgan.benchmark import beside, quality, runs, small
 from evqgan.benchmark.published import Table
 from evqgan.benchmark.reconstructed import workdirs
 from evqgan.benchmark.small import Small
-from evqgan.core import pictures
+from evqgan.core import files, pictures
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file
 from evqgan.inference.model import Model, load
@@ -49,21 +53,52 @@ def run(
             share = acceptances.get(case.name) if not given.workdir else min(acceptances.values())
             accepted += [share] if share else []
         for acceptance in accepted:
-            print(f"{case.name}: {given.samples:,} samples", flush=True)
-            numbers, card, images = quality.of_generator(
-                case.model, given, acceptance, case.views, case.colour
-            )
+            numbers, card, images = measured(given, case, acceptance)
             row: dict[str, Any] = {"system": case.name, "data": card["data"]}
             row |= {"acceptance": acceptance, "size": case.model.size[0]}
             rows.append({**row, **numbers, "card": card})
             text = f"{case.name}, {card['data']}" + f", {acceptance:g} kept" * (acceptance < 1)
-            shown[text] = images[: runs.SHOWN]
+            shown[text] = images
     rows += real_rows(cases)
     file = pathlib.Path(given.out) / f"{table.name.replace(' ', '').lower()}.png"
     lines = [pictures.label(pictures.row(list(x)), text) for text, x in shown.items()]
     pictures.save_png(file, pictures.column(lines))
     print(f"samples of each: {file}")
     return f"{table.name}: {table.title}; {scale}", beside.beside(table, rows)
+
+
+def measured(
+    given: Any, case: Case, acceptance: float = 1.0, **sampler: Any
+) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
+    """Return the columns of `quality.of_generator`, their card, and the first few samples.
+
+    They are kept in OUT/measured: what was measured alike before is not measured again.
+    """
+    made: dict[str, Any] = {
+        "workdir": str(case.model.workdir),
+        "step": case.model.step,
+        "samples": given.samples,
+        "features": quality.networks(given),
+        "weights": given.weights,
+        "acceptance": acceptance,
+        "views": case.views,
+        "sampler": sampler,
+    }
+    name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+    file = pathlib.Path(given.out) / "measured" / f"{name}.json"
+    kept, images = runs.known(file, **made), file.with_suffix(".npz")
+    if kept is None or not images.is_file():
+        changes = "".join(f", {key} {value}" for key, value in sampler.items())
+        kind = f", {acceptance:g} kept" * (acceptance < 1)
+        print(f"{case.name}{changes}{kind}: {given.samples:,} samples", flush=True)
+        numbers, card, samples = quality.of_generator(
+            case.model, given, acceptance, case.views, case.colour, **sampler
+        )
+        files.save_npz(images, images=samples[: runs.SHOWN])
+        kept = {**made, "numbers": numbers, "card": card}
+        files.save_json(file, kept)
+    with np.load(images, allow_pickle=False) as saved:
+        return kept["numbers"], kept["card"], saved["images"]
 
 
 def chosen(given: Any, systems: Sequence[Small]) -> tuple[list[Case], str]:
@@ -74,9 +109,8 @@ def chosen(given: Any, systems: Sequence[Small]) -> tuple[list[Case], str]:
     cases = []
     for system, workdir in zip(systems, small.generators(given.out, systems), strict=True):
         keys = read_file(f"{small.CONFIGS}:{system.data}").real
-        cases.append(
-            Case(small.GENERATORS[system.system], load(workdir), 1.0, keys.views, keys.colour)
-        )
+        name = small.GENERATORS[system.system]
+        cases.append(Case(name, load(workdir), keys.views, keys.colour))
     return cases, small.scale(systems)
 
 
