@@ -50,7 +50,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     columns = "image, reconstruction, with the block replaced, 4 x change"
     print(f"{columns}, and where it is on average: {file}")
     what = f"Fig. 1: a block of {given.block}x{given.block} tokens replaced; {scale}"
-    return f"{FIGURES['fig1']}\n{what}", beside.aligned(rows)
+    return f"{what} ({FIGURES['fig1']})", beside.aligned(rows)
 
 
 def times(side: int) -> int:

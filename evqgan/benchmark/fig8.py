@@ -50,7 +50,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     pictures.save_png(file, picture(rows))
     print(f"quality by block size and steps: {file}")
     title = f"Fig. 8: block size and steps in a block; {scale}"
-    return f"{FIGURES['fig8']}\n{title}", beside.aligned([{"from": beside.OURS, **r} for r in rows])
+    return f"{title} ({FIGURES['fig8']})", beside.aligned(
+        [{"from": beside.OURS, **r} for r in rows]
+    )
 
 
 def picture(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:

@@ -59,7 +59,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     pictures.save_png(file, picture(rows))
     print(f"seconds by block size: {file}")
     model = f"{given.layers} layers of width {given.width}, {device.dtype_here()}, untrained"
-    return f"{FIGURES['fig9']}\nFig. 9: sampling, {model}", beside.aligned(rows)
+    return f"Fig. 9: sampling, {model} ({FIGURES['fig9']})", beside.aligned(rows)
 
 
 def row(given: Any, side: int, about: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
