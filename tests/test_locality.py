@@ -57,11 +57,11 @@ def test_the_command_writes_rows_with_cards_and_a_picture(tmp_path, capsys):
     assert benchmark.main(flags) == 0
     text = capsys.readouterr().out
     assert "paper, Fig. 1" in text and "1 workdir given" in text and "r99" in text
-    assert "[1] workdir: tokenizer; step: 6" in text
+    assert "[1] evaluator: locality; protocol: reconstruction;" in text
     found = json.loads((tmp_path / "fig1.json").read_text())
     (row,) = found["rows"]
     assert row["system"] == "mine" and 0 <= row["inside"] <= 1
-    assert row["card"]["real_images"] == 2 and row["card"]["split"]
+    assert row["card"]["real"]["count"] == 2 and row["card"]["model"]["step"] == 6
     assert found["command"].startswith("python -m evqgan.benchmark fig1")
     # Four columns: of two images, with gaps, and of the mean; each pixel is shown as 3 x 3.
     assert Image.open(tmp_path / "fig1.png").size[0] == 3 * 96 + 2 * 8

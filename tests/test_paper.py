@@ -14,6 +14,7 @@ from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import (
     beside,
     charts,
+    choosing,
     fig9,
     generation,
     published,
@@ -168,9 +169,10 @@ def test_table5_of_a_workdir(tmp_path, capsys):
     every, half, real = rows[len(published.TABLE5.rows) :]
     assert (every["system"], every["acceptance"], half["acceptance"]) == ("mine", 1.0, 0.5)
     assert every["fid"] is None and every["frechet_pixels"] > 0 and 0 <= every["in_class"] <= 1
-    assert half["card"]["classifier"] == quality.Chooser.name
-    assert every["card"]["generated_images"] == 20 and every["card"]["real_images"]
-    assert real["system"] == "real images, held out" and "workdir" not in real["card"]
+    assert half["card"]["produced"]["sampler"]["classifier"] == choosing.Chooser.name
+    assert every["card"]["produced"]["count"] == 20 and every["card"]["real"]["count"]
+    assert real["system"] == "real images, held out" and "model" not in real["card"]
+    assert real["card"]["real"] == every["card"]["real"]  # by a hash, too
     assert Image.open(tmp_path / "table5.png").size[0] > 10 * 32
     assert "paper, Table 5" in capsys.readouterr().out
 
@@ -179,13 +181,13 @@ def test_a_chooser_likes_images_of_their_class():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     images = rng.integers(0, 20, (60, 8, 8, 3)) + 80 * labels[:, None, None, None]
-    chooser = quality.Chooser(images.astype(np.uint8), labels, colour=False)
+    chooser = choosing.Chooser(images.astype(np.uint8), labels, colour=False)
     right = chooser(images.astype(np.uint8), labels)
     wrong = chooser(images.astype(np.uint8), (labels + 1) % 3)
     assert right.dtype == np.float32 and right.shape == (60,) and (right > wrong).all()
     np.testing.assert_array_equal(chooser(images.astype(np.uint8), labels + 3), 0)
     with pytest.raises(InputError, match="all held-out images are of one class"):
-        quality.Chooser(images.astype(np.uint8), labels * 0, colour=False)
+        choosing.Chooser(images.astype(np.uint8), labels * 0, colour=False)
 
 
 def stand_in(window):
@@ -233,7 +235,7 @@ def test_fig9_times_all_of_a_resolution_in_turn(tmp_path, monkeypatch):
     assert asked == [*multigrained, ("gpt", 256, None, None), ("maskgit", 256, None, None)]
     rows = json.loads((tmp_path / "fig9.json").read_text())["rows"]
     assert [row["seconds_per_image"] for row in rows] == [2.0, 1.0, 4.0, 0.5]
-    assert all(row["card"]["device"] and row["card"]["batch"] == 2 for row in rows)
+    assert all(row["card"]["run"]["device"] and row["card"]["batch"] == 2 for row in rows)
     assert Image.open(tmp_path / "fig9.png").size[0] > 400
 
 

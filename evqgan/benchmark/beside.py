@@ -1,12 +1,11 @@
 """The form of a table of the paper: its rows beside ours, and each row with its card."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
-
-import evqgan
 from evqgan.benchmark.published import Table
+from evqgan.evals import cards
 
 Row = dict[str, Any]
 OURS = "measured here"
@@ -47,10 +46,9 @@ def check(row: Mapping[str, Any]) -> None:
         raise ValueError(f"a FID that is not of Inception's trained features: {dict(row)}")
 
 
-def card_of(**more: Any) -> dict[str, Any]:
-    """Return the card of numbers that no workdir and no data are behind: device and versions."""
-    versions = {"evqgan": evqgan.__version__, "jax": jax.__version__}
-    return {**more, "device": jax.devices()[0].device_kind, "versions": versions}
+def card_of(dtype: str, **more: Any) -> dict[str, Any]:
+    """Return the card of numbers that no trained model is behind. dtype: of the computation."""
+    return {**more, "run": dataclasses.asdict(cards.run_card(dtype))}
 
 
 def numbered(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], str]:
@@ -59,13 +57,13 @@ def numbered(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], str]:
     Rows of a table without cards stay as they are.
     """
     texts = [described(row["card"]) if "card" in row else "" for row in rows]
-    cards = [text for text in dict.fromkeys(texts) if text]
-    number = {text: f"[{i}]" for i, text in enumerate(cards, 1)}
+    of_rows = [text for text in dict.fromkeys(texts) if text]
+    number = {text: f"[{i}]" for i, text in enumerate(of_rows, 1)}
     shown = [
         {**row, "card": number[text]} if text else dict(row)
         for row, text in zip(rows, texts, strict=True)
     ]
-    return shown, "".join(f"\n{number[text]} {text}" for text in cards)
+    return shown, "".join(f"\n{number[text]} {text}" for text in of_rows)
 
 
 def described(value: Any) -> str:

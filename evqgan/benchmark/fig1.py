@@ -15,6 +15,9 @@ from evqgan.benchmark import beside, locality, quality, reconstructed, small
 from evqgan.benchmark.published import FIGURES
 from evqgan.core import pictures
 from evqgan.core.cli import Flag, whole
+from evqgan.evals.cards import Measured, Produced
+from evqgan.evals.image_set import Tally
+from evqgan.evals.protocols import RECONSTRUCTION
 from evqgan.inference import evaluation
 
 SIDE = 96  # ours: pixels that a small image is shown with, at least
@@ -34,15 +37,20 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     models, scale = reconstructed.chosen(given)
     rows, shown = [], []
     for name, model in models:
-        dataset = quality.dataset_of(model)
-        images, _ = evaluation.load_split(dataset, dataset.validation, given.images)
+        dataset, tally = quality.dataset_of(model), Tally()
+        read = evaluation.read_split(dataset, dataset.validation, given.images, tally)
+        images, _ = next(read)
         before, after, box = locality.replaced(model, images, given.block, given.tokens)
         change = np.square(after.astype(np.float64) - before).mean(axis=(0, 1, 4))
-        card = evaluation.protocol(
-            model, dataset, dataset.validation, real_images=len(images), tokens=given.tokens
+        measured = Measured(
+            RECONSTRUCTION.name,
+            Produced("reconstructions", len(images), model.size),
+            real=tally.image_set(dataset, dataset.validation),
+            settings={"block": given.block, "tokens": given.tokens},
         )
-        row = {"system": name, "data": card["data"], **locality.reach(change, box), "card": card}
-        rows.append({"from": beside.OURS, **row})
+        card = evaluation.subject_of(model).card("locality", measured).as_json()
+        row = {"system": name, "data": card["real"]["source"], **locality.reach(change, box)}
+        rows.append({"from": beside.OURS, **row, "card": card})
         drawn = locality.picture(images, before, after[0], change, times(model.size[0]))
         shown.append(pictures.label(drawn, name))
     file = pathlib.Path(given.out) / "fig1.png"

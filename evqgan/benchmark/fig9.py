@@ -66,11 +66,11 @@ def row(given: Any, side: int, about: dict[str, Any], found: dict[str, Any]) -> 
     """Return a row of a program that was timed. about: its system and block size."""
     window = about["window"]
     card = beside.card_of(
+        device.dtype_here(),
         weights="untrained",
         layers=given.layers,
         width=given.width,
         batch=given.batch,
-        dtype=device.dtype_here(),
         timed=f"median of {given.rounds} calls, in turn with those of this resolution",
     )
     if window:

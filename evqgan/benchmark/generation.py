@@ -54,10 +54,10 @@ def run(
             accepted += [share] if share else []
         for acceptance in accepted:
             numbers, card, images = measured(given, case, acceptance)
-            row: dict[str, Any] = {"system": case.name, "data": card["data"]}
+            row: dict[str, Any] = {"system": case.name, "data": card["real"]["source"]}
             row |= {"acceptance": acceptance, "size": case.model.size[0]}
             rows.append({**row, **numbers, "card": card})
-            text = f"{case.name}, {card['data']}" + f", {acceptance:g} kept" * (acceptance < 1)
+            text = f"{case.name}, {row['data']}" + f", {acceptance:g} kept" * (acceptance < 1)
             shown[text] = images
     rows += real_rows(cases)
     file = pathlib.Path(given.out) / f"{table.name.replace(' ', '').lower()}.png"
@@ -121,7 +121,7 @@ def real_rows(cases: Sequence[Case]) -> list[dict[str, Any]]:
         key = (case.model.config.dataset.to_json(), bool(case.model.classes))
         if key not in seen:
             seen.add(key)
-            row = quality.real_row(case.model, case.views, case.colour)
-            size = case.model.size[0]
-            rows.append({"data": row["card"]["data"], "size": size, **row})
+            if row := quality.real_row(case.model, case.views, case.colour):
+                about = {"data": row["card"]["real"]["source"], "size": case.model.size[0]}
+                rows.append({**about, **row})
     return rows

@@ -20,6 +20,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     for name, model in models:
         numbers, card = quality.of_tokenizer(model, given)
         latent = "x".join(str(side // model.factor) for side in model.size)
-        row = {"system": name, "data": card["data"], "codes": model.codes, "latent": latent}
+        row = {
+            "system": name,
+            "data": card["real"]["source"],
+            "codes": model.codes,
+            "latent": latent,
+        }
         rows.append({**row, **numbers, "card": card})
     return f"{TABLE1.name}: {TABLE1.title}; {scale}", beside.beside(TABLE1, rows)

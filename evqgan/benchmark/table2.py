@@ -45,13 +45,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     found = []
     for name, model in chosen:
         numbers, card = quality.of_tokenizer(model, given)
-        found.append(({"system": name, "data": card["data"]}, model, numbers, card))
+        found.append(({"system": name, "data": card["real"]["source"]}, model, numbers, card))
     programs = [reconstructing(model, images) for _, model, *_ in found]
     speeds = timing.rows_of(programs, given.rounds, float("inf"))
     rows = []
     for (about, model, numbers, card), speed in zip(found, speeds, strict=True):
         row = row_of(about, model.factor, model.size, speed)
-        how = timed_how(images, given.rounds, model.config.dtype)
+        how = timed_how(images, given.rounds)
         rows.append({**row, **numbers, "card": {**card, **how}})
     if given.full and not given.workdir:
         rows += full_size(images, given.rounds)
@@ -68,9 +68,9 @@ def row_of(
     return {**row, "images_per_second": speed["images_per_second"]}
 
 
-def timed_how(images: int, rounds: int, dtype: str) -> dict[str, Any]:
+def timed_how(images: int, rounds: int) -> dict[str, Any]:
     """Return what a card says of a speed."""
-    return {"batch": images, "dtype": str(dtype), "timed": f"median of {rounds} calls, in turn"}
+    return {"batch": images, "timed": f"median of {rounds} calls, in turn"}
 
 
 def full_size(images: int, rounds: int) -> list[dict[str, Any]]:
@@ -83,8 +83,10 @@ def full_size(images: int, rounds: int) -> list[dict[str, Any]]:
     for (factor, name, config), speed in zip(
         FULL, timing.rows_of(programs, rounds, float("inf")), strict=True
     ):
-        how = timed_how(images, rounds, device.dtype_here())
-        card = beside.card_of(config=config, weights="untrained", images="generated", **how)
+        how = timed_how(images, rounds)
+        card = beside.card_of(
+            device.dtype_here(), config=config, weights="untrained", images="generated", **how
+        )
         rows.append({**row_of({"system": name, "data": None}, factor, size, speed), "card": card})
     return rows
 

@@ -112,7 +112,7 @@ def row_of(given: Any, system: str, side: int, blocks: str, like: Any, used: int
     like: the shapes of the state.
     used: bytes of the step.
     """
-    about: dict[str, Any] = {"batch": given.batch, "dtype": given.dtype, "weights": "untrained"}
+    about: dict[str, Any] = {"batch": given.batch, "weights": "untrained"}
     about["remat"] = "as in the config"
     if system == OURS:
         about["attention"] = given.attention
@@ -125,7 +125,7 @@ def row_of(given: Any, system: str, side: int, blocks: str, like: Any, used: int
         "blocks": int(blocks) if blocks.isdecimal() else blocks or None,
         "measured_by": "compiler",
         "seconds": None,
-        "card": beside.card_of(**about),
+        "card": beside.card_of(given.dtype, **about),
     }
 
 
