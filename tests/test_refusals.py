@@ -128,6 +128,12 @@ def test_what_is_no_samples_file_is_not_replaced(place, tmp_path, capsys):
     code, _, errors = call(capsys, f"--workdir={place}", *ASKED, f"--out={tmp_path}")
     assert code == 2 and "samples.npz is not what --mode=sample writes: " in errors[0]
     assert (tmp_path / "samples.npz").read_bytes() == b"of somebody else"
+    with np.load(place / "samples" / "samples.npz") as saved:  # as it was before ADM's name
+        older = {name.replace("arr_0", "images"): x for name, x in saved.items()}
+    np.savez(tmp_path / "samples.npz", **older)
+    code, _, errors = call(capsys, f"--workdir={place}", *ASKED, f"--out={tmp_path}")
+    assert code == 2 and "it holds its images as images, which are now arr_0" in errors[0]
+    assert errors[0].endswith("give another folder by --out=FOLDER, or replace them by --force")
 
 
 @pytest.mark.parametrize("mode", ["sample", "encode", "edit"])

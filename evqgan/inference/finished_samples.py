@@ -34,7 +34,7 @@ def read(out: pathlib.Path) -> Settings | None:
         with np.load(file, allow_pickle=False) as saved:
             names = ("seed", "step", "acceptance", "classifier", "workdir")
             if IMAGES not in saved:
-                raise KeyError(f"it has no {IMAGES}, under which images are since ADM reads them")
+                raise ValueError(f"it holds its images as images, which are now {IMAGES}")
             found = {name: saved[name].item() for name in names if name in saved}
             number = len(saved["numbers"])
             labels = saved["labels"] if "labels" in saved else np.zeros(number, np.int32)
