@@ -18,6 +18,7 @@ from evqgan import evals as evaluators
 from evqgan.core import build, checkpoint
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
+from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
 from evqgan.training import claims, loop, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -165,6 +166,13 @@ def test_metrics_and_pictures_are_there(straight):
     shown = {"stage1": ("codebook", "reconstructions"), "stage2": ("samples",)}[config.stage]
     names = sorted(path.name for path in (workdir / "training").glob("*.png"))
     assert names == [f"{name}_{step:07d}.png" for name in shown for step in (30, 60)]
+    for step in (30, 60):  # every number with its card
+        (there,) = (line for line in lines if line["step"] == step and name in line)
+        file = workdir / "training" / f"evaluation_{step:07d}.json"
+        found = json.loads(file.read_text())
+        (card,) = found["protocols"].values()
+        assert {f"val/{n}": x for n, x in found["numbers"].items()}.items() <= there.items()
+        assert card["model"]["step"] == step and card["numbers"] == list(found["numbers"])
 
 
 @pytest.mark.parametrize("straight", [1], indirect=True)  # which stage it is makes no difference
@@ -310,10 +318,21 @@ class Given:
         if self.error:
             raise self.error
 
+    def card(self):
+        produced = Produced("reconstructions", 3, (8, 8))
+        return Measured("reconstruction", produced)
+
 
 def test_an_evaluator_that_fails_leaves_the_numbers_of_the_others(capsys):
-    evals = {"first": Given(error=InputError("no image decodes")), "second": Given(("psnr", 20.0))}
-    assert evaluators.run_all(evals, {}) == ({"val/psnr": 20.0}, {})
+    evals = {
+        "first": Given(("mse", 1.0), error=InputError("no image decodes")),
+        "second": Given(("psnr", 20.0)),
+    }
+    subject = Subject(ModelCard("run", 5, "", ""), "EMA", "float32", {})
+    found, shown = evaluators.run_all(evals, {}, lambda: subject)
+    assert found["numbers"] == {"psnr": 20.0} and not shown
+    assert found["protocols"].keys() == {"second"}  # a number that has no card does not count
     assert capsys.readouterr().out == "no numbers of first: no image decodes\n"
     with pytest.raises(ValueError, match="a defect"):
-        evaluators.run_all({"first": Given(error=ValueError("a defect"))}, {})
+        failing = {"first": Given(("mse", 1.0), error=ValueError("a defect"))}
+        evaluators.run_all(failing, {}, lambda: subject)
