@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     tokenizer = "vqgan_imagenet_stage1" if variant == "vqgan" else tokenizer
     config = common.stage2(f"workdirs/{tokenizer}", size, classes=1000)
     # Central crops are what FID's reference images show.
-    config.dataset.update({"name": "imagenet2012", "crop": "centre"})
+    config.dataset.update({"name": "imagenet2012", "crop": "adm"})
     if variant == "512":
         # Of 16 blocks: ours, as many supervised tokens an image as at 256x256.
         config.loss.targets = 4
