@@ -118,6 +118,10 @@ def test_files_without_a_number_in_common_are_refused(tmp_path, capsys):
     assert benchmark.main(["compare", str(tmp_path / "a.json")]) == 2
     assert "expects two files" in capsys.readouterr().err
     assert benchmark.main(["compare", "absent.json", "absent.json"]) == 2
+    for damaged in ([], {"a": [], "numbers": []}, {"a": {}}, {"a": {"numbers": 3}}):
+        other = {"numbers": {}, "protocols": damaged}
+        assert compare(tmp_path, evaluation(), other) == 2
+        assert "b.json is not what evaluate writes" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):

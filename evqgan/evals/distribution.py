@@ -21,6 +21,7 @@ from evqgan.evals.feature_metrics import (
     bytes_kept,
     measure,
 )
+from evqgan.evals.image_set import ImageSet
 from evqgan.evals.real_images import RealImages, of_real, of_reference, of_split
 from evqgan.features.extractor import Extractor, extractors
 from evqgan.generators import Request
@@ -140,12 +141,12 @@ class Evaluator:
 
     def _of_reference(self, file: str) -> RealImages:
         """Return what a reference file knows; InputError if its images are not as samples are."""
-        key = f"{KEY}.reference"
-        found = of_reference(file, self.networks, self.metrics, self.batches.size, key)
-        if found.images:
-            dataset = self.batches.dataset
-            protocols.check_reference(found.images, dataset, self.protocol, key)
-        return found
+        key, dataset, size = f"{KEY}.reference", self.batches.dataset, self.batches.size
+
+        def check(images: ImageSet) -> None:
+            protocols.check_reference(images, dataset, self.protocol, key)
+
+        return of_reference(file, self.networks, self.metrics, size, key, check)
 
     def _check_room(self, of_file: bool = False) -> None:
         """Raise InputError if the features that have to be kept do not fit into memory.

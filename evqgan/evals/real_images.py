@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,12 @@ def of_split(
 
 
 def of_reference(
-    file: str, networks: Sequence[Extractor], metrics: Chosen, rows: int, where: str
+    file: str,
+    networks: Sequence[Extractor],
+    metrics: Chosen,
+    rows: int,
+    where: str,
+    check: Callable[[ImageSet], None],
 ) -> RealImages:
     """Return what a reference file knows: ours, pytorch-fid's, clean-fid's or ADM's.
 
@@ -68,6 +73,8 @@ def of_reference(
     from its images, `rows` at a time.
 
     where: the key that names the file.
+    check: raises InputError for images that samples are not to be compared with; called before any
+      are read.
 
     Raises InputError for a file that is none, or lacks what the metrics need.
     """
@@ -90,16 +97,21 @@ def of_reference(
         )
     usable = is_of_inception(networks[0]) or "card" in there or not has_images
     if has_gaussians and usable and not needs_images and len(networks) == 1:
-        return of_gaussians(file, networks[0], metrics[0], where)
-    return of_images(file, networks, metrics, rows, has_gaussians)
+        return of_gaussians(file, networks[0], metrics[0], where, check)
+    return of_images(file, networks, metrics, rows, has_gaussians, check)
 
 
 def of_gaussians(
-    file: str, network: Extractor, metrics: Mapping[str, Metric], where: str
+    file: str,
+    network: Extractor,
+    metrics: Mapping[str, Metric],
+    where: str,
+    check: Callable[[ImageSet], None],
 ) -> RealImages:
     """Return what a file with `mu` and `sigma` knows; InputError if they are of other features."""
     found = gaussians_of(file, network, metrics)
     images, notes = card_of(file, found, network, where)
+    check(images)
     count = found.pooled.count or 0
     gaussians = {"pooled": found.pooled}
     if found.spatial:
@@ -139,7 +151,7 @@ def card_of(
         card = json.loads(found.card)
         images = ImageSet(**{**card["real"], "source": name, "size": tuple(card["real"]["size"])})
         features = card["features"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{where}: the card in {file} is damaged: {error}") from error
     if differ := build.differences(features, network.card()):
         raise InputError(
@@ -150,7 +162,12 @@ def card_of(
 
 
 def of_images(
-    file: str, networks: Sequence[Extractor], metrics: Chosen, rows: int, has_gaussians: bool
+    file: str,
+    networks: Sequence[Extractor],
+    metrics: Chosen,
+    rows: int,
+    has_gaussians: bool,
+    check: Callable[[ImageSet], None],
 ) -> RealImages:
     """Return the features of the images in a file.
 
@@ -158,6 +175,9 @@ def of_images(
       in ADM's evaluator.
     """
     images = references.load_images(file, rows)
+    name, count, size = pathlib.Path(file).name, images.shape[0], images.shape[1:3]
+    known_as = of_file(name, files.digest(file), count, (size[0], size[1]))
+    check(known_as)
     sets: list[FeatureSet] = []
     for network, some in zip(networks, metrics, strict=True):
         known: dict[str, Any] = {}
@@ -168,8 +188,7 @@ def of_images(
     for piece in images.pieces:
         for network, real in zip(networks, sets, strict=True):
             real.add(network(piece), np.ones(len(piece), bool))
-    name, count, size = pathlib.Path(file).name, images.shape[0], images.shape[1:3]
     notes = [f"{name} does not say how its images were cropped"]
     if has_gaussians:
         notes.append(f"mu and sigma in {name} may be of more than its {count:,} images")
-    return RealImages(sets, of_file(name, files.digest(file), count, (size[0], size[1])), notes)
+    return RealImages(sets, known_as, notes)

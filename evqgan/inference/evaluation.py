@@ -142,7 +142,12 @@ def show(found: Evaluation) -> None:
 def read_evaluation(file: pathlib.Path) -> Evaluation:
     """Return an evaluation.json as `evaluate` writes it; InputError if it is none."""
     found = files.read_json(file, "what evaluate writes", "move it away")
-    if found.keys() != {"numbers", "protocols"}:
+    parts = [found.get(name) for name in ("numbers", "protocols")]
+    whole = len(found) == 2 and all(isinstance(part, dict) for part in parts)
+    cards_there = found["protocols"].values() if whole else ()
+    if not whole or not all(
+        isinstance(card, dict) and isinstance(card.get("numbers"), list) for card in cards_there
+    ):
         raise InputError(
             f"{file} is not what evaluate writes: it has no numbers and protocols; move it away"
         )
