@@ -163,6 +163,14 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         ([TINY, "--config.seed.x=3"], "--config.seed.x: config.seed is 0, which has no keys"),
         ([TINY, "--config.dataset.=3"], "config.dataset has no key ''"),
         (
+            [TINY, "--config.evals.distributoin.samples=3"],
+            "no module with Evaluator in evqgan/evals/: did you mean 'distribution'",
+        ),
+        (
+            [TINY, "--config.evals.distribution.protocol=amd"],
+            "config.evals.distribution.protocol expects one of folder, adm, got 'amd'",
+        ),
+        (
             [TINY, "--config.tokenizer.encoder.depths[0]=3"],
             "has no key 'depths[0]': did you mean 'depths'?",
         ),

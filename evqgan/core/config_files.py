@@ -266,7 +266,8 @@ def check_new(node: ConfigDict, name: str, where: str, inner: bool) -> None:
     inner: whether the key is to be a section.
     """
     stage = "stage" in node and node.stage != "quickstart"
-    closed = "stage" in node or inner or not name.isidentifier()
+    evaluator = inner and where.split(".")[-1] == "evals"  # one that the config does not run
+    closed = not evaluator and ("stage" in node or inner or not name.isidentifier())
     if not closed or (stage and name in OPTIONAL):
         return
     sections = [part for part in node if isinstance(node[part], ConfigDict)]

@@ -34,7 +34,8 @@ KEY = "config.evals.distribution"
 class Evaluator:
     """FID and its kin, of images that are generated for it.
 
-    features: networks of evqgan/features, by name or as a dict of `name` and its keys. A number's
+    features: networks of evqgan/features, by name ("inception,efficientnet" on a command line) or
+      as a dict of `name` and its keys. A number's
       name says whose features it is of: fid_inception, frechet_efficientnet, ...
     metrics: keys of `feature_metrics.METRICS`. Of Inception's features frechet is called fid,
       spatial_frechet sfid, mmd kid and score is. Not all networks have spatial features and logits.
@@ -57,7 +58,7 @@ class Evaluator:
         config: Any,
         sample: Callable | None,
         show: int = 0,
-        features: tuple[str | dict, ...] = ("inception",),
+        features: str | tuple[str | dict, ...] = ("inception",),
         metrics: tuple[MetricName, ...] = ("frechet",),
         samples: Positive = 50_000,
         seed: Seed = 0,

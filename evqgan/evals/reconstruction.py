@@ -61,7 +61,7 @@ class Evaluator:
         sample: Callable | None = None,
         show: int = 8,
         perceptual: str = "",
-        features: tuple[str | dict, ...] = (),
+        features: str | tuple[str | dict, ...] = (),
         weights: str | None = None,
     ) -> None:
         """Take what `evals.Evaluator` says, and the keys above."""

@@ -129,14 +129,17 @@ class Extractor:
 
 
 def extractors(
-    features: Sequence[Any], where: str, key: str, device_mesh: Mesh | None
+    features: Sequence[Any] | str, where: str, key: str, device_mesh: Mesh | None
 ) -> list[Extractor]:
     """Return the Extractors of several networks, whose numbers have different names.
 
-    Arguments as of `Extractor`; features: several of its `config`.
+    Arguments as of `Extractor`.
+
+    features: several of its `config`, or names in a text with commas between them.
 
     Raises InputError if one is named twice.
     """
+    features = features.split(",") if isinstance(features, str) else features
     made = [Extractor(one, where, key, device_mesh) for one in features]
     names = [one.network for one in made]
     for name in names:
