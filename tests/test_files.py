@@ -200,3 +200,20 @@ def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
         write("0", "1", "2", "3")
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "mine"]
     assert (folder / "1").read_text() == (folder / "2").read_text() == "2 files"
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free space"),
+        (OSError("224000 requested and 96192 written"), "No space left on device; free space"),
+        (
+            ValueError("RESOURCE_EXHAUSTED: x\nwrite: No space left on device [OS error 28]"),
+            "No sp",
+        ),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied; give another folder"),
+        (ValueError("one line\nand another"), "one line; give another folder"),
+    ],
+)
+def test_a_full_disk_is_told_whoever_tells_it(error, words):
+    assert files.why_unwritten(error).startswith(words)

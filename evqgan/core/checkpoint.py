@@ -318,7 +318,7 @@ class Checkpoints:
                 signals.keep(f"step {steps[-1]:,} in {self.folder.parent}")
         except Exception as error:  # the writing threads hand on whatever the file system raised
             what = f"cannot write checkpoints in {self.folder}"
-            raise InputError(f"{what}: {first_line(error)}") from error
+            raise InputError(f"{what}: {files.why_unwritten(error)}") from error
 
     def close(self) -> None:
         """Wait for running saves and let go of the folder, which goes if it is empty."""

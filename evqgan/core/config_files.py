@@ -111,7 +111,10 @@ def find(name: str) -> pathlib.Path:
     bare = path.parent == pathlib.Path(".") and path.suffix != ".py"
     folders = places[1:] if bare else (path.parent,)
     near = [
-        other for folder in folders for other in folder.glob("*.py") if other.stem not in NO_RUNS
+        other
+        for folder in folders
+        for other in folder.glob("*.py")
+        if other.stem not in NO_RUNS and not other.stem.startswith("_")
     ]
     there = sorted(other.stem if bare else str(other) for other in near)
     hint = suggestion(path, there) if there else "expected the path of a file in configs/"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import tempfile
@@ -26,9 +27,20 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason, full = of_system(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free space there or give another folder" if full else "give another folder"
-        raise InputError(f"cannot write {path}: {reason}; {hint}") from error
+        raise InputError(f"cannot write {path}: {why_unwritten(error)}") from error
+
+
+def why_unwritten(error: Exception) -> str:
+    """Return in words why a file could not be written, and what to do.
+
+    A full disk is told by the error's number, or by the words of libraries that hide it: NumPy's
+    "96 requested and 64 written", and the system's own text in TensorStore's.
+    """
+    hidden = re.search(r"No space left|\d+ requested and \d+ written", str(error))
+    if hidden or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "No space left on device; free space there or give another folder"
+    reason = of_system(error) if isinstance(error, OSError) else first_line(error)
+    return f"{reason}; give another folder"
 
 
 def tried(folder: str | os.PathLike[str]) -> None:

@@ -85,7 +85,7 @@ class Decoded:
             raise InputError(
                 f"{count} of {len(self)} images do not decode, which is more than the share "
                 f"config.dataset.max_bad = {self.max_bad:g}; the last was {where}: {error}; "
-                "repair or remove them, or raise max_bad"
+                "repair or remove them, or raise config.dataset.max_bad"
             )
 
     @property

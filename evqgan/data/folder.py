@@ -54,7 +54,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
     """
     if not os.path.isdir(folder):
         raise InputError(
-            f"config.dataset.folder expects a folder of images, got {folder!r}, which is no folder"
+            f"config.dataset.folder expects a folder of images, got {folder!r}, "
+            "which is no folder: set --config.dataset.folder=FOLDER"
         )
 
     def refuse(error: OSError) -> None:

@@ -6,13 +6,13 @@ loop is a pure function of a logits function.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Positive, Share
+from evqgan.core.kinds import Range, Share
 from evqgan.generators import Decoded
 from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_schedule import Schedule, check_schedule, lowest, number_masked
@@ -43,7 +43,7 @@ class MaskPredict:
     """
 
     # T: 8 in the paper (Sec. 4.2); in MaskGIT's, 8 at 16 x 16 and 12 at 32 x 32 tokens
-    steps: Positive = 8
+    steps: Annotated[int, Range(1, 4096)] = 8  # at most ours: a step for each of 64 x 64 tokens
     temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
     # what the temperature goes to linearly; None: it stays
     final_temperature: float | None = None
