@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evqgan import flags as table
-from evqgan.core import build, cli, config_files, presets
+from evqgan.core import build, cli, config_files, presets, signals
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def program() -> None:
     """Run the command line, and end the process with its exit code."""
-    sys.exit(cli.leave(main()))
+    sys.exit(signals.leave(main()))
 
 
 def run(argv: list[str]) -> None:

@@ -29,7 +29,7 @@ def run(argv):
         print("ready", flush=True)
         {body}
 
-sys.exit(cli.leave(cli.main([], run, str)))
+sys.exit(signals.leave(cli.main([], run, str)))
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

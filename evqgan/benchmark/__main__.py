@@ -24,7 +24,7 @@ from typing import Any
 import jax
 
 from evqgan.benchmark import beside
-from evqgan.core import build, cli, files
+from evqgan.core import build, cli, files, signals
 from evqgan.core.cli import DEBUG, PATH, Flag
 from evqgan.core.errors import InputError
 
@@ -108,4 +108,4 @@ def text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.leave(main()))
+    sys.exit(signals.leave(main()))

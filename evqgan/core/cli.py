@@ -229,19 +229,6 @@ def main(
     return code
 
 
-def leave(code: int) -> int:
-    """Return the exit code of `main` to a process that ends with it, or end the process at once.
-
-    It ends at once after a signal: XLA may still compile in a thread of its own, for minutes, and
-    Python would wait for it.
-    """
-    if code > 128:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
-    return code
-
-
 def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
     """Run a command line; return its exit code, and print in one line what ended it, see `main`."""
     try:
