@@ -1,5 +1,6 @@
 """The mode evaluate: a trained workdir, and the samples made from it, to numbers on disk."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -218,7 +219,7 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
     """Return what `against_real` says of a samples.npz beside the images of the data set.
 
-    The card is the model's as it is loaded; of samples of another step it says so.
+    Of samples of another step than the model's, the card has that step, and no fingerprint.
     """
     images, labels, (step, produced) = read_samples(file)
     splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
@@ -230,13 +231,15 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
+    about = subject_of(model)
     if step != model.step:
         warnings = [*warnings, f"the samples are of step {step:,}, the model of {model.step:,}"]
+        about = about._replace(model=dataclasses.replace(about.model, step=step, fingerprint=""))
     real, held = (tally.image_set(dataset, split) for split, tally in splits)
     measured = Measured(
         protocol=FOLDER.name, produced=produced, real=real, heldout=held, warnings=warnings
     )
-    return numbers, subject_of(model).card("samples", measured)
+    return numbers, about.card("samples", measured)
 
 
 def of_split(dataset: Dataset, split: str, tally: Tally | None = None) -> RealImages:
