@@ -1,6 +1,6 @@
 """Distances of generated from real images: every image counts once, however batches are cut.
 
-The child: this file in a process with eight devices.
+The children: this file in two processes with four devices each.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import types
@@ -54,7 +55,7 @@ def of_stage2(config):
 
 
 def batches(size=8, dataset=DATA, device_mesh=None):
-    device_mesh = device_mesh or mesh.make(devices=jax.local_devices())
+    device_mesh = device_mesh or mesh.make()
     return Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)
 
 
@@ -266,18 +267,19 @@ def test_what_cannot_be_is_one_line(monkeypatch):
         run(noise, metrics=("mmd",))
 
 
-def as_a_child(place):
-    """Note as JSON what eight devices find."""
+def as_one_of_two(index, port, place):
+    """Note as JSON what a process of two finds, together with the other."""
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(index))
     sys.modules.setdefault("evqgan.features.tiny", types.ModuleType("evqgan.features.tiny"))
     sys.modules["evqgan.features.tiny"].Features = tiny_features.Features
     sys.modules["evqgan.features.tiny"].PRETRAINED = {"network": tiny_features.NETWORK}
     distribution.models.of_stage2 = of_stage2
     found = on_all_devices()
-    (pathlib.Path(place) / "found.json").write_text(json.dumps(found))
+    (pathlib.Path(place) / f"{index}.json").write_text(json.dumps(found))
 
 
 def on_all_devices():
-    """The numbers of 37 samples and 37 real images, over all devices of this process."""
+    """The numbers of 37 samples and 37 real images, over all devices of a run, and their hash."""
     everywhere = mesh.replicated(batches().device_mesh)
 
     def sample(state, request):
@@ -285,24 +287,38 @@ def on_all_devices():
 
     metrics = ("frechet", "precision_recall", "mmd")
     keys = {"features": ("pixels", "tiny"), "weights": "random", "metrics": metrics}
-    numbers, _ = run(jax.jit(sample, out_shardings=everywhere), **keys)
-    return {**numbers, "devices": jax.local_device_count()}
+    numbers, evaluator = run(jax.jit(sample, out_shardings=everywhere), **keys)
+    real = evaluator.card().real
+    assert real.count == NUMBER
+    return {**numbers, "digest": real.digest, "devices": jax.device_count()}
 
 
-def test_eight_devices_count_as_one(tmp_path):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+def test_two_processes_of_four_devices_count_as_one(tmp_path):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     ours = {"PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    code = "import sys, conftest, test_distribution as t; t.as_a_child(sys.argv[1])"
-    process = subprocess.run(
-        [sys.executable, "-c", code, tmp_path],
-        cwd=TESTS,
-        env={**os.environ, **ours},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
-    assert process.returncode == 0, process.stdout
-    eight, one = json.loads((tmp_path / "found.json").read_text()), on_all_devices()
-    assert (eight.pop("devices"), one.pop("devices")) == (8, 1)
-    assert eight == pytest.approx(one, rel=1e-6, abs=1e-9)
+    code = "import sys, conftest, test_distribution as t; t.as_one_of_two(*sys.argv[1:])"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(i), str(port), tmp_path],
+            cwd=TESTS,
+            env={**os.environ, **ours},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        one = on_all_devices()
+        said = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
+    assert first == second and (first.pop("devices"), one.pop("devices")) == (8, 1)
+    assert first.pop("digest") == one.pop("digest")
+    assert first == pytest.approx(one, rel=1e-6, abs=1e-9)
