@@ -66,8 +66,8 @@ def train(steps: int = STEPS) -> Any:
 def accuracy(variables: Any) -> float:
     """Return the share of held-out digits whose class has the largest logit."""
     images, labels = split(held_out=True)
-    logits = digits.Network().apply(variables, prepare(images))["logits"]
-    return float(np.mean(np.argmax(logits, -1) == labels))
+    made: Any = digits.Network().apply(variables, prepare(jnp.asarray(images)))
+    return float(np.mean(np.argmax(made["logits"], -1) == labels))
 
 
 def run(argv: list[str]) -> None:
