@@ -46,8 +46,8 @@ def train(steps: int = STEPS) -> Any:
     adam = optax.adam(optax.cosine_decay_schedule(RATE, steps))
 
     def loss(variables: Any, image: jax.Array, label: jax.Array) -> jax.Array:
-        logits = network.apply(variables, prepare(image))["logits"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        made: Any = network.apply(variables, prepare(image))
+        return optax.softmax_cross_entropy_with_integer_labels(made["logits"], label).mean()
 
     @jax.jit
     def update(variables: Any, state: Any, image: jax.Array, label: jax.Array) -> tuple[Any, Any]:
