@@ -111,6 +111,11 @@ def test_models_and_places_may_differ(tmp_path, capsys, place, value):
     assert told.strip().splitlines()[-1].split() == ["fid_inception", "10", "12.5", "2.5"]
 
 
+def test_a_place_that_no_card_has_is_refused(tmp_path, capsys):
+    assert compare(tmp_path, evaluation(), evaluation(), "--differ=foo.bar") == 2
+    assert "no card has the place 'foo.bar'" in capsys.readouterr().err
+
+
 def test_files_without_a_number_in_common_are_refused(tmp_path, capsys):
     other = {"numbers": {}, "protocols": {}}
     assert compare(tmp_path, evaluation(), other) == 2
@@ -121,7 +126,9 @@ def test_files_without_a_number_in_common_are_refused(tmp_path, capsys):
     for damaged in ([], {"a": [], "numbers": []}, {"a": {}}, {"a": {"numbers": 3}}):
         other = {"numbers": {}, "protocols": damaged}
         assert compare(tmp_path, evaluation(), other) == 2
-        assert "b.json is not what evaluate writes" in capsys.readouterr().err.splitlines()[-1]
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "b.json is not what evaluate writes" in line
+        assert line.endswith("give an evaluation.json")  # and not: move it away
 
 
 def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):

@@ -21,8 +21,6 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-import jax
-
 from evqgan.benchmark import beside
 from evqgan.core import build, cli, files, signals
 from evqgan.core.cli import DEBUG, PATH, Flag
@@ -77,6 +75,8 @@ def run(argv: list[str]) -> None:
     module = named(argv[0])
     flags = (*module.FLAGS, JSON, DEBUG)
     given, overrides = cli.parse(flags, argv[1:], words=argv[0] in TAKE_FILES)
+    import jax
+
     cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
     title, rows = module.run(given, overrides)
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"

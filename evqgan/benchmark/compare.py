@@ -34,7 +34,7 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
     if len(words) != 2:
         raise InputError(f"compare expects two files, A.json and B.json, got {len(words)}")
     files = [pathlib.Path(word).expanduser() for word in words]
-    first, second = (read_evaluation(file) for file in files)
+    first, second = (read_evaluation(file, "give an evaluation.json") for file in files)
     both = [name for name in first["protocols"] if name in second["protocols"]]
     check(first, second, both, words, given.differ or ())
     rows = [
@@ -60,7 +60,12 @@ def check(
     words: list[str],
     allowed: tuple[str, ...] | list[str],
 ) -> None:
-    """Raise InputError where the cards of an evaluator differ."""
+    """Raise InputError where the cards of an evaluator differ, and for places that none has."""
+    every = [found["protocols"][name] for name in evaluators for found in (first, second)]
+    for place in allowed:
+        if every and not any(cards.has(card, place) for card in every):
+            places = ", ".join(dict.fromkeys(name for card in every for name in card))
+            raise InputError(f"--differ: no card has the place {place!r}; cards have {places}")
     for evaluator in evaluators:
         one, other = (found["protocols"][evaluator] for found in (first, second))
         if differ := cards.forbidden(one, other, allowed):

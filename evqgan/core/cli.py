@@ -238,6 +238,10 @@ def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
         number = error.number if isinstance(error, signals.Interrupted) else signal.SIGINT
         signals.say(number)
         return 128 + number  # as the shell reports it
+    except BrokenPipeError:
+        print("error: what read the output, such as head, has ended", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes there
+        return 128 + signal.SIGPIPE
     except Exception as error:
         return report(error, wants_debug(argv))
 

@@ -58,7 +58,7 @@ def require(where: Path, networks: Iterable[str]) -> None:
     missing = [network for network in dict.fromkeys(networks) if not path(where, network).is_file()]
     if missing:
         commands = " && ".join(command(where, network) for network in missing)
-        hint = 'train with untrained features by weights="random" in the config'
+        hint = "take untrained ones by weights=random, in the config or as a benchmark's --weights"
         raise InputError(
             f"there are no weights of {', '.join(missing)} in {folder(where)}: "
             f"get them with `{commands}`, or {hint}"

@@ -245,6 +245,16 @@ def plain_tree(card: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one(value) for name, value in card.items() if name != "numbers"}
 
 
+def has(card: Mapping[str, Any], place: str) -> bool:
+    """Return whether a card, as JSON has it, says something at a place, such as run.device."""
+    tree: Any = plain_tree(card)
+    for name in place.split("."):
+        if not isinstance(tree, Mapping) or name not in tree:
+            return False
+        tree = tree[name]
+    return True
+
+
 def forbidden(
     first: Mapping[str, Any], second: Mapping[str, Any], allowed: Sequence[str] = ()
 ) -> Difference | None:

@@ -140,9 +140,12 @@ def show(found: Evaluation) -> None:
             print(f"WARNING {warning}")
 
 
-def read_evaluation(file: pathlib.Path) -> Evaluation:
-    """Return an evaluation.json as `evaluate` writes it; InputError if it is none."""
-    found = files.read_json(file, "what evaluate writes", "move it away")
+def read_evaluation(file: pathlib.Path, advice: str = "move it away") -> Evaluation:
+    """Return an evaluation.json as `evaluate` writes it.
+
+    Raises InputError, which ends in `advice`, for another file.
+    """
+    found = files.read_json(file, "what evaluate writes", advice)
     parts = [found.get(name) for name in ("numbers", "protocols")]
     whole = len(found) == 2 and all(isinstance(part, dict) for part in parts)
     cards_there = found["protocols"].values() if whole else ()
@@ -150,7 +153,7 @@ def read_evaluation(file: pathlib.Path) -> Evaluation:
         isinstance(card, dict) and isinstance(card.get("numbers"), list) for card in cards_there
     ):
         raise InputError(
-            f"{file} is not what evaluate writes: it has no numbers and protocols; move it away"
+            f"{file} is not what evaluate writes: it has no numbers and protocols; {advice}"
         )
     return found
 

@@ -158,6 +158,8 @@ def fill(
     size, to_ids = encoder(tokenizer, weights, min(most, number), request.views)
     views = f"{images[0]:,} x {request.views} + {images[1]:,}"
     print(f"{out}: {views} images", flush=True)
+    if request.batch_size and size > request.batch_size * jax.local_device_count():
+        print(f"{size} at a time: all views of an image are encoded together", flush=True)
     batches = batches_of(examples, dataset, info, request.seed, size)
     report = Progress("encode", every=SECONDS)
     done = codes.encode(out, info, batches, to_ids, *processes.this(), report)
