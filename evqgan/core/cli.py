@@ -216,8 +216,7 @@ def main(
     ends here at once, and the others soon after it (`cluster.leave`).
     """
     if any(arg in HELP for arg in argv):
-        print(help_text())
-        return 0
+        return run_to_code(argv, lambda _: print(help_text(), flush=True))
     # Of several processes JAX listens for SIGTERM itself.
     is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
     with signals.in_order() if is_alone else contextlib.nullcontext():
