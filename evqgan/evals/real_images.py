@@ -10,6 +10,7 @@ import numpy as np
 
 from evqgan.core import build, files, mesh
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted, heartbeat
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import FeatureSet, Metric
 from evqgan.evals.image_set import ImageSet, Tally, of_file
@@ -49,13 +50,14 @@ def of_split(
     sets, tally = [FeatureSet(of_real(some)) for some in metrics], Tally()
     if not any(map(of_real, metrics)):
         return RealImages(sets, None)
-    for batch in batches(split, images=True):
-        valid, digest = (
-            mesh.gathered(batch[name], batches.device_mesh) for name in ("valid", "digest")
-        )
-        tally.add(valid, digest)
-        for network, real in zip(networks, sets, strict=True):
-            real.add(network(batch["image"]), valid)
+    with heartbeat(f"measuring {counted(batches.number(split), 'real image')}"):
+        for batch in batches(split, images=True):
+            valid, digest = (
+                mesh.gathered(batch[name], batches.device_mesh) for name in ("valid", "digest")
+            )
+            tally.add(valid, digest)
+            for network, real in zip(networks, sets, strict=True):
+                real.add(network(batch["image"]), valid)
     return RealImages(sets, tally.image_set(batches.dataset.of_images(), split))
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from evqgan.core import build, mesh, weights
 from evqgan.core.errors import InputError
+from evqgan.core.progress import heartbeat
 from evqgan.features import FeaturesModule
 from evqgan.features.names import name_of
 
@@ -97,7 +98,8 @@ class Extractor:
         made, variables = jax.eval_shape(init, jax.random.key(0))
         frozen = variables.get("frozen", {})
         if self.untrained:
-            frozen = jax.jit(lambda key: init(key)[1])(jax.random.key(0))["frozen"]
+            with heartbeat(f"drawing untrained weights of {self.network}"):
+                frozen = jax.jit(lambda key: init(key)[1])(jax.random.key(0))["frozen"]
         else:
             frozen = weights.fill(frozen, pretrained, where)
         return frozen, {name: x.shape[1] for name, x in made.items()}
