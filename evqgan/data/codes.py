@@ -146,10 +146,13 @@ def read_info(folder: str | os.PathLike) -> dict:
     """
     file = pathlib.Path(folder) / "info.json"
     if not file.is_file():
+        taken = file.parent.is_dir() and any(file.parent.iterdir())  # by what encode would not want
+        make = (
+            f"make them with --mode=encode --workdir=TOKENIZER --out={'DIR' if taken else folder}"
+        )
         raise InputError(
-            f"{str(folder)!r} holds no stored ids (there is no {file}): make them with "
-            f"--mode=encode --workdir=TOKENIZER --out={folder}, or give another folder as "
-            "config.dataset.codes"
+            f"{str(folder)!r} holds no stored ids (there is no {file}): {make}, or give another "
+            "folder as config.dataset.codes"
         )
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
