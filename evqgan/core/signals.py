@@ -31,6 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 _kept: list[str] = []  # what was told of last: see `keep`
+_unsaid = threading.Lock()  # free until the line of a signal is printed
 
 
 def keep(what: str) -> None:
@@ -44,7 +45,12 @@ def keep(what: str) -> None:
 
 
 def say(number: int) -> None:
-    """Print the line that tells of a signal, and from where the same command goes on."""
+    """Print the line that tells of a signal, and from where the same command goes on; once.
+
+    The main thread may be slow to end after it, and is then ended by the one that watches.
+    """
+    if not _unsaid.acquire(blocking=False):
+        return
     then = "give the same command again"  # nobody knows yet, or the work is not done in parts
     if _kept:
         start = "nothing is saved yet: the same command begins anew"
@@ -78,6 +84,8 @@ def in_order() -> Iterator[None]:
         yield
         return
     _kept.clear()
+    if _unsaid.locked():
+        _unsaid.release()
     has_heard, has_ended = threading.Event(), threading.Event()  # the main thread
     heard, told = os.pipe()
     os.set_blocking(told, False)
