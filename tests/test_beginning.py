@@ -127,6 +127,8 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
         match=r"config.init = .*nowhere: there is no .*config.json; expected the workdir",
     ):
         begun(tmp_path / "new", config, stage, like)
+    with pytest.raises(InputError, match=r"there is no .*config.json; expected the workdir"):
+        initial_state.check_init(config, tmp_path / "new")  # before any data are read
     config.init = str(old)
     with pytest.raises(InputError, match="config.init is the run's own workdir"):
         initial_state.check_init(config, tmp_path / "new" / ".." / "old")

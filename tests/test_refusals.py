@@ -271,6 +271,8 @@ def test_a_second_signal_at_once_is_the_same_request(foreground, monkeypatch):
         ("sample", ["--config.dataset.folder=x"], "is not read by --mode=sample"),
         ("reconstruct", ["--config.sample.steps=2"], "is not read by --mode=reconstruct"),
         ("evaluate", ["--config.log_every=2"], "is not read by --mode=evaluate"),
+        ("evaluate", ["--config.evals.generation.sow=1"], "generation has no key 'sow': did you"),
+        ("reconstruct", ["--image={file}"], "--image: .*/file: expected an image, got 0 bytes"),
         ("encode", ["--config.batch_size=2"], "there it is --batch_size"),
     ],
 )
@@ -281,6 +283,7 @@ def test_a_slip_is_told_before_anything_is_loaded(
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "file").touch()
     given = [f"--image={tmp_path}/a.png"] if mode in ("edit", "reconstruct") else []
+    given = [] if any(arg.startswith("--image") for arg in args) else given
     given += ["--box=0,0,8,8"] if mode == "edit" else []
     out = [] if mode == "evaluate" else [f"--out={tmp_path}/out"]
     args = [arg.format(file=tmp_path / "file") for arg in args]
