@@ -51,12 +51,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         card = evaluation.subject_of(model).card("locality", measured).as_json()
         row = {"system": name, "data": card["real"]["source"], **locality.reach(change, box)}
         rows.append({"from": beside.OURS, **row, "card": card})
-        drawn = locality.picture(images, before, after[0], change, times(model.size[0]))
-        shown.append(pictures.label(drawn, name))
+        of_model = locality.picture(images, before, after[0], change, times(model.size[0]))
+        shown.append(pictures.label(of_model, name))
     file = pathlib.Path(given.out) / "fig1.png"
-    pictures.save_png(file, pictures.column(shown, gap=8))
-    columns = "image, reconstruction, with the block replaced, 4 x change"
-    print(f"{columns}, and where it is on average: {file}")
+    rows_from_above = "from above: image, reconstruction, with the block replaced, 4 x change"
+    drawn = pictures.column(shown, gap=8)
+    pictures.save_png(file, pictures.label(drawn, f"{rows_from_above}; right: mean change"))
+    print(f"{rows_from_above}; right: where the change is on average: {file}")
     what = f"Fig. 1: a block of {given.block}x{given.block} tokens replaced; {scale}"
     return f"{what} ({FIGURES['fig1']})", beside.aligned(rows)
 
