@@ -51,10 +51,14 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten from low to high, both above 0."""
+    """Return 1, 2 and 5 times powers of ten from low to high, both above 0.
+
+    Where only one such number lies between them, `ticks` are returned.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     numbers = [k * 10.0**power for power in powers for k in (1, 2, 5)]
-    return [x for x in numbers if low <= x <= high]
+    found = [x for x in numbers if low <= x <= high]
+    return found if len(found) > 1 else ticks(low, high)
 
 
 def picture(points: Sequence[Point], x_name: str, y_name: str) -> np.ndarray:
