@@ -1,7 +1,7 @@
 """Remasking: tokens that are there already go back to [MASK], and are generated anew.
 
-ReMDM (Wang et al., NeurIPS 2025, "Remasking Discrete Diffusion Models with Inference-Time
-Scaling"), Sec. 4.1. Its alpha_t is the share of tokens that are there before a step, alpha_s that
+ReMDM (Wang et al., 2025, arXiv 2503.00307: "Remasking Discrete Diffusion Models with Inference-Time
+Scaling"). Its alpha_t is the share of tokens that are there before a step, alpha_s that
 after it; here both are exact counts, so that the mask schedule is kept to the token.
 """
 
@@ -43,7 +43,7 @@ def remask_chance(
 ) -> jax.Array:
     """Return sigma_t, the chance of each token to be masked again after a step, float32 [B,N].
 
-    The most it can be is (1 - alpha_s) / alpha_t, at most 1 (ReMDM, Sec. 4.1): then all tokens that
+    The most it can be is (1 - alpha_s) / alpha_t, at most 1 (ReMDM): then all tokens that
     are masked after the step may be ones that were there before it.
 
     schedule: "cap": the strength, or the most if that is less; "rescale": the strength times the
