@@ -131,6 +131,14 @@ def test_samples_of_an_earlier_call_go_and_other_pictures_stop_the_next(workdir,
     assert sorted(files_of(out)) == ["grid.png", "samples.npz"]
 
 
+def test_samples_do_not_go_among_other_files(workdir, config, tmp_path):
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    save(tmp_path / "pictures" / "cat" / "mine.png", picture())
+    with pytest.raises(InputError, match=r"pictures holds other files, such as cat: give another"):
+        make(config, workdir, tmp_path / "pictures", 1)
+    assert files_of(tmp_path / "pictures") == ["cat/mine.png"]
+
+
 def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):
     model = evqgan.load(workdir, config, batch_size=4)
     monkeypatch.setattr(mode_inputs, "load", lambda *_, batch_size: model)
@@ -149,7 +157,8 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
     make(config, workdir, None, 6, batch_size=4, force=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:4] == ["sample 4/6  2 images/s  ETA 1s", "sample 6/6  2 images/s  ETA 0s"]
-    assert lines[5].endswith("  2 images/s")
+    assert re.fullmatch(r"write 6/6  [\d.,]+ images/s  ETA 0s", lines[5])
+    assert lines[6].endswith("  2 images/s")
 
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES
 
 PNG = re.compile(r"\d{5,}\.png")  # the name of a sample in images/
+WRITTEN = {"samples.npz", "grid.png", "steps.png", "images", "candidates"}  # into the folder
 ADVICE = "give another folder by --out=FOLDER, or replace them by --force"
 
 
@@ -83,6 +84,16 @@ def missing(
         return f"{out / absent[0]} is not there yet"
     # of a call that was stopped while it replaced samples
     return f"{out / 'candidates'} is left" if (out / "candidates").exists() else ""
+
+
+def check_no_strangers(out: pathlib.Path) -> None:
+    """Raise InputError if a folder holds other files, and none that sampling writes."""
+    names = sorted(path.name for path in out.glob("*") if not path.name.startswith("."))
+    if names and not WRITTEN & set(names):
+        raise InputError(
+            f"{out} holds other files, such as {names[0]}: give another --out, or write among "
+            "them by --force"
+        )
 
 
 def check_only_samples(folder: pathlib.Path) -> None:

@@ -208,6 +208,8 @@ def write(out: pathlib.Path, masked: np.ndarray, results: np.ndarray) -> None:
     What else an earlier call left goes: the results that it had more of.
     """
     ours = (out / "strip.png").is_file()
+    if ours:
+        print(f"the edits of an earlier call in {out} are replaced", flush=True)
 
     def stale(name: str) -> bool:
         return ours and bool(RESULT.fullmatch(name))

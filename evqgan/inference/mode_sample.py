@@ -122,6 +122,7 @@ def claimed(out: pathlib.Path, settings: Settings, request: SampleRequest) -> Se
     finished_samples.check_only_samples(out / "images")
     if request.force:
         return None
+    finished_samples.check_no_strangers(out)
     there = finished_samples.read(out)
     finished_samples.check(out, there, settings, request.advice)
     return there
