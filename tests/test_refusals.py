@@ -272,6 +272,7 @@ def test_a_second_signal_at_once_is_the_same_request(foreground, monkeypatch):
         ("reconstruct", ["--config.sample.steps=2"], "is not read by --mode=reconstruct"),
         ("evaluate", ["--config.log_every=2"], "is not read by --mode=evaluate"),
         ("evaluate", ["--config.evals.generation.sow=1"], "generation has no key 'sow': did you"),
+        ("reconstruct", ["--image={folder}", "--out={folder}"], "would replace the picture"),
         ("reconstruct", ["--image={file}"], "--image: .*/file: expected an image, got 0 bytes"),
         ("encode", ["--config.batch_size=2"], "there it is --batch_size"),
     ],
@@ -286,7 +287,7 @@ def test_a_slip_is_told_before_anything_is_loaded(
     given = [] if any(arg.startswith("--image") for arg in args) else given
     given += ["--box=0,0,8,8"] if mode == "edit" else []
     out = [] if mode == "evaluate" else [f"--out={tmp_path}/out"]
-    args = [arg.format(file=tmp_path / "file") for arg in args]
+    args = [arg.format(file=tmp_path / "file", folder=tmp_path) for arg in args]
     code, said, errors = call(capsys, f"--mode={mode}", f"--workdir={place}", *given, *out, *args)
     assert code == 2 and len(errors) == 1 and re.search(message, errors[0]), errors
     assert not said and not (tmp_path / "out").exists()

@@ -228,6 +228,9 @@ def test_how_a_run_is_watched_may_change(tmp_path):
     config.tokenizer.weights = "random" if config.tokenizer.weights == "random" else "b"
     claims.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
+    config.dataset.folder = "/moved"  # config.data says which images it has to hold
+    claims.claim(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text())["dataset"]["folder"] == "/moved"
     was = config.tokenizer.model.quantizer.codes
     config.tokenizer.model.quantizer.codes = 2 * was
     with pytest.raises(

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,11 +11,12 @@ from ml_collections import ConfigDict
 
 from evqgan.core import files, pictures, processes
 from evqgan.core.errors import InputError
-from evqgan.core.progress import counted
+from evqgan.core.progress import Progress, counted
 from evqgan.data import folder as folders
 from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_whole_tokens
 from evqgan.inference.model import Model
 
+SECONDS = 10.0  # ours: between two lines of progress
 PIXELS = 2**22  # ours: a device reconstructs 4 million pixels at a time, as `token_cache.encode`
 
 Named = tuple[pathlib.Path, np.ndarray]  # where a reconstruction goes, and its picture
@@ -48,6 +50,7 @@ def reconstruct(
             read_image(source)  # before anything is loaded
     top = source if source.is_dir() else source.parent
     targets = png_names([path.relative_to(top) for path in paths])
+    check_apart(out, targets, paths)
     with processes.together():
         if processes.this()[0] == 0:
             files.tried(out)
@@ -56,10 +59,12 @@ def reconstruct(
         return
     skipped: list[pathlib.Path] = []
     images = readable(zip(targets, paths, strict=True), model.factor, source.is_dir(), skipped)
-    made = 0
+    made, began, report = 0, time.monotonic(), Progress("reconstruct", every=SECONDS)
     for batch in batches(images, model, batch_size):
         write(out, model, batch, batch_size)
         made += len(batch)
+        if source.is_dir():
+            report(made + len(skipped), len(paths), time.monotonic() - began)
     if not made:
         raise InputError(
             f"none of {counted(len(skipped), 'picture')} in {source} can be reconstructed, see "
@@ -70,6 +75,19 @@ def reconstruct(
         missing = f"; {len(skipped):,} {'was' if len(skipped) == 1 else 'were'} skipped"
     are = "is" if made == 1 else "are"
     print(f"{counted(made, 'reconstruction')} {are} in {out}{missing}")
+
+
+def check_apart(
+    out: pathlib.Path, targets: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]
+) -> None:
+    """Raise InputError where a reconstruction would replace one of the pictures to be read."""
+    sources = {path.resolve() for path in paths}
+    for target in targets:
+        if (out / target).resolve() in sources:
+            raise InputError(
+                f"--out={out} would replace the picture {out / target} by its reconstruction: "
+                "give another folder"
+            )
 
 
 def png_names(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:

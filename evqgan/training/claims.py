@@ -24,7 +24,7 @@ WEIGHTS = (
 )
 # Keys that may change when a run goes on: they say what is logged, where it runs and where files
 # lie, not what is computed. The folder of stored ids is one of them, as config.stored_ids says
-# which ids it has to hold.
+# which ids it has to hold, and that of the images, as config.data says which these are.
 FREE = (
     "log_every",
     "eval_every",
@@ -35,6 +35,8 @@ FREE = (
     "keep",
     "alarm",
     "dataset.codes",
+    "dataset.folder",
+    "dataset.data_dir",
     "changed_data",
     *WEIGHTS,
 )
@@ -171,4 +173,7 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
         raise _another(folder, found, "give another --workdir, or leave --config out")
     with config.unlocked():
         config.update({key: given[key] for key in FREE if key in given})
+        for key in ("folder", "data_dir"):
+            if given.dataset.get(key):
+                config.dataset[key] = given.dataset[key]
     return config
