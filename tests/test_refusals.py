@@ -261,6 +261,11 @@ def test_a_second_signal_at_once_is_the_same_request(foreground, monkeypatch):
         ("edit", ["--label=3", "--num=1000000000000"], "results would take "),
         ("edit", ["--label=3", "--config.sample.guidance=1.5"], "guidance is 1.5, but the"),
         ("edit", ["--label=3", "--out={file}"], "cannot write "),
+        (
+            "edit",
+            ["--label=3", "--image={folder}/edit_000.png", "--out={folder}"],
+            "--image=.*edit_000.png lies in .*: give another folder by --out",
+        ),
         ("reconstruct", ["--out={file}"], "cannot write "),
         ("sample", ["--config.batch_size=2"], "config.batch_size = 2 is not read by --mode=sam"),
         ("sample", ["--config.batch_size=2"], "there it is --batch_size"),

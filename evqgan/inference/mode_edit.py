@@ -63,6 +63,7 @@ def edit(
     processes the first one does it alone.
     """
     out = out or pathlib.Path(workdir) / "edits"
+    check_apart(out, request)
     image, margins, hidden = checked(config, workdir, request)
     with contextlib.ExitStack() as stack:
         with processes.together():
@@ -79,6 +80,18 @@ def edit(
         write(out, masked, results)
         are = "is" if len(results) == 1 else "are"
         print(f"{counted(len(results), 'edit')} {are} in {out}")
+
+
+def check_apart(out: pathlib.Path, request: EditRequest) -> None:
+    """Raise InputError for an image or mask that the edits would replace or remove."""
+    for flag, file in (("--image", request.image), ("--mask", request.mask)):
+        path = pathlib.Path(file or ".").resolve()
+        written = RESULT.fullmatch(path.name) or path.name in ("masked.png", "strip.png")
+        if written and path.parent == out.resolve():
+            raise InputError(
+                f"{flag}={file} lies in {out}, where edits of an earlier call are replaced: give "
+                "another folder by --out"
+            )
 
 
 def checked(
