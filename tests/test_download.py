@@ -299,6 +299,7 @@ def test_the_table_of_public_files():
         "resnet101",
         "efficientnet_lite0",
         "efficientnet_lite0_head",
+        "clip",
     ]
     for file in download.FILES.values():
         assert file.url.startswith("https://") and file.name == pathlib.PurePosixPath(file.url).name

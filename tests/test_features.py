@@ -55,6 +55,9 @@ def test_names_are_those_of_the_field():
     assert name_of("precision", "efficientnet") == "precision_efficientnet"
     assert name_of("frechet", "inception", prefix="r") == "rfid_inception"
     assert name_of("frechet", "efficientnet", prefix="r") == "rfrechet_efficientnet"
+    assert name_of("rbf_mmd", "clip") == "cmmd_clip"
+    assert name_of("rbf_mmd", "efficientnet") == "rbf_mmd_efficientnet"
+    assert name_of("rbf_mmd", "clip", untrained=True) == "rbf_mmd_clip_untrained"
     assert name_of("frechet", "inception", untrained=True) == "frechet_inception_untrained"
     assert {name for name in OF_INCEPTION if not name.endswith("_sd")} <= set(METRICS)
 

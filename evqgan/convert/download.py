@@ -51,6 +51,7 @@ TORCHVISION = "https://download.pytorch.org/models/"
 GITHUB = "https://github.com/"
 TIMM = f"{GITHUB}rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 FID = f"{GITHUB}mseitzer/pytorch-fid/releases/download/fid_weights/"
+CLIP = "https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/"
 LPIPS = (
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/"
 )
@@ -99,6 +100,13 @@ FILES = {
     ),
     "efficientnet_lite0": LITE0,
     "efficientnet_lite0_head": LITE0,
+    # ViT-L/14@336, both encoders
+    "clip": File(
+        f"{CLIP}ce19dc912ca5cd21c8a653c79e251e808ccabcd1/pytorch_model.bin",
+        "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+        1_711_974_081,
+        "MIT (OpenAI)",
+    ),
 }
 
 

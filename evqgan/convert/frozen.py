@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evqgan.convert import efficientnet
+from evqgan.convert import clip, efficientnet
 from evqgan.convert.efficientnet import conv_norm
 from evqgan.convert.mapping import Row, Tree
 from evqgan.losses import lpips
+from evqgan.nn import clip as encoder
 from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
 
@@ -119,6 +120,7 @@ NETWORKS = {
     "inception": Source(
         INCEPTION, (r"^AuxLogits\.", COUNTERS), partial(shapes, inception.Network(), 75)
     ),
+    "clip": Source(clip.TABLE, clip.IGNORED, partial(shapes, encoder.Network(), 336)),
     **{
         name: Source(RESNET, (COUNTERS,), partial(shapes, resnet.Network(depths), 32))
         for name, depths in resnet.DEPTHS.items()

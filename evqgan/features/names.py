@@ -9,12 +9,14 @@ OF_INCEPTION = {
     "score": "is",
     "score_sd": "is_sd",
 }
+# And if it is of CLIP's: Jayasumana et al. (2024).
+OF_CLIP = {"rbf_mmd": "cmmd"}
 
 
 def name_of(number: str, network: str, untrained: bool = False, prefix: str = "") -> str:
     """Return a number's name, which always says whose features it is of.
 
-    Such as fid_inception, frechet_efficientnet, precision_inception, rfid_inception or
+    Such as fid_inception, cmmd_clip, frechet_efficientnet, precision_inception, rfid_inception or
     frechet_inception_untrained: with random weights it is no FID.
 
     number: a key of what `evals.feature_metrics` computes, such as frechet, mmd or precision.
@@ -22,6 +24,7 @@ def name_of(number: str, network: str, untrained: bool = False, prefix: str = ""
     untrained: whether its weights are random.
     prefix: "r" of reconstructions.
     """
-    if network == "inception" and not untrained:
-        number = OF_INCEPTION.get(number, number)
+    of_field = {"inception": OF_INCEPTION, "clip": OF_CLIP}.get(network, {})
+    if not untrained:
+        number = of_field.get(number, number)
     return f"{prefix}{number}_{network}" + "_untrained" * untrained

@@ -1,0 +1,32 @@
+"""CLIP's embeddings of images, by ViT-L/14@336: those of CMMD (Jayasumana et al., 2024)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from evqgan.nn import clip
+
+PRETRAINED = {"network": "clip"}
+
+
+class Features(nn.Module):
+    """image uint8 [B,H,W,3] -> pooled [B,768]: its embedding, of length 1.
+
+    Source: google-research/cmmd, which embeds and compares them so.
+    """
+
+    resize = "bicubic at pixel centres, antialiased, to 336x336"
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        """Return the features."""
+        side = clip.Network().side
+
+        def init() -> Any:
+            return clip.Network().init(self.make_rng("params"), jnp.zeros((1, side, side, 3)))
+
+        weights = self.variable("frozen", "network", init).value
+        x: Any = clip.Network(parent=None).apply(weights, clip.prepare(image, side))
+        return {"pooled": x / jnp.linalg.norm(x, axis=-1, keepdims=True)}
