@@ -33,8 +33,10 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         y = nn.LayerNorm(EPSILON, name="norm1")(x)
         split = (self.heads, x.shape[-1] // self.heads)
-        parts = [nn.DenseGeneral(split, name=name)(y) for name in ("query", "key", "value")]
-        x = x + nn.DenseGeneral(x.shape[-1], (-2, -1), name="out")(attend(*parts))
+        query, key, value = (
+            nn.DenseGeneral(split, name=name)(y) for name in ("query", "key", "value")
+        )
+        x = x + nn.DenseGeneral(x.shape[-1], (-2, -1), name="out")(attend(query, key, value))
         y = nn.Dense(4 * x.shape[-1], name="hidden")(nn.LayerNorm(EPSILON, name="norm2")(x))
         # QuickGELU; openai/CLIP, `model.py`.
         return x + nn.Dense(x.shape[-1], name="mlp")(y * nn.sigmoid(1.702 * y)), None
