@@ -80,20 +80,20 @@ def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path)
 
 def test_the_ends_of_the_body_are_as_ever(foreground):
     before = signal.getsignal(signal.SIGTERM)
-    with signals.in_order():
+    with signals.ending_in_order():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before and not files._held
     for number in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt) as caught, signals.in_order():
+        with pytest.raises(KeyboardInterrupt) as caught, signals.ending_in_order():
             os.kill(os.getpid(), number)
             time.sleep(10)
         assert caught.value.number == number
-    with pytest.raises(ValueError, match="a defect"), signals.in_order():
+    with pytest.raises(ValueError, match="a defect"), signals.ending_in_order():
         raise ValueError("a defect")
     found = []
 
     def elsewhere():
-        with signals.in_order():
+        with signals.ending_in_order():
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=elsewhere)
@@ -109,18 +109,18 @@ def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
         (["", "step 3 in w"], "the same command goes on from step 3 in w"),
         (["step 3 in w", ""], "the same command goes on from step 3 in w"),
     ):
-        with signals.in_order():
+        with signals.ending_in_order():
             for what in noted:
                 signals.keep(what)
             for _ in range(2):  # the main thread and the watching one: one line
-                signals.say(signal.SIGTERM)
+                signals.print_stopped(signal.SIGTERM)
         assert capsys.readouterr().err == f"stopped by SIGTERM; {said}\n"
 
 
 def test_a_handler_within_is_asked_first_and_is_not_waited_for():
     """As in training, which notes the signal and saves: that may take longer than PATIENCE."""
     came = []
-    with signals.in_order():
+    with signals.ending_in_order():
         with signals.handled(came.append):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)

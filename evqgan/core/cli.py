@@ -219,7 +219,7 @@ def main(
         return run_to_code(argv, lambda _: print(help_text(), flush=True))
     # Of several processes JAX listens for SIGTERM itself.
     is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
-    with signals.in_order() if is_alone else contextlib.nullcontext():
+    with signals.ending_in_order() if is_alone else contextlib.nullcontext():
         code = run_to_code(argv, run)
         if code and "jax" in sys.modules:
             from evqgan.core import cluster
@@ -235,7 +235,7 @@ def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
         return 0
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Interrupted) else signal.SIGINT
-        signals.say(number)
+        signals.print_stopped(number)
         return 128 + number  # as the shell reports it
     except BrokenPipeError:
         print("error: what read the output, such as head, has ended", file=sys.stderr)

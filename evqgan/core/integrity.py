@@ -116,7 +116,7 @@ def _check_length(folder: pathlib.Path, file: pathlib.Path, end: int) -> None:
 
 
 def changed(folder: pathlib.Path, message: str) -> str:
-    """Return what is said of what an error message of orbax or tensorstore names, or ""."""
+    """Return a message for a file that orbax or tensorstore names in an error, or ""."""
     if array := re.search(r'Error reading "([^"/]+)/', message):
         return changed_array(folder, array[1].replace(".", "/"))
     for names, words in DESCRIBED.items():
@@ -127,7 +127,7 @@ def changed(folder: pathlib.Path, message: str) -> str:
 
 
 def changed_array(folder: pathlib.Path, name: str) -> str:
-    """Return what is said of an array of the state that is not what was saved: in which files."""
+    """Return a message for an array that is not what was saved: in which files it lies."""
     prefix, files = f"{name.replace('/', '.')}/", set[str]()
     with contextlib.suppress(_Damaged):  # was told before it came to this
         for key, file, _ in _values(folder, folder / "state"):

@@ -44,7 +44,7 @@ def keep(what: str) -> None:
         _kept[:] = [what]
 
 
-def say(number: int) -> None:
+def print_stopped(number: int) -> None:
     """Print the line that tells of a signal, and from where the same command goes on; once.
 
     The main thread may be slow to end after it, and is then ended by the one that watches.
@@ -72,7 +72,7 @@ def leave(code: int) -> int:
 
 
 @contextlib.contextmanager
-def in_order() -> Iterator[None]:
+def ending_in_order() -> Iterator[None]:
     """Have the first signal of SIGNALS raise Interrupted in the body: all it holds is let go.
 
     Where the main thread does not come to that within PATIENCE seconds, as XLA may compile for
@@ -157,7 +157,9 @@ def _is_main_thread() -> bool:
 
 
 def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -> None:
-    """End the process some seconds after a signal, unless the main thread does; see `in_order`.
+    """End the process some seconds after a signal, unless the main thread does.
+
+    See `ending_in_order`.
 
     heard: a pipe from which the numbers of signals can be read.
     has_heard, has_ended: whether the main thread knows of the signal, and has left the body.
@@ -166,5 +168,5 @@ def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -
         in_time = came[0] not in SIGNALS or (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING))
         if not in_time:
             files.let_go()
-            say(came[0])
+            print_stopped(came[0])
             os._exit(128 + came[0])

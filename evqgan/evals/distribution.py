@@ -37,8 +37,9 @@ class Evaluator:
     features: networks of evqgan/features, by name ("inception,efficientnet" on a command line) or
       as a dict of `name` and its keys. A number's name says whose features it is of:
       fid_inception, frechet_efficientnet, ...
-    metrics: keys of `feature_metrics.METRICS`. Of Inception's features frechet is called fid,
-      spatial_frechet sfid, mmd kid and score is. Not all networks have spatial features and logits.
+    metrics: keys of `feature_metrics.METRICS`. Of Inception's features they are named: frechet
+      "fid", spatial_frechet "sfid", mmd "kid", score "is". Not all networks have spatial features
+      and logits.
     samples: how many images are generated. Number n is that of --mode=sample with the same seed:
       classes in turn, and a random key of its own.
     seed: of the images.

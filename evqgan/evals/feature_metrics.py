@@ -1,4 +1,8 @@
-"""Numbers about sets of images by their features, which come batch by batch."""
+"""Numbers about sets of images by their features, which come batch by batch.
+
+To add a metric, add its name to MetricName and an entry to METRICS; then
+config.evals.distribution.metrics can name it.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping

@@ -33,7 +33,8 @@ class Extractor:
         where: the folder of the weights, see `core.weights`; "random": of one seed, for tests.
         key: what the config is called in messages.
         device_mesh: the images are split over it; None: over the devices of this process.
-        side: of the images, of which `widths` are told; those of a network do not depend on it.
+        side: of the dummy image from which `widths` are computed; only features without a network
+          depend on it.
 
         Raises InputError for a network or key that there is not, and without its weights.
         """

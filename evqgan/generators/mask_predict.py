@@ -45,7 +45,7 @@ class MaskPredict:
     # T: 8 in the paper (Sec. 4.2); in MaskGIT's, 8 at 16 x 16 and 12 at 32 x 32 tokens
     steps: Annotated[int, Range(1, 4096)] = 8  # at most ours: a step for each of 64 x 64 tokens
     temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
-    # what the temperature goes to linearly; None: it stays
+    # the temperature of the last step, reached linearly; None: the same in all steps
     final_temperature: float | None = None
     # which tokens of a step stay: those it is surest of, or the next ones of `halton_rank`
     choice: Choice = "confidence"

@@ -26,8 +26,7 @@ def picture(model: CoreModel, labels: np.ndarray, numbers: np.ndarray, seed: int
 def frames(history: np.ndarray, image: np.ndarray, codes: int) -> np.ndarray:
     """Return at most FRAMES frames of an image, uint8 [F,H,W,3], the first grey, the last whole.
 
-    history: int [S,h,w,D], the ids after each step, V = `codes` where there is none yet; a token
-      once made stays.
+    history: int [S,h,w,D], the ids after each step, V = `codes` where there is none yet.
     image: uint8 [H,W,3].
     """
     nothing = np.zeros((1, *history.shape[1:3]), bool)

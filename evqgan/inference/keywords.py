@@ -28,7 +28,7 @@ class SamplerKeywords(TypedDict, total=False):
 
 
 class GenerateKeywords(SamplerKeywords, total=False):
-    """Those of `Model.generate`, see `Model.sample`."""
+    """The keywords of `Model.generate`, see `Model.sample`."""
 
     report: Callable | None
     acceptance: float
@@ -39,7 +39,7 @@ class GenerateKeywords(SamplerKeywords, total=False):
 
 
 class EditKeywords(SamplerKeywords, total=False):
-    """Those of `Model.edit` and `Model.outpaint`, see `editing.edit`."""
+    """The keywords of `Model.edit` and `Model.outpaint`, see `editing.edit`."""
 
     margin: int | None
     feather: float | None

@@ -77,23 +77,23 @@ def sample(
     processes share the work; `out` has to be one folder for all, and the first process writes.
     """
     out = out or pathlib.Path(workdir) / "samples"
-    settings = planned(config, workdir, out, request)
+    settings = requested_settings(config, workdir, out, request)
     chief, there = processes.this()[0] == 0, None
     with contextlib.ExitStack() as stack:
         with processes.together():
             if chief:
                 files.tried(out)
                 stack.enter_context(files.owned(out, "another --out"))
-                there = claimed(out, settings, request)
+                there = finished_settings(out, settings, request)
         model = load_model(config, workdir, request.batch_size)
         classifier = classifier_of(request, model)
         with processes.together():
-            is_done = chief and finished(out, there, model, classifier, request)
+            is_done = chief and is_finished(out, there, model, classifier, request)
         if not processes.agreed(is_done):
             make(out, request, model, classifier, settings)
 
 
-def planned(
+def requested_settings(
     config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path, request: SampleRequest
 ) -> Settings:
     """Return the settings of what is asked for; InputError if it cannot be. Nothing is loaded."""
@@ -114,7 +114,9 @@ def planned(
     return describe(folder, out, sampler, request.seed, labels, request.acceptance)
 
 
-def claimed(out: pathlib.Path, settings: Settings, request: SampleRequest) -> Settings | None:
+def finished_settings(
+    out: pathlib.Path, settings: Settings, request: SampleRequest
+) -> Settings | None:
     """Return the settings of the finished samples in `out`, if there are any that count.
 
     Raises InputError for those that will not be replaced.
@@ -128,7 +130,7 @@ def claimed(out: pathlib.Path, settings: Settings, request: SampleRequest) -> Se
     return there
 
 
-def finished(
+def is_finished(
     out: pathlib.Path,
     there: Settings | None,
     model: Model,
@@ -137,7 +139,7 @@ def finished(
 ) -> bool:
     """Return whether all that is asked for is in `out`, and say so; if not all is, say why.
 
-    there: what `claimed` returned.
+    there: what `finished_settings` returned.
     """
     if there is None:
         return False

@@ -146,7 +146,7 @@ def filled_folder(
 
 
 def keep(task: SamplingTask, done: int) -> None:
-    """Note for `signals.say` how many of a task's images are kept, if it has a folder for them."""
+    """Note for `signals.print_stopped` how many of a task's images its folder keeps, if any."""
     if task.folder:
         what = f"{done:,} of {counted(len(task.labels), 'image')} in {task.folder}"
         signals.keep(what if done else "")

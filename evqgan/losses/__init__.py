@@ -24,7 +24,7 @@ class Distance(Protocol):
 
 
 class Critic(Protocol):
-    """What tells real images from reconstructions: a discriminator.
+    """A discriminator: its logits are larger for real images than for reconstructions.
 
     It may have the collections `batch_stats` and `frozen`, and draws from the rng `augment`.
     """

@@ -176,7 +176,7 @@ class Critic(nn.Module):
 
     Collections: "params", "batch_stats" (of the heads, changed by train=True alone), "frozen"
     (`backbone` and `projections`, without a gradient). Raises InputError for a value of proj_type,
-    num_discs or im_res that is none of the original's, for an image too small for the heads, and
+    num_discs or im_res that the original does not have, for an image too small for the heads, and
     where there is no label.
 
     Source: autonomousvision/projected-gan. Differs from it: augmentation in training alone; any
