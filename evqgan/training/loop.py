@@ -38,7 +38,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         setup = prepare(config, pathlib.Path(workdir))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
-        with progress.heartbeat("building", log):
+        with progress.heartbeat("making the state that it begins with", log):
             state, notes = restore_or_init(setup, checkpoints)
         if int(state["step"]) < setup.length.total:
             announce(setup, state, notes)

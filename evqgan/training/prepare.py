@@ -42,7 +42,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     cluster.check_shared(workdir)
     log("building the model and what it begins with")
     wrong = "no training step can be built from this config"
-    with progress.heartbeat("building", log), build.one_line(wrong):
+    with progress.heartbeat("building the model", log), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
         check_step(compiled, dataset, source, config, device_mesh)
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
