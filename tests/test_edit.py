@@ -43,13 +43,13 @@ class Painter:
     many images at once.
     """
 
-    size, factor, depth, classes, sampler = (32, 32), 4, 1, 0, {}
+    size, factor, depth, classes, sampler, generator = (32, 32), 4, 1, 0, {}, "a painter"
 
     def __init__(self):
         self.masks, self.seeds, self.batches = [], [], set()
         self.runner = types.SimpleNamespace(clock=lambda: 0.0)
 
-    def known_classes(self):
+    def known_classes(self, what):
         return Classes(self.classes, (), "a painter")
 
     def check_settings(self, changes):

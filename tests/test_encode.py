@@ -248,7 +248,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
 def test_a_generators_config_says_which_tokenizer_encodes():
     file = f"--config={loop.__file__.rsplit('/', 3)[0]}/configs/imagenet_stage2.py"
     values, config = main.parse(["--mode=encode", file])
-    assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "centre"
+    assert values.workdir == "workdirs/imagenet_stage1" and config.dataset.crop == "adm"
     values, _ = main.parse(["--mode=encode", file, "--config.tokenizer.weights=elsewhere"])
     assert values.workdir == "elsewhere"
     assert main.parse([file])[0].workdir == "workdirs/imagenet_stage2"

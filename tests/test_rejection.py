@@ -381,15 +381,15 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
         and "4 samples, the best of 10, of step 6 are in" in out
     )
     assert not (tmp_path / "candidates").exists()
-    images, labels, card = evaluation.read_samples(tmp_path / "samples.npz")
+    images, labels, (_, produced) = evaluation.read_samples(tmp_path / "samples.npz")
     expected = {
         "acceptance": 0.4,
         "classifier": "test_rejection:brightness",
         "candidates": 10,
-        "samples": 4,
     }
-    assert expected.items() <= card.items() and list(labels) == [2, 3, 2, 3] and len(images) == 4
-    assert card["sampler"]["steps"] == 2
+    assert expected.items() <= produced.sampler.items() and produced.count == len(images) == 4
+    assert list(labels) == [2, 3, 2, 3]
+    assert produced.sampler["steps"] == 2
 
     for args, message in {
         ("--acceptance=0",): "expected an acceptance above 0 and at most 1, got 0.0",

@@ -296,7 +296,7 @@ def test_the_sampler_can_be_changed(model):
     [
         ({"temprature": 0.9}, "there is no keyword 'temprature': did you mean 'temperature'"),
         ({"schedule": "cosin"}, "config.sample.schedule expects one of cosine, linear"),
-        ({"steps": 0}, "config.sample.steps expects a whole number from 1, got 0"),
+        ({"steps": 0}, "config.sample.steps expects a whole number from 1 to 4096, got 0"),
         ({"guidance": 1.5}, "guidance is 1.5, but the generator was trained without"),
         ({"label": 3}, "there is no keyword 'label': did you mean 'labels'"),
         ({"temperature": -1.0}, "config.sample.temperature expects a number from 0, got -1.0"),

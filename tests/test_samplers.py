@@ -190,7 +190,7 @@ def test_a_wrong_preset_is_one_line(tmp_path, text, message):
     [
         (["--scan.step=1"], "the sampler has no key 'step' to scan: did you mean 'steps'"),
         (["--scan.steps=1,,2"], "expected --scan.steps=VALUE,VALUE,..."),
-        (["--scan.steps=0"], "steps expects a whole number from 1, got 0"),
+        (["--scan.steps=0"], "steps expects a whole number from 1 to 4096, got 0"),
         (["--scan.guidance=1"], "trained without generator.class_dropout"),
         (["--config.seed=1"], "samplers takes --config.sample.KEY=VALUE, got --config.seed=1"),
         (["--scam.steps=1"], "there is no flag --scam.steps"),
