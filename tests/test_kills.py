@@ -3,8 +3,10 @@
 So does a command that is given twice at once.
 """
 
+import contextlib
 import random
 import signal
+import subprocess
 import time
 
 import jax
@@ -57,7 +59,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(straight, 
     for number in range(KILLS):
         process = start(config, tmp_path / "run")
         # Less is left to do each time.
-        time.sleep(moments.uniform(0, LONGEST / (1 + number / 4) * seconds))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0, LONGEST / (1 + number / 4) * seconds))
         process.send_signal(signal.SIGKILL)
         ends(process, -signal.SIGKILL, 0)
     ends(start(config, tmp_path / "run"), 0)
