@@ -74,8 +74,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     if given.out:
         files.tried(pathlib.Path(given.out).parent)
     began = time.perf_counter()
-    network = Extractor(request.features, request.weights, "--features")
     source = pipeline.open_split(request.dataset, request.split)
+    network = Extractor(request.features, request.weights, "--features")
     cached = folder() / f"{key_of(request, network, source)}.npz"
     known = cached.is_file()
     if not known:
