@@ -365,7 +365,7 @@ def test_missing_weights_stop_the_run_before_anything_else(tmp_path):
     config = judged()
     config.perceptual.weights = str(tmp_path)
     with pytest.raises(
-        InputError, match=r"python -m evqgan\.convert vgg16 --download .*weights=.random"
+        InputError, match=r"python -m evqgan\.convert vgg16 --download .*weights=random"
     ):
         stage1.resolve(config)
 

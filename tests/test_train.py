@@ -228,14 +228,25 @@ def test_how_a_run_is_watched_may_change(tmp_path):
     config.tokenizer.weights = "random" if config.tokenizer.weights == "random" else "b"
     claims.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
-    config.dataset.folder = "/moved"  # config.data says which images it has to hold
-    claims.claim(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text())["dataset"]["folder"] == "/moved"
     was = config.tokenizer.model.quantizer.codes
     config.tokenizer.model.quantizer.codes = 2 * was
     with pytest.raises(
         InputError, match=rf"config.tokenizer.model.quantizer.codes: {was} -> {2 * was}"
     ):
+        claims.claim(tmp_path, config)
+
+
+def test_a_data_set_may_move(tmp_path):
+    """What config.data says of its images has to stay."""
+    config = config_of(2)
+    config.data = {"examples": 6, "list": "0123456789abcdef"}
+    config.dataset = {"folder": "/first", "size": 32}
+    claims.claim(tmp_path, config)
+    config.dataset.folder = "/moved"
+    claims.claim(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text())["dataset"]["folder"] == "/moved"
+    config.data.list = "fedcba9876543210"
+    with pytest.raises(InputError, match="was trained on 6 examples, and others, as many, are"):
         claims.claim(tmp_path, config)
 
 

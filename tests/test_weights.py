@@ -115,7 +115,7 @@ def test_missing_weights_are_one_line_with_the_command_that_gets_them(tmp_path):
         r"no weights of tiny in .*cache/evqgan/weights: "
         ".*`python -m evqgan.convert tiny --download`",
     )
-    assert 'weights="random"' in refused(
+    assert "weights=random" in refused(
         tmp_path / "a b", tree(), r"convert tiny --download '.*/a b'`"
     )
 

@@ -173,7 +173,7 @@ class Attention(nn.Module):
         width = x.shape[-1]
         if width % self.heads and not self.head_dim:
             expected = f"a width that is a multiple of the {self.heads} heads"
-            raise InputError(f"expected {expected}, got {width}: change one")
+            raise InputError(f"expected {expected}, got {width}: change width or heads")
 
         def dense(features: Any, name: str, axis: Any = -1, use_bias: bool = self.qkv_bias) -> Any:
             keys = {"axis": axis, "use_bias": use_bias, "dtype": self.dtype}
