@@ -39,6 +39,8 @@ def python():
         for packages in (NEEDED, ("--no-deps", "torch-fidelity==0.4.0")):
             done = subprocess.run([*pip, *packages], capture_output=True, text=True)
             if done.returncode:
+                # It is no requirement of the project, and needs PyTorch. What it would say of other
+                # pixels is recorded, and compared always: see the head of this file.
                 pytest.skip(f"torch-fidelity cannot be installed: {done.stderr[-300:]}")
         (folder / "ready").touch()
     return str(made)
