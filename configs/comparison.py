@@ -8,6 +8,8 @@ parameters, codebooks as moving averages with revival, 64 codes an image. Their 
 of the codes, sampling.
 :digits       scikit-learn's, 32x32, 64 codes; 8x8 tokens, of RQ-VAE 4x4 of four codes.
 :photographs  32x32 pieces of nine photographs, more steps for the tokenizers; all else as above.
+:attention    ours alone, with attention in windows of 4x4 and over the whole map in the tokenizer:
+              64x64 pieces of the photographs, f = 8, maps of 16x16 and 8x8 tokens.
 :tiny         a few steps on generated images.
 """
 
@@ -17,30 +19,29 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = ("digits", "photographs")
+VARIANTS = ("digits", "photographs", "attention")
 SIZE, CODES = 32, 64
 
 
 def get_config(variant: str = "digits") -> ConfigDict:
-    """Return the config of `variant`: "digits", "photographs" or "tiny"; "" is "digits"."""
+    """Return the config of `variant`.
+
+    It is "digits", "photographs", "attention" or "tiny"; "" is "digits".
+    """
     common.variant(variant, VARIANTS)
-    photographs = variant == "photographs"
-    tokenizers, generators = tokenizers_of(SIZE), generators_of()
+    photographs, size = variant in ("photographs", "attention"), SIZE
     config = ConfigDict({"stage": "comparison", "systems": {}})
     # The real images that samples are measured against: so many crops of each, and whether colours
     # tell classes.
     config.real = {"views": 16, "colour": True} if photographs else {"views": 1, "colour": False}
-    for name, keys in generators.items():
-        config.systems[name] = {"tokenizer": tokenizers[name], "generator": keys}
-    # Table 7 of the paper: ours and GPT on one tokenizer.
-    config.systems.efficient_vqgan_on_vqgan = {
-        "tokenizer_of": "vqgan",
-        "tokenizer": tokenizers["vqgan"],
-        "generator": generators["efficient_vqgan"],
-    }
+    if variant == "attention":
+        size = 2 * SIZE
+        config.systems = attention()
+    else:
+        config.systems = compared()
     for system in config.systems.values():
-        system.tokenizer = stage1(system.tokenizer, SIZE, photographs)
-        system.generator = stage2(system.generator, SIZE, photographs)
+        system.tokenizer = stage1(system.tokenizer, size, photographs)
+        system.generator = stage2(system.generator, size, photographs)
         if variant == "tiny":
             for part in (system.tokenizer, system.generator):
                 part.dataset = {**common.GENERATED, "size": SIZE, "classes": 10}
@@ -48,6 +49,32 @@ def get_config(variant: str = "digits") -> ConfigDict:
                 part.update({"batch_size": 4, "duration": "2 steps", "log_every": "1 step"})
                 part.optimizer.warmup = "0 steps"
     return config
+
+
+def compared() -> ConfigDict:
+    """Return the tokenizers and generators of the compared systems, by name."""
+    tokenizers, generators = tokenizers_of(SIZE), generators_of()
+    systems = ConfigDict()
+    for name, keys in generators.items():
+        systems[name] = {"tokenizer": tokenizers[name], "generator": keys}
+    # Ours (Table 7 of the paper) and MaskGIT on the tokenizer of VQGAN, as its own GPT.
+    for name in ("efficient_vqgan", "maskgit"):
+        systems[f"{name}_on_vqgan"] = {
+            "tokenizer_of": "vqgan",
+            "tokenizer": tokenizers["vqgan"],
+            "generator": generators[name],
+        }
+    return systems
+
+
+def attention() -> ConfigDict:
+    """Return our system with a tokenizer of windows, and of attention over the whole map."""
+    keys, systems = generators_of()["efficient_vqgan"], ConfigDict()
+    quantizer = {"name": "ema", "codes": CODES, "width": 16, "decay": 0.9, "revive": 0.1}
+    for name, window in (("windows", 4), ("whole_map", 16)):  # 16: the larger map's side
+        swin = {"name": "swin", "width": 48, "depths": (2, 2), "window": window, "head_dim": 24}
+        systems[name] = {"tokenizer": tokenizer(swin, swin, quantizer), "generator": keys}
+    return systems
 
 
 def tokenizers_of(size: int) -> dict[str, ConfigDict]:

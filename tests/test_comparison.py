@@ -35,6 +35,7 @@ def test_all_systems_have_equal_budgets(variant):
         "rq_vae",
         "maskgit",
         "efficient_vqgan_on_vqgan",
+        "maskgit_on_vqgan",
     }
     for part, most, least in (("tokenizer", 380_000, 170_000), ("generator", 920_000, 800_000)):
         configs = [system[part] for system in systems.values()]
@@ -51,6 +52,17 @@ def test_all_systems_have_equal_budgets(variant):
     size = systems.vqgan.tokenizer.dataset.size
     ids = {name: tokens(system.tokenizer, size) for name, system in systems.items()}
     assert set(ids.values()) == {64}, ids  # codes an image
+
+
+def test_windows_and_the_whole_map_differ_in_nothing_else():
+    systems = load("comparison", "attention").systems
+    windows, whole = systems.windows, systems.whole_map
+    for part in ("encoder", "decoder"):
+        assert windows.tokenizer.tokenizer[part].window == 4
+        assert whole.tokenizer.tokenizer[part].window == 16
+        whole.tokenizer.tokenizer[part].window = 4
+    assert windows.to_json() == whole.to_json()
+    assert tokens(windows.tokenizer, windows.tokenizer.dataset.size) == 64
 
 
 def tokens(config, size):

@@ -15,6 +15,7 @@ from evqgan.benchmark import (
     beside,
     charts,
     choosing,
+    fig8,
     fig9,
     generation,
     published,
@@ -129,6 +130,9 @@ def test_small_systems_are_those_of_the_comparison_shorter():
     assert large.generator("out").parts == ("out", "photographs_64", "efficient_vqgan", "generator")
     shared = small.Small("efficient_vqgan_on_vqgan", "digits")
     assert shared.tokenizer("out").parts == ("out", "digits", "vqgan", "tokenizer")
+    second = shared._replace(seed=1)
+    assert second.tokenizer("out").parts == ("out", "digits", "vqgan_1", "tokenizer")
+    assert second.config().tokenizer.seed == second.config().generator.seed == 1
 
 
 def test_what_is_trained_is_not_announced_again(tmp_path, capsys, monkeypatch):
@@ -190,11 +194,42 @@ def test_a_chooser_likes_images_of_their_class():
         choosing.Chooser(images.astype(np.uint8), labels * 0, colour=False)
 
 
-def stand_in(window):
+def stand_in(window, run=0):
     """A case of fig8 whose model is never asked."""
     config = ConfigDict({"generator": {"name": "multigrained", "window": window}})
-    model = types.SimpleNamespace(config=config, workdir=f"w{window}", step=1)
+    model = types.SimpleNamespace(config=config, workdir=f"w{window}_{run}", step=1, run=run)
     return generation.Case("ours", model)
+
+
+def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
+    def of_generator(model, given, acceptance, views, colour, steps):
+        numbers = {"fid": None, "frechet_pixels": 1.0, "frechet_digits": 3.0 + model.run / steps}
+        return numbers, {"step": 1, "seed": model.run}, np.zeros((20, 8, 8, 3), np.uint8)
+
+    cases = [stand_in(window, run) for window in (2, 4) for run in (0, 2)]
+    monkeypatch.setattr(generation, "chosen", lambda given, systems: (cases, "small"))
+    monkeypatch.setattr(generation, "real_rows", lambda cases: [])
+    monkeypatch.setattr(quality, "of_generator", of_generator)
+    drawn = []
+    monkeypatch.setattr(
+        charts, "draw", lambda chart: drawn.append(chart) or np.zeros((9, 9, 3), np.uint8)
+    )
+    monkeypatch.setattr(fig8.pictures, "save_png", lambda *_: None)
+    command = ["fig8", "--steps=1", "--steps=2", f"--out={tmp_path}", "--seeds=2"]
+    assert benchmark.main(command) == 0
+    rows = json.loads((tmp_path / "fig8.json").read_text())["rows"]
+    assert [(row["window"], row["steps"], row["seeds"]) for row in rows] == [
+        (2, 1, 2),
+        (2, 2, 2),
+        (4, 1, 2),
+        (4, 2, 2),
+    ]
+    assert [row["frechet_digits"] for row in rows] == [4, 3.5, 4, 3.5]
+    assert rows[0]["frechet_digits_sd"] == pytest.approx(2**0.5) and rows[0]["fid"] is None
+    assert rows[0]["card"] == {"step": 1, "seed": [0, 2]}
+    assert [line.name for line in drawn[1].lines] == ["W_s = 2", "W_s = 4"]
+    assert drawn[1].lines[0].y == [4, 3.5]  # by a network's features, before colours
+    assert drawn[1].lines[0].bars == pytest.approx([2**0.5, 2**0.5 / 2])
 
 
 def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch):

@@ -51,6 +51,17 @@ def card_of(dtype: str, **more: Any) -> dict[str, Any]:
     return {**more, "run": dataclasses.asdict(cards.run_card(dtype))}
 
 
+def together(of_runs: Sequence[Any]) -> Any:
+    """Return the card of a mean over several runs: what differs between theirs is a list."""
+    first = of_runs[0]
+    if all(card == first for card in of_runs):
+        return first
+    if all(isinstance(card, Mapping) for card in of_runs):
+        names = dict.fromkeys(name for card in of_runs for name in card)
+        return {name: together([card.get(name) for card in of_runs]) for name in names}
+    return list(of_runs)
+
+
 def numbered(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], str]:
     """Return rows with numbers in the place of cards, and the text of the cards below a table.
 

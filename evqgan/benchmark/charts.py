@@ -23,6 +23,7 @@ class Line(NamedTuple):
     """A line of a chart: its name in the legend, and its points.
 
     style: "solid" with its points marked, "dashed" or "dotted" without.
+    bars: half the height of a bar at each point, such as a standard deviation; () is none.
     """
 
     name: str
@@ -30,6 +31,12 @@ class Line(NamedTuple):
     y: Sequence[float]
     colour: int = 0
     style: str = "solid"
+    bars: Sequence[float] = ()
+
+    def spans(self) -> list[tuple[float, float, float]]:
+        """Return (x, low, high) of each bar."""
+        points = zip(self.x, self.y, self.bars, strict=True) if self.bars else ()
+        return [(x, y - half, y + half) for x, y, half in points if half]
 
 
 class Chart(NamedTuple):
@@ -53,6 +60,7 @@ def draw(chart: Chart) -> np.ndarray:
     pen = ImageDraw.Draw(image)
     xs = sorted({x for line in chart.lines for x in line.x})
     ys = [y for line in chart.lines for y in line.y]
+    ys += [y for line in chart.lines for span in line.spans() for y in span[1:]]
     ticks = y_ticks(min(ys), max(ys), chart.log_y)
     across = Axis(xs[0], xs[-1], LEFT, WIDTH - RIGHT, chart.log_x, 0.04)
     up = Axis(min(*ys, *ticks), max(*ys, *ticks), HEIGHT - BOTTOM, TOP, chart.log_y)
@@ -79,6 +87,8 @@ def draw(chart: Chart) -> np.ndarray:
         points = [(across.at(x), up.at(y)) for x, y in zip(line.x, line.y, strict=True)]
         for piece in pieces(points, line.style):
             stroke(piece, colour, 2)
+        for x, low, high in line.spans():
+            stroke([(across.at(x), up.at(low)), (across.at(x), up.at(high))], colour, 1)
         if line.style == "solid":
             for x, y in points:
                 box = [(x - 3) * unit, (y - 3) * unit, (x + 3) * unit, (y + 3) * unit]

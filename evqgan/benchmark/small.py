@@ -1,7 +1,7 @@
 """Small models on bundled data, for tables and figures that no trained workdirs are given for.
 
-They are the systems of configs/comparison.py, one seed each, and lie in OUT/DATA/SYSTEM: several
-commands share them, and the same command goes on where it stopped.
+They are the systems of configs/comparison.py and lie in OUT/DATA/SYSTEM, other seeds than 0 in
+OUT/DATA/SYSTEM_SEED: several commands share them, and the same command goes on where it stopped.
 """
 
 import json
@@ -21,6 +21,7 @@ from evqgan.training.loop import train
 CONFIGS = SHIPPED / "configs" / "comparison.py"
 # Ours: half of that file's, so that a table takes minutes; `comparison` trains for all of them.
 STEPS = {"stage1": 150, "stage2": 250}
+RUN = ("dataset", "optimizer", "duration", "seed")  # what a run has to have in common, too
 MINUTES = {"stage1": 0.6, "stage2": 1.0}  # of a run on two CPU cores that do nothing else
 # How the systems are called: their tokenizers, and their generators.
 TOKENIZERS = {
@@ -35,6 +36,7 @@ GENERATORS = {
     "vit_vqgan": "VIM",
     "rq_vae": "RQ-Transformer",
     "efficient_vqgan_on_vqgan": "ours on VQGAN's tokenizer",
+    "maskgit_on_vqgan": "MaskGIT on VQGAN's tokenizer",
 }
 
 OUT = Flag("out", PATH, (), "where small models are trained (workdirs/paper)", "workdirs/paper")
@@ -49,6 +51,7 @@ class Small(NamedTuple):
     size: of the images, None as in the file.
     conditional: whether the generator is told the class.
     window: W_s of our generator, None as in the file.
+    seed: of both stages.
     """
 
     system: str
@@ -56,6 +59,7 @@ class Small(NamedTuple):
     size: int | None = None
     conditional: bool = True
     window: int | None = None
+    seed: int = 0
 
     def config(self) -> ConfigDict:
         """Return the system's config: {"tokenizer", "generator"}; InputError if there is none."""
@@ -66,7 +70,7 @@ class Small(NamedTuple):
         system = ConfigDict(json.loads(config.systems[self.system].to_json()))
         parts = system.tokenizer, system.generator
         for part in parts:
-            part.seed, part.evals, part.best = 0, ConfigDict(), ""
+            part.seed, part.evals, part.best = self.seed, ConfigDict(), ""
             part.dataset.size = self.size or part.dataset.size
             if self.data != "tiny":
                 part.duration = f"{STEPS[part.stage]} steps"
@@ -82,7 +86,8 @@ class Small(NamedTuple):
     def folder(self, out: Any, system: str = "") -> pathlib.Path:
         """Return where its workdirs lie. system: another one than its own."""
         data = self.data if self.size is None else f"{self.data}_{self.size}"
-        return pathlib.Path(out) / data / (system or self.system)
+        seed = f"_{self.seed}" if self.seed else ""
+        return pathlib.Path(out) / data / f"{system or self.system}{seed}"
 
     def tokenizer(self, out: Any) -> pathlib.Path:
         """Return the workdir of its tokenizer, which may be another system's."""
@@ -148,7 +153,7 @@ def is_done(workdir: pathlib.Path, config: ConfigDict) -> bool:
         return False
     there, wanted = files.read_json(file), json.loads(config.to_json())
     keys = {"stage1": ("tokenizer",), "stage2": ("generator", "loss")}[config.stage]
-    if any(there.get(key) != wanted[key] for key in (*keys, "dataset", "optimizer", "duration")):
+    if any(there.get(key) != wanted[key] for key in (*keys, *RUN)):
         return False
     checkpoints = checkpoint.Checkpoints(workdir, create=False)
     steps = checkpoints.steps()
