@@ -8,7 +8,7 @@ import workdirs
 from PIL import Image
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import locality
+from evqgan.benchmark.paper import locality
 from evqgan.inference.model import load
 
 BOX = (12, 12, 20, 20)

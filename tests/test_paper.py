@@ -11,7 +11,8 @@ from PIL import Image
 from test_configs import load
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import (
+from evqgan.benchmark import printing
+from evqgan.benchmark.paper import (
     beside,
     charts,
     choosing,
@@ -24,7 +25,7 @@ from evqgan.benchmark import (
     table2,
     table5,
 )
-from evqgan.benchmark.charts import Chart, Line
+from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.core import cli
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -99,10 +100,10 @@ def test_no_number_without_its_card_and_no_fid_but_of_inception(row, message):
 def test_cards_are_printed_once_each():
     card = {"step": 3, "size": [32, 32], "features": [{"name": "pixels", "weights": {}}], "a": None}
     rows = [{"x": 1, "card": card}, {"x": 2, "card": {"step": 4}}, {"x": 3, "card": dict(card)}]
-    shown, text = beside.numbered(rows)
+    shown, text = printing.numbered(rows)
     assert [row["card"] for row in shown] == ["[1]", "[2]", "[1]"]
     assert text == "\n[1] step: 3; size: 32, 32; features: (name: pixels)\n[2] step: 4"
-    assert beside.numbered([{"x": 1}]) == ([{"x": 1}], "")
+    assert printing.numbered([{"x": 1}]) == ([{"x": 1}], "")
 
 
 @pytest.mark.parametrize("name", benchmark.PAPER)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import beside, published, table6
+from evqgan.benchmark import generator_step, step
+from evqgan.benchmark.paper import beside, published, table6
 from evqgan.core import cli
 from evqgan.training import stage2
 
@@ -42,9 +43,9 @@ def test_rows_name_what_was_measured_beside_those_of_the_paper(rows):
 
 def test_memory_holds_the_state_and_the_gradients(rows):
     for row in rows[-2:]:
-        state = row["state_mib"] * table6.MIB
+        state = row["state_mib"] * step.MIB
         # Without a tokenizer.
-        assert 4 * 3 * row["parameters"] < state < 4 * 4.1 * row["parameters"] + table6.MIB
+        assert 4 * 3 * row["parameters"] < state < 4 * 4.1 * row["parameters"] + step.MIB
         assert row["mib"] > row["state_mib"]
 
 
@@ -77,7 +78,7 @@ def test_a_step_with_a_codebook_in_it_can_be_traced():
     keys = ["--config.generator.layers=1", "--config.generator.width=64"]
     keys.append("--config.generator.heads=2")
     config = table6.configured(table6_flags(), keys, "RQ-Transformer", 16, "")
-    like, _, update, batch = table6.step(config)
+    like, _, update, batch = generator_step.prepared(config)
     assert "tokenizer" in like and batch["ids"].shape == (1, 8, 8, 4)
     state, metrics = update.eval_shape(like, batch)
     assert metrics["loss"].shape == () and state.keys() == like.keys()
@@ -91,7 +92,7 @@ def test_the_step_that_is_measured_trains():
         and config.generator.attention == "joint"
         and config.loss.targets == 1
     )
-    like, init, update, batch = table6.step(config)
+    like, init, update, batch = generator_step.prepared(config)
     assert "tokenizer" not in like and batch["ids"].shape == (2, 16, 16, 1)
     state, metrics = update(init(), batch)
     assert int(state["step"]) == 1 and int(metrics["skipped"]) == 0 and float(metrics["loss"]) > 0
@@ -101,7 +102,7 @@ def test_the_step_that_is_measured_trains():
 def test_the_allocator_is_asked_where_there_is_one(monkeypatch):
     class Device:
         def memory_stats(self):
-            return {"peak_bytes_in_use": 3 * table6.GIB}
+            return {"peak_bytes_in_use": 3 * step.GIB}
 
     def compiled(state, batch):
         return state + batch, np.zeros(())

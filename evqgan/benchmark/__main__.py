@@ -17,11 +17,10 @@ Prints a table, and where rows have cards, what they were measured on; --json wr
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
-from evqgan.benchmark import beside
+from evqgan.benchmark import printing
 from evqgan.core import build, cli, files, signals
 from evqgan.core.cli import DEBUG, PATH, Flag
 from evqgan.core.errors import InputError
@@ -67,7 +66,8 @@ def named(name: str) -> ModuleType:
     """
     if name not in NAMES:
         raise InputError(f"there is no benchmark {name!r}: {build.suggestion(name, NAMES)}")
-    return build.module("benchmark", name, "the first argument", "FLAGS", "run")
+    package = "benchmark.paper" if name in PAPER else "benchmark"
+    return build.module(package, name, "the first argument", "FLAGS", "run")
 
 
 def run(argv: list[str]) -> None:
@@ -80,31 +80,13 @@ def run(argv: list[str]) -> None:
     cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
     title, rows = module.run(given, overrides)
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
-    shown, cards = beside.numbered(rows)
-    print(f"\n{title}, {device}\n{table(shown)}{cards}")
+    shown, cards = printing.numbered(rows)
+    print(f"\n{title}, {device}\n{printing.table(shown)}{cards}")
     if file := given.json or (f"{given.out}/{argv[0]}.json" if argv[0] in PAPER else ""):
         command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
         head = {"name": argv[0], "title": title, "device": device, "command": command}
         files.save_json(file, {**head, "rows": rows})
         print(f"the rows are in {file}")
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows, dicts with the same keys, as aligned text."""
-    names = list(rows[0])
-    cells = [names, *([text(row[name]) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    pairs = (zip(line, widths, strict=True) for line in cells)
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in pairs)
-
-
-def text(value: Any) -> str:
-    """Return a number with four digits, or with all that a whole one has; "-" for None."""
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.benchmark import table6
+from evqgan.benchmark import generator_step
 from evqgan.core.config_files import read_file
 from evqgan.nn.attention import attend_pieces
 from evqgan.tokenizers.quantizers.codebooks import nearest
@@ -113,15 +113,15 @@ def training() -> dict[str, Any]:
 
 def losses_in(dtype: str) -> np.ndarray:
     """Return the losses [STEPS] of a small generator on one batch of random ids."""
-    config = read_file(table6.CONFIG)
+    config = read_file(generator_step.CONFIG)
     with config.unlocked():
-        config.tokenizer = {"weights": "random", "model": table6.TOKENIZER}
+        config.tokenizer = {"weights": "random", "model": generator_step.TOKENIZER}
         config.dataset = {"name": "generated", "size": 256}
         config.dtype, config.batch_size = dtype, 8
         config.generator.update({"layers": 4, "width": 192, "heads": 4, "dropout": 0.0})
         config.optimizer.update({"warmup": "5 steps", "learning_rate": 1e-3})
         config.loss.targets = 0
-    _, init, update, batch = table6.step(config)
+    _, init, update, batch = generator_step.prepared(config)
     ids = np.random.default_rng(0).integers(0, 1024, batch["ids"].shape, np.int32)
     batch = {**batch, "ids": jax.device_put(ids, batch["ids"].sharding)}
     state, losses = init(), []

@@ -22,7 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.benchmark import checks, flops, step, table6, timing
+from evqgan.benchmark import checks, flops, generator_step, step, timing
 from evqgan.benchmark.timing import Program
 from evqgan.core.cli import SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, read_file
@@ -49,6 +49,8 @@ RIVALS: dict[str, dict[str, Any]] = {
     "MaskGIT": {"name": "maskgit"},
 }
 PEAK = {"side": 8192, "small": 256}
+# (whether models are small, timed calls, FLOPs a second of a matrix product) -> rows, as found
+Part = Callable[[bool, int, float], Iterator[dict[str, Any]]]
 
 FLAGS = (
     Flag("part", TEXT, (), "one of those above; may come several times (all)", repeated=True),
@@ -66,20 +68,26 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     rows = []
     for part in given.part or PARTS:
         print(f"{part}: compiling", flush=True)
-        for found in rows_of(part, given, reached["flops"]):
+        for found in PARTS[part](given.small, given.rounds, reached["flops"]):
             rows.append({"part": part, **EMPTY, **found})
             print(described(rows[-1]), flush=True)
     product, copy = reached["flops"] / 1e12, reached["bytes"] / 1e9
     return f"matrix product {product:.0f} TFLOP/s, copy {copy:.0f} GB/s", rows
 
 
-def rows_of(part: str, given: Any, peak: float) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a part as they are found. peak: FLOPs a second of a matrix product."""
-    if part == "checks":
-        yield from checks.rows(given.small)
-    else:
-        for programs in PARTS[part](given.small):
-            yield from timing.rows_of(programs, given.rounds, peak)
+def checked(small: bool, rounds: int, peak: float) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the checks, of which none is timed."""
+    yield from checks.rows(small)
+
+
+def timed(programs_of: Callable[[bool], Iterator[list[Program]]]) -> Part:
+    """Return the part that times programs, those of one list in turn."""
+
+    def rows(small: bool, rounds: int, peak: float) -> Iterator[dict[str, Any]]:
+        for programs in programs_of(small):
+            yield from timing.rows_of(programs, rounds, peak)
+
+    return rows
 
 
 def described(row: dict[str, Any]) -> str:
@@ -109,7 +117,7 @@ def stage2(small: bool) -> Iterator[list[Program]]:
         config.dtype, config.batch_size = dtype, batch
         if counted:  # nothing is to be computed twice
             config.generator.update({"remat": False, "chunk": 0})
-        return table6.step(config)
+        return generator_step.prepared(config)
 
     yield [training("imagenet_stage2", batch, prepared)]
 
@@ -153,7 +161,7 @@ def generator_config(small: bool) -> ConfigDict:
     """Return the config of imagenet_stage2 on a tokenizer that only says the grid and the codes."""
     config = read_file(file_of("imagenet_stage2", small))
     with config.unlocked():
-        config.tokenizer = {"weights": "random", "model": table6.TOKENIZER}
+        config.tokenizer = {"weights": "random", "model": generator_step.TOKENIZER}
         config.dataset = {"name": "generated", "size": config.dataset.size}
         config.dtype = "bfloat16"
     return config
@@ -245,11 +253,11 @@ def in_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
 
 KEYS = "program images compile_seconds seconds least most images_per_second tflop mfu peak_gib"
 EMPTY = dict.fromkeys([*KEYS.split(), "error", "bound"])
-PARTS: dict[str, Any] = {
-    "checks": None,
-    "stage1": stage1,
-    "stage2": stage2,
-    "reconstruction": reconstruction,
-    "sampling": sampling,
-    "resolution": resolution,
+PARTS: dict[str, Part] = {
+    "checks": checked,
+    "stage1": timed(stage1),
+    "stage2": timed(stage2),
+    "reconstruction": timed(reconstruction),
+    "sampling": timed(sampling),
+    "resolution": timed(resolution),
 }

@@ -5,15 +5,22 @@ from typing import Any
 
 import jax
 
-from evqgan.benchmark.locality import WORKDIRS, load_tokenizer
 from evqgan.core import build, pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import evaluate_model, load_split
+from evqgan.inference.model import Model, load
 
 FLAGS = (
-    WORKDIRS,
+    Flag(
+        "workdir",
+        PATH,
+        (),
+        "a trained tokenizer; several times",
+        repeated=True,
+        required=True,
+    ),
     Flag("perceptual", TEXT, (), "a distance of evqgan/losses, or nothing (lpips)", "lpips"),
     Flag(
         "features",
@@ -49,3 +56,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     pictures.save_png(given.out, pictures.column(lines))
     print(f"held-out images and what each tokenizer makes of them: {given.out}")
     return "reconstruction of held-out images", rows
+
+
+def load_tokenizer(workdir: str) -> Model:
+    """Return the tokenizer of a workdir; InputError if it holds something else."""
+    model = load(workdir)
+    if model.config.stage != "stage1":
+        raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
+    return model

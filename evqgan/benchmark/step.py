@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.benchmark.table6 import GIB, by_compiler, size
 from evqgan.core import build, mesh
 from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
@@ -20,6 +19,8 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
 from evqgan.training.prepare import jitted
+
+GIB, MIB = 2**30, 2**20
 
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of a tokenizer", required=True),
@@ -98,3 +99,15 @@ def taken(init: Any, compiled: Any, batch: Any) -> dict[str, Any]:
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     row["peak_gib"] = statistics.get("peak_bytes_in_use", of_process) / GIB
     return {**row, "peak_by": "allocator" if statistics else "process"}
+
+
+def by_compiler(compiled: Any) -> int:
+    """Return the bytes that a compiled program needs."""
+    memory = compiled.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return int(used - memory.alias_size_in_bytes)
+
+
+def size(tree: Any) -> int:
+    """Return the bytes of a tree of arrays or shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from evqgan.benchmark import quality, small
-from evqgan.benchmark.small import Small
+from evqgan.benchmark.paper import quality, small
+from evqgan.benchmark.paper.small import Small
 from evqgan.core.cli import Flag
 from evqgan.inference.model import Model, load
 

@@ -7,9 +7,9 @@ classes, on bundled digits: some five minutes. fid needs the weights of Inceptio
 
 from typing import Any
 
-from evqgan.benchmark import generation
-from evqgan.benchmark.published import TABLE3
-from evqgan.benchmark.small import Small
+from evqgan.benchmark.paper import generation
+from evqgan.benchmark.paper.published import TABLE3
+from evqgan.benchmark.paper.small import Small
 
 FLAGS = generation.FLAGS
 SYSTEMS = ("vqgan", "vit_vqgan", "efficient_vqgan")

@@ -7,9 +7,9 @@ some four minutes. fid needs the weights of Inception.
 
 from typing import Any
 
-from evqgan.benchmark import generation
-from evqgan.benchmark.published import TABLE7
-from evqgan.benchmark.small import Small
+from evqgan.benchmark.paper import generation
+from evqgan.benchmark.paper.published import TABLE7
+from evqgan.benchmark.paper.small import Small
 
 FLAGS = generation.FLAGS
 SYSTEMS = ("efficient_vqgan_on_vqgan", "vqgan")

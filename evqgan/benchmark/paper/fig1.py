@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.benchmark import beside, locality, quality, reconstructed, small
-from evqgan.benchmark.published import FIGURES
+from evqgan.benchmark.paper import beside, locality, quality, reconstructed, small
+from evqgan.benchmark.paper.published import FIGURES
 from evqgan.core import pictures
 from evqgan.core.cli import Flag, whole
 from evqgan.evals.cards import Measured, Produced

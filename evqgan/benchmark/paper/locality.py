@@ -5,26 +5,12 @@ from typing import Any
 import numpy as np
 
 from evqgan.core import pictures
-from evqgan.core.cli import PATH, Flag
 from evqgan.core.errors import InputError
-from evqgan.inference.model import Model, load
+from evqgan.inference.model import Model
 
 SHOWN = 4  # ours: images in the picture
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
-
-
-WORKDIRS = Flag(
-    "workdir", PATH, (), "a trained tokenizer; may come several times", repeated=True, required=True
-)
-
-
-def load_tokenizer(workdir: str) -> Model:
-    """Return the tokenizer of a workdir; InputError if it holds something else."""
-    model = load(workdir)
-    if model.config.stage != "stage1":
-        raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
-    return model
 
 
 def replaced(

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.benchmark import beside, charts, generation, runs
-from evqgan.benchmark.charts import Chart, Line
-from evqgan.benchmark.generation import Case
-from evqgan.benchmark.published import FIGURES
-from evqgan.benchmark.small import Small
+from evqgan.benchmark import runs
+from evqgan.benchmark.paper import beside, charts, generation
+from evqgan.benchmark.paper.charts import Chart, Line
+from evqgan.benchmark.paper.generation import Case
+from evqgan.benchmark.paper.published import FIGURES
+from evqgan.benchmark.paper.small import Small
 from evqgan.core import pictures
 from evqgan.core.cli import Flag, whole
 from evqgan.core.errors import InputError

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from evqgan import models
-from evqgan.benchmark import beside, device, quality, reconstructed, timing
-from evqgan.benchmark.published import TABLE2
+from evqgan.benchmark import device, timing
+from evqgan.benchmark.paper import beside, quality, reconstructed
+from evqgan.benchmark.paper.published import TABLE2
 from evqgan.core.cli import SWITCH, Flag, whole
 from evqgan.data import generated
 from evqgan.inference.model import Model

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.benchmark import choosing, real_images
-from evqgan.benchmark.beside import card_of
+from evqgan.benchmark.paper import choosing, real_images
+from evqgan.benchmark.paper.beside import card_of
 from evqgan.core import build, weights
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError

@@ -7,9 +7,9 @@ some four minutes. fid needs the weights of Inception.
 
 from typing import Any
 
-from evqgan.benchmark import generation
-from evqgan.benchmark.published import TABLE4
-from evqgan.benchmark.small import Small
+from evqgan.benchmark.paper import generation
+from evqgan.benchmark.paper.published import TABLE4
+from evqgan.benchmark.paper.small import Small
 
 FLAGS = generation.FLAGS
 SIZE = 64  # ours: twice that of the other small models

@@ -8,34 +8,22 @@ ours alone (--system=ours) two minutes.
 """
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.benchmark import beside, small
-from evqgan.benchmark.published import TABLE6
-from evqgan.core import build, mesh
+from evqgan.benchmark.generator_step import CODER, CONFIG, TOKENIZER, prepared
+from evqgan.benchmark.paper import beside, small
+from evqgan.benchmark.paper.published import TABLE6
+from evqgan.benchmark.step import MIB, by_compiler, size
+from evqgan.core import build
 from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, override, read_file
 from evqgan.core.errors import InputError
-from evqgan.training import stage2
-from evqgan.training.prepare import jitted
 
-# Unconditional, as Table 6's parameters are; positions that do not grow with the grid.
-CONFIG = f"{SHIPPED / 'configs' / 'ffhq_stage2.py'}:1024"
 SIDES = (32, 64, 128)  # of the token grids of Table 6
 BLOCKS = ((128, "1"),)  # and ours with one target block
-# A tokenizer only fixes the grid and the codebook's size here: f = 16 and 1024 codes, as in every
-# stage 2 of configs/.
-CODER = {"name": "swin", "width": 8, "depths": (2, 2, 2), "window": 8, "head_dim": 8}
-TOKENIZER = {
-    "encoder": CODER,
-    "decoder": CODER,
-    "quantizer": {"name": "vq", "codes": 1024, "width": 8},
-}
 # The other systems: config, codes. Of RQ-VAE a position has four codes, and is of 32x32 pixels: as
 # many codes an image.
 OTHERS = {
@@ -46,12 +34,16 @@ OTHERS = {
 }
 OURS = "ours"
 RESIDUAL = 4  # codes of a position of RQ-VAE
-GIB, MIB = 2**30, 2**20
-
 
 FLAGS = (
     Flag("system", TEXT, (), "ours, VQGAN, VIM-Base, ...; several times (all)", repeated=True),
-    Flag("config", TEXT, (), "of ours: FILE[:variant] of a stage 2 (ffhq_stage2:1024)", CONFIG),
+    Flag(
+        "config",
+        TEXT,
+        (),
+        "of ours: FILE[:variant] of a stage 2 (ffhq_stage2:1024)",
+        CONFIG,
+    ),
     CONFIG_KEYS,
     Flag("latent", whole(), (), "side of the token grid; several times", repeated=True),
     Flag("blocks", TEXT, (), "ours: target blocks, all or a number; several times", repeated=True),
@@ -68,7 +60,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: the paper's, and one for each system, grid and blocks."""
     found = []
     for system, side, blocks in cases(given):
-        like, init, update, batch = step(configured(given, overrides, system, side, blocks))
+        like, init, update, batch = prepared(configured(given, overrides, system, side, blocks))
         compiled = update.lower(like, batch).compile()
         row = row_of(given, system, side, blocks, like, by_compiler(compiled))
         text = f"{system}, {side}x{side} tokens" + f", blocks {blocks}" * bool(blocks)
@@ -179,37 +171,6 @@ def other(system: str) -> ConfigDict:
     return config
 
 
-def step(config: ConfigDict) -> tuple[Any, Any, Any, Any]:
-    """Return what `prepare.jitted` makes of the stage without its tokenizer, and a batch of ids.
-
-    The former is the shapes of the state, init, and update. A tokenizer stays whose codebook is
-    part of the step: RQ-Transformer's.
-    """
-    stage = stage2.make(config, examples=10**6)
-    tokenizer = stage.model.tokenizer
-    dropped = () if stage.model.traits.codebook else ("tokenizer",)
-
-    def init() -> dict[str, Any]:
-        return {key: value for key, value in stage.init().items() if key not in dropped}
-
-    def update(state: Any, batch: Any) -> tuple[dict[str, Any], Any]:
-        state, metrics = stage.update({**{key: {} for key in dropped}, **state}, batch)
-        return {key: value for key, value in state.items() if key not in dropped}, metrics
-
-    device_mesh = mesh.make(devices=jax.devices()[:1])
-    depth = tokenizer.network.quantizer.depth
-    ids = np.zeros((config.batch_size, *tokenizer.grid, depth), np.int32)
-    batch = mesh.put({"ids": ids, "label": np.zeros(config.batch_size, np.int32)}, device_mesh)
-    return *jitted(SimpleNamespace(init=init, update=update), device_mesh), batch
-
-
-def by_compiler(compiled: Any) -> int:
-    """Return the bytes that a compiled program needs."""
-    memory = compiled.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return int(used - memory.alias_size_in_bytes)
-
-
 def taken(init: Any, compiled: Any, batch: Any) -> dict[str, Any]:
     """Take two steps; return "seconds" of the second, and "mib" of an allocator that counts."""
     state, metrics = compiled(init(), batch)
@@ -221,8 +182,3 @@ def taken(init: Any, compiled: Any, batch: Any) -> dict[str, Any]:
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     counted = {"mib": round(peak / MIB), "measured_by": "allocator"} if peak else {}
     return {"seconds": seconds, **counted}
-
-
-def size(tree: Any) -> int:
-    """Return the bytes of a tree of arrays or shapes."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

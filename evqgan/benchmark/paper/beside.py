@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evqgan.benchmark.published import Table
+from evqgan.benchmark.paper.published import Table
 from evqgan.evals import cards
 
 Row = dict[str, Any]
@@ -60,29 +60,3 @@ def together(of_runs: Sequence[Any]) -> Any:
         names = dict.fromkeys(name for card in of_runs for name in card)
         return {name: together([card.get(name) for card in of_runs]) for name in names}
     return list(of_runs)
-
-
-def numbered(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], str]:
-    """Return rows with numbers in the place of cards, and the text of the cards below a table.
-
-    Rows of a table without cards stay as they are.
-    """
-    texts = [described(row["card"]) if "card" in row else "" for row in rows]
-    of_rows = [text for text in dict.fromkeys(texts) if text]
-    number = {text: f"[{i}]" for i, text in enumerate(of_rows, 1)}
-    shown = [
-        {**row, "card": number[text]} if text else dict(row)
-        for row, text in zip(rows, texts, strict=True)
-    ]
-    return shown, "".join(f"\n{number[text]} {text}" for text in of_rows)
-
-
-def described(value: Any) -> str:
-    """Return a card as one line."""
-    if isinstance(value, Mapping):
-        pairs = ((key, described(entry)) for key, entry in value.items())
-        return "; ".join(f"{key}: {text}" for key, text in pairs if text)
-    if isinstance(value, list | tuple):
-        nested = any(isinstance(entry, Mapping) for entry in value)
-        return ", ".join(f"({described(x)})" if nested else described(x) for x in value)
-    return "" if value is None else str(value)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evqgan.benchmark import beside, quality, runs, small
-from evqgan.benchmark.published import Table
-from evqgan.benchmark.reconstructed import workdirs
-from evqgan.benchmark.small import Small
+from evqgan.benchmark import runs
+from evqgan.benchmark.paper import beside, quality, small
+from evqgan.benchmark.paper.published import Table
+from evqgan.benchmark.paper.reconstructed import workdirs
+from evqgan.benchmark.paper.small import Small
 from evqgan.core import files, pictures
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file

@@ -9,9 +9,9 @@ logistic regression of the held-out images. fid and inception_score need the wei
 
 from typing import Any
 
-from evqgan.benchmark import generation
-from evqgan.benchmark.published import TABLE5
-from evqgan.benchmark.small import Small
+from evqgan.benchmark.paper import generation
+from evqgan.benchmark.paper.published import TABLE5
+from evqgan.benchmark.paper.small import Small
 
 FLAGS = generation.FLAGS
 SYSTEMS = ("vit_vqgan", "maskgit", "vqgan", "efficient_vqgan")

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.benchmark import beside, charts, device, sampling, small, timing
-from evqgan.benchmark.charts import Chart, Line
-from evqgan.benchmark.published import FIGURES
+from evqgan.benchmark import device, sampling, timing
+from evqgan.benchmark.paper import beside, charts, small
+from evqgan.benchmark.paper.charts import Chart, Line
+from evqgan.benchmark.paper.published import FIGURES
 from evqgan.core import pictures
 from evqgan.core.cli import Flag, whole
 from evqgan.core.errors import InputError

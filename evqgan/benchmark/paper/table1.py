@@ -7,8 +7,8 @@ of Inception.
 
 from typing import Any
 
-from evqgan.benchmark import beside, quality, reconstructed
-from evqgan.benchmark.published import TABLE1
+from evqgan.benchmark.paper import beside, quality, reconstructed
+from evqgan.benchmark.paper.published import TABLE1
 
 FLAGS = reconstructed.FLAGS
 
