@@ -52,6 +52,17 @@ def test_ties_go_to_the_cheaper_setting_and_fewer_in_class_are_not_taken():
     assert chosen([preset, best, one("as cheap", 0.352, 0.98)], preset) == best
 
 
+def test_of_ties_that_cost_the_same_the_one_with_fewer_changes_is_taken():
+    def of(steps, schedule, middle, seconds):
+        distances = (middle - 0.01, middle, middle + 0.01)
+        return Measured({"steps": steps, "schedule": schedule}, distances, (), seconds)
+
+    preset, plain = of(8, "cosine", 0.42, 2.0), of(4, "cosine", 0.35, 1.0)
+    odd, lucky = of(4, "square", 0.345, 0.9), of(4, "linear", 0.34, 1.1)
+    assert chosen([preset, plain, odd, lucky], preset) == plain
+    assert chosen([preset, odd, lucky], preset) == lucky
+
+
 def test_a_choice_holds_if_it_is_better_or_ties_and_is_cheaper():
     preset = one("preset", 0.42)
     assert holds(one("better", 0.35), preset) and holds(one("as good", 0.425, 0.5), preset)

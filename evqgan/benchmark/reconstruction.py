@@ -48,9 +48,10 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             raise InputError(f"{name} is for images of {model.size}, {other}")
         keys = {"perceptual": given.perceptual, "features": tuple(given.features or ())}
         evals = {"reconstruction": {**keys, "weights": given.weights}}
-        ((numbers, _),) = evaluate_model(model, model.config, dataset, evals)
+        ((numbers, card),) = evaluate_model(model, model.config, dataset, evals)
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))
-        rows.append({"workdir": name, "step": model.step, "parameters": parameters, **numbers})
+        about = {"workdir": name, "step": model.step, "parameters": parameters}
+        rows.append({**about, **numbers, "card": card.as_json()})
         shown[name] = model.reconstruct(images)
     lines = [pictures.label(pictures.row(list(row)), text) for text, row in shown.items()]
     pictures.save_png(given.out, pictures.column(lines))

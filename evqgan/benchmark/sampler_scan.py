@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95  # ours: of the error bars
-ALIKE = 1.05  # ours: costs whose ratio is less do not differ
+ALIKE = 1.2  # ours: costs whose ratio is less do not differ: clocks are no better
 
 Setting = dict[str, Any]
 
@@ -59,15 +59,20 @@ def chosen(found: Iterable[Measured], preset: Measured) -> Measured:
     """Return the setting to take.
 
     It has the least distance. Those that do not differ from it beyond the error bars tie with it,
-    and the cheapest of them is taken, of equally cheap ones that of the least distance. A setting
-    with a smaller share of samples in their class than the preset, beyond the error bars, is not
-    taken.
+    and the cheapest of them is taken; of equally cheap ones that which changes the fewest keys of
+    the preset, and of these that of the least distance. A setting with a smaller share of samples
+    in their class than the preset, beyond the error bars, is not taken.
     """
+
+    def changes(x: Measured) -> int:
+        return sum(value != preset.setting[key] for key, value in x.setting.items())
+
     allowed = [x for x in found if not (x.shares and is_less(x.shares, preset.shares))]
     best = min(allowed, key=lambda x: x.distance)
     tied = [x for x in allowed if not is_less(best.distances, x.distances)]
     cheapest = min(x.seconds for x in tied)
-    return min((x for x in tied if x.seconds < cheapest * ALIKE), key=lambda x: x.distance)
+    alike = [x for x in tied if x.seconds < cheapest * ALIKE]
+    return min(alike, key=lambda x: (changes(x), x.distance))
 
 
 def holds(choice: Measured, preset: Measured) -> bool:

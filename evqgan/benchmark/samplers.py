@@ -5,9 +5,10 @@ that the generator has. All combinations are measured if --budget allows, else o
 other from the best so far.
 
 What decides is the Frechet distance of --features, the mean over seeds. Settings tie that do not
-differ beyond the error bars (95 %, Student's), and the cheapest of these is taken; none is taken
-that has fewer samples in their class than the preset. The choice and the preset are measured again
-with other seeds, and the choice counts only if it is still better, or ties and is cheaper.
+differ beyond the error bars (95 %, Student's), and the cheapest of these is taken, of equally cheap
+ones that which changes the fewest keys; none is taken that has fewer samples in their class than
+the preset. The choice and the preset are measured again with other seeds, and the choice counts
+only if it is still better, or ties and is cheaper.
 
 --out gets sample.json, which --preset= of the modes sample, edit and evaluate takes; front.png; and
 scan.json, from which the same command goes on.
