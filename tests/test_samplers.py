@@ -58,7 +58,7 @@ def test_of_ties_that_cost_the_same_the_one_with_fewer_changes_is_taken():
         return Measured({"steps": steps, "schedule": schedule}, distances, (), seconds)
 
     preset, plain = of(8, "cosine", 0.42, 2.0), of(4, "cosine", 0.35, 1.0)
-    odd, lucky = of(4, "square", 0.345, 0.9), of(4, "linear", 0.34, 1.1)
+    odd, lucky = of(4, "square", 0.345, 0.9), of(4, "linear", 0.34, 1.0)
     assert chosen([preset, plain, odd, lucky], preset) == plain
     assert chosen([preset, odd, lucky], preset) == lucky
 
