@@ -14,6 +14,7 @@ from evqgan.benchmark import comparison, runs
 from evqgan.core import config_files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
+from evqgan.features import extractor
 from evqgan.inference import against_real, evaluation
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import stage2
@@ -140,14 +141,14 @@ def test_numbers_by_other_features_are_measured_anew(tmp_path, monkeypatch):
 def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
     """On all images, whatever their number: the Gaussians are those of the features in NumPy."""
     tiny_features.install(monkeypatch)
-    monkeypatch.setattr(runs, "EACH", 10)  # of 64 images, so that the last piece is filled up
+    monkeypatch.setattr(extractor, "EACH", 10)  # of 64 images, so that the last piece is filled up
     network = runs.network_of(types.SimpleNamespace(features="tiny", weights="random"))
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
     config.flip = False
     images, labels = evaluation.load_split(Dataset(**config), "train")
     noise = np.random.default_rng(0).integers(0, 64, images.shape)
     samples = (images // 2 + noise).astype(np.uint8)
-    found = runs.measured(config, samples, labels, 1, True, network)
+    found = runs.against(config, 1, True, network).of(samples, labels)
     gaussians = [gaussian(network(some)["pooled"]) for some in (samples, images)]
     expected = frechet_distance(*gaussians)
     assert found["frechet_tiny_untrained"] == pytest.approx(expected, rel=1e-3) and expected > 0
@@ -159,7 +160,7 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
     images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
-    found = runs.measured(config, images, labels, views=1, colour=True)
+    found = runs.against(config, views=1, colour=True).of(images, labels)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
     config.flip = True
     of_split = runs.views_of(Dataset(**config), "train", 8)
@@ -174,13 +175,14 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     kinds = {image.tobytes() for image in views}
     assert {image.tobytes() for image in images} < kinds  # mirrored, too
     seen = []
-    monkeypatch.setattr(runs, "against_real", lambda *given: seen.append(given) or ({}, []))
-    runs.measured(config, images, labels, views=8, colour=False)
-    ((_, _, train, heldout, colour),) = seen
-    assert (train.number, heldout.number, colour) == (8 * 64, 8 * 64, False)
+    monkeypatch.setattr(runs, "AgainstReal", lambda *given, **keys: seen.append((given, keys)))
+    for _ in range(2):
+        runs.against(config, views=8, colour=False)
+    (((train, heldout, *_), keys),) = seen  # once
+    assert (train.number, heldout.number, keys) == (8 * 64, 8 * 64, {"colour": False})
     monkeypatch.setattr(against_real, "MOST", 1000)
     with pytest.raises(InputError, match=r"of up to 1,000 bytes; 1,024 images are more"):
-        runs.measured(config, images, labels, views=8, colour=False)
+        runs.against(config, views=8, colour=True)
 
 
 def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp_path, monkeypatch):

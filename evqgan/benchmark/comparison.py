@@ -10,6 +10,7 @@ that are usual for its generator. Other seeds choose it than those of the sample
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 import time
@@ -22,7 +23,6 @@ from ml_collections import ConfigDict
 
 from evqgan.benchmark import runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.benchmark.sampler_quality import Quality
 from evqgan.core import build, cli, files, mesh
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
@@ -121,7 +121,7 @@ def finished(
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
-    how: the number of "samples", the keys "real" of `runs.measured`, "features", the card of
+    how: the number of "samples", the keys "real" of `runs.against`, "features", the card of
       `network`, and "scan", how many settings the sampler is chosen from; None: it is the config's.
     """
     folder = out / f"{name}_{seed}"
@@ -148,7 +148,7 @@ def finished(
     values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
     images, labels, _ = evaluation.read_samples(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
-    values |= runs.measured(second.dataset, images, labels, **how["real"], network=network)
+    values |= runs.against(second.dataset, **how["real"], network=network).of(images, labels)
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
         for part, state in states.items()
@@ -166,21 +166,25 @@ def best_sampler(
     It is that of `samplers.best_of`.
 
     What is measured is kept in the run's folder, in scan.json; real images are those of
-    `runs.measured`. config: of the generator. how, network: see `finished`.
+    `runs.against`. config: of the generator. how, network: see `finished`.
     """
-    model, keys = load(folder), how["real"]
-    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
-    splits = dataset.train, dataset.validation
-    train, heldout = (runs.views_of(dataset, split, keys["views"]) for split in splits)
-    network = network or Extractor("pixels", "", "--features")
-    quality = Quality(train, heldout, model.size, model.classes, network, keys["colour"])
+    model, network = load(folder), network or colours()
+    real = runs.against(config.dataset, **how["real"], network=network)
+    distance = network.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
-    measurements = Measurements(model, quality, how["samples"], SCAN_SEEDS, most, file)
+    given = model, real, distance, how["samples"], SCAN_SEEDS, most, file
+    measurements = Measurements(*given)
     values = samplers.values_of(model, [])
     *_, taken = samplers.best_of(measurements, values, how["scan"], SCAN_FIRST)
     words = in_words(taken.setting, model.sampler)
     print(f"{folder.name}: sampled with {words}", flush=True)
     return {key: value for key, value in taken.setting.items() if value is not None}, words
+
+
+@functools.cache  # real images are read once for all runs
+def colours() -> Extractor:
+    """Return colours at 8x8 as a network."""
+    return Extractor("pixels", "", "--features")
 
 
 def timing(
@@ -286,5 +290,6 @@ def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None
     for name in names:  # samples go through the classes, too
         file = out / f"{name}_0" / "samples" / "samples.npz"
         if file.is_file():
-            lines[name.replace("_", " ")] = evaluation.read_samples(file)[0][: len(first)]
+            samples, *_ = evaluation.read_samples(file)
+            lines[name.replace("_", " ")] = next(iter(samples.pieces))[: len(first)]
     runs.save_picture(out / "comparison.png", lines)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,9 +15,8 @@ from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.features.extractor import EACH, Extractor
-from evqgan.inference.against_real import RealImages, against_real, too_many
-from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance
+from evqgan.features.extractor import Extractor
+from evqgan.inference.against_real import AgainstReal, Colours, RealImages, too_many
 
 # What the row of real images has in the place of a number of samples, if not "heldout_" before it.
 REAL = {"sample_accuracy": "heldout_accuracy"}
@@ -95,57 +95,30 @@ def frechet_of(network: Extractor | None) -> str:
     return network.name_of("frechet") if network else "frechet"
 
 
-def measured(
-    config: Mapping[str, Any],
-    images: np.ndarray,
-    labels: np.ndarray,
-    views: int,
-    colour: bool,
-    network: Extractor | None = None,
-) -> dict[str, Any]:
-    """Return what `against_real` says of samples beside real images, as {name: number}.
+def against(
+    config: Mapping[str, Any], views: int, colour: bool, network: Extractor | None = None
+) -> AgainstReal:
+    """Return the real images of a data set, which several runs in turn read once.
 
     config: of the data set, whose images are cropped and mirrored as training does it.
-    images: uint8 [N,H,W,3].
-    labels: int32 [N].
     views: how many of each real image; more than 1 where a random part of it is an example.
     colour: whether the classifier sees colours.
     network: by whose features the Frechet distance compares, under its name; None: by colours.
 
     Raises InputError if there are too many real images.
     """
-    dataset = build.call(Dataset, config, "config.dataset").of_images()
+    return _against(json.dumps(build.plain(config), sort_keys=True), views, colour, network)
+
+
+@functools.lru_cache(maxsize=2)  # by the features of a scan, and of what is measured at last
+def _against(config: str, views: int, colour: bool, network: Extractor | None) -> AgainstReal:
+    """Read the real images of `against`. config: as JSON."""
+    dataset = build.call(Dataset, json.loads(config), "config.dataset").of_images()
     train, heldout = (views_of(dataset, x, views) for x in (dataset.train, dataset.validation))
-    if beyond := too_many(train, heldout, images.shape[1:]):
+    if beyond := too_many(train, heldout, (*dataset.shape, 3)):
         raise InputError(beyond)
-    numbers, _ = against_real(images, labels, train, heldout, colour)
-    if network:
-        del numbers["frechet"], numbers["heldout_frechet"]
-        numbers |= distances(network, images, train, heldout)
-    return numbers
-
-
-def distances(
-    network: Extractor, images: np.ndarray, train: RealImages, heldout: RealImages
-) -> dict[str, float]:
-    """Return the Frechet distances of samples, and of held-out images, from those of training."""
-    samples = [(images, np.zeros(0))]
-    real = gaussian_of(network, train.batches())
-    sets = {"": gaussian_of(network, samples), "heldout_": gaussian_of(network, heldout.batches())}
-    name = frechet_of(network)
-    return {f"{prefix}{name}": frechet_distance(one, real) for prefix, one in sets.items()}
-
-
-def gaussian_of(network: Extractor, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Gaussian:
-    """Return the Gaussian of the features of images, uint8 [n,H,W,3] with what belongs to them."""
-    moments = Moments()
-    for images, _ in batches:
-        for start in range(0, len(images), EACH):
-            # The last piece is filled up: one shape, one program.
-            index = np.arange(start, start + EACH)
-            features = network(images[np.minimum(index, len(images) - 1)])["pooled"]
-            moments = moments.add(features[index < len(images)])
-    return moments.gaussian()
+    features = [network or Colours()]
+    return AgainstReal(train, heldout, dataset.shape, features, colour=colour)
 
 
 def views_of(dataset: Dataset, split: str, views: int) -> RealImages:

@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 
-from evqgan.benchmark.sampler_quality import Quality
 from evqgan.benchmark.sampler_scan import Measured, Setting
 from evqgan.core import build, files, progress
 from evqgan.core.errors import InputError
+from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.model import Model
+
+OF_CLASSES = ("sample_accuracy", "spread_ratio")  # what is kept beside the distance, of classes
 
 
 class Measurements:
@@ -22,21 +24,30 @@ class Measurements:
     """
 
     def __init__(
-        self, model: Model, quality: Quality, num: int, seeds: int, most: int, file: pathlib.Path
+        self,
+        model: Model,
+        real: AgainstReal,
+        distance: str,
+        num: int,
+        seeds: int,
+        most: int,
+        file: pathlib.Path,
     ) -> None:
         """Read what `file` has of an earlier call; InputError if that measured otherwise.
 
+        real: what samples are measured beside. distance: the number that settings are compared by.
         num: how many samples of each seed. seeds: how many of a setting.
         most: how many settings there will be at most, for the time that is left.
         """
-        self.model, self.quality, self.num, self.seeds, self.file = model, quality, num, seeds, file
+        self.model, self.real, self.distance = model, real, distance
+        self.num, self.seeds, self.file = num, seeds, file
         self.total = most * seeds
         self.protocol = {
             "workdir": model.workdir.resolve().as_posix(),
             "step": model.step,
             "num": num,
             "batch_size": model.runner.batch_size,
-            "distance": quality.distance,
+            "distance": distance,
             "cost": "CPU seconds" if is_cpu() else "seconds",
         }
         self.known: dict[str, dict[str, Any]] = {}
@@ -58,7 +69,7 @@ class Measurements:
         seconds = self.numbers(setting, "seconds_per_image", first)
         return Measured(
             setting,
-            tuple(self.numbers(setting, self.quality.distance, first)),
+            tuple(self.numbers(setting, self.distance, first)),
             tuple(self.numbers(setting, "sample_accuracy", first)),
             min(seconds),
         )
@@ -79,7 +90,8 @@ class Measurements:
             start = clock()
             made = self.model.sample(self.num, None, seed, **setting)
             seconds = (clock() - start) / self.num
-            numbers = self.quality.of(made["images"], made.get("labels"))
+            found = self.real.of(made["images"], made.get("labels"))
+            numbers = {name: found[name] for name in (self.distance, *OF_CLASSES) if name in found}
             self.known[key] = {**numbers, "seconds_per_image": seconds}
             files.save_json(self.file, {"protocol": self.protocol, "measured": self.known})
             self._seconds += time.perf_counter() - began

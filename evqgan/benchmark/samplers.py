@@ -22,8 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evqgan.benchmark import front, runs
-from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.benchmark.sampler_quality import Quality
+from evqgan.benchmark.sampler_measuring import OF_CLASSES, Measurements, in_words
 from evqgan.benchmark.sampler_scan import (
     Measured,
     Setting,
@@ -38,6 +37,7 @@ from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
 from evqgan.features.extractor import Extractor
+from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.evaluation import data_of, of_split
 from evqgan.inference.model import Model, load
 
@@ -84,9 +84,12 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         values = values_of(model, scanned)
         train, heldout = (of_split(dataset, x) for x in (dataset.train, dataset.validation))
         network = Extractor(given.features, given.weights, "--features")
-        quality = Quality(train, heldout, model.size, model.classes, network)
-        most = given.budget + AGAIN
-        measurements = Measurements(model, quality, given.num, given.seeds, most, out / "scan.json")
+        against = AgainstReal(train, heldout, model.size, [network], keep=bool(model.classes))
+        if model.classes and against.beyond:
+            print(f"no share of samples in their class: {against.beyond}", flush=True)
+        most, file = given.budget + AGAIN, out / "scan.json"
+        about = network.name_of("frechet"), given.num, given.seeds, most, file
+        measurements = Measurements(model, against, *about)
         found, again, taken = best_of(measurements, values, given.budget)
         preset = found[0]
         save(given, model, taken, again or [preset])
@@ -96,7 +99,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     for line, x in zip(rows, found, strict=False):
         line["note"] = " ".join(kinds(x, found, preset, taken)) or "-"
     title = f"sampler settings of {given.workdir}: mean and standard deviation (_sd) over seeds"
-    return f"{title}, {given.num} samples each", [*rows, real(rows[0], quality)]
+    return f"{title}, {given.num} samples each", [*rows, real(rows[0], against)]
 
 
 def best_of(
@@ -210,7 +213,7 @@ def draw(
     taken: Measured,
 ) -> None:
     """Write the picture of distances against seconds, with standard deviations over seeds."""
-    name, cost = measurements.quality.distance, measurements.protocol["cost"]
+    name, cost = measurements.distance, measurements.protocol["cost"]
     points = [
         front.Point(
             1000 * one.seconds,
@@ -233,14 +236,14 @@ def row(measurements: Measurements, one: Measured, first: int) -> dict[str, Any]
         "setting": in_words(one.setting, measurements.model.sampler),
         "seeds": f"{first}-{last}" if last > first else str(first),
     }
-    for name in (measurements.quality.distance, "sample_accuracy", "spread_ratio"):
+    for name in (measurements.distance, *OF_CLASSES):
         found |= runs.mean_and_sd(name, measurements.numbers(one.setting, name, first))
     return {**found, "seconds_per_image": one.seconds, "note": "again" if first else "-"}
 
 
-def real(like: dict[str, Any], quality: Quality) -> dict[str, Any]:
+def real(like: dict[str, Any], against: AgainstReal) -> dict[str, Any]:
     """Return the row of held-out real images. like: a row, for its keys."""
-    of_real = {"setting": "real images, held out", **quality.heldout}
-    if "sample_accuracy" in quality.heldout:
+    of_real = {"setting": "real images, held out", **against.of_heldout()}
+    if "sample_accuracy" in of_real:
         of_real["spread_ratio"] = 1.0
     return {**dict.fromkeys(like), **of_real}

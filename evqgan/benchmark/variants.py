@@ -204,12 +204,11 @@ def scan(
     """
     ((key, values),) = SCAN.items()
     usual, found = model.sampler[key], []
+    real = runs.against(config.dataset, how["views"], colour=True, network=network)
     for value in (usual, *(value for value in values if value != usual)):
         made = model.sample(how["samples"], None, 0, **{key: value})
         images, labels = made["images"], made["labels"]
-        given = config.dataset, images, labels, how["views"]
-        numbers = runs.measured(*given, colour=True, network=network)
-        found.append({"sampler": {key: value}, **numbers})
+        found.append({"sampler": {key: value}, **real.of(images, labels)})
         if value == usual:
             files.save_npz(workdir / "shown.npz", images=images[: runs.SHOWN])
     return found

@@ -1,6 +1,6 @@
 """Run a network of this folder with its weights, on all devices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -66,6 +66,15 @@ class Extractor:
         batch = mesh.put(np.asarray(images)[index], self._mesh, size)
         made = jax.device_get(self._run(self._frozen, batch))
         return {name: x[:number] for name, x in made.items()}
+
+    def pieces(self, images: np.ndarray) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Yield the features of uint8 [N,H,W,3], EACH images at a time, and which of them count.
+
+        The last piece is filled up, so that any N is one program.
+        """
+        for start in range(0, len(images), EACH):
+            index = np.arange(start, start + EACH)
+            yield self(images[index.clip(max=len(images) - 1)]), index < len(images)
 
     def name_of(self, number: str, prefix: str = "") -> str:
         """Return what a number of these features is called, see `names.name_of`."""

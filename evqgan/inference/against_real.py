@@ -1,17 +1,23 @@
-"""Samples beside the real images of a data set, without a network: what is wrong with them shows.
+"""Samples beside the real images of a data set: what is wrong with them shows.
 
-Real images are read batch by batch, and the Frechet distance looks at each once. The nearest
-training image, the classifier and the spread need all of them at once.
+Real images are read batch by batch and once, however many sets of samples are measured. The
+distances look at each of them once. The nearest training image, the classifier and the spread need
+all of them in memory.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from evqgan.core.errors import InputError
+from evqgan.core.files import Pieces
+from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, MetricName, measure
+from evqgan.evals.real_images import of_real
 from evqgan.metrics import pixels
 from evqgan.metrics.classifier import classifier_agreement
-from evqgan.metrics.frechet import Moments
+from evqgan.metrics.frechet import too_few
 from evqgan.metrics.nearest import nearest
 from evqgan.metrics.spread import spread
 
@@ -25,72 +31,187 @@ class RealImages(NamedTuple):
     batches: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # () -> images and labels
 
 
-class _Read(NamedTuple):
-    moments: Moments  # of `pixels.colours`
-    images: np.ndarray | None  # uint8 [N,H,W,3], if they were to be kept
+class Features(Protocol):
+    """What metrics compare of images: `features.extractor.Extractor` is one, `Colours` another."""
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Return {"pooled": F, ...}, how many numbers there are of an image."""
+
+    def name_of(self, number: str) -> str:
+        """Return what a number of these features is called."""
+
+    def pieces(self, images: np.ndarray) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray]]:
+        """Yield {layer: features [n,F]} of uint8 [N,H,W,3], and which of them count: bool [n]."""
+
+
+class Colours:
+    """Colours averaged down to 8x8 as features, without a network: see `pixels.colours`.
+
+    Their Frechet distance is "frechet".
+    """
+
+    widths = MappingProxyType({"pooled": 3 * pixels.FRECHET_SIDE**2})
+
+    def name_of(self, number: str) -> str:
+        """Return the number's own name."""
+        return number
+
+    def pieces(self, images: np.ndarray) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray]]:
+        """Yield the colours of all images."""
+        yield {"pooled": pixels.colours(images)}, np.ones(len(images), bool)
+
+
+class _Split(NamedTuple):
+    sets: list[FeatureSet]  # of each of the features
+    images: np.ndarray  # uint8 [N,H,W,3]; none where they were not to be kept
     labels: np.ndarray  # int32 [N]
 
 
-def too_many(train: RealImages, heldout: RealImages, shape: tuple[int, ...]) -> str:
+def too_many(train: RealImages, heldout: RealImages | None, shape: tuple[int, ...]) -> str:
     """Return a sentence if there are more real images [*shape] than fit MOST bytes, or ""."""
-    number = train.number + heldout.number
+    number = train.number + (heldout.number if heldout else 0)
     if number * int(np.prod(shape)) <= MOST:
         return ""
     most = f"data sets of up to {MOST:,} bytes"
     return f"samples are compared with {most}; {number:,} images are more"
 
 
-def against_real(
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    train: RealImages,
-    heldout: RealImages,
-    colour: bool = False,
-    copies: bool = False,
-) -> tuple[dict[str, Any], list[str]]:
-    """Return what `evqgan.metrics` says of samples, as {name: number}, and what that is worth.
+class AgainstReal:
+    """Real images, read once, and the numbers of sets of samples beside them.
 
-    frechet, heldout_frechet: see `pixels.frechet`.
-    nearest_mean and its kin: see `nearest`, if `copies`.
-    sample_accuracy, per_class, sample_spread and their kin: see `classifier_agreement` and
-      `spread`, if there are labels.
-    All but the first need all real images: if these are `too_many`, the sentence that says so is
-    among the warnings in their place.
-
-    images: samples uint8 [N,H,W,3].
-    labels: int32 [N], or None of an unconditional model.
-    train, heldout: real images of the same size, and labels int32.
-    colour: whether the classifier sees colours.
-
-    Raises InputError for other sizes and dtypes, and for sets of one image.
+    beyond: a sentence if they are `too_many` to be kept, or "".
     """
-    beyond = too_many(train, heldout, images.shape[1:])
-    sets = [_read(images, real, keep=not beyond) for real in (train, heldout)]
-    moments = [Moments().add(pixels.colours(images)), *(some.moments for some in sets)]
-    numbers: dict[str, Any] = pixels.frechet(*moments)
-    warnings = pixels.too_few(*moments)
-    if beyond:
-        what = "no distance to the nearest image, accuracy and spread"
-        return numbers, [*warnings, f"{what}: {beyond}"]
-    (_, real_images, real_labels), (_, held_images, held_labels) = sets
-    assert real_images is not None and held_images is not None  # they were kept
-    if copies:
-        numbers |= nearest(images, real_images, held_images)
-    if labels is not None:
-        given = real_images, real_labels, images, labels, held_images, held_labels
-        numbers |= classifier_agreement(*given, colour)
-        numbers |= spread(images, labels, real_images, real_labels)
-    return numbers, warnings
 
+    def __init__(
+        self,
+        train: RealImages,
+        heldout: RealImages | None,
+        size: tuple[int, int],
+        features: Sequence[Features] = (Colours(),),
+        metrics: Sequence[MetricName] = ("frechet",),
+        colour: bool = False,
+        keep: bool = True,
+    ) -> None:
+        """Read the real images, with labels int32.
 
-def _read(samples: np.ndarray, real: RealImages, keep: bool) -> _Read:
-    """Read real images once; InputError if they are of another size than the samples."""
-    moments = Moments()
-    kept: list[tuple[np.ndarray, np.ndarray]] = []
-    for images, labels in real.batches():
-        if len(images):
-            pixels.check_images(samples, images)
-            moments = moments.add(pixels.colours(images))
-        kept.append((images if keep else images[:0], labels))
-    images, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    return _Read(moments, images if keep else None, labels)
+        heldout: those that training has not seen; None: there is nothing but distances then, and
+          none of held-out images.
+        size: (H, W) of all images.
+        features: what distances are of.
+        metrics: of each of the features those that it has the layer of.
+        colour: whether the classifier sees colours.
+        keep: whether images are kept in memory, if they are not `too_many`, for all that is no
+          distance.
+
+        Raises InputError for images of another size, and a split without any.
+        """
+        self.beyond = too_many(train, heldout, (*size, 3))
+        self._size, self._features, self._colour = size, features, colour
+        self._is_kept = keep and heldout is not None and not self.beyond
+        self._metrics: list[dict[str, Metric]] = [
+            {name: METRICS[name] for name in metrics if METRICS[name].layer in one.widths}
+            for one in features
+        ]
+        self._train = self._read(train)
+        self._heldout = self._read(heldout) if heldout else None
+        self._floor: dict[str, float] = {}  # the distances of held-out images
+        if self._heldout:
+            beside_real = [{m: x for m, x in some.items() if x.real} for some in self._metrics]
+            self._floor = self._distances(beside_real, self._heldout.sets, "heldout_")
+
+    def of(
+        self, images: np.ndarray | Pieces, labels: np.ndarray | None, copies: bool = False
+    ) -> dict[str, Any]:
+        """Return {name: number} of samples, and beside each that of held-out images.
+
+        frechet, ...: by `metrics`, under the names of their features; of colours see `Colours`.
+        heldout_frechet, ...: the same of held-out real images: the floor.
+        nearest_mean and its kin: see `nearest`, if `copies`.
+        sample_accuracy, per_class, sample_spread and their kin: see `classifier_agreement` and
+          `spread`, if there are labels.
+
+        All but distances needs real images that are kept.
+
+        images: uint8 [N,H,W,3]; of `Pieces` they are read once, and whole only for what needs it.
+        labels: int32 [N], or None of an unconditional model.
+
+        Raises InputError for other sizes and dtypes, and for sets of one image.
+        """
+        sets = [FeatureSet(metrics.values()) for metrics in self._metrics]
+        wanted = self._is_kept and (copies or labels is not None)
+        kept = []
+        for part in images.pieces if isinstance(images, Pieces) else [images]:
+            self._add(sets, part)
+            kept.append(part if wanted else part[:0])
+        numbers: dict[str, Any] = {**self._distances(self._metrics, sets), **self._floor}
+        if not wanted:
+            return numbers
+        assert self._heldout is not None
+        whole = kept[0] if len(kept) == 1 else np.concatenate(kept)
+        _, real, of_real = self._train
+        _, held, of_held = self._heldout
+        if copies:
+            numbers |= nearest(whole, real, held)
+        if labels is not None:
+            given = real, of_real, whole, labels, held, of_held
+            numbers |= classifier_agreement(*given, colour=self._colour)
+            numbers |= spread(whole, labels, real, of_real)
+        return numbers
+
+    def of_heldout(self) -> dict[str, Any]:
+        """Return the numbers of held-out real images under the names that samples' have.
+
+        They are the distances, and where images are kept, sample_accuracy.
+        """
+        numbers: dict[str, Any] = {n.removeprefix("heldout_"): x for n, x in self._floor.items()}
+        if self._is_kept and self._heldout:
+            held = self._heldout[1:]
+            found = classifier_agreement(*self._train[1:], *held, *held, colour=self._colour)
+            numbers["sample_accuracy"] = found["heldout_accuracy"]
+        return numbers
+
+    def warnings(self, number: int) -> list[str]:
+        """Return what the numbers of so many samples are worth: a sentence for each small set."""
+        lines = []
+        for i, one in enumerate(self._features):
+            counts = {"samples": number, "training images": self._train.sets[i].count}
+            if self._heldout:
+                counts["held-out images"] = self._heldout.sets[i].count
+            width = len(self._train.sets[i].of(METRICS["frechet"]).mean)
+            lines += too_few(one.name_of("frechet"), counts, width)
+        if self.beyond:
+            what = "no distance to the nearest image, accuracy and spread"
+            lines.append(f"{what}: {self.beyond}")
+        return lines
+
+    def _distances(
+        self, metrics: Sequence[Mapping[str, Metric]], sets: Sequence[FeatureSet], prefix: str = ""
+    ) -> dict[str, float]:
+        """Return {prefix + name: number} of images by their sets, one of each of the features."""
+        parts = zip(self._features, metrics, sets, self._train.sets, strict=True)
+        return {
+            prefix + one.name_of(name): value
+            for one, some, made, real in parts
+            for name, value in measure(some, made, real).items()
+        }
+
+    def _read(self, real: RealImages) -> _Split:
+        """Read the real images of a split once."""
+        sets = [FeatureSet(of_real(metrics)) for metrics in self._metrics]
+        kept: list[tuple[np.ndarray, np.ndarray]] = []
+        for images, labels in real.batches():
+            if len(images):
+                self._add(sets, images)
+                kept.append((images if self._is_kept else images[:0], labels))
+        if not kept:
+            raise InputError("samples are compared with real images, of which a split has none")
+        images, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        return _Split(sets, images, labels)
+
+    def _add(self, sets: Sequence[FeatureSet], images: np.ndarray) -> None:
+        """Add images to the set of each of the features."""
+        pixels.check_images(images, np.empty((0, *self._size, 3), np.uint8))
+        for one, some in zip(self._features, sets, strict=True):
+            for found, valid in one.pieces(images):
+                some.add(found, valid)

@@ -19,6 +19,7 @@ from evqgan import models
 from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
+from evqgan.core.files import Pieces
 from evqgan.core.progress import heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
@@ -26,13 +27,14 @@ from evqgan.evals import build_all, cards
 from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
-from evqgan.inference.against_real import RealImages, against_real
+from evqgan.inference.against_real import AgainstReal, RealImages
 from evqgan.inference.model import Model, load
 from evqgan.inference.sample_settings import in_words
-from evqgan.metrics.references import IMAGES
+from evqgan.metrics.references import load_images
 
 # Begins the names of numbers of one class, of which there may be a thousand.
 OF_CLASS = "sample_accuracy@"
+READ = 256  # ours: samples that are read at a time
 
 Numbers = dict[str, Any]
 
@@ -220,7 +222,7 @@ def on_every_device(state: Any, device_mesh: Mesh) -> Any:
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
-    """Return what `against_real` says of a samples.npz beside the images of the data set.
+    """Return what `AgainstReal` says of a samples.npz beside the images of the data set.
 
     Of samples of another step than the model's, the card has that step, and no fingerprint.
     """
@@ -228,15 +230,17 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
     train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
     number = train.number + heldout.number
-    print(f"comparing {len(images):,} samples with {number:,} images", flush=True)
+    print(f"comparing {produced.count:,} samples with {number:,} images", flush=True)
     with heartbeat("comparing"):
-        numbers, warnings = against_real(images, labels, train, heldout, copies=True)
+        against = AgainstReal(train, heldout, produced.size)
+        numbers = against.of(images, labels, copies=True)
+    warnings = against.warnings(produced.count)
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
     about = subject_of(model)
     if step != model.step:
-        warnings = [*warnings, f"the samples are of step {step:,}, the model of {model.step:,}"]
+        warnings.append(f"the samples are of step {step:,}, the model of {model.step:,}")
         about = about._replace(model=dataclasses.replace(about.model, step=step, fingerprint=""))
     real, held = (tally.image_set(dataset, split) for split, tally in splits)
     measured = Measured(
@@ -263,27 +267,26 @@ def read_split(
 
 def read_samples(
     file: pathlib.Path,
-) -> tuple[np.ndarray, np.ndarray | None, tuple[int, Produced]]:
+) -> tuple[Pieces, np.ndarray | None, tuple[int, Produced]]:
     """Return the images and labels of a samples.npz, and their step and how they were made.
 
-    images uint8 [N,H,W,3]; labels int32 [N], or None of an unconditional model.
+    images uint8 [N,H,W,3], READ at a time; labels int32 [N], or None of an unconditional model.
     """
     names = ("acceptance", "classifier", "candidates")
     try:
         with np.load(file, allow_pickle=False) as saved:
-            images, labels = saved[IMAGES], saved.get("labels")
+            labels = saved.get("labels")
             sampler = json.loads(saved["sampler"].item())
             sampler |= {name: saved[name].item() for name in names if name in saved}
             step, seed = int(saved["step"]), int(saved["seed"])
+        images = load_images(file, READ)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{file} is not what --mode=sample writes: {error}; make the samples again"
         ) from error
     asked = "none" if labels is None else in_words(labels.tolist())
-    height, width = images.shape[1:3]
-    produced = Produced(
-        "samples", len(images), (height, width), seed=seed, labels=asked, sampler=sampler
-    )
+    count, height, width, _ = images.shape
+    produced = Produced("samples", count, (height, width), seed=seed, labels=asked, sampler=sampler)
     return images, labels, (step, produced)
 
 

@@ -1,11 +1,9 @@
-"""Images as few numbers without a network, and the Frechet distance of these."""
+"""Images as few numbers, without a network."""
 
 import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.metrics import pieces
-from evqgan.metrics.frechet import Moments, frechet_distance
-from evqgan.metrics.frechet import too_few as too_few_images
 
 FRECHET_SIDE = 8  # ours: 192 numbers, fewer than the images that their covariance is of
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
@@ -39,33 +37,12 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
 
 
 def colours(images: np.ndarray) -> np.ndarray:
-    """Return float32 [N,192] of uint8 [N,H,W,3]: the `features` that `frechet` compares."""
-    return features(images, FRECHET_SIDE, colour=True)
+    """Return float32 [N,192] of uint8 [N,H,W,3]: `features` for a Frechet distance.
 
-
-def frechet(samples: Moments, real: Moments, heldout: Moments) -> dict[str, float]:
-    """Return the Frechet distance of samples from real images, as Gaussians.
-
-    Features are `colours`, averaged by area down to at most 8x8, in [0, 1]: no network is needed,
-    and nothing of a learned feature space (FID's) is meant.
-
-    frechet: of the samples.
-    heldout_frechet: of held-out real images: the floor.
-
-    Raises InputError for sets of one image.
+    Averaged by area down to at most 8x8, in [0, 1]: no network is needed, and nothing of a learned
+    feature space (FID's) is meant.
     """
-    gaussian = real.gaussian()
-    return {
-        "frechet": frechet_distance(samples.gaussian(), gaussian),
-        "heldout_frechet": frechet_distance(heldout.gaussian(), gaussian),
-    }
-
-
-def too_few(samples: Moments, real: Moments, heldout: Moments) -> list[str]:
-    """Return why `frechet` of these means little: a sentence for each small set."""
-    sets = {"samples": samples, "training images": real, "held-out images": heldout}
-    counts = {name: moments.count for name, moments in sets.items()}
-    return too_few_images("frechet", counts, len(samples.mean))
+    return features(images, FRECHET_SIDE, colour=True)
 
 
 def averaging(side: int, most: int) -> np.ndarray:

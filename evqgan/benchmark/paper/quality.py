@@ -17,16 +17,15 @@ from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals.cards import Measured, Produced
-from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure
+from evqgan.evals.feature_metrics import MetricName
 from evqgan.evals.protocols import FOLDER
 from evqgan.features import inception
-from evqgan.features.extractor import EACH, Extractor, extractors
+from evqgan.features.extractor import Extractor, extractors
 from evqgan.inference import evaluation
-from evqgan.inference.against_real import RealImages, against_real
+from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.model import Model, load
-from evqgan.metrics.frechet import too_few
 
-MEASURED = ("frechet", "score")
+MEASURED: tuple[MetricName, ...] = ("frechet", "score")
 
 WORKDIR = Flag("workdir", PATH, (), "[NAME=]PATH of a trained model; several times", repeated=True)
 FEATURES = Flag(
@@ -106,15 +105,16 @@ def of_generator(
     lines: list[str] = []
     about = []
     for network in extractors(networks(given), given.weights, "--features", None):
-        measured, more = of_features(network, images, real.train)
-        numbers |= measured
+        against = AgainstReal(real.train, None, model.size, [network], MEASURED)
+        numbers |= columns(network, against.of(images, None))
         about.append(network.card())
-        lines += more
+        lines += against.warnings(len(images))
     if real.is_held:
-        found, more = against_real(images, labels, real.train, real.heldout, colour)
+        against = AgainstReal(real.train, real.heldout, model.size, colour=colour)
+        found = against.of(images, labels)
         numbers["frechet_pixels"] = found["frechet"]
         numbers["in_class"] = found.get("sample_accuracy")
-        lines += more
+        lines += against.warnings(len(images))
     settings = {**model.sampler, **sampler}
     if acceptance < 1:
         settings |= {"acceptance": acceptance, "classifier": getattr(chooser, "name", chooser)}
@@ -138,37 +138,14 @@ def of_generator(
     return numbers, card.as_json(), images
 
 
-def of_features(
-    network: Extractor, images: np.ndarray, train: RealImages
-) -> tuple[dict[str, float], list[str]]:
-    """Return numbers of samples by a network's features, and what they are worth.
+def columns(network: Extractor, numbers: dict[str, float]) -> dict[str, float]:
+    """Return numbers of MEASURED of a network's features under the names of columns.
 
     Inception's are "fid" and "inception_score" if its weights are trained.
-
-    images: the samples, uint8 [N,H,W,3].
-    train: the images that they are beside.
     """
-    metrics = {name: METRICS[name] for name in MEASURED if METRICS[name].layer in network.widths}
-    made, real = FeatureSet(metrics.values()), FeatureSet(m for m in metrics.values() if m.real)
-    add(made, network, images)
-    for batch, _ in train.batches():
-        add(real, network, batch)
     usual = {"fid_inception": "fid", "is_inception": "inception_score"}
-    names = {name: network.name_of(name) for name in ("frechet", "score")}
-    numbers = {
-        usual.get(names[name], names[name]): value
-        for name, value in measure(metrics, made, real).items()
-        if name in names
-    }
-    counts = {"generated images": made.count, "real images": real.count}
-    return numbers, too_few(names["frechet"], counts, network.widths["pooled"])
-
-
-def add(features: FeatureSet, network: Extractor, images: np.ndarray) -> None:
-    """Add the features of images; the last batch is filled up: one shape, one program."""
-    for start in range(0, len(images), EACH):
-        index = np.arange(start, start + EACH)
-        features.add(network(images[index.clip(max=len(images) - 1)]), index < len(images))
+    names = [network.name_of(name) for name in MEASURED]
+    return {usual.get(name, name): numbers[name] for name in names if name in numbers}
 
 
 def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, Any] | None:
@@ -180,16 +157,16 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
     real = real_images.real_of(dataset, views)
     if not real.is_held:
         return None
-    images, labels = (np.concatenate(part) for part in zip(*real.heldout.batches(), strict=True))
-    given = real.train, real.heldout, colour
-    found, _ = against_real(images, labels if model.classes else None, *given)
+    keep = bool(model.classes)
+    against = AgainstReal(real.train, real.heldout, model.size, colour=colour, keep=keep)
+    found = against.of_heldout()
     sets = {
         name: real.image_set(dataset, getattr(dataset, name)) for name in ("train", "validation")
     }
     return {
         "system": "real images, held out",
-        "frechet_pixels": found["heldout_frechet"],
-        "in_class": found.get("heldout_accuracy"),
+        "frechet_pixels": found["frechet"],
+        "in_class": found.get("sample_accuracy"),
         "card": card_of(
             str(model.config.dtype),
             real=dataclasses.asdict(sets["train"]),

@@ -1,0 +1,115 @@
+"""Samples beside real images, which are read once."""
+
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from evqgan.core.errors import InputError
+from evqgan.core.files import Pieces
+from evqgan.inference import against_real
+from evqgan.inference.against_real import AgainstReal, Colours, RealImages
+from evqgan.metrics import pixels
+from evqgan.metrics.frechet import frechet_distance, gaussian
+
+SIZE = (16, 16)
+
+
+class Grey(Colours):
+    """Means over rows, under a name of their own, in two pieces; the second is filled up."""
+
+    widths = MappingProxyType({"pooled": 16, "logits": 16})
+
+    def name_of(self, number):
+        return f"{number}_grey"
+
+    def pieces(self, images):
+        means = np.concatenate([images, images[-1:]]).mean((2, 3), dtype=np.float32)
+        half = len(means) // 2
+        for some, is_last in ((means[:half], False), (means[half:], True)):
+            valid = np.arange(len(some)) < len(some) - is_last
+            softmax = np.exp(some - some.max(1, keepdims=True))
+            yield {"pooled": some, "logits": softmax}, valid
+
+
+def images_of(number, seed):
+    """Images of three classes, each of a brightness of its own."""
+    labels = np.arange(number, dtype=np.int32) % 3
+    noise = np.random.default_rng(seed).integers(0, 90, (number, *SIZE, 3))
+    return (noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def split_of(images, labels, reads):
+    """The images in batches of seven; `reads` has a line for each time that they are read."""
+
+    def batches():
+        reads.append(len(images))
+        for start in range(0, len(images), 7):
+            yield images[start : start + 7], labels[start : start + 7]
+
+    return RealImages(len(images), batches)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return images_of(61, 0), images_of(30, 1), images_of(40, 2)
+
+
+def test_real_images_are_read_once_for_many_sets_of_samples(sets):
+    reads = []
+    (train, _), (heldout, held_labels), (samples, labels) = sets
+    real, held = (split_of(*some, reads) for some in sets[:2])
+    against = AgainstReal(real, held, SIZE, [Colours(), Grey()], ("frechet", "score"))
+    found = against.of(samples, labels, copies=True)
+    assert against.of(samples, labels, copies=True) == found and reads == [61, 30]
+    of_colours = [gaussian(pixels.colours(x)) for x in (samples, train, heldout)]
+    assert found["frechet"] == pytest.approx(frechet_distance(*of_colours[:2]), rel=1e-9)
+    floor = frechet_distance(of_colours[2], of_colours[1])
+    assert found["heldout_frechet"] == pytest.approx(floor, rel=1e-9)
+    of_grey = [gaussian(x.mean((2, 3), dtype=np.float32)) for x in (samples, train)]
+    assert found["frechet_grey"] == pytest.approx(frechet_distance(*of_grey), rel=1e-9)
+    assert found["score_grey"] >= 1 and "heldout_score_grey" not in found
+    assert found["sample_accuracy"] == 1 and found["nearest_copies"] == 0
+    as_samples = against.of(heldout, held_labels)
+    of_heldout = against.of_heldout()
+    assert of_heldout.keys() == {"frechet", "frechet_grey", "sample_accuracy"}
+    for name, value in of_heldout.items():
+        assert as_samples[name] == pytest.approx(value, rel=1e-9)
+
+
+def test_samples_in_pieces_have_the_same_numbers(sets):
+    real, held = (split_of(*some, []) for some in sets[:2])
+    images, labels = sets[2]
+    pieces = Pieces(images.shape, images.dtype, [images[i : i + 9] for i in range(0, 40, 9)])
+    against = AgainstReal(real, held, SIZE)
+    for given in ((labels, True), (labels, False), (None, False)):
+        whole, in_pieces = against.of(images, *given), against.of(pieces, *given)
+        assert whole.keys() == in_pieces.keys() and ("nearest_mean" in whole) == given[1]
+        for name, value in whole.items():
+            assert in_pieces[name] == pytest.approx(value, rel=1e-9)
+
+
+def test_without_images_in_memory_there_are_distances_alone(sets, monkeypatch):
+    reads = []
+    real, held = (split_of(*some, reads) for some in sets[:2])
+    images, labels = sets[2]
+    warning = "no distance to the nearest image, accuracy and spread: "
+    for against in (AgainstReal(real, held, SIZE, keep=False), AgainstReal(real, None, SIZE)):
+        assert against.of(images, labels).keys() <= {"frechet", "heldout_frechet"}
+        assert len(against.warnings(40)) == 2 + (against.of_heldout() != {})
+    monkeypatch.setattr(against_real, "MOST", 1000)
+    against = AgainstReal(real, held, SIZE)
+    assert against.of(images, labels, copies=True).keys() == {"frechet", "heldout_frechet"}
+    assert against.of_heldout().keys() == {"frechet"}
+    assert against.warnings(40)[-1].startswith(warning)
+
+
+def test_images_of_another_size_and_no_images_are_refused(sets):
+    real, held = (split_of(*some, []) for some in sets[:2])
+    images, labels = sets[2]
+    with pytest.raises(InputError, match="must be uint8 of one size to be compared"):
+        AgainstReal(real, held, (16, 8))
+    with pytest.raises(InputError, match="must be uint8 of one size to be compared"):
+        AgainstReal(real, held, SIZE).of(images[:, ::2], labels)
+    with pytest.raises(InputError, match="of which a split has none"):
+        AgainstReal(split_of(images[:0], labels[:0], []), held, SIZE)
