@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.core.files import Pieces
+from evqgan.core.npz import Pieces
 from evqgan.inference import against_real
 from evqgan.inference.against_real import AgainstReal, Colours, RealImages
 from evqgan.metrics import pixels

@@ -12,7 +12,7 @@ from test_pipeline import folder_of
 from evqgan.core.errors import InputError
 from evqgan.data import codes, pipeline, stored_ids
 from evqgan.data.dataset import Dataset
-from evqgan.data.decoded import Decoded
+from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import identity, open_split
 from evqgan.data.views import training_view, validation_view
 
@@ -46,7 +46,7 @@ def make(folder, dataset, function=to_ids, host=0, hosts=1, report=None, **how):
     """As --mode=encode does, in batches of four images -> info."""
     info = described(dataset, **how)
     examples = {
-        split: Decoded(open_split(dataset, split), dataset.max_bad) for split in codes.SPLITS
+        split: DecodedImages(open_split(dataset, split), dataset.max_bad) for split in codes.SPLITS
     }
 
     def batches(split, start, stop):
@@ -81,7 +81,7 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
     train, held = (stored_ids.Stored(stored, split) for split in codes.SPLITS)
     assert (len(train), train.views, len(held), held.views) == (17, 3, 3, 1)
     assert train.class_names == ("a", "b") and isinstance(train.shards[0], np.memmap)
-    sources = [Decoded(open_split(photos, split), 0) for split in codes.SPLITS]
+    sources = [DecodedImages(open_split(photos, split), 0) for split in codes.SPLITS]
     different = set()
     for i in range(len(train)):
         for v in range(3):
@@ -171,7 +171,8 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
     counts = {"train": {"examples": 7}, "validation": {"examples": 3}}
     info = codes.describe(dataset, counts, [], 1, 0, CODES, (4, 4), 1, TOKENIZER)
     examples = {
-        split: Decoded(open_split(dataset, getattr(dataset, split)), 1.0) for split in codes.SPLITS
+        split: DecodedImages(open_split(dataset, getattr(dataset, split)), 1.0)
+        for split in codes.SPLITS
     }
     codes.begin(tmp_path / "ids", info)
 

@@ -24,7 +24,7 @@ from evqgan.benchmark import reference
 from evqgan.core import mesh, room
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.evals import distribution
+from evqgan.evals import distribution, kept_references
 from evqgan.evals.batches import Batches
 from evqgan.evals.distribution import Evaluator
 from evqgan.evals.feature_metrics import METRICS
@@ -114,6 +114,22 @@ def test_every_image_counts_once_however_batches_are_cut(size):
     assert (card.real.count, card.produced.count) == (NUMBER, NUMBER)
     digests = b"".join(hashlib.sha256(image).digest() for image in all_images())
     assert card.real.digest == hashlib.sha256(digests).hexdigest()[:16]
+
+
+def test_statistics_that_are_kept_are_not_computed_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("EVQGAN_REFERENCES", str(tmp_path))
+    expected, before = run(noise)
+    network, dataset = before.networks[0], before.batches.dataset
+    file = kept_references.file_of(dataset, "train", network.card())
+    request = reference.Request(dataset, "train", "pixels", "", batch=8)
+    save_reference(file, reference.statistics(request, network))
+    monkeypatch.setattr(distribution, "of_split", None)
+    found, evaluator = run(noise)
+    assert found == pytest.approx(expected, rel=1e-9) and evaluator.card() == before.card()
+    other = dataclasses.replace(DATA, crop="adm")
+    for keys in ({"split": "train[:9]"}, {"dataset": other}, {"metrics": ("frechet", "mmd")}):
+        with pytest.raises(TypeError, match="not callable"):
+            run(noise, **keys)
 
 
 def request_keys(numbers, seed=0):

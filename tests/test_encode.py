@@ -59,7 +59,7 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
     dataset = dataset_of(config_of())
     for split, views in (("train", 3), ("all", 1)):
         reader = stored_ids.Stored(stored, "train" if split == "train" else "validation")
-        source = pipeline.Decoded(pipeline.open_split(dataset, split), 0)
+        source = pipeline.DecodedImages(pipeline.open_split(dataset, split), 0)
         assert (
             len(reader) == len(source)
             and reader.views == views
@@ -99,7 +99,7 @@ def test_losses_and_steps_are_those_of_the_same_crops(stored):
     state = stage.load(jax.jit(stage.init)())
     (of_ids,) = take(pipeline.train_batches(dataset, 4, config.seed), 1)
     (order,) = take(pipeline.train_batches(dataset.of_images(), 4, config.seed), 1)
-    source = pipeline.Decoded(pipeline.open_split(dataset.of_images(), "train"), 0)
+    source = pipeline.DecodedImages(pipeline.open_split(dataset.of_images(), "train"), 0)
     which = [find(source, image) for image in order["image"]]
     images = np.stack([numbered_view(source[i]["image"], dataset, 7, i, 0) for i in which])
     update = jax.jit(stage.update)

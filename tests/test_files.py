@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from evqgan.core import files
+from evqgan.core import files, npz
 from evqgan.core.errors import InputError
-from evqgan.core.files import atomic, save_json, save_npz
+from evqgan.core.files import atomic, save_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -114,7 +114,7 @@ def test_json_and_npz_come_back_as_they_went(tmp_path):
     save_json(tmp_path / "new" / "e.json", value)
     assert json.loads((tmp_path / "new" / "e.json").read_text(encoding="utf-8")) == value
     images = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3)
-    save_npz(tmp_path / "s.npz", images=images, labels=np.array([3], np.int32))
+    npz.save(tmp_path / "s.npz", images=images, labels=np.array([3], np.int32))
     with np.load(tmp_path / "s.npz", allow_pickle=False) as stored:
         np.testing.assert_array_equal(stored["images"], images)
         assert stored["images"].dtype == np.uint8 and stored["labels"].dtype == np.int32
@@ -124,16 +124,16 @@ def test_nan_and_objects_are_refused(tmp_path):
     with pytest.raises(ValueError):
         save_json(tmp_path / "e.json", {"psnr": float("nan")})
     with pytest.raises(ValueError):
-        save_npz(tmp_path / "s.npz", images=np.array([{}], object))
+        npz.save(tmp_path / "s.npz", images=np.array([{}], object))
     assert os.listdir(tmp_path) == []
 
 
 def test_what_comes_in_pieces_is_written_as_if_it_were_whole(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
     rest = {"labels": np.arange(5, dtype=np.int32), "step": 6, "names": ("ant", "bee")}
-    pieces = files.Pieces(images.shape, np.uint8, (images[i : i + 2] for i in range(0, 5, 2)))
-    save_npz(tmp_path / "pieces.npz", images=pieces, **rest)
-    save_npz(tmp_path / "whole.npz", images=images, **rest)
+    pieces = npz.Pieces(images.shape, np.uint8, (images[i : i + 2] for i in range(0, 5, 2)))
+    npz.save(tmp_path / "pieces.npz", images=pieces, **rest)
+    npz.save(tmp_path / "whole.npz", images=images, **rest)
     np.savez_compressed(tmp_path / "numpy.npz", images=images, **rest)
     contents = {path.read_bytes() for path in tmp_path.glob("*.npz")}
     assert len(contents) == 1

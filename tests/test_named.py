@@ -9,7 +9,7 @@ import pytest
 from evqgan.core.errors import InputError
 from evqgan.data import named
 from evqgan.data.dataset import Dataset
-from evqgan.data.decoded import Decoded
+from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import open_split, train_batches
 
 
@@ -83,7 +83,7 @@ class Labelled:
 
 
 def test_a_label_that_is_no_class_is_named():
-    assert Decoded(Labelled(0, 1), 0.01).load(1)["label"] == 1
+    assert DecodedImages(Labelled(0, 1), 0.01).load(1)["label"] == 1
     for label, message in (
         (2, "2, expected 0 to 1"),
         (-1, r"-1 \(tfds' word for no label\), expected 0 to 1"),
@@ -91,7 +91,7 @@ def test_a_label_that_is_no_class_is_named():
         with pytest.raises(
             InputError, match=f"example 1 has the label {message}: take another split, or"
         ) as caught:
-            Decoded(Labelled(0, label), 0.01).load(1)
+            DecodedImages(Labelled(0, label), 0.01).load(1)
         assert "\n" not in str(caught.value)
 
 

@@ -365,9 +365,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
         "--classifier=test_rejection:brightness",
     ]
     given += ["--config.sample.steps=2"]  # of the workdir's config
-    monkeypatch.setattr(
-        mode_sample.files, "save_npz", failing(mode_sample.files.save_npz, "samples.npz")
-    )
+    monkeypatch.setattr(mode_sample.npz, "save", failing(mode_sample.npz.save, "samples.npz"))
     code, _, lines = sample(*given)
     assert code == 2 and len(lines) == 1 and "no space" in lines[0]
     assert json.loads((tmp_path / "candidates" / "settings.json").read_text())["acceptance"] == 0.4

@@ -262,7 +262,7 @@ def test_more_than_weeks_of_work_is_begun_by_force_alone(model, given):
         match=f"this takes {images}: ask for less, or lift the limit by --force .in Python",
     ):
         model.generate(**given)
-    assert len(model.planned(**{**given, "num": 4}, force=True)) == 4
+    assert len(model.checked_labels(**{**given, "num": 4}, force=True)) == 4
 
 
 def test_many_class_names_are_not_all_listed(model):

@@ -13,13 +13,10 @@ is not computed again.
 """
 
 import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -30,12 +27,11 @@ from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import CROPS, Dataset
-from evqgan.evals import protocols
+from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import METRICS
-from evqgan.evals.image_set import crop_of
 from evqgan.evals.real_images import RealImages, of_split
-from evqgan.features.extractor import Extractor
+from evqgan.features.extractor import Extractor, card_of
 from evqgan.metrics.references import Reference, load_reference, save_reference
 
 FLAGS = (
@@ -75,13 +71,14 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         files.tried(pathlib.Path(given.out).parent)
     began = time.perf_counter()
     source = pipeline.open_split(request.dataset, request.split)
-    network = Extractor(request.features, request.weights, "--features")
-    cached = folder() / f"{key_of(request, network, source)}.npz"
+    about = card_of(request.features, request.weights, "--features")
+    cached = kept_references.file_of(request.dataset, request.split, about)
     known = cached.is_file()
     if not known:
+        network = Extractor(request.features, request.weights, "--features")
         print(f"reading {len(source):,} images", flush=True)
         save_reference(cached, statistics(request, network))
-    found = load_reference(cached, network.widths["pooled"])
+    found = load_reference(cached)
     if given.out:
         with files.atomic(given.out) as file, open(cached, "rb") as there:
             shutil.copyfileobj(there, file)
@@ -89,7 +86,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     row = {
         "images": found.pooled.count,
         "crop": card["crop"],
-        "features": network.network,
+        "features": about["name"],
         "digest": card["digest"],
         "seconds": 0.0 if known else time.perf_counter() - began,
         "file": given.out or str(cached),
@@ -133,51 +130,11 @@ def statistics(request: Request, network: Extractor) -> Reference:
     batches = Batches(request.dataset, size, mesh.rows(device_mesh, size), device_mesh)
     found = of_split(batches, request.split, [network], [metrics])
     gaussians = {metric.layer: found.sets[0].of(metric) for metric in metrics.values()}
-    return Reference(gaussians["pooled"], gaussians.get("spatial"), card_of(found, network))
+    return Reference(gaussians["pooled"], gaussians.get("spatial"), described(found, network))
 
 
-def card_of(found: RealImages, network: Extractor) -> str:
+def described(found: RealImages, network: Extractor) -> str:
     """Return the card of a reference file: which images it is of, and of which features."""
     assert found.images is not None  # its metrics look at real images
     real = dataclasses.asdict(found.images)
     return json.dumps({"real": real, "features": network.card()}, sort_keys=True)
-
-
-def key_of(request: Request, network: Extractor, source: Any) -> str:
-    """Return a hash of all that decides the statistics, without reading an image.
-
-    Of image files it sees the names, sizes and times: one that is replaced is read again.
-    """
-    dataset = request.dataset
-    what = {
-        "name": dataset.name,
-        "keys": [dataset.image_key, dataset.classes, dataset.num_examples, dataset.max_bad],
-        "split": request.split,
-        "size": dataset.shape,
-        "crop": crop_of(dataset),
-        "features": network.card(),
-        **pipeline.identity(source),
-    }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
-    for line in stamps(source):
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
-
-
-def stamps(source: Any) -> Iterable[str]:
-    """Yield a line for each file that a source is read from: its name, size and time."""
-    if source.paths:
-        paths = [(name, source.where(i)) for i, name in enumerate(source.paths)]
-    else:  # of tfds: the folder of the data set; generated images have none
-        place = getattr(source, "path", None)
-        inside = sorted(pathlib.Path(place).iterdir()) if place else []
-        paths = [(path.name, str(path)) for path in inside]
-    for name, path in paths:
-        found = os.stat(path)
-        yield f"{name} {found.st_size} {found.st_mtime_ns}\n"
-
-
-def folder() -> pathlib.Path:
-    """Return where statistics are kept."""
-    usual = os.environ.get("EVQGAN_REFERENCES") or "~/.cache/evqgan/references"
-    return pathlib.Path(usual).expanduser()

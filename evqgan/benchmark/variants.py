@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import runs
-from evqgan.core import build, cli, files
+from evqgan.core import build, cli, files, npz
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -210,7 +210,7 @@ def scan(
         images, labels = made["images"], made["labels"]
         found.append({"sampler": {key: value}, **real.of(images, labels)})
         if value == usual:
-            files.save_npz(workdir / "shown.npz", images=images[: runs.SHOWN])
+            npz.save(workdir / "shown.npz", images=images[: runs.SHOWN])
     return found
 
 

@@ -15,7 +15,7 @@ from evqgan.data.transforms import as_rgb
 CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are decoded once
 
 
-class Decoded:
+class DecodedImages:
     """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads.
 
     An undecodable image counts once however often it is met; each is logged by name. More of them

@@ -17,7 +17,7 @@ import numpy as np
 from evqgan.core.errors import InputError
 from evqgan.data import codes, named, stored_ids
 from evqgan.data.dataset import Dataset
-from evqgan.data.decoded import Decoded
+from evqgan.data.decoded import DecodedImages
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
 from evqgan.data.views import numbered_view, training_view, validation_view
@@ -30,7 +30,7 @@ class Batches:
     """Iterator over batches, dicts of arrays."""
 
     def __init__(
-        self, batches: grain.MapDataset, examples: Decoded | stored_ids.Stored, start: int
+        self, batches: grain.MapDataset, examples: DecodedImages | stored_ids.Stored, start: int
     ) -> None:
         """Begin at batch number `start`; examples: those in the batches."""
         threads = min(MAX_THREADS, os.cpu_count() or 1)
@@ -186,7 +186,7 @@ def train_batches(
             lambda n, i: examples.load(int(i), n // len(examples) % examples.views)
         )
         return Batches(_part(stream, batch_size, rows), examples, start)
-    examples = Decoded(examples, dataset.max_bad)
+    examples = DecodedImages(examples, dataset.max_bad)
 
     def augment(example: dict, rng: np.random.Generator) -> dict:
         return {**example, "image": training_view(example["image"], dataset, rng)}
@@ -213,12 +213,12 @@ def eval_batches(
     count another one twice. With stored ids these are 0 there. "digest": uint32 [b,8] is that of
     each image, or of its ids (`digest`), 0 where it is not valid.
     """
-    examples: Decoded | stored_ids.Stored
+    examples: DecodedImages | stored_ids.Stored
     if dataset.codes:
         examples = open_stored(dataset, split, "validation")
         blank = {"ids": np.zeros_like(examples.load(0)["ids"])}
     else:
-        examples = Decoded(open_split(dataset, split), dataset.max_bad)
+        examples = DecodedImages(open_split(dataset, split), dataset.max_bad)
         blank = {"image": np.zeros((*dataset.shape, 3), np.uint8)}
     blank |= {"label": np.int32(0), "valid": np.False_, "digest": np.zeros(8, np.uint32)}
 
@@ -238,7 +238,7 @@ def eval_batches(
 
 
 def view_batches(
-    examples: Decoded,
+    examples: DecodedImages,
     dataset: Dataset,
     views: int,
     seed: int,

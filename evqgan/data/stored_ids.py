@@ -20,7 +20,7 @@ class Stored:
     views: V.
     """
 
-    # as of `decoded.Decoded`: images that did not decode were counted when they were encoded
+    # as of `decoded.DecodedImages`: images that did not decode were counted when they were encoded
     bad: tuple[int, ...] = ()
     paths: tuple[str, ...] = ()
 

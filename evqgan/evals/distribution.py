@@ -1,8 +1,10 @@
 """How far the distribution of generated images is from that of real ones, by their features."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,7 +12,8 @@ from evqgan import models
 from evqgan.core import mesh, room
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Seed
-from evqgan.evals import protocols
+from evqgan.core.progress import say
+from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import (
@@ -22,7 +25,13 @@ from evqgan.evals.feature_metrics import (
     measure,
 )
 from evqgan.evals.image_set import ImageSet
-from evqgan.evals.real_images import RealImages, of_real, of_reference, of_split
+from evqgan.evals.real_images import (
+    RealImages,
+    of_gaussians,
+    of_real,
+    of_reference,
+    of_split,
+)
 from evqgan.features.extractor import Extractor, extractors
 from evqgan.generators import Request
 from evqgan.generators.requests import request_of, seeds_of
@@ -96,7 +105,9 @@ class Evaluator:
     def run(self, state: dict) -> Iterator[tuple[str, float]]:
         """Yield (name, value), which depend on the state alone."""
         if self.real is None:
-            self.real = of_split(self.batches, self.split, self.networks, self.metrics)
+            self.real = self._kept() or of_split(
+                self.batches, self.split, self.networks, self.metrics
+            )
         made = self._of_samples(state), self.real.sets
         sets = zip(self.networks, self.metrics, *made, strict=True)
         for network, metrics, generated, real in sets:
@@ -140,6 +151,23 @@ class Evaluator:
         seeds = jnp.asarray(seeds_of(self.seed, len(numbers)))
         mask = jnp.ones(ids.shape[:-1], bool)
         return request_of(ids, mask, labels, seeds, jnp.asarray(numbers, jnp.uint32))
+
+    def _kept(self) -> RealImages | None:
+        """Return what `benchmark reference` keeps of these images, if it does and it is enough."""
+        of_one = len(self.networks) == 1 and jax.process_count() == 1
+        wanted = [metric for some in self.metrics for metric in of_real(some)]
+        is_enough = wanted and all(metric.gaussian for metric in wanted)
+        if not (of_one and is_enough and kept_references.folder().is_dir()):
+            return None
+        (network,), (metrics,), dataset = self.networks, self.metrics, self.batches.dataset
+        file = kept_references.file_of(dataset.of_images(), self.split, network.card())
+        if not file.is_file():
+            return None
+        say(f"statistics of real images, known already: {file}")
+        found = of_gaussians(str(file), network, metrics, str(file), lambda images: None)
+        assert found.images is not None  # its card has them
+        source = dataclasses.replace(found.images, source=dataset.folder or dataset.name)
+        return dataclasses.replace(found, images=source)
 
     def _of_reference(self, file: str) -> RealImages:
         """Return what a reference file knows; InputError if its images are not as samples are."""

@@ -38,18 +38,12 @@ class Extractor:
 
         Raises InputError for a network or key that there is not, and without its weights.
         """
-        keys = {"name": config} if isinstance(config, str) else build.plain(config)
-        self._model = build.build("features", "Features", keys, key)
-        self.network = keys["name"]
-        names = build.contract(FeaturesModule)
-        pretrained = build.module("features", self.network, key, *names).PRETRAINED
+        self.network, self._model, pretrained = _network_of(config, key)
         self.untrained = bool(pretrained) and where == "random"
         self._mesh = device_mesh or mesh.make(devices=jax.local_devices())
         frozen, self.widths = self._weights(pretrained, where, side)
         self._frozen = jax.tree.map(self._replicated, frozen)
-        self._files = dict.fromkeys(pretrained.values(), "random")
-        if not self.untrained:
-            self._files = {name: weights.digest(where, name) for name in self._files}
+        self._card = card_of(config, where, key)
         self._run = jax.jit(self._on_all_devices, out_shardings=mesh.replicated(self._mesh))
 
     def __call__(self, images: Any) -> dict[str, np.ndarray]:
@@ -81,15 +75,8 @@ class Extractor:
         return name_of(number, self.network, self.untrained, prefix)
 
     def card(self) -> dict[str, Any]:
-        """Return what a number of these features needs beside it to be compared with another.
-
-        weights: {network: the first 16 digits of the sha256 of its file, or "random"}.
-        """
-        return {
-            "name": self.network,
-            "resize": self._model.resize,
-            "weights": dict(self._files),
-        }
+        """Return what `card_of` says of these features."""
+        return {**self._card, "weights": dict(self._card["weights"])}
 
     def _replicated(self, x: Any) -> jax.Array:
         """Return an array that every process has, as one of all devices of the mesh."""
@@ -138,6 +125,29 @@ class Extractor:
             return features(images)
         parts = jax.lax.map(features, images.reshape(-1, each, *images.shape[1:]))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+
+
+def card_of(config: Any, where: str, key: str) -> dict[str, Any]:
+    """Return what a number of a network's features needs beside it to be compared with another.
+
+    No network is made for it. Arguments and errors as of `Extractor`.
+
+    weights: {network: the first 16 digits of the sha256 of its file, or "random"}.
+    """
+    name, model, pretrained = _network_of(config, key)
+    files = {
+        file: "random" if where == "random" else weights.digest(where, file)
+        for file in pretrained.values()
+    }
+    return {"name": name, "resize": model.resize, "weights": files}
+
+
+def _network_of(config: Any, key: str) -> tuple[str, Any, dict[str, str]]:
+    """Return the name of a network, its linen module, and its module's PRETRAINED."""
+    keys = {"name": config} if isinstance(config, str) else build.plain(config)
+    model = build.build("features", "Features", keys, key)
+    names = build.contract(FeaturesModule)
+    return keys["name"], model, build.module("features", keys["name"], key, *names).PRETRAINED
 
 
 def extractors(

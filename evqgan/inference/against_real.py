@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.core.files import Pieces
+from evqgan.core.npz import Pieces
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, MetricName, measure
 from evqgan.evals.real_images import of_real
 from evqgan.metrics import pixels

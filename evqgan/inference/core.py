@@ -138,7 +138,7 @@ class CoreModel:
         """Return the number of a class, see `planning.Classes.label_of`."""
         return self.known_classes().label_of(name)
 
-    def planned(
+    def checked_labels(
         self,
         num: int,
         labels: Any = None,
@@ -146,8 +146,8 @@ class CoreModel:
         acceptance: float = 1.0,
         force: bool = False,
     ) -> np.ndarray:
-        """Return the label of each image that `sample` is asked for, see `planning.planned`."""
-        return planning.planned(self.known_classes(), num, labels, seed, acceptance, force)
+        """Return the label of each image that `sample` is asked for, see `planning`."""
+        return planning.checked_labels(self.known_classes(), num, labels, seed, acceptance, force)
 
     def check_mask(self, mask: np.ndarray) -> None:
         """Raise InputError if the generator cannot make just the tokens where `mask` is True.

@@ -26,7 +26,7 @@ from scipy import ndimage
 from evqgan.core import room
 from evqgan.core.errors import InputError
 from evqgan.inference.core import CoreModel
-from evqgan.inference.planning import check_keywords, planned_edit
+from evqgan.inference.planning import check_keywords, checked_edit_labels
 from evqgan.inference.tiling import dilated, holes_of, nearest_tiles, ramps, tiles, touched
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
@@ -63,7 +63,7 @@ def edit(
     """
     if model.generator:
         check_keywords(changes, model.sampler, KEYWORDS)
-    labels = planned_edit(model.known_classes("edit"), model.size, label, num, seed)
+    labels = checked_edit_labels(model.known_classes("edit"), model.size, label, num, seed)
     model.check_settings(changes)
     margin, feather = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
@@ -146,7 +146,7 @@ def outpaint(
     images: uint8 [1,H,W,3].
     how: `edit`'s margin, feather, report, force and changes to config.sample.
     """
-    planned_edit(model.known_classes("outpaint"), model.size, label, num, seed)
+    checked_edit_labels(model.known_classes("outpaint"), model.size, label, num, seed)
     image, margins = one_image(images), (left, top, right, bottom)
     is_whole = all(isinstance(x, numbers.Integral) for x in margins)
     if not is_whole or min(margins) < 0 or not any(margins):

@@ -19,7 +19,7 @@ from evqgan import models
 from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.core.files import Pieces
+from evqgan.core.npz import Pieces
 from evqgan.core.progress import heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset

@@ -109,7 +109,7 @@ def checked(
         )
     classes = planning.classes_of(config, of_workdir(workdir)[1], "--mode=edit")
     shape = models.shape_of(config)
-    planning.planned_edit(classes, shape, request.label, request.num, request.seed)
+    planning.checked_edit_labels(classes, shape, request.label, request.num, request.seed)
     planning.sampler_of(config)
     with of_flag("--image"):
         image = read_image(request.image)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import files, pictures, processes
+from evqgan.core import files, npz, pictures, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -98,7 +98,7 @@ def requested_settings(
 ) -> Settings:
     """Return the settings of what is asked for; InputError if it cannot be. Nothing is loaded."""
     folder = of_workdir(workdir)[1]
-    labels = planning.planned(
+    labels = planning.checked_labels(
         planning.classes_of(config, folder, "--mode=sample"),
         request.num,
         request.labels,
@@ -227,8 +227,8 @@ def write(
     report = Progress("write", every=WRITTEN)
     with files.swapped(out / "images") as folder:
         images = decoded(model, made["ids"], size, folder if request.pngs else None, shown, report)
-        pieces = files.Pieces((request.num, *model.size, 3), np.uint8, images)
-        files.save_npz(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
+        pieces = npz.Pieces((request.num, *model.size, 3), np.uint8, images)
+        npz.save(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
     if not request.pngs:
         (out / "images").rmdir()
     pictures.save_png(out / "grid.png", grid(shown, columns))

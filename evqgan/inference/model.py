@@ -103,7 +103,7 @@ class Model(CoreModel):
         """
         self.known_classes("sample")
         planning.check_keywords(changes, self.sampler, KEYWORDS)
-        labels = self.planned(num, labels, seed, acceptance, force)
+        labels = self.checked_labels(num, labels, seed, acceptance, force)
         self.check_settings(changes)
         what = f"{num:,} images of {self.size[1]}x{self.size[0]}"
         room.require(num * int(np.prod(self.size)) * 3, what)

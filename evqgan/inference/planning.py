@@ -145,7 +145,7 @@ def check_number(num: Any, seed: Any) -> None:
         raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {seed!r}")
 
 
-def planned(
+def checked_labels(
     classes: Classes,
     num: int,
     labels: Any = None,
@@ -164,7 +164,7 @@ def planned(
     return classes.labels_of(labels, num)
 
 
-def planned_edit(
+def checked_edit_labels(
     classes: Classes, shape: Sequence[int], label: Any, num: int, seed: int
 ) -> np.ndarray:
     """Check the arguments of an edit, and return the label of each result, int32 [num].

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import files
+from evqgan.core import files, npz
 from evqgan.core.errors import InputError
 from evqgan.inference.sample_settings import Settings, difference
 
@@ -53,7 +53,7 @@ def check(folder: pathlib.Path, settings: Settings) -> None:
 def save(folder: Any, numbers: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
     """Save a batch of images with these numbers [n]: ids int32 [n,h,w,D], scores float32 [n]."""
     path = pathlib.Path(folder) / f"{numbers[0]:08d}.npz"
-    files.save_npz(path, numbers=numbers, ids=ids, scores=scores)
+    npz.save(path, numbers=numbers, ids=ids, scores=scores)
 
 
 def remove(folder: Any) -> None:

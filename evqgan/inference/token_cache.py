@@ -21,7 +21,7 @@ from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.data import codes, pipeline, transforms
 from evqgan.data.dataset import Dataset
-from evqgan.data.decoded import Decoded
+from evqgan.data.decoded import DecodedImages
 from evqgan.tokenizers import tokenizer as tokenizers
 
 # Ours: a device encodes at most 64 images, and 4 million pixels, at once.
@@ -75,11 +75,7 @@ def encode(
     }
     number = len(sources["train"]) * request.views
     room.limit(number, room.IMAGES, "images to encode", request.force)
-    with contextlib.ExitStack() as stack:
-        with processes.together():
-            if processes.this()[0] == 0:
-                files.tried(out)
-                stack.enter_context(files.owned(out, "another --out"))
+    with own(out):
         with processes.together():
             print(f"loading {folder}", flush=True)
             weights, step = tokenizer.restored(folder)
@@ -92,10 +88,21 @@ def encode(
             info = info_of(dataset, sources, request, tokenizer, about)
             if processes.this()[0] == 0:
                 forget_empty(out)
-        with processes.together():
-            codes.begin(out, info)
-            fill(out, info, request, dataset, sources, tokenizer, weights)
+        codes.begin(out, info)
+        fill(out, info, request, dataset, sources, tokenizer, weights)
     return info
+
+
+@contextlib.contextmanager
+def own(out: pathlib.Path) -> Iterator[None]:
+    """Make `out` the folder of the first process until all have left the body."""
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            if processes.this()[0] == 0:
+                files.tried(out)
+                stack.enter_context(files.owned(out, "another --out"))
+        with processes.together():
+            yield
 
 
 def info_of(
@@ -149,7 +156,7 @@ def fill(
     sources: the examples of each split.
     weights: the tokenizer's.
     """
-    examples = {split: Decoded(source, dataset.max_bad) for split, source in sources.items()}
+    examples = {split: DecodedImages(source, dataset.max_bad) for split, source in sources.items()}
     images = len(sources["train"]), len(sources["validation"])
     number = images[0] * request.views
     most = request.batch_size or max(
@@ -167,7 +174,7 @@ def fill(
 
 
 def batches_of(
-    examples: Mapping[str, Decoded],
+    examples: Mapping[str, DecodedImages],
     dataset: Dataset,
     info: Mapping[str, Any],
     seed: int,
@@ -188,7 +195,7 @@ def batches_of(
 
 
 def summary(
-    out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, Decoded]
+    out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, DecodedImages]
 ) -> str:
     """Return the line printed at the end: how many images were encoded, and what to do next."""
     bad = sum(len(decoded.bad) for decoded in examples.values())

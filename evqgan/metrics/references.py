@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evqgan.core import files
+from evqgan.core import npz
 from evqgan.core.errors import InputError, first_line
 from evqgan.metrics.frechet import Gaussian
 
@@ -50,7 +50,7 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         arrays["count"] = np.asarray(pooled.count)
     if card:
         arrays["card"] = np.asarray(card)
-    files.save_npz(path, **arrays)
+    npz.save(path, **arrays)
 
 
 def load_reference(
@@ -102,12 +102,12 @@ def holds(path: str | os.PathLike[str]) -> set[str]:
         ) from error
 
 
-def load_images(path: str | os.PathLike[str], rows: int) -> files.Pieces:
+def load_images(path: str | os.PathLike[str], rows: int) -> npz.Pieces:
     """Return the images of an `.npz` as ADM writes them, `rows` at a time, uint8 [N,H,W,3].
 
     Raises InputError for a file that has none.
     """
-    found = files.load_pieces(path, IMAGES, rows)
+    found = npz.load_pieces(path, IMAGES, rows)
     if found.dtype != np.uint8 or len(found.shape) != 4 or found.shape[-1] != 3:
         raise InputError(
             f"{path}: expected images uint8 [N,H,W,3] in {IMAGES}, got {found.dtype} "

@@ -13,7 +13,7 @@ from evqgan.benchmark.paper import beside, quality, small
 from evqgan.benchmark.paper.published import Table
 from evqgan.benchmark.paper.reconstructed import workdirs
 from evqgan.benchmark.paper.small import Small
-from evqgan.core import files, pictures
+from evqgan.core import files, npz, pictures
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file
 from evqgan.inference.model import Model, load
@@ -95,7 +95,7 @@ def measured(
         numbers, card, samples = quality.of_generator(
             case.model, given, acceptance, case.views, case.colour, **sampler
         )
-        files.save_npz(images, images=samples[: runs.SHOWN])
+        npz.save(images, images=samples[: runs.SHOWN])
         kept = {**made, "numbers": numbers, "card": card}
         files.save_json(file, kept)
     with np.load(images, allow_pickle=False) as saved:

@@ -1,0 +1,97 @@
+"""Arrays in an `.npz`, written and read by pieces: none has to be in memory whole."""
+
+import contextlib
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evqgan.core.errors import InputError, first_line
+from evqgan.core.files import atomic
+
+
+class Pieces(NamedTuple):
+    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the
+    first axis, in order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    pieces: Iterable
+
+
+def save(path: str | os.PathLike[str], **arrays: Any) -> None:
+    """Write named arrays or `Pieces` as a compressed `.npz`, as np.savez_compressed does.
+
+    Raises ValueError for object arrays, which would be pickled.
+    """
+    with atomic(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if isinstance(value, Pieces):
+                    descr = np.lib.format.dtype_to_descr(np.dtype(value.dtype))
+                    header = {"descr": descr, "fortran_order": False, "shape": value.shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for piece in value.pieces:
+                        member.write(np.ascontiguousarray(piece, value.dtype).data)
+                else:
+                    np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+
+
+def load_pieces(path: str | os.PathLike[str], name: str, rows: int) -> Pieces:
+    """Return an array of a `.npz`, compressed or not, `rows` of its first axis at a time.
+
+    Pieces are read from disk when they are asked for, and can be asked for again. Nothing in the
+    file is executed.
+
+    Raises InputError for a file without this array, an array of no dimension, of objects, or in
+    Fortran's order, and while pieces are read for one that is cut short.
+    """
+
+    def header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
+        version = np.lib.format.read_magic(member)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(member)
+        if fortran or dtype.hasobject or not shape:
+            raise ValueError(f"its {name} is {dtype} {list(shape)}")
+        return shape, dtype
+
+    def pieces() -> Iterator[np.ndarray]:
+        with readable(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+            header(member)
+            each = int(np.prod(shape[1:])) * dtype.itemsize
+            for start in range(0, shape[0], rows):
+                number = min(rows, shape[0] - start)
+                data = member.read(number * each)
+                if len(data) < number * each:
+                    raise EOFError(f"its {name} is cut short")
+                yield np.frombuffer(data, dtype).reshape(number, *shape[1:])
+
+    entry = f"{name}.npy"
+    with readable(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+        shape, dtype = header(member)
+    return Pieces(shape, dtype, _Again(pieces))
+
+
+class _Again(NamedTuple):
+    """An iterable that begins anew each time."""
+
+    begin: Callable[[], Iterator]
+
+    def __iter__(self) -> Iterator:
+        return self.begin()
+
+
+@contextlib.contextmanager
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the body raises because a `.npz` is damaged or lacks an array into InputError."""
+    damaged = OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError
+    try:
+        yield
+    except (*damaged, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
