@@ -102,6 +102,7 @@ def test_without_images_in_memory_there_are_distances_alone(sets, monkeypatch):
     assert against.of(images, labels, copies=True).keys() == {"frechet", "heldout_frechet"}
     assert against.of_heldout().keys() == {"frechet"}
     assert against.warnings(40)[-1].startswith(warning)
+    assert AgainstReal(real, None, SIZE).beyond == ""
 
 
 def test_images_of_another_size_and_no_images_are_refused(sets):

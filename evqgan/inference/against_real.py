@@ -68,9 +68,9 @@ class _Split(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
-def too_many(train: RealImages, heldout: RealImages | None, shape: tuple[int, ...]) -> str:
+def too_many(train: RealImages, heldout: RealImages, shape: tuple[int, ...]) -> str:
     """Return a sentence if there are more real images [*shape] than fit MOST bytes, or ""."""
-    number = train.number + (heldout.number if heldout else 0)
+    number = train.number + heldout.number
     if number * int(np.prod(shape)) <= MOST:
         return ""
     most = f"data sets of up to {MOST:,} bytes"
@@ -80,7 +80,7 @@ def too_many(train: RealImages, heldout: RealImages | None, shape: tuple[int, ..
 class AgainstReal:
     """Real images, read once, and the numbers of sets of samples beside them.
 
-    beyond: a sentence if they are `too_many` to be kept, or "".
+    beyond: a sentence if they are `too_many` to be kept, or ""; without held-out ones none is.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class AgainstReal:
 
         Raises InputError for images of another size, and a split without any.
         """
-        self.beyond = too_many(train, heldout, (*size, 3))
+        self.beyond = too_many(train, heldout, (*size, 3)) if heldout else ""
         self._size, self._features, self._colour = size, features, colour
         self._is_kept = keep and heldout is not None and not self.beyond
         self._metrics: list[dict[str, Metric]] = [
@@ -140,15 +140,20 @@ class AgainstReal:
         """
         sets = [FeatureSet(metrics.values()) for metrics in self._metrics]
         wanted = self._is_kept and (copies or labels is not None)
-        kept = []
-        for part in images.pieces if isinstance(images, Pieces) else [images]:
-            self._add(sets, part)
-            kept.append(part if wanted else part[:0])
+        if isinstance(images, Pieces):
+            whole, start = np.empty(images.shape if wanted else 0, np.uint8), 0
+            for part in images.pieces:
+                self._add(sets, part)
+                if wanted:
+                    whole[start : start + len(part)] = part
+                start += len(part)
+        else:
+            whole = images
+            self._add(sets, images)
         numbers: dict[str, Any] = {**self._distances(self._metrics, sets), **self._floor}
         if not wanted:
             return numbers
         assert self._heldout is not None
-        whole = kept[0] if len(kept) == 1 else np.concatenate(kept)
         _, real, of_real = self._train
         _, held, of_held = self._heldout
         if copies:
