@@ -84,6 +84,28 @@ def test_a_batch_that_cannot_be_split_is_named():
         mesh.rows(mesh.make(devices=jax.devices()[:1]), 0)
 
 
+def test_a_batch_that_cannot_be_split_is_told_what_would_do():
+    with pytest.raises(InputError, match=r"such as 8, or --config.mesh.tensor=4"):
+        mesh.rows(EIGHT, 6)  # 8 devices: 6 = 2 ways of 3
+    one = AbstractMesh((256, 1, 1), mesh.AXES, axis_types=(AxisType.Auto,) * 3)
+    with pytest.raises(InputError, match=r"such as 256, or --config.mesh.tensor=2"):
+        mesh.rows(one, 128)
+
+
+def test_activations_stay_where_the_batch_is():
+    """Only within `over`, and only where data x fsdp divides them."""
+
+    def step(x, y):
+        return mesh.spread({"x": x, "y": y})["x"] * 2 + jnp.sum(y)
+
+    given = jnp.zeros((8, 3)), jnp.zeros((6, 3))
+    text = str(jax.make_jaxpr(mesh.over(step, EIGHT))(*given))
+    assert text.count("sharding_constraint[") == 1 and "('data', 'fsdp')" in text
+    assert "sharding_constraint" not in str(jax.make_jaxpr(step)(*given))
+    one = mesh.make(devices=jax.devices()[:1])
+    assert "sharding_constraint" not in str(jax.make_jaxpr(mesh.over(step, one))(*given))
+
+
 def test_put_keeps_values_and_dtypes():
     one = mesh.make(devices=jax.devices()[:1])
     batch = {

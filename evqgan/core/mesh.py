@@ -1,23 +1,29 @@
-"""A device mesh, and rules from parameter names to shardings. Modules know nothing of this."""
+"""A device mesh, and rules from parameter names to shardings.
 
+Modules know nothing of this but `spread`, which keeps their activations where the batch is.
+"""
+
+import functools
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 
 AXES = ("data", "fsdp", "tensor")
+SPLIT = ("data", "fsdp")  # the axes that split a batch
 Axis = Literal[-1] | Positive  # devices along it; -1: what the others leave
 
 # (regular expression on the path, axes of the LAST dimensions); the first that matches holds, the
 # leading dimension of scanned layers stays whole. "fsdp" splits a weight over the devices that also
-# split the batch (ZeRO-3); "tensor" splits heads and hidden units (Megatron). Optimizer and
-# averaged weights have the same paths, so the same shardings.
+# split the batch (ZeRO-3, see `spread`); "tensor" splits heads and hidden units (Megatron).
+# Optimizer and averaged weights have the same paths, so the same shardings.
 RULES = (
     (r"attention/query/kernel$", ("fsdp", "tensor", None)),  # [c,heads,d]
     (r"attention/key_value/kernel$", ("fsdp", None, "tensor", None)),  # [c,2,heads,d]
@@ -84,12 +90,45 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch: its first dimension over data x fsdp."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(SPLIT))
 
 
-def ways(mesh: Mesh) -> int:
+def ways(mesh: Mesh | AbstractMesh) -> int:
     """Return in how many parts a batch is split: data x fsdp."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def over(function: Callable, mesh: Mesh) -> Callable:
+    """Return `function`, in which `spread` knows the mesh while it is traced."""
+
+    @functools.wraps(function)
+    def run(*given: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*given)
+
+    return run
+
+
+def spread(tree: Any) -> Any:
+    """Return activations, each split over data x fsdp along its first dimension.
+
+    Without this XLA leaves a weight that "fsdp" splits where it is, copies the whole batch to every
+    device and adds up activations; with it a layer's weights are gathered instead (ZeRO-3;
+    Rajbhandari et al., 2020). Outside of `over`, on one device, in a `shard_map`, and for an array
+    that data x fsdp does not divide, nothing is changed.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not all(mesh.shape.get(axis) for axis in SPLIT) or mesh.manual_axes:
+        return tree
+    number = ways(mesh)
+
+    def one(x: jax.Array) -> jax.Array:
+        if number == 1 or not x.ndim or x.shape[0] % number:
+            return x
+        free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(SPLIT, *free))
+
+    return jax.tree.map(one, tree)
 
 
 def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndarray:
@@ -107,6 +146,9 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
     if batch_size < 1 or batch_size % number:
         axes = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
         hint = f"give a positive multiple of {number}"
+        if whole := math.gcd(max(batch_size, 0), mesh.size):  # tensor takes the other devices
+            less = mesh.size // whole
+            hint += f", such as {-(-batch_size // number) * number}, or --config.mesh.tensor={less}"
         raise InputError(
             f"{key} = {batch_size} cannot be split in {number} ways (config.mesh: {axes}): {hint}"
         )

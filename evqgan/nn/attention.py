@@ -11,6 +11,7 @@ import numpy as np
 
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
+from evqgan.core.mesh import spread
 from evqgan.nn import fused
 from evqgan.nn.linear import Dense, DenseGeneral
 
@@ -282,11 +283,16 @@ def scan_layers(
     Compile time does not grow with depth. Parameters are stacked, [layers,...].
 
     layer_step: (layer, x, a slice of per_layer) -> x, y.
-    remat: keep only the layers' inputs for the backward pass.
+    remat: keep only the layers' inputs for the backward pass. The scan already keeps XLA from
+      merging the recomputation.
     per_layer: a tree of arrays [layers,...]; the y are stacked alike.
     """
-    if remat:  # the scan already keeps XLA from merging the recomputation
-        layer_step = nn.remat(layer_step, prevent_cse=False)
+
+    def spread_step(layer: nn.Module, x: Any, part: Any) -> tuple[Any, Any]:
+        x, y = layer_step(layer, spread(x), part)
+        return spread(x), y
+
+    step = nn.remat(spread_step, prevent_cse=False) if remat else spread_step
     rngs: dict[Any, bool] = {"params": True, "dropout": True}
-    scan = nn.scan(layer_step, variable_axes={"params": 0}, split_rngs=rngs, length=layers)
+    scan = nn.scan(step, variable_axes={"params": 0}, split_rngs=rngs, length=layers)
     return scan(layer, x, per_layer)

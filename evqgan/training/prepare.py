@@ -126,7 +126,8 @@ def jitted(stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
     like = jax.tree.map(abstract, shapes, shardings)
     init = jax.jit(init, out_shardings=shardings)
     everywhere = mesh.replicated(device_mesh)
-    update = jax.jit(stage.update, donate_argnums=0, out_shardings=(shardings, everywhere))
+    update = mesh.over(stage.update, device_mesh)
+    update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
     return Compiled(like, init, update)
 
 
