@@ -17,7 +17,7 @@ from flax import traverse_util
 from evqgan.core import checkpoint, files
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
-from evqgan.training import run_length
+from evqgan.training import optim, run_length
 from evqgan.training.setup import Setup
 
 # Of a stage's state, what `config.init` has to have.
@@ -64,10 +64,12 @@ def state(
     # shardings too.
     found = setup.stage.load(init(), saved)
     if saved:
-        weights = checkpoints.restore({key: like[key] for key in like if key in saved})
+        kept = optim.averaged(like)
+        weights = checkpoints.restore({key: kept[key] for key in kept if key in saved})
         found = from_weights(found, weights)
     elif config.get("init"):
-        found, lines = inherited(found, like, config, setup.module)
+        found, lines = inherited(found, optim.averaged(like), config, setup.module)
+    found = {key: found[key] for key in like}
     return jax.device_put(found, jax.tree.map(lambda x: x.sharding, like)), lines
 
 

@@ -18,7 +18,7 @@ from evqgan.core import checkpoint, files, mesh, progress, signals, versions
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
-from evqgan.training import claims, initial_state
+from evqgan.training import claims, initial_state, optim
 from evqgan.training.prepare import prepare
 from evqgan.training.reporting import Reporter, Taken, log
 from evqgan.training.setup import Setup
@@ -46,7 +46,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
         checkpoints.close()
         step, total = int(state["step"]), setup.length.total
         log(f"{setup.workdir}: trained to step {step:,} of {total:,}")
-        return state
+        return optim.averaged(state)
 
 
 def restore_or_init(
@@ -119,12 +119,13 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
                     metrics = reporter.fetch(step, metrics)
                 if "log" in due:
                     reporter.write(step, metrics, batches.skipped())
-                score = reporter.evaluate(step, state) if "eval" in due else float("inf")
+                whole = optim.averaged(state)
+                score = reporter.evaluate(step, whole) if "eval" in due else float("inf")
                 # What led to a skipped step must not replace a good checkpoint.
                 doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
                 if stop or (due & {"checkpoint", "eval"} and not doubtful):
                     with reporter.progress.pause():
-                        checkpoints.save(step, state, score)
+                        checkpoints.save(step, whole, score)
                 if stop and step < total:
                     checkpoints.close()
                     name = signal.Signals(stop).name

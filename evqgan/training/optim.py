@@ -100,7 +100,7 @@ def optimizer(
       `schedule`.
     moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai et al.,
       "Scaling Vision Transformers", 2022).
-    ema: decay of the averaged weights.
+    ema: decay of the averaged weights; 0: there are none, and no memory is taken for them.
     accumulate: the number of parts that a batch is cut into.
     """
     if run.batch_size % accumulate:
@@ -127,7 +127,22 @@ def updater(keys: Any, where: str, run: RunLength, ema: float | None = None) -> 
     if ema is None:
         adamw, *_ = build.call(optimizer, keys, where, ema=None, accumulate=1, run=run)
         return Updater(adamw)
-    return Updater(*build.call(optimizer, {"ema": ema, **build.plain(keys)}, where, run=run))
+    given = {"ema": ema, **build.plain(keys)}
+    adamw, decay, pieces = build.call(optimizer, given, where, run=run)
+    return Updater(adamw, decay or None, pieces)
+
+
+def part_of(state: dict) -> dict:
+    """Return the part of a stage's state that its Updater changes."""
+    return {key: state[key] for key in ("params", "ema", "opt") if key in state}
+
+
+def averaged(state: dict) -> dict:
+    """Return a stage's state with "ema", which are the params themselves where none are averaged.
+
+    Who reads a state, or a checkpoint, finds the weights to use there.
+    """
+    return state if "ema" in state else {**state, "ema": state["params"]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -128,7 +128,7 @@ class TokenizerStage:
 
     step, skipped: counters, see `skipping`.
     params, codebook: what is trained.
-    ema: averaged params, which are evaluated and kept.
+    ema: averaged params, which are evaluated and kept; absent where none are averaged.
     opt: the optimizer's.
     critic: its params, opt and variables.
     frozen: the networks of the perceptual loss and of the critic, and the critic's random
@@ -303,7 +303,7 @@ class TokenizerStage:
     ) -> tuple[dict, Metrics]:
         """Return the state with what is trained one step further, and all metrics."""
         step, is_finite = state["step"], skipping.all_finite(metrics, *grads.values())
-        part = {key: state[key] for key in ("params", "ema", "opt")}
+        part = optim.part_of(state)
         new, more = self.updater.step(part, grads["generator"], step, is_finite)
         # In a codebook that is not finite no code counts as dead.
         codebook = skipping.select(is_finite, variables["codebook"], state["codebook"])

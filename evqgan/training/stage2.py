@@ -151,7 +151,7 @@ class GeneratorStage:
 
     step, skipped: counters, see `skipping`.
     params: what is trained.
-    ema: averaged params, which sample.
+    ema: averaged params, which sample; absent where none are averaged.
     opt: the optimizer's.
     tokenizer: frozen; kept here so that a generator's workdir is complete in itself.
     """
@@ -227,7 +227,7 @@ class GeneratorStage:
         (loss, (_, metrics)), grads = differentiate(state["params"], {}, tokens, rng)
         metrics = {"loss": loss, **metrics}
         is_finite = skipping.all_finite(metrics, grads)
-        part = {key: state[key] for key in ("params", "ema", "opt")}
+        part = optim.part_of(state)
         new, more = self.updater.step(part, grads, step, is_finite)
         return skipping.skip_if_nonfinite(state, new, {**metrics, **more}, is_finite)
 

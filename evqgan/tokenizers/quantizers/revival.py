@@ -85,7 +85,7 @@ class Parameter:
 def replace_dead(part: dict, codebook: dict) -> tuple[dict, dict]:
     """Return a tokenizer's `part` and `codebook` after a step, with dead codes replaced by seeds.
 
-    part: {"params", "ema", "opt": {"mu", "nu", ...}} of the stage's state. The rows of codes that
+    part: {"params"[, "ema"], "opt": {"mu", "nu", ...}} of the stage's state. The rows of codes that
       were noted as dead become their seeds in the parameter and in its average, and 0 in Adam's
       moments.
     codebook: the collection in which `Parameter` noted them. Both are returned unchanged if it
@@ -100,7 +100,8 @@ def replace_dead(part: dict, codebook: dict) -> tuple[dict, dict]:
         table = jnp.where(noted["dead"][..., None], rows, table).astype(table.dtype)
         return {**tree, "quantizer": {**tree["quantizer"], "codebook": table}}
 
-    weights = {name: filled(part[name], noted["seeds"]) for name in ("params", "ema")}
+    names = [name for name in ("params", "ema") if name in part]
+    weights = {name: filled(part[name], noted["seeds"]) for name in names}
     moments = {name: filled(part["opt"][name], 0.0) for name in ("mu", "nu")}
     done = {**noted, "dead": jnp.zeros_like(noted["dead"])}
     return {**part, **weights, "opt": {**part["opt"], **moments}}, {**codebook, "quantizer": done}
