@@ -24,6 +24,11 @@ reconstruct  --image=FILE|FOLDER --out=DIR
 evaluate  --metrics=reconstruction,...
                     evaluation.json
 
+--compile_only=TOPOLOGY compiles the step of training, the sampler or the prediction of evaluation
+for cpu, gpu, or a TPU that need not be there (v5e-8, v5e:2x4, v4-8, v6e-8; needs libtpu), and
+prints memory, FLOPs, an estimate of time, and collectives. Nothing is read or run. Exit code 1: it
+does not fit; then lines say what to change, and --tries=3 compiles three such changes.
+
 --preset=FILE takes the sampler's settings from a file that `benchmark samplers` has written, in
 sample, edit and evaluate; --config.sample.key=value changes single ones of them.
 
@@ -55,6 +60,7 @@ BATCHED = ("encode", "sample", "edit", "reconstruct", "evaluate")
 MAKING = ("encode", "sample", "edit", "reconstruct")
 SAMPLING = ("sample", "edit", "evaluate")
 DRAWING = ("encode", "sample", "edit")
+COMPILED = ("train", "sample", "evaluate")
 
 # What each mode but train reads of a config, in dotted keys or the sections that hold them.
 MODEL = ("dtype", "generator", "tokenizer", "dataset.size", "class_names")
@@ -119,5 +125,8 @@ FLAGS = (
         "which evaluators (default: all of the config's, and samples if there are any)",
     ),
     Flag("force", SWITCH, DRAWING, "begin what may take weeks; sample: replace other samples"),
+    Flag("compile_only", TEXT, COMPILED, "only compile for these devices: v5e-8, cpu, ..."),
+    Flag("tries", whole(0), ("train",), "changes to compile, of a step that does not fit (0)"),
+    Flag("json", PATH, COMPILED, "a file for what --compile_only finds"),
     DEBUG,
 )

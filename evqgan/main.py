@@ -1,5 +1,6 @@
 """Run `python -m evqgan.main`, whose flags and help are in `evqgan.flags`."""
 
+import os
 import pathlib
 import shlex
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evqgan import flags as table
+from evqgan.aot import topology
 from evqgan.core import build, cli, config_files, presets, signals
 from evqgan.core.errors import InputError
 
@@ -30,15 +32,16 @@ def run(argv: list[str]) -> None:
     flags, config = cli.prepare(parse, argv)
     check_alike(flags, config)
     workdir = pathlib.Path(flags.workdir)
-    if flags.mode == "train":
-        train(flags, config, workdir)
-        return
-    if flags.mode != "encode" and flags.config is not None:
-        from evqgan.training import claims
+    if flags.compile_only:
+        from evqgan.aot import compile_only
 
-        # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
-        config = claims.settings(config, workdir)
-    use(flags, config, workdir)
+        size = flags.batch_size
+        given = flags.compile_only, flags.mode, size, flags.tries or 0, flags.json or ""
+        compile_only.run(config, *given)
+    elif flags.mode == "train":
+        train(flags, config, workdir)
+    else:
+        use(flags, config, workdir)
 
 
 def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -90,7 +93,11 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     """Run the mode of the flags, any but train, on a trained workdir."""
     from evqgan.core import processes
     from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
+    from evqgan.training import claims
 
+    if flags.mode != "encode" and flags.config is not None:
+        # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
+        config = claims.settings(config, workdir)
     out = flags.out and pathlib.Path(flags.out)
     if flags.mode == "encode":
         token_cache.encode(config, workdir, out, cli.request(token_cache.EncodeRequest, flags))
@@ -119,6 +126,7 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     for name in (*files, "classifier", "classifier_weights"):
         if flags[name].value == "":
             raise InputError(f"--{name}= is empty: give a value, or leave it out")
+    check_compile_only(flags)
     config = config_of(flags)
     if flags.preset:
         presets.apply(config, flags.preset)
@@ -131,6 +139,18 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
             if found := config_files.OVERRIDE.match(arg):
                 check_read(flags, config, found[1])
     return flags, config
+
+
+def check_compile_only(flags: Any) -> None:
+    """Make JAX ready for --compile_only; InputError for flags that need it or that it excludes."""
+    if flags.compile_only is None:
+        for name in ("tries", "json"):
+            if flags[name].present:
+                raise InputError(f"--{name} is a flag of --compile_only=TOPOLOGY")
+        return
+    if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
+        raise InputError("--compile_only is for one process: leave EVQGAN_DISTRIBUTED out")
+    topology.prepare(flags.compile_only)
 
 
 def check_read(flags: Any, config: ConfigDict, key: str) -> None:

@@ -24,6 +24,7 @@ FLOORS = {
     "evals": 4,
     "inference": 5,
     "training": 5,
+    "aot": 6,
     "quickstart": 6,
     "flags": 6,
     "main": 7,

@@ -6,6 +6,7 @@ step            --config=FILE[:variant] --batch=1  one training step: parameters
 sampling        --latent=64 --steps=8            seconds an image's tokens take
 samplers        --workdir=DIR --out=DIR           the best settings of a generator's sampler
 device          --part=stage2 --rounds=5          full-size models on an accelerator
+fits            --topology=v5e-8 --json=FILE      which configs fit on which accelerators
 variants        --config=FILE --out=DIR --seeds=3  ways to train a generator, on equal terms
 comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained on equal terms
 compare         A.json B.json                    numbers of two evaluations, if their cards agree
@@ -33,6 +34,7 @@ NAMES = (
     "sampling",
     "samplers",
     "device",
+    "fits",
     "variants",
     "comparison",
     "compare",

@@ -22,7 +22,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.benchmark import checks, flops, generator_step, step, timing
+from evqgan.aot import flops
+from evqgan.benchmark import checks, generator_step, step, timing
 from evqgan.benchmark.timing import Program
 from evqgan.core.cli import SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, read_file

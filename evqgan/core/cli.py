@@ -21,7 +21,7 @@ from absl import flags, logging
 from evqgan.core import signals
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
-from evqgan.core.errors import InputError, NonFinite, of_system
+from evqgan.core.errors import DoesNotFit, InputError, NonFinite, of_system
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
@@ -266,7 +266,7 @@ def report(error: Exception, debug: bool) -> int:
     if lost:
         what = "another process of this run has ended or cannot be reached: start all again"
         reason = f"{what} ({reason[:300]})"
-    elif not isinstance(error, InputError | NonFinite | OSError):
+    elif not isinstance(error, InputError | NonFinite | DoesNotFit | OSError):
         if not several:
             raise error
         traceback.print_exception(error)
@@ -274,7 +274,7 @@ def report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {reason}", file=sys.stderr)
-    return 1 if lost or isinstance(error, NonFinite) else 2
+    return 1 if lost or isinstance(error, NonFinite | DoesNotFit) else 2
 
 
 def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:

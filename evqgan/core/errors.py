@@ -1,4 +1,4 @@
-"""The two exceptions that end a run in one line; and what others say, in a line."""
+"""The exceptions that end a run in one line; and what others say, in a line."""
 
 import errno
 import os
@@ -15,6 +15,10 @@ class InputError(ValueError):
 
 class NonFinite(RuntimeError):
     """Metrics were NaN or infinite for many steps in a row: training cannot go on. Exit code 1."""
+
+
+class DoesNotFit(RuntimeError):
+    """A program that was only compiled needs more memory than a device has. Exit code 1."""
 
 
 def of_system(error: OSError) -> str:

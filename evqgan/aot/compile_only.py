@@ -1,0 +1,44 @@
+"""`--compile_only=TOPOLOGY`: compile the programs of a mode, and say whether they fit."""
+
+from typing import Any
+
+import jax
+
+from evqgan.aot import advice, programs, report, topology
+from evqgan.core import build, files
+from evqgan.core.errors import DoesNotFit
+
+
+def run(config: Any, name: str, mode: str, batch_size: int | None, tries: int, json: str) -> None:
+    """Compile what a mode runs of a config for the devices of `name`, and print what it takes.
+
+    mode: train, sample or evaluate. batch_size: images a device, of sample and evaluate.
+    tries: of changes, see `advice.lines`. json: a file for the rows; "" for none.
+
+    Raises InputError for what cannot be compiled, and DoesNotFit if a program does not fit.
+    """
+    rows = rows_of(config, name, mode, batch_size, tries)
+    if json:
+        files.save_json(json, {"name": "compile_only", "rows": rows})
+    large = [row["program"] for row in rows if not row["fits"]]
+    if large:
+        raise DoesNotFit(f"{' and '.join(large)}: more memory than {name} has")
+
+
+def rows_of(
+    config: Any, name: str, mode: str, batch_size: int | None = None, tries: int = 0
+) -> list[dict[str, Any]]:
+    """Return the rows of `report.compiled` with "advice", lines; they are printed as they come."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
+    target, config, rows = topology.target(name), programs.completed(config), []
+    with build.one_line(f"--mode={mode} cannot be compiled"):
+        made = programs.MAKERS[mode](config, target.devices, batch_size)
+    for program in made:
+        row = report.compiled(program, target)
+        print(report.text(row), flush=True)
+        rows.append({**row, "advice": []})
+        if not row["fits"] and mode == "train":
+            for line in advice.lines(config, target, row, tries):
+                print(f"  {line}", flush=True)
+                rows[-1]["advice"].append(line)
+    return rows

@@ -1,0 +1,251 @@
+"""Compilation without a device: what is read of a compiled program, what is refused and advised."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from evqgan import main
+from evqgan.aot import advice, compile_only, hlo, programs, report, topology
+from evqgan.benchmark import fits
+from evqgan.core.config_files import read_file
+from evqgan.core.errors import InputError
+
+ROOT = pathlib.Path(__file__).parent.parent
+# As libtpu prints it, shortened: a loop of six turns with an all-reduce of 1 MiB and one that only
+# starts in it, a fusion that holds an all-gather, and one whose inner cycles are within the outer.
+HLO = """HloModule jit_f, is_scheduled=true
+
+%fused (p: f32[8,4]) -> f32[64,4] {
+  %p = f32[8,4]{1,0:T(8,128)} parameter(0)
+  ROOT %gather.1 = f32[64,4]{1,0:T(8,128)} all-gather(%p), backend_config={"estimated_cycles":"99"}
+}
+
+%condition (arg: (s32[], f32[512,512])) -> pred[] {
+  %constant.54 = s32[]{:T(128)} constant(6)
+  %arg = (s32[]{:T(128)}, f32[512,512]{1,0:T(8,128)S(1)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%arg), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %constant.54), direction=LT
+}
+
+%body (arg.1: (s32[], f32[512,512])) -> (s32[], f32[512,512]) {
+  %arg.1 = (s32[]{:T(128)}, f32[512,512]{1,0:T(8,128)S(1)}) parameter(0)
+  %x = f32[512,512]{1,0:T(8,128)} get-tuple-element(%arg.1), index=1
+  %all-reduce.2 = f32[512,512]{1,0:T(8,128)S(1)} all-reduce(%x), to_apply=%add
+  %start = (bf16[8,4]{1,0:T(8,128)(2,1)}, bf16[64,4]{1,0:T(8,128)S(1)}) all-gather-start(%y)
+  %done = bf16[64,4]{1,0} all-gather-done(%start)
+  %y = bf16[8,4]{1,0:T(8,128)(2,1)} convert(%x), backend_config={"estimated_cycles":"10"}
+  ROOT %tuple = (s32[]{:T(128)}, /*index=1*/f32[512,512]{1,0:T(8,128)}) tuple(%x, %all-reduce.2)
+}
+
+ENTRY %main (param.0: f32[8,4]) -> f32[64,4] {
+  %param.0 = f32[8,4]{1,0:T(8,128)} parameter(0), sharding={devices=[8,1]<=[8]}
+  %while.30 = (s32[], f32[512,512]{1,0:T(8,128)S(1)}) while(%t), condition=%condition, body=%body
+  %while.31 = (s32[]) while(%t), condition=%unknown, body=%none
+  ROOT %f = f32[64,4] fusion(%param.0), calls=%fused, backend_config={"estimated_cycles":"7"}
+}
+"""
+
+
+def test_collectives_and_cycles_count_as_often_as_their_loop_turns():
+    found = hlo.read(HLO)
+    assert found.collectives == {
+        "all-reduce": [6, 6 * 512 * 512 * 4],
+        "all-gather": [6 + 1, 6 * 64 * 4 * 2 + 64 * 4 * 4],
+    }
+    assert found.cycles == 6 * 10 + 7 and found.open_loops == 1
+    noted = 'backend_config={"known_trip_count":{"n":"5"}}'
+    found = hlo.read(HLO.replace("body=%body", f"body=%body, {noted}"))
+    assert found.collectives["all-reduce"][0] == 5
+
+
+def test_sizes_of_shapes():
+    assert hlo.bytes_of("(f32[2,3]{1,0:T(8,128)}, pred[], token[], s4[8])") == 24 + 1 + 4
+    assert hlo.bytes_of("f8e4m3fn[16]{0}") == 16 and hlo.bytes_of("c64[2]") == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("v4-8", ("v4", "2x2x1")),
+        ("v5e-16", ("v5e", "4x4")),
+        ("v5litepod-256", ("v5e", "16x16")),
+        ("v5p-8", ("v5p", "2x2x1")),
+        ("v6e:2x4", ("v6e", "2x4")),
+    ],
+)
+def test_an_accelerator_has_a_shape(name, shape):
+    assert topology.shape_of(name) == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v7-8", "expected cpu, gpu, v4-8"),
+        ("v5e-7", "expected one of v5e-1, v5e-4, v5e-8"),
+        ("v5e:2x2x1", "expected a shape such as v5e:1x1"),
+        ("v4:2x4", "expected a shape such as v4:2x2x1"),
+    ],
+)
+def test_what_is_no_accelerator_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        topology.prepare(name)
+
+
+def test_without_libtpu_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs libtpu.*pip install"):
+        topology.prepare("v5e-8")
+
+
+def shaped(tmp_path, *more):
+    """The exit code of --compile_only=cpu of a tiny generator, and what it wrote to --json."""
+    file = tmp_path / "rows.json"
+    config = f"--config={ROOT}/configs/imagenet_stage2.py:tiny"
+    smaller = ["--config.generator.layers=1", "--config.dataset.size=64"]
+    given = [config, *smaller, "--config.generator.window=4", *more]
+    return main.main(["main", *given, "--compile_only=cpu", f"--json={file}"]), file
+
+
+def test_a_tiny_step_is_compiled_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, file = shaped(tmp_path, "--config.dataset.codes=nowhere")
+    assert code == 0 and [path.name for path in tmp_path.iterdir()] == [file.name]
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["fits"] and row["advice"] == [] and row["collectives"] == {}
+    parts = [row[f"{name}_bytes"] for name in ("argument", "output", "temporary")]
+    assert row["peak_bytes"] == sum(parts) - row["aliased_bytes"] and row["peak_by"] == "sum"
+    assert row["argument_bytes"] >= row["state_bytes"] > 0 and row["aliased_bytes"] > 0
+    assert 0 < row["tflop"] < row["tflop_with_remat"]  # the config has remat
+    assert "fits: peak" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_ends_with_1_and_says_what_to_change(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        report, "compiled", lambda program, target: {**refused(program, target), "fits": False}
+    )
+    code, file = shaped(tmp_path)
+    out, err = capsys.readouterr()
+    assert code == 1 and err == "error: step: more memory than cpu has\n"
+    assert "--config.optimizer.accumulate=2 computes 1 images of a device at a time, not 2" in out
+    assert json.loads(file.read_text())["rows"][0]["advice"]
+
+
+def refused(program, target):
+    row = report.described(program, target)
+    return {**row, "error": "exceeds 1 GiB", "trace_seconds": 0.0, "compile_seconds": 0.0}
+
+
+def test_advice_is_computed_of_the_state():
+    """Eight devices that are none: the least fsdp at which weights take half of the memory."""
+    config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage2.py:tiny"))
+    config.generator.remat, config.batch_size = False, 16
+    target = SimpleNamespace(name="x", devices=[jax.devices()[0]] * 8)
+    sizes = {1: 80, 2: 45, 4: 25, 8: 15}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advice, "sharded_state", lambda config, target: sizes)
+        row = {"memory_bytes": 60, "state_bytes": 80, "mesh": {"data": 8, "fsdp": 1}}
+        found = [change.keys for change in advice.changes(config, target, row)]
+    assert found == [
+        ["--config.mesh.fsdp=4"],
+        ["--config.generator.remat=True"],
+        ["--config.optimizer.accumulate=2"],
+    ]
+
+
+def test_a_generator_s_tokenizer_is_that_of_the_shipped_config():
+    config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage2.py"))
+    theirs = read_file(f"{ROOT}/configs/imagenet_stage1.py")
+    assert config.tokenizer.model.to_dict() == theirs.tokenizer.to_dict()
+    assert config.tokenizer.dtype == theirs.dtype and config.generator.classes == 1000
+    wide = programs.completed(read_file(f"{ROOT}/configs/ffhq_stage2.py:1024"))
+    assert wide.tokenizer.model.encoder.remat  # of :1024 alone
+    wide.tokenizer.model, wide.tokenizer.weights = {}, "elsewhere"
+    with pytest.raises(InputError, match="neither a workdir nor"):
+        programs.completed(wide)
+
+
+def test_sampler_and_prediction_are_those_of_inference():
+    config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage2.py:tiny"))
+    config.dataset.size, config.generator.window = 64, 4
+    sampler, decoder = programs.sampling(config, jax.devices()[:1], 2)
+    ids = jax.eval_shape(sampler.function, *sampler.given)
+    assert ids.shape == (2, 4, 4, 1) and sampler.images == 2
+    assert jax.eval_shape(decoder.function, *decoder.given).shape == (2, 64, 64, 3)
+    (prediction,) = programs.evaluation(config, jax.devices()[:1], None)
+    assert jax.eval_shape(prediction.function, *prediction.given)["ids"].shape == ids.shape
+    with pytest.raises(InputError, match="needs a generator"):
+        programs.sampling(read_file(f"{ROOT}/configs/imagenet_stage1.py:tiny"), jax.devices(), 1)
+
+
+def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone(
+    tmp_path, monkeypatch
+):
+    file, began = tmp_path / "fits.json", []
+
+    def crash(command, **keys):
+        began.append(command)
+        return SimpleNamespace(returncode=-11, stderr="error: one\nerror: two" * (len(began) > 1))
+
+    monkeypatch.setattr(subprocess, "run", crash)
+    asked = {"topology": ["cpu"], "config": ["a"], "mode": "train", "minutes": 1}
+    given = SimpleNamespace(**asked, json=str(file))
+    _, rows = fits.run(given, ["--config.seed=1"])
+    assert rows[0]["note"] == "crashed with code -11" and rows[0]["changes"] == "--config.seed=1"
+    given.config = ["a", "b"]
+    _, rows = fits.run(given, ["--config.seed=1"])
+    assert len(began) == 2 and [row["note"] for row in rows][1] == "two"
+    assert json.loads(file.read_text())["rows"] == rows
+    file.write_text('{"name": "other"}')
+    with pytest.raises(InputError, match="is not of fits"):
+        fits.earlier(str(file))
+
+
+def test_a_row_of_fits_is_flat():
+    target = SimpleNamespace(name="x", devices=jax.devices()[:1], chip=topology.Chip(2.0**30))
+    config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage1.py:tiny"))
+    (step,) = programs.training(config, target.devices)
+    row = {**refused(step, target), "fits": False, "advice": ["a", "b"]}
+    flat = fits.flat(row)
+    assert list(flat) == list(fits.FOUND) and flat["note"] == "exceeds 1 GiB; a; b"
+    assert flat["memory_gib"] == 1 and flat["mesh"] == "one" and flat["peak_gib"] is None
+
+
+def test_flops_give_a_lower_bound_of_time_where_there_are_no_cycles():
+    chip = topology.Chip(2.0**30, flops=1e12, bandwidth=1e9, clock=1e9)
+    row = {"tflop": 0.5, "argument_bytes": 3e8, "output_bytes": 1e8, "images": 4}
+    found = report.times(row, 0.0, chip)
+    assert found["seconds"] == 0.5 and found["seconds_by"] == "roofline" and found["mfu"] == 1
+    found = report.times(row, 2e9, chip)
+    assert found["seconds"] == 2 and found["seconds_by"] == "cycles" and found["mfu"] == 0.25
+    assert report.times(row, 0.0, topology.Chip(2.0**30)) == {}
+
+
+def test_flags_of_compile_only_need_it():
+    with pytest.raises(InputError, match="--tries is a flag of --compile_only"):
+        main.parse(["--config=quickstart", "--tries=2"])
+    with pytest.raises(InputError, match="takes the config of one stage"):
+        compile_only.rows_of(read_file(f"{ROOT}/configs/quickstart.py"), "cpu", "train")
+
+
+@pytest.mark.slow
+def test_a_tiny_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu, a TPU's compiler, is not installed: pip install '.[tpu]'")
+    file = tmp_path / "rows.json"
+    given = [f"--config={ROOT}/configs/imagenet_stage2.py:tiny", "--config.batch_size=8"]
+    given += ["--config.dataset.codes=nowhere", "--config.mesh.fsdp=4", f"--json={file}"]
+    command = [sys.executable, "-m", "evqgan.main", *given, "--compile_only=v5e:2x4"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    made = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["devices"] == 8 and row["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert row["peak_by"] == "compiler" and row["seconds_by"] == "cycles"
+    assert row["collectives"] and row["open_loops"] == 0 and 0 < row["mfu"] < 1
