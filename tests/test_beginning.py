@@ -233,3 +233,25 @@ def test_a_finished_run_grows_and_another_begins_with_its_weights(tmp_path, caps
         line["step"]: line["train/learning_rate"] for line in lines if "train/learning_rate" in line
     }
     assert int(state["step"]) == 4 and rates[3] == 0 < rates[4], rates
+
+
+def test_without_an_average_a_run_takes_none_from_others_and_keeps_none(tmp_path):
+    config, _, like = of_generator()
+    theirs = filled(like, 1) | {"ema": filled(like["ema"], 2)}
+    old = saved(tmp_path / "old", config, theirs)
+    converted = saved(tmp_path / "converted", config, {"ema": theirs["ema"]}, step=0)
+    config.optimizer.ema = 0.0
+    stage = stage2.make(config, 100)
+    mine = {key: like[key] for key in jax.eval_shape(stage.init)}
+    assert "ema" not in mine and set(like) - set(mine) == {"ema"}
+    for folder, number in ((old, 1), (converted, 2)):
+        config.init = str(folder)
+        state, _ = begun(tmp_path / f"new{number}", config, stage, mine)
+        assert set(state) == set(mine)
+        assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state["params"]))
+    again = checkpoint.Checkpoints(tmp_path / "again")
+    with contextlib.closing(again):
+        again.save(1, optim.averaged(state))
+        again.wait()
+        assert "ema" in again.parts()  # what is used of a workdir, wherever it comes from
+        assert set(again.restore(mine)) == set(mine)

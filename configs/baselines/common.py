@@ -45,6 +45,15 @@ def stage2(
     return config
 
 
+def sharded(config: ConfigDict) -> ConfigDict:
+    """Split weights and optimizer over all devices (ZeRO-3), and return the config.
+
+    Ours, for a model that one device of 16 GiB cannot hold: docs/accelerators.md.
+    """
+    config.mesh = {"data": 1, "fsdp": -1}
+    return config
+
+
 def optimizer(config: ConfigDict, **keys: Any) -> ConfigDict:
     """Set config.optimizer to `keys` alone, and return the config.
 

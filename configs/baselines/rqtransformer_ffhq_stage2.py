@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.dataset = {"size": 256, **baselines.FACES}
     config.tokenizer.weights = "workdirs/rqvae_ffhq_stage1"
     config.generator.update({"width": 1024, "heads": 16, "classes": 0})
-    config.batch_size, config.duration = 128, "200 epochs"
+    config.batch_size, config.duration, config.mesh = 128, "200 epochs", ConfigDict()
     config.sample = {"top_k": 250}
     if variant == "tiny":
         return common.tiny(config, rqvae_ffhq_stage1.get_config("tiny"))

@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Its Sec. 4.2, as the rates; their end is ours.
     config.batch_size, config.duration = 1024, "450000 steps"
     baselines.optimizer(
-        config,
+        baselines.sharded(config),
         learning_rate=4.5e-4,
         b1=0.9,
         b2=0.96,

@@ -30,7 +30,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch_size, config.duration = 128, "300000 steps"
     rate = 4.5e-6 * config.batch_size
     baselines.optimizer(
-        config, learning_rate=rate, b1=0.9, b2=0.95, weight_decay=0.01, ema=0.0, accumulate=8
+        baselines.sharded(config),
+        learning_rate=rate,
+        b1=0.9,
+        b2=0.95,
+        weight_decay=0.01,
+        ema=0.0,
+        accumulate=8,
     )
     config.sample = {"temperature": 1.0, "top_k": 600, "top_p": 0.92}
     if variant == "tiny":

@@ -29,8 +29,8 @@ def lines(config: Any, target: Target, row: dict[str, Any], tries: int = 0) -> I
         return
     given: list[str] = []
     for _ in range(tries):
-        change = next(changes(config, target, row), None)
-        if change is None or not change.keys:
+        change = next(changes(config, target, row))
+        if not change.keys:
             break
         given += change.keys
         config = changed(config, change.keys)

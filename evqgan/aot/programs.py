@@ -17,7 +17,7 @@ from evqgan.core import build, config_files, mesh, schema
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference import core
-from evqgan.training.prepare import jitted
+from evqgan.training.prepare import jitted, rows_of
 
 EXAMPLES = 10**6  # images of a training set, where only the length of a run depends on them
 CLASSES = {"imagenet2012": 1000}  # of data sets by name, where a config takes those of the data
@@ -76,7 +76,7 @@ def training(config: Any, devices: Any) -> list[Program]:
     """Return the training step of a completed config over `devices`."""
     stage = stage_of(config)
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh", devices=devices)
-    mesh.rows(device_mesh, config.batch_size)
+    rows_of(config, device_mesh)
     compiled = jitted(stage, device_mesh)
     given = compiled.like, batch_of(config, device_mesh)
 
@@ -137,11 +137,11 @@ def sampling(config: Any, devices: Any, batch_size: int | None) -> list[Program]
     seeds = ((size,), np.uint32), ((size,), np.uint32)
     state = model.shapes()
     _, decode = core.coders(model.tokenizer)
-    made = (
+    made: tuple[tuple[str, Any, Any, Any], ...] = (
         ("sampler", core.sampler_of(model, settings), state, (*kinds, *seeds)),
         ("decoder", decode, state["tokenizer"], kinds[:1]),
     )
-    return [alone(*program, device_mesh) for program in made]
+    return [alone(*program, device_mesh=device_mesh) for program in made]
 
 
 def alone(name: str, function: Any, weights: Any, rows: Any, device_mesh: Mesh) -> Program:
@@ -182,7 +182,11 @@ def evaluation(config: Any, devices: Any, batch_size: int | None) -> list[Progra
     weights = held(model.shapes(), mesh.replicated(device_mesh))
     key = jax.eval_shape(lambda: jax.random.key(0))
     given = weights, batch_of(config, device_mesh, size), held(key, mesh.replicated(device_mesh))
-    return [Program("prediction", jax.jit(model.predict), given, size, device_mesh)]
+    return [
+        Program(
+            "prediction", jax.jit(mesh.over(model.predict, device_mesh)), given, size, device_mesh
+        )
+    ]
 
 
 MAKERS = {

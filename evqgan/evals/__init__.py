@@ -72,10 +72,9 @@ def build_all(
     dataset: config.dataset.
     """
     everywhere = mesh.replicated(device_mesh)  # every host needs all of it
-    predict = jax.jit(
-        lambda state, batch, rng: {**batch, **model.predict(state, batch, rng)},
-        out_shardings=everywhere,
-    )
+
+    def predict(state: dict, batch: dict, rng: jax.Array) -> dict:
+        return {**batch, **model.predict(state, batch, rng)}
 
     def sample(state: dict, request: Request) -> jax.Array:
         request = mesh.split(request, device_mesh)
@@ -87,8 +86,12 @@ def build_all(
     size = config[key]
     batches = Batches(dataset, size, mesh.rows(device_mesh, size, f"config.{key}"), device_mesh)
     is_stage2 = config.stage == "stage2"
-    jitted = jax.jit(sample, out_shardings=everywhere) if is_stage2 else None
-    given = {"predict": predict, "sample": jitted, "batches": batches, "config": config}
+
+    def over_all(function: Callable) -> Callable:
+        return jax.jit(mesh.over(function, device_mesh), out_shardings=everywhere)
+
+    given = {"predict": over_all(predict), "sample": over_all(sample) if is_stage2 else None}
+    given |= {"batches": batches, "config": config}
     return {
         name: build.build(
             "evals",

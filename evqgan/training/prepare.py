@@ -38,7 +38,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     stage = module.make(config, len(source), len(source.class_names))
     length, every = run_length(config, len(source))
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
-    rows = mesh.rows(device_mesh, config.batch_size)
+    rows = rows_of(config, device_mesh)
     cluster.check_shared(workdir)
     log("building the model and what it begins with")
     wrong = "no training step can be built from this config"
@@ -89,6 +89,19 @@ def note_data(
     images = [config.class_names, config.data]
     cluster.check_alike(list_of_training_images=images, place_in_the_run=config.began)
     return config
+
+
+def rows_of(config: Any, device_mesh: jax.sharding.Mesh) -> np.ndarray:
+    """Return which rows of a batch this process reads, see `mesh.rows`.
+
+    Raises InputError unless the batch, and each part of it that is computed at a time, can be split
+    over the mesh.
+    """
+    parts = config.optimizer.get("accumulate", 1)
+    if parts > 1:
+        key = "config.batch_size / config.optimizer.accumulate"
+        mesh.rows(device_mesh, config.batch_size // parts, key)
+    return mesh.rows(device_mesh, config.batch_size)
 
 
 def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
