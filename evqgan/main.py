@@ -122,8 +122,8 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     flags: Any
     flags, rest = cli.parse(table.FLAGS, argv)
     cli.check_mode(table.FLAGS, flags)
-    files = ("config", "workdir", "out", "preset", "image", "mask")
-    for name in (*files, "classifier", "classifier_weights"):
+    files = ("config", "workdir", "out", "preset", "image", "mask", "json")
+    for name in (*files, "classifier", "classifier_weights", "compile_only"):
         if flags[name].value == "":
             raise InputError(f"--{name}= is empty: give a value, or leave it out")
     check_compile_only(flags)

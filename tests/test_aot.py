@@ -227,6 +227,16 @@ def test_flops_give_a_lower_bound_of_time_where_there_are_no_cycles():
     assert report.times(row, 0.0, topology.Chip(2.0**30)) == {}
 
 
+def test_a_compilers_refusal_is_one_line():
+    """Of its two forms: before and after memory is assigned."""
+    early = "the total memory required for HLO temporaries (480.00G) exceeds available HBM (15.75G)"
+    text = f"RESOURCE_EXHAUSTED: Ran out of memory on HBM, {early}."
+    assert report.reason_of(ValueError(text)) == f"Ran out of memory on HBM, {early}"
+    late = "Used 20.39G of 15.75G hbm. Exceeded hbm capacity by 4.64G."
+    text = f"RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory. {late}"
+    assert report.reason_of(ValueError(text)) == "Used 20.39G of 15.75G hbm"
+
+
 def test_flags_of_compile_only_need_it():
     with pytest.raises(InputError, match="--tries is a flag of --compile_only"):
         main.parse(["--config=quickstart", "--tries=2"])

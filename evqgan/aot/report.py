@@ -106,9 +106,9 @@ def plain_flops(program: Program) -> float | None:
 
 def reason_of(error: BaseException) -> str:
     """Return in one line why a compiler refuses a program that is too large."""
-    text = " ".join(str(error).split())
-    found = re.search(r"[^.:]*(?:exceed|out of memory|Ran out)[^:]*?(?:\. |: |$)", text)
-    return (found[0].strip(" :") if found else text)[:300]
+    text = " ".join(str(error).split()).partition(REFUSED)[2].lstrip(": ")
+    used = re.search(r"Used [\d.]+\w* of [\d.]+\w* hbm", text)
+    return (used[0] if used else re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip("."))[:300]
 
 
 def memory_of(made: Any, target: Target) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Chip(NamedTuple):
 TPUS = {
     "v4": Chip(30.75 * GIB, 275e12, 1228e9, 1.05e9),
     "v5e": Chip(15.75 * GIB, 197e12, 819e9, 1.5e9),
-    "v5p": Chip(94.75 * GIB, 459e12, 2765e9, 1.75e9),
+    "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 1.75e9),
     "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 1.75e9),
 }
 # By a part of the name that JAX has for the device; dense bfloat16 of the SXM forms.
@@ -112,7 +112,9 @@ def target(name: str) -> Target:
     from jax.experimental import topologies
 
     kind, shape = shape_of(name)
-    keys = {"chip_config_name": "megacore"} if kind == "v4" else {}
+    keys: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
+    if shape == "1x1":
+        keys["chips_per_host_bounds"] = (1, 1, 1)
     try:
         found = topologies.get_topology_desc(f"{kind}:{shape}", platform="tpu", **keys)
     except Exception as error:  # of many types, by what libtpu finds wrong
