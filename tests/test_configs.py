@@ -16,7 +16,7 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.generators import Request
-from evqgan.training import claims, loop, stage1, stage2
+from evqgan.training import claims, loop, optim, stage1, stage2
 from evqgan.training.run_length import to_steps
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -336,6 +336,7 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
+    state = optim.averaged(state)
     ids = jax.eval_shape(stage.model.predict, state, batch, jax.random.key(0))["ids"]
     assert metrics["loss"].shape == () and ids.shape[0] == config.batch_size
     if config.stage == "stage2":
