@@ -6,6 +6,7 @@ The children: this file in processes of their own.
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -13,16 +14,19 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_stage1
 import test_stage2
 import workdirs
+from flax import linen as nn
 
 import evqgan
 from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.nn.attention import Block, scan_layers
 from evqgan.training import loop, prepare, stage1, stage2
 
 TESTS = pathlib.Path(__file__).parent
@@ -81,6 +85,9 @@ def on_eight_devices(name, place):
         )
     }
 
+    if name == "gpt":
+        found["whole batches"] = whole_batches()
+
     checkpoints = checkpoint.Checkpoints(place)
     checkpoints.save(STEPS, state)
     checkpoints.wait()
@@ -94,6 +101,32 @@ def on_eight_devices(name, place):
         compiled["all"][2](state, mesh.put(batch, devices))[1]["loss"]
     )
     (pathlib.Path(place) / "found.json").write_text(json.dumps(found))
+
+
+def whole_batches():
+    """How many arrays of the gradient of two layers hold the batch of all eight devices, with fsdp.
+
+    With the constraint of `mesh.over`, and without it.
+    """
+    devices, x = mesh.make(data=1, fsdp=8), jnp.zeros((72, 4), jnp.int32)
+
+    class Layers(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            block, x = Block(2, name="blocks"), nn.Embed(64, 16)(x)
+            return scan_layers(lambda block, x, _: (block(x)[0], None), block, x, 2, True)[0]
+
+    params = Layers().init(jax.random.key(0), x)
+    split = mesh.shardings(params, devices), mesh.batch_sharding(devices)
+
+    def grad(params, x):
+        return jax.grad(lambda params: jnp.sum(jnp.square(Layers().apply(params, x))))(params)
+
+    def count(function):
+        text = jax.jit(function, in_shardings=split).lower(params, x).compile().as_text()
+        return len(re.findall(r"f32\[(?:72|288),", text))
+
+    return [count(mesh.over(grad, devices)), count(grad)]
 
 
 def apart(a, b):
@@ -264,6 +297,12 @@ def test_weights_are_split(eight):
         assert kernels and set(kernels.values()) == {4.0}, kernels  # fsdp x tensor
     kernels = [ways for name, ways in split.items() if name.endswith("kernel")]
     assert np.mean(np.array(kernels) > 1) > 0.9
+
+
+@pytest.mark.parametrize("eight", ["gpt"], indirect=True)
+def test_with_fsdp_no_device_holds_the_batch_of_all(eight):
+    ours, without = eight["whole batches"]
+    assert ours == 0 < without
 
 
 def test_a_checkpoint_of_eight_devices_goes_on_on_one(eight):
