@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from ml_collections import ConfigDict
 
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
+from evqgan.training import prepare
 
 EIGHT = AbstractMesh((2, 2, 2), mesh.AXES, axis_types=(AxisType.Auto,) * 3)
 
@@ -90,6 +92,16 @@ def test_a_batch_that_cannot_be_split_is_told_what_would_do():
     one = AbstractMesh((256, 1, 1), mesh.AXES, axis_types=(AxisType.Auto,) * 3)
     with pytest.raises(InputError, match=r"such as 256, or --config.mesh.tensor=2"):
         mesh.rows(one, 128)
+
+
+def test_each_part_of_a_batch_is_split_too():
+    config = ConfigDict({"batch_size": 16, "optimizer": {"accumulate": 4}})
+    np.testing.assert_array_equal(
+        prepare.rows_of(config, mesh.make(devices=jax.devices()[:1])), np.arange(16)
+    )
+    config.optimizer.accumulate = 8
+    with pytest.raises(InputError, match=r"batch_size / config.optimizer.accumulate = 2 cannot"):
+        prepare.rows_of(config, EIGHT)
 
 
 def test_activations_stay_where_the_batch_is():

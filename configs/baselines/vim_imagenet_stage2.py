@@ -49,6 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
         decay="exponential",
         final=1e-5,
         ema=0.0,
+        accumulate=16 if variant == "large" else 8,  # ours: four, eight images a device of v5e-16
     )
     if variant == "tiny":
         return common.tiny(config, vitvqgan_imagenet_stage1.get_config("tiny"))
