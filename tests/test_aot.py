@@ -159,6 +159,28 @@ def test_advice_is_computed_of_the_state():
     ]
 
 
+def test_changes_are_compiled_until_one_fits(monkeypatch):
+    config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage2.py:tiny"))
+    config.generator.remat, config.batch_size = False, 8
+    target = SimpleNamespace(name="x", devices=jax.devices()[:1])
+    row = {"memory_bytes": 60, "state_bytes": 1, "mesh": {"data": 1, "fsdp": 1}}
+    tried = []
+
+    def compile_step(program, target):
+        tried.append(program)
+        return {**row, "peak_bytes": 2**30, "error": None, "fits": len(tried) == 2}
+
+    monkeypatch.setattr(programs, "training", lambda config, devices: [config])
+    monkeypatch.setattr(report, "compiled", compile_step)
+    found = list(advice.lines(config, target, row, tries=3))
+    keys = "--config.generator.remat=True"
+    assert found == [
+        f"compiled with {keys}: it does not fit, peak 1.00 GiB",
+        f"compiled with {keys} --config.optimizer.accumulate=2: it fits, peak 1.00 GiB",
+    ]
+    assert tried[1].generator.remat and tried[1].optimizer.accumulate == 2
+
+
 def test_a_generator_s_tokenizer_is_that_of_the_shipped_config():
     config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage2.py"))
     theirs = read_file(f"{ROOT}/configs/imagenet_stage1.py")
