@@ -10,7 +10,7 @@ import workdirs
 from test_configs import load, parameters
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import comparison, runs
+from evqgan.benchmark import comparison, real_images, runs
 from evqgan.core import config_files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
@@ -19,7 +19,9 @@ from evqgan.inference import against_real, evaluation
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import stage2
 
+OF_REAL = {name: name for name in ("protocol", "real", "heldout", "features", "settings", "run")}
 NUMBERS = {
+    "card": {"reconstruction": {"step": 1}, "samples": {**OF_REAL, "model": "m"}},
     "parameters": {"tokenizer": 3, "generator": 4},
     "heldout_accuracy": 0.99,
     "heldout_frechet": 0.01,
@@ -102,6 +104,7 @@ def test_a_row_is_of_all_seeds():
     assert (row["tokenizer_parameters"], row["generator_parameters"]) == (3, 4)
     last = comparison.real({"vqgan": of_seeds}, "frechet")
     assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
+    assert row["card"] == NUMBERS["card"] and last["card"] == OF_REAL
     others = [
         {"frechet_tiny" if name == "frechet" else name: x for name, x in numbers.items()}
         for numbers in of_seeds
@@ -122,6 +125,8 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
     )
     assert runs.known(file, samples=6) is None and runs.known(file, absent=1) is None
     assert runs.known(file, samples=5, features=None)  # of colours, as all were before
+    file.write_text(json.dumps({"samples": 5}))
+    assert runs.known(file, samples=5) is None  # without a card
 
 
 def test_numbers_by_other_features_are_measured_anew(tmp_path, monkeypatch):
@@ -148,7 +153,7 @@ def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
     images, labels = evaluation.load_split(Dataset(**config), "train")
     noise = np.random.default_rng(0).integers(0, 64, images.shape)
     samples = (images // 2 + noise).astype(np.uint8)
-    found = runs.against(config, 1, True, network).of(samples, labels)
+    found = real_images.against(config, 1, True, network).numbers.of(samples, labels)
     gaussians = [gaussian(network(some)["pooled"]) for some in (samples, images)]
     expected = frechet_distance(*gaussians)
     assert found["frechet_tiny_untrained"] == pytest.approx(expected, rel=1e-3) and expected > 0
@@ -160,29 +165,33 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
     images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
-    found = runs.against(config, views=1, colour=True).of(images, labels)
+    found = real_images.against(config, views=1, colour=True).numbers.of(images, labels)
     assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
     config.flip = True
-    of_split = runs.views_of(Dataset(**config), "train", 8)
-    monkeypatch.setattr(runs, "BATCH", 100)
+    of_split = real_images.views_of(Dataset(**config), "train", 8)
+    monkeypatch.setattr(real_images, "BATCH", 100)
     parts = list(of_split.batches())
     assert [len(some) for some, _ in parts] == [100] * 5 + [12] and of_split.number == 8 * 64
     views, classes = (np.concatenate(some) for some in zip(*parts, strict=True))
-    monkeypatch.setattr(runs, "BATCH", 1000)
+    monkeypatch.setattr(real_images, "BATCH", 1000)
     ((at_once, classes_at_once),) = of_split.batches()
     np.testing.assert_array_equal(views, at_once)
     np.testing.assert_array_equal(classes, classes_at_once)
     kinds = {image.tobytes() for image in views}
     assert {image.tobytes() for image in images} < kinds  # mirrored, too
     seen = []
-    monkeypatch.setattr(runs, "AgainstReal", lambda *given, **keys: seen.append((given, keys)))
-    for _ in range(2):
-        runs.against(config, views=8, colour=False)
+    monkeypatch.setattr(
+        real_images, "AgainstReal", lambda *given, **keys: seen.append((given, keys))
+    )
+    with pytest.MonkeyPatch.context() as patch:  # nothing is read, so there is nothing to hash
+        patch.setattr(real_images.Hashed, "image_set", lambda self: None)
+        for _ in range(2):
+            real_images.against(config, views=8, colour=False)
     (((train, heldout, *_), keys),) = seen  # once
     assert (train.number, heldout.number, keys) == (8 * 64, 8 * 64, {"colour": False})
     monkeypatch.setattr(against_real, "MOST", 1000)
     with pytest.raises(InputError, match=r"of up to 1,000 bytes; 1,024 images are more"):
-        runs.against(config, views=8, colour=True)
+        real_images.against(config, views=8, colour=True)
 
 
 def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp_path, monkeypatch):
@@ -226,6 +235,10 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
         for key in (*comparison.NUMBERS, "frechet", *comparison.TIMES)
     )
     assert rows[0]["psnr"] == rows[1]["psnr"]  # one tokenizer
+    first, second, real = (row["card"] for row in rows)
+    assert first["reconstruction"] == second["reconstruction"]
+    assert first["samples"]["model"]["step"] == 2 and first["samples"]["produced"]["count"] == 20
+    assert real["real"] == second["samples"]["real"] and real["real"]["digest"]
     assert not (tmp_path / "efficient_vqgan_on_vqgan_0" / "tokenizer").exists()
     assert (tmp_path / "comparison.png").is_file()
     before = {path: path.stat().st_mtime for path in tmp_path.rglob("numbers.json")}

@@ -104,6 +104,10 @@ def test_cards_are_printed_once_each():
     assert [row["card"] for row in shown] == ["[1]", "[2]", "[1]"]
     assert text == "\n[1] step: 3; size: 32, 32; features: (name: pixels)\n[2] step: 4"
     assert printing.numbered([{"x": 1}]) == ([{"x": 1}], "")
+    other = {**card, "step": 4}
+    assert printing.numbered([{"card": card}, {"card": other}])[1].endswith(
+        "[2] as [1], but step: 4"
+    )
 
 
 @pytest.mark.parametrize("name", benchmark.PAPER)

@@ -150,6 +150,8 @@ def test_a_scan_says_what_it_measured_and_does_nothing_again(scanned, monkeypatc
     for row in rows[:2]:
         assert row["seeds"] == "0-1" and row["frechet_pixels"] > 0 and row["seconds_per_image"] > 0
         assert row["frechet_pixels_sd"] >= 0 and 0 <= row["sample_accuracy"] <= 1
+        assert row["card"]["produced"]["seed"] == [0, 1] and row["card"]["real"]["digest"]
+    assert [row["card"]["produced"]["sampler"]["steps"] for row in rows[:2]] == [2, 1]
     assert "preset" in rows[0]["note"] and (out / "front.png").is_file()
     before = (out / "scan.json").read_bytes()
     monkeypatch.setattr(Measurements, "_compile", None)  # whoever would measure something fails

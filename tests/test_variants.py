@@ -106,6 +106,10 @@ def test_rows_are_mean_and_deviation_over_seeds(out):
     assert rows["own dropped"]["best_frechet"] == pytest.approx(distances.min())
     assert rows["real images"]["sample_accuracy"] == runs[0]["scan"][0]["heldout_accuracy"]
     assert rows["real images"]["cross_entropy"] is None
+    card = rows["own dropped"]["card"]
+    assert "cross_entropy" in str(card) and card["samples"]["produced"]["count"]
+    assert len(card["samples"]["model"]["workdir"]) == 2  # of two seeds
+    assert rows["real images"]["card"]["real"] == card["samples"]["real"]
 
 
 def test_what_is_done_is_not_done_again(out, capsys):

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.benchmark import runs, samplers
+from evqgan.benchmark import real_images, runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
 from evqgan.core import build, cli, files, mesh
 from evqgan.core.cli import TEXT, Flag, whole
@@ -29,6 +29,7 @@ from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.evals import cards
 from evqgan.features.extractor import Extractor
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.model import load
@@ -121,7 +122,7 @@ def finished(
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
-    how: the number of "samples", the keys "real" of `runs.against`, "features", the card of
+    how: the number of "samples", the keys "real" of `real_images.against`, "features", the card of
       `network`, and "scan", how many settings the sampler is chosen from; None: it is the config's.
     """
     folder = out / f"{name}_{seed}"
@@ -145,15 +146,18 @@ def finished(
     request = mode_sample.SampleRequest(how["samples"], seed=seed, pngs=False, force=True)
     mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
-    values = evaluation.evaluate(first, owner / "tokenizer", None, [])["numbers"]
-    images, labels, _ = evaluation.read_samples(folder / "samples" / "samples.npz")
+    found = evaluation.evaluate(first, owner / "tokenizer", None, [])
+    images, labels, (step, produced) = evaluation.read_samples(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
-    values |= runs.against(second.dataset, **how["real"], network=network).of(images, labels)
+    beside = real_images.against(second.dataset, **how["real"], network=network)
+    values = {**found["numbers"], **beside.numbers.of(images, labels)}
+    subject = cards.subject(second, folder / "generator", step, states["generator"])
+    card = {**found["protocols"], "samples": beside.card(subject, produced)}
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
         for part, state in states.items()
     }
-    numbers = {**made, **about, "parameters": parameters, **values}
+    numbers = {**made, **about, "parameters": parameters, **values, "card": card}
     files.save_json(file, numbers)
     return numbers
 
@@ -166,10 +170,10 @@ def best_sampler(
     It is that of `samplers.best_of`.
 
     What is measured is kept in the run's folder, in scan.json; real images are those of
-    `runs.against`. config: of the generator. how, network: see `finished`.
+    `real_images.against`. config: of the generator. how, network: see `finished`.
     """
     model, network = load(folder), network or colours()
-    real = runs.against(config.dataset, **how["real"], network=network)
+    real = real_images.against(config.dataset, **how["real"], network=network).numbers
     distance = network.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
     given = model, real, distance, how["samples"], SCAN_SEEDS, most, file
@@ -267,14 +271,15 @@ def row(
     shares = [[share or 0 for share in numbers["per_class"]] for numbers in of_seeds]
     by_class = np.mean(shares, axis=0)
     result["accuracy_by_class"] = " ".join(f"{100 * share:.0f}" for share in by_class)
-    return result
+    return {**result, "card": runs.together([numbers["card"] for numbers in of_seeds])}
 
 
 def real(found: Mapping[str, Sequence[Mapping[str, Any]]], frechet: str) -> dict[str, Any]:
     """Return the row of real images held out from training."""
     numbers = next(iter(found.values()))[0]
     like = row("", [numbers], {}, frechet)
-    return runs.real_row(like, numbers, system="real images", accuracy_by_class="-")
+    card = runs.of_real(numbers["card"]["samples"])
+    return runs.real_row(like, numbers, system="real images", accuracy_by_class="-", card=card)
 
 
 def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None:

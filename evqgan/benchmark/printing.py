@@ -25,16 +25,37 @@ def text(value: Any) -> str:
 def numbered(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """Return rows with numbers in the place of cards, and the text of the cards below a table.
 
-    Rows of a table without cards stay as they are.
+    Of a card that is much like the first one, the text says where it differs. Rows of a table
+    without cards stay as they are.
     """
     texts = [described(row["card"]) if "card" in row else "" for row in rows]
-    of_rows = [text for text in dict.fromkeys(texts) if text]
-    number = {text: f"[{i}]" for i, text in enumerate(of_rows, 1)}
+    cards = {text: row["card"] for row, text in zip(rows, texts, strict=True) if text}
+    number = {text: f"[{i}]" for i, text in enumerate(cards, 1)}
     shown = [
         {**row, "card": number[text]} if text else dict(row)
         for row, text in zip(rows, texts, strict=True)
     ]
-    return shown, "".join(f"\n{number[text]} {text}" for text in of_rows)
+    lines = [(text, beside(card, next(iter(cards.values())))) for text, card in cards.items()]
+    return shown, "".join(f"\n{number[text]} {short or text}" for text, short in lines)
+
+
+def beside(card: Any, first: Any) -> str:
+    """Return where a card differs from the first one of a table, or "" if it is little like it."""
+    here, there = places(card), places(first)
+    differ = [place for place in {**there, **here} if here.get(place) != there.get(place)]
+    words = [f"{place}: {described(here.get(place)) or 'none'}" for place in differ]
+    alike = 0 < len(differ) < len(there) / 2
+    return f"as [1], but {'; '.join(words)}" if alike else ""
+
+
+def places(card: Any, name: str = "") -> dict[str, Any]:
+    """Return what stands in a card by its place, such as "produced.sampler.steps"."""
+    if not isinstance(card, Mapping):
+        return {name: card}
+    found: dict[str, Any] = {}
+    for key, value in card.items():
+        found |= places(value, f"{name}.{key}".lstrip("."))
+    return found
 
 
 def described(value: Any) -> str:

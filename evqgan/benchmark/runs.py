@@ -1,27 +1,20 @@
-"""What benchmarks of many runs share: their flags, parts of the work, rows, and real images."""
+"""What benchmarks of many runs share: their flags, parts of the work, and rows."""
 
-import contextlib
-import dataclasses
-import functools
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from evqgan.core import build, pictures
+from evqgan.core import pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
-from evqgan.data import pipeline
-from evqgan.data.dataset import Dataset
 from evqgan.features.extractor import Extractor
-from evqgan.inference.against_real import AgainstReal, Colours, RealImages, too_many
 
 # What the row of real images has in the place of a number of samples, if not "heldout_" before it.
 REAL = {"sample_accuracy": "heldout_accuracy"}
 SHOWN = 10  # ours: samples in the picture's rows
-BATCH = 256  # ours: real images that are read at a time
 
 OUT = Flag("out", PATH, (), "where the workdirs and the picture go", required=True)
 SEEDS = Flag("seeds", whole(), (), "runs of each: seeds 0, 1, ... (3)", 3)
@@ -48,9 +41,30 @@ def split(text: str) -> tuple[int, int]:
 
 
 def known(file: pathlib.Path, **made: Any) -> dict[str, Any] | None:
-    """Return the numbers in a file, if it is there and they were made with these settings."""
+    """Return the numbers in a file, if it is there and they were made with these settings.
+
+    Numbers without their card are not taken.
+    """
     numbers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return numbers if made == {key: numbers.get(key) for key in made} else None
+    alike = made == {key: numbers.get(key) for key in made}
+    return numbers if alike and numbers.get("card") else None
+
+
+def together(of_runs: Sequence[Any]) -> Any:
+    """Return the card of a mean over several runs: what differs between theirs is a list."""
+    first = of_runs[0]
+    if all(card == first for card in of_runs):
+        return first
+    if all(isinstance(card, Mapping) for card in of_runs):
+        names = dict.fromkeys(name for card in of_runs for name in card)
+        return {name: together([card.get(name) for card in of_runs]) for name in names}
+    return list(of_runs)
+
+
+def of_real(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card of the numbers of held-out images, from that of samples beside them."""
+    kept = ("protocol", "real", "heldout", "features", "settings", "run")
+    return {name: card[name] for name in kept}
 
 
 def mean_and_sd(name: str, values: Iterable[float | None]) -> dict[str, float | None]:
@@ -65,7 +79,7 @@ def real_row(like: Mapping[str, Any], numbers: Mapping[str, Any], **more: Any) -
 
     like: a row of runs, for its keys.
     numbers: of one run, among them those of real images.
-    more: other values of the row.
+    more: other values of the row, among them its card.
     """
     row = {key: numbers.get(REAL.get(key, f"heldout_{key}")) for key in like}
     return {**row, **more}
@@ -93,44 +107,3 @@ def card_of(network: Extractor | None) -> dict[str, Any] | None:
 def frechet_of(network: Extractor | None) -> str:
     """Return the name of the Frechet distance by the features of a network, or by colours."""
     return network.name_of("frechet") if network else "frechet"
-
-
-def against(
-    config: Mapping[str, Any], views: int, colour: bool, network: Extractor | None = None
-) -> AgainstReal:
-    """Return the real images of a data set, which several runs in turn read once.
-
-    config: of the data set, whose images are cropped and mirrored as training does it.
-    views: how many of each real image; more than 1 where a random part of it is an example.
-    colour: whether the classifier sees colours.
-    network: by whose features the Frechet distance compares, under its name; None: by colours.
-
-    Raises InputError if there are too many real images.
-    """
-    return _against(json.dumps(build.plain(config), sort_keys=True), views, colour, network)
-
-
-@functools.lru_cache(maxsize=2)  # by the features of a scan, and of what is measured at last
-def _against(config: str, views: int, colour: bool, network: Extractor | None) -> AgainstReal:
-    """Read the real images of `against`. config: as JSON."""
-    dataset = build.call(Dataset, json.loads(config), "config.dataset").of_images()
-    train, heldout = (views_of(dataset, x, views) for x in (dataset.train, dataset.validation))
-    if beyond := too_many(train, heldout, (*dataset.shape, 3)):
-        raise InputError(beyond)
-    features = [network or Colours()]
-    return AgainstReal(train, heldout, dataset.shape, features, colour=colour)
-
-
-def views_of(dataset: Dataset, split: str, views: int) -> RealImages:
-    """Return the images of a split in so many views each, as training sees them."""
-    number = views * len(pipeline.open_split(dataset, split))
-    of_split = dataclasses.replace(dataset, train=split)
-
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        size = min(number, BATCH)
-        with contextlib.closing(pipeline.train_batches(of_split, size, seed=0)) as stream:
-            for start in range(0, number, size):
-                batch = next(stream)
-                yield batch["image"][: number - start], batch["label"][: number - start]
-
-    return RealImages(number, batches)

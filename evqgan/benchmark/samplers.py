@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evqgan.benchmark import front, runs
+from evqgan.benchmark.real_images import Beside
 from evqgan.benchmark.sampler_measuring import OF_CLASSES, Measurements, in_words
 from evqgan.benchmark.sampler_scan import (
     Measured,
@@ -36,9 +37,11 @@ from evqgan.core import build, cli, files, pictures, presets
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
+from evqgan.evals.cards import Produced, Subject
+from evqgan.evals.image_set import Tally
 from evqgan.features.extractor import Extractor
 from evqgan.inference.against_real import AgainstReal
-from evqgan.inference.evaluation import data_of, of_split
+from evqgan.inference.evaluation import data_of, of_split, subject_of
 from evqgan.inference.model import Model, load
 
 SCAN = Flag("scan.KEY", TEXT, (), "values of a key of config.sample to try, such as 1,2,4,8")
@@ -82,7 +85,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     with files.owned(out, "another --out"):
         model = load(given.workdir, config, batch_size=given.batch_size)
         values = values_of(model, scanned)
-        train, heldout = (of_split(dataset, x) for x in (dataset.train, dataset.validation))
+        splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
+        train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
         network = Extractor(given.features, given.weights, "--features")
         against = AgainstReal(train, heldout, model.size, [network], keep=bool(model.classes))
         if model.classes and against.beyond:
@@ -90,12 +94,15 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         most, file = given.budget + AGAIN, out / "scan.json"
         about = network.name_of("frechet"), given.num, given.seeds, most, file
         measurements = Measurements(model, against, *about)
+        real_train, real_heldout = (tally.image_set(dataset, split) for split, tally in splits)
+        beside = Beside(against, real_train, real_heldout, {}, [network.card()])
         found, again, taken = best_of(measurements, values, given.budget)
         preset = found[0]
         save(given, model, taken, again or [preset])
         draw(out / "front.png", measurements, found, preset, taken)
-    rows = [row(measurements, x, 0) for x in found]
-    rows += [row(measurements, x, given.seeds) for x in again]
+    subject = subject_of(model)
+    rows = [row(measurements, x, 0, beside, subject) for x in found]
+    rows += [row(measurements, x, given.seeds, beside, subject) for x in again]
     for line, x in zip(rows, found, strict=False):
         line["note"] = " ".join(kinds(x, found, preset, taken)) or "-"
     title = f"sampler settings of {given.workdir}: mean and standard deviation (_sd) over seeds"
@@ -229,21 +236,33 @@ def draw(
     print(f"distance against cost: {file}")
 
 
-def row(measurements: Measurements, one: Measured, first: int) -> dict[str, Any]:
-    """Return the row of a setting, with the seeds from `first` on."""
-    last = first + measurements.seeds - 1
+def row(
+    measurements: Measurements, one: Measured, first: int, beside: Beside, subject: Subject
+) -> dict[str, Any]:
+    """Return the row of a setting, with the seeds from `first` on.
+
+    beside: the real images. subject: the model, as cards call it.
+    """
+    model, last = measurements.model, first + measurements.seeds - 1
+    labels = "all classes in turn" if model.classes else "none"
+    produced = Produced("samples", measurements.num, model.size, labels=labels)
+    made = [
+        dataclasses.replace(produced, seed=seed, sampler=one.setting)
+        for seed in range(first, last + 1)
+    ]
     found: dict[str, Any] = {
         "setting": in_words(one.setting, measurements.model.sampler),
         "seeds": f"{first}-{last}" if last > first else str(first),
     }
     for name in (measurements.distance, *OF_CLASSES):
         found |= runs.mean_and_sd(name, measurements.numbers(one.setting, name, first))
-    return {**found, "seconds_per_image": one.seconds, "note": "again" if first else "-"}
+    found |= {"seconds_per_image": one.seconds, "note": "again" if first else "-"}
+    return {**found, "card": runs.together([beside.card(subject, x) for x in made])}
 
 
 def real(like: dict[str, Any], against: AgainstReal) -> dict[str, Any]:
-    """Return the row of held-out real images. like: a row, for its keys."""
+    """Return the row of held-out real images. like: a row, for its keys and card."""
     of_real = {"setting": "real images, held out", **against.of_heldout()}
     if "sample_accuracy" in of_real:
         of_real["spread_ratio"] = 1.0
-    return {**dict.fromkeys(like), **of_real}
+    return {**dict.fromkeys(like), **of_real, "card": runs.of_real(like["card"])}

@@ -16,13 +16,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.benchmark import runs
+from evqgan.benchmark import real_images, runs
 from evqgan.core import build, cli, files, npz
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.evals.cards import Produced
 from evqgan.features.extractor import Extractor
 from evqgan.generators.blocks import layout
 from evqgan.inference import evaluation
@@ -185,6 +186,7 @@ def finished(
         "seconds": seconds(workdir, config.batch_size),
         **last(workdir, "cross_entropy"),
         "scan": scan(load(workdir, config), config, workdir, how, network),
+        "card": of_training(workdir),
     }
     files.save_json(file, numbers)
     return numbers
@@ -197,18 +199,31 @@ def scan(
     how: Mapping[str, Any],
     network: Extractor | None,
 ) -> list[dict[str, Any]]:
-    """Return what is measured on samples of each setting of SCAN: {"sampler": {...}, name: number}.
+    """Return what is measured on samples of each setting of SCAN.
+
+    Each is {"sampler": {...}, "card": their card, name: number}.
 
     The first setting is the config's; its first images are kept for the picture. Arguments as of
     `finished`.
     """
     ((key, values),) = SCAN.items()
     usual, found = model.sampler[key], []
-    real = runs.against(config.dataset, how["views"], colour=True, network=network)
+    beside = real_images.against(config.dataset, how["views"], colour=True, network=network)
+    subject = evaluation.subject_of(model)
     for value in (usual, *(value for value in values if value != usual)):
         made = model.sample(how["samples"], None, 0, **{key: value})
         images, labels = made["images"], made["labels"]
-        found.append({"sampler": {key: value}, **real.of(images, labels)})
+        sampler = {**model.sampler, key: value}
+        produced = Produced(
+            "samples",
+            len(images),
+            model.size,
+            seed=0,
+            labels="all classes in turn",
+            sampler=sampler,
+        )
+        card, numbers = beside.card(subject, produced), beside.numbers.of(images, labels)
+        found.append({"sampler": {key: value}, "card": card, **numbers})
         if value == usual:
             npz.save(workdir / "shown.npz", images=images[: runs.SHOWN])
     return found
@@ -224,6 +239,13 @@ def last(workdir: pathlib.Path, name: str) -> dict[str, float]:
     """Return {name: number} of a run's last evaluation."""
     key = f"val/{name}"
     return {name: [line[key] for line in logged(workdir) if key in line][-1]}
+
+
+def of_training(workdir: pathlib.Path) -> dict[str, Any]:
+    """Return the cards of a run's last evaluation, by evaluator."""
+    file = max((workdir / "training").glob("evaluation_*.json"))
+    found: dict[str, Any] = evaluation.read_evaluation(file)["protocols"]
+    return found
 
 
 def tokens(config: ConfigDict) -> int:
@@ -276,7 +298,15 @@ def row(name: str, of_seeds: Sequence[Mapping[str, Any]], frechet: str) -> dict[
     for key in keys[1:]:
         values = [numbers["scan"][best].get(key) for numbers in of_seeds]
         result |= runs.mean_and_sd(f"best_{key}", values)
-    return result
+    found = [
+        {
+            **numbers["card"],
+            "samples": numbers["scan"][0]["card"],
+            "best": numbers["scan"][best]["card"],
+        }
+        for numbers in of_seeds
+    ]
+    return {**result, "card": runs.together(found)}
 
 
 def middle(of_seeds: Sequence[Mapping[str, Any]], key: str) -> float | None:
@@ -289,7 +319,9 @@ def real(found: Mapping[str, Sequence[Mapping[str, Any]]], frechet: str) -> dict
     """Return the row of real images held out from training."""
     numbers = next(iter(found.values()))[0]
     like = row("", [numbers], frechet)
-    return runs.real_row(like, numbers["scan"][0], variant="real images", spread_ratio=1.0)
+    first = numbers["scan"][0]
+    more = {"variant": "real images", "spread_ratio": 1.0, "card": runs.of_real(first["card"])}
+    return runs.real_row(like, first, **more)
 
 
 def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None:

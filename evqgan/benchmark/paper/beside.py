@@ -49,14 +49,3 @@ def check(row: Mapping[str, Any]) -> None:
 def card_of(dtype: str, **more: Any) -> dict[str, Any]:
     """Return the card of numbers that no trained model is behind. dtype: of the computation."""
     return {**more, "run": dataclasses.asdict(cards.run_card(dtype))}
-
-
-def together(of_runs: Sequence[Any]) -> Any:
-    """Return the card of a mean over several runs: what differs between theirs is a list."""
-    first = of_runs[0]
-    if all(card == first for card in of_runs):
-        return first
-    if all(isinstance(card, Mapping) for card in of_runs):
-        names = dict.fromkeys(name for card in of_runs for name in card)
-        return {name: together([card.get(name) for card in of_runs]) for name in names}
-    return list(of_runs)

@@ -80,7 +80,7 @@ def measured(given: Any, cases: Sequence[Case], steps: int) -> dict[str, Any]:
         for key in numbers[0]:
             row |= runs.mean_and_sd(key, [of_case[key] for of_case in numbers])
         row["seeds"] = len(cases)
-    return {**row, "card": beside.together([card for _, card in found])}
+    return {**row, "card": runs.together([card for _, card in found])}
 
 
 def picture(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:

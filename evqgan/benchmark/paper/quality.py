@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.benchmark.paper import choosing, real_images
+from evqgan.benchmark import real_images
+from evqgan.benchmark.paper import choosing
 from evqgan.benchmark.paper.beside import card_of
 from evqgan.core import build, weights
 from evqgan.core.cli import PATH, TEXT, Flag, whole
