@@ -40,7 +40,7 @@ def compiled(program: Program, target: Target) -> dict[str, Any]:
     row["trace_seconds"] = time.perf_counter() - began
     began, made = time.perf_counter(), None
     try:
-        made = traced.lower(lowering_platforms=(platform_of(target),)).compile()
+        made = traced.lower().compile()  # for the devices of the shardings
     except jax.errors.JaxRuntimeError as error:
         if REFUSED not in str(error):
             raise
@@ -52,12 +52,6 @@ def compiled(program: Program, target: Target) -> dict[str, Any]:
     found = hlo.read(made.as_text())
     row["collectives"], row["open_loops"] = found.collectives, found.open_loops
     return {**row, **times(row, found.cycles, target.chip)}
-
-
-def platform_of(target: Target) -> str:
-    """Return JAX's name of the platform of a target."""
-    platform: str = target.devices[0].platform
-    return {"gpu": "cuda"}.get(platform, platform)
 
 
 def described(program: Program, target: Target) -> dict[str, Any]:
