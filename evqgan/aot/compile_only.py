@@ -31,10 +31,12 @@ def rows_of(
     """Return the rows of `report.compiled` with "advice", lines; they are printed as they come."""
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
     target, config, rows = topology.target(name), programs.completed(config), []
-    with build.one_line(f"--mode={mode} cannot be compiled"):
+    wrong = f"nothing can be built for --mode={mode} from this config"
+    with build.one_line(wrong):
         made = programs.MAKERS[mode](config, target.devices, batch_size)
     for program in made:
-        row = report.compiled(program, target)
+        with build.one_line(wrong):
+            row = report.compiled(program, target)
         print(report.text(row), flush=True)
         rows.append({**row, "advice": []})
         if not row["fits"] and mode == "train":
