@@ -1,23 +1,55 @@
-"""Which codes may be drawn from logits; `test_mask_predict` tests how often each is."""
+"""First values drawn leaf by leaf are those of one compiled function.
 
+`test_multidevice` draws them on several devices.
+"""
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from evqgan.generators.sampling import restrict
+from evqgan.core import drawing
+from evqgan.nn.attention import Block, scan_layers
+from evqgan.nn.spectral import SpectralConv
+
+TABLE = np.arange(6.0, dtype=np.float32)
 
 
-def test_top_k_and_top_p_keep_the_likeliest():
-    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04], [0.05, 0.05, 0.1, 0.7, 0.1]]))
-    run = jax.jit(restrict, static_argnames=("top_k", "top_p"))
+class Network(nn.Module):
+    """Layers in a scan, two that are equal, and one whose first values depend on another."""
 
-    def kept(**keywords):
-        return np.isfinite(run(logits, **keywords)).astype(int).tolist()
+    @nn.compact
+    def __call__(self, x):
+        x, _ = scan_layers(lambda block, x, _: (block(x)[0], None), Block(2, name="blocks"), x, 3)
+        for i in range(2):
+            x = nn.Dense(8, bias_init=nn.initializers.uniform(0.1), name=f"dense{i}")(x)
+        return SpectralConv(8, 1, name="conv")(x[:, None], train=True)
 
-    assert kept() == [[1] * 5] * 2
-    assert kept(top_k=2) == [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1]]  # a tie stays
-    assert kept(top_p=0.65) == [[1, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
-    assert kept(top_p=0.01) == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]
-    # of the two that top_k leaves, the first has 4/7 of the probability
-    assert kept(top_k=2, top_p=0.5)[0] == [1, 0, 0, 0, 0]
-    np.testing.assert_array_equal(run(logits, top_k=99), logits)
+
+def state():
+    variables = Network().init(jax.random.key(7), jnp.zeros((1, 4, 8)))
+    more = {"ema": variables["params"], "table": jnp.asarray(TABLE), "weak": jnp.asarray(1.0)}
+    return {**variables, **more, "ids": jax.random.randint(jax.random.key(1), (5,), 0, 9)}
+
+
+def test_the_numbers_are_those_of_one_program(monkeypatch):
+    expected, graphs, make = jax.jit(state)(), [], drawing._Graph
+    monkeypatch.setattr(drawing, "_Graph", lambda *how: graphs.append(make(*how)) or graphs[-1])
+    found = drawing.Drawing(state)()
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    leaves = jax.tree.leaves(found)
+    for a, b in zip(leaves, jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+        assert not a.weak_type  # with which a step would be compiled twice
+    # A state is donated: no leaf is another one.
+    assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves) == 45
+    assert len(graphs[0].programs) < 24  # shapes are few: equal layers and averages share them
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (5000, 3)])
+def test_bits_are_those_of_jax(shape):
+    keys = jax.random.split(jax.random.key(3), 2)
+    expected = [jax.random.bits(key, shape) for key in keys]
+    assert np.array_equal(drawing.bits(keys, shape), np.stack(expected))
+    assert np.array_equal(drawing.bits(keys[0], shape), expected[0])

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from evqgan.core import build, mesh, weights
+from evqgan.core.drawing import Drawing
 from evqgan.core.errors import InputError
 from evqgan.core.progress import heartbeat
 from evqgan.features import FeaturesModule
@@ -96,7 +97,7 @@ class Extractor:
         frozen = variables.get("frozen", {})
         if self.untrained:
             with heartbeat(f"drawing untrained weights of {self.network}"):
-                frozen = jax.jit(lambda key: init(key)[1])(jax.random.key(0))["frozen"]
+                frozen = Drawing(lambda: init(jax.random.key(0))[1]["frozen"])()
         else:
             frozen = weights.fill(frozen, pretrained, where)
         return frozen, {name: x.shape[1] for name, x in made.items()}

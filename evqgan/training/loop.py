@@ -93,11 +93,17 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
         log(note)
 
 
-def steps(setup: Setup, batches: Iterator[dict], state: dict) -> Iterator[Taken]:
+def steps(
+    setup: Setup, reporter: Reporter, batches: Iterator[dict], state: dict
+) -> Iterator[Taken]:
     """Yield after each step to the end of the run: how many are done, the state, and metrics."""
+    compiled: Any = None
     for step in range(int(state["step"]) + 1, setup.length.total + 1):
         batch = mesh.put(next(batches), setup.device_mesh, setup.config.batch_size)
-        state, metrics = setup.compiled.update(state, batch)
+        update = setup.update_at(step - 1)
+        take = update if update is compiled else reporter.compiling(step, update)
+        state, metrics = take(state, batch)
+        compiled = update
         yield step, state, metrics
 
 
@@ -110,8 +116,8 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
         Writer(setup.workdir, start, enabled=jax.process_index() == 0) as writer,
     ):
         reporter = Reporter(setup, writer, state)
-        taken = steps(setup, batches, state)
-        taken = itertools.chain([reporter.first_step(taken)], taken)
+        taken = steps(setup, reporter, batches, state)
+        taken = itertools.chain([next(taken)], taken)
         with stop_signal() as stopping:
             for step, state, metrics in taken:
                 stop, due = stop_now(stopping, checkpoints, step), setup.due(step)

@@ -1,6 +1,8 @@
 """What a run does before it has a state: read the config, open the data, build and trace a step."""
 
 import pathlib
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from evqgan import evals
 from evqgan.core import build, cluster, config_files, mesh, progress, room
+from evqgan.core.drawing import Drawing
 from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
@@ -44,7 +47,9 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     wrong = "no training step can be built from this config"
     with progress.heartbeat("building the model", log), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
-        check_step(compiled, dataset, source, config, device_mesh)
+        before = jitted_update(stage.update_before, compiled.like, device_mesh)
+        updates = [before] * (stage.complete_from > 0) + [compiled.update]
+        check_step(compiled.like, updates, dataset, source, config, device_mesh)
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
     return Setup(
         config=config,
@@ -58,6 +63,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
         device_mesh=device_mesh,
         rows=rows,
         compiled=compiled,
+        before=before,
         evaluators=evaluators,
     )
 
@@ -125,27 +131,30 @@ def jitted(stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
     stage: has `init` and `update`, see `stage.Stage`; update donates its state.
     rules: how weights lie on the mesh, see `core.mesh`.
     """
-    shapes = jax.eval_shape(stage.init)
-    shardings = mesh.shardings(shapes, device_mesh, rules)
+    drawing = Drawing(stage.init)
+    shardings = mesh.shardings(drawing.shapes, device_mesh, rules)
 
     def abstract(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    def init() -> dict:
-        # astype takes weak types away, with which update would be compiled twice: for the first
-        # step, and for all others.
-        return jax.tree.map(lambda x: x.astype(x.dtype), stage.init())
+    like = jax.tree.map(abstract, drawing.shapes, shardings)
+    update = jitted_update(stage.update, like, device_mesh)
+    return Compiled(like, partial(drawing, shardings), update)
 
-    like = jax.tree.map(abstract, shapes, shardings)
-    init = jax.jit(init, out_shardings=shardings)
-    everywhere = mesh.replicated(device_mesh)
-    update = mesh.over(stage.update, device_mesh)
-    update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
-    return Compiled(like, init, update)
+
+def jitted_update(update: Callable, like: dict, device_mesh: jax.sharding.Mesh) -> Any:
+    """Return an update of a stage over a device mesh; it donates its state.
+
+    like: the abstract state, with shardings.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, like), mesh.replicated(device_mesh)
+    update = mesh.over(update, device_mesh)
+    return jax.jit(update, donate_argnums=0, out_shardings=shardings)
 
 
 def check_step(
-    compiled: Compiled,
+    like: dict,
+    updates: list[Any],
     dataset: Dataset,
     source: Source | Stored,
     config: Any,
@@ -153,10 +162,10 @@ def check_step(
 ) -> None:
     """Raise InputError for a step that cannot be built, or for which there is no memory.
 
-    What `update` is given is traced here as the first step will trace it, so that nothing is
-    traced twice.
+    What the `updates`, which a run takes one after the other, are given is traced here as the first
+    step will trace it, so that nothing is traced twice.
     """
-    leaves = jax.tree.leaves(compiled.like)
+    leaves = jax.tree.leaves(like)
     sizes = [np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
     what = "config.tokenizer, .generator and the like: the weights and the optimizer's state"
     room.require(sum(map(int, sizes)), what, room.of_device())
@@ -170,4 +179,5 @@ def check_step(
     else:
         batch = {"image": abstract((*dataset.shape, 3), np.uint8)}
     batch["label"] = abstract((), np.int32)
-    compiled.update.eval_shape(compiled.like, batch)
+    for update in updates:
+        update.eval_shape(like, batch)

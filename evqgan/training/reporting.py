@@ -1,7 +1,7 @@
 """What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,16 +37,23 @@ class Reporter:
         # The chief alone says alarms, and may just mend that file.
         chief = jax.process_index() == 0
         self.best = highest(setup.workdir, self.watched) if chief else {}
-        self.began = time.perf_counter()
 
-    def first_step(self, steps: Iterator[Taken]) -> Taken:
-        """Return the first of the steps, which compiles: rates are counted from the second."""
-        log("compiling the training step: minutes at full size, and kept for the next time")
-        with heartbeat("compiling", log):
-            first = jax.block_until_ready(next(steps))
-        self.progress.start(first[0])
-        log(f"compiled in {time.perf_counter() - self.began:.0f} s")
-        return first
+    def compiling(self, step: int, update: Callable) -> Callable:
+        """Return an update that takes step `step` and, as its first one, is compiled by it.
+
+        Rates are counted from the next step on.
+        """
+
+        def take(state: dict, batch: dict) -> Any:
+            began = time.perf_counter()
+            log("compiling the training step: minutes at full size, and kept for the next time")
+            with heartbeat("compiling", log):
+                done = jax.block_until_ready(update(state, batch))
+            self.progress.start(step)
+            log(f"compiled in {time.perf_counter() - began:.0f} s")
+            return done
+
+        return take
 
     def fetch(self, step: int, metrics: dict) -> dict[str, float]:
         """Return the metrics of a step as floats, and warn of steps that were skipped.

@@ -38,7 +38,12 @@ class Setup:
     device_mesh: jax.sharding.Mesh
     rows: np.ndarray  # of a batch, that this process reads
     compiled: Compiled
+    before: Any  # jitted, as `compiled.update`: the steps before `stage.complete_from`
     evaluators: dict[str, evals.Evaluator]
+
+    def update_at(self, step: int) -> Any:
+        """Return the jitted update after `step` steps."""
+        return self.compiled.update if step >= self.stage.complete_from else self.before
 
     def due(self, step: int) -> set[str]:
         """Return which of "log", "eval" and "checkpoint" are due after `step` steps."""

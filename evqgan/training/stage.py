@@ -18,6 +18,7 @@ class Stage(Protocol):
 
     notes: tuple[str, ...]  # lines for the log of every run, such as what is not trained
     progress_keys: tuple[str, ...]  # metrics that come first in the progress line
+    complete_from: int  # the step from which the loop takes `update`, and not `update_before`
     model: Any  # `models.of(config)`: what evaluators and people use of it
 
     def init(self) -> dict:
@@ -36,6 +37,13 @@ class Stage(Protocol):
         batch: {"image" uint8 [B,H,W,3] or "ids" int32 [B,h,w,D], "label" int32 [B]}.
         metrics: {name: scalar}.
         What is random is a function of (seed, step) alone.
+        """
+
+    def update_before(self, state: dict, batch: dict) -> tuple[dict, dict]:
+        """Take a step of `update` before `complete_from`, without what that leaves out.
+
+        Such as a critic that does not judge yet: the program is then smaller. Its metrics are
+        absent.
         """
 
 

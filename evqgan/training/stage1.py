@@ -176,8 +176,7 @@ class TokenizerStage:
             variables = self.model.network.init(keys, image, train=True)
         params, codebook = variables["params"], variables.get("codebook", {})
         self._check_last_layer(params)
-        critic: dict = {}
-        frozen: dict[str, dict] = {}
+        critic, frozen = dict[str, Any](), dict[str, dict]()
         if self.distance:
             with build.at_key("config.perceptual.distance"):
                 frozen["perceptual"] = self.distance.init(rngs[2], image, image)["frozen"]
@@ -198,6 +197,15 @@ class TokenizerStage:
             if networks.folder != "random":
                 frozen[part] = weights.fill(frozen[part], networks.names, networks.folder)
         return {**state, "frozen": frozen}
+
+    @property
+    def complete_from(self) -> int:
+        """The step from which `update` does more than `update_before`."""
+        return self.adversary.start if self.adversary else 0
+
+    def update_before(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
+        """Take a step of `update` in which the critic is off: its program has no critic in it."""
+        return dataclasses.replace(self, adversary=None).update(state, batch)
 
     def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
         """Take one step down the gradient of Eq. 1, and one of the critic down its own loss.
@@ -294,9 +302,8 @@ class TokenizerStage:
         path = self.model.network.decoder.last_layer
         norms = [last_layer_norm(pull_back, x.gradient, path) for x in (l_rec, l_adv)]
         weight = adversary.weight(norms[0], norms[1], step)
-        metrics = {"adversarial": l_adv.loss, "lambda": weight, **l_adv.metrics}
-        names = ("reconstruction_gradient", "adversarial_gradient")
-        return weight, {**metrics, **dict(zip(names, norms, strict=True))}
+        metrics = {"reconstruction_gradient": norms[0], "adversarial_gradient": norms[1]}
+        return weight, {"adversarial": l_adv.loss, "lambda": weight, **l_adv.metrics, **metrics}
 
     def _learn(
         self, state: dict, variables: dict, metrics: Metrics, grads: dict

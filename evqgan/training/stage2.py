@@ -160,6 +160,7 @@ class GeneratorStage:
     model: models.TokenGenerator
     updater: optim.Updater
     progress_keys: tuple[str, ...] = ()
+    complete_from = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -203,6 +204,10 @@ class GeneratorStage:
         codes.require(
             folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
         )
+
+    def update_before(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
+        """Take a step: all of them are alike."""
+        return self.update(state, batch)
 
     def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
         """Take one step down the gradient of Eq. 2.
