@@ -341,3 +341,6 @@ def keep_programs() -> None:
 
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE)
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+    # JAX keeps what took a second; a state is drawn by hundreds that take less.
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
