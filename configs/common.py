@@ -253,7 +253,7 @@ def tiny_tokenizer(config: ConfigDict) -> ConfigDict:
     # compile.
     critic = "blurpool" if config.adversarial.critic.name == "blurpool" else "patchgan"
     config.adversarial.critic = {"name": critic, "width": 8}
-    config.adversarial.update({"start": "2 steps", "ramp": "2 steps", "r1": 0.0})
+    config.adversarial.update({"start": "0 steps", "ramp": "2 steps", "r1": 0.0})
     if "optimizer" in config.adversarial:
         config.adversarial.optimizer.warmup = "0 steps"
     # VGG16 takes two seconds for a step at 256x256; what is no Swin takes longer to compile, too.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import build, pictures, weights
+from evqgan.core.drawing import Drawing
 from evqgan.data import transforms
 from evqgan.evals import protocols
 from evqgan.evals.batches import Batches
@@ -165,8 +166,9 @@ def distance(name: str, where: str) -> Callable[[Any, Any], np.ndarray]:
     model = build.build("losses", "Distance", {"name": name}, KEY)
     pretrained = build.module("losses", name, KEY).PRETRAINED
     image = jnp.zeros((1, 64, 64, 3))
-    frozen = jax.jit(model.init)(jax.random.key(0), image, image)["frozen"]
-    frozen = frozen if where == "random" else weights.fill(frozen, pretrained, where)
+    drawing = Drawing(lambda: model.init(jax.random.key(0), image, image)["frozen"])
+    fill = where != "random"
+    frozen = weights.fill(drawing.shapes, pretrained, where) if fill else drawing()
 
     @jax.jit
     def apply(frozen: dict, a: np.ndarray, b: np.ndarray) -> jax.Array:

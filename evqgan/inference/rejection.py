@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import mesh, weights
+from evqgan.core.drawing import Drawing
 from evqgan.core.errors import InputError
 from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
@@ -166,7 +167,7 @@ def imagenet(name: str, where: str, runner: BatchRunner, numbers: np.ndarray) ->
     network = resnet.Network(resnet.DEPTHS[name])
     image = jnp.zeros((1, 32, 32, 3))
     if where == "random":
-        variables, which = jax.jit(network.init)(jax.random.key(0), image), "untrained"
+        variables, which = Drawing(lambda: network.init(jax.random.key(0), image))(), "untrained"
         print(f"the classifier {name} is untrained: its choice means nothing", flush=True)
     else:
         like = jax.eval_shape(network.init, jax.random.key(0), image)
