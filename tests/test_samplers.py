@@ -84,6 +84,8 @@ def test_settings_that_make_the_same_images_are_one():
     assert halton == {**DEFAULTS, "choice": "halton"}
     assert effective({**DEFAULTS, "remask_schedule": "cap"}, DEFAULTS) == DEFAULTS
     assert effective({"temperature": 0.9}, {"temperature": 1.0}) == {"temperature": 0.9}
+    preset = {**DEFAULTS, "choice_temperature": 9.0}  # of what counts for nothing, its own values
+    assert effective({**preset, "steps": 1}, preset) == {**preset, "steps": 1}
 
 
 def measured_by(log):
@@ -101,14 +103,14 @@ def test_a_small_scan_is_a_grid_and_a_large_one_goes_key_by_key():
     values = {"steps": (2, 4), "choice_temperature": (0.0, 9.0)}
     preset = {"steps": 8, "choice_temperature": 4.5}
     log = []
-    found = search(preset, values, 9, measured_by(log), DEFAULTS)
+    found = search(preset, values, 9, measured_by(log))
     assert len(set(log)) == len(log) == 9 and log[0] == (8, 4.5)
     log.clear()
-    found = search(preset, values, 8, measured_by(log), DEFAULTS)
+    found = search(preset, values, 8, measured_by(log))
     assert log == [(8, 4.5), (2, 4.5), (4, 4.5), (4, 0.0), (4, 9.0), (2, 9.0)]
     assert chosen(found, found[0]).setting == {"steps": 4, "choice_temperature": 9.0}
     log.clear()
-    assert len(search(preset, values, 3, measured_by(log), DEFAULTS)) == len(log) == 3
+    assert len(search(preset, values, 3, measured_by(log))) == len(log) == 3
 
 
 def test_ticks_are_round_and_the_picture_shows_every_point():

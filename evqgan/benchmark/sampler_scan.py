@@ -96,15 +96,15 @@ def front_of(found: Iterable[Measured]) -> list[Measured]:
     return best
 
 
-def effective(setting: Mapping[str, Any], defaults: Mapping[str, Any]) -> Setting:
-    """Return a setting with the default for each key that changes nothing beside the others.
+def effective(setting: Mapping[str, Any], preset: Mapping[str, Any]) -> Setting:
+    """Return a setting with the preset's value of each key that changes nothing beside the others.
 
     So that no two settings that are measured make the same images.
     """
     found = dict(setting)
 
     def unused(*keys: str) -> None:
-        found.update({key: defaults[key] for key in keys if key in found})
+        found.update({key: preset[key] for key in keys if key in found})
 
     if found.get("steps") == 1:
         unused("choice", "choice_temperature", "schedule", "remask", "final_temperature")
@@ -122,7 +122,6 @@ def search(
     values: Mapping[str, Sequence[Any]],
     budget: int,
     measure: Callable[[Setting], Measured],
-    defaults: Mapping[str, Any],
 ) -> list[Measured]:
     """Return what is measured of at most `budget` settings, the preset first.
 
@@ -131,7 +130,6 @@ def search(
 
     values: {key: its values}; the preset's own is one of them whether it is there or not.
     measure: is called once for each setting.
-    defaults: of the keys, see `effective`.
     """
     found: list[Measured] = []
 
@@ -139,14 +137,14 @@ def search(
         return any(x.setting == setting for x in found)
 
     def take(changes: Mapping[str, Any], best: Setting) -> None:
-        setting = effective({**best, **changes}, defaults)
+        setting = effective({**best, **changes}, preset)
         if not known(setting) and len(found) < budget:
             found.append(measure(setting))
 
     take({}, preset)
     options = {key: [preset[key], *of_key] for key, of_key in values.items()}
     whole = [dict(zip(options, x, strict=True)) for x in itertools.product(*options.values())]
-    different = {repr(effective({**preset, **changes}, defaults)) for changes in whole}
+    different = {repr(effective({**preset, **changes}, preset)) for changes in whole}
     if len(different) <= budget:
         for changes in whole:
             take(changes, preset)

@@ -120,12 +120,11 @@ def best_of(
     first: of the seeds.
     """
     model = measurements.model
-    defaults = dataclasses.asdict(type(model.settings())())
 
     def measure(setting: Setting) -> Measured:
         return measurements.of(setting, first)
 
-    found = search(model.sampler, values, budget, measure, defaults)
+    found = search(model.sampler, values, budget, measure)
     preset, choice = found[0], chosen(found, found[0])
     if choice == preset:
         return found, [], preset
