@@ -268,6 +268,10 @@ def test_flags_of_compile_only_need_it():
 
 @pytest.mark.slow
 def test_a_tiny_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
+    # libtpu is an extra. The same way for the CPU is guarded always, by
+    # test_a_tiny_step_is_compiled_and_nothing_is_written; how a TPU's text is read, by
+    # test_collectives_and_cycles_count_as_often_as_their_loop_turns; that libtpu is absent, by
+    # test_without_libtpu_a_line_says_what_to_install.
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu, a TPU's compiler, is not installed: pip install '.[tpu]'")
     file = tmp_path / "rows.json"

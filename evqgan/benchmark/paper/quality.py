@@ -5,6 +5,8 @@ there is FID, too, as the paper has it.
 """
 
 import dataclasses
+import functools
+import json
 import pathlib
 from typing import Any
 
@@ -100,22 +102,21 @@ def of_generator(
         given.samples, None, 0, acceptance=acceptance, classifier=chooser, **sampler
     )
     images, labels = made["images"], made.get("labels")
-    real = real_images.real_of(dataset, views)
+    keys = json.dumps(build.plain(model.config.dataset), sort_keys=True)
+    real, beside, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
     numbers: dict[str, Any] = {"fid": None, "inception_score": None}
     numbers |= {"frechet_pixels": None, "in_class": None}
     lines: list[str] = []
     about = []
-    for network in extractors(networks(given), given.weights, "--features", None):
-        against = AgainstReal(real.train, None, model.size, [network], MEASURED)
+    for network, against in beside:
         numbers |= columns(network, against.of(images, None))
         about.append(network.card())
         lines += against.warnings(len(images))
-    if real.is_held:
-        against = AgainstReal(real.train, real.heldout, model.size, colour=colour)
-        found = against.of(images, labels)
+    if held:
+        found = held.of(images, labels)
         numbers["frechet_pixels"] = found["frechet"]
         numbers["in_class"] = found.get("sample_accuracy")
-        lines += against.warnings(len(images))
+        lines += held.warnings(len(images))
     settings = {**model.sampler, **sampler}
     if acceptance < 1:
         settings |= {"acceptance": acceptance, "classifier": getattr(chooser, "name", chooser)}
@@ -137,6 +138,25 @@ def of_generator(
     )
     card = evaluation.subject_of(model).card("samples", measured_all)
     return numbers, card.as_json(), images
+
+
+@functools.lru_cache(maxsize=1)  # a table measures many models beside the same images
+def _read(
+    config: str, views: int, colour: bool, names: tuple[str, ...], weights_of: str
+) -> tuple[real_images.Real, list[tuple[Extractor, AgainstReal]], AgainstReal | None]:
+    """Return the real images of a data set, read once for each network, and for colours.
+
+    config: of the data set, as JSON. The last is None if they are too many to be held in memory.
+    """
+    dataset = build.call(Dataset, json.loads(config), "config.dataset").of_images()
+    real, size = real_images.real_of(dataset, views), dataset.shape
+    found = [
+        (network, AgainstReal(real.train, None, size, [network], MEASURED))
+        for network in extractors(names, weights_of, "--features", None)
+    ]
+    if not real.is_held:
+        return real, found, None
+    return real, found, AgainstReal(real.train, real.heldout, size, colour=colour)
 
 
 def columns(network: Extractor, numbers: dict[str, float]) -> dict[str, float]:
