@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
+from evqgan.nn import attention
 from evqgan.nn.attention import MLP, Attention, Block, attend, gelu, scan_layers, tanh_gelu
 
 
@@ -89,6 +90,23 @@ def test_tokens_computed_earlier_serve_as_if_they_were_there():
         jnp.concatenate(pieces, 2), jnp.stack([whole[:, 2:]] * 2, 1), atol=1e-5
     )
     np.testing.assert_allclose(new[:, 0], pair[:, 4:], atol=1e-5)
+
+
+def test_what_is_traced_for_a_tpu_is_the_same_function(monkeypatch):
+    x, block = normal((2, 3, 6, 8)), Block(2)
+    params = random_params(block, x)
+    mask = jnp.ones((2, 1, 1, 1, 6), bool).at[..., 4:].set(False)
+
+    def traced():
+        step = lambda x: block.apply(params, x, (), mask)  # noqa: E731
+        return str(jax.make_jaxpr(step)(x)), *step(x)
+
+    on_cpu = traced()
+    monkeypatch.setattr(attention, "platform", lambda: "tpu")
+    on_tpu = traced()
+    assert on_tpu[0] != on_cpu[0]
+    for a, b in zip(on_tpu[1:], on_cpu[1:], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_heads_must_divide_width():

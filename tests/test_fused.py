@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evqgan.nn import fused
-from evqgan.nn.attention import attend_pieces, attend_step_by_step
+from evqgan.nn.attention import attend_joined, attend_one_by_one, attend_pieces
 
 
 def case(dtype, *, rows=(2, 3), queries=17, lengths=(5, 9, 17), masked=True):
@@ -46,20 +46,28 @@ def value_and_gradients(attend, query, pieces):
         {"lengths": (6,), "rows": (1, 1)},
     ],
 )
-def test_pieces_are_put_together_as_the_kernel_wants_them(changes):
+def test_all_forms_of_attention_are_one_function(changes):
     query, pieces = case("float32", **changes)
 
     def by_kernel(query, pieces):
         return fused.attend(query, pieces, implementation="xla")
 
-    expected = value_and_gradients(attend_step_by_step, query, pieces)
-    found = value_and_gradients(by_kernel, query, pieces)
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-6)
+    expected = value_and_gradients(attend_one_by_one, query, pieces)
+    for other in (by_kernel, attend_joined):
+        found = value_and_gradients(other, query, pieces)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_bias_and_dropped_weights_of_joined_pieces():
+    query, pieces = case("float32")
+    bias = jnp.asarray(np.random.default_rng(1).normal(size=(2, 17, 31)), "float32")
+    given = query, pieces, bias, lambda weights: weights * (weights > 0.02)
+    np.testing.assert_allclose(attend_joined(*given), attend_one_by_one(*given), atol=2e-6)
 
 
 # cuDNN runs on NVIDIA's GPUs alone. That the kernel is handed the same function is guarded always,
-# by test_pieces_are_put_together_as_the_kernel_wants_them; on a GPU `python -m evqgan.benchmark
+# by test_all_forms_of_attention_are_one_function; on a GPU `python -m evqgan.benchmark
 # device --part=checks` compares it with float64, too.
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="the kernel is cuDNN's: it needs a GPU")
 def test_the_kernel_gives_what_products_and_a_softmax_give():
@@ -69,7 +77,7 @@ def test_the_kernel_gives_what_products_and_a_softmax_give():
         query.astype(jnp.float32),
         [(k.astype(jnp.float32), v.astype(jnp.float32), m) for k, v, m in pieces],
     )
-    expected = value_and_gradients(attend_step_by_step, *wide)
+    expected = value_and_gradients(attend_one_by_one, *wide)
     found = value_and_gradients(attend_pieces, query, pieces)
     for a, b in zip(found, expected, strict=True):
         assert np.linalg.norm(a.astype(jnp.float32) - b) < 0.02 * np.linalg.norm(b)

@@ -118,6 +118,14 @@ def test_activations_stay_where_the_batch_is():
     assert "sharding_constraint" not in str(jax.make_jaxpr(mesh.over(step, one))(*given))
 
 
+def test_a_program_is_of_the_platform_of_its_mesh(monkeypatch):
+    one = mesh.make(devices=jax.devices()[:1])
+    here = jax.devices()[0].platform
+    monkeypatch.setattr(jax, "default_backend", lambda: "another")
+    assert mesh.platform() == "another"
+    assert mesh.over(mesh.platform, one)() == here
+
+
 def test_put_keeps_values_and_dtypes():
     one = mesh.make(devices=jax.devices()[:1])
     batch = {

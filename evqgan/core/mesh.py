@@ -109,6 +109,15 @@ def over(function: Callable, mesh: Mesh) -> Callable:
     return run
 
 
+def platform() -> str:
+    """Return what a program is traced for, "cpu", "gpu" or "tpu".
+
+    Within `over` it is that of the mesh, whose devices need not be there, else of this process.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def spread(tree: Any) -> Any:
     """Return activations, each split over data x fsdp along its first dimension.
 

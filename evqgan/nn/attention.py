@@ -11,9 +11,10 @@ import numpy as np
 
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
-from evqgan.core.mesh import spread
+from evqgan.core.mesh import platform, spread
 from evqgan.nn import fused
-from evqgan.nn.linear import Dense, DenseGeneral
+from evqgan.nn.linear import Dense, DenseGeneral, KeyValue
+from evqgan.nn.pieces import joined, joined_mask
 
 kernel_init = nn.initializers.truncated_normal(0.02)  # Swin Transformer and MaskGIT
 
@@ -45,41 +46,53 @@ def attend_pieces(
 ) -> jax.Array:
     """Return `attend` over keys and values that come in pieces: one softmax over all of them.
 
-    One kernel where a GPU has one, see `fused`, else products and a softmax.
+    One kernel where a GPU has one, see `fused`, else products and a softmax. Logits and softmax are
+    float32.
 
     pieces: (key, value, mask) side by side. Leading dimensions of a piece may be 1 where those of
       the query are not: the piece then serves all of them.
     """
     if bias is None and drop is None and fused.fits(query):
         return fused.attend(query, pieces)
-    return attend_step_by_step(query, pieces, bias, drop)
+    one_by_one = platform() == "cpu"
+    return (attend_one_by_one if one_by_one else attend_joined)(query, pieces, bias, drop)
 
 
-def attend_step_by_step(
+def attend_joined(
     query: jax.Array,
     pieces: Sequence[tuple],
     bias: jax.Array | None = None,
     drop: Callable | None = None,
 ) -> jax.Array:
-    """Return `attend_pieces` by products and a softmax, in any dtype and on any device.
+    """Return `attend_pieces`, with the pieces' keys and values side by side.
 
-    Logits and softmax are float32. Heads are moved in front first: on a CPU the products run three
-    times faster so.
+    On a TPU half as many cycles as with logits side by side.
+    """
+    key, value = joined(pieces, query.shape[:-3])
+    logits = jnp.einsum("...shd,...thd->...hst", query, key, preferred_element_type=jnp.float32)
+    logits = masked(logits * query.shape[-1] ** -0.5, joined_mask(pieces))
+    weights = weights_of(logits, bias, value.dtype, drop)
+    return jnp.einsum("...hst,...thd->...shd", weights, value)
+
+
+def attend_one_by_one(
+    query: jax.Array,
+    pieces: Sequence[tuple],
+    bias: jax.Array | None = None,
+    drop: Callable | None = None,
+) -> jax.Array:
+    """Return `attend_pieces`, with products of one piece after the other: no piece is copied.
+
+    Heads are moved in front first: on a CPU the products run three times faster so.
     """
     query = jnp.swapaxes(query, -3, -2)  # [...,heads,S,d]
     parts = []
     for key, _, mask in pieces:
         key = jnp.swapaxes(key, -3, -2)
         x = jnp.einsum("...sd,...td->...st", query, key, preferred_element_type=jnp.float32)
-        x = x * query.shape[-1] ** -0.5
-        parts.append(x if mask is None else jnp.where(mask, x, jnp.finfo(jnp.float32).min))
+        parts.append(masked(x * query.shape[-1] ** -0.5, mask))
     logits = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
-    if bias is not None:
-        bias = bias.astype(jnp.float32)
-        logits = logits + bias.reshape((1,) * (logits.ndim - 3) + bias.shape)
-    weights = jax.nn.softmax(logits).astype(pieces[0][1].dtype)
-    if drop is not None:
-        weights = drop(weights)
+    weights = weights_of(logits, bias, pieces[0][1].dtype, drop)
     ends = np.cumsum([key.shape[-3] for key, _, _ in pieces])[:-1]
     out = jnp.zeros((), weights.dtype)
     for part, (_, value, _) in zip(jnp.split(weights, ends, axis=-1), pieces, strict=True):
@@ -87,10 +100,26 @@ def attend_step_by_step(
     return jnp.swapaxes(out, -3, -2)
 
 
+def masked(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Return float32 logits with the least number where a mask is False."""
+    return logits if mask is None else jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+
+
+def weights_of(
+    logits: jax.Array, bias: jax.Array | None, dtype: Any, drop: Callable | None
+) -> jax.Array:
+    """Return attention weights [...,heads,S,T] in `dtype`; arguments as in `attend`."""
+    if bias is not None:
+        logits = logits + bias.astype(jnp.float32).reshape((1,) * (logits.ndim - 3) + bias.shape)
+    weights = jax.nn.softmax(logits).astype(dtype)
+    return weights if drop is None else drop(weights)
+
+
 def flatten_tokens(x: jax.Array) -> jax.Array:
     """Flatten x [...,c] to [n,c].
 
-    On a CPU the gradient of a dense layer is up to three times faster with a single row axis.
+    With a single row axis the gradient of a dense layer is up to three times faster on a CPU, and
+    an MLP takes a quarter fewer cycles on a TPU.
     """
     return x.reshape(-1, x.shape[-1])
 
@@ -119,15 +148,28 @@ def with_slope(function: Callable) -> Callable:
     return value
 
 
+# P(a normal variable > a) = exp(-a^2 / 2) t Q(t) with t = 1 / (1 + 0.4 a / sqrt 2) and a >= 0: the
+# form of Hastings (Abramowitz and Stegun, 7.1.26). The coefficients of Q, from t^0 on, are ours,
+# fitted to the least relative error, 1.3e-7.
+TAIL = (
+    *(0.112837932, 0.112834762, 0.103921934, 0.0842669230, 0.0707305289, -0.00283404327),
+    *(0.0845776341, -0.0914719354, 0.0251363282),
+)
+
+
 @with_slope
 def gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return x * P(a normal variable < x), the exact GELU of Swin Transformer, and its slope.
 
-    The probability is erfc(-x / sqrt 2) / 2. As 1/2 + erf / 2 it is 0 in bfloat16 from x = -3 on,
-    and in float32 from -6.
+    The probability keeps its relative accuracy in the tail: as 1/2 + erf / 2 it is 0 in bfloat16
+    from x = -3 on, and in float32 from -6. `jax.lax.erfc` has so many operations that a TPU's
+    compiler no longer fuses them: a training step took 2.9 times as many cycles with it.
     """
-    below = 0.5 * jax.lax.erfc(x * -(0.5**0.5))
-    return x * below, below + x * jnp.exp(-0.5 * x * x) * (2 * np.pi) ** -0.5
+    density = jnp.exp(-0.5 * x * x)
+    t = 1 / (1 + 0.4 * 0.5**0.5 * jnp.abs(x))
+    tail = density * t * functools.reduce(lambda sum, factor: sum * t + factor, TAIL[::-1])
+    below = jnp.where(x < 0, tail, 1 - tail)
+    return x * below, below + x * density * (2 * np.pi) ** -0.5
 
 
 @with_slope
@@ -175,21 +217,23 @@ class Attention(nn.Module):
         if width % self.heads and not self.head_dim:
             expected = f"a width that is a multiple of the {self.heads} heads"
             raise InputError(f"expected {expected}, got {width}: change width or heads")
-
-        def dense(features: Any, name: str, axis: Any = -1, use_bias: bool = self.qkv_bias) -> Any:
-            keys = {"axis": axis, "use_bias": use_bias, "dtype": self.dtype}
-            return DenseGeneral(features, **keys, kernel_init=kernel_init, name=name)
-
         head = self.heads, self.head_dim or width // self.heads
-        query = dense(head, "query")(flatten_tokens(x)).reshape(*x.shape[:-1], *head)
-        kv = dense((2, *head), "key_value")(flatten_tokens(x)).reshape(*x.shape[:-1], 2, *head)
+        keys = {"dtype": self.dtype, "kernel_init": kernel_init}
+        # Elsewhere than on a CPU the axes stay: products with heads would have to bring them back.
+        rows = flatten_tokens(x) if platform() == "cpu" else x
+        query = DenseGeneral(head, use_bias=self.qkv_bias, name="query", **keys)(rows)
+        key_value = KeyValue(*head, self.qkv_bias, name="key_value", **keys)(rows)
+        query, key, value = (y.reshape(*x.shape[:-1], *head) for y in (query, *key_value))
         is_dropped = self.dropout and not deterministic
         drop = nn.Dropout(self.dropout, deterministic=False) if is_dropped else None
-        pieces = [(p[..., 0, :, :], p[..., 1, :, :], m) for p, m in (*prefix, (kv, mask))]
-        out = attend_pieces(query, pieces, bias, drop).reshape(-1, *head)
+        known = [(kv[..., 0, :, :], kv[..., 1, :, :], seen) for kv, seen in prefix]
+        out = attend_pieces(query, [*known, (key, value, mask)], bias, drop)
+        kv = jnp.stack([key, value], axis=-3)
         if not self.project:
             return out.reshape(x.shape), kv
-        return dense(width, "out", (-2, -1), self.out_bias)(out).reshape(x.shape), kv
+        out = out.reshape(*rows.shape[:-1], *head)
+        dense = DenseGeneral(width, (-2, -1), use_bias=self.out_bias, name="out", **keys)
+        return dense(out).reshape(x.shape), kv
 
 
 ACTIVATIONS = {
@@ -204,13 +248,12 @@ class MLP(nn.Module):
     """Two dense layers, [...,c] -> [...,c] in `dtype`, with c * `ratio` channels between them."""
 
     ratio: float = 4.0  # Swin Transformer and MaskGIT
-    dropout: float = 0.0
     dtype: Any = "float32"
     activation: str = "gelu"  # one of ACTIVATIONS
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         def dense(width: int, name: str) -> Dense:
             return Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
 
@@ -220,7 +263,6 @@ class MLP(nn.Module):
         width = x.shape[-1]
         y = dense(round(width * self.ratio), "hidden")(flatten_tokens(x))
         y = ACTIVATIONS[self.activation](y)
-        y = nn.Dropout(self.dropout, deterministic=deterministic)(y)
         return dense(width, "out")(y).reshape(x.shape)
 
 
@@ -266,8 +308,8 @@ class Block(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
         y, kv = attention(norm("norm1")(x), prefix, mask, deterministic=deterministic)
         x = x + drop(y)
-        mlp = MLP(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
-        return x + drop(mlp(norm("norm2")(x), deterministic)), kv
+        mlp = MLP(self.mlp_ratio, self.dtype, self.activation, name="mlp")
+        return x + drop(mlp(norm("norm2")(x))), kv
 
 
 def scan_layers(

@@ -98,8 +98,8 @@ class Block(nn.Module):
         attention = Attention(*given, qkv_bias=bias, out_bias=bias, name="attention")
         y, kv = attention(y.astype(self.dtype), prefix, mask, deterministic=deterministic)
         x = x + drop(y)
-        mlp = MLP(self.mlp_ratio, 0.0, self.dtype, self.activation, self.mlp_bias, name="mlp")
-        return x + drop(mlp(norm(name="norm2")(x), deterministic)), {**cache, "kv": kv}
+        mlp = MLP(self.mlp_ratio, self.dtype, self.activation, self.mlp_bias, name="mlp")
+        return x + drop(mlp(norm(name="norm2")(x))), {**cache, "kv": kv}
 
 
 def ramp(rng: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:

@@ -5,7 +5,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from evqgan.core.mesh import platform
+from evqgan.nn.pieces import joined, joined_mask
 
 LEAST_QUERIES = 16  # ours: the kernel works on tiles of queries, which fewer would leave empty
 MOST_CHANNELS = 128  # of a head, in the backward pass of GPUs before Hopper, too
@@ -16,7 +18,7 @@ def fits(query: jax.Array) -> bool:
     length, _, channels = query.shape[-3:]
     is_half = query.dtype in (jnp.bfloat16, jnp.float16)
     is_tile = length >= LEAST_QUERIES and channels % 8 == 0 and channels <= MOST_CHANNELS
-    return jax.default_backend() == "gpu" and is_half and is_tile
+    return platform() == "gpu" and is_half and is_tile
 
 
 def attend(
@@ -30,13 +32,13 @@ def attend(
     numbers, as cuDNN's backward pass asks for where there is a mask.
     """
     *rows, length, heads, channels = query.shape
-    sides = [
-        jnp.concatenate([jnp.broadcast_to(p[i], (*rows, *p[i].shape[-3:])) for p in pieces], -3)
-        for i in (0, 1)
-    ]
-    query, key, value = (even(x, -3) for x in (query, *sides))
-    mask = joined_mask(pieces, length)
+    key, value = joined(pieces, rows)
+    mask = joined_mask(pieces)
+    if mask is None and key.shape[-3] % 2:  # of all but the key that is filled up
+        mask = jnp.ones((*(1,) * (key.ndim - 1), key.shape[-3]), bool)
+    query, key, value = (even(x, -3) for x in (query, key, value))
     if mask is not None:
+        mask = jnp.broadcast_to(mask, (*mask.shape[:-2], length, mask.shape[-1]))
         is_shared = mask.shape[:-3] == (1,) * len(rows)
         mask = mask if is_shared else jnp.broadcast_to(mask, (*rows, *mask.shape[-3:]))
         mask = even(even(mask, -1), -2)
@@ -44,22 +46,6 @@ def attend(
     query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
     out = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
     return out[:, :length].reshape(*rows, length, heads, channels)
-
-
-def joined_mask(pieces: Sequence[tuple], length: int) -> jax.Array | None:
-    """Return which keys of all pieces each of `length` queries sees, [...,1 or heads,S,T].
-
-    None if every query sees an even number of keys, all there are.
-    """
-    keys = [key.shape[-3] for key, *_ in pieces]
-    masks = [mask for *_, mask in pieces]
-    if all(mask is None for mask in masks) and sum(keys) % 2 == 0:
-        return None
-    one = np.ones((1,) * (pieces[0][0].ndim), bool)
-    masks = [jnp.asarray(one if mask is None else mask) for mask in masks]
-    rows = np.broadcast_shapes(*(mask.shape[:-2] for mask in masks))
-    parts = [jnp.broadcast_to(m, (*rows, length, k)) for m, k in zip(masks, keys, strict=True)]
-    return jnp.concatenate(parts, axis=-1)
 
 
 def even(x: jax.Array, axis: int) -> jax.Array:

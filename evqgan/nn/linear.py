@@ -5,6 +5,7 @@ of a bias is a sum over all rows, and so was a sum of bfloat16: what is added to
 larger than 1 to count, and terms that cancel leave rounding errors behind.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,37 @@ class DenseGeneral(nn.DenseGeneral):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return super().__call__(x).astype(self.dtype)
+
+
+class KeyValue(nn.Module):
+    """Two `DenseGeneral` of x [...,c], keys and values [...,heads,d], with one set of parameters.
+
+    They are those of one layer of 2 x heads x d features: `kernel` [c,2,heads,d], `bias`
+    [2,heads,d]. Its results would be cut apart, and their gradients put together.
+    """
+
+    heads: int
+    head_dim: int
+    use_bias: bool = True
+    dtype: Any = "float32"
+    kernel_init: Any = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        features, rows = (2, self.heads, self.head_dim), x.shape[-1]
+
+        def drawn(rng: jax.Array) -> jax.Array:
+            flat = self.kernel_init(rng, (rows, math.prod(features)), jnp.float32)
+            return flat.reshape(rows, *features)
+
+        kernel = self.param("kernel", drawn)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        made = [jnp.einsum("...c,chd->...hd", x, kernel[:, side]) for side in (0, 1)]
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, features)
+            bias = bias.reshape(2, *(1,) * (x.ndim - 1), *features[1:])
+            made = [y + bias[side] for side, y in enumerate(made)]
+        return [y.astype(self.dtype) for y in made]
 
 
 class Conv(nn.Conv):
