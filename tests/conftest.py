@@ -21,9 +21,9 @@ from evqgan.convert import __main__ as converter
 from evqgan.convert import packages
 from evqgan.core import weights
 
-if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ < (0, 13):
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ < (0, 12):
     # Fusions by way of MLIR take half of what is left. XLA ends a process with a flag that it does
-    # not know; all versions below 0.13 know this one.
+    # not know; all versions below 0.12 know this one.
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
     )

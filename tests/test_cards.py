@@ -131,6 +131,18 @@ def test_files_without_a_number_in_common_are_refused(tmp_path, capsys):
         assert line.endswith("give an evaluation.json")  # and not: move it away
 
 
+@pytest.mark.parametrize(("value", "said"), [("oops", "is 'oops', no number"), (None, "missing")])
+def test_what_is_no_number_is_refused(tmp_path, capsys, value, said):
+    other = evaluation()
+    name = next(iter(other["numbers"]))
+    other["numbers"].pop(name)
+    if value:
+        other["numbers"][name] = value
+    assert compare(tmp_path, evaluation(), other) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"b.json is not what evaluate writes: {name}" in line and said in line
+
+
 def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):
     found = cards.finite(evaluation(fid=float("nan")))
     assert compare(tmp_path, found, evaluation(2)) == 0

@@ -91,7 +91,7 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
         (["reconstuction"], "no benchmark 'reconstuction': did you mean 'reconstruction'"),
         (["reconstruction"], "--workdir is needed: a trained tokenizer"),
         (["fig1", "--workdir=nowhere"], "nowhere is no workdir"),
-        (["fig1", "--workdir=GENERATOR"], "holds a stage2: give the workdir of a tokenizer"),
+        (["fig1", "--workdir=GENERATOR"], "holds a generator: give the workdir of a tokenizer"),
         (["fig1", "--workdir=TOKENIZER", "--block=9"], "--block=9 does not fit into 8 x 8 tokens"),
         (["fig1", "--workdir=a=TOKENIZER", "--blok=9"], "no flag --blok: did you mean '--block'?"),
         (["step", "--config=configs/nosuch.py"], "there is no file"),

@@ -304,12 +304,12 @@ def test_a_speed_is_of_the_model_itself():
 def test_what_is_wrong_is_one_line(tmp_path, capsys):
     place = workdirs.trained() / "tokenizer"
     for flags, message in (
-        (["table3", f"--workdir={place}"], "holds a stage1: give the workdir of a generator"),
+        (["table3", f"--workdir={place}"], "holds a tokenizer: give the workdir of a generator"),
         (["table1", "--workdir=a=nowhere"], "nowhere is no workdir"),
         (["table7", "--data=digit"], "digit"),
         (["table5", "--samples=0"], "--samples=0"),
         (["fig9", "--width=50"], "expected --width as a multiple of 48, got 50"),
-        (["fig8", "--features=inceptoin", f"--workdir={place}"], "holds a stage1"),
+        (["fig8", "--features=inceptoin", f"--workdir={place}"], "holds a tokenizer"),
     ):
         assert benchmark.main([*flags, f"--out={tmp_path / 'out'}"]) == 2
         error = capsys.readouterr().err

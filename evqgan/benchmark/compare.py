@@ -50,7 +50,8 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
         print(f"{letter}: {word}, {', '.join(models)}")
         if only := [name for name in found["protocols"] if name not in both]:
             print(f"{letter} alone has numbers of {', '.join(only)}")
-    return "numbers with the same card", rows
+    but = f" but for {', '.join(given.differ)}" if given.differ else ""
+    return f"numbers with the same card{but}, compared on this machine", rows
 
 
 def check(

@@ -63,5 +63,5 @@ def load_tokenizer(workdir: str) -> Model:
     """Return the tokenizer of a workdir; InputError if it holds something else."""
     model = load(workdir)
     if model.config.stage != "stage1":
-        raise InputError(f"{workdir} holds a {model.config.stage}: give the workdir of a tokenizer")
+        raise InputError(f"{workdir} holds a generator: give the workdir of a tokenizer")
     return model

@@ -76,7 +76,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     known = cached.is_file()
     if not known:
         network = Extractor(request.features, request.weights, "--features")
-        print(f"reading {len(source):,} images", flush=True)
+        print(f"reading {len(source):,} images of the split {request.split!r}", flush=True)
         save_reference(cached, statistics(request, network))
     found = load_reference(cached)
     if given.out:

@@ -248,14 +248,23 @@ def _apply(eqn: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
         return _evaluate(inner.jaxpr, inner.consts, inputs)
     if name == "copy":
         return inputs
-    if name == "scan" and not eqn.params["num_carry"]:
-        consts, slices = inputs[: eqn.params["num_consts"]], inputs[eqn.params["num_consts"] :]
+    number, carried = _scan_parts(eqn) if name == "scan" else (0, 0)
+    if name == "scan" and not carried:
+        consts, slices = inputs[:number], inputs[number:]
 
         def one(*slices: Any) -> list[Any]:
             return _evaluate(inner.jaxpr, inner.consts, (*consts, *slices))
 
         return jax.vmap(one)(*slices) if slices else _bind(eqn, inputs)
     return _bind(eqn, inputs)
+
+
+def _scan_parts(eqn: core.JaxprEqn) -> tuple[int, int]:
+    """Return how many inputs of a scan are constant, and how many are carried."""
+    if "ft_in" in eqn.params:  # from jax 0.12 on
+        consts, carried, _ = eqn.params["ft_in"].unpack()
+        return len(consts.vals), len(carried.vals)
+    return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
 def _bind(eqn: core.JaxprEqn, inputs: list[Any]) -> list[Any]:

@@ -151,12 +151,19 @@ def read_evaluation(file: pathlib.Path, advice: str = "move it away") -> Evaluat
     parts = [found.get(name) for name in ("numbers", "protocols")]
     whole = len(found) == 2 and all(isinstance(part, dict) for part in parts)
     cards_there = found["protocols"].values() if whole else ()
+    wrong = None
     if not whole or not all(
         isinstance(card, dict) and isinstance(card.get("numbers"), list) for card in cards_there
     ):
-        raise InputError(
-            f"{file} is not what evaluate writes: it has no numbers and protocols; {advice}"
-        )
+        wrong = "it has no numbers and protocols"
+    else:
+        named = {str(name): None for card in cards_there for name in card["numbers"]}
+        for name in {**named, **found["numbers"]}:
+            value = found["numbers"].get(name, "missing")
+            if not isinstance(value, int | float | None):
+                wrong = f"{name} is {value!r}, no number"
+    if wrong:
+        raise InputError(f"{file} is not what evaluate writes: {wrong}; {advice}")
     return found
 
 

@@ -202,6 +202,7 @@ def opened(text: str, stage: str) -> tuple[str, Model]:
     name, path = named(text)
     model = load(path)
     if model.config.stage != stage:
-        what = {"stage1": "a tokenizer", "stage2": "a generator"}[stage]
-        raise InputError(f"{path} holds a {model.config.stage}: give the workdir of {what}")
+        named_stages = {"stage1": "a tokenizer", "stage2": "a generator"}
+        holds = named_stages[model.config.stage]
+        raise InputError(f"{path} holds {holds}: give the workdir of {named_stages[stage]}")
     return name, model
