@@ -167,7 +167,7 @@ def stage2(tokenizer: str, size: int, classes: int | None = 0) -> ConfigDict:
         # Ours; the paper does not say, MaskGIT has 16. Heads of 128 channels fill the rows of a
         # TPU's units: its layer takes 0.4 times the cycles of one with 16 heads of 48.
         "heads": 6,
-        # Ours: dropout of the residual branches and of the MLP, not of attention weights, too, as
+        # Ours: dropout of the residual branches, not of attention weights, too, as
         # in MaskGIT: a fused attention can then be used, without which a step takes 1.4 times as
         # long on a GPU (docs/results.md, "On a GPU").
         "attention_dropout": 0.0,

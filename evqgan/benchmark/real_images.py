@@ -81,8 +81,8 @@ def _against(config: str, views: int, colour: bool, network: Extractor | None) -
         numbers,
         splits[0].image_set(),
         splits[1].image_set(),
-        {"views": views, "classifier_sees_colours": colour},
-        [network.card()] if network else [],
+        {"views": views, **numbers.settings},
+        numbers.cards,
     )
 
 

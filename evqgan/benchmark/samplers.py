@@ -95,7 +95,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         about = network.name_of("frechet"), given.num, given.seeds, most, file
         measurements = Measurements(model, against, *about)
         real_train, real_heldout = (tally.image_set(dataset, split) for split, tally in splits)
-        beside = Beside(against, real_train, real_heldout, {}, [network.card()])
+        beside = Beside(against, real_train, real_heldout, against.settings, against.cards)
         found, again, taken = best_of(measurements, values, given.budget)
         preset = found[0]
         save(given, model, taken, again or [preset])

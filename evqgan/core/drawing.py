@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -248,9 +248,8 @@ def _apply(eqn: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
         return _evaluate(inner.jaxpr, inner.consts, inputs)
     if name == "copy":
         return inputs
-    number, carried = _scan_parts(eqn) if name == "scan" else (0, 0)
-    if name == "scan" and not carried:
-        consts, slices = inputs[:number], inputs[number:]
+    if name == "scan" and not (parts := _scan_parts(eqn)).carried:
+        consts, slices = inputs[: parts.constant], inputs[parts.constant :]
 
         def one(*slices: Any) -> list[Any]:
             return _evaluate(inner.jaxpr, inner.consts, (*consts, *slices))
@@ -259,12 +258,17 @@ def _apply(eqn: core.JaxprEqn, inputs: list[Any]) -> list[Any]:
     return _bind(eqn, inputs)
 
 
-def _scan_parts(eqn: core.JaxprEqn) -> tuple[int, int]:
+class _ScanParts(NamedTuple):
+    constant: int  # inputs
+    carried: int
+
+
+def _scan_parts(eqn: core.JaxprEqn) -> _ScanParts:
     """Return how many inputs of a scan are constant, and how many are carried."""
     if "ft_in" in eqn.params:  # from jax 0.12 on
         consts, carried, _ = eqn.params["ft_in"].unpack()
-        return len(consts.vals), len(carried.vals)
-    return eqn.params["num_consts"], eqn.params["num_carry"]
+        return _ScanParts(len(consts.vals), len(carried.vals))
+    return _ScanParts(eqn.params["num_consts"], eqn.params["num_carry"])
 
 
 def _bind(eqn: core.JaxprEqn, inputs: list[Any]) -> list[Any]:

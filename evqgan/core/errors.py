@@ -37,7 +37,8 @@ def of_system(error: OSError) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line that an exception of another library says, or its name.
 
-    It has at most 300 characters.
+    It has at most 300 characters, and of a `KeyError` is not in quotes.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
     return (lines[0].rstrip(":") if lines else type(error).__name__)[:300]

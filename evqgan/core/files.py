@@ -174,6 +174,8 @@ def read_json(
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         found = json.loads(text)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}; {advice}") from error
     except OSError as error:
         raise InputError(f"{path} is not {what}: {of_system(error)}; {advice}") from error
     except (ValueError, RecursionError) as error:  # a wrong encoding is a ValueError, too

@@ -15,8 +15,9 @@ from evqgan.core.errors import InputError
 from evqgan.core.npz import Pieces
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, MetricName, measure
 from evqgan.evals.real_images import of_real
+from evqgan.features.extractor import card_of
 from evqgan.metrics import pixels
-from evqgan.metrics.classifier import classifier_agreement
+from evqgan.metrics.classifier import JUDGE, classifier_agreement
 from evqgan.metrics.frechet import too_few
 from evqgan.metrics.nearest import nearest
 from evqgan.metrics.spread import spread
@@ -41,6 +42,9 @@ class Features(Protocol):
     def name_of(self, number: str) -> str:
         """Return what a number of these features is called."""
 
+    def card(self) -> dict[str, Any]:
+        """Return what the card of such a number says of them."""
+
     def pieces(self, images: np.ndarray) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray]]:
         """Yield {layer: features [n,F]} of uint8 [N,H,W,3], and which of them count: bool [n]."""
 
@@ -56,6 +60,10 @@ class Colours:
     def name_of(self, number: str) -> str:
         """Return the number's own name."""
         return number
+
+    def card(self) -> dict[str, Any]:
+        """Return the card of `features.pixels`, which are the same."""
+        return card_of("pixels", "", "features")
 
     def pieces(self, images: np.ndarray) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray]]:
         """Yield the colours of all images."""
@@ -119,6 +127,17 @@ class AgainstReal:
         if self._heldout:
             beside_real = [{m: x for m, x in some.items() if x.real} for some in self._metrics]
             self._floor = self._distances(beside_real, self._heldout.sets, "heldout_")
+
+    @property
+    def cards(self) -> list[dict[str, Any]]:
+        """What cards say of the features."""
+        return [one.card() for one in self._features]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What cards say of all else that decides the numbers: who judges classes."""
+        judge = {"classifier": JUDGE, "classifier_sees_colours": self._colour}
+        return judge if self._is_kept else {}
 
     def of(
         self, images: np.ndarray | Pieces, labels: np.ndarray | None, copies: bool = False

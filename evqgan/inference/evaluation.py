@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from evqgan import models
 from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
 from evqgan.core.progress import heartbeat, say
 from evqgan.data import pipeline
@@ -71,6 +71,8 @@ def evaluate(
     found: Evaluation = {"numbers": {}, "protocols": {}}
     if metrics and file.is_file():
         found = read_evaluation(file)
+    before = dict(found["numbers"])
+    measured: list[str] = []  # evaluators
     datasets = [data_of(part) for part, _ in parts]  # of all, before the first is measured
     for (part, folder), dataset in zip(parts, datasets, strict=True):
         evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
@@ -82,9 +84,11 @@ def evaluate(
         model = load(folder, part)
         for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
             cards.enter(found, numbers, card)
+            measured.append(card.evaluator)
         if compared and chief:
             try:
                 cards.enter(found, *evaluate_samples(model, dataset, samples))
+                measured.append("samples")
             except InputError as error:
                 if "samples" in metrics:
                     raise
@@ -92,7 +96,7 @@ def evaluate(
     found = cards.finite(found)
     if chief:
         files.save_json(file, found)
-        show(found)
+        show(found, measured, before)
         print(f"these numbers, and how each was measured, are in {file}", flush=True)
     return found
 
@@ -132,14 +136,23 @@ def check_metrics(
         )
 
 
-def show(found: Evaluation) -> None:
-    """Print the numbers but those of single classes, and the warnings of the cards."""
-    for name, value in found["numbers"].items():
+def show(found: Evaluation, measured: Sequence[str], before: Mapping[str, Any]) -> None:
+    """Print what evaluators `measured`, but for single classes, and the warnings of their cards.
+
+    before: the numbers that were there. It is said how many remain, and which do not.
+    """
+    protocols = [found["protocols"][name] for name in measured]
+    new = {name: found["numbers"][name] for card in protocols for name in card["numbers"]}
+    for name, value in new.items():
         if value is not None and not name.startswith(OF_CLASS):
             print(f"{name:32s} {value:.4g}")
-    for card in found["protocols"].values():
+    for card in protocols:
         for warning in card.get("warnings", []):
             print(f"WARNING {warning}")
+    if kept := len(found["numbers"]) - len(new):
+        print(f"{kept} other numbers, measured earlier, are kept beside these")
+    if gone := [name for name in before if name not in found["numbers"]]:
+        print(f"no longer there, as their evaluator measured others: {', '.join(gone)}")
 
 
 def read_evaluation(file: pathlib.Path, advice: str = "move it away") -> Evaluation:
@@ -148,23 +161,23 @@ def read_evaluation(file: pathlib.Path, advice: str = "move it away") -> Evaluat
     Raises InputError, which ends in `advice`, for another file.
     """
     found = files.read_json(file, "what evaluate writes", advice)
-    parts = [found.get(name) for name in ("numbers", "protocols")]
-    whole = len(found) == 2 and all(isinstance(part, dict) for part in parts)
-    cards_there = found["protocols"].values() if whole else ()
-    wrong = None
-    if not whole or not all(
-        isinstance(card, dict) and isinstance(card.get("numbers"), list) for card in cards_there
-    ):
-        wrong = "it has no numbers and protocols"
-    else:
-        named = {str(name): None for card in cards_there for name in card["numbers"]}
-        for name in {**named, **found["numbers"]}:
-            value = found["numbers"].get(name, "missing")
-            if not isinstance(value, int | float | None):
-                wrong = f"{name} is {value!r}, no number"
-    if wrong:
+    if wrong := fault_of(found):
         raise InputError(f"{file} is not what evaluate writes: {wrong}; {advice}")
     return found
+
+
+def fault_of(found: Mapping[str, Any]) -> str:
+    """Return what a dict has to be an `Evaluation`, and has not; "" if it is one."""
+    numbers, protocols = found.get("numbers"), found.get("protocols")
+    if len(found) != 2 or not isinstance(numbers, dict) or not isinstance(protocols, dict):
+        return "it has no numbers and protocols"
+    named = dict(numbers)
+    for card in protocols.values():
+        if not isinstance(card, dict) or not isinstance(card.get("numbers"), list):
+            return "it has no numbers and protocols"
+        named = {**{str(name): "missing" for name in card["numbers"]}, **named}
+    wrong = [name for name, value in named.items() if not isinstance(value, int | float | None)]
+    return f"{wrong[0]} is {named[wrong[0]]!r}, no number" if wrong else ""
 
 
 def evaluate_model(
@@ -251,7 +264,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
         about = about._replace(model=dataclasses.replace(about.model, step=step, fingerprint=""))
     real, held = (tally.image_set(dataset, split) for split, tally in splits)
     measured = Measured(
-        protocol=FOLDER.name, produced=produced, real=real, heldout=held, warnings=warnings
+        FOLDER.name, produced, real, held, against.cards, against.settings, warnings
     )
     return numbers, about.card("samples", measured)
 
@@ -289,7 +302,7 @@ def read_samples(
         images = load_images(file, READ)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{file} is not what --mode=sample writes: {error}; make the samples again"
+            f"{file} is not what --mode=sample writes: {first_line(error)}; make the samples again"
         ) from error
     asked = "none" if labels is None else in_words(labels.tolist())
     count, height, width, _ = images.shape

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
 from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES
@@ -42,7 +42,9 @@ def read(out: pathlib.Path) -> Settings | None:
             found |= {"labels": labels.tolist(), "sampler": json.loads(saved["sampler"].item())}
             return {"acceptance": 1.0, "classifier": None, **found}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{file} is not what --mode=sample writes: {error}; {ADVICE}") from error
+        raise InputError(
+            f"{file} is not what --mode=sample writes: {first_line(error)}; {ADVICE}"
+        ) from error
 
 
 def check(

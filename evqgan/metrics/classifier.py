@@ -12,6 +12,10 @@ SIDE = 16
 # ours: with gamma "scale", 98.9 % on the digits held out by data/builders/digits.py, the same up to
 # 100
 C = 10.0
+# What cards say of it.
+JUDGE = (
+    f"support vector classifier (RBF kernel, C = {C:g}) of training images, {SIDE}x{SIDE} at most"
+)
 
 
 def classifier_agreement(

@@ -95,6 +95,8 @@ def holds(path: str | os.PathLike[str]) -> set[str]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError("it holds a single array")
             return set(archive)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}: give a reference, or a split") from error
     except UNREADABLE as error:
         raise InputError(
             f"{path} is not a reference with mu and sigma of features, or images in {IMAGES}: "

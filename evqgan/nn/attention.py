@@ -54,8 +54,8 @@ def attend_pieces(
     """
     if bias is None and drop is None and fused.fits(query):
         return fused.attend(query, pieces)
-    one_by_one = platform() == "cpu"
-    return (attend_one_by_one if one_by_one else attend_joined)(query, pieces, bias, drop)
+    form = attend_one_by_one if platform() == "cpu" else attend_joined
+    return form(query, pieces, bias, drop)
 
 
 def attend_joined(

@@ -110,9 +110,12 @@ def of_generator(
     about = []
     for network, against in beside:
         numbers |= columns(network, against.of(images, None))
-        about.append(network.card())
+        about += against.cards
         lines += against.warnings(len(images))
+    settings_of_card: dict[str, Any] = {"views": views}
     if held:
+        about += held.cards
+        settings_of_card |= held.settings
         found = held.of(images, labels)
         numbers["frechet_pixels"] = found["frechet"]
         numbers["in_class"] = found.get("sample_accuracy")
@@ -133,9 +136,11 @@ def of_generator(
         produced,
         real=real.image_set(dataset, dataset.train),
         features=about,
-        settings={"views": views, "classifier_sees_colours": colour},
+        settings=settings_of_card,
         warnings=lines,
     )
+    for line in lines:
+        print(f"WARNING {line}", flush=True)
     card = evaluation.subject_of(model).card("samples", measured_all)
     return numbers, card.as_json(), images
 
@@ -192,7 +197,8 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
             str(model.config.dtype),
             real=dataclasses.asdict(sets["train"]),
             heldout=dataclasses.asdict(sets["validation"]),
-            settings={"views": views, "classifier_sees_colours": colour},
+            features=against.cards,
+            settings={"views": views, **against.settings},
         ),
     }
 
