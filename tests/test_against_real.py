@@ -7,7 +7,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.core.npz import Pieces
-from evqgan.inference import against_real
+from evqgan.inference import against_real, evaluation
 from evqgan.inference.against_real import AgainstReal, Colours, RealImages
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
@@ -114,3 +114,24 @@ def test_images_of_another_size_and_no_images_are_refused(sets):
         AgainstReal(real, held, SIZE).of(images[:, ::2], labels)
     with pytest.raises(InputError, match="of which a split has none"):
         AgainstReal(split_of(images[:0], labels[:0], []), held, SIZE)
+
+
+def test_cards_say_which_features_and_who_judges():
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    real = RealImages(6, lambda: [(images, np.arange(6, dtype=np.int32) % 2)])
+    against = AgainstReal(real, real, (8, 8), colour=True)
+    (colours,) = against.cards
+    assert (colours["name"], colours["resize"]) == ("pixels", "averaged by area to at most 8x8")
+    assert against.settings["classifier"].startswith("support vector classifier")
+    assert against.settings["classifier_sees_colours"] is True
+    assert AgainstReal(real, None, (8, 8)).settings == {}  # nothing is judged
+
+
+def test_what_is_new_kept_and_gone_is_said(capsys):
+    card = {"numbers": ["new"], "warnings": ["few"]}
+    found = {"numbers": {"old": 1.0, "new": 2.0}, "protocols": {"a": card, "b": {"numbers": []}}}
+    evaluation.show(found, ["a"], {"old": 1.0, "lost": 3.0})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["new", "2"] and lines[1] == "WARNING few"
+    assert lines[2] == "kept beside these, measured earlier: 1 number"
+    assert lines[3].endswith("measured others: lost") and len(lines) == 4

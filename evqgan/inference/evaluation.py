@@ -20,7 +20,7 @@ from evqgan.core import build, files, mesh, processes, room, schema
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
-from evqgan.core.progress import heartbeat, say
+from evqgan.core.progress import counted, heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import build_all, cards
@@ -150,7 +150,7 @@ def show(found: Evaluation, measured: Sequence[str], before: Mapping[str, Any]) 
         for warning in card.get("warnings", []):
             print(f"WARNING {warning}")
     if kept := len(found["numbers"]) - len(new):
-        print(f"{kept} other numbers, measured earlier, are kept beside these")
+        print(f"kept beside these, measured earlier: {counted(kept, 'number')}")
     if gone := [name for name in before if name not in found["numbers"]]:
         print(f"no longer there, as their evaluator measured others: {', '.join(gone)}")
 
