@@ -2,7 +2,6 @@
 
 import json
 import types
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,7 +183,7 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
 
     def stand_in(*given, **keys):
         seen.append((given, keys))
-        return SimpleNamespace(cards=[], settings={})
+        return types.SimpleNamespace(cards=[], settings={})
 
     monkeypatch.setattr(real_images, "AgainstReal", stand_in)
     with pytest.MonkeyPatch.context() as patch:  # nothing is read, so there is nothing to hash
