@@ -63,16 +63,16 @@ def test_real_images_are_read_once_for_many_sets_of_samples(sets):
     found = against.of(samples, labels, copies=True)
     assert against.of(samples, labels, copies=True) == found and reads == [61, 30]
     of_colours = [gaussian(pixels.colours(x)) for x in (samples, train, heldout)]
-    assert found["frechet"] == pytest.approx(frechet_distance(*of_colours[:2]), rel=1e-9)
+    assert found["frechet_pixels"] == pytest.approx(frechet_distance(*of_colours[:2]), rel=1e-9)
     floor = frechet_distance(of_colours[2], of_colours[1])
-    assert found["heldout_frechet"] == pytest.approx(floor, rel=1e-9)
+    assert found["heldout_frechet_pixels"] == pytest.approx(floor, rel=1e-9)
     of_grey = [gaussian(x.mean((2, 3), dtype=np.float32)) for x in (samples, train)]
     assert found["frechet_grey"] == pytest.approx(frechet_distance(*of_grey), rel=1e-9)
     assert found["score_grey"] >= 1 and "heldout_score_grey" not in found
     assert found["sample_accuracy"] == 1 and found["nearest_copies"] == 0
     as_samples = against.of(heldout, held_labels)
     of_heldout = against.of_heldout()
-    assert of_heldout.keys() == {"frechet", "frechet_grey", "sample_accuracy"}
+    assert of_heldout.keys() == {"frechet_pixels", "frechet_grey", "sample_accuracy"}
     for name, value in of_heldout.items():
         assert as_samples[name] == pytest.approx(value, rel=1e-9)
 
@@ -95,12 +95,15 @@ def test_without_images_in_memory_there_are_distances_alone(sets, monkeypatch):
     images, labels = sets[2]
     warning = "no distance to the nearest image, accuracy and spread: "
     for against in (AgainstReal(real, held, SIZE, keep=False), AgainstReal(real, None, SIZE)):
-        assert against.of(images, labels).keys() <= {"frechet", "heldout_frechet"}
+        assert against.of(images, labels).keys() <= {"frechet_pixels", "heldout_frechet_pixels"}
         assert len(against.warnings(40)) == 2 + (against.of_heldout() != {})
     monkeypatch.setattr(against_real, "MOST", 1000)
     against = AgainstReal(real, held, SIZE)
-    assert against.of(images, labels, copies=True).keys() == {"frechet", "heldout_frechet"}
-    assert against.of_heldout().keys() == {"frechet"}
+    assert against.of(images, labels, copies=True).keys() == {
+        "frechet_pixels",
+        "heldout_frechet_pixels",
+    }
+    assert against.of_heldout().keys() == {"frechet_pixels"}
     assert against.warnings(40)[-1].startswith(warning)
     assert AgainstReal(real, None, SIZE).beyond == ""
 

@@ -588,7 +588,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
     assert numbers["sample_accuracy"] == pytest.approx(np.mean(by_class))
     told = capsys.readouterr().out
     assert card["warnings"][0] == (
-        "frechet: 20 samples are no more than its 192 features, too few for their covariance"
+        "frechet_pixels: 20 samples are no more than its 192 features, too few for their covariance"
     )
     assert (
         all(f"WARNING {warning}\n" in told for warning in card["warnings"])
@@ -615,7 +615,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
 
     monkeypatch.setattr(against_real, "MOST", 1000)  # what needs all images is left out
     small = evaluation.evaluate(config, workdir, workdir / "elsewhere", ["samples"])
-    assert small["numbers"].keys() == {"frechet", "heldout_frechet"}
+    assert small["numbers"].keys() == {"frechet_pixels", "heldout_frechet_pixels"}
     for name, value in small["numbers"].items():
         assert numbers[name] == pytest.approx(value, rel=1e-9)
     warning = small["protocols"]["samples"]["warnings"][-1]

@@ -24,7 +24,7 @@ NUMBERS = {
     "card": {"reconstruction": {"step": 1}, "samples": {**OF_REAL, "model": "m"}},
     "parameters": {"tokenizer": 3, "generator": 4},
     "heldout_accuracy": 0.99,
-    "heldout_frechet": 0.01,
+    "heldout_frechet_pixels": 0.01,
 }
 
 
@@ -82,7 +82,7 @@ def test_a_row_is_of_all_seeds():
             "psnr": 20.0,
             "codebook_usage": 1.0,
             "sample_accuracy": 0.5,
-            "frechet": 1.0,
+            "frechet_pixels": 1.0,
             "per_class": [1, 0.5],
         },
         {
@@ -90,27 +90,32 @@ def test_a_row_is_of_all_seeds():
             "psnr": 22.0,
             "codebook_usage": 0.5,
             "sample_accuracy": 0.7,
-            "frechet": 3.0,
+            "frechet_pixels": 3.0,
             "per_class": [0, None],
         },
     ]
-    row = comparison.row("vqgan", of_seeds, {"training_seconds": 7.0}, "frechet")
-    assert row["seeds"] == 2 and row["psnr"] == 21 and row["frechet_sd"] == pytest.approx(2**0.5)
+    row = comparison.row("vqgan", of_seeds, {"training_seconds": 7.0}, "frechet_pixels")
+    assert row["seeds"] == 2 and row["psnr"] == 21
+    assert row["frechet_pixels_sd"] == pytest.approx(2**0.5)
     assert (
         row["accuracy_by_class"] == "50 25"
         and row["training_seconds"] == 7
         and row["seconds_per_image"] is None
     )
     assert (row["tokenizer_parameters"], row["generator_parameters"]) == (3, 4)
-    last = comparison.real({"vqgan": of_seeds}, "frechet")
-    assert list(last) == list(row) and last["sample_accuracy"] == 0.99 and last["frechet"] == 0.01
+    last = comparison.real({"vqgan": of_seeds}, "frechet_pixels")
+    assert (
+        list(last) == list(row)
+        and last["sample_accuracy"] == 0.99
+        and last["frechet_pixels"] == 0.01
+    )
     assert row["card"] == NUMBERS["card"] and last["card"] == OF_REAL
     others = [
-        {"frechet_tiny" if name == "frechet" else name: x for name, x in numbers.items()}
+        {"frechet_tiny" if name == "frechet_pixels" else name: x for name, x in numbers.items()}
         for numbers in of_seeds
     ]
     other = comparison.row("vqgan", others, {}, "frechet_tiny")
-    assert other["frechet_tiny"] == row["frechet"] and "frechet" not in other
+    assert other["frechet_tiny"] == row["frechet_pixels"] and "frechet_pixels" not in other
 
 
 def test_numbers_made_in_another_way_are_not_taken(tmp_path):
@@ -124,7 +129,6 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
         == 0.99
     )
     assert runs.known(file, samples=6) is None and runs.known(file, absent=1) is None
-    assert runs.known(file, samples=5, features=None)  # of colours, as all were before
     file.write_text(json.dumps({"samples": 5}))
     assert runs.known(file, samples=5) is None  # without a card
 
@@ -140,7 +144,8 @@ def test_numbers_by_other_features_are_measured_anew(tmp_path, monkeypatch):
     other = {**card, "weights": {tiny_features.NETWORK: "0123456789abcdef"}}
     assert runs.known(file, samples=5, features=other) is None
     given.features = "pixels"
-    assert runs.network_of(given) is None and runs.frechet_of(None) == "frechet"
+    assert runs.network_of(given) is None and runs.frechet_of(None) == "frechet_pixels"
+    assert runs.card_of(None)["name"] == "pixels"
 
 
 def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
@@ -158,7 +163,10 @@ def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
     expected = frechet_distance(*gaussians)
     assert found["frechet_tiny_untrained"] == pytest.approx(expected, rel=1e-3) and expected > 0
     assert found["heldout_frechet_tiny_untrained"] == pytest.approx(0, abs=1e-9)  # the same images
-    assert not {"frechet", "heldout_frechet"} & found.keys() and "sample_accuracy" in found
+    assert (
+        not {"frechet_pixels", "heldout_frechet_pixels"} & found.keys()
+        and "sample_accuracy" in found
+    )
 
 
 def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
@@ -166,7 +174,10 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
     found = real_images.against(config, views=1, colour=True).numbers.of(images, labels)
-    assert found["frechet"] < 1e-6 and found["sample_accuracy"] == found["heldout_accuracy"] == 1
+    assert (
+        found["frechet_pixels"] < 1e-6
+        and found["sample_accuracy"] == found["heldout_accuracy"] == 1
+    )
     config.flip = True
     of_split = real_images.views_of(Dataset(**config), "train", 8)
     monkeypatch.setattr(real_images, "BATCH", 100)
@@ -208,7 +219,7 @@ def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp
     assert {json.loads(key)["steps"] for key in measured} == {8, 1}  # the preset, the first other
     assert (words, taken["steps"]) in (("the preset", 8), ("steps=1", 1))
     numbers = {**NUMBERS, "per_class": [1], "sampler": taken, "sampler_in_words": words}
-    row = comparison.row("vqgan", [numbers] * 2, {}, "frechet")
+    row = comparison.row("vqgan", [numbers] * 2, {}, "frechet_pixels")
     assert row["sampler"] == f"{words}; {words}"
 
 
@@ -235,7 +246,7 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     assert all(
         np.isfinite(row[key])
         for row in rows[:2]
-        for key in (*comparison.NUMBERS, "frechet", *comparison.TIMES)
+        for key in (*comparison.NUMBERS, "frechet_pixels", *comparison.TIMES)
     )
     assert rows[0]["psnr"] == rows[1]["psnr"]  # one tokenizer
     first, second, real = (row["card"] for row in rows)
@@ -257,7 +268,7 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     assert call(*command, "--features=tiny", "--weights=random") == 0
     assert all(path.stat().st_mtime > time for path, time in before.items())
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert all(row["frechet_tiny_untrained"] > 0 and "frechet" not in row for row in rows)
+    assert all(row["frechet_tiny_untrained"] > 0 and "frechet_pixels" not in row for row in rows)
 
 
 @pytest.mark.parametrize(

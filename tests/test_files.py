@@ -93,10 +93,10 @@ def test_tasks_of_slurm_that_are_not_told_of_each_other_do_not_share_a_folder(tm
         (b"", "it is empty"),
         (b" \n", "it is empty"),
         (b'{\n"a": ', "it is cut short or changed at line 2, column 6: Expecting value"),
-        (b"[1]", "expected a dict, got list"),
+        (b"[1]", "expected a JSON object, {...}, got '[1]'"),
         (b"\xff\xfe{", "it is no text in UTF-8"),
         (b'{"a":' * 2000, "it is "),  # nested without end, or cut short: as Python reads it
-        (b"NaN", "expected a dict, got float"),
+        (b"NaN", "expected a JSON object, {...}, got 'NaN'"),
     ],
 )
 def test_what_is_no_json_of_ours_is_one_line(tmp_path, content, reason):

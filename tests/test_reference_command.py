@@ -45,7 +45,10 @@ def test_a_folder_becomes_statistics_with_a_card_once(folder, tmp_path, capsys, 
     np.testing.assert_allclose(found.pooled.covariance, expected.covariance, atol=1e-7)
     card = json.loads(found.card)
     assert card["real"]["crop"] == "adm" and card["real"]["count"] == NUMBER == found.pooled.count
-    assert card["features"]["name"] == "pixels" and "reading" in capsys.readouterr().out
+    assert card["features"]["name"] == "pixels"
+    said = capsys.readouterr().out
+    assert "reading" in said
+    assert f"WARNING frechet_pixels: {NUMBER} images are no more than its 192 features" in said
     # the same again is known; other crops and splits are not, nor a file that was replaced
     with monkeypatch.context() as without:
         without.setattr(reference, "Extractor", None)  # a network is not made for it
@@ -85,8 +88,8 @@ def given(**flags):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--folder=/nowhere", "--size=8"], "expects a folder of images, got '/nowhere'"),
-        (["--folder=/nowhere"], "--size is needed"),
+        (["--folder=/nowhere", "--size=8"], "--folder: there is no folder '/nowhere'"),
+        (["--name=generated"], "--size is needed"),
         (["--size=8"], "expects one of name (such as digits) and folder, got neither"),
         (["--size=8", "--name=generated", "--features=fid"], "names 'fid'"),
         (["--size=8", "--name=generated", "--crop=middle"], "value should be one of <resize|"),

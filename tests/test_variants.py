@@ -96,14 +96,14 @@ def test_rows_are_mean_and_deviation_over_seeds(out):
     assert settings == {
         (("choice_temperature", value),) for value in variants.SCAN["choice_temperature"]
     }
-    for name in (*variants.NUMBERS, "frechet"):
+    for name in (*variants.NUMBERS, "frechet_pixels"):
         values = [{**numbers, **numbers["scan"][0]}[name] for numbers in runs]
         assert rows["own dropped"][name] == pytest.approx(np.mean(values))
         assert rows["own dropped"][f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
     distances = np.mean(
-        [[entry["frechet"] for entry in numbers["scan"]] for numbers in runs], axis=0
+        [[entry["frechet_pixels"] for entry in numbers["scan"]] for numbers in runs], axis=0
     )
-    assert rows["own dropped"]["best_frechet"] == pytest.approx(distances.min())
+    assert rows["own dropped"]["best_frechet_pixels"] == pytest.approx(distances.min())
     assert rows["real images"]["sample_accuracy"] == runs[0]["scan"][0]["heldout_accuracy"]
     assert rows["real images"]["cross_entropy"] is None
     card = rows["own dropped"]["card"]

@@ -32,6 +32,8 @@ from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import METRICS
 from evqgan.evals.real_images import RealImages, of_split
 from evqgan.features.extractor import Extractor, card_of
+from evqgan.features.names import name_of
+from evqgan.metrics.frechet import too_few
 from evqgan.metrics.references import Reference, load_reference, save_reference
 
 FLAGS = (
@@ -83,6 +85,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         with files.atomic(given.out) as file, open(cached, "rb") as there:
             shutil.copyfileobj(there, file)
     card = json.loads(found.card)["real"]
+    assert found.pooled.count  # of all that this command makes
+    counts, width = {"images": found.pooled.count}, len(found.pooled.mean)
+    named = name_of("frechet", about["name"], "random" in about["weights"].values())
+    for warning in too_few(named, counts, width):
+        print(f"WARNING {warning}", flush=True)
     row = {
         "images": found.pooled.count,
         "crop": card["crop"],
@@ -105,6 +112,8 @@ def requested(given: Any, overrides: list[str]) -> Request:
         measured = build.plain(config.evals.get("distribution", {}))
     elif overrides:
         raise InputError(f"{overrides[0]} changes a config: give one by --config=FILE")
+    if given.folder and not pathlib.Path(given.folder).is_dir():
+        raise InputError(f"--folder: there is no folder {given.folder!r}")
     if given.folder or given.name:
         keys |= {"folder": given.folder or "", "name": given.name or ""}
     if "size" not in keys and not given.size:

@@ -11,6 +11,7 @@ from evqgan.core import pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.features.extractor import Extractor
+from evqgan.inference.against_real import Colours
 
 # What the row of real images has in the place of a number of samples, if not "heldout_" before it.
 REAL = {"sample_accuracy": "heldout_accuracy"}
@@ -99,11 +100,11 @@ def network_of(given: Any) -> Extractor | None:
     return Extractor(given.features, given.weights, "--features")
 
 
-def card_of(network: Extractor | None) -> dict[str, Any] | None:
+def card_of(network: Extractor | None) -> dict[str, Any]:
     """Return what numbers are kept with, so that they are not taken for those of other features."""
-    return network.card() if network else None
+    return (network or Colours()).card()
 
 
 def frechet_of(network: Extractor | None) -> str:
     """Return the name of the Frechet distance by the features of a network, or by colours."""
-    return network.name_of("frechet") if network else "frechet"
+    return (network or Colours()).name_of("frechet")

@@ -187,7 +187,7 @@ def read_json(
             reason = f"it is cut short or changed at {place}" if text.strip() else "it is empty"
         raise InputError(f"{path} is not {what}: {reason}; {advice}") from error
     if not isinstance(found, dict):
-        reason = f"expected a dict, got {type(found).__name__}"
+        reason = f"expected a JSON object, {{...}}, got {text.strip()[:20]!r}"
         raise InputError(f"{path} is not {what}: {reason}; {advice}")
     return found
 

@@ -16,6 +16,7 @@ from evqgan.core.npz import Pieces
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, MetricName, measure
 from evqgan.evals.real_images import of_real
 from evqgan.features.extractor import card_of
+from evqgan.features.names import name_of
 from evqgan.metrics import pixels
 from evqgan.metrics.classifier import JUDGE, classifier_agreement
 from evqgan.metrics.frechet import too_few
@@ -52,14 +53,14 @@ class Features(Protocol):
 class Colours:
     """Colours averaged down to 8x8 as features, without a network: see `pixels.colours`.
 
-    Their Frechet distance is "frechet".
+    Their Frechet distance is frechet_pixels.
     """
 
     widths = MappingProxyType({"pooled": 3 * pixels.FRECHET_SIDE**2})
 
     def name_of(self, number: str) -> str:
-        """Return the number's own name."""
-        return number
+        """Return the number's name, such as frechet_pixels."""
+        return name_of(number, "pixels")
 
     def card(self) -> dict[str, Any]:
         """Return the card of `features.pixels`, which are the same."""
@@ -144,8 +145,8 @@ class AgainstReal:
     ) -> dict[str, Any]:
         """Return {name: number} of samples, and beside each that of held-out images.
 
-        frechet, ...: by `metrics`, under the names of their features; of colours see `Colours`.
-        heldout_frechet, ...: the same of held-out real images: the floor.
+        frechet_pixels, ...: by `metrics`, under the names of their features.
+        heldout_frechet_pixels, ...: the same of held-out real images: the floor.
         nearest_mean and its kin: see `nearest`, if `copies`.
         sample_accuracy, per_class, sample_spread and their kin: see `classifier_agreement` and
           `spread`, if there are labels.

@@ -65,7 +65,7 @@ def run(
     lines = [pictures.label(pictures.row(list(x)), text) for text, x in shown.items()]
     pictures.save_png(file, pictures.column(lines))
     print(f"samples of each: {file}")
-    return f"{table.name}: {table.title}; {scale}", beside.beside(table, rows)
+    return f"{table.name}, {table.title}; measured here: {scale}", beside.beside(table, rows)
 
 
 def measured(

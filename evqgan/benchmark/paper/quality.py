@@ -117,7 +117,7 @@ def of_generator(
         about += held.cards
         settings_of_card |= held.settings
         found = held.of(images, labels)
-        numbers["frechet_pixels"] = found["frechet"]
+        numbers["frechet_pixels"] = found["frechet_pixels"]
         numbers["in_class"] = found.get("sample_accuracy")
         lines += held.warnings(len(images))
     settings = {**model.sampler, **sampler}
@@ -191,7 +191,7 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
     }
     return {
         "system": "real images, held out",
-        "frechet_pixels": found["frechet"],
+        "frechet_pixels": found["frechet_pixels"],
         "in_class": found.get("sample_accuracy"),
         "card": card_of(
             str(model.config.dtype),

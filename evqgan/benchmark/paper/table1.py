@@ -27,4 +27,4 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             "latent": latent,
         }
         rows.append({**row, **numbers, "card": card})
-    return f"{TABLE1.name}: {TABLE1.title}; {scale}", beside.beside(TABLE1, rows)
+    return f"{TABLE1.name}, {TABLE1.title}; measured here: {scale}", beside.beside(TABLE1, rows)

@@ -57,7 +57,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     if given.full and not given.workdir:
         rows += full_size(images, given.rounds)
         scale += ", and full size, untrained"
-    return f"{TABLE2.name}: {TABLE2.title}; {scale}", beside.beside(TABLE2, rows)
+    return f"{TABLE2.name}, {TABLE2.title}; measured here: {scale}", beside.beside(TABLE2, rows)
 
 
 def row_of(

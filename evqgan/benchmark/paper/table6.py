@@ -74,7 +74,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         if parts[0]:
             row |= taken(*parts)
     what = "full-size models, untrained, on stored ids"
-    return f"{TABLE6.name}: {TABLE6.title}; {what}", beside.beside(TABLE6, (r for r, *_ in found))
+    return f"{TABLE6.name}, {TABLE6.title}; measured here: {what}", beside.beside(
+        TABLE6, (r for r, *_ in found)
+    )
 
 
 def cases(given: Any) -> list[tuple[str, int, str]]:
