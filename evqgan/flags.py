@@ -21,7 +21,7 @@ edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,rig
                     edit_000.png ..., masked.png, strip.png
 reconstruct  --image=FILE|FOLDER --out=DIR
                     input | reconstruction, a PNG a picture
-evaluate  --metrics=reconstruction,...
+evaluate  --metrics=reconstruction,... --out=DIR
                     evaluation.json
 
 --compile_only=TOPOLOGY compiles the step of training, the sampler or the prediction of evaluation
@@ -56,8 +56,7 @@ from evqgan.core.cli import (
 )
 
 MODES = ("train", "encode", "sample", "edit", "reconstruct", "evaluate")
-BATCHED = ("encode", "sample", "edit", "reconstruct", "evaluate")
-MAKING = ("encode", "sample", "edit", "reconstruct")
+AFTER_TRAINING = ("encode", "sample", "edit", "reconstruct", "evaluate")
 SAMPLING = ("sample", "edit", "evaluate")
 DRAWING = ("encode", "sample", "edit")
 COMPILED = ("train", "sample", "evaluate")
@@ -90,7 +89,7 @@ FLAGS = (
     Flag("labels", TEXTS, ("sample",), "classes by number or name, in turn (default: all)"),
     Flag("label", TEXT, ("edit",), "the class by number or name"),
     Flag("seed", whole(0, 2**63 - 1), DRAWING, "the random seed (0)"),
-    Flag("batch_size", whole(1), BATCHED, "images a device at a time"),
+    Flag("batch_size", whole(1), AFTER_TRAINING, "images a device at a time"),
     Flag("preset", PATH, SAMPLING, "a file of the sampler's settings (default: config.sample)"),
     Flag("steps_strip", SWITCH, ("sample",), "also draw how images are filled"),
     Flag("acceptance", number(0.0, 1.0), ("sample",), "the share of candidates to keep (1)"),
@@ -106,7 +105,7 @@ FLAGS = (
         ("sample",),
         "where its weights lie (default: ~/.cache/evqgan/weights), or random",
     ),
-    Flag("out", PATH, MAKING, "where results go (default: inside the workdir)"),
+    Flag("out", PATH, AFTER_TRAINING, "where results go (default: inside the workdir)"),
     Flag("image", PATH, ("edit", "reconstruct"), "a picture; reconstruct: or a folder of them"),
     Flag("mask", PATH, ("edit",), "a picture, white where the image is made anew"),
     Flag("box", TEXTS, ("edit",), "left,top,right,bottom of what is made anew"),

@@ -291,9 +291,9 @@ def test_a_slip_is_told_before_anything_is_loaded(
     given = [f"--image={tmp_path}/a.png"] if mode in ("edit", "reconstruct") else []
     given = [] if any(arg.startswith("--image") for arg in args) else given
     given += ["--box=0,0,8,8"] if mode == "edit" else []
-    out = [] if mode == "evaluate" else [f"--out={tmp_path}/out"]
+    out = f"--out={tmp_path}/out"
     args = [arg.format(file=tmp_path / "file", folder=tmp_path) for arg in args]
-    code, said, errors = call(capsys, f"--mode={mode}", f"--workdir={place}", *given, *out, *args)
+    code, said, errors = call(capsys, f"--mode={mode}", f"--workdir={place}", *given, out, *args)
     assert code == 2 and len(errors) == 1 and re.search(message, errors[0]), errors
     assert not said and not (tmp_path / "out").exists()
 
