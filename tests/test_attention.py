@@ -80,16 +80,17 @@ def test_tokens_computed_earlier_serve_as_if_they_were_there():
     groups = np.repeat(np.arange(3), 2)
     whole, pair = apply(attention, params, x, mask=(groups[None] <= groups[:, None])[None, None])
     _, first = apply(attention, params, x[:, :2])
-    pieces, prefix = [], [(first[:, None], None)]
+    pieces, prefix = [], [(*(kept[:, None] for kept in first), None)]
     for i in (1, 2):
         part = jnp.repeat(x[:, None, 2 * i : 2 * i + 2], 2, axis=1)
         y, new = apply(attention, params, part, prefix=tuple(prefix))
-        prefix.append((new, jnp.ones((1, 1, 1, 1, 2), bool)))
+        prefix.append((*new, jnp.ones((1, 1, 1, 1, 2), bool)))
         pieces.append(y)
     np.testing.assert_allclose(
         jnp.concatenate(pieces, 2), jnp.stack([whole[:, 2:]] * 2, 1), atol=1e-5
     )
-    np.testing.assert_allclose(new[:, 0], pair[:, 4:], atol=1e-5)
+    for kept, of_all in zip(new, pair, strict=True):
+        np.testing.assert_allclose(kept[:, 0], of_all[:, 4:], atol=1e-5)
 
 
 def test_what_is_traced_for_a_tpu_is_the_same_function(monkeypatch):

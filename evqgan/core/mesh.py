@@ -118,6 +118,17 @@ def platform() -> str:
     return device.platform if device else jax.default_backend()
 
 
+def splits(shape: Sequence[int]) -> int:
+    """Return in how many parts an activation [B,...] is split along B: data x fsdp.
+
+    It is 1 outside of `over`, in a `shard_map`, and where data x fsdp do not divide B.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not all(mesh.shape.get(axis) for axis in SPLIT) or mesh.manual_axes:
+        return 1
+    return 1 if not shape or shape[0] % ways(mesh) else ways(mesh)
+
+
 def spread(tree: Any) -> Any:
     """Return activations, each split over data x fsdp along its first dimension.
 
@@ -126,13 +137,9 @@ def spread(tree: Any) -> Any:
     Rajbhandari et al., 2020). Outside of `over`, on one device, in a `shard_map`, and for an array
     that data x fsdp does not divide, nothing is changed.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not all(mesh.shape.get(axis) for axis in SPLIT) or mesh.manual_axes:
-        return tree
-    number = ways(mesh)
 
     def one(x: jax.Array) -> jax.Array:
-        if number == 1 or not x.ndim or x.shape[0] % number:
+        if splits(x.shape) == 1:
             return x
         free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
         return jax.lax.with_sharding_constraint(x, PartitionSpec(SPLIT, *free))

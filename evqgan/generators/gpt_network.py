@@ -11,6 +11,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.nn.attention import flatten_tokens, kernel_init
 from evqgan.nn.causal import EPSILON, Block, apply_layers
+from evqgan.nn.dropout import Dropout
 
 CHOICES = {"condition": ("class", "coordinates"), "tables": ("shared", "separate")}
 
@@ -147,7 +148,7 @@ class Model(nn.Module):
             dot_general=exact,
         )
         embedding_dropout = self.embedding_dropout
-        self.drop = nn.Dropout(self.dropout if embedding_dropout is None else embedding_dropout)
+        self.drop = Dropout(self.dropout if embedding_dropout is None else embedding_dropout)
 
     def __call__(
         self,

@@ -23,6 +23,7 @@ from evqgan.generators import Decoded, Request, Traits, squeeze_depth
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, scan_layers, tanh_gelu
+from evqgan.nn.dropout import Dropout
 from evqgan.nn.linear import Dense, DenseGeneral, in_dtype
 
 TRAITS = Traits()
@@ -92,7 +93,7 @@ class Model(nn.Module):
         positions = self.param("positions", kernel_init, (number, self.width))
 
         x = jnp.take(words, sequence, axis=0) + positions[None, : sequence.shape[1]]
-        x = nn.Dropout(self.dropout, deterministic=deterministic)(norm(name="embedding_norm")(x))
+        x = Dropout(self.dropout, deterministic=deterministic)(norm(name="embedding_norm")(x))
         block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name="blocks")
 
         def layer_step(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
@@ -122,7 +123,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         dense = functools.partial(DenseGeneral, dtype=self.dtype, kernel_init=kernel_init)
         norm = functools.partial(nn.LayerNorm, EPSILON, self.dtype)
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+        drop = Dropout(self.dropout, deterministic=deterministic)
         width = x.shape[-1]
         head = self.heads, width // self.heads
 

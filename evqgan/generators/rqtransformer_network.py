@@ -10,6 +10,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Positive
 from evqgan.nn.attention import flatten_tokens
 from evqgan.nn.causal import EPSILON, Block, apply_layers
+from evqgan.nn.dropout import Dropout
 from evqgan.nn.linear import Dense
 
 normal_init = nn.initializers.normal(0.02)  # of tables and classifiers: the original
@@ -99,7 +100,7 @@ class Model(nn.Module):
         options = map(pair_of, (self.activation, self.attention_bias, self.mlp_bias))
         heads = self.heads, self.head_heads or self.heads
         self.body, self.head = map(block, heads, *options)
-        self.drop = nn.Dropout(self.embedding_dropout)
+        self.drop = Dropout(self.embedding_dropout)
         depths = 0 if self.shared_classifier else self.depth
         self.classifier = Classifier(self.codes, depths, self.dtype)
 

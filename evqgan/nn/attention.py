@@ -13,6 +13,7 @@ from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import platform, spread
 from evqgan.nn import fused
+from evqgan.nn.dropout import Dropout
 from evqgan.nn.linear import Dense, DenseGeneral, KeyValue
 from evqgan.nn.pieces import joined, joined_mask
 
@@ -187,9 +188,9 @@ def tanh_gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 class Attention(nn.Module):
     """Multi-head attention of x [...,S,c] to itself and to what came before it.
 
-    Returns [...,S,c] in `dtype`, and the keys and values of x, [...,S,2,heads,d]. Parameters are
-    float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c]. InputError if c is
-    not a multiple of `heads` where it has to be.
+    Returns [...,S,c] in `dtype`, and the keys and the values of x, each [...,S,heads,d]. Parameters
+    are float32: `query` [c,heads,d], `key_value` [c,2,heads,d], `out` [heads,d,c]. InputError if c
+    is not a multiple of `heads` where it has to be.
     """
 
     heads: int
@@ -208,8 +209,8 @@ class Attention(nn.Module):
         mask: jax.Array | None = None,
         bias: jax.Array | None = None,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
-        """prefix: (keys and values, mask) of tokens to the left, computed earlier.
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """prefix: (keys, values, mask) of tokens to the left, computed earlier.
 
         mask, bias: as in `attend`; the mask is that of x alone.
         """
@@ -225,15 +226,13 @@ class Attention(nn.Module):
         key_value = KeyValue(*head, self.qkv_bias, name="key_value", **keys)(rows)
         query, key, value = (y.reshape(*x.shape[:-1], *head) for y in (query, *key_value))
         is_dropped = self.dropout and not deterministic
-        drop = nn.Dropout(self.dropout, deterministic=False) if is_dropped else None
-        known = [(kv[..., 0, :, :], kv[..., 1, :, :], seen) for kv, seen in prefix]
-        out = attend_pieces(query, [*known, (key, value, mask)], bias, drop)
-        kv = jnp.stack([key, value], axis=-3)
+        drop = Dropout(self.dropout, deterministic=False) if is_dropped else None
+        out = attend_pieces(query, [*prefix, (key, value, mask)], bias, drop)
         if not self.project:
-            return out.reshape(x.shape), kv
+            return out.reshape(x.shape), (key, value)
         out = out.reshape(*rows.shape[:-1], *head)
         dense = DenseGeneral(width, (-2, -1), use_bias=self.out_bias, name="out", **keys)
-        return dense(out).reshape(x.shape), kv
+        return dense(out).reshape(x.shape), (key, value)
 
 
 ACTIVATIONS = {
@@ -267,7 +266,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block, [...,S,c] -> [...,S,c] and its keys and values.
+    """Pre-norm transformer block, [...,S,c] -> [...,S,c] and its keys and values, as `Attention`.
 
     Without masks every token looks at every other one.
     """
@@ -290,7 +289,7 @@ class Block(nn.Module):
         prefix: Sequence[tuple] = (),
         mask: jax.Array | None = None,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """prefix, mask: as in `Attention`."""
 
         def norm(name: str) -> nn.LayerNorm:
@@ -305,7 +304,7 @@ class Block(nn.Module):
             project=self.project,
             name="attention",
         )
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+        drop = Dropout(self.dropout, deterministic=deterministic)
         y, kv = attention(norm("norm1")(x), prefix, mask, deterministic=deterministic)
         x = x + drop(y)
         mlp = MLP(self.mlp_ratio, self.dtype, self.activation, name="mlp")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from evqgan.nn.attention import MLP, Attention, scan_layers
+from evqgan.nn.dropout import Dropout
 
 EPSILON = 1e-5  # of the layer norms: PyTorch's, in both originals
 
@@ -46,7 +47,8 @@ def apply_layers(
 
     def layer_step(block: nn.Module, x: jax.Array, cache: dict | None) -> tuple:
         if cache:
-            prefix, previous = [(cache["kv"], is_known)], cache.get("last")
+            known, previous = cache["kv"], cache.get("last")
+            prefix = [(known[:, :, 0], known[:, :, 1], is_known)]
             x, kept = block(x, None, prefix, previous, deterministic)
         else:
             x, kept = block(x, mask, (), None, deterministic)
@@ -85,7 +87,7 @@ class Block(nn.Module):
         previous: [B,1,c], a cache's "last": what is to the left of the first token; None = nothing.
         """
         norm = functools.partial(nn.LayerNorm, EPSILON, self.dtype)
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+        drop = Dropout(self.dropout, deterministic=deterministic)
         y, cache = norm(name="norm1")(x), {}
         if self.time_shift:
             cache = {"last": y[:, -1:]}
@@ -96,10 +98,10 @@ class Block(nn.Module):
         bias = self.attention_bias
         given = self.heads, self.attention_dropout, self.dtype
         attention = Attention(*given, qkv_bias=bias, out_bias=bias, name="attention")
-        y, kv = attention(y.astype(self.dtype), prefix, mask, deterministic=deterministic)
+        y, pair = attention(y.astype(self.dtype), prefix, mask, deterministic=deterministic)
         x = x + drop(y)
         mlp = MLP(self.mlp_ratio, self.dtype, self.activation, self.mlp_bias, name="mlp")
-        return x + drop(mlp(norm(name="norm2")(x))), {**cache, "kv": kv}
+        return x + drop(mlp(norm(name="norm2")(x))), {**cache, "kv": jnp.stack(pair, axis=2)}
 
 
 def ramp(rng: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from evqgan.core.mesh import platform
 from evqgan.nn.attention import Block, scan_layers
 
 
@@ -55,23 +56,29 @@ class SegmentTransformer(nn.Module):
 
         def apply_block(block: nn.Module, segments: list, masks: list, prefix: list) -> tuple:
             out: list[jax.Array] = []
-            new: list[tuple[jax.Array, jax.Array | None]] = []
+            new: list[tuple[jax.Array, jax.Array, jax.Array | None]] = []
             for x, (right, itself) in zip(segments, masks, strict=True):
-                x, kv = block(x, (*prefix, *new), itself, deterministic)
-                new.append((kv, right))
+                x, (key, value) = block(x, (*prefix, *new), itself, deterministic)
+                new.append((key, value, right))
                 out.append(x)
             return out, new
 
         if self.remat:
-            apply_block = from_inputs(apply_block)
+            cpu = platform() == "cpu"
+            apply_block = (
+                from_inputs(apply_block) if cpu else nn.remat(apply_block, prevent_cse=False)
+            )
 
         def layer_step(block: nn.Module, segments: list, prefix: list) -> tuple:
-            known = list(zip(prefix, prefix_masks, strict=True))
+            known = [
+                (kv[..., 0, :, :], kv[..., 1, :, :], mask)
+                for kv, mask in zip(prefix, prefix_masks, strict=True)
+            ]
             out, new = apply_block(block, segments[:shared], masks[:shared], known)
             if shared < len(segments):
                 of_targets = in_chunks(apply_block, number // chunk)
                 out += of_targets(block, segments[shared:], masks[shared:], known + new)
-            return out, [kv for kv, _ in new] if keep else []
+            return out, [jnp.stack([k, v], axis=-3) for k, v, _ in new] if keep else []
 
         given = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon
         block = Block(*given, attention_dropout=self.attention_dropout, name="blocks")
@@ -126,14 +133,14 @@ def in_chunks(apply_block: Callable, chunks: int) -> Callable:
 
     def run(block: nn.Module, segments: list, masks: list, prefix: list) -> list:
         # Masks of the prefix that differ between targets are cut, too.
-        varies = [mask is not None and mask.shape[1] > 1 for _, mask in prefix]
-        cut_masks = [mask if own else None for (_, mask), own in zip(prefix, varies, strict=True)]
+        varies = [mask is not None and mask.shape[1] > 1 for *_, mask in prefix]
+        cut_masks = [mask if own else None for (*_, mask), own in zip(prefix, varies, strict=True)]
 
         def one(block: nn.Module, _: None, part: tuple) -> tuple:
             segments, masks, cut_masks = part
             known = [
-                (kv, part_of_mask if own else mask)
-                for (kv, mask), part_of_mask, own in zip(prefix, cut_masks, varies, strict=True)
+                (*kv, part_of_mask if own else mask)
+                for (*kv, mask), part_of_mask, own in zip(prefix, cut_masks, varies, strict=True)
             ]
             return None, apply_block(block, segments, masks, known)[0]
 
