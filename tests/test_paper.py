@@ -308,7 +308,7 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         (["table1", "--workdir=a=nowhere"], "nowhere is no workdir"),
         (["table7", "--data=digit"], "digit"),
         (["table5", "--samples=0"], "--samples=0"),
-        (["fig9", "--width=50"], "expected --width as a multiple of 48, got 50"),
+        (["fig9", "--width=50"], "expected --width as a multiple of 128, got 50"),
         (["fig8", "--features=inceptoin", f"--workdir={place}"], "holds a tokenizer"),
     ):
         assert benchmark.main([*flags, f"--out={tmp_path / 'out'}"]) == 2

@@ -99,7 +99,7 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     file = tmp_path / "rows.json"
     small = [
         "--layers=1",
-        "--width=48",
+        "--width=128",
         "--latent=8",
         "--window=4",
         "--extend=1",
@@ -128,13 +128,13 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     assert joint == 4 * 2 * (4 + 9 + 16) and prefix == 4 * (4 + 9 + 2 * 16)
     assert ordered == 4 * (2 + 9 + 2 * 16) and wavefront >= ordered
     text = capsys.readouterr().out
-    assert "1 layers of width 48" in text and "token_passes" in text and "wavefront" in text
+    assert "1 layers of width 128" in text and "token_passes" in text and "wavefront" in text
 
 
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--width=50"], "expected --width as a multiple of 48, got 50"),
+        (["--width=50"], "expected --width as a multiple of 128, got 50"),
         (["--steps=0"], "expected --steps of at least 1, got 0"),
         (["--attention=full"], "'joint' or 'prefix', not 'full'"),
         (["--order=spiral", "--attention=prefix"], "'spiral'"),

@@ -29,7 +29,7 @@ def rows(small: bool) -> list[dict[str, Any]]:
 
 def attention(rng: np.random.Generator, small: bool) -> list[dict[str, Any]]:
     """Return the rows of attention over three pieces with masks, and of its gradients."""
-    images, targets, heads, channels = (1, 2, 2, 16) if small else (4, 4, 16, 48)
+    images, targets, heads, channels = (1, 2, 2, 16) if small else (4, 4, 6, 128)
     lengths = 5, 80, 64
 
     def normal(*shape: int) -> np.ndarray:

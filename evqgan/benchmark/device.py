@@ -44,7 +44,7 @@ RIVALS: dict[str, dict[str, Any]] = {
         "name": "gpt",
         "layers": 24,
         "width": 768,
-        "heads": 16,
+        "heads": 6,
         "tables": "separate",
     },
     "MaskGIT": {"name": "maskgit"},

@@ -26,12 +26,12 @@ ROWS = (  # attention, global tokens, order
 )
 FULL = {"layers": 24, "width": 768, "dtype": "bfloat16"}  # the model of configs/
 SMALL = {"layers": 2, "width": 384, "dtype": "float32"}  # ours: some minutes on two CPU cores
-HEAD = 48  # of the model of configs/: 16 heads of 48
+HEAD = 128  # of the model of configs/: 6 heads of 128
 
 
 FLAGS = (
     Flag("layers", whole(), (), "depth (24, the configs'; on a CPU 2)"),
-    Flag("width", whole(), (), "a multiple of 48 (768, the configs'; on a CPU 384)"),
+    Flag("width", whole(), (), "a multiple of 128 (768, the configs'; on a CPU 384)"),
     Flag("latent", whole(), (), "side of the token grid (64)", 64),
     Flag("window", whole(), (), "W_s (8)", 8),
     Flag("extend", whole(), (), "E_s (2)", 2),

@@ -32,7 +32,7 @@ FLAGS = (
     Flag("latent", whole(1), (), "side of the token grid; several times", repeated=True),
     Flag("window", whole(1), (), "W_s; several times (1, 2, 4, 8 and 16)", repeated=True),
     Flag("layers", whole(1), (), "depth (24, the configs'; on a CPU 2)"),
-    Flag("width", whole(1), (), "a multiple of 48 (768, the configs'; on a CPU 384)"),
+    Flag("width", whole(1), (), "a multiple of 128 (768, the configs'; on a CPU 384)"),
     Flag("batch", whole(1), (), "images at a time (1)", 1),
     Flag("rounds", whole(1), (), "timed calls of a program (3)", 3),
     small.OUT,
