@@ -108,7 +108,7 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     elif flags.mode == "edit":
         mode_edit.edit(config, workdir, out, cli.request(mode_edit.EditRequest, flags))
     elif flags.mode == "reconstruct":
-        mode_reconstruct.reconstruct(config, workdir, out, flags.image, flags.batch_size or 64)
+        mode_reconstruct.reconstruct(config, workdir, out, flags.image, flags.batch_size)
     else:
         evaluation.evaluate(config, workdir, out, flags.metrics or [], flags.batch_size)
 

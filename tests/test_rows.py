@@ -57,6 +57,11 @@ def test_batches_have_few_sizes(batch_size, number, size):
     assert BatchRunner(batch_size).size(number) == size
 
 
+def test_a_device_takes_fewer_images_if_they_are_large():
+    sizes = [batched.at_once((side, side)) for side in (32, 256, 512, 1024, 2048, 4096)]
+    assert sizes == [64, 64, 16, 4, 1, 1] and batched.at_once((256, 512, 3), 40) == 32
+
+
 def test_a_function_compiles_once_a_size():
     rows = BatchRunner(4)
     for number in (3, 4, 5, 6, 100):  # all in batches of 4

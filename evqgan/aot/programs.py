@@ -17,6 +17,7 @@ from evqgan.core import build, config_files, mesh, schema
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference import core
+from evqgan.inference.batched import at_once
 from evqgan.training.prepare import jitted, rows_of
 
 EXAMPLES = 10**6  # images of a training set, where only the length of a run depends on them
@@ -124,14 +125,17 @@ def remat_sections(config: Any) -> list[Any]:
 
 
 def sampling(config: Any, devices: Any, batch_size: int | None) -> list[Program]:
-    """Return the sampler of a generator and its decoder, for so many images a device (64)."""
+    """Return the sampler of a generator and its decoder, for so many images a device.
+
+    batch_size: None is `batched.at_once`.
+    """
     if config.stage != "stage2":
         raise InputError(f"--mode=sample needs a generator, the config is of {config.stage}")
     model = models.of_stage2(config)
     settings = model.settings(config.get("sample", {}))
     model.check_settings(settings)
     device_mesh = mesh.make(devices=devices)
-    size = (batch_size or 64) * device_mesh.size
+    size = (batch_size or at_once(model.tokenizer.shape)) * device_mesh.size
     ids = (size, *model.tokenizer.grid, model.tokenizer.network.quantizer.depth)
     kinds = (ids, np.int32), (ids[:-1], bool), ((size,), np.int32)
     seeds = ((size,), np.uint32), ((size,), np.uint32)

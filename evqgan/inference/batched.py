@@ -12,7 +12,17 @@ from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat
 
+# ours: what a device takes at a time: 64 images of 256x256, and fewer of larger ones
+IMAGES, PIXELS = 64, 2**22
 FEW = 4  # ours: the smallest batch: to compile a smaller one takes longer than to compute this one
+
+
+def at_once(shape: Sequence[int], most: int | None = None) -> int:
+    """Return how many images [height,width,...] a device takes at a time: by PIXELS, 1 at least.
+
+    most: IMAGES if None.
+    """
+    return max(1, min(most or IMAGES, PIXELS // (shape[0] * shape[1])))
 
 
 class BatchRunner:
@@ -27,7 +37,7 @@ class BatchRunner:
     they may differ by rounding, for a compiler may add up in another order.
     """
 
-    def __init__(self, batch_size: int = 64, devices: Sequence | None = None) -> None:
+    def __init__(self, batch_size: int = IMAGES, devices: Sequence | None = None) -> None:
         if not kinds.fits(batch_size, kinds.Positive):
             expected = kinds.describe(kinds.Positive)
             raise InputError(f"expected a batch_size that is {expected}, got {batch_size!r}")

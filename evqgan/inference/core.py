@@ -15,7 +15,7 @@ from evqgan.core.errors import InputError, first_line
 from evqgan.data import transforms
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
-from evqgan.inference.batched import BatchRunner
+from evqgan.inference.batched import BatchRunner, at_once
 from evqgan.inference.planning import Classes
 
 
@@ -35,14 +35,14 @@ class CoreModel:
     """
 
     def __init__(
-        self, config: Any, workdir: Any, step: int | None = None, batch_size: int = 64
+        self, config: Any, workdir: Any, step: int | None = None, batch_size: int | None = None
     ) -> None:
         self.config, self.workdir = config, workdir
-        self.runner = BatchRunner(batch_size)
         model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
-        room.require_batch(batch_size, tokenizer.shape)
+        self.runner = BatchRunner(at_once(tokenizer.shape) if batch_size is None else batch_size)
+        room.require_batch(self.runner.batch_size, tokenizer.shape)
         self.step, self.state = self._restore(model, step)
 
         network = tokenizer.network

@@ -35,7 +35,7 @@ class EditRequest:
     seed: result n depends on (seed, n).
     margin, feather: see `inference.editing`; None: its defaults.
     force: also what may take weeks.
-    batch_size: images a device at a time.
+    batch_size: images a device at a time; None: as `load` has it.
 
     Of `mask`, `box` and `outpaint` exactly one is given.
     """
@@ -50,7 +50,7 @@ class EditRequest:
     margin: int | None = None
     feather: int | None = None
     force: bool = False
-    batch_size: int = 64
+    batch_size: int | None = None
 
 
 @processes.together()

@@ -20,7 +20,7 @@ COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant 
 
 
 def load_model(
-    config: ConfigDict | None, workdir: str | os.PathLike[str], batch_size: int = 64
+    config: ConfigDict | None, workdir: str | os.PathLike[str], batch_size: int | None = None
 ) -> Model:
     """Return the model of a workdir; config: None is the workdir's.
 

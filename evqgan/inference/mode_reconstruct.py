@@ -13,11 +13,11 @@ from evqgan.core import files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
 from evqgan.data import folder as folders
+from evqgan.inference.batched import at_once
 from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_whole_tokens
 from evqgan.inference.model import Model
 
 SECONDS = 10.0  # ours: between two lines of progress
-PIXELS = 2**22  # ours: a device reconstructs 4 million pixels at a time, as `token_cache.encode`
 
 Named = tuple[pathlib.Path, np.ndarray]  # where a reconstruction goes, and its picture
 
@@ -28,14 +28,14 @@ def reconstruct(
     workdir: pathlib.Path,
     out: pathlib.Path | None,
     image: str | None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> None:
     """Write `input | reconstruction`, a PNG a picture, into `out`, by default reconstructions/.
 
     image: a picture's file, or a folder of pictures. They have any size; what a side has beyond a
         multiple of the tokenizer's factor is cropped, on both ends. A folder's pictures keep their
         places below it, and one that cannot be used is skipped with a line.
-    batch_size: images a device at a time.
+    batch_size: images a device at a time at most; see `batched.at_once`.
 
     Of several processes the first one does it alone.
     """
@@ -119,22 +119,22 @@ def readable(
             print(f"skipped: {error}", flush=True)
 
 
-def batches(images: Iterator[Named], model: Model, batch_size: int) -> Iterator[list[Named]]:
+def batches(images: Iterator[Named], model: Model, most: int | None) -> Iterator[list[Named]]:
     """Yield consecutive pictures of one size, as many at a time as the devices take."""
     for shape, alike in itertools.groupby(images, lambda pair: pair[1].shape):
-        while batch := list(itertools.islice(alike, at_once(model, shape, batch_size))):
+        while batch := list(itertools.islice(alike, together(model, shape, most))):
             yield batch
 
 
-def at_once(model: Model, shape: tuple[int, ...], batch_size: int) -> int:
+def together(model: Model, shape: tuple[int, ...], most: int | None) -> int:
     """Return how many pictures of a shape (H, W, 3) all devices take at a time."""
-    return max(1, min(batch_size, PIXELS // (shape[0] * shape[1]))) * model.runner.mesh.size
+    return at_once(shape, most) * model.runner.mesh.size
 
 
-def write(out: pathlib.Path, model: Model, batch: list[Named], batch_size: int) -> None:
+def write(out: pathlib.Path, model: Model, batch: list[Named], most: int | None) -> None:
     """Write the reconstructions of a batch of pictures of one size."""
     before = np.stack([image for _, image in batch])
-    size = min(at_once(model, before.shape[1:], batch_size), model.runner.size(len(before)))
+    size = min(together(model, before.shape[1:], most), model.runner.size(len(before)))
     after = model.reconstruct(before, size)
     for (target, image), again in zip(batch, after, strict=True):
         pictures.save_png(out / target, pictures.row([image, again]))

@@ -48,7 +48,7 @@ class SampleRequest:
     classifier_weights: where its weights lie.
     steps_strip: also draw steps.png, images being filled (`filmstrip.picture`).
     force: more than `room.IMAGES`, too, and in the place of samples of other settings.
-    batch_size: images a device at a time.
+    batch_size: images a device at a time; None: as `load` has it.
     pngs: whether images/ gets a PNG for each image.
     advice: what an error says to do about samples of other settings.
     """
@@ -61,7 +61,7 @@ class SampleRequest:
     classifier_weights: str = ""
     steps_strip: bool = False
     force: bool = False
-    batch_size: int = 64
+    batch_size: int | None = None
     pngs: bool = True
     advice: str = finished_samples.ADVICE
 

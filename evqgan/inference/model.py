@@ -31,7 +31,7 @@ def load(
     workdir: Any,
     config: Any = None,
     step: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     **unknown: Never,
 ) -> "Model":
     """Return a trained tokenizer or generator from its workdir.
@@ -39,7 +39,7 @@ def load(
     workdir: its path; "~" is the home folder.
     config: None is the workdir's.
     step: of the checkpoint, None is the latest.
-    batch_size: images per device at a time.
+    batch_size: images per device at a time; None: 64 of up to 256x256, fewer of larger ones.
     unknown: InputError names what was most likely meant.
     """
     planning.check_keywords(unknown, (), ("workdir", "config", "step", "batch_size"))

@@ -22,10 +22,9 @@ from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.data import codes, pipeline, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
+from evqgan.inference.batched import at_once
 from evqgan.tokenizers import tokenizer as tokenizers
 
-# Ours: a device encodes at most 64 images, and 4 million pixels, at once.
-IMAGES, PIXELS = 64, 2**22
 SECONDS = 5  # ours: between two lines of progress
 
 
@@ -35,7 +34,7 @@ class EncodeRequest:
 
     views: random crops and flips of each training image.
     seed: of these.
-    batch_size: images a device at a time; None: as many as IMAGES and PIXELS allow.
+    batch_size: images a device at a time; None: as `batched.at_once` has it.
     force: more than `room.IMAGES`, too.
     """
 
@@ -159,9 +158,7 @@ def fill(
     examples = {split: DecodedImages(source, dataset.max_bad) for split, source in sources.items()}
     images = len(sources["train"]), len(sources["validation"])
     number = images[0] * request.views
-    most = request.batch_size or max(
-        1, min(IMAGES, PIXELS // (dataset.shape[0] * dataset.shape[1]))
-    )
+    most = request.batch_size or at_once(dataset.shape)
     size, to_ids = encoder(tokenizer, weights, min(most, number), request.views)
     views = f"{images[0]:,} x {request.views} + {images[1]:,}"
     print(f"{out}: {views} images", flush=True)
