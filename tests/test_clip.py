@@ -109,8 +109,8 @@ def test_images_are_cropped_normalized_and_their_embeddings_have_length_1(monkey
     weights = to_ours(convert.TABLE, theirs, frozen.shapes(SMALL, 28), convert.IGNORED)
     monkeypatch.setattr(clip, "Network", lambda **keys: SMALL)
     image = np.random.default_rng(2).integers(0, 256, (2, 20, 40, 3)).astype(np.uint8)
-    found = Features().apply({"frozen": {"network": weights}}, image)["pooled"]
-    alone = np.asarray(SMALL.apply(weights, clip.prepare(image, 28)))
+    found = jax.jit(Features().apply)({"frozen": {"network": weights}}, image)["pooled"]
+    alone = np.asarray(jax.jit(SMALL.apply)(weights, clip.prepare(image, 28)))
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(
         found, alone / np.linalg.norm(alone, axis=-1, keepdims=True), rtol=1e-4, atol=1e-6
