@@ -97,18 +97,20 @@ def test_weights_arrive_and_return_bit_for_bit(theirs):
 def test_the_default_is_vit_l_14_336():
     like = frozen.NETWORKS["clip"].like()
     assert sum(x.size for x in jax.tree.leaves(like)) == 304_293_888
-    assert like["params"]["positions"].shape == (577, 1024)
+    assert like["params"]["encoder"]["positions"].shape == (577, 1024)
 
 
-def test_images_are_squeezed_normalized_and_their_embeddings_have_length_1(monkeypatch, theirs):
+def test_images_are_cropped_normalized_and_their_embeddings_have_length_1(monkeypatch, theirs):
     white = jnp.full((1, 20, 40, 3), 255, jnp.uint8)
     expected = (1 - np.array(clip.MEAN)) / np.array(clip.STD)
     np.testing.assert_allclose(clip.prepare(white, 28)[0, 5, 5], expected, rtol=1e-4)
+    striped = white.at[:, :, :10].set(0).at[:, :, 30:].set(0)  # beside the square in the centre
+    np.testing.assert_array_equal(clip.prepare(striped, 28), clip.prepare(white, 28))
     weights = to_ours(convert.TABLE, theirs, frozen.shapes(SMALL, 28), convert.IGNORED)
     monkeypatch.setattr(clip, "Network", lambda **keys: SMALL)
     image = np.random.default_rng(2).integers(0, 256, (2, 20, 40, 3)).astype(np.uint8)
-    found = Features().apply({"frozen": {"network": weights}}, image)["pooled"]
-    alone = np.asarray(SMALL.apply(weights, clip.prepare(image, 28)))
+    found = jax.jit(Features().apply)({"frozen": {"network": weights}}, image)["pooled"]
+    alone = np.asarray(jax.jit(SMALL.apply)(weights, clip.prepare(image, 28)))
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(
         found, alone / np.linalg.norm(alone, axis=-1, keepdims=True), rtol=1e-4, atol=1e-6

@@ -207,7 +207,7 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
         (["vgg61", "x.pth"], "there is no system 'vgg61': did you mean 'vgg16'?"),
         (
             ["--download"],
-            "a system is needed: expected one of clip, efficientnet_lite0, ",
+            "a system is needed: expected one of clip, dinov2, efficientnet_lite0, ",
         ),
         (["vgg16"], "give the path of vgg16-397923af.pth after vgg16, or --download to fetch it"),
         (["vgg16", "--downlaod"], "there is no flag --downlaod: did you mean '--download'?"),

@@ -300,6 +300,7 @@ def test_the_table_of_public_files():
         "efficientnet_lite0",
         "efficientnet_lite0_head",
         "clip",
+        "dinov2",
     ]
     for file in download.FILES.values():
         assert file.url.startswith("https://") and file.name == pathlib.PurePosixPath(file.url).name

@@ -91,8 +91,8 @@ def network(request):
 
 
 def test_every_network_is_listed():
-    # CLIP's 304 M parameters: in tests/test_clip.py, as a smaller network.
-    assert {*COUNTS, "clip"} == set(frozen.NETWORKS)
+    # 304 M parameters each: in tests/test_clip.py and test_dinov2.py, as smaller networks.
+    assert {*COUNTS, "clip", "dinov2"} == set(frozen.NETWORKS)
 
 
 def test_parameters(network):

@@ -158,11 +158,11 @@ def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = 
     Raises InputError if the source cannot be read, or its weights are not those of the system, all
     and no others; `dest` is then as it was.
     """
-    table, ignored, like, also = frozen.NETWORKS[system]
+    table, ignored, like, also, split = frozen.NETWORKS[system]
     published = download.FILES[system]
     theirs = torch_files.read(source, which)
     try:
-        tree = to_ours([*table, *also], theirs, like(), ignored)
+        tree = to_ours([*table, *also], split(theirs), like(), ignored)
     except InputError as error:
         what = f"{source} is not a file of {system} such as {published.name}"
         raise InputError(f"{what}: {error}") from error

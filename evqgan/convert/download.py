@@ -52,6 +52,7 @@ GITHUB = "https://github.com/"
 TIMM = f"{GITHUB}rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 FID = f"{GITHUB}mseitzer/pytorch-fid/releases/download/fid_weights/"
 CLIP = "https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/"
+DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/"
 LPIPS = (
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/"
 )
@@ -106,6 +107,13 @@ FILES = {
         "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
         1_711_974_081,
         "MIT (OpenAI)",
+    ),
+    # ViT-L/14 without registers
+    "dinov2": File(
+        f"{DINOV2}dinov2_vitl14_pretrain.pth",
+        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        1_217_586_395,
+        "Apache-2.0 (Meta, facebookresearch/dinov2)",
     ),
 }
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evqgan.convert import clip, efficientnet
+from evqgan.convert import clip, dinov2, efficientnet
 from evqgan.convert.efficientnet import conv_norm
-from evqgan.convert.mapping import Row, Tree
+from evqgan.convert.mapping import Row, Tree, Weights
 from evqgan.losses import lpips
 from evqgan.nn import clip as encoder
+from evqgan.nn import dinov2 as transformer
 from evqgan.nn import efficientnet as lite
 from evqgan.nn import inception, resnet, vgg
 
@@ -22,13 +23,14 @@ COUNTERS = r"(^|\.)num_batches_tracked$"
 class Source(NamedTuple):
     """How a public file becomes a network.
 
-    It is `mapping.to_ours([*table, *also], weights, like(), ignored)`.
+    It is `mapping.to_ours([*table, *also], split(weights), like(), ignored)`.
     """
 
     table: list[Row]
     ignored: tuple[str, ...]  # regular expressions of names in the file that we have no use for
     like: Callable[[], Tree]  # returns our variables as jax.ShapeDtypeStruct
     also: Sequence[Row] = ()  # rows for names that only some public files of the network have
+    split: Callable[[Weights], Weights] = dict  # takes apart what is one array in the file
 
 
 def shapes(network: Any, side: int, channels: int = 3) -> Tree:
@@ -121,6 +123,12 @@ NETWORKS = {
         INCEPTION, (r"^AuxLogits\.", COUNTERS), partial(shapes, inception.Network(), 75)
     ),
     "clip": Source(clip.TABLE, clip.IGNORED, partial(shapes, encoder.Network(), 336)),
+    "dinov2": Source(
+        dinov2.TABLE,
+        dinov2.IGNORED,
+        partial(shapes, transformer.Network(), transformer.SIDE),
+        split=dinov2.split,
+    ),
     **{
         name: Source(RESNET, (COUNTERS,), partial(shapes, resnet.Network(depths), 32))
         for name, depths in resnet.DEPTHS.items()

@@ -51,6 +51,8 @@ LAYOUTS = {  # PyTorch: OIHW, [out,in]
     "head_bias": Layout(lambda x, shape: x.reshape(shape), lambda x: x.reshape(-1)),
     # [1,...] <-> [...]
     "row": Layout(lambda x, shape: x[0], lambda x: x[None]),
+    # [1,1,...] <-> [...]
+    "token": Layout(lambda x, shape: x[0, 0], lambda x: x[None, None]),
 }
 
 

@@ -1,7 +1,6 @@
 """Tables of weight names: the ViT-VQGAN of thuanz123/enhancing-transformers (`ViTVQ`) <-> ours.
 
-Their linear layer of queries, keys and values together is three weights here: `split` before,
-`fuse` after the table.
+Their linear layer of queries, keys and values together is three weights here, see `together`.
 """
 
 import math
@@ -11,24 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.convert import mapping
+from evqgan.convert import mapping, together
 from evqgan.convert.mapping import Row, Tree, Weights
+from evqgan.convert.transformers import norm
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.vit import pair
 
+QKV = "to_qkv"  # their layer of queries, keys and values
 IGNORED = (r"^loss\.",)  # the perceptual network and the discriminator
 
 
 def _dense(theirs: str, ours: str, index: str = "", layout: str = "dense") -> tuple[Row, ...]:
     return (
         Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout),
-        Row(f"{theirs}.bias", f"{ours}/bias{index}"),
-    )
-
-
-def _norm(theirs: str, ours: str, index: str = "") -> tuple[Row, ...]:
-    return (
-        Row(f"{theirs}.weight", f"{ours}/scale{index}"),
         Row(f"{theirs}.bias", f"{ours}/bias{index}"),
     )
 
@@ -42,15 +36,15 @@ def _coder(name: str, positions: str) -> tuple[Row, ...]:
     first, second = (f"{name}.transformer.layers.{{i}}.{k}" for k in (0, 1))
     return (
         Row(f"{name}.{positions}", f"{ours}/positions", "row"),
-        *_norm(f"{first}.norm", f"{ours}/blocks/norm1", "[{i}]"),
+        *norm(f"{first}.norm", f"{ours}/blocks/norm1", "[{i}]"),
         Row(f"{first}.fn.to_q.weight", f"{attention}/query/kernel[{{i}}]", "to_heads"),
         Row(f"{first}.fn.to_k.weight", f"{attention}/key_value/kernel[{{i}},:,0]", "to_heads"),
         Row(f"{first}.fn.to_v.weight", f"{attention}/key_value/kernel[{{i}},:,1]", "to_heads"),
         *_dense(f"{first}.fn.to_out", f"{attention}/out", "[{i}]", "from_heads"),
-        *_norm(f"{second}.norm", f"{ours}/blocks/norm2", "[{i}]"),
+        *norm(f"{second}.norm", f"{ours}/blocks/norm2", "[{i}]"),
         *_dense(f"{second}.fn.net.0", f"{ours}/blocks/mlp/hidden", "[{i}]"),
         *_dense(f"{second}.fn.net.2", f"{ours}/blocks/mlp/out", "[{i}]"),
-        *_norm(f"{name}.transformer.norm", f"{ours}/norm"),
+        *norm(f"{name}.transformer.norm", f"{ours}/norm"),
     )
 
 
@@ -71,39 +65,12 @@ def to_ours(theirs: Weights, like: Tree) -> Tree:
 
     like: the tree that is wanted, as in `mapping.to_ours`, which also says what is raised.
     """
-    return mapping.to_ours(TOKENIZER, split(theirs), like, IGNORED)
+    return mapping.to_ours(TOKENIZER, together.split(theirs, QKV), like, IGNORED)
 
 
 def to_theirs(tree: Tree) -> Weights:
     """Return {their name: array} of {"params": of a Tokenizer}: the inverse of `to_ours`."""
-    return fuse(mapping.to_theirs(TOKENIZER, tree))
-
-
-def split(theirs: Weights) -> Weights:
-    """Return the weights with every "...to_qkv.weight" [3*heads*d,in] as three.
-
-    These are "...to_q.weight", "...to_k.weight" and "...to_v.weight".
-    """
-    found: Weights = {}
-    for name, array in theirs.items():
-        if name.endswith(".to_qkv.weight") and len(array) % 3 == 0:
-            for part, third in zip("qkv", np.split(array, 3), strict=True):
-                found[name.replace(".to_qkv.", f".to_{part}.")] = third
-        else:
-            found[name] = array
-    return found
-
-
-def fuse(theirs: Weights) -> Weights:
-    """Return the weights with queries, keys and values together: the inverse of `split`."""
-    found: Weights = {}
-    for name, array in theirs.items():
-        if name.endswith(".to_q.weight"):
-            parts = [theirs[name.replace(".to_q.", f".to_{part}.")] for part in "qkv"]
-            found[name.replace(".to_q.", ".to_qkv.")] = np.concatenate(parts)
-        elif not name.endswith((".to_k.weight", ".to_v.weight")):
-            found[name] = array
-    return found
+    return together.fuse(mapping.to_theirs(TOKENIZER, tree), QKV)
 
 
 def tokenizer_config(

@@ -17,7 +17,7 @@ class Features(nn.Module):
     Source: google-research/cmmd, which embeds and compares them so.
     """
 
-    resize = "bicubic at pixel centres, antialiased, to 336x336"
+    resize = "centre square, then Pillow's bicubic, antialiased, 8 bits, to 336x336"
 
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:

@@ -16,7 +16,7 @@ OF_CLIP = {"rbf_mmd": "cmmd"}
 def name_of(number: str, network: str, untrained: bool = False, prefix: str = "") -> str:
     """Return a number's name, which always says whose features it is of.
 
-    Such as fid_inception, cmmd_clip, frechet_efficientnet, precision_inception, rfid_inception or
+    Such as fid_inception, cmmd_clip, frechet_dinov2, precision_inception, rfid_inception or
     frechet_inception_untrained: with random weights it is no FID.
 
     number: a key of what `evals.feature_metrics` computes, such as frechet, mmd or precision.

@@ -281,6 +281,7 @@ class Block(nn.Module):
     head_dim: int = 0
     project: bool = True
     attention_dropout: float | None = None  # if another than that of the branches
+    layer_scale: bool = False  # whether branches have a factor a channel (Touvron et al., 2021)
 
     @nn.compact
     def __call__(
@@ -295,6 +296,12 @@ class Block(nn.Module):
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(self.epsilon, self.dtype, name=name)
 
+        def scaled(y: jax.Array, name: str) -> jax.Array:
+            if not self.layer_scale:
+                return y
+            scale = self.param(name, nn.initializers.ones, y.shape[-1:]).astype(y.dtype)
+            return y * jnp.broadcast_to(scale, y.shape)
+
         attention = Attention(
             self.heads,
             self.dropout if self.attention_dropout is None else self.attention_dropout,
@@ -306,9 +313,9 @@ class Block(nn.Module):
         )
         drop = Dropout(self.dropout, deterministic=deterministic)
         y, kv = attention(norm("norm1")(x), prefix, mask, deterministic=deterministic)
-        x = x + drop(y)
+        x = x + drop(scaled(y, "scale1"))
         mlp = MLP(self.mlp_ratio, self.dtype, self.activation, name="mlp")
-        return x + drop(mlp(norm("norm2")(x))), kv
+        return x + drop(scaled(mlp(norm("norm2")(x)), "scale2")), kv
 
 
 def scan_layers(
