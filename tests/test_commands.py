@@ -41,7 +41,7 @@ def loaded_once(monkeypatch):
         monkeypatch.setattr(module, "load", load)
 
 
-def load(workdir, config=None, batch_size=64, models={}):  # noqa: B006 (kept on purpose)
+def load(workdir, config=None, batch_size=None, models={}):  # noqa: B006 (kept on purpose)
     key = str(workdir).split("/")[-1], config and config.to_json(), batch_size
     if key not in models:
         models[key] = evqgan.load(workdir, config, batch_size=batch_size)
