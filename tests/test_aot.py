@@ -40,6 +40,7 @@ HLO = """HloModule jit_f, is_scheduled=true
   %all-reduce.2 = f32[512,512]{1,0:T(8,128)S(1)} all-reduce(%x), to_apply=%add
   %start = (bf16[8,4]{1,0:T(8,128)(2,1)}, bf16[64,4]{1,0:T(8,128)S(1)}) all-gather-start(%y)
   %done = bf16[64,4]{1,0} all-gather-done(%start)
+  %bits = u16[8,4]{1,0:T(8,128)(2,1)} rng-bit-generator(%x), algorithm=rng_default
   %y = bf16[8,4]{1,0:T(8,128)(2,1)} convert(%x), backend_config={"estimated_cycles":"10"}
   ROOT %tuple = (s32[]{:T(128)}, /*index=1*/f32[512,512]{1,0:T(8,128)}) tuple(%x, %all-reduce.2)
 }
@@ -60,6 +61,7 @@ def test_collectives_and_cycles_count_as_often_as_their_loop_turns():
         "all-gather": [6 + 1, 6 * 64 * 4 * 2 + 64 * 4 * 4],
     }
     assert found.cycles == 6 * 10 + 7 and found.open_loops == 1
+    assert found.random_bytes == 6 * 8 * 4 * 2
     noted = 'backend_config={"known_trip_count":{"n":"5"}}'
     found = hlo.read(HLO.replace("body=%body", f"body=%body, {noted}"))
     assert found.collectives["all-reduce"][0] == 5
@@ -242,11 +244,11 @@ def test_a_row_of_fits_is_flat():
 def test_flops_give_a_lower_bound_of_time_where_there_are_no_cycles():
     chip = topology.Chip(2.0**30, flops=1e12, bandwidth=1e9, clock=1e9)
     row = {"tflop": 0.5, "argument_bytes": 3e8, "output_bytes": 1e8, "images": 4}
-    found = report.times(row, 0.0, chip)
+    found = report.times(row, hlo.Found(), chip)
     assert found["seconds"] == 0.5 and found["seconds_by"] == "roofline" and found["mfu"] == 1
-    found = report.times(row, 2e9, chip)
+    found = report.times(row, hlo.Found(cycles=1e9, random_bytes=10**9), chip)
     assert found["seconds"] == 2 and found["seconds_by"] == "cycles" and found["mfu"] == 0.25
-    assert report.times(row, 0.0, topology.Chip(2.0**30)) == {}
+    assert report.times(row, hlo.Found(), topology.Chip(2.0**30)) == {}
 
 
 def test_a_compilers_refusal_is_one_line():

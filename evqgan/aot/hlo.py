@@ -49,11 +49,13 @@ class Found:
     collectives: {operation: [how many, bytes of their results]}.
     cycles: the compiler's estimate for all operations one after the other, collectives apart; 0
       where it gives none.
+    random_bytes: of random bits for which the compiler gives no cycles.
     open_loops: loops whose length the text does not say; each counts as one turn.
     """
 
     collectives: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     cycles: float = 0.0
+    random_bytes: int = 0
     open_loops: int = 0
 
 
@@ -121,6 +123,8 @@ def walk(
             number[1] += times * size_of(one, shapes)
         if not fused and (cycles := CYCLES.search(one.line)):
             found.cycles += times * int(cycles[1])
+        elif one.operation == "rng-bit-generator" and not fused:
+            found.random_bytes += times * bytes_of(one.shape)
         turns = 1
         if one.operation == "while":
             known = trips(computations, one)

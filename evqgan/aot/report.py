@@ -24,9 +24,9 @@ def compiled(program: Program, target: Target) -> dict[str, Any]:
       compiler. peak_by: "compiler", or "sum" of these, where it gives no peak.
     memory_bytes: of a device. fits: whether the peak is no more.
     tflop: a device and call, without what is computed twice; tflop_with_remat: with it.
-    seconds, mfu, images_per_second: an estimate; seconds_by: "cycles" of the compiler, nothing
-      overlapped and collectives not in it, or "roofline", a lower bound by FLOPs and by arguments
-      and results moved once, or None.
+    seconds, mfu, images_per_second: an estimate; seconds_by: "cycles" of the compiler, and random
+      bits, of which it knows none, written once; nothing overlapped, without collectives; or
+      "roofline", a lower bound by FLOPs and by arguments and results moved once; or None.
     collectives: {operation: [number, bytes of results]} of a device and call.
     compile_seconds, trace_seconds: here.
     error: why it was refused, or None.
@@ -51,7 +51,7 @@ def compiled(program: Program, target: Target) -> dict[str, Any]:
     row |= memory_of(made, target)
     found = hlo.read(made.as_text())
     row["collectives"], row["open_loops"] = found.collectives, found.open_loops
-    return {**row, **times(row, found.cycles, target.chip)}
+    return {**row, **times(row, found, target.chip)}
 
 
 def described(program: Program, target: Target) -> dict[str, Any]:
@@ -126,11 +126,12 @@ def memory_of(made: Any, target: Target) -> dict[str, Any]:
     }
 
 
-def times(row: dict[str, Any], cycles: float, chip: Chip) -> dict[str, Any]:
+def times(row: dict[str, Any], found: hlo.Found, chip: Chip) -> dict[str, Any]:
     """Return the part of a row that says how long a call is thought to take."""
     done = 1e12 * (row["tflop"] or 0)
-    if cycles and chip.clock:
-        seconds, by = cycles / chip.clock, "cycles"
+    if found.cycles and chip.clock:
+        written = found.random_bytes / chip.bandwidth
+        seconds, by = found.cycles / chip.clock + written, "cycles"
     elif chip.flops and done:
         moved = row["argument_bytes"] + row["output_bytes"]
         seconds, by = max(done / chip.flops, moved / chip.bandwidth), "roofline"
@@ -187,7 +188,8 @@ def memory_text(row: dict[str, Any]) -> str:
 def time_text(row: dict[str, Any]) -> str:
     """Return the line about FLOPs and time."""
     by = {
-        "cycles": "the compiler's cycles, nothing overlapped, without collectives",
+        "cycles": "the compiler's cycles and random bits written once, nothing overlapped, without "
+        "collectives",
         "roofline": "lower bound of FLOPs and of arguments and results moved once",
     }[row["seconds_by"]]
     amount = f"{row['tflop']:.3g} TFLOP a device" if row["tflop"] else "FLOPs unknown"
