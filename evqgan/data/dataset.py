@@ -13,7 +13,7 @@ CROPS = ("resize", "random_resized", "native", "centre", "adm")
 class Dataset:
     """What config.dataset says; raises InputError on values that make no sense.
 
-    name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs" or
+    name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs", "drawings" or
       "generated"; or
     folder: a folder of images, a class per sub-folder or none. Exactly one of the two.
     data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.

@@ -18,19 +18,38 @@ from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
 
 # {module of evqgan/data/builders, which is the data set's name: its builder}
-BUILDERS = {"digits": "Digits", "photographs": "Photographs"}
+BUILDERS = {"digits": "Digits", "photographs": "Photographs", "drawings": "Drawings"}
+DRAWN = "drawings"  # ours, whose images are made at the asked size: NAME/SIDE
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a builder of ours makes the data set `name`."""
+    own, _, config = name.partition("/")
+    return own in BUILDERS and (own == DRAWN or not config)
+
+
+def at_size(name: str, shape: tuple[int, int]) -> str:
+    """Return the full name of a data set for images of `shape` (height, width).
+
+    "drawings" and "drawings/tones" are made at the longer side: drawings/256, drawings/256_tones.
+    Other names, and those with a side, stay.
+    """
+    own, _, config = name.partition("/")
+    if own != DRAWN or config[:1].isdigit():
+        return name
+    return f"{own}/{max(shape)}" + (f"_{config}" if config else "")
 
 
 @contextlib.contextmanager
 def quiet(ours: bool = False) -> Iterator[None]:
     """Keep back the many INFO lines of tfds.
 
-    ours: of our own data sets, which take seconds, also its progress bars.
+    ours: of our own data sets also its warnings and progress bars.
     """
     import tensorflow_datasets as tfds  # here, not above: importing the pipeline must stay quick
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR if ours else logging.WARNING)
     try:
         with contextlib.ExitStack() as stack:
             if ours:
@@ -75,15 +94,17 @@ def find(name: str, data_dir: str | None) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    with quiet(), own_classes():
+    with quiet(is_ours(name)), own_classes():
         try:
             if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
                 raise InputError(
                     "the data sets of other places (namespace:name) come with code of their own"
                 )
-            if name in BUILDERS:
-                module = importlib.import_module(f"evqgan.data.builders.{name}")
-                return getattr(module, BUILDERS[name])(data_dir=data_dir)
+            if is_ours(name):
+                own, _, config = name.partition("/")
+                module = importlib.import_module(f"evqgan.data.builders.{own}")
+                settings = {"config": config} if own == DRAWN else {}
+                return getattr(module, BUILDERS[own])(data_dir=data_dir, **settings)
             return tfds.builder(name, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
             known = [*BUILDERS, "generated", *tfds.list_builders(with_community_datasets=False)]
@@ -123,8 +144,10 @@ def prepare(name: str, data_dir: str = "") -> Any:
         return builder
     print(f"preparing the data set {name} in {builder.data_path}, once", flush=True)
     try:
-        with quiet(ours=name in BUILDERS), own_classes():
+        with quiet(ours=is_ours(name)), own_classes():
             builder.download_and_prepare(file_format="array_record")
+    except InputError as error:
+        raise InputError(f"the data set {name!r} cannot be prepared: {error}") from None
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
             build = f"tfds build {name} --file_format=array_record"
@@ -132,7 +155,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
             raise InputError(
                 f"the data set {name!r} is not in {builder.data_path} and cannot be prepared "
                 f"there: {first_line(error)}; give a folder that holds it or can be written as "
-                f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if name in BUILDERS else elsewhere}"
+                f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if is_ours(name) else elsewhere}"
             ) from error
         builder = find(name, directory)
     return builder
@@ -226,7 +249,7 @@ class Named:
         except RuntimeError as error:  # array_record's word for a missing, cut or altered file
             advice = (
                 f"remove {self.path} to have it prepared again"
-                if self.name in BUILDERS
+                if is_ours(self.name)
                 else f"see {self.path}"
             )
             raise InputError(f"its record cannot be read ({first_line(error)}); {advice}") from None

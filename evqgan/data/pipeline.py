@@ -62,7 +62,7 @@ def prepare(dataset: Dataset) -> None:
     Folders need nothing.
     """
     if dataset.name not in ("", "generated") and not dataset.codes:
-        named.prepare(dataset.name, dataset.data_dir)
+        named.prepare(named.at_size(dataset.name, dataset.shape), dataset.data_dir)
 
 
 def open_split(dataset: Dataset, split: str) -> Any:
@@ -77,7 +77,8 @@ def open_split(dataset: Dataset, split: str) -> Any:
         return Folder(dataset.folder, split, labelled=bool(dataset.label_key))
     if dataset.name == "generated":
         return Generated(split, dataset.shape, dataset.classes, dataset.num_examples)
-    return named.Named(dataset.name, split, dataset.data_dir, dataset.image_key, dataset.label_key)
+    name = named.at_size(dataset.name, dataset.shape)
+    return named.Named(name, split, dataset.data_dir, dataset.image_key, dataset.label_key)
 
 
 def identity(source: Any) -> dict:

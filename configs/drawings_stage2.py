@@ -1,0 +1,55 @@
+"""A generator of OpenMoji's drawings, conditional on their class: faces, animals, food, ...
+
+python -m evqgan.main --config=configs/drawings_stage2.py --workdir=workdirs/drawings_stage2
+
+64x64, 8x8 tokens, blocks of 4x4, T = 8; for two CPU cores. Needs the tokenizer of
+configs/drawings_stage1.py.
+Expected: not measured yet. A step takes 0.5 s on one busy CPU core.
+:256   256x256, 16x16 tokens, blocks of 8x8, for one GPU; on configs/drawings_stage1.py:256, in
+       workdirs/drawings_stage1_256.
+:1024  1024x1024, 64x64 tokens, 64 blocks, 8 of them a step; likewise on :1024.
+:tiny  a few steps on generated images.
+Few drawings are learned by heart: compare val/cross_entropy with the training loss. The best
+checkpoint is kept.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, drawings_stage1
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "256", "1024" or "tiny"."""
+    common.variant(variant, ["256", "1024"])
+    config = large(int(variant)) if variant in ("256", "1024") else small()
+    config.dataset.update({"name": "drawings", "flip": False})
+    config.keep = 2
+    tokenizer = drawings_stage1.get_config("tiny") if variant == "tiny" else None
+    return common.tiny(config, tokenizer) if variant == "tiny" else config
+
+
+def small() -> ConfigDict:
+    """Return the generator of 64x64, for a CPU."""
+    config = common.stage2("workdirs/drawings_stage1", 64, classes=9)
+    config.generator.update({"window": 4, "extend": 1, "layers": 6, "width": 192, "heads": 6})
+    config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.1})
+    config.dtype, config.batch_size, config.duration = "float32", 32, "4000 steps"
+    config.optimizer.update(
+        {"learning_rate": 1e-3, "warmup": "200 steps", "decay": "cosine", "ema": 0.99}
+    )
+    config.optimizer.moment_dtype = "float32"
+    # At equal compute, one block of each of many images teaches no less than all blocks of few
+    # (docs/results.md, "Choices of stage 2").
+    config.loss.targets = 1
+    return common.cadence(config, "50 steps", "500 steps", "500 steps")
+
+
+def large(size: int) -> ConfigDict:
+    """Return the generator of 256x256 or 1024x1024, for one GPU."""
+    config = common.stage2(f"workdirs/drawings_stage1_{size}", size, classes=9)
+    config.generator.update({"layers": 12, "width": 512, "heads": 8, "remat": size == 1024})
+    config.batch_size, config.duration = (64, "20000 steps") if size == 256 else (16, "20000 steps")
+    if size == 1024:
+        config.loss.targets = 8
+    config.optimizer.update({"learning_rate": 3e-4, "warmup": "1000 steps", "decay": "cosine"})
+    return common.cadence(config, "100 steps", "2000 steps", "2000 steps")
