@@ -32,28 +32,33 @@ def init_heads(key: jax.Array) -> dict:
     return {"params": {f"head{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}}
 
 
-def l2_normalize(x: jax.Array) -> jax.Array:
-    """Return x [...,c] as float32 vectors of length 1, zero where all of x is zero.
+def inverse_length(square: jax.Array) -> jax.Array:
+    """Return what makes a vector of this squared length one of length 1, and 0 for a zero vector.
 
     Differs from the originals: the derivative at a zero vector is zero; theirs is not a number (a
     square root at 0).
     """
-    x = x.astype(jnp.float32)
-    square = jnp.sum(jnp.square(x), -1, keepdims=True)
     is_positive = square > 0
     # Both where's keep the infinite derivative at 0 out of the backward pass.
     length = jnp.sqrt(jnp.where(is_positive, square, 1.0))
-    return jnp.where(is_positive, x / (length + EPSILON), 0.0)
+    return jnp.where(is_positive, 1 / (length + EPSILON), 0.0)
 
 
-@jax.checkpoint  # its float32 intermediates are larger than all else: computed again, not kept
 def compare(a: jax.Array, b: jax.Array, kernel: jax.Array) -> jax.Array:
     """Return weighted squared differences [B,h,w] float32 of the unit vectors of two maps.
+
+    Multiplied out: five sums over channels, which read the maps once and keep no unit vectors. On a
+    TPU the distance and its gradient take half as many cycles so. For maps that are equal but for a
+    part in 10^4, rounding is as large as what is left, 1e-7 of the weights.
 
     a, b: [B,h,w,c].
     kernel: the weights [1,1,c,1].
     """
-    return jnp.sum(jnp.square(l2_normalize(a) - l2_normalize(b)) * kernel.reshape(1, 1, 1, -1), -1)
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    weights = kernel.reshape(1, 1, 1, -1)
+    of_a, of_b = inverse_length(jnp.sum(a * a, -1)), inverse_length(jnp.sum(b * b, -1))
+    aa, bb, ab = (jnp.sum(x * y * weights, -1) for x, y in ((a, a), (b, b), (a, b)))
+    return jnp.maximum(of_a * of_a * aa + of_b * of_b * bb - 2 * of_a * of_b * ab, 0.0)
 
 
 class Distance(nn.Module):
