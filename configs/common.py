@@ -2,9 +2,9 @@
 
 Hours in the heads of the tokenizers' configs are estimates, nothing was timed: images x TFLOP an
 image / (devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss.
-Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 9 % on both, which is what XLA's
-estimate of cycles says for imagenet_stage1.py on a v5e, and half of what an H100's memory traffic
-allows (18 %). With one or two images a device it is less.
+Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 25 % of a v5e, by its compiler's
+estimate for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with
+L2 and LPIPS, docs/results.md). With one or two images a device it is less.
 """
 
 from collections.abc import Collection
@@ -121,9 +121,11 @@ def full_size(config: ConfigDict, evaluation: str) -> ConfigDict:
     evaluation: how often, a duration.
     """
     config.keep = 2  # the two latest checkpoints, in case one is damaged, beside the best
-    # On a TPU, to keep what the layers compute takes longer than to compute it again: 0.72 of the
-    # cycles of a step with L2 alone, and half the memory (docs/accelerators.md).
-    config.tokenizer.encoder.remat = config.tokenizer.decoder.remat = True
+    # On a TPU, to keep what the layers compute takes longer than to compute it again, and heads of
+    # 32, Swin Transformer's, fill a quarter of its lanes; the paper gives none. Together 0.65 of
+    # the cycles of a step with L2 alone, and half the memory (docs/accelerators.md).
+    for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
+        coder.update({"remat": True, "head_dim": 64})
     for optimizer in (config.optimizer, config.adversarial.optimizer):
         optimizer.update({"decay": "cosine", "final": optimizer.learning_rate / 10})
     return cadence(config, "100 steps", evaluation, "5000 steps")

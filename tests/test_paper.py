@@ -237,7 +237,7 @@ def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
     assert drawn[1].lines[0].bars == pytest.approx([2**0.5, 2**0.5 / 2])
 
 
-def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch):
+def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch, capsys):
     asked = []
 
     def of_generator(model, given, acceptance, views, colour, steps):
@@ -253,6 +253,8 @@ def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch):
     assert benchmark.main(command) == 0
     assert asked == [(2, 1), (2, 4), (4, 1), (4, 4), (4, 8)]  # a block of 2x2 has four tokens
     assert Image.open(tmp_path / "fig8.png").size[0] > 2 * 400
+    assert benchmark.main(["fig8", "--steps=1000", f"--out={tmp_path}"]) == 2
+    assert "--steps=1000: T is at most a block's tokens, here" in capsys.readouterr().err
     assert benchmark.main(command) == 0 and len(asked) == 5  # what is kept is not made again
     rows = json.loads((tmp_path / "fig8.json").read_text())["rows"]
     assert [row["frechet_pixels"] for row in rows] == [1, 0.25, 1, 0.25, 0.125]

@@ -47,6 +47,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             if steps <= window**2:
                 about = {"system": name, "window": window, "steps": steps}
                 rows.append({**about, **measured(given, of_window, steps)})
+    if not rows:
+        most = max(window for _, window in alike(cases)) ** 2
+        raise InputError(f"--steps={min(given.steps)}: T is at most a block's tokens, here {most}")
     rows += generation.real_rows(cases)
     file = pathlib.Path(given.out) / "fig8.png"
     pictures.save_png(file, picture(rows))
