@@ -82,7 +82,6 @@ def compare(tmp_path, first, second, *flags):
         ("produced.pixels", "truncated"),
         ("produced.seed", 1),
         ("produced.sampler.steps", 12),
-        ("features.0.name", "efficientnet"),
         ("features.0.resize", "bicubic"),
         ("features.0.weights.inception", "random"),
         ("settings.metrics", ["frechet", "mmd"]),
@@ -141,6 +140,21 @@ def test_what_is_no_number_is_refused(tmp_path, capsys, value, said):
     assert compare(tmp_path, evaluation(), other) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"b.json is not what evaluate writes: {name}" in line and said in line
+
+
+def test_networks_of_other_numbers_do_not_matter(tmp_path, capsys):
+    """Only those behind a number that both have."""
+    found = evaluation()
+    pixels = {"name": "pixels", "resize": "averaged"}
+    both = Measured(**{**vars(MEASURED), "features": [pixels, FEATURES]})
+    numbers = {"frechet_pixels": 1.0, "fid_inception": 11.0}
+    other = {"numbers": {}, "protocols": {}}
+    cards.enter(other, numbers, subject(2).card("distribution", both))
+    assert compare(tmp_path, found, json.loads(json.dumps(other))) == 0
+    out = capsys.readouterr().out
+    assert "fid_inception" in out and "frechet_pixels" not in out
+    changed_weights = changed(other, "features.1.weights.inception", "bbbb")
+    assert compare(tmp_path, found, json.loads(json.dumps(changed_weights))) == 2
 
 
 def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):

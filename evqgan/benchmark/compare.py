@@ -11,6 +11,8 @@ EMA or raw, the networks of features with their hashes, the code, JAX, the devic
 
 import math
 import pathlib
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evqgan.core.cli import TEXTS, Flag
@@ -40,8 +42,7 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
     rows = [
         {"number": number, **row(first["numbers"].get(number), second["numbers"].get(number))}
         for name in both
-        for number in first["protocols"][name]["numbers"]
-        if number in second["protocols"][name]["numbers"]
+        for number in common(first["protocols"][name], second["protocols"][name])
     ]
     if not rows:
         raise InputError(f"{words[0]} and {words[1]} have no number of the same name")
@@ -68,7 +69,8 @@ def check(
             places = ", ".join(dict.fromkeys(name for card in every for name in card))
             raise InputError(f"--differ: no card has the place {place!r}; cards have {places}")
     for evaluator in evaluators:
-        one, other = (found["protocols"][evaluator] for found in (first, second))
+        pair = [found["protocols"][evaluator] for found in (first, second)]
+        one, other = (behind(card, common(*pair)) for card in pair)
         if differ := cards.forbidden(one, other, allowed):
             place, a, b = differ
             raise InputError(
@@ -76,6 +78,22 @@ def check(
                 f"in {words[1]}; measure both alike, or, if that is what is compared, add "
                 f"--differ={','.join([*allowed, place])}"
             )
+
+
+def common(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the names of the numbers that two cards are both of."""
+    return [number for number in first["numbers"] if number in second["numbers"]]
+
+
+def behind(card: Mapping[str, Any], numbers: Sequence[str]) -> dict[str, Any]:
+    """Return a card without the networks whose features are behind none of these numbers."""
+    features = [one for one in card.get("features") or () if is_of(one["name"], numbers)]
+    return {**card, "features": features} if "features" in card else dict(card)
+
+
+def is_of(network: str, numbers: Sequence[str]) -> bool:
+    """Return whether one of these numbers is named for a network; see `features.names`."""
+    return any(re.search(rf"_{network}(_untrained)?$", number) for number in numbers)
 
 
 def row(first: float | None, second: float | None) -> dict[str, float | None]:
