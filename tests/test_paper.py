@@ -312,6 +312,8 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         (["table5", "--samples=0"], "--samples=0"),
         (["fig9", "--width=50"], "expected --width as a multiple of 128, got 50"),
         (["fig8", "--features=inceptoin", f"--workdir={place}"], "holds a tokenizer"),
+        (["fig8", "--seeds=2", f"--workdir={place}"], "--seeds is of small models: with --workdir"),
+        (["table1", "--data=tiny", f"--workdir={place}"], "--data is of small models"),
     ):
         assert benchmark.main([*flags, f"--out={tmp_path / 'out'}"]) == 2
         error = capsys.readouterr().err

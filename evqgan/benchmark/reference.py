@@ -87,13 +87,14 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     card = json.loads(found.card)["real"]
     assert found.pooled.count  # of all that this command makes
     counts, width = {"images": found.pooled.count}, len(found.pooled.mean)
-    named = name_of("frechet", about["name"], "random" in about["weights"].values())
+    untrained = "random" in about["weights"].values()
+    named = name_of("frechet", about["name"], untrained)
     for warning in too_few(named, counts, width):
         print(f"WARNING {warning}", flush=True)
     row = {
         "images": found.pooled.count,
         "crop": card["crop"],
-        "features": about["name"],
+        "features": about["name"] + " (untrained)" * untrained,
         "digest": card["digest"],
         "seconds": 0.0 if known else time.perf_counter() - began,
         "file": given.out or str(cached),

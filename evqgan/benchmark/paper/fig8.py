@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.benchmark import runs
-from evqgan.benchmark.paper import beside, charts, generation
+from evqgan.benchmark.paper import beside, charts, generation, small
 from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.benchmark.paper.generation import Case
 from evqgan.benchmark.paper.published import FIGURES
@@ -31,7 +31,7 @@ CALLED = {"fid": "FID", COLOURS: "Frechet distance of colours at 8x8"}
 FLAGS = (
     *generation.FLAGS,
     Flag("steps", whole(1), (), "T; several times (1, 2, 4, 8, 16 and 32)", repeated=True),
-    Flag("seeds", whole(1), (), "runs of each small system: seeds 0, 1, ... (1)", 1),
+    small.SEEDS,
 )
 
 

@@ -105,6 +105,7 @@ def measured(
 def chosen(given: Any, systems: Sequence[Small]) -> tuple[list[Case], str]:
     """Return the generators to sample, and in words how large they are."""
     if given.workdir:
+        small.check_unused(given)
         opened = [quality.opened(text, "stage2") for text in given.workdir]
         return [Case(*pair) for pair in opened], workdirs(given.workdir)
     cases = []

@@ -20,6 +20,7 @@ SYSTEMS = ("vqgan", "vit_vqgan", "efficient_vqgan")  # those of the paper's Tabl
 def chosen(given: Any) -> tuple[list[tuple[str, Model]], str]:
     """Return tokenizers by name, of --workdir or small, and in words how large they are."""
     if given.workdir:
+        small.check_unused(given)
         return [quality.opened(text, "stage1") for text in given.workdir], workdirs(given.workdir)
     systems = [Small(system, given.data) for system in SYSTEMS]
     trained = small.tokenizers(given.out, systems)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from evqgan.core import build, checkpoint, cli, files
-from evqgan.core.cli import PATH, TEXT, Flag
+from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, read_file
 from evqgan.core.errors import InputError
 from evqgan.training.loop import train
@@ -41,6 +41,8 @@ GENERATORS = {
 
 OUT = Flag("out", PATH, (), "where small models are trained (workdirs/paper)", "workdirs/paper")
 DATA = Flag("data", TEXT, (), "bundled data of small models: digits, photographs or tiny", "digits")
+
+SEEDS = Flag("seeds", whole(1), (), "runs of each small system: seeds 0, 1, ... (1)", 1)
 
 
 class Small(NamedTuple):
@@ -98,6 +100,13 @@ class Small(NamedTuple):
         window = f"_window{self.window}" if self.window else ""
         name = "generator" if self.conditional else "unconditional"
         return self.folder(out) / f"{name}{window}"
+
+
+def check_unused(given: Any) -> None:
+    """Raise InputError for flags of small models beside --workdir, with which there are none."""
+    for flag in (DATA, SEEDS):
+        if getattr(given, flag.name, flag.default) != flag.default:
+            raise InputError(f"--{flag.name} is of small models: with --workdir there are none")
 
 
 def scale(systems: Iterable[Small]) -> str:
