@@ -446,7 +446,7 @@ def test_modes_of_few_flags_get_these(runs, capsys):
     assert [(name, *args[2:]) for name, *args in runs] == [
         ("evaluate", None, ["generation", "samples"], None),
         ("evaluate", None, [], 4),
-        ("reconstruct", out, home, 64),
+        ("reconstruct", out, home, None),
     ]
 
 
