@@ -193,6 +193,8 @@ def test_the_extra_installs_the_packages():
 
 @pytest.fixture
 def svgs():
+    # The packages are an extra. Classes, split and drawing are tested on stand-ins above, always;
+    # launch/test.sh installs the packages, so that these tests run there, too.
     try:
         return drawings.folder()
     except InputError as error:

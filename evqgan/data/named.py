@@ -16,7 +16,7 @@ from absl import logging
 
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
-from evqgan.core.progress import heartbeat, say
+from evqgan.core.progress import heartbeat
 
 # {module of evqgan/data/builders, which is the data set's name: its builder}
 BUILDERS = {"digits": "Digits", "photographs": "Photographs", "drawings": "Drawings"}
@@ -145,7 +145,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
         return builder
     print(f"preparing the data set {name} in {builder.data_path}, once", flush=True)
     try:
-        with quiet(ours=is_ours(name)), own_classes(), heartbeat("preparing the data set", say):
+        with quiet(ours=is_ours(name)), own_classes(), heartbeat("preparing the data set"):
             builder.download_and_prepare(file_format="array_record")
     except InputError as error:
         raise InputError(f"the data set {name!r} cannot be prepared: {error}") from None

@@ -112,10 +112,10 @@ def of_generator(
         numbers |= columns(network, against.of(images, None))
         about += against.cards
         lines += against.warnings(len(images))
-    settings_of_card: dict[str, Any] = {"views": views}
+    judged: dict[str, Any] = {}
     if held:
         about += held.cards
-        settings_of_card |= held.settings
+        judged = held.settings
         found = held.of(images, labels)
         numbers["frechet_pixels"] = found["frechet_pixels"]
         numbers["in_class"] = found.get("sample_accuracy")
@@ -136,7 +136,7 @@ def of_generator(
         produced,
         real=real.image_set(dataset, dataset.train),
         features=about,
-        settings=settings_of_card,
+        settings={"views": views, **judged},
         warnings=lines,
     )
     for line in lines:
