@@ -70,6 +70,9 @@ class Model(nn.Module):
     remat: bool = False  # keep only the layers' inputs for the backward pass
     # How many targets of an image go through a layer at a time: less memory, same numbers; 0 = all.
     chunk: int = 0
+    # How many layers the compiler sees in a turn of the loop over them; 0 = all, and no loop. It
+    # compiles longer, but what layers keep for the backward pass need not be stacked then.
+    unroll: int = 1
     # Of all products and of the residual stream; sums of biases, logits and tables' gradients are
     # in float32. A stream in float32 is no better: after 300 equal steps on the digits (8 layers of
     # 128, one seed) held-out cross-entropy is 2.598 nats with all in bfloat16, 2.604 with the
@@ -137,6 +140,7 @@ class Model(nn.Module):
             remat=self.remat,
             chunk=self.chunk,
             attention_dropout=self.attention_dropout,
+            unroll=self.unroll,
         )
         self.norm = nn.LayerNorm(dtype=dtype)
         self.logits = nn.Dense(self.codes, kernel_init=normal, dot_general=products_in(dtype))

@@ -325,15 +325,17 @@ def scan_layers(
     layers: int,
     remat: bool = False,
     per_layer: Any = None,
+    unroll: int = 1,
 ) -> tuple[Any, Any]:
     """Apply `layers` layers of one kind in a scan, and return x and what they gave beside it.
 
-    Compile time does not grow with depth. Parameters are stacked, [layers,...].
+    Parameters are stacked, [layers,...].
 
     layer_step: (layer, x, a slice of per_layer) -> x, y.
     remat: keep only the layers' inputs for the backward pass. The scan already keeps XLA from
       merging the recomputation.
     per_layer: a tree of arrays [layers,...]; the y are stacked alike.
+    unroll: how many layers the compiler sees in a turn of the loop: compile time grows with it.
     """
 
     def spread_step(layer: nn.Module, x: Any, part: Any) -> tuple[Any, Any]:
@@ -342,5 +344,5 @@ def scan_layers(
 
     step = nn.remat(spread_step, prevent_cse=False) if remat else spread_step
     rngs: dict[Any, bool] = {"params": True, "dropout": True}
-    scan = nn.scan(step, variable_axes={"params": 0}, split_rngs=rngs, length=layers)
+    scan = nn.scan(step, variable_axes={"params": 0}, split_rngs=rngs, length=layers, unroll=unroll)
     return scan(layer, x, per_layer)

@@ -28,6 +28,8 @@ class SegmentTransformer(nn.Module):
     # How many of the K targets go through a layer at a time, to save memory; 0 = all.
     chunk: int = 0
     attention_dropout: float | None = None  # as in `Block`
+    # How many layers the compiler sees in a turn of the loop over them; 0 = all, and no loop.
+    unroll: int = 1
 
     @nn.compact
     def __call__(
@@ -64,10 +66,9 @@ class SegmentTransformer(nn.Module):
             return out, new
 
         if self.remat:
-            cpu = platform() == "cpu"
-            apply_block = (
-                from_inputs(apply_block) if cpu else nn.remat(apply_block, prevent_cse=False)
-            )
+            again = from_inputs if platform() == "cpu" else nn.remat
+            # A loop already keeps XLA from merging the recomputation.
+            apply_block = again(apply_block, prevent_cse=self.unroll != 1)
 
         def layer_step(block: nn.Module, segments: list, prefix: list) -> tuple:
             known = [
@@ -82,18 +83,23 @@ class SegmentTransformer(nn.Module):
 
         given = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon
         block = Block(*given, attention_dropout=self.attention_dropout, name="blocks")
-        return scan_layers(layer_step, block, segments, self.layers, per_layer=list(prefix))
+        unroll = self.unroll or self.layers
+        return scan_layers(
+            layer_step, block, segments, self.layers, per_layer=list(prefix), unroll=unroll
+        )
 
 
-def from_inputs(apply_block: Callable) -> Callable:
-    """Return apply_block(block, segments, masks, prefix) that keeps only segments for backward."""
+def from_inputs(apply_block: Callable, prevent_cse: bool) -> Callable:
+    """Return apply_block(block, segments, masks, prefix) that keeps only segments for backward.
+
+    prevent_cse: see `jax.checkpoint`.
+    """
 
     def again(block: nn.Module, segments: list, bits: list, masks: list, prefix: list) -> tuple:
         segments = [stored(b, x) for b, x in zip(bits, segments, strict=True)]
         return apply_block(block, segments, masks, prefix)
 
-    # Within loops, which already keep XLA from merging the recomputation.
-    again = nn.remat(again, prevent_cse=False)
+    again = nn.remat(again, prevent_cse=prevent_cse)
 
     def run(block: nn.Module, segments: list, masks: list, prefix: list) -> tuple:
         return again(block, segments, [bits_of(x) for x in segments], masks, prefix)
