@@ -117,6 +117,21 @@ def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
         assert capsys.readouterr().err == f"stopped by SIGTERM; {said}\n"
 
 
+def test_a_signal_that_waits_is_answered_at_once_and_a_second_one_ends(tmp_path):
+    """Also while the main thread is busy outside of Python, as in XLA."""
+    body = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+    process = script(tmp_path / "run", f"with signals.noted(lambda: 'step 3'): {body}")
+    time.sleep(0.5)  # until it is in the body
+    process.send_signal(signal.SIGTERM)
+    waits = "stopping after step 3, which is then saved; a second signal ends at once"
+    assert process.stdout.readline() == f"SIGTERM: {waits}\n"
+    time.sleep(1.2 * signals.AGAIN)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and output == f"{AGAIN.replace('SIGTERM', 'SIGINT')}\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_handler_within_is_asked_first_and_is_not_waited_for():
     """As in training, which notes the signal and saves: that may take longer than PATIENCE."""
     came = []

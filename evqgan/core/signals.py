@@ -116,7 +116,36 @@ def ending_in_order() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
+def noted(until: Callable[[], str]) -> Iterator[Callable[[], int | None]]:
+    """Yield a function that gives the signal of SIGNALS that has come in the body, or None.
+
+    The body goes on, and ends when it can. A line says at once that the signal was heard, and a
+    second one, more than AGAIN seconds later, ends the process at once: a thread does both, for
+    Python's handlers wait while the main thread is in XLA, which may be minutes.
+
+    until: returns what the body does before it ends, in words, such as "the evaluation of step 9".
+    """
+    if not _is_main_thread():
+        yield lambda: None
+        return
+    came: list[int] = []
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    thread = threading.Thread(target=_answer, args=(heard, until), daemon=True)
+    thread.start()
+    try:
+        with handled(came.append, told, lambda number: None):
+            yield lambda: came[0] if came else None
+    finally:
+        os.close(told)  # which ends the thread
+        thread.join()
+        os.close(heard)
+
+
+@contextlib.contextmanager
+def handled(
+    note: Callable[[int], Any], wakeup: int = -1, again: Callable[[int], Any] | None = None
+) -> Iterator[None]:
     """Call note(number) when the first signal of SIGNALS comes in the body.
 
     One that comes more than AGAIN seconds later ends the process at once, as if there were no
@@ -124,6 +153,7 @@ def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
     the main thread alone: in another one the body just runs.
 
     wakeup: where the numbers of signals are written as they come, see `signal.set_wakeup_fd`.
+    again: is called with the number of a later signal, instead of the end.
     """
     if not _is_main_thread():
         yield
@@ -134,6 +164,8 @@ def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
         if not came:
             came.append(time.monotonic())
             note(number)
+        elif again:
+            again(number)
         elif time.monotonic() - came[0] > AGAIN:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
@@ -167,6 +199,25 @@ def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -
     while came := os.read(heard, 1):
         in_time = came[0] not in SIGNALS or (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING))
         if not in_time:
+            files.let_go()
+            print_stopped(came[0])
+            os._exit(128 + came[0])
+
+
+def _answer(heard: int, until: Callable[[], str]) -> None:
+    """Say that the first signal was heard, and end the process at a later one; see `noted`.
+
+    heard: a pipe from which the numbers of signals can be read.
+    """
+    first: float | None = None
+    while came := os.read(heard, 1):
+        if came[0] not in SIGNALS:
+            continue
+        if first is None:
+            first, name = time.monotonic(), signal.Signals(came[0]).name
+            then = f"stopping after {until()}, which is then saved; a second signal ends at once"
+            print(f"{name}: {then}", file=sys.stderr, flush=True)
+        elif time.monotonic() - first > AGAIN:
             files.let_go()
             print_stopped(came[0])
             os._exit(128 + came[0])
