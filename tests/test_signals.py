@@ -63,6 +63,29 @@ def test_a_process_that_is_stopped_says_so_and_lets_its_folder_go(tmp_path, body
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("program", ["main", "benchmark.__main__", "convert.__main__"])
+def test_a_signal_while_modules_are_imported_is_a_line(program):
+    """The finder sends Ctrl-C to the process where a traceback would show the import."""
+    code = f"""
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name == {"absl" if program == "main" else "jax"!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.abort()  # as an extension does
+
+sys.meta_path.insert(0, Finder)
+sys.argv[1:] = ["device"]
+runpy.run_module("evqgan.{program}", run_name="__main__", alter_sys=True)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    line = f"{AGAIN.replace('SIGTERM', 'SIGINT')}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", line)
+
+
 def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path):
     run = tmp_path / "run"
     given = ["--config=configs/imagenet_stage1.py:tiny", f"--workdir={run}"]

@@ -16,6 +16,11 @@ Prints a table, and where rows have cards, what they were measured on; --json wr
 "title", "device", "command", "rows": [{...}]}.
 """
 
+from evqgan.core import starting
+
+if __name__ == "__main__":
+    starting.end_in_a_line()
+
 import shlex
 import sys
 from collections.abc import Sequence

@@ -31,6 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 _kept: list[str] = []  # what was told of last: see `keep`
+_raised: list[int] = []  # the signal of which `ending_in_order` has raised Interrupted
 _unsaid = threading.Lock()  # free until the line of a signal is printed
 
 
@@ -44,18 +45,28 @@ def keep(what: str) -> None:
         _kept[:] = [what]
 
 
-def print_stopped(number: int) -> None:
+def raised() -> int | None:
+    """Return the signal of which `ending_in_order` has raised Interrupted in its body, or None.
+
+    Another exception may come out of the body, where code in between makes one of it.
+    """
+    return _raised[0] if _raised else None
+
+
+def print_stopped(number: int) -> int:
     """Print the line that tells of a signal, and from where the same command goes on; once.
 
-    The main thread may be slow to end after it, and is then ended by the one that watches.
+    The main thread may be slow to end after it, and is then ended by the one that watches. Return
+    the exit code, as the shell has it.
     """
     if not _unsaid.acquire(blocking=False):
-        return
+        return 128 + number
     then = "give the same command again"  # nobody knows yet, or the work is not done in parts
     if _kept:
         start = "nothing is saved yet: the same command begins anew"
         then = f"the same command goes on from {_kept[0]}" if _kept[0] else start
     print(f"stopped by {signal.Signals(number).name}; {then}", file=sys.stderr, flush=True)
+    return 128 + number
 
 
 def leave(code: int) -> int:
@@ -78,12 +89,14 @@ def ending_in_order() -> Iterator[None]:
     Where the main thread does not come to that within PATIENCE seconds, as XLA may compile for
     minutes, or to the end of the body in CLEARING more, what is `files.owned` is let go and the
     process ends with a line. The latter is also where Python ignores what is raised, in a finalizer
-    that happens to run as the signal comes. See `handled`.
+    that happens to run as the signal comes. While a module is imported the process ends at once,
+    too: extensions abort it when an exception comes out of what they import. See `handled`.
     """
     if not _is_main_thread():
         yield
         return
     _kept.clear()
+    _raised.clear()
     if _unsaid.locked():
         _unsaid.release()
     has_heard, has_ended = threading.Event(), threading.Event()  # the main thread
@@ -94,6 +107,9 @@ def ending_in_order() -> Iterator[None]:
 
     def note(number: int) -> None:
         has_heard.set()
+        if _is_importing():
+            _end(number)
+        _raised[:] = [number]
         raise Interrupted(number)
 
     unraisable = sys.unraisablehook
@@ -188,6 +204,20 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def _is_importing() -> bool:
+    """Return whether this is called in the midst of an import."""
+    frame: FrameType | None = sys._getframe()
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _end(number: int) -> None:
+    """Let go of what is `files.owned`, print the line of a signal, and end the process."""
+    files.let_go()
+    os._exit(print_stopped(number))
+
+
 def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -> None:
     """End the process some seconds after a signal, unless the main thread does.
 
@@ -199,9 +229,7 @@ def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -
     while came := os.read(heard, 1):
         in_time = came[0] not in SIGNALS or (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING))
         if not in_time:
-            files.let_go()
-            print_stopped(came[0])
-            os._exit(128 + came[0])
+            _end(came[0])
 
 
 def _answer(heard: int, until: Callable[[], str]) -> None:
@@ -218,6 +246,4 @@ def _answer(heard: int, until: Callable[[], str]) -> None:
             then = f"stopping after {until()}, which is then saved; a second signal ends at once"
             print(f"{name}: {then}", file=sys.stderr, flush=True)
         elif time.monotonic() - first > AGAIN:
-            files.let_go()
-            print_stopped(came[0])
-            os._exit(128 + came[0])
+            _end(came[0])
