@@ -140,6 +140,24 @@ def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
         assert capsys.readouterr().err == f"stopped by SIGTERM; {said}\n"
 
 
+def test_the_line_of_a_part_names_the_whole(capsys):
+    def said(*noted):
+        with signals.ending_in_order():
+            signals.begin("table7", "python -m evqgan.benchmark table7")
+            for note, what in noted:
+                note(what)
+            signals.print_stopped(signal.SIGTERM)
+        return capsys.readouterr().err.removeprefix("stopped by SIGTERM")
+
+    first = signals.done, "1 of 3 trainings in w"
+    go_on = "; go on: python -m evqgan.benchmark table7\n"
+    inner = signals.keep, "step 5 in w/generator"
+    assert said(first, inner) == f" in table7; kept: {first[1]}, and {inner[1]}{go_on}"
+    last = signals.done, "2 of 3 trainings in w"
+    assert said(first, inner, last) == f" in table7; kept: {last[1]}{go_on}"
+    assert said() == "; give the same command again\n"  # nothing of it is done in parts
+
+
 def test_a_signal_that_waits_is_answered_at_once_and_a_second_one_ends(tmp_path):
     """Also while the main thread is busy outside of Python, as in XLA."""
     body = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"

@@ -85,12 +85,18 @@ def run(argv: list[str]) -> None:
     import jax
 
     cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
-    title, rows = module.run(given, overrides)
+    command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
+    signals.begin(argv[0], command)
+    try:
+        title, rows = module.run(given, overrides)
+    except SystemExit as error:  # a training that was stopped, and has said so of itself
+        if isinstance(error.code, int) and error.code > 128:
+            signals.print_stopped(error.code - 128)
+        raise
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     shown, cards = printing.numbered(rows)
     print(f"\n{title}, {device}\n{printing.table(shown)}{cards}")
     if file := given.json or (f"{given.out}/{argv[0]}.json" if argv[0] in PAPER else ""):
-        command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
         head = {"name": argv[0], "title": title, "device": device, "command": command}
         files.save_json(file, {**head, "rows": rows})
         print(f"the rows are in {file}")

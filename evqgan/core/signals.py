@@ -31,6 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 _kept: list[str] = []  # what was told of last: see `keep`
+_whole: dict[str, str] = {}  # what the work is a part of: see `begin` and `done`
 _raised: list[int] = []  # the signal of which `ending_in_order` has raised Interrupted
 _unsaid = threading.Lock()  # free until the line of a signal is printed
 
@@ -43,6 +44,24 @@ def keep(what: str) -> None:
     """
     if what or not _kept:
         _kept[:] = [what]
+
+
+def begin(name: str, command: str) -> None:
+    """Note that what follows is a larger piece of work of many parts, for the line of a signal.
+
+    name: of the piece, such as "table7".
+    command: goes on with it.
+    """
+    _whole.update(name=name, command=command)
+
+
+def done(what: str) -> None:
+    """Note what of the piece of `begin` is done, in words, as "2 of 3 trainings in workdirs/paper".
+
+    What `keep` was told of a part that has ended is forgotten.
+    """
+    _whole["done"] = what
+    _kept.clear()
 
 
 def raised() -> int | None:
@@ -61,11 +80,15 @@ def print_stopped(number: int) -> int:
     """
     if not _unsaid.acquire(blocking=False):
         return 128 + number
+    name = signal.Signals(number).name
     then = "give the same command again"  # nobody knows yet, or the work is not done in parts
     if _kept:
         start = "nothing is saved yet: the same command begins anew"
         then = f"the same command goes on from {_kept[0]}" if _kept[0] else start
-    print(f"stopped by {signal.Signals(number).name}; {then}", file=sys.stderr, flush=True)
+    if "name" in _whole and "done" in _whole:
+        kept = ", and ".join([_whole["done"], *filter(None, _kept)])
+        name, then = f"{name} in {_whole['name']}", f"kept: {kept}; go on: {_whole['command']}"
+    print(f"stopped by {name}; {then}", file=sys.stderr, flush=True)
     return 128 + number
 
 
@@ -95,8 +118,8 @@ def ending_in_order() -> Iterator[None]:
     if not _is_main_thread():
         yield
         return
-    _kept.clear()
-    _raised.clear()
+    for of_another in (_kept, _raised, _whole):
+        of_another.clear()
     if _unsaid.locked():
         _unsaid.release()
     has_heard, has_ended = threading.Event(), threading.Event()  # the main thread
