@@ -1,5 +1,10 @@
 """Run `python -m evqgan.main`, whose flags and help are in `evqgan.flags`."""
 
+from evqgan.core import starting
+
+if __name__ == "__main__":
+    starting.end_in_a_line()
+
 import os
 import pathlib
 import shlex

@@ -1,6 +1,7 @@
 """The paper's tables and figures as commands: its rows beside ours, each number with its card."""
 
 import json
+import signal
 import types
 
 import numpy as np
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from test_configs import load
 
+import evqgan
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import printing
 from evqgan.benchmark.paper import (
@@ -29,6 +31,7 @@ from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.core import cli
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.training.signals import Stopped
 
 TRAINED = {"features": [{"name": "inception", "weights": {"network": "0123456789abcdef"}}]}
 UNTRAINED = {"features": [{"name": "inception", "weights": {"network": "random"}}]}
@@ -146,12 +149,30 @@ def test_what_is_trained_is_not_announced_again(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(small, "train", lambda config, workdir: trained.append(workdir))
     monkeypatch.setattr(small, "is_done", lambda workdir, config: workdir in trained)
     small.generators(tmp_path, systems)
-    assert (
-        "training 1 tokenizers and 2 generators, small: about 3 minutes" in capsys.readouterr().out
-    )
+    said = "training 1 tokenizer and 2 generators, two steps each, as a trial: about 50s on two"
+    assert said in capsys.readouterr().out
     assert len(trained) == 3 and trained[0] == tmp_path / "tiny" / "vqgan" / "tokenizer"
     assert small.generators(tmp_path, systems) == trained[1:] and len(trained) == 3
     assert "training" not in capsys.readouterr().out
+
+
+def test_a_table_that_a_signal_stops_says_what_of_it_is_kept(tmp_path, capsys, monkeypatch):
+    trained = []
+
+    def train(config, workdir):
+        if trained:
+            raise Stopped(1, signal.SIGINT)
+        trained.append(workdir)
+
+    monkeypatch.setattr(small, "train", train)
+    monkeypatch.setattr(small, "is_done", lambda workdir, config: workdir in trained)
+    given = ["table7", "--data=tiny", f"--out={tmp_path}"]
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(given)
+    assert ended.value.code == 130
+    kept = f"kept: 1 of 3 trainings in {tmp_path}"
+    go_on = f"go on: python -m evqgan.benchmark {' '.join(given)}"
+    assert capsys.readouterr().err == f"stopped by SIGINT in table7; {kept}; {go_on}\n"
 
 
 def test_a_run_is_done_if_it_is_this_one_to_its_end():
@@ -298,7 +319,7 @@ def test_the_full_size_models_of_table2_are_the_papers(monkeypatch):
 
 
 def test_a_speed_is_of_the_model_itself():
-    model = quality.load(workdirs.trained() / "tokenizer")
+    model = evqgan.load(workdirs.trained() / "tokenizer")
     program = table2.reconstructing(model, images=2)
     assert program.call().shape == (2, 32, 32, 3) and program.images == 2
 

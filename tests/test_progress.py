@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from evqgan.core import progress
 from evqgan.core.progress import Progress, StepTimer, duration, heartbeat
 
 
@@ -91,3 +92,18 @@ def test_a_heartbeat_says_how_long_it_has_been():
     assert set(said) == {"still compiling, 0s"}
     time.sleep(0.05)
     assert len(said) == number
+
+
+def test_a_heartbeat_says_how_far_the_body_is_and_two_speak_as_one(monkeypatch):
+    monkeypatch.setattr(progress, "FIRST", 0.4)  # the first of `every` would come much later
+    said = []
+    with heartbeat("evaluating", said.append), heartbeat("measuring", said.append) as at:
+        at(10, 10)
+        time.sleep(0.6)
+    assert said == ["still measuring, 0s, 10/10  ETA 0s"]
+    said.clear()
+    with heartbeat("evaluating", said.append):
+        for _ in range(2):  # each too short to be heard of by itself
+            with heartbeat("measuring", said.append):
+                time.sleep(0.3)
+    assert said == ["still measuring, 0s"]

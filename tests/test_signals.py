@@ -63,6 +63,29 @@ def test_a_process_that_is_stopped_says_so_and_lets_its_folder_go(tmp_path, body
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("program", ["main", "benchmark.__main__", "convert.__main__"])
+def test_a_signal_while_modules_are_imported_is_a_line(program):
+    """The finder sends Ctrl-C to the process where a traceback would show the import."""
+    code = f"""
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name == {"absl" if program == "main" else "jax"!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.abort()  # as an extension does
+
+sys.meta_path.insert(0, Finder)
+sys.argv[1:] = ["device"]
+runpy.run_module("evqgan.{program}", run_name="__main__", alter_sys=True)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    line = f"{AGAIN.replace('SIGTERM', 'SIGINT')}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", line)
+
+
 def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path):
     run = tmp_path / "run"
     given = ["--config=configs/imagenet_stage1.py:tiny", f"--workdir={run}"]
@@ -115,6 +138,39 @@ def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
             for _ in range(2):  # the main thread and the watching one: one line
                 signals.print_stopped(signal.SIGTERM)
         assert capsys.readouterr().err == f"stopped by SIGTERM; {said}\n"
+
+
+def test_the_line_of_a_part_names_the_whole(capsys):
+    def said(*noted):
+        with signals.ending_in_order():
+            signals.begin("table7", "python -m evqgan.benchmark table7")
+            for note, what in noted:
+                note(what)
+            signals.print_stopped(signal.SIGTERM)
+        return capsys.readouterr().err.removeprefix("stopped by SIGTERM")
+
+    first = signals.done, "1 of 3 trainings in w"
+    go_on = "; go on: python -m evqgan.benchmark table7\n"
+    inner = signals.keep, "step 5 in w/generator"
+    assert said(first, inner) == f" in table7; kept: {first[1]}, and {inner[1]}{go_on}"
+    last = signals.done, "2 of 3 trainings in w"
+    assert said(first, inner, last) == f" in table7; kept: {last[1]}{go_on}"
+    assert said() == "; give the same command again\n"  # nothing of it is done in parts
+
+
+def test_a_signal_that_waits_is_answered_at_once_and_a_second_one_ends(tmp_path):
+    """Also while the main thread is busy outside of Python, as in XLA."""
+    body = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+    process = script(tmp_path / "run", f"with signals.noted(lambda: 'step 3'): {body}")
+    time.sleep(0.5)  # until it is in the body
+    process.send_signal(signal.SIGTERM)
+    waits = "stopping after step 3, which is then saved; a second signal ends at once"
+    assert process.stdout.readline() == f"SIGTERM: {waits}\n"
+    time.sleep(1.2 * signals.AGAIN)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and output == f"{AGAIN.replace('SIGTERM', 'SIGINT')}\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_handler_within_is_asked_first_and_is_not_waited_for():

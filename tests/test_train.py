@@ -205,14 +205,14 @@ def test_signals_that_are_ignored_stay_ignored_and_the_others_are_noted():
     """nohup ignores SIGHUP, and a shell SIGINT for what it starts in the background."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.stop_signal() as stopping:
+        with signals.stop_signal(str) as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stopping() is None
             os.kill(os.getpid(), signal.SIGTERM)
             assert stopping() == signal.SIGTERM
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with signals.stop_signal() as stopping:
+        with signals.stop_signal(str) as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stopping() == signal.SIGHUP
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL

@@ -16,6 +16,11 @@ Prints a table, and where rows have cards, what they were measured on; --json wr
 "title", "device", "command", "rows": [{...}]}.
 """
 
+from evqgan.core import starting
+
+if __name__ == "__main__":
+    starting.end_in_a_line()
+
 import shlex
 import sys
 from collections.abc import Sequence
@@ -80,12 +85,18 @@ def run(argv: list[str]) -> None:
     import jax
 
     cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
-    title, rows = module.run(given, overrides)
+    command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
+    signals.begin(argv[0], command)
+    try:
+        title, rows = module.run(given, overrides)
+    except SystemExit as error:  # a training that was stopped, and has said so of itself
+        if isinstance(error.code, int) and error.code > 128:
+            signals.print_stopped(error.code - 128)
+        raise
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     shown, cards = printing.numbered(rows)
     print(f"\n{title}, {device}\n{printing.table(shown)}{cards}")
     if file := given.json or (f"{given.out}/{argv[0]}.json" if argv[0] in PAPER else ""):
-        command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
         head = {"name": argv[0], "title": title, "device": device, "command": command}
         files.save_json(file, {**head, "rows": rows})
         print(f"the rows are in {file}")

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from evqgan.benchmark import real_images, runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.core import build, cli, files, mesh
+from evqgan.core import build, cli, files, mesh, progress, signals
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
@@ -32,7 +32,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.evals import cards
 from evqgan.features.extractor import Extractor
 from evqgan.inference import evaluation, mode_sample
-from evqgan.inference.model import load
+from evqgan.inference.mode_inputs import load_model
 from evqgan.training.loop import train
 from evqgan.training.prepare import jitted
 from evqgan.training.run_length import to_steps
@@ -73,7 +73,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     owners = {name: config.systems[name].get("tokenizer_of", name) for name in names}
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     groups = list(dict.fromkeys((owners[name], seed) for name, seed in trials))
-    for name, seed in trials:
+    for number, (name, seed) in enumerate(trials):
+        signals.done(f"{number} of {progress.counted(len(trials), 'run')} in {out}")
         file = out / f"{name}_{seed}" / "numbers.json"
         if groups.index((owners[name], seed)) % parts == part - 1:
             system = config.systems[name]
@@ -83,6 +84,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
         raise InputError(f"--part={given.part} of {len(trials)} runs is none")
+    signals.done(f"all of {progress.counted(len(trials), 'run')} in {out}")
     picture(config, out, list(found))
     complete = all(len(of_seeds) == given.seeds for of_seeds in found.values())
     times: dict[str, dict[str, float]] = {name: {} for name in found}
@@ -149,8 +151,9 @@ def finished(
     found = evaluation.evaluate(first, owner / "tokenizer", None, [])
     images, labels, (step, produced) = evaluation.read_samples(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
-    beside = real_images.against(second.dataset, **how["real"], network=network)
-    values = {**found["numbers"], **beside.numbers.of(images, labels)}
+    with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
+        beside = real_images.against(second.dataset, **how["real"], network=network)
+        values = {**found["numbers"], **beside.numbers.of(images, labels)}
     subject = cards.subject(second, folder / "generator", step, states["generator"])
     card = {**found["protocols"], "samples": beside.card(subject, produced)}
     parameters = {
@@ -172,8 +175,9 @@ def best_sampler(
     What is measured is kept in the run's folder, in scan.json; real images are those of
     `real_images.against`. config: of the generator. how, network: see `finished`.
     """
-    model, network = load(folder), network or colours()
-    real = real_images.against(config.dataset, **how["real"], network=network).numbers
+    model, network = load_model(None, folder), network or colours()
+    with progress.announced("measuring real images"):
+        real = real_images.against(config.dataset, **how["real"], network=network).numbers
     distance = network.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
     given = model, real, distance, how["samples"], SCAN_SEEDS, most, file
@@ -209,14 +213,16 @@ def timing(
         return there
     total = there.get("training_seconds")
     if total is None:
-        total = step_seconds(system.tokenizer)
-        total += step_seconds(system.generator, system.tokenizer.tokenizer)
-    model, best = load(folder, batch_size=TIMED), float("inf")
-    model.sample(TIMED, **changes)
-    for _ in range(2):
-        began = time.perf_counter()
+        with progress.announced(f"{name}: timing {STEPS} training steps of either stage"):
+            total = step_seconds(system.tokenizer)
+            total += step_seconds(system.generator, system.tokenizer.tokenizer)
+    model, best = load_model(None, folder, TIMED), float("inf")
+    with progress.announced(f"{name}: timing the sampling of {TIMED} images"):
         model.sample(TIMED, **changes)
-        best = min(best, time.perf_counter() - began)
+        for _ in range(2):
+            began = time.perf_counter()
+            model.sample(TIMED, **changes)
+            best = min(best, time.perf_counter() - began)
     found: dict[str, Any] = {"training_seconds": total, "seconds_per_image": best / TIMED}
     line = f"{total:.0f} s of training, {found['seconds_per_image']:.3g} s an image"
     print(f"{name}: {line}", flush=True)

@@ -10,11 +10,14 @@ import numpy as np
 from evqgan.core import pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
+from evqgan.core.progress import Progress
 from evqgan.features.extractor import Extractor
 from evqgan.inference.against_real import Colours
+from evqgan.inference.model import Model
 
 # What the row of real images has in the place of a number of samples, if not "heldout_" before it.
 REAL = {"sample_accuracy": "heldout_accuracy"}
+SECONDS = 10.0  # ours: between two lines of progress
 SHOWN = 10  # ours: samples in the picture's rows
 
 OUT = Flag("out", PATH, (), "where the workdirs and the picture go", required=True)
@@ -91,6 +94,11 @@ def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) 
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
     pictures.save_png(file, pictures.column(rows))
     print(f"a row of samples of each: {file}")
+
+
+def sampling(model: Model) -> Progress:
+    """Return what prints how the sampling of a model goes on."""
+    return Progress("sample", every=SECONDS, compiling=lambda: model.runner.compiling)
 
 
 def network_of(given: Any) -> Extractor | None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from evqgan.benchmark.sampler_scan import Measured, Setting
-from evqgan.core import build, files, progress
+from evqgan.core import build, files, progress, signals
 from evqgan.core.errors import InputError
 from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.model import Model
@@ -87,13 +87,16 @@ class Measurements:
         if key not in self.known:
             self._compile(setting)
             clock = time.process_time if is_cpu() else time.perf_counter
-            start = clock()
-            made = self.model.sample(self.num, None, seed, **setting)
-            seconds = (clock() - start) / self.num
-            found = self.real.of(made["images"], made.get("labels"))
+            words = in_words(setting, self.model.sampler)
+            with progress.heartbeat(f"measuring {words}, seed {seed}"):
+                start = clock()
+                made = self.model.sample(self.num, None, seed, **setting)
+                seconds = (clock() - start) / self.num
+                found = self.real.of(made["images"], made.get("labels"))
             numbers = {name: found[name] for name in (self.distance, *OF_CLASSES) if name in found}
             self.known[key] = {**numbers, "seconds_per_image": seconds}
             files.save_json(self.file, {"protocol": self.protocol, "measured": self.known})
+            signals.keep(f"{progress.counted(len(self.known), 'measurement')} in {self.file}")
             self._seconds += time.perf_counter() - began
             self._fresh += 1
         self._asked.add(key)

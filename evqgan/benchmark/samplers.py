@@ -37,12 +37,14 @@ from evqgan.core import build, cli, files, pictures, presets
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
+from evqgan.core.progress import announced
 from evqgan.evals.cards import Produced, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.features.extractor import Extractor
 from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.evaluation import data_of, of_split, subject_of
-from evqgan.inference.model import Model, load
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
 
 SCAN = Flag("scan.KEY", TEXT, (), "values of a key of config.sample to try, such as 1,2,4,8")
 # ours: around MaskGIT's settings, from one step to twice as many as the paper's
@@ -83,12 +85,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     cli.keep_programs()
     files.tried(out)
     with files.owned(out, "another --out"):
-        model = load(given.workdir, config, batch_size=given.batch_size)
+        model = load_model(config, given.workdir, given.batch_size)
         values = values_of(model, scanned)
         splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
         train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
         network = Extractor(given.features, given.weights, "--features")
-        against = AgainstReal(train, heldout, model.size, [network], keep=bool(model.classes))
+        with announced("measuring real images"):
+            against = AgainstReal(train, heldout, model.size, [network], keep=bool(model.classes))
         if model.classes and against.beyond:
             print(f"no share of samples in their class: {against.beyond}", flush=True)
         most, file = given.budget + AGAIN, out / "scan.json"

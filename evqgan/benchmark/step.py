@@ -16,6 +16,7 @@ from evqgan.core import build, mesh
 from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
+from evqgan.core.progress import announced
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
 from evqgan.training.prepare import jitted
@@ -33,10 +34,11 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the one row."""
     config = configured(given, overrides)
-    like, init, update, batch = prepared(config)
-    began = time.perf_counter()
-    compiled = update.lower(like, batch).compile()
-    seconds = time.perf_counter() - began
+    with announced(f"compiling the training step of {given.config}"):
+        like, init, update, batch = prepared(config)
+        began = time.perf_counter()
+        compiled = update.lower(like, batch).compile()
+        seconds = time.perf_counter() - began
     used = by_compiler(compiled)
     row = {
         "config": given.config,
@@ -49,7 +51,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         "compile_seconds": seconds,
     }
     if not given.compile_only:
-        row |= taken(init, compiled, batch)
+        with announced("taking two steps"):
+            row |= taken(init, compiled, batch)
     return f"one training step of {given.config}", [row]
 
 

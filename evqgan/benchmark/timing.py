@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from evqgan.core.progress import announced, counted, heartbeat
+
 GIB = 2**30
 IN_TURN = 10  # so that a call takes much longer than to start it
 
@@ -27,20 +29,28 @@ class Program:
 def compile_timed(lowered: Any) -> tuple[Callable, float]:
     """Compile what `jit(...).lower` gave, and return it with the seconds that took."""
     began = time.perf_counter()
-    return lowered.compile(), time.perf_counter() - began
+    with heartbeat("compiling"):
+        return lowered.compile(), time.perf_counter() - began
 
 
 def seconds_of(programs: Sequence[Program], rounds: int) -> list[list[float]]:
     """Return the seconds of `rounds` calls of each program, after one that does not count."""
-    for program in programs:
-        jax.block_until_ready(program.call())
     seconds: list[list[float]] = [[] for _ in programs]
-    for _ in range(rounds):
-        for program, taken in zip(programs, seconds, strict=True):
-            began = time.perf_counter()
+    with announced(f"timing {counted(rounds, 'call')} of {names(programs)}, in turn") as at:
+        for program in programs:
             jax.block_until_ready(program.call())
-            taken.append(time.perf_counter() - began)
+        for number in range(rounds):
+            for program, taken in zip(programs, seconds, strict=True):
+                began = time.perf_counter()
+                jax.block_until_ready(program.call())
+                taken.append(time.perf_counter() - began)
+            at(number + 1, rounds)
     return seconds
+
+
+def names(programs: Sequence[Program]) -> str:
+    """Return what programs are called, each once."""
+    return ", ".join(dict.fromkeys(program.name for program in programs))
 
 
 def rows_of(programs: Sequence[Program], rounds: int, peak: float) -> list[dict[str, Any]]:

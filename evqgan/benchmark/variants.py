@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import real_images, runs
-from evqgan.core import build, cli, files, npz
+from evqgan.core import build, cli, files, npz, progress, signals
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -27,7 +27,8 @@ from evqgan.evals.cards import Produced
 from evqgan.features.extractor import Extractor
 from evqgan.generators.blocks import layout
 from evqgan.inference import evaluation
-from evqgan.inference.model import Model, load
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import stage2
 from evqgan.training.loop import train
@@ -87,6 +88,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     found: dict[str, list[Any]] = {name: [] for name in names}
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     for i, (name, seed) in enumerate(trials):
+        signals.done(f"{i} of {progress.counted(len(trials), 'run')} in {out}")
         workdir = workdir_of(out, name, seed)
         file = workdir / "variant.json"
         if i % parts == part - 1:
@@ -185,7 +187,7 @@ def finished(
         "tokens": tokens(config),
         "seconds": seconds(workdir, config.batch_size),
         **last(workdir, "cross_entropy"),
-        "scan": scan(load(workdir, config), config, workdir, how, network),
+        "scan": scan(load_model(config, workdir), config, workdir, how, network),
         "card": of_training(workdir),
     }
     files.save_json(file, numbers)
@@ -208,10 +210,12 @@ def scan(
     """
     ((key, values),) = SCAN.items()
     usual, found = model.sampler[key], []
-    beside = real_images.against(config.dataset, how["views"], colour=True, network=network)
+    with progress.announced("measuring real images"):
+        beside = real_images.against(config.dataset, how["views"], colour=True, network=network)
     subject = evaluation.subject_of(model)
     for value in (usual, *(value for value in values if value != usual)):
-        made = model.sample(how["samples"], None, 0, **{key: value})
+        progress.say(f"{workdir.name}, {key} {value:g}: {how['samples']:,} samples")
+        made = model.sample(how["samples"], None, 0, report=runs.sampling(model), **{key: value})
         images, labels = made["images"], made["labels"]
         sampler = {**model.sampler, key: value}
         produced = Produced(
@@ -222,7 +226,8 @@ def scan(
             labels="all classes in turn",
             sampler=sampler,
         )
-        card, numbers = beside.card(subject, produced), beside.numbers.of(images, labels)
+        with progress.announced(f"measuring {len(images):,} samples beside real images"):
+            card, numbers = beside.card(subject, produced), beside.numbers.of(images, labels)
         found.append({"sampler": {key: value}, "card": card, **numbers})
         if value == usual:
             npz.save(workdir / "shown.npz", images=images[: runs.SHOWN])

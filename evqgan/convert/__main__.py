@@ -22,6 +22,11 @@ python -m evqgan.convert taming|maskgit|rqvae|vitvqgan --back WORKDIR DEST
 error names the one that is needed.
 """
 
+from evqgan.core import starting
+
+if __name__ == "__main__":
+    starting.end_in_a_line()
+
 import pathlib
 import sys
 from collections.abc import Sequence

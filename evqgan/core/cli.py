@@ -233,15 +233,15 @@ def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
     try:
         run([*argv])
         return 0
-    except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, signals.Interrupted) else signal.SIGINT
-        signals.print_stopped(number)
-        return 128 + number  # as the shell reports it
+    except KeyboardInterrupt:
+        return signals.print_stopped(signals.raised() or signal.SIGINT)
     except BrokenPipeError:
         print("error: what read the output, such as head, has ended", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes there
         return 128 + signal.SIGPIPE
     except Exception as error:
+        if number := signals.raised():
+            return signals.print_stopped(number)
         return report(error, wants_debug(argv))
 
 

@@ -1,11 +1,13 @@
 """How far work is, how fast it goes, and how long the rest takes, in one line."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+FIRST = 10.0  # ours: seconds until a heartbeat is first heard
 SHOWN = 6  # ours: metrics of training's line, so that it fits a terminal's width
 
 
@@ -48,22 +50,58 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+_beating: list[Callable[[], str]] = []  # the lines of the heartbeats under way
+_spoken = [0.0]  # when one was heard last
+_speaking = threading.Lock()
+
+
 @contextlib.contextmanager
-def heartbeat(what: str, say: Callable[[str], None] = say, every: float = 30.0) -> Iterator[None]:
-    """Say every few seconds that the body is "still compiling, 1m30s", or whatever `what` is."""
-    ended, began = threading.Event(), time.monotonic()
+def heartbeat(
+    what: str, say: Callable[[str], None] = say, every: float = 30.0
+) -> Iterator[Callable[[int, int], None]]:
+    """Say every few seconds that the body is "still compiling, 1m30s", or whatever `what` is.
+
+    First after FIRST seconds, if `every` is longer. Of several, one within the other, the innermost
+    is what is said, and no wait is told of twice.
+
+    Yields a function at(done, total), which takes note of how far the body is: then a line has that
+    too, and how long the rest takes.
+    """
+    ended, began, parts = threading.Event(), time.monotonic(), [""]
+    least = min(FIRST, every)
+
+    def at(done: int, total: int) -> None:
+        each = (time.monotonic() - began) / max(done, 1)
+        parts[0] = f", {line('', done, total, (), each).strip()}" if done else ""
+
+    def text() -> str:
+        return f"still {what}, {duration(time.monotonic() - began)}{parts[0]}"
 
     def beat() -> None:
-        while not ended.wait(every):
-            say(f"still {what}, {duration(time.monotonic() - began)}")
+        moments = itertools.chain([least] if every > least else [], itertools.count(every, every))
+        while not ended.wait(began + next(moments) - time.monotonic()):
+            with _speaking:
+                if time.monotonic() - _spoken[0] > least / 2:
+                    _spoken[0] = time.monotonic()
+                    say(_beating[-1]())
 
     thread = threading.Thread(target=beat, daemon=True)
+    _beating.append(text)
     thread.start()
     try:
-        yield
+        yield at
     finally:
         ended.set()
         thread.join()
+        _beating.remove(text)
+
+
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Say what the body does, such as "compiling VQGAN", and then be a `heartbeat` of it."""
+    say(what)
+    with heartbeat(what) as at:
+        yield at
 
 
 class Progress:

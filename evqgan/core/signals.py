@@ -31,6 +31,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 _kept: list[str] = []  # what was told of last: see `keep`
+_whole: dict[str, str] = {}  # what the work is a part of: see `begin` and `done`
+_raised: list[int] = []  # the signal of which `ending_in_order` has raised Interrupted
 _unsaid = threading.Lock()  # free until the line of a signal is printed
 
 
@@ -44,18 +46,50 @@ def keep(what: str) -> None:
         _kept[:] = [what]
 
 
-def print_stopped(number: int) -> None:
+def begin(name: str, command: str) -> None:
+    """Note that what follows is a larger piece of work of many parts, for the line of a signal.
+
+    name: of the piece, such as "table7".
+    command: goes on with it.
+    """
+    _whole.update(name=name, command=command)
+
+
+def done(what: str) -> None:
+    """Note what of the piece of `begin` is done, in words, as "2 of 3 trainings in workdirs/paper".
+
+    What `keep` was told of a part that has ended is forgotten.
+    """
+    _whole["done"] = what
+    _kept.clear()
+
+
+def raised() -> int | None:
+    """Return the signal of which `ending_in_order` has raised Interrupted in its body, or None.
+
+    Another exception may come out of the body, where code in between makes one of it.
+    """
+    return _raised[0] if _raised else None
+
+
+def print_stopped(number: int) -> int:
     """Print the line that tells of a signal, and from where the same command goes on; once.
 
-    The main thread may be slow to end after it, and is then ended by the one that watches.
+    The main thread may be slow to end after it, and is then ended by the one that watches. Return
+    the exit code, as the shell has it.
     """
     if not _unsaid.acquire(blocking=False):
-        return
+        return 128 + number
+    name = signal.Signals(number).name
     then = "give the same command again"  # nobody knows yet, or the work is not done in parts
     if _kept:
         start = "nothing is saved yet: the same command begins anew"
         then = f"the same command goes on from {_kept[0]}" if _kept[0] else start
-    print(f"stopped by {signal.Signals(number).name}; {then}", file=sys.stderr, flush=True)
+    if "name" in _whole and "done" in _whole:
+        kept = ", and ".join([_whole["done"], *filter(None, _kept)])
+        name, then = f"{name} in {_whole['name']}", f"kept: {kept}; go on: {_whole['command']}"
+    print(f"stopped by {name}; {then}", file=sys.stderr, flush=True)
+    return 128 + number
 
 
 def leave(code: int) -> int:
@@ -78,12 +112,14 @@ def ending_in_order() -> Iterator[None]:
     Where the main thread does not come to that within PATIENCE seconds, as XLA may compile for
     minutes, or to the end of the body in CLEARING more, what is `files.owned` is let go and the
     process ends with a line. The latter is also where Python ignores what is raised, in a finalizer
-    that happens to run as the signal comes. See `handled`.
+    that happens to run as the signal comes. While a module is imported the process ends at once,
+    too: extensions abort it when an exception comes out of what they import. See `handled`.
     """
     if not _is_main_thread():
         yield
         return
-    _kept.clear()
+    for of_another in (_kept, _raised, _whole):
+        of_another.clear()
     if _unsaid.locked():
         _unsaid.release()
     has_heard, has_ended = threading.Event(), threading.Event()  # the main thread
@@ -94,6 +130,9 @@ def ending_in_order() -> Iterator[None]:
 
     def note(number: int) -> None:
         has_heard.set()
+        if _is_importing():
+            _end(number)
+        _raised[:] = [number]
         raise Interrupted(number)
 
     unraisable = sys.unraisablehook
@@ -116,7 +155,36 @@ def ending_in_order() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
+def noted(until: Callable[[], str]) -> Iterator[Callable[[], int | None]]:
+    """Yield a function that gives the signal of SIGNALS that has come in the body, or None.
+
+    The body goes on, and ends when it can. A line says at once that the signal was heard, and a
+    second one, more than AGAIN seconds later, ends the process at once: a thread does both, for
+    Python's handlers wait while the main thread is in XLA, which may be minutes.
+
+    until: returns what the body does before it ends, in words, such as "the evaluation of step 9".
+    """
+    if not _is_main_thread():
+        yield lambda: None
+        return
+    came: list[int] = []
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    thread = threading.Thread(target=_answer, args=(heard, until), daemon=True)
+    thread.start()
+    try:
+        with handled(came.append, told, lambda number: None):
+            yield lambda: came[0] if came else None
+    finally:
+        os.close(told)  # which ends the thread
+        thread.join()
+        os.close(heard)
+
+
+@contextlib.contextmanager
+def handled(
+    note: Callable[[int], Any], wakeup: int = -1, again: Callable[[int], Any] | None = None
+) -> Iterator[None]:
     """Call note(number) when the first signal of SIGNALS comes in the body.
 
     One that comes more than AGAIN seconds later ends the process at once, as if there were no
@@ -124,6 +192,7 @@ def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
     the main thread alone: in another one the body just runs.
 
     wakeup: where the numbers of signals are written as they come, see `signal.set_wakeup_fd`.
+    again: is called with the number of a later signal, instead of the end.
     """
     if not _is_main_thread():
         yield
@@ -134,6 +203,8 @@ def handled(note: Callable[[int], Any], wakeup: int = -1) -> Iterator[None]:
         if not came:
             came.append(time.monotonic())
             note(number)
+        elif again:
+            again(number)
         elif time.monotonic() - came[0] > AGAIN:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
@@ -156,6 +227,20 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def _is_importing() -> bool:
+    """Return whether this is called in the midst of an import."""
+    frame: FrameType | None = sys._getframe()
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _end(number: int) -> None:
+    """Let go of what is `files.owned`, print the line of a signal, and end the process."""
+    files.let_go()
+    os._exit(print_stopped(number))
+
+
 def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -> None:
     """End the process some seconds after a signal, unless the main thread does.
 
@@ -167,6 +252,21 @@ def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -
     while came := os.read(heard, 1):
         in_time = came[0] not in SIGNALS or (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING))
         if not in_time:
-            files.let_go()
-            print_stopped(came[0])
-            os._exit(128 + came[0])
+            _end(came[0])
+
+
+def _answer(heard: int, until: Callable[[], str]) -> None:
+    """Say that the first signal was heard, and end the process at a later one; see `noted`.
+
+    heard: a pipe from which the numbers of signals can be read.
+    """
+    first: float | None = None
+    while came := os.read(heard, 1):
+        if came[0] not in SIGNALS:
+            continue
+        if first is None:
+            first, name = time.monotonic(), signal.Signals(came[0]).name
+            then = f"stopping after {until()}, which is then saved; a second signal ends at once"
+            print(f"{name}: {then}", file=sys.stderr, flush=True)
+        elif time.monotonic() - first > AGAIN:
+            _end(came[0])

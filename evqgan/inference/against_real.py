@@ -13,6 +13,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.npz import Pieces
+from evqgan.core.progress import counted, heartbeat
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, MetricName, measure
 from evqgan.evals.real_images import of_real
 from evqgan.features.extractor import card_of
@@ -158,6 +159,13 @@ class AgainstReal:
 
         Raises InputError for other sizes and dtypes, and for sets of one image.
         """
+        with heartbeat(f"measuring {counted(images.shape[0], 'sample')}"):
+            return self._of(images, labels, copies)
+
+    def _of(
+        self, images: np.ndarray | Pieces, labels: np.ndarray | None, copies: bool
+    ) -> dict[str, Any]:
+        """Return what `of` does."""
         sets = [FeatureSet(metrics.values()) for metrics in self._metrics]
         wanted = self._is_kept and (copies or labels is not None)
         if isinstance(images, Pieces):
@@ -225,10 +233,14 @@ class AgainstReal:
         """Read the real images of a split once."""
         sets = [FeatureSet(of_real(metrics)) for metrics in self._metrics]
         kept: list[tuple[np.ndarray, np.ndarray]] = []
-        for images, labels in real.batches():
-            if len(images):
-                self._add(sets, images)
-                kept.append((images if self._is_kept else images[:0], labels))
+        done = 0
+        with heartbeat(f"measuring {counted(real.number, 'real image')}") as at:
+            for images, labels in real.batches():
+                if len(images):
+                    self._add(sets, images)
+                    kept.append((images if self._is_kept else images[:0], labels))
+                    done += len(images)
+                    at(done, real.number)
         if not kept:
             raise InputError("samples are compared with real images, of which a split has none")
         images, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))

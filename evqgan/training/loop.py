@@ -118,7 +118,7 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
         reporter = Reporter(setup, writer, state)
         taken = steps(setup, reporter, batches, state)
         taken = itertools.chain([next(taken)], taken)
-        with stop_signal() as stopping:
+        with stop_signal(lambda: reporter.under_way) as stopping:
             for step, state, metrics in taken:
                 stop, due = stop_now(stopping, checkpoints, step), setup.due(step)
                 if due or stop:
@@ -126,7 +126,10 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
                 if "log" in due:
                     reporter.write(step, metrics, batches.skipped())
                 whole = optim.averaged(state)
-                score = reporter.evaluate(step, whole) if "eval" in due else float("inf")
+                score = float("inf")
+                if "eval" in due:
+                    score = reporter.evaluate(step, whole)
+                    stop = stop or stopping()  # it may have come meanwhile
                 # What led to a skipped step must not replace a good checkpoint.
                 doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
                 if stop or (due & {"checkpoint", "eval"} and not doubtful):

@@ -16,6 +16,7 @@ from evqgan.evals import cards
 from evqgan.training.setup import Setup
 
 Taken = tuple[int, dict, dict[str, Any]]  # steps that are done, the state after them, metrics
+STEP = "the step under way"  # what a signal waits for
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
 
@@ -31,6 +32,7 @@ class Reporter:
     def __init__(self, setup: Setup, writer: Writer, state: dict) -> None:
         """Report on the steps that follow the first `state`, from which the run goes on."""
         self.setup, self.writer = setup, writer
+        self.under_way = STEP  # what a signal waits for, in words
         self.progress = StepTimer(setup.length.total, setup.config.batch_size)
         self.last_reported = int(state["skipped"][1])  # skipped steps that a line told of
         self.watched = build.plain(setup.config.get("alarm", {}))
@@ -89,6 +91,7 @@ class Reporter:
         """
         if self.setup.evaluators:
             log("evaluating")
+            self.under_way = f"the evaluation of step {step:,}"
         with self.progress.pause(), heartbeat("evaluating", log):
             began = time.perf_counter()
             numbers, shown = self._measured(step, state)
@@ -97,9 +100,11 @@ class Reporter:
             self.writer.write(step, {**numbers, **seconds})
             self.writer.images(step, shown)
             self._save_pictures(step, shown)
-            log("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+            if numbers:
+                log("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
             for line in alarms(step, numbers, self.best, self.watched):
                 log(line)
+        self.under_way = STEP
         return score
 
     def _measured(self, step: int, state: dict) -> tuple[dict[str, float], dict[str, np.ndarray]]:

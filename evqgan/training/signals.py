@@ -22,18 +22,20 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[], int | None]]:
+def stop_signal(until: Callable[[], str]) -> Iterator[Callable[[], int | None]]:
     """Yield a function that gives the signal of `signals.SIGNALS` that has come since, or None.
 
-    The second one ends the process at once (`signals.handled`). In a run of many processes JAX
-    listens for SIGTERM (`stop_now`), and a handler of ours would take the signal away from it.
+    A line says at once that it was heard, and the second one ends the process (`signals.noted`). In
+    a run of many processes JAX listens for SIGTERM (`stop_now`), and a handler of ours would take
+    the signal away from it.
+
+    until: returns what the run does before it stops, in words.
     """
     if jax.process_count() > 1:
         yield lambda: None
         return
-    came: list[int] = []
-    with signals.handled(came.append):
-        yield lambda: came[0] if came else None
+    with signals.noted(until) as stopping:
+        yield stopping
 
 
 def stop_now(stopping: Callable[[], int | None], checkpoints: Checkpoints, step: int) -> int | None:

@@ -13,10 +13,11 @@ from evqgan.benchmark.paper import beside, quality, small
 from evqgan.benchmark.paper.published import Table
 from evqgan.benchmark.paper.reconstructed import workdirs
 from evqgan.benchmark.paper.small import Small
-from evqgan.core import files, npz, pictures
+from evqgan.core import files, npz, pictures, progress, signals
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file
-from evqgan.inference.model import Model, load
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
 
 FLAGS: tuple[Flag, ...] = (
     quality.WORKDIR,
@@ -91,13 +92,15 @@ def measured(
     if kept is None or not images.is_file():
         changes = "".join(f", {key} {value}" for key, value in sampler.items())
         kind = f", {acceptance:g} kept" * (acceptance < 1)
-        print(f"{case.name}{changes}{kind}: {given.samples:,} samples", flush=True)
+        progress.say(f"{case.name}{changes}{kind}: {given.samples:,} samples")
         numbers, card, samples = quality.of_generator(
             case.model, given, acceptance, case.views, case.colour, **sampler
         )
         npz.save(images, images=samples[: runs.SHOWN])
         kept = {**made, "numbers": numbers, "card": card}
         files.save_json(file, kept)
+    tables = len(list(file.parent.glob("*.json")))
+    signals.done(f"all trainings, and {progress.counted(tables, 'measurement')} in {file.parent}")
     with np.load(images, allow_pickle=False) as saved:
         return kept["numbers"], kept["card"], saved["images"]
 
@@ -112,7 +115,7 @@ def chosen(given: Any, systems: Sequence[Small]) -> tuple[list[Case], str]:
     for system, workdir in zip(systems, small.generators(given.out, systems), strict=True):
         keys = read_file(f"{small.CONFIGS}:{system.data}").real
         name = small.GENERATORS[system.system]
-        cases.append(Case(name, load(workdir), keys.views, keys.colour))
+        cases.append(Case(name, load_model(None, workdir), keys.views, keys.colour))
     return cases, small.scale(systems)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.benchmark import real_images
+from evqgan.benchmark import real_images, runs
 from evqgan.benchmark.paper import choosing
 from evqgan.benchmark.paper.beside import card_of
-from evqgan.core import build, weights
+from evqgan.core import build, progress, weights
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
@@ -26,7 +26,8 @@ from evqgan.features import inception
 from evqgan.features.extractor import Extractor, extractors
 from evqgan.inference import evaluation
 from evqgan.inference.against_real import AgainstReal
-from evqgan.inference.model import Model, load
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
 
 MEASURED: tuple[MetricName, ...] = ("frechet", "score")
 
@@ -99,24 +100,32 @@ def of_generator(
     if acceptance < 1:
         chooser = choosing.chooser_of(model, dataset, colour)
     made = model.sample(
-        given.samples, None, 0, acceptance=acceptance, classifier=chooser, **sampler
+        given.samples,
+        None,
+        0,
+        acceptance=acceptance,
+        classifier=chooser,
+        report=runs.sampling(model),
+        **sampler,
     )
     images, labels = made["images"], made.get("labels")
     keys = json.dumps(build.plain(model.config.dataset), sort_keys=True)
-    real, beside, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
+    with progress.announced(f"measuring {len(images):,} samples beside real images"):
+        real, beside, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
+        of_networks = [against.of(images, None) for _, against in beside]
+        found = held.of(images, labels) if held else {}
     numbers: dict[str, Any] = {"fid": None, "inception_score": None}
     numbers |= {"frechet_pixels": None, "in_class": None}
     lines: list[str] = []
     about = []
-    for network, against in beside:
-        numbers |= columns(network, against.of(images, None))
+    for (network, against), of_network in zip(beside, of_networks, strict=True):
+        numbers |= columns(network, of_network)
         about += against.cards
         lines += against.warnings(len(images))
     judged: dict[str, Any] = {}
     if held:
         about += held.cards
         judged = held.settings
-        found = held.of(images, labels)
         numbers["frechet_pixels"] = found["frechet_pixels"]
         numbers["in_class"] = found.get("sample_accuracy")
         lines += held.warnings(len(images))
@@ -206,7 +215,7 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
 def opened(text: str, stage: str) -> tuple[str, Model]:
     """Return the name and the model of a --workdir; InputError if it is not of `stage`."""
     name, path = named(text)
-    model = load(path)
+    model = load_model(None, path)
     if model.config.stage != stage:
         named_stages = {"stage1": "a tokenizer", "stage2": "a generator"}
         holds = named_stages[model.config.stage]

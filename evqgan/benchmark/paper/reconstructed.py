@@ -5,7 +5,8 @@ from typing import Any
 from evqgan.benchmark.paper import quality, small
 from evqgan.benchmark.paper.small import Small
 from evqgan.core.cli import Flag
-from evqgan.inference.model import Model, load
+from evqgan.inference.mode_inputs import load_model
+from evqgan.inference.model import Model
 
 FLAGS: tuple[Flag, ...] = (
     quality.WORKDIR,
@@ -25,7 +26,8 @@ def chosen(given: Any) -> tuple[list[tuple[str, Model]], str]:
     systems = [Small(system, given.data) for system in SYSTEMS]
     trained = small.tokenizers(given.out, systems)
     pairs = zip(SYSTEMS, trained, strict=True)
-    return [(small.TOKENIZERS[name], load(path)) for name, path in pairs], small.scale(systems)
+    found = [(small.TOKENIZERS[name], load_model(None, path)) for name, path in pairs]
+    return found, small.scale(systems)
 
 
 def workdirs(given: list[str]) -> str:

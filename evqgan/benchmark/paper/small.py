@@ -5,24 +5,27 @@ OUT/DATA/SYSTEM_SEED: several commands share them, and the same command goes on 
 """
 
 import json
-import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, cli, files
+from evqgan.core import build, checkpoint, cli, files, signals
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, read_file
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted, duration, say
 from evqgan.training.loop import train
 
 CONFIGS = SHIPPED / "configs" / "comparison.py"
 # Ours: half of that file's, so that a table takes minutes; `comparison` trains for all of them.
 STEPS = {"stage1": 150, "stage2": 250}
+GENERATED = "generated"  # the data set of the trial
 RUN = ("dataset", "optimizer", "duration", "seed")  # what a run has to have in common, too
-MINUTES = {"stage1": 0.6, "stage2": 1.0}  # of a run on two CPU cores that do nothing else
+# Of a run, and of one of a few steps, on two CPU cores that do nothing else.
+SECONDS = {"stage1": 36, "stage2": 60}
+SECONDS_TINY = {"stage1": 10, "stage2": 20}
 # How the systems are called: their tokenizers, and their generators.
 TOKENIZERS = {
     "efficient_vqgan": "ours",
@@ -40,7 +43,13 @@ GENERATORS = {
 }
 
 OUT = Flag("out", PATH, (), "where small models are trained (workdirs/paper)", "workdirs/paper")
-DATA = Flag("data", TEXT, (), "bundled data of small models: digits, photographs or tiny", "digits")
+DATA = Flag(
+    "data",
+    TEXT,
+    (),
+    "data of small models: digits, photographs, or tiny: a trial, two steps on generated images",
+    "digits",
+)
 
 SEEDS = Flag("seeds", whole(1), (), "runs of each small system: seeds 0, 1, ... (1)", 1)
 
@@ -111,28 +120,41 @@ def check_unused(given: Any) -> None:
 
 def scale(systems: Iterable[Small]) -> str:
     """Return what a title says of small systems."""
-    return f"small scale, bundled {' and '.join(dict.fromkeys(small.data for small in systems))}"
+    data = list(dict.fromkeys(small.data for small in systems))
+    if data == ["tiny"]:
+        return "a trial, two steps on generated images"
+    return f"small scale, bundled {' and '.join(data)}"
 
 
 def tokenizers(out: Any, systems: Iterable[Small]) -> list[pathlib.Path]:
     """Train the tokenizers of systems, or what of it is not done yet; return their workdirs."""
     systems = list(systems)
-    announce({small.tokenizer(out): small.config().tokenizer for small in systems})
-    return [trained_tokenizer(out, small) for small in systems]
+    jobs = {small.tokenizer(out): small.config().tokenizer for small in systems}
+    announce(jobs)
+    found = []
+    for small in systems:
+        tell(out, jobs)
+        found.append(trained_tokenizer(out, small))
+    tell(out, jobs)
+    return found
 
 
 def generators(out: Any, systems: Iterable[Small]) -> list[pathlib.Path]:
     """Train both stages of systems, or what of it is not done yet; return the generators'."""
     systems = list(systems)
     jobs = {small.tokenizer(out): small.config().tokenizer for small in systems}
-    announce(jobs | {small.generator(out): small.config().generator for small in systems})
+    jobs |= {small.generator(out): small.config().generator for small in systems}
+    announce(jobs)
     found = []
     for small in systems:
         config, workdir = small.config().generator, small.generator(out)
+        tell(out, jobs)
         config.tokenizer.weights = str(trained_tokenizer(out, small))
+        tell(out, jobs)
         if not is_done(workdir, config):
             train(config, workdir)
         found.append(workdir)
+    tell(out, jobs)
     return found
 
 
@@ -149,10 +171,19 @@ def announce(jobs: Mapping[pathlib.Path, ConfigDict]) -> None:
     """Print what is to be trained, and about how long that takes. jobs: configs by workdir."""
     left = [config.stage for workdir, config in jobs.items() if not is_done(workdir, config)]
     if left:
-        minutes = sum(MINUTES[stage] for stage in left)
-        number = f"{left.count('stage1')} tokenizers and {left.count('stage2')} generators"
+        is_trial = all(config.dataset.name == GENERATED for config in jobs.values())
+        seconds = sum((SECONDS_TINY if is_trial else SECONDS)[stage] for stage in left)
+        stages = (("stage1", "tokenizer"), ("stage2", "generator"))
+        numbers = [counted(left.count(stage), what) for stage, what in stages if stage in left]
+        size = "two steps each, as a trial" if is_trial else "small"
         where = "on two CPU cores that do nothing else"
-        print(f"training {number}, small: about {math.ceil(minutes)} minutes {where}", flush=True)
+        say(f"training {' and '.join(numbers)}, {size}: about {duration(seconds)} {where}")
+
+
+def tell(out: Any, jobs: Mapping[pathlib.Path, ConfigDict]) -> None:
+    """Note how many are trained, for the line of a signal. jobs: configs by workdir."""
+    trained = sum(is_done(workdir, config) for workdir, config in jobs.items())
+    signals.done(f"{trained} of {counted(len(jobs), 'training')} in {out}")
 
 
 def is_done(workdir: pathlib.Path, config: ConfigDict) -> bool:

@@ -17,7 +17,7 @@ from evqgan.benchmark.generator_step import CODER, CONFIG, TOKENIZER, prepared
 from evqgan.benchmark.paper import beside, small
 from evqgan.benchmark.paper.published import TABLE6
 from evqgan.benchmark.step import MIB, by_compiler, size
-from evqgan.core import build
+from evqgan.core import build, progress
 from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, override, read_file
 from evqgan.core.errors import InputError
@@ -60,11 +60,12 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: the paper's, and one for each system, grid and blocks."""
     found = []
     for system, side, blocks in cases(given):
-        like, init, update, batch = prepared(configured(given, overrides, system, side, blocks))
-        compiled = update.lower(like, batch).compile()
-        row = row_of(given, system, side, blocks, like, by_compiler(compiled))
         text = f"{system}, {side}x{side} tokens" + f", blocks {blocks}" * bool(blocks)
-        print(f"{text}: {row['mib']:,} MiB", flush=True)
+        with progress.announced(f"compiling {text}"):
+            like, init, update, batch = prepared(configured(given, overrides, system, side, blocks))
+            compiled = update.lower(like, batch).compile()
+        row = row_of(given, system, side, blocks, like, by_compiler(compiled))
+        progress.say(f"{text}: {row['mib']:,} MiB")
         if given.timed or jax.default_backend() != "cpu":
             # The allocator's peak never falls: the least comes first.
             found.append((row, init, compiled, batch))

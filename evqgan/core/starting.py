@@ -1,0 +1,22 @@
+"""What a command line does first, before it imports what takes a second or more."""
+
+import os
+import signal
+from types import FrameType
+
+LINE = b"stopped by SIGINT; give the same command again\n"
+
+
+def end_in_a_line() -> None:
+    """Have Ctrl-C end the process with a line, as long as nothing else asks for the signal.
+
+    Python would print a traceback of whatever is being imported. From the moment that there is work
+    which may have to be let go, `signals.ending_in_order` takes over.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    os.write(2, LINE)
+    os._exit(128 + number)
