@@ -15,6 +15,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_stage2
@@ -376,3 +377,12 @@ def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
     # A defect, of one process of several: the others are not waited for.
     assert cli.report(OTHERS[1], debug=False) == 1
     assert "TypeError: a task of barrier" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_a_device_is_a_line(capsys):
+    with pytest.raises(RuntimeError) as found:
+        jax.block_until_ready(jax.jit(lambda x: jnp.zeros((1 << 46,), jnp.uint8) + x)(np.uint8(1)))
+    assert cli.report(found.value, debug=False) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: a device has not enough memory") and said.count("\n") == 1
+    assert "config.optimizer.accumulate" in said and "--compile_only" in said

@@ -499,11 +499,12 @@ def test_logits_are_not_rounded():
     )
 
 
-def test_remat_and_chunks_change_nothing(small):
+@pytest.mark.parametrize("changed", [{"remat": True, "chunk": 3}, {"unroll": 0}])
+def test_remat_chunks_and_unrolled_layers_change_nothing(small, changed):
     model, params, inputs, _ = small
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     inputs["label"] = jnp.array([1, 2])
-    again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
+    again = model.clone(**changed)  # 3 does not divide 4: two at a time
 
     def grad(m):
         of_squares = jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2))

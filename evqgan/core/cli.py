@@ -21,11 +21,15 @@ from absl import flags, logging
 from evqgan.core import signals
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
-from evqgan.core.errors import DoesNotFit, InputError, NonFinite, of_system
+from evqgan.core.errors import DoesNotFit, InputError, NonFinite, is_out_of_memory, of_system
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
+LESS = (
+    "take fewer images at a time (config.batch_size, config.optimizer.accumulate, --batch_size) or "
+    "train with config.generator.remat=True; --compile_only says what fits"
+)
 T = TypeVar("T")
 
 
@@ -256,7 +260,8 @@ def report(error: Exception, debug: bool) -> int:
     error: what ended it; a defect is raised, or in one process of several printed.
     debug: whether the traceback is printed, too.
     """
-    reason, several, lost = " ".join(str(error).split()), False, False
+    reason, several = " ".join(str(error).split()), False
+    lost = too_large = False
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{of_system(error)}: {error.filename!r}"
     if "jax" in sys.modules:
@@ -266,6 +271,8 @@ def report(error: Exception, debug: bool) -> int:
     if lost:
         what = "another process of this run has ended or cannot be reached: start all again"
         reason = f"{what} ({reason[:300]})"
+    elif too_large := is_out_of_memory(error):
+        reason = f"a device has not enough memory for this ({reason[:300]}): {LESS}"
     elif not isinstance(error, InputError | NonFinite | DoesNotFit | OSError):
         if not several:
             raise error
@@ -274,7 +281,7 @@ def report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {reason}", file=sys.stderr)
-    return 1 if lost or isinstance(error, NonFinite | DoesNotFit) else 2
+    return 1 if lost or too_large or isinstance(error, NonFinite | DoesNotFit) else 2
 
 
 def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:

@@ -34,6 +34,11 @@ def of_system(error: OSError) -> str:
     return f"expected a file, but {path} is a folder" if error.errno == errno.EISDIR else reason
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether XLA says that a program, or an array, does not fit a device."""
+    return str(error).startswith("RESOURCE_EXHAUSTED") and isinstance(error, RuntimeError)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line that an exception of another library says, or its name.
 
