@@ -17,6 +17,7 @@ from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure
 from evqgan.evals.image_set import Tally
 from evqgan.features.extractor import extractors
+from evqgan.features.names import UNTRAINED
 from evqgan.metrics.frechet import too_few
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
@@ -70,7 +71,7 @@ class Evaluator:
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
         if weights is None:
             weights = config.get("perceptual", {}).get("weights", "")
-        self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
+        self.perceptual = perceptual + UNTRAINED * (weights == "random") if perceptual else ""
         self.distance = distance(perceptual, weights) if perceptual else None
         where = "config.evals.reconstruction.features"
         over = batches.device_mesh if features else None

@@ -5,7 +5,7 @@ distances look at each of them once. The nearest training image, the classifier 
 all of them in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -33,7 +33,7 @@ class RealImages(NamedTuple):
     batches: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # () -> images and labels
 
 
-class Features(Protocol):
+class Features(Hashable, Protocol):
     """What metrics compare of images: `features.extractor.Extractor` is one, `Colours` another."""
 
     @property
