@@ -187,8 +187,8 @@ def test_networks_have_the_metrics_that_their_features_allow():
     card = evaluator.card()
     assert [one["name"] for one in card.features] == ["pixels", "tiny"]
     assert card.real.split == "train" and card.produced.seed == 0 and card.protocol == "folder"
-    few = "frechet_pixels: 37 generated images are no more than its 192 features"
-    assert card.warnings[0].startswith(few) and len(card.warnings) == 2
+    few = "frechet_pixels: 37 generated images, 37 real images are few, 1,000 would do"
+    assert card.warnings[0].startswith(few) and len(card.warnings) == 4
 
 
 def test_scores_alone_need_no_real_images(monkeypatch):
