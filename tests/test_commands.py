@@ -631,6 +631,13 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
             ["reconstructoin"],
             "no metric 'reconstructoin' in this workdir: did you mean 'reconstruction'",
         ),
+        (
+            ["bogus"],
+            "reconstruction, samples; of distribution also frechet, spatial_frechet, mmd, rbf_mmd",
+        ),
+        (["distribution"], "give --metrics=distribution --config.evals.distribution.features=digi"),
+        (["mmd"], "=digits --config.evals.distribution.metrics=mmd"),
+        (["fid"], "=inception --config.evals.distribution.metrics=frechet"),
         (["samples"], "is not what --mode=sample writes"),
         (
             ["reconstruction"],

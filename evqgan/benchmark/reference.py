@@ -31,7 +31,7 @@ from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import METRICS, too_few
 from evqgan.evals.real_images import RealImages, of_split
-from evqgan.features.extractor import Extractor, card_of
+from evqgan.features.extractor import Extractor, card_of, several
 from evqgan.features.names import name_of
 from evqgan.metrics.references import Reference, load_reference, save_reference
 
@@ -127,7 +127,7 @@ def requested(given: Any, overrides: list[str]) -> Request:
     protocol = protocols.OF_SAMPLES[measured.get("protocol", "folder")]
     if not given.crop:
         dataset = protocols.view(protocol, dataset, f"{KEY}.protocol")
-    features = given.features or (measured.get("features") or ["inception"])[0]
+    features = given.features or several(measured.get("features") or "inception")[0]
     split = given.split or measured.get("split") or protocols.split_of(protocol, dataset)
     weights = measured.get("weights", "") if given.weights is None else given.weights
     return Request(dataset, split, features, weights, given.batch)

@@ -151,6 +151,11 @@ def _network_of(config: Any, key: str) -> tuple[str, Any, dict[str, str]]:
     return keys["name"], model, build.module("features", keys["name"], key, *names).PRETRAINED
 
 
+def several(features: Sequence[Any] | str) -> Sequence[Any]:
+    """Return several networks' configs; in a text they are names with commas between them."""
+    return features.split(",") if isinstance(features, str) else features
+
+
 def extractors(
     features: Sequence[Any] | str, where: str, key: str, device_mesh: Mesh | None
 ) -> list[Extractor]:
@@ -158,12 +163,11 @@ def extractors(
 
     Arguments as of `Extractor`.
 
-    features: several of its `config`, or names in a text with commas between them.
+    features: several of its `config`, see `several`.
 
     Raises InputError if one is named twice.
     """
-    features = features.split(",") if isinstance(features, str) else features
-    made = [Extractor(one, where, key, device_mesh) for one in features]
+    made = [Extractor(one, where, key, device_mesh) for one in several(features)]
     names = [one.network for one in made]
     for name in names:
         if names.count(name) > 1:
