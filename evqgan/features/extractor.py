@@ -143,6 +143,18 @@ def card_of(config: Any, where: str, key: str) -> dict[str, Any]:
     return {"name": name, "resize": model.resize, "weights": files}
 
 
+def networks_of_width(width: int) -> list[str]:
+    """Return the networks that have so many pooled features. None is computed or read."""
+    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+
+    def made(name: str) -> Any:
+        model = _network_of(name, "features")[1]
+        return jax.eval_shape(lambda key: model.init_with_output(key, image)[0], jax.random.key(0))
+
+    names = build.having("features", ["Features"])
+    return [name for name in names if made(name)["pooled"].shape[1] == width]
+
+
 def _network_of(config: Any, key: str) -> tuple[str, Any, dict[str, str]]:
     """Return the name of a network, its linen module, and its module's PRETRAINED."""
     keys = {"name": config} if isinstance(config, str) else build.plain(config)
