@@ -171,6 +171,11 @@ def test_names_of_workdirs():
     assert quality.named("runs/a/") == ("a", "runs/a/")
 
 
+def test_several_networks_are_given_with_commas_or_one_by_one():
+    given = types.SimpleNamespace(features=["digits,pixels", "clip"], weights="")
+    assert quality.networks(given) == ["digits", "pixels", "clip"]
+
+
 def test_table5_of_a_workdir(tmp_path, capsys):
     """A real generator, from the flags to the picture: all of it, and the half that is kept."""
     place = workdirs.trained() / "generator"
