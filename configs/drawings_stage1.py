@@ -8,7 +8,9 @@ network (Projected GAN's), the perceptual distance, and what rFD is measured by;
 `python -m evqgan.convert efficientnet_lite0 --package` (README, "Frozen networks").
 Expected of all 4,000 steps: not measured yet. With --config.duration="400 steps", held out: PSNR
 16.7 dB, SSIM 0.67, rFD 505; sharp outlines, no small detail, a faint pattern in plain areas. A step
-takes 0.6 s on one busy CPU core, with the critic 1.6 s: the whole is an hour and a half.
+takes 0.6 s on one busy CPU core, with the critic 1.6 s: the whole is an hour and a half. Even a try
+of 5 steps takes seven minutes the first time: two programs are compiled, and 221 images evaluated
+(docs/data.md).
 :perceptual  without the critic.
 :l2          L2 alone, without a network.
 :256         256x256, f = 16: 16x16 tokens, 1024 codes; for one GPU.

@@ -106,6 +106,15 @@ def test_what_the_program_gives_need_not_be_in_the_config():
         build.call(function, {"width": 1}, "config.x")
 
 
+def test_a_list_may_be_a_text_with_commas():
+    def function(names: tuple[str, ...] = (), path: str = ""):
+        return names, path
+
+    keys = {"names": "a,b", "path": "a,b"}
+    assert build.call(function, keys, "config.x") == (("a", "b"), "a,b")
+    build.check(function, keys, "config.x")
+
+
 def test_check_finds_a_slip_without_building():
     # A missing key is no slip: the program may give it.
     build.check(Model, {"depths": ()}, "config.x")

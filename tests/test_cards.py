@@ -96,10 +96,46 @@ def test_what_decides_a_number_must_agree_or_be_named(tmp_path, capsys, place, v
     assert compare(tmp_path, first, other) == 2
     said = capsys.readouterr()
     (line,) = (said.err + said.out).strip().splitlines()
-    assert f"the cards of distribution differ at {place}: " in line
-    assert f"a.json, {value!r} in" in line and "b.json" in line
+    assert f"differ: {place} is " in line and " in B (distribution); measure" in line
+    assert "cards of A, " in line and f" in A, {value!r} in B" in line
     assert compare(tmp_path, first, other, f"--differ={place}") == 0
     assert "2.5" in capsys.readouterr().out
+
+
+def test_all_differences_of_all_cards_are_named_at_once(tmp_path, capsys):
+    first, other = evaluation(), evaluation(2, 12.5)
+    for place in ("weights", "run.code", *(f"real.{x}" for x in ("split", "crop", "resize"))):
+        other = changed(other, place, "another")
+    for found in (first, other):
+        card = copy.deepcopy(found["protocols"]["distribution"])
+        found["protocols"]["samples"] = {**card, "numbers": ["frechet_pixels"]}
+        found["numbers"]["frechet_pixels"] = 1.0
+    other["protocols"]["samples"] |= {"protocol": "folder", "weights": "EMA"}
+    other["protocols"]["samples"]["produced"]["count"] = 7
+    assert compare(tmp_path, first, other) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    places = ["real.crop", "real.resize", "real.split", "run.code", "weights"]
+    shown = [*places[:4], "weights is 'EMA' in A, 'another' in B (distribution)"]
+    assert all(text in line for text in shown) and "; and 1 more;" in line
+    assert (
+        "real.crop is 'adm' in A, 'another' in B (distribution, samples)" in line
+    )  # once for both
+    differ = line.split("--differ=")[1]
+    assert differ == ",".join([*places, "produced.count", "protocol"])
+    assert compare(tmp_path, first, other, f"--differ={differ}") == 0
+
+
+def test_names_of_older_versions_are_said(tmp_path, capsys):
+    new, old = evaluation(), evaluation()
+    for found, name in ((new, "frechet_pixels"), (old, "frechet")):
+        found["numbers"][name] = 3.0
+        found["protocols"]["distribution"]["numbers"].append(name)
+    assert compare(tmp_path, old, new) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "a.json is of an older version: frechet there is called frechet_pixels now" in first
+    assert compare(tmp_path, old, old) == 0
+    out = capsys.readouterr().out
+    assert "older version" not in out and out.split()[-4:] == ["frechet", "3", "3", "0"]
 
 
 @pytest.mark.parametrize("place, value", [("real.source", "/other/faces"), ("warnings", ["few"])])

@@ -588,7 +588,8 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
     assert numbers["sample_accuracy"] == pytest.approx(np.mean(by_class))
     told = capsys.readouterr().out
     assert card["warnings"][0] == (
-        "frechet_pixels: 20 samples are no more than its 192 features, too few for their covariance"
+        "frechet_pixels: 20 samples, 50 training images, 10 held-out images are few, "
+        "1,000 would do: it is the larger the fewer there are"
     )
     assert (
         all(f"WARNING {warning}\n" in told for warning in card["warnings"])
@@ -630,6 +631,13 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
             ["reconstructoin"],
             "no metric 'reconstructoin' in this workdir: did you mean 'reconstruction'",
         ),
+        (
+            ["bogus"],
+            "reconstruction, samples; of distribution also frechet, spatial_frechet, mmd, rbf_mmd",
+        ),
+        (["distribution"], "give --metrics=distribution --config.evals.distribution.features=digi"),
+        (["mmd"], "=digits --config.evals.distribution.metrics=mmd"),
+        (["fid"], "=inception --config.evals.distribution.metrics=frechet"),
         (["samples"], "is not what --mode=sample writes"),
         (
             ["reconstruction"],

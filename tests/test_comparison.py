@@ -16,6 +16,7 @@ from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.features import extractor
 from evqgan.inference import against_real, evaluation
+from evqgan.inference.against_real import Colours
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import stage2
 
@@ -136,23 +137,23 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
 def test_numbers_by_other_features_are_measured_anew(tmp_path, monkeypatch):
     tiny_features.install(monkeypatch)
     given = types.SimpleNamespace(features="tiny", weights="random")
-    network, file = runs.network_of(given), tmp_path / "numbers.json"
-    card = runs.card_of(network)
+    network, file = runs.features_of(given), tmp_path / "numbers.json"
+    card = network.card()
     file.write_text(json.dumps({**NUMBERS, "samples": 5, "features": card}))
     assert runs.known(file, samples=5, features=card)
     assert runs.known(file, samples=5, features=None) is None
     other = {**card, "weights": {tiny_features.NETWORK: "0123456789abcdef"}}
     assert runs.known(file, samples=5, features=other) is None
     given.features = "pixels"
-    assert runs.network_of(given) is None and runs.frechet_of(None) == "frechet_pixels"
-    assert runs.card_of(None)["name"] == "pixels"
+    colours = runs.features_of(given)
+    assert colours.name_of("frechet") == "frechet_pixels" and colours.card()["name"] == "pixels"
 
 
 def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
     """On all images, whatever their number: the Gaussians are those of the features in NumPy."""
     tiny_features.install(monkeypatch)
     monkeypatch.setattr(extractor, "EACH", 10)  # of 64 images, so that the last piece is filled up
-    network = runs.network_of(types.SimpleNamespace(features="tiny", weights="random"))
+    network = runs.features_of(types.SimpleNamespace(features="tiny", weights="random"))
     config = load("comparison", "tiny").systems.vqgan.generator.dataset
     config.flip = False
     images, labels = evaluation.load_split(Dataset(**config), "train")
@@ -170,10 +171,10 @@ def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
 
 
 def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
-    config = load("comparison", "tiny").systems.vqgan.generator.dataset
+    config, colours = load("comparison", "tiny").systems.vqgan.generator.dataset, Colours()
     images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
-    found = real_images.against(config, views=1, colour=True).numbers.of(images, labels)
+    found = real_images.against(config, 1, True, colours).numbers.of(images, labels)
     assert (
         found["frechet_pixels"] < 1e-6
         and found["sample_accuracy"] == found["heldout_accuracy"] == 1
@@ -200,12 +201,12 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     with pytest.MonkeyPatch.context() as patch:  # nothing is read, so there is nothing to hash
         patch.setattr(real_images.Hashed, "image_set", lambda self: None)
         for _ in range(2):
-            real_images.against(config, views=8, colour=False)
+            real_images.against(config, 8, False, colours)
     (((train, heldout, *_), keys),) = seen  # once
     assert (train.number, heldout.number, keys) == (8 * 64, 8 * 64, {"colour": False})
     monkeypatch.setattr(against_real, "MOST", 1000)
     with pytest.raises(InputError, match=r"of up to 1,000 bytes; 1,024 images are more"):
-        real_images.against(config, views=8, colour=True)
+        real_images.against(config, 8, True, colours)
 
 
 def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp_path, monkeypatch):
@@ -213,7 +214,7 @@ def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp
     folder = workdirs.copy(tmp_path / "vqgan_0")
     config, _ = config_files.of_workdir(folder)
     how = {"samples": 20, "real": {"views": 1, "colour": False}, "scan": 2}
-    taken, words = comparison.best_sampler(folder, config, how, None)
+    taken, words = comparison.best_sampler(folder, config, how, Colours())
     measured = json.loads((folder / "scan.json").read_text())["measured"]
     assert {json.loads(key)["seed"] for key in measured} - {1_001} == {1_000}
     assert {json.loads(key)["steps"] for key in measured} == {8, 1}  # the preset, the first other

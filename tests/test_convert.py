@@ -221,7 +221,7 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
         (
             ["lpips", "x.pth"],
             "x.pth is not a file of lpips such as vgg.pth: "
-            "the weights do not fit: features.0.weight",
+            "it lacks lin*.model.1.weight, and has features.0.weight, ",
         ),
         (
             ["vgg16", "x.pth", "page.pth/w"],

@@ -31,7 +31,7 @@ from evqgan.evals.feature_metrics import METRICS
 from evqgan.features.extractor import Extractor
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.metrics import pixels
-from evqgan.metrics.frechet import frechet_distance, gaussian
+from evqgan.metrics.frechet import Gaussian, frechet_distance, gaussian
 from evqgan.metrics.manifold import precision_recall
 from evqgan.metrics.references import Reference, save_reference
 
@@ -187,8 +187,8 @@ def test_networks_have_the_metrics_that_their_features_allow():
     card = evaluator.card()
     assert [one["name"] for one in card.features] == ["pixels", "tiny"]
     assert card.real.split == "train" and card.produced.seed == 0 and card.protocol == "folder"
-    few = "frechet_pixels: 37 generated images are no more than its 192 features"
-    assert card.warnings[0].startswith(few) and len(card.warnings) == 2
+    few = "frechet_pixels: 37 generated images, 37 real images are few, 1,000 would do"
+    assert card.warnings[0].startswith(few) and len(card.warnings) == 4
 
 
 def test_scores_alone_need_no_real_images(monkeypatch):
@@ -228,8 +228,11 @@ def test_a_reference_of_other_images_or_features_is_refused(tmp_path):
     file = made_reference(tmp_path / "ours.npz")
     with pytest.raises(InputError, match="has no images, which mmd need"):
         run(noise, reference=file, metrics=("frechet", "mmd"))
-    with pytest.raises(InputError, match="ours.npz must be of 4 pooled features, it has 192"):
+    with pytest.raises(InputError, match=r"192 features \(of pixels, as its card says\), tiny "):
         run(noise, reference=file, features=("tiny",), weights="random")
+    save_reference(tmp_path / "48.npz", Reference(Gaussian(np.zeros(48), np.eye(48))))
+    with pytest.raises(InputError, match=r"48 features \(likely of digits\), pixels has 192: set"):
+        run(noise, reference=str(tmp_path / "48.npz"))
     with pytest.raises(InputError, match="is of one network"):
         run(noise, reference=file, features=("pixels", "tiny"), weights="random")
     with pytest.raises(InputError, match="with the crop 'centre', the protocol 'adm' has 'adm'"):

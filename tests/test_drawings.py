@@ -150,7 +150,7 @@ def test_a_drawing_that_cannot_be_drawn_is_named(stand_in, tmp_path, text, messa
 
 @pytest.mark.parametrize("name", ["drawings/63", "drawings/1025", "drawings/x", "drawings/64_x"])
 def test_a_side_out_of_range_is_refused(name, tmp_path):
-    with pytest.raises(InputError, match=f"a side of 64 to 1024 pixels, got {name};") as caught:
+    with pytest.raises(InputError, match=f"SIDE from 64 to 1024 pixels, got {name}:") as caught:
         named.prepare(name, str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -227,3 +227,24 @@ def test_real_drawings_are_true_at_every_size(svgs):
     assert abs(averaged - small).mean() < 2
     enlarged = cv2.resize(small, (1024, 1024), interpolation=cv2.INTER_CUBIC)
     assert abs(enlarged - large).max() > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("drawings/32", "'drawings/64', whose images are scaled to config.dataset.size?"),
+        ("drawings/5000_tones", "'drawings/1024_tones', whose images are scaled to"),
+        ("drawings/64_tone", "'drawings/64_tones'?"),
+        ("drawings/64x64", "'drawings/tones'? Without SIDE they have config.dataset.size"),
+        ("drawngs", "'drawings'?"),
+        ("drawngs/64", "'drawings/64'?"),
+        ("Drawings", "'drawings'?"),
+        ("drawings-64", "'drawings'?"),
+        ("64_tone", "'drawings/64_tones'?"),
+        ("tones", "'drawings/tones'?"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_the_nearest_one(name, said, tmp_path):
+    with pytest.raises(InputError) as caught:
+        named.find(name, str(tmp_path))
+    assert f"did you mean {said}" in str(caught.value) and name.split("_")[0] in str(caught.value)

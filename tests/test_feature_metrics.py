@@ -5,7 +5,7 @@ import pytest
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.evals.feature_metrics import METRICS, FeatureSet, bytes_kept, measure
+from evqgan.evals.feature_metrics import METRICS, FeatureSet, bytes_kept, measure, too_few
 from evqgan.features.names import name_of
 from evqgan.metrics import kernel, manifold
 from evqgan.metrics.frechet import frechet_distance, gaussian
@@ -66,3 +66,39 @@ def test_two_few_images_are_one_line(name):
     with pytest.raises(InputError) as caught:
         measure({name: METRICS[name]}, empty, empty)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "width", "enough"),
+    [
+        ("frechet", 48, 1_000),
+        ("frechet", 2048, 2_049),
+        ("spatial_frechet", 2023, 2_024),
+        ("mmd", 48, 1_000),
+        ("rbf_mmd", 48, 1_000),
+        ("score", 10, 1_000),
+        ("score", 1008, 10_080),
+        ("precision_recall", 48, 1_000),
+        ("density_coverage", 48, 1_000),
+    ],
+)
+def test_each_metric_says_of_how_many_images_it_means_little(metric, width, enough):
+    """Of any set it looks at, of which the number is known."""
+    one, widths = {metric: METRICS[metric]}, {METRICS[metric].layer: width}
+
+    def said(generated, real):
+        names = {"samples": generated}, {"real images": real}
+        return too_few(one, lambda name: f"{name}_mine", widths, *names)
+
+    assert said(enough, enough) == [] == said(enough, 0)
+    begins = f"{metric}_mine: {enough - 1:,} samples are few, {enough:,} would do: "
+    (line,) = said(enough - 1, 0)
+    assert line.startswith(begins) and line.endswith(METRICS[metric].few)
+    both = f"{metric}_mine: 50 samples, 49 real images are few"
+    (line,) = said(50, 49)
+    assert line.startswith(both if METRICS[metric].real else f"{metric}_mine: 50 samples are few")
+
+
+def test_no_metric_is_without_its_rule():
+    widths = {"pooled": 48, "spatial": 48, "logits": 10}
+    assert len(too_few(METRICS, str, widths, {"samples": 50}, {"real images": 50})) == len(METRICS)

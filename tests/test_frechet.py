@@ -5,7 +5,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.metrics import pieces
-from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance, gaussian, too_few
+from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance, gaussian
 
 
 def features(number, width=5, seed=0, dtype=np.float64):
@@ -172,10 +172,3 @@ def test_what_is_not_finite_is_refused(bad):
 def test_what_is_no_gaussian_is_refused(mean, matrix, message):
     with pytest.raises(InputError, match=message):
         Gaussian(mean, matrix)
-
-
-def test_sets_that_are_too_small_are_named():
-    counts = {"samples": 2048, "real images": 2049}
-    assert too_few("FID", counts, 2048) == [
-        "FID: 2,048 samples are no more than its 2,048 features, too few for their covariance"
-    ]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from golden_files import files, load
 
-from evqgan.convert import frozen
+from evqgan.convert import frozen, other_files
 from evqgan.convert.mapping import to_ours, to_theirs
 from evqgan.core.errors import InputError
+from evqgan.core.mesh import path_name
 from evqgan.losses import lpips
 
 COUNTS = {
@@ -125,10 +126,25 @@ def test_what_is_missing_or_unknown_is_refused(network):
             source.like(),
             source.ignored,
         )
-    with pytest.raises(InputError, match="extra.weight is mapped 0 times"):
+    with pytest.raises(InputError, match="extra.weight is no name of a weight of it"):
         to_ours(
             source.table, {**theirs, "extra.weight": np.zeros(1)}, source.like(), source.ignored
         )
+
+
+def test_a_file_of_another_network_is_called_by_its_name(network):
+    """And a file of ours; what is nearly right is listed name by name."""
+    name, _, ours, theirs = network
+    other = "lpips" if name != "lpips" else "vgg16"
+    said = other_files.described(other, theirs)
+    key = next(iter(theirs))
+    assert said.startswith("it lacks ") and key in said.split(", and has ")[1]
+    found = said.split("it seems to be of ")[1].split(" or ")
+    assert name in found and set(found) <= {name, *(x for x in COUNTS if x[:6] == name[:6])}
+    converted = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(ours)}
+    assert "converted already" in other_files.described(other, converted)
+    assert other_files.described(name, {k: x for k, x in theirs.items() if k != key}) == ""
+    assert "seems" not in other_files.described(name, {"mine": np.zeros(1)})
 
 
 def test_every_network_with_other_names_is_listed():

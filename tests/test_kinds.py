@@ -52,6 +52,7 @@ FITS = [
         [{"a": 2}, None],
         "keys of its own, each a number from 0 to 1",
     ),
+    (tuple[kinds.Share, ...], [(), (1, 0.5)], [(2,), "1"], "a list (on a command line a,b or "),
     (float | None, [None, 1.0], [-1, "x"], "a number from 0 or None"),
     (Any, ["x", None, (1,)], [NAN], "a value of type Any"),
 ]
@@ -62,6 +63,23 @@ def test_what_fits_and_what_is_said(kind, good, bad, words):
     assert all(kinds.fits(value, kind) for value in good)
     assert not any(kinds.fits(value, kind) for value in bad)
     assert words in kinds.describe(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "read"),
+    [
+        (tuple[Literal["a", "b"], ...], "a,b", ("a", "b")),
+        (tuple[Literal["a", "b"], ...], "a", ("a",)),
+        (tuple[Literal["a", "b"], ...], "a,c", "a,c"),  # what was given is said
+        (tuple[str, ...], "a, b", ("a", "b")),
+        (tuple[str, ...], ("a,b",), ("a,b",)),
+        (str | tuple[str, ...], "a,b", "a,b"),
+        (str, "a,b", "a,b"),
+        (int, "1,2", "1,2"),
+    ],
+)
+def test_a_text_with_commas_is_a_list_where_one_is_wanted(kind, value, read):
+    assert kinds.read(value, kind) == read
 
 
 def test_a_parameter_without_annotation_takes_what_its_default_is():

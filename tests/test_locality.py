@@ -56,7 +56,12 @@ def test_the_command_writes_rows_with_cards_and_a_picture(tmp_path, capsys):
     flags = ["fig1", f"--workdir=mine={place}", "--images=2", "--tokens=1", f"--out={tmp_path}"]
     assert benchmark.main(flags) == 0
     text = capsys.readouterr().out
-    assert "paper, Fig. 1" in text and "1 workdir given" in text and "r99" in text
+    assert (
+        "paper, Fig. 1" in text
+        and "1 workdir given (" in text
+        and "32x32, 8x8 tokens of swin)" in text
+        and "r99" in text
+    )
     assert "[1] evaluator: locality; protocol: reconstruction;" in text
     found = json.loads((tmp_path / "fig1.json").read_text())
     (row,) = found["rows"]

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import evqgan
 from evqgan import flags, main, quickstart
-from evqgan.core import cli, config_files
+from evqgan.core import cli, config_files, kinds
 from evqgan.core.errors import InputError, NonFinite
 from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
 from evqgan.training import loop
@@ -646,3 +646,14 @@ def test_a_process_says_one_line_and_no_more():
         "error: there is no class 'cta': expected a number from 0 to 9, or a name: "
         "did you mean 'cat'?"
     ]
+
+
+@pytest.mark.parametrize("before", [(), ("frechet",), None])
+@pytest.mark.parametrize("text", ["frechet,mmd", "('frechet','mmd')", "['frechet', 'mmd']"])
+def test_a_list_is_written_in_two_ways(before, text):
+    """Whether the config has it, or it is new: `kinds.read` makes a list of a text in that case."""
+    keys = {} if before is None else {"metrics": before}
+    config = ConfigDict({"stage": "stage2", "evals": {"distribution": keys}})
+    config_files.override(config, [f"--config.evals.distribution.metrics={text}"])
+    found = kinds.read(config.evals.distribution.metrics, tuple[str, ...])
+    assert tuple(found) == ("frechet", "mmd")

@@ -1,5 +1,6 @@
 """The paper's tables and figures as commands: its rows beside ours, each number with its card."""
 
+import contextlib
 import json
 import signal
 import types
@@ -27,6 +28,7 @@ from evqgan.benchmark.paper import (
     table2,
     table5,
 )
+from evqgan.benchmark.paper import workdirs as given_workdirs
 from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.core import cli
 from evqgan.core.errors import InputError
@@ -190,6 +192,11 @@ def test_names_of_workdirs():
     assert quality.named("runs/a/") == ("a", "runs/a/")
 
 
+def test_several_networks_are_given_with_commas_or_one_by_one():
+    given = types.SimpleNamespace(features=["digits,pixels", "clip"], weights="")
+    assert quality.networks(given) == ["digits", "pixels", "clip"]
+
+
 def test_table5_of_a_workdir(tmp_path, capsys):
     """A real generator, from the flags to the picture: all of it, and the half that is kept."""
     place = workdirs.trained() / "generator"
@@ -204,7 +211,56 @@ def test_table5_of_a_workdir(tmp_path, capsys):
     assert real["system"] == "real images, held out" and "model" not in real["card"]
     assert real["card"]["real"] == every["card"]["real"]  # by a hash, too
     assert Image.open(tmp_path / "table5.png").size[0] > 10 * 32
-    assert "paper, Table 5" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    kind = "images 32x32, 8x8 tokens of swin, 10 classes), of other sizes than the paper's 256x256"
+    assert "paper, Table 5" in told and f"1 workdir given (mine: {place.parent}/{kind}" in told
+
+
+def of_kind(size=32, coder="cnn", quantizer="ema", folder="a", weights=0.0, **keys):
+    """A generator of a workdir, by what a table looks at."""
+    model = {"encoder": {"name": coder, **keys}, "quantizer": {"name": quantizer}}
+    data = {"folder": folder, "name": "digits"}
+    config = {"stage": "stage2", "tokenizer": {"model": model}, "dataset": data}
+    state = {"tokenizer": {"codebook": np.full((2, 2), weights)}}
+    given = {"size": (size, size), "factor": 4, "classes": 0, "state": state}
+    return types.SimpleNamespace(config=ConfigDict(config), **given)
+
+
+def test_a_title_says_which_workdirs_are_of_other_sizes():
+    one, other = ("a", of_kind(1024)), ("b", of_kind(512, folder=""))
+    kinds = "a: a 1024x1024, 256x256 tokens of cnn, no classes", "b: digits 512x512, 128x128 tokens"
+    table4 = published.TABLE4
+    assert given_workdirs.title([one], table4) == f"1 workdir given ({kinds[0]})"
+    both = given_workdirs.title([one, other], table4)
+    assert both.startswith(f"2 workdirs given ({kinds[0]}; {kinds[1]}")
+    assert both.endswith(", of other sizes than the paper's 1024x1024")
+    assert "paper" not in given_workdirs.title([other])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"coder": "swin"}, r"VQGAN's tokenizer, b is on another \(swin with the quantizer ema\)"),
+        ({"quantizer": "residual"}, "cnn with the quantizer residual"),
+        ({"down": "pool"}, "b is on another"),  # MaskGIT's
+        ({"weights": 1.0}, "one tokenizer, but those of a and b have other weights"),
+        ({"weights": 1.0, "folder": "b"}, ""),  # of another data set
+        ({}, ""),
+    ],
+)
+def test_table7_is_of_one_tokenizer_and_of_vqgans(other, message):
+    models = [("a", of_kind()), ("b", of_kind(**other))]
+    refused = pytest.raises(InputError, match=message) if message else contextlib.nullcontext()
+    with refused:
+        given_workdirs.check_on_vqgan(models)
+
+
+@pytest.mark.parametrize("other", [{"size": 64}, {"folder": "b"}, {}])
+def test_fig8_is_of_one_data_set_size_and_grid(other):
+    models = [("a", of_kind()), ("b", of_kind(**other))]
+    wanted = pytest.raises(InputError, match="of one data set, size and token grid: a is of a 32x")
+    with wanted if other else contextlib.nullcontext():
+        given_workdirs.check_alike(models)
 
 
 def test_a_chooser_likes_images_of_their_class():
@@ -220,6 +276,9 @@ def test_a_chooser_likes_images_of_their_class():
         choosing.Chooser(images.astype(np.uint8), labels * 0, colour=False)
 
 
+REAL = {"source": "digits", "size": [32, 32]}
+
+
 def stand_in(window, run=0):
     """A case of fig8 whose model is never asked."""
     config = ConfigDict({"generator": {"name": "multigrained", "window": window}})
@@ -230,7 +289,11 @@ def stand_in(window, run=0):
 def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
     def of_generator(model, given, acceptance, views, colour, steps):
         numbers = {"fid": None, "frechet_pixels": 1.0, "frechet_digits": 3.0 + model.run / steps}
-        return numbers, {"step": 1, "seed": model.run}, np.zeros((20, 8, 8, 3), np.uint8)
+        return (
+            numbers,
+            {"step": 1, "seed": model.run, "real": REAL},
+            np.zeros((20, 8, 8, 3), np.uint8),
+        )
 
     cases = [stand_in(window, run) for window in (2, 4) for run in (0, 2)]
     monkeypatch.setattr(generation, "chosen", lambda given, systems: (cases, "small"))
@@ -252,7 +315,8 @@ def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
     ]
     assert [row["frechet_digits"] for row in rows] == [4, 3.5, 4, 3.5]
     assert rows[0]["frechet_digits_sd"] == pytest.approx(2**0.5) and rows[0]["fid"] is None
-    assert rows[0]["card"] == {"step": 1, "seed": [0, 2]}
+    assert rows[0]["card"] == {"step": 1, "seed": [0, 2], "real": REAL}
+    assert (rows[0]["data"], rows[0]["size"]) == ("digits", 32)
     assert [line.name for line in drawn[1].lines] == ["W_s = 2", "W_s = 4"]
     assert drawn[1].lines[0].y == [4, 3.5]  # by a network's features, before colours
     assert drawn[1].lines[0].bars == pytest.approx([2**0.5, 2**0.5 / 2])
@@ -264,7 +328,7 @@ def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch, capsys)
     def of_generator(model, given, acceptance, views, colour, steps):
         asked.append((model.config.generator.window, steps))
         numbers = {"fid": None, "frechet_pixels": 1 / steps}
-        return numbers, {"step": 1}, np.zeros((20, 8, 8, 3), np.uint8)
+        return numbers, {"step": 1, "real": REAL}, np.zeros((20, 8, 8, 3), np.uint8)
 
     cases = [stand_in(2), stand_in(4)], "small scale"
     monkeypatch.setattr(generation, "chosen", lambda given, systems: cases)
@@ -331,6 +395,7 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         (["table1", "--workdir=a=nowhere"], "nowhere is no workdir"),
         (["table7", "--data=digit"], "digit"),
         (["table5", "--samples=0"], "--samples=0"),
+        (["table7", f"--workdir={place.parent}"], " is on another (swin with"),
         (["fig9", "--width=50"], "expected --width as a multiple of 128, got 50"),
         (["fig8", "--features=inceptoin", f"--workdir={place}"], "holds a tokenizer"),
         (["fig8", "--seeds=2", f"--workdir={place}"], "--seeds is of small models: with --workdir"),

@@ -48,7 +48,7 @@ def test_a_folder_becomes_statistics_with_a_card_once(folder, tmp_path, capsys, 
     assert card["features"]["name"] == "pixels"
     said = capsys.readouterr().out
     assert "reading" in said
-    assert f"WARNING frechet_pixels: {NUMBER} images are no more than its 192 features" in said
+    assert f"WARNING frechet_pixels: {NUMBER} images are few, 1,000 would do" in said
     # the same again is known; other crops and splits are not, nor a file that was replaced
     with monkeypatch.context() as without:
         without.setattr(reference, "Extractor", None)  # a network is not made for it

@@ -1,7 +1,7 @@
 """Numbers of two evaluations side by side: compare A.json B.json
 
 A and B are evaluation.json of --mode=evaluate, or training/evaluation_<step>.json of a run. Numbers
-are compared whose cards agree; where these differ, one line says where, and nothing is printed.
+are compared whose cards agree; where these differ, one line names all places, and none is printed.
 
 What may differ: which model it is (its workdir, step and weights), where the same images lie, and
 remarks. What must not, unless --differ names its place on the card: the protocol, the real images
@@ -11,19 +11,20 @@ EMA or raw, the networks of features with their hashes, the code, JAX, the devic
 
 import math
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evqgan.core.cli import TEXTS, Flag
 from evqgan.core.errors import InputError
 from evqgan.evals import cards
+from evqgan.features.names import RENAMED, network_of
 from evqgan.inference.evaluation import read_evaluation
 
 FLAGS = (
     Flag("differ", TEXTS, (), "places that may differ, too, such as run.device,produced.sampler"),
 )
 SHOWN = 60  # ours: characters of a value in a message
+MOST = 6  # ours: differences in a message whose values it shows
 
 
 def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
@@ -38,6 +39,10 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
     files = [pathlib.Path(word).expanduser() for word in words]
     first, second = (read_evaluation(file, "give an evaluation.json") for file in files)
     both = [name for name in first["protocols"] if name in second["protocols"]]
+    for word, found, other in ((words[0], first, second), (words[1], second, first)):
+        numbers = found["numbers"]
+        if old := [n for n in numbers if n in RENAMED and RENAMED[n] in other["numbers"]]:
+            print(f"{word} is of an older version: {renamed(old)}")
     check(first, second, both, words, given.differ or ())
     rows = [
         {"number": number, **row(first["numbers"].get(number), second["numbers"].get(number))}
@@ -62,22 +67,38 @@ def check(
     words: list[str],
     allowed: tuple[str, ...] | list[str],
 ) -> None:
-    """Raise InputError where the cards of an evaluator differ, and for places that none has."""
+    """Raise InputError, which names all differences, where the cards of an evaluator differ.
+
+    And for places in `allowed` that no card has.
+    """
     every = [found["protocols"][name] for name in evaluators for found in (first, second)]
     for place in allowed:
         if every and not any(cards.has(card, place) for card in every):
             places = ", ".join(dict.fromkeys(name for card in every for name in card))
             raise InputError(f"--differ: no card has the place {place!r}; cards have {places}")
+    where: dict[str, list[str]] = {}  # what differs, and how: the evaluators
+    differ = [*allowed]
     for evaluator in evaluators:
         pair = [found["protocols"][evaluator] for found in (first, second)]
         one, other = (behind(card, common(*pair)) for card in pair)
-        if differ := cards.forbidden(one, other, allowed):
-            place, a, b = differ
-            raise InputError(
-                f"the cards of {evaluator} differ at {place}: {short(a)} in {words[0]}, {short(b)} "
-                f"in {words[1]}; measure both alike, or, if that is what is compared, add "
-                f"--differ={','.join([*allowed, place])}"
-            )
+        for place, a, b in cards.forbidden(one, other, allowed):
+            text = f"{place} is {short(a)} in A, {short(b)} in B"
+            where.setdefault(text, []).append(evaluator)
+            differ += [place] * (place not in differ)
+    if where:
+        texts = [f"{text} ({', '.join(some)})" for text, some in where.items()]
+        more = f"; and {len(texts) - MOST} more" * (len(texts) > MOST)
+        raise InputError(
+            f"the cards of A, {words[0]}, and B, {words[1]}, differ: {'; '.join(texts[:MOST])}"
+            f"{more}; measure both alike, or, if that is what is compared, add "
+            f"--differ={','.join(differ)}"
+        )
+
+
+def renamed(old: Sequence[str]) -> str:
+    """Return in words which numbers are not compared, as they have other names now."""
+    names = ", ".join(f"{name} there is called {RENAMED[name]} now" for name in old)
+    return f"{names}, and is left out here; measure it again by --mode=evaluate"
 
 
 def common(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -87,13 +108,11 @@ def common(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
 
 def behind(card: Mapping[str, Any], numbers: Sequence[str]) -> dict[str, Any]:
     """Return a card without the networks whose features are behind none of these numbers."""
-    features = [one for one in card.get("features") or () if is_of(one["name"], numbers)]
-    return {**card, "features": features} if "features" in card else dict(card)
-
-
-def is_of(network: str, numbers: Sequence[str]) -> bool:
-    """Return whether one of these numbers is named for a network; see `features.names`."""
-    return any(re.search(rf"_{network}(_untrained)?$", number) for number in numbers)
+    features = card.get("features") or ()
+    names = [one["name"] for one in features]
+    needed = {network_of(number, names) for number in numbers}
+    kept = [one for one in features if one["name"] in needed]
+    return {**card, "features": kept} if "features" in card else dict(card)
 
 
 def row(first: float | None, second: float | None) -> dict[str, float | None]:

@@ -10,7 +10,6 @@ that are usual for its generator. Other seeds choose it than those of the sample
 """
 
 import contextlib
-import functools
 import json
 import pathlib
 import time
@@ -30,8 +29,8 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import cards
-from evqgan.features.extractor import Extractor
 from evqgan.inference import evaluation, mode_sample
+from evqgan.inference.against_real import Features
 from evqgan.inference.mode_inputs import load_model
 from evqgan.training.loop import train
 from evqgan.training.prepare import jitted
@@ -62,12 +61,12 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each system, and one of real images."""
     config, names = chosen(given)
     part, parts = runs.split(given.part)
-    network = runs.network_of(given)
+    features = runs.features_of(given)
     cli.keep_programs()  # they are the same for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "real": config.real.to_dict()}
-    how |= {"features": runs.card_of(network), "scan": given.scan or None}
+    how |= {"features": features.card(), "scan": given.scan or None}
     found: dict[str, list[Any]] = {name: [] for name in names}
     # A tokenizer that several systems share is trained by whoever comes first: they are one part.
     owners = {name: config.systems[name].get("tokenizer_of", name) for name in names}
@@ -78,7 +77,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         file = out / f"{name}_{seed}" / "numbers.json"
         if groups.index((owners[name], seed)) % parts == part - 1:
             system = config.systems[name]
-            found[name].append(finished(system, out, name, seed, how, network))
+            found[name].append(finished(system, out, name, seed, how, features))
         elif numbers := runs.known(file, **how):
             found[name].append(numbers)  # another process's
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
@@ -92,7 +91,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         for name, of_seeds in found.items():
             times[name] = timing(config.systems[name], out, name, of_seeds[0].get("sampler"))
     title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
-    frechet = runs.frechet_of(network)
+    frechet = features.name_of("frechet")
     rows = [row(name, of_seeds, times[name], frechet) for name, of_seeds in found.items()]
     return title, [*rows, real(found, frechet)]
 
@@ -120,12 +119,12 @@ def finished(
     name: str,
     seed: int,
     how: Mapping[str, Any],
-    network: Extractor | None,
+    features: Features,
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
     how: the number of "samples", the keys "real" of `real_images.against`, "features", the card of
-      `network`, and "scan", how many settings the sampler is chosen from; None: it is the config's.
+      `features`, and "scan", how many settings the sampler is chosen from; None: the config's.
     """
     folder = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
@@ -143,7 +142,7 @@ def finished(
         return numbers
     about: dict[str, Any] = {}
     if how["scan"]:
-        about["sampler"], about["sampler_in_words"] = best_sampler(folder, second, how, network)
+        about["sampler"], about["sampler_in_words"] = best_sampler(folder, second, how, features)
         second.sample = ConfigDict(about["sampler"])
     request = mode_sample.SampleRequest(how["samples"], seed=seed, pngs=False, force=True)
     mode_sample.sample(second, folder, None, request)
@@ -152,7 +151,7 @@ def finished(
     images, labels, (step, produced) = evaluation.read_samples(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
-        beside = real_images.against(second.dataset, **how["real"], network=network)
+        beside = real_images.against(second.dataset, **how["real"], features=features)
         values = {**found["numbers"], **beside.numbers.of(images, labels)}
     subject = cards.subject(second, folder / "generator", step, states["generator"])
     card = {**found["protocols"], "samples": beside.card(subject, produced)}
@@ -166,19 +165,19 @@ def finished(
 
 
 def best_sampler(
-    folder: pathlib.Path, config: ConfigDict, how: Mapping[str, Any], network: Extractor | None
+    folder: pathlib.Path, config: ConfigDict, how: Mapping[str, Any], features: Features
 ) -> tuple[dict[str, Any], str]:
     """Return the best of how["scan"] settings of the sampler of a run, and it in words.
 
     It is that of `samplers.best_of`.
 
     What is measured is kept in the run's folder, in scan.json; real images are those of
-    `real_images.against`. config: of the generator. how, network: see `finished`.
+    `real_images.against`. config: of the generator. how, features: see `finished`.
     """
-    model, network = load_model(None, folder), network or colours()
+    model = load_model(None, folder)
     with progress.announced("measuring real images"):
-        real = real_images.against(config.dataset, **how["real"], network=network).numbers
-    distance = network.name_of("frechet")
+        real = real_images.against(config.dataset, **how["real"], features=features).numbers
+    distance = features.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
     given = model, real, distance, how["samples"], SCAN_SEEDS, most, file
     measurements = Measurements(*given)
@@ -187,12 +186,6 @@ def best_sampler(
     words = in_words(taken.setting, model.sampler)
     print(f"{folder.name}: sampled with {words}", flush=True)
     return {key: value for key, value in taken.setting.items() if value is not None}, words
-
-
-@functools.cache  # real images are read once for all runs
-def colours() -> Extractor:
-    """Return colours at 8x8 as a network."""
-    return Extractor("pixels", "", "--features")
 
 
 def timing(

@@ -17,9 +17,8 @@ from evqgan.data.dataset import Dataset
 from evqgan.evals.cards import Measured, Produced, Subject
 from evqgan.evals.image_set import STORED, ImageSet, Tally, crop_of
 from evqgan.evals.protocols import FOLDER
-from evqgan.features.extractor import Extractor
 from evqgan.inference import evaluation
-from evqgan.inference.against_real import AgainstReal, Colours, RealImages, too_many
+from evqgan.inference.against_real import AgainstReal, Features, RealImages, too_many
 
 BATCH = 256  # ours: real images that are read at a time
 
@@ -52,31 +51,28 @@ class Beside(NamedTuple):
         return of.card("samples", measured).as_json()
 
 
-def against(
-    config: Mapping[str, Any], views: int, colour: bool, network: Extractor | None = None
-) -> Beside:
+def against(config: Mapping[str, Any], views: int, colour: bool, features: Features) -> Beside:
     """Return the real images of a data set, which are read once for all runs.
 
     config: of the data set, whose images are cropped and mirrored as training does it.
     views: how many of each real image; more than 1 where a random part of it is an example.
     colour: whether the classifier sees colours.
-    network: by whose features the Frechet distance compares, under its name; None: by colours.
+    features: what the Frechet distance is of, which is named for them.
 
     Raises InputError if there are too many real images.
     """
-    return _against(json.dumps(build.plain(config), sort_keys=True), views, colour, network)
+    return _against(json.dumps(build.plain(config), sort_keys=True), views, colour, features)
 
 
 @functools.lru_cache(maxsize=2)  # by the features of a scan, and of what is measured at last
-def _against(config: str, views: int, colour: bool, network: Extractor | None) -> Beside:
+def _against(config: str, views: int, colour: bool, features: Features) -> Beside:
     """Read the real images of `against`. config: as JSON."""
     dataset = build.call(Dataset, json.loads(config), "config.dataset").of_images()
     splits = [Hashed(dataset, split, views) for split in (dataset.train, dataset.validation)]
     train, heldout = (split.real_images() for split in splits)
     if beyond := too_many(train, heldout, (*dataset.shape, 3)):
         raise InputError(beyond)
-    features = [network or Colours()]
-    numbers = AgainstReal(train, heldout, dataset.shape, features, colour=colour)
+    numbers = AgainstReal(train, heldout, dataset.shape, [features], colour=colour)
     return Beside(
         numbers,
         splits[0].image_set(),

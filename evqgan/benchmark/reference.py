@@ -29,11 +29,10 @@ from evqgan.data import pipeline
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
-from evqgan.evals.feature_metrics import METRICS
+from evqgan.evals.feature_metrics import METRICS, too_few
 from evqgan.evals.real_images import RealImages, of_split
-from evqgan.features.extractor import Extractor, card_of
+from evqgan.features.extractor import Extractor, card_of, several
 from evqgan.features.names import name_of
-from evqgan.metrics.frechet import too_few
 from evqgan.metrics.references import Reference, load_reference, save_reference
 
 FLAGS = (
@@ -86,10 +85,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             shutil.copyfileobj(there, file)
     card = json.loads(found.card)["real"]
     assert found.pooled.count  # of all that this command makes
-    counts, width = {"images": found.pooled.count}, len(found.pooled.mean)
+    counts, widths = {"images": found.pooled.count}, {"pooled": len(found.pooled.mean)}
     untrained = "random" in about["weights"].values()
-    named = name_of("frechet", about["name"], untrained)
-    for warning in too_few(named, counts, width):
+
+    def named(metric: str) -> str:
+        return name_of(metric, about["name"], untrained)
+
+    for warning in too_few({"frechet": METRICS["frechet"]}, named, widths, {}, counts):
         print(f"WARNING {warning}", flush=True)
     row = {
         "images": found.pooled.count,
@@ -125,7 +127,7 @@ def requested(given: Any, overrides: list[str]) -> Request:
     protocol = protocols.OF_SAMPLES[measured.get("protocol", "folder")]
     if not given.crop:
         dataset = protocols.view(protocol, dataset, f"{KEY}.protocol")
-    features = given.features or (measured.get("features") or ["inception"])[0]
+    features = given.features or several(measured.get("features") or "inception")[0]
     split = given.split or measured.get("split") or protocols.split_of(protocol, dataset)
     weights = measured.get("weights", "") if given.weights is None else given.weights
     return Request(dataset, split, features, weights, given.batch)

@@ -12,7 +12,7 @@ from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress
 from evqgan.features.extractor import Extractor
-from evqgan.inference.against_real import Colours
+from evqgan.inference.against_real import Colours, Features
 from evqgan.inference.model import Model
 
 # What the row of real images has in the place of a number of samples, if not "heldout_" before it.
@@ -101,18 +101,8 @@ def sampling(model: Model) -> Progress:
     return Progress("sample", every=SECONDS, compiling=lambda: model.runner.compiling)
 
 
-def network_of(given: Any) -> Extractor | None:
-    """Return the network that --features and --weights name; None of pixels, which need none."""
+def features_of(given: Any) -> Features:
+    """Return the features that --features and --weights name: colours for pixels, or a network."""
     if given.features == "pixels":
-        return None
+        return Colours()
     return Extractor(given.features, given.weights, "--features")
-
-
-def card_of(network: Extractor | None) -> dict[str, Any]:
-    """Return what numbers are kept with, so that they are not taken for those of other features."""
-    return (network or Colours()).card()
-
-
-def frechet_of(network: Extractor | None) -> str:
-    """Return the name of the Frechet distance by the features of a network, or by colours."""
-    return (network or Colours()).name_of("frechet")

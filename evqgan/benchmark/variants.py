@@ -24,9 +24,9 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals.cards import Produced
-from evqgan.features.extractor import Extractor
 from evqgan.generators.blocks import layout
 from evqgan.inference import evaluation
+from evqgan.inference.against_real import Features
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 from evqgan.tokenizers import tokenizer as tokenizers
@@ -80,11 +80,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     if min(given.seeds, given.samples, given.views) < 1:
         raise InputError("expected at least one seed, one sample and one view")
     config = read(given.config, overrides)
-    network = runs.network_of(given)
+    features = runs.features_of(given)
     cli.keep_programs()  # sampling is the same program for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
-    how = {"samples": given.samples, "views": given.views, "features": runs.card_of(network)}
+    how = {"samples": given.samples, "views": given.views, "features": features.card()}
     found: dict[str, list[Any]] = {name: [] for name in names}
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     for i, (name, seed) in enumerate(trials):
@@ -93,7 +93,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         file = workdir / "variant.json"
         if i % parts == part - 1:
             keys = changed(config, name, seed)
-            found[name].append(finished(keys, workdir, how, network))
+            found[name].append(finished(keys, workdir, how, features))
         elif numbers := runs.known(file, **how):  # another process's
             found[name].append(numbers)
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
@@ -102,7 +102,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     picture(config, out, list(found))
     seeds = "mean and standard deviation (_sd) over seeds"
     title = f"variants of {given.config}, {seeds}, {given.samples} samples"
-    frechet = runs.frechet_of(network)
+    frechet = features.name_of("frechet")
     rows = [row(name, of_seeds, frechet) for name, of_seeds in found.items()]
     return title, [*rows, real(found, frechet)]
 
@@ -169,11 +169,11 @@ def size(config: ConfigDict) -> tuple[int, int]:
 
 
 def finished(
-    config: ConfigDict, workdir: pathlib.Path, how: Mapping[str, Any], network: Extractor | None
+    config: ConfigDict, workdir: pathlib.Path, how: Mapping[str, Any], features: Features
 ) -> dict[str, Any]:
     """Train, sample and measure one run, or what of it is not done yet; return its numbers.
 
-    how: the number of "samples" and of "views", and "features", the card of `network`.
+    how: the number of "samples" and of "views", and "features", the card of `features`.
     """
     state = train(config, workdir)
     file = workdir / "variant.json"
@@ -187,7 +187,7 @@ def finished(
         "tokens": tokens(config),
         "seconds": seconds(workdir, config.batch_size),
         **last(workdir, "cross_entropy"),
-        "scan": scan(load_model(config, workdir), config, workdir, how, network),
+        "scan": scan(load_model(config, workdir), config, workdir, how, features),
         "card": of_training(workdir),
     }
     files.save_json(file, numbers)
@@ -199,7 +199,7 @@ def scan(
     config: ConfigDict,
     workdir: pathlib.Path,
     how: Mapping[str, Any],
-    network: Extractor | None,
+    features: Features,
 ) -> list[dict[str, Any]]:
     """Return what is measured on samples of each setting of SCAN.
 
@@ -211,7 +211,7 @@ def scan(
     ((key, values),) = SCAN.items()
     usual, found = model.sampler[key], []
     with progress.announced("measuring real images"):
-        beside = real_images.against(config.dataset, how["views"], colour=True, network=network)
+        beside = real_images.against(config.dataset, how["views"], colour=True, features=features)
     subject = evaluation.subject_of(model)
     for value in (usual, *(value for value in values if value != usual)):
         progress.say(f"{workdir.name}, {key} {value:g}: {how['samples']:,} samples")

@@ -33,7 +33,15 @@ from collections.abc import Sequence
 
 import jax
 
-from evqgan.convert import download, frozen, names, packages, torch_files, workdirs
+from evqgan.convert import (
+    download,
+    frozen,
+    names,
+    other_files,
+    packages,
+    torch_files,
+    workdirs,
+)
 from evqgan.convert.download import File
 from evqgan.convert.mapping import to_ours
 from evqgan.convert.packages import PACKAGES, Package
@@ -70,12 +78,17 @@ def help_text() -> str:
     """Return what --help prints: the flags, and a line for each system."""
     flags = dict.fromkeys((*FETCHED, *OF_MODEL))
     fetched: list[tuple[str, File | Package]] = [*download.FILES.items(), *PACKAGES.items()]
-    rows = [(name, file.name, text_of(file.size), file.licence) for name, file in fetched]
-    rows.insert(0, ("SYSTEM", "file", "size", "licence"))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
-    addresses = [f"{name:{widths[0]}}  {file.url}" for name, file in download.FILES.items()]
-    addresses += [f"{name:{widths[0]}}  {one.requirement}" for name, one in PACKAGES.items()]
+    rows = [
+        (f"{name} --package" if isinstance(one, Package) else name, one) for name, one in fetched
+    ]
+    table = [(name, one.name, text_of(one.size), one.licence) for name, one in rows]
+    table.insert(0, ("SYSTEM", "file", "size", "licence"))
+    widths = [max(len(row[i]) for row in table) for i in range(3)]
+    lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in table]
+    addresses = [
+        f"{name:{widths[0]}}  {one.url if isinstance(one, File) else one.requirement}"
+        for name, one in rows
+    ]
     return "\n".join([cli.describe(__doc__ or "", list(flags)), "", *lines, "", *addresses])
 
 
@@ -170,7 +183,7 @@ def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = 
         tree = to_ours([*table, *also], split(theirs), like(), ignored)
     except InputError as error:
         what = f"{source} is not a file of {system} such as {published.name}"
-        raise InputError(f"{what}: {error}") from error
+        raise InputError(f"{what}: {other_files.described(system, theirs) or error}") from error
     sha256 = download.digest(source)
     origins: list[File | Package] = [published]
     if system in PACKAGES:

@@ -112,7 +112,8 @@ def _sorted(
         matches = [(row, match) for row, regex in rows if (match := regex.fullmatch(name))]
         if len(matches) != 1:
             if matches or not any(re.search(pattern, name) for pattern in ignored):
-                problems.append(f"{name} is mapped {len(matches)} times")
+                times = f"mapped {len(matches)} times" if matches else "no name of a weight of it"
+                problems.append(f"{name} is {times}")
             continue
         ((row, match),) = matches
         path, index = _split(_fill(row.ours, match))
@@ -148,6 +149,12 @@ def _assembled(path: str, like: Any, parts: Parts, troubled: bool) -> tuple[np.n
     elif count != whole.size and not problems and not troubled:
         problems.append(listed)
     return whole, problems
+
+
+def matching(table: Table, names: Iterable[str]) -> list[str]:
+    """Return those of the names of theirs that a table maps."""
+    rows = [_regex(row.theirs) for row in table]
+    return [name for name in names if any(row.fullmatch(name) for row in rows)]
 
 
 def to_theirs(table: Table, tree: Tree) -> Weights:

@@ -108,7 +108,7 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
         if key not in known:
             raise InputError(f"{where} has no key {key!r}: {suggestion(key, known)}")
         kind = kinds.of(known[key])
-        if not kinds.fits(value, kind):
+        if not kinds.fits(kinds.read(value, kind), kind):
             raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}")
 
 
@@ -137,6 +137,8 @@ def call(function: Callable[..., T], config: Any, where: str, /, **given: Any) -
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in {**keys, **given}:
             raise InputError(f"{where} needs the key {name!r}")
+    known = keys_of(function, given)
+    keys = {key: kinds.read(value, kinds.of(known[key])) for key, value in keys.items()}
     with at_key(where):
         return function(**{**keys, **given})
 

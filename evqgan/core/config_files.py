@@ -199,12 +199,22 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
         raise mistyped(wrong[1], before[wrong[1]], wrong[2]) from error
     for key, old in before.items():  # config_flags takes a tuple of anything
         new = at(config, key.split("."))
-        if isinstance(old, tuple) and {type(x) for x in new} - {type(x) for x in old}:
-            raise mistyped(key, old, new)
+        if isinstance(old, tuple):
+            if old and {type(x) for x in new} - {type(x) for x in old}:
+                raise mistyped(key, old, new)
+            *sections, last = key.split(".")
+            at(config, sections)[last] = without_commas(new)
     replace_source(config, keys)
     expand_paths(config)
     if extra:
         raise InputError(f"expected flags as --name=value, got {extra[0]!r}")
+
+
+def without_commas(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a list in which ("a,b",), as config_flags reads --config.KEY=a,b, is ("a", "b")."""
+    if len(values) == 1 and isinstance(values[0], str):
+        return tuple(part.strip() for part in values[0].split(","))
+    return values
 
 
 def expand_paths(config: ConfigDict) -> None:

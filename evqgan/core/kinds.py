@@ -118,6 +118,14 @@ def fits(value: Any, kind: Any) -> bool:
     return _is_a(value, kind) and (kind not in (int, float) or value >= 0)
 
 
+def read(value: Any, kind: Any) -> Any:
+    """Return a value, or the list of texts that a text with commas is where the kind is a list."""
+    if not isinstance(value, str) or fits(value, kind):
+        return value
+    parts = tuple(part.strip() for part in value.split(","))
+    return parts if fits(parts, kind) else value
+
+
 def _is_a(value: Any, kind: Any) -> bool:
     """Return whether a value has the type `kind`.
 
@@ -157,7 +165,7 @@ def describe(kind: Any) -> str:
         return " or ".join(describe(one) for one in inner)
     if origin is tuple:
         if inner[1:] == (Ellipsis,):
-            return f"a list, each {describe(inner[0])}"
+            return f"a list (on a command line a,b or \"('a','b')\"), each {describe(inner[0])}"
         return "(" + ", ".join(describe(one) for one in inner) + ")"
     if origin is dict:
         return f"keys of its own, each {describe(inner[1])}"

@@ -8,7 +8,8 @@ import difflib
 import importlib
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from evqgan.core.progress import heartbeat
 
 # {module of evqgan/data/builders, which is the data set's name: its builder}
 BUILDERS = {"digits": "Digits", "photographs": "Photographs", "drawings": "Drawings"}
+# Of `DRAWN`, such as its name may have after "/", or alone by mistake.
+CONFIGS = ("tones", "64", "64_tones")
 DRAWN = "drawings"  # ours, whose images are made at the asked size: NAME/SIDE
 
 
@@ -101,6 +104,8 @@ def find(name: str, data_dir: str | None) -> Any:
                 raise InputError(
                     "the data sets of other places (namespace:name) come with code of their own"
                 )
+            if not is_ours(name) and name.partition("/")[0].lower() in BUILDERS:
+                raise tfds.core.registered.DatasetNotFoundError
             if is_ours(name):
                 own, _, config = name.partition("/")
                 module = importlib.import_module(f"evqgan.data.builders.{own}")
@@ -108,15 +113,9 @@ def find(name: str, data_dir: str | None) -> Any:
                 return getattr(module, BUILDERS[own])(data_dir=data_dir, **settings)
             return tfds.builder(name, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
-            known = [*BUILDERS, "generated", *tfds.list_builders(with_community_datasets=False)]
-            close = difflib.get_close_matches(name.split("/")[0], known, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else "see `tfds.list_builders()`; a folder goes to .folder"
-            )
+            known = tfds.list_builders(with_community_datasets=False)
             raise InputError(
-                f"config.dataset.name: there is no data set {name!r}; {hint}"
+                f"config.dataset.name: there is no data set {name!r}; {hint(name, known)}"
             ) from None
         except OSError as error:
             place = f" in {data_dir}" if data_dir else ""
@@ -127,9 +126,27 @@ def find(name: str, data_dir: str | None) -> Any:
         except InputError as error:
             raise InputError(f"config.dataset.name = {name!r} is refused: {error}") from None
         except ValueError as error:
+            known = tfds.list_builders(with_community_datasets=False)
+            more = "" if name.partition("/")[0] in known else f"; {hint(name, known)}"
             raise InputError(
-                f"config.dataset.name = {name!r} is refused by tfds: {first_line(error)}"
+                f"config.dataset.name = {name!r} is refused by tfds: "
+                f"{first_line(error).rstrip('.')}{more}"
             ) from None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return the part of a message that helps after a name that is no data set's.
+
+    known: names of tfds.
+    """
+    own, _, config = name.partition("/")
+    for word in (own, re.split(r"[^A-Za-z_]", own)[0]):
+        if close := difflib.get_close_matches(word.lower(), [*BUILDERS, "generated", *known], n=1):
+            kept = f"/{config}" if close[0] == DRAWN and config else ""
+            return f"did you mean {close[0] + kept!r}?"
+    if close := difflib.get_close_matches(name, CONFIGS, n=1):
+        return f"did you mean '{DRAWN}/{close[0]}'?"
+    return "see `tfds.list_builders()`; a folder goes to .folder"
 
 
 def prepare(name: str, data_dir: str = "") -> Any:

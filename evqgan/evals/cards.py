@@ -257,13 +257,14 @@ def has(card: Mapping[str, Any], place: str) -> bool:
 
 def forbidden(
     first: Mapping[str, Any], second: Mapping[str, Any], allowed: Sequence[str] = ()
-) -> Difference | None:
-    """Return the first difference that keeps numbers of two cards from being compared, or None.
+) -> list[Difference]:
+    """Return the differences that keep numbers of two cards from being compared.
 
     allowed: places that may differ beside MAY_DIFFER; one stands for all that is below it.
     """
     places = (*MAY_DIFFER, *allowed)
-    for found in differences(first, second):
-        if not any(f"{found.place}.".startswith(f"{place}.") for place in places):
-            return found
-    return None
+    return [
+        found
+        for found in differences(first, second)
+        if not any(f"{found.place}.".startswith(f"{place}.") for place in places)
+    ]

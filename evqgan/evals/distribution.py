@@ -23,6 +23,7 @@ from evqgan.evals.feature_metrics import (
     MetricName,
     bytes_kept,
     measure,
+    too_few,
 )
 from evqgan.evals.image_set import ImageSet
 from evqgan.evals.real_images import (
@@ -35,7 +36,6 @@ from evqgan.evals.real_images import (
 from evqgan.features.extractor import Extractor, extractors
 from evqgan.generators import Request
 from evqgan.generators.requests import request_of, seeds_of
-from evqgan.metrics.frechet import too_few
 
 KEY = "config.evals.distribution"
 
@@ -199,12 +199,8 @@ class Evaluator:
             return lines
         lines += self.real.notes
         for network, metrics, real in zip(self.networks, self.metrics, self.real.sets, strict=True):
-            counts = {"generated images": self.samples}
-            if real.count:
-                counts["real images"] = real.count
-            for name, metric in metrics.items():
-                if metric.gaussian:
-                    lines += too_few(network.name_of(name), counts, network.widths[metric.layer])
+            counts = {"generated images": self.samples}, {"real images": real.count}
+            lines += too_few(metrics, network.name_of, network.widths, *counts)
         return lines
 
 

@@ -25,6 +25,9 @@ MetricName = Literal[
     "density_coverage",
 ]
 SUBSET = 1000  # of KID's subsets, as torch-fidelity has it; of smaller sets all images
+PARTS = 10  # of the Inception score (Salimans et al., 2016)
+# ours: images that are enough where nothing else says it
+LEAST = 1000
 
 
 class Metric(NamedTuple):
@@ -36,7 +39,16 @@ class Metric(NamedTuple):
     layer: str  # of the features: "pooled", "spatial" or "logits"
     gaussian: bool  # whether their Gaussian is enough, so that none is kept
     compute: Callable[[Any, Any], dict[str, float]]
+    few: str  # what is wrong with its number where there are too few images
+    enough: Callable[[int], int] = lambda width: LEAST  # images that would do, by the width
     real: bool = True  # whether it looks at real images
+
+
+# A covariance needs more images than features (Chong and Forsyth, 2020: the fewer, the larger).
+_FRECHET: dict[str, Any] = {
+    "few": "it is the larger the fewer there are",
+    "enough": lambda width: max(LEAST, width + 1),
+}
 
 
 def _mmd(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
@@ -46,23 +58,38 @@ def _mmd(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
 
 
 def _score(logits: np.ndarray, _: Any) -> dict[str, float]:
-    mean, deviation = inception_score(logits)
+    mean, deviation = inception_score(logits, PARTS)
     return {"score": mean, "score_sd": deviation}
 
 
+NEIGHBOURS = "neighbours among so few are far apart"
 METRICS: dict[str, Metric] = {
-    "frechet": Metric("pooled", True, lambda a, b: {"frechet": frechet_distance(a, b)}),
+    "frechet": Metric("pooled", True, lambda a, b: {"frechet": frechet_distance(a, b)}, **_FRECHET),
     "spatial_frechet": Metric(
-        "spatial", True, lambda a, b: {"spatial_frechet": frechet_distance(a, b)}
+        "spatial", True, lambda a, b: {"spatial_frechet": frechet_distance(a, b)}, **_FRECHET
     ),
-    "mmd": Metric("pooled", False, _mmd),
-    "rbf_mmd": Metric("pooled", False, lambda a, b: {"rbf_mmd": kernel.rbf_mmd(a, b)}),
-    "score": Metric("logits", False, _score, real=False),
+    "mmd": Metric(
+        "pooled", False, _mmd, f"its deviation is over subsets of {SUBSET:,}", lambda width: SUBSET
+    ),
+    "rbf_mmd": Metric(
+        "pooled",
+        False,
+        lambda a, b: {"rbf_mmd": kernel.rbf_mmd(a, b)},
+        "it is the larger the fewer there are",
+    ),
+    "score": Metric(
+        "logits",
+        False,
+        _score,
+        f"each of its {PARTS} parts needs more images than classes",
+        lambda width: max(LEAST, PARTS * width),
+        real=False,
+    ),
     "precision_recall": Metric(
-        "pooled", False, lambda a, b: manifold.precision_recall(a, b)._asdict()
+        "pooled", False, lambda a, b: manifold.precision_recall(a, b)._asdict(), NEIGHBOURS
     ),
     "density_coverage": Metric(
-        "pooled", False, lambda a, b: manifold.density_coverage(a, b)._asdict()
+        "pooled", False, lambda a, b: manifold.density_coverage(a, b)._asdict(), NEIGHBOURS
     ),
 }
 
@@ -134,3 +161,27 @@ def measure(
         given = real.of(metric) if metric.real else None
         found |= metric.compute(generated.of(metric), given)
     return found
+
+
+def too_few(
+    metrics: Mapping[str, Metric],
+    name_of: Callable[[str], str],
+    widths: Mapping[str, int],
+    generated: Mapping[str, int],
+    real: Mapping[str, int],
+) -> list[str]:
+    """Return a sentence for each metric that means little of so few images: how many would do.
+
+    name_of: returns what the number of a metric is called.
+    widths: {layer: how many features an image has}.
+    generated, real: {name of a set: how many images it has; 0: it is not known}.
+    """
+    lines = []
+    for name, metric in metrics.items():
+        enough = metric.enough(widths[metric.layer])
+        counts = {**generated, **(real if metric.real else {})}
+        small = [f"{count:,} {what}" for what, count in counts.items() if 0 < count < enough]
+        if small:
+            sets = ", ".join(small)
+            lines.append(f"{name_of(name)}: {sets} are few, {enough:,} would do: {metric.few}")
+    return lines

@@ -14,7 +14,7 @@ from evqgan.core.progress import counted, heartbeat
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import FeatureSet, Metric
 from evqgan.evals.image_set import ImageSet, Tally, of_file
-from evqgan.features.extractor import Extractor
+from evqgan.features.extractor import Extractor, networks_of_width
 from evqgan.metrics import references
 from evqgan.metrics.references import Reference
 
@@ -100,7 +100,7 @@ def of_reference(
     usable = is_of_inception(networks[0]) or "card" in there or not has_images
     if has_gaussians and usable and not needs_images and len(networks) == 1:
         return of_gaussians(file, networks[0], metrics[0], where, check)
-    return of_images(file, networks, metrics, rows, has_gaussians, check)
+    return of_images(file, networks, metrics, rows, has_gaussians, where, check)
 
 
 def of_gaussians(
@@ -111,7 +111,7 @@ def of_gaussians(
     check: Callable[[ImageSet], None],
 ) -> RealImages:
     """Return what a file with `mu` and `sigma` knows; InputError if they are of other features."""
-    found = gaussians_of(file, network, metrics)
+    found = gaussians_of(file, network, metrics, where)
     images, notes = card_of(file, found, network, where)
     check(images)
     count = found.pooled.count or 0
@@ -121,12 +121,27 @@ def of_gaussians(
     return RealImages([FeatureSet(gaussians=gaussians, count=count)], images, notes)
 
 
-def gaussians_of(file: str, network: Extractor, metrics: Mapping[str, Metric]) -> Reference:
-    """Return the Gaussians of a file, of as many features as the network has."""
+def gaussians_of(
+    file: str, network: Extractor, metrics: Mapping[str, Metric], where: str
+) -> Reference:
+    """Return the Gaussians of a file, of as many features as the network has.
+
+    Raises InputError, which says whose features the file has, for another number of them.
+    """
     layers = {metric.layer for metric in of_real(metrics) if metric.gaussian}
-    widths = network.widths
-    return references.load_reference(
-        file, widths["pooled"], widths["spatial"] if "spatial" in layers else None
+    width, spatial = network.widths["pooled"], network.widths.get("spatial")
+    found = references.load_reference(file, None, spatial if "spatial" in layers else None)
+    there = len(found.pooled.mean)
+    if there == width:
+        return found
+    try:
+        guess = f"of {json.loads(found.card)['features']['name']}, as its card says"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        guess = f"likely of {' or '.join(networks_of_width(there)) or 'no network here'}"
+    raise InputError(
+        f"{where}: {file} is of {there:,} features ({guess}), {network.network} has {width:,}: set "
+        "the key features beside this one to the file's, or make a file of this network by "
+        f"`python -m evqgan.benchmark reference --features={network.network}`"
     )
 
 
@@ -169,6 +184,7 @@ def of_images(
     metrics: Chosen,
     rows: int,
     has_gaussians: bool,
+    where: str,
     check: Callable[[ImageSet], None],
 ) -> RealImages:
     """Return the features of the images in a file.
@@ -184,7 +200,7 @@ def of_images(
     for network, some in zip(networks, metrics, strict=True):
         known: dict[str, Any] = {}
         if has_gaussians and is_of_inception(network):
-            found = gaussians_of(file, network, some)
+            found = gaussians_of(file, network, some, where)
             known = {"pooled": found.pooled} | ({"spatial": found.spatial} if found.spatial else {})
         sets.append(FeatureSet(of_real(some), gaussians=known))
     for piece in images.pieces:

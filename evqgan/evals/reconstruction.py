@@ -1,5 +1,6 @@
 """How well a tokenizer reconstructs held-out images, and how much of its codebook it uses."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +15,10 @@ from evqgan.data import transforms
 from evqgan.evals import protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.cards import Measured, Produced
-from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure
+from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure, too_few
 from evqgan.evals.image_set import Tally
 from evqgan.features.extractor import extractors
-from evqgan.metrics.frechet import too_few
+from evqgan.features.names import UNTRAINED
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 
@@ -70,7 +71,7 @@ class Evaluator:
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
         if weights is None:
             weights = config.get("perceptual", {}).get("weights", "")
-        self.perceptual = perceptual + "_untrained" * (weights == "random") if perceptual else ""
+        self.perceptual = perceptual + UNTRAINED * (weights == "random") if perceptual else ""
         self.distance = distance(perceptual, weights) if perceptual else None
         where = "config.evals.reconstruction.features"
         over = batches.device_mesh if features else None
@@ -142,8 +143,9 @@ class Evaluator:
         """Return what Frechet distances of so few images are worth."""
         lines: list[str] = []
         for network in self.networks:
-            name, width = network.name_of("frechet", "r"), network.widths["pooled"]
-            lines += too_few(name, {"validation images": self.tally.count}, width)
+            name_of = functools.partial(network.name_of, prefix="r")
+            counts = {"validation images": self.tally.count}
+            lines += too_few(FRECHET, name_of, network.widths, counts, {})
         return lines
 
 

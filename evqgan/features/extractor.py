@@ -143,12 +143,29 @@ def card_of(config: Any, where: str, key: str) -> dict[str, Any]:
     return {"name": name, "resize": model.resize, "weights": files}
 
 
+def networks_of_width(width: int) -> list[str]:
+    """Return the networks that have so many pooled features. None is computed or read."""
+    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+
+    def made(name: str) -> Any:
+        model = _network_of(name, "features")[1]
+        return jax.eval_shape(lambda key: model.init_with_output(key, image)[0], jax.random.key(0))
+
+    names = build.having("features", ["Features"])
+    return [name for name in names if made(name)["pooled"].shape[1] == width]
+
+
 def _network_of(config: Any, key: str) -> tuple[str, Any, dict[str, str]]:
     """Return the name of a network, its linen module, and its module's PRETRAINED."""
     keys = {"name": config} if isinstance(config, str) else build.plain(config)
     model = build.build("features", "Features", keys, key)
     names = build.contract(FeaturesModule)
     return keys["name"], model, build.module("features", keys["name"], key, *names).PRETRAINED
+
+
+def several(features: Sequence[Any] | str) -> Sequence[Any]:
+    """Return several networks' configs; in a text they are names with commas between them."""
+    return features.split(",") if isinstance(features, str) else features
 
 
 def extractors(
@@ -158,12 +175,11 @@ def extractors(
 
     Arguments as of `Extractor`.
 
-    features: several of its `config`, or names in a text with commas between them.
+    features: several of its `config`, see `several`.
 
     Raises InputError if one is named twice.
     """
-    features = features.split(",") if isinstance(features, str) else features
-    made = [Extractor(one, where, key, device_mesh) for one in features]
+    made = [Extractor(one, where, key, device_mesh) for one in several(features)]
     names = [one.network for one in made]
     for name in names:
         if names.count(name) > 1:

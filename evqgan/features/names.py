@@ -1,4 +1,6 @@
-"""What a number is called that is computed of features."""
+"""What a number is called that is computed of features, and whose features a name is of."""
+
+from collections.abc import Iterable
 
 # What the field calls a number if it is of Inception's trained features, and of no others.
 OF_INCEPTION = {
@@ -11,6 +13,9 @@ OF_INCEPTION = {
 }
 # And if it is of CLIP's: Jayasumana et al. (2024).
 OF_CLIP = {"rbf_mmd": "cmmd"}
+UNTRAINED = "_untrained"  # ends the names of numbers by random weights
+# What evaluation.json of older versions calls numbers, and what they are called now.
+RENAMED = {"frechet": "frechet_pixels", "heldout_frechet": "heldout_frechet_pixels"}
 
 
 def name_of(number: str, network: str, untrained: bool = False, prefix: str = "") -> str:
@@ -27,4 +32,10 @@ def name_of(number: str, network: str, untrained: bool = False, prefix: str = ""
     of_field = {"inception": OF_INCEPTION, "clip": OF_CLIP}.get(network, {})
     if not untrained:
         number = of_field.get(number, number)
-    return f"{prefix}{number}_{network}" + "_untrained" * untrained
+    return f"{prefix}{number}_{network}" + UNTRAINED * untrained
+
+
+def network_of(name: str, networks: Iterable[str]) -> str:
+    """Return of which of the networks' features a number is that `name_of` named; "" if of none."""
+    bare = name.removesuffix(UNTRAINED)
+    return max((one for one in networks if bare.endswith(f"_{one}")), key=len, default="")

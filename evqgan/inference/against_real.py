@@ -5,7 +5,7 @@ distances look at each of them once. The nearest training image, the classifier 
 all of them in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -14,13 +14,19 @@ import numpy as np
 from evqgan.core.errors import InputError
 from evqgan.core.npz import Pieces
 from evqgan.core.progress import counted, heartbeat
-from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, MetricName, measure
+from evqgan.evals.feature_metrics import (
+    METRICS,
+    FeatureSet,
+    Metric,
+    MetricName,
+    measure,
+    too_few,
+)
 from evqgan.evals.real_images import of_real
 from evqgan.features.extractor import card_of
 from evqgan.features.names import name_of
 from evqgan.metrics import pixels
 from evqgan.metrics.classifier import JUDGE, classifier_agreement
-from evqgan.metrics.frechet import too_few
 from evqgan.metrics.nearest import nearest
 from evqgan.metrics.spread import spread
 
@@ -34,7 +40,7 @@ class RealImages(NamedTuple):
     batches: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # () -> images and labels
 
 
-class Features(Protocol):
+class Features(Hashable, Protocol):
     """What metrics compare of images: `features.extractor.Extractor` is one, `Colours` another."""
 
     @property
@@ -205,14 +211,13 @@ class AgainstReal:
         return numbers
 
     def warnings(self, number: int) -> list[str]:
-        """Return what the numbers of so many samples are worth: a sentence for each small set."""
+        """Return a sentence for each number that means little of so many samples."""
         lines = []
-        for i, one in enumerate(self._features):
-            counts = {"samples": number, "training images": self._train.sets[i].count}
+        for i, (one, metrics) in enumerate(zip(self._features, self._metrics, strict=True)):
+            real = {"training images": self._train.sets[i].count}
             if self._heldout:
-                counts["held-out images"] = self._heldout.sets[i].count
-            width = len(self._train.sets[i].of(METRICS["frechet"]).mean)
-            lines += too_few(one.name_of("frechet"), counts, width)
+                real["held-out images"] = self._heldout.sets[i].count
+            lines += too_few(metrics, one.name_of, one.widths, {"samples": number}, real)
         if self.beyond:
             what = "no distance to the nearest image, accuracy and spread"
             lines.append(f"{what}: {self.beyond}")

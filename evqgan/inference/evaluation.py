@@ -25,8 +25,10 @@ from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import build_all, cards
 from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
+from evqgan.evals.feature_metrics import METRICS
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
+from evqgan.features.names import OF_INCEPTION
 from evqgan.inference.against_real import AgainstReal, RealImages
 from evqgan.inference.model import Model, load
 from evqgan.inference.sample_settings import in_words
@@ -125,11 +127,25 @@ def check_metrics(
     samples: pathlib.Path,
 ) -> None:
     """Raise InputError for a metric that there is not, or that lacks its samples."""
-    known = [*(name for part, _ in parts for name in part.evals), "samples"]
+    known = [*dict.fromkeys(name for part, _ in parts for name in part.evals), "samples"]
+    others = [name for name in build.having("evals", ["Evaluator"]) if name not in known]
+    of_inception = {called: metric for metric, called in OF_INCEPTION.items() if metric in METRICS}
     for name in metrics:
-        if name not in known:
-            hint = build.suggestion(name, known)
-            raise InputError(f"there is no metric {name!r} in this workdir: {hint}")
+        if name in known:
+            continue
+        key, network = (
+            "--config.evals.distribution.",
+            "inception" if name in of_inception else "digits",
+        )
+        example = f"--metrics=distribution {key}features={network}"
+        metric = of_inception.get(name, name)
+        if metric in METRICS:
+            raise InputError(f"{name!r} is of distribution: give {example} {key}metrics={metric}")
+        if name == "distribution":
+            raise InputError(f"{name!r} is not in this workdir's config: give {example}")
+        hint = build.suggestion(name, [*known, *others])
+        more = f"; of distribution also {', '.join(METRICS)}" if "expected" in hint else ""
+        raise InputError(f"there is no metric {name!r} in this workdir: {hint}{more}")
     if "samples" in metrics and not samples.is_file():
         raise InputError(
             f"there is no {samples}: make samples first, with --mode=sample --num=1000"

@@ -7,7 +7,6 @@ spatial ones; of features of another network it is neither.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -136,21 +135,3 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
     return vectors[:, kept] * np.sqrt(values[kept])
-
-
-def too_few(metric: str, counts: Mapping[str, int], width: int) -> list[str]:
-    """Return why a Frechet distance means little: a sentence for each set that is too small.
-
-    A covariance of no more images than features has no full rank, and the fewer the images, the
-    larger is the distance of sets of one distribution (Chong and Forsyth, 2020).
-
-    metric: what the number is called.
-    counts: {name of a set: how many images it has}.
-    width: F, how many features an image has.
-    """
-    return [
-        f"{metric}: {count:,} {name} are no more than its {width:,} features, "
-        "too few for their covariance"
-        for name, count in counts.items()
-        if count <= width
-    ]

@@ -1,10 +1,11 @@
 """Block size and steps in a block against quality (paper, Fig. 8).
 
 --workdir=[NAME=]PATH ...: trained generators of ours with different W_s, each sampled with each T;
-those of one NAME and one W_s are runs of one system. Without them ours is trained small with W_s 2,
-4 and 8 on bundled digits of 8x8 tokens, of which one block of 8 is the whole: some five minutes a
-seed, and as long for the samples. T is at most the number of a block's tokens. The picture is
-OUT/fig8.png; of several runs it shows means, and their standard deviations as bars.
+those of one NAME and one W_s are runs of one system, and all are of one data set, size and token
+grid. Without them ours is trained small with W_s 2, 4 and 8 on bundled digits of 8x8 tokens, of
+which one block of 8 is the whole: some five minutes a seed, and as long for the samples. T is at
+most the number of a block's tokens. The picture is OUT/fig8.png; of several runs it shows means,
+and their standard deviations as bars.
 """
 
 import pathlib
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.benchmark import runs
-from evqgan.benchmark.paper import beside, charts, generation, small
+from evqgan.benchmark.paper import beside, charts, generation, small, workdirs
 from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.benchmark.paper.generation import Case
 from evqgan.benchmark.paper.published import FIGURES
@@ -41,12 +42,16 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     ours = [(window, seed) for window in WINDOWS for seed in seeds]
     systems = [Small("efficient_vqgan", given.data, window=w, seed=seed) for w, seed in ours]
     cases, scale = generation.chosen(given, systems)
+    if given.workdir:
+        workdirs.check_alike([(case.name, case.model) for case in cases])
     rows: list[dict[str, Any]] = []
     for (name, window), of_window in alike(cases).items():
         for steps in given.steps or STEPS:
             if steps <= window**2:
-                about = {"system": name, "window": window, "steps": steps}
-                rows.append({**about, **measured(given, of_window, steps)})
+                found = measured(given, of_window, steps)
+                real = found["card"]["real"]
+                about = {"system": name, "data": real["source"], "size": real["size"][0]}
+                rows.append({**about, "window": window, "steps": steps, **found})
     if not rows:
         most = max(window for _, window in alike(cases)) ** 2
         raise InputError(f"--steps={min(given.steps)}: T is at most a block's tokens, here {most}")

@@ -3,15 +3,14 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from evqgan.benchmark import runs
-from evqgan.benchmark.paper import beside, quality, small
+from evqgan.benchmark.paper import beside, quality, small, workdirs
 from evqgan.benchmark.paper.published import Table
-from evqgan.benchmark.paper.reconstructed import workdirs
 from evqgan.benchmark.paper.small import Small
 from evqgan.core import files, npz, pictures, progress, signals
 from evqgan.core.cli import Flag
@@ -39,15 +38,22 @@ class Case(NamedTuple):
 
 
 def run(
-    given: Any, table: Table, systems: Sequence[Small], acceptances: dict[str, float] | None = None
+    given: Any,
+    table: Table,
+    systems: Sequence[Small],
+    acceptances: dict[str, float] | None = None,
+    check: Callable[[workdirs.Named], None] | None = None,
 ) -> tuple[str, list[beside.Row]]:
     """Return the title and the rows of a table: the paper's, those measured, and real images.
 
     systems: small ones that are trained where no --workdir is given.
     acceptances: {name: share kept} of those that are sampled a second time, with rejection; of
       workdirs with classes all are, if there are any.
+    check: raises InputError for workdirs that the table cannot be of.
     """
-    cases, scale = chosen(given, systems)
+    cases, scale = chosen(given, systems, table)
+    if check and given.workdir:
+        check([(case.name, case.model) for case in cases])
     rows, shown = [], {}
     for case in cases:
         accepted = [1.0]
@@ -105,12 +111,14 @@ def measured(
         return kept["numbers"], kept["card"], saved["images"]
 
 
-def chosen(given: Any, systems: Sequence[Small]) -> tuple[list[Case], str]:
-    """Return the generators to sample, and in words how large they are."""
+def chosen(
+    given: Any, systems: Sequence[Small], table: Table | None = None
+) -> tuple[list[Case], str]:
+    """Return the generators to sample, and in words how large they are beside those of a table."""
     if given.workdir:
         small.check_unused(given)
         opened = [quality.opened(text, "stage2") for text in given.workdir]
-        return [Case(*pair) for pair in opened], workdirs(given.workdir)
+        return [Case(*pair) for pair in opened], workdirs.title(opened, table)
     cases = []
     for system, workdir in zip(systems, small.generators(given.out, systems), strict=True):
         keys = read_file(f"{small.CONFIGS}:{system.data}").real

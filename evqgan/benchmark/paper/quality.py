@@ -23,7 +23,7 @@ from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import MetricName
 from evqgan.evals.protocols import FOLDER
 from evqgan.features import inception
-from evqgan.features.extractor import Extractor, extractors
+from evqgan.features.extractor import Extractor, extractors, several
 from evqgan.inference import evaluation
 from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.mode_inputs import load_model
@@ -36,7 +36,7 @@ FEATURES = Flag(
     "features",
     TEXT,
     (),
-    "a network of evqgan/features; several times (inception, where its weights are)",
+    "networks of evqgan/features, a,b or several times (inception, where its weights are)",
     repeated=True,
 )
 WEIGHTS = Flag("weights", PATH, (), 'their weights: a folder, "" for the cache, or "random"', "")
@@ -54,7 +54,7 @@ def named(text: str) -> tuple[str, str]:
 def networks(given: Any) -> list[str]:
     """Return the networks of --features: by default Inception's, if its weights are there."""
     if given.features:
-        return list(given.features)
+        return [name for one in given.features for name in several(one)]
     there = weights.path(given.weights, inception.PRETRAINED["network"]).is_file()
     return ["inception"] if there else []
 

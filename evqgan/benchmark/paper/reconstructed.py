@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from evqgan.benchmark.paper import quality, small
+from evqgan.benchmark.paper import quality, small, workdirs
+from evqgan.benchmark.paper.published import Table
 from evqgan.benchmark.paper.small import Small
 from evqgan.core.cli import Flag
 from evqgan.inference.mode_inputs import load_model
@@ -18,18 +19,17 @@ FLAGS: tuple[Flag, ...] = (
 SYSTEMS = ("vqgan", "vit_vqgan", "efficient_vqgan")  # those of the paper's Table 1
 
 
-def chosen(given: Any) -> tuple[list[tuple[str, Model]], str]:
-    """Return tokenizers by name, of --workdir or small, and in words how large they are."""
+def chosen(given: Any, table: Table | None = None) -> tuple[list[tuple[str, Model]], str]:
+    """Return tokenizers by name, of --workdir or small, and in words how large they are.
+
+    table: of the paper, which they stand beside.
+    """
     if given.workdir:
         small.check_unused(given)
-        return [quality.opened(text, "stage1") for text in given.workdir], workdirs(given.workdir)
+        opened = [quality.opened(text, "stage1") for text in given.workdir]
+        return opened, workdirs.title(opened, table)
     systems = [Small(system, given.data) for system in SYSTEMS]
     trained = small.tokenizers(given.out, systems)
     pairs = zip(SYSTEMS, trained, strict=True)
     found = [(small.TOKENIZERS[name], load_model(None, path)) for name, path in pairs]
     return found, small.scale(systems)
-
-
-def workdirs(given: list[str]) -> str:
-    """Return what a title says of workdirs that were given."""
-    return f"{len(given)} workdir{'s' if len(given) > 1 else ''} given"

@@ -7,7 +7,7 @@ of Inception.
 
 from typing import Any
 
-from evqgan.benchmark.paper import beside, quality, reconstructed
+from evqgan.benchmark.paper import beside, quality, reconstructed, workdirs
 from evqgan.benchmark.paper.published import TABLE1
 
 FLAGS = reconstructed.FLAGS
@@ -15,16 +15,15 @@ FLAGS = reconstructed.FLAGS
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows."""
-    models, scale = reconstructed.chosen(given)
+    models, scale = reconstructed.chosen(given, TABLE1)
     rows = []
     for name, model in models:
         numbers, card = quality.of_tokenizer(model, given)
-        latent = "x".join(str(side // model.factor) for side in model.size)
         row = {
             "system": name,
             "data": card["real"]["source"],
             "codes": model.codes,
-            "latent": latent,
+            "latent": workdirs.latent(model),
         }
         rows.append({**row, **numbers, "card": card})
     return f"{TABLE1.name}, {TABLE1.title}; measured here: {scale}", beside.beside(TABLE1, rows)

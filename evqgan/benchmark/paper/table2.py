@@ -42,7 +42,7 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows."""
     images = given.batch or IMAGES.get(jax.default_backend(), IMAGES_FULL)
-    chosen, scale = reconstructed.chosen(given)
+    chosen, scale = reconstructed.chosen(given, TABLE2)
     found = []
     for name, model in chosen:
         numbers, card = quality.of_tokenizer(model, given)

@@ -46,11 +46,19 @@ def config_of(name: str) -> DrawingsConfig:
     whole = side.isascii() and side.isdigit() and SMALLEST <= int(side) <= LARGEST
     if not whole or (mark and tones != TONES):
         raise InputError(
-            f"expected drawings/SIDE or drawings/SIDE_{TONES} with a side of {SMALLEST} to "
-            f"{LARGEST} pixels, got drawings/{name}; as name, drawings/{SMALLEST} and "
-            f"drawings/{LARGEST} are scaled to other sizes"
+            f"expected drawings, drawings/{TONES}, drawings/SIDE or drawings/SIDE_{TONES}, with "
+            f"SIDE from {SMALLEST} to {LARGEST} pixels, got drawings/{name}: {_hint(side, mark)}"
         )
     return DrawingsConfig(name=name, side=int(side), tones=bool(mark))
+
+
+def _hint(side: str, mark: str) -> str:
+    """Return what helps after a wrong name: the nearest one, and what scales its images."""
+    if not (side.isascii() and side.isdigit()):
+        return f"did you mean 'drawings/{TONES}'? Without SIDE they have config.dataset.size"
+    near = min(max(int(side), SMALLEST), LARGEST)
+    scaled = "" if near == int(side) else ", whose images are scaled to config.dataset.size"
+    return f"did you mean 'drawings/{near}{f'_{TONES}' if mark else ''}'{scaled}?"
 
 
 def folder() -> pathlib.Path:
