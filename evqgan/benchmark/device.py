@@ -32,7 +32,7 @@ from evqgan.data import generated
 from evqgan.generators import Request
 from evqgan.tokenizers import tokenizer as tokenizers
 
-IMAGES_A_STEP = {"stage1": 64, "stage2": 256}
+IMAGES_A_STEP = {"stage1": 64, "stage2": 64}  # 40 GiB where nothing is computed again
 AT_ONCE = (1, 64)  # images of reconstruction and sampling
 GRIDS = (16, 32, 64, 128)  # sides of token grids: 256 to 2,048 pixels at f = 16
 COMPARED = {
