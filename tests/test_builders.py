@@ -1,13 +1,18 @@
 """The bundled data sets: exact counts and pixels, and no pixel in both splits."""
 
+import os
+import pathlib
+import shutil
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from evqgan.core.errors import InputError
 from evqgan.data import named, transforms
 from evqgan.data.builders import digits, photographs
 
@@ -93,6 +98,30 @@ def test_licences_are_named(data_dir):
         assert f"{photograph.name}: {photograph.licence}" in license
     assert "danielbuechele" in license and "vultilion" in license
     assert "Alpaydin" in named.prepare("digits", data_dir).info.citation
+
+
+def test_what_a_killed_process_has_left_is_not_taken(tmp_path):
+    for age, name in ((0, "incomplete.A_1.0.0"), (2 * named.OLD, "incomplete.B_1.0.0")):
+        left = tmp_path / "digits" / name
+        left.mkdir(parents=True)
+        (left / "digits-train.array_record").touch()
+        os.utime(left, (time.time() - age,) * 2)
+    assert len(named.Named("digits", "train", str(tmp_path))) == 1433
+    left = sorted(path.name for path in (tmp_path / "digits").iterdir())
+    assert left == ["1.0.0", "incomplete.A_1.0.0"]  # the first may still be at work
+
+
+def test_a_folder_that_is_not_whole_is_refused_with_what_to_do(data_dir, tmp_path):
+    whole = pathlib.Path(named.prepare("digits", data_dir).data_path)
+    there = tmp_path / "digits" / "1.0.0"
+    shutil.copytree(whole, there)
+    (there / "dataset_info.json").write_text("")
+    with pytest.raises(InputError, match="dataset_info.json cannot be read .*remove its folder"):
+        named.prepare("digits", str(tmp_path))
+    (there / "dataset_info.json").unlink()
+    message = "1.0.0 is not whole, it has no dataset_info.json: remove this folder to have it prep"
+    with pytest.raises(InputError, match=message):
+        named.prepare("digits", str(tmp_path))
 
 
 def test_two_processes_may_prepare_at_once(tmp_path):

@@ -59,6 +59,7 @@ def place(tmp_path_factory):
     return place
 
 
+FID = "--config.evals.distribution"
 ASKED = ("--mode=sample", "--num=6", "--labels=cat,0", "--seed=3", "--batch_size=4")
 
 
@@ -277,6 +278,16 @@ def test_a_second_signal_at_once_is_the_same_request(foreground, monkeypatch):
         ("reconstruct", ["--config.sample.steps=2"], "is not read by --mode=reconstruct"),
         ("evaluate", ["--config.log_every=2"], "is not read by --mode=evaluate"),
         ("evaluate", ["--config.evals.generation.sow=1"], "generation has no key 'sow': did you"),
+        ("evaluate", [f"{FID}.samples=1"], "distribution.samples expects a whole number from 2"),
+        ("evaluate", [f"{FID}.samples=9"], "distribution: there are no weights of inception in"),
+        (
+            "evaluate",
+            [f"{FID}.features=pixels", f"{FID}.reference=nowhere.npz"],
+            "there is no nowhere.npz",
+        ),
+        ("evaluate", [f"{FID}.features=pixels", f"{FID}.metrics=('score',)"], "score is of logits"),
+        ("sample", ["--acceptance=0.5"], "resnet101 knows the 1,000 classes of ImageNet, and"),
+        ("sample", ["--acceptance=0.5", "--classifier=nowhere:f"], "no classifier 'nowhere:f'"),
         ("reconstruct", ["--image={folder}", "--out={folder}"], "would replace the picture"),
         ("reconstruct", ["--image={file}"], "--image: .*/file: expected an image, got 0 bytes"),
         ("encode", ["--config.batch_size=2"], "there it is --batch_size"),

@@ -4,13 +4,15 @@ import pathlib
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from evqgan.core import build, pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.inference.evaluation import evaluate_model, load_split
-from evqgan.inference.model import Model, load
+from evqgan.inference.evaluation import evaluate_model, evaluators_of, load_split
+from evqgan.inference.mode_inputs import load_model
 
 FLAGS = (
     Flag(
@@ -37,18 +39,20 @@ FLAGS = (
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each workdir."""
-    models = [load_tokenizer(workdir) for workdir in given.workdir]
-    dataset = build.call(Dataset, models[0].config.dataset, "config.dataset")
+    configs = [config_of(workdir) for workdir in given.workdir]
+    dataset = build.call(Dataset, configs[0].dataset, "config.dataset")
+    keys = {"perceptual": given.perceptual, "features": tuple(given.features or ())}
+    evals = {"reconstruction": {**keys, "weights": given.weights}}
+    evaluators = [evaluators_of(config, dataset, evals) for config in configs]
+    models = [load_model(None, workdir) for workdir in given.workdir]
     images, _ = load_split(dataset, dataset.validation, given.images)
     shown, rows = {"held-out images": images}, []
-    for model, workdir in zip(models, given.workdir, strict=True):
+    for model, ready, workdir in zip(models, evaluators, given.workdir, strict=True):
         name = pathlib.Path(workdir).name
         if model.size != models[0].size:
             other = f"{given.workdir[0]} for {models[0].size}"
             raise InputError(f"{name} is for images of {model.size}, {other}")
-        keys = {"perceptual": given.perceptual, "features": tuple(given.features or ())}
-        evals = {"reconstruction": {**keys, "weights": given.weights}}
-        ((numbers, card),) = evaluate_model(model, model.config, dataset, evals)
+        ((numbers, card),) = evaluate_model(model, ready)
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))
         about = {"workdir": name, "step": model.step, "parameters": parameters}
         rows.append({**about, **numbers, "card": card.as_json()})
@@ -59,9 +63,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     return "reconstruction of held-out images", rows
 
 
-def load_tokenizer(workdir: str) -> Model:
-    """Return the tokenizer of a workdir; InputError if it holds something else."""
-    model = load(workdir)
-    if model.config.stage != "stage1":
+def config_of(workdir: str) -> ConfigDict:
+    """Return the config of a tokenizer's workdir; InputError if it holds something else."""
+    config, _ = of_workdir(workdir)
+    if config.stage != "stage1":
         raise InputError(f"{workdir} holds a generator: give the workdir of a tokenizer")
-    return model
+    return config

@@ -81,6 +81,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         raise InputError(f"{given.workdir} holds a tokenizer: samplers needs a generator's workdir")
     scanned = [arg for arg in overrides if arg.lstrip("-").startswith("scan.")]
     override(config, of_sample([arg for arg in overrides if arg not in scanned]))
+    network = Extractor(given.features, given.weights, "--features")
     dataset, out = data_of(config), pathlib.Path(given.out)
     cli.keep_programs()
     files.tried(out)
@@ -89,7 +90,6 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         values = values_of(model, scanned)
         splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
         train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
-        network = Extractor(given.features, given.weights, "--features")
         with announced("measuring real images"):
             against = AgainstReal(train, heldout, model.size, [network], keep=bool(model.classes))
         if model.classes and against.beyond:

@@ -8,7 +8,10 @@ import difflib
 import importlib
 import io
 import os
+import pathlib
 import re
+import shutil
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +26,8 @@ from evqgan.core.progress import heartbeat
 BUILDERS = {"digits": "Digits", "photographs": "Photographs", "drawings": "Drawings"}
 # Of `DRAWN`, such as its name may have after "/", or alone by mistake.
 CONFIGS = ("tones", "64", "64_tones")
+INFO = "dataset_info.json"  # what tfds writes last
+OLD = 86_400.0  # ours: seconds after which nobody still writes what is not complete
 DRAWN = "drawings"  # ours, whose images are made at the asked size: NAME/SIDE
 
 
@@ -97,6 +102,7 @@ def find(name: str, data_dir: str | None) -> Any:
     Raises InputError naming the nearest data set if there is none, or for code from elsewhere.
     """
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     with quiet(is_ours(name)), own_classes():
         try:
@@ -122,6 +128,12 @@ def find(name: str, data_dir: str | None) -> Any:
             raise InputError(
                 f"the data set {name!r}{place} cannot be read: {first_line(error)}; give another "
                 "folder as config.dataset.data_dir"
+            ) from None
+        except ParseError as error:
+            place = f" in {data_dir}" if data_dir else ""
+            raise InputError(
+                f"the data set {name!r}{place} is damaged, its dataset_info.json cannot be read "
+                f"({first_line(error)}): remove its folder to have it prepared again"
             ) from None
         except InputError as error:
             raise InputError(f"config.dataset.name = {name!r} is refused: {error}") from None
@@ -153,12 +165,18 @@ def prepare(name: str, data_dir: str = "") -> Any:
     """Return the tfds builder of `name`, after its data were written if they were absent.
 
     They are written as array_record. Processes may do this at the same time: each writes beside,
-    the first to finish puts its own in place, the others take it. Raises InputError if the data
-    cannot be had or written.
+    the first to finish puts its own in place, the others take it. What one that was killed has
+    written is never taken, and removed when it is a day old. Raises InputError if the data cannot
+    be had or written, and for a folder that is not whole, as after a copy that was stopped.
     """
     directory = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "")) or None
     builder = find(name, directory)
     if builder.data_path.exists():
+        if not (builder.data_path / INFO).exists():
+            raise InputError(
+                f"the data set {name!r} in {builder.data_path} is not whole, it has no {INFO}: "
+                "remove this folder to have it prepared again"
+            )
         return builder
     print(f"preparing the data set {name} in {builder.data_path}, once", flush=True)
     try:
@@ -176,7 +194,15 @@ def prepare(name: str, data_dir: str = "") -> Any:
                 f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if is_ours(name) else elsewhere}"
             ) from error
         builder = find(name, directory)
+    clear(pathlib.Path(builder.data_path).parent)
     return builder
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Remove what killed processes have left in the folder of a data set that is prepared."""
+    for left in folder.glob("incomplete.*"):
+        if time.time() - left.stat().st_mtime > OLD:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def label_feature(features: dict, name: str, label_key: str) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from evqgan import models
 from evqgan.core import mesh, room
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Positive, Seed
+from evqgan.core.kinds import Range, Seed
 from evqgan.core.progress import say
 from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
@@ -70,7 +70,7 @@ class Evaluator:
         show: int = 0,
         features: str | tuple[str | dict, ...] = ("inception",),
         metrics: tuple[MetricName, ...] = ("frechet",),
-        samples: Positive = 50_000,
+        samples: Annotated[int, Range(2)] = 50_000,
         seed: Seed = 0,
         protocol: protocols.OfSamples = "folder",
         split: str = "",

@@ -8,7 +8,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from evqgan.core.npz import Pieces
 from evqgan.core.progress import counted, heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import build_all, cards
+from evqgan.evals import Evaluator, build_all, cards
 from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
 from evqgan.evals.feature_metrics import METRICS
 from evqgan.evals.image_set import Tally
@@ -75,16 +75,20 @@ def evaluate(
         found = read_evaluation(file)
     before = dict(found["numbers"])
     measured: list[str] = []  # evaluators
-    datasets = [data_of(part) for part, _ in parts]  # of all, before the first is measured
-    for (part, folder), dataset in zip(parts, datasets, strict=True):
-        evals = {name: keys for name, keys in part.evals.items() if not metrics or name in metrics}
+    datasets = [data_of(part) for part, _ in parts]
+    # Of all, before the first model is loaded: they may lack weights, or a file.
+    ready = [
+        evaluators_of(part, dataset, chosen(part.evals, metrics), batch_size)
+        for (part, _), dataset in zip(parts, datasets, strict=True)
+    ]
+    for (part, folder), dataset, evaluators in zip(parts, datasets, ready, strict=True):
         compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
-        if not evals and not compared:
+        if not evaluators.by_name and not compared:
             continue
         if chief:
             print(f"loading {folder}", flush=True)
         model = load(folder, part)
-        for numbers, card in evaluate_model(model, part, dataset, evals, batch_size, metrics):
+        for numbers, card in evaluate_model(model, evaluators, metrics):
             cards.enter(found, numbers, card)
             measured.append(card.evaluator)
         if compared and chief:
@@ -196,37 +200,54 @@ def fault_of(found: Mapping[str, Any]) -> str:
     return f"{wrong[0]} is {named[wrong[0]]!r}, no number" if wrong else ""
 
 
-def evaluate_model(
-    model: Model,
-    config: ConfigDict,
-    dataset: Dataset,
-    evals: Mapping[str, Any],
-    batch_size: int | None = None,
-    requested: Sequence[str] = (),
-) -> Iterator[tuple[Numbers, Card]]:
-    """Yield what each evaluator says of a loaded model, and its card.
+def chosen(evals: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return those of config.evals that `metrics` names, all if it names none."""
+    return {name: keys for name, keys in evals.items() if not metrics or name in metrics}
 
-    All devices of all processes work on it. Batches are as large as the config says on any number
-    of them, for random masks depend on the batch: devices that cannot divide it compute what others
+
+class Evaluators(NamedTuple):
+    """Evaluators that are ready to measure a model, and the devices they do it on."""
+
+    by_name: dict[str, Evaluator]
+    device_mesh: Mesh
+
+
+def evaluators_of(
+    config: ConfigDict, dataset: Dataset, evals: Mapping[str, Any], batch_size: int | None = None
+) -> Evaluators:
+    """Return the evaluators of a config's model, which need not be loaded yet.
+
+    All devices of all processes will work. Batches are as large as the config says on any number of
+    them, for random masks depend on the batch: devices that cannot divide it compute what others
     do.
 
     evals: {name of an evaluator: its keys}.
     batch_size: images a device at a time (default: as the config says).
-    requested: evaluators asked for by name: InputError if one has no numbers of these data; of
-      another one nothing comes but a line.
+
+    Raises InputError for settings that cannot be, and for weights or a file that are not there.
     """
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
-    room.require_batch(batch_size or 1, model.size)
+    room.require_batch(batch_size or 1, dataset.shape)
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
-    state = on_every_device(model.state, device_mesh)
     with config.unlocked():  # no pictures
         config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})
         config.eval_batch_size = size
-    evaluators = build_all(config, models.of(config), dataset, device_mesh)
+    return Evaluators(build_all(config, models.of(config), dataset, device_mesh), device_mesh)
+
+
+def evaluate_model(
+    model: Model, evaluators: Evaluators, requested: Sequence[str] = ()
+) -> Iterator[tuple[Numbers, Card]]:
+    """Yield what each evaluator says of a loaded model, and its card.
+
+    requested: evaluators asked for by name: InputError if one has no numbers of these data; of
+      another one nothing comes but a line.
+    """
+    state = on_every_device(model.state, evaluators.device_mesh)
     about = subject_of(model)
-    for name, evaluator in evaluators.items():
+    for name, evaluator in evaluators.by_name.items():
         log = say if processes.this()[0] == 0 else lambda line: None
         log(f"evaluating: {name}")
         try:

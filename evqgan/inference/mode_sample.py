@@ -34,6 +34,7 @@ GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by 
 COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
 WRITTEN = 10.0  # ours: seconds between two lines on how far writing is
 LETTERS = 24  # ours: of the name of a class
+RATES = "resnet101"  # rates candidates, as in the paper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,9 @@ def sample(
                 files.tried(out)
                 stack.enter_context(files.owned(out, "another --out"))
                 there = finished_settings(out, settings, request)
+        if request.acceptance < 1:
+            classes = planning.classes_of(config, of_workdir(workdir)[1], "--mode=sample")
+            rejection.check(request.classifier or RATES, classes, request.classifier_weights)
         model = load_model(config, workdir, request.batch_size)
         classifier = classifier_of(request, model)
         with processes.together():
@@ -187,7 +191,7 @@ def classifier_of(request: SampleRequest, model: Model) -> Any:
     """Return the classifier that rates candidates, or None where all are kept."""
     if request.acceptance == 1:
         return None
-    name = request.classifier or "resnet101"
+    name = request.classifier or RATES
     return rejection.find(name, model, request.classifier_weights)
 
 

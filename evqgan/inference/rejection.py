@@ -24,6 +24,7 @@ from evqgan.core.errors import InputError
 from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
 from evqgan.inference.core import CoreModel
+from evqgan.inference.planning import Classes
 from evqgan.inference.resumable import SamplingTask
 from evqgan.nn import resnet
 
@@ -119,7 +120,26 @@ def find(name: str, model: CoreModel, where: str = "") -> Callable:
       weights at all, for tests.
     """
     if name in resnet.DEPTHS:
-        return imagenet(name, where, model.runner, imagenet_numbers(name, model))
+        numbers = imagenet_numbers(name, model.known_classes())
+        return imagenet(name, where, model.runner, numbers)
+    return own(name, where)
+
+
+def check(name: str, classes: Classes, where: str = "") -> None:
+    """Raise InputError if there is no such classifier of these classes; as `find`, before a model.
+
+    where: as in `find`.
+    """
+    if name not in resnet.DEPTHS:
+        own(name, where)
+        return
+    imagenet_numbers(name, classes)
+    if where != "random":
+        weights.require(where, [name])
+
+
+def own(name: str, where: str) -> Callable:
+    """Return the classifier module:function. where: as in `find`, but there are no weights."""
     module, _, function = name.partition(":")
     if not function:
         expected = f"{', '.join(resnet.DEPTHS)} or your own as package.module:function"
@@ -136,18 +156,18 @@ def find(name: str, model: CoreModel, where: str = "") -> Callable:
     return found
 
 
-def imagenet_numbers(name: str, model: CoreModel) -> np.ndarray:
-    """Return what number each class of a model has in ImageNet, int32 [CLASSES].
+def imagenet_numbers(name: str, classes: Classes) -> np.ndarray:
+    """Return what number each class of a generator has in ImageNet, int32 [CLASSES].
 
     InputError unless it has these classes. Their names are WordNet numbers, in whatever order;
     without names, as in a public checkpoint, they are in order.
     """
     own = "give a classifier of your own as package.module:function"
-    if model.classes != CLASSES:
-        has = f"has {model.classes} classes" if model.classes else "is unconditional"
+    if classes.number != CLASSES:
+        has = f"has {classes.number} classes" if classes.number else "is unconditional"
         knows = f"{name} knows the {CLASSES:,} classes of ImageNet"
         raise InputError(f"{knows}, and this model {has}: {own}")
-    names = model.class_names
+    names = classes.names
     other = next((one for one in names if not WORDNET.fullmatch(one)), "")
     if other:
         raise InputError(

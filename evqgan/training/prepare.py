@@ -43,6 +43,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
     rows = rows_of(config, device_mesh)
     cluster.check_shared(workdir)
+    # Before the model, which takes longer: they may lack weights, or a file.
+    evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
     log("building the model and what it begins with")
     wrong = "no training step can be built from this config"
     with progress.heartbeat("building the model", log), build.one_line(wrong):
@@ -50,7 +52,6 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
         before = jitted_update(stage.update_before, compiled.like, device_mesh)
         updates = [before] * (stage.complete_from > 0) + [compiled.update]
         check_step(compiled.like, updates, dataset, source, config, device_mesh)
-    evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
     return Setup(
         config=config,
         workdir=workdir,

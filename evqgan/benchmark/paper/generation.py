@@ -115,6 +115,7 @@ def chosen(
     given: Any, systems: Sequence[Small], table: Table | None = None
 ) -> tuple[list[Case], str]:
     """Return the generators to sample, and in words how large they are beside those of a table."""
+    quality.check(given, "stage2")
     if given.workdir:
         small.check_unused(given)
         opened = [quality.opened(text, "stage2") for text in given.workdir]

@@ -17,12 +17,13 @@ from evqgan.benchmark.paper import choosing
 from evqgan.benchmark.paper.beside import card_of
 from evqgan.core import build, progress, weights
 from evqgan.core.cli import PATH, TEXT, Flag, whole
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import MetricName
 from evqgan.evals.protocols import FOLDER
-from evqgan.features import inception
+from evqgan.features import extractor, inception
 from evqgan.features.extractor import Extractor, extractors, several
 from evqgan.inference import evaluation
 from evqgan.inference.against_real import AgainstReal
@@ -40,7 +41,7 @@ FEATURES = Flag(
     repeated=True,
 )
 WEIGHTS = Flag("weights", PATH, (), 'their weights: a folder, "" for the cache, or "random"', "")
-SAMPLES = Flag("samples", whole(1), (), "how many images each generator makes (500)", 500)
+SAMPLES = Flag("samples", whole(2), (), "how many images each generator makes (500)", 500)
 
 
 def named(text: str) -> tuple[str, str]:
@@ -59,6 +60,27 @@ def networks(given: Any) -> list[str]:
     return ["inception"] if there else []
 
 
+def check(given: Any, stage: str) -> None:
+    """Raise InputError for features, weights or workdirs that there are not.
+
+    Nothing is loaded or trained for it. stage: of the workdirs.
+    """
+    for network in networks(given):
+        extractor.card_of(network, given.weights, "--features")
+    for text in given.workdir or ():
+        check_stage(text, stage)
+
+
+def check_stage(text: str, stage: str) -> None:
+    """Raise InputError if a --workdir is not of `stage`."""
+    _, path = named(text)
+    config, _ = of_workdir(path)
+    if config.stage != stage:
+        named_stages = {"stage1": "a tokenizer", "stage2": "a generator"}
+        holds = named_stages[config.stage]
+        raise InputError(f"{path} holds {holds}: give the workdir of {named_stages[stage]}")
+
+
 def dataset_of(model: Model) -> Dataset:
     """Return the images that a model is measured on."""
     return build.call(Dataset, model.config.dataset, "config.dataset").of_images()
@@ -72,7 +94,8 @@ def of_tokenizer(model: Model, given: Any) -> tuple[dict[str, Any], dict[str, An
     chosen = list(dict.fromkeys([*networks(given), "pixels"]))
     evals = {"reconstruction": {"features": tuple(chosen), "weights": given.weights}}
     dataset = dataset_of(model)
-    ((numbers, card),) = evaluation.evaluate_model(model, model.config, dataset, evals)
+    ready = evaluation.evaluators_of(model.config, dataset, evals)
+    ((numbers, card),) = evaluation.evaluate_model(model, ready)
     kept = ("psnr", "ssim", "codebook_usage")
     others = {name: x for name, x in numbers.items() if name.startswith("rfrechet_")}
     fid = numbers.get("rfid_inception")
@@ -214,10 +237,6 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
 
 def opened(text: str, stage: str) -> tuple[str, Model]:
     """Return the name and the model of a --workdir; InputError if it is not of `stage`."""
+    check_stage(text, stage)
     name, path = named(text)
-    model = load_model(None, path)
-    if model.config.stage != stage:
-        named_stages = {"stage1": "a tokenizer", "stage2": "a generator"}
-        holds = named_stages[model.config.stage]
-        raise InputError(f"{path} holds {holds}: give the workdir of {named_stages[stage]}")
-    return name, model
+    return name, load_model(None, path)
