@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import types
 
@@ -14,7 +15,7 @@ from test_configs import load
 
 import evqgan
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import printing
+from evqgan.benchmark import comparison, printing
 from evqgan.benchmark.paper import (
     beside,
     charts,
@@ -156,6 +157,31 @@ def test_what_is_trained_is_not_announced_again(tmp_path, capsys, monkeypatch):
     assert len(trained) == 3 and trained[0] == tmp_path / "tiny" / "vqgan" / "tokenizer"
     assert small.generators(tmp_path, systems) == trained[1:] and len(trained) == 3
     assert "training" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["table7", "--features=efficientnet"], "there are no weights of efficientnet_lite0 in"),
+        (["table1", "--features=efficientnet"], "there are no weights of efficientnet_lite0 in"),
+        (["table7", "--features=eficientnet"], "names 'eficientnet', .* did you mean"),
+        (["table7", "--samples=1"], "--samples"),
+        (["table7", "--workdir={place}/generator", "--workdir={place}/tokenizer"], "a tokenizer"),
+        (["comparison", "--samples=1"], "--samples"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained_or_loaded(
+    given, message, tmp_path, capsys, monkeypatch
+):
+    given = [text.format(place=workdirs.trained()) for text in given]
+    monkeypatch.setenv("EVQGAN_WEIGHTS", str(tmp_path / "weights"))
+    for module in (small, comparison):
+        monkeypatch.setattr(module, "train", None)
+    capsys.readouterr()
+    assert benchmark.main([*given, f"--out={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr()
+    assert not said.out and re.search(message, said.err), said
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_table_that_a_signal_stops_says_what_of_it_is_kept(tmp_path, capsys, monkeypatch):
