@@ -11,7 +11,8 @@ from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.inference.evaluation import evaluate_model, evaluators_of, load_split
+from evqgan.inference.evaluation import evaluate_model, load_split
+from evqgan.inference.evaluators import evaluators_of
 from evqgan.inference.mode_inputs import load_model
 
 FLAGS = (

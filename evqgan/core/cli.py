@@ -209,11 +209,9 @@ def describe(doc: str, table: Sequence[Flag]) -> str:
 def main(
     argv: Sequence[str], run: Callable[[list[str]], None], help_text: Callable[[], str]
 ) -> int:
-    """Run a command line and return its exit code.
+    """Run a command line: `run` does what the arguments say. Return its exit code.
 
-    argv: the arguments, without the program's name.
-    run: does what they say.
-    help_text: returns what --help prints.
+    argv: the arguments, without the program's name. help_text: returns what --help prints.
 
     The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C, 143
     for SIGTERM. Every other exception is a defect, and is raised. A process of several that fails
@@ -255,10 +253,9 @@ def wants_debug(argv: Sequence[str]) -> bool:
 
 
 def report(error: Exception, debug: bool) -> int:
-    """Print in one line what ended a run, and return its exit code.
+    """Print in one line the error that ended a run, and return its exit code.
 
-    error: what ended it; a defect is raised, or in one process of several printed.
-    debug: whether the traceback is printed, too.
+    A defect is raised, or in one process of several printed. debug: the traceback is printed, too.
     """
     reason, several = " ".join(str(error).split()), False
     lost = too_large = False

@@ -3,33 +3,30 @@
 import dataclasses
 import itertools
 import json
-import math
 import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from evqgan import models
-from evqgan.core import build, files, mesh, processes, room, schema
+from evqgan.core import build, files, processes, schema
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
 from evqgan.core.progress import counted, heartbeat, say
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import Evaluator, build_all, cards
+from evqgan.evals import cards
 from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
 from evqgan.evals.feature_metrics import METRICS
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
 from evqgan.features.names import OF_INCEPTION
 from evqgan.inference.against_real import AgainstReal, RealImages
+from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load
 from evqgan.inference.sample_settings import in_words
 from evqgan.metrics.references import load_images
@@ -77,11 +74,11 @@ def evaluate(
     measured: list[str] = []  # evaluators
     datasets = [data_of(part) for part, _ in parts]
     # Of all, before the first model is loaded: they may lack weights, or a file.
-    ready = [
+    all_evaluators = [
         evaluators_of(part, dataset, chosen(part.evals, metrics), batch_size)
         for (part, _), dataset in zip(parts, datasets, strict=True)
     ]
-    for (part, folder), dataset, evaluators in zip(parts, datasets, ready, strict=True):
+    for (part, folder), dataset, evaluators in zip(parts, datasets, all_evaluators, strict=True):
         compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
         if not evaluators.by_name and not compared:
             continue
@@ -200,43 +197,6 @@ def fault_of(found: Mapping[str, Any]) -> str:
     return f"{wrong[0]} is {named[wrong[0]]!r}, no number" if wrong else ""
 
 
-def chosen(evals: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
-    """Return those of config.evals that `metrics` names, all if it names none."""
-    return {name: keys for name, keys in evals.items() if not metrics or name in metrics}
-
-
-class Evaluators(NamedTuple):
-    """Evaluators that are ready to measure a model, and the devices they do it on."""
-
-    by_name: dict[str, Evaluator]
-    device_mesh: Mesh
-
-
-def evaluators_of(
-    config: ConfigDict, dataset: Dataset, evals: Mapping[str, Any], batch_size: int | None = None
-) -> Evaluators:
-    """Return the evaluators of a config's model, which need not be loaded yet.
-
-    All devices of all processes will work. Batches are as large as the config says on any number of
-    them, for random masks depend on the batch: devices that cannot divide it compute what others
-    do.
-
-    evals: {name of an evaluator: its keys}.
-    batch_size: images a device at a time (default: as the config says).
-
-    Raises InputError for settings that cannot be, and for weights or a file that are not there.
-    """
-    config = config.copy_and_resolve_references()
-    devices = jax.device_count()
-    room.require_batch(batch_size or 1, dataset.shape)
-    size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
-    device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
-    with config.unlocked():  # no pictures
-        config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})
-        config.eval_batch_size = size
-    return Evaluators(build_all(config, models.of(config), dataset, device_mesh), device_mesh)
-
-
 def evaluate_model(
     model: Model, evaluators: Evaluators, requested: Sequence[str] = ()
 ) -> Iterator[tuple[Numbers, Card]]:
@@ -265,17 +225,6 @@ def evaluate_model(
 def subject_of(model: Model) -> Subject:
     """Return how cards call a loaded model."""
     return cards.subject(model.config, model.workdir, model.step, model.state)
-
-
-def on_every_device(state: Any, device_mesh: Mesh) -> Any:
-    """Return arrays, which every local device holds in full, as arrays of all devices of a mesh."""
-    replicated = mesh.replicated(device_mesh)
-
-    def of_mesh(x: jax.Array) -> jax.Array:
-        shards = [shard.data for shard in x.addressable_shards]
-        return jax.make_array_from_single_device_arrays(x.shape, replicated, shards)
-
-    return jax.tree.map(of_mesh, state)
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:

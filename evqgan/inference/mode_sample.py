@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import files, npz, pictures, processes
+from evqgan.core import files, npz, pictures, processes, signals
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -182,6 +182,7 @@ def make(
     if chief:
         card = card_of(request, model, classifier, progress.total)
         write(out, request, model, made, size, {**card, "workdir": settings["workdir"]})
+        signals.keep(f"{counted(request.num, 'sample')} in {out}")
         best = f", the best of {progress.total:,}," if classifier else ""
         are = f"of step {model.step:,} {'is' if request.num == 1 else 'are'} in {out}"
         print(f"{counted(request.num, 'sample')}{best} {are}  {progress.rate}")

@@ -115,9 +115,9 @@ def chosen(
     given: Any, systems: Sequence[Small], table: Table | None = None
 ) -> tuple[list[Case], str]:
     """Return the generators to sample, and in words how large they are beside those of a table."""
+    small.check_unused(given)
     quality.check(given, "stage2")
     if given.workdir:
-        small.check_unused(given)
         opened = [quality.opened(text, "stage2") for text in given.workdir]
         return [Case(*pair) for pair in opened], workdirs.title(opened, table)
     cases = []

@@ -27,6 +27,7 @@ from evqgan.features import extractor, inception
 from evqgan.features.extractor import Extractor, extractors, several
 from evqgan.inference import evaluation
 from evqgan.inference.against_real import AgainstReal
+from evqgan.inference.evaluators import evaluators_of
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 
@@ -65,10 +66,10 @@ def check(given: Any, stage: str) -> None:
 
     Nothing is loaded or trained for it. stage: of the workdirs.
     """
-    for network in networks(given):
-        extractor.card_of(network, given.weights, "--features")
     for text in given.workdir or ():
         check_stage(text, stage)
+    for network in networks(given):
+        extractor.card_of(network, given.weights, "--features")
 
 
 def check_stage(text: str, stage: str) -> None:
@@ -94,7 +95,7 @@ def of_tokenizer(model: Model, given: Any) -> tuple[dict[str, Any], dict[str, An
     chosen = list(dict.fromkeys([*networks(given), "pixels"]))
     evals = {"reconstruction": {"features": tuple(chosen), "weights": given.weights}}
     dataset = dataset_of(model)
-    ready = evaluation.evaluators_of(model.config, dataset, evals)
+    ready = evaluators_of(model.config, dataset, evals)
     ((numbers, card),) = evaluation.evaluate_model(model, ready)
     kept = ("psnr", "ssim", "codebook_usage")
     others = {name: x for name, x in numbers.items() if name.startswith("rfrechet_")}

@@ -24,10 +24,10 @@ def chosen(given: Any, table: Table | None = None) -> tuple[list[tuple[str, Mode
 
     table: of the paper, which they stand beside.
     """
+    small.check_unused(given)
     if "features" in given:
         quality.check(given, "stage1")
     if given.workdir:
-        small.check_unused(given)
         opened = [quality.opened(text, "stage1") for text in given.workdir]
         return opened, workdirs.title(opened, table)
     systems = [Small(system, given.data) for system in SYSTEMS]

@@ -114,7 +114,7 @@ class Small(NamedTuple):
 def check_unused(given: Any) -> None:
     """Raise InputError for flags of small models beside --workdir, with which there are none."""
     for flag in (DATA, SEEDS):
-        if getattr(given, flag.name, flag.default) != flag.default:
+        if given.workdir and getattr(given, flag.name, flag.default) != flag.default:
             raise InputError(f"--{flag.name} is of small models: with --workdir there are none")
 
 
