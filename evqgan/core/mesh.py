@@ -117,7 +117,7 @@ def platform() -> str:
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
         return jax.default_backend()
-    kind = device.device_kind  # such as "cpu", "TPU v5 lite", "NVIDIA H200"; jax 0.10.0 has no other
+    kind = device.device_kind  # "cpu", "TPU v5 lite", "NVIDIA H200"; jax 0.10.0 knows no platform
     return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"
 
 
