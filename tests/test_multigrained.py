@@ -499,12 +499,11 @@ def test_logits_are_not_rounded():
     )
 
 
-@pytest.mark.parametrize("changed", [{"remat": True, "chunk": 3}, {"unroll": 0}])
-def test_remat_chunks_and_unrolled_layers_change_nothing(small, changed):
+def test_remat_and_chunks_change_nothing(small):
     model, params, inputs, _ = small
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
     inputs["label"] = jnp.array([1, 2])
-    again = model.clone(**changed)  # 3 does not divide 4: two at a time
+    again = model.clone(remat=True, chunk=3)  # 3 does not divide 4: two at a time
 
     def grad(m):
         of_squares = jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **inputs) ** 2))
@@ -512,6 +511,31 @@ def test_remat_chunks_and_unrolled_layers_change_nothing(small, changed):
 
     for a, b in zip(jax.tree.leaves(grad(model)), jax.tree.leaves(grad(again)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_without_a_loop_change_nothing_in_training(small):
+    """With dropout, which draws the same; `remat` recomputes there, too."""
+    model, params, inputs, _ = small
+    inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
+    given = {**inputs, "label": jnp.array([1, 2]), "deterministic": False}
+
+    def grad(**changed):
+        m = model.clone(dropout=0.3, **changed)
+        rngs = {"dropout": jax.random.key(5)}
+        of_squares = jax.grad(lambda p: jnp.sum(m.apply({"params": p}, **given, rngs=rngs) ** 2))
+        traced = jax.jit(of_squares).trace(params)
+        return str(traced.jaxpr), jax.tree.leaves(traced.lower().compile()(params))
+
+    (loop, expected), (whole, found), (again, recomputed) = (
+        grad(),
+        grad(unroll=0),
+        grad(unroll=0, remat=True),
+    )
+    assert "unroll=1" in loop and f"unroll={model.layers}" in whole
+    assert "prevent_cse=True" in again  # or XLA would keep what is to be computed again
+    for a, b, c in zip(expected, found, recomputed, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4)
 
 
 def test_jit_changes_nothing():

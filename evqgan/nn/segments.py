@@ -28,7 +28,7 @@ class SegmentTransformer(nn.Module):
     # How many of the K targets go through a layer at a time, to save memory; 0 = all.
     chunk: int = 0
     attention_dropout: float | None = None  # as in `Block`
-    # How many layers the compiler sees in a turn of the loop over them; 0 = all, and no loop.
+    # How many layers the compiler sees in a turn of training's loop over them; 0 = all, no loop.
     unroll: int = 1
 
     @nn.compact
@@ -83,7 +83,7 @@ class SegmentTransformer(nn.Module):
 
         given = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon
         block = Block(*given, attention_dropout=self.attention_dropout, name="blocks")
-        unroll = self.unroll or self.layers
+        unroll = 1 if deterministic else self.unroll or self.layers
         return scan_layers(
             layer_step, block, segments, self.layers, per_layer=list(prefix), unroll=unroll
         )
