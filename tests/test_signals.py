@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 AGAIN = "stopped by SIGTERM; give the same command again"
 NOTHING = "stopped by SIGTERM; nothing is saved yet: the same command begins anew"
 
+pytestmark = pytest.mark.usefixtures("foreground")
+
 
 def script(folder, body, patience=60.0):
     """A process that owns `folder` and does `body`."""
@@ -101,7 +103,7 @@ def test_training_that_is_stopped_before_its_first_step_leaves_no_lock(tmp_path)
     assert not [path for path in run.rglob("*") if path.name in (".lock", ".owner")]
 
 
-def test_the_ends_of_the_body_are_as_ever(foreground):
+def test_the_ends_of_the_body_are_as_ever():
     before = signal.getsignal(signal.SIGTERM)
     with signals.ending_in_order():
         assert signal.getsignal(signal.SIGTERM) != before
