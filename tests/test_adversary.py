@@ -129,6 +129,15 @@ def norm(tree):
     return np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64))) for x in jax.tree.leaves(tree)))
 
 
+def assert_same_step(start, first, second, key):
+    """Two programs have taken the same step, up to their roundings, which Adam makes larger."""
+
+    def step(a, b):
+        return jax.tree.map(lambda x, y: np.float32(x) - np.float32(y), a[key], b[key])
+
+    assert norm(step(first, second)) < 1e-2 * norm(step(first, start))
+
+
 @pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weight_and_gradients_are_those_of_the_explicit_losses(remat):
     config, state, batch = judged(remat), beginning(remat), batch_of(2)
@@ -177,7 +186,7 @@ def test_nothing_flows_where_it_must_not():
     )
     # Of the generator's adversarial loss, not the critic's.
     other, _ = updating(judged(weight=50.0))(state, batch)
-    assert not different(new["critic"]["params"], other["critic"]["params"])
+    assert_same_step(state["critic"], new["critic"], other["critic"], "params")
     assert different(new["params"], other["params"])
 
 
@@ -273,7 +282,7 @@ def test_regularizers_change_the_critic_alone():
         (name,) = changes
         assert float(metrics[name]) > 0
         assert different(new["critic"]["params"], other["critic"]["params"])
-        assert not different(new["params"], other["params"])
+        assert_same_step(state, new, other, "params")
 
 
 def test_r1_is_taken_every_so_many_steps():

@@ -622,7 +622,7 @@ def test_that_jax_cannot_start_is_one_line(monkeypatch, capsys):
 
 
 def test_what_is_logged_is_plain():
-    cli.start_jax(debug=False)
+    cli.start_jax()
     where = "decoded.py", 1
     record = logging.LogRecord("absl", logging.WARNING, *where, "Skipped %s", ("a",), None)
     assert absl_logging.get_absl_handler().format(record) == "Skipped a"

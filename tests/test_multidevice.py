@@ -276,7 +276,7 @@ def test_eight_devices_train_as_one(eight):
     losses = eight["losses"]
     assert len(losses["one"]) == STEPS and losses["one"][0] != losses["one"][-1]
     for kind in MESHES["stage1"].keys() & losses:
-        np.testing.assert_allclose(losses[kind], losses["one"], rtol=1e-5)
+        np.testing.assert_allclose(losses[kind], losses["one"], rtol=1e-4)
     assert eight["all starts apart"] < 1e-7  # weights are drawn alike on any devices
     assert max(eight["ends apart"].values()) < 1e-4
 
@@ -308,7 +308,7 @@ def test_with_fsdp_no_device_holds_the_batch_of_all(eight):
 def test_a_checkpoint_of_eight_devices_goes_on_on_one(eight):
     assert eight["restored apart"] == 0 and eight["restored on"] == 1
     np.testing.assert_allclose(
-        eight["losses"]["next on one"], eight["losses"]["next on all"], rtol=1e-5
+        eight["losses"]["next on one"], eight["losses"]["next on all"], rtol=1e-4
     )
 
 

@@ -242,7 +242,7 @@ def test_help_names_the_packages(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0 and [line for line in out if line.strip().startswith("--package")]
     for system, one in PACKAGES.items():
-        assert [line for line in out if line.split() == [system, one.requirement]]
+        assert [line for line in out if line.split() == [system, "--package", one.requirement]]
         assert [line for line in out if line.startswith(system) and line.endswith(one.licence)]
 
 

@@ -84,7 +84,7 @@ def run(argv: list[str]) -> None:
     given, overrides = cli.parse(flags, argv[1:], words=argv[0] in TAKE_FILES)
     import jax
 
-    cli.start_jax(cli.wants_debug(argv))  # programs are not kept on disk: compiling is measured
+    cli.start_jax()  # programs are not kept on disk: compiling is measured
     command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
     signals.begin(argv[0], command)
     try:

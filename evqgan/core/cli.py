@@ -217,6 +217,8 @@ def main(
     for SIGTERM. Every other exception is a defect, and is raised. A process of several that fails
     ends here at once, and the others soon after it (`cluster.leave`).
     """
+    if not wants_debug(argv):
+        logging.get_absl_logger().addFilter(_is_for_users)
     if any(arg in HELP for arg in argv):
         return run_to_code(argv, lambda _: print(help_text(), flush=True))
     # Of several processes JAX listens for SIGTERM itself.
@@ -287,14 +289,13 @@ def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
     Of several processes (EVQGAN_DISTRIBUTED=1) each joins the others before it parses: one that
     cannot parse its arguments or its config then ends all of them within seconds.
     """
-    debug = wants_debug(argv)
     if os.environ.get("EVQGAN_DISTRIBUTED") != "1":
         parsed = parse_all(argv)
         keep_programs()
-        start_jax(debug)
+        start_jax()
         return parsed
     keep_programs()  # before anything compiles
-    start_jax(debug, several=True)
+    start_jax(several=True)
     from evqgan.core import processes
 
     with processes.together():
@@ -302,10 +303,9 @@ def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
     return parsed
 
 
-def start_jax(debug: bool, several: bool = False) -> None:
-    """Start JAX on the devices wanted, and quiet the libraries that log what is also raised.
+def start_jax(several: bool = False) -> None:
+    """Start JAX on the devices wanted, and have libraries log their warnings alone.
 
-    debug: whether they may log all the same.
     several: whether this process is to join others.
 
     Raises InputError when the devices (JAX_PLATFORMS) or processes (EVQGAN_DISTRIBUTED) are absent.
@@ -316,8 +316,6 @@ def start_jax(debug: bool, several: bool = False) -> None:
     logging.set_verbosity(logging.WARNING)
     logging.use_absl_handler()  # for all loggers
     logging.get_absl_handler().setFormatter(PLAIN)
-    if not debug:
-        logging.get_absl_logger().addFilter(_no_orbax)
     try:
         if several:
             from evqgan.core import cluster
@@ -334,9 +332,9 @@ def start_jax(debug: bool, several: bool = False) -> None:
         ) from error
 
 
-def _no_orbax(record: Any) -> bool:
-    """Return whether a log record is not orbax's, which logs the traceback of what it raises."""
-    return "orbax" not in record.pathname
+def _is_for_users(record: Any) -> bool:
+    """Return whether a log record is neither orbax's, which are raised, too, nor of a profiler."""
+    return "orbax" not in record.pathname and "profiler" not in record.pathname
 
 
 def keep_programs() -> None:
