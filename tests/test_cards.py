@@ -213,6 +213,23 @@ def test_a_number_replaces_what_its_evaluator_said_before():
     assert card["numbers"] == ["d"] and card["model"]["step"] == 2
 
 
+def test_a_number_of_another_evaluator_makes_way_and_that_is_said(capsys):
+    """Of a file from before, too, in which two cards claim a number."""
+    found = evaluation(1)
+    cards.enter(found, {"frechet_pixels": 4, "own": 5}, subject(2).card("samples", MEASURED))
+    assert not capsys.readouterr().out
+    cards.enter(found, {"frechet_pixels": 6}, subject(2).card("distribution", MEASURED))
+    said = "frechet_pixels of samples made way for distribution's\n"
+    assert capsys.readouterr().out == said
+    claimed = {name: card["numbers"] for name, card in found["protocols"].items()}
+    assert claimed == {"distribution": ["frechet_pixels"], "samples": ["own"]}
+    assert found["numbers"] == {"frechet_pixels": 6, "own": 5}
+    found["protocols"]["samples"]["numbers"].append("frechet_pixels")
+    cards.enter(found, {"mmd_pixels": 7}, subject(2).card("distribution", MEASURED))
+    assert found["numbers"] == {"own": 5, "mmd_pixels": 7}
+    assert found["protocols"]["samples"]["numbers"] == ["own"]
+
+
 def test_a_fingerprint_is_of_every_weight_its_place_and_dtype():
     tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": np.float32(1)}}
     expected = cards.fingerprint(tree)

@@ -3,6 +3,7 @@
 The children: this file in two processes with four devices each.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -156,15 +157,23 @@ def test_an_image_is_of_its_number_and_seed_as_samples_are():
     assert len(np.unique(keys, axis=0)) == NUMBER  # the batch is filled up with the last one
 
 
-def test_no_more_is_generated_at_a_time_than_there_are_samples():
-    sizes = []
+def test_no_more_is_generated_at_a_time_than_there_are_samples(monkeypatch):
+    """How far it is, a heartbeat tells."""
+    sizes, told = [], []
+
+    @contextlib.contextmanager
+    def heartbeat(what, say):
+        yield lambda *at: told.append((what, *at))
 
     def sample(state, request):
         sizes.append(len(request.label))
         return noise(state, request)
 
+    monkeypatch.setattr(distribution, "heartbeat", heartbeat)
     run(sample, size=64, samples=3)
     assert sizes == [3]
+    run(noise, size=2, samples=3)
+    assert told[1:] == [("generating 3 images", 2, 3), ("generating 3 images", 3, 3)]
 
 
 def test_real_images_are_read_once_and_a_state_changes_the_number(monkeypatch):
@@ -268,8 +277,11 @@ def test_images_of_a_file_as_adm_has_them_are_a_reference(tmp_path):
     np.savez(file, arr_0=images.astype(np.float32))
     with pytest.raises(InputError, match="expected images uint8"):
         run(noise, reference=str(file))
-    file.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(InputError, match="is not a reference with mu and sigma"):
+    np.savez(file, arr_0=images[:1])
+    with pytest.raises(InputError, match=r"samples.npz holds 1 image in arr_0: give .* two or mor"):
+        run(noise, reference=str(file))
+    file.write_bytes(file.read_bytes()[:700])
+    with pytest.raises(InputError, match="is not a reference .*: it is no .npz file, or one that"):
         run(noise, reference=str(file))
 
 
@@ -280,6 +292,12 @@ def test_what_cannot_be_is_one_line(monkeypatch):
         run(noise, metrics=("score",))
     with pytest.raises(InputError, match="needs one of features and one of metrics"):
         run(noise, features=(), metrics=())
+    with pytest.raises(
+        InputError, match=r"samples\), which are more than 20,000,000: ask for less$"
+    ):
+        run(noise, samples=900_000_000)
+    with pytest.raises(InputError, match="split and reference both say which real images: give"):
+        run(noise, split="train", reference="statistics.npz")
     monkeypatch.setattr(room, "of_machine", lambda: 2 * 4 * 192 * (NUMBER + NUMBER) - 1)
     run(noise)  # Gaussians are small
     with pytest.raises(InputError, match="features of 37 generated and 37 real images would take"):

@@ -167,6 +167,8 @@ def test_what_is_trained_is_not_announced_again(tmp_path, capsys, monkeypatch):
         (["table7", "--features=eficientnet"], "names 'eficientnet', .* did you mean"),
         (["table7", "--samples=1"], "--samples"),
         (["table7", "--workdir={place}/generator", "--workdir={place}/tokenizer"], "a tokenizer"),
+        (["table1", "--workdir=a=X", "--workdir=a=Y"], "X and Y are both called a: give each"),
+        (["table7", "--workdir=X/g", "--workdir=Y/g"], "X/g and Y/g are both called g: give each"),
         (["comparison", "--samples=1"], "--samples"),
     ],
 )

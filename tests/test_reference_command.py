@@ -92,6 +92,7 @@ def given(**flags):
         (["--name=generated"], "--size is needed"),
         (["--size=8"], "expects one of name (such as digits) and folder, got neither"),
         (["--size=8", "--name=generated", "--features=fid"], "names 'fid'"),
+        (["--size=1000000", "--name=generated"], "64 images of 1000000x1000000 would take"),
         (["--size=8", "--name=generated", "--crop=middle"], "value should be one of <resize|"),
         (["--config.dataset.size=8"], "give one by --config=FILE"),
     ],

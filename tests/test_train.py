@@ -19,7 +19,7 @@ from evqgan.core import build, checkpoint
 from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
 from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
-from evqgan.training import claims, loop, signals
+from evqgan.training import claims, loop, reporting, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -108,16 +108,26 @@ def wait_for_step(process, workdir, step):
 
 @pytest.fixture(scope="module", params=[1, 2])
 def straight(request, tmp_path_factory):
-    """A config and the workdir of a run of it that nothing interrupted.
+    """A config and the workdir of a run of it that nothing interrupted before its last evaluation.
 
-    Another one there failed before it had trained.
+    A signal came in that one. Another run there failed before it had trained.
     """
     config = config_of(request.param)
     workdir = tmp_path_factory.mktemp("straight") / "run"
     failed = config.copy_and_resolve_references()
     failed.optimizer.learning_rate = 0.5
     claims.claim(workdir, failed)
-    loop.train(config.copy_and_resolve_references(), workdir)
+    evaluate = reporting.Reporter.evaluate
+
+    def evaluate_and_stop(self, step, state):
+        if step == 60:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self, step, state)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped) as stopped:
+        patch.setattr(reporting.Reporter, "evaluate", evaluate_and_stop)
+        loop.train(config.copy_and_resolve_references(), workdir)
+    assert (stopped.value.code, stopped.value.step) == (143, 60)
     return config, workdir
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from evqgan.core import build, files, mesh
+from evqgan.core import build, files, mesh, room
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, choice, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -124,6 +124,7 @@ def requested(given: Any, overrides: list[str]) -> Request:
     chosen = {"size": given.size, "crop": given.crop}
     keys |= {name: value for name, value in chosen.items() if value}
     dataset = build.call(Dataset, keys, "config.dataset").of_images()
+    room.require_batch(given.batch, dataset.shape)
     protocol = protocols.OF_SAMPLES[measured.get("protocol", "folder")]
     if not given.crop:
         dataset = protocols.view(protocol, dataset, f"{KEY}.protocol")

@@ -41,6 +41,25 @@ def save(path: str | os.PathLike[str], **arrays: Any) -> None:
                     np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]:
+    """Yield the arrays of a `.npz`, each of which is read when it is asked for.
+
+    Nothing in the file is executed. Raises ValueError, in words of ours, for another file and, in
+    the body, for an array of objects; and what NumPy raises for damage.
+    """
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz file, or one that is cut short")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            yield archive
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise ValueError("it holds pickled objects, which are not read") from error
+        raise
+
+
 def load_pieces(path: str | os.PathLike[str], name: str, rows: int) -> Pieces:
     """Return an array of a `.npz`, compressed or not, `rows` of its first axis at a time.
 

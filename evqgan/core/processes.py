@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from evqgan.core.errors import InputError
+from evqgan.core.progress import say
 
 Report = Callable[[int, int, float], None]  # report(done, total, seconds)
 
@@ -15,6 +16,12 @@ Report = Callable[[int, int, float], None]  # report(done, total, seconds)
 def this() -> tuple[int, int]:
     """Return the index of this process and how many there are: (0, 1) in a run of one."""
     return jax.process_index(), jax.process_count()
+
+
+def tell(text: str) -> None:
+    """Print a line at once, on the first process of a run alone."""
+    if jax.process_index() == 0:
+        say(text)
 
 
 def share(number: int, part: tuple[int, int]) -> np.ndarray:

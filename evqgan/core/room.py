@@ -44,14 +44,16 @@ def require_batch(number: int, shape: Sequence[int]) -> None:
     require(number * math.prod(shape) * 3, what)
 
 
-def limit(number: float, most: int, what: str, force: bool = False) -> None:
+def limit(number: float, most: int, what: str, force: bool | None = False) -> None:
     """Raise InputError if there is more to do than `most`, unless `force` lifts that.
 
     So much work is more often a slip than a wish.
 
     number: how much there is to do.
     what: of what, such as "images to encode".
+    force: None where nothing lifts it.
     """
     if number > most and not force:
-        hint = "ask for less, or lift the limit by --force (in Python, force=True)"
+        lift = ", or lift the limit by --force (in Python, force=True)"
+        hint = "ask for less" + lift * (force is not None)
         raise InputError(f"this takes {number:,.0f} {what}, which are more than {most:,}: {hint}")

@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from evqgan import models
-from evqgan.core import build, mesh, versions
+from evqgan.core import build, mesh, processes, versions
 from evqgan.evals.image_set import ROUNDED, ImageSet
 
 # What may differ between the cards of numbers that compare, by its place on the card: which model
@@ -208,9 +208,20 @@ def finite(evaluation: Evaluation) -> Evaluation:
 
 
 def enter(evaluation: Evaluation, numbers: Mapping[str, Any], card: Card) -> None:
-    """Enter numbers and their card, in the place of what the same evaluator said before."""
+    """Enter numbers and their card, in the place of what the same evaluator said before.
+
+    A number of the same name that another evaluator's card has makes way, and a line says so.
+    """
     for old in evaluation["protocols"].get(card.evaluator, {}).get("numbers", []):
         evaluation["numbers"].pop(old, None)
+    for other, there in evaluation["protocols"].items():
+        if other == card.evaluator:
+            continue
+        for name in there["numbers"]:
+            if name in numbers:
+                processes.tell(f"{name} of {other} made way for {card.evaluator}'s")
+        left = [name for name in there["numbers"] if name in evaluation["numbers"]]
+        there["numbers"] = [name for name in left if name not in numbers]
     evaluation["numbers"] |= numbers
     evaluation["protocols"][card.evaluator] = {"numbers": list(numbers), **card.as_json()}
 

@@ -12,7 +12,8 @@ from evqgan import models
 from evqgan.core import mesh, room
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Range, Seed
-from evqgan.core.progress import say
+from evqgan.core.processes import tell
+from evqgan.core.progress import counted, heartbeat
 from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.cards import Measured, Produced
@@ -54,8 +55,8 @@ class Evaluator:
     seed: of the images.
     protocol: "folder" or "adm", see `protocols`: which real images, how they are cropped.
     split: of the real images, in the view of validation; "": the protocol's, config.dataset.train.
-    reference: in their place a `.npz` with mu and sigma, of pytorch-fid, clean-fid, ADM or ours, or
-      with images as ADM's have them.
+    reference: in the place of a split a `.npz` with mu and sigma, of pytorch-fid, clean-fid, ADM or
+      ours, or with images as ADM's have them.
     weights: of the networks, see `core.weights`. With "random" (one seed for all runs) names of
       numbers end in _untrained.
     show: not used, there are no pictures.
@@ -80,12 +81,16 @@ class Evaluator:
         """Take what `evals.Evaluator` says, and the keys above.
 
         Raises InputError for a config without a generator, a metric that no network has, a
-        reference that does not fit, and more features than memory holds.
+        reference that does not fit or stands beside a split, more than `room.IMAGES` samples, and
+        more features than memory holds.
         """
         if sample is None:
             raise InputError(f"{KEY} measures generated images: its config has to be a generator's")
         self.protocol = protocols.OF_SAMPLES[protocol]
         view = protocols.view(self.protocol, batches.dataset, f"{KEY}.protocol")
+        room.limit(samples, room.IMAGES, f"images to generate ({KEY}.samples)", None)
+        if reference and split:
+            raise InputError(f"{KEY}: split and reference both say which real images: give one")
         self.batches, self.sample = batches.of(view), sample
         self.samples, self.seed = samples, seed
         tokenizer = models.of_stage2(config).tokenizer
@@ -137,11 +142,13 @@ class Evaluator:
         sets = [FeatureSet(metrics.values()) for metrics in self.metrics]
         ways = mesh.ways(self.batches.device_mesh)
         size = min(self.batches.size, -(-self.samples // ways) * ways)
-        for start in range(0, self.samples, size):
-            numbers = np.arange(start, start + size)
-            images = self.sample(state, self.request(numbers.clip(max=self.samples - 1)))
-            for network, generated in zip(self.networks, sets, strict=True):
-                generated.add(network(images), numbers < self.samples)
+        with heartbeat(f"generating {counted(self.samples, 'image')}", tell) as at:
+            for start in range(0, self.samples, size):
+                numbers = np.arange(start, start + size)
+                images = self.sample(state, self.request(numbers.clip(max=self.samples - 1)))
+                for network, generated in zip(self.networks, sets, strict=True):
+                    generated.add(network(images), numbers < self.samples)
+                at(min(start + size, self.samples), self.samples)
         return sets
 
     def request(self, numbers: np.ndarray) -> Request:
@@ -163,7 +170,7 @@ class Evaluator:
         file = kept_references.file_of(dataset.of_images(), self.split, network.card())
         if not file.is_file():
             return None
-        say(f"statistics of real images, known already: {file}")
+        tell(f"statistics of real images, known already: {file}")
         found = of_gaussians(str(file), network, metrics, str(file), lambda images: None)
         assert found.images is not None  # its card has them
         source = dataclasses.replace(found.images, source=dataset.folder or dataset.name)

@@ -10,6 +10,7 @@ import numpy as np
 
 from evqgan.core import build, files, mesh
 from evqgan.core.errors import InputError
+from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import FeatureSet, Metric
@@ -50,7 +51,8 @@ def of_split(
     sets, tally = [FeatureSet(of_real(some)) for some in metrics], Tally()
     if not any(map(of_real, metrics)):
         return RealImages(sets, None)
-    with heartbeat(f"measuring {counted(batches.number(split), 'real image')}"):
+    number = batches.number(split)
+    with heartbeat(f"measuring {counted(number, 'real image')}", tell) as at:
         for batch in batches(split, images=True):
             valid, digest = (
                 mesh.gathered(batch[name], batches.device_mesh) for name in ("valid", "digest")
@@ -58,6 +60,7 @@ def of_split(
             tally.add(valid, digest)
             for network, real in zip(networks, sets, strict=True):
                 real.add(network(batch["image"]), valid)
+            at(tally.count, number)
     return RealImages(sets, tally.image_set(batches.dataset.of_images(), split))
 
 
@@ -196,6 +199,9 @@ def of_images(
     name, count, size = pathlib.Path(file).name, images.shape[0], images.shape[1:3]
     known_as = of_file(name, files.digest(file), count, (size[0], size[1]))
     check(known_as)
+    if count < 2:
+        images_there = f"{counted(count, 'image')} in {references.IMAGES}"
+        raise InputError(f"{where}: {file} holds {images_there}: give a file of two or more")
     sets: list[FeatureSet] = []
     for network, some in zip(networks, metrics, strict=True):
         known: dict[str, Any] = {}

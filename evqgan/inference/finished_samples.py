@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from evqgan.core import npz
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
 from evqgan.inference.sample_settings import Settings, difference
@@ -32,7 +33,7 @@ def read(out: pathlib.Path) -> Settings | None:
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with npz.opened(file) as saved:
             names = ("seed", "step", "acceptance", "classifier", "workdir")
             if IMAGES not in saved:
                 raise ValueError(f"it holds its images as images, which are now {IMAGES}")

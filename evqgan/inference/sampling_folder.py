@@ -78,7 +78,7 @@ class SamplingFolder:
         self._files = sorted(self.folder.glob("*.npz"))
         self._where = np.zeros((total, 2), np.int64)  # which file, and which row there
         for i, path in enumerate(self._files):
-            with readable(self.folder), np.load(path, allow_pickle=False) as saved:
+            with readable(self.folder), npz.opened(path) as saved:
                 numbers, self.scores[saved["numbers"]] = saved["numbers"], saved["scores"]
                 rows = np.arange(len(numbers))
                 self._where[numbers] = np.stack([np.full(len(numbers), i), rows], axis=1)
@@ -89,7 +89,7 @@ class SamplingFolder:
         where = self._where[numbers]
         found: Any = None  # made with the first file, which knows the grid
         for i in np.unique(where[:, 0]):
-            with readable(self.folder), np.load(self._files[i], allow_pickle=False) as saved:
+            with readable(self.folder), npz.opened(self._files[i]) as saved:
                 ids, is_here = saved["ids"], where[:, 0] == i
                 if found is None:
                     found = np.empty((len(numbers), *ids.shape[1:]), np.int32)

@@ -66,9 +66,7 @@ def load_reference(
     """
     file = pathlib.Path(path)
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError("it holds a single array")
+        with npz.opened(file) as archive:
             if "mu" not in archive or "sigma" not in archive:
                 raise InputError(f"it holds {', '.join(archive)[:200] or 'nothing'}")
             count = int(archive["count"]) if "count" in archive else None
@@ -91,9 +89,7 @@ def load_reference(
 def holds(path: str | os.PathLike[str]) -> set[str]:
     """Return the names of the arrays in a `.npz`; InputError if it is none."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError("it holds a single array")
+        with npz.opened(path) as archive:
             return set(archive)
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}: give a reference, or a split") from error

@@ -135,9 +135,19 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
                 if stop or (due & {"checkpoint", "eval"} and not doubtful):
                     with reporter.progress.pause():
                         checkpoints.save(step, whole, score)
-                if stop and step < total:
+                if step == total:
+                    checkpoints.wait()
+                    stop = stop or stopping()  # the last moment to hear of one
+                if stop:
                     checkpoints.close()
                     name = signal.Signals(stop).name
-                    log(f"stopped by {name} at step {step:,}; the same command goes on from there")
+                    log(f"stopped by {name} at step {step:,}{further(step, total)}")
                     raise Stopped(step, stop)
     return state
+
+
+def further(step: int, total: int) -> str:
+    """Return how the line of a signal goes on: where the same command goes on after `step`."""
+    if step < total:
+        return "; the same command goes on from there"
+    return ", the last; this training is done, and the same command goes on after it"

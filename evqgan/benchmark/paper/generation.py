@@ -114,8 +114,13 @@ def measured(
 def chosen(
     given: Any, systems: Sequence[Small], table: Table | None = None
 ) -> tuple[list[Case], str]:
-    """Return the generators to sample, and in words how large they are beside those of a table."""
+    """Return the generators to sample, and in words how large they are beside those of a table.
+
+    table: where each workdir is a row of its own; None: those of one name are runs of one system.
+    """
     small.check_unused(given)
+    if table:
+        quality.check_names(given.workdir or ())
     quality.check(given, "stage2")
     if given.workdir:
         opened = [quality.opened(text, "stage2") for text in given.workdir]

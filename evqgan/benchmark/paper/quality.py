@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,18 @@ def named(text: str) -> tuple[str, str]:
     if is_named and name and "/" not in name:
         return name, path
     return pathlib.Path(text).name, text
+
+
+def check_names(texts: Iterable[str]) -> None:
+    """Raise InputError if one name stands for several workdirs: rows would look alike."""
+    paths: dict[str, str] = {}
+    for name, path in map(named, texts):
+        other = paths.setdefault(name, path)
+        if pathlib.Path(other).resolve() != pathlib.Path(path).resolve():
+            raise InputError(
+                f"--workdir: {other} and {path} are both called {name}: give each a name of its "
+                "own, as --workdir=NAME=PATH"
+            )
 
 
 def networks(given: Any) -> list[str]:

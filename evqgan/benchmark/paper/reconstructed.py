@@ -25,6 +25,7 @@ def chosen(given: Any, table: Table | None = None) -> tuple[list[tuple[str, Mode
     table: of the paper, which they stand beside.
     """
     small.check_unused(given)
+    quality.check_names(given.workdir or ())
     if "features" in given:
         quality.check(given, "stage1")
     if given.workdir:
