@@ -100,7 +100,11 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
     from evqgan.training import claims
 
+    tokenizer = None  # the config of a quickstart's, where it is given
     if flags.mode != "encode" and flags.config is not None:
+        inner = workdir / "tokenizer"
+        if config.stage == "quickstart" and (inner / "config.json").is_file():
+            tokenizer = claims.settings(config, inner)
         # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
         config = claims.settings(config, workdir)
     out = flags.out and pathlib.Path(flags.out)
@@ -115,7 +119,8 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     elif flags.mode == "reconstruct":
         mode_reconstruct.reconstruct(config, workdir, out, flags.image, flags.batch_size)
     else:
-        evaluation.evaluate(config, workdir, out, flags.metrics or [], flags.batch_size)
+        metrics, size = flags.metrics or [], flags.batch_size
+        evaluation.evaluate(config, workdir, out, metrics, size, tokenizer)
 
 
 def parse(argv: list[str]) -> tuple[Any, ConfigDict]:

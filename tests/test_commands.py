@@ -23,6 +23,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.inference import (
     against_real,
     evaluation,
+    evaluation_parts,
     mode_edit,
     mode_inputs,
     mode_reconstruct,
@@ -655,6 +656,51 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metri
     with pytest.raises(InputError, match=message):
         evaluation.evaluate(config, workdir, None, metrics)
     assert files_of(workdir) == before
+
+
+def test_what_the_command_line_changes_reaches_both_parts_of_a_quickstart(
+    workdir, config, tmp_path
+):
+    saved, other = config.copy_and_resolve_references(), str(tmp_path)
+    pixels = ["--config.evals.reconstruction.features=pixels"]
+    config_files.override(config, [f"--config.dataset.folder={other}", *pixels])
+    given = config.to_json()
+    first, second = (part for part, _ in evaluation_parts.parts_of(config, workdir))
+    assert first.dataset.folder == second.dataset.folder == other != saved.dataset.folder
+    assert first.evals.reconstruction.features == "pixels" and set(first.evals) == {
+        "reconstruction"
+    }
+    assert second.evals.to_dict() == saved.evals.to_dict() and config.to_json() == given
+    tokenizer, _ = config_files.of_workdir(workdir / "tokenizer")
+    ((first, _), _) = evaluation_parts.parts_of(config, workdir, tokenizer)
+    assert first is tokenizer and first.dataset.folder == saved.dataset.folder
+    config.evals.reconstruction = {}
+    message = "config.evals.reconstruction is of a tokenizer, this is a generator: give the workdir"
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(config, workdir / "generator", None, [])
+
+
+@pytest.mark.parametrize(
+    "part, name, message",
+    [
+        (
+            "generator",
+            "reconstruction",
+            "'reconstruction' is measured of a tokenizer's workdir, such as "
+            "--workdir=RUN/tokenizer; this workdir has generation, samples",
+        ),
+        (
+            "tokenizer",
+            "distribution",
+            "'distribution' is measured of a generator's workdir, such as "
+            "--workdir=RUN/generator; this workdir has reconstruction, samples",
+        ),
+    ],
+)
+def test_a_metric_of_the_other_stage_names_its_workdir(workdir, part, name, message):
+    config, place = config_files.of_workdir(workdir / part)
+    with pytest.raises(InputError, match=f"^{message}$"):
+        evaluation.evaluate(config, place, None, [name])
 
 
 @pytest.mark.parametrize(

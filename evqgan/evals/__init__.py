@@ -5,7 +5,8 @@ of `Evaluator`; the keys of config.evals.<module> are arguments of its construct
 defaults. Training, and the mode evaluate, run those of the config. What is counted of features or
 images is a function of arrays in `evqgan.metrics`; an evaluator computes these arrays: `batches`
 reads the images, `evqgan.features` has networks for features, and `feature_metrics` gathers these.
-`tests/test_contracts.py` tests every evaluator in this folder.
+An attribute `stage` names the only stage whose models it measures. `tests/test_contracts.py` tests
+every evaluator in this folder.
 """
 
 from collections.abc import Callable, Iterator
@@ -63,6 +64,22 @@ class Evaluator(Protocol):
         """
 
 
+MODELS = {"stage1": "tokenizer", "stage2": "generator"}  # what a stage trains
+
+
+def stage_of(name: str) -> str:
+    """Return the only stage whose models the evaluator of this name measures; "" for any."""
+    return getattr(build.module("evals", name, "config.evals", "Evaluator").Evaluator, "stage", "")
+
+
+def check_stage(name: str, stage: str) -> None:
+    """Raise InputError for an evaluator of another stage than that of a config."""
+    if (wanted := stage_of(name)) and wanted != stage:
+        ours, theirs = MODELS[stage], MODELS[wanted]
+        advice = f"give the workdir of a {theirs}, such as --workdir=RUN/{theirs}"
+        raise InputError(f"config.evals.{name} is of a {theirs}, this is a {ours}: {advice}")
+
+
 def build_all(
     config: Any, model: Any, dataset: Dataset, device_mesh: jax.sharding.Mesh
 ) -> dict[str, Evaluator]:
@@ -82,6 +99,8 @@ def build_all(
         made = model.sample(state["ema"], state["tokenizer"], request, settings)
         return model.tokenizer.decode(state["tokenizer"], made.tokens)
 
+    for name in config.evals:
+        check_stage(name, config.stage)
     key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
     size = config[key]
     batches = Batches(dataset, size, mesh.rows(device_mesh, size, f"config.{key}"), device_mesh)

@@ -62,6 +62,8 @@ class Evaluator:
     show: not used, there are no pictures.
     """
 
+    stage = "stage2"  # whose models it measures
+
     def __init__(
         self,
         predict: Callable,

@@ -23,6 +23,8 @@ class Evaluator:
     samples: a picture of `show` samples from a fixed seed, none with 0.
     """
 
+    stage = "stage2"  # whose models it measures
+
     def __init__(
         self, predict: Callable, batches: Batches, config: Any, sample: Callable, show: int = 16
     ) -> None:

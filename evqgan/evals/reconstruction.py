@@ -55,6 +55,8 @@ class Evaluator:
     Reconstructions are rounded to 8 bits first, as they would be in a file.
     """
 
+    stage = "stage1"  # whose models it measures
+
     def __init__(
         self,
         predict: Callable,

@@ -13,7 +13,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.core import build, files, processes, schema
-from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
 from evqgan.core.progress import counted, heartbeat, say
@@ -21,11 +20,10 @@ from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import cards
 from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
-from evqgan.evals.feature_metrics import METRICS
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
-from evqgan.features.names import OF_INCEPTION
 from evqgan.inference.against_real import AgainstReal, RealImages
+from evqgan.inference.evaluation_parts import check_metrics, parts_of
 from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load
 from evqgan.inference.sample_settings import in_words
@@ -45,22 +43,24 @@ def evaluate(
     out: pathlib.Path | None,
     metrics: Sequence[str],
     batch_size: int | None = None,
+    tokenizer: ConfigDict | None = None,
 ) -> Evaluation:
     """Run the evaluators of config.evals, and the statistics of samples; write evaluation.json.
 
     The samples are those of workdir/samples/samples.npz, where there is one. For the form of the
     file see `evals.cards`. Of a quickstart's workdir both the tokenizer
-    and the generator, which has `config`, are measured.
+    and the generator, which has `config`, are measured: see `evaluation_parts.parts_of`.
 
     metrics: names of evaluators, which alone run; the other numbers of an evaluation.json remain.
     batch_size: images a device at a time (default: as the config says).
+    tokenizer: the config of a quickstart's tokenizer (default: the saved one, changed as `config`).
 
     Several processes measure together; the first one writes, and it alone has the numbers of
     samples.
     """
     top, chief = pathlib.Path(workdir), processes.this()[0] == 0
     file, samples = (out or top) / "evaluation.json", top / "samples" / "samples.npz"
-    parts = parts_of(config, top)
+    parts = parts_of(config, top, tokenizer)
     for part, _ in parts:
         schema.check(part)
     check_metrics(metrics, parts, samples)
@@ -79,7 +79,9 @@ def evaluate(
         for (part, _), dataset in zip(parts, datasets, strict=True)
     ]
     for (part, folder), dataset, evaluators in zip(parts, datasets, all_evaluators, strict=True):
-        compared = part is config and samples.is_file() and (not metrics or "samples" in metrics)
+        compared = (
+            part is parts[-1][0] and samples.is_file() and (not metrics or "samples" in metrics)
+        )
         if not evaluators.by_name and not compared:
             continue
         if chief:
@@ -104,14 +106,6 @@ def evaluate(
     return found
 
 
-def parts_of(config: ConfigDict, top: pathlib.Path) -> list[tuple[ConfigDict, pathlib.Path]]:
-    """Return the configs and workdirs to evaluate: of a quickstart's, the tokenizer comes first."""
-    parts = [(config, of_workdir(top)[1])]
-    if parts[0][1] != top and (top / "tokenizer" / "config.json").is_file():
-        parts.insert(0, of_workdir(top / "tokenizer"))
-    return parts
-
-
 def data_of(config: ConfigDict) -> Dataset:
     """Return the images that a config is evaluated on; InputError if there are none.
 
@@ -120,37 +114,6 @@ def data_of(config: ConfigDict) -> Dataset:
     dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     pipeline.open_split(dataset, dataset.validation)
     return dataset
-
-
-def check_metrics(
-    metrics: Sequence[str],
-    parts: Sequence[tuple[ConfigDict, pathlib.Path]],
-    samples: pathlib.Path,
-) -> None:
-    """Raise InputError for a metric that there is not, or that lacks its samples."""
-    known = [*dict.fromkeys(name for part, _ in parts for name in part.evals), "samples"]
-    others = [name for name in build.having("evals", ["Evaluator"]) if name not in known]
-    of_inception = {called: metric for metric, called in OF_INCEPTION.items() if metric in METRICS}
-    for name in metrics:
-        if name in known:
-            continue
-        key, network = (
-            "--config.evals.distribution.",
-            "inception" if name in of_inception else "digits",
-        )
-        example = f"--metrics=distribution {key}features={network}"
-        metric = of_inception.get(name, name)
-        if metric in METRICS:
-            raise InputError(f"{name!r} is of distribution: give {example} {key}metrics={metric}")
-        if name == "distribution":
-            raise InputError(f"{name!r} is not in this workdir's config: give {example}")
-        hint = build.suggestion(name, [*known, *others])
-        more = f"; of distribution also {', '.join(METRICS)}" if "expected" in hint else ""
-        raise InputError(f"there is no metric {name!r} in this workdir: {hint}{more}")
-    if "samples" in metrics and not samples.is_file():
-        raise InputError(
-            f"there is no {samples}: make samples first, with --mode=sample --num=1000"
-        )
 
 
 def show(found: Evaluation, measured: Sequence[str], before: Mapping[str, Any]) -> None:

@@ -1,0 +1,96 @@
+"""What evaluation measures of a workdir: its parts, each with what the command line changes."""
+
+import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from evqgan.core import build
+from evqgan.core.config_files import of_workdir, replace_source
+from evqgan.core.errors import InputError
+from evqgan.evals import MODELS, stage_of
+from evqgan.evals.feature_metrics import METRICS
+from evqgan.features.names import OF_INCEPTION
+
+Part = tuple[ConfigDict, pathlib.Path]  # a config, and its workdir
+
+
+def parts_of(
+    config: ConfigDict, top: pathlib.Path, tokenizer: ConfigDict | None = None
+) -> list[Part]:
+    """Return the configs and workdirs to evaluate: of a quickstart's, the tokenizer comes first.
+
+    config: of the workdir, of a quickstart's the generator's. Where it differs from the saved one,
+      config.dataset is changed for both, and config.evals.NAME for the part that NAME measures.
+    tokenizer: that config of a quickstart's, if it is known; None: the saved one, so changed.
+    """
+    saved, folder = of_workdir(top)
+    if folder == top or not (top / "tokenizer" / "config.json").is_file():
+        return [(config, folder)]
+    first, place = of_workdir(top / "tokenizer")
+    if tokenizer is not None:
+        return [(tokenizer, place), (config, folder)]
+    second = config.copy_and_resolve_references()
+    changed = [key for key, x in second.dataset.items() if not _same(x, saved.dataset.get(key))]
+    moved = [
+        name
+        for name in second.evals
+        if stage_of(name) == first.stage or (name in first.evals and name not in saved.evals)
+    ]
+    with first.unlocked(), first.ignore_type(), second.unlocked():
+        for key in changed:
+            first.dataset[key] = second.dataset[key]
+        for name in moved:
+            first.evals[name] = {**first.evals.get(name, {}), **second.evals[name]}
+            del second.evals[name]
+        replace_source(first, [f"dataset.{key}" for key in changed])
+    return [(first, place), (second, folder)]
+
+
+def _same(a: object, b: object) -> bool:
+    """Return whether two values of a config are equal, a list of JSON being a tuple."""
+    return bool(build.plain(a) == build.plain(b))
+
+
+def check_metrics(
+    metrics: Sequence[str],
+    parts: Sequence[Part],
+    samples: pathlib.Path,
+) -> None:
+    """Raise InputError for a metric that there is not, or that lacks its samples."""
+    known = [*dict.fromkeys(name for part, _ in parts for name in part.evals), "samples"]
+    others = [name for name in build.having("evals", ["Evaluator"]) if name not in known]
+    stages = [part.stage for part, _ in parts]
+    of_inception = {called: metric for metric, called in OF_INCEPTION.items() if metric in METRICS}
+    for name in metrics:
+        if name in known:
+            continue
+        key, network = (
+            "--config.evals.distribution.",
+            "inception" if name in of_inception else "digits",
+        )
+        example = f"--metrics=distribution {key}features={network}"
+        metric = of_inception.get(name, name)
+        if metric in METRICS:
+            raise InputError(f"{name!r} is of distribution: give {example} {key}metrics={metric}")
+        if name == "distribution" and "stage2" in stages:
+            raise InputError(f"{name!r} is not in this workdir's config: give {example}")
+        if name in others:
+            raise InputError(_not_here(name, parts, known))
+        hint = build.suggestion(name, [*known, *others])
+        more = f"; of distribution also {', '.join(METRICS)}" if "expected" in hint else ""
+        raise InputError(f"there is no metric {name!r} in this workdir: {hint}{more}")
+    if "samples" in metrics and not samples.is_file():
+        raise InputError(
+            f"there is no {samples}: make samples first, with --mode=sample --num=1000"
+        )
+
+
+def _not_here(name: str, parts: Sequence[Part], known: Sequence[str]) -> str:
+    """Return what is said of an evaluator that exists and that no part's config has."""
+    there = f"this workdir has {', '.join(known)}"
+    if (wanted := stage_of(name)) and wanted not in {part.stage for part, _ in parts}:
+        place = f"a {MODELS[wanted]}'s workdir, such as --workdir=RUN/{MODELS[wanted]}"
+        return f"{name!r} is measured of {place}; {there}"
+    add = f"--metrics={name} --config.evals.{name}.show=0"
+    return f"{name!r} is not in this workdir's config: give {add}; {there}"
