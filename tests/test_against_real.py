@@ -139,3 +139,26 @@ def test_what_is_new_kept_and_gone_is_said(capsys):
     assert lines[0].split() == ["new", "2"] and lines[1] == "WARNING few"
     assert lines[2] == "kept beside these, measured earlier: 1 number"
     assert lines[3].endswith("measured others: lost") and len(lines) == 4
+
+
+def test_real_images_of_one_class_leave_the_classifier_out(sets):
+    (train, classes), (heldout, held_classes), (samples, labels) = sets
+    real, held = split_of(train, 0 * classes, []), split_of(heldout, 0 * held_classes, [])
+    against = AgainstReal(real, held, SIZE)
+    found = against.of(samples, labels, copies=True)
+    assert {"frechet_pixels", "nearest_mean"} <= found.keys()
+    assert not [name for name in found if "accuracy" in name or "spread" in name]
+    assert against.settings == {} and against.of_heldout().keys() == {"frechet_pixels"}
+    line = "no accuracy and spread of classes: the training images have fewer than two classes"
+    assert line in against.warnings(40, True) and line not in against.warnings(40)
+
+
+def test_a_split_of_one_image_is_named(sets):
+    (train, labels), (heldout, held_labels), _ = sets
+    one = split_of(heldout[:1], held_labels[:1], [])._replace(split="validation[:1]")
+    message = (
+        "^distances of held-out images need two or more, and the split 'validation.:1.' has one: "
+        "add images, or give another split as config.dataset.validation"
+    )
+    with pytest.raises(InputError, match=message):
+        AgainstReal(split_of(train, labels, []), one, SIZE)

@@ -719,6 +719,14 @@ def test_data_that_are_not_there_are_said_before_anything_is_measured(
         evaluation.evaluate(config, workdir, None, [])
 
 
+def test_a_split_that_there_is_not_is_said_before_the_model_is_loaded(workdir, config, monkeypatch):
+    monkeypatch.setattr(evaluation, "load", None)
+    config.evals = ConfigDict({"distribution": {"features": "pixels", "split": "foo"}})
+    message = r"^config.evals.distribution.split: the folder .* has no split 'foo': expected one of"
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(config, workdir, None, [])
+
+
 def test_a_batch_that_no_memory_holds_is_refused(workdir, config):
     message = r"a batch of 1,000,000,000,000 images of 32x32 would take 2,861,022.9 GiB"
     with pytest.raises(InputError, match=message):

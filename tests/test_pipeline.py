@@ -321,8 +321,7 @@ def test_names_that_cannot_be_read(data_dir, tmp_path):
         ),
         (
             {"name": "digits", "train": "tain"},
-            "'digits' in .* cannot give the split 'tain': .*; config.dataset.train and "
-            ".validation are of train, validation",
+            "'digits' in .* cannot give the split 'tain': .*; its splits are train, validation",
         ),
         (
             {"name": "digits", "train": "train[:0]"},

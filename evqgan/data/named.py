@@ -244,11 +244,11 @@ def data_source(builder: Any, name: str, split: str) -> Any:
             f"`tfds build {name} --file_format=array_record --data_dir=FOLDER`"
         ) from None
     except (ValueError, KeyError, AssertionError) as error:
-        reason = first_line(error)
+        reason = first_line(error).partition(". Should be")[0].rstrip(".")
     splits = ", ".join(builder.info.splits)
     raise InputError(
         f"the data set {name!r} in {builder.data_path} cannot give the split {split!r}: {reason}; "
-        f"config.dataset.train and .validation are of {splits}"
+        f"its splits are {splits}"
     )
 
 

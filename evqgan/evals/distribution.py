@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import mesh, room
+from evqgan.core import build, mesh, room
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Range, Seed
 from evqgan.core.processes import tell
@@ -82,9 +82,9 @@ class Evaluator:
     ) -> None:
         """Take what `evals.Evaluator` says, and the keys above.
 
-        Raises InputError for a config without a generator, a metric that no network has, a
-        reference that does not fit or stands beside a split, more than `room.IMAGES` samples, and
-        more features than memory holds.
+        Raises InputError for a config without a generator, a metric that no network has, a split
+        that there is not, a reference that does not fit or stands beside a split, more than
+        `room.IMAGES` samples, and more features than memory holds.
         """
         if sample is None:
             raise InputError(f"{KEY} measures generated images: its config has to be a generator's")
@@ -107,6 +107,7 @@ class Evaluator:
             self._check_room(of_file=True)
             self.real = self._of_reference(reference)
         else:
+            self._check_split()
             self._check_room()
 
     def run(self, state: dict) -> Iterator[tuple[str, float]]:
@@ -186,6 +187,11 @@ class Evaluator:
             protocols.check_reference(images, dataset, self.protocol, key)
 
         return of_reference(file, self.networks, self.metrics, size, key, check)
+
+    def _check_split(self) -> None:
+        """Raise InputError if there is no such split of the real images."""
+        with build.at_key(f"{KEY}.split"):
+            self.batches.number(self.split)
 
     def _check_room(self, of_file: bool = False) -> None:
         """Raise InputError if the features that have to be kept do not fit into memory.

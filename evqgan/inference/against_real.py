@@ -38,6 +38,7 @@ class RealImages(NamedTuple):
 
     number: int  # how many there are at most
     batches: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # () -> images and labels
+    split: str = ""  # what it is called
 
 
 class Features(Hashable, Protocol):
@@ -120,7 +121,8 @@ class AgainstReal:
         keep: whether images are kept in memory, if they are not `too_many`, for all that is no
           distance.
 
-        Raises InputError for images of another size, and a split without any.
+        Raises InputError for images of another size, a split without any, and distances of a split
+        with one image.
         """
         self.beyond = too_many(train, heldout, (*size, 3)) if heldout else ""
         self._size, self._features, self._colour = size, features, colour
@@ -130,7 +132,9 @@ class AgainstReal:
             for one in features
         ]
         self._train = self._read(train)
-        self._heldout = self._read(heldout) if heldout else None
+        self._heldout = self._read(heldout, "validation") if heldout else None
+        # whether a classifier can tell classes apart
+        self._has_classes = len(np.unique(self._train.labels)) > 1
         self._floor: dict[str, float] = {}  # the distances of held-out images
         if self._heldout:
             beside_real = [{m: x for m, x in some.items() if x.real} for some in self._metrics]
@@ -145,7 +149,7 @@ class AgainstReal:
     def settings(self) -> dict[str, Any]:
         """What cards say of all else that decides the numbers: who judges classes."""
         judge = {"classifier": JUDGE, "classifier_sees_colours": self._colour}
-        return judge if self._is_kept else {}
+        return judge if self._is_kept and self._has_classes else {}
 
     def of(
         self, images: np.ndarray | Pieces, labels: np.ndarray | None, copies: bool = False
@@ -156,7 +160,7 @@ class AgainstReal:
         heldout_frechet_pixels, ...: the same of held-out real images: the floor.
         nearest_mean and its kin: see `nearest`, if `copies`.
         sample_accuracy, per_class, sample_spread and their kin: see `classifier_agreement` and
-          `spread`, if there are labels.
+          `spread`, if there are labels, and real images of two classes or more.
 
         All but distances needs real images that are kept.
 
@@ -192,7 +196,7 @@ class AgainstReal:
         _, held, of_held = self._heldout
         if copies:
             numbers |= nearest(whole, real, held)
-        if labels is not None:
+        if labels is not None and self._has_classes:
             given = real, of_real, whole, labels, held, of_held
             numbers |= classifier_agreement(*given, colour=self._colour)
             numbers |= spread(whole, labels, real, of_real)
@@ -201,17 +205,20 @@ class AgainstReal:
     def of_heldout(self) -> dict[str, Any]:
         """Return the numbers of held-out real images under the names that samples' have.
 
-        They are the distances, and where images are kept, sample_accuracy.
+        They are the distances, and where images of two classes or more are kept, sample_accuracy.
         """
         numbers: dict[str, Any] = {n.removeprefix("heldout_"): x for n, x in self._floor.items()}
-        if self._is_kept and self._heldout:
+        if self._is_kept and self._heldout and self._has_classes:
             held = self._heldout[1:]
             found = classifier_agreement(*self._train[1:], *held, *held, colour=self._colour)
             numbers["sample_accuracy"] = found["heldout_accuracy"]
         return numbers
 
-    def warnings(self, number: int) -> list[str]:
-        """Return a sentence for each number that means little of so many samples."""
+    def warnings(self, number: int, labelled: bool = False) -> list[str]:
+        """Return a sentence for each number that means little of so many samples, or is left out.
+
+        labelled: whether the samples have classes.
+        """
         lines = []
         for i, (one, metrics) in enumerate(zip(self._features, self._metrics, strict=True)):
             real = {"training images": self._train.sets[i].count}
@@ -221,6 +228,9 @@ class AgainstReal:
         if self.beyond:
             what = "no distance to the nearest image, accuracy and spread"
             lines.append(f"{what}: {self.beyond}")
+        elif self._is_kept and labelled and not self._has_classes:
+            what = "no accuracy and spread of classes"
+            lines.append(f"{what}: the training images have fewer than two classes")
         return lines
 
     def _distances(
@@ -234,8 +244,8 @@ class AgainstReal:
             for name, value in measure(some, made, real).items()
         }
 
-    def _read(self, real: RealImages) -> _Split:
-        """Read the real images of a split once."""
+    def _read(self, real: RealImages, part: str = "train") -> _Split:
+        """Read the real images of a split once; part: the key of config.dataset that names it."""
         sets = [FeatureSet(of_real(metrics)) for metrics in self._metrics]
         kept: list[tuple[np.ndarray, np.ndarray]] = []
         done = 0
@@ -249,6 +259,12 @@ class AgainstReal:
         if not kept:
             raise InputError("samples are compared with real images, of which a split has none")
         images, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        if len(labels) == 1 and any(self._metrics):
+            which = {"train": "training images", "validation": "held-out images"}[part]
+            raise InputError(
+                f"distances of {which} need two or more, and the split {real.split!r} has one: add "
+                f"images, or give another split as config.dataset.{part}"
+            )
         return _Split(sets, images, labels)
 
     def _add(self, sets: Sequence[FeatureSet], images: np.ndarray) -> None:
