@@ -444,10 +444,25 @@ def test_modes_of_few_flags_get_these(runs, capsys):
     assert call(capsys, at, "--mode=reconstruct", "--image=~/x", "--out=o") == (0, [])
     home, out = os.path.expanduser("~/x"), pathlib.Path("o")
     assert [(name, *args[2:]) for name, *args in runs] == [
-        ("evaluate", None, ["generation", "samples"], None),
-        ("evaluate", None, [], 4),
+        ("evaluate", None, ["generation", "samples"], None, None),
+        ("evaluate", None, [], 4, None),
         ("reconstruct", out, home, None),
     ]
+
+
+def test_keys_of_a_quickstarts_tokenizer_reach_its_evaluation(runs, capsys, tmp_path):
+    place, file = workdirs.trained(), tmp_path / "both.py"
+    file.write_text(
+        "import workdirs\nfrom ml_collections import ConfigDict\ndef get_config():\n"
+        f"  first, second = workdirs.configs({str(place / 'images')!r})\n"
+        "  parts = {'tokenizer': first, 'generator': second}\n"
+        "  return ConfigDict({'stage': 'quickstart', 'samples': 20, **parts})\n"
+    )
+    key = "--config.tokenizer.evals.reconstruction.features=pixels"
+    args = [f"--config={file}", f"--workdir={place}", "--mode=evaluate", key]
+    assert call(capsys, *args) == (0, [])
+    ((_, config, *_, tokenizer),) = runs
+    assert config.stage == "stage2" and tokenizer.evals.reconstruction.features == "pixels"
 
 
 def test_a_config_of_another_run_is_refused(runs, capsys):
