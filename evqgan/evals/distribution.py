@@ -189,7 +189,9 @@ class Evaluator:
         return of_reference(file, self.networks, self.metrics, size, key, check)
 
     def _check_split(self) -> None:
-        """Raise InputError if there is no such split of the real images."""
+        """Raise InputError if there is no such split of the real images, and metrics need them."""
+        if not any(map(of_real, self.metrics)):
+            return
         with build.at_key(f"{KEY}.split"):
             self.batches.number(self.split)
 
