@@ -3,17 +3,19 @@
 import hashlib
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_features
 from ml_collections import ConfigDict
+from PIL import Image
 from skimage.metrics import structural_similarity
 
-from evqgan.core import pictures, weights
+from evqgan.core import mesh, pictures, weights
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.evals import reconstruction
+from evqgan.evals import batches, reconstruction
 from evqgan.evals.reconstruction import Evaluator, distances
 from evqgan.losses import lpips
 from evqgan.metrics import pixels
@@ -223,6 +225,26 @@ def test_rfid_and_its_kin_are_of_all_images_and_reconstructions(
 def test_identical_reconstructions_are_at_no_distance(images, ids):
     found = run((images[0], images[0]), ids, 7, features=("pixels",), show=0)
     assert found["rfrechet_pixels"] == 0 and found["psnr"] == pytest.approx(100)
+
+
+def test_a_folder_of_photographs_of_two_sizes_against_itself(tmp_path):
+    """Decoded, cropped, scaled and counted as in training; an identity in the tokenizer's place."""
+    rng = np.random.default_rng(0)
+    for k, (width, height) in enumerate([(300, 200), (640, 480)] * 3):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
+        coarse.resize((width, height)).save(tmp_path / f"{k}.jpg")
+    dataset = Dataset(folder=str(tmp_path), size=64, validation="train")
+    read = batches.Batches(dataset, 4, np.arange(4), mesh.make(devices=jax.devices()[:1]))
+
+    def predict(state, batch, rng):
+        codes = jnp.zeros((4, 2, 3, 1), jnp.int32)
+        return {**batch, "reconstruction": batch["image"], "ids": codes}
+
+    made = Evaluator(predict, read, CONFIG, show=0, features=("pixels", "digits"))
+    found = dict(made.run({}))
+    assert found["psnr"] == pytest.approx(100) and found["ssim"] == pytest.approx(1)
+    assert abs(found["rfrechet_pixels"]) < 0.005 and abs(found["rfrechet_digits"]) < 0.005
+    assert made.card().real.count == read.number() > 4  # more than one batch
 
 
 def test_features_are_those_there_are(images, ids):
