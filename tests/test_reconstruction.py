@@ -244,7 +244,7 @@ def test_a_folder_of_photographs_of_two_sizes_against_itself(tmp_path):
     found = dict(made.run({}))
     assert found["psnr"] == pytest.approx(100) and found["ssim"] == pytest.approx(1)
     assert abs(found["rfrechet_pixels"]) < 0.005 and abs(found["rfrechet_digits"]) < 0.005
-    assert made.card().real.count == read.number() > 4  # more than one batch
+    assert made.card().real.count == read.number("train") > 4  # more than one batch
 
 
 def test_features_are_those_there_are(images, ids):
