@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import build, files, processes, schema
+from evqgan.core import build, files, npz, processes, schema
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
 from evqgan.core.progress import counted, heartbeat, say
@@ -243,7 +243,7 @@ def read_samples(
     """
     names = ("acceptance", "classifier", "candidates")
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with npz.opened(file) as saved:
             labels = saved.get("labels")
             sampler = json.loads(saved["sampler"].item())
             sampler |= {name: saved[name].item() for name in names if name in saved}
