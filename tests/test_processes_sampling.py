@@ -6,8 +6,8 @@ The children: this file in processes of their own.
 import json
 import os
 import pathlib
-import socket
 import re
+import socket
 import subprocess
 import sys
 

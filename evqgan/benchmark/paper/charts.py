@@ -74,7 +74,7 @@ def draw(chart: Chart) -> np.ndarray:
 
     for tick in ticks:
         stroke([(LEFT, up.at(tick)), (WIDTH - RIGHT, up.at(tick))], GRID, 1)
-        text(LEFT - 6, up.at(tick), f"{tick:.3g}", "rm")
+        text(LEFT - 6, up.at(tick), f"{tick:,.4g}", "rm")
     for x in xs:
         stroke([(across.at(x), HEIGHT - BOTTOM), (across.at(x), HEIGHT - BOTTOM + 4)], AXIS, 1)
         text(across.at(x), HEIGHT - BOTTOM + 7, f"{x:g}", "ma")
