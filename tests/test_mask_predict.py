@@ -11,7 +11,7 @@ import pytest
 from evqgan.core.errors import InputError
 from evqgan.generators.mask_predict import MaskPredict, image_noise, mask_predict
 from evqgan.generators.mask_schedule import SCHEDULES, gamma
-from evqgan.generators.sampling import GUIDANCE_SCHEDULES
+from evqgan.generators.sampling import GUIDANCE_SCHEDULES, first_largest
 
 CODES = 11
 
@@ -220,3 +220,13 @@ def test_guidance_needs_a_model_that_knows_images_without_a_class():
     message = r"guidance is 1.0, .* trained without generator\.class_dropout"
     with pytest.raises(InputError, match=message):
         MaskPredict(guidance=1.0).require_class_dropout(0.0)
+
+
+def test_the_first_of_equally_large_scores_is_drawn_as_argmax_would():
+    scores = jnp.round(2 * jax.random.normal(jax.random.key(0), (3, 40, 33)))
+    scores = scores.at[0, :9].set(-jnp.inf).at[1, :9, 5:7].set(jnp.inf)
+    np.testing.assert_array_equal(first_largest(scores), jnp.argmax(scores, axis=-1))
+
+
+def test_scores_that_are_no_numbers_still_give_a_code():
+    assert first_largest(jnp.full((2, 7), jnp.nan)).tolist() == [6, 6]
