@@ -150,15 +150,36 @@ def test_real_images_of_one_class_leave_the_classifier_out(sets):
     assert not [name for name in found if "accuracy" in name or "spread" in name]
     assert against.settings == {} and against.of_heldout().keys() == {"frechet_pixels"}
     line = "no accuracy and spread of classes: the training images have fewer than two classes"
-    assert line in against.warnings(40, True) and line not in against.warnings(40)
+    assert line in against.warnings(40, labels) and line not in against.warnings(40)
 
 
-def test_a_split_of_one_image_is_named(sets):
-    (train, labels), (heldout, held_labels), _ = sets
-    one = split_of(heldout[:1], held_labels[:1], [])._replace(split="validation[:1]")
-    message = (
-        "^distances of held-out images need two or more, and the split 'validation.:1.' has one: "
-        "add images, or give another split as config.dataset.validation"
-    )
-    with pytest.raises(InputError, match=message):
-        AgainstReal(split_of(train, labels, []), one, SIZE)
+@pytest.mark.parametrize("which", ["training", "held-out"])
+def test_a_split_of_one_image_leaves_its_distance_out(sets, which):
+    """What the other images give stays, and a sentence says what is missing."""
+    (train, classes), (heldout, held_classes), (samples, labels) = sets
+    if which == "training":
+        train, classes = train[:1], classes[:1]
+    else:
+        heldout, held_classes = heldout[:1], held_classes[:1]
+    against = AgainstReal(split_of(train, classes, []), split_of(heldout, held_classes, []), SIZE)
+    found = against.of(samples, labels, copies=True)
+    assert "heldout_frechet_pixels" not in found and "nearest_mean" in found
+    assert ("frechet_pixels" in found) == ("sample_accuracy" in found) == (which == "held-out")
+    name = "heldout_frechet_pixels" if which == "held-out" else "frechet_pixels"
+    line = f"no {name}: it needs 2 or more, got 1 {which} image"
+    missing = [line for line in against.warnings(40, labels) if line.startswith("no frechet_")]
+    assert missing == ([line] if which == "training" else [])
+    assert line in against.warnings(40, labels)
+
+
+def test_classes_without_a_pair_of_samples_leave_their_spread_out(sets):
+    """And nothing else."""
+    real, held = (split_of(*some, []) for some in sets[:2])
+    against = AgainstReal(real, held, SIZE)
+    images, labels = (x[:3] for x in sets[2])
+    found = against.of(images, labels, copies=True)
+    assert {"sample_accuracy", "nearest_mean", "frechet_pixels"} <= found.keys()
+    assert not [name for name in found if "spread" in name]
+    line = "no spread of classes: it needs a class with two samples and two real images"
+    assert any(x.startswith(line) for x in against.warnings(3, labels))
+    assert not any(x.startswith(line) for x in against.warnings(40, sets[2][1]))

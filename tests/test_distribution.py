@@ -99,6 +99,16 @@ def test_real_images_are_at_no_distance_from_themselves():
     }
 
 
+def test_metrics_of_too_few_images_are_left_out_and_without_any_nothing_is_generated():
+    metrics = ("frechet", "precision_recall")
+    found, evaluator = run(noise, samples=3, metrics=metrics)
+    assert found.keys() == {"frechet_pixels"}
+    line = "no precision_recall_pixels: it needs 4 or more, got 3 generated images"
+    assert line in evaluator.card().warnings
+    with pytest.raises(InputError, match=f"^{line}$"):
+        run("not called", samples=3, metrics=metrics[1:])
+
+
 @pytest.mark.parametrize("size", [1, 8, 37, 64])
 def test_every_image_counts_once_however_batches_are_cut(size):
     """The last batch is filled up, of generated and of real images."""

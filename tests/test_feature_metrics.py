@@ -5,7 +5,15 @@ import pytest
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.evals.feature_metrics import METRICS, FeatureSet, bytes_kept, measure, too_few
+from evqgan.core.progress import counted
+from evqgan.evals.feature_metrics import (
+    METRICS,
+    FeatureSet,
+    bytes_kept,
+    left_out,
+    measure,
+    too_few,
+)
 from evqgan.features.names import name_of
 from evqgan.metrics import kernel, manifold
 from evqgan.metrics.frechet import frechet_distance, gaussian
@@ -60,12 +68,27 @@ def test_gaussians_keep_no_features():
     assert bytes_kept(kept, WIDTHS, 1000) == 2 * 4 * 1000 * (4 + 5)  # pooled ones only once
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_two_few_images_are_one_line(name):
-    empty = FeatureSet([METRICS[name]])
-    with pytest.raises(InputError) as caught:
-        measure({name: METRICS[name]}, empty, empty)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].least > 1])
+def test_a_metric_of_too_few_images_is_left_out_and_said(name):
+    """Its `least` is the number from which it has a value, of either set."""
+    metric = METRICS[name]
+    one, numbers = {name: metric}, (metric.least, metric.least - 1)
+    enough, few = ([gathered([metric], features(n, i), 7) for i in range(2)] for n in numbers)
+    assert measure(one, *enough) and left_out(one, str, {"samples": metric.least}, {}) == {}
+    with pytest.raises(InputError):
+        metric.compute(few[0].of(metric), enough[1].of(metric))
+    assert measure(one, few[0], enough[1]) == {}
+    assert (measure(one, enough[0], few[1]) == {}) == metric.real
+    said = left_out(one, "{}_mine".format, {"samples": metric.least - 1}, {"real images": 0})
+    least, got = f"{metric.least} or more", counted(metric.least - 1, "sample")
+    assert said == {name: f"no {name}_mine: it needs {least}, got {got}"}
+    assert too_few(one, "{}_mine".format, WIDTHS, {"samples": metric.least - 1}, {}) == [said[name]]
+
+
+def test_no_images_are_one_line():
+    empty = FeatureSet(METRICS.values())
+    with pytest.raises(InputError, match="^there are no images to compare$"):
+        measure(METRICS, empty, empty)
 
 
 @pytest.mark.parametrize(

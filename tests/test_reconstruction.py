@@ -222,6 +222,15 @@ def test_rfid_and_its_kin_are_of_all_images_and_reconstructions(
     ]
 
 
+def test_one_image_has_all_numbers_but_its_distance(images, ids):
+    one = [x[:1] for x in images]
+    made = evaluator(one, ids[:1], 1, show=0, features=("pixels",))
+    found = dict(made.run({}))
+    assert {"psnr", "ssim", "codebook_usage"} <= found.keys() and "rfrechet_pixels" not in found
+    line = "no rfrechet_pixels: it needs 2 or more, got 1 validation image"
+    assert made.card().warnings == [line]
+
+
 def test_identical_reconstructions_are_at_no_distance(images, ids):
     found = run((images[0], images[0]), ids, 7, features=("pixels",), show=0)
     assert found["rfrechet_pixels"] == 0 and found["psnr"] == pytest.approx(100)

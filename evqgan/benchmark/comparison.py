@@ -154,7 +154,7 @@ def finished(
         beside = real_images.against(second.dataset, **how["real"], features=features)
         values = {**found["numbers"], **beside.numbers.of(images, labels)}
     subject = cards.subject(second, folder / "generator", step, states["generator"])
-    card = {**found["protocols"], "samples": beside.card(subject, produced)}
+    card = {**found["protocols"], "samples": beside.card(subject, produced, labels)}
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))
         for part, state in states.items()

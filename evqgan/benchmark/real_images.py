@@ -36,9 +36,14 @@ class Beside(NamedTuple):
     settings: Mapping[str, Any]
     features: Sequence[Mapping[str, Any]]
 
-    def card(self, of: Subject, produced: Produced) -> dict[str, Any]:
-        """Return the card of the numbers of samples. of: the model that made them."""
-        warnings = self.numbers.warnings(produced.count)
+    def card(
+        self, of: Subject, produced: Produced, labels: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Return the card of the numbers of samples.
+
+        of: the model that made them. labels: int32 [N], or None.
+        """
+        warnings = self.numbers.warnings(produced.count, labels)
         measured = Measured(
             FOLDER.name,
             produced,
@@ -59,7 +64,8 @@ def against(config: Mapping[str, Any], views: int, colour: bool, features: Featu
     colour: whether the classifier sees colours.
     features: what the Frechet distance is of, which is named for them.
 
-    Raises InputError if there are too many real images.
+    Raises InputError if there are too many real images, or a split has one: runs are compared by
+    their distances.
     """
     return _against(json.dumps(build.plain(config), sort_keys=True), views, colour, features)
 
@@ -72,6 +78,12 @@ def _against(config: str, views: int, colour: bool, features: Features) -> Besid
     train, heldout = (split.real_images() for split in splits)
     if beyond := too_many(train, heldout, (*dataset.shape, 3)):
         raise InputError(beyond)
+    for part, split in (("train", train), ("validation", heldout)):
+        if split.number == 1:
+            raise InputError(
+                f"distances need two real images or more, and config.dataset.{part} = "
+                f"{getattr(dataset, part)!r} has one: add images, or give another split"
+            )
     numbers = AgainstReal(train, heldout, dataset.shape, [features], colour=colour)
     return Beside(
         numbers,

@@ -227,7 +227,8 @@ def scan(
             sampler=sampler,
         )
         with progress.announced(f"measuring {len(images):,} samples beside real images"):
-            card, numbers = beside.card(subject, produced), beside.numbers.of(images, labels)
+            card = beside.card(subject, produced, labels)
+            numbers = beside.numbers.of(images, labels)
         found.append({"sampler": {key: value}, "card": card, **numbers})
         if value == usual:
             npz.save(workdir / "shown.npz", images=images[: runs.SHOWN])

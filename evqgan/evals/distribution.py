@@ -1,7 +1,7 @@
 """How far the distribution of generated images is from that of real ones, by their features."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -23,6 +23,7 @@ from evqgan.evals.feature_metrics import (
     Metric,
     MetricName,
     bytes_kept,
+    left_out,
     measure,
     too_few,
 )
@@ -111,11 +112,18 @@ class Evaluator:
             self._check_room()
 
     def run(self, state: dict) -> Iterator[tuple[str, float]]:
-        """Yield (name, value), which depend on the state alone."""
+        """Yield (name, value), which depend on the state alone.
+
+        Raises InputError, before anything is generated, if there are too few images for all of
+        them; else `measure` leaves out what needs more.
+        """
         if self.real is None:
             self.real = self._kept() or of_split(
                 self.batches, self.split, self.networks, self.metrics
             )
+        missing = [left_out(m, n.name_of, *counts) for n, m, counts in self._counted(self.real)]
+        if sum(map(len, missing)) == sum(map(len, self.metrics)):
+            raise InputError("; ".join(line for some in missing for line in some.values()))
         made = self._of_samples(state), self.real.sets
         sets = zip(self.networks, self.metrics, *made, strict=True)
         for network, metrics, generated, real in sets:
@@ -215,10 +223,14 @@ class Evaluator:
         if not self.real:
             return lines
         lines += self.real.notes
-        for network, metrics, real in zip(self.networks, self.metrics, self.real.sets, strict=True):
-            counts = {"generated images": self.samples}, {"real images": real.count}
+        for network, metrics, counts in self._counted(self.real):
             lines += too_few(metrics, network.name_of, network.widths, *counts)
         return lines
+
+    def _counted(self, real: RealImages) -> Iterator[tuple[Extractor, Mapping[str, Metric], Any]]:
+        """Yield each network, its metrics, and how many images of each set there are."""
+        for network, metrics, one in zip(self.networks, self.metrics, real.sets, strict=True):
+            yield network, metrics, ({"generated images": self.samples}, {"real images": one.count})
 
 
 def chosen(names: Sequence[str], networks: Sequence[Extractor]) -> list[dict[str, Metric]]:

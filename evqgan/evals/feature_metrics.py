@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.metrics import kernel, manifold
 from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance
 from evqgan.metrics.inception_score import inception_score
@@ -40,6 +41,7 @@ class Metric(NamedTuple):
     gaussian: bool  # whether their Gaussian is enough, so that none is kept
     compute: Callable[[Any, Any], dict[str, float]]
     few: str  # what is wrong with its number where there are too few images
+    least: int  # images of each set below which there is no number
     enough: Callable[[int], int] = lambda width: LEAST  # images that would do, by the width
     real: bool = True  # whether it looks at real images
 
@@ -47,6 +49,7 @@ class Metric(NamedTuple):
 # A covariance needs more images than features (Chong and Forsyth, 2020: the fewer, the larger).
 _FRECHET: dict[str, Any] = {
     "few": "it is the larger the fewer there are",
+    "least": 2,
     "enough": lambda width: max(LEAST, width + 1),
 }
 
@@ -69,27 +72,42 @@ METRICS: dict[str, Metric] = {
         "spatial", True, lambda a, b: {"spatial_frechet": frechet_distance(a, b)}, **_FRECHET
     ),
     "mmd": Metric(
-        "pooled", False, _mmd, f"its deviation is over subsets of {SUBSET:,}", lambda width: SUBSET
+        "pooled",
+        False,
+        _mmd,
+        f"its deviation is over subsets of {SUBSET:,}",
+        2,
+        lambda width: SUBSET,
     ),
     "rbf_mmd": Metric(
         "pooled",
         False,
         lambda a, b: {"rbf_mmd": kernel.rbf_mmd(a, b)},
         "it is the larger the fewer there are",
+        1,
     ),
     "score": Metric(
         "logits",
         False,
         _score,
         f"each of its {PARTS} parts needs more images than classes",
+        PARTS,
         lambda width: max(LEAST, PARTS * width),
         real=False,
     ),
     "precision_recall": Metric(
-        "pooled", False, lambda a, b: manifold.precision_recall(a, b)._asdict(), NEIGHBOURS
+        "pooled",
+        False,
+        lambda a, b: manifold.precision_recall(a, b)._asdict(),
+        NEIGHBOURS,
+        4,  # three neighbours beside it
     ),
     "density_coverage": Metric(
-        "pooled", False, lambda a, b: manifold.density_coverage(a, b)._asdict(), NEIGHBOURS
+        "pooled",
+        False,
+        lambda a, b: manifold.density_coverage(a, b)._asdict(),
+        NEIGHBOURS,
+        6,  # five neighbours beside it
     ),
 }
 
@@ -125,16 +143,23 @@ class FeatureSet:
         for layer, kept in self._kept.items():
             kept.append(features[layer][valid])
 
+    def is_enough(self, metric: Metric) -> bool:
+        """Return whether there are as many images as a metric needs; InputError if there are none.
+
+        Where a reference file does not say how many it is of, they are enough.
+        """
+        if not self.count and metric.layer not in self.gaussians:
+            raise InputError("there are no images to compare")
+        return not self.count or self.count >= metric.least
+
     def of(self, metric: Metric) -> Any:
         """Return what a metric takes: a Gaussian, or all features [N,F] float32.
 
-        Raises InputError where there are no images, or fewer than two for a covariance.
+        Raises InputError for fewer than two images where there is to be a Gaussian.
         """
         if metric.gaussian:
             return self.gaussians.get(metric.layer) or self._moments[metric.layer].gaussian()
         kept = self._kept[metric.layer]
-        if not self.count:
-            raise InputError("there are no images to compare")
         if len(kept) > 1:
             kept[:] = [np.concatenate(kept)]
         return kept[0]
@@ -152,15 +177,38 @@ def bytes_kept(metrics: Iterable[Metric], widths: Mapping[str, int], number: int
 def measure(
     metrics: Mapping[str, Metric], generated: FeatureSet, real: FeatureSet
 ) -> dict[str, float]:
-    """Return {number: value} of all metrics; `names.name_of` says what each is called.
+    """Return {number: value}; `names.name_of` says what each is called.
 
-    Raises InputError for too few images.
+    A metric of fewer images than it needs is left out: see `left_out`. Raises InputError for none.
     """
     found: dict[str, float] = {}
     for metric in metrics.values():
-        given = real.of(metric) if metric.real else None
-        found |= metric.compute(generated.of(metric), given)
+        sets = [generated, real] if metric.real else [generated]
+        if all([one.is_enough(metric) for one in sets]):
+            given = real.of(metric) if metric.real else None
+            found |= metric.compute(generated.of(metric), given)
     return found
+
+
+def left_out(
+    metrics: Mapping[str, Metric],
+    name_of: Callable[[str], str],
+    generated: Mapping[str, int],
+    real: Mapping[str, int],
+) -> dict[str, str]:
+    """Return {metric: a sentence} for those that `measure` leaves out. Arguments: see `too_few`."""
+    found = {}
+    for name, metric in metrics.items():
+        counts = {**generated, **(real if metric.real else {})}
+        if small := _below(metric.least, counts):
+            found[name] = f"no {name_of(name)}: it needs {metric.least:,} or more, got {small}"
+    return found
+
+
+def _below(least: int, counts: Mapping[str, int]) -> str:
+    """Return which sets have fewer images, as "1 sample, 2 real images"; "" if none is known to."""
+    small = {what: count for what, count in counts.items() if 0 < count < least}
+    return ", ".join(counted(count, what.removesuffix("s")) for what, count in small.items())
 
 
 def too_few(
@@ -172,16 +220,18 @@ def too_few(
 ) -> list[str]:
     """Return a sentence for each metric that means little of so few images: how many would do.
 
+    And for those that are left out of even fewer.
+
     name_of: returns what the number of a metric is called.
     widths: {layer: how many features an image has}.
     generated, real: {name of a set: how many images it has; 0: it is not known}.
     """
-    lines = []
+    missing, lines = left_out(metrics, name_of, generated, real), []
     for name, metric in metrics.items():
         enough = metric.enough(widths[metric.layer])
-        counts = {**generated, **(real if metric.real else {})}
-        small = [f"{count:,} {what}" for what, count in counts.items() if 0 < count < enough]
-        if small:
-            sets = ", ".join(small)
-            lines.append(f"{name_of(name)}: {sets} are few, {enough:,} would do: {metric.few}")
+        small = _below(enough, {**generated, **(real if metric.real else {})})
+        if name in missing:
+            lines.append(missing[name])
+        elif small:
+            lines.append(f"{name_of(name)}: {small} are few, {enough:,} would do: {metric.few}")
     return lines

@@ -6,6 +6,7 @@ all of them in memory.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from evqgan.evals.feature_metrics import (
     FeatureSet,
     Metric,
     MetricName,
+    left_out,
     measure,
     too_few,
 )
@@ -28,7 +30,7 @@ from evqgan.features.names import name_of
 from evqgan.metrics import pixels
 from evqgan.metrics.classifier import JUDGE, classifier_agreement
 from evqgan.metrics.nearest import nearest
-from evqgan.metrics.spread import spread
+from evqgan.metrics.spread import NO_PAIR, classes_that_count, spread
 
 MOST = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
@@ -38,7 +40,6 @@ class RealImages(NamedTuple):
 
     number: int  # how many there are at most
     batches: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # () -> images and labels
-    split: str = ""  # what it is called
 
 
 class Features(Hashable, Protocol):
@@ -85,6 +86,11 @@ class _Split(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
+def _of_heldout(features: Features, number: str) -> str:
+    """Return what a number of held-out images is called."""
+    return f"heldout_{features.name_of(number)}"
+
+
 def too_many(train: RealImages, heldout: RealImages, shape: tuple[int, ...]) -> str:
     """Return a sentence if there are more real images [*shape] than fit MOST bytes, or ""."""
     number = train.number + heldout.number
@@ -121,8 +127,7 @@ class AgainstReal:
         keep: whether images are kept in memory, if they are not `too_many`, for all that is no
           distance.
 
-        Raises InputError for images of another size, a split without any, and distances of a split
-        with one image.
+        Raises InputError for images of another size, and a split without any.
         """
         self.beyond = too_many(train, heldout, (*size, 3)) if heldout else ""
         self._size, self._features, self._colour = size, features, colour
@@ -132,7 +137,7 @@ class AgainstReal:
             for one in features
         ]
         self._train = self._read(train)
-        self._heldout = self._read(heldout, "validation") if heldout else None
+        self._heldout = self._read(heldout) if heldout else None
         # whether a classifier can tell classes apart
         self._has_classes = len(np.unique(self._train.labels)) > 1
         self._floor: dict[str, float] = {}  # the distances of held-out images
@@ -162,12 +167,13 @@ class AgainstReal:
         sample_accuracy, per_class, sample_spread and their kin: see `classifier_agreement` and
           `spread`, if there are labels, and real images of two classes or more.
 
-        All but distances needs real images that are kept.
+        All but distances needs real images that are kept. What needs more images than there are is
+        left out: `warnings` says so.
 
         images: uint8 [N,H,W,3]; of `Pieces` they are read once, and whole only for what needs it.
         labels: int32 [N], or None of an unconditional model.
 
-        Raises InputError for other sizes and dtypes, and for sets of one image.
+        Raises InputError for other sizes and dtypes, and for no samples.
         """
         with heartbeat(f"measuring {counted(images.shape[0], 'sample')}"):
             return self._of(images, labels, copies)
@@ -199,7 +205,8 @@ class AgainstReal:
         if labels is not None and self._has_classes:
             given = real, of_real, whole, labels, held, of_held
             numbers |= classifier_agreement(*given, colour=self._colour)
-            numbers |= spread(whole, labels, real, of_real)
+            if classes_that_count(labels, of_real):
+                numbers |= spread(whole, labels, real, of_real)
         return numbers
 
     def of_heldout(self) -> dict[str, Any]:
@@ -214,23 +221,30 @@ class AgainstReal:
             numbers["sample_accuracy"] = found["heldout_accuracy"]
         return numbers
 
-    def warnings(self, number: int, labelled: bool = False) -> list[str]:
+    def warnings(self, number: int, labels: np.ndarray | None = None) -> list[str]:
         """Return a sentence for each number that means little of so many samples, or is left out.
 
-        labelled: whether the samples have classes.
+        labels: int32 [N] of the samples; None if they have no classes, or are not judged by them.
         """
         lines = []
         for i, (one, metrics) in enumerate(zip(self._features, self._metrics, strict=True)):
             real = {"training images": self._train.sets[i].count}
-            if self._heldout:
-                real["held-out images"] = self._heldout.sets[i].count
-            lines += too_few(metrics, one.name_of, one.widths, {"samples": number}, real)
+            held = {"held-out images": self._heldout.sets[i].count} if self._heldout else {}
+            no_floor = left_out(metrics, partial(_of_heldout, one), {}, held)
+            lines += no_floor.values()
+            for name, metric in metrics.items():
+                of_real = real if name in no_floor else real | held
+                given = {name: metric}, one.name_of, one.widths, {"samples": number}, of_real
+                lines += too_few(*given)
         if self.beyond:
             what = "no distance to the nearest image, accuracy and spread"
             lines.append(f"{what}: {self.beyond}")
-        elif self._is_kept and labelled and not self._has_classes:
-            what = "no accuracy and spread of classes"
-            lines.append(f"{what}: the training images have fewer than two classes")
+        elif self._is_kept and labels is not None:
+            if not self._has_classes:
+                what = "no accuracy and spread of classes"
+                lines.append(f"{what}: the training images have fewer than two classes")
+            elif not classes_that_count(labels, self._train.labels):
+                lines.append(f"no spread of classes: {NO_PAIR}")
         return lines
 
     def _distances(
@@ -244,8 +258,8 @@ class AgainstReal:
             for name, value in measure(some, made, real).items()
         }
 
-    def _read(self, real: RealImages, part: str = "train") -> _Split:
-        """Read the real images of a split once; part: the key of config.dataset that names it."""
+    def _read(self, real: RealImages) -> _Split:
+        """Read the real images of a split once."""
         sets = [FeatureSet(of_real(metrics)) for metrics in self._metrics]
         kept: list[tuple[np.ndarray, np.ndarray]] = []
         done = 0
@@ -259,12 +273,6 @@ class AgainstReal:
         if not kept:
             raise InputError("samples are compared with real images, of which a split has none")
         images, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        if len(labels) == 1 and any(self._metrics):
-            which = {"train": "training images", "validation": "held-out images"}[part]
-            raise InputError(
-                f"distances of {which} need two or more, and the split {real.split!r} has one: add "
-                f"images, or give another split as config.dataset.{part}"
-            )
         return _Split(sets, images, labels)
 
     def _add(self, sets: Sequence[FeatureSet], images: np.ndarray) -> None:

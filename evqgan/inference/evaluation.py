@@ -203,7 +203,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     with heartbeat("comparing"):
         against = AgainstReal(train, heldout, produced.size)
         numbers = against.of(images, labels, copies=True)
-    warnings = against.warnings(produced.count, labels is not None)
+    warnings = against.warnings(produced.count, labels)
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
@@ -221,7 +221,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
 def of_split(dataset: Dataset, split: str, tally: Tally | None = None) -> RealImages:
     """Return the images of a split, as evaluation sees them; `tally` counts those that are read."""
     number = len(pipeline.open_split(dataset.of_images(), split))
-    return RealImages(number, lambda: read_split(dataset, split, tally=tally), split)
+    return RealImages(number, lambda: read_split(dataset, split, tally=tally))
 
 
 def read_split(

@@ -8,6 +8,8 @@ from evqgan.core.errors import InputError
 from evqgan.metrics import pieces
 from evqgan.metrics.pixels import check_images
 
+NO_PAIR = "it needs a class with two samples and two real images: sample more"
+
 
 def spread(
     images: np.ndarray, labels: np.ndarray, real_images: np.ndarray, real_labels: np.ndarray
@@ -27,13 +29,9 @@ def spread(
     """
     check_images(images, real_images)
     labels, real_labels = np.asarray(labels), np.asarray(real_labels)
-    counted = [
-        k for k in np.unique(labels) if min((labels == k).sum(), (real_labels == k).sum()) > 1
-    ]
+    counted = classes_that_count(labels, real_labels)
     if not counted:
-        raise InputError(
-            "the spread needs a class with two samples and two real images: sample more"
-        )
+        raise InputError(f"there is no spread of classes: {NO_PAIR}")
     samples, real = (
         float(np.mean([_mean_of_pairs(x[y == k]) for k in counted]))
         for x, y in ((np.asarray(images), labels), (np.asarray(real_images), real_labels))
@@ -43,6 +41,13 @@ def spread(
         "real_spread": real,
         "spread_ratio": samples / real if real else None,
     }
+
+
+def classes_that_count(labels: np.ndarray, real_labels: np.ndarray) -> list[int]:
+    """Return the classes that have two samples or more, and as many real images."""
+    labels, real_labels = np.asarray(labels), np.asarray(real_labels)
+    counts = {int(k): min((labels == k).sum(), (real_labels == k).sum()) for k in np.unique(labels)}
+    return [k for k, count in counts.items() if count > 1]
 
 
 def _mean_of_pairs(images: np.ndarray) -> float:

@@ -163,9 +163,9 @@ def of_generator(
     if held:
         about += held.cards
         judged = held.settings
-        numbers["frechet_pixels"] = found["frechet_pixels"]
+        numbers["frechet_pixels"] = found.get("frechet_pixels")
         numbers["in_class"] = found.get("sample_accuracy")
-        lines += held.warnings(len(images))
+        lines += held.warnings(len(images), labels)
     settings = {**model.sampler, **sampler}
     if acceptance < 1:
         settings |= {"acceptance": acceptance, "classifier": getattr(chooser, "name", chooser)}
@@ -237,7 +237,7 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
     }
     return {
         "system": "real images, held out",
-        "frechet_pixels": found["frechet_pixels"],
+        "frechet_pixels": found.get("frechet_pixels"),
         "in_class": found.get("sample_accuracy"),
         "card": card_of(
             str(model.config.dtype),
