@@ -663,10 +663,13 @@ def test_what_the_command_line_changes_reaches_both_parts_of_a_quickstart(
 ):
     saved, other = config.copy_and_resolve_references(), str(tmp_path)
     pixels = ["--config.evals.reconstruction.features=pixels"]
-    config_files.override(config, [f"--config.dataset.folder={other}", *pixels])
+    size = "--config.eval_batch_size=3"
+    config_files.override(config, [f"--config.dataset.folder={other}", size, *pixels])
     given = config.to_json()
     first, second = (part for part, _ in evaluation_parts.parts_of(config, workdir))
     assert first.dataset.folder == second.dataset.folder == other != saved.dataset.folder
+    assert first.eval_batch_size == second.eval_batch_size == 3 != saved.get("eval_batch_size")
+    assert first.batch_size == config_files.of_workdir(workdir / "tokenizer")[0].batch_size
     assert first.evals.reconstruction.features == "pixels" and set(first.evals) == {
         "reconstruction"
     }

@@ -12,6 +12,9 @@ from evqgan.evals import MODELS, stage_of
 from evqgan.evals.feature_metrics import METRICS
 from evqgan.features.names import OF_INCEPTION
 
+# Keys of either stage that say how its numbers are computed.
+OF_BOTH = ("batch_size", "dtype", "eval_batch_size")
+
 Part = tuple[ConfigDict, pathlib.Path]  # a config, and its workdir
 
 
@@ -21,7 +24,8 @@ def parts_of(
     """Return the configs and workdirs to evaluate: of a quickstart's, the tokenizer comes first.
 
     config: of the workdir, of a quickstart's the generator's. Where it differs from the saved one,
-      config.dataset is changed for both, and config.evals.NAME for the part that NAME measures.
+      config.dataset and the keys of OF_BOTH are changed for both, and config.evals.NAME for the
+      part that NAME measures.
     tokenizer: that config of a quickstart's, if it is known; None: the saved one, so changed.
     """
     saved, folder = of_workdir(top)
@@ -40,6 +44,9 @@ def parts_of(
     with first.unlocked(), first.ignore_type(), second.unlocked():
         for key in changed:
             first.dataset[key] = second.dataset[key]
+        for key in OF_BOTH:
+            if not _same(second.get(key), saved.get(key)):
+                first[key] = second[key]
         for name in moved:
             first.evals[name] = {**first.evals.get(name, {}), **second.evals[name]}
             del second.evals[name]
