@@ -262,6 +262,7 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(two):
     workdir, codes, (first, _) = two
     assert codes == [143, 143]
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert "SIGTERM: stopping after the step under way, which is then saved\n" in first
     assert f"stopped by SIGTERM at step {last:,}; the same command goes on from there" in first
     checkpoints = checkpoint.Checkpoints(workdir)
     assert checkpoints.steps() == [last]

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # the client has no public name
 from jax.experimental import multihost_utils
 
 from evqgan.core import files
@@ -26,6 +27,8 @@ SEEING = 20
 # Ours: seconds that a process that failed waits for the others, which may have failed alike, before
 # it ends.
 LEAVING = 10
+# Where JAX's coordination service keeps that a process has got a SIGTERM.
+NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 NAME = 64  # bytes of a host's name, at most (Linux, HOST_NAME_MAX)
 
 # What Gloo, NCCL and JAX's coordination service say when a process they talk to is gone.
@@ -60,6 +63,20 @@ def loopback(environment: Mapping[str, str]) -> dict[str, Any]:
         return {}
     bound = environment.get("JAX_COORDINATOR_BIND_ADDRESS", address)
     return {"coordinator_address": address, "coordinator_bind_address": bound}
+
+
+def terminated(seconds: float) -> bool:
+    """Return whether a process of this run has got a SIGTERM, or gets one in so many seconds.
+
+    Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
+    """
+    try:
+        distributed.global_state.client.blocking_key_value_get(NOTICE, int(1000 * seconds))
+    except jax.errors.JaxRuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+            raise
+        return False
+    return True
 
 
 def check_alike(**things: Any) -> None:

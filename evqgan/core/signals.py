@@ -92,6 +92,15 @@ def print_stopped(number: int) -> int:
     return 128 + number
 
 
+def print_heard(number: int, until: str, then: str = "") -> None:
+    """Print the line that a signal was heard, and what is done before the work stops.
+
+    until: what that is, in words. then: ends the line.
+    """
+    line = f"{signal.Signals(number).name}: stopping after {until}, which is then saved{then}"
+    print(line, file=sys.stderr, flush=True)
+
+
 def leave(code: int) -> int:
     """Return the exit code of a process that is about to end, or end it at once.
 
@@ -265,8 +274,7 @@ def _answer(heard: int, until: Callable[[], str]) -> None:
         if came[0] not in SIGNALS:
             continue
         if first is None:
-            first, name = time.monotonic(), signal.Signals(came[0]).name
-            then = f"stopping after {until()}, which is then saved; a second signal ends at once"
-            print(f"{name}: {then}", file=sys.stderr, flush=True)
+            first = time.monotonic()
+            print_heard(came[0], until(), "; a second signal ends at once")
         elif time.monotonic() - first > AGAIN:
             _end(came[0])
