@@ -1,14 +1,18 @@
 """The main job, from one config: both stages, samples, reconstructions, edits, their numbers."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import build, files, pictures, processes
+from evqgan import evals
+from evqgan.core import build, files, mesh, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
+from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
@@ -62,13 +66,40 @@ def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> Non
 
 
 def check(config: ConfigDict) -> None:
-    """Raise InputError for a wrong key of either stage, before the first one trains."""
+    """Raise InputError for what is wrong with either stage, before the first one trains.
+
+    That is a wrong key, and an evaluator that lacks its weights, its reference or its images.
+    """
     build.check(keys, build.plain(config), "config")
-    stage1.make(config.tokenizer)
     second = config.generator.copy_and_resolve_references()
     with second.unlocked():
         second.tokenizer.model = config.tokenizer.tokenizer
-    stage2.make(second)
+    with said_of("tokenizer"):
+        first_stage = stage1.make(config.tokenizer)
+    with said_of("generator"):
+        second_stage = stage2.make(second)
+    with said_of("tokenizer"):
+        check_evaluators(config.tokenizer, first_stage.model)
+    with said_of("generator"):
+        check_evaluators(second, second_stage.model)
+
+
+@contextlib.contextmanager
+def said_of(part: str) -> Iterator[None]:
+    """Say in an InputError of the body which part of config it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"config.{part}: {error}") from error
+
+
+def check_evaluators(config: ConfigDict, model: Any) -> None:
+    """Raise InputError for an evaluator of a stage's config that cannot measure its model."""
+    dataset = build.call(Dataset, config.dataset, "config.dataset")
+    pipeline.prepare(dataset)
+    evals.build_all(
+        config, model, dataset, build.call(mesh.make, config.get("mesh", {}), "config.mesh")
+    )
 
 
 def check_tokenizer_stays(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -71,6 +71,27 @@ def test_a_tokenizer_stays_as_its_generator_knows_it(workdir):
         quickstart.run(config, workdir)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"features": "nothing"}, "features names 'nothing'"),
+        ({"features": "inception", "weights": "{place}"}, "inception"),
+        ({"features": "digits", "reference": "{place}/none.npz"}, "there is no {place}/none.npz"),
+        ({"features": "digits", "split": "nothing"}, "split: "),
+    ],
+)
+def test_a_wrong_evaluator_of_the_generator_is_refused_before_anything_trains(
+    tmp_path, monkeypatch, keys, message
+):
+    monkeypatch.setattr(quickstart, "train", None)
+    config, place = load("quickstart", "tiny"), str(tmp_path)
+    keys = {key: text.format(place=place) for key, text in keys.items()}
+    config.generator.evals.distribution = keys
+    with pytest.raises(InputError, match="^config.generator: .*") as caught:
+        quickstart.run(config, tmp_path / "run")
+    assert message.format(place=place) in str(caught.value) and not (tmp_path / "run").exists()
+
+
 def test_results_that_were_cut_off_are_made_again(workdir):
     (workdir / "evaluation.json").unlink()
     (workdir / "edits.png").unlink()
