@@ -107,3 +107,11 @@ def test_a_heartbeat_says_how_far_the_body_is_and_two_speak_as_one(monkeypatch):
             with heartbeat("measuring", said.append):
                 time.sleep(0.3)
     assert said == ["still measuring, 0s"]
+
+
+def test_a_warning_is_printed_once_where_many_models_share_it(capsys):
+    with progress.warnings_once():
+        for text in ("few", "few", "none", "few"):
+            progress.warn(text)
+    progress.warn("few")
+    assert capsys.readouterr().out == "WARNING few\nWARNING none\nWARNING few\n"

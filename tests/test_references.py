@@ -7,7 +7,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.metrics.frechet import frechet_distance, gaussian
-from evqgan.metrics.references import Reference, load_reference, save_reference
+from evqgan.metrics.references import Reference, holds, load_reference, save_reference
 
 RNG = np.random.default_rng(0)
 POOLED, SPATIAL = (gaussian(RNG.standard_normal((30, width))) for width in (6, 4))
@@ -92,6 +92,8 @@ def test_files_that_are_no_archives_are_refused(tmp_path):
     for absent in (tmp_path / "absent.npz", tmp_path):
         with pytest.raises(InputError, match="not a reference"):
             load_reference(absent)
+    with pytest.raises(InputError, match=f"is a folder: .* reference --folder={tmp_path} --size="):
+        holds(tmp_path)
 
 
 class Payload:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from evqgan.benchmark import printing
-from evqgan.core import build, cli, files, signals
+from evqgan.core import build, cli, files, progress, signals
 from evqgan.core.cli import DEBUG, PATH, Flag
 from evqgan.core.errors import InputError
 
@@ -88,7 +88,8 @@ def run(argv: list[str]) -> None:
     command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
     signals.begin(argv[0], command)
     try:
-        title, rows = module.run(given, overrides)
+        with progress.warnings_once():
+            title, rows = module.run(given, overrides)
     except SystemExit as error:  # a training that was stopped, and has said so of itself
         if isinstance(error.code, int) and error.code > 128:
             signals.print_stopped(error.code - 128)

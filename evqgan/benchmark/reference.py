@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from evqgan.core import build, files, mesh, room
+from evqgan.core import build, files, mesh, progress, room
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, choice, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -92,7 +92,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         return name_of(metric, about["name"], untrained)
 
     for warning in too_few({"frechet": METRICS["frechet"]}, named, widths, {}, counts):
-        print(f"WARNING {warning}", flush=True)
+        progress.warn(warning)
     row = {
         "images": found.pooled.count,
         "crop": card["crop"],

@@ -338,6 +338,6 @@ def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None
     for name in names:
         file = workdir_of(out, name, 0) / "shown.npz"
         if file.is_file():
-            with np.load(file, allow_pickle=False) as saved:
+            with npz.readable(file), npz.opened(file) as saved:
                 lines[name] = saved["images"]
     runs.save_picture(out / "variants.png", lines)

@@ -48,6 +48,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]:
     Nothing in the file is executed. Raises ValueError, in words of ours, for another file and, in
     the body, for an array of objects; and what NumPy raises for damage.
     """
+    if os.path.isdir(path):
+        raise ValueError("it is a folder")
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is no .npz file, or one that is cut short")

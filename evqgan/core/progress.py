@@ -31,6 +31,27 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+_warned: list[set[str]] = []  # what was warned of, see `warnings_once`
+
+
+@contextlib.contextmanager
+def warnings_once() -> Iterator[None]:
+    """Have `warn` print each text once in the body, as where many models share real images."""
+    _warned.append(set())
+    try:
+        yield
+    finally:
+        _warned.pop()
+
+
+def warn(text: str) -> None:
+    """Print a line that begins with WARNING."""
+    if not any(text in of_body for of_body in _warned):
+        print(f"WARNING {text}", flush=True)
+    for of_body in _warned:
+        of_body.add(text)
+
+
 def line(what: str, done: int, total: int, parts: Iterable[str], seconds_each: float | None) -> str:
     """Return a line such as "step 1,200/5,000  loss 1.234  277 images/s  ETA 3m12s".
 

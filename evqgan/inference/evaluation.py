@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from evqgan.core import build, files, npz, processes, schema
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
-from evqgan.core.progress import counted, heartbeat, say
+from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import cards
@@ -128,7 +128,7 @@ def show(found: Evaluation, measured: Sequence[str], before: Mapping[str, Any]) 
             print(f"{name:32s} {value:.4g}")
     for card in protocols:
         for warning in card.get("warnings", []):
-            print(f"WARNING {warning}")
+            warn(warning)
     if kept := len(found["numbers"]) - len(new):
         print(f"kept beside these, measured earlier: {counted(kept, 'number')}")
     if gone := [name for name in before if name not in found["numbers"]]:

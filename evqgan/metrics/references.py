@@ -8,6 +8,7 @@ images and features; the others pass over both.
 
 import os
 import pathlib
+import shlex
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -88,6 +89,12 @@ def load_reference(
 
 def holds(path: str | os.PathLike[str]) -> set[str]:
     """Return the names of the arrays in a `.npz`; InputError if it is none."""
+    if os.path.isdir(path):
+        command = f"reference --folder={shlex.quote(str(path))} --size=SIZE --out=FILE.npz"
+        raise InputError(
+            f"{path} is a folder: make a reference of its images by `python -m evqgan.benchmark "
+            f"{command}`, and give that file"
+        )
     try:
         with npz.opened(path) as archive:
             return set(archive)

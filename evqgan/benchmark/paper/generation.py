@@ -107,7 +107,7 @@ def measured(
         files.save_json(file, kept)
     tables = len(list(file.parent.glob("*.json")))
     signals.done(f"all trainings, and {progress.counted(tables, 'measurement')} in {file.parent}")
-    with np.load(images, allow_pickle=False) as saved:
+    with npz.readable(images), npz.opened(images) as saved:
         return kept["numbers"], kept["card"], saved["images"]
 
 

@@ -186,7 +186,7 @@ def of_generator(
         warnings=lines,
     )
     for line in lines:
-        print(f"WARNING {line}", flush=True)
+        progress.warn(line)
     card = evaluation.subject_of(model).card("samples", measured_all)
     return numbers, card.as_json(), images
 
