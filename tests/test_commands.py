@@ -477,6 +477,8 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
             f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4"
             in told
         )
+        sizes = [line for line in told if line.endswith(": each size is compiled once")]
+        assert [line.split(":")[0] for line in sizes] == ["pictures of 32x32", "pictures of 32x16"]
         assert (
             told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
         )

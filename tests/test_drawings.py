@@ -159,7 +159,8 @@ def test_the_asked_size_is_the_side():
     assert named.at_size("drawings", (64, 256)) == "drawings/256"
     assert named.at_size("drawings/tones", (32, 32)) == "drawings/32_tones"
     assert named.at_size("drawings/512", (64, 64)) == "drawings/512"
-    assert named.at_size("digits", (64, 64)) == "digits"
+    for name in ("digits", "drawings/tone", "drawings/tones/64"):  # refused as they are given
+        assert named.at_size(name, (64, 64)) == name
 
 
 def test_absent_packages_and_other_versions_are_named_with_what_installs_them(

@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from evqgan.core.errors import InputError
@@ -22,6 +23,7 @@ from evqgan.data import codes, named, pipeline, transforms
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.data.pipeline import eval_batches, identity, open_split, train_batches
 from evqgan.data.views import training_view, validation_view
+from evqgan.training import prepare
 
 
 @pytest.fixture(scope="module")
@@ -547,3 +549,14 @@ def test_the_data_of_a_run_in_a_line(tmp_path, data_dir):
     assert line(name="digits", data_dir=data_dir) == (
         "1,433 training images in 10 classes; 364 held out: the split 'validation'"
     )
+
+
+@pytest.mark.parametrize(("size", "said"), [(5, ""), (12, "a step sees every image 2.4 times")])
+def test_a_batch_of_more_images_than_there_are_is_said(size, said):
+    """It is filled by going through the data again."""
+    dataset = Dataset(name="generated", size=8, num_examples=5, crop="centre", flip=False)
+    _, line = prepare.open_data(ConfigDict({"batch_size": size}), dataset)
+    assert line.endswith(said) and ("is more than there are" in line) == bool(said)
+    with contextlib.closing(train_batches(dataset, size, 0)) as stream:
+        images = next(stream)["image"]
+    assert len(images) == size and len(np.unique(images, axis=0)) == 5

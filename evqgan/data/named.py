@@ -25,7 +25,8 @@ from evqgan.core.progress import heartbeat
 # {module of evqgan/data/builders, which is the data set's name: its builder}
 BUILDERS = {"digits": "Digits", "photographs": "Photographs", "drawings": "Drawings"}
 # Of `DRAWN`, such as its name may have after "/", or alone by mistake.
-CONFIGS = ("tones", "64", "64_tones")
+TONES = "tones"
+CONFIGS = (TONES, "64", f"64_{TONES}")
 INFO = "dataset_info.json"  # what tfds writes last
 OLD = 86_400.0  # ours: seconds after which nobody still writes what is not complete
 DRAWN = "drawings"  # ours, whose images are made at the asked size: NAME/SIDE
@@ -41,10 +42,10 @@ def at_size(name: str, shape: tuple[int, int]) -> str:
     """Return the full name of a data set for images of `shape` (height, width).
 
     "drawings" and "drawings/tones" are made at the longer side: drawings/256, drawings/256_tones.
-    Other names, and those with a side, stay.
+    Other names stay as they are, those that are wrong among them.
     """
     own, _, config = name.partition("/")
-    if own != DRAWN or config[:1].isdigit():
+    if own != DRAWN or config not in ("", TONES):
         return name
     return f"{own}/{max(shape)}" + (f"_{config}" if config else "")
 

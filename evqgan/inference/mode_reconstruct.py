@@ -3,7 +3,6 @@
 import collections
 import itertools
 import pathlib
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from evqgan.core import files, pictures, processes
 from evqgan.core.errors import InputError
-from evqgan.core.progress import Progress, counted
+from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
 from evqgan.inference.batched import at_once
 from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_whole_tokens
@@ -34,7 +33,8 @@ def reconstruct(
 
     image: a picture's file, or a folder of pictures. They have any size; what a side has beyond a
         multiple of the tokenizer's factor is cropped, on both ends. A folder's pictures keep their
-        places below it, and one that cannot be used is skipped with a line.
+        places below it, and one that cannot be used is skipped with a line. The model is compiled
+        anew for each of their sizes, which is said: padded pictures would not have the same bits.
     batch_size: images a device at a time at most; see `batched.at_once`.
 
     Of several processes the first one does it alone.
@@ -59,12 +59,17 @@ def reconstruct(
         return
     skipped: list[pathlib.Path] = []
     images = readable(zip(targets, paths, strict=True), model.factor, source.is_dir(), skipped)
-    made, began, report = 0, time.monotonic(), Progress("reconstruct", every=SECONDS)
+    made, began, report = 0, model.runner.clock(), Progress("reconstruct", every=SECONDS)
+    sizes: set[tuple[int, ...]] = set()
     for batch in batches(images, model, batch_size):
+        height, width = size = batch[0][1].shape[:2]
+        if source.is_dir() and size not in sizes:
+            say(f"pictures of {width}x{height}: each size is compiled once")
+        sizes.add(size)
         write(out, model, batch, batch_size)
         made += len(batch)
         if source.is_dir():
-            report(made + len(skipped), len(paths), time.monotonic() - began)
+            report(made + len(skipped), len(paths), model.runner.clock() - began)
     if not made:
         raise InputError(
             f"none of {counted(len(skipped), 'picture')} in {source} can be reconstructed, see "

@@ -78,7 +78,14 @@ def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
     pipeline.prepare(dataset)  # which may download, and then shows how far it is
     with progress.heartbeat("reading", log):
         source = pipeline.open_split(dataset, dataset.train)
-        return source, pipeline.summary(dataset, source)
+        summary = pipeline.summary(dataset, source)
+        if config.batch_size > len(source):
+            each = config.batch_size / len(source)
+            summary += (
+                f"; config.batch_size = {config.batch_size:,} is more than there are: a step sees "
+                f"every image {each:.3g} times"
+            )
+        return source, summary
 
 
 def note_data(
