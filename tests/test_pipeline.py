@@ -21,6 +21,7 @@ from PIL import Image
 from evqgan.core.errors import InputError
 from evqgan.data import codes, named, pipeline, transforms
 from evqgan.data.dataset import CROPS, Dataset
+from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import eval_batches, identity, open_split, train_batches
 from evqgan.data.views import training_view, validation_view
 from evqgan.training import prepare
@@ -234,6 +235,18 @@ def test_too_many_broken_images_stop(tmp_path):
     take(train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5)
     with pytest.raises(InputError, match="1 of 10 images"):
         take(train_batches(Dataset(folder=one, train="all", size=8, max_bad=0), 4, seed=0), 5)
+
+
+def test_nothing_is_said_behind_the_error_of_too_many(tmp_path, caplog):
+    """Other threads read on for a while: the error is the last line."""
+    dataset = Dataset(folder=folder_of(tmp_path, 20, broken=[3, 4, 5, 6]), size=8)
+    images = DecodedImages(open_split(dataset, "sorted"), 0.1)
+    assert images.load(3) is images.load(4) is None
+    for index in (5, 6):
+        with pytest.raises(InputError, match=f"the last was .*{index}.png"):
+            images.load(index)
+    said = [record.getMessage() for record in caplog.records]
+    assert ["003.png" in said[0], "004.png" in said[1]] == [True, True] and len(said) == 2
 
 
 def test_a_data_set_of_broken_images_ends(tmp_path):

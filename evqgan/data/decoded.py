@@ -18,9 +18,10 @@ CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are d
 class DecodedImages:
     """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads.
 
-    An undecodable image counts once however often it is met; each is logged by name. More of them
-    than the share `max_bad` of the data set raise InputError; a single one is always forgiven
-    unless `max_bad` is 0. A label that is no class raises InputError.
+    An undecodable image counts once however often it is met; each is logged by name, until there is
+    an error, which names the last. More of them than the share `max_bad` of the data set raise
+    InputError; a single one is always forgiven unless `max_bad` is 0. A label that is no class
+    raises InputError.
     """
 
     def __init__(self, source: Source, max_bad: float) -> None:
@@ -28,6 +29,7 @@ class DecodedImages:
         self.source, self.max_bad = source, max_bad
         self.kept: dict[int, dict] = {}
         self.bad: set[int] = set()
+        self.failed = False  # an error was raised: threads that still read say nothing behind it
         self.lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -67,6 +69,8 @@ class DecodedImages:
     def _check_label(self, index: int, label: int) -> None:
         most = max(1, len(self.source.class_names)) - 1
         if not 0 <= label <= most:
+            with self.lock:
+                self.failed = True
             meaning = " (tfds' word for no label)" if label == -1 else ""
             raise InputError(
                 f"{self.source.where(index)} has the label {label}{meaning}, expected 0 to "
@@ -79,8 +83,9 @@ class DecodedImages:
             new = index not in self.bad
             self.bad.add(index)
             count = len(self.bad)
-        if new:
-            logging.warning("Skipped %s: %s", where, error)
+            self.failed = self.failed or count > self.allowed
+            if new and not self.failed:
+                logging.warning("Skipped %s: %s", where, error)
         if count > self.allowed:
             raise InputError(
                 f"{count} of {len(self)} images do not decode, which is more than the share "
