@@ -16,6 +16,7 @@ evaluated (docs/data.md).
 :l2          L2 alone, without a network.
 :256         256x256, f = 16: 16x16 tokens, 1024 codes; for one GPU.
 :1024        1024x1024, f = 16: 64x64 tokens, likewise.
+:cpu512, :cpu1024  the same sizes, so small and so short, by L2 alone, that two CPU cores do it.
 :tiny        a few steps on generated images.
 """
 
@@ -23,13 +24,18 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = ("perceptual", "l2", "256", "1024")
+VARIANTS = ("perceptual", "l2", "256", "1024", "cpu512", "cpu1024")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return the config of `variant`: "", "perceptual", "l2", "256", "1024" or "tiny"."""
+    """Return the config of `variant`: "", one of VARIANTS, or "tiny"."""
     common.variant(variant, VARIANTS)
-    config = large(int(variant)) if variant in ("256", "1024") else small()
+    if variant in ("256", "1024"):
+        config = large(int(variant))
+    elif variant.startswith("cpu"):
+        config = slim(int(variant.removeprefix("cpu")))
+    else:
+        config = small()
     # Mirrored letters and flags are others.
     config.dataset.update({"name": "drawings", "flip": False})
     config.evals.reconstruction.features = ("efficientnet",)
@@ -75,3 +81,13 @@ def large(size: int) -> ConfigDict:
         optimizer.update({"decay": "cosine", "final": optimizer.learning_rate / 10})
     config.optimizer.update({"learning_rate": 4e-4, "final": 4e-5, "warmup": "500 steps"})
     return common.cadence(config, "100 steps", "2000 steps", "2000 steps")
+
+
+def slim(size: int) -> ConfigDict:
+    """Return the tokenizer of 512x512 or 1024x1024 for a CPU, in minutes."""
+    config = common.stage1((1, 1, 1), size, codes=256, width=16, window=8)
+    config.dtype, config.batch_size, config.duration = "float32", 2, "300 steps"
+    config.tokenizer.quantizer.update({"width": 32, "decay": 0.9})
+    config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine"})
+    config.optimizer.ema = 0.99
+    return common.cadence(config, "20 steps", "300 steps", "300 steps")

@@ -8,6 +8,7 @@ Expected: not measured yet. A step takes 0.5 s on one busy CPU core.
 :256   256x256, 16x16 tokens, blocks of 8x8, for one GPU; on configs/drawings_stage1.py:256, in
        workdirs/drawings_stage1_256.
 :1024  1024x1024, 64x64 tokens, 64 blocks, 8 of them a step; likewise on :1024.
+:cpu512, :cpu1024  the same on the tokenizers of these names, small enough for two CPU cores.
 :tiny  a few steps on generated images.
 Few drawings are learned by heart: compare val/cross_entropy with the training loss. The best
 checkpoint is kept.
@@ -17,11 +18,18 @@ from ml_collections import ConfigDict
 
 from configs import common, drawings_stage1
 
+VARIANTS = ("256", "1024", "cpu512", "cpu1024")
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return the config of `variant`: "", "256", "1024" or "tiny"."""
-    common.variant(variant, ["256", "1024"])
-    config = large(int(variant)) if variant in ("256", "1024") else small()
+    """Return the config of `variant`: "", one of VARIANTS, or "tiny"."""
+    common.variant(variant, VARIANTS)
+    if variant in ("256", "1024"):
+        config = large(int(variant))
+    elif variant.startswith("cpu"):
+        config = slim(int(variant.removeprefix("cpu")))
+    else:
+        config = small()
     config.dataset.update({"name": "drawings", "flip": False})
     config.keep = 2
     tokenizer = drawings_stage1.get_config("tiny") if variant == "tiny" else None
@@ -53,3 +61,15 @@ def large(size: int) -> ConfigDict:
         config.loss.targets = 8
     config.optimizer.update({"learning_rate": 3e-4, "warmup": "1000 steps", "decay": "cosine"})
     return common.cadence(config, "100 steps", "2000 steps", "2000 steps")
+
+
+def slim(size: int) -> ConfigDict:
+    """Return the generator of 512x512 or 1024x1024 for a CPU, in minutes."""
+    config = common.stage2(f"workdirs/drawings_stage1_cpu{size}", size, classes=9)
+    config.generator.update({"layers": 3, "width": 128, "heads": 4, "extend": 2})
+    config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.1})
+    config.dtype, config.batch_size, config.duration = "float32", 2, "300 steps"
+    config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine"})
+    config.optimizer.update({"ema": 0.99, "moment_dtype": "float32"})
+    config.loss.targets = 8
+    return common.cadence(config, "20 steps", "300 steps", "300 steps")
