@@ -20,6 +20,7 @@ from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
+from evqgan.evals import finished
 from evqgan.inference import (
     against_real,
     evaluation,
@@ -192,7 +193,7 @@ def test_the_card_has_all_settings_of_the_sampler(workdir, config):
     config.sample.steps = 3
     config.sample.temperature = 0.5
     make(config, workdir, None, 2, pngs=False)
-    _, _, (step, card) = evaluation.read_samples(workdir / "samples" / "samples.npz")
+    _, _, step, card = finished.read(workdir / "samples" / "samples.npz")
     given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
     assert given.items() <= card.sampler.items() and card.count == 2 and step == 6
 

@@ -22,7 +22,7 @@ import tiny_features
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import reference
-from evqgan.core import mesh, room
+from evqgan.core import mesh, npz, room
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals import distribution, kept_references
@@ -107,6 +107,37 @@ def test_metrics_of_too_few_images_are_left_out_and_without_any_nothing_is_gener
     assert line in evaluator.card().warnings
     with pytest.raises(InputError, match=f"^{line}$"):
         run("not called", samples=3, metrics=metrics[1:])
+
+
+def saved_samples(tmp_path, images, **changes):
+    """A samples.npz as --mode=sample writes it."""
+    file = tmp_path / "samples.npz"
+    sampler = json.dumps({"steps": 3})
+    said = {"labels": np.arange(len(images)), "sampler": sampler, "step": 7, "seed": 5}
+    npz.save(file, arr_0=images, **{**said, "acceptance": 0.5, "classifier": "a:b", **changes})
+    return str(file)
+
+
+def test_finished_samples_have_the_numbers_that_the_same_images_have_when_generated(tmp_path):
+    keys = {"metrics": ("frechet", "precision_recall"), "seed": 3}
+    generated, evaluator = run(noise, **keys)
+    evaluator_labels = evaluator.card().produced.labels
+    images = noise({"contrast": 1}, types.SimpleNamespace(keys=request_keys(range(NUMBER), 3)))
+    file = saved_samples(tmp_path, np.asarray(images))
+    found, evaluator = run("not called", file=file, **keys)
+    assert found == pytest.approx(generated, rel=1e-6)
+    card = evaluator.card()
+    assert (card.step, card.produced.count, card.produced.seed) == (7, NUMBER, 5)
+    assert card.produced.labels == evaluator_labels == "all classes in turn"
+    assert card.produced.sampler == {"steps": 3, "acceptance": 0.5, "classifier": "a:b"}
+
+
+def test_files_that_are_no_samples_of_this_model_are_refused(tmp_path):
+    file = saved_samples(tmp_path, np.zeros((4, 8, 16, 3), np.uint8))
+    with pytest.raises(InputError, match="is of 16x8, expected 16x16, as config.dataset says$"):
+        run("not called", file=file)
+    with pytest.raises(InputError, match="is not what --mode=sample writes"):
+        run("not called", file=str(tmp_path / "none.npz"))
 
 
 @pytest.mark.parametrize("size", [1, 8, 37, 64])

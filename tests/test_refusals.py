@@ -21,6 +21,7 @@ from evqgan.core import files, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import codes
+from evqgan.evals import finished
 from evqgan.inference import finished_samples, mode_inputs, sample_settings
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import Classes
@@ -357,7 +358,7 @@ def test_settings_that_differ_are_named_with_both_values():
     ):
         assert sample_settings.difference(whole, other).startswith(said)
     long = np.arange(5000)
-    assert sample_settings.in_words(long) == "0,1,2,3,4,5,6,7,8,9,... (5,000 in turn)"
+    assert finished.in_words(long) == "0,1,2,3,4,5,6,7,8,9,... (5,000 in turn)"
     changed = settings(np.where(long == 4000, 1, long))
     texts = "labels = 4000 of image 4000, not labels = 1 of image 4000"
     assert sample_settings.difference(settings(long), changed) == texts

@@ -16,7 +16,8 @@ import evqgan
 from evqgan import main
 from evqgan.core import weights
 from evqgan.core.errors import InputError
-from evqgan.inference import evaluation, mode_sample, rejection, resumable, sampling_folder
+from evqgan.evals import finished
+from evqgan.inference import mode_sample, rejection, resumable, sampling_folder
 from evqgan.nn import resnet
 
 
@@ -381,7 +382,7 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
         and "4 samples, the best of 10, of step 6 are in" in out
     )
     assert not (tmp_path / "candidates").exists()
-    images, labels, (_, produced) = evaluation.read_samples(tmp_path / "samples.npz")
+    images, labels, _, produced = finished.read(tmp_path / "samples.npz")
     expected = {
         "acceptance": 0.4,
         "classifier": "test_rejection:brightness",

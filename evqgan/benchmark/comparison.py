@@ -29,6 +29,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import cards
+from evqgan.evals.finished import read as read_finished
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.against_real import Features
 from evqgan.inference.mode_inputs import load_model
@@ -148,7 +149,7 @@ def finished(
     mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
     found = evaluation.evaluate(first, owner / "tokenizer", None, [])
-    images, labels, (step, produced) = evaluation.read_samples(folder / "samples" / "samples.npz")
+    images, labels, step, produced = read_finished(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
         beside = real_images.against(second.dataset, **how["real"], features=features)
@@ -294,6 +295,6 @@ def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None
     for name in names:  # samples go through the classes, too
         file = out / f"{name}_0" / "samples" / "samples.npz"
         if file.is_file():
-            samples, *_ = evaluation.read_samples(file)
+            samples, *_ = read_finished(file)
             lines[name.replace("_", " ")] = next(iter(samples.pieces))[: len(first)]
     runs.save_picture(out / "comparison.png", lines)

@@ -63,6 +63,7 @@ class Measured:
     features: `Extractor.card` of each network.
     settings: what else decides the numbers, such as which metrics, or a batch size.
     warnings: sentences on what the numbers are worth.
+    step: of the checkpoint that finished samples are of; None: what was measured was made now.
     """
 
     protocol: str
@@ -72,6 +73,7 @@ class Measured:
     features: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
+    step: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,15 +144,24 @@ class Subject(NamedTuple):
     sampler: Mapping[str, Any]
 
     def card(self, evaluator: str, measured: Measured) -> Card:
-        """Return the card of what an evaluator measured."""
+        """Return the card of what an evaluator measured.
+
+        Of finished samples of another step than the model's it has their step, no fingerprint, and
+        a warning.
+        """
         of_evaluator = {
             field.name: getattr(measured, field.name) for field in dataclasses.fields(measured)
         }
+        model, step = self.model, of_evaluator.pop("step")
+        if step not in (None, model.step):
+            other = f"the samples are of step {step:,}, the model of {model.step:,}"
+            of_evaluator["warnings"] = [*measured.warnings, other]
+            model = dataclasses.replace(model, step=step, fingerprint="")
         if measured.produced.what == "samples" and not measured.produced.sampler:
             made = dataclasses.replace(measured.produced, sampler=self.sampler)
             of_evaluator["produced"] = made
         run = run_card(self.dtype)
-        return Card(evaluator, weights=self.weights, model=self.model, run=run, **of_evaluator)
+        return Card(evaluator, weights=self.weights, model=model, run=run, **of_evaluator)
 
 
 def subject(config: Any, workdir: str | os.PathLike[str], step: int, state: Mapping) -> Subject:

@@ -1,4 +1,7 @@
-"""How far the distribution of generated images is from that of real ones, by their features."""
+"""How far the distribution of generated images is from that of real ones, by their features.
+
+The images are generated for it, or are finished samples.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +17,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Range, Seed
 from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
-from evqgan.evals import kept_references, protocols
+from evqgan.evals import finished, kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import (
@@ -27,6 +30,7 @@ from evqgan.evals.feature_metrics import (
     measure,
     too_few,
 )
+from evqgan.evals.finished import Finished
 from evqgan.evals.image_set import ImageSet
 from evqgan.evals.real_images import (
     RealImages,
@@ -40,10 +44,11 @@ from evqgan.generators import Request
 from evqgan.generators.requests import request_of, seeds_of
 
 KEY = "config.evals.distribution"
+ALL_CLASSES = "all classes in turn"  # what cards call such labels
 
 
 class Evaluator:
-    """FID and its kin, of images that are generated for it.
+    """FID and its kin.
 
     features: networks of evqgan/features, by name ("inception,efficientnet" on a command line) or
       as a dict of `name` and its keys. A number's name says whose features it is of:
@@ -54,6 +59,8 @@ class Evaluator:
     samples: how many images are generated. Number n is that of --mode=sample with the same seed:
       classes in turn, and a random key of its own.
     seed: of the images.
+    file: in the place of `samples` and `seed` a samples.npz of --mode=sample, whose images are
+      measured: those chosen by --acceptance, too, or of a run that was stopped and went on.
     protocol: "folder" or "adm", see `protocols`: which real images, how they are cropped.
     split: of the real images, in the view of validation; "": the protocol's, config.dataset.train.
     reference: in the place of a split a `.npz` with mu and sigma, of pytorch-fid, clean-fid, ADM or
@@ -76,6 +83,7 @@ class Evaluator:
         metrics: tuple[MetricName, ...] = ("frechet",),
         samples: Annotated[int, Range(2)] = 50_000,
         seed: Seed = 0,
+        file: str = "",
         protocol: protocols.OfSamples = "folder",
         split: str = "",
         reference: str = "",
@@ -84,8 +92,8 @@ class Evaluator:
         """Take what `evals.Evaluator` says, and the keys above.
 
         Raises InputError for a config without a generator, a metric that no network has, a split
-        that there is not, a reference that does not fit or stands beside a split, more than
-        `room.IMAGES` samples, and more features than memory holds.
+        that there is not, a reference that does not fit or stands beside a split, finished samples
+        of another size, more than `room.IMAGES` samples, and more features than memory holds.
         """
         if sample is None:
             raise InputError(f"{KEY} measures generated images: its config has to be a generator's")
@@ -95,10 +103,12 @@ class Evaluator:
         if reference and split:
             raise InputError(f"{KEY}: split and reference both say which real images: give one")
         self.batches, self.sample = batches.of(view), sample
-        self.samples, self.seed = samples, seed
+        self.classes = config.generator.get("classes", 0)
+        self.finished = self._read(file, view.shape) if file else None
+        self.samples = self.finished.produced.count if self.finished else samples
+        self.seed = seed
         tokenizer = models.of_stage2(config).tokenizer
         self.grid_and_depth = (*tokenizer.grid, tokenizer.network.quantizer.depth)
-        self.classes = config.generator.get("classes", 0)
         self.split = split or protocols.split_of(self.protocol, view)
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
         self.metrics = chosen(metrics, self.networks)
@@ -124,8 +134,8 @@ class Evaluator:
         missing = [left_out(m, n.name_of, *counts) for n, m, counts in self._counted(self.real)]
         if sum(map(len, missing)) == sum(map(len, self.metrics)):
             raise InputError("; ".join(line for some in missing for line in some.values()))
-        made = self._of_samples(state), self.real.sets
-        sets = zip(self.networks, self.metrics, *made, strict=True)
+        found = self._of_file(self.finished) if self.finished else self._of_samples(state)
+        sets = zip(self.networks, self.metrics, found, self.real.sets, strict=True)
         for network, metrics, generated, real in sets:
             for name, value in measure(metrics, generated, real).items():
                 yield network.name_of(name), value
@@ -133,16 +143,16 @@ class Evaluator:
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
         dataset = self.batches.dataset
-        labels = "all classes in turn" if self.classes else "none"
+        labels = ALL_CLASSES if self.classes else "none"
+        made_now = Produced("samples", self.samples, dataset.shape, seed=self.seed, labels=labels)
         return Measured(
             protocol=self.protocol.name,
-            produced=Produced(
-                "samples", self.samples, dataset.shape, seed=self.seed, labels=labels
-            ),
+            produced=self.finished.produced if self.finished else made_now,
             real=self.real.images if self.real else None,
             features=[network.card() for network in self.networks],
             settings={"metrics": list(dict.fromkeys(name for m in self.metrics for name in m))},
             warnings=self._warnings(),
+            step=self.finished.step if self.finished else None,
         )
 
     def _of_samples(self, state: dict) -> list[FeatureSet]:
@@ -162,6 +172,19 @@ class Evaluator:
                 at(min(start + size, self.samples), self.samples)
         return sets
 
+    def _of_file(self, samples: Finished) -> list[FeatureSet]:
+        """Return what is needed of the features of finished samples, for each network."""
+        sets = [FeatureSet(metrics.values()) for metrics in self.metrics]
+        done, number = 0, samples.produced.count
+        with heartbeat(f"measuring {counted(number, 'finished sample')}", tell) as at:
+            for images in samples.images.pieces:
+                for network, found in zip(self.networks, sets, strict=True):
+                    for features, valid in network.pieces(images):
+                        found.add(features, valid)
+                done += len(images)
+                at(done, number)
+        return sets
+
     def request(self, numbers: np.ndarray) -> Request:
         """Return the request for the images of these numbers, int [B]."""
         ids = jnp.zeros((len(numbers), *self.grid_and_depth), jnp.int32)
@@ -169,6 +192,19 @@ class Evaluator:
         seeds = jnp.asarray(seeds_of(self.seed, len(numbers)))
         mask = jnp.ones(ids.shape[:-1], bool)
         return request_of(ids, mask, labels, seeds, jnp.asarray(numbers, jnp.uint32))
+
+    def _read(self, file: str, size: tuple[int, int]) -> Finished:
+        """Return the finished samples of a file; InputError for another one, or another size."""
+        found = finished.read(file)
+        if found.produced.size != size:
+            height, width = found.produced.size
+            expected = f"{size[1]}x{size[0]}, as config.dataset says"
+            raise InputError(f"{KEY}.file={file} is of {width}x{height}, expected {expected}")
+        in_turn = np.arange(found.produced.count) % max(self.classes, 1)
+        if self.classes and np.array_equal(found.labels, in_turn):
+            produced = dataclasses.replace(found.produced, labels=ALL_CLASSES)
+            return found._replace(produced=produced)
+        return found
 
     def _kept(self) -> RealImages | None:
         """Return what `benchmark reference` keeps of these images, if it does and it is enough."""

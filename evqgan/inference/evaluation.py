@@ -1,37 +1,29 @@
 """The mode evaluate: a trained workdir, and the samples made from it, to numbers on disk."""
 
-import dataclasses
 import itertools
-import json
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import build, files, npz, processes, schema
-from evqgan.core.errors import InputError, first_line
-from evqgan.core.npz import Pieces
+from evqgan.core import build, files, processes, schema
+from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import cards
-from evqgan.evals.cards import Card, Evaluation, Measured, Produced, Subject
+from evqgan.evals import cards, finished
+from evqgan.evals.cards import Card, Evaluation, Measured, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
 from evqgan.inference.against_real import AgainstReal, RealImages
 from evqgan.inference.evaluation_parts import check_metrics, parts_of
 from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load
-from evqgan.inference.sample_settings import in_words
-from evqgan.metrics.references import load_images
 
 # Begins the names of numbers of one class, of which there may be a thousand.
 OF_CLASS = "sample_accuracy@"
-READ = 256  # ours: samples that are read at a time
 
 Numbers = dict[str, Any]
 
@@ -191,11 +183,8 @@ def subject_of(model: Model) -> Subject:
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
-    """Return what `AgainstReal` says of a samples.npz beside the images of the data set.
-
-    Of samples of another step than the model's, the card has that step, and no fingerprint.
-    """
-    images, labels, (step, produced) = read_samples(file)
+    """Return what `AgainstReal` says of a samples.npz beside the images of the data set."""
+    images, labels, step, produced = finished.read(file)
     splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
     train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
     number = train.number + heldout.number
@@ -207,15 +196,11 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
-    about = subject_of(model)
-    if step != model.step:
-        warnings.append(f"the samples are of step {step:,}, the model of {model.step:,}")
-        about = about._replace(model=dataclasses.replace(about.model, step=step, fingerprint=""))
     real, held = (tally.image_set(dataset, split) for split, tally in splits)
     measured = Measured(
-        FOLDER.name, produced, real, held, against.cards, against.settings, warnings
+        FOLDER.name, produced, real, held, against.cards, against.settings, warnings, step
     )
-    return numbers, about.card("samples", measured)
+    return numbers, subject_of(model).card("samples", measured)
 
 
 def of_split(dataset: Dataset, split: str, tally: Tally | None = None) -> RealImages:
@@ -232,31 +217,6 @@ def read_split(
         if tally:
             tally.add(batch["valid"], batch["digest"])
         yield batch["image"][batch["valid"]], batch["label"][batch["valid"]]
-
-
-def read_samples(
-    file: pathlib.Path,
-) -> tuple[Pieces, np.ndarray | None, tuple[int, Produced]]:
-    """Return the images and labels of a samples.npz, and their step and how they were made.
-
-    images uint8 [N,H,W,3], READ at a time; labels int32 [N], or None of an unconditional model.
-    """
-    names = ("acceptance", "classifier", "candidates")
-    try:
-        with npz.opened(file) as saved:
-            labels = saved.get("labels")
-            sampler = json.loads(saved["sampler"].item())
-            sampler |= {name: saved[name].item() for name in names if name in saved}
-            step, seed = int(saved["step"]), int(saved["seed"])
-        images = load_images(file, READ)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{file} is not what --mode=sample writes: {first_line(error)}; make the samples again"
-        ) from error
-    asked = "none" if labels is None else in_words(labels.tolist())
-    count, height, width, _ = images.shape
-    produced = Produced("samples", count, (height, width), seed=seed, labels=asked, sampler=sampler)
-    return images, labels, (step, produced)
 
 
 def load_split(

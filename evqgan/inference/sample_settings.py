@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.core import build
-
-SHOWN = 10  # ours: classes that a message lists
-PERIOD = 1000  # ours: so many labels at most are looked at for what repeats
+from evqgan.evals.finished import in_words
 
 Settings = dict[str, Any]
 
@@ -78,13 +76,3 @@ def _labels(there: Sequence[int], here: Sequence[int]) -> dict[str, tuple[str, s
             texts = f"{there[first]} of image {first}", f"{here[first]} of image {first}"
         pairs["labels"] = texts
     return pairs
-
-
-def in_words(labels: Sequence[int]) -> str:
-    """Return the classes that labels go through in turn, such as "3,5"; of many the first ones."""
-    array = np.asarray(labels)
-    periods = range(1, min(len(array), PERIOD) + 1)
-    fits = (n for n in periods if np.array_equal(array[n:], array[:-n]))
-    turn = array[: next(fits, len(array))].tolist()
-    more = f",... ({len(turn):,} in turn)" if len(turn) > SHOWN else ""
-    return ",".join(map(str, turn[:SHOWN])) + more

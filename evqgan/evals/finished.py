@@ -1,0 +1,59 @@
+"""Samples that are finished: what a samples.npz of --mode=sample holds, and how it was made."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from evqgan.core import npz
+from evqgan.core.errors import InputError, first_line
+from evqgan.core.npz import Pieces
+from evqgan.evals.cards import Produced
+from evqgan.metrics.references import load_images
+
+READ = 256  # ours: samples that are read at a time
+SHOWN = 10  # ours: classes that a message lists
+PERIOD = 1000  # ours: so many labels at most are looked at for what repeats
+
+
+class Finished(NamedTuple):
+    """The samples of a file."""
+
+    images: Pieces  # uint8 [N,H,W,3], READ at a time
+    labels: np.ndarray | None  # int32 [N]; None of an unconditional model
+    step: int  # of the model's checkpoint
+    produced: Produced
+
+
+def read(file: str | os.PathLike[str]) -> Finished:
+    """Return the samples of a samples.npz; InputError for another file. No image is read yet."""
+    names = ("acceptance", "classifier", "candidates")
+    try:
+        with npz.opened(file) as saved:
+            labels = saved.get("labels")
+            sampler = json.loads(saved["sampler"].item())
+            sampler |= {name: saved[name].item() for name in names if name in saved}
+            step, seed = int(saved["step"]), int(saved["seed"])
+        images = load_images(file, READ)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{file} is not what --mode=sample writes: {first_line(error)}; make the samples again"
+        ) from error
+    asked = "none" if labels is None else in_words(labels.tolist())
+    count, height, width, _ = images.shape
+    produced = Produced("samples", count, (height, width), seed=seed, labels=asked, sampler=sampler)
+    return Finished(images, labels, step, produced)
+
+
+def in_words(labels: Sequence[int]) -> str:
+    """Return the classes that labels go through in turn, such as "3,5"; of many the first ones."""
+    array = np.asarray(labels)
+    periods = range(1, min(len(array), PERIOD) + 1)
+    fits = (n for n in periods if np.array_equal(array[n:], array[:-n]))
+    turn = array[: next(fits, len(array))].tolist()
+    more = f",... ({len(turn):,} in turn)" if len(turn) > SHOWN else ""
+    return ",".join(map(str, turn[:SHOWN])) + more
