@@ -25,7 +25,7 @@ from evqgan.benchmark import reference
 from evqgan.core import mesh, npz, room
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.evals import distribution, kept_references
+from evqgan.evals import distribution, kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.distribution import Evaluator
 from evqgan.evals.feature_metrics import METRICS
@@ -272,6 +272,15 @@ def test_a_reference_file_stands_for_its_images(tmp_path, split, crop):
         for x in by_file.card().warnings
     )
     assert warned == (crop == "adm")
+
+
+def test_a_model_that_has_learned_another_crop_than_the_protocols_is_warned_of():
+    learned = "the model has learned images with config.dataset.crop = 'resize'"
+    told = [f"real images have the crop 'adm', {learned}"]
+    assert protocols.warnings(protocols.ADM, 50_000, DATA) == told
+    alike = dataclasses.replace(DATA, crop="adm")
+    assert protocols.warnings(protocols.ADM, 50_000, alike) == []
+    assert protocols.warnings(protocols.FOLDER, 7, DATA) == []
 
 
 def test_a_reference_of_other_images_or_features_is_refused(tmp_path):

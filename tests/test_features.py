@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_features
 
-from evqgan.core import build, files, mesh, weights
+from evqgan.core import build, mesh, weights
 from evqgan.core.errors import InputError
 from evqgan.evals.feature_metrics import METRICS
 from evqgan.features import efficientnet, extractor, inception
@@ -115,9 +115,16 @@ def test_weights_are_those_of_a_file_whose_hash_stands_on_the_card(tiny, monkeyp
     assert network.card() == {
         "name": "tiny",
         "resize": "none",
-        "weights": {tiny_features.NETWORK: files.digest(file)},
+        "weights": {tiny_features.NETWORK: weights.digest(tmp_path, tiny_features.NETWORK)},
     }
-    assert len(files.digest(file)) == 16
+
+
+def test_the_hash_of_weights_is_of_the_arrays_wherever_they_came_from(tmp_path):
+    hashes, ones = set(), np.ones((2, 3), np.float32)
+    for tree, source in (({"a": ones}, "x"), ({"a": ones}, "y"), ({"b": ones}, "x")):
+        weights.save(weights.path(tmp_path, "n"), tree, {"source": source})
+        hashes.add(weights.digest(tmp_path, "n"))
+    assert len(hashes) == 2 and all(len(x) == 16 for x in hashes)
 
 
 def test_what_cannot_be_is_one_line(tiny):

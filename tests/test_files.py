@@ -217,3 +217,18 @@ def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
 )
 def test_a_full_disk_is_told_whoever_tells_it(error, words):
     assert files.why_unwritten(error).startswith(words)
+
+
+def test_what_a_killed_process_was_writing_goes_when_its_folder_is_used_again(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".a.npz.{dead.pid}.part", f"images/.0.png.{dead.pid}.part"]
+    mine, young, other = f".b.{os.getpid()}.part", f".c.{dead.pid}.part", ".d.part"
+    for name in (*names, mine, young, other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    for name in (*names, mine):
+        os.utime(tmp_path / name, (0, 0))
+    with files.owned(tmp_path):
+        there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.part")}
+    assert there == {mine, young, other}

@@ -10,12 +10,16 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import filelock
 
 from evqgan.core.errors import InputError, first_line, of_system
+
+PART = re.compile(r"\..+\.(\d+)\.part")  # the name under which `atomic` writes
+ABANDONED = 60.0  # ours: seconds after which a file that nobody writes is left over
 
 
 @contextlib.contextmanager
@@ -115,11 +119,37 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
             except filelock.Timeout:
                 raise InputError(_in_use(folder, owner, instead)) from None
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        remove_parts(folder)
         yield
     finally:
         _held.remove(clear)
         clear()
         lock.release()
+
+
+def remove_parts(folder: pathlib.Path) -> None:
+    """Remove what `atomic` was writing in `folder`, or one folder below, when it was killed.
+
+    What may still be written stays: files of the last minute, and those of processes that run here.
+    """
+    for pattern in (".*.part", "*/.*.part"):
+        for part in folder.glob(pattern):
+            found = PART.fullmatch(part.name)
+            with contextlib.suppress(OSError):  # gone meanwhile
+                is_old = time.time() - part.stat().st_mtime > ABANDONED
+                if found and is_old and not runs_here(int(found[1])):
+                    part.unlink()
+
+
+def runs_here(process: int) -> bool:
+    """Return whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)  # no signal: only the errors
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 _held: list[Callable[[], None]] = []  # what takes away the marks of the folders that are `owned`

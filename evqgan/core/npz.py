@@ -96,10 +96,10 @@ def load_pieces(path: str | os.PathLike[str], name: str, rows: int) -> Pieces:
     entry = f"{name}.npy"
     with readable(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
         shape, dtype = header(member)
-    return Pieces(shape, dtype, _Again(pieces))
+    return Pieces(shape, dtype, Again(pieces))
 
 
-class _Again(NamedTuple):
+class Again(NamedTuple):
     """An iterable that begins anew each time."""
 
     begin: Callable[[], Iterator]

@@ -102,7 +102,7 @@ class Evaluator:
         room.limit(samples, room.IMAGES, f"images to generate ({KEY}.samples)", None)
         if reference and split:
             raise InputError(f"{KEY}: split and reference both say which real images: give one")
-        self.batches, self.sample = batches.of(view), sample
+        self.batches, self.sample, self.learned = batches.of(view), sample, batches.dataset
         self.classes = config.generator.get("classes", 0)
         self.finished = self._read(file, view.shape) if file else None
         self.samples = self.finished.produced.count if self.finished else samples
@@ -201,7 +201,7 @@ class Evaluator:
             expected = f"{size[1]}x{size[0]}, as config.dataset says"
             raise InputError(f"{KEY}.file={file} is of {width}x{height}, expected {expected}")
         in_turn = np.arange(found.produced.count) % max(self.classes, 1)
-        if self.classes and np.array_equal(found.labels, in_turn):
+        if found.labels is not None and np.array_equal(found.labels, in_turn):
             produced = dataclasses.replace(found.produced, labels=ALL_CLASSES)
             return found._replace(produced=produced)
         return found
@@ -255,7 +255,7 @@ class Evaluator:
 
     def _warnings(self) -> list[str]:
         """Return what is worth knowing of the numbers, such as that there are few images."""
-        lines = protocols.warnings(self.protocol, self.samples)
+        lines = protocols.warnings(self.protocol, self.samples, self.learned)
         if not self.real:
             return lines
         lines += self.real.notes

@@ -77,9 +77,16 @@ def check_reference(reference: ImageSet, dataset: Dataset, protocol: Protocol, w
         )
 
 
-def warnings(protocol: Protocol, samples: int) -> list[str]:
-    """Return a sentence for fewer or more samples than the protocol's published numbers are of."""
-    if protocol.samples in (0, samples):
-        return []
-    usual = f"published numbers of the protocol {protocol.name!r} are of {protocol.samples:,}"
-    return [f"{samples:,} generated images: {usual}, and an FID depends on their number"]
+def warnings(protocol: Protocol, samples: int, dataset: Dataset) -> list[str]:
+    """Return a sentence for each thing in which samples are not those of published numbers.
+
+    They are more or fewer, or of a model that learned the images of `dataset` with another crop.
+    """
+    lines = []
+    if protocol.samples not in (0, samples):
+        usual = f"published numbers of the protocol {protocol.name!r} are of {protocol.samples:,}"
+        lines.append(f"{samples:,} generated images: {usual}, and an FID depends on their number")
+    if protocol.crop not in ("", dataset.crop):
+        learned = f"the model has learned images with config.dataset.crop = {dataset.crop!r}"
+        lines.append(f"real images have the crop {protocol.crop!r}, {learned}")
+    return lines

@@ -133,7 +133,7 @@ def card_of(config: Any, where: str, key: str) -> dict[str, Any]:
 
     No network is made for it. Arguments and errors as of `Extractor`.
 
-    weights: {network: the first 16 digits of the sha256 of its file, or "random"}.
+    weights: {network: the first 16 digits of the sha256 of its arrays, or "random"}.
     """
     name, model, pretrained = _network_of(config, key)
     files = {

@@ -15,6 +15,7 @@ from evqgan.benchmark.paper.small import Small
 from evqgan.core import files, npz, pictures, progress, signals
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file
+from evqgan.inference import sampling_folder
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 
@@ -99,12 +100,14 @@ def measured(
         changes = "".join(f", {key} {value}" for key, value in sampler.items())
         kind = f", {acceptance:g} kept" * (acceptance < 1)
         progress.say(f"{case.name}{changes}{kind}: {given.samples:,} samples")
+        candidates = file.with_suffix("")
         numbers, card, samples = quality.of_generator(
-            case.model, given, acceptance, case.views, case.colour, **sampler
+            case.model, given, candidates, acceptance, case.views, case.colour, **sampler
         )
-        npz.save(images, images=samples[: runs.SHOWN])
+        npz.save(images, images=samples)
         kept = {**made, "numbers": numbers, "card": card}
         files.save_json(file, kept)
+        sampling_folder.remove(candidates)
     tables = len(list(file.parent.glob("*.json")))
     signals.done(f"all trainings, and {progress.counted(tables, 'measurement')} in {file.parent}")
     with npz.readable(images), npz.opened(images) as saved:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,19 @@ from evqgan.core import build, progress, weights
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
+from evqgan.core.npz import Again, Pieces
 from evqgan.data.dataset import Dataset
 from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import MetricName
 from evqgan.evals.protocols import FOLDER
 from evqgan.features import extractor, inception
 from evqgan.features.extractor import Extractor, extractors, several
-from evqgan.inference import evaluation
+from evqgan.inference import evaluation, rejection, resumable
 from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.evaluators import evaluators_of
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
+from evqgan.inference.resumable import SamplingTask
 
 MEASURED: tuple[MetricName, ...] = ("frechet", "score")
 
@@ -119,15 +121,17 @@ def of_tokenizer(model: Model, given: Any) -> tuple[dict[str, Any], dict[str, An
 def of_generator(
     model: Model,
     given: Any,
+    folder: pathlib.Path,
     acceptance: float = 1.0,
     views: int = 1,
     colour: bool = False,
     **sampler: Any,
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
-    """Return the columns of a generator's samples, their card, and the samples.
+    """Return the columns of a generator's samples, their card, and the first few of the samples.
 
     Of data sets too large to be held in memory there are only numbers by --features.
 
+    folder: keeps what is made until all is; a call that was stopped goes on there.
     acceptance: below 1 the best by a classifier, see `choosing`.
     views: random crops of each real image to measure against.
     colour: whether the classifier that judges sees colours.
@@ -136,18 +140,9 @@ def of_generator(
     dataset, chooser = dataset_of(model), None
     if acceptance < 1:
         chooser = choosing.chooser_of(model, dataset, colour)
-    made = model.sample(
-        given.samples,
-        None,
-        0,
-        acceptance=acceptance,
-        classifier=chooser,
-        report=runs.sampling(model),
-        **sampler,
-    )
-    images, labels = made["images"], made.get("labels")
+    images, labels = sampled(model, given.samples, folder, acceptance, chooser, sampler)
     keys = json.dumps(build.plain(model.config.dataset), sort_keys=True)
-    with progress.announced(f"measuring {len(images):,} samples beside real images"):
+    with progress.announced(f"measuring {given.samples:,} samples beside real images"):
         real, beside, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
         of_networks = [against.of(images, None) for _, against in beside]
         found = held.of(images, labels) if held else {}
@@ -158,20 +153,20 @@ def of_generator(
     for (network, against), of_network in zip(beside, of_networks, strict=True):
         numbers |= columns(network, of_network)
         about += against.cards
-        lines += against.warnings(len(images))
+        lines += against.warnings(given.samples)
     judged: dict[str, Any] = {}
     if held:
         about += held.cards
         judged = held.settings
         numbers["frechet_pixels"] = found.get("frechet_pixels")
         numbers["in_class"] = found.get("sample_accuracy")
-        lines += held.warnings(len(images), labels)
+        lines += held.warnings(given.samples, labels)
     settings = {**model.sampler, **sampler}
     if acceptance < 1:
         settings |= {"acceptance": acceptance, "classifier": getattr(chooser, "name", chooser)}
     produced = Produced(
         "samples",
-        len(images),
+        given.samples,
         model.size,
         seed=0,
         labels="none" if labels is None else "all classes in turn",
@@ -188,7 +183,36 @@ def of_generator(
     for line in lines:
         progress.warn(line)
     card = evaluation.subject_of(model).card("samples", measured_all)
-    return numbers, card.as_json(), images
+    return numbers, card.as_json(), next(iter(images.pieces))[: runs.SHOWN]
+
+
+def sampled(
+    model: Model,
+    number: int,
+    folder: pathlib.Path,
+    acceptance: float,
+    chooser: Any,
+    sampler: Mapping[str, Any],
+) -> tuple[Pieces, np.ndarray | None]:
+    """Return samples of all classes in turn, decoded when they are asked for, and their labels.
+
+    Of a model without classes there are no labels. Arguments as of `of_generator`.
+    """
+    labels = model.checked_labels(number, None, 0, acceptance, force=True)
+    task = SamplingTask(labels, 0, sampler, folder, runs.sampling(model), force=True)
+    with resumable.owned(task):
+        if acceptance < 1:
+            made, size = rejection.choose(model, task, acceptance, chooser)
+        else:
+            made, size = resumable.generate(model, task)
+    ids = made["ids"]
+
+    def pieces() -> Iterator[np.ndarray]:
+        for start in range(0, number, size):
+            yield model.decode(ids[start : start + size], size)
+
+    images = Pieces((number, *model.size, 3), np.uint8, Again(pieces))
+    return images, labels if model.classes else None
 
 
 @functools.lru_cache(maxsize=1)  # a table measures many models beside the same images
