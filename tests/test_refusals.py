@@ -404,3 +404,15 @@ def test_a_keyword_that_edit_does_not_have_is_told_first(place):
         model.edit(image, mask, labels=3)
     with pytest.raises(InputError, match="expected margins of at least 0 pixels, one of them more"):
         model.outpaint(image, label=3)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize(("module", "unbuffered"), [("benchmark", ""), ("main", "1")])
+def test_output_that_cannot_be_written_is_one_line(module, unbuffered):
+    command = [sys.executable, "-W", "ignore", "-m", f"evqgan.{module}", "--help"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        given = {"stdout": full, "stderr": subprocess.PIPE, "text": True, "timeout": 100}
+        found = subprocess.run(command, env=environment, **given)
+    line = "error: standard output cannot be written: No space left on device\n"
+    assert (found.returncode, found.stderr) == (2, line)

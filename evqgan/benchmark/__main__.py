@@ -53,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one benchmark, by sys.argv by default, and return the exit code (`cli.main`)."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv:
-        print(__doc__)
-        return 2
+        return cli.run_to_code(argv, lambda _: print(__doc__)) or 2
     return cli.main(argv, run, lambda: help_of(argv))
 
 

@@ -101,8 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line, by sys.argv by default, and return its exit code (`cli.main`)."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv:
-        print(help_text())
-        return 2
+        return cli.run_to_code(argv, lambda _: print(help_text())) or 2
     return cli.main(argv, convert_any, help_text)
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import signals
+from evqgan.core import output, signals
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import DoesNotFit, InputError, NonFinite, is_out_of_memory, of_system
@@ -236,17 +236,15 @@ def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
     """Run a command line; return its exit code, and print in one line what ended it, see `main`."""
     try:
         run([*argv])
-        return 0
+        return output.fault()
     except KeyboardInterrupt:
         return signals.print_stopped(signals.raised() or signal.SIGINT)
     except BrokenPipeError:
-        print("error: what read the output, such as head, has ended", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes there
-        return 128 + signal.SIGPIPE
+        return output.unread()
     except Exception as error:
         if number := signals.raised():
             return signals.print_stopped(number)
-        return report(error, wants_debug(argv))
+        return output.fault(error) or report(error, wants_debug(argv))
 
 
 def wants_debug(argv: Sequence[str]) -> bool:

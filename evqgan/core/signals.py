@@ -109,7 +109,8 @@ def leave(code: int) -> int:
     """
     if code > 128:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError):  # of a full device
+                stream.flush()
         os._exit(code)
     return code
 
