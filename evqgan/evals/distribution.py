@@ -77,7 +77,7 @@ class Evaluator:
         predict: Callable,
         batches: Batches,
         config: Any,
-        sample: Callable | None,
+        sample: Callable,
         show: int = 0,
         features: str | tuple[str | dict, ...] = ("inception",),
         metrics: tuple[MetricName, ...] = ("frechet",),
@@ -91,12 +91,10 @@ class Evaluator:
     ) -> None:
         """Take what `evals.Evaluator` says, and the keys above.
 
-        Raises InputError for a config without a generator, a metric that no network has, a split
-        that there is not, a reference that does not fit or stands beside a split, finished samples
-        of another size, more than `room.IMAGES` samples, and more features than memory holds.
+        Raises InputError for a metric that no network has, a split that there is not, a reference
+        that does not fit or stands beside a split, finished samples of another size, more than
+        `room.IMAGES` samples, and more features than memory holds.
         """
-        if sample is None:
-            raise InputError(f"{KEY} measures generated images: its config has to be a generator's")
         self.protocol = protocols.OF_SAMPLES[protocol]
         view = protocols.view(self.protocol, batches.dataset, f"{KEY}.protocol")
         room.limit(samples, room.IMAGES, f"images to generate ({KEY}.samples)", None)
