@@ -5,6 +5,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from evqgan.benchmark import real_images
 from evqgan.core.errors import InputError
 from evqgan.core.npz import Pieces
 from evqgan.inference import against_real, evaluation
@@ -183,3 +184,10 @@ def test_classes_without_a_pair_of_samples_leave_their_spread_out(sets):
     line = "no spread of classes: it needs a class with two samples and two real images"
     assert any(x.startswith(line) for x in against.warnings(3, labels))
     assert not any(x.startswith(line) for x in against.warnings(40, sets[2][1]))
+
+
+def test_benchmarks_which_compare_distances_refuse_a_split_of_one_image():
+    keys = {"name": "generated", "size": 16, "classes": 3, "validation": "validation[:1]"}
+    message = r"config.dataset.validation = 'validation\[:1\]' has one: add images"
+    with pytest.raises(InputError, match=message):
+        real_images.against(keys, 1, False, Colours())

@@ -70,8 +70,10 @@ def terminated(seconds: float) -> bool:
 
     Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
     """
+    client = distributed.global_state.client
+    assert client is not None  # there are several processes
     try:
-        distributed.global_state.client.blocking_key_value_get(NOTICE, int(1000 * seconds))
+        client.blocking_key_value_get(NOTICE, int(1000 * seconds))
     except jax.errors.JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
             raise

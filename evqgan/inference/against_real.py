@@ -226,7 +226,7 @@ class AgainstReal:
 
         labels: int32 [N] of the samples; None if they have no classes, or are not judged by them.
         """
-        lines = []
+        lines: list[str] = []
         for i, (one, metrics) in enumerate(zip(self._features, self._metrics, strict=True)):
             real = {"training images": self._train.sets[i].count}
             held = {"held-out images": self._heldout.sets[i].count} if self._heldout else {}
