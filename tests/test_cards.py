@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evqgan.benchmark import __main__ as benchmark
+from evqgan.benchmark import compare as compared
 from evqgan.evals import cards
 from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
 from evqgan.evals.image_set import ImageSet, Tally
@@ -30,7 +31,7 @@ MEASURED = Measured(
     produced=Produced("samples", 50_000, (256, 256), seed=0, labels="none"),
     real=REAL,
     features=[FEATURES],
-    settings={"metrics": ["frechet"]},
+    settings={"metrics": ["frechet"], "views": 1},
 )
 
 
@@ -84,7 +85,7 @@ def compare(tmp_path, first, second, *flags):
         ("produced.sampler.steps", 12),
         ("features.0.resize", "bicubic"),
         ("features.0.weights.inception", "random"),
-        ("settings.metrics", ["frechet", "mmd"]),
+        ("settings.views", 16),
         ("run.code", "another"),
         ("run.device", "another"),
         ("run.dtype", "float32"),
@@ -138,12 +139,28 @@ def test_names_of_older_versions_are_said(tmp_path, capsys):
     assert "older version" not in out and out.split()[-4:] == ["frechet", "3", "3", "0"]
 
 
-@pytest.mark.parametrize("place, value", [("real.source", "/other/faces"), ("warnings", ["few"])])
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("real.source", "/other/faces"),
+        ("warnings", ["few"]),
+        ("settings.metrics", ["frechet", "mmd"]),
+    ],
+)
 def test_models_and_places_may_differ(tmp_path, capsys, place, value):
     assert compare(tmp_path, evaluation(), changed(evaluation(7, 12.5), place, value)) == 0
     told = capsys.readouterr().out
     assert "workdir at step 1 " in told and "workdir at step 7 " in told
     assert told.strip().splitlines()[-1].split() == ["fid_inception", "10", "12.5", "2.5"]
+
+
+@pytest.mark.parametrize("missing", compared.ON_A_CARD)
+def test_numbers_whose_cards_say_nothing_are_not_compared(tmp_path, capsys, missing):
+    found = evaluation()
+    del found["protocols"]["distribution"][missing]
+    assert compare(tmp_path, found, found) == 2
+    line = capsys.readouterr().err
+    assert f"a.json: the card of distribution says nothing of {missing}: its numbers" in line
 
 
 def test_a_place_that_no_card_has_is_refused(tmp_path, capsys):

@@ -315,7 +315,7 @@ def stand_in(window, run=0):
 
 
 def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
-    def of_generator(model, given, acceptance, views, colour, steps):
+    def of_generator(model, given, folder, acceptance, views, colour, steps):
         numbers = {"fid": None, "frechet_pixels": 1.0, "frechet_digits": 3.0 + model.run / steps}
         return (
             numbers,
@@ -353,7 +353,7 @@ def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
 def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def of_generator(model, given, acceptance, views, colour, steps):
+    def of_generator(model, given, folder, acceptance, views, colour, steps):
         asked.append((model.config.generator.window, steps))
         numbers = {"fid": None, "frechet_pixels": 1 / steps}
         return numbers, {"step": 1, "real": REAL}, np.zeros((20, 8, 8, 3), np.uint8)
@@ -473,3 +473,27 @@ def test_with_nothing_given_small_systems_are_trained(tmp_path, capsys):
     systems = [row["system"] for row in rows if row["from"] == beside.OURS]
     assert systems == ["ours on VQGAN's tokenizer", "VQGAN", "real images, held out"]
     assert table5.ACCEPTED.keys() <= {row[0] for row in published.TABLE5.rows}
+
+
+def test_samples_of_a_table_go_on_where_they_were_stopped_and_are_never_whole_in_memory(tmp_path):
+    model = evqgan.load(workdirs.trained() / "generator", batch_size=2)
+    made, new_ids = [], model.new_ids
+
+    def counted(labels, numbers, *rest, **keys):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(numbers.tolist())
+        return new_ids(labels, numbers, *rest, **keys)
+
+    model.new_ids = counted
+    with pytest.raises(KeyboardInterrupt):
+        quality.sampled(model, 5, tmp_path / "kept", 1.0, None, {"steps": 2})
+    first, made[:] = list(made), []
+    images, labels = quality.sampled(model, 5, tmp_path / "kept", 1.0, None, {"steps": 2})
+    assert first == [[0, 1], [2, 3]] and made == [[4, 4]]
+    pieces = list(images.pieces)
+    assert [len(piece) for piece in pieces] == [2, 2, 1] and images.shape == (5, 32, 32, 3)
+    model.new_ids = new_ids
+    expected = model.sample(5, steps=2)
+    np.testing.assert_array_equal(np.concatenate(pieces), expected["images"])
+    np.testing.assert_array_equal(labels, expected["labels"])

@@ -25,6 +25,7 @@ FLAGS = (
 )
 SHOWN = 60  # ours: characters of a value in a message
 MOST = 6  # ours: differences in a message whose values it shows
+ON_A_CARD = ("protocol", "model", "produced", "run")  # without which numbers mean nothing
 
 
 def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
@@ -43,6 +44,8 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
         numbers = found["numbers"]
         if old := [n for n in numbers if n in RENAMED and RENAMED[n] in other["numbers"]]:
             print(f"{word} is of an older version: {renamed(old)}")
+    for word, found in zip(words, (first, second), strict=True):
+        check_cards(word, found, both)
     check(first, second, both, words, given.differ or ())
     rows = [
         {"number": number, **row(first["numbers"].get(number), second["numbers"].get(number))}
@@ -58,6 +61,16 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
             print(f"{letter} alone has numbers of {', '.join(only)}")
     but = f" but for {', '.join(given.differ)}" if given.differ else ""
     return f"numbers with the same card{but}, compared on this machine", rows
+
+
+def check_cards(word: str, found: cards.Evaluation, evaluators: Sequence[str]) -> None:
+    """Raise InputError if a card in the file `word` does not say how it was measured."""
+    for evaluator in evaluators:
+        if missing := [name for name in ON_A_CARD if not found["protocols"][evaluator].get(name)]:
+            raise InputError(
+                f"{word}: the card of {evaluator} says nothing of {', '.join(missing)}: its "
+                "numbers are not comparable; measure them again by --mode=evaluate"
+            )
 
 
 def check(

@@ -25,7 +25,7 @@ from evqgan.evals.image_set import ROUNDED, ImageSet
 
 # What may differ between the cards of numbers that compare, by its place on the card: which model
 # it is, what only names the real images (their digest identifies them), and remarks.
-MAY_DIFFER = ("model", "real.source", "run.commit", "warnings")
+MAY_DIFFER = ("model", "real.source", "settings.metrics", "run.commit", "warnings")
 
 # {"numbers": {name: value}, "protocols": {evaluator: {"numbers": their names, **card as JSON}}}
 Evaluation = dict[str, Any]

@@ -113,7 +113,8 @@ class Evaluator:
                     for a, b in zip(*images, strict=True)
                 ]
         for name in measured[0]:
-            yield name, float(np.concatenate([batch[name] for batch in measured]).mean())
+            of_all = np.concatenate([batch[name] for batch in measured])
+            yield name, float(of_all.mean(dtype=np.float64))
         for network, (real, again) in zip(self.networks, sets, strict=True):
             for name, value in measure(FRECHET, again, real).items():
                 yield network.name_of(name, "r"), value
@@ -152,7 +153,7 @@ class Evaluator:
 
 
 def files_of(name: str, where: str) -> dict[str, str]:
-    """Return {network: the first digits of the sha256 of its file, or "random"} of a distance.
+    """Return {network: the hash of its weights, or "random"} of a distance.
 
     Arguments as of `distance`.
     """
