@@ -39,9 +39,10 @@ def get_config(variant: str = "") -> ConfigDict:
 def small() -> ConfigDict:
     """Return the generator of 64x64, for a CPU."""
     config = common.stage2("workdirs/drawings_stage1", 64, classes=9)
-    config.generator.update({"window": 4, "extend": 1, "layers": 6, "width": 192, "heads": 6})
+    # As large as fits 5 MB in float16 together with the tokenizer.
+    config.generator.update({"window": 4, "extend": 1, "layers": 5, "width": 128, "heads": 4})
     config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.1})
-    config.dtype, config.batch_size, config.duration = "float32", 32, "4000 steps"
+    config.dtype, config.batch_size, config.duration = "float32", 32, "12000 steps"
     config.optimizer.update(
         {"learning_rate": 1e-3, "warmup": "200 steps", "decay": "cosine", "ema": 0.99}
     )
@@ -49,7 +50,7 @@ def small() -> ConfigDict:
     # At equal compute, one block of each of many images teaches no less than all blocks of few
     # (docs/results.md, "Choices of stage 2").
     config.loss.targets = 1
-    return common.cadence(config, "50 steps", "500 steps", "500 steps")
+    return common.cadence(config, "100 steps", "1000 steps", "1000 steps")
 
 
 def large(size: int) -> ConfigDict:
