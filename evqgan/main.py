@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from evqgan import flags as table
 from evqgan.aot import topology
-from evqgan.core import build, cli, config_files, presets, signals
+from evqgan.core import build, cli, config_files, exported, presets, signals
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
@@ -55,6 +55,10 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     from evqgan.core import processes
     from evqgan.training import loop
 
+    if exported.is_one(workdir):
+        raise InputError(
+            f"{workdir} is an exported model, which nothing is written into: give another --workdir"
+        )
     if config.stage == "quickstart":
         quickstart.run(config, workdir)
     else:
@@ -87,7 +91,7 @@ def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
 
 def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None) -> str:
     """Return what to look at, and what can be done next, once there are samples in `out`."""
-    place, there = shlex.quote(str(workdir)), out or workdir / "samples"
+    place, there = shlex.quote(str(workdir)), out or exported.results(workdir) / "samples"
     label = " --label=CLASS" if config.generator.get("classes", 0) else ""
     edit = f"--mode=edit --workdir={place} --image=PICTURE --box=LEFT,TOP,RIGHT,BOTTOM{label}"
     numbers = "" if out else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"

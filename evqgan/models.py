@@ -9,6 +9,7 @@ uint8 [B,H,W,3].
 """
 
 import dataclasses
+import os
 from typing import Any, cast
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import build, checkpoint
+from evqgan.core import build, checkpoint, exported, exported_weights
 from evqgan.core.errors import InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
@@ -80,9 +81,7 @@ class ImageTokenizer:
             lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
             self.shapes(),
         )
-        saved = checkpoint.Checkpoints(workdir, create=False)
-        state, step = saved.restore(like), saved.steps()[-1]
-        saved.close()
+        state, step = restored(workdir, like)
         return {"params": state["ema"], "codebook": state["codebook"]}, step
 
 
@@ -197,6 +196,27 @@ class TokenGenerator:
             return {}
         codebook: Any = self.tokenizer.network.apply(weights, method=Tokenizer.codebook)
         return {"codebook": codebook}
+
+
+def restored(
+    workdir: str | os.PathLike[str], like: dict, step: int | None = None
+) -> tuple[dict, int]:
+    """Return the state that a workdir or an exported model holds, and its step.
+
+    like: what a model's `shapes` say, as arrays or with shardings.
+    step: of the checkpoint, None is the latest.
+
+    Raises InputError where there is none, or it is another model's, or damaged.
+    """
+    folder = exported.find(workdir)
+    if exported.is_one(folder):
+        return exported_weights.restore(folder, like, step)
+    checkpoints = checkpoint.Checkpoints(folder, create=False)
+    # None, where there is no checkpoint, is refused by restore.
+    found: Any = max(checkpoints.steps(), default=None) if step is None else step
+    state = checkpoints.restore(like, found)
+    checkpoints.close()
+    return state, found
 
 
 def of(config: Any) -> ImageTokenizer | TokenGenerator:

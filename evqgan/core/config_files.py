@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from evqgan.core import files
+from evqgan.core import exported, files
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
@@ -47,21 +47,33 @@ OPTIONAL = (  # keys that a stage's config may lack
 
 
 def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
-    """Return the config of a workdir, and that workdir: of a quickstart's, its generator."""
+    """Return the config of a workdir, and that workdir: of a quickstart's, its generator.
+
+    workdir: its path, or that of an exported model, or the name of one that ships.
+    """
     if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
         raise InputError(f"expected the path of a workdir, got {workdir!r}")
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = exported.find(workdir)
     inner, file = workdir / "generator", workdir / "config.json"
     if not file.is_file() and (inner / "config.json").is_file():
         workdir, file = inner, inner / "config.json"
     if not file.is_file():
         raise InputError(no_workdir(workdir))
+    return _read(workdir, exported.PARTS[::-1]), workdir
+
+
+def _read(folder: pathlib.Path, parts: Sequence[str]) -> ConfigDict:
+    """Return the config in a folder; of an exported model, the first of `parts` that it has."""
     from evqgan.core import schema  # brings JAX, which --help and wrong flags can do without
 
-    config = ConfigDict(files.read_json(file))
+    file = folder / "config.json"
+    found = files.read_json(file)
+    if found.get("stage") == exported.STAGE:
+        found = next(x for name in parts if (x := exported.part_of(found, name, folder)))
+    config = ConfigDict(found)
     schema.check(config, str(file))
     expand_paths(config)
-    return config, workdir
+    return config
 
 
 def no_workdir(path: pathlib.Path) -> str:
@@ -75,13 +87,20 @@ def no_workdir(path: pathlib.Path) -> str:
             advice = f"bring it back from a copy, or {files.ANEW}"
             return f"{run / 'config.json'} is missing beside checkpoints/: {advice}"
     hint = f"train one with --config=FILE --workdir={path}"
+    if shipped := exported.names():
+        hint += f", or give the name of a model that ships: {', '.join(shipped)}"
     return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
 
 
 def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
-    """Return the config and the workdir of a tokenizer; `workdir` may be a quickstart's."""
+    """Return the config and the workdir of a tokenizer.
+
+    workdir: may be a quickstart's, or an exported model of any kind.
+    """
     inner = pathlib.Path(workdir).expanduser() / "tokenizer"
     config, folder = of_workdir(inner if (inner / "config.json").is_file() else workdir)
+    if exported.is_one(folder):
+        return _read(folder, exported.PARTS[:1]), folder
     if config.stage != "stage1":
         wish = "encode needs the workdir of a tokenizer, or of a quickstart"
         raise InputError(f"{wish}; {folder} is of {config.stage}")

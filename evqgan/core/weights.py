@@ -77,7 +77,7 @@ def save(file: Path, tree: Any, metadata: Mapping[str, str]) -> None:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     arrays = {path_name(at): np.asarray(leaf, order="C") for at, leaf in leaves}
-    data = _ordered(safetensors.numpy.save(arrays, {**metadata, CRC: _crc(arrays)}))
+    data = _ordered(safetensors.numpy.save(arrays, {**metadata, CRC: crc(arrays)}))
     with files.atomic(file) as stream:
         stream.write(data)
 
@@ -98,7 +98,7 @@ def load(where: Path, network: str, like: Any) -> Any:
             more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise ValueError(f"not {network} as it is here, {'; '.join(problems[:5])}{more}")
         found = {name: stored.get_tensor(name) for name in wanted}
-        if (stored.metadata() or {}).get(CRC, crc := _crc(found)) != crc:
+        if (stored.metadata() or {}).get(CRC, number := crc(found)) != number:
             raise ValueError("damaged: its bytes are not those that were written")
     return jax.tree_util.tree_map_with_path(lambda at, _: found[path_name(at)], like)
 
@@ -187,11 +187,13 @@ def _ordered(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
-def _crc(arrays: Mapping[str, np.ndarray]) -> str:
-    crc = 0
+def crc(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the CRC-32 of all arrays in the order of their names, 8 hexadecimal digits."""
+    number = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, crc)
-    return f"{crc:08x}"
+        array = np.ascontiguousarray(arrays[name])
+        number = zlib.crc32(array.reshape(-1).view(np.uint8).data, number)
+    return f"{number:08x}"
 
 
 DTYPES = {  # as safetensors names them

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import checkpoint, mesh, room
+from evqgan.core import exported, mesh, room
 from evqgan.core.errors import InputError, first_line
 from evqgan.data import transforms
 from evqgan.generators.requests import request_of, seeds_of
@@ -43,7 +44,7 @@ class CoreModel:
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
         self.runner = BatchRunner(at_once(tokenizer.shape) if batch_size is None else batch_size)
         room.require_batch(self.runner.batch_size, tokenizer.shape)
-        self.step, self.state = self._restore(model, step)
+        self.state, self.step = self._restored(model, step)
 
         network = tokenizer.network
         self.factor, self.size = network.factor, tokenizer.shape
@@ -76,19 +77,22 @@ class CoreModel:
         ]
         return f"<evqgan model: {', '.join(parts)}>"
 
-    def _restore(self, model: Any, step: int | None) -> tuple[int, dict]:
-        """Return the step and state of a checkpoint: the latest, or that of `step`."""
+    @property
+    def weights_path(self) -> pathlib.Path:
+        """What the weights were read from: the folder of a checkpoint, or a file."""
+        folder = pathlib.Path(self.workdir)
+        if exported.is_one(folder):
+            return folder / exported.WEIGHTS
+        return folder / "checkpoints" / str(self.step)
+
+    def _restored(self, model: Any, step: int | None) -> tuple[dict, int]:
+        """Return the state and step of a checkpoint: the latest, or that of `step`."""
         everywhere = mesh.replicated(self.runner.mesh)
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
             model.shapes(),
         )
-        checkpoints = checkpoint.Checkpoints(self.workdir, create=False)
-        # None, where there is no checkpoint, is refused by restore.
-        found: Any = max(checkpoints.steps(), default=None) if step is None else step
-        state = checkpoints.restore(like, found)
-        checkpoints.close()
-        return found, state
+        return models.restored(self.workdir, like, step)
 
     def _needed(self, what: str = "generating") -> models.TokenGenerator:
         """Return the generator, which `what` needs; InputError if the workdir holds a tokenizer."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import build, files, processes, schema
+from evqgan.core import build, exported, files, processes, schema
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
@@ -39,9 +39,10 @@ def evaluate(
 ) -> Evaluation:
     """Run the evaluators of config.evals, and the statistics of samples; write evaluation.json.
 
-    The samples are those of workdir/samples/samples.npz, where there is one. For the form of the
-    file see `evals.cards`. Of a quickstart's workdir both the tokenizer
-    and the generator, which has `config`, are measured: see `evaluation_parts.parts_of`.
+    The samples are those of workdir/samples/samples.npz, where there is one; for an exported model
+    see `exported.results`. For the form of the file see `evals.cards`. Of a quickstart's workdir
+    and an exported model both the tokenizer and the generator, which has `config`, are measured:
+    see `evaluation_parts.parts_of`.
 
     metrics: names of evaluators, which alone run; the other numbers of an evaluation.json remain.
     batch_size: images a device at a time (default: as the config says).
@@ -51,7 +52,8 @@ def evaluate(
     samples.
     """
     top, chief = pathlib.Path(workdir), processes.this()[0] == 0
-    file, samples = (out or top) / "evaluation.json", top / "samples" / "samples.npz"
+    place = exported.results(top)
+    file, samples = (out or place) / "evaluation.json", place / "samples" / "samples.npz"
     parts = parts_of(config, top, tokenizer)
     for part, _ in parts:
         schema.check(part)

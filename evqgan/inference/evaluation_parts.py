@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from evqgan.core import build
-from evqgan.core.config_files import of_workdir, replace_source
+from evqgan.core import build, exported
+from evqgan.core.config_files import of_tokenizer, of_workdir, replace_source
 from evqgan.core.errors import InputError
 from evqgan.evals import MODELS, stage_of
 from evqgan.evals.feature_metrics import METRICS
@@ -21,7 +21,9 @@ Part = tuple[ConfigDict, pathlib.Path]  # a config, and its workdir
 def parts_of(
     config: ConfigDict, top: pathlib.Path, tokenizer: ConfigDict | None = None
 ) -> list[Part]:
-    """Return the configs and workdirs to evaluate: of a quickstart's, the tokenizer comes first.
+    """Return the configs and workdirs to evaluate; of two the tokenizer comes first.
+
+    Two are a quickstart's workdir and an exported model of a generator.
 
     config: of the workdir, of a quickstart's the generator's. Where it differs from the saved one,
       config.dataset and the keys of OF_BOTH are changed for both, and config.evals.NAME for the
@@ -29,9 +31,10 @@ def parts_of(
     tokenizer: that config of a quickstart's, if it is known; None: the saved one, so changed.
     """
     saved, folder = of_workdir(top)
-    if folder == top or not (top / "tokenizer" / "config.json").is_file():
+    both = exported.is_one(folder) and saved.stage == "stage2"
+    if not both and (folder == top or not (top / "tokenizer" / "config.json").is_file()):
         return [(config, folder)]
-    first, place = of_workdir(top / "tokenizer")
+    first, place = of_tokenizer(top)
     if tokenizer is not None:
         return [(tokenizer, place), (config, folder)]
     second = config.copy_and_resolve_references()

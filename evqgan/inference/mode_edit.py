@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import files, pictures, processes
+from evqgan.core import exported, files, pictures, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -62,7 +62,7 @@ def edit(
     They take the place of an earlier call's when all of them are made, and not before. Of several
     processes the first one does it alone.
     """
-    out = out or pathlib.Path(workdir) / "edits"
+    out = out or exported.results(workdir) / "edits"
     check_apart(out, request)
     image, margins, hidden = checked(config, workdir, request)
     with contextlib.ExitStack() as stack:

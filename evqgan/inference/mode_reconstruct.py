@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import files, pictures, processes
+from evqgan.core import exported, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
@@ -41,7 +41,7 @@ def reconstruct(
     """
     if not image:
         raise InputError("reconstruct needs --image=FILE, or --image=FOLDER of pictures")
-    source, out = pathlib.Path(image), out or pathlib.Path(workdir) / "reconstructions"
+    source, out = pathlib.Path(image), out or exported.results(workdir) / "reconstructions"
     if source.is_dir():
         paths = [source / name for name in folders.image_paths(str(source))]
     else:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import files, npz, pictures, processes, signals
+from evqgan.core import exported, files, npz, pictures, processes, signals
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -77,7 +77,7 @@ def sample(
     written. Finished, it does nothing. No more than a batch of images is ever in memory. Several
     processes share the work; `out` has to be one folder for all, and the first process writes.
     """
-    out = out or pathlib.Path(workdir) / "samples"
+    out = out or exported.results(workdir) / "samples"
     settings = requested_settings(config, workdir, out, request)
     chief, there = processes.this()[0] == 0, None
     with contextlib.ExitStack() as stack:
@@ -149,8 +149,7 @@ def is_finished(
         return False
     name = {"classifier": rejection.name_of(classifier)} if classifier else {}
     finished_samples.check(out, there, name, request.advice)
-    checkpoint = model.workdir / "checkpoints" / str(model.step)
-    why = finished_samples.missing(out, there, checkpoint, request.pngs, request.steps_strip)
+    why = finished_samples.missing(out, there, model, request.pngs, request.steps_strip)
     done = f"{counted(request.num, 'sample')} of step {model.step:,} with these settings"
     print(why or f"everything is made already: {done}, in {out}", flush=True)
     return not why

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from evqgan.core import checkpoint, files
+from evqgan.core import checkpoint, exported, files
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 from evqgan.training import optim, run_length
@@ -205,6 +205,9 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         hint = f"give {' or '.join(runs)}" if runs else "expected the workdir of a run"
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
+    if exported.is_one(folder):
+        what = "an exported model, which has no workdir's checkpoints"
+        raise InputError(f"config.init = {folder} is {what}: give the workdir that it was made of")
     if theirs.get("stage") != stage:
         raise InputError(
             f"config.init = {folder} is the workdir of {theirs.get('stage')}, "

@@ -6,13 +6,13 @@ other generators have losses of their own. `GeneratorStage.update` is one traini
 """
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
 
 from evqgan import models
-from evqgan.core import build, files, schema
+from evqgan.core import build, exported, files, schema
+from evqgan.core.config_files import of_tokenizer
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
 from evqgan.data import codes, transforms
@@ -73,13 +73,14 @@ def with_model(config: Any) -> Any:
     workdir.
     """
     weights = config.tokenizer.weights
-    file = pathlib.Path(weights) / "config.json"
+    folder = exported.find(weights)
+    file = folder / "config.json"
     if not weights or not file.is_file():
         raise InputError(
             f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): train "
             "one first, with --config of a stage 1, and give its --workdir here"
         )
-    theirs = files.read_json(file)
+    theirs = of_tokenizer(folder)[0] if exported.is_one(folder) else files.read_json(file)
     if theirs.get("stage") != "stage1":
         raise InputError(
             f"config.tokenizer.weights = {weights!r} is the workdir of {theirs.get('stage')}, "

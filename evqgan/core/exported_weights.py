@@ -1,0 +1,120 @@
+"""The weights of an exported model: model.safetensors, which holds nothing that could run.
+
+Its arrays are named tokenizer/params/..., tokenizer/codebook/... and generator/params/...; all are
+averaged weights. Its metadata has a CRC-32 of all of them.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+
+from evqgan.core import exported, weights
+from evqgan.core.errors import InputError
+from evqgan.core.mesh import path_name
+
+DTYPES = ("float16", "float32")
+# Beginnings of names of arrays that stay as they are. A code's vector decides ids: rounded, two
+# codes that are near each other could change places.
+EXACT = ("tokenizer/codebook/", "tokenizer/params/quantizer/")
+
+
+def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's state, see its `shapes`, as it is named in the file."""
+    if "tokenizer" in state:
+        return {"tokenizer": state["tokenizer"], "generator": {"params": state["ema"]}}
+    return {"tokenizer": {"params": state["ema"], "codebook": state["codebook"]}}
+
+
+def state_of(tree: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of the parts in `like`, a model's `shapes`: the inverse of `tree_of`."""
+    tokenizer = tree["tokenizer"]
+    if "tokenizer" in like:
+        return {"ema": tree["generator"]["params"], "tokenizer": tokenizer}
+    return {"ema": tokenizer["params"], "codebook": tokenizer["codebook"]}
+
+
+def save(folder: str | os.PathLike[str], state: Mapping[str, Any], dtype: str) -> int:
+    """Write the weights of a state; return the size of the file in bytes.
+
+    dtype: one of DTYPES, of all arrays of floats but EXACT ones.
+
+    Raises InputError for a weight that float16 cannot hold, and if the file cannot be written.
+    """
+
+    def rounded(path: tuple, leaf: Any) -> np.ndarray:
+        name, array = path_name(path), np.asarray(leaf)
+        if array.dtype.kind != "f" or name.startswith(EXACT):
+            return array
+        with np.errstate(over="ignore"):
+            small = array.astype(dtype)
+        if not (np.isfinite(small) | ~np.isfinite(array)).all():
+            raise InputError(f"{name} has numbers beyond {dtype}: give --dtype=float32")
+        return small
+
+    file = pathlib.Path(folder) / exported.WEIGHTS
+    weights.save(file, jax.tree_util.tree_map_with_path(rounded, tree_of(state)), {"dtype": dtype})
+    return file.stat().st_size
+
+
+def restore(
+    folder: str | os.PathLike[str], like: Mapping[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], int]:
+    """Return the state of an exported model and its step, with dtypes and shardings of `like`.
+
+    like: the `shapes` of a tokenizer or a generator, as arrays or jax.ShapeDtypeStructs.
+    step: the one that is expected; None: any.
+
+    Raises InputError for a file that is missing, damaged, or of another model, and another step.
+    """
+    folder = pathlib.Path(folder)
+    found = exported.step_of(folder, "generator" if "tokenizer" in like else "tokenizer")
+    if step not in (None, found):
+        raise InputError(f"{folder} is an exported model of step {found:,}, not of step {step:,}")
+    wanted = tree_of(like)
+    arrays = read(folder / exported.WEIGHTS)
+    if problems := differences(arrays, wanted):
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        what = f"is not the model of {exported.CONFIG} beside it"
+        raise InputError(
+            f"{folder / exported.WEIGHTS} {what}: {'; '.join(problems[:5])}{more}; {exported.AGAIN}"
+        )
+
+    def placed(path: tuple, leaf: Any) -> Any:
+        array = arrays[path_name(path)].astype(leaf.dtype)
+        sharding = getattr(leaf, "sharding", None)
+        return array if sharding is None else jax.device_put(array, sharding)
+
+    return state_of(jax.tree_util.tree_map_with_path(placed, wanted), like), found
+
+
+def read(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return {name: array} of a file as `save` writes it; InputError if it is damaged."""
+    try:
+        with safetensors.safe_open(file, framework="np") as stored:
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            number = (stored.metadata() or {}).get(weights.CRC)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file} is damaged or unreadable ({reason}): {exported.AGAIN}") from error
+    if number not in (None, weights.crc(arrays)):
+        what = "damaged: its bytes are not those that were written"
+        raise InputError(f"{file} is {what}; {exported.AGAIN}")
+    return arrays
+
+
+def differences(arrays: Mapping[str, np.ndarray], wanted: Any) -> list[str]:
+    """Return a phrase for every array of the tree `wanted` that is missing or of another shape."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        name, here = path_name(path), list(leaf.shape)
+        there = list(arrays[name].shape) if name in arrays else None
+        if there is None:
+            found.append(f"{name} is missing")
+        elif there != here or arrays[name].dtype.kind != np.dtype(leaf.dtype).kind:
+            found.append(f"{name} is {arrays[name].dtype} {there} there, {leaf.dtype} {here} here")
+    return sorted(found)
