@@ -20,6 +20,12 @@ from evqgan.export.sources import Source
 TASKS = {"reconstruction": "image-to-image"}
 SAMPLES = "unconditional-image-generation"
 PAPER = "https://arxiv.org/abs/2310.05400"
+# What `check.write` measures, in words.
+MEASURED = {
+    "frechet": "samples",
+    "held_out": "held-out images",
+    "random_ids": "images of random ids",
+}
 CLASSES = 20  # ours: of more classes a card names none
 UNKNOWN = "not known to this program: whoever passes the model on has to say it here"
 
@@ -142,9 +148,7 @@ class Card:
                     lines.append(f"| {number} | {value:.4g} | {name} | {on} |")
         if self.checked:
             num, where = self.checked["num"], "training images"
-            rows = (("frechet", "samples"), ("held_out", "held-out images"))
-            rows += (("random_ids", "images of random ids"),)
-            for key, what in rows:
+            for key, what in MEASURED.items():
                 made = f"{num} {what}, colours averaged to {check.SIDE}x{check.SIDE}"
                 lines.append(f"| frechet ({made}) | {self.checked[key]:.4g} | check | {where} |")
         if not lines:

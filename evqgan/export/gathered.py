@@ -18,8 +18,10 @@ from evqgan.evals import cards
 from evqgan.inference.evaluation import read_evaluation
 
 # Keys of a tokenizer's config that a generator's config has, too.
-COMMON = ("seed", "batch_size", "duration", "dataset", "optimizer", "class_names")
-COMMON += ("log_every", "eval_every", "checkpoint_every")
+COMMON = (
+    *("seed", "batch_size", "duration", "dataset", "optimizer", "class_names"),
+    *("log_every", "eval_every", "checkpoint_every"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

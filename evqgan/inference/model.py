@@ -36,7 +36,8 @@ def load(
 ) -> "Model":
     """Return a trained tokenizer or generator from its workdir.
 
-    workdir: its path; "~" is the home folder.
+    workdir: its path, "~" is the home folder; or that of an exported model, or the name of one that
+      ships.
     config: None is the workdir's.
     step: of the checkpoint, None is the latest.
     batch_size: images per device at a time; None: 64 of up to 256x256, fewer of larger ones.
