@@ -39,8 +39,8 @@ A key of the config that a mode does not read is refused: most are of training a
 
 The config may be left out where the workdir has it: a tokenizer's or a generator's, and in all
 modes but train a quickstart's or an exported model (python -m evqgan.export), or the name of one
-that ships, whose results go to workdirs/NAME. Without --workdir it is workdirs/ and the config's name:
-workdirs/quickstart, workdirs/quickstart_tiny.
+that ships, whose results go to workdirs/NAME. Without --workdir it is workdirs/ and the config's
+name: workdirs/quickstart, workdirs/quickstart_tiny.
 """
 
 from evqgan.core.cli import (

@@ -111,18 +111,18 @@ def test_force_replaces_samples(place, tmp_path, capsys):
 
 
 def test_why_finished_samples_are_made_again(place, tmp_path):
-    out, checkpoint = place / "samples", place / "generator" / "checkpoints" / "6"
+    out, now = place / "samples", (6, place / "generator" / "checkpoints" / "6")
     there = finished_samples.read(out)
     missing = finished_samples.missing
-    assert missing(out, there, checkpoint, True, False) == ""
-    assert missing(out, there, checkpoint, True, True).endswith("steps.png is not there yet")
+    assert missing(out, there, *now, True, False) == ""
+    assert missing(out, there, *now, True, True).endswith("steps.png is not there yet")
     other = there | {"step": 5}
-    assert missing(out, other, checkpoint, True, False).startswith("the samples of step 5 in ")
+    assert missing(out, other, *now, True, False).startswith("the samples of step 5 in ")
     newer = tmp_path / "6"
     newer.mkdir()
     later = os.stat(out / "samples.npz").st_mtime + 1
     os.utime(newer, (later, later))
-    assert "is newer than the samples in" in missing(out, there, newer, True, False)
+    assert "is newer than the samples in" in missing(out, there, 6, newer, True, False)
 
 
 def test_what_is_no_samples_file_is_not_replaced(place, tmp_path, capsys):

@@ -16,7 +16,6 @@ import numpy as np
 from evqgan.core import npz
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
-from evqgan.inference.core import CoreModel
 from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES
 
@@ -66,18 +65,20 @@ def check(
         raise InputError(f"{out} holds {number}, made with {made}: {advice}")
 
 
-def missing(out: pathlib.Path, there: Settings, model: CoreModel, pngs: bool, strip: bool) -> str:
+def missing(
+    out: pathlib.Path, there: Settings, step: int, weights: pathlib.Path, pngs: bool, strip: bool
+) -> str:
     """Return why finished samples of the settings asked for are made again, "" if they are not.
 
     there: what `read` says of the folder `out`.
-    model: the one that samples would be made by now.
+    step, weights: of the model that samples would be made by now, and where they lie on disk.
     pngs, strip: whether images/ and steps.png are asked for.
     """
     file = out / "samples.npz"
-    if there["step"] != model.step:
+    if there["step"] != step:
         return f"the samples of step {there['step']:,} in {out} will be replaced"
-    if file.stat().st_mtime < model.weights_path.stat().st_mtime:
-        return f"{model.weights_path} is newer than the samples in {out}, which will be replaced"
+    if file.stat().st_mtime < weights.stat().st_mtime:
+        return f"{weights} is newer than the samples in {out}, which will be replaced"
     wanted = ["grid.png", *(["steps.png"] if strip else [])]
     if pngs:
         wanted += [f"images/{i:05d}.png" for i in range(len(there["labels"]))]

@@ -149,7 +149,8 @@ def is_finished(
         return False
     name = {"classifier": rejection.name_of(classifier)} if classifier else {}
     finished_samples.check(out, there, name, request.advice)
-    why = finished_samples.missing(out, there, model, request.pngs, request.steps_strip)
+    of_model = model.step, model.weights_path
+    why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
     done = f"{counted(request.num, 'sample')} of step {model.step:,} with these settings"
     print(why or f"everything is made already: {done}, in {out}", flush=True)
     return not why
