@@ -22,7 +22,7 @@ from evqgan.metrics.references import Reference, load_reference, save_reference
 NAME, REFERENCE = "check.json", "reference.npz"
 SIDE = 4  # ours: 48 numbers, so that some hundred samples have a covariance
 AGAIN = "export the model again, with --check"
-SLACK = 1.3  # ours: other processors round otherwise, and then draw other tokens
+SLACK = 1.5  # ours: on one generator four seeds lay within 1.24 of each other
 
 
 def write(folder: pathlib.Path, model: Model, dataset: Any, num: int) -> dict[str, Any]:
