@@ -165,6 +165,11 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyError), files.swapped(tmp_path / "here") as folder:
         (folder / "three").touch()
         raise KeyError
+    with pytest.raises(KeyError), files.swapped(tmp_path / "here") as folder:
+        (folder / "four").touch()
+        files.let_go()  # as in a process that a signal ends in the midst of a compilation
+        assert not folder.exists()
+        raise KeyError
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
         "here",
         "here/two",

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -152,12 +153,16 @@ def runs_here(process: int) -> bool:
     return True
 
 
-_held: list[Callable[[], None]] = []  # what takes away the marks of the folders that are `owned`
+# What takes away the marks of the folders that are `owned`, and the new ones of `swapped`.
+_held: list[Callable[[], None]] = []
 
 
 def let_go() -> None:
-    """Take away the marks of all folders that are `owned`, for a process that is about to end."""
-    for clear in _held:
+    """Take away marks of folders that are `owned`, and what was to be `swapped` in.
+
+    It is for a process that is about to end: what it took away stays away.
+    """
+    for clear in [*_held]:
         clear()
 
 
@@ -226,23 +231,33 @@ def read_json(
 def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write into, which takes the place of `folder` when the body ends.
 
-    All that was in `folder` goes. If the body raises, the new one vanishes, and `folder` stays as
-    it was.
+    All that was in `folder` goes. If the body raises, or `let_go` is called, the new one vanishes,
+    and `folder` stays as it was.
     """
     folder = pathlib.Path(folder)
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    ends = threading.Lock()  # held by what decides whether the new one vanishes or is swapped in
+
+    def clear() -> None:
+        ends.acquire()  # and keeps it: the process is about to end
+        shutil.rmtree(new, ignore_errors=True)
+
     with writable(folder):
         for rest in (new, old):  # of a call that was killed
             shutil.rmtree(rest, ignore_errors=True)
         new.mkdir(parents=True)
+        _held.append(clear)
         try:
             yield new
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        finally:
+            _held.remove(clear)
+        with ends:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
