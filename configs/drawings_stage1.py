@@ -86,6 +86,8 @@ def large(size: int) -> ConfigDict:
 def slim(size: int) -> ConfigDict:
     """Return the tokenizer of 512x512 or 1024x1024 for a CPU, in minutes."""
     config = common.stage1((1, 1, 1), size, codes=256, width=16, window=8)
+    for coder in (config.tokenizer.encoder, config.tokenizer.decoder):
+        coder.head_dim = 16
     config.dtype, config.batch_size, config.duration = "float32", 2, "300 steps"
     config.tokenizer.quantizer.update({"width": 32, "decay": 0.9})
     config.optimizer.update({"learning_rate": 2e-3, "warmup": "50 steps", "decay": "cosine"})
