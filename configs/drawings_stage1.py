@@ -44,6 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.adversarial.weight = 0.0
     if variant == "l2":
         config.perceptual.weight, config.best = 0.0, "val/mse"
+    if variant in ("l2", "cpu512", "cpu1024"):  # no network is needed
         config.evals.reconstruction = {}
     return common.tiny(config) if variant == "tiny" else config
 
