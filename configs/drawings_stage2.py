@@ -41,8 +41,8 @@ def small() -> ConfigDict:
     config = common.stage2("workdirs/drawings_stage1", 64, classes=9)
     # As large as fits 5 MB in float16 together with the tokenizer.
     config.generator.update({"window": 4, "extend": 1, "layers": 5, "width": 128, "heads": 4})
-    config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.1})
-    config.dtype, config.batch_size, config.duration = "float32", 32, "12000 steps"
+    config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.2})
+    config.dtype, config.batch_size, config.duration = "float32", 32, "6000 steps"
     config.optimizer.update(
         {"learning_rate": 1e-3, "warmup": "200 steps", "decay": "cosine", "ema": 0.99}
     )
