@@ -1,6 +1,7 @@
 """Cards: what may differ between comparable numbers, and what is refused in one line."""
 
 import copy
+import dataclasses
 import json
 
 import jax
@@ -161,6 +162,31 @@ def test_numbers_whose_cards_say_nothing_are_not_compared(tmp_path, capsys, miss
     assert compare(tmp_path, found, found) == 2
     line = capsys.readouterr().err
     assert f"a.json: the card of distribution says nothing of {missing}: its numbers" in line
+
+
+@pytest.mark.parametrize(
+    "place, value", [("model", "m"), ("features", "f"), ("features", ["f"]), ("features", [{}])]
+)
+def test_cards_of_another_form_are_one_line(tmp_path, capsys, place, value):
+    found = changed(evaluation(), place, value)
+    assert compare(tmp_path, found, found) == 2
+    assert f"the card of distribution says nothing of {place}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "made_by, step, mark, warned",
+    [
+        (cards.MadeBy(1, "fingerprint 1", ""), 1, "fingerprint 1", ""),
+        (cards.MadeBy(1), 1, "fingerprint 1", ""),  # of a file that does not say whose weights
+        (cards.MadeBy(2, "fingerprint 2", ""), 2, "fingerprint 2", "are of step 2, the model of 1"),
+        (cards.MadeBy(1, "other", ""), 1, "other", "are of other weights than the model's"),
+    ],
+)
+def test_finished_samples_are_of_the_model_that_their_file_says(made_by, step, mark, warned):
+    card = subject(1).card("samples", dataclasses.replace(MEASURED, made_by=made_by))
+    assert (card.model.step, card.model.fingerprint) == (step, mark)
+    assert len(card.warnings) == bool(warned) and warned in "".join(card.warnings)
+    assert "made_by" not in card.as_json()
 
 
 def test_a_place_that_no_card_has_is_refused(tmp_path, capsys):

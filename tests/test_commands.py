@@ -193,9 +193,9 @@ def test_the_card_has_all_settings_of_the_sampler(workdir, config):
     config.sample.steps = 3
     config.sample.temperature = 0.5
     make(config, workdir, None, 2, pngs=False)
-    _, _, step, card = finished.read(workdir / "samples" / "samples.npz")
+    _, _, made_by, card = finished.read(workdir / "samples" / "samples.npz")
     given = {"steps": 3, "temperature": 0.5, "choice_temperature": 4.5, "schedule": "cosine"}
-    assert given.items() <= card.sampler.items() and card.count == 2 and step == 6
+    assert given.items() <= card.sampler.items() and card.count == 2 and made_by.step == 6
 
 
 def test_samples_of_a_model_without_classes_have_no_labels(workdir, config, monkeypatch, tmp_path):

@@ -127,7 +127,7 @@ def test_finished_samples_have_the_numbers_that_the_same_images_have_when_genera
     found, evaluator = run("not called", file=file, **keys)
     assert found == pytest.approx(generated, rel=1e-6)
     card = evaluator.card()
-    assert (card.step, card.produced.count, card.produced.seed) == (7, NUMBER, 5)
+    assert (card.made_by.step, card.produced.count, card.produced.seed) == (7, NUMBER, 5)
     assert card.produced.labels == evaluator_labels == "all classes in turn"
     assert card.produced.sampler == {"steps": 3, "acceptance": 0.5, "classifier": "a:b"}
 
@@ -136,7 +136,10 @@ def test_files_that_are_no_samples_of_this_model_are_refused(tmp_path):
     file = saved_samples(tmp_path, np.zeros((4, 8, 16, 3), np.uint8))
     with pytest.raises(InputError, match="is of 16x8, expected 16x16, as config.dataset says$"):
         run("not called", file=file)
-    with pytest.raises(InputError, match="is not what --mode=sample writes"):
+    file = saved_samples(tmp_path, np.zeros((4, 16, 16, 3), np.uint8), labels=np.zeros(3))
+    with pytest.raises(InputError, match="--mode=sample writes: it has 4 images and 3 labels"):
+        run("not called", file=file)
+    with pytest.raises(InputError, match=r"there is no file .*none\.npz: make it by"):
         run("not called", file=str(tmp_path / "none.npz"))
 
 

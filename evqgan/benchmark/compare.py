@@ -25,7 +25,8 @@ FLAGS = (
 )
 SHOWN = 60  # ours: characters of a value in a message
 MOST = 6  # ours: differences in a message whose values it shows
-ON_A_CARD = ("protocol", "model", "produced", "run")  # without which numbers mean nothing
+# without which numbers mean nothing
+ON_A_CARD: dict[str, type] = {"protocol": str, "model": dict, "produced": dict, "run": dict}
 
 
 def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
@@ -66,7 +67,18 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
 def check_cards(word: str, found: cards.Evaluation, evaluators: Sequence[str]) -> None:
     """Raise InputError if a card in the file `word` does not say how it was measured."""
     for evaluator in evaluators:
-        if missing := [name for name in ON_A_CARD if not found["protocols"][evaluator].get(name)]:
+        card = found["protocols"][evaluator]
+        missing = [
+            name
+            for name, form in ON_A_CARD.items()
+            if not card.get(name) or not isinstance(card[name], form)
+        ]
+        features = card.get("features") or []
+        if not isinstance(features, list) or not all(
+            isinstance(one, dict) and isinstance(one.get("name"), str) for one in features
+        ):
+            missing.append("features")
+        if missing:
             raise InputError(
                 f"{word}: the card of {evaluator} says nothing of {', '.join(missing)}: its "
                 "numbers are not comparable; measure them again by --mode=evaluate"

@@ -149,12 +149,12 @@ def finished(
     mode_sample.sample(second, folder, None, request)
     first.evals = ConfigDict({"reconstruction": {}})
     found = evaluation.evaluate(first, owner / "tokenizer", None, [])
-    images, labels, step, produced = read_finished(folder / "samples" / "samples.npz")
+    images, labels, made_by, produced = read_finished(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
         beside = real_images.against(second.dataset, **how["real"], features=features)
         values = {**found["numbers"], **beside.numbers.of(images, labels)}
-    subject = cards.subject(second, folder / "generator", step, states["generator"])
+    subject = cards.subject(second, folder / "generator", made_by.step, states["generator"])
     card = {**found["protocols"], "samples": beside.card(subject, produced, labels)}
     parameters = {
         part: sum(x.size for x in jax.tree.leaves(state["params"]))

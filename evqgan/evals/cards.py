@@ -63,7 +63,7 @@ class Measured:
     features: `Extractor.card` of each network.
     settings: what else decides the numbers, such as which metrics, or a batch size.
     warnings: sentences on what the numbers are worth.
-    step: of the checkpoint that finished samples are of; None: what was measured was made now.
+    made_by: the model that finished samples are of; None: what was measured was made now.
     """
 
     protocol: str
@@ -73,7 +73,18 @@ class Measured:
     features: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
-    step: int | None = None
+    made_by: "MadeBy | None" = None
+
+
+class MadeBy(NamedTuple):
+    """The model that samples are of, as their file says it.
+
+    fingerprint, tokenizer: as in `ModelCard`; "" in files of older versions.
+    """
+
+    step: int
+    fingerprint: str = ""
+    tokenizer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,22 +157,33 @@ class Subject(NamedTuple):
     def card(self, evaluator: str, measured: Measured) -> Card:
         """Return the card of what an evaluator measured.
 
-        Of finished samples of another step than the model's it has their step, no fingerprint, and
-        a warning.
+        Of finished samples it has the step and the fingerprints that their file says, and a warning
+        if these are not the model's.
         """
         of_evaluator = {
             field.name: getattr(measured, field.name) for field in dataclasses.fields(measured)
         }
-        model, step = self.model, of_evaluator.pop("step")
-        if step not in (None, model.step):
-            other = f"the samples are of step {step:,}, the model of {model.step:,}"
-            of_evaluator["warnings"] = [*measured.warnings, other]
-            model = dataclasses.replace(model, step=step, fingerprint="")
+        model, made_by = self.model, of_evaluator.pop("made_by")
+        if made_by:
+            mine = MadeBy(model.step, model.fingerprint, model.tokenizer)
+            known = mine if made_by == MadeBy(model.step) else made_by  # of an older version
+            model = dataclasses.replace(model, **known._asdict())
+            if other := self._differs(known, mine):
+                of_evaluator["warnings"] = [*measured.warnings, other]
         if measured.produced.what == "samples" and not measured.produced.sampler:
             made = dataclasses.replace(measured.produced, sampler=self.sampler)
             of_evaluator["produced"] = made
         run = run_card(self.dtype)
         return Card(evaluator, weights=self.weights, model=model, run=run, **of_evaluator)
+
+    @staticmethod
+    def _differs(made_by: MadeBy, mine: MadeBy) -> str:
+        """Return in words that samples are of another model than `mine`, "" if they are not."""
+        if made_by.step != mine.step:
+            return f"the samples are of step {made_by.step:,}, the model of {mine.step:,}"
+        if made_by != mine:
+            return "the samples are of other weights than the model's, of the same step"
+        return ""
 
 
 def subject(config: Any, workdir: str | os.PathLike[str], step: int, state: Mapping) -> Subject:
@@ -193,12 +215,14 @@ def run_card(dtype: str) -> RunCard:
 def fingerprint(weights: Any) -> str:
     """Return 16 hexadecimal digits of a sha256 of all arrays of a tree and their names.
 
-    It is the same on any mesh and any number of processes, all of which have to call it. One array
-    at a time comes to the host.
+    It is the same on any mesh and any number of processes, all of which have to call it, unless
+    every device has all weights. One array at a time comes to the host.
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+            leaf = leaf.addressable_data(0)
+        elif isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             leaf = multihost_utils.process_allgather(leaf, tiled=True)
         array = np.ascontiguousarray(leaf)
         digest.update(f"{mesh.path_name(path)} {array.dtype} {array.shape}\n".encode())

@@ -150,7 +150,7 @@ class Evaluator:
             features=[network.card() for network in self.networks],
             settings={"metrics": list(dict.fromkeys(name for m in self.metrics for name in m))},
             warnings=self._warnings(),
-            step=self.finished.step if self.finished else None,
+            made_by=self.finished.made_by if self.finished else None,
         )
 
     def _of_samples(self, state: dict) -> list[FeatureSet]:

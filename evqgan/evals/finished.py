@@ -12,7 +12,7 @@ import numpy as np
 from evqgan.core import npz
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
-from evqgan.evals.cards import Produced
+from evqgan.evals.cards import MadeBy, Produced
 from evqgan.metrics.references import load_images
 
 READ = 256  # ours: samples that are read at a time
@@ -25,12 +25,14 @@ class Finished(NamedTuple):
 
     images: Pieces  # uint8 [N,H,W,3], READ at a time
     labels: np.ndarray | None  # int32 [N]; None of an unconditional model
-    step: int  # of the model's checkpoint
+    made_by: MadeBy
     produced: Produced
 
 
 def read(file: str | os.PathLike[str]) -> Finished:
     """Return the samples of a samples.npz; InputError for another file. No image is read yet."""
+    if not os.path.isfile(file):
+        raise InputError(f"there is no file {file}: make it by --mode=sample")
     names = ("acceptance", "classifier", "candidates")
     try:
         with npz.opened(file) as saved:
@@ -38,7 +40,10 @@ def read(file: str | os.PathLike[str]) -> Finished:
             sampler = json.loads(saved["sampler"].item())
             sampler |= {name: saved[name].item() for name in names if name in saved}
             step, seed = int(saved["step"]), int(saved["seed"])
+            marks = [str(saved[name]) for name in ("fingerprint", "tokenizer") if name in saved]
         images = load_images(file, READ)
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise ValueError(f"it has {images.shape[0]:,} images and {len(labels):,} labels")
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{file} is not what --mode=sample writes: {first_line(error)}; make the samples again"
@@ -46,7 +51,7 @@ def read(file: str | os.PathLike[str]) -> Finished:
     asked = "none" if labels is None else in_words(labels.tolist())
     count, height, width, _ = images.shape
     produced = Produced("samples", count, (height, width), seed=seed, labels=asked, sampler=sampler)
-    return Finished(images, labels, step, produced)
+    return Finished(images, labels, MadeBy(step, *marks), produced)
 
 
 def in_words(labels: Sequence[int]) -> str:

@@ -186,7 +186,7 @@ def subject_of(model: Model) -> Subject:
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:
     """Return what `AgainstReal` says of a samples.npz beside the images of the data set."""
-    images, labels, step, produced = finished.read(file)
+    images, labels, made_by, produced = finished.read(file)
     splits = [(split, Tally()) for split in (dataset.train, dataset.validation)]
     train, heldout = (of_split(dataset, split, tally) for split, tally in splits)
     number = train.number + heldout.number
@@ -200,7 +200,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}
     real, held = (tally.image_set(dataset, split) for split, tally in splits)
     measured = Measured(
-        FOLDER.name, produced, real, held, against.cards, against.settings, warnings, step
+        FOLDER.name, produced, real, held, against.cards, against.settings, warnings, made_by
     )
     return numbers, subject_of(model).card("samples", measured)
 

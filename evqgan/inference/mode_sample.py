@@ -16,6 +16,7 @@ from evqgan.core import exported, files, npz, pictures, processes, signals
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
+from evqgan.evals.cards import MadeBy, fingerprint
 from evqgan.inference import (
     filmstrip,
     finished_samples,
@@ -200,7 +201,7 @@ def card_of(
     request: SampleRequest, model: Model, classifier: Any, candidates: int
 ) -> dict[str, Any]:
     """Return what samples.npz says of how its images were made."""
-    card: dict[str, Any] = {"step": model.step, "seed": request.seed}
+    card: dict[str, Any] = {**made_by(model)._asdict(), "seed": request.seed}
     card["sampler"] = json.dumps(model.sampler)
     if classifier:
         card |= {"acceptance": request.acceptance, "classifier": rejection.name_of(classifier)}
@@ -208,6 +209,11 @@ def card_of(
     if model.classes and model.class_names:
         card["class_names"] = model.class_names
     return card
+
+
+def made_by(model: Model) -> MadeBy:
+    """Return which model it is, as cards say it."""
+    return MadeBy(model.step, *map(fingerprint, (model.state["ema"], model.state["tokenizer"])))
 
 
 def write(
