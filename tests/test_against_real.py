@@ -8,8 +8,9 @@ import pytest
 from evqgan.benchmark import real_images
 from evqgan.core.errors import InputError
 from evqgan.core.npz import Pieces
-from evqgan.inference import against_real, evaluation
-from evqgan.inference.against_real import AgainstReal, Colours, RealImages
+from evqgan.evals import against_real
+from evqgan.evals.against_real import AgainstReal, Colours, RealImages
+from evqgan.inference import evaluation
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
 

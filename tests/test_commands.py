@@ -20,9 +20,8 @@ from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
-from evqgan.evals import finished
+from evqgan.evals import against_real, finished
 from evqgan.inference import (
-    against_real,
     evaluation,
     evaluation_parts,
     mode_edit,

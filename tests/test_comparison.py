@@ -14,9 +14,10 @@ from evqgan.benchmark import comparison, real_images, runs
 from evqgan.core import config_files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
+from evqgan.evals import against_real
+from evqgan.evals.against_real import Colours
 from evqgan.features import extractor
-from evqgan.inference import against_real, evaluation
-from evqgan.inference.against_real import Colours
+from evqgan.inference import evaluation
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import stage2
 

@@ -29,9 +29,9 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import cards
+from evqgan.evals.against_real import Features
 from evqgan.evals.finished import read as read_finished
 from evqgan.inference import evaluation, mode_sample
-from evqgan.inference.against_real import Features
 from evqgan.inference.mode_inputs import load_model
 from evqgan.training.loop import train
 from evqgan.training.prepare import jitted

@@ -14,11 +14,11 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline, transforms
 from evqgan.data.dataset import Dataset
+from evqgan.evals.against_real import AgainstReal, Features, RealImages, too_many
 from evqgan.evals.cards import Measured, Produced, Subject
 from evqgan.evals.image_set import STORED, ImageSet, Tally, crop_of
 from evqgan.evals.protocols import FOLDER
 from evqgan.inference import evaluation
-from evqgan.inference.against_real import AgainstReal, Features, RealImages, too_many
 
 BATCH = 256  # ours: real images that are read at a time
 

@@ -11,8 +11,8 @@ from evqgan.core import pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress
+from evqgan.evals.against_real import Colours, Features
 from evqgan.features.extractor import Extractor
-from evqgan.inference.against_real import Colours, Features
 from evqgan.inference.model import Model
 
 # What the row of real images has in the place of a number of samples, if not "heldout_" before it.

@@ -11,7 +11,7 @@ import jax
 from evqgan.benchmark.sampler_scan import Measured, Setting
 from evqgan.core import build, files, progress, signals
 from evqgan.core.errors import InputError
-from evqgan.inference.against_real import AgainstReal
+from evqgan.evals.against_real import AgainstReal
 from evqgan.inference.model import Model
 
 OF_CLASSES = ("sample_accuracy", "spread_ratio")  # what is kept beside the distance, of classes

@@ -38,10 +38,10 @@ from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
 from evqgan.core.progress import announced
+from evqgan.evals.against_real import AgainstReal
 from evqgan.evals.cards import Produced, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.features.extractor import Extractor
-from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.evaluation import data_of, of_split, subject_of
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model

@@ -23,10 +23,10 @@ from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.evals.against_real import Features
 from evqgan.evals.cards import Produced
 from evqgan.generators.blocks import layout
 from evqgan.inference import evaluation
-from evqgan.inference.against_real import Features
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 from evqgan.tokenizers import tokenizer as tokenizers

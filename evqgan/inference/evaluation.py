@@ -14,10 +14,10 @@ from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import cards, finished
+from evqgan.evals.against_real import AgainstReal, RealImages
 from evqgan.evals.cards import Card, Evaluation, Measured, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
-from evqgan.inference.against_real import AgainstReal, RealImages
 from evqgan.inference.evaluation_parts import check_metrics, parts_of
 from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load

@@ -22,13 +22,13 @@ from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.npz import Again, Pieces
 from evqgan.data.dataset import Dataset
+from evqgan.evals.against_real import AgainstReal
 from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import MetricName
 from evqgan.evals.protocols import FOLDER
 from evqgan.features import extractor, inception
 from evqgan.features.extractor import Extractor, extractors, several
 from evqgan.inference import evaluation, rejection, resumable
-from evqgan.inference.against_real import AgainstReal
 from evqgan.inference.evaluators import evaluators_of
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
