@@ -139,6 +139,19 @@ def test_files_that_are_no_samples_of_this_model_are_refused(tmp_path):
     file = saved_samples(tmp_path, np.zeros((4, 16, 16, 3), np.uint8), labels=np.zeros(3))
     with pytest.raises(InputError, match="--mode=sample writes: it has 4 images and 3 labels"):
         run("not called", file=file)
+    for changes, said in (
+        (
+            {"labels": np.full(4, NUMBER)},
+            f"has labels up to {NUMBER}, generator.classes is {NUMBER} here",
+        ),
+        (
+            {"images": np.zeros((1, 16, 16, 3), np.uint8)},
+            "holds 1 image: give a file of two or more",
+        ),
+    ):
+        images = changes.pop("images", np.zeros((4, 16, 16, 3), np.uint8))
+        with pytest.raises(InputError, match=said):
+            run("not called", file=saved_samples(tmp_path, images, **changes))
     with pytest.raises(InputError, match=r"there is no file .*none\.npz: make it by"):
         run("not called", file=str(tmp_path / "none.npz"))
 

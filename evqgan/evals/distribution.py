@@ -198,6 +198,14 @@ class Evaluator:
             height, width = found.produced.size
             expected = f"{size[1]}x{size[0]}, as config.dataset says"
             raise InputError(f"{KEY}.file={file} is of {width}x{height}, expected {expected}")
+        if found.produced.count < 2:
+            number = counted(found.produced.count, "image")
+            raise InputError(f"{KEY}.file={file} holds {number}: give a file of two or more")
+        most = 0 if found.labels is None else int(np.max(found.labels)) + 1
+        if most > self.classes or (self.classes and found.labels is None):
+            theirs = f"has labels up to {most - 1}" if most else "has no labels"
+            ours = f"generator.classes is {self.classes} here"
+            raise InputError(f"{KEY}.file={file} {theirs}, {ours}: it is of another model")
         in_turn = np.arange(found.produced.count) % max(self.classes, 1)
         if found.labels is not None and np.array_equal(found.labels, in_turn):
             produced = dataclasses.replace(found.produced, labels=ALL_CLASSES)

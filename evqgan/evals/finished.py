@@ -44,6 +44,8 @@ def read(file: str | os.PathLike[str]) -> Finished:
         images = load_images(file, READ)
         if labels is not None and labels.shape != images.shape[:1]:
             raise ValueError(f"it has {images.shape[0]:,} images and {len(labels):,} labels")
+    except InputError as error:  # names the file
+        raise InputError(f"{error}; make the samples again") from error
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{file} is not what --mode=sample writes: {first_line(error)}; make the samples again"
