@@ -1,6 +1,6 @@
 """Draw the picture at the head of the README: what a generator of drawings does, in its true size.
 
-python docs/front_picture.py WORKDIR docs/drawings.png
+python launch/front_picture.py WORKDIR docs/drawings.png
 
 WORKDIR: of a generator that knows classes, such as that of configs/drawings_stage2.py; of its data
 the images that were held out are edited. One seed, nothing chosen by hand.
@@ -74,11 +74,12 @@ def inpainted(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 
 def wider(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return a held-out image, extended on both sides to a strip."""
+    """Return a held-out image of the last class, extended on both sides to a strip."""
+    image = images[int(np.argmax(labels == model.classes - 1))]
     margin = (COLUMNS - 1) * model.size[1] // 2 + pictures.GAP * (COLUMNS - 1) // 2
     margin -= margin % model.factor
-    strip = model.outpaint(images[0], left=margin, right=margin, label=labels[0], seed=SEED)
-    return titled("a held-out image, outpainted to both sides", strip)
+    strip = model.outpaint(image, margin, 0, margin, 0, label=model.classes - 1, seed=SEED)
+    return titled("a held-out image, outpainted to both sides", [strip])
 
 
 def made_anew(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
