@@ -4,7 +4,10 @@ python -m evqgan.main --config=configs/drawings_stage2.py --workdir=workdirs/dra
 
 64x64, 8x8 tokens, blocks of 4x4, T = 8; for two CPU cores. Needs the tokenizer of
 configs/drawings_stage1.py.
-Expected: not measured yet. A step takes 0.5 s on one busy CPU core.
+Expected, after 6,000 steps: held-out cross-entropy 3.00; 900 samples have a Frechet distance of
+311 by EfficientNet, 45 % are in their class (held-out drawings 56 %). Faces, people and flags can
+be told; docs/results.md says what is wrong with them. A step takes 0.2 s on two CPU cores that
+nobody else uses, up to 0.8 s on busy ones.
 :256   256x256, 16x16 tokens, blocks of 8x8, for one GPU; on configs/drawings_stage1.py:256, in
        workdirs/drawings_stage1_256.
 :1024  1024x1024, 64x64 tokens, 64 blocks, 8 of them a step; likewise on :1024.

@@ -79,16 +79,16 @@ def wider(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     margin = (COLUMNS - 1) * model.size[1] // 2 + pictures.GAP * (COLUMNS - 1) // 2
     margin -= margin % model.factor
     strip = model.outpaint(image, margin, 0, margin, 0, label=model.classes - 1, seed=SEED)
-    return titled("a held-out image, outpainted to both sides", [strip])
+    return titled("a held-out image, outpainted to both sides", strip)
 
 
 def made_anew(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return held-out images of which the inner part becomes another class."""
-    mask = np.ones(model.size, bool)
-    mask[: model.factor] = mask[-model.factor :] = False
+    """Return held-out images of which the lower half becomes another class."""
+    mask = np.zeros(model.size, bool)
+    mask[model.size[0] // 2 :] = True
     other = (labels + 1) % model.classes
     rows = [list(images), *edited(model, images, mask, other)]
-    return titled("held-out images; all but a margin made anew as the next class", *rows)
+    return titled("held-out images; the lower half made anew as the next class", *rows)
 
 
 def hidden(images: Iterable[np.ndarray], mask: np.ndarray) -> list[np.ndarray]:
