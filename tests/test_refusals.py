@@ -3,12 +3,14 @@
 Results are samples, edits and stored ids.
 """
 
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image
 
 import evqgan
 from evqgan import main
-from evqgan.core import files, signals
+from evqgan.core import files, output, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import codes
@@ -404,6 +406,17 @@ def test_a_keyword_that_edit_does_not_have_is_told_first(place):
         model.edit(image, mask, labels=3)
     with pytest.raises(InputError, match="expected margins of at least 0 pixels, one of them more"):
         model.outpaint(image, label=3)
+
+
+def test_a_stream_that_takes_nothing_is_one_line_on_any_system(monkeypatch, capsys):
+    def flush():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(output.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(output.sys, "stdout", types.SimpleNamespace(flush=flush))
+    assert output.fault() == 2
+    line = "error: standard output cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")

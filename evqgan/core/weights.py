@@ -134,12 +134,17 @@ def digest(where: Path, network: str) -> str:
 
     It does not depend on the file that they came from. Raises InputError if there is no such file.
     """
-    found = hashlib.sha256()
     with _opened(where, network) as stored:
-        for name in sorted(stored.keys()):
-            array = np.ascontiguousarray(stored.get_tensor(name))
-            found.update(f"{name} {array.dtype} {array.shape}\n".encode())
-            found.update(array.reshape(-1).view(np.uint8).data)
+        return hashed((name, stored.get_tensor(name)) for name in sorted(stored.keys()))
+
+
+def hashed(arrays: Iterable[tuple[str, Any]]) -> str:
+    """Return 16 hexadecimal digits of a sha256 of arrays, one at a time, and of their names."""
+    found = hashlib.sha256()
+    for name, leaf in arrays:
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()[:16]
 
 

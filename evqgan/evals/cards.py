@@ -7,7 +7,6 @@ in evaluation.json, under "protocols". `difference` finds where two of them disa
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import os
@@ -16,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 from evqgan import models
 from evqgan.core import build, mesh, processes, versions
+from evqgan.core.weights import hashed
 from evqgan.evals.image_set import ROUNDED, ImageSet
 
 # What may differ between the cards of numbers that compare, by its place on the card: which model
@@ -218,16 +217,17 @@ def fingerprint(weights: Any) -> str:
     It is the same on any mesh and any number of processes, all of which have to call it, unless
     every device has all weights. One array at a time comes to the host.
     """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
-        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-            leaf = leaf.addressable_data(0)
-        elif isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = multihost_utils.process_allgather(leaf, tiled=True)
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{mesh.path_name(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:16]
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return hashed((mesh.path_name(path), whole(leaf)) for path, leaf in leaves)
+
+
+def whole(leaf: Any) -> Any:
+    """Return an array that this process has all of."""
+    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return leaf
 
 
 def plain(value: Any) -> Any:
