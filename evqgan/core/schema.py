@@ -18,9 +18,18 @@ OF_EVALUATOR = ("predict", "batches", "config", "sample")
 class Experiment:
     """The keys of the config of every stage.
 
+    stage: "stage1", a tokenizer, or "stage2", a generator on its ids.
+    seed: of first weights, the order of the data, and all that is drawn.
+    dtype: that networks compute in; weights and optimizer are float32.
+    batch_size: images of a step, all devices together.
+    duration: of the run.
+    log_every, eval_every, checkpoint_every: how often it says numbers, evaluates, and saves.
+    dataset, tokenizer, optimizer, loss, mesh, evals: sections of their own; of evals one for each
+      evaluator, by its name.
     eval_batch_size: None is batch_size.
     best: the number of an evaluator by which the best checkpoint is chosen, the lower the better;
       it is kept beside the `keep` latest ones. "" is none.
+    keep: how many checkpoints are kept, the latest ones.
     alarm: {number: share of its highest value below which the log warns}.
     changed_data: whether a run may go on with other training images than it began with.
     init: a workdir of the same stage and shapes, with whose weights a new run begins.
@@ -61,7 +70,7 @@ class TokenizerExperiment(Experiment):
     """The keys of a tokenizer's config.
 
     loss: the weights of `stage1.pixel_losses`.
-    perceptual, adversarial: the other terms of the loss; None: there is no such term.
+    perceptual, adversarial: sections, the other terms of the loss; None: there is no such term.
     """
 
     perceptual: dict | None = None
@@ -72,6 +81,7 @@ class TokenizerExperiment(Experiment):
 class GeneratorExperiment(Experiment):
     """The keys of a generator's config.
 
+    generator, sample: sections, the model and its sampler.
     stored_ids: noted by training, not given: which stored ids it was trained from.
     """
 

@@ -31,6 +31,7 @@ class Dataset:
       against whose reference images FID is measured.
       In validation it is the centre of the image, scaled until it covers the size, but with
       "native" not scaled.
+    min_scale: of "random_resized".
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
     image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a
       folder no classes.

@@ -20,7 +20,8 @@ class Evaluator:
     cross_entropy@0.50, ...: the "sums" that the generator's `evaluate` makes over the validation
       images, such as one by share of tokens masked.
     cross_entropy: the mean of these.
-    samples: a picture of `show` samples from a fixed seed, none with 0.
+    samples: a picture of samples from a fixed seed.
+    show: how many of them; 0: no picture.
     """
 
     stage = "stage2"  # whose models it measures

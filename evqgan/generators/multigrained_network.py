@@ -35,8 +35,8 @@ class Model(nn.Module):
 
     codes: Positive  # V
     latent: tuple[Positive, Positive]  # (h, w), the token grid
-    window: Positive = 8  # W_s
-    extend: int = 4  # E_s
+    window: Positive = 8  # W_s, the side of a block in tokens
+    extend: int = 4  # E_s, the width of the ring around the target, in tokens
     classes: int = 0  # 0 for unconditional models
     # "joint": everything attends to everything (the paper's text). "prefix": segments attend only
     # to themselves and those to their left, so that the context does not depend on the tokens being

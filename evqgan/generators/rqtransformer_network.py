@@ -34,18 +34,17 @@ class Model(nn.Module):
     codebook_width: Positive = 256  # c
     classes: int = 0  # 0 for unconditional models
     layers: Positive = 24  # of the body
-    head_layers: Positive = 4
+    head_layers: Positive = 4  # of the head, which runs over depths
     width: Positive = 1536
     heads: Positive = 24  # of the body
     head_heads: int = 0  # of the head; 0 = as many as the body's
-    # Whether the inputs of body and head are the codes' vectors in the codebook, projected, or else
-    # learned words.
+    # Whether the body's inputs are the codes' vectors in the codebook, projected, or else learned
+    # words.
     codebook_input: bool = True
-    codebook_head: bool = True
+    codebook_head: bool = True  # the same of the head's inputs
     cumulate: bool = True  # whether the head reads sums of vectors up to a depth, not single ones
-    # Whether all depths share one table, or have one each.
-    shared_words: bool = True
-    shared_classifier: bool = True
+    shared_words: bool = True  # whether all depths share one table of words, or have one each
+    shared_classifier: bool = True  # the same of the last layer
     # One value, or a pair for body and head; the original's "v1" is "gelu", its "v2" "quick_gelu".
     activation: str | tuple[str, str] = "gelu"
     attention_bias: bool | tuple[bool, bool] = True

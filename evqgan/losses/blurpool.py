@@ -23,6 +23,7 @@ class Critic(nn.Module):
     binomial kernel [1,3,3,1] that halves the map (Zhang, "Making Convolutional Networks
     Shift-Invariant Again", 2019), a group norm; a 1x1 convolution, and a 5x5 one to the logits. No
     example depends on the others of its batch. The label is not used.
+    stages: how often the map is halved.
     Defaults: MaskBit's vqgan_plus_10bit.yaml. Raises InputError unless 2^stages divides the sides.
 
     Source: markweberdev/maskbit `discriminator.py`, NLayerDiscriminatorv2 with blur_resample.

@@ -38,6 +38,8 @@ class Critic(nn.Module):
 
     A 3x3 convolution, one residual `Block` for each halving down to 4x4, a convolution, two linear
     layers. The label is not used.
+    channel_multiplier: of all widths.
+    blur: before maps are halved.
     Defaults: MaskGIT's vqgan_config. Differs from MaskGIT, which shows it images in [0, 1].
     """
 

@@ -165,7 +165,8 @@ class Critic(nn.Module):
     cout: channels of the projections, more in deeper maps if `expand`.
     proj_type: 0: no projections, 1: across channels, 2: and across scales.
     num_discs: the number of maps that have a head.
-    cond: the heads see the label, one of `classes`; else it is not used.
+    cond: the heads see the label; else it is not used.
+    classes: how many labels there are; with `cond` alone.
     interp224: resize to 224x224 first; None: if a side is below that.
     im_res: a head has the depth for images of so many pixels; other images give maps of logits of
       other sizes.

@@ -81,7 +81,8 @@ class Critic(nn.Module):
 
     A 1x1 convolution, one residual `Block` for each halving down to 4x4, the minibatch deviation, a
     convolution, two linear layers. All weights have an equalized learning rate. The label is not
-    used. channel_multiplier 2: StyleGAN2's default and enhancing-transformers'.
+    used.
+    channel_multiplier: of all widths; 2: StyleGAN2's default and enhancing-transformers'.
     Differs from enhancing-transformers, which shows it images in [0, 1].
     """
 

@@ -36,6 +36,8 @@ class Encoder(nn.Module):
     z_width: c; 0: no last convolution, and c is the last level's width (MaskGIT).
     attention: factors (image side / map side) of the levels where non-local attention follows each
       block; 16: where images of 256x256 are maps of 16x16 (VQGAN).
+    middle: so many blocks after the last level.
+    down: how sides are halved, see `conv.downsample`.
     middle_attention: after the first of the middle blocks.
     norm, activation, shortcut_of_output: see `conv.ResBlock`.
     bias: of the blocks' convolutions and `conv_in`.
@@ -82,7 +84,9 @@ class Decoder(nn.Module):
     The encoder mirrored: a linear layer to z_width channels (`from_codes`, VQGAN's post_quant_conv;
     z_width 0: none), a 3x3 convolution (`conv_in`), the middle blocks, the levels in reverse order
     with `up` between them (see `conv.upsample`), a norm, and a 3x3 convolution to RGB (`to_rgb`).
-    Arguments as in `Encoder`, `multipliers` in the same order; bias: of the blocks' convolutions.
+    Arguments as in `Encoder`, `multipliers` in the same order.
+    up: how sides are doubled, see `conv.upsample`.
+    bias: of the blocks' convolutions.
     """
 
     width: Positive = 128

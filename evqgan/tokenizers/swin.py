@@ -32,7 +32,7 @@ class Encoder(nn.Module):
     width: Positive = 128
     depths: Several = (2, 2, 18)
     head_dim: Positive = 32
-    window: Positive = 8
+    window: Positive = 8  # side of an attention window, in tokens
     patch: Positive = 4  # paper, Sec. 3.1
     mlp_ratio: Above0 = 4.0
     remat: bool = False
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
     width: Positive = 128
     depths: Several = (2, 2, 18)
     head_dim: Positive = 32
-    window: Positive = 8
+    window: Positive = 8  # side of an attention window, in tokens
     mlp_ratio: Above0 = 4.0
     remat: bool = False
     dtype: Any = "float32"

@@ -136,22 +136,32 @@ def make(config: Any, dtype: str = "float32") -> Tokenizer:
           "quantizer": {"name": "vq"}}, "bfloat16")
     """
 
-    def assemble(
-        encoder: dict,
-        quantizer: dict,
-        decoder: dict,
-        patch: Positive = 1,
-        pixels: Pixels = "signed",
-    ) -> Tokenizer:
-        coders = [
-            build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
-            for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
-        ]
-        keys, where = old_form.renamed(quantizer), "config.tokenizer.quantizer"
-        built = build.build("tokenizers.quantizers", "Quantizer", keys, where)
-        return Tokenizer(coders[0], built, coders[1], patch, pixels)
+    return build.call(assemble, config, "config.tokenizer", dtype=dtype)
 
-    return build.call(assemble, config, "config.tokenizer")
+
+def assemble(
+    encoder: dict,
+    quantizer: dict,
+    decoder: dict,
+    patch: Positive = 1,
+    pixels: Pixels = "signed",
+    *,
+    dtype: str,
+) -> Tokenizer:
+    """Return the Tokenizer of the keys of config.tokenizer; `dtype` is config.dtype.
+
+    encoder, decoder: the module in evqgan/tokenizers and its arguments; of both the factors agree.
+    quantizer: the same of evqgan/tokenizers/quantizers.
+    patch: so many features a side are one token (VQGAN's patch_size).
+    pixels: what the encoder sees: "signed", values in [-1, 1], or "unit", in [0, 1].
+    """
+    coders = [
+        build.build("tokenizers", entry, keys, f"config.tokenizer.{entry.lower()}", dtype=dtype)
+        for entry, keys in (("Encoder", encoder), ("Decoder", decoder))
+    ]
+    keys, where = old_form.renamed(quantizer), "config.tokenizer.quantizer"
+    built = build.build("tokenizers.quantizers", "Quantizer", keys, where)
+    return Tokenizer(coders[0], built, coders[1], patch, pixels)
 
 
 def dtype_of(config: Any) -> str:

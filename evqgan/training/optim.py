@@ -94,6 +94,8 @@ def optimizer(
     """Return the AdamW of config.optimizer, whose keys these are, and `ema` and `accumulate`.
 
     learning_rate: the peak of the schedule.
+    b1, b2: decays of the two moments.
+    weight_decay: of kernels alone.
     clip: largest global gradient norm, 0 = none.
     warmup, hold: durations at the beginning; "5%" is a share of the run's present leg.
     decay, final: how the rate falls from then on, to which value at the end of that leg; see

@@ -57,10 +57,8 @@ def resolve(config: Any, classes: int | None = None) -> Any:
 def frozen_networks(config: Any) -> dict[str, FrozenNetworks]:
     """Return {"perceptual": FrozenNetworks, "critic": FrozenNetworks} of those that there are."""
     found = {}
-    for part, section, key, entry in (
-        ("perceptual", "perceptual", "distance", "Distance"),
-        ("critic", "adversarial", "critic", "Critic"),
-    ):
+    distance = ("perceptual", "perceptual", "distance", "Distance")
+    for part, section, key, entry in (distance, ("critic", "adversarial", "critic", "Critic")):
         name = uses(config, section) and config[section].get(key, {}).get("name")
         if name:
             module = build.module("losses", name, f"config.{section}.{key}", entry, "PRETRAINED")
@@ -90,6 +88,7 @@ def perceptual(
 ) -> tuple[Any, float]:
     """Return the Distance module of config.perceptual, and its weight (paper, Eq. 1: 1).
 
+    distance: the module in evqgan/losses and its arguments.
     weights: the folder of its networks, see `core.weights`.
     """
     where = "config.perceptual.distance"

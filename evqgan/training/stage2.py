@@ -26,7 +26,13 @@ from evqgan.training.skipping import Metrics
 def tokenizer_section(
     model: dict, weights: str = "", dtype: Dtype | None = None, soft: float = 0.0
 ) -> None:
-    """Take the keys of config.tokenizer, so that `build` can check them; see `resolve`."""
+    """Take the keys of config.tokenizer, so that `build` can check them; see `resolve`.
+
+    model: noted by training, not given, but with weights = "random": the tokenizer's config.
+    weights: its workdir, or an exported model.
+    dtype: that it computes in; None: the dtype that it was trained in.
+    soft: the temperature at which codes are drawn in training; 0: the nearest codes.
+    """
 
 
 def resolve(config: Any, classes: int | None = None) -> Any:

@@ -1,0 +1,40 @@
+"""docs/config_keys.md is what the constructors say, and says something of every key."""
+
+import importlib.util
+import pathlib
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def maker():
+    spec = importlib.util.spec_from_file_location("config_keys", ROOT / "launch/config_keys.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_list_of_keys_is_that_of_the_code():
+    made = maker().listing()
+    assert (ROOT / "docs" / "config_keys.md").read_text() == made, (
+        "python -m launch.config_keys docs/config_keys.md makes it again"
+    )
+    empty = [line for line in made.splitlines() if line.endswith("|  |")]
+    assert not empty, "these keys have no meaning in a docstring or a comment"
+    keys = {line.split("`")[1] for line in made.splitlines() if line.startswith("| `")}
+    assert {"learning_rate", "global_tokens", "batch_size", "choice_temperature"} <= keys
+    assert not {"parent", "name", "run", "devices", "codebook"} - {"name"} & keys
+
+
+def test_meanings_are_read_from_docstrings_and_comments():
+    keys = maker()
+    said = keys.documented("A head.\n\na, b: of both,\n  and more.\nc: one\n\nRaises: nothing")
+    assert said == {"a": "of both, and more.", "b": "of both, and more.", "c": "one"} | {
+        "Raises": "nothing"
+    }
+    source = (
+        "class A:\n    # Two\n    # lines.\n    a: int = 1\n    b: int = 2  # one\n    c: int\n"
+    )
+    assert keys.commented(source) == {"a": "Two lines.", "b": "one"}
+    assert keys.commented("class A:\n    width: int = 2  # ours\n") == {
+        "width": keys.COMMON["width"] + "; ours"
+    }
