@@ -47,7 +47,7 @@ class Model(nn.Module):
     # of globals serves all targets of an image, each in the state that sampling meets, and sampling
     # computes a block's global token once, when the block is complete. "masked": the paper's (Sec.
     # 3.3); all globals see each other, and those of unknown blocks hold [MASK].
-    # Differs from the paper: the configs take "ordered" (README, "Where it differs").
+    # Differs from the paper: the configs take "ordered" (docs/design.md, "Where it differs ...").
     global_tokens: str = "masked"
     # What stands for the target's own block among the globals; the paper does not say. "masked":
     # the global token of [MASK]. "dropped" (of masked globals alone): nobody attends to it.
