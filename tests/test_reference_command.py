@@ -101,3 +101,12 @@ def test_what_cannot_be_is_one_line(capsys, tmp_path, flags, message):
     assert benchmark.main(["reference", "--weights=random", *flags]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error and not (tmp_path / "cache").exists()
+
+
+def test_a_single_image_is_too_few_and_its_folder_is_named(tmp_path, capsys):
+    pictures.save_png(tmp_path / "train" / "a.png", generated.draw(0, 0, (16, 16)))
+    pictures.save_png(tmp_path / "validation" / "b.png", generated.draw(1, 0, (16, 16)))
+    assert call(tmp_path) == 2
+    error = capsys.readouterr().err.strip()
+    assert "a covariance needs two images or more: the split 'train' of " in error
+    assert str(tmp_path) in error and "\n" not in error

@@ -262,8 +262,20 @@ def test_what_are_no_scores_is_refused(model, scores, found):
         model.sample(4, acceptance=0.5, classifier=lambda images, labels: scores(len(images)))
 
 
+def broken(images, labels):
+    raise KeyError("cat")
+
+
+def test_what_a_classifier_raises_is_said_in_one_line_with_its_name(model):
+    with pytest.raises(InputError, match="test_rejection:broken raised KeyError: cat"):
+        model.sample(2, acceptance=0.5, classifier="test_rejection:broken")
+
+
 def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
-    assert rejection.find("test_rejection:brightness", model) is brightness
+    found = rejection.find("test_rejection:brightness", model)
+    white = np.full((2, 4, 4, 3), 255, np.uint8)
+    np.testing.assert_array_equal(found(white, None), brightness(white, None))
+    assert rejection.name_of(found) == "test_rejection:brightness"
     assert rejection.name_of(brightness) == "test_rejection:brightness"
     assert rejection.name_of(Classifier()) == "brightness"
     unknown = "there is no classifier '{}': "

@@ -142,6 +142,10 @@ def statistics(request: Request, network: Extractor) -> Reference:
     size = -(-request.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
     batches = Batches(request.dataset, size, mesh.rows(device_mesh, size), device_mesh)
     found = of_split(batches, request.split, [network], [metrics])
+    if found.images and found.images.count == 1:
+        source = request.dataset.folder or request.dataset.name
+        where = f"the split {request.split!r} of {source} has one"
+        raise InputError(f"a covariance needs two images or more: {where}")
     gaussians = {metric.layer: found.sets[0].of(metric) for metric in metrics.values()}
     return Reference(gaussians["pooled"], gaussians.get("spatial"), described(found, network))
 

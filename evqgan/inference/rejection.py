@@ -20,7 +20,7 @@ import numpy as np
 
 from evqgan.core import mesh, weights
 from evqgan.core.drawing import Drawing
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line, is_out_of_memory
 from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
 from evqgan.inference.core import CoreModel
@@ -122,7 +122,7 @@ def find(name: str, model: CoreModel, where: str = "") -> Callable:
     if name in resnet.DEPTHS:
         numbers = imagenet_numbers(name, model.known_classes())
         return imagenet(name, where, model.runner, numbers)
-    return own(name, where)
+    return in_one_line(own(name, where), name)
 
 
 def check(name: str, classes: Classes, where: str = "") -> None:
@@ -149,11 +149,29 @@ def own(name: str, where: str) -> Callable:
         raise InputError(f"the weights are those of {known}; {name} knows its own")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise InputError(f"there is no classifier {name!r}: {error}") from error
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise InputError(f"there is no classifier {name!r}: {first_line(error)}") from error
     if not callable(found):
         raise InputError(f"the classifier {name!r} is no function, but {type(found).__name__}")
     return found
+
+
+def in_one_line(classifier: Callable, name: str) -> Callable:
+    """Return a classifier of a user's, of whose errors one line is said."""
+
+    def rate(images: np.ndarray, labels: np.ndarray) -> Any:
+        try:
+            return classifier(images, labels)
+        except Exception as error:
+            if isinstance(error, InputError) or is_out_of_memory(error):
+                raise
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(
+                f"the classifier {name} raised {what} (--debug shows where)"
+            ) from error
+
+    rate.name = name_of(classifier)  # type: ignore[attr-defined]  # as below
+    return rate
 
 
 def imagenet_numbers(name: str, classes: Classes) -> np.ndarray:
