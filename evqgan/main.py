@@ -148,7 +148,7 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     if not flags.workdir:  # what encodes for a generator is its tokenizer
         tokenizer = config.get("tokenizer", {}) if flags.mode == "encode" else {}
         flags.workdir = tokenizer.get("weights") or config_files.default_workdir(flags.config)
-    if flags.mode != "train":
+    if flags.mode != "train" and not flags.compile_only:  # which reads no workdir of the config
         for arg in rest:
             if found := config_files.OVERRIDE.match(arg):
                 check_read(flags, config, found[1])

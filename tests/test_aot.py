@@ -262,6 +262,16 @@ def test_a_compilers_refusal_is_one_line():
     assert report.reason_of(ValueError(text)) == "Used 20.39G of 15.75G hbm"
 
 
+def test_any_key_may_be_changed_as_no_workdir_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = f"--config.tokenizer.weights={tmp_path / 'elsewhere'}"
+    given = [f"--config={ROOT}/configs/imagenet_stage2.py", key, "--mode=sample"]
+    flags, config = main.parse([*given, "--compile_only=cpu"])
+    assert flags.mode == "sample" and config.tokenizer.weights == str(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is no workdir"):
+        main.parse(given)
+
+
 def test_flags_of_compile_only_need_it():
     with pytest.raises(InputError, match="--tries is a flag of --compile_only"):
         main.parse(["--config=quickstart", "--tries=2"])
