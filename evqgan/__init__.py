@@ -34,21 +34,21 @@ from typing import TYPE_CHECKING, Any
 from evqgan.core.errors import InputError
 
 if TYPE_CHECKING:
-    from evqgan.inference.model import load
+    from evqgan.inference.model import Model, load
 
-__all__ = ["InputError", "__version__", "load"]
+__all__ = ["InputError", "Model", "__version__", "load"]
 __version__ = "0.1.0"
 
 if not TYPE_CHECKING:  # a checker shall know that there are no other names
 
     def __getattr__(name: str) -> Any:
-        """Return `load` (`evqgan.inference.model`) on first use, for it brings JAX with it."""
-        if name == "load":
-            from evqgan.inference.model import load
+        """Return `load` or `Model` (`evqgan.inference.model`) on first use: they bring JAX."""
+        if name in ("Model", "load"):
+            from evqgan.inference import model
 
-            return load
+            return getattr(model, name)
         raise AttributeError(f"module 'evqgan' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """Return the public names, `load` too, for completion."""
+        """Return the public names, `load` and `Model` too, for completion."""
         return sorted(__all__)

@@ -30,6 +30,7 @@ from evqgan.inference import (
     mode_sample,
 )
 from evqgan.inference.core import CoreModel
+from evqgan.inference.images import read_image
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import claims
@@ -332,18 +333,18 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
     image = picture((24, 32))
     grey = np.asarray(Image.fromarray(image).convert("L"))
     np.testing.assert_array_equal(
-        mode_inputs.read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1)
+        read_image(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, axis=-1)
     )
     alpha = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
     alpha[:4, :, 3] = 0
-    found = mode_inputs.read_image(save(tmp_path / "a.png", alpha))
+    found = read_image(save(tmp_path / "a.png", alpha))
     np.testing.assert_array_equal(found[4:], image[4:])
     assert (found[:4] == 255).all()
     Image.fromarray(image).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
-    assert np.abs(mode_inputs.read_image(tmp_path / "c.jpg").astype(int) - image).mean() < 4
+    assert np.abs(read_image(tmp_path / "c.jpg").astype(int) - image).mean() < 4
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    found = mode_inputs.read_image(save(tmp_path / "e.png", image, exif=exif))
+    found = read_image(save(tmp_path / "e.png", image, exif=exif))
     np.testing.assert_array_equal(found, np.rot90(image, -1))
 
 

@@ -58,12 +58,12 @@ class Painter:
     def check_mask(self, mask):
         assert mask.shape[1:] == (8, 8) and mask.dtype == bool and mask.any()
 
-    def encode(self, images):
+    def to_ids(self, images):
         assert images.shape[1:] == (32, 32, 3) and images.dtype == np.uint8
         self.batches.add(len(images))
         return (images[..., :1].reshape(-1, 8, 4, 8, 4, 1).mean(axis=(2, 4)) // 4).astype(np.int32)
 
-    def decode(self, ids):
+    def to_images(self, ids):
         assert ids.shape[1:] == (8, 8, 1)
         self.batches.add(len(ids))
         return (ids * 4).repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3).astype(np.uint8)
@@ -316,7 +316,7 @@ def test_only_tiles_that_matter_are_encoded_and_decoded():
     wanted = np.zeros((32, 800), bool)
     wanted[5, 780] = True
     calls = []
-    for name in ("encode", "decode"):
+    for name in ("to_ids", "to_images"):
         do = getattr(painter, name)
         setattr(painter, name, lambda x, do=do, name=name: calls.append(name) or do(x))
     ids = editing.encode(painter, grey_tokens((32, 800)), unknown, 1)
@@ -410,7 +410,7 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
     model, told = evqgan.load(workdirs.trained(), batch_size=2), []
     assert compiled(lambda: model.edit(picture(), LEFT, 1, num=2))  # or this test sees nothing
     grow = functools.partial(model.outpaint, picture(2), 70, 20, 21, 3, 2, num=2, seed=1)
-    assert not compiled(lambda: grow(report=lambda *now: told.append(now)))
+    assert not compiled(lambda: grow(progress=lambda *now: told.append(now)))
     assert not compiled(
         lambda: model.edit(picture(1, (64, 96)), np.ones((64, 96), bool), 2, num=2, feather=5)
     )

@@ -126,7 +126,9 @@ def test_plain_sampling_goes_on_in_a_folder(model, tmp_path):
     plain = model.sample(6, seed=1)
     for _ in range(2):
         same(
-            model.sample(6, seed=1, folder=tmp_path, report=lambda *now: reported.append(now[:2])),
+            model.sample(
+                6, seed=1, folder=tmp_path, progress=lambda *now: reported.append(now[:2])
+            ),
             plain,
         )
     assert reported == [(4, 6), (6, 6), (6, 6)]
@@ -142,7 +144,7 @@ def test_a_model_without_classes_can_choose_too(model):
 def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     def run(folder, **stop):
         return model.sample(
-            6, seed=2, report=report, acceptance=0.3, classifier=Classifier(**stop), folder=folder
+            6, seed=2, progress=report, acceptance=0.3, classifier=Classifier(**stop), folder=folder
         )
 
     reported = []
@@ -183,7 +185,7 @@ def test_what_other_processes_did_not_leave_is_missed(model, tmp_path, monkeypat
     ):
         model.sample(**given, part=(0, 2))
     reported = []
-    whole = model.sample(**given, report=lambda *now: reported.append(now[:2]))
+    whole = model.sample(**given, progress=lambda *now: reported.append(now[:2]))
     assert reported == [(12, 24), (16, 24), (20, 24), (24, 24)]
     parts = [model.sample(**given, part=(i, 4)) for i in range(4)]
     same({name: np.concatenate([part[name] for part in parts])[:6] for name in whole}, whole)

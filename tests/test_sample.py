@@ -17,7 +17,7 @@ import evqgan
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data import generated
-from evqgan.inference.model import to_uint8
+from evqgan.inference.images import to_uint8
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -182,7 +182,7 @@ def test_parts_are_the_whole(model):
     model, reported = evqgan.load(workdirs.trained(), batch_size=2), []
     whole = model.sample(5, ["cat", 3], 7)
     parts = [
-        model.sample(5, ["cat", 3], 7, lambda *now: reported.append(now[:2]), part=(i, 2))
+        model.sample(5, ["cat", 3], 7, progress=lambda *now: reported.append(now[:2]), part=(i, 2))
         for i in range(2)
     ]
     assert [len(part["images"]) for part in parts] == [3, 3]  # alike, so that all compile the same
@@ -352,7 +352,7 @@ def test_a_model_says_what_it_is(model, tokenizer):
 def test_progress_is_reported(model):
     reported = []
     evqgan.load(workdirs.trained(), batch_size=4).sample(
-        6, report=lambda *now: reported.append(now[:2])
+        6, progress=lambda *now: reported.append(now[:2])
     )
     assert reported == [(4, 6), (6, 6)]
 

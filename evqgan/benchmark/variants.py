@@ -215,7 +215,7 @@ def scan(
     subject = evaluation.subject_of(model)
     for value in (usual, *(value for value in values if value != usual)):
         progress.say(f"{workdir.name}, {key} {value:g}: {how['samples']:,} samples")
-        made = model.sample(how["samples"], None, 0, report=runs.sampling(model), **{key: value})
+        made = model.sample(how["samples"], None, 0, progress=runs.sampling(model), **{key: value})
         images, labels = made["images"], made["labels"]
         sampler = {**model.sampler, key: value}
         produced = Produced(

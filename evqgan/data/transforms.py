@@ -91,6 +91,19 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
         ) from None
 
 
+def of_pil(image: Image.Image, background: str = "white") -> np.ndarray:
+    """Return a PIL image of any mode as uint8 [H,W,3], as `decode` returns a file's.
+
+    Raises InputError if its range is not known, or the file behind it is damaged.
+    """
+    try:
+        return _decode_any(image, background)
+    except InputError:
+        raise
+    except Exception as error:  # Pillow reads the file now
+        raise InputError(f"expected a whole image, got a damaged one: {error}") from None
+
+
 def _is_plain(image: Image.Image) -> bool:
     """Return whether the pixels of an opened image need nothing but to be decoded.
 

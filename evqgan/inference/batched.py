@@ -1,8 +1,9 @@
 """Compiled functions over any number of rows, in batches of few sizes, on all local devices."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -10,7 +11,10 @@ from jax.sharding import PartitionSpec
 
 from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError
-from evqgan.core.progress import counted, heartbeat
+from evqgan.core.processes import Report
+from evqgan.core.progress import Progress, counted, heartbeat, say
+
+Progressing: TypeAlias = bool | Report  # what a `progress` of the public methods may be
 
 # ours: what a device takes at a time: 64 images of 256x256, and fewer of larger ones
 IMAGES, PIXELS = 64, 2**22
@@ -56,19 +60,41 @@ class BatchRunner:
         """Return seconds since some time, of which none pass while anything compiles."""
         return time.perf_counter() - self.compiling
 
+    @contextlib.contextmanager
+    def reporting(self, progress: Progressing, what: str, unit: str) -> Iterator[Report | None]:
+        """Yield the report(done, total, seconds) that `progress` asks of the body, None for none.
+
+        progress: True prints a line a second at most, and one before anything compiles; a function
+          is that report.
+        what: the body does, in a word; unit: what is counted, in the plural.
+        """
+        if not isinstance(progress, bool) and not callable(progress):
+            expected = "progress=True, or a function of (done, total, seconds)"
+            raise InputError(f"expected {expected}, got {progress!r}")
+        if progress is not True:
+            yield progress or None
+            return
+        before, self.tell = self.tell, say
+        try:
+            yield Progress(what, unit, every=1.0)
+        finally:
+            self.tell = before
+
     def __call__(
         self,
         function: Callable,
         weights: Any,
         *arrays: np.ndarray,
         size: int | None = None,
+        report: Report | None = None,
     ) -> Any:
         """Return function(weights, *arrays) as NumPy.
 
         function: must treat each row (first axis) independently, in all it takes and gives.
         size: the rows of a batch, if not `size(number of rows)`.
+        report: report(rows done, of how many, seconds) is called after each batch.
         """
-        number, results = len(arrays[0]), []
+        number, results, began = len(arrays[0]), [], self.clock()
         if not number:
             raise InputError("expected at least one image, got none")
         size = size or self.size(number)
@@ -77,6 +103,8 @@ class BatchRunner:
             batch = [array[index] for array in arrays]
             out = self._compile(function, weights, batch)(weights, *batch)
             results.append(jax.tree.map(lambda x, n=number - start: np.asarray(x)[:n], out))
+            if report:
+                report(min(start + size, number), number, self.clock() - began)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
     def _compile(self, function: Callable, weights: Any, batch: list[np.ndarray]) -> Callable:

@@ -12,8 +12,8 @@ import numpy as np
 
 from evqgan import models
 from evqgan.core import exported, mesh, room
-from evqgan.core.errors import InputError, first_line
-from evqgan.data import transforms
+from evqgan.core.errors import InputError
+from evqgan.core.processes import Report
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once
@@ -21,10 +21,9 @@ from evqgan.inference.planning import Classes
 
 
 class CoreModel:
-    """The model of a workdir with its weights, ready to use; NumPy in, NumPy out.
+    """The model of a workdir with its weights: functions of NumPy arrays, uint8 and int32.
 
-    Images are uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; results are uint8 [B,H,W,3]. Work is
-    split over all devices of this host, `batch_size` images on each at a time (`runner`, a
+    Work is split over the devices, `batch_size` images on each at a time (`runner`, a
     `batched.BatchRunner`). What is jitted are `models.ImageTokenizer.encode` and `decode`, and
     `models.TokenGenerator.sample`.
 
@@ -36,13 +35,20 @@ class CoreModel:
     """
 
     def __init__(
-        self, config: Any, workdir: Any, step: int | None = None, batch_size: int | None = None
+        self,
+        config: Any,
+        workdir: Any,
+        step: int | None = None,
+        batch_size: int | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ) -> None:
+        """See `model.load`. devices: None is all of this host."""
         self.config, self.workdir = config, workdir
         model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
-        self.runner = BatchRunner(at_once(tokenizer.shape) if batch_size is None else batch_size)
+        most = at_once(tokenizer.shape) if batch_size is None else batch_size
+        self.runner = BatchRunner(most, devices)
         room.require_batch(self.runner.batch_size, tokenizer.shape)
         self.state, self.step = self._restored(model, step)
 
@@ -56,6 +62,7 @@ class CoreModel:
             "codebook": self.state["codebook"],
         }
         self._encode, self._decode = coders(tokenizer)
+        self.chosen: set[tuple] = set()  # what `tiled.choose` has logged
         # All settings of the sampler: those of config.sample, and defaults for the others.
         self.sampler = dataclasses.asdict(self.settings()) if self.generator else {}
         # Cached, so that each compiles once.
@@ -110,12 +117,25 @@ class CoreModel:
         """Raise InputError for changes to config.sample with which the generator cannot sample."""
         self._needed().check_settings(self.settings(changes))
 
-    def encode(self, images: Any, size: int | None = None) -> np.ndarray:
-        """Return the ids [B,h,w,D] int32 of images. size: of a batch; None: as `runner` decides."""
-        return self.runner(self._encode, self._tokenizer, to_uint8(images), size=size)
+    def to_ids(
+        self, images: np.ndarray, size: int | None = None, report: Report | None = None
+    ) -> np.ndarray:
+        """Return the ids [B,h,w,D] int32 of images uint8 [B,H,W,3].
 
-    def decode(self, ids: Any, size: int | None = None) -> np.ndarray:
-        """Return the images of ids [B,h,w,D] or [h,w,D] int. size: as in `encode`."""
+        size: of a batch; None: as `runner` decides.
+        report: report(done, total, seconds) is called after each batch.
+        """
+        return self.runner(self._encode, self._tokenizer, images, size=size, report=report)
+
+    def to_images(
+        self, ids: np.ndarray, size: int | None = None, report: Report | None = None
+    ) -> np.ndarray:
+        """Return the images uint8 [B,H,W,3] of ids [B,h,w,D]; size, report: as in `to_ids`."""
+        given = ids.astype(np.int32)
+        return self.runner(self._decode, self._tokenizer, given, size=size, report=report)
+
+    def checked_ids(self, ids: Any) -> np.ndarray:
+        """Return ids [h,w,D] or [B,h,w,D] int as int32 [B,h,w,D]; InputError for all else."""
         given = np.asarray(ids)
         ids = given[None] if given.ndim == 3 else given
         if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":
@@ -124,11 +144,17 @@ class CoreModel:
         if ids.size and not 0 <= ids.min() <= ids.max() < self.codes:
             found = f"{ids.min()} to {ids.max()}"
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")
-        return self.runner(self._decode, self._tokenizer, ids.astype(np.int32), size=size)
+        return ids.astype(np.int32)
 
-    def reconstruct(self, images: Any, size: int | None = None) -> np.ndarray:
-        """Return images, each encoded, quantized and decoded. size: as in `encode`."""
-        return self.decode(self.encode(images, size), size)
+    def takes(self, shape: tuple[int, int]) -> bool:
+        """Return whether the tokenizer's networks take images of this size (H, W) whole."""
+        images = jax.ShapeDtypeStruct((1, *shape, 3), np.uint8)
+        try:
+            ids = jax.eval_shape(self._encode, self._tokenizer, images)
+            jax.eval_shape(self._decode, self._tokenizer, ids)
+        except InputError:
+            return False
+        return True
 
     def known_classes(self, what: str = "generating") -> Classes:
         """Return the classes of the generator; InputError if the workdir holds a tokenizer.
@@ -166,7 +192,7 @@ class CoreModel:
         numbers: np.ndarray,
         seed: int,
         changes: Mapping[str, Any] | None = None,
-        report: Callable | None = None,
+        report: Report | None = None,
         size: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Generate images: return their ids [B,h,w,D] int32 and pixels uint8 [B,H,W,3].
@@ -181,7 +207,7 @@ class CoreModel:
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
             ids = self.new_ids(labels[part], numbers[part], seed, changes, size)
-            results.append((ids, self.decode(ids, size)))
+            results.append((ids, self.to_images(ids, size)))
             if report:
                 done = min(start + size, len(labels))
                 report(done, len(labels), self.runner.clock() - began)
@@ -267,39 +293,3 @@ def history_of(generator: models.TokenGenerator, settings: Any) -> Callable:
         return jnp.swapaxes(history, 0, 1)
 
     return sampler
-
-
-def to_uint8(images: Any) -> np.ndarray:
-    """Return images uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3], as uint8 [B,H,W,3].
-
-    InputError for all else. Floats of which none in the batch is negative are most likely of
-    [0, 1], and are refused, too: read as they stand they would be pale, unnoticed. Images that are
-    so bright can be given as uint8; all 1 is white in either range.
-    """
-    try:
-        given = np.asarray(images)
-    except ValueError as error:  # a list of images of several sizes
-        raise InputError(f"expected images of one size: {first_line(error)}") from error
-    images = given[None] if given.ndim == 3 else given
-    is_float = images.dtype.kind == "f"
-    if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
-        is_grey = given.shape[-1:] == (1,) or (
-            given.ndim < 4 and given.shape[-1:] not in ((3,), (4,))
-        )
-        hint = ": a grey image has to repeat its channel three times" if is_grey else ""
-        raise InputError(
-            "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
-            f"{given.dtype} {list(given.shape)}{hint}"
-        )
-    if images.dtype == np.uint8:
-        return images
-    if not (np.abs(images) <= 1).all():
-        found = f"{images.min():.4g} to {images.max():.4g}"
-        raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
-    if images.size and images.min() >= 0 and images.min() < 1:
-        raise InputError(
-            "expected floats in [-1, 1], got none below 0, as if they were in [0, 1]: give "
-            "2 * images - 1, or, if they are in [-1, 1] and as bright as that, "
-            "((images + 1) * 127.5).round().astype('uint8')"
-        )
-    return transforms.unscale(images)

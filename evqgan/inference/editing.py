@@ -26,15 +26,14 @@ from scipy import ndimage
 from evqgan.core import room
 from evqgan.core.errors import InputError
 from evqgan.inference.core import CoreModel
-from evqgan.inference.planning import check_keywords, checked_edit_labels
-from evqgan.inference.tiling import dilated, holes_of, nearest_tiles, ramps, tiles, touched
+from evqgan.inference.planning import checked_edit_labels
+from evqgan.inference.tiling import blended, dilated, holes_of, nearest_tiles, touched
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
 WORK = 32  # ours: bytes a pixel of a result takes: its canvas in float32, its weights, the result
 WINDOWS = 2000  # ours: a panorama of 256,000 pixels by a model of 256x256, an hour and more
 # ours: on smaller token grids a ring of tokens around a hole is too much of the picture to give up
 COARSE = 16
-KEYWORDS = ("image", "mask", "label", "num", "seed", "margin", "feather", "report", "force")
 
 
 def edit(
@@ -61,8 +60,6 @@ def edit(
     force: more than WINDOWS windows too.
     changes: to config.sample.
     """
-    if model.generator:
-        check_keywords(changes, model.sampler, KEYWORDS)
     labels = checked_edit_labels(model.known_classes("edit"), model.size, label, num, seed)
     model.check_settings(changes)
     margin, feather = extent(model, margin, feather)
@@ -241,7 +238,7 @@ def encode(model: CoreModel, image: np.ndarray, unknown: np.ndarray, num: int) -
         parts = (needed[i : i + num] * num)[:num]
         pixels = [[slice(f * at.start, f * at.stop) for at, *_ in part] for part in parts]
         cut = [image[y, x] for y, x in pixels]
-        for found, part in zip(model.encode(np.stack(cut)), parts, strict=True):
+        for found, part in zip(model.to_ids(np.stack(cut)), parts, strict=True):
             (y, top, bottom), (x, left, right) = part
             inner = found[top - y.start : bottom - y.start, left - x.start : right - x.start]
             ids[top:bottom, left:right] = inner
@@ -275,15 +272,12 @@ def decode(model: CoreModel, ids: np.ndarray, needed: np.ndarray) -> np.ndarray:
     size, f, shape = model.size, model.factor, needed.shape
     height, width = (side * f for side in ids.shape[1:3])
     made = np.zeros((len(ids), height, width, 3), np.float32)
-    axes = []
-    for length, own in zip(ids.shape[1:3], grid_of(model), strict=True):
-        starts = tiles(length, own)
-        weights = ramps([s * f for s in starts], own * f, length * f)
-        axes.append(list(zip(starts, weights, strict=True)))
+    sides = zip(ids.shape[1:3], grid_of(model), strict=True)
+    axes = [blended(length, own, f) for length, own in sides]
     for (y, down), (x, across) in itertools.product(*axes):
         at = slice(y * f, y * f + size[0]), slice(x * f, x * f + size[1])
         if needed[at].any():
-            part = model.decode(ids[:, y : y + size[0] // f, x : x + size[1] // f])
+            part = model.to_images(ids[:, y : y + size[0] // f, x : x + size[1] // f])
             made[:, *at] += part * (down[:, None] * across)[..., None]
     return made[:, : shape[0], : shape[1]]
 

@@ -18,7 +18,7 @@ def picture(model: CoreModel, labels: np.ndarray, numbers: np.ndarray, seed: int
     labels: int32 [B]; numbers: uint32 [B], of the images.
     """
     history = model.history(labels[:IMAGES], numbers[:IMAGES], seed)
-    images = model.decode(history[:, -1])
+    images = model.to_images(history[:, -1])
     pairs = zip(history, images, strict=True)
     return pictures.column([pictures.row(frames(*pair, model.codes)) for pair in pairs])
 

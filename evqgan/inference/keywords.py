@@ -1,7 +1,18 @@
 """The keywords of the public functions, for type checkers: a misspelt one is an error they see."""
 
-from collections.abc import Callable
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+
+Label: TypeAlias = int | str | np.integer  # a class, by number or by name
+Labels: TypeAlias = Label | Sequence[Label] | np.ndarray | None  # several in turn; None: all
+
+# The keywords of the public functions that are no changes to config.sample.
+OF_LOAD = ("workdir", "config", "step", "batch_size", "device", "dtype")
+OF_IMAGES = ("num", "seed", "output", "progress", "force")
+OF_SAMPLE = (*OF_IMAGES, "labels", "acceptance", "classifier", "folder", "part")
+OF_EDIT = (*OF_IMAGES, "image", "mask", "label", "margin", "feather")
 
 
 class SamplerKeywords(TypedDict, total=False):
@@ -28,9 +39,8 @@ class SamplerKeywords(TypedDict, total=False):
 
 
 class GenerateKeywords(SamplerKeywords, total=False):
-    """The keywords of `Model.generate`, see `Model.sample`."""
+    """The keywords that `Model.generate` passes on to `Model.sample`."""
 
-    report: Callable | None
     acceptance: float
     classifier: Any
     folder: Any
@@ -43,5 +53,4 @@ class EditKeywords(SamplerKeywords, total=False):
 
     margin: int | None
     feather: float | None
-    report: Callable | None
     force: bool

@@ -16,7 +16,8 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
 from evqgan.inference import planning
 from evqgan.inference.editing import GREY
-from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_mask
+from evqgan.inference.images import read_image, read_mask
+from evqgan.inference.mode_inputs import load_model, of_flag
 from evqgan.inference.model import Model
 
 RESULT = re.compile(r"edit_\d{3,}\.png")  # the name of a result
@@ -173,7 +174,7 @@ def inpainted(
         margin=request.margin,
         feather=request.feather,
         force=request.force,
-        report=window_report(),
+        progress=window_report(),
     )
     return results, np.where(hidden[..., None], GREY, image)
 
@@ -197,7 +198,7 @@ def outpainted(
         margin=request.margin,
         feather=request.feather,
         force=request.force,
-        report=window_report(),
+        progress=window_report(),
     )
     left, top, right, bottom = margins
     around = ((top, bottom), (left, right), (0, 0))

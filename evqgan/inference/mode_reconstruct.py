@@ -13,7 +13,8 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
 from evqgan.inference.batched import at_once
-from evqgan.inference.mode_inputs import load_model, of_flag, read_image, read_whole_tokens
+from evqgan.inference.images import read_image
+from evqgan.inference.mode_inputs import load_model, of_flag, read_whole_tokens
 from evqgan.inference.model import Model
 
 SECONDS = 10.0  # ours: between two lines of progress
@@ -140,6 +141,6 @@ def write(out: pathlib.Path, model: Model, batch: list[Named], most: int | None)
     """Write the reconstructions of a batch of pictures of one size."""
     before = np.stack([image for _, image in batch])
     size = min(together(model, before.shape[1:], most), model.runner.size(len(before)))
-    after = model.reconstruct(before, size)
+    after = model.to_images(model.to_ids(before, size), size)
     for (target, image), again in zip(batch, after, strict=True):
         pictures.save_png(out / target, pictures.row([image, again]))

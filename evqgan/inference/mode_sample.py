@@ -265,7 +265,7 @@ def decoded(
     """
     began = time.monotonic()
     for start in range(0, len(ids), size):
-        images = model.decode(ids[start : start + size], size)
+        images = model.to_images(ids[start : start + size], size)
         for i, image in enumerate(images, start):
             if i in shown:
                 shown[i] = image

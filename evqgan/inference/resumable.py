@@ -85,7 +85,7 @@ def with_images(
     """
     mine = processes.share(len(made["labels"]), task.part)
     made = {name: value[mine] for name, value in made.items()}
-    return {"images": model.decode(made["ids"], size), **made}
+    return {"images": model.to_images(made["ids"], size), **made}
 
 
 def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None:

@@ -61,6 +61,16 @@ def nearest_tiles(length: int, size: int) -> list[tuple[slice, int, int]]:
     return [(slice(s, s + size), a, b) for s, (a, b) in zip(starts, bounds, strict=True)]
 
 
+def blended(length: int, size: int, factor: int) -> list[tuple[int, np.ndarray]]:
+    """Return tiles that cover `length` tokens: where each begins, and its pixels' weights.
+
+    factor: pixels of a token's side.
+    """
+    starts = tiles(length, size)
+    weights = ramps([start * factor for start in starts], size * factor, length * factor)
+    return list(zip(starts, weights, strict=True))
+
+
 def windows(unknown: np.ndarray, size: Sequence[int]) -> list[tuple[int, int]]:
     """Choose, greedily, the order in which windows fill all unknown tokens; return their corners.
 

@@ -209,7 +209,7 @@ def sampled(
 
     def pieces() -> Iterator[np.ndarray]:
         for start in range(0, number, size):
-            yield model.decode(ids[start : start + size], size)
+            yield model.to_images(ids[start : start + size], size)
 
     images = Pieces((number, *model.size, 3), np.uint8, Again(pieces))
     return images, labels if model.classes else None

@@ -1,0 +1,128 @@
+"""Images to ids and back, of what people give and in the form that they ask for."""
+
+from __future__ import annotations  # so that help() shows the names of types
+
+from typing import Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL.Image import Image
+
+from evqgan.inference import tiled
+from evqgan.inference.batched import Progressing
+from evqgan.inference.core import CoreModel
+from evqgan.inference.images import Images, Output, check_output, to_output, to_uint8
+
+Rows: TypeAlias = Literal["numpy"]  # what `output` is by default
+Pictures: TypeAlias = Literal["pil"]
+
+
+class CodingModel(CoreModel):
+    """What a tokenizer does, and a generator by the tokenizer that it holds; see `model.Model`."""
+
+    def encode(
+        self, images: Images, *, tiles: bool | None = None, progress: Progressing = False
+    ) -> np.ndarray:
+        """Return the ids [B,h,w,D] int32 of images.
+
+        images: see `Model`; of any size of which both sides are multiples of `factor`.
+        tiles: what becomes of images larger than the model's. False encodes them whole, which
+          networks of convolutions or of windows (cnn, swin) can. True encodes tiles of the model's
+          size that overlap by half, and takes each token from the tile whose centre is nearest.
+          None is whole if the network can and there are at most 2**22 pixels (2048x2048), else in
+          tiles; which of them is logged, once a size.
+        progress: see `Model`.
+
+        >>> ids = model.encode(images)
+        >>> ids.shape, ids.dtype
+        ((2, 8, 8, 1), dtype('int32'))
+        """
+        given = to_uint8(images)
+        cut = tiled.choose(self, given.shape[1:3], tiles, "encoded")
+        with self.runner.reporting(progress, "encode", "tiles" if cut else "images") as report:
+            if cut:
+                return tiled.encode(self, given, report)
+            return self.to_ids(given, report=report)
+
+    @overload
+    def decode(
+        self,
+        ids: ArrayLike,
+        *,
+        tiles: bool | None = None,
+        output: Rows = "numpy",
+        progress: Progressing = False,
+    ) -> np.ndarray: ...
+    @overload
+    def decode(
+        self,
+        ids: ArrayLike,
+        *,
+        tiles: bool | None = None,
+        output: Pictures,
+        progress: Progressing = False,
+    ) -> list[Image]: ...
+    def decode(
+        self,
+        ids: ArrayLike,
+        *,
+        tiles: bool | None = None,
+        output: Output = "numpy",
+        progress: Progressing = False,
+    ) -> np.ndarray | list[Image]:
+        """Return the images of ids [B,h,w,D] or [h,w,D], whole numbers from 0 to `codes` - 1.
+
+        tiles: as in `encode`; pixels are blended where tiles overlap.
+        output, progress: see `Model`.
+
+        >>> model.decode(ids, output="pil")[0].size
+        (64, 64)
+        """
+        check_output(output)
+        given = self.checked_ids(ids)
+        height, width = (side * self.factor for side in given.shape[1:3])
+        cut = tiled.choose(self, (height, width), tiles, "decoded")
+        with self.runner.reporting(progress, "decode", "tiles" if cut else "images") as report:
+            if cut:
+                return to_output(tiled.decode(self, given, report), output)
+            return to_output(self.to_images(given, report=report), output)
+
+    @overload
+    def reconstruct(
+        self,
+        images: Images,
+        *,
+        tiles: bool | None = None,
+        output: Rows = "numpy",
+        progress: Progressing = False,
+    ) -> np.ndarray: ...
+    @overload
+    def reconstruct(
+        self,
+        images: Images,
+        *,
+        tiles: bool | None = None,
+        output: Pictures,
+        progress: Progressing = False,
+    ) -> list[Image]: ...
+    def reconstruct(
+        self,
+        images: Images,
+        *,
+        tiles: bool | None = None,
+        output: Output = "numpy",
+        progress: Progressing = False,
+    ) -> np.ndarray | list[Image]:
+        """Return images, each encoded, quantized and decoded.
+
+        images, tiles: as in `encode`; pixels are blended where tiles overlap.
+        output, progress: see `Model`; progress is that of encoding, then that of decoding.
+
+        >>> model.reconstruct(images).shape
+        (2, 64, 64, 3)
+        """
+        check_output(output)
+        given = to_uint8(images)
+        cut = tiled.choose(self, given.shape[1:3], tiles, "reconstructed")
+        ids = self.encode(given, tiles=cut, progress=progress)
+        return to_output(self.decode(ids, tiles=cut, progress=progress), output)

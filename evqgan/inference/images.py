@@ -1,0 +1,136 @@
+"""What people give as an image or as a mask, as arrays; and arrays as what they ask for."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from evqgan.core.build import suggestion
+from evqgan.core.errors import InputError, first_line
+from evqgan.data import transforms
+
+PathLike: TypeAlias = str | os.PathLike[str]
+# An array uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3], a PIL image, a file, or several of one.
+ImageLike: TypeAlias = ArrayLike | Image.Image | PathLike
+Images: TypeAlias = ImageLike | Sequence[ImageLike]
+Output = Literal["numpy", "pil"]
+OUTPUTS = get_args(Output)
+
+WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
+COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant to be grey
+
+
+def check_output(output: str) -> None:
+    """Raise InputError unless images can be returned as `output`."""
+    if output not in OUTPUTS:
+        raise InputError(f"there is no output {output!r}: {suggestion(str(output), OUTPUTS)}")
+
+
+def to_output(images: np.ndarray, output: Output) -> Any:
+    """Return images uint8 [B,H,W,3] as they are, or as a list of PIL images."""
+    return images if output == "numpy" else [Image.fromarray(image) for image in images]
+
+
+def to_uint8(images: Images) -> np.ndarray:
+    """Return images as uint8 [B,H,W,3].
+
+    images: an array uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; a PIL image of any mode; the
+      path of a picture's file; or a sequence of these, of one size.
+
+    InputError for all else. Floats of which none in the batch is negative are most likely of
+    [0, 1], and are refused, too: read as they stand they would be pale, unnoticed. Images that are
+    so bright can be given as uint8; all 1 is white in either range.
+    """
+    try:
+        given = np.asarray(_as_arrays(images))
+    except ValueError as error:  # a list of images of several sizes
+        raise InputError(f"expected images of one size: {first_line(error)}") from error
+    images = given[None] if given.ndim == 3 else given
+    is_float = images.dtype.kind == "f"
+    if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
+        is_grey = given.shape[-1:] == (1,) or (
+            given.ndim < 4 and given.shape[-1:] not in ((3,), (4,))
+        )
+        hint = ": a grey image has to repeat its channel three times" if is_grey else ""
+        raise InputError(
+            "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
+            f"{given.dtype} {list(given.shape)}{hint}"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not (np.abs(images) <= 1).all():
+        found = f"{images.min():.4g} to {images.max():.4g}"
+        raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
+    if images.size and images.min() >= 0 and images.min() < 1:
+        raise InputError(
+            "expected floats in [-1, 1], got none below 0, as if they were in [0, 1]: give "
+            "2 * images - 1, or, if they are in [-1, 1] and as bright as that, "
+            "((images + 1) * 127.5).round().astype('uint8')"
+        )
+    return transforms.unscale(images)
+
+
+def to_mask(mask: Any) -> Any:
+    """Return a mask given as a PIL image or a file as bool [H,W], see `read_mask`.
+
+    Any other is returned as it is, see `editing.hidden`.
+    """
+    if isinstance(mask, Image.Image):
+        return mask_of(transforms.of_pil(mask, "black"), "the mask")
+    return read_mask(mask) if isinstance(mask, str | os.PathLike) else mask
+
+
+def read_image(path: PathLike, background: str = "white") -> np.ndarray:
+    """Return the picture in a file as uint8 [H,W,3]; transparency is laid over the `background`."""
+    data = transforms.read_bytes(path)
+    try:
+        return transforms.decode(data, background)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_mask(path: PathLike) -> np.ndarray:
+    """Return a mask file as bool [H,W], see `mask_of`; what is transparent is kept."""
+    return mask_of(read_image(path, "black"), f"the mask {path}")
+
+
+def mask_of(image: np.ndarray, what: str) -> np.ndarray:
+    """Return a picture uint8 [H,W,3] as a mask bool [H,W].
+
+    It is True where the picture is white, and the image is generated; what is black is kept.
+
+    what: the mask, in an error.
+
+    Raises InputError for a mask that hides nothing, or has colours.
+    """
+    rule = "it must be white where the image is generated, and black or transparent elsewhere"
+    if (colour := np.ptp(image, axis=-1)).max() > COLOUR:
+        y, x = np.unravel_index(colour.argmax(), colour.shape)
+        found = ", ".join(map(str, image[y, x]))
+        raise InputError(f"{what} has colours (red, green, blue = {found}): {rule}")
+    grey = image.mean(axis=-1)
+    if grey.max() < WHITE:
+        raise InputError(
+            f"{what} hides nothing: pixels are generated from {WHITE} of 255 on, and its "
+            f"brightest is {grey.max():.0f}; {rule}"
+        )
+    return grey >= WHITE
+
+
+def _as_arrays(images: Any) -> Any:
+    """Return `images` with arrays in the place of PIL images and paths."""
+    pictures = Image.Image | str | os.PathLike
+    if isinstance(images, list | tuple) and any(isinstance(x, pictures) for x in images):
+        found = [_as_arrays(image) for image in images]
+        shapes = sorted({np.shape(image) for image in found})
+        if len(shapes) > 1:
+            sizes = ", ".join("x".join(map(str, shape)) for shape in shapes)
+            advice = "give them one by one, or resize them"
+            raise InputError(f"expected images of one size, got {sizes} (H x W x 3): {advice}")
+        return found
+    if isinstance(images, Image.Image):
+        return transforms.of_pil(images)
+    return read_image(images) if isinstance(images, str | os.PathLike) else images

@@ -1,0 +1,246 @@
+"""The Python API on the model that ships: what it takes, what it gives, and what its docs show."""
+
+import doctest
+import functools
+import inspect
+import itertools
+import logging
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import evqgan
+from evqgan.core import pictures
+from evqgan.core.config_files import of_workdir
+from evqgan.core.errors import InputError
+from evqgan.inference import devices, images, tiled
+from evqgan.inference import model as models
+from evqgan.inference.model import Model
+
+METHODS = ("encode", "decode", "reconstruct", "generate", "sample", "edit", "outpaint")
+MASK = np.zeros((64, 64), bool)
+MASK[16:48, 16:48] = True
+
+
+@functools.cache
+def loaded():
+    return evqgan.load("drawings")
+
+
+@functools.cache
+def made():
+    """Two images of the model, uint8 [2,64,64,3]."""
+    return loaded().generate(2, labels=[0, 8], seed=1)
+
+
+def picture(height=64, width=64, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def exactly(found, expected):
+    np.testing.assert_array_equal(np.stack([np.asarray(image) for image in found]), expected)
+
+
+@pytest.mark.parametrize("name", ["load", "Model", *METHODS])
+def test_what_the_docs_show_is_so(name, monkeypatch):
+    """Their `load` gives the model of this file, so that nothing compiles twice."""
+    source = getattr(models, name, None) or getattr(Model, name)
+    known = {"model": loaded(), "images": made(), "ids": np.zeros((2, 8, 8, 1), int)}
+    if name != "load":
+        monkeypatch.setattr(evqgan, "load", lambda *_, **__: loaded(), raising=False)
+    found = doctest.DocTestFinder(recurse=False).find(source, name, globs=known)
+    assert found and found[0].examples
+    runner = doctest.DocTestRunner(verbose=False)
+    output = []
+    runner.run(found[0], out=output.append)
+    assert runner.failures == 0, "".join(output)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_docs_say_what_every_argument_is(name):
+    text = inspect.getdoc(getattr(Model, name)) + inspect.getdoc(Model)
+    for parameter in list(inspect.signature(getattr(Model, name)).parameters)[1:]:
+        assert re.search(rf"\b{parameter}\b", text), parameter
+
+
+def test_pictures_are_taken_as_their_arrays(tmp_path):
+    array = picture(8, 12)
+    image, path = Image.fromarray(array), tmp_path / "a.png"
+    pictures.save_png(path, array)
+    for one in (image, path, str(path)):
+        exactly(images.to_uint8(one), array[None])
+    exactly(images.to_uint8([image, path, array]), np.stack([array] * 3))
+    exactly(images.to_uint8((image,)), array[None])
+    grey = image.convert("L")
+    exactly(images.to_uint8(grey), np.stack([np.asarray(grey)] * 3, axis=-1)[None])
+    clear = image.copy()
+    clear.putalpha(0)
+    assert (images.to_uint8(clear) == 255).all()
+    with pytest.raises(InputError, match="of one size, got 8x12x3, 8x8x3|got 8x8x3, 8x12x3"):
+        images.to_uint8([image, picture(8, 8)])
+    with pytest.raises(InputError, match=r"no\.png: "):
+        images.to_uint8(tmp_path / "no.png")
+    path.write_bytes(path.read_bytes()[:-40])
+    with Image.open(path) as cut, pytest.raises(InputError, match="a damaged one"):
+        images.to_uint8(cut)
+
+
+def test_masks_may_be_pictures(tmp_path):
+    white = Image.fromarray(MASK)
+    path = tmp_path / "mask.png"
+    white.save(path)
+    for mask in (white, white.convert("RGB"), path, str(path)):
+        np.testing.assert_array_equal(images.to_mask(mask), MASK)
+    assert images.to_mask(MASK) is MASK
+    with pytest.raises(InputError, match="the mask has colours"):
+        images.to_mask(Image.new("RGB", (4, 4), "red"))
+
+
+def test_every_method_returns_pictures_if_asked():
+    model, (first, second) = loaded(), made()
+    ids = model.encode([Image.fromarray(first), second])
+    np.testing.assert_array_equal(ids, model.encode(made()))
+    exactly(model.decode(ids, output="pil"), model.decode(ids))
+    exactly(model.reconstruct(Image.fromarray(first), output="pil"), model.reconstruct(first))
+    exactly(model.generate(2, [0, 8], 1, output="pil"), made())
+    given = Image.fromarray(first), Image.fromarray(MASK)
+    exactly(model.edit(*given, "flags", num=2, output="pil"), model.edit(first, MASK, 8, num=2))
+    wide = model.outpaint(given[0], right=8, label=8, output="pil")
+    assert [image.size for image in wide] == [(72, 64)]
+    assert all(isinstance(image, Image.Image) for image in wide)
+    for name, *arguments in (
+        ("decode", ids),
+        ("reconstruct", first),
+        ("generate", 1),
+        ("edit", first, MASK, 8),
+        ("outpaint", first, 8),
+    ):
+        with pytest.raises(InputError, match="there is no output 'pill': did you mean 'pil'"):
+            getattr(model, name)(*arguments, output="pill")
+
+
+def test_progress_is_printed_or_told(capsys):
+    model, told = evqgan.load("drawings", batch_size=4), []
+    model.runner._compiled = loaded().runner._compiled.copy()
+    model._encode, model._decode = loaded()._encode, loaded()._decode
+    model._sampler_of = loaded()._sampler_of
+    given = np.concatenate([made()] * 3)
+    model.encode(given, progress=lambda *now: told.append(now[:2]))
+    assert told == [(4, 6), (6, 6)]
+    model.generate(6, progress=lambda *now: told.append(now[:2]))
+    model.edit(given[0], MASK, 8, progress=lambda *now: told.append(now[:2]))
+    assert told[2:] == [(4, 6), (6, 6), (1, 1)]
+    assert not capsys.readouterr().out
+    model.decode(model.encode(given), progress=True)
+    assert re.fullmatch(r"(decode \d/6  [\d.,]+ images/s  ETA \d+s\n)+", capsys.readouterr().out)
+    for wrong in (1, "yes", None):
+        with pytest.raises(InputError, match="expected progress=True, or a function"):
+            model.encode(given, progress=wrong)
+
+
+def test_a_shape_compiles_once(caplog):
+    def compiled(use):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            use()
+        return sum("Finished XLA compilation" in r.getMessage() for r in caplog.records)
+
+    model = evqgan.load("drawings")  # which has compiled nothing yet
+    assert compiled(lambda: model.encode(picture())) == 1
+    for number, tiles in itertools.product((1, 3, 4), (None, False, True)):
+        assert not compiled(lambda n=number, t=tiles: model.encode([picture()] * n, tiles=t))
+    assert not compiled(lambda: model.encode(picture(96, 64), tiles=True))
+    assert compiled(lambda: model.encode(picture(32, 64))) == 1
+    assert not compiled(lambda: model.encode(picture(32, 64, seed=1)))
+
+
+def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
+    model, large = loaded(), np.concatenate([made()[0], made()[1]], axis=1)
+    whole = model.encode(large)
+    assert whole.shape == (1, 8, 16, 1) and len(caplog.messages) == 1
+    line = "images of 128x64, larger than the model's 64x64, are encoded whole; tiles=True"
+    assert caplog.messages[0].startswith(line)
+    model.encode(large)
+    np.testing.assert_array_equal(model.encode(large, tiles=False), whole)
+    tiles = model.encode(large, tiles=True)
+    assert len(caplog.messages) == 1  # once, and nothing of what was asked for
+    single = model.encode(made())
+    # The outer tiles are the two images themselves.
+    np.testing.assert_array_equal(tiles[0, :, :6], single[0, :, :6])
+    np.testing.assert_array_equal(tiles[0, :, 10:], single[1, :, 2:])
+    again = model.reconstruct(large, tiles=True)
+    np.testing.assert_array_equal(again, model.decode(tiles, tiles=True))
+    error = np.mean((again.astype(float) - large) ** 2)
+    assert 10 * np.log10(255**2 / error) > 20
+    with pytest.raises(InputError, match="at least 64x64 to take in tiles, got 64x32"):
+        model.encode(picture(32, 64), tiles=True)
+    with pytest.raises(InputError, match="multiples of 8, got 100x64"):
+        model.encode(picture(64, 100), tiles=True)
+
+
+def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monkeypatch):
+    model = evqgan.load("drawings")
+    monkeypatch.setattr(tiled, "PIXELS", 96 * 96)
+    assert not tiled.choose(model, (64, 128), None, "encoded")
+    assert tiled.choose(model, (128, 128), None, "encoded")
+    assert "in tiles of 64x64 that overlap by half; tiles=False whole" in caplog.messages[-1]
+    model.takes = lambda shape: False
+    assert tiled.choose(model, (64, 72), None, "decoded")
+    assert caplog.messages[-1].endswith("are decoded in tiles of 64x64 that overlap by half")
+    assert not tiled.choose(model, (64, 64), None, "decoded")
+    assert not tiled.choose(model, (64, 72), False, "decoded")
+    assert len(caplog.messages) == 3
+
+
+def test_a_device_is_named_or_given(monkeypatch):
+    first = jax.local_devices()[0]
+    for device in (None, "cpu", first, [first]):
+        assert devices.of(device) == jax.local_devices()
+    assert devices.of("cpu:0") == [first]
+    assert evqgan.load("drawings", device="cpu:0").runner.mesh.devices.ravel().tolist() == [first]
+    for device, message in (
+        ("cpuu", "there is no device 'cpuu': did you mean 'cpu'"),
+        ("gpu:x", "there is no device 'gpu:x': did you mean 'gpu'"),
+        ("cpu:99", "there is no device 'cpu:99' here: JAX has 1 x cpu"),
+        ("tpu", "there is no device 'tpu' here: JAX has 0 x tpu, and computes on cpu"),
+        ([], r"expected a device such as 'cpu' or jax.devices\(\)\[0\], got \[\]"),
+        (0, "expected a device such as"),
+    ):
+        with pytest.raises(InputError, match=message):
+            devices.of(device)
+
+
+def test_a_cpu_computes_in_float32_unless_told_otherwise(monkeypatch):
+    config, folder = of_workdir("drawings")
+    config.dtype = config.tokenizer.dtype = "bfloat16"
+    monkeypatch.setattr(models, "of_workdir", lambda workdir: (config, folder))
+
+    def dtypes(**how):
+        model = evqgan.load("drawings", **how)
+        text = jax.jit(model._encode).lower(model._tokenizer, picture()[None]).as_text()
+        assert f", {model.config.dtype} on 1 x cpu," in repr(model)
+        return model.config.dtype, model.config.tokenizer.dtype, "bf16" in text
+
+    assert dtypes() == ("float32", "float32", False)
+    assert dtypes(dtype=np.float32, config=config) == ("float32", "float32", False)
+    assert dtypes(dtype="bfloat16") == ("bfloat16", "bfloat16", True)
+    assert dtypes(config=config) == ("bfloat16", "bfloat16", True)
+    assert config.dtype == "bfloat16"
+    with pytest.raises(InputError, match="there is no dtype 'float16' to compute in"):
+        evqgan.load("drawings", dtype="float16")
+    accelerator = type("Device", (), {"platform": "gpu"})()
+    assert devices.in_dtype(config, None, [accelerator]) is config
+
+
+def test_a_misspelt_keyword_is_named():
+    for name, arguments, wrong, meant in (
+        ("generate", (1,), "outputs", "output"),
+        ("sample", (1,), "progression", "progress"),
+        ("edit", (made()[0], MASK, 8), "feathers", "feather"),
+        ("outpaint", (made()[0], 8), "progres", "progress"),
+    ):
+        with pytest.raises(InputError, match=f"there is no keyword '{wrong}': .*({meant})"):
+            getattr(loaded(), name)(*arguments, **{wrong: 1})
