@@ -321,7 +321,7 @@ def test_only_tiles_that_matter_are_encoded_and_decoded():
         setattr(painter, name, lambda x, do=do, name=name: calls.append(name) or do(x))
     ids = editing.encode(painter, grey_tokens((32, 800)), unknown, 1)
     editing.decode(painter, ids, wanted)
-    assert calls.count("encode") == 1 and calls.count("decode") == 2
+    assert calls.count("to_ids") == 1 and calls.count("to_images") == 2
 
 
 @pytest.mark.parametrize(

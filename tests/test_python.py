@@ -177,8 +177,9 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
     assert 10 * np.log10(255**2 / error) > 20
     with pytest.raises(InputError, match="at least 64x64 to take in tiles, got 64x32"):
         model.encode(picture(32, 64), tiles=True)
-    with pytest.raises(InputError, match="multiples of 8, got 100x64"):
-        model.encode(picture(64, 100), tiles=True)
+    for how in (None, False, True):
+        with pytest.raises(InputError, match="multiples of 8, got 100x64: crop or resize it"):
+            model.encode(picture(64, 100), tiles=how)
 
 
 def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monkeypatch):

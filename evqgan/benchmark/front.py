@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from evqgan.core.axes import log_ticks, ticks
+
 WIDTH, HEIGHT = 1200, 640  # ours: pixels
 LEFT, BOTTOM, TOP, RIGHT = 90, 60, 40, 440  # ours: of the margins; names stand in the right one
 RADIUS, TICK, LINE, WRAPPED = 5, 6, 18, 50
@@ -40,25 +42,6 @@ class Point(NamedTuple):
     def colour(self) -> tuple[int, int, int]:
         """That of the first of its kinds in the order of COLOURS."""
         return next((colour for kind, colour in COLOURS.items() if kind in self.kinds), GREY)
-
-
-def ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Return round numbers from low to high, at most `most`, at equal distances."""
-    rough = (high - low) / most
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough)
-    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten from low to high, both above 0.
-
-    Where only one such number lies between them, `ticks` are returned.
-    """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    numbers = [k * 10.0**power for power in powers for k in (1, 2, 5)]
-    found = [x for x in numbers if low <= x <= high]
-    return found if len(found) > 1 else ticks(low, high)
 
 
 def picture(points: Sequence[Point], x_name: str, y_name: str) -> np.ndarray:

@@ -41,7 +41,8 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
             f"expected images of at least {own} to take in tiles, got {width}x{height}: leave "
             "tiles out"
         )
-    if tiles is not None or is_smaller or tuple(shape) == model.size:
+    is_cut = height % model.factor or width % model.factor  # both ways refuse it
+    if tiles is not None or is_smaller or is_cut or tuple(shape) == model.size:
         return bool(tiles)
     is_whole = model.takes((height, width))
     tiles = not is_whole or height * width > PIXELS

@@ -1,0 +1,179 @@
+"""What runs wrote while they trained: the numbers of metrics.jsonl, as curves."""
+
+import fnmatch
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from evqgan.core import exported, files
+from evqgan.core.build import suggestion
+from evqgan.core.errors import InputError, of_system
+
+FILE = "metrics.jsonl"
+# What is drawn only if it is asked for: speed, counts of a run's upkeep, values at each share of
+# masked tokens, of which the mean is drawn; and what never changes.
+LEFT_OUT = ("perf/*", "*/skipped*", "*/revived", "*/masked", "*@*")
+Axis = Literal["steps", "images", "hours"]
+AXES = get_args(Axis)
+SMOOTHED = 0.04  # ours: the share of a curve's points, on either side, of which a point is the mean
+FEW = 12  # ours: a curve of fewer points is not smoothed
+
+
+class Run(NamedTuple):
+    """What a run wrote.
+
+    name: to tell it from the others; folder: its workdir.
+    stage: "stage1", "stage2", or "" where no config.json says so.
+    batch_size: images a step, None where no config.json says so.
+    values: {key: {step: number}}, in the order of the steps.
+    """
+
+    name: str
+    folder: pathlib.Path
+    stage: str
+    batch_size: int | None
+    values: dict[str, dict[int, float]]
+
+
+def read(workdirs: Sequence[str]) -> list[Run]:
+    """Return the runs of workdirs, one after the other; a quickstart's are two.
+
+    Raises InputError for a workdir that has no numbers, or damaged ones.
+    """
+    folders = [folder for workdir in workdirs for folder in parts_of(workdir)]
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    return [run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+
+
+def parts_of(workdir: str) -> list[pathlib.Path]:
+    """Return the folders of a workdir in which there are numbers: itself, or both its parts."""
+    place = pathlib.Path(workdir).expanduser()
+    for folders in ([place], [place / part for part in exported.PARTS]):
+        if found := [folder for folder in folders if (folder / FILE).is_file()]:
+            return found
+    if place.name == FILE and place.is_file():
+        raise InputError(f"{place} is a file: give the folder that it is in")
+    raise InputError(f"{place} has no {FILE}: expected the workdir of a run that has begun")
+
+
+def names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """Return the shortest ends of paths that tell all of them apart.
+
+    A part of a quickstart's has the name of the workdir, too.
+    """
+    paths = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, paths), default=0) + 1):
+        ends = ["/".join(p[-length - (p[-1] in exported.PARTS) :]) for p in paths]
+        if len({*ends}) == len(ends):
+            return ends
+    return [str(folder) for folder in folders]
+
+
+def run(folder: pathlib.Path, name: str) -> Run:
+    """Return what the run in a folder wrote."""
+    file = folder / "config.json"
+    config: Mapping[str, Any] = files.read_json(file) if file.is_file() else {}
+    size, stage = config.get("batch_size"), config.get("stage", "")
+    return Run(name, folder, stage, size if isinstance(size, int) else None, numbers(folder / FILE))
+
+
+def numbers(path: pathlib.Path) -> dict[str, dict[int, float]]:
+    """Return {key: {step: number}} of a metrics.jsonl; what was not finite is left out.
+
+    Where a run went on from an earlier step, what it wrote from there on takes the place of what
+    stood there. A last line that is not whole is left out: a run may be writing it.
+
+    Raises InputError for any other line that is no JSON object with a step.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {of_system(error)}") from error
+    found: dict[int, dict[str, float]] = {}
+    last = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            step = int(values.pop("step"))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number == len(lines):
+                break
+            what = "is no JSON object with a step: mend the line, or take it away"
+            raise InputError(f"{path} line {number} {what}") from None
+        if step < last:
+            found = {at: kept for at, kept in found.items() if at <= step}
+        last = step
+        found.setdefault(step, {}).update(values)
+    curves: dict[str, dict[int, float]] = {}
+    for step, values in sorted(found.items()):
+        for key, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                curves.setdefault(key, {})[step] = value
+    return curves
+
+
+def chosen(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Return the keys to draw, in the order that is asked for.
+
+    keys: as "train/loss"; "loss" is that of train and of val, and of val at each share of masked
+      tokens ("val/accuracy@0.50"); "val/*" is a pattern. None: the loss, what is held out, and the
+      rest but LEFT_OUT, in the order in which runs have them.
+
+    Raises InputError for one that no run has.
+    """
+    known = list(dict.fromkeys(key for run in runs for key in run.values))
+    if not keys:
+        changing = {key for run in runs for key, x in run.values.items() if len({*x.values()}) > 1}
+        some = [key for key in known if not any(fnmatch.fnmatch(key, x) for x in LEFT_OUT)]
+        some = [key for key in some if key in changing or key.startswith("val/")]
+        return sorted(some, key=lambda key: (key != "train/loss", not key.startswith("val/")))
+    found: list[str] = []
+    for wish in keys:
+        patterns = [wish] if "/" in wish else [f"*/{wish}", f"*/{wish}@*"]
+        matches = [key for key in known if any(fnmatch.fnmatchcase(key, x) for x in patterns)]
+        if not matches:
+            near = known if "/" in wish else {key.split("/")[-1] for key in known}
+            raise InputError(f"--keys: no run has {wish!r}: {suggestion(wish, near)}")
+        found += [key for key in matches if key not in found]
+    return found
+
+
+def positions(run: Run, steps: Iterable[int], axis: Axis) -> np.ndarray:
+    """Return where steps are on an axis, float64: as they are, in images, or in hours.
+
+    Hours are those of training steps, by perf/step_seconds: evaluation and compilation are not in
+    them.
+
+    Raises InputError where a run does not say what is needed.
+    """
+    at = np.array(list(steps), np.float64)
+    if axis == "images":
+        if not run.batch_size:
+            raise InputError(f"--x=images: {run.folder} has no config.json with a batch_size")
+        return at * run.batch_size
+    if axis == "hours":
+        seconds = run.values.get("perf/step_seconds", {})
+        if not seconds:
+            raise InputError(f"--x=hours: {run.folder} has no perf/step_seconds")
+        known = np.array([0, *seconds], np.float64)
+        taken = np.cumsum(np.diff(known) * list(seconds.values())) / 3600
+        each = taken[-1] / known[-1]
+        later = np.maximum(at - known[-1], 0) * each
+        return np.interp(at, known, [0, *taken]) + later
+    return at
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Return values [N] as means of their neighbours, fewer of them towards both ends."""
+    number = len(values)
+    if number < FEW:
+        return values
+    reach = np.minimum(max(1, round(SMOOTHED * number)), np.arange(number))
+    reach = np.minimum(reach, reach[::-1])
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(number)
+    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
