@@ -106,7 +106,7 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
 
     tokenizer = None  # the config of a quickstart's, where it is given
     if flags.mode != "encode" and flags.config is not None:
-        inner, is_both = workdir / "tokenizer", config.stage == "quickstart"
+        inner, is_both = exported.find(workdir) / "tokenizer", config.stage == "quickstart"
         if flags.mode == "evaluate" and is_both and (inner / "config.json").is_file():
             tokenizer = claims.settings(config, inner)
         # The workdir's config; --config has to be the same but for keys of sampling and evaluation.

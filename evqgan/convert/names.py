@@ -21,6 +21,7 @@ AVERAGES = ("model_ema.", "ema_model.", "ema.")
 # Of averaging itself, no weights.
 COUNTERS = ("decay", "num_updates", "n_averaged", "initted", "step")
 WHICH = ("raw", "ema")
+BOTH = "it holds raw and averaged weights"  # begins the message where a choice is open
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ def one_of(raw: Any, averaged: Any, which: str) -> Any:
     """
     if raw is not None and averaged is not None and not which:
         hint = "say which by --weights=raw or --weights=ema"
-        raise InputError(f"it holds raw and averaged weights: {hint}")
+        raise InputError(f"{BOTH}: {hint}")
     if which == "ema" and averaged is None:
         raise InputError("it holds no averaged weights that are known as such: drop --weights=ema")
     if which == "raw" and raw is None:

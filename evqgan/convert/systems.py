@@ -16,10 +16,12 @@ from evqgan.convert import (
     gpt,
     mapping,
     maskgit,
+    maskgit_torch,
     names,
     rqtransformer,
     rqvae,
     taming,
+    torch_containers,
     torch_files,
     vim,
     vitvqgan,
@@ -92,6 +94,28 @@ def read_msgpack(path: Path, which: str = "") -> Weights:
         reason = str(error)[:200] or type(error).__name__
         wish = "expected a flax checkpoint (msgpack)"
         raise InputError(f"cannot use {path}: {wish}: {reason}") from error
+
+
+def read_maskgit(path: Path, which: str = "") -> Weights:
+    """Return the arrays of a flax checkpoint, or of PyTorch's form of it (`maskgit_torch`).
+
+    which: "raw" or "ema", of a file that holds both.
+
+    Raises InputError if it is neither.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(torch_containers.LEGACY))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {of_system(error)}") from error
+    if head.startswith(torch_containers.ZIP) or head == torch_containers.LEGACY:
+        theirs = torch_files.read(path, which)
+        try:
+            return maskgit_torch.to_original(theirs)
+        except InputError as error:
+            wish = "expected a flax checkpoint (msgpack), or that of maskgit-torch"
+            raise InputError(f"cannot use {path}: {wish}: {error}") from error
+    return read_msgpack(path, which)
 
 
 def _is_tree(value: Any) -> bool:
@@ -263,7 +287,7 @@ SYSTEMS = {
     ),
     "maskgit": System(
         whole=False,
-        read=read_msgpack,
+        read=read_maskgit,
         write=write_msgpack,
         split=MASKGIT[0],
         join=MASKGIT[1],

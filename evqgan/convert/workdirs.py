@@ -65,7 +65,13 @@ COUNTERS = ("steps",)  # variables of ours that say how far a training is, and s
 
 
 def convert(
-    name: str, source: Path, dest: Path, given: Given, tokenizer: str = "", config: Any = None
+    name: str,
+    source: Path,
+    dest: Path,
+    given: Given,
+    tokenizer: str = "",
+    config: Any = None,
+    only_tokenizer: bool = False,
 ) -> str:
     """Make a new workdir of a public checkpoint, and return one line on it.
 
@@ -75,6 +81,7 @@ def convert(
     given: what the command line says of the file.
     tokenizer: the workdir of the tokenizer, for files that hold a generator alone.
     config: a ConfigDict whose model, data and training it is to be.
+    only_tokenizer: whether the generator is left out, in a file that holds both.
 
     Raises InputError if the file is not what it should be, or `dest` holds anything; nothing is
     left there then.
@@ -84,6 +91,7 @@ def convert(
         what = f"{dest} is there already: give another DEST"
         raise InputError(f"expected a new folder for the workdir, {what}")
     first, second = system.split(system.read(source, given.weights))
+    second = None if only_tokenizer and first is not None else second
     stage = "stage1" if second is None else "stage2"
     if config is not None and config.stage != stage:
         part = "generator" if second else "tokenizer"

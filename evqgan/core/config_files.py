@@ -1,5 +1,6 @@
 """Configs: FILE[:variant] as a ConfigDict, with the keys that a command line changes."""
 
+import difflib
 import functools
 import os
 import pathlib
@@ -12,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from evqgan.core import exported, files
+from evqgan.core import exported, files, public
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
@@ -49,7 +50,7 @@ OPTIONAL = (  # keys that a stage's config may lack
 def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
     """Return the config of a workdir, and that workdir: of a quickstart's, its generator.
 
-    workdir: its path, or that of an exported model, or the name of one that ships.
+    workdir: its path, or that of an exported model, or the name of one that ships or is public.
     """
     if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
         raise InputError(f"expected the path of a workdir, got {workdir!r}")
@@ -82,6 +83,8 @@ def no_workdir(path: pathlib.Path) -> str:
         return f"{path} is a file: give the folder that a run was trained in, its workdir"
     if path.parent.name == "checkpoints":
         return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
+    if name := public.name_of(path):
+        return f"{name} is not converted yet: `{public.command(name)}` fetches and converts it"
     for run in (path, path / "generator"):
         if (run / "checkpoints").is_dir():
             advice = f"bring it back from a copy, or {files.ANEW}"
@@ -89,15 +92,18 @@ def no_workdir(path: pathlib.Path) -> str:
     hint = f"train one with --config=FILE --workdir={path}"
     if shipped := exported.names():
         hint += f", or give the name of a model that ships: {', '.join(shipped)}"
+    named = [*shipped, *public.NAMES]
+    if path.parent == pathlib.Path(".") and (close := difflib.get_close_matches(path.name, named)):
+        hint = f"did you mean the model {close[0]!r}? Or {hint}"
     return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
 
 
 def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:
     """Return the config and the workdir of a tokenizer.
 
-    workdir: may be a quickstart's, or an exported model of any kind.
+    workdir: may be a quickstart's, or an exported model of any kind, or the name of a model.
     """
-    inner = pathlib.Path(workdir).expanduser() / "tokenizer"
+    inner = exported.find(workdir) / "tokenizer"
     config, folder = of_workdir(inner if (inner / "config.json").is_file() else workdir)
     if exported.is_one(folder):
         return _read(folder, exported.PARTS[:1]), folder

@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any
 
-from evqgan.core import files
+from evqgan.core import files, public
 from evqgan.core.errors import InputError
 
 STAGE = "exported"
@@ -35,22 +35,28 @@ def is_one(folder: str | os.PathLike[str]) -> bool:
 
 
 def find(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Return the folder that `workdir` names: that path, or a model that ships, by its name.
+    """Return the folder that `workdir` names: that path, or a model that ships or is public.
 
-    A folder of that name comes first where it is a workdir or an exported model.
+    The last two are told by their names. A folder of that name comes first where it is a workdir or
+    an exported model. Of a public model, it is the place of the converted one, there or not.
     """
     path, name = pathlib.Path(workdir).expanduser(), os.fspath(workdir)
     if any((path / place).exists() for place in OF_WORKDIR):
         return path
+    if name in public.NAMES:
+        return public.folder(name)
     return EXAMPLES / name if name in names() else path
 
 
 def results(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Return the folder where results go if --out does not say: of a workdir, itself.
 
-    Of an exported model, which may lie in an installed package, it is workdirs/NAME.
+    Of an exported model, which may lie in an installed package, it is workdirs/NAME; of a public
+    one, which lies in a cache, too.
     """
     folder = find(workdir)
+    if public.home() in folder.parents:
+        return "workdirs" / folder.relative_to(public.home())
     is_part = is_one(folder)
     return pathlib.Path("workdirs", folder.resolve().name) if is_part else pathlib.Path(workdir)
 

@@ -30,6 +30,7 @@ def parts_of(
       part that NAME measures.
     tokenizer: that config of a quickstart's, if it is known; None: the saved one, so changed.
     """
+    top = exported.find(top)
     saved, folder = of_workdir(top)
     both = exported.is_one(folder) and saved.stage == "stage2"
     if not both and (folder == top or not (top / "tokenizer" / "config.json").is_file()):
