@@ -4,6 +4,7 @@ The files are small stand-ins with the names, prefixes and layouts of the true o
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -14,17 +15,19 @@ import flax.serialization
 import flax.traverse_util
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from test_convert import call, storage, table, tensor
 from test_convert_models import MODELS, same, state_of, theirs
 from test_download import server as server  # a fixture
 from test_torch_files import zipped
 
 import evqgan
-from evqgan.convert import maskgit_torch, public, systems
+from evqgan.convert import maskgit_torch, public, systems, workdirs
 from evqgan.convert.systems import Given
 from evqgan.core import config_files, exported
 from evqgan.core import public as names
 from evqgan.core.errors import InputError
+from evqgan.training import initial_state, stage2
 
 PAGE = b"<!DOCTYPE html><title>Quota exceeded</title>"
 SIZE = 16  # of the images of the stand-ins
@@ -239,6 +242,16 @@ def test_what_is_not_the_file_is_not_converted(vitvqgan, change, known, message,
     assert "imagenet_vitvq_base.ckpt" in line and not os.path.exists(names.folder(VQ))
 
 
+def test_a_full_disk_leaves_what_was_fetched_and_no_model(vitvqgan, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "there")
+
+    vitvqgan()
+    monkeypatch.setattr(workdirs.Checkpoints, "save", full)
+    refused(capsys, "No space left on device", VQ, "--download")
+    assert os.listdir(names.home() / f"{VQ}.download") == ["imagenet_vitvq_base.ckpt"]
+
+
 def test_a_known_hash_is_said_and_kept(vitvqgan, server, capsys):
     data = vitvqgan()
     vitvqgan(size=len(data), sha256=sha256(data))
@@ -298,6 +311,30 @@ def test_raw_and_averaged_weights_are_never_chosen_silently(
     kept = json.loads((home(name) / names.SOURCE).read_text())["weights"]
     assert kept == {"tokenizer": "the file's only ones", "generator": "ema"}
     refused(capsys, "with its ema", name, "--download", "--weights=raw")
+
+
+def test_averaged_weights_among_raw_ones_are_chosen_by_the_flag(vitvqgan, arrays, tmp_path, capsys):
+    first, _, tree, _ = arrays["vitvqgan"]
+    averaged = {f"model_ema.{key.replace('.', '')}": x for key, x in first.items()}
+    more = {"model_ema.decay": np.ones(1), "model_ema.num_updates": np.ones(1)}
+    both = {key: x + 1 for key, x in first.items()} | averaged | more
+    vitvqgan(lambda _: torch_file(tmp_path, state_dict=both))
+    refused(capsys, "say which by --weights=raw or --weights=ema", VQ, "--download")
+    assert call(capsys, VQ, "--download", "--weights=ema")[0] == 0
+    same(state_of(home(VQ))["ema"], tree["params"])
+    assert json.loads((home(VQ) / names.SOURCE).read_text())["weights"] == {"tokenizer": "ema"}
+
+
+def test_a_model_begins_a_training_by_its_name(vitvqgan, capsys):
+    with pytest.raises(InputError, match=f"{VQ} is not converted yet"):
+        initial_state.config_of(exported.find(VQ), "stage1")
+    generator = ConfigDict({"tokenizer": {"weights": VQ}})
+    with pytest.raises(InputError, match=f"{VQ} is not converted yet"):
+        stage2.with_model(generator)
+    vitvqgan()
+    assert call(capsys, VQ, "--download")[0] == 0
+    assert initial_state.config_of(exported.find(VQ), "stage1")["stage"] == "stage1"
+    assert stage2.with_model(generator).tokenizer.model.encoder.name == "vit"
 
 
 def test_a_damaged_archive_and_one_of_something_else(server, monkeypatch, capsys):

@@ -15,7 +15,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from evqgan.convert import download, names, workdirs
 from evqgan.convert.public import TABLE, PublicFile, PublicModel, Source
@@ -35,16 +35,48 @@ ONLY = "the file's only ones"  # weights, of a file that does not hold raw and a
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
 
 
+class Job(NamedTuple):
+    """What is to be made."""
+
+    name: str  # of the public model
+    source: str  # the key of its files in the table
+    given: pathlib.Path | None  # its file or the folder with its files; None: they are fetched
+    dest: pathlib.Path  # the folder to make, new or empty
+    which: str  # raw, ema or "", of files that hold both
+    heads: int  # of attention, 0: as published
+
+    @property
+    def model(self) -> PublicModel:
+        """Return what the table says of the model."""
+        return TABLE[self.name]
+
+    @property
+    def files(self) -> Source:
+        """Return the files that it is made of."""
+        return self.model.sources[self.source]
+
+
 def run(argv: Sequence[str]) -> None:
     """Fetch and convert a public model, as the arguments say, which begin with its name."""
+    job = parse(argv)
+    if is_there(job.name, job.dest, job.which):
+        print(f"{job.dest} is there already: {job.name}, nothing is fetched or converted")
+        return
+    make(job)
+    place = job.name if job.dest == public.folder(job.name) else str(job.dest)
+    print(f"licence: code {job.model.code}; weights {job.model.weights}")
+    print(f"use it by --workdir={place}, or evqgan.load({place!r})")
+
+
+def parse(argv: Sequence[str]) -> Job:
+    """Return what the arguments ask for; InputError for all that is wrong with them."""
     values, words = cli.parse(FLAGS, argv, words=True)
     name, *paths = words
-    model, which = TABLE[name], values.weights
-    if which not in ("", *names.WHICH):
-        raise InputError(f"--weights is raw or ema, not {which!r}")
-    source = values.source or "official"
-    if source not in model.sources:
-        hint = suggestion(source, model.sources)
+    if values.weights not in ("", *names.WHICH):
+        raise InputError(f"--weights is raw or ema, not {values.weights!r}")
+    sources, source = TABLE[name].sources, values.source or "official"
+    if source not in sources:
+        hint = suggestion(source, sources)
         raise InputError(f"{name} has no files of --source={source}: {hint}")
     if not values.download and not paths:
         wish = "--download to fetch its files, or their folder"
@@ -53,13 +85,7 @@ def run(argv: Sequence[str]) -> None:
     if len(paths) > 1:
         raise InputError(f"expected one DEST, got {' '.join(paths)}")
     dest = pathlib.Path(paths[0]).expanduser() if paths else public.folder(name)
-    if is_there(name, dest, which):
-        print(f"{dest} is there already: {name}, nothing is fetched or converted")
-        return
-    make(name, model, source, given, dest, which, values.heads)
-    place = name if dest == public.folder(name) else str(dest)
-    print(f"licence: code {model.code}; weights {model.weights}")
-    print(f"use it by --workdir={place}, or evqgan.load({place!r})")
+    return Job(name, source, given, dest, values.weights, values.heads)
 
 
 def is_there(name: str, dest: pathlib.Path, which: str) -> bool:
@@ -83,84 +109,62 @@ def is_there(name: str, dest: pathlib.Path, which: str) -> bool:
     return True
 
 
-def make(
-    name: str,
-    model: PublicModel,
-    source: str,
-    given: pathlib.Path | None,
-    dest: pathlib.Path,
-    which: str,
-    heads: int,
-) -> None:
+def make(job: Job) -> None:
     """Make the folder of a public model, whole or not at all.
 
-    source: the key of its files.
-    given: the file, or the folder with the files; None: they are fetched, into DEST.download, which
-        is removed when all is converted.
-    dest: the folder, which is new or empty.
-    which: raw, ema or "", of files that hold both.
-    heads: of attention, 0: as published.
+    What is fetched lies in DEST.download, which is gone once all is converted.
 
     Raises InputError for what is wrong with an address, a file or a disk.
     """
-    parts = model.sources[source]
-    folder = given or dest.with_name(f"{dest.name}.download")
+    work, parts = job.dest.with_name(f"{job.dest.name}.download"), job.files
     both = [parts.tokenizer, *([parts.generator] if parts.generator else [])]
-    wanted = {one.name: one for one in both}
-    if given is not None and len(wanted) > 1 and not given.is_dir():
-        raise InputError(f"expected a folder with {' and '.join(wanted)}, got {given}")
-    with files.writable(dest):
-        dest.parent.mkdir(parents=True, exist_ok=True)
-    instead = other_ways(name, model, source)
-    records = [obtained(file, folder, given, instead) for file in wanted.values()]
-    part = dest.with_name(f".{dest.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with files.writable(dest):
-            part.mkdir(parents=True)
-        weights = convert(model, parts, folder, part, which, heads)
-        said = {"code": model.code, "weights": model.weights}
-        about = {"name": name, "source": source, "files": records, "weights": weights}
-        files.save_json(part / public.SOURCE, {**about, "licences": said})
-        with files.writable(dest):
-            part.replace(dest)
-    finally:
+    wanted = {file.name: file for file in both}
+    if job.given is not None and len(wanted) > 1 and not job.given.is_dir():
+        raise InputError(f"expected a folder with {' and '.join(wanted)}, got {job.given}")
+    with files.owned(work, "another DEST"):
+        records = [obtained(file, job, work) for file in wanted.values()]
+        part = work / "workdir"
         shutil.rmtree(part, ignore_errors=True)
-    if given is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"wrote {dest}: {model.title}")
+        try:
+            with files.writable(job.dest):
+                part.mkdir()
+            weights = convert(job, work, part)
+            said = {"code": job.model.code, "weights": job.model.weights}
+            about = {"name": job.name, "source": job.source, "files": records, "weights": weights}
+            files.save_json(part / public.SOURCE, {**about, "licences": said})
+            with files.writable(job.dest):
+                part.replace(job.dest)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        for name in wanted:
+            (work / name).unlink(missing_ok=True)
+    print(f"wrote {job.dest}: {job.model.title}")
 
 
-def other_ways(name: str, model: PublicModel, source: str) -> str:
+def other_ways(job: Job) -> str:
     """Return what can be done where the server of a source has no file for us."""
-    others = [other for other in model.sources if other != source]
-    ways = [f"take --source={other}, {model.sources[other].note}" for other in others]
-    ways += [f"fetch the files elsewhere, and give their folder: {name} FOLDER"]
+    others = {key: x for key, x in job.model.sources.items() if key != job.source}
+    ways = [f"take --source={key}, {source.note}" for key, source in others.items()]
+    ways += [f"fetch the files elsewhere, and give their folder: {job.name} FOLDER"]
     return "; or ".join(ways)
 
 
-def obtained(
-    file: PublicFile, folder: pathlib.Path, given: pathlib.Path | None, instead: str
-) -> dict[str, Any]:
-    """Return what is kept of a file; fetch it into a folder unless it was given.
-
-    given: its path, or a folder with it, or None.
-    instead: what else can be done.
+def obtained(file: PublicFile, job: Job, work: pathlib.Path) -> dict[str, Any]:
+    """Return what is kept of a file; fetch it into the folder `work` unless it was given.
 
     Raises InputError if it cannot be fetched or is not what it should be.
     """
-    if given is None:
-        path = folder / file.name
+    if job.given is None:
+        path, size = work / file.name, file.size or 0
         try:
-            download.download(
-                file.url, file.sha256 or "", path, file.size or 0, file.md5 or "", file.page
-            )
+            download.download(file.url, file.sha256 or "", path, size, file.md5 or "", file.page)
         except InputError as error:
-            reason = str(error).removesuffix(f"; {download.ELSEWHERE}")
-            reason = reason.removesuffix(f", or {download.ELSEWHERE}")
-            raise InputError(f"{reason}; {instead}") from error
+            reason = str(error)
+            for end in (f"; {download.ELSEWHERE}", f", or {download.ELSEWHERE}"):
+                reason = reason.removesuffix(end)
+            raise InputError(f"{reason}; {other_ways(job)}") from error
     else:
-        path = placed(file, given)
+        path = placed(file, job.given)
     sha256 = download.digest(path)
     size, verified = path.stat().st_size, verified_by(file, path, sha256)
     if verified:
@@ -188,50 +192,40 @@ def placed(file: PublicFile, given: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def convert(
-    model: PublicModel,
-    source: Source,
-    folder: pathlib.Path,
-    part: pathlib.Path,
-    which: str,
-    heads: int,
-) -> dict[str, str]:
-    """Write the workdirs of a model into a folder; return {part: which weights}.
+def convert(job: Job, work: pathlib.Path, part: pathlib.Path) -> dict[str, str]:
+    """Write the workdirs of a model into the folder `part`; return {part: which weights}.
 
-    source: its files, in `folder` (or `folder` is the one file).
+    work: the folder of what was fetched, where archives are opened.
     """
-    with opened(source.tokenizer, folder) as path:
-        if source.generator is None:
-            inner = part / "tokenizer"
-            kept = {"tokenizer": converted(model, path, inner, which, heads)}
-            for one in inner.iterdir():
-                one.replace(part / one.name)
-            inner.rmdir()
-            return kept
+    source = job.files
+    with opened(source.tokenizer, job.given or work, work) as path:
         first = part / "tokenizer"
-        kept = {"tokenizer": converted(model, path, first, which, heads, only_tokenizer=True)}
-    with opened(source.generator, folder) as path:
-        whole_file = source.generator == source.tokenizer
-        tokenizer = "" if whole_file else str(first)
-        second = part / "generator"
-        kept["generator"] = converted(model, path, second, which, heads, tokenizer)
+        whole_model = source.generator is not None
+        kept = {"tokenizer": converted(job, path, first, only_tokenizer=whole_model)}
+    if source.generator is None:
+        for one in first.iterdir():
+            one.replace(part / one.name)
+        first.rmdir()
+        return kept
+    with opened(source.generator, job.given or work, work) as path:
+        tokenizer = "" if source.generator == source.tokenizer else str(first)
+        kept["generator"] = converted(job, path, part / "generator", tokenizer)
     return kept
 
 
 def converted(
-    model: PublicModel,
+    job: Job,
     path: pathlib.Path,
     dest: pathlib.Path,
-    which: str,
-    heads: int,
     tokenizer: str = "",
     only_tokenizer: bool = False,
 ) -> str:
     """Convert one file into a workdir; return which of its weights were taken.
 
-    A file that does not hold raw and averaged weights is taken as it is, whatever `which` says.
+    A file that does not hold raw and averaged weights is taken as it is, whatever --weights says.
     """
-    given = model.given._replace(heads=heads or model.given.heads)
+    model = job.model
+    given = model.given._replace(heads=job.heads or model.given.heads)
 
     def attempt(weights: str) -> None:
         now = given._replace(weights=weights)
@@ -244,16 +238,16 @@ def converted(
     try:
         attempt("")
     except InputError as error:
-        if names.BOTH not in str(error) or not which:
+        if names.BOTH not in str(error) or not job.which:
             raise
-        attempt(which)
-        return which
+        attempt(job.which)
+        return job.which
     return ONLY
 
 
 @contextlib.contextmanager
-def opened(file: PublicFile, folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give the path of a file, or of a file in an archive, which lies beside it meanwhile.
+def opened(file: PublicFile, folder: pathlib.Path, work: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give the path of a file, or of a file in an archive, which lies in `work` meanwhile.
 
     folder: where it lies, or itself. Of an archive nothing but that file's bytes is used.
 
@@ -263,7 +257,7 @@ def opened(file: PublicFile, folder: pathlib.Path) -> Iterator[pathlib.Path]:
     if not file.member:
         yield path
         return
-    out = path.with_name(f"{path.name}.{file.member.replace('/', '-')}")
+    out = work / f"{path.name}.{file.member.replace('/', '-')}"
     try:
         _unpack(path, file.member, out)
         yield out

@@ -83,12 +83,12 @@ def no_workdir(path: pathlib.Path) -> str:
         return f"{path} is a file: give the folder that a run was trained in, its workdir"
     if path.parent.name == "checkpoints":
         return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
-    if name := public.name_of(path):
-        return f"{name} is not converted yet: `{public.command(name)}` fetches and converts it"
+    if advice := public.advice(path):
+        return advice
     for run in (path, path / "generator"):
         if (run / "checkpoints").is_dir():
-            advice = f"bring it back from a copy, or {files.ANEW}"
-            return f"{run / 'config.json'} is missing beside checkpoints/: {advice}"
+            hint = f"bring it back from a copy, or {files.ANEW}"
+            return f"{run / 'config.json'} is missing beside checkpoints/: {hint}"
     hint = f"train one with --config=FILE --workdir={path}"
     if shipped := exported.names():
         hint += f", or give the name of a model that ships: {', '.join(shipped)}"

@@ -48,3 +48,13 @@ def name_of(path: pathlib.Path) -> str:
 def command(name: str) -> str:
     """Return the command line that fetches and converts a model."""
     return f"python -m evqgan.convert {name} --download"
+
+
+def advice(path: pathlib.Path) -> str:
+    """Return what to do for a public model that would lie at a path; "" if it does, or for others.
+
+    path: as `exported.find` gives it.
+    """
+    if not (name := name_of(path)) or path.exists():
+        return ""
+    return f"{name} is not converted yet: `{command(name)}` fetches and converts it"

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from evqgan.core import checkpoint, exported, files
+from evqgan.core import checkpoint, exported, files, public
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 from evqgan.training import optim, run_length
@@ -94,7 +94,7 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
             "a finished run grows by a longer duration"
         )
     if not checkpoint.latest(workdir):
-        config_of(pathlib.Path(config.init), config.stage)
+        config_of(exported.find(config.init), config.stage)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ def inherited(
     Two things begin untrained instead: tables with a row for each class, if the number of classes
     differs, and the critic, if the other run had another one.
     """
-    folder = pathlib.Path(config.init)
+    folder = exported.find(config.init)
     theirs = config_of(folder, config.stage)
     checkpoints = checkpoint.Checkpoints(folder, create=False)
     try:
@@ -203,6 +203,7 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         parts = [folder / "tokenizer", folder / "generator"]
         runs = [str(path) for path in parts if (path / "config.json").is_file()]
         hint = f"give {' or '.join(runs)}" if runs else "expected the workdir of a run"
+        hint = public.advice(folder) or hint
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
     if exported.is_one(folder):

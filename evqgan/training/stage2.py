@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from evqgan import models
-from evqgan.core import build, exported, files, schema
+from evqgan.core import build, exported, files, public, schema
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
@@ -82,9 +82,12 @@ def with_model(config: Any) -> Any:
     folder = exported.find(weights)
     file = folder / "config.json"
     if not weights or not file.is_file():
+        hint = "train one first, with --config of a stage 1, and give its --workdir here"
+        if (inner := folder / "tokenizer").is_dir():
+            hint = f"give {inner}"
         raise InputError(
-            f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): train "
-            "one first, with --config of a stage 1, and give its --workdir here"
+            f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file}): "
+            f"{(weights and public.advice(folder)) or hint}"
         )
     theirs = of_tokenizer(folder)[0] if exported.is_one(folder) else files.read_json(file)
     if theirs.get("stage") != "stage1":
