@@ -27,6 +27,8 @@ from evqgan.convert.systems import Given
 from evqgan.core import config_files, exported
 from evqgan.core import public as names
 from evqgan.core.errors import InputError
+from evqgan.export import card, gathered
+from evqgan.export.sources import Source
 from evqgan.training import initial_state, stage2
 
 PAGE = b"<!DOCTYPE html><title>Quota exceeded</title>"
@@ -432,3 +434,10 @@ def test_maskgit_from_its_port_where_the_official_server_is_closed(
     assert config_files.of_workdir(name)[1] == home(name) / "generator"
     images = evqgan.load(name).generate(1, labels=2)
     assert images.shape == (1, SIZE, SIZE, 3) and not os.path.exists(name)
+    found = gathered.gather(name)  # what is passed on says whose weights they are
+    assert found.traced and set(found.configs) == {"tokenizer", "generator"}
+    words = card.Card("x", found, Source("imagenet2012", licence="CC BY 4.0"), "float32", 1)
+    for text in (words.training(), card.licences(words.source, found.origin)):
+        assert "not stated apart from the code's Apache-2.0" in text and "0 steps" not in text
+        assert "maskgit_imagenet256.ckpt: " in text
+    assert words.head()["license"] == "other"

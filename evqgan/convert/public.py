@@ -53,19 +53,14 @@ class PublicModel:
     weights: str  # licence
     given: Given = NOTHING  # what the weights do not tell
 
-    @property
-    def official(self) -> Source:
-        """Return the files of those who trained it."""
-        return self.sources["official"]
-
 
 def _maskgit(size: int) -> PublicModel:
     """Return MaskGIT of images of a size."""
 
     def source(base: str, ending: str, note: str) -> Source:
         first, second = (f"{part}_imagenet{size}{ending}" for part in ("tokenizer", "maskgit"))
-        files = [PublicFile(f"{base}/{name}", name) for name in (first, second)]
-        return Source(*files, note)
+        tokenizer = PublicFile(f"{base}/{first}", first)
+        return Source(tokenizer, PublicFile(f"{base}/{second}", second), note)
 
     closed = "Google's bucket answers AccessDenied, as one public repository reports (2026)"
     ported = "the same weights in PyTorch's form, made by Henrique Morimitsu, a third party"
@@ -82,17 +77,21 @@ def _maskgit(size: int) -> PublicModel:
     )
 
 
-def _taming(title: str, file: PublicFile, both: bool = False, **given: int) -> PublicModel:
+def _taming(
+    title: str, file: PublicFile, both: bool = False, given: Given = NOTHING
+) -> PublicModel:
     """Return a model of taming-transformers; both: its one file holds a generator, too."""
     note = "the server may refuse visitors who do not come from its page, which is sent along"
     source = Source(file, file if both else None, note if file.page else "")
     licence = "MIT (CompVis/taming-transformers)"
     weights = "not stated apart from the code's MIT"
-    return PublicModel(title, "taming", {"official": source}, licence, weights, Given(**given))
+    return PublicModel(title, "taming", {"official": source}, licence, weights, given)
 
 
-def _heibox(folder: str, name: str, **known: object) -> PublicFile:
-    return PublicFile(f"{HEIBOX}/{folder}/files/?p=%2Fckpts%2Flast.ckpt&dl=1", name, **known)  # type: ignore[arg-type]
+def _heibox(folder: str, name: str, size: int, sha256: str | None, known: str) -> PublicFile:
+    """Return the checkpoint in a shared folder of the University of Heidelberg."""
+    url = f"{HEIBOX}/{folder}/files/?p=%2Fckpts%2Flast.ckpt&dl=1"
+    return PublicFile(url, name, size, sha256, known=known)
 
 
 def _koofr(link: str, run: str, known: str) -> PublicFile:
@@ -110,12 +109,12 @@ def _rq(title: str, md5: str, name: str) -> PublicModel:
         else "the address names the md5, as kakaobrain's addresses do"
     )
     archive = PublicFile(f"{KAKAO}/{md5}/{name}.tar.gz", f"{name}.tar.gz", md5=md5, known=known)
-    stages = [dataclasses.replace(archive, member=f"stage{i}/model.pt") for i in (1, 2)]
+    first, second = (dataclasses.replace(archive, member=f"stage{i}/model.pt") for i in (1, 2))
     note = "twg.kakaocdn.net; the older arena.kakaocdn.net is no longer linked"
     return PublicModel(
         title,
         "rqvae",
-        {"official": Source(*stages, note)},
+        {"official": Source(first, second, note)},
         "Apache-2.0 (kakaobrain/rq-vae-transformer)",
         "CC-BY-NC-SA 4.0",
     )
@@ -141,6 +140,7 @@ TABLE: dict[str, PublicModel] = {
             "8088892a516d4e3baf92",
             "vqgan_imagenet_f16_1024.ckpt",
             size=957_954_257,
+            sha256=None,
             known="size: a log of wget in CompVis/taming-transformers#38; no public hash is known",
         ),
     ),
@@ -181,7 +181,7 @@ TABLE: dict[str, PublicModel] = {
             "no public hash or size is known",
         ),
         both=True,
-        classes=1000,
+        given=Given(classes=1000),
     ),
     "rqtransformer-imagenet-480m": _rq(
         f"{RQ} (480 M), ImageNet 256x256, by class",

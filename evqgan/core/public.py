@@ -6,6 +6,9 @@ stand in `convert.public`.
 
 import os
 import pathlib
+from typing import Any
+
+from evqgan.core import files
 
 NAMES = (
     "maskgit-imagenet256",
@@ -58,3 +61,14 @@ def advice(path: pathlib.Path) -> str:
     if not (name := name_of(path)) or path.exists():
         return ""
     return f"{name} is not converted yet: `{command(name)}` fetches and converts it"
+
+
+def origin(folder: pathlib.Path) -> dict[str, Any]:
+    """Return what is kept of the files that a workdir was converted from, {} for other workdirs.
+
+    folder: the workdir, or that of a part of a public model.
+    """
+    for place in (folder, folder.parent):
+        if (place / SOURCE).is_file():
+            return files.read_json(place / SOURCE)
+    return {}

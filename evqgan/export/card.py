@@ -56,7 +56,8 @@ class Card:
         """Return what programs read of a card: the licence, tags, and numbers (model-index)."""
         tags = ["jax", "vector-quantization", "image-tokenizer"]
         tags += ["image-generation"] if self.found.part == "generator" else []
-        head: dict[str, Any] = {"license": self.source.identifier}
+        of_data = "other" if self.found.origin else self.source.identifier
+        head: dict[str, Any] = {"license": of_data}
         if head["license"] == "other":
             head |= {"license_name": "see-readme", "license_link": "LICENSE.txt"}
         head |= {"library_name": "evqgan", "tags": tags}
@@ -166,6 +167,8 @@ class Card:
         """Return how both parts were trained."""
         lines = []
         for part, config in self.found.configs.items():
+            if self.found.origin and not self.found.steps[part]:
+                continue
             if part == "tokenizer" and not self.found.traced:
                 lines.append("* **tokenizer**: how it was trained is not known.")
                 continue
@@ -175,7 +178,7 @@ class Card:
                 line += f", of {counted(examples, 'training image')}"
             terms = "; ".join(terms_of(config)) if part == "tokenizer" else ""
             lines.append(f"{line}, seed {config['seed']}{'; ' if terms else ''}{terms}.")
-        text = "\n".join(lines)
+        text = "\n".join([*of_origin(self.found.origin), *lines])
         return f"## How it was trained\n\n{text}\n\nAll settings are in `config.json`.\n"
 
     def data(self) -> str:
@@ -250,10 +253,25 @@ def licence(source: Source) -> str:
     return "; ".join(source.licence.split("\n")) if source.licence else UNKNOWN
 
 
-def licences(source: Source) -> str:
-    """Return LICENSE.txt."""
+def of_origin(origin: Mapping[str, Any]) -> list[str]:
+    """Return a line on public weights, and one on each of their files; none of other weights."""
+    if not origin:
+        return []
+    said = origin["licences"]
+    lines = [
+        f"* The weights are public ones, {origin['name']}, which were converted and not trained "
+        f"here. Licence of their code: {said['code']}; of the weights: {said['weights']}."
+    ]
+    for file in origin["files"]:
+        lines += [f"* {file['file']}: {file['url']}, sha256 {file['sha256']}."]
+    return lines
+
+
+def licences(source: Source, origin: Mapping[str, Any]) -> str:
+    """Return LICENSE.txt; origin: of public weights, or {}."""
     link = f"\n{source.homepage}" if source.homepage else ""
-    return (
+    public = "".join(f"{line.removeprefix('* ')}\n" for line in of_origin(origin))
+    return (f"{public}\n" if public else "") + (
         f"The weights in this folder were made from pictures of the data set {source.name}, whose "
         f"licence is:\n\n{licence(source)}{link}\n\nThe program that reads them, evqgan: "
         "Apache-2.0.\n"

@@ -39,5 +39,5 @@ def write(dest: pathlib.Path, found: Gathered, dtype: str, num: int = 0) -> int:
         source = sources.source_of(found.config)
         text = card.Card(dest.resolve().name, found, source, dtype, size, checked).text()
         (part / README).write_text(text, encoding="utf-8")
-        (part / LICENCE).write_text(card.licences(source), encoding="utf-8")
+        (part / LICENCE).write_text(card.licences(source, found.origin), encoding="utf-8")
     return size

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported
+from evqgan.core import build, checkpoint, exported, public
 from evqgan.core.config_files import PATHS, of_tokenizer, of_workdir
 from evqgan.core.errors import InputError
 from evqgan.evals import cards
@@ -35,6 +35,7 @@ class Gathered:
     state: the weights, as a model's `shapes` name them.
     evaluation: the numbers that were measured of these weights, and their cards.
     dataset: config.dataset with the places where the images lie here.
+    origin: of public weights, see `public.origin`; {} of those trained here.
     """
 
     configs: dict[str, dict[str, Any]]
@@ -43,6 +44,7 @@ class Gathered:
     state: dict[str, Any]
     evaluation: cards.Evaluation
     dataset: Any
+    origin: dict[str, Any]
 
     @property
     def part(self) -> str:
@@ -87,9 +89,10 @@ def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print
     there = {part: found[stage] for part, stage in parts.items() if stage in found}
     configs = {part: without_paths(build.plain(one.to_dict())) for part, (one, _) in there.items()}
     steps = {part: number for part, (_, number) in there.items()}
-    top = pathlib.Path(workdir).expanduser()
+    top = exported.find(workdir)
     evaluation = evaluation_of([*places, *([top] if top != folder else [])], state, say)
-    return Gathered(configs, steps, traced, state, evaluation, config.dataset)
+    origin = public.origin(folder)
+    return Gathered(configs, steps, traced, state, evaluation, config.dataset, origin)
 
 
 def blank(config: ConfigDict) -> dict[str, Any]:
