@@ -10,6 +10,8 @@ of the codes, sampling.
 :photographs  32x32 pieces of nine photographs, more steps for the tokenizers; all else as above.
 :attention    ours alone, with attention in windows of 4x4 and over the whole map in the tokenizer:
               64x64 pieces of the photographs, f = 8, maps of 16x16 and 8x8 tokens.
+:drawings     generators alone, on the tokenizer that ships, `drawings`: 64x64, 8x8 tokens, 512
+              codes. Ours with prefix and with joint attention, GPT, MaskGIT.
 :tiny         a few steps on generated images.
 """
 
@@ -19,31 +21,40 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = ("digits", "photographs", "attention")
+VARIANTS = ("digits", "photographs", "attention", "drawings")
 SIZE, CODES = 32, 64
+DATA = {
+    "digits": {"name": "digits", "flip": False},
+    "photographs": {"name": "photographs", "crop": "native"},
+    "drawings": {"name": "drawings", "flip": False},
+}
+CLASSES = {"digits": 10, "photographs": 9, "drawings": 9}
+# Of drawings: as in drawings_stage2.py, against learning them by heart.
+DROPOUT = 0.2
 
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """Return the config of `variant`.
 
-    It is "digits", "photographs", "attention" or "tiny"; "" is "digits".
+    It is "digits", "photographs", "attention", "drawings" or "tiny"; "" is "digits".
     """
     common.variant(variant, VARIANTS)
-    photographs, size = variant in ("photographs", "attention"), SIZE
+    data = {"attention": "photographs"}.get(variant, variant if variant in DATA else "digits")
+    size = 2 * SIZE if variant in ("attention", "drawings") else SIZE
     config = ConfigDict({"stage": "comparison", "systems": {}})
     # The real images that samples are measured against: so many crops of each, and whether colours
     # tell classes.
-    config.real = {"views": 16, "colour": True} if photographs else {"views": 1, "colour": False}
-    if variant == "attention":
-        size = 2 * SIZE
-        config.systems = attention()
-    else:
-        config.systems = compared()
+    config.real = {"views": 16 if data == "photographs" else 1, "colour": data != "digits"}
+    systems = {"attention": attention, "drawings": drawings}.get(variant, compared)
+    config.systems = systems()
     for system in config.systems.values():
-        system.tokenizer = stage1(system.tokenizer, size, photographs)
-        system.generator = stage2(system.generator, size, photographs)
+        system.generator = stage2(system.generator, size, data)
+        parts = [system.generator]
+        if not isinstance(system.tokenizer, str):  # that of a trained one
+            system.tokenizer = stage1(system.tokenizer, size, data)
+            parts.append(system.tokenizer)
         if variant == "tiny":
-            for part in (system.tokenizer, system.generator):
+            for part in parts:
                 part.dataset = {**common.GENERATED, "size": SIZE, "classes": 10}
                 part.dataset.num_examples = 64
                 part.update({"batch_size": 4, "duration": "2 steps", "log_every": "1 step"})
@@ -74,6 +85,21 @@ def attention() -> ConfigDict:
     for name, window in (("windows", 4), ("whole_map", 16)):  # 16: the larger map's side
         swin = {"name": "swin", "width": 48, "depths": (2, 2), "window": window, "head_dim": 24}
         systems[name] = {"tokenizer": tokenizer(swin, swin, quantizer), "generator": keys}
+    return systems
+
+
+def drawings() -> ConfigDict:
+    """Return generators on the tokenizer that ships: ours with either attention, GPT, MaskGIT."""
+    generators, systems = generators_of(), ConfigDict()
+    ours = generators["efficient_vqgan"]
+    compared = {
+        "prefix": {**ours, "attention": "prefix"},
+        "joint": {**ours, "attention": "joint"},
+        "gpt": generators["vqgan"],
+        "maskgit": generators["maskgit"],
+    }
+    for name, keys in compared.items():
+        systems[name] = {"tokenizer": "drawings", "generator": {**keys, "dropout": DROPOUT}}
     return systems
 
 
@@ -138,32 +164,29 @@ def tokenizer(encoder: dict, decoder: dict, quantizer: dict, **more: Any) -> Con
     )
 
 
-def stage1(tokenizer: ConfigDict, size: int, photographs: bool) -> ConfigDict:
-    """Return the training of a tokenizer: L2 alone."""
+def stage1(tokenizer: ConfigDict, size: int, data: str) -> ConfigDict:
+    """Return the training of a tokenizer: L2 alone. data: of DATA."""
     config = common.stage1((2,), size)
     config.tokenizer, config.dtype = tokenizer, "float32"
-    config.batch_size, config.duration = 32, "400 steps" if photographs else "200 steps"
-    return data(config, 2e-3, "20 steps", photographs)
+    config.batch_size, config.duration = 32, "200 steps" if data == "digits" else "400 steps"
+    return on_data(config, 2e-3, "20 steps", data)
 
 
-def stage2(generator: dict, size: int, photographs: bool) -> ConfigDict:
-    """Return the training of a generator, conditional on the digit or the photograph."""
+def stage2(generator: dict, size: int, data: str) -> ConfigDict:
+    """Return the training of a generator, conditional on the class. data: of DATA."""
     config = common.stage2("", size)
-    config.generator = {**generator, "classes": 9 if photographs else 10}
+    config.generator = {**generator, "classes": CLASSES[data]}
     # Of ours two blocks an image: 76 tokens pass each layer, of the others 64 and their classes.
     config.loss = {"targets": 2} if generator["name"] == "multigrained" else {}
     config.sample, config.dtype = {}, "float32"
-    config.batch_size, config.duration = 32, "500 steps"
+    config.batch_size, config.duration = 32, "600 steps" if data == "drawings" else "500 steps"
     config.optimizer.moment_dtype = "float32"
-    return data(config, 2e-3, "50 steps", photographs)
+    return on_data(config, 2e-3, "50 steps", data)
 
 
-def data(config: ConfigDict, rate: float, warmup: str, photographs: bool) -> ConfigDict:
+def on_data(config: ConfigDict, rate: float, warmup: str, data: str) -> ConfigDict:
     """Set data, learning rate and how often a run says what, and return the config."""
-    if photographs:
-        config.dataset.update({"name": "photographs", "crop": "native"})
-    else:
-        config.dataset.update({"name": "digits", "flip": False})
+    config.dataset.update(DATA[data])
     config.optimizer.update(
         {"learning_rate": rate, "warmup": warmup, "decay": "cosine", "ema": 0.99}
     )

@@ -3,7 +3,9 @@
 Each (system, seed) is a folder OUT/system_seed with the workdirs tokenizer and generator: the same
 command goes on where it stopped, and does nothing again that is done. All see as many images in as
 many steps, have about as many parameters, learn from the same loss of pixels, and are measured
-alike. Several processes may share the work, each with its --part.
+alike. Several processes may share the work, each with its --part. A system may be given a tokenizer
+that is trained already, by the path of its workdir or the name of a model that ships: then its
+generator alone is trained.
 
 With --scan=N each run is sampled with the best of N settings of its own sampler (`samplers`), those
 that are usual for its generator. Other seeds choose it than those of the samples that are measured.
@@ -20,7 +22,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.benchmark import real_images, runs, samplers
+from evqgan.benchmark import comparison_tokenizers, real_images, runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
 from evqgan.core import build, cli, files, mesh, progress, signals
 from evqgan.core.cli import TEXT, Flag, whole
@@ -46,7 +48,7 @@ SCAN_SEEDS, SCAN_FIRST = 3, 1_000
 
 DEFAULT = "configs/comparison.py:digits"
 FLAGS = (
-    Flag("config", TEXT, (), "FILE:digits, :photographs or :tiny", DEFAULT),
+    Flag("config", TEXT, (), "FILE:digits, :photographs, :drawings or :tiny", DEFAULT),
     runs.OUT,
     runs.SEEDS,
     runs.ONLY,
@@ -111,6 +113,7 @@ def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
         if name not in config.systems:
             hint = build.suggestion(name, config.systems)
             raise InputError(f"there is no system {name!r}: {hint}")
+        comparison_tokenizers.check(name, config.systems[name])
     return config, names
 
 
@@ -129,37 +132,33 @@ def finished(
     """
     folder = out / f"{name}_{seed}"
     owner = out / f"{system.get('tokenizer_of', name)}_{seed}"
-    first, second = (
-        ConfigDict(json.loads(system[part].to_json())) for part in ("tokenizer", "generator")
-    )
-    for part in (first, second):
-        part.seed, part.evals, part.best = seed, ConfigDict(), ""  # measured once, at the end
-    states = {"tokenizer": train(first, owner / "tokenizer")}
-    second.tokenizer.weights = str(owner / "tokenizer")
-    states["generator"] = train(second, folder / "generator")
+    tokenizer = comparison_tokenizers.of_system(system, owner / "tokenizer", seed)
+    second = ConfigDict(json.loads(system.generator.to_json()))
+    second.seed, second.evals, second.best = seed, ConfigDict(), ""  # measured once, at the end
+    second.tokenizer.weights = tokenizer.weights
+    state = train(second, folder / "generator")
     file = folder / "numbers.json"
-    made = {"step": int(states["generator"]["step"]), **how}
+    made = {"step": int(state["step"]), **how}
     if numbers := runs.known(file, **made):
         return numbers
     about: dict[str, Any] = {}
+    if isinstance(system.tokenizer, str):
+        about["tokenizer"] = system.tokenizer
     if how["scan"]:
         about["sampler"], about["sampler_in_words"] = best_sampler(folder, second, how, features)
         second.sample = ConfigDict(about["sampler"])
     request = mode_sample.SampleRequest(how["samples"], seed=seed, pngs=False, force=True)
     mode_sample.sample(second, folder, None, request)
-    first.evals = ConfigDict({"reconstruction": {}})
-    found = evaluation.evaluate(first, owner / "tokenizer", None, [])
+    found = tokenizer.measured()
     images, labels, made_by, produced = read_finished(folder / "samples" / "samples.npz")
     assert labels is not None  # every compared system is conditional on the class
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
         beside = real_images.against(second.dataset, **how["real"], features=features)
         values = {**found["numbers"], **beside.numbers.of(images, labels)}
-    subject = cards.subject(second, folder / "generator", made_by.step, states["generator"])
+    subject = cards.subject(second, folder / "generator", made_by.step, state)
     card = {**found["protocols"], "samples": beside.card(subject, produced, labels)}
-    parameters = {
-        part: sum(x.size for x in jax.tree.leaves(state["params"]))
-        for part, state in states.items()
-    }
+    number = comparison_tokenizers.number_of(state["params"])
+    parameters = {"tokenizer": tokenizer.parameters, "generator": number}
     numbers = {**made, **about, "parameters": parameters, **values, "card": card}
     files.save_json(file, numbers)
     return numbers
@@ -192,7 +191,7 @@ def best_sampler(
 def timing(
     system: ConfigDict, out: pathlib.Path, name: str, sampler: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """Return {"training_seconds": of both stages, "seconds_per_image": of sampling and decoding}.
+    """Return {"training_seconds", "seconds_per_image": of sampling and decoding}.
 
     Compiling does not count. It is done for all systems one after the other, when all are trained,
     so that no other work of this command is beside it: the median of STEPS steps, times their
@@ -207,9 +206,10 @@ def timing(
         return there
     total = there.get("training_seconds")
     if total is None:
-        with progress.announced(f"{name}: timing {STEPS} training steps of either stage"):
-            total = step_seconds(system.tokenizer)
-            total += step_seconds(system.generator, system.tokenizer.tokenizer)
+        with progress.announced(f"{name}: timing {STEPS} training steps of each stage"):
+            total = step_seconds(system.generator, comparison_tokenizers.network_of(system))
+            if not isinstance(system.tokenizer, str):
+                total += step_seconds(system.tokenizer)
     model, best = load_model(None, folder, TIMED), float("inf")
     with progress.announced(f"{name}: timing the sampling of {TIMED} images"):
         model.sample(TIMED, **changes)
@@ -261,6 +261,8 @@ def row(
     frechet: the name of the Frechet distance.
     """
     result: dict[str, Any] = {"system": name, "seeds": len(of_seeds)}
+    if "tokenizer" in of_seeds[0]:
+        result["tokenizer"] = of_seeds[0]["tokenizer"]
     parameters = of_seeds[0]["parameters"]
     result |= {f"{part}_parameters": number for part, number in parameters.items()}
     for key in (*NUMBERS, frechet):
