@@ -1,16 +1,19 @@
 """The comparison of all systems: what is equal for all, what a row says, a small run of two."""
 
 import json
+import re
+import shutil
 import types
 
 import numpy as np
 import pytest
 import tiny_features
 import workdirs
+from ml_collections import ConfigDict
 from test_configs import load, parameters
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import comparison, real_images, runs
+from evqgan.benchmark import comparison, comparison_tokenizers, real_images, runs
 from evqgan.core import config_files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
@@ -18,6 +21,7 @@ from evqgan.evals import against_real
 from evqgan.evals.against_real import Colours
 from evqgan.features import extractor
 from evqgan.inference import evaluation
+from evqgan.inference.mode_inputs import load_model
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.training import stage2
 
@@ -68,6 +72,25 @@ def test_windows_and_the_whole_map_differ_in_nothing_else():
         whole.tokenizer.tokenizer[part].window = 4
     assert windows.to_json() == whole.to_json()
     assert tokens(windows.tokenizer, windows.tokenizer.dataset.size) == 64
+
+
+def test_generators_on_the_drawings_differ_in_nothing_else():
+    systems = load("comparison", "drawings").systems
+    assert set(systems) == {"prefix", "joint", "gpt", "maskgit"}
+    configs = [system.generator for system in systems.values()]
+    for key in ("batch_size", "duration", "seed", "dataset", "optimizer"):
+        assert len({str(config[key]) for config in configs}) == 1, key
+    for name, system in systems.items():
+        comparison_tokenizers.check(name, system)
+        config = system.generator
+        assert system.tokenizer == "drawings" and config.generator.dropout == 0.2
+        config.tokenizer.model = comparison_tokenizers.network_of(system)
+        assert config.tokenizer.model.quantizer.codes == 512
+        assert 880_000 < parameters(config) < 960_000, name
+    prefix, joint = systems.prefix.generator.generator, systems.joint.generator.generator
+    assert (prefix.attention, joint.attention) == ("prefix", "joint")
+    prefix.attention = "joint"
+    assert prefix.to_json() == joint.to_json()
 
 
 def tokens(config, size):
@@ -223,6 +246,53 @@ def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp
     numbers = {**NUMBERS, "per_class": [1], "sampler": taken, "sampler_in_words": words}
     row = comparison.row("vqgan", [numbers] * 2, {}, "frechet_pixels")
     assert row["sampler"] == f"{words}; {words}"
+
+
+def test_a_given_tokenizer_is_not_trained_and_is_measured_once(tmp_path, monkeypatch):
+    """The generator is one that is trained already, so that nothing is trained at all."""
+    given = workdirs.trained() / "tokenizer"
+    shutil.rmtree(workdirs.copy(tmp_path / "ours_0") / "tokenizer")
+    of_tokenizer, config = workdirs.configs(workdirs.trained() / "images")
+    system = ConfigDict({"tokenizer": str(given), "generator": config})
+    trained, evaluated, evaluate = [], [], evaluation.evaluate_model
+
+    def train(config, workdir):
+        trained.append((config.tokenizer.weights, workdir))
+        stage2.with_model(config)
+        model = load_model(None, workdir)
+        return {**model.state, "params": model.state["ema"], "step": model.step}
+
+    def counted(*given):
+        evaluated.append(given)
+        return evaluate(*given)
+
+    monkeypatch.setattr(comparison, "train", train)
+    monkeypatch.setattr(evaluation, "evaluate_model", counted)
+    comparison_tokenizers.check("ours", system)
+    how = {"samples": 20, "real": {"views": 1, "colour": False}, "scan": None, "features": {}}
+    for _ in range(2):
+        (tmp_path / "ours_0" / "numbers.json").unlink(missing_ok=True)
+        numbers = comparison.finished(system, tmp_path, "ours", 0, how, Colours())
+    assert trained == [(str(given), tmp_path / "ours_0" / "generator")] * 2
+    assert len(evaluated) == 1 and not (tmp_path / "ours_0" / "tokenizer").exists()
+    assert numbers["parameters"]["tokenizer"] == parameters(of_tokenizer)
+    assert numbers["card"]["reconstruction"]["model"]["step"] == 6
+    row = comparison.row("ours", [numbers], {}, "frechet_pixels")
+    assert row["tokenizer"] == str(given) and row["psnr"] == numbers["psnr"] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("drawing", "systems.ours.tokenizer = 'drawing': drawing is no workdir: "),
+        ("drawings", "of 64x64 images, and those of the generator's data set are 32x32: "),
+    ],
+)
+def test_a_given_tokenizer_that_does_not_fit_is_refused(given, message):
+    system = ConfigDict({"tokenizer": given, "generator": {"dataset": {"name": "digits"}}})
+    system.generator.dataset.size = 32
+    with pytest.raises(InputError, match=re.escape(message)):
+        comparison_tokenizers.check("ours", system)
 
 
 def call(*args):
