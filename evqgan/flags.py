@@ -15,6 +15,8 @@ sample    --num=64 --labels=3,5|cat --seed=0 --out=DIR
                     steps.png: images being filled block by block
           --acceptance=0.5 --classifier=resnet101|module:function --classifier_weights=DIR
                     the best of more
+          --image=FILE.png --out=DIR
+                    the image of a PNG that sample or the web page has written, made again
 edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,right,bottom and
           --outpaint=left,top,right,bottom (pixels); --margin=TOKENS --feather=PIXELS
           --label= --num= --seed= --out=
@@ -79,6 +81,9 @@ TRAINED = ("tokenizer.weights", "tokenizer.soft")
 # Keys that these flags stand for in other modes than train, beside those of the same name.
 STANDS_FOR = {"eval_batch_size": "batch_size", "samples": "num"}
 
+# Flags of sample that a PNG which is repeated answers.
+IN_RECORD = ("num", "labels", "seed", "preset", "steps_strip", "acceptance", "classifier", "force")
+
 # name, kind, modes that take it (none: all), help, default; without one it is that of the mode.
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of an experiment, or its name in configs/"),
@@ -107,7 +112,12 @@ FLAGS = (
         "where its weights lie (default: ~/.cache/evqgan/weights), or random",
     ),
     Flag("out", PATH, AFTER_TRAINING, "where results go (default: inside the workdir)"),
-    Flag("image", PATH, ("edit", "reconstruct"), "a picture; reconstruct: or a folder of them"),
+    Flag(
+        "image",
+        PATH,
+        ("sample", "edit", "reconstruct"),
+        "a picture; reconstruct: or a folder of them; sample: a PNG whose image is made again",
+    ),
     Flag("mask", PATH, ("edit",), "a picture, white where the image is made anew"),
     Flag("box", TEXTS, ("edit",), "left,top,right,bottom of what is made anew"),
     Flag("outpaint", TEXTS, ("edit",), "how far it grows at the left,top,right,bottom"),

@@ -101,7 +101,14 @@ def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path |
 def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     """Run the mode of the flags, any but train, on a trained workdir."""
     from evqgan.core import processes
-    from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
+    from evqgan.inference import (
+        evaluation,
+        mode_edit,
+        mode_reconstruct,
+        mode_repeat,
+        mode_sample,
+        token_cache,
+    )
     from evqgan.training import claims
 
     tokenizer = None  # the config of a quickstart's, where it is given
@@ -112,7 +119,9 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
         # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
         config = claims.settings(config, workdir)
     out = flags.out and pathlib.Path(flags.out)
-    if flags.mode == "encode":
+    if flags.mode == "sample" and flags.image:
+        mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size)
+    elif flags.mode == "encode":
         token_cache.encode(config, workdir, out, cli.request(token_cache.EncodeRequest, flags))
     elif flags.mode == "sample":
         mode_sample.sample(config, workdir, out, cli.request(mode_sample.SampleRequest, flags))
@@ -141,6 +150,7 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
         if flags[name].value == "":
             raise InputError(f"--{name}= is empty: give a value, or leave it out")
     check_compile_only(flags)
+    check_repeat(flags, rest)
     config = config_of(flags)
     if flags.preset:
         presets.apply(config, flags.preset)
@@ -165,6 +175,19 @@ def check_compile_only(flags: Any) -> None:
     if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
         raise InputError("--compile_only is for one process: leave EVQGAN_DISTRIBUTED out")
     topology.prepare(flags.compile_only)
+
+
+def check_repeat(flags: Any, rest: list[str]) -> None:
+    """Raise InputError for flags beside --mode=sample --image that the PNG itself answers."""
+    if flags.mode != "sample" or not flags.image:
+        return
+    names = [name for name in table.IN_RECORD if flags[name].present]
+    keys = [f"config.{found[1]}" for arg in rest if (found := config_files.OVERRIDE.match(arg))]
+    given = [*names, *(key for key in keys if key.startswith("config.sample"))]
+    if given:
+        raise InputError(
+            f"--image={flags.image} makes one image as the PNG says: leave --{given[0]} out"
+        )
 
 
 def check_read(flags: Any, config: ConfigDict, key: str) -> None:

@@ -21,7 +21,7 @@ from evqgan.core import build, checkpoint, exported, exported_weights
 from evqgan.core.errors import InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
-from evqgan.generators import Decoded, Generator, Request, Traits
+from evqgan.generators import Decoded, Generator, KeepHistory, Request, Traits
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.tokenizer import Tokenizer
@@ -144,7 +144,7 @@ class TokenGenerator:
         weights: dict,
         request: Request,
         settings: Any,
-        keep_history: bool = False,
+        keep_history: KeepHistory = False,
     ) -> Decoded:
         """Return the request's ids [B,h,w,D], newly generated where its mask is True.
 

@@ -30,6 +30,7 @@ FLOORS = {
     "main": 7,
     "benchmark": 7,
     "export": 7,
+    "demo": 7,
     "plot": 7,
     "benchmark.paper": 8,  # the commands below know nothing of it
     "__init__": 7,

@@ -2,12 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from evqgan.core import png_records
 from evqgan.core.files import atomic
 
 PAPER = 255  # ours: gaps and empty cells are white, the background most viewers and pages have
@@ -103,11 +105,17 @@ def width_of(text: str) -> int:
     return max(math.ceil(right) - math.ceil(left), 1) + 2
 
 
-def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write uint8 [H,W,3] as a PNG file, whole or not at all; InputError if that cannot be."""
+def save_png(
+    path: str | os.PathLike[str], image: np.ndarray, record: Mapping[str, Any] | None = None
+) -> None:
+    """Write uint8 [H,W,3] as a PNG file, whole or not at all; InputError if that cannot be.
+
+    record: what the file says of how it was made, see `png_records`.
+    """
     picture = Image.fromarray(_checked(image))
+    info = png_records.chunk_of(record) if record else None
     with atomic(path) as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", pnginfo=info)
 
 
 def _checked(image: ArrayLike) -> np.ndarray:

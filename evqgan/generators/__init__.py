@@ -12,12 +12,17 @@ latter needs a line in its table SMALL. Fields of Settings that no other generat
 config.generator, and those of `configs.common.TINY_GENERATORS`.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 
 from evqgan.core.errors import InputError
+
+# Whether a sampling loop also returns its tokens after each step. A function is also called with
+# them, traced, as they are made; the loop of `autoregressive` makes no steps to call it in.
+KeepHistory = bool | Callable[[jax.Array], None]
 
 
 class Traits(NamedTuple):
@@ -98,11 +103,11 @@ class Generator(Protocol):
         request: Request,
         settings: Any,
         *,
-        keep_history: bool = False,
+        keep_history: KeepHistory = False,
     ) -> Decoded:
         """Return the request's ids, new where its mask is True.
 
-        keep_history: also return them after each step, [S,B,h,w,D].
+        keep_history: also return them after each step, [S,B,h,w,D]; see `KeepHistory`.
         """
 
 

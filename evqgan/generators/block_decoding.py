@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from evqgan.generators import Decoded
+from evqgan.generators import Decoded, KeepHistory
 from evqgan.generators.blocks import NOWHERE, blocks_of, decoding_order, grid_of
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 
@@ -27,7 +27,7 @@ def block_by_block(
     order: str = "raster",
     carry: Any = (),
     complete: Callable | None = None,
-    keep_history: bool = False,
+    keep_history: KeepHistory = False,
 ) -> Decoded:
     """Generate the tokens of a grid where the mask is True, block by block.
 
@@ -41,7 +41,8 @@ def block_by_block(
     carry: what a model keeps from step to step, a tree of arrays.
     complete: (carry, grid, blocks) -> carry; called after each step with the grid that now holds
       its blocks, whose numbers [K] are NOWHERE where a step has fewer.
-    keep_history: also return the grids after each step [steps,B,h,w].
+    keep_history: also return the grids after each step [steps,B,h,w]; a function is called with
+      each of them.
     """
     batch, h, w = ids.shape
     if h % window or w % window:
@@ -67,7 +68,10 @@ def block_by_block(
         is_now = jnp.any(now[None, :] == jnp.arange(number)[:, None], axis=1)
         is_due = jnp.any(is_now[None, :, None] & (blocks == codes))
         loop = jax.lax.cond(is_due, fill, lambda _, *loop: loop, now, *loop)
-        return loop, grid_of(loop[0], h, w, window) if keep_history else None
+        grid = grid_of(loop[0], h, w, window)
+        if callable(keep_history):
+            keep_history(grid)
+        return loop, grid if keep_history else None
 
     steps = jnp.asarray(decoding_order(h, w, window, extend, order))
     (blocks, _), history = jax.lax.scan(step, (start, carry), steps)

@@ -17,7 +17,7 @@ import optax
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Share
-from evqgan.generators import Decoded, Request, Traits, sliding, squeeze_depth
+from evqgan.generators import Decoded, KeepHistory, Request, Traits, sliding, squeeze_depth
 from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
 from evqgan.generators.gpt_network import Model
 from evqgan.nn.linear import in_dtype
@@ -146,7 +146,7 @@ def sample(
     request: Request,
     settings: Settings,
     *,
-    keep_history: bool = False,
+    keep_history: KeepHistory = False,
 ) -> Decoded:
     """Return the request's ids [B,h,w,1], new where its mask is True, in raster order.
 

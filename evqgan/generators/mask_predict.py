@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Range, Share
-from evqgan.generators import Decoded
+from evqgan.generators import Decoded, KeepHistory
 from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_schedule import Schedule, check_schedule, lowest, number_masked
 from evqgan.generators.remasking import (
@@ -158,7 +158,7 @@ def mask_predict(
     grid: tuple[int, int] | None = None,
     first: int = 0,
     noise: Callable | None = None,
-    keep_history: bool = False,
+    keep_history: KeepHistory = False,
 ) -> Decoded:
     """Fill the masked tokens in `settings.steps` parallel steps.
 
@@ -173,7 +173,8 @@ def mask_predict(
     grid: (h, w) of the N = h*w tokens in raster order, for the Halton order; None: one row.
     first: the step to begin with; MaskGIT's code edits from step 2 of 12, as part is known.
     noise: takes the place of what is drawn from the keys, see `image_noise`.
-    keep_history: also return the tokens after each step [steps - first,B,N].
+    keep_history: also return the tokens after each step [steps - first,B,N]; a function is called
+      with each of them.
     """
     number = tokens.shape[1]
     noise = image_noise(keys, number, codes) if noise is None else noise
@@ -205,6 +206,8 @@ def mask_predict(
             now = jnp.exp(log_probability(logits, sampled))
             probability = jnp.where(is_masked, now, probability)
         tokens = jnp.where(lowest(confidence, count), codes, sampled)
+        if callable(keep_history):
+            keep_history(tokens)
         return (tokens, probability), tokens if keep_history else None
 
     (tokens, _), history = jax.lax.scan(step, start, jnp.arange(first, settings.steps))

@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
-from evqgan.generators import Decoded, Request, Traits, squeeze_depth
+from evqgan.generators import Decoded, KeepHistory, Request, Traits, squeeze_depth
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, scan_layers, tanh_gelu
@@ -286,7 +286,7 @@ def sample(
     request: Request,
     settings: Settings,
     *,
-    keep_history: bool = False,
+    keep_history: KeepHistory = False,
 ) -> Decoded:
     """Return the request's ids [B,h,w,1], new where its mask is True.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from evqgan.core.kinds import PartialShare, Share
-from evqgan.generators import Decoded, Request, Traits, masking, squeeze_depth
+from evqgan.generators import Decoded, KeepHistory, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, check_order, layout, step_of_block
 from evqgan.generators.mask_predict import MaskPredict
@@ -232,7 +232,7 @@ def sample(
     request: Request,
     settings: Settings,
     *,
-    keep_history: bool = False,
+    keep_history: KeepHistory = False,
 ) -> Decoded:
     """Return the request's ids [B,h,w,1], new where its mask is True.
 

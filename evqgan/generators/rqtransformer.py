@@ -19,7 +19,7 @@ import optax
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Share
-from evqgan.generators import Decoded, Request, Traits
+from evqgan.generators import Decoded, KeepHistory, Request, Traits
 from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
 from evqgan.generators.rqtransformer_network import Model, pair_of
 from evqgan.nn.linear import in_dtype
@@ -169,7 +169,7 @@ def sample(
     settings: Settings,
     *,
     codebook: jax.Array,
-    keep_history: bool = False,
+    keep_history: KeepHistory = False,
 ) -> Decoded:
     """Return the request's ids [B,h,w,D], new where its mask is True, all D codes of a position.
 

@@ -19,6 +19,10 @@ from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once
 from evqgan.inference.planning import Classes
 
+# watch(numbers uint32 [b], ids int32 [b,h,w,D]): some of the images, by their numbers, after a
+# step; V = `codes` where still unknown. An image may come twice.
+Watch = Callable[[np.ndarray, np.ndarray], None]
+
 
 class CoreModel:
     """The model of a workdir with its weights: functions of NumPy arrays, uint8 and int32.
@@ -67,7 +71,10 @@ class CoreModel:
         self.sampler = dataclasses.asdict(self.settings()) if self.generator else {}
         # Cached, so that each compiles once.
         self._sampler_of = functools.cache(lambda settings: sampler_of(self._needed(), settings))
-        self._history_of = functools.cache(lambda settings: history_of(self._needed(), settings))
+        self._history_of = functools.cache(
+            lambda settings, report: history_of(self._needed(), settings, report)
+        )
+        self._watch: Watch | None = None  # of the call of `history` that is running
 
     def __repr__(self) -> str:
         """Return in a line what it is, of which sizes, in what and where it computes."""
@@ -232,10 +239,29 @@ class CoreModel:
         numbers: np.ndarray,
         seed: int,
         changes: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
     ) -> np.ndarray:
-        """Return the ids of `new` after each step [B,S,h,w,D]; V = `codes` where still unknown."""
+        """Return the ids of `new` after each step [B,S,h,w,D]; V = `codes` where still unknown.
+
+        watch: is called while they are made, see `Watch`, if the generator makes them in steps. Of
+          one model one call at a time can be watched; its program is not kept on disk.
+        """
         given = *self._nothing_known(len(labels)), labels, seeds_of(seed, len(labels)), numbers
-        return self.runner(self._history_of(self.settings(changes)), self.state, *given)
+        function = self._history_of(self.settings(changes), watch and self._report)
+        self._watch = watch
+        try:
+            made = self.runner(function, self.state, *given)
+            jax.effects_barrier()  # all steps were reported
+        finally:
+            self._watch = None
+        return made
+
+    def _report(self, numbers: np.ndarray, ids: np.ndarray) -> None:
+        """Hand the ids of a step to whoever watches."""
+        if self._watch:
+            grid = tuple(side // self.factor for side in self.size)
+            shape = len(numbers), *grid, self.depth
+            self._watch(np.asarray(numbers), np.asarray(ids).reshape(shape))
 
     def fill(
         self,
@@ -283,12 +309,22 @@ def sampler_of(generator: models.TokenGenerator, settings: Any) -> Callable:
     return sampler
 
 
-def history_of(generator: models.TokenGenerator, settings: Any) -> Callable:
-    """Return a function for a `BatchRunner` to the ids [B,S,h,w,D] after each step of `sample`."""
+def history_of(
+    generator: models.TokenGenerator, settings: Any, report: Watch | None = None
+) -> Callable:
+    """Return a function for a `BatchRunner` to the ids [B,S,h,w,D] after each step of `sample`.
+
+    report: is called on the host after each step.
+    """
 
     def sampler(state: dict, *given: jax.Array) -> jax.Array:
-        weights = state["ema"], state["tokenizer"]
-        made = generator.sample(*weights, request_of(*given), settings, keep_history=True)
+        weights, numbers = (state["ema"], state["tokenizer"]), given[-1]
+
+        def keep(ids: jax.Array) -> None:
+            jax.debug.callback(report, numbers, ids)
+
+        how = keep if report else True
+        made = generator.sample(*weights, request_of(*given), settings, keep_history=how)
         history: Any = made.history  # an array, as it was kept
         return jnp.swapaxes(history, 0, 1)
 

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from evqgan.core import exported, files, pictures, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
-from evqgan.inference import planning
+from evqgan.inference import planning, records
 from evqgan.inference.editing import GREY
 from evqgan.inference.images import read_image, read_mask
 from evqgan.inference.mode_inputs import load_model, of_flag
@@ -78,7 +79,7 @@ def edit(
             results, masked = outpainted(model, image, margins, request)
         else:
             results, masked = inpainted(model, image, hidden, request)
-        write(out, masked, results)
+        write(out, masked, results, records_of(model, request, len(results)))
         are = "is" if len(results) == 1 else "are"
         print(f"{counted(len(results), 'edit')} {are} in {out}")
 
@@ -216,10 +217,21 @@ def window_report() -> Callable[[int, int, float], None]:
     return report
 
 
-def write(out: pathlib.Path, masked: np.ndarray, results: np.ndarray) -> None:
+def records_of(model: Model, request: EditRequest, num: int) -> list[dict[str, Any]]:
+    """Return what the PNG of each of `num` results says of how it was made."""
+    shared = records.of_model(model)
+    label = 0 if request.label is None else model.label_of(request.label)
+    given = {"seed": request.seed, "label": label, "size": model.runner.size(num), "mode": "edit"}
+    return [records.of_image(model, shared, number=i, **given) for i in range(num)]
+
+
+def write(
+    out: pathlib.Path, masked: np.ndarray, results: np.ndarray, made: Sequence[dict[str, Any]]
+) -> None:
     """Write results [num,H,W,3] and the masked image [H,W,3], all or none.
 
-    What else an earlier call left goes: the results that it had more of.
+    What else an earlier call left goes: the results that it had more of. made: a record for each
+    result.
     """
     ours = (out / "strip.png").is_file()
     if ours:
@@ -230,6 +242,6 @@ def write(out: pathlib.Path, masked: np.ndarray, results: np.ndarray) -> None:
 
     with files.exchanged(out, stale) as folder:
         for i, result in enumerate(results):
-            pictures.save_png(folder / f"edit_{i:03d}.png", result)
+            pictures.save_png(folder / f"edit_{i:03d}.png", result, made[i])
         pictures.save_png(folder / "masked.png", masked)
         pictures.save_png(folder / "strip.png", pictures.row([masked, *results]))

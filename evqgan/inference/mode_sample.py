@@ -6,7 +6,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from evqgan.inference import (
     filmstrip,
     finished_samples,
     planning,
+    records,
     rejection,
     resumable,
     sampling_folder,
@@ -237,7 +238,8 @@ def write(
     print(f"writing {counted(request.num, 'image')} to {out}", flush=True)
     report = Progress("write", every=WRITTEN)
     with files.swapped(out / "images") as folder:
-        images = decoded(model, made["ids"], size, folder if request.pngs else None, shown, report)
+        save = saver(folder, request.seed, model, made, size) if request.pngs else None
+        images = decoded(model, made["ids"], size, save, shown, report)
         pieces = npz.Pieces((request.num, *model.size, 3), np.uint8, images)
         npz.save(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
     if not request.pngs:
@@ -249,17 +251,34 @@ def write(
     sampling_folder.remove(out / "candidates")
 
 
+def saver(
+    folder: pathlib.Path, seed: int, model: Model, made: dict[str, np.ndarray], size: int
+) -> Callable[[int, np.ndarray], None]:
+    """Return a function that writes image i as a PNG that says how it was made, see `records`.
+
+    made, size: as in `write`.
+    """
+    shared = records.of_model(model)
+
+    def save(i: int, image: np.ndarray) -> None:
+        number, label = made["numbers"][i], made["labels"][i]
+        given = {"seed": seed, "number": number, "label": label, "size": size}
+        pictures.save_png(folder / f"{i:05d}.png", image, records.of_image(model, shared, **given))
+
+    return save
+
+
 def decoded(
     model: Model,
     ids: np.ndarray,
     size: int,
-    folder: pathlib.Path | None,
+    save: Callable[[int, np.ndarray], None] | None,
     shown: dict[int, Any],
     report: processes.Report,
 ) -> Iterator[np.ndarray]:
     """Yield the images of ids [N,h,w,D], uint8 [size,H,W,3] at a time.
 
-    folder: where each becomes a PNG; None: nowhere.
+    save: is called with the number and the pixels of each image.
     shown: {number of an image: None}; the values become these images.
     report: report(done, total, seconds) is called when a batch was written.
     """
@@ -269,8 +288,8 @@ def decoded(
         for i, image in enumerate(images, start):
             if i in shown:
                 shown[i] = image
-            if folder:
-                pictures.save_png(folder / f"{i:05d}.png", image)
+            if save:
+                save(i, image)
         yield images
         report(min(start + size, len(ids)), len(ids), time.monotonic() - began)
 

@@ -1,0 +1,103 @@
+"""How the page is served: on loopback by default, with bounds, and nothing from elsewhere."""
+
+import os
+import pathlib
+import threading
+import warnings
+from typing import Any
+
+from evqgan.core.errors import InputError
+from evqgan.demo import uploads
+from evqgan.demo.studio import Studio
+
+# The browser itself refuses whatever is not of this page.
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; frame-ancestors 'self'; "
+    "form-action 'self'; base-uri 'self'"
+)
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+
+class Policy:
+    """Add POLICY to every answer, as ASGI middleware."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = (b"content-security-policy", POLICY.encode())
+                more = (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")
+                message = {**message, "headers": [*message["headers"], headers, *more]}
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def bound_pictures() -> None:
+    """Let Pillow refuse pictures above `uploads.PIXELS`, wherever Gradio opens one."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = uploads.PIXELS
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
+    """Start serving, and return the page and its address; InputError if the port is taken."""
+    os.environ.update(QUIET)
+    os.environ["GRADIO_TEMP_DIR"] = str(pathlib.Path(studio.folder).parent / "uploads")
+    bound_pictures()
+    from starlette.middleware import Middleware
+
+    from evqgan.demo import page, style
+
+    built = page.build(studio)
+    try:
+        _, address, _ = built.launch(
+            server_name=host,
+            server_port=port or free_port(host),
+            share=False,
+            inbrowser=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            max_file_size=uploads.BYTES,
+            allowed_paths=[str(studio.folder)],
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            footer_links=[],
+            theme=style.theme(),
+            css=style.CSS,
+            app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host}:{port}: {error}: give another --port, or --port=0"
+        ) from error
+    return built, address
+
+
+def free_port(host: str) -> int:
+    """Return a port at which nobody listens."""
+    import socket
+
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(kind) as found:
+        found.bind((host, 0))
+        return int(found.getsockname()[1])
+
+
+def serve(studio: Studio, host: str, port: int) -> None:
+    """Serve the page until the process is told to end."""
+    page, address = start(studio, host, port)
+    print(f"the page is at {address}  (Ctrl-C ends it)", flush=True)
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)

@@ -1,0 +1,344 @@
+"""What the page does with the model, in plain functions: one piece of work at a time."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evqgan.core import pictures, png_records
+from evqgan.core.errors import InputError
+from evqgan.demo import choices, filling, shell
+from evqgan.demo.choices import EVERY, OWN, Preset
+from evqgan.demo.jobs import Event
+from evqgan.inference import planning, records
+from evqgan.inference.model import Model
+
+IMAGES = 16  # ours: images of one click
+SEED = 2**53 - 1  # the largest whole number that a browser has
+KEPT = 32  # ours: results whose files are kept; older ones are removed
+
+Tell = Callable[[Event], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a click has made.
+
+    images: uint8 [H,W,3] each; captions: a text each; paths: a PNG each.
+    archive: a zip of all files. command: makes the same in a shell. line: what was made, in words.
+    """
+
+    images: list[np.ndarray]
+    captions: list[str]
+    paths: list[str]
+    archive: str
+    command: str
+    line: str
+
+    def gallery(self) -> list[tuple[str, str]]:
+        """Return the (path, caption) of each image."""
+        return list(zip(self.paths, self.captions, strict=True))
+
+
+class Studio:
+    """A model, what the page offers of it, and the files of what was made.
+
+    workdir: as --workdir was given. folder: for files; presets: by name.
+    """
+
+    def __init__(
+        self, model: Model, workdir: str, folder: pathlib.Path, paths: Sequence[str] = ()
+    ) -> None:
+        """Read the presets in the files `paths` beside the model's own."""
+        self.model, self.workdir, self.folder = model, workdir, folder
+        self.generates = model.generator is not None
+        self.presets: dict[str, Preset] = {}
+        self.shared: dict[str, Any] = {}
+        if self.generates:
+            self.presets = choices.all_presets(model, paths)
+            self.shared = records.of_model(model)
+        elif paths:
+            raise InputError(
+                f"{workdir} holds a tokenizer, which has no sampler: leave out --preset"
+            )
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def working(self, tell: Tell) -> Iterator[None]:
+        """Have the model for the body alone; what it says of compilations is told."""
+
+        def say(line: str) -> None:
+            once = ", once for this size and these settings"
+            tell(Event(line=f"{line}{once if line.startswith('compiling') else ''} ..."))
+
+        with self._lock:
+            before, self.model.runner.tell = self.model.runner.tell, say
+            try:
+                yield
+            finally:
+                self.model.runner.tell = before
+
+    def changes(self, preset: Any, values: Mapping[str, Any]) -> tuple[dict, list[str]]:
+        """Return the changes to config.sample of a preset and the fields, and their arguments."""
+        if preset not in self.presets:
+            raise InputError(f"there is no preset {preset!r}: choose one of the list")
+        chosen = self.presets[preset]
+        changes, beside = choices.changed(self.model, chosen, values)
+        return changes, [chosen.flag, *shell.settings(beside)]
+
+    def generate(
+        self,
+        label: Any,
+        num: Any,
+        seed: Any,
+        preset: Any = OWN,
+        values: Mapping[str, Any] | None = None,
+        watched: bool = True,
+        tell: Tell = lambda event: None,
+    ) -> Result:
+        """Generate `num` images of a class, or with EVERY of all in turn.
+
+        values: of the settings' fields; watched: whether pictures of the filling are told.
+        """
+        number, seed = checked(num, seed, IMAGES)
+        changes, arguments = self.changes(preset, values or {})
+        labels = self.labels_of(label, number)
+        given = labels, np.arange(number, dtype=np.uint32), seed, changes
+        with self.working(tell):
+            began = self.model.runner.clock()
+            if watched:
+                images = filling.generate(self.model, *given, tell)
+            else:
+                images = self.model.new(*given)[1]
+            seconds = self.model.runner.clock() - began
+        made = self.records_of(labels, seed, changes)
+        one = None if label == EVERY or not self.model.classes else self.word(label)
+        flags = {"num": number, "labels": one, "seed": seed}
+        command = shell.command(self.workdir, "sample", flags, *arguments)
+        line = f"{number} made in {seconds:.1f} s; seed {seed}"
+        return self.kept("image", images, self.captions(labels), command, line, made)
+
+    def repeat(self, path: str | None, tell: Tell = lambda event: None) -> tuple[Result, dict]:
+        """Make the image of a PNG again, by what the file says; also return that record."""
+        if path is None:
+            raise InputError("choose a PNG that this page or --mode=sample has written")
+        record = records.checked(png_records.read(path))
+        self.require("repeating an image")
+        with self.working(tell):
+            image = records.repeat(self.model, self.shared, record)
+        text = self.captions(np.array([record["label"]]))[0]
+        line = f"image {record['number']} of seed {record['seed']}, made again"
+        again = {**record, "class": text} if self.model.class_names else record
+        flags = {"image": "FILE.png"}
+        command = shell.command(self.workdir, "sample", flags)
+        return self.kept("image", [image], [text], command, line, [again]), record
+
+    def edit(
+        self,
+        image: np.ndarray,
+        hidden: np.ndarray,
+        label: Any,
+        num: Any,
+        seed: Any,
+        tell: Tell = lambda event: None,
+    ) -> Result:
+        """Make anew what is hidden, bool [H,W], of a picture uint8 [H,W,3], in `num` ways."""
+        number, seed = checked(num, seed, IMAGES // 2)
+        chosen = self.one_label(label)
+        with self.working(tell):
+            images = self.model.edit(image, hidden, chosen, number, seed)
+        flags = {"image": "picture.png", "mask": "mask.png", **self.edit_flags(label, number, seed)}
+        command = shell.command(self.workdir, "edit", flags)
+        extra = {"picture.png": image, "mask.png": np.where(hidden[..., None], 255, 0)}
+        return self.edited(images, label, seed, command, extra)
+
+    def outpaint(
+        self,
+        image: np.ndarray,
+        sides: Sequence[int],
+        label: Any,
+        num: Any,
+        seed: Any,
+        tell: Tell = lambda event: None,
+    ) -> Result:
+        """Grow a picture uint8 [H,W,3] by so many pixels left, top, right, bottom."""
+        number, seed = checked(num, seed, IMAGES // 2)
+        chosen = self.one_label(label)
+        with self.working(tell):
+            images = self.model.outpaint(image, *sides, chosen, number, seed)
+        flags = {"image": "picture.png", "outpaint": ",".join(map(str, sides))}
+        flags |= self.edit_flags(label, number, seed)
+        command = shell.command(self.workdir, "edit", flags)
+        return self.edited(images, label, seed, command, {"picture.png": image})
+
+    def reclass(
+        self,
+        image: np.ndarray,
+        hidden: np.ndarray,
+        labels: Sequence[Any],
+        seed: Any,
+        tell: Tell = lambda event: None,
+    ) -> Result:
+        """Make anew what is hidden of a picture, once as each of some classes."""
+        if not labels:
+            raise InputError("choose one class or more that the picture is to become")
+        number, seed = checked(len(labels), seed, IMAGES // 2)
+        images, commands = [], []
+        with self.working(tell):
+            for label in labels:
+                images.append(self.model.edit(image, hidden, self.one_label(label), 1, seed)[0])
+                flags = {"image": "picture.png", "mask": "mask.png"}
+                flags |= self.edit_flags(label, 1, seed)
+                commands.append(shell.command(self.workdir, "edit", flags))
+        extra = {"picture.png": image, "mask.png": np.where(hidden[..., None], 255, 0)}
+        made = self.records_of(np.array(labels), seed, {}, "edit", 1)
+        texts = self.captions(np.array(labels))
+        line = f"made anew as {number} {'class' if number == 1 else 'classes'}; seed {seed}"
+        return self.kept("edit", images, texts, "\n".join(commands), line, made, extra)
+
+    def reconstruct(
+        self, image: np.ndarray, tell: Tell = lambda event: None
+    ) -> tuple[Result, np.ndarray]:
+        """Encode and decode a picture of the model's size; also return its ids [h,w,D]."""
+        with self.working(tell):
+            ids = self.model.encode(image)
+            again = self.model.decode(ids)[0]
+        error = pictures.error_map(image, again)
+        far = np.abs(image.astype(int) - again).mean()
+        map_ = filling.map_of(ids[0], self.model.codes, max(self.model.size))
+        images = [image, again, error, map_]
+        texts = ["input", "output", f"{pictures.GAIN} x difference", "ids"]
+        command = shell.command(self.workdir, "reconstruct", {"image": "picture.png"})
+        h, w = ids.shape[1:3]
+        line = f"{h * w} tokens of {w} x {h}; a channel is off by {far:.1f} of 255 on average"
+        extra = {"picture.png": image}
+        return self.kept("reconstruct", images, texts, command, line, (), extra), ids[0]
+
+    def require(self, what: str) -> None:
+        """Raise InputError unless the model can generate."""
+        planning.require_generator(self.generates, self.workdir, what)
+
+    def labels_of(self, label: Any, number: int) -> np.ndarray:
+        """Return the labels of images, int32 [number]; EVERY is all classes in turn."""
+        chosen = None if label == EVERY or not self.model.classes else label
+        return self.model.checked_labels(number, chosen)
+
+    def one_label(self, label: Any) -> Any:
+        """Return the class of an edit, None of a model without classes."""
+        return label if self.model.classes else None
+
+    def word(self, label: int) -> str:
+        """Return how a class is called on a command line."""
+        return choices.word(self.model, self.model.label_of(label))
+
+    def edit_flags(self, label: Any, number: int, seed: int) -> dict[str, Any]:
+        """Return the flags of an edit that all have."""
+        one = self.word(label) if self.model.classes else None
+        return {"label": one, "num": number, "seed": seed}
+
+    def captions(self, labels: np.ndarray) -> list[str]:
+        """Return a text below each image: the name of its class, or its number."""
+        if self.model.class_names:
+            return [self.model.class_names[label] for label in labels]
+        if self.model.classes:
+            return [f"class {label}" for label in labels]
+        return [f"image {i}" for i in range(len(labels))]
+
+    def records_of(
+        self,
+        labels: np.ndarray,
+        seed: int,
+        changes: Mapping[str, Any],
+        mode: str = "sample",
+        at_once: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the record of each image of a seed. at_once: how many were made together."""
+        size = self.model.runner.size(at_once or len(labels))
+        given: dict[str, Any] = {"seed": seed, "size": size, "changes": changes, "mode": mode}
+        numbers = [0] * len(labels) if at_once == 1 else range(len(labels))
+        pairs = zip(numbers, labels, strict=True)
+        return [
+            records.of_image(self.model, self.shared, number=i, label=x, **given) for i, x in pairs
+        ]
+
+    def edited(
+        self,
+        images: np.ndarray,
+        label: Any,
+        seed: int,
+        command: str,
+        extra: Mapping[str, np.ndarray],
+    ) -> Result:
+        """Return the result of an edit in several ways."""
+        labels = np.full(len(images), label if self.model.classes else 0)
+        made = self.records_of(labels, seed, {}, "edit")
+        ways = len(images)
+        line = f"made anew in {ways} {'way' if ways == 1 else 'ways'}; seed {seed}"
+        return self.kept("edit", images, self.captions(labels), command, line, made, extra)
+
+    def kept(
+        self,
+        name: str,
+        images: Sequence[np.ndarray] | np.ndarray,
+        captions: list[str],
+        command: str,
+        line: str,
+        made: Sequence[Mapping[str, Any]] = (),
+        extra: Mapping[str, np.ndarray] | None = None,
+    ) -> Result:
+        """Write images and what they were made of as PNG files and a zip, and return the result.
+
+        made: the record of each image, if there are any. extra: further pictures by file name.
+        """
+        self.forget()
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{time.time_ns()}_", dir=self.folder))
+        paths = [folder / f"{name}_{i:03d}.png" for i in range(len(images))]
+        for i, (path, image) in enumerate(zip(paths, images, strict=True)):
+            pictures.save_png(path, image, made[i] if made else None)
+        more = [folder / file for file in extra or {}]
+        for path, picture in zip(more, (extra or {}).values(), strict=True):
+            whole = np.broadcast_to(picture, (*picture.shape[:2], 3)).astype(np.uint8)
+            pictures.save_png(path, np.ascontiguousarray(whole))
+        archive = folder / f"{name}s.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in [*paths, *more]:
+                file.write(path, path.name)
+            file.writestr("command.txt", f"{command}\n")
+        texts = list(map(str, paths))
+        return Result(list(images), captions, texts, str(archive), command, line)
+
+    def forget(self) -> None:
+        """Remove the files of the oldest results, so that KEPT are left with the next one."""
+        folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        for path in folders[: max(0, len(folders) - KEPT + 1)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def checked(num: Any, seed: Any, most: int) -> tuple[int, int]:
+    """Return a number of images and a seed, as fields give them; InputError for all else."""
+    pair = []
+    for value, low, high, what in ((num, 1, most, "the number"), (seed, 0, SEED, "the seed")):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high or value != int(value):
+            raise InputError(
+                f"{what}: expected a whole number from {low} to {high:,}, got {value!r}"
+            )
+        pair.append(int(value))
+    return pair[0], pair[1]
+
+
+@contextlib.contextmanager
+def opened(model: Model, workdir: str, paths: Sequence[str] = ()) -> Iterator[Studio]:
+    """Yield the studio of a model; its files are removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="evqgan-page-") as folder:
+        results = pathlib.Path(folder, "results")
+        results.mkdir()
+        yield Studio(model, workdir, results, paths)

@@ -1,0 +1,57 @@
+"""The tab Reconstruct: a picture, what the tokenizer makes of it, and its ids."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from evqgan.core.errors import InputError
+from evqgan.data import transforms
+from evqgan.demo import parts, uploads
+from evqgan.demo.parts import Shared
+from evqgan.demo.studio import Studio
+from evqgan.demo.tab_edit import MODEL
+from evqgan.demo.wiring import outcome, streamed
+
+
+def lay_out(studio: Studio, shared: Shared) -> None:
+    """Lay out the tab and connect it."""
+    height, width = studio.model.size
+    with gr.Row():
+        with gr.Column(scale=1, min_width=260):
+            where = parts.source("reconstruct")
+            if not studio.generates:
+                where.take.visible = False
+            gr.Markdown(
+                f"Scaled until it covers {width} x {height} pixels; its middle is kept.",
+                elem_classes="line",
+            )
+            picture = gr.Image(
+                label="Picture",
+                interactive=False,
+                format="png",
+                buttons=[],
+                height=260,
+                elem_classes="pixels",
+                elem_id="reconstruct-picture",
+            )
+            run = gr.Button("Reconstruct", variant="primary", elem_id="reconstruct-run")
+        with gr.Column(scale=3, min_width=400):
+            shown = parts.output(Shared(gr.State(), gr.State()), "reconstruct")
+
+    def opened(image: np.ndarray) -> tuple:
+        size = studio.model.size
+        image = np.ascontiguousarray(transforms.centre_crop(uploads.fitted(image, size), size))
+        return image, image
+
+    def reconstruct(image: Any) -> Iterator:
+        def work(tell: Any) -> Any:
+            if image is None:
+                raise InputError("upload a picture first")
+            return studio.reconstruct(image, tell)
+
+        yield from streamed(studio, work, lambda pair: outcome(pair and pair[0]))
+
+    parts.connect(where, shared, [], [picture], opened)
+    run.click(reconstruct, [where.picture], list(shown), **MODEL)

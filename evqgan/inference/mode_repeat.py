@@ -1,0 +1,58 @@
+"""The mode sample with --image: the image of a PNG that says how it was made, made again."""
+
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan.core import exported, files, pictures, png_records, processes
+from evqgan.core.errors import InputError
+from evqgan.inference import planning, records
+from evqgan.inference.mode_inputs import load_model, of_flag, read_image
+
+NAME = "repeated.png"
+
+
+@processes.together()
+def repeat(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    image: str,
+    batch_size: int | None = None,
+) -> None:
+    """Write repeated.png into `out`, by default workdir/repeated, and say if it is the same.
+
+    image: the PNG's file. batch_size: images a device at a time at most, as `load` has it.
+
+    Of several processes the first one does it alone.
+    """
+    with of_flag("--image"):
+        record = records.checked(png_records.read(image))
+        there = read_image(image)
+    path = (out or exported.results(workdir) / "repeated") / NAME
+    if path.resolve() == pathlib.Path(image).resolve():
+        raise InputError(f"--image={image} would be replaced: give another folder by --out")
+    planning.require_generator(config.stage == "stage2", workdir, "--mode=sample")
+    with processes.together():
+        if processes.this()[0] == 0:
+            files.tried(path.parent)
+    model = load_model(config, workdir, batch_size)  # it takes all processes
+    if processes.this()[0]:
+        return
+    shared = records.of_model(model)
+    with of_flag("--image"):
+        made = records.repeat(model, shared, record)
+    again = {**shared, **record, "mode": "sample"}
+    if model.class_names:
+        again["class"] = model.class_names[record["label"]]
+    pictures.save_png(path, made, again)
+    print(f"{path} {differs(made, there)} {image}")
+
+
+def differs(made: np.ndarray, there: np.ndarray) -> str:
+    """Return in words how the pixels of an image uint8 [H,W,3] differ from those of another."""
+    if made.shape != there.shape:
+        return "has another size than"
+    changed = np.count_nonzero((made != there).any(axis=-1))
+    return f"differs in {changed:,} pixels from" if changed else "has the very pixels of"
