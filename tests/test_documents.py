@@ -18,6 +18,7 @@ import evqgan
 from evqgan import main
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.convert import __main__ as convert
+from evqgan.convert import named, public
 from evqgan.core import cli, config_files
 from evqgan.export import __main__ as export
 
@@ -121,12 +122,12 @@ def module_needs(module, words):
 
 @pytest.mark.parametrize("words", of("python", "-m", "evqgan.convert"))
 def test_a_command_of_convert_is_understood(words):
-    flags = tuple(dict.fromkeys((*convert.OF_NETWORK, *convert.OF_MODEL)))
     words = fitted(words)
-    if "--help" in words or STANDS_FOR.fullmatch(words[0]):
+    if words[0] in ("--help", "--list") or STANDS_FOR.fullmatch(words[0]):
         return
-    cli.parse(flags, words, words=True)
-    assert words[0] in {*convert.SYSTEMS, *convert.LICENCES}
+    known = (*convert.OF_NETWORK, *convert.OF_MODEL, *named.FLAGS)
+    cli.parse(tuple({flag.name: flag for flag in known}.values()), words, words=True)
+    assert words[0] in {*convert.SYSTEMS, *convert.LICENCES, *public.TABLE}
 
 
 @pytest.mark.parametrize("words", of("python", "-m", "evqgan.export"))
