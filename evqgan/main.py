@@ -53,12 +53,15 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     """Train, and say what can be done next with what was trained."""
     from evqgan import quickstart
     from evqgan.core import processes
+    from evqgan.own_images import config as own_images
     from evqgan.training import loop
 
     if exported.is_one(workdir):
         raise InputError(
             f"{workdir} is an exported model, which nothing is written into: give another --workdir"
         )
+    if own_images.is_one(config):
+        config = own_images.begin(config, workdir, lambda x: quickstart.check_all(x, workdir))
     if config.stage == "quickstart":
         quickstart.run(config, workdir)
     else:
@@ -71,9 +74,14 @@ def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
     """Return the command lines for a workdir that was trained by the config of --config=`file`."""
     program, place = PROGRAM, shlex.quote(str(workdir))
     if config.stage == "quickstart":
-        own = f"{program} --config=configs/folder_stage1.py --config.dataset.folder=FOLDER"
+        own = f"{program} --config=configs/folder.py --config.dataset.folder=FOLDER"
         more = f"{program} --mode=sample --workdir={place} --num=64 --out={place}/more"
-        return f"see {place}/edits.png; more samples: {more}; your own pictures: {own}"
+        if folder := config.generator.dataset.get("folder"):
+            other = f"--config.dataset.folder={shlex.quote(folder)} --workdir={place}"
+            longer = '--config.duration="NUMBER steps"'
+            own = f"{program} --config={shlex.quote(file)} {other} {longer}"
+        what = "longer training" if folder else "your own pictures"
+        return f"see {place}/edits.png; more samples: {more}; {what}: {own}"
     if config.stage == "stage2":
         return f"{program} --mode=sample --workdir={place}"
     try:
@@ -109,8 +117,11 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
         mode_sample,
         token_cache,
     )
+    from evqgan.own_images import config as own_images
     from evqgan.training import claims
 
+    if own_images.is_one(config):
+        config = own_images.saved(config, workdir)
     tokenizer = None  # the config of a quickstart's, where it is given
     if flags.mode != "encode" and flags.config is not None:
         inner, is_both = exported.find(workdir) / "tokenizer", config.stage == "quickstart"

@@ -18,10 +18,11 @@ from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
-from evqgan.training import stage1, stage2
+from evqgan.training import claims, stage1, stage2
 from evqgan.training.loop import train
 
 SHOWN = 16  # ours: images of reconstructions.png
+EDITED = 10  # ours: images of edits.png
 WAYS = 2  # ours: results of each edit in edits.png
 
 
@@ -31,13 +32,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     What is done already is not done again: training resumes from its checkpoints, and the results
     are made again only if the generator was trained further since.
     """
-    check(config)
-    check_tokenizer_stays(config, workdir)
+    check_all(config, workdir)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator
     with second.unlocked():
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
+    second = claims.settings(second, workdir / "generator")  # with the classes of the data
     done = workdir / "evaluation.json"
     protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}
     if protocols.get("generation", {}).get("model", {}).get("step") == step:
@@ -63,6 +64,12 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> None:
     """Name the keys of a quickstart's config: both stages, and how many samples are made."""
+
+
+def check_all(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raise InputError for what is wrong with either stage, or with what has begun already."""
+    check(config)
+    check_tokenizer_stays(config, workdir)
 
 
 def check(config: ConfigDict) -> None:
@@ -132,18 +139,21 @@ def reconstructions(model: Model, images: np.ndarray) -> np.ndarray:
 
 
 def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return a picture of inpainting, outpainting and class editing, of one image of each class.
+    """Return a picture of inpainting, outpainting and class editing.
 
+    It is of one image of each class, of EDITED classes at most; without classes, of a few images.
     images: held-out ones, uint8 [N,H,W,3].
     labels: theirs, int32 [N].
     """
     height, width = model.size
     unit = model.factor
-    first = [int(np.argmax(labels == k)) for k in range(max(model.classes, 1))]
+    first = [int(np.argmax(labels == k)) for k in range(model.classes) if (labels == k).any()]
+    first = first[:EDITED] if model.classes else list(range(len(images)))[: EDITED // 2]
     images = images[first]
-    own: list[Any] = list(labels[first]) if model.classes else [None]
+    own: list[Any] = list(labels[first]) if model.classes else [None] * len(first)
     following = [(k + 1) % model.classes for k in own] if model.classes else own
 
+    as_classes = f" as {' '.join(map(str, following))}" if model.classes else ""
     centre, box, lower = (np.zeros(model.size, bool) for _ in range(3))
     centre[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = True
     box[:, unit : width - unit] = True
@@ -168,6 +178,6 @@ def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         "the lower half cut off": hide(lower),
         "outpainted, in two ways": outpaint(int(np.argmax(lower[:, 0]))),
         "hidden but for the margins": hide(box),
-        f"made anew as {' '.join(map(str, following))}": edit(box, following),
+        f"made anew{as_classes}": edit(box, following),
     }
     return pictures.column([pictures.label(pictures.row(row), text) for text, row in rows.items()])

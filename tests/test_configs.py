@@ -46,6 +46,9 @@ PARAMETERS = {
     ("photos_stage1", "random_global"): 1_250_607,
     ("photos_stage2", ""): 1_038_496,
     ("photos_stage2", "small"): 883_936,
+    # What is proposed for a folder: tests/test_own_images.py.
+    ("folder", "tokenizer"): 17_115,
+    ("folder", "generator"): 1,
     ("folder_stage1", ""): 274_447,
     ("folder_stage1", "128"): 1_136_735,
     ("folder_stage1", "256"): 1_136_735,
@@ -124,6 +127,9 @@ PARAMETERS = {
 }
 
 
+PAIRS = ("quickstart", "folder")  # of both stages
+
+
 def load(name, variant=""):
     """The config as config_flags reads it."""
     (path,) = (path for path in ALL if path.stem == name)
@@ -135,10 +141,14 @@ def load(name, variant=""):
 
 def part(name, variant):
     """The config of one stage, with a tokenizer where it needs one."""
-    config = load(name, "" if name == "quickstart" else variant)
-    if name == "quickstart":
+    if name in PAIRS:
+        config = load(name, "tiny" if name == "folder" else "")
         tokenizer, config = config.tokenizer.tokenizer, config[variant]
-    elif config.stage == "stage2":
+        if config.stage == "stage2":
+            config.tokenizer.model = tokenizer
+        return config
+    config = load(name, variant)
+    if config.stage == "stage2":
         # Named after the config, or after its variant.
         workdir = pathlib.Path(config.tokenizer.weights).name
         first = next(key for key in PARAMETERS if "_".join(filter(None, key)) == workdir)
@@ -311,7 +321,7 @@ def test_the_tiny_form_shrinks_what_a_quantizer_has_and_adds_no_key(quantizer, c
     assert common.tiny(config).tokenizer.quantizer.to_dict() == {**quantizer, **changed}
 
 
-TINY = [*((p.stem, "") for p in FILES if p.stem != "quickstart"), ("imagenet_stage1", "plus")]
+TINY = [*((p.stem, "") for p in FILES if p.stem not in PAIRS), ("imagenet_stage1", "plus")]
 TRAINED = ("ffhq_stage1",)  # always; the others in the slow run
 # Always, one of each generator and one tokenizer with its critic; the others in the slow run.
 BUILT = (

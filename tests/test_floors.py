@@ -26,6 +26,7 @@ FLOORS = {
     "training": 5,
     "aot": 6,
     "quickstart": 6,
+    "own_images": 6,
     "flags": 6,
     "main": 7,
     "benchmark": 7,

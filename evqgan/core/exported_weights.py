@@ -92,6 +92,53 @@ def restore(
     return state_of(jax.tree_util.tree_map_with_path(placed, wanted), like), found
 
 
+class Exported:
+    """The weights of an exported model, read as `checkpoint.Checkpoints` reads a run's."""
+
+    def __init__(self, folder: str | os.PathLike[str], part: str) -> None:
+        """Read those of a part, one of `exported.PARTS`; InputError if they are damaged."""
+        self.step, arrays = (
+            exported.step_of(folder, part),
+            read(pathlib.Path(folder) / exported.WEIGHTS),
+        )
+        own = f"{part}/params/"
+        beside = "tokenizer/" if part == "tokenizer" else ""  # a generator's state has "tokenizer"
+        self.arrays = {
+            name.replace(own, "ema/", 1) if name.startswith(own) else name.removeprefix(beside): x
+            for name, x in arrays.items()
+            if name.startswith((own, "tokenizer/"))
+        }
+
+    def steps(self) -> list[int]:
+        """Return the step of the checkpoint that was exported, in a list."""
+        return [self.step]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return {path: shape} of every array of the state."""
+        return {name: array.shape for name, array in self.arrays.items()}
+
+    def restore(self, like: Any) -> Any:
+        """Return the arrays of the tree `like`, which have its shapes, with its dtypes and places.
+
+        like: jax.ShapeDtypeStructs with shardings.
+        """
+
+        def placed(path: tuple, leaf: Any) -> jax.Array:
+            return jax.device_put(self.arrays[path_name(path)].astype(leaf.dtype), leaf.sharding)
+
+        return jax.tree_util.tree_map_with_path(placed, like)
+
+    def differs(self, tree: Any) -> bool:
+        """Return whether an array differs from the one of its name here."""
+        return any(
+            not np.array_equal(self.arrays.get(path_name(path)), np.asarray(leaf))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        )
+
+    def close(self) -> None:
+        """Do nothing: all is read."""
+
+
 def read(file: pathlib.Path) -> dict[str, np.ndarray]:
     """Return {name: array} of a file as `save` writes it; InputError if it is damaged."""
     try:

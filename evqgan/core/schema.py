@@ -32,7 +32,8 @@ class Experiment:
     keep: how many checkpoints are kept, the latest ones.
     alarm: {number: share of its highest value below which the log warns}.
     changed_data: whether a run may go on with other training images than it began with.
-    init: a workdir of the same stage and shapes, with whose weights a new run begins.
+    init: a workdir of the same stage and shapes, with whose weights a new run begins; or an
+      exported model, or the name of one that ships.
     init_optimizer: whether it begins with the optimizer's moments of that workdir, too.
     class_names, data, began: noted by training, not given: the names of the classes, what the
       training images are (`pipeline.identity`), and the step at which the present leg of the run

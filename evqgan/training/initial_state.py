@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from evqgan.core import checkpoint, exported, files, public
 from evqgan.core.errors import InputError
+from evqgan.core.exported_weights import Exported
 from evqgan.core.mesh import path_name
 from evqgan.training import optim, run_length
 from evqgan.training.setup import Setup
@@ -120,7 +121,7 @@ def inherited(
     """
     folder = exported.find(config.init)
     theirs = config_of(folder, config.stage)
-    checkpoints = checkpoint.Checkpoints(folder, create=False)
+    checkpoints = weights_of(folder, config.stage)
     try:
         plan = inheritance_of(checkpoints, folder, like, config, module, theirs)
         restored = checkpoints.restore(traverse_util.unflatten_dict(plan.taken, sep="/"))
@@ -137,7 +138,7 @@ def inherited(
 
 
 def inheritance_of(
-    checkpoints: checkpoint.Checkpoints,
+    checkpoints: checkpoint.Checkpoints | Exported,
     folder: pathlib.Path,
     like: dict,
     config: Any,
@@ -197,7 +198,10 @@ def _lines(plan: Inheritance, config: Any, theirs: dict, other_tokenizer: bool) 
 
 
 def config_of(folder: pathlib.Path, stage: str) -> dict:
-    """Return the config.json of the workdir `folder`; raise InputError unless it is of `stage`."""
+    """Return the config of the workdir `folder`; raise InputError unless it is of `stage`.
+
+    Of an exported model it is that of the stage's part.
+    """
     file = folder / "config.json"
     if not file.is_file():
         parts = [folder / "tokenizer", folder / "generator"]
@@ -207,14 +211,25 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
     if exported.is_one(folder):
-        what = "an exported model, which has no workdir's checkpoints"
-        raise InputError(f"config.init = {folder} is {what}: give the workdir that it was made of")
+        found = exported.part_of(theirs, exported.PARTS[stage == "stage2"], folder)
+        if found is None:
+            raise InputError(
+                f"config.init = {folder} is an exported tokenizer, without a generator"
+            )
+        return found
     if theirs.get("stage") != stage:
         raise InputError(
             f"config.init = {folder} is the workdir of {theirs.get('stage')}, "
             f"this run is of {stage}"
         )
     return theirs
+
+
+def weights_of(folder: pathlib.Path, stage: str) -> checkpoint.Checkpoints | Exported:
+    """Return the weights of a stage in a workdir or an exported model, which are only read."""
+    if exported.is_one(folder):
+        return Exported(folder, exported.PARTS[stage == "stage2"])
+    return checkpoint.Checkpoints(folder, create=False)
 
 
 def named(tree: Any, prefixes: tuple[str, ...]) -> dict[str, Any]:

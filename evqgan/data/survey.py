@@ -1,0 +1,305 @@
+"""A folder of images, looked through before anything is trained on it.
+
+How many images of which classes and sizes, which files are broken, equal, or no images at all.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from evqgan.core.errors import InputError
+from evqgan.core.progress import counted, heartbeat
+from evqgan.data.dataset import Dataset
+from evqgan.data.folder import Folder, listed
+from evqgan.data.transforms import ORIENTATION, decode, read_bytes
+
+# Ours: a folder of at most so many images and bytes is decoded, which takes seconds; of a larger
+# one the head of each file is read, and its end.
+DECODED, DECODED_BYTES = 2_000, 2**30
+END = 16  # bytes at the end of a file that say whether it is whole
+SOME = 3  # ours: files that a line names
+CLASSES = 12  # ours: classes that a line names
+AT_ONCE = 256  # ours: images under way at a time, so that memory is bounded
+SHARES = {"least": 0, "tenth": 10, "median": 50, "most": 100}  # percentiles of the shorter sides
+KINDS = ("animated", "rotated", "grey", "transparent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What is seen of one file: (width, height), both 0 if it is broken, for the reason `fault`."""
+
+    size: tuple[int, int] = (0, 0)
+    kinds: tuple[str, ...] = ()  # of KINDS
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What `survey` found in a folder.
+
+    train, validation: numbers of images; divided: whether one in ten was held out by us.
+    classes: {name: number of images}.
+    whole: whether each image was decoded, or only its head and its end were read.
+    shorter: {"least", "tenth", "median", "most": of the images' shorter sides, in pixels}: a tenth
+      of the images is smaller than "tenth".
+    longest: of all sides.
+    kinds: {one of KINDS: number of images}.
+    broken: {path: why}, all of them; copies: paths of equal files, each group in a list.
+    across: those groups that have a file in each of the two splits.
+    ignored: {ending: number} of files that are no images.
+    notes: sentences on how the sub-folders were read, where that may not be what was meant.
+    """
+
+    folder: str
+    images: int
+    train: int
+    validation: int
+    divided: bool
+    classes: dict[str, int]
+    whole: bool
+    shorter: dict[str, int]
+    longest: int
+    kinds: dict[str, int]
+    broken: dict[str, str]
+    copies: list[list[str]]
+    across: list[list[str]]
+    ignored: dict[str, int]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """Return what is said of the folder, a line each; at most a dozen."""
+        how = "one in ten by the hash of its name" if self.divided else "your own split"
+        found = [
+            f"{counted(self.images, 'image')} in {self.folder}: {self.train:,} to train on, "
+            f"{self.validation:,} held out ({how})",
+            self._of_classes(),
+            f"shorter sides: {self.shorter['least']:,} to {self.shorter['most']:,} pixels, median "
+            f"{self.shorter['median']:,}; a tenth of the images has less than "
+            f"{self.shorter['tenth']:,}; longest side {self.longest:,}",
+        ]
+        odd = [f"{self.kinds[name]:,} {name}" for name in KINDS if self.kinds.get(name)]
+        if odd:
+            found.append(
+                f"among them: {', '.join(odd)} (of an animation the first frame is taken, "
+                "transparency is laid over white)"
+            )
+        way = "all were decoded" if self.whole else "of each the head and the end were read"
+        bad = ", ".join(f"{path} ({why})" for path, why in list(self.broken.items())[:SOME])
+        more = f" and {len(self.broken) - SOME:,} more" if len(self.broken) > SOME else ""
+        says = f"{counted(len(self.broken), 'broken file')}: {bad}{more}" if bad else "none broken"
+        found.append(f"{says} ({way})")
+        if self.copies:
+            spare = sum(len(group) - 1 for group in self.copies)
+            files = counted(spare, "file") + (" is a copy" if spare == 1 else " are copies")
+            found.append(f"{files} of another, such as {' = '.join(self.copies[0][:2])}")
+        if self.across:
+            pair = " = ".join(self.across[0][:2])
+            found.append(
+                f"WARNING in both splits: {counted(len(self.across), 'image')}, such as {pair}; "
+                "held-out numbers are too good by them: remove the copies"
+            )
+        if self.ignored:
+            number = counted(sum(self.ignored.values()), "file")
+            found.append(f"{number} ignored, no images by their endings: {listed(self.ignored)}")
+        return [*found, *(f"WARNING {note}" for note in self.notes)]
+
+    def _of_classes(self) -> str:
+        """Return the line on the classes."""
+        if not self.classes:
+            return "no classes"
+        numbers, number = self.classes.values(), len(self.classes)
+        each = listed(self.classes)
+        if number > CLASSES:
+            each = f"{min(numbers):,} to {max(numbers):,} images each"
+        return f"{number:,} {'class' if number == 1 else 'classes'}: {each}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return dataclasses.asdict(self)
+
+
+def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> Survey:
+    """Look through the folder of a data set.
+
+    log: takes lines that say how far it is, after some seconds, and how long the rest takes.
+
+    Raises InputError for a folder that training refuses: of fewer than two images, or with more
+    broken ones than dataset.max_bad.
+    """
+    source = Folder(dataset.folder, "all", labelled=bool(dataset.label_key))
+    if len(source) < 2:
+        raise InputError(
+            f"the folder {source.folder!r} holds one image: at least 2 are needed, one to train on "
+            "and one to hold out"
+        )
+    train, held = (source.part(split) for split in (dataset.train, dataset.validation))
+    paths = sorted(source.paths)
+    sizes = [_bytes_of(os.path.join(source.folder, path)) for path in paths]
+    whole = len(paths) <= DECODED and sum(sizes) <= DECODED_BYTES
+    with heartbeat(f"looking at {counted(len(paths), 'image')}", log) as at:
+        looks = []
+        for found in _each(lambda path: look(os.path.join(source.folder, path), whole), paths):
+            looks.append(found)
+            at(len(looks), len(paths))
+    broken = {path: x.fault for path, x in zip(paths, looks, strict=True) if x.fault}
+    _check_broken(broken, len(paths), dataset.max_bad)
+    sides = np.array([x.size for x in looks if not x.fault])
+    shorter = np.percentile(sides.min(1), list(SHARES.values()), method="lower")
+    copies = _copies(source.folder, paths, sizes)
+    trained, held_out = set(train.paths), set(held.paths)
+    both = [group for group in copies if trained & {*group} and held_out & {*group}]
+    return Survey(
+        folder=source.folder,
+        images=len(paths),
+        train=len(train),
+        validation=len(held),
+        divided=source.divided and (dataset.train, dataset.validation) == ("train", "validation"),
+        classes=_counts(source),
+        whole=whole,
+        shorter=dict(zip(SHARES, map(int, shorter), strict=True)),
+        longest=int(sides.max()),
+        kinds=dict(collections.Counter(kind for x in looks for kind in x.kinds)),
+        broken=broken,
+        copies=copies,
+        across=[sorted(group, key=lambda path: path in held_out) for group in both],
+        ignored=dict(source.ignored),
+        notes=_notes(source, paths),
+    )
+
+
+def look(path: str, whole: bool) -> Look:
+    """Look at one file; whole: decode it, as training does, or else read its head and its end."""
+    try:
+        data = read_bytes(path) if whole else b""
+        with Image.open(io.BytesIO(data) if whole else path) as image:
+            size, kinds, form = image.size, _kinds(image), image.format or ""
+        if whole or not _ends_well(path, form):  # some programs write more behind the picture
+            decode(data or read_bytes(path))
+    except InputError as error:
+        return Look(fault=re.split(r"do not decode: |cannot read .*?: ", str(error))[-1])
+    except Exception:  # Pillow's plugins raise whatever the damaged bytes make them raise
+        return Look(fault="no image")
+    return Look(size[::-1] if "rotated" in kinds else size, kinds)
+
+
+def _kinds(image: Image.Image) -> tuple[str, ...]:
+    """Return which of KINDS an opened image is of."""
+    turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1)
+    clear = "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
+    grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+    found = {
+        "animated": getattr(image, "is_animated", False),
+        "rotated": turned in (5, 6, 7, 8),  # those that exchange width and height
+        "grey": grey,
+        "transparent": clear,
+    }
+    return tuple(name for name in KINDS if found[name])
+
+
+def _ends_well(path: str, form: str) -> bool:
+    """Return whether the last bytes of a file are those of a whole one; form: Pillow's format."""
+    number = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(END)
+        file.seek(max(0, number - END))
+        end = file.read(END)
+    if form in ("JPEG", "MPO", "PNG"):
+        return (b"IEND" if form == "PNG" else b"\xff\xd9") in end
+    # RIFF has its own length.
+    return form != "WEBP" or number >= int.from_bytes(head[4:8], "little") + 8
+
+
+def _each(function: Callable[[str], Look], paths: Sequence[str]) -> Iterator[Look]:
+    """Yield function(path) in order, by a thread a core, AT_ONCE paths at a time."""
+    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(paths), AT_ONCE):
+            yield from pool.map(function, paths[start : start + AT_ONCE])
+
+
+def _bytes_of(path: str) -> int:
+    """Return the length of a file, 0 of one that is not there, such as a broken link."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _copies(folder: str, paths: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
+    """Return groups of equal files, each sorted: those of one length are read and hashed."""
+    of_size = collections.defaultdict(list)
+    for path, size in zip(paths, sizes, strict=True):
+        if size:
+            of_size[size].append(path)
+    found: list[list[str]] = []
+    for group in of_size.values():
+        if len(group) > 1:
+            of_hash = collections.defaultdict(list)
+            for path in group:
+                of_hash[_digest(os.path.join(folder, path))].append(path)
+            equal = (some for digest, some in of_hash.items() if digest and len(some) > 1)
+            found += map(sorted, equal)
+    return sorted(found)
+
+
+def _digest(path: str) -> bytes:
+    """Return the hash of a file, b"" of one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
+
+
+def _check_broken(broken: dict[str, str], images: int, max_bad: float) -> None:
+    """Raise InputError for more broken images than a run forgives, see `DecodedImages.allowed`."""
+    allowed = max(1, int(max_bad * images)) if max_bad else 0
+    if len(broken) > allowed or len(broken) == images:
+        some = "; ".join(f"{path} ({why})" for path, why in itertools.islice(broken.items(), SOME))
+        raise InputError(
+            f"{len(broken):,} of {images:,} images are broken, more than the share "
+            f"config.dataset.max_bad = {max_bad:g}: {some}; repair or remove them, or raise "
+            "config.dataset.max_bad"
+        )
+
+
+def _counts(source: Folder) -> dict[str, int]:
+    """Return {class: number of images}, {} where there are no classes."""
+    if not source.class_names:
+        return {}
+    counts = np.bincount(source.labels, minlength=len(source.class_names))
+    return dict(zip(source.class_names, map(int, counts), strict=True))
+
+
+def _notes(source: Folder, paths: Iterable[str]) -> list[str]:
+    """Return sentences on sub-folders that may have been read otherwise than they were meant."""
+    below = {path: path.split("/") for path in paths}
+    top = 0 if source.divided else 1  # where classes stand: below train/ and validation/
+    flat = [path for path, parts in below.items() if len(parts) == top + 1]
+    if len(source.class_names) == 1:
+        inner = os.path.join(source.folder, source.class_names[0])
+        return [
+            f"there is one class, {source.class_names[0]!r}: if it is no class, or holds the "
+            f"classes, give --config.dataset.folder={inner}"
+        ]
+    if not source.class_names and flat and len(flat) < len(below):
+        return [
+            f"the sub-folders are no classes, because of {counted(len(flat), 'image')} beside "
+            f"them, such as {flat[0]}: move what is beside them into a class to have classes"
+        ]
+    deep = [path for path, parts in below.items() if len(parts) > top + 2]
+    if source.class_names and deep:
+        return [
+            f"{counted(len(deep), 'image')} in sub-folders of a class, such as {deep[0]}: the "
+            "upper folder is the class"
+        ]
+    return []

