@@ -47,8 +47,8 @@ PARAMETERS = {
     ("photos_stage2", ""): 1_038_496,
     ("photos_stage2", "small"): 883_936,
     # What is proposed for a folder: tests/test_own_images.py.
-    ("folder", "tokenizer"): 17_115,
-    ("folder", "generator"): 1,
+    ("folder", "tokenizer"): 15_387,
+    ("folder", "generator"): 35_144,
     ("folder_stage1", ""): 274_447,
     ("folder_stage1", "128"): 1_136_735,
     ("folder_stage1", "256"): 1_136_735,

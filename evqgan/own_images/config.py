@@ -13,7 +13,7 @@ from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
 from evqgan.data.survey import Survey, survey
 from evqgan.own_images import proposal
-from evqgan.own_images.estimate import estimate
+from evqgan.own_images.estimate import estimate, lengths
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training.initial_state import config_of
 from evqgan.training.reporting import log
@@ -56,6 +56,9 @@ def begin(
     if found and plan is None:
         plan = planned(config, found, proposal.here())
     complete = completed(config, plan or {}, workdir)
+    if found and is_new:
+        for line in lengths(complete, found.train):
+            log(f"  {line}")
     check(complete)
     if found and processes.this()[0] == 0:
         files.save_json(workdir / SURVEY, found.as_json())

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from evqgan import models
 from evqgan.core import build, mesh
-from evqgan.core.progress import duration, heartbeat
+from evqgan.core.progress import counted, duration, heartbeat
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.training import stage as stages
@@ -51,6 +51,18 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
     total = sampled + sum(training + rest for _, _, training, rest in parts)
     log(f"together with samples and evaluation about {duration(total)} on this device, {device}")
     return total
+
+
+def lengths(config: ConfigDict, images: int) -> list[str]:
+    """Return how long both stages train, a line each; images: of the training set."""
+    found = []
+    for name in ("tokenizer", "generator"):
+        length = RunLength.of(config[name], images)
+        found.append(
+            f"{name}: {length.total:,} steps of {counted(length.batch_size, 'image')}, so that "
+            f"each is seen {length.epochs(length.total):,.3g} times"
+        )
+    return found
 
 
 def of_part(config: ConfigDict, name: str, classes: int) -> ConfigDict:

@@ -186,8 +186,6 @@ def propose(
         f"{counted(images, 'image')}",
         f"models: tokenizer {scale.width} wide; generator {scale.layers} layers, "
         f"{scale.channels} wide, dropout {dropout:g}, {why_models(images, device)}",
-        f"batches of {batches[0]} and {batches[1]}, {steps[0]:,} and {steps[1]:,} steps: "
-        f"{why_long(images, batches, steps)}",
         f"loss: {why_loss(critic, has, asked, device)}",
     ]
     return Proposal(tokenizer, generator, critic, reasons)
@@ -255,12 +253,6 @@ def why_models(images: int, device: Device) -> str:
     where = device.name if device.number == 1 else f"{device.number} x {device.name}"
     few = images < SOME
     return f"for {where}" + (f" and only {counted(images, 'image')}" if few else "")
-
-
-def why_long(images: int, batches: Sequence[int], steps: Sequence[int]) -> str:
-    """Return why the training is as long."""
-    epochs = [n * batch / images for n, batch in zip(steps, batches, strict=True)]
-    return f"each image is seen {epochs[0]:,.0f} and {epochs[1]:,.0f} times"
 
 
 def why_loss(critic: bool, has: bool, asked: Asked, device: Device) -> str:

@@ -1,0 +1,281 @@
+"""Own images in one go: what is proposed, what is given, kept, gone on with, and refused."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from test_beginning import filled
+from test_configs import load
+
+from evqgan import main, models, quickstart
+from evqgan.core import build, config_files, exported, files, mesh
+from evqgan.core.errors import InputError
+from evqgan.own_images import config as own
+from evqgan.own_images import proposal
+from evqgan.own_images.proposal import Asked, Device
+from evqgan.training import initial_state, stage1, stage2
+
+CPU = Device("CPU", False, 16 * proposal.GIB)
+GPU = {gib: Device("H100", True, gib * proposal.GIB) for gib in (8, 24, 80)}
+
+# (images, shorter side of a tenth, device): (size, tokens a side, codes, layers, batches, steps)
+PROPOSED = [
+    ((8, 300, CPU), (64, 8, 128, 4, (8, 8), (500, 500))),
+    ((50, 300, CPU), (64, 8, 128, 4, (16, 32), (700, 500))),
+    ((300, 300, CPU), (64, 8, 256, 4, (16, 32), (3_800, 1_900))),
+    ((300, 40, CPU), (32, 8, 256, 4, (16, 32), (3_800, 1_900))),
+    ((300, 10, CPU), (32, 8, 256, 4, (16, 32), (3_800, 1_900))),
+    ((20_000, 64, CPU), (64, 8, 512, 4, (16, 32), (4_000, 6_000))),
+    ((300, 300, GPU[80]), (128, 16, 512, 6, (32, 64), (3_000, 2_000))),
+    ((2_000, 300, GPU[80]), (256, 16, 512, 12, (32, 64), (12_500, 6_300))),
+    ((2_000, 300, GPU[24]), (256, 16, 512, 12, (16, 32), (25_000, 12_500))),
+    ((2_000, 300, GPU[8]), (64, 16, 512, 12, (32, 64), (12_500, 6_300))),
+    ((50_000, 100, GPU[80]), (64, 16, 1024, 12, (32, 64), (60_000, 60_000))),
+]
+
+
+@pytest.mark.parametrize("given, expected", PROPOSED)
+def test_proposals_are_those_of_the_table(given, expected):
+    made = proposal.propose(*given, Asked())
+    first, second = made.tokenizer, made.generator
+    size = first["dataset.size"]
+    factor = 2 * 2 ** len(first["tokenizer.encoder.depths"])
+    assert expected == (
+        size,
+        size // factor,
+        first["tokenizer.quantizer.codes"],
+        second["generator.layers"],
+        (first["batch_size"], second["batch_size"]),
+        tuple(int(part["duration"].split()[0]) for part in (first, second)),
+    )
+    assert size // factor % second["generator.window"] == 0 and len(made.reasons) == 4
+    assert all(reason and "\n" not in reason for reason in made.reasons)
+
+
+def test_what_is_asked_decides_what_hangs_on_it():
+    made = proposal.propose(300, 300, CPU, Asked(size=128, factor=8))
+    assert made.generator["generator.window"] == 8  # 16 tokens a side
+    assert "as given" in made.reasons[0] and not made.critic
+    assert proposal.propose(300, 300, CPU, Asked(critic=True)).critic
+    assert proposal.propose(300, 300, GPU[80], Asked(), has=True).critic
+    assert "efficientnet_lite0 --package" in proposal.propose(9, 9, GPU[8], Asked()).reasons[-1]
+    assert proposal.propose(300, 300, CPU, Asked(), grid=16).generator["generator.extend"] == 2
+    four = Device("T4", True, 80 * proposal.GIB, 4)
+    assert proposal.propose(9, 300, four, Asked()).tokenizer["batch_size"] % 4 == 0
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of two classes of eight pictures."""
+    place, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for k in range(16):
+        path = place / ("cat", "dog")[k % 2] / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(path)
+    return place
+
+
+@pytest.fixture
+def completed(pictures, tmp_path, monkeypatch):
+    """A function of overrides and a workdir's name: what `own.begin` makes of configs/folder.py."""
+    monkeypatch.setattr(own, "estimate", lambda *given: 0.0)
+    checked = []
+
+    def complete(*keys, run="run", check=checked.append):
+        config = load("folder")
+        given = [f"--config.{key}" for key in (f"dataset.folder={pictures}", *keys)]
+        config_files.override(config, given)
+        return own.begin(config, tmp_path / run, check)
+
+    return complete
+
+
+def begun(workdir, config, part):
+    """Save the config of a part as its training does."""
+    files.save_json(workdir / part / "config.json", json.loads(config[part].to_json()))
+
+
+def test_a_folder_alone_makes_both_stages(completed, tmp_path, capsys, pictures):
+    config = completed()
+    said = capsys.readouterr().out
+    for words in (
+        "16 images in",
+        "2 classes",
+        "size 64: ",
+        "WARNING 14 images to train on",
+        "seen",
+    ):
+        assert words in said, words
+    quickstart.check(config)  # nothing is open any more
+    for part in own.PARTS:
+        assert build.plain(config[part].dataset) == {"size": 64, "folder": str(pictures)}
+    assert json.loads((tmp_path / "run" / "survey.json").read_text())["images"] == 16
+    assert build.plain(config.tokenizer.evals) == {"reconstruction": {}}
+
+
+def test_what_is_given_for_both_and_for_one_comes_first(completed):
+    config = completed(
+        "duration=7 steps",
+        "batch_size=2",
+        "learning_rate=0.5",
+        "seed=3",
+        "factor=4",
+        "dataset.size=32",
+        "dataset.flip=False",
+        "generator.duration=9 steps",
+        "generator.generator.layers=1",
+    )
+    first, second = config.tokenizer, config.generator
+    assert (first.duration, second.duration) == ("7 steps", "9 steps")
+    for part in (first, second):
+        assert (part.batch_size, part.seed, part.optimizer.learning_rate) == (2, 3, 0.5)
+        assert part.dataset.size == 32 and part.dataset.flip is False
+    assert len(first.tokenizer.encoder.depths) == 1 and second.generator.layers == 1
+
+
+def test_a_run_goes_on_as_it_was_proposed_whatever_the_folder_holds_now(
+    completed, tmp_path, monkeypatch
+):
+    before = completed()
+    begun(tmp_path / "run", before, "tokenizer")
+    monkeypatch.setattr(own, "survey", None)
+    monkeypatch.setattr(proposal, "propose", None)
+    assert completed() == before
+    assert completed("dataset.size=32").generator.dataset.size == 32  # which claims then refuse
+    with pytest.raises(TypeError):  # the folder is looked through again
+        completed("changed_data=True")
+
+
+def test_a_longer_duration_is_of_both_until_the_generator_knows_the_codes(completed, tmp_path):
+    def durations(config):
+        return [config[part].duration for part in own.PARTS]
+
+    config = completed("duration=4 steps")
+    begun(tmp_path / "run", config, "tokenizer")
+    assert durations(completed("duration=8 steps")) == ["8 steps", "8 steps"]
+    begun(tmp_path / "run", config, "generator")
+    longer = completed("duration=8 steps")
+    assert durations(longer) == ["4 steps", "8 steps"]
+    begun(tmp_path / "run", longer, "generator")
+    assert durations(completed()) == ["4 steps", "8 steps"]  # it is remembered
+
+
+def test_nothing_is_written_for_what_cannot_be_trained(completed, tmp_path):
+    def refuse(config):
+        raise InputError("no")
+
+    with pytest.raises(InputError, match="^no$"):
+        completed(check=refuse)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "key, message",
+    [
+        ("dataset.name=digits", "a folder of images is expected, got config.dataset.name"),
+        ("dataset.folder=", "a folder of images is expected, got none: give --config.dataset.fol"),
+        ("tokenizer.dataset.size=32", "give --config.dataset.size instead"),
+        ("dataset.sizes=32", "config.dataset has no key 'sizes': did you mean 'size'"),
+        ("init=nowhere", "expected the workdir of both stages, or an exported model"),
+        ("optimizer.learning_rate=1", "mean 'generator.optimizer' or 'tokenizer.optimizer'"),
+    ],
+)
+def test_what_makes_no_sense_for_both_is_refused_in_a_line(completed, key, message):
+    with pytest.raises(InputError) as caught:
+        completed(key)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_workdir_without_its_plan_is_refused(completed, tmp_path):
+    begun(tmp_path / "run", completed(), "tokenizer")
+    (tmp_path / "run" / "plan.json").unlink()
+    with pytest.raises(InputError, match=r"holds a run, but no plan.json"):
+        completed()
+    with pytest.raises(InputError, match="is no workdir of this config"):
+        own.saved(load("folder"), tmp_path / "other")
+
+
+def test_a_shipped_model_is_fine_tuned_by_one_key(completed, tmp_path):
+    config = completed("init=drawings", "duration=2 steps")
+    for part, stage in own.PARTS.items():
+        theirs = initial_state.config_of(exported.find("drawings"), stage)
+        assert config[part].init == "drawings" and config[part].dataset.size == 64
+        same = {**theirs[part], "classes": None} if part == "generator" else theirs[part]
+        assert build.plain(config[part][part]) == build.plain(same)
+    for key in ("factor=8", "tokenizer.tokenizer.encoder.width=8", "generator.generator.layers=1"):
+        with pytest.raises(InputError, match=rf"{key.split('=')[0]} is given beside config.init"):
+            completed("init=drawings", key, run="other")
+
+
+def test_both_stages_begin_with_the_weights_of_a_shipped_model(completed):
+    """The classes are others: their table begins untrained. No step is compiled."""
+    config = completed("init=drawings")
+    folder = exported.find("drawings")
+    for part, module in (("tokenizer", stage1), ("generator", stage2)):
+        one = config[part]
+        if part == "generator":
+            with one.unlocked():
+                one.tokenizer = {"weights": "drawings", "model": {}}
+            one = module.resolve(one, 2)
+        shapes = jax.eval_shape(module.make(one, 16, 2).init)
+        places = mesh.shardings(shapes, mesh.make(devices=jax.devices()[:1]))
+        like = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+        )
+        state, lines = initial_state.inherited(filled(like, 7), like, one, module)
+        theirs = initial_state.config_of(folder, one.stage)
+        model = models.of(config_files.ConfigDict(theirs))
+        kept, step = models.restored(folder, model.shapes())
+        assert f"begins with the weights of {folder}, step {step:,}" in lines[0]
+        found = initial_state.named(state, ("params", "ema", "codebook"))
+        fresh = {name for name, x in found.items() if (np.asarray(x) == 7).all()}
+        classes = {name for name in found if "label/embedding" in name}
+        assert fresh == classes and (classes or part == "tokenizer")
+        for name, x in initial_state.named({"ema": kept["ema"]}, ("ema",)).items():
+            if name not in classes:
+                np.testing.assert_array_equal(x, found[name])
+                np.testing.assert_array_equal(x, found[name.replace("ema", "params", 1)])
+        others = any("the tokenizer is not the one" in line for line in lines)
+        assert others == (part == "generator")  # here filled with 7
+
+
+def test_an_exported_tokenizer_begins_no_generator(tmp_path):
+    config = json.loads((exported.find("drawings") / "config.json").read_text())
+    files.save_json(tmp_path / "config.json", {**config, "generator": None})
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(InputError, match="is an exported tokenizer, without a gen"):
+        initial_state.config_of(tmp_path, "stage2")
+
+
+def test_the_command_trains_what_was_completed_and_other_modes_find_it(
+    completed, pictures, tmp_path, monkeypatch, capsys
+):
+    trained = []
+    monkeypatch.setattr(quickstart, "run", lambda *given: trained.append(given))
+    command = ["evqgan", "--config=folder", f"--config.dataset.folder={pictures}"]
+    command += [f"--workdir={tmp_path / 'new'}", "--config.duration=3 steps"]
+    assert main.main(command) == 0
+    (config, workdir), said = trained[0], capsys.readouterr().out
+    assert workdir == pathlib.Path(tmp_path / "new") and config.generator.duration == "3 steps"
+    assert "longer training: python -m evqgan.main --config=folder --config.dataset.fo" in said
+    given = load("folder")
+    given.dataset.folder, given.duration = str(pictures), "3 steps"
+    assert own.saved(given, workdir).to_json() == config.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("init", ["", "drawings"])
+def test_a_folder_is_trained_sampled_and_evaluated_in_one_go(pictures, tmp_path, init):
+    command = ["evqgan", "--config=folder", f"--config.dataset.folder={pictures}"]
+    command += [f"--workdir={tmp_path / 'run'}", "--config.duration=2 steps"]
+    command += ["--config.batch_size=2", "--config.samples=4", f"--config.init={init}"]
+    if not init:
+        command += ["--config.dataset.size=32", "--config.generator.generator.layers=1"]
+    assert main.main(command) == 0
+    for name in ("survey.json", "plan.json", "evaluation.json", "edits.png", "samples/grid.png"):
+        assert (tmp_path / "run" / name).is_file()
+    assert main.main(command) == 0
+    assert main.main([*command, "--mode=sample", "--num=2", f"--out={tmp_path / 'more'}"]) == 0
