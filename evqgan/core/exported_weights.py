@@ -130,9 +130,10 @@ class Exported:
 
     def differs(self, tree: Any) -> bool:
         """Return whether an array differs from the one of its name here."""
+        leaves = [(path_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
         return any(
-            not np.array_equal(self.arrays.get(path_name(path)), np.asarray(leaf))
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            name not in self.arrays or not np.array_equal(self.arrays[name], np.asarray(x))
+            for name, x in leaves
         )
 
     def close(self) -> None:
