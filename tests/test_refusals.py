@@ -367,7 +367,7 @@ def test_settings_that_differ_are_named_with_both_values():
 
 
 def test_the_names_of_the_package_are_listed(place, monkeypatch):
-    assert dir(evqgan) == ["InputError", "__version__", "load"] and evqgan.InputError
+    assert dir(evqgan) == ["InputError", "Model", "__version__", "load"] and evqgan.InputError
     monkeypatch.setenv("HOME", str(place.parent))
     assert evqgan.load(f"~/{place.name}").workdir == place / "generator"
 

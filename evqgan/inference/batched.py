@@ -94,7 +94,8 @@ class BatchRunner:
         size: the rows of a batch, if not `size(number of rows)`.
         report: report(rows done, of how many, seconds) is called after each batch.
         """
-        number, results, began = len(arrays[0]), [], self.clock()
+        number, results = len(arrays[0]), []
+        began = self.clock() if report else 0.0
         if not number:
             raise InputError("expected at least one image, got none")
         size = size or self.size(number)
