@@ -11,8 +11,6 @@ from evqgan.demo import choices, uploads
 from evqgan.demo.studio import SEED, Studio
 from evqgan.demo.wiring import guarded
 
-COLUMNS = 4
-
 
 class Output(NamedTuple):
     """What a tab shows of a result, in the order of its handler's outputs."""
@@ -32,8 +30,11 @@ class Shared(NamedTuple):
     picked: gr.State
 
 
-def output(shared: Shared, name: str, columns: int = COLUMNS) -> Output:
-    """Lay out what a tab shows of a result. name: of the tab, for its elements' ids."""
+def output(images: gr.State, name: str) -> Output:
+    """Lay out what a tab shows of a result.
+
+    images: where those made last are kept. name: of the tab, for its elements' ids.
+    """
     line = gr.Markdown("", elem_classes="line", elem_id=f"{name}-line")
     live = gr.Image(
         label="while it is made",
@@ -43,12 +44,12 @@ def output(shared: Shared, name: str, columns: int = COLUMNS) -> Output:
         interactive=False,
         elem_classes="pixels",
         elem_id=f"{name}-filling",
-        height=420,
+        height=480,
     )
     gallery = gr.Gallery(
         label="Results",
-        columns=columns,
-        height=420,
+        columns=2,
+        height="auto",
         object_fit="contain",
         format="png",
         interactive=False,
@@ -69,7 +70,7 @@ def output(shared: Shared, name: str, columns: int = COLUMNS) -> Output:
         buttons=["copy"],
         elem_id=f"{name}-command",
     )
-    return Output(line, live, gallery, archive, command, shared.images)
+    return Output(line, live, gallery, archive, command, images)
 
 
 def seed_field(name: str) -> gr.Number:
@@ -78,7 +79,7 @@ def seed_field(name: str) -> gr.Number:
         seed = gr.Number(
             0, label="Seed", precision=0, minimum=0, maximum=SEED, elem_id=f"{name}-seed", scale=3
         )
-        new = gr.Button("New seed", size="sm", min_width=90, scale=1)
+        new = gr.Button("New seed", size="sm", min_width=90, scale=1, elem_classes="aside")
     new.click(
         lambda: int(np.random.default_rng().integers(2**31)),
         outputs=seed,

@@ -5,11 +5,14 @@ import gradio as gr
 SANS = ("ui-sans-serif", "system-ui", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "monospace")
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1180px !important; width: 100% !important; }
+.gradio-container { margin: 0 auto !important; }
+.grid-wrap { max-height: none !important; }
 #heading h1 { margin-bottom: 0; }
 #heading p { color: var(--body-text-color-subdued); margin-top: 0.25rem; }
 .pixels img { image-rendering: pixelated; }
 .line p { color: var(--body-text-color-subdued); min-height: 1.5em; }
+.aside { align-self: end; max-height: 42px; margin-bottom: 10px; }
 footer { display: none !important; }
 """
 

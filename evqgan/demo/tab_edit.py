@@ -57,7 +57,7 @@ def inpaint(studio: Studio, shared: Shared) -> None:
             num = gr.Slider(1, IMAGES // 2, value=4, step=1, label="Number", elem_id="edit-num")
             seed = parts.seed_field("edit")
             run = gr.Button("Make it anew", variant="primary", elem_id="edit-run")
-            shown = parts.output(Shared(gr.State(), gr.State()), "edit", 2)
+            shown = parts.output(gr.State(), "edit")
 
     def opened(picture: np.ndarray, fit: Any) -> tuple:
         picture = uploads.fitted(picture, studio.model.size) if fit else picture
@@ -131,7 +131,7 @@ def class_edit(studio: Studio, shared: Shared) -> None:
             seed = parts.seed_field("class")
             run = gr.Button("Make it anew", variant="primary", elem_id="class-run")
         with gr.Column(scale=3, min_width=400):
-            shown = parts.output(Shared(gr.State(), gr.State()), "class")
+            shown = parts.output(gr.State(), "class")
 
     def opened(image: np.ndarray) -> tuple:
         image = uploads.fitted(image, studio.model.size)

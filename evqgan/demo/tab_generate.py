@@ -31,7 +31,7 @@ def lay_out(studio: Studio, shared: Shared) -> None:
                 "Repeat a PNG", file_types=[".png"], size="sm", elem_id="generate-repeat"
             )
         with gr.Column(scale=3, min_width=400):
-            shown = parts.output(shared, "generate")
+            shown = parts.output(shared.images, "generate")
     names = list(fields)
 
     def generate(

@@ -38,7 +38,7 @@ def lay_out(studio: Studio, shared: Shared) -> None:
             )
             run = gr.Button("Reconstruct", variant="primary", elem_id="reconstruct-run")
         with gr.Column(scale=3, min_width=400):
-            shown = parts.output(Shared(gr.State(), gr.State()), "reconstruct")
+            shown = parts.output(gr.State(), "reconstruct")
 
     def opened(image: np.ndarray) -> tuple:
         size = studio.model.size

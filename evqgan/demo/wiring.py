@@ -1,6 +1,7 @@
 """How the functions of the studio become Gradio's handlers: errors in a line, work that streams."""
 
 import functools
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -72,5 +73,6 @@ def outcome(result: Result | None) -> tuple:
     """Return the values of gallery, download, command and last images: of no result, none yet."""
     if result is None:
         return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-    gallery = gr.update(value=result.gallery(), visible=True)
+    columns = min(4, math.ceil(math.sqrt(len(result.images))))
+    gallery = gr.update(value=result.gallery(), columns=columns)
     return gallery, gr.update(value=result.archive, interactive=True), result.command, result.images
