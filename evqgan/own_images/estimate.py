@@ -59,8 +59,8 @@ def lengths(config: ConfigDict, images: int) -> list[str]:
     for name in ("tokenizer", "generator"):
         length = RunLength.of(config[name], images)
         found.append(
-            f"{name}: {length.total:,} steps of {counted(length.batch_size, 'image')}, so that "
-            f"each is seen {length.epochs(length.total):,.3g} times"
+            f"{name}: {length.total:,} steps of {counted(length.batch_size, 'image')}: each image "
+            f"is seen {length.epochs(length.total):,.3g} times"
         )
     return found
 
