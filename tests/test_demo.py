@@ -2,9 +2,11 @@
 
 import importlib.util
 import io
+import os
 import shlex
 import struct
 import urllib.request
+import warnings
 import zipfile
 import zlib
 
@@ -16,7 +18,7 @@ import evqgan
 from evqgan.core import pictures, png_records
 from evqgan.core.errors import InputError
 from evqgan.demo import __main__ as command_line
-from evqgan.demo import choices, filling, jobs, shell, studio, uploads
+from evqgan.demo import choices, filling, jobs, server, shell, studio, uploads
 from evqgan.inference import mode_edit, mode_repeat, records
 from evqgan.main import main
 
@@ -312,9 +314,19 @@ def test_without_gradio_a_line_says_how_to_install_it(monkeypatch, capsys):
     assert command_line.main(["--prot=1"]) == 2
 
 
-def test_the_page_is_built_served_on_loopback_and_says_what_is_wrong(drawn):
+@pytest.fixture
+def unbound(monkeypatch):
+    """For a test that starts the page, which bounds pictures in the whole process."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    for name in (*server.QUIET, "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")
+    with warnings.catch_warnings():
+        yield
+
+
+def test_the_page_is_built_served_on_loopback_and_says_what_is_wrong(drawn, unbound):
     gradio = pytest.importorskip("gradio", reason="Gradio is not installed: the extra `demo`")
-    from evqgan.demo import server, wiring
+    from evqgan.demo import wiring
 
     page, address = server.start(drawn, "127.0.0.1", 0)
     try:

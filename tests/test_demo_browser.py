@@ -175,13 +175,13 @@ def paint(browser, left, top, right, bottom):
     side = min(found.size["width"], found.size["height"])
     steps = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     points = [(round((x - 0.5) * side), round((y - 0.5) * side)) for x, y in steps]
-    moves = ActionChains(browser, duration=0)
-    moves.move_to_element_with_offset(found, *points[0]).click_and_hold()
+    hand = ActionChains(browser, duration=0)
+    hand.move_to_element_with_offset(found, *points[0]).click_and_hold().perform()
     for before, after in itertools.pairwise(points):
-        for i in range(1, 3):
+        for i in (1, 2):
             x, y = (a + (b - a) * i // 2 for a, b in zip(before, after, strict=True))
-            moves.move_to_element_with_offset(found, x, y)
-    moves.release().perform()
+            hand.move_to_element_with_offset(found, x, y).perform()
+    hand.release().perform()
     time.sleep(1)
 
 

@@ -171,9 +171,10 @@ class Studio:
     ) -> Result:
         """Grow a picture uint8 [H,W,3] by so many pixels left, top, right, bottom."""
         number, seed = checked(num, seed, IMAGES // 2)
+        left, top, right, bottom = sides
         chosen = self.one_label(label)
         with self.working(tell):
-            images = self.model.outpaint(image, *sides, chosen, number, seed)
+            images = self.model.outpaint(image, left, top, right, bottom, chosen, number, seed)
         flags = {"image": "picture.png", "outpaint": ",".join(map(str, sides))}
         flags |= self.edit_flags(label, number, seed)
         command = shell.command(self.workdir, "edit", flags)

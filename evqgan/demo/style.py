@@ -7,7 +7,7 @@ MONO = ("ui-monospace", "Consolas", "monospace")
 CSS = """
 .gradio-container { max-width: 1180px !important; width: 100% !important; }
 .gradio-container { margin: 0 auto !important; }
-.grid-wrap { max-height: none !important; }
+.grid-wrap { max-height: none !important; overflow: hidden !important; }
 #heading h1 { margin-bottom: 0; }
 #heading p { color: var(--body-text-color-subdued); margin-top: 0.25rem; }
 .pixels img { image-rendering: pixelated; }

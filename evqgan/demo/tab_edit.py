@@ -45,7 +45,7 @@ def inpaint(studio: Studio, shared: Shared) -> None:
                 buttons=[],
                 elem_id="edit-canvas",
                 elem_classes="pixels",
-                height=620,
+                height=570,
             )
             with gr.Row(visible=False) as box_row:
                 start = (width // 4, height // 4, width // 4 * 3, height // 4 * 3)

@@ -320,11 +320,8 @@ def history_of(
     def sampler(state: dict, *given: jax.Array) -> jax.Array:
         weights, numbers = (state["ema"], state["tokenizer"]), given[-1]
 
-        def keep(ids: jax.Array) -> None:
-            jax.debug.callback(report, numbers, ids)
-
-        how = keep if report else True
-        made = generator.sample(*weights, request_of(*given), settings, keep_history=how)
+        keep = functools.partial(jax.debug.callback, report, numbers) if report else True
+        made = generator.sample(*weights, request_of(*given), settings, keep_history=keep)
         history: Any = made.history  # an array, as it was kept
         return jnp.swapaxes(history, 0, 1)
 

@@ -221,8 +221,11 @@ def records_of(model: Model, request: EditRequest, num: int) -> list[dict[str, A
     """Return what the PNG of each of `num` results says of how it was made."""
     shared = records.of_model(model)
     label = 0 if request.label is None else model.label_of(request.label)
-    given = {"seed": request.seed, "label": label, "size": model.runner.size(num), "mode": "edit"}
-    return [records.of_image(model, shared, number=i, **given) for i in range(num)]
+    seed, size = request.seed, model.runner.size(num)
+    return [
+        records.of_image(model, shared, seed=seed, number=i, label=label, size=size, mode="edit")
+        for i in range(num)
+    ]
 
 
 def write(
