@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import os
 import shlex
 import struct
 import urllib.request

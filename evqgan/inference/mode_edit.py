@@ -229,12 +229,15 @@ def records_of(model: Model, request: EditRequest, num: int) -> list[dict[str, A
 
 
 def write(
-    out: pathlib.Path, masked: np.ndarray, results: np.ndarray, made: Sequence[dict[str, Any]]
+    out: pathlib.Path,
+    masked: np.ndarray,
+    results: np.ndarray,
+    made: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write results [num,H,W,3] and the masked image [H,W,3], all or none.
 
     What else an earlier call left goes: the results that it had more of. made: a record for each
-    result.
+    result, if there are any.
     """
     ours = (out / "strip.png").is_file()
     if ours:
@@ -245,6 +248,6 @@ def write(
 
     with files.exchanged(out, stale) as folder:
         for i, result in enumerate(results):
-            pictures.save_png(folder / f"edit_{i:03d}.png", result, made[i])
+            pictures.save_png(folder / f"edit_{i:03d}.png", result, made[i] if made else None)
         pictures.save_png(folder / "masked.png", masked)
         pictures.save_png(folder / "strip.png", pictures.row([masked, *results]))
