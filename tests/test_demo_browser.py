@@ -274,7 +274,7 @@ def test_what_cannot_be_is_said_in_a_line(browser, tmp_path):
     tab(browser, "Reconstruct")
     (tmp_path / "text.png").write_text("no picture")
     upload(browser, "reconstruct-upload", tmp_path / "text.png")
-    shown = waited_for(lambda: browser.find_elements(By.CSS_SELECTOR, ".toast-text"), 20)
+    shown = waited_for(lambda: browser.find_elements(By.CSS_SELECTOR, ".toast-messages"), 20)
     assert "expected a picture" in shown[0].text
     shot(browser, "7_error")
 

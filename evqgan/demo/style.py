@@ -13,6 +13,7 @@ CSS = """
 .pixels img { image-rendering: pixelated; }
 .line p { color: var(--body-text-color-subdued); min-height: 1.5em; }
 .aside { align-self: end; max-height: 42px; margin-bottom: 10px; }
+[id$="-command"] .empty { min-height: 4rem !important; }
 footer { display: none !important; }
 """
 

@@ -31,6 +31,11 @@ def inpaint(studio: Studio, shared: Shared) -> None:
             where = parts.source("edit")
             fit = gr.Checkbox(True, label=f"Scale it to the model's {width} x {height} pixels")
             how = gr.Radio(HOW, value=BRUSH, label="What is made anew", elem_id="edit-how")
+            with gr.Row(visible=False) as box_row:
+                start = (width // 4, height // 4, width // 4 * 3, height // 4 * 3)
+                box = numbers("edit-box", start)
+            with gr.Row(visible=False) as sides_row:
+                sides = numbers("edit-side", (width // 2, 0, width // 2, 0))
             editor = gr.ImageEditor(
                 label="Paint over what is to be made anew",
                 type="numpy",
@@ -47,11 +52,6 @@ def inpaint(studio: Studio, shared: Shared) -> None:
                 elem_classes="pixels",
                 height=570,
             )
-            with gr.Row(visible=False) as box_row:
-                start = (width // 4, height // 4, width // 4 * 3, height // 4 * 3)
-                box = numbers("edit-box", start)
-            with gr.Row(visible=False) as sides_row:
-                sides = numbers("edit-side", (width // 2, 0, width // 2, 0))
         with gr.Column(scale=2, min_width=320):
             label = parts.class_field(studio, "edit", every=False)
             num = gr.Slider(1, IMAGES // 2, value=4, step=1, label="Number", elem_id="edit-num")
@@ -135,7 +135,7 @@ def class_edit(studio: Studio, shared: Shared) -> None:
 
     def opened(image: np.ndarray) -> tuple:
         image = uploads.fitted(image, studio.model.size)
-        return image, image
+        return image, uploads.canvas(image)["background"]
 
     def edit(image: Any, labels: Any, share: Any, seed: Any) -> Iterator:
         def work(tell: Any) -> Any:

@@ -43,7 +43,7 @@ def lay_out(studio: Studio, shared: Shared) -> None:
     def opened(image: np.ndarray) -> tuple:
         size = studio.model.size
         image = np.ascontiguousarray(transforms.centre_crop(uploads.fitted(image, size), size))
-        return image, image
+        return image, uploads.canvas(image)["background"]
 
     def reconstruct(image: Any) -> Iterator:
         def work(tell: Any) -> Any:
