@@ -41,7 +41,7 @@ pytestmark = [
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync "
-    "--window-size=1300,1000"
+    "--window-size=1300,1150"
 )
 PATIENCE = 240  # seconds; compilations take most of them
 ROOT = pathlib.Path(__file__).parent.parent
