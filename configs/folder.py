@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def proposed(config: ConfigDict) -> ConfigDict:
     """Leave to the proposal what both stages have, and return the config."""
     config.dtype, config.duration = placeholder(str), placeholder(str)
-    config.batch_size = placeholder(int)
+    config.batch_size, config.seed = placeholder(int), placeholder(int)
     config.dataset = {"size": placeholder(object)}
     config.optimizer.learning_rate = placeholder(float)
     config.optimizer.ema = placeholder(float)

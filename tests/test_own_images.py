@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_beginning import filled
 from test_configs import load
 
 from evqgan import main, models, quickstart
@@ -106,7 +105,7 @@ def test_a_folder_alone_makes_both_stages(completed, tmp_path, capsys, pictures)
         "2 classes",
         "size 64: ",
         "WARNING 14 images to train on",
-        "seen",
+        "image is seen",
     ):
         assert words in said, words
     quickstart.check(config)  # nothing is open any more
@@ -122,6 +121,7 @@ def test_what_is_given_for_both_and_for_one_comes_first(completed):
         "batch_size=2",
         "learning_rate=0.5",
         "seed=3",
+        "generator.seed=4",
         "factor=4",
         "dataset.size=32",
         "dataset.flip=False",
@@ -130,8 +130,9 @@ def test_what_is_given_for_both_and_for_one_comes_first(completed):
     )
     first, second = config.tokenizer, config.generator
     assert (first.duration, second.duration) == ("7 steps", "9 steps")
+    assert (first.seed, second.seed) == (3, 4)
     for part in (first, second):
-        assert (part.batch_size, part.seed, part.optimizer.learning_rate) == (2, 3, 0.5)
+        assert (part.batch_size, part.optimizer.learning_rate) == (2, 0.5)
         assert part.dataset.size == 32 and part.dataset.flip is False
     assert len(first.tokenizer.encoder.depths) == 1 and second.generator.layers == 1
 
@@ -145,6 +146,8 @@ def test_a_run_goes_on_as_it_was_proposed_whatever_the_folder_holds_now(
     monkeypatch.setattr(proposal, "propose", None)
     assert completed() == before
     assert completed("dataset.size=32").generator.dataset.size == 32  # which claims then refuse
+    with pytest.raises(InputError, match="begun with config.factor = None, now it is 4"):
+        completed("factor=4")
     with pytest.raises(TypeError):  # the folder is looked through again
         completed("changed_data=True")
 
@@ -225,7 +228,8 @@ def test_both_stages_begin_with_the_weights_of_a_shipped_model(completed):
         like = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
         )
-        state, lines = initial_state.inherited(filled(like, 7), like, one, module)
+        new = jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), shapes)
+        state, lines = initial_state.inherited(new, like, one, module)
         theirs = initial_state.config_of(folder, one.stage)
         model = models.of(config_files.ConfigDict(theirs))
         kept, step = models.restored(folder, model.shapes())
@@ -271,11 +275,13 @@ def test_the_command_trains_what_was_completed_and_other_modes_find_it(
 def test_a_folder_is_trained_sampled_and_evaluated_in_one_go(pictures, tmp_path, init):
     command = ["evqgan", "--config=folder", f"--config.dataset.folder={pictures}"]
     command += [f"--workdir={tmp_path / 'run'}", "--config.duration=2 steps"]
-    command += ["--config.batch_size=2", "--config.samples=4", f"--config.init={init}"]
-    if not init:
+    command += ["--config.batch_size=2"]
+    if init:
+        command += [f"--config.init={init}"]
+    else:
         command += ["--config.dataset.size=32", "--config.generator.generator.layers=1"]
-    assert main.main(command) == 0
+    for _ in range(2):  # the second time nothing is made again
+        assert main.main([*command, "--config.samples=4"]) == 0
     for name in ("survey.json", "plan.json", "evaluation.json", "edits.png", "samples/grid.png"):
         assert (tmp_path / "run" / name).is_file()
-    assert main.main(command) == 0
     assert main.main([*command, "--mode=sample", "--num=2", f"--out={tmp_path / 'more'}"]) == 0

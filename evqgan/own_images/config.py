@@ -84,7 +84,10 @@ def read_plan(workdir: pathlib.Path) -> dict[str, Any] | None:
     """
     file = workdir / PLAN
     if file.is_file():
-        return files.read_json(file, "what was proposed for the folder")
+        plan = files.read_json(file, "what was proposed for the folder")
+        if missing := {*PARTS, "factor", "critic"} - plan.keys():
+            raise InputError(f"{file} has no {sorted(missing)[0]!r}: bring back a whole one")
+        return plan
     for part in PARTS:
         if (workdir / part / "config.json").is_file():
             raise InputError(
@@ -117,7 +120,8 @@ def dataset_of(config: ConfigDict) -> Dataset:
 def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[str, Any]:
     """Return what is proposed for a folder, as plan.json has it, and say it.
 
-    {"tokenizer", "generator": {dotted key: value}, "critic": bool, "reasons": [sentence, ...]}
+    {"tokenizer", "generator": {dotted key: value}, "critic": bool, "factor": the given one or None,
+    "reasons": [sentence, ...]}
     """
     inits = {part: config_of_init(config, part) for part in PARTS}
     size, grid = config.dataset.size, None
@@ -141,7 +145,7 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
             f"WARNING {counted(found.train, 'image')} to train on are few: samples will be "
             f"much like them; with {proposal.SOME:,} or more there is something to learn"
         )
-    plan |= {"critic": made.critic, "reasons": made.reasons}
+    plan |= {"critic": made.critic, "factor": config.factor, "reasons": made.reasons}
     return json.loads(json.dumps(plan))
 
 
@@ -201,6 +205,11 @@ def completed(config: ConfigDict, plan: Mapping[str, Any], workdir: pathlib.Path
     A run that goes on has the duration it had, and its tokenizer that in any case once a generator
     knows its codes.
     """
+    if config.factor not in (None, plan["factor"]):
+        raise InputError(
+            f"{workdir} was begun with config.factor = {plan['factor']}, now it is "
+            f"{config.factor}: give another --workdir"
+        )
     config = config.copy_and_resolve_references()
     given = build.plain(config.dataset)
     shared = {name: config[key] for key, name in SHARED.items() if config[key] is not None}
@@ -216,8 +225,6 @@ def completed(config: ConfigDict, plan: Mapping[str, Any], workdir: pathlib.Path
                 chosen.pop("duration", None)
             if init := init_of(config, part):
                 section.init = init
-            if chosen.get("seed") is not None:
-                section.seed = chosen.pop("seed")
             chosen |= {f"dataset.{name}": x for name, x in given.items() if x is not None}
             for key, value in {**values, **chosen}.items():
                 fill(section, key, value)

@@ -173,6 +173,7 @@ def propose(
     parts = (tokenizer, generator)
     for k, values in enumerate(parts):
         values |= {
+            "seed": 0,
             "dtype": scale.dtype,
             "dataset.size": size,
             "batch_size": batches[k],
