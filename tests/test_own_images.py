@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from test_configs import load
 
-from evqgan import main, models, quickstart
-from evqgan.core import build, config_files, exported, files, mesh
+from evqgan import main, quickstart
+from evqgan.core import build, config_files, exported, exported_weights, files, mesh
 from evqgan.core.errors import InputError
 from evqgan.own_images import config as own
 from evqgan.own_images import proposal
@@ -217,6 +217,7 @@ def test_both_stages_begin_with_the_weights_of_a_shipped_model(completed):
     """The classes are others: their table begins untrained. No step is compiled."""
     config = completed("init=drawings")
     folder = exported.find("drawings")
+    arrays = exported_weights.read(folder / exported.WEIGHTS)
     for part, module in (("tokenizer", stage1), ("generator", stage2)):
         one = config[part]
         if part == "generator":
@@ -230,16 +231,14 @@ def test_both_stages_begin_with_the_weights_of_a_shipped_model(completed):
         )
         new = jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), shapes)
         state, lines = initial_state.inherited(new, like, one, module)
-        theirs = initial_state.config_of(folder, one.stage)
-        model = models.of(config_files.ConfigDict(theirs))
-        kept, step = models.restored(folder, model.shapes())
-        assert f"begins with the weights of {folder}, step {step:,}" in lines[0]
+        assert f"begins with the weights of {folder}, step " in lines[0]
         found = initial_state.named(state, ("params", "ema", "codebook"))
         fresh = {name for name, x in found.items() if (np.asarray(x) == 7).all()}
         classes = {name for name in found if "label/embedding" in name}
         assert fresh == classes and (classes or part == "tokenizer")
-        for name, x in initial_state.named({"ema": kept["ema"]}, ("ema",)).items():
-            if name not in classes:
+        for name, x in arrays.items():
+            name = name.replace(f"{part}/params", "ema")
+            if name.startswith("ema") and name not in classes:
                 np.testing.assert_array_equal(x, found[name])
                 np.testing.assert_array_equal(x, found[name.replace("ema", "params", 1)])
         others = any("the tokenizer is not the one" in line for line in lines)
