@@ -28,7 +28,7 @@ def generate(
     """Generate images, uint8 [B,H,W,3], and tell a picture of all of them after each step."""
     size = model.runner.size(len(labels))
     shape = len(labels), *grid_of(model), model.depth
-    model.decode(np.zeros(shape, np.int32), size)  # compiled before anything is shown
+    model.to_images(np.zeros(shape, np.int32), size)  # compiled before anything is shown
     grids = np.full(shape, model.codes, np.int32)
 
     def watch(found: np.ndarray, ids: np.ndarray) -> None:
@@ -37,7 +37,7 @@ def generate(
         tell(Event(picture=grids.copy()))
 
     history = model.history(labels, numbers, seed, changes, watch)
-    return model.decode(history[:, -1], size)
+    return model.to_images(history[:, -1], size)
 
 
 def shown(model: Model, grids: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def shown(model: Model, grids: np.ndarray) -> np.ndarray:
     """
     is_made = (grids != model.codes).all(axis=-1)
     ids = np.where(is_made[..., None], grids, 0)
-    images = model.decode(ids, model.runner.size(len(ids)))
+    images = model.to_images(ids, model.runner.size(len(ids)))
     seen = is_made.repeat(model.factor, axis=1).repeat(model.factor, axis=2)
     return pictures.grid(np.where(seen[..., None], images, GREY))
 

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from evqgan.core import exported, files, pictures, png_records, processes
 from evqgan.core.errors import InputError
 from evqgan.inference import planning, records
-from evqgan.inference.mode_inputs import load_model, of_flag, read_image
+from evqgan.inference.images import read_image
+from evqgan.inference.mode_inputs import load_model, of_flag
 
 NAME = "repeated.png"
 
