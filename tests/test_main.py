@@ -375,7 +375,7 @@ def runs(monkeypatch):
             [QUICK, "--workdir=w"],
             "next: see w/edits.png; more samples: python -m evqgan.main --mode=sample --workdir=w "
             "--num=64 --out=w/more; your own pictures: python -m evqgan.main "
-            "--config=configs/folder_stage1.py --config.dataset.folder=FOLDER\n",
+            "--config=configs/folder.py --config.dataset.folder=FOLDER\n",
         ),
     ],
 )
