@@ -290,10 +290,10 @@ def test_an_edit_that_is_interrupted_leaves_the_last_ones_and_files_of_others_st
     before, save_png = files_of(out), pictures.save_png
     assert len(before) == 7
 
-    def interrupted(path, image):
+    def interrupted(path, image, record=None):
         if path.name == "strip.png":
             raise KeyboardInterrupt
-        save_png(path, image)
+        save_png(path, image, record)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pictures, "save_png", interrupted)
