@@ -558,7 +558,7 @@ def test_errors_say_what_was_expected():
         model_of(own="seen")
     with pytest.raises(InputError, match="'ordered' or 'masked', not 'paper'"):
         model_of(global_tokens="paper")
-    with pytest.raises(InputError, match='is of generator.global_tokens = "masked" alone'):
+    with pytest.raises(InputError, match='is of global_tokens = "masked" alone'):
         model_of(own="dropped")
     with pytest.raises(InputError, match="0 without classes, not 0.1"):
         model_of(class_dropout=0.1)

@@ -192,6 +192,27 @@ def test_what_makes_no_sense_for_both_is_refused_in_a_line(completed, key, messa
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", [".", "cat", "runs/first"])
+def test_a_workdir_among_the_images_is_refused_before_anything_is_written(
+    completed, tmp_path, pictures, place
+):
+    before = sorted(pictures.rglob("*"))
+    with pytest.raises(InputError, match="lies in the folder of images"):
+        completed(run=pictures / place)
+    assert sorted(pictures.rglob("*")) == before
+
+
+@pytest.mark.parametrize("factor", [0, 3, 64])
+def test_a_factor_that_cannot_be_proposed_is_refused(completed, factor):
+    with pytest.raises(InputError, match=f"config.factor = {factor}: expected one of 4, 8, 16"):
+        completed(f"factor={factor}")
+
+
+def test_a_size_beside_a_model_of_another_is_refused(completed):
+    with pytest.raises(InputError, match="dataset.size = 32 is given beside config.init"):
+        completed("init=drawings", "dataset.size=32")
+
+
 def test_a_workdir_without_its_plan_is_refused(completed, tmp_path):
     begun(tmp_path / "run", completed(), "tokenizer")
     (tmp_path / "run" / "plan.json").unlink()

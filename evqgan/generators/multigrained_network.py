@@ -83,6 +83,9 @@ class Model(nn.Module):
         super().__post_init__()
         (h, w), window, extend = self.latent, self.window, self.extend
         grid = f"the {h} x {w} token grid"
+        if self.width % self.heads:
+            given = f"generator.width = {self.width}"
+            raise InputError(f"{given} is no multiple of generator.heads = {self.heads}")
         if h % window or w % window:
             fits = ", ".join(str(k) for k in range(1, h + 1) if h % k == w % k == 0)
             raise InputError(f"generator.window = {window} does not divide {grid}: {fits} do")
@@ -91,13 +94,11 @@ class Model(nn.Module):
         if self.attention not in ("joint", "prefix"):
             raise InputError(f"generator.attention is 'joint' or 'prefix', not {self.attention!r}")
         if self.global_tokens not in GLOBAL_TOKENS:
-            given = repr(self.global_tokens)
-            raise InputError(f"generator.global_tokens is 'ordered' or 'masked', not {given}")
+            raise InputError(f"global_tokens is 'ordered' or 'masked', not {self.global_tokens!r}")
         if self.own not in OWN_GLOBAL:
             raise InputError(f"generator.own is one of {', '.join(OWN_GLOBAL)}, not {self.own!r}")
         if self.own == "dropped" and self.global_tokens == "ordered":
-            needed = 'generator.global_tokens = "masked"'
-            raise InputError(f'generator.own = "dropped" is of {needed} alone')
+            raise InputError('generator.own = "dropped" is of global_tokens = "masked" alone')
         if self.positions not in ("grid", "axes"):
             raise InputError(f"generator.positions is 'grid' or 'axes', not {self.positions!r}")
         if not 0 <= self.class_dropout < 1 or (self.class_dropout and not self.classes):

@@ -15,6 +15,7 @@ from evqgan.data.survey import Survey, survey
 from evqgan.own_images import proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.training import claims
 from evqgan.training.initial_state import config_of
 from evqgan.training.reporting import log
 
@@ -46,6 +47,8 @@ def begin(
     check: raises InputError for a complete config that cannot be trained; nothing is written then.
     """
     dataset = dataset_of(config)
+    claims.check_apart(workdir, dataset.folder)
+    check_factor(config.factor)
     plan, found = read_plan(workdir), None
     if plan is None or config.changed_data:
         log(f"looking through {dataset.folder}")
@@ -117,6 +120,13 @@ def dataset_of(config: ConfigDict) -> Dataset:
     return build.call(Dataset, keys, "config.dataset")
 
 
+def check_factor(factor: int | None) -> None:
+    """Raise InputError unless the pixels of a token's side are some that can be proposed."""
+    if factor not in (None, *proposal.FACTORS):
+        few = ", ".join(map(str, proposal.FACTORS))
+        raise InputError(f"config.factor = {factor}: expected one of {few}, pixels of a token")
+
+
 def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[str, Any]:
     """Return what is proposed for a folder, as plan.json has it, and say it.
 
@@ -125,6 +135,13 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
     """
     inits = {part: config_of_init(config, part) for part in PARTS}
     size, grid = config.dataset.size, None
+    for part, theirs in inits.items():
+        known = theirs and theirs["dataset"].get("size")
+        if theirs and size not in (None, known):
+            raise InputError(
+                f"config.dataset.size = {size} is given beside config.init, whose {part} is of "
+                f"images of {known}: leave one of them out"
+            )
     if theirs := inits["tokenizer"]:
         size = size or theirs["dataset"].get("size")
         factor = tokenizers.make(ConfigDict(theirs["tokenizer"]), theirs["dtype"]).factor
@@ -137,15 +154,20 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
         if theirs:
             check_model(config, part, plan[part])
             plan[part] = with_model(plan[part], part, theirs)
-    log("proposed (each can be given by its key, see the head of configs/folder.py):")
-    for reason in made.reasons:
+    log("proposed, where it is not given by its key (see the head of configs/folder.py):")
+    reasons = made.reasons
+    if any(inits.values()):
+        reasons = [line for line in reasons if not line.startswith(("tokens:", "models:"))]
+        of = " and ".join(part for part in PARTS if inits[part])
+        reasons.append(f"models: the {of} as in config.init")
+    for reason in reasons:
         log(f"  {reason}")
     if found.train < proposal.FEW:
         log(
             f"WARNING {counted(found.train, 'image')} to train on are few: samples will be "
             f"much like them; with {proposal.SOME:,} or more there is something to learn"
         )
-    plan |= {"critic": made.critic, "factor": config.factor, "reasons": made.reasons}
+    plan |= {"critic": made.critic, "factor": config.factor, "reasons": reasons}
     return json.loads(json.dumps(plan))
 
 

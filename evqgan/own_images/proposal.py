@@ -19,6 +19,7 @@ GIB = 2**30
 FEW = 200  # images below which a generator mostly learns them by heart
 SOME = 1_000  # images below which a generator of many tokens, or a large one, has too few
 MANY = 5_000  # images from which models need less dropout and more codes
+FACTORS = (4, 8, 16)  # pixels of a token's side
 EPOCHS = 200  # a longer training teaches little but the images themselves
 
 

@@ -73,6 +73,7 @@ def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
 
     What the data alone tell is taken to be as it was there: `check_claim` says later if it is not.
     """
+    check_apart(workdir, config.dataset.get("folder", ""))
     theirs = read_config(workdir)
     if theirs is None or "params" not in checkpoint.parts_of(workdir):
         return
@@ -86,6 +87,18 @@ def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
     if "generator" in ours and "generator" in theirs:
         ours = stage2.with_classes(ours, theirs.generator.get("classes", 0))
     check_claim(workdir, ours)
+
+
+def check_apart(workdir: str | os.PathLike, folder: str) -> None:
+    """Raise InputError for a workdir within the folder of images: its pictures would be read."""
+    if not folder:
+        return
+    place, images = (pathlib.Path(path).expanduser().resolve() for path in (workdir, folder))
+    if place.is_relative_to(images):
+        raise InputError(
+            f"the workdir {workdir} lies in the folder of images {folder}, where its pictures "
+            "would be read as images: give another --workdir"
+        )
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
