@@ -14,8 +14,9 @@ class Dataset:
     """What config.dataset says; raises InputError on values that make no sense.
 
     name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs", "drawings" or
-      "generated"; or
-    folder: a folder of images, a class per sub-folder or none. Exactly one of the two.
+      "generated"; not
+      beside `folder`.
+    folder: a folder of images, a class per sub-folder or none; not beside `name`.
     data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
     train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see
       `folder.layout`.
