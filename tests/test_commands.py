@@ -389,7 +389,7 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
         ),
         (
             {"image": "a.png", "outpaint": ["0", "0", "-8", "4"]},
-            "expected margins of at least 0 pixels",
+            "expected margins in whole pixels from 0 on",
         ),
         (
             {"image": "wide.png", "mask": "white.png"},

@@ -494,6 +494,6 @@ def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
 @pytest.mark.parametrize("margins", [(-4, 0, 4, 0), (0, 0, 0, 0), (1.5, 0, 0, 0)])
 def test_margins_that_cannot_be_are_refused(model, margins):
     with pytest.raises(
-        InputError, match="expected margins of at least 0 pixels, one of them more, got"
+        InputError, match="expected margins in whole pixels from 0 on, one of them more, got"
     ):
         model.outpaint(picture(), *margins, 1)

@@ -208,6 +208,11 @@ def test_a_factor_that_cannot_be_proposed_is_refused(completed, factor):
         completed(f"factor={factor}")
 
 
+def test_a_value_of_another_kind_names_the_kind_of_what_is_proposed(completed):
+    with pytest.raises(InputError, match="learning_rate expects a value of type float, got 'fast'"):
+        completed("learning_rate=fast")
+
+
 def test_a_size_beside_a_model_of_another_is_refused(completed):
     with pytest.raises(InputError, match="dataset.size = 32 is given beside config.init"):
         completed("init=drawings", "dataset.size=32")

@@ -109,6 +109,8 @@ def test_images_become_ids_and_images_again(model, tokenizer):
     "images, message",
     [
         (np.zeros((32, 32), np.uint8), r"got uint8 \[32, 32\]: a grey image has to repeat"),
+        ("nowhere.png", "^(?!expected images of one size).*nowhere.png"),
+        (None, r"got object \[\]$"),
         (np.zeros((5, 32, 32), np.uint8), r"got uint8 \[5, 32, 32\]: a grey image has to repeat"),
         (np.zeros((32, 32, 1), np.uint8), r"got uint8 \[32, 32, 1\]: a grey image has to repeat"),
         (np.zeros((32, 32, 4), np.uint8), r"got uint8 \[32, 32, 4\]$"),

@@ -221,7 +221,9 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
         wrong = re.match(r"flag --config\.(.*?)=(.*?): ", str(error), re.DOTALL)
         if not wrong or wrong[1] not in before:
             raise InputError(" ".join(str(error).split())) from error
-        raise mistyped(wrong[1], before[wrong[1]], wrong[2]) from error
+        *sections, last = wrong[1].split(".")
+        kind = at(config, sections).get_type(last)
+        raise mistyped(wrong[1], before[wrong[1]], wrong[2], kind) from error
     for key, old in before.items():  # config_flags takes a tuple of anything
         new = at(config, key.split("."))
         if isinstance(old, tuple):
@@ -316,9 +318,13 @@ def check_new(node: ConfigDict, name: str, where: str, inner: bool) -> None:
     raise InputError(f"{where} has no key {name!r}: {hint}")
 
 
-def mistyped(key: str, old: Any, new: Any) -> InputError:
-    """Return the error for a key whose value is `old` and cannot become `new`."""
-    kind = f"a value of type {type(old).__name__}, such as {old!r}"
+def mistyped(key: str, old: Any, new: Any, expected: type | None = None) -> InputError:
+    """Return the error for a key whose value is `old` and cannot become `new`.
+
+    expected: the type of its values; None: that of `old`.
+    """
+    kind = f"a value of type {(expected or type(old)).__name__}"
+    kind += "" if old is None else f", such as {old!r}"
     if isinstance(old, ConfigDict):
         kind = "a dict"
     return InputError(f"--config.{key} expects {kind}, got {new!r}")

@@ -148,8 +148,8 @@ def outpaint(
     is_whole = all(isinstance(x, numbers.Integral) for x in margins)
     if not is_whole or min(margins) < 0 or not any(margins):
         raise InputError(
-            "expected margins of at least 0 pixels, one of them more, got left,top,right,bottom = "
-            f"{','.join(map(str, margins))}"
+            "expected margins in whole pixels from 0 on, one of them more, got "
+            f"left,top,right,bottom = {','.join(map(str, margins))}"
         )
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
     what = f"an image of {sides[1]:,}x{sides[0]:,}, in {num:,} ways,"

@@ -44,15 +44,16 @@ def to_uint8(images: Images) -> np.ndarray:
     [0, 1], and are refused, too: read as they stand they would be pale, unnoticed. Images that are
     so bright can be given as uint8; all 1 is white in either range.
     """
+    arrays = _as_arrays(images)
     try:
-        given = np.asarray(_as_arrays(images))
+        given = np.asarray(arrays)
     except ValueError as error:  # a list of images of several sizes
         raise InputError(f"expected images of one size: {first_line(error)}") from error
     images = given[None] if given.ndim == 3 else given
     is_float = images.dtype.kind == "f"
     if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
         is_grey = given.shape[-1:] == (1,) or (
-            given.ndim < 4 and given.shape[-1:] not in ((3,), (4,))
+            given.ndim in (2, 3) and given.shape[-1:] not in ((3,), (4,))
         )
         hint = ": a grey image has to repeat its channel three times" if is_grey else ""
         raise InputError(
