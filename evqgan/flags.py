@@ -4,6 +4,8 @@ The modes:
 
 train     stage 1 or 2 as the config says, or the quickstart; if it was stopped, the same command
           resumes
+          --profile=5
+                    profile/: what devices and host do in so many steps, for a browser
 encode    --workdir=TOKENIZER --views=1 --seed=0 --out=DIR
                     stored ids of all images of config.dataset; if stopped, the same command
                     resumes; train a generator from them with --config.dataset.codes=DIR;
@@ -91,6 +93,7 @@ FLAGS = (
     Flag("workdir", PATH, (), "where a run keeps everything it makes"),
     Flag("mode", choice(*MODES), (), f"what to do: {', '.join(MODES)}", "train"),
     Flag("num", whole(1), ("sample", "edit"), "how many images (64) or results (4)"),
+    Flag("profile", whole(1), ("train",), "how many steps to trace (none)"),
     Flag("views", whole(1), ("encode",), "how many random crops and flips of each image (1)"),
     Flag("labels", TEXTS, ("sample",), "classes by number or name, in turn (default: all)"),
     Flag("label", TEXT, ("edit",), "the class by number or name"),

@@ -63,9 +63,11 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     if own_images.is_one(config):
         config = own_images.begin(config, workdir, lambda x: quickstart.check_all(x, workdir))
     if config.stage == "quickstart":
+        if flags.profile:
+            raise InputError("--profile traces steps of one stage: give its config, not both")
         quickstart.run(config, workdir)
     else:
-        loop.train(config, workdir)
+        loop.train(config, workdir, flags.profile or 0)
     if processes.this()[0] == 0:
         print(f"next: {next_command(flags.config or '', config, workdir)}", flush=True)
 
@@ -259,6 +261,8 @@ def config_of(flags: Any) -> ConfigDict:
 def check_alike(flags: Any, config: ConfigDict) -> None:
     """Raise InputError in all processes of a run unless their flags, config and code are the same.
 
+    So must be Python and the libraries that decide a run's numbers.
+
     How training finds that one workdir goes by several paths: `cluster.check_shared`.
     """
     from evqgan.core import cluster, versions
@@ -267,7 +271,12 @@ def check_alike(flags: Any, config: ConfigDict) -> None:
         apart = ("config", "debug", *(["workdir"] if flags.mode == "train" else []))
         given = sorted((name, flags[name].value) for name in flags if name not in apart)
         text = config.to_json()
-        cluster.check_alike(command_line=given, config=text, code=versions.code())
+        libraries = {
+            name: x for name, x in versions.now().items() if name not in ("code", "commit")
+        }
+        cluster.check_alike(
+            command_line=given, config=text, code=versions.code(), set_of_library_versions=libraries
+        )
 
 
 if __name__ == "__main__":

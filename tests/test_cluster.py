@@ -22,8 +22,9 @@ import test_stage2
 from test_train import metrics_of, state_of
 
 from evqgan import main
-from evqgan.core import checkpoint, cli, cluster, mesh
+from evqgan.core import checkpoint, cli, cluster, mesh, versions
 from evqgan.core.errors import InputError
+from evqgan.data import pipeline
 from evqgan.training import loop, reporting
 
 TESTS = pathlib.Path(__file__).parent
@@ -80,6 +81,27 @@ def run_until_killed(config, workdir):
 
     checkpoint.Checkpoints.save = save_or_die
     return run_second(config, workdir)
+
+
+def run_until_stuck(config, workdir):
+    """A child: the same, but no data come for step 4."""
+    take = pipeline.Batches.__next__
+    taken = []
+
+    def take_or_wait(self):
+        taken.append(1)
+        while len(taken) > 3:
+            time.sleep(1)
+        return take(self)
+
+    pipeline.Batches.__next__ = take_or_wait
+    return run_second(config, workdir)
+
+
+def run_with_other_libraries(config, workdir):
+    """A child: the same, with another version of a library."""
+    versions.LIBRARIES = ("jax", "pytest")
+    return run(config, workdir)
 
 
 def run_otherwise(config, workdir):
@@ -215,6 +237,22 @@ def test_a_process_that_lost_the_other_ends_within_a_minute_with_a_line(killed):
     assert "Traceback" not in first
 
 
+def test_a_process_that_is_stuck_ends_all_within_a_minute_and_is_named(tmp_path):
+    config = config_of(evals={}, mesh={"data": 2}, stall=5.0)
+    started = pair(config, tmp_path, (run, run_until_stuck))
+    lines = []
+    for line in started[0].stdout:
+        lines.append(line)
+        if line.startswith("step 3/6"):
+            break
+    began = time.monotonic()
+    codes, (first, second) = ends(started, 120)
+    assert time.monotonic() - began < 60 and 0 not in codes, first + second
+    said = r"process 1 \(on \S+\) is waiting for data after step 3"
+    assert re.search(f"stuck: no step has ended for .*{said}", first), "".join(lines) + first
+    assert "take_or_wait" in second, second  # where it is stuck, in its stacks
+
+
 def test_two_processes_train_a_generator_as_one(killed, resumed, alone):
     workdir, codes, outputs = resumed
     assert codes == [0, 0], outputs
@@ -275,6 +313,13 @@ def test_processes_with_different_configs_all_end_in_a_line_that_names_the_other
         )
         assert re.search(said, output) and "Traceback" not in output, output
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_with_different_libraries_all_end_in_a_line_that_names_the_other_one(tmp_path):
+    codes, outputs = ends(pair(config_of(), tmp_path, (run, run_with_other_libraries)), 120)
+    assert codes == [2, 2], outputs
+    for output in outputs:
+        assert re.search(r"error: process 1 \(on .+\) has another set of library versions", output)
 
 
 def test_a_process_that_cannot_parse_its_command_line_ends_all_within_seconds(tmp_path):

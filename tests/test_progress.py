@@ -2,46 +2,10 @@
 
 import time
 
-import numpy as np
 import pytest
 
 from evqgan.core import progress
-from evqgan.core.progress import Progress, StepTimer, duration, heartbeat
-
-
-def clocked(*times):
-    """A clock that shows these times one after the other."""
-    times = iter(times)
-    return lambda: next(times)
-
-
-def test_the_progress_line():
-    progress = StepTimer(
-        5000, 64, clock=clocked(0.0, 100.0, 100.0 + 200 * 0.231, 100.0 + 200 * 0.231)
-    )
-    assert (
-        progress.line(1, {"train/loss": 2.5}) == "step 1/5,000  loss 2.5" and progress.perf(1) == {}
-    )
-    progress.start(1000)
-    line = progress.line(1200, {"train/loss": np.float32(1.2341), "perf/step_seconds": 9.0})
-    assert line == "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 14m38s"
-
-
-def test_pauses_and_compilation_do_not_count():
-    progress = StepTimer(100, 10, clock=clocked(50.0, 52.0, 59.0, 60.0, 60.0, 70.0, 71.0))
-    progress.start(1)  # at 50, when the first step has compiled
-    with progress.pause():  # 52 to 59
-        pass
-    progress.line(4, {})  # at 60: 3 of 10 seconds for 3 steps
-    assert progress.perf(4) == {"perf/step_seconds": 1.0, "perf/images_per_second": 10.0}
-    # No pause in this interval.
-    assert progress.perf(9) == {"perf/step_seconds": 2.0, "perf/images_per_second": 5.0}
-
-
-def test_large_rates_are_written_out():
-    progress = StepTimer(10, 4096, clock=clocked(0.0, 2.0, 2.0))
-    progress.start(0)
-    assert progress.line(8, {}) == "step 8/10  250 ms/step  16,384 images/s  ETA 0s"
+from evqgan.core.progress import Progress, duration, heartbeat
 
 
 @pytest.mark.parametrize(

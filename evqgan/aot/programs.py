@@ -19,6 +19,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.inference import core
 from evqgan.inference.batched import at_once
 from evqgan.training.prepare import jitted, rows_of
+from evqgan.training.work import remat_sections, without_remat
 
 EXAMPLES = 10**6  # images of a training set, where only the length of a run depends on them
 CLASSES = {"imagenet2012": 1000}  # of data sets by name, where a config takes those of the data
@@ -106,22 +107,6 @@ def batch_of(config: Any, device_mesh: Mesh, size: int | None = None) -> dict:
         ids = (*tokenizer.grid, tokenizer.network.quantizer.depth)
         return {"ids": shape(ids, np.int32), "label": shape((), np.int32)}
     return {"image": shape((*dataset.shape, 3), np.uint8), "label": shape((), np.int32)}
-
-
-def without_remat(config: Any) -> Any:
-    """Return a copy of a config whose training step computes nothing twice."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        for section in remat_sections(config):
-            section.remat = False
-    return config
-
-
-def remat_sections(config: Any) -> list[Any]:
-    """Return the sections of a config, at any depth, in which `remat` is set."""
-    inner = [value for value in config.values() if hasattr(value, "values")]
-    found = [section for value in inner for section in remat_sections(value)]
-    return [config, *found] if config.get("remat") else found
 
 
 def sampling(config: Any, devices: Any, batch_size: int | None) -> list[Program]:

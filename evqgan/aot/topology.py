@@ -45,7 +45,16 @@ TPUS = {
     "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 1.75e9),
     "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 1.75e9),
 }
-# By a part of the name that JAX has for the device; dense bfloat16 of the SXM forms.
+# By a part of the name that JAX has for the device.
+NAMES = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+# Likewise; dense bfloat16 of the SXM forms.
 GPUS = {
     "H200": Chip(0, 989e12, 4800e9),
     "H100": Chip(0, 989e12, 3350e9),
@@ -135,6 +144,11 @@ def of_this_machine(platform: str) -> Target:
         devices = jax.devices(platform)
     except RuntimeError as error:
         raise InputError(f"--compile_only={platform}: there is none here") from error
-    kind = devices[0].device_kind
-    known = next((chip for part, chip in GPUS.items() if part in kind), Chip(0))
+    known = chip_of(devices[0].device_kind)
     return Target(platform, devices, known._replace(memory=float(room.of_device())))
+
+
+def chip_of(device_kind: str) -> Chip:
+    """Return what is known of a device by the name that JAX has for it."""
+    by_part = {**{part: TPUS[kind] for part, kind in NAMES.items()}, **GPUS}
+    return next((chip for part, chip in by_part.items() if part in device_kind), Chip(0))

@@ -29,6 +29,7 @@ SEEING = 20
 LEAVING = 10
 # Where JAX's coordination service keeps that a process has got a SIGTERM.
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"
+PLACES = "evqgan/places"  # where it keeps what processes `tell`
 NAME = 64  # bytes of a host's name, at most (Linux, HOST_NAME_MAX)
 
 # What Gloo, NCCL and JAX's coordination service say when a process they talk to is gone.
@@ -79,6 +80,29 @@ def terminated(seconds: float) -> bool:
             raise
         return False
     return True
+
+
+def tell(text: str) -> None:
+    """Note where this process stands, for `told` of all processes of a run of several.
+
+    Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
+    """
+    client = distributed.global_state.client
+    assert client is not None  # there are several processes
+    own = f"{PLACES}/{jax.process_index()}"
+    client.key_value_set(own, f"{socket.gethostname()} {text}", allow_overwrite=True)
+
+
+def told() -> dict[str, str]:
+    """Return {"process 1 (on HOST)": what it last noted by `tell`}, in order.
+
+    Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
+    """
+    client = distributed.global_state.client
+    assert client is not None  # there are several processes
+    found = {int(key.rpartition("/")[2]): text for key, text in client.key_value_dir_get(PLACES)}
+    parts = {number: found[number].partition(" ") for number in sorted(found)}
+    return {f"process {number} (on {host})": text for number, (host, _, text) in parts.items()}
 
 
 def check_alike(**things: Any) -> None:

@@ -4,11 +4,9 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 FIRST = 10.0  # ours: seconds until a heartbeat is first heard
-SHOWN = 6  # ours: metrics of training's line, so that it fits a terminal's width
 
 
 def duration(seconds: float) -> str:
@@ -165,75 +163,3 @@ class Progress:
         if seconds - self._printed >= self._every or done == total:
             self._printed = seconds
             print(line(self._what, done, total, [self.rate], each), flush=True)
-
-
-class StepTimer:
-    """Measure training steps, without pauses (evaluation, saving), and say where a run stands.
-
-    Call `start(step)` once the first step, whose time is compilation, has been waited for; without
-    it, the first line starts the measuring.
-
-    total_steps: of the run.
-    batch_size: images a step.
-    clock: returns seconds.
-    """
-
-    def __init__(
-        self, total_steps: int, batch_size: int, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self.total_steps, self.batch_size, self._clock = total_steps, batch_size, clock
-        self._step: int | None = None  # where the interval under way began
-        self._time = 0.0  # and when
-        self._paused = 0.0  # seconds of it that do not count
-        self._perf: dict[str, float] = {}
-
-    def start(self, step: int) -> None:
-        """Begin an interval at `step`; what came before it is not measured."""
-        self._step, self._time, self._paused = step, self._clock(), 0.0
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Leave the time of the body out."""
-        began = self._clock()
-        try:
-            yield
-        finally:
-            self._paused += self._clock() - began
-
-    def perf(self, step: int) -> dict[str, float]:
-        """Return {"perf/step_seconds", "perf/images_per_second"} of the interval to `step`, or {}.
-
-        The interval, which began at `start` or at the last other `step`, ends there, and the next
-        one begins; asked again for the same step, this returns the same.
-        """
-        if self._step is None:
-            self.start(step)
-        begun = step if self._step is None else self._step
-        if step > begun:
-            seconds = self._clock() - self._time - self._paused
-            seconds = max(seconds, 1e-9) / (step - begun)  # a clock may stand
-            self._perf = {
-                "perf/step_seconds": seconds,
-                "perf/images_per_second": self.batch_size / seconds,
-            }
-            self.start(step)
-        return dict(self._perf)
-
-    def line(self, step: int, metrics: Mapping[str, Any]) -> str:
-        """Return "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s".
-
-        step: where the run stands; the rate is that of `perf(step)`.
-        metrics: {name: scalar}; the first SHOWN are shown, by the last part of their names, without
-            those of perf/.
-        """
-        perf = self.perf(step)
-        shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
-        parts = [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
-        seconds = perf.get("perf/step_seconds")
-        if seconds is not None:
-            slow = seconds >= 1
-            parts.append(
-                f"{digits(seconds)} s/step" if slow else f"{digits(seconds * 1000)} ms/step"
-            )
-            parts.append(f"{digits(perf['perf/images_per_second'])} images/s")
-        return line("step", step, self.total_steps, parts, seconds)

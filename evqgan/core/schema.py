@@ -30,6 +30,8 @@ class Experiment:
     best: the number of an evaluator by which the best checkpoint is chosen, the lower the better;
       it is kept beside the `keep` latest ones. "" is none.
     keep: how many checkpoints are kept, the latest ones.
+    stall: seconds without the end of a step after which a run is taken for stuck, prints the stacks
+      of all threads and ends; slow steps have ten times the longest so far. 0 is never.
     alarm: {number: share of its highest value below which the log warns}.
     changed_data: whether a run may go on with other training images than it began with.
     init: a workdir of the same stage and shapes, with whose weights a new run begins; or an
@@ -64,6 +66,7 @@ class Experiment:
     class_names: tuple[str, ...] = ()
     data: dict | None = None
     began: int = 0
+    stall: float = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ FREE = (
     "mesh",
     "keep",
     "alarm",
+    "stall",
     "dataset.codes",
     "dataset.folder",
     "dataset.data_dir",

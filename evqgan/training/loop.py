@@ -8,31 +8,44 @@ import itertools
 import os
 import pathlib
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 from clu import parameter_overview
 
+from evqgan.aot import topology
 from evqgan.core import checkpoint, files, mesh, progress, signals, versions
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
-from evqgan.training import claims, initial_state, optim
+from evqgan.training import (
+    claims,
+    initial_state,
+    optim,
+    profiling,
+    timing,
+    watchdog,
+    work,
+)
 from evqgan.training.prepare import prepare
 from evqgan.training.reporting import Reporter, Taken, log
 from evqgan.training.setup import Setup
 from evqgan.training.signals import Stopped, stop_now, stop_signal
 
 
-def train(config: Any, workdir: str | os.PathLike) -> dict:
+def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     """Train `config` in `workdir`, going on from its latest checkpoint; return the final state.
 
     The workdir is this run's while it lasts. State and data are functions of (seed, step): a run
     that was stopped or killed and started again ends with the same bits as one that was not.
+    profile: how many steps to trace into the folder "profile" of the workdir.
+
     Raises InputError for what a user can mend, NonFinite when the loss is not finite, Stopped
     after a signal of `core.signals.SIGNALS`.
     """
+    began = time.perf_counter()
     step = checkpoint.latest(workdir)
     signals.keep(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
@@ -42,7 +55,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict:
             state, notes = restore_or_init(setup, checkpoints)
         if int(state["step"]) < setup.length.total:
             announce(setup, state, notes)
-            state = run(setup, checkpoints, state)
+            state = run(setup, checkpoints, state, began, profile)
         checkpoints.close()
         step, total = int(state["step"]), setup.length.total
         log(f"{setup.workdir}: trained to step {step:,} of {total:,}")
@@ -91,6 +104,11 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
     notes = (setup.data, *notes, *([changed] if changed else []), *setup.stage.notes)
     for note in notes:
         log(note)
+    if each := setup.flops_at(step):
+        peak = topology.chip_of(jax.devices()[0].device_kind).flops
+        log(work.in_words(each, setup.device_mesh.size, peak))
+    if again := timing.lost(setup.workdir, step):
+        log(again)
 
 
 def steps(
@@ -99,26 +117,39 @@ def steps(
     """Yield after each step to the end of the run: how many are done, the state, and metrics."""
     compiled: Any = None
     for step in range(int(state["step"]) + 1, setup.length.total + 1):
-        batch = mesh.put(next(batches), setup.device_mesh, setup.config.batch_size)
+        with reporter.progress.waiting(step - 1):
+            batch = mesh.put(next(batches), setup.device_mesh, setup.config.batch_size)
         update = setup.update_at(step - 1)
         take = update if update is compiled else reporter.compiling(step, update)
         state, metrics = take(state, batch)
+        reporter.progress.ends.took(step, metrics["loss"])
         compiled = update
         yield step, state, metrics
 
 
-def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
-    """Take the steps from `state` to the end of the run; return the final state."""
+def run(
+    setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict, began: float, profile: int
+) -> dict:
+    """Take the steps from `state` to the end of the run; return the final state.
+
+    began: when the run did, by `time.perf_counter`. profile: see `train`.
+    """
     config, start, total = setup.config, int(state["step"]), setup.length.total
     data = setup.dataset, config.batch_size, config.seed, start, setup.rows
     with (
         contextlib.closing(pipeline.train_batches(*data)) as batches,
         Writer(setup.workdir, start, enabled=jax.process_index() == 0) as writer,
     ):
-        reporter = Reporter(setup, writer, state)
+        reporter = Reporter(setup, writer, state, began)
         taken = steps(setup, reporter, batches, state)
+        if profile:
+            taken = profiling.traced(taken, start, total, profile, setup.workdir)
         taken = itertools.chain([next(taken)], taken)
-        with stop_signal(lambda: reporter.under_way) as stopping:
+        with (
+            stop_signal(lambda: reporter.under_way) as stopping,
+            watchdog.watching(reporter.progress, config.get("stall", 60.0), watchdog.end_process),
+            contextlib.closing(reporter.progress),
+        ):
             for step, state, metrics in taken:
                 stop, due = stop_now(stopping, checkpoints, step), setup.due(step)
                 if due or stop:
@@ -133,10 +164,12 @@ def run(setup: Setup, checkpoints: checkpoint.Checkpoints, state: dict) -> dict:
                 # What led to a skipped step must not replace a good checkpoint.
                 doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
                 if stop or (due & {"checkpoint", "eval"} and not doubtful):
-                    with reporter.progress.pause():
+                    with reporter.progress.spend("save"):
                         checkpoints.save(step, whole, score)
                 if step == total:
-                    checkpoints.wait()
+                    with reporter.progress.spend("save"):
+                        checkpoints.wait()
+                    log(f"time: {reporter.progress.summary()}")
                     stop = stop or stopping()  # the last moment to hear of one
                 if stop:
                     checkpoints.close()

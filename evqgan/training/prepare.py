@@ -16,7 +16,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored
-from evqgan.training import claims, initial_state
+from evqgan.training import claims, initial_state, work
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -51,7 +51,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
         compiled = jitted(stage, device_mesh)
         before = jitted_update(stage.update_before, compiled.like, device_mesh)
         updates = [before] * (stage.complete_from > 0) + [compiled.update]
-        check_step(compiled.like, updates, dataset, source, config, device_mesh)
+        batch = check_step(compiled.like, updates, dataset, source, config, device_mesh)
+        flops = flops_of(config, module, source, updates, (compiled.like, batch))
     return Setup(
         config=config,
         workdir=workdir,
@@ -66,6 +67,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
         compiled=compiled,
         before=before,
         evaluators=evaluators,
+        flops=flops,
     )
 
 
@@ -167,9 +169,10 @@ def check_step(
     source: Source | Stored,
     config: Any,
     device_mesh: jax.sharding.Mesh,
-) -> None:
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Raise InputError for a step that cannot be built, or for which there is no memory.
 
+    Returns the shapes of a batch.
     What the `updates`, which a run takes one after the other, are given is traced here as the first
     step will trace it, so that nothing is traced twice.
     """
@@ -189,3 +192,22 @@ def check_step(
     batch["label"] = abstract((), np.int32)
     for update in updates:
         update.eval_shape(like, batch)
+    return batch
+
+
+def flops_of(
+    config: Any, module: ModuleType, source: Source | Stored, updates: list[Any], given: tuple
+) -> tuple[float, float]:
+    """Return the FLOPs of the first and of the last of the `updates` that a run takes.
+
+    given: the shapes of state and batch with which they are traced.
+    """
+
+    def again(name: str) -> Callable[[Any], Callable]:
+        data = len(source), len(source.class_names)
+        return lambda config: getattr(module.make(config, *data), name)
+
+    complete = work.of_step(config, updates[-1], given, again("update"))
+    if len(updates) == 1:
+        return complete, complete
+    return work.of_step(config, updates[0], given, again("update_before")), complete

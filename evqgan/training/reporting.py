@@ -8,12 +8,14 @@ import jax
 import numpy as np
 
 from evqgan import evals
+from evqgan.aot import topology
 from evqgan.core import build, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
-from evqgan.core.progress import StepTimer, heartbeat
+from evqgan.core.progress import heartbeat, warn
 from evqgan.evals import cards
 from evqgan.training.setup import Setup
+from evqgan.training.timing import StepTimer
 
 Taken = tuple[int, dict, dict[str, Any]]  # steps that are done, the state after them, metrics
 STEP = "the step under way"  # what a signal waits for
@@ -29,11 +31,17 @@ def log(line: str) -> None:
 class Reporter:
     """Reports on the steps of one run, to the terminal and by a Writer."""
 
-    def __init__(self, setup: Setup, writer: Writer, state: dict) -> None:
-        """Report on the steps that follow the first `state`, from which the run goes on."""
+    def __init__(self, setup: Setup, writer: Writer, state: dict, began: float) -> None:
+        """Report on the steps that follow the first `state`, from which the run goes on.
+
+        began: when the run did, by `time.perf_counter`.
+        """
         self.setup, self.writer = setup, writer
         self.under_way = STEP  # what a signal waits for, in words
-        self.progress = StepTimer(setup.length.total, setup.config.batch_size)
+        peak = topology.chip_of(jax.devices()[0].device_kind).flops
+        size = setup.config.batch_size
+        self.progress = StepTimer(setup.length.total, size, began, setup.flops_at, peak)
+        self.waits = False  # whether a wait for data was warned of
         self.last_reported = int(state["skipped"][1])  # skipped steps that a line told of
         self.watched = build.plain(setup.config.get("alarm", {}))
         # The chief alone says alarms, and may just mend that file.
@@ -49,7 +57,7 @@ class Reporter:
         def take(state: dict, batch: dict) -> Any:
             began = time.perf_counter()
             log("compiling the training step: minutes at full size, and kept for the next time")
-            with heartbeat("compiling", log):
+            with self.progress.spend("compiling"), heartbeat("compiling", log):
                 done = jax.block_until_ready(update(state, batch))
             self.progress.start(step)
             log(f"compiled in {time.perf_counter() - began:.0f} s")
@@ -81,8 +89,21 @@ class Reporter:
     def write(self, step: int, metrics: dict[str, float], skipped_images: int) -> None:
         """Print the progress line, and write the metrics of `fetch`."""
         log(self.progress.line(step, metrics))
-        perf = {**self.progress.perf(step), "perf/skipped_images": skipped_images}
-        self.writer.write(step, {**metrics, **perf})
+        perf = self.progress.perf(step)
+        self.writer.write(step, {**metrics, **perf, "perf/skipped_images": skipped_images})
+        if not self.waits and (line := self.progress.waited(perf)) and jax.process_index() == 0:
+            self.waits = True
+            warn(f"{line}: {self.advice()}")
+
+    def advice(self) -> str:
+        """Return what to do where the devices wait for data."""
+        dataset = self.setup.dataset
+        if dataset.codes:
+            return "put the stored ids on a faster disk"
+        least = "prepare record files near the size that is trained on (launch/prepare_data.sh)"
+        if self.setup.config.stage == "stage2":
+            return "encode the images once (--mode=encode, config.dataset.codes)"
+        return f"{least}, on a fast disk, or give each device more cores"
 
     def evaluate(self, step: int, state: dict) -> float:
         """Evaluate a state, write its numbers and pictures, and return its score, lower is better.
@@ -92,7 +113,7 @@ class Reporter:
         if self.setup.evaluators:
             log("evaluating")
             self.under_way = f"the evaluation of step {step:,}"
-        with self.progress.pause(), heartbeat("evaluating", log):
+        with self.progress.spend("evaluation"), heartbeat("evaluating", log):
             began = time.perf_counter()
             numbers, shown = self._measured(step, state)
             seconds = {"perf/evaluation_seconds": time.perf_counter() - began}

@@ -40,10 +40,17 @@ class Setup:
     compiled: Compiled
     before: Any  # jitted, as `compiled.update`: the steps before `stage.complete_from`
     evaluators: dict[str, evals.Evaluator]
+    flops: tuple[
+        float, float
+    ]  # of such a step, and of a complete one, over all devices; 0: unknown
 
     def update_at(self, step: int) -> Any:
         """Return the jitted update after `step` steps."""
         return self.compiled.update if step >= self.stage.complete_from else self.before
+
+    def flops_at(self, step: int) -> float:
+        """Return the FLOPs of the update after `step` steps on each device; 0 if not known."""
+        return self.flops[step >= self.stage.complete_from] / self.device_mesh.size
 
     def due(self, step: int) -> set[str]:
         """Return which of "log", "eval" and "checkpoint" are due after `step` steps."""

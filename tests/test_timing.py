@@ -1,0 +1,180 @@
+"""Where the time of a run goes: rates of steps, waits for data, saves, what is lost."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from evqgan.training import timing
+from evqgan.training.timing import StepTimer
+
+
+class Clock:
+    """A clock that shows `now`."""
+
+    def __init__(self, now=0.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def timer_of(clock, **keys):
+    timer = StepTimer(5000, 64, clock=clock, **keys)
+    timer.ends.close()  # its thread would read the clock when it likes
+    return timer
+
+
+def test_the_progress_line(clock):
+    timer = timer_of(clock)
+    assert timer.line(1, {"train/loss": 2.5}) == "step 1/5,000  loss 2.5" and timer.perf(1) == {}
+    clock.now = 100.0
+    timer.account()
+    timer.start(1000)
+    clock.now += 200 * 0.231
+    line = timer.line(1200, {"train/loss": np.float32(1.2341), "perf/step_seconds": 9.0})
+    assert line == "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 14m38s"
+
+
+def test_what_is_no_step_does_not_count(clock):
+    timer = timer_of(clock)
+    timer.start(1)
+    clock.now = 2.0
+    with timer.spend("evaluation"):
+        clock.now = 9.0
+    clock.now = 12.0  # 5 of 12 seconds for 3 steps
+    perf = timer.perf(4)
+    assert perf["perf/step_seconds"] == pytest.approx(5 / 3)
+    assert perf["perf/images_per_second"] == pytest.approx(3 * 64 / 5)
+    assert timer.perf(4) == perf
+    clock.now = 22.0
+    assert timer.perf(9)["perf/step_seconds"] == 2.0
+
+
+def test_seconds_are_told_by_what_they_went_into(clock):
+    """Of the 100 seconds since the run began, whatever the moment at which a step is begun."""
+    clock.now = 40.0
+    timer = timer_of(clock, began=30.0)
+    with timer.spend("compiling"):
+        clock.now = 60.0
+    timer.start(1)
+    clock.now = 90.0
+    with timer.spend("save"):
+        clock.now = 100.0
+    line = timer.line(11, {"train/loss": 1.0})
+    perf = timer.perf(11)
+    spent = {name[11:]: x for name, x in perf.items() if name.startswith("perf/spent_")}
+    assert spent == {
+        "compute": 30.0,
+        "data": 0.0,
+        "save": 10.0,
+        "evaluation": 0.0,
+        "compiling": 20.0,
+        "starting": 0.0,
+    }
+    assert "compiling 33%" in line and "save 17%" in line and "compute" not in line
+    clock.now = 130.0
+    assert timer.summary() == "1m40s: compute 60%, save 10%, compiling 20%, starting 10%"
+
+
+def test_a_wait_for_data_counts_when_the_devices_have_nothing_to_do(clock):
+    timer = timer_of(clock)
+    timer.start(0)
+    timer.ends.number, timer.ends.at = 0, 0.0
+    with timer.waiting(1):  # step 1 is still computed
+        clock.now = 5.0
+    timer.ends.number, timer.ends.at = 2, 7.0
+    clock.now = 6.0
+    with timer.waiting(2):  # from its end at 7 on
+        clock.now = 10.0
+    perf = timer.perf(3)
+    assert perf["perf/spent_data"] == 3.0 and perf["perf/step_seconds"] == pytest.approx(10 / 3)
+    assert timer.waited(perf) == "the devices waited for data in 30% of the last 10s of steps"
+    clock.now = 100.0
+    assert timer.waited(timer.perf(9)) == ""
+
+
+def test_mfu_is_that_of_the_step_that_was_taken(clock):
+    timer = timer_of(clock, flops=lambda step: 50.0 if step < 10 else 100.0, peak=200.0)
+    timer.start(0)
+    clock.now = 5.0
+    assert timer.perf(10)["perf/mfu"] == pytest.approx(0.5)
+    clock.now = 15.0
+    assert "MFU 50.0%" in timer.line(20, {})
+    assert "perf/mfu" not in timer_of(Clock(), flops=lambda step: 50.0).perf(0)
+
+
+class Array:
+    """Stands for an array that is there once `computed` is set."""
+
+    def __init__(self):
+        self.computed = threading.Event()
+
+    def block_until_ready(self):
+        assert self.computed.wait(10)
+        return self
+
+
+def until(true):
+    """Wait until `true()` holds."""
+    for _ in range(1000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("never so")
+
+
+def test_the_ends_of_steps_are_noted_as_they_come():
+    clock = Clock()
+    ends = timing.StepEnds(clock)
+    arrays = [Array() for _ in range(4)]
+    for number, array in enumerate(arrays, 1):
+        ends.took(number, array)
+    assert ends.number == -1
+    for number, at in ((1, 10.0), (2, 13.0), (3, 14.0)):
+        clock.now = at
+        arrays[number - 1].computed.set()
+        until(lambda number=number: ends.number == number)
+        assert ends.at == at
+    assert ends.longest == 3.0  # the time to the first is not a step's
+    ends.begin()  # an evaluation comes between
+    clock.now = 100.0
+    arrays[3].computed.set()
+    until(lambda: ends.number == 4)
+    assert ends.longest == 3.0
+    ends.close()
+    ends._thread.join(10)
+    assert not ends._thread.is_alive()
+
+
+def test_a_step_that_failed_has_ended():
+    class Failed:
+        def block_until_ready(self):
+            raise RuntimeError("of the device")
+
+    ends = timing.StepEnds()
+    ends.took(1, Failed())
+    until(lambda: ends.number == 1)
+    ends.close()
+
+
+def test_steps_that_are_taken_again_are_told(tmp_path):
+    assert timing.lost(tmp_path, 0) == ""
+    lines = [
+        {"step": 100, "perf/step_seconds": 1.0},
+        {"step": 150, "perf/step_seconds": 2.0},
+        {"step": 150, "val/mse": 0.5},
+        {"step": 180, "perf/step_seconds": 1.0},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert timing.lost(tmp_path, 180) == ""
+    told = timing.lost(tmp_path, 100)
+    assert told.startswith("steps 101 to 180 had been taken") and told.endswith("2m10s lost")
