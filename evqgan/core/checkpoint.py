@@ -26,6 +26,10 @@ DAMAGE = re.compile(
     r"NOT_FOUND|DATA_LOSS|OUT_OF_RANGE"
     r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
+# What a checkpoint holds and how: "state", the arrays by orbax as OCDBT with zarr; "manifest", see
+# `manifest`; "score", {"score", "format"}. A change after which this code cannot read what it wrote
+# before makes it 2. tests/kept holds a checkpoint of each.
+FORMAT = 1
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
 Manifest = dict[str, list[Any]]  # what `manifest` returns
@@ -113,10 +117,15 @@ def row_of(rows: Manifest, name: str) -> list[Any]:
     return row if len(row) == 4 else [*row, None, {}]
 
 
+def steps_in(workdir: str | os.PathLike[str]) -> list[int]:
+    """Return the steps of the checkpoints in a workdir, ascending."""
+    names = (path.name for path in pathlib.Path(workdir, "checkpoints").glob("*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def latest(workdir: str | os.PathLike[str]) -> int:
     """Return the step of the latest checkpoint in a workdir, 0 if there is none."""
-    names = (path.name for path in pathlib.Path(workdir, "checkpoints").glob("*"))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max(steps_in(workdir), default=0)
 
 
 def parts_of(workdir: str | os.PathLike[str]) -> set[str]:
@@ -189,7 +198,7 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         self.kept.scores[step] = float(score) if np.isfinite(score) else None
-        rows, number = manifest(state), {"score": self.kept.scores[step]}
+        rows, number = manifest(state), {"score": self.kept.scores[step], "format": FORMAT}
         items = {"state": ocp.args.PyTreeSave(state), "manifest": ocp.args.JsonSave(rows)}
         items = ocp.args.Composite(**items, score=ocp.args.JsonSave(number))
         with files.writable(self.folder / str(step)):
@@ -226,6 +235,11 @@ class Checkpoints:
             which = "" if step is None else f"of step {step} "
             hint = f"expected one of {', '.join(map(str, steps))}" if steps else ADVICE
             raise InputError(f"there is no checkpoint {which}in {self.folder}: {hint}")
+        if (number := self._noted(step).get("format") or 1) != FORMAT:
+            raise InputError(
+                f"checkpoint {self.folder / str(step)} has format {number}, and this code reads "
+                f"{FORMAT}: take the evqgan that wrote it, or a newer one"
+            )
         saved = self._manifest(step)
         for path, leaf in jax.tree_util.tree_leaves_with_path(like):
             name, here = path_name(path), list(leaf.shape)
@@ -282,12 +296,16 @@ class Checkpoints:
 
         It is None where there is none, as in checkpoints made before it was saved.
         """
+        return self._noted(step).get("score")
+
+    def _noted(self, step: int) -> dict[str, Any]:
+        """Return {"score", "format"} of a step; checkpoints of long ago lack one or both."""
         wanted = ocp.args.Composite(score=ocp.args.JsonRestore())
         try:
-            saved = self.manager.restore(step, args=wanted)
-            return (saved.get("score") or {}).get("score")
+            found = self.manager.restore(step, args=wanted).get("score")
         except Exception:  # whatever is damaged, `restore` says it when it is asked for
-            return None
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _manifest(self, step: int) -> Manifest:
         """Return the `manifest` that was saved with a step."""
@@ -306,7 +324,8 @@ class Checkpoints:
             hint = "there is no earlier one: bring that back from a copy, or move this folder "
             hint += "elsewhere and train again"
         else:
-            hint = f"move this folder elsewhere to use that of step {earlier}"
+            hint = f"move this folder elsewhere to use that of step {earlier} (to train, "
+            hint += "--config.resume=last_good does so)"
         return InputError(f"checkpoint {self.folder / str(step)} is damaged: {what}; {hint}")
 
     def wait(self) -> None:

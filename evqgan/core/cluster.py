@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -132,6 +132,23 @@ def check_alike(**things: Any) -> None:
                 f"{who} has another {what.replace('_', ' ')} than {than}: give all "
                 "processes of a run the same command, code and files"
             )
+
+
+def by_first(work: Callable[[], None]) -> None:
+    """Do `work` in the first process of a run, while the others wait.
+
+    If it raises InputError there, it is raised in all.
+    """
+    failed = None
+    if jax.process_index() == 0:
+        try:
+            work()
+        except InputError as error:
+            failed = error
+    if several() and not multihost_utils.broadcast_one_to_all(np.array(failed is None)):
+        raise failed or InputError("process 0 of this run stopped: its own message says why")
+    if failed:
+        raise failed
 
 
 def host_name() -> np.ndarray:

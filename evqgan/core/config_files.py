@@ -44,6 +44,7 @@ OPTIONAL = (  # keys that a stage's config may lack
     "init_optimizer",
     "keep",
     "mesh",
+    "resume",
     "stall",
 )
 

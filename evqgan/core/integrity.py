@@ -99,6 +99,16 @@ def _values(folder: pathlib.Path, place: pathlib.Path) -> Iterator[tuple[str, pa
                 yield key, *_reference(place, entry["indirect_value"])
 
 
+def array(place: pathlib.Path, name: str) -> Any:
+    """Return an array of the database in `place` by its path in the state, as tensorstore's.
+
+    Raises ValueError where there is none, or what describes it is changed.
+    """
+    base = {"driver": "file", "path": f"{place.absolute()}/"}
+    store = {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
+    return tensorstore.open({"driver": "zarr", "kvstore": store}, open=True, read=True).result()
+
+
 def _reference(place: pathlib.Path, location: str) -> tuple[pathlib.Path, int]:
     """Return the file of "type:folder:name:offset:length", and the byte at which that ends."""
     _, parent, name, offset, length = location.split(":")

@@ -4,7 +4,7 @@ The keys of a section are checked by the constructor that takes them (`core.buil
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
@@ -30,6 +30,8 @@ class Experiment:
     best: the number of an evaluator by which the best checkpoint is chosen, the lower the better;
       it is kept beside the `keep` latest ones. "" is none.
     keep: how many checkpoints are kept, the latest ones.
+    resume: the checkpoint from which a run goes on: "latest", which has to be whole, or
+      "last_good", which moves damaged ones into the folder "damaged" of the workdir.
     stall: seconds without the end of a step after which a run is taken for stuck, prints the stacks
       of all threads and ends; slow steps have ten times the longest so far. 0 is never.
     alarm: {number: share of its highest value below which the log warns}.
@@ -67,6 +69,7 @@ class Experiment:
     data: dict | None = None
     began: int = 0
     stall: float = 60.0
+    resume: Literal["latest", "last_good"] = "latest"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

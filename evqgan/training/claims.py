@@ -35,6 +35,7 @@ FREE = (
     "keep",
     "alarm",
     "stall",
+    "resume",
     "dataset.codes",
     "dataset.folder",
     "dataset.data_dir",

@@ -16,7 +16,16 @@ import jax
 from clu import parameter_overview
 
 from evqgan.aot import topology
-from evqgan.core import checkpoint, files, mesh, progress, signals, versions
+from evqgan.core import (
+    checkpoint,
+    cluster,
+    files,
+    last_good,
+    mesh,
+    progress,
+    signals,
+    versions,
+)
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
@@ -49,6 +58,8 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     step = checkpoint.latest(workdir)
     signals.keep(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        if config.get("resume") == "last_good":
+            cluster.by_first(lambda: last_good.set_aside(pathlib.Path(workdir), log))
         setup = prepare(config, pathlib.Path(workdir))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
         with progress.heartbeat("making the state that it begins with", log):

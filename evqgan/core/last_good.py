@@ -1,0 +1,86 @@
+"""The last checkpoint of a run that is whole: those after it are moved out of the way.
+
+Every array is read and compared with the checksum that was saved with it.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from evqgan.core import checkpoint, files, integrity
+from evqgan.core.errors import InputError
+
+ASIDE = "damaged"  # the folder of a workdir that takes what is moved
+
+
+def set_aside(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
+    """Move the damaged checkpoints of a workdir, latest first, until one is whole.
+
+    They go to workdir/damaged, and a line says what is wrong with each. Call this in one process.
+
+    Raises InputError if none is whole, and then moves none.
+    """
+    steps, damaged = checkpoint.steps_in(workdir), {}
+    for step in reversed(steps):
+        say(f"reading checkpoint {step:,}, to see whether it is whole")
+        what = damage(workdir / "checkpoints" / str(step))
+        if not what:
+            break
+        damaged[step] = what
+    if steps and len(damaged) == len(steps):
+        found = "; ".join(f"{step}: {what}" for step, what in damaged.items())
+        raise InputError(
+            f"no checkpoint in {workdir / 'checkpoints'} is whole ({found}): bring one back from a "
+            "copy, or give another --workdir to train again"
+        )
+    for step, what in damaged.items():
+        there = free(workdir / ASIDE, str(step))
+        with files.writable(there):
+            there.parent.mkdir(parents=True, exist_ok=True)
+            (workdir / "checkpoints" / str(step)).rename(there)
+        say(f"checkpoint {step:,} is damaged: {what}; it is in {there} now")
+    if damaged:
+        say(f"going on from step {checkpoint.latest(workdir):,}, the last good one")
+
+
+def free(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Return a path in `folder` that is not taken: `name`, or name.1, name.2, ..."""
+    names = (name if not n else f"{name}.{n}" for n in range(10**6))
+    return next(path for x in names if not (path := folder / x).exists())
+
+
+def damage(folder: pathlib.Path) -> str:
+    """Return what is wrong with a checkpoint, in words, or "".
+
+    folder: such as checkpoints/400.
+    """
+    if what := integrity.damage(folder, "manifest"):
+        return what
+    rows = json.loads((folder / "manifest" / "metadata").read_text(encoding="utf-8"))
+    if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
+        return "manifest/metadata is changed"
+    if what := integrity.damage(folder, "state", {name.split("/")[0] for name in rows}):
+        return what
+    for name in rows:
+        if not is_whole(folder, name, checkpoint.row_of(rows, name)):
+            return integrity.changed_array(folder, name)
+    return ""
+
+
+def is_whole(folder: pathlib.Path, name: str, row: list) -> bool:
+    """Return whether an array is there with the checksums of its row of the manifest."""
+    shape, whole, dtype, parts = row
+    try:
+        array = integrity.array(folder / "state", name)
+        if list(array.shape) != shape or dtype not in (None, array.dtype.name):
+            return False
+        for part, number in ({"": whole} if whole is not None else parts).items():
+            cuts = tuple(slice(*map(int, cut.split(":"))) for cut in part.split(",") if cut)
+            data = np.asarray(array[cuts].read().result() if cuts else array.read().result())
+            if checkpoint.crc32(data) != number:
+                return False
+    except (ValueError, TypeError, OSError):  # what tensorstore raises for what it cannot read
+        return False
+    return True

@@ -1,0 +1,190 @@
+"""Damage at random to any file of any checkpoint: nothing wrong is restored, and the last whole
+checkpoint is found."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_train import config_of, metrics_of, state_of
+
+from evqgan.core import checkpoint, integrity, last_good
+from evqgan.core.errors import InputError
+from evqgan.training import loop
+
+KEPT = pathlib.Path(__file__).parent / "kept"
+STEPS = (3, 6)
+
+
+def state_at(step):
+    rng = np.random.default_rng(step)
+    params = {"a": jnp.asarray(rng.normal(size=(30, 40)).astype(np.float32)), "b": jnp.ones(3)}
+    return {"params": params, "ema": params, "step": jnp.int32(step)}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A workdir with two checkpoints."""
+    workdir = tmp_path_factory.mktemp("saved")
+    checkpoints = checkpoint.Checkpoints(workdir, keep=2)
+    for step in STEPS:
+        checkpoints.save(step, state_at(step))
+    checkpoints.close()
+    return workdir
+
+
+def flip(file, other, dice):
+    data = bytearray(file.read_bytes())
+    for _ in range(dice.choice((1, 1, 5)) if data else 0):
+        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    file.write_bytes(data)
+
+
+def cut(file, other, dice):
+    os.truncate(file, dice.randrange(file.stat().st_size + 1))
+
+
+def remove(file, other, dice):
+    file.unlink()
+
+
+def swap(file, other, dice):
+    """Exchange two files."""
+    one, two = file.read_bytes(), other.read_bytes()
+    file.write_bytes(two)
+    other.write_bytes(one)
+
+
+def harm(workdir, number):
+    """Damage a checkpoint in one of many ways, the same for the same number; say how."""
+    dice = random.Random(number)
+    files = sorted(path for path in workdir.glob("checkpoints/**/*") if path.is_file())
+    file, other, way = (
+        dice.choice(files),
+        dice.choice(files),
+        dice.choice((flip, cut, remove, swap)),
+    )
+    way(file, other, dice)
+    return f"{way.__name__} {file.relative_to(workdir)} {other.relative_to(workdir)}"
+
+
+def restored(workdir, step):
+    """The state that is read, or None if it is refused in one line."""
+    checkpoints = checkpoint.Checkpoints(workdir, create=False)
+    try:
+        return checkpoints.restore(state_at(step), step)
+    except InputError as error:
+        assert "\n" not in str(error) and str(workdir) in str(error)
+        return None
+    finally:
+        checkpoints.close()
+
+
+def same(one, other):
+    return all(
+        np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
+
+
+def check(saved, place, number):
+    workdir = place / str(number)
+    shutil.copytree(saved, workdir)
+    how = harm(workdir, number)
+    right = {step: restored(workdir, step) for step in STEPS if is_there(workdir, step)}
+    for step, state in right.items():
+        assert state is None or same(state, state_at(step)), how
+    said = []
+    try:
+        last_good.set_aside(workdir, said.append)
+    except InputError as error:
+        assert "\n" not in str(error) and not any(x is not None for x in right.values()), how
+        assert sorted(checkpoint.steps_in(workdir)) == sorted(right), how
+        return
+    step = checkpoint.latest(workdir)
+    state = restored(workdir, step)
+    assert state is not None and same(state, state_at(step)), how
+    gone = [name for name in map(int, os.listdir(workdir / "damaged"))] if len(said) > 1 else []
+    assert sorted([*gone, *checkpoint.steps_in(workdir)]) == sorted(right), how
+    shutil.rmtree(workdir)
+
+
+def is_there(workdir, step):
+    return step in checkpoint.steps_in(workdir)
+
+
+@pytest.mark.parametrize("tens", range(20))
+def test_nothing_wrong_is_restored_and_the_last_whole_checkpoint_is_found(saved, tmp_path, tens):
+    for number in range(10 * tens, 10 * tens + 10):
+        check(saved, tmp_path, number)
+
+
+def test_whole_checkpoints_stay_where_they_are(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "w")
+    said = []
+    last_good.set_aside(tmp_path / "w", said.append)
+    assert said == ["reading checkpoint 6, to see whether it is whole"]
+    assert checkpoint.steps_in(tmp_path / "w") == [*STEPS]
+    last_good.set_aside(tmp_path / "none", said.append)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(tmp_path, capsys):
+    config = config_of(2, keep=3)
+    loop.train(config, tmp_path / "straight")
+    shutil.copytree(tmp_path / "straight", tmp_path / "run")
+    data = max((tmp_path / "run" / "checkpoints" / "60" / "state" / "d").iterdir())
+    data.write_bytes(bytes(byte ^ 1 for byte in data.read_bytes()))
+    with pytest.raises(InputError, match=r"60 is damaged: .*config\.resume=last_good"):
+        loop.train(config, tmp_path / "run")
+    config.resume = "last_good"
+    loop.train(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "checkpoint 60 is damaged: " in said and "going on from step 40, the last good" in said
+    assert "steps 41 to 60 had been taken before this run was ended, and are taken again" in said
+    assert (tmp_path / "run" / "damaged" / "60").is_dir()
+    a, b = state_of(config, tmp_path / "straight"), state_of(config, tmp_path / "run")
+    assert same(a, b) and metrics_of(tmp_path / "run") == metrics_of(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("format", range(1, checkpoint.FORMAT + 1))
+def test_a_checkpoint_that_was_kept_of_each_format_is_read_to_the_bit(format, tmp_path):
+    """It was written by another machine and another version of the code."""
+    shutil.unpack_archive(KEPT / f"checkpoint_format_{format}.zip", tmp_path)
+    assert last_good.damage(tmp_path / "checkpoints" / "7") == ""
+    checkpoints = checkpoint.Checkpoints(tmp_path, create=False)
+    like = {
+        "params": {"dense": {"kernel": jnp.zeros((5, 7)), "bias": jnp.zeros(7, jnp.bfloat16)}},
+        "rows": jnp.zeros((2, 3), jnp.uint8),
+        "step": jnp.int32(0),
+    }
+    state = checkpoints.restore(like)
+    checkpoints.close()
+    x = np.arange(35, dtype=np.float32).reshape(5, 7)
+    np.testing.assert_array_equal(state["params"]["dense"]["kernel"], np.sqrt(x))
+    bias = np.asarray(state["params"]["dense"]["bias"])
+    np.testing.assert_array_equal(bias.astype(np.float32), np.arange(7) / 4)
+    np.testing.assert_array_equal(state["rows"], [[0, 1, 2], [253, 254, 255]])
+    assert int(state["step"]) == 7
+
+
+def test_a_checkpoint_of_a_format_that_is_not_known_is_refused(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "w")
+    file = tmp_path / "w" / "checkpoints" / "6" / "score" / "metadata"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": checkpoint.FORMAT + 1}))
+    checkpoints = checkpoint.Checkpoints(tmp_path / "w", create=False)
+    with pytest.raises(InputError, match="has format 2, and this code reads 1: "):
+        checkpoints.restore(state_at(6))
+    checkpoints.close()
+
+
+def test_arrays_are_found_in_the_database_by_their_paths(saved):
+    place = saved / "checkpoints" / "6" / "state"
+    np.testing.assert_array_equal(
+        integrity.array(place, "params/a").read().result(), state_at(6)["params"]["a"]
+    )
