@@ -5,9 +5,11 @@ Every array is read and compared with the checksum that was saved with it.
 
 import json
 import pathlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
+import orbax.checkpoint as ocp
 
 from evqgan.core import checkpoint, files, integrity
 from evqgan.core.errors import InputError
@@ -63,10 +65,23 @@ def damage(folder: pathlib.Path) -> str:
         return "manifest/metadata is changed"
     if what := integrity.damage(folder, "state", {name.split("/")[0] for name in rows}):
         return what
+    if not is_described(folder / "state"):
+        return "state/_METADATA or a file of state/array_metadatas is changed"
     for name in rows:
         if not is_whole(folder, name, checkpoint.row_of(rows, name)):
             return integrity.changed_array(folder, name)
     return ""
+
+
+def is_described(place: pathlib.Path) -> bool:
+    """Return whether orbax can read what describes the arrays in `place`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it began and does not end when it fails
+        try:
+            ocp.PyTreeCheckpointHandler().metadata(place)
+        except Exception:  # of many kinds, by what it does not find
+            return False
+    return True
 
 
 def is_whole(folder: pathlib.Path, name: str, row: list) -> bool:
