@@ -66,7 +66,10 @@ def damage(folder: pathlib.Path) -> str:
     if what := integrity.damage(folder, "state", {name.split("/")[0] for name in rows}):
         return what
     if not is_described(folder / "state"):
-        return "state/_METADATA or a file of state/array_metadatas is changed"
+        return "state/_METADATA or state/_sharding is changed"
+    for file in sorted((folder / "state" / "array_metadatas").glob("*")):
+        if not lists(file, rows):
+            return f"{file.relative_to(folder)} is changed"
     for name in rows:
         if not is_whole(folder, name, checkpoint.row_of(rows, name)):
             return integrity.changed_array(folder, name)
@@ -82,6 +85,33 @@ def is_described(place: pathlib.Path) -> bool:
         except Exception:  # of many kinds, by what it does not find
             return False
     return True
+
+
+def lists(file: pathlib.Path, rows: checkpoint.Manifest) -> bool:
+    """Return whether orbax's list of arrays in `file` is one of arrays of the manifest `rows`."""
+    shapes = {name.replace("/", "."): row[0] for name, row in rows.items()}
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["array_metadatas"]
+        found = [entry["array_metadata"] for entry in entries]
+        of_arrays = all(
+            x.keys() == found[0].keys()
+            and x["ext_metadata"] is None
+            and divides(x["write_shape"], shapes[x["param_name"]])
+            and divides(x["chunk_shape"], x["write_shape"])
+            for x in found
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    return of_arrays and all(len(entry) == 1 for entry in entries)
+
+
+def divides(part: list[int], whole: list[int]) -> bool:
+    """Return whether an array of shape `whole` is made of parts of the shape `part`."""
+    return (
+        len(part) == len(whole)
+        and all(n > 0 for n in part)
+        and all(n % m == 0 for n, m in zip(whole, part, strict=True))
+    )
 
 
 def is_whole(folder: pathlib.Path, name: str, row: list) -> bool:
