@@ -10,6 +10,7 @@ fits            --topology=v5e-8 --json=FILE      which configs fit on which acc
 variants        --config=FILE --out=DIR --seeds=3  ways to train a generator, on equal terms
 comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained on equal terms
 compare         A.json B.json                    numbers of two evaluations, if their cards agree
+faults          --out=DIR --kills=20              runs that are killed, stopped and hindered
 reference       --folder=DIR --size=256 --crop=adm  statistics of real images for an FID
 
 Prints a table, and where rows have cards, what they were measured on; --json writes {"name",
@@ -44,6 +45,7 @@ NAMES = (
     "comparison",
     "compare",
     "reference",
+    "faults",
 )
 TAKE_FILES = ("compare",)  # the arguments that are no flags
 JSON = Flag("json", PATH, (), "write the rows there (of the paper's: OUT/NAME.json)")
