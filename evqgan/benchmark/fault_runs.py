@@ -22,7 +22,7 @@ from evqgan.data import generated
 STEPS, SAVED, EVALUATED, LOGGED = 60, 20, 30, 5  # ours: enough for three saves in a few seconds
 IMAGES, SIDE = 48, 32
 PATIENCE = 600.0  # ours: seconds after which a run counts as hanging
-STALL = 10.0  # ours: config.stall of these runs
+STALL = 20.0  # ours: config.stall of these runs
 # A program whose clock jumps by argv[1] seconds after argv[2] of them.
 JUMPING = """
 import runpy, sys, time
@@ -35,9 +35,9 @@ runpy.run_module("evqgan.main", run_name="__main__")
 
 @dataclasses.dataclass
 class Case:
-    """A stage that is trained by so many processes; what a run of it ends with, and how long it takes.
+    """A stage that is trained by so many processes.
 
-    place: where its runs are. straight: the workdir of the run that nothing interrupted.
+    place: where its runs are. seconds: that a run takes which nothing interrupts.
     """
 
     stage: int
@@ -139,6 +139,7 @@ def config_of(stage: int, images: pathlib.Path) -> ConfigDict:
             )
         else:
             config.tokenizer = ConfigDict({"weights": "random", "model": model})
+            config.generator.classes = 0
     return config
 
 

@@ -16,7 +16,6 @@ left over. "seconds" are those that one fault costs, the start of a new process 
 those that processes took to end after it. On two cores twenty kills take a quarter of an hour.
 """
 
-import os
 import pathlib
 import random
 import resource
@@ -33,8 +32,7 @@ from evqgan.core.cli import PATH, TEXTS, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.core.progress import duration, say
 
-MINUTE = 60.0  # within which a run has to end after a fault
-LATEST = 1.5  # ours: the last moment of a fault, in times of a whole run
+LATEST = 1.5  # ours: the last moment of a kill, in times of a whole run
 DAY = 86400.0
 FLAGS = (
     Flag("out", PATH, (), "where the runs are, with a log each", required=True),
@@ -171,8 +169,7 @@ def suffered(case: Case, name: str, times: int, dice: random.Random) -> dict[str
     fault, workdir = FAULTS[name], fresh(case.place / name)
     began, longest, wrong = time.monotonic(), 0.0, []
     for number in range(times):
-        # Less is left to do each time.
-        moment = dice.uniform(0, LATEST * case.seconds / (1 + number / 4))
+        moment = moment_of(name, number, case.seconds, dice)
         clock = (dice.choice((DAY, -DAY)), moment) if name == "clock" else None
         started = case.start(workdir, clock)
         through = passed(started, moment) if not clock else False
@@ -202,6 +199,17 @@ def suffered(case: Case, name: str, times: int, dice: random.Random) -> dict[str
         "seconds": round(spent / times, 1),
         "longest": round(longest, 1),
     }
+
+
+def moment_of(name: str, number: int, seconds: float, dice: random.Random) -> float:
+    """Return after how many seconds a fault comes, the `number`-th of its kind.
+
+    Kills come at any moment, and less is left to do after each; others while there is work.
+    seconds: of a whole run.
+    """
+    if name == "kill":
+        return dice.uniform(0, LATEST * seconds / (1 + number / 4))
+    return dice.uniform(0.2, 0.9) * seconds / (1 + number / 2)
 
 
 def passed(started: Started, seconds: float) -> bool:
