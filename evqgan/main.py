@@ -37,7 +37,11 @@ def run(argv: list[str]) -> None:
     flags, config = cli.prepare(parse, argv)
     check_alike(flags, config)
     workdir = pathlib.Path(flags.workdir)
-    if flags.compile_only:
+    if flags.compile_only and flags.layout:
+        from evqgan.aot import layout
+
+        layout.run(config, flags.compile_only, flags.json or "")
+    elif flags.compile_only:
         from evqgan.aot import compile_only
 
         size = flags.batch_size
@@ -181,7 +185,7 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
 def check_compile_only(flags: Any) -> None:
     """Make JAX ready for --compile_only; InputError for flags that need it or that it excludes."""
     if flags.compile_only is None:
-        for name in ("tries", "json"):
+        for name in ("layout", "tries", "json"):
             if flags[name].present:
                 raise InputError(f"--{name} is a flag of --compile_only=TOPOLOGY")
         return

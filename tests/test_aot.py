@@ -12,8 +12,9 @@ import jax
 import pytest
 
 from evqgan import main
-from evqgan.aot import advice, compile_only, hlo, programs, report, topology
+from evqgan.aot import advice, compile_only, hlo, layout, programs, report, topology
 from evqgan.benchmark import fits
+from evqgan.core import mesh
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 
@@ -298,3 +299,26 @@ def test_a_tiny_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     assert row["devices"] == 8 and row["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
     assert row["peak_by"] == "compiler" and row["seconds_by"] == "cycles"
     assert row["collectives"] and row["open_loops"] == 0 and 0 < row["mfu"] < 1
+
+
+def test_the_layout_of_a_state_is_a_table(capsys, tmp_path):
+    file = tmp_path / "layout.json"
+    argv = ["--config=configs/imagenet_stage2.py:tiny", "--compile_only=cpu", "--layout"]
+    assert main.main(["main", *argv, f"--json={file}"]) == 0
+    said = capsys.readouterr().out
+    rows = json.loads(file.read_text())["rows"]
+    assert "compiled" not in said and len(said.splitlines()) == len(rows) + 3
+    assert {"params", "ema", "opt"} <= {row["name"].split("/")[0] for row in rows}
+    assert sum(row["bytes"] for row in rows) == sum(row["device_bytes"] for row in rows)
+
+
+def test_the_layout_says_which_axis_splits_which_dimension():
+    shape = jax.ShapeDtypeStruct((8, 4, 6), "float32")
+    device_mesh = jax.sharding.AbstractMesh((2, 4, 2), mesh.AXES)
+    spec = jax.sharding.PartitionSpec(("data", "fsdp"), None, "tensor")
+    sharding = jax.sharding.NamedSharding(device_mesh, spec)
+    (row,) = layout.rows_of({"a": {"b": shape.update(sharding=sharding)}})
+    assert row["name"] == "a/b" and row["split"] == ["data+fsdp", "-", "tensor"]
+    assert row["bytes"] == 16 * row["device_bytes"] == 768
+    text = layout.table([row])
+    assert "data+fsdp, -, tensor" in text and text.endswith("which a device holds 4.58e-05 MiB")

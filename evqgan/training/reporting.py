@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 
 from evqgan import evals
 from evqgan.aot import topology
@@ -26,6 +27,11 @@ def log(line: str) -> None:
     """Print a line at once, on the first process of a run alone."""
     if jax.process_index() == 0:
         print(line, flush=True)
+
+
+def memory() -> float:
+    """Return the GiB of the machine's memory that this process holds."""
+    return psutil.Process().memory_info().rss / 2**30
 
 
 class Reporter:
@@ -90,7 +96,8 @@ class Reporter:
         """Print the progress line, and write the metrics of `fetch`."""
         log(self.progress.line(step, metrics))
         perf = self.progress.perf(step)
-        self.writer.write(step, {**metrics, **perf, "perf/skipped_images": skipped_images})
+        own = {"skipped_images": skipped_images, "memory_gib": memory()}
+        self.writer.write(step, {**metrics, **perf, **{f"perf/{k}": x for k, x in own.items()}})
         if not self.waits and (line := self.progress.waited(perf)) and jax.process_index() == 0:
             self.waits = True
             warn(f"{line}: {self.advice()}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from evqgan.core.progress import digits, duration, line
+from evqgan.core.progress import counted, digits, duration, line
 
 SHOWN = 6  # ours: metrics of training's line, so that it fits a terminal's width
 # What a run does beside computing steps.
@@ -233,8 +233,10 @@ def lost(workdir: pathlib.Path, step: int) -> str:
             last = at
     if last == step:
         return ""
-    had = f"steps {step + 1:,} to {last:,} had been taken before this run was ended"
-    return f"{had}, and are taken again: {duration(seconds)} lost"
+    had = (
+        f"{counted(last - step, 'step')} after step {step:,}, {duration(seconds)} of work, had been"
+    )
+    return f"{had} taken before this run was ended: lost, and taken again"
 
 
 def _lines(path: pathlib.Path) -> list[str]:
