@@ -372,7 +372,7 @@ def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
     info = tmp_path / "digits" / "1.0.0" / "dataset_info.json"
     info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
     with pytest.raises(
-        InputError, match=r"is written as tfrecord, expected array_record; .*--file_format=array"
+        InputError, match=r"is written as tfrecord, expected array_record: convert it by .*from_tfr"
     ):
         open_split(Dataset(name="digits", data_dir=str(tmp_path)), "train")
 

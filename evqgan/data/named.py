@@ -240,9 +240,9 @@ def data_source(builder: Any, name: str, split: str) -> Any:
     except NotImplementedError:
         raise InputError(
             f"the data set {name!r} in {builder.data_path} is written as "
-            f"{builder.info.file_format.value}, expected array_record; give another folder as "
-            "config.dataset.data_dir to have it prepared there, or run "
-            f"`tfds build {name} --file_format=array_record --data_dir=FOLDER`"
+            f"{builder.info.file_format.value}, expected array_record: convert it by "
+            f"`python -m evqgan.data.from_tfrecord {builder.data_path} FOLDER`, and give FOLDER as "
+            "config.dataset.data_dir"
         ) from None
     except (ValueError, KeyError, AssertionError) as error:
         reason = first_line(error).partition(". Should be")[0].rstrip(".")

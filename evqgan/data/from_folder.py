@@ -1,0 +1,73 @@
+"""Writes a folder of images as array_record: few large files, which a bucket serves quickly.
+
+python -m evqgan.data.from_folder FOLDER DEST --name=NAME
+
+FOLDER is read as --config.dataset.folder reads it, its splits and classes are kept, and files that
+do not decode are left out and named. DEST is a data_dir, where the data set gets the name NAME; it
+appears when it is whole. The files themselves are copied, not encoded anew.
+"""
+
+from evqgan.core import starting
+
+if __name__ == "__main__":
+    starting.end_in_a_line()
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from evqgan.core import cli, signals
+from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag
+from evqgan.data.from_tfrecord import Damage, end, is_there, two_folders
+
+FLAGS = (
+    Flag("name", TEXT, (), "what the data set is called", required=True),
+    Flag("sorted", SWITCH, (), "all images in one split `train`, by name (FFHQ's division)"),
+    DEBUG,
+)
+SPLITS = ("train", "validation")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line, by sys.argv by default, and return its exit code (`cli.main`)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print(cli.describe(__doc__ or "", FLAGS))
+        return 2
+    return cli.main(argv, run, lambda: cli.describe(__doc__ or "", FLAGS))
+
+
+def run(argv: list[str]) -> None:
+    """Do what the arguments say."""
+    values: Any
+    values, words = cli.parse(FLAGS, argv, words=True)
+    source, dest = two_folders(words)
+    from evqgan.data import written
+    from evqgan.data.dataset import Dataset
+    from evqgan.data.folder import Folder
+    from evqgan.data.survey import survey
+
+    written.check_name(values.name)
+    folder, splits = written.place(dest, values.name), ["train"] if values.sorted else [*SPLITS]
+    damaged = Damage(skip=True)
+    if not is_there(folder):
+        found = survey(Dataset(folder=str(source)), print)
+        for path, why in found.broken.items():
+            damaged(f"{path}: {why}")
+        whole = Folder(str(source), "sorted" if values.sorted else "train")
+        parts = {split: whole if split == "train" else whole.part(split) for split in splits}
+
+        def examples(part: Folder) -> Iterator[written.Example]:
+            for i, path in enumerate(part.paths):
+                if path not in found.broken:
+                    yield path, part[i]["image"], part.labels[i]
+
+        number = sum(path not in found.broken for part in parts.values() for path in part.paths)
+        text = f"Images of the folder {source.resolve().name}."
+        given = {split: examples(part) for split, part in parts.items()}
+        written.write(dest, values.name, given, whole.class_names, number, text)
+    end(folder, damaged, written.usage(dest, values.name, splits))
+
+
+if __name__ == "__main__":
+    sys.exit(signals.leave(main()))
