@@ -2,7 +2,8 @@
 # Sourced by the launch scripts, which set `root`: environment FILE... makes what they need and sets `python`.
 #   EVQGAN_VENV     DIR: keep the environment there instead of .venv; none: use the current one and install nothing
 #   EVQGAN_JAX      cpu, cuda12, cuda13 or tpu: the build of JAX; without it, what nvidia-smi says the machine has
-#   EVQGAN_DRY_RUN  1: print the commands instead of running them
+#   EVQGAN_DRY_RUN  1, or the flag --dry_run of every script: print the commands instead of running them
+#   EVQGAN_WAIT     seconds: how long the scripts for clusters wait wherever they wait (by default 10 s to an hour)
 
 say() { printf 'evqgan: %s\n' "$*" >&2; }
 
@@ -20,6 +21,48 @@ run() {
   else
     "$@"
   fi
+}
+
+# take NAMES ARGUMENTS...: of the arguments, --NAME=value (NAMES has "NAME=") and --NAME (NAMES has "NAME") become
+# variables of these names, which are empty otherwise; the others become the array `rest`, as they are.
+take() {
+  local names=" $1 " argument key
+  for key in $1; do printf -v "${key%=}" %s ""; done
+  rest=()
+  shift
+  for argument in "$@"; do
+    key=${argument%%=*}
+    key=${key#--}
+    case $argument in
+      --*=*) case $names in *" $key= "*) printf -v "$key" %s "${argument#*=}" && continue ;; esac ;;
+      --*)
+        case $names in
+          *" $key "*) printf -v "$key" yes && continue ;;
+          *" $key= "*) fail "expected --$key=VALUE, got --$key" ;;
+        esac
+        ;;
+    esac
+    rest+=("$argument")
+  done
+  [ -z "${dry_run:-}" ] || export EVQGAN_DRY_RUN=1
+}
+
+# needs PROGRAM WHERE: fails unless the program is there, or nothing is run.
+needs() {
+  [ -n "${EVQGAN_DRY_RUN:-}" ] || command -v "$1" >/dev/null || fail "expected $1 on the PATH, found none: $2"
+}
+
+# value_of NAME ARGUMENTS...: prints the value of --NAME=value or --NAME value, if it is among the arguments.
+value_of() {
+  local name=$1 next=""
+  shift
+  for argument in "$@"; do
+    if [ -n "$next" ]; then printf %s "$argument" && return; fi
+    case $argument in
+      "--$name="*) printf %s "${argument#*=}" && return ;;
+      "--$name") next=yes ;;
+    esac
+  done
 }
 
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes .venv on first use, then runs `python -m evqgan.main` with the flags given here. Without --config and --mode it
 # is the quickstart: a tokenizer and a generator trained on bundled digits. Settings: launch/environment.sh.
-#   bash launch/local.sh [--config=FILE[:variant]] [--workdir=DIR] [--mode=...] [--config.key=value ...]
+#   bash launch/local.sh [--dry_run] [--config=FILE[:variant]] [--workdir=DIR] [--mode=...] [--config.key=value ...]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+take "dry_run" "$@"
+set -- ${rest[@]+"${rest[@]}"}
 quickstart=yes
 for flag in "$@"; do
   case $flag in --config | --config=* | -config | -config=* | --mode | --mode=* | -mode | -mode=*) quickstart=no ;; esac

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # A Slurm job: one process a GPU, started by srun; JAX finds the other processes through Slurm. The repository and the
 # workdir lie on a file system that all nodes share. A minute and a half before its time is over the job is asked to
-# save; submitted again, it goes on.
+# save; submitted again, it goes on, and so it does by itself when it was preempted. It ends with the program's exit code.
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8 launch/slurm.sh --config=FILE --workdir=DIR
+#   bash launch/slurm.sh --dry_run --config=FILE --workdir=DIR     prints the commands
+# Each line of the job's log begins with the number of its task, and srun names the one that failed. With --logs=DIR, a
+# folder that all nodes share, each task has a file of its own there, and the job's log is that of task 0.
 #SBATCH --job-name=evqgan
 #SBATCH --signal=TERM@90
 #SBATCH --requeue
@@ -16,7 +19,38 @@ fi
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+take "logs= dry_run" "$@"
+set -- ${rest[@]+"${rest[@]}"}
+[ $# -ge 1 ] || fail "expected: sbatch [--nodes=...] launch/slurm.sh --config=FILE --workdir=DIR ..., got no flags"
+needs srun "this is for a cluster with Slurm"
+[ -n "${SLURM_JOB_ID:-}${EVQGAN_DRY_RUN:-}" ] ||
+  fail "expected to run in a job: sbatch --nodes=... launch/slurm.sh --config=FILE --workdir=DIR, or --dry_run"
+case $(value_of workdir "$@") in
+  gs://* | /* | "") ;;
+  *) say "the workdir is below $PWD, which all nodes have to share" ;;
+esac
+
 environment requirements.txt # once, on the first node
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" EVQGAN_DISTRIBUTED=1
-say "srun $python -m evqgan.main $*"
-run exec srun --kill-on-bad-exit=1 "$python" -P -m evqgan.main "$@"
+say "${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node}: srun $python -m evqgan.main $*"
+command=("$python" -P -m evqgan.main "$@")
+if [ -z "$logs" ]; then
+  run exec srun --label --kill-on-bad-exit=1 "${command[@]}"
+  exit
+fi
+run mkdir -p "$logs"
+if [ -n "${EVQGAN_DRY_RUN:-}" ]; then
+  run srun --output="$logs/task_%t.log" --open-mode=append --kill-on-bad-exit=1 "${command[@]}"
+  exit
+fi
+said=$logs/srun_$SLURM_JOB_ID.log # what srun says, such as "srun: error: node7: task 3: Exited with exit code 2"
+touch "$logs/task_0.log"
+tail -n 0 -f "$logs/task_0.log" &
+trap 'kill "$!" 2>/dev/null || true' EXIT
+code=0
+srun --output="$logs/task_%t.log" --open-mode=append --kill-on-bad-exit=1 "${command[@]}" 2>"$said" || code=$?
+sleep 0.5 # what is left of the log
+cat "$said" >&2
+task=$(sed -n 's/^srun: error: .*: tasks\{0,1\} \([0-9]*\)[^:]*: Exited with exit code [0-9]*$/\1/p' "$said" | head -n 1)
+[ -z "$task" ] || say "task $task failed first; its last line: $(tail -n 1 "$logs/task_$task.log")"
+exit "$code"
