@@ -30,6 +30,7 @@ FLOORS = {
     "flags": 6,
     "main": 7,
     "benchmark": 7,
+    "doctor": 7,
     "export": 7,
     "demo": 7,
     "plot": 7,

@@ -171,9 +171,7 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(cloud):
 
 
 def test_the_program_runs_on_all_workers_and_all_logs_come_back(cloud):
-    cloud.program(
-        'echo "error: no" >&2; echo "worker $WORKER in $PWD: $*"; printf "%q " "$@"; echo'
-    )
+    cloud.program('echo "error: no" >&2; echo "worker $WORKER in $PWD: $*"; printf "%q " "$@"')
     done = cloud.launch(NAME, ZONE, *FLAGS)
     assert done.returncode == 0, done.stderr
     for number in range(2):

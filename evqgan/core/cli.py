@@ -1,8 +1,8 @@
 """What all command lines share: flags, help, how JAX starts, one-line errors, exit codes.
 
-They are `python -m evqgan.main`, `.benchmark`, `.convert` and `.export`. Their flags are tables of
-`Flag`s; absl reads them, as it reads the keys of a config (`config_files.override`). JAX is
-imported only when a command line has turned out to be right.
+They are `python -m evqgan.main`, `.benchmark`, `.convert`, `.doctor` and more. Their flags are
+tables of `Flag`s; absl reads them, as it reads the keys of a config (`config_files.override`). JAX
+is imported only when a command line has turned out to be right.
 """
 
 import contextlib

@@ -21,6 +21,10 @@ class DoesNotFit(RuntimeError):
     """A program that was only compiled needs more memory than a device has. Exit code 1."""
 
 
+class Unfit(DoesNotFit):
+    """A machine has failed checks of what is asked of it. Exit code 1."""
+
+
 def of_system(error: OSError) -> str:
     """Return what the operating system says, in words: a file in the way of a folder is named."""
     reason, path = error.strerror or str(error) or type(error).__name__, error.filename2

@@ -65,6 +65,18 @@ def together(part: tuple[int, int] | None = None) -> Iterator[None]:
         )
 
 
+def others_failed(failed: bool) -> str:
+    """Return which other processes failed, such as "process 1, process 3"; all have to call it.
+
+    failed: whether this one did.
+    """
+    index, number = this()
+    if number == 1:
+        return ""
+    found = multihost_utils.process_allgather(np.array([failed])).reshape(-1)
+    return ", ".join(f"process {i}" for i in np.flatnonzero(found) if i != index)
+
+
 def agreed(value: bool) -> bool:
     """Return what the first process of the run says. All have to call it."""
     return bool(multihost_utils.broadcast_one_to_all(np.array(value))) if this()[1] > 1 else value

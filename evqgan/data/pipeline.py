@@ -26,6 +26,16 @@ CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
 
 
+def threads() -> int:
+    """Return how many threads of a process make batches."""
+    return min(MAX_THREADS, os.cpu_count() or 1)
+
+
+def buffered() -> int:
+    """Return how many batches a process holds at a time, those that are being made included."""
+    return threads() + 2
+
+
 class Batches:
     """Iterator over batches, dicts of arrays."""
 
@@ -33,8 +43,7 @@ class Batches:
         self, batches: grain.MapDataset, examples: DecodedImages | stored_ids.Stored, start: int
     ) -> None:
         """Begin at batch number `start`; examples: those in the batches."""
-        threads = min(MAX_THREADS, os.cpu_count() or 1)
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
+        options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=buffered())
         # each thread prepares batches of its own; OpenCV's would only wait for each other
         cv2.setNumThreads(1)
         self.iterator = iter(batches.to_iter_dataset(options))

@@ -1,0 +1,295 @@
+"""A config: whether its model can be built, its data read, and its workdir written and resumed.
+
+Nothing is trained, downloaded or prepared.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from evqgan import evals
+from evqgan.aot import programs
+from evqgan.core import (
+    build,
+    checkpoint,
+    config_files,
+    exported,
+    files,
+    integrity,
+    mesh,
+    room,
+    schema,
+    weights,
+)
+from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
+from evqgan.data import named, pipeline, transforms
+from evqgan.data.dataset import Dataset
+from evqgan.data.survey import DECODED, survey
+from evqgan.doctor import machine
+from evqgan.doctor.machine import gib
+from evqgan.doctor.report import Doubtful, NotYet, Report, Wrong
+from evqgan.own_images import config as own_images
+from evqgan.training import claims, optim, prepare
+from evqgan.training import stage as stages
+
+LOOKED_AT = 64  # ours: examples of a split that are decoded
+BESIDES = 2  # checkpoints beside config.keep: the best one, and the one that is being written
+
+
+@dataclasses.dataclass
+class Part:
+    """One stage of an experiment; of a quickstart there are two."""
+
+    name: str  # what a line of it begins with, "" where there is one
+    config: Any
+    workdir: str
+    classes: int | None = None  # that the data have, once they were looked at
+    stage: Any = None
+
+
+def read(file: str | None, workdir: str | None, overrides: list[str]) -> ConfigDict:
+    """Return the config of --config, or else that of --workdir, with --config.KEY set."""
+    config = config_files.read_file(file) if file else config_files.of_workdir(workdir or "")[0]
+    config_files.override(config, overrides)
+    return config
+
+
+def parts(config: ConfigDict, workdir: str) -> list[Part]:
+    """Return the stages of a config, whose keys are checked; of own images, if they are planned."""
+    if own_images.is_one(config):
+        own_images.dataset_of(config)
+        if own_images.read_plan(pathlib.Path(workdir)) is None:
+            return []  # sizes are proposed when the training begins
+        config = own_images.saved(config, pathlib.Path(workdir))
+    if config.stage != "quickstart":
+        schema.check(config)
+        return [Part("", config, workdir)]
+    second = config.generator.copy_and_resolve_references()
+    with second.unlocked():
+        second.tokenizer.model = config.tokenizer.tokenizer
+    found = {"tokenizer": config.tokenizer, "generator": second}
+    return [Part(name, part, os.path.join(workdir, name)) for name, part in found.items()]
+
+
+def check(report: Report, config: ConfigDict, workdir: str) -> None:
+    """Run all checks of a config, each as a line."""
+    found: list[Part] = []
+    stages_fit = report.run("config", lambda: described(config, workdir, found))
+    if own_images.is_one(config):
+        report.run("data", lambda: data(own_images.dataset_of(config))[0], stages_fit)
+    looked: dict[str, tuple[bool, int | None]] = {}  # of both stages the data are mostly the same
+    for part in found:
+        check_part(report, part, looked)
+
+
+def check_part(report: Report, part: Part, looked: dict[str, tuple[bool, int | None]]) -> None:
+    """Run the checks of one stage. looked: {data set: whether it can be read, its classes}."""
+
+    def run(name: str, check: Callable[[Part], str | None], needs: bool = True) -> bool:
+        return report.run(f"{part.name} {name}".strip(), lambda: check(part), needs)
+
+    key = str(build.plain(part.config.dataset))
+    if key not in looked:
+        looked[key] = run("data", data_of), part.classes
+    is_readable, part.classes = looked[key]
+    is_built = run("model", model)
+    run("metrics", metrics, is_built and is_readable)
+    run("memory", memory, is_built)
+    run("disk", disk, is_built)
+    run("workdir", place)
+
+
+def described(config: ConfigDict, workdir: str, found: list[Part]) -> str:
+    """Check the keys of a config, fill in its parts, and say what it is."""
+    found += parts(config, workdir)
+    if not found:
+        return "own images: model and durations are proposed when training begins"
+    return f"{' and '.join(part.config.stage for part in found)}, workdir {workdir}"
+
+
+def dataset_of(part: Part) -> Dataset:
+    """Return the data set of a part."""
+    return build.call(Dataset, part.config.dataset, "config.dataset")
+
+
+def model(part: Part) -> str:
+    """Build the stage as training does: keys, the tokenizer's workdir, weights that it needs."""
+    module, name = stages.module(part.config), part.config.dataset.get("name")
+    config = module.resolve(part.config.copy_and_resolve_references())
+    guess = programs.CLASSES.get(name, 1) if part.classes is None else part.classes
+    config = module.resolve(config, guess)
+    part.stage, part.config = module.make(config, programs.EXAMPLES, part.classes), config
+    shapes = jax.eval_shape(part.stage.init)["params"]
+    number = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    return f"{number / 1e6:,.1f} M trained parameters, all weights that it needs are there"
+
+
+def data_of(part: Part) -> str:
+    """Check the data of a part, and note how many classes they have."""
+    found, part.classes = data(build.call(Dataset, part.config.dataset, "config.dataset"))
+    return found
+
+
+def data(dataset: Dataset) -> tuple[str, int | None]:
+    """Check that both splits can be opened, and that their images decode.
+
+    Returns what was found, and the number of classes, None of what is not made yet.
+    """
+    if dataset.folder and not dataset.codes:
+        images = pipeline.open_split(dataset, "all")
+        if len(images) <= DECODED:
+            found = survey(dataset)
+            if found.broken or found.across:
+                of_doubt = (x for x in found.lines() if "broken file" in x or "WARNING" in x)
+                raise Doubtful("; ".join(of_doubt))
+            return f"{found.lines()[0]}; all decode", len(found.classes)
+    elif dataset.name not in ("", "generated") and not dataset.codes:
+        name = named.at_size(dataset.name, dataset.shape)
+        builder = named.find(name, dataset.data_dir or os.environ.get("TFDS_DATA_DIR") or None)
+        if not builder.data_path.exists():
+            return absent(name, builder), None
+    numbers, classes = [], 0
+    looked: dict[str, str] = {}  # {what a message calls an example: why, "" if it is whole}
+    for split in (dataset.train, dataset.validation):
+        source = (
+            pipeline.open_split(dataset, split) if not dataset.codes else stored(dataset, split)
+        )
+        numbers.append(len(source))
+        classes = len(source.class_names)
+        looked |= look_at(source)
+    text = f"{numbers[0]:,} to train on, {numbers[1]:,} held out"
+    bad = {which: why for which, why in looked.items() if why}
+    if not bad:
+        return f"{text}; {len(looked)} of them were looked at and are whole", classes
+    which, why = next(iter(bad.items()))
+    text += f"; {len(bad)} of {len(looked)} that were looked at are broken, such as {which} ({why})"
+    if len(bad) > dataset.max_bad * len(looked):
+        raise Wrong(f"{text}: repair or remove them, or raise config.dataset.max_bad")
+    raise Doubtful(text)
+
+
+def look_at(source: Any) -> dict[str, str]:
+    """Return {what a message calls an example: why it cannot be read, ""} of some, spread evenly."""
+    found = {}
+    for i in map(int, np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int))):
+        is_image = hasattr(source, "where")  # and no stored ids
+        where = source.where(i) if is_image else f"stored ids {i}"
+        try:
+            if is_image:
+                transforms.as_rgb(source[i]["image"])
+            else:
+                source.load(i)
+            found[where] = ""
+        except InputError as error:
+            found[where] = str(error)
+    return found
+
+
+def stored(dataset: Dataset, split: str) -> Any:
+    """Return the stored ids of a split."""
+    is_train = split == dataset.train
+    return pipeline.open_split(dataset, split) if is_train else pipeline.open_validation(dataset)
+
+
+def absent(name: str, builder: Any) -> str:
+    """Return what is said of a data set that is not prepared; raise Wrong if we cannot make it."""
+    if not named.is_ours(name):
+        raise Wrong(
+            f"{name} is not in {builder.data_path}: give the folder that holds it as "
+            "config.dataset.data_dir, or prepare it by launch/prepare_data.sh (docs/data.md)"
+        )
+    if name.startswith(named.DRAWN):
+        from evqgan.data.builders import drawings
+
+        drawings.folder()  # its packages
+    return f"{name} is made in {builder.data_path} when it is first used"
+
+
+def metrics(part: Part) -> str:
+    """Check that what measures the model while it trains has its weights and references."""
+    dataset = dataset_of(part)
+    if dataset.name and not dataset.codes and dataset.name != "generated":
+        name = named.at_size(dataset.name, dataset.shape)
+        if not named.find(name, dataset.data_dir or None).data_path.exists():
+            raise NotYet("not checked: the data are made when they are first used")
+    found = evals.build_all(part.config, part.stage.model, dataset, mesh_of(part))
+    return f"{', '.join(found) or 'none'}: all they need is there"
+
+
+def mesh_of(part: Part) -> jax.sharding.Mesh:
+    """Return the device mesh of a part."""
+    return build.call(mesh.make, part.config.get("mesh", {}), "config.mesh")
+
+
+def memory(part: Part) -> str:
+    """Check memory: of a device against weights and optimizer, of the machine against batches."""
+    config, device_mesh = part.config, mesh_of(part)
+    rows = prepare.rows_of(config, device_mesh)
+    like = prepare.jitted(part.stage, device_mesh).like
+    state = sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(like)
+    )
+    there = room.of_device()
+    if state > there:
+        raise Wrong(
+            f"weights and optimizer take {gib(state)} of a device, and there are {gib(there)}: "
+            "give --config.mesh.fsdp=N, see --compile_only (docs/accelerators.md)"
+        )
+    height, width = dataset_of(part).shape
+    batch = len(rows) * height * width * 3 * pipeline.buffered()
+    total, free = machine.memory()
+    text = f"batches take {gib(batch)} of {gib(free)} free ({gib(total)} in all)"
+    if batch > free:
+        raise Wrong(f"{text}: take a smaller config.batch_size, or more processes")
+    return f"weights and optimizer take {gib(state)} of {gib(there)} a device; {text}"
+
+
+def disk(part: Part) -> str | None:
+    """Check the free disk in the workdir against the checkpoints that a run keeps."""
+    if "://" in part.workdir:
+        return None  # a bucket grows
+    shapes = optim.averaged(jax.eval_shape(part.stage.init))
+    each = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    number = part.config.get("keep", 1) + BESIDES
+    there = len(list(pathlib.Path(part.workdir, "checkpoints").glob("[0-9]*")))
+    needed, free = each * max(number - there, 1), machine.free_disk(pathlib.Path(part.workdir))
+    text = f"{number} checkpoints of {gib(each)} ({there} are there), {gib(free)} free"
+    if needed > free:
+        raise Wrong(f"{text}: free {gib(needed - free)}, or give a --workdir on another disk")
+    return text
+
+
+def place(part: Part) -> str | None:
+    """Check that a workdir can be written, is of this config, and that its checkpoint is whole."""
+    if "://" in part.workdir:
+        return None  # training tries it
+    folder = pathlib.Path(part.workdir)
+    if exported.is_one(exported.find(folder)):
+        raise Wrong(f"{folder} is an exported model, which is not trained: give another --workdir")
+    files.tried(folder)
+    claims.check_before_data(folder, part.config)
+    step = checkpoint.latest(folder)
+    if not step:
+        return f"{folder} is new, and can be written"
+    kept = checkpoint.parts_of(folder)
+    if wrong := integrity.damage(folder / "checkpoints" / str(step), "state", kept):
+        hint = "move this folder elsewhere to go on from an earlier one"
+        raise Wrong(f"checkpoint {folder / 'checkpoints' / str(step)} is damaged: {wrong}; {hint}")
+    return f"{folder} goes on from step {step:,}, whose files are whole"
+
+
+def weights_there() -> str:
+    """Say which weights of frozen networks are there, each of whose files can be read."""
+    where = weights.folder()
+    names = sorted(path.stem for path in where.glob("*.safetensors"))
+    for name in names:
+        weights.source(where, name)
+    return f"{counted(len(names), 'network')} in {where}{': ' if names else ''}{', '.join(names)}"

@@ -1,0 +1,175 @@
+"""What is installed on this machine, before JAX is imported: versions, GPU driver, memory, disk."""
+
+import importlib.metadata
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterable, Iterator
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from evqgan.core import versions
+from evqgan.core.errors import first_line
+from evqgan.doctor.report import Wrong
+
+# What of the libraries has to fit together: JAX says which versions of these it works with.
+COMPILERS = re.compile(r"(jaxlib|libtpu|jax-cuda\d+-(plugin|pjrt))")
+EXTRAS = ("", "cuda12", "cuda13", "tpu")  # of JAX, that pyproject.toml names
+# NVIDIA driver and compute capability at least, by CUDA's version (JAX's installation page).
+DRIVERS = {"13": (580, 7.5), "12": (525, 5.2)}
+GIB = 2**30
+
+
+def project() -> tuple[str, list[str]]:
+    """Return which versions of Python, and which packages, this code works with."""
+    file = versions.PACKAGE.parent / "pyproject.toml"
+    if file.is_file():
+        found = tomllib.loads(file.read_text())["project"]
+        return found["requires-python"], found["dependencies"]
+    metadata = importlib.metadata.metadata("evqgan")
+    needed = metadata.get_all("Requires-Dist") or []
+    return metadata["Requires-Python"], [x for x in needed if "extra ==" not in x]
+
+
+def installed(name: str) -> str:
+    """Return the version of an installed package, "" if it is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def unmet(requirements: Iterable[str], optional: bool = False) -> list[str]:
+    """Return "NAME VERSION, expected RANGE" of requirements that what is installed does not meet.
+
+    optional: a package that is not there is not needed.
+    """
+    wrong = []
+    for requirement in map(Requirement, requirements):
+        found = installed(requirement.name)
+        if (not found and optional) or requirement.specifier.contains(found or "0", True):
+            continue
+        if found or not optional:
+            there = found or "absent"
+            wrong.append(f"{requirement.name} {there}, expected {requirement.specifier or 'any'}")
+    return wrong
+
+
+def packages() -> str:
+    """Check Python and the packages that this code needs."""
+    python, needed = project()
+    here = platform.python_version()
+    if not SpecifierSet(python).contains(here, True):
+        raise Wrong(f"Python {here}, expected {python}: make an environment with another Python")
+    missing = [x for x in needed if not installed(Requirement(x).name)]
+    if wrong := unmet(needed):
+        raise Wrong(
+            f"{'; '.join(wrong)}: pip install -r requirements.txt (pip install . elsewhere)"
+        )
+    assert not missing  # they are unmet, too
+    shown = " ".join(f"{name} {installed(name)}" for name in ("jax", "flax", "numpy"))
+    commit = versions.commit()
+    return f"Python {here}, {shown}, code {versions.code()}{f' ({commit})' if commit else ''}"
+
+
+def compilers() -> str:
+    """Check that jaxlib, a GPU's plugin and a TPU's libtpu are of versions that this JAX takes."""
+    needed = [x for package in ("jax", *_plugins()) for x in _of_ours(package)]
+    if wrong := unmet(needed, optional=True):
+        build = f"[{extra()}]" if extra() else ""
+        raise Wrong(f'{"; ".join(wrong)}: pip install "jax{build}=={installed("jax")}"')
+    names = sorted({Requirement(x).name for x in needed})
+    there = [f"{name} {installed(name)}" for name in names if installed(name)]
+    return f"{', '.join(there)} fit jax {installed('jax')}"
+
+
+def _of_ours(package: str) -> Iterator[str]:
+    """Yield what a package needs, or an extra of it that we name, of COMPILERS."""
+    for text in importlib.metadata.requires(package) or []:
+        found = Requirement(text)
+        holds = not found.marker or any(found.marker.evaluate({"extra": x}) for x in EXTRAS)
+        if COMPILERS.match(found.name) and holds:
+            yield str(found).split(";")[0]
+
+
+def _plugins() -> list[str]:
+    return [f"jax-cuda{cuda}-plugin" for cuda in DRIVERS if installed(f"jax-cuda{cuda}-plugin")]
+
+
+def extra() -> str:
+    """Return the extra of JAX that is installed: "cuda13", "cuda12", "tpu" or ""."""
+    if plugins := _plugins():
+        return plugins[0].split("-")[1]
+    return "tpu" if installed("libtpu") else ""
+
+
+def gpus() -> list[tuple[str, str, str]]:
+    """Return (name, driver, compute capability) of the NVIDIA GPUs, as nvidia-smi says."""
+    query = "name,driver_version,compute_cap"
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    rows = [line.split(", ") for line in made.stdout.splitlines()] if not made.returncode else []
+    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+
+
+def driver() -> str | None:
+    """Check that the GPU's driver, and the GPU, are new enough for the installed build of JAX."""
+    found = gpus()
+    if not found:
+        return None
+    name, version, capability = found[0]
+    text = f"{len(found)} x {name}, driver {version}, compute capability {capability}"
+    cuda = extra().removeprefix("cuda")
+    if cuda in DRIVERS:
+        least, oldest = DRIVERS[cuda]
+        if int(version.split(".")[0]) < least:
+            older = ', or pip install "jax[cuda12]"' if cuda == "13" else ""
+            raise Wrong(f"{text}: CUDA {cuda} needs driver {least} or later: update it{older}")
+        if float(capability) < oldest:
+            older = 'pip install "jax[cuda12]"' if cuda == "13" else "another GPU is needed"
+            raise Wrong(f"{text}: CUDA {cuda} needs compute capability {oldest}: {older}")
+    return text
+
+
+def gib(size: float) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / GIB:,.2f} GiB" if size > GIB / 100 else f"{size / 1e6:.3g} MB"
+
+
+def memory() -> tuple[float, float]:
+    """Return the bytes of memory of this machine, or of this container, and those available."""
+    total, there = _of_linux()
+    try:  # a container's limit
+        group = pathlib.Path("/sys/fs/cgroup")
+        most = int((group / "memory.max").read_text())
+        return min(total, most), min(there, most - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # none, or "max"
+        return total, there
+
+
+def _of_linux() -> tuple[float, float]:
+    from evqgan.core import room
+
+    try:
+        text = pathlib.Path("/proc/meminfo").read_text()
+        kib = dict(re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE))
+        return 1024.0 * int(kib["MemTotal"]), 1024.0 * int(kib["MemAvailable"])
+    except (OSError, KeyError):  # another system
+        return room.of_machine(), room.of_machine()
+
+
+def free_disk(place: pathlib.Path) -> int:
+    """Return the free bytes where `place` is, or would be made."""
+    place = place.absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    try:
+        return shutil.disk_usage(there).free
+    except OSError as error:
+        raise Wrong(f"{there}: {first_line(error)}: give another --workdir") from error
