@@ -20,6 +20,8 @@ from evqgan.benchmark import __main__ as benchmark
 from evqgan.convert import __main__ as convert
 from evqgan.convert import named, public
 from evqgan.core import cli, config_files
+from evqgan.data import from_folder, from_tfrecord
+from evqgan.doctor import __main__ as doctor
 from evqgan.export import __main__ as export
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -136,6 +138,22 @@ def test_a_command_of_convert_is_understood(words):
 def test_a_command_of_export_is_understood(words):
     if words:  # else the prose names the program
         export.parse(words)
+
+
+@pytest.mark.parametrize("words", of("python", "-m", "evqgan.doctor"))
+def test_a_command_of_the_doctor_is_understood(words):
+    values, rest = cli.parse(doctor.FLAGS, words)
+    if values.config:
+        config_files.override(config_files.read_file(values.config), rest)
+
+
+@pytest.mark.parametrize("module", [from_folder, from_tfrecord])
+def test_a_command_of_a_converter_of_data_is_understood(module):
+    found = [words.values[0] for words in of("python", "-m", module.__name__)]
+    assert found
+    for words in found:
+        if words:  # else the prose names the program
+            assert len(cli.parse(module.FLAGS, words, words=True)[1]) == 2
 
 
 @pytest.mark.parametrize("words", of("bash"))

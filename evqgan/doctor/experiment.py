@@ -177,7 +177,7 @@ def data(dataset: Dataset) -> tuple[str, int | None]:
 
 
 def look_at(source: Any) -> dict[str, str]:
-    """Return {what a message calls an example: why it cannot be read, ""} of some, spread evenly."""
+    """Return {what a message calls an example: why it cannot be read, ""} of some of a source."""
     found = {}
     for i in map(int, np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int))):
         is_image = hasattr(source, "where")  # and no stored ids
