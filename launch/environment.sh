@@ -2,6 +2,7 @@
 # Sourced by the launch scripts, which set `root`: environment FILE... makes what they need and sets `python`.
 #   EVQGAN_VENV     DIR: keep the environment there instead of .venv; none: use the current one and install nothing
 #   EVQGAN_JAX      cpu, cuda12, cuda13 or tpu: the build of JAX; without it, what nvidia-smi says the machine has
+#   EVQGAN_PACKAGES what pip is to install besides, such as "gcsfs", which is there anyway where a flag names gs://
 #   EVQGAN_DRY_RUN  1, or the flag --dry_run of every script: print the commands instead of running them
 #   EVQGAN_WAIT     seconds: how long the scripts for clusters wait wherever they wait (by default 10 s to an hour)
 
@@ -103,7 +104,7 @@ jax_build() {
 
 # environment FILE...: sets `python`, in an environment that has the packages of these requirement files.
 environment() {
-  local venv=${EVQGAN_VENV:-$root/.venv} jax file stamp base want="" packages=()
+  local venv=${EVQGAN_VENV:-$root/.venv} jax file stamp base want="" packages=() more
   if [ "$venv" = none ]; then
     current_environment "$@"
     return
@@ -114,6 +115,11 @@ environment() {
     want+="${want:+$'\n'}$file $(cksum <"$root/$file") $jax"
     packages+=(-r "$root/$file")
   done
+  if [ -n "${EVQGAN_PACKAGES:-}" ]; then
+    want+=$'\n'"packages $EVQGAN_PACKAGES"
+    read -r -a more <<<"$EVQGAN_PACKAGES"
+    packages+=("${more[@]}")
+  fi
   [ "$jax" = cpu ] || packages+=("jax[$jax]==$(sed -n 's/^jax==//p' "$root/requirements.txt")")
   python=$venv/bin/python
   stamp=$venv/.evqgan # a line for every file that is installed; "incomplete" while that changes

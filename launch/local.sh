@@ -15,6 +15,7 @@ for flag in "$@"; do
 done
 [ "$quickstart" = no ] || set -- --config="$root/configs/quickstart.py" "$@"
 
+case $* in *gs://*) export EVQGAN_PACKAGES="${EVQGAN_PACKAGES-gcsfs}" ;; esac # what reads a bucket
 environment requirements.txt
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # the working directory stays the user's
 # glibc asks for huge pages: a quarter less CPU time a training step, measured on two cores.

@@ -30,6 +30,7 @@ case $(value_of workdir "$@") in
   *) say "the workdir is below $PWD, which all nodes have to share" ;;
 esac
 
+case $* in *gs://*) export EVQGAN_PACKAGES="${EVQGAN_PACKAGES-gcsfs}" ;; esac # what reads a bucket
 environment requirements.txt # once, on the first node
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" EVQGAN_DISTRIBUTED=1
 say "${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node}: srun $python -m evqgan.main $*"

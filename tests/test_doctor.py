@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import workdirs
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from evqgan.core import cli, cluster, room
@@ -38,6 +39,12 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr(devices, "SIDE", {"cpu": 64})
     monkeypatch.setattr(machine, "gpus", lambda: [])
+    kept = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in kept}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -77,11 +84,11 @@ def test_a_machine_without_fault(capsys, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["found.json"]
 
 
-def test_nothing_is_left_in_the_cache_of_programs(capsys):
-    folder = pathlib.Path(os.path.expanduser(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+def test_nothing_is_left_in_the_cache_of_programs(tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
     before = jax.config.jax_persistent_cache_min_compile_time_secs
     assert devices.compiling().startswith("a first program in ")
-    assert not list(folder.glob("doctor.*"))
+    assert not list((tmp_path / "cache").glob("doctor.*"))
     assert jax.config.jax_persistent_cache_min_compile_time_secs == before
 
 
@@ -258,6 +265,17 @@ def test_weights_that_are_missing_are_told_with_the_command(quick, capsys, pictu
     asked = ["--config=configs/ffhq_stage1.py", f"--config.dataset.folder={pictures}"]
     rows = fails(capsys, "model", "python -m evqgan.convert", *asked)
     assert rows["disk"] == ("-", "not checked: see what failed above")
+
+
+def test_a_workdir_in_a_bucket_needs_what_reads_it(quick, capsys, monkeypatch):
+    asked = [FOLDER, "--config.dataset.name=generated", "--workdir=gs://bucket/run"]
+    installed = machine.installed
+    there = {"gcsfs": ""}
+    monkeypatch.setattr(machine, "installed", lambda name: there.get(name, installed(name)))
+    rows = fails(capsys, "workdir", "needs the package gcsfs: pip install gcsfs", *asked)
+    assert "disk" not in rows
+    there["gcsfs"] = "2026.9.0"
+    assert examine(capsys, *asked)[0] == 0
 
 
 def test_damaged_weights_are_told(quick, capsys, tmp_path):

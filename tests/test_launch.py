@@ -118,6 +118,17 @@ def test_the_environment_is_made_once_and_again_when_the_pins_change(machine):
     assert len(machine.installs()) == 1 and "jax[cuda12]==" in machine.installs()[0]
 
 
+def test_what_reads_a_bucket_is_installed_where_a_flag_names_one(machine):
+    flags = ("--config=c.py", "--workdir=gs://bucket/run")
+    machine.run("launch/local.sh", *flags)
+    assert len(machine.installs()) == 1 and "gcsfs" in machine.installs()[0].split()
+    for again in (flags, flags[:1]):
+        machine.run("launch/local.sh", *again)
+        assert machine.installs() == []
+    *_, install, _ = commands(machine.run("launch/local.sh", "--dry_run", "--x", EVQGAN_VENV="new"))
+    assert "gcsfs" not in install
+
+
 def test_an_installation_that_was_cut_short_begins_again(machine):
     place = machine.place / "user" / "env"  # named from the user's folder
     done = machine.run("launch/local.sh", EVQGAN_VENV="env", FAILS="pip install")

@@ -90,7 +90,7 @@ def products() -> str:
     if fastest > 1.3 * slowest:
         text += f" to {fastest / 1e12:.3g}"
         raise Doubtful(f"{text}: devices differ, another program may be at work on the slower one")
-    peak = peak_of(jax.local_devices()[0])
+    peak = topology.chip_of(jax.local_devices()[0].device_kind).flops
     return text + (f", {slowest / peak:.0%} of what the vendor says" if peak else "")
 
 
@@ -112,15 +112,6 @@ def rate(device: Any) -> float:
         jax.block_until_ready(product(a, a))
         seconds.append(time.perf_counter() - began)
     return 2 * side**3 / min(seconds)
-
-
-def peak_of(device: Any) -> float:
-    """Return the FLOP a second that the vendor says of a device, 0 where that is not known."""
-    kind = device.device_kind
-    tpus = {"v5 lite": "v5e", "v6 lite": "v6e", "v5": "v5p", "v4": "v4"}
-    if device.platform == "tpu":
-        return next((topology.TPUS[x].flops for part, x in tpus.items() if part in kind), 0.0)
-    return next((chip.flops for part, chip in topology.GPUS.items() if part in kind), 0.0)
 
 
 def compiling() -> str | None:

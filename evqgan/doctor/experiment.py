@@ -42,6 +42,7 @@ from evqgan.training import stage as stages
 
 LOOKED_AT = 64  # ours: examples of a split that are decoded
 BESIDES = 2  # checkpoints beside config.keep: the best one, and the one that is being written
+DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}  # what reads a bucket
 
 
 @dataclasses.dataclass
@@ -267,10 +268,13 @@ def disk(part: Part) -> str | None:
     return text
 
 
-def place(part: Part) -> str | None:
+def place(part: Part) -> str:
     """Check that a workdir can be written, is of this config, and that its checkpoint is whole."""
     if "://" in part.workdir:
-        return None  # training tries it
+        package = DRIVERS.get(part.workdir.split(":")[0], "")
+        if package and not machine.installed(package):
+            raise Wrong(f"{part.workdir} needs the package {package}: pip install {package}")
+        return f"{part.workdir} is tried when training begins"
     folder = pathlib.Path(part.workdir)
     if exported.is_one(exported.find(folder)):
         raise Wrong(f"{folder} is an exported model, which is not trained: give another --workdir")
