@@ -14,7 +14,8 @@
 # DEST becomes config.dataset.data_dir. The last lines say which keys of the config read the data.
 #   --bucket=gs://BUCKET/DIR     copy the data set there, too; nothing that lies there is deleted
 #   --dry_run                    print the commands
-# The same command again goes on, or finds it done. SOURCE is only read, and takes as much room again in DEST.
+# The same command again goes on, or finds it done. SOURCE is only read, and takes as much room again in DEST, twice that
+# while it is written.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
@@ -68,7 +69,7 @@ convert() {
 # The keys that replace a config's own: which name, and of faces which images are held out.
 faces() {
   keys="--config.dataset.folder= --config.dataset.name=$what"
-  keys+=" --config.dataset.train=train[:$1] --config.dataset.validation=train[$1:] --config.dataset.data_dir="
+  keys+=" --config.dataset.train='train[:$1]' --config.dataset.validation='train[$1:]' --config.dataset.data_dir="
 }
 
 made=$what keys="--config.dataset.name=$what --config.dataset.data_dir="
@@ -103,4 +104,4 @@ if [ -n "$bucket" ]; then
   run "${copy[@]}" "$dest/$made" "$bucket/$made"
   place=$bucket
 fi
-say "training reads it by: $keys$place"
+say "training reads it by: $keys$(printf %q "$place")"

@@ -48,7 +48,8 @@ start() {
   [ ! -f "$at/log" ] || mv "$at/log" "$at/log.before"
   printf '%s\n' "$id" >"$at/id"
   printf '%q ' "$@" >"$at/flags"
-  setsid bash "$0" program "$@" >"$at/log" 2>&1 </dev/null &
+  : >"$at/log"
+  setsid bash "$0" program "$@" >>"$at/log" 2>&1 </dev/null &
   echo $! >"$at/pid"
 }
 

@@ -360,6 +360,27 @@ def test_clocks_that_differ_are_told(monkeypatch):
         devices.several("")
 
 
+def test_tasks_of_slurm_that_are_no_run_are_told(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    monkeypatch.delenv("EVQGAN_DISTRIBUTED", raising=False)
+    with pytest.raises(Wrong, match="each of 8 tasks of this Slurm step is a run of its own"):
+        devices.several("")
+
+
+def test_tpus_are_seen_on_the_bus(tmp_path, monkeypatch):
+    for i, (vendor, device) in enumerate(
+        [("0x1ae0", "0x0063"), ("0x1ae0", "0x0042"), ("0x10", "0x0063")]
+    ):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / str(i) / "device").write_text(f"{device}\n")
+    assert machine.tpus(tmp_path) == 1 and machine.tpus(tmp_path / "none") == 0
+    monkeypatch.setattr(machine, "tpus", lambda: 4)
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(Wrong, match=r"there is a TPU, but JAX uses the CPU: pip install .jax\[tpu"):
+        devices.found(())
+
+
 def test_two_processes_compare_themselves_and_the_first_one_speaks(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

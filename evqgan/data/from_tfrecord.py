@@ -90,7 +90,7 @@ def run(argv: list[str]) -> None:
         if not is_there(folder):
             tfds_tfrecord.convert(source, dest, damaged)
         name = "/".join(folder.parent.relative_to(pathlib.Path(dest).expanduser()).parts)
-        end(folder, damaged, f"--config.dataset.name={name} --config.dataset.data_dir={dest}")
+        end(folder, damaged, written.usage(dest, name, ["train", "validation"]))
         return
     if not values.name:
         raise InputError(

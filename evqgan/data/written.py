@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
-from evqgan.data.named import INFO, quiet
+from evqgan.data.named import INFO, clear, quiet
 
 VERSION = "1.0.0"
 Example = tuple[str, bytes, int]  # what errors call it, the encoded image, its class or 0
@@ -93,12 +94,14 @@ def write(
             raise
         except (OSError, RuntimeError) as error:  # a full disk, or array_record's word for it
             raise InputError(f"cannot write {builder.data_path}: {first_line(error)}") from error
-    return pathlib.Path(builder.data_path)
+    folder = pathlib.Path(builder.data_path)
+    clear(folder.parent)  # of what was killed
+    return folder
 
 
 def usage(dest: str | os.PathLike[str], name: str, splits: Iterable[str]) -> str:
     """Return the keys of a config that read a data set written here."""
-    keys = f"--config.dataset.name={name} --config.dataset.data_dir={os.fspath(dest)}"
+    keys = f"--config.dataset.name={name} --config.dataset.data_dir={shlex.quote(os.fspath(dest))}"
     if "validation" not in splits:
         keys += ' --config.dataset.train="train[:90%]" --config.dataset.validation="train[90%:]"'
     return keys

@@ -61,7 +61,7 @@ def run(argv: list[str]) -> None:
     started = report.run("start", lambda: start(several))
     report.speak(quiet=several and started and sys.modules["jax"].process_index() != 0)
     others = "all" if not started else examined(report, values, rest)
-    if values.json:
+    if values.json and not report.quiet:  # the first process of a run
         files.save_json(values.json, report.as_json())
     failed = report.failed()
     if failed or others:

@@ -68,7 +68,7 @@ def idle_platform() -> str:
     """Return "gpu" or "tpu" if the machine has one, whether or not JAX uses it."""
     if machine.gpus():
         return "gpu"
-    return "tpu" if list(pathlib.Path("/dev").glob("accel[0-9]*")) else ""
+    return "tpu" if machine.tpus() else ""
 
 
 def products() -> str:
@@ -165,6 +165,10 @@ def compile_seconds() -> float:
 def several(workdir: str) -> str | None:
     """Check that the processes of a run have the same code, versions, clock and workdir."""
     if not cluster.several():
+        tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+        if tasks != "1" and os.environ.get("EVQGAN_DISTRIBUTED") != "1":
+            hint = "set EVQGAN_DISTRIBUTED=1 to make them one, as launch/slurm.sh does"
+            raise Wrong(f"each of {tasks} tasks of this Slurm step is a run of its own: {hint}")
         return None
     found = versions.now()
     cluster.check_alike(code=found.pop("code"), versions_of_libraries=sorted(found.items()))

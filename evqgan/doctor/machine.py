@@ -21,6 +21,9 @@ COMPILERS = re.compile(r"(jaxlib|libtpu|jax-cuda\d+-(plugin|pjrt))")
 EXTRAS = ("", "cuda12", "cuda13", "tpu")  # of JAX, that pyproject.toml names
 # NVIDIA driver and compute capability at least, by CUDA's version (JAX's installation page).
 DRIVERS = {"13": (580, 7.5), "12": (525, 5.2)}
+PCI, GOOGLE = pathlib.Path("/sys/bus/pci/devices"), "0x1ae0"
+# PCI's numbers of TPU v2 and v3, v4, v5p, v5e, v6e, 7x, as JAX has them.
+TPUS = ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 GIB = 2**30
 
 
@@ -117,6 +120,17 @@ def gpus() -> list[tuple[str, str, str]]:
         return []
     rows = [line.split(", ") for line in made.stdout.splitlines()] if not made.returncode else []
     return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
+
+
+def tpus(pci: pathlib.Path = PCI) -> int:
+    """Return the number of TPU chips on this machine's PCI bus."""
+    found = 0
+    for device in pci.glob("*"):
+        ids = [device / name for name in ("vendor", "device")]
+        if all(file.is_file() for file in ids):
+            vendor, number = (file.read_text().strip() for file in ids)
+            found += vendor == GOOGLE and number in TPUS
+    return found
 
 
 def driver() -> str | None:
