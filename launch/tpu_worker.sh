@@ -43,14 +43,14 @@ program() {
 }
 
 start() {
-  unpack
-  rm -f "$at/exit" "$at/pid"
-  [ ! -f "$at/log" ] || mv "$at/log" "$at/log.before"
-  printf '%s\n' "$id" >"$at/id"
+  rm -f "$at/exit" "$at/pid" "$at/id"
   printf '%q ' "$@" >"$at/flags"
+  unpack
+  [ ! -f "$at/log" ] || mv "$at/log" "$at/log.before"
   : >"$at/log"
   setsid bash "$0" program "$@" >>"$at/log" 2>&1 </dev/null &
   echo $! >"$at/pid"
+  printf '%s\n' "$id" >"$at/id"
 }
 
 run() {
@@ -70,6 +70,7 @@ run() {
   fi
   rm -f "$package"
   exec 8>&- # the program holds the lock from here on
+  until [ -s "$at/pid" ]; do sleep 0.2; done
   tail -n +1 -s 0.2 -f --pid="$(cat "$at/pid")" "$at/log"
   while is_running; do sleep 0.2; done
   if [ ! -f "$at/exit" ]; then
