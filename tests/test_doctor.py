@@ -177,6 +177,7 @@ def test_a_jaxlib_or_plugin_of_another_version_is_told(quick, capsys, monkeypatc
     assert rows["compilers"][1].startswith("jaxlib 0.4.1, expected ")
     needed = ["jax-cuda13-plugin[with-cuda]==0.10.2; extra == 'cuda13'", "jaxlib>=0.1"]
     monkeypatch.setattr(machine.importlib.metadata, "requires", lambda name: needed)
+    assert examine(capsys)[1]["compilers"][0] == "ok"  # jaxlib alone is installed
     given["jax-cuda13-plugin"] = "0.9"
     fails(capsys, "compilers", 'plugin 0.9, expected ==0.10.2: pip install "jax[cuda13]==')
 
@@ -188,6 +189,21 @@ def test_jax_that_cannot_start_is_one_line_and_the_rest_is_left_out(capsys, monk
     monkeypatch.setattr(cli, "start_jax", broken)
     rows = fails(capsys, "start", "JAX_PLATFORMS=tpu", "--device=tpu")
     assert "devices" not in rows
+
+
+def test_a_library_that_is_broken_is_one_line(capsys, monkeypatch):
+    def broken(name):
+        raise ImportError("grain.so: undefined symbol")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    fails(capsys, "start", "undefined symbol: install it again, pip install --force-reinstall")
+
+
+def test_without_any_package_it_says_what_to_install():
+    command = [sys.executable, "-S", "-m", "evqgan.doctor"]
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: absl, jax, ml_collections, packaging absent from ")
 
 
 def test_a_device_that_computes_wrongly_is_told(capsys, monkeypatch):

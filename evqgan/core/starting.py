@@ -1,9 +1,12 @@
 """What a command line does first, before it imports what takes a second or more."""
 
+import importlib.util
 import os
 import signal
+import sys
 from types import FrameType
 
+NEEDED = ("absl", "jax", "ml_collections", "packaging")  # of a command line, before it says a word
 LINE = b"stopped by SIGINT; give the same command again\n"
 
 
@@ -20,3 +23,15 @@ def end_in_a_line() -> None:
 def _end(number: int, _: FrameType | None) -> None:
     os.write(2, LINE)
     os._exit(128 + number)
+
+
+def check_packages() -> None:
+    """End the process with a line, and code 1, where what a command line is made of is missing."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        advice = (
+            "pip install -r requirements.txt (pip install . elsewhere), or bash launch/local.sh"
+        )
+        print(
+            f"error: {', '.join(missing)} absent from {sys.executable}: {advice}", file=sys.stderr
+        )
+        sys.exit(1)

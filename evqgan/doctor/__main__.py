@@ -18,7 +18,9 @@ from evqgan.core import starting
 
 if __name__ == "__main__":
     starting.end_in_a_line()
+    starting.check_packages()
 
+import importlib
 import os
 import pathlib
 import sys
@@ -72,9 +74,11 @@ def run(argv: list[str]) -> None:
 
 
 def start(several: bool) -> None:
-    """Start JAX as evqgan.main does."""
+    """Start JAX as evqgan.main does, and import what the other checks need."""
     cli.keep_programs()
     cli.start_jax(several)
+    for name in ("devices", "experiment"):
+        importlib.import_module(f"evqgan.doctor.{name}")
 
 
 def examined(report: Report, values: Any, rest: list[str]) -> str:

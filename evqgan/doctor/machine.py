@@ -18,7 +18,6 @@ from evqgan.doctor.report import Wrong
 
 # What of the libraries has to fit together: JAX says which versions of these it works with.
 COMPILERS = re.compile(r"(jaxlib|libtpu|jax-cuda\d+-(plugin|pjrt))")
-EXTRAS = ("", "cuda12", "cuda13", "tpu")  # of JAX, that pyproject.toml names
 # NVIDIA driver and compute capability at least, by CUDA's version (JAX's installation page).
 DRIVERS = {"13": (580, 7.5), "12": (525, 5.2)}
 PCI, GOOGLE = pathlib.Path("/sys/bus/pci/devices"), "0x1ae0"
@@ -91,10 +90,10 @@ def compilers() -> str:
 
 
 def _of_ours(package: str) -> Iterator[str]:
-    """Yield what a package needs, or an extra of it that we name, of COMPILERS."""
+    """Yield what a package needs of COMPILERS, with the extra that is installed."""
     for text in importlib.metadata.requires(package) or []:
         found = Requirement(text)
-        holds = not found.marker or any(found.marker.evaluate({"extra": x}) for x in EXTRAS)
+        holds = not found.marker or found.marker.evaluate({"extra": extra()})
         if COMPILERS.match(found.name) and holds:
             yield str(found).split(";")[0]
 

@@ -68,6 +68,8 @@ class Report:
             return self._add(Check(name, WARNING, " ".join(str(error).split())), True)
         except Exception as error:  # of a broken installation: of all kinds
             what = f"{type(error).__name__}: {first_line(error)}"
+            if isinstance(error, ImportError):
+                what += ": install it again, pip install --force-reinstall -r requirements.txt"
             return self._add(Check(name, FAIL, what), False)
         return found is None or self._add(Check(name, OK, found), True)
 
