@@ -187,7 +187,8 @@ def test_jax_that_cannot_start_is_one_line_and_the_rest_is_left_out(capsys, monk
         raise InputError("JAX cannot start with JAX_PLATFORMS=tpu: there is no such device")
 
     monkeypatch.setattr(cli, "start_jax", broken)
-    rows = fails(capsys, "start", "JAX_PLATFORMS=tpu", "--device=tpu")
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    rows = fails(capsys, "start", 'there is no such device: pip install "jax[tpu]", or unset JAX_')
     assert "devices" not in rows
 
 

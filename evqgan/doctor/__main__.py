@@ -31,7 +31,7 @@ from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, TEXT, TEXTS, Flag
 from evqgan.core.errors import InputError, Unfit
 from evqgan.core.progress import counted, say
 from evqgan.doctor import machine
-from evqgan.doctor.report import Report
+from evqgan.doctor.report import Report, Wrong
 
 FLAGS = (
     Flag("device", TEXTS, (), "what has to be there: gpu, tpu, cpu, a number, or both as in gpu,8"),
@@ -76,7 +76,13 @@ def run(argv: list[str]) -> None:
 def start(several: bool) -> None:
     """Start JAX as evqgan.main does, and import what the other checks need."""
     cli.keep_programs()
-    cli.start_jax(several)
+    try:
+        cli.start_jax(several)
+    except InputError as error:
+        asked = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+        builds = {"cuda": "cuda13", "gpu": "cuda13", "tpu": "tpu"}
+        hint = f'pip install "jax[{builds[asked]}]", or ' if asked in builds else ""
+        raise Wrong(f"{error}: {hint}unset JAX_PLATFORMS to see what there is") from error
     for name in ("devices", "experiment"):
         importlib.import_module(f"evqgan.doctor.{name}")
 
