@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from evqgan.aot import flops
+from evqgan.core import flops
 
 
 def test_products_and_convolutions_are_counted():

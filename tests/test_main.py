@@ -389,8 +389,8 @@ def test_training_ends_with_what_can_be_done_next(runs, capsys, args, expected):
 def test_training_gets_its_config(runs, capsys):
     assert call(capsys, TINY, "--workdir=w") == (0, [])
     assert call(capsys, QUICK) == (0, [])
-    (name, config, workdir), (other, _, place) = runs
-    assert (name, config.stage, workdir) == ("train", "stage1", pathlib.Path("w"))
+    (name, config, workdir, profile), (other, _, place) = runs
+    assert (name, config.stage, workdir, profile) == ("train", "stage1", pathlib.Path("w"), 0)
     assert (other, place) == ("quickstart", pathlib.Path("workdirs/quickstart_tiny"))
 
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 import test_stage2
 
-from evqgan.aot import topology
+from evqgan.core import chips
 from evqgan.training import loop, work
 from evqgan.training.prepare import prepare
 
@@ -58,7 +58,7 @@ def test_it_is_said_in_words(each, devices, peak, text):
     ],
 )
 def test_devices_are_known_by_the_names_that_jax_has_for_them(kind, peak):
-    assert topology.chip_of(kind).flops == peak
+    assert chips.of(kind).flops == peak
 
 
 def test_steps_are_traced_for_a_look(tmp_path, capsys):

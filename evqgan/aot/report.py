@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from evqgan.aot import flops, hlo
+from evqgan.aot import hlo
 from evqgan.aot.programs import Program
-from evqgan.aot.topology import GIB, Chip, Target
+from evqgan.aot.topology import Target
+from evqgan.core import flops
+from evqgan.core.chips import GIB, Chip
 
 REFUSED = "RESOURCE_EXHAUSTED"
 

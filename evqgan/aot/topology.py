@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from evqgan.core import chips
+from evqgan.core.chips import Chip
 from evqgan.core.errors import InputError
 
-GIB = 2**30
 HERE = ("cpu", "gpu")
 # Chips of an accelerator of two dimensions, and cores of one of three, which has two a chip.
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -25,40 +26,6 @@ ABSENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is opened: several may compile at once
-}
-
-
-class Chip(NamedTuple):
-    """What is known of a device; 0 where it is not."""
-
-    memory: float  # bytes that a program can use
-    flops: float = 0.0  # a second, of products in bfloat16
-    bandwidth: float = 0.0  # bytes a second, of its memory
-    clock: float = 0.0  # cycles a second, in which libtpu's compiler estimates
-
-
-# Memory: what libtpu's compiler leaves to programs. Clock: the peak over the products of a cycle
-# (128 x 128 or 256 x 256 units, 4 a core).
-TPUS = {
-    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 1.05e9),
-    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 1.5e9),
-    "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 1.75e9),
-    "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 1.75e9),
-}
-# By a part of the name that JAX has for the device.
-NAMES = {
-    "TPU v4": "v4",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v5": "v5p",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-}
-# Likewise; dense bfloat16 of the SXM forms.
-GPUS = {
-    "H200": Chip(0, 989e12, 4800e9),
-    "H100": Chip(0, 989e12, 3350e9),
-    "A100": Chip(0, 312e12, 2039e9),
 }
 
 
@@ -131,7 +98,7 @@ def target(name: str) -> Target:
         raise InputError(
             f"--compile_only={name}: libtpu knows no {kind}:{shape}: {reason}"
         ) from error
-    return Target(name, found.devices, TPUS[kind])
+    return Target(name, found.devices, chips.TPUS[kind])
 
 
 def of_this_machine(platform: str) -> Target:
@@ -144,11 +111,5 @@ def of_this_machine(platform: str) -> Target:
         devices = jax.devices(platform)
     except RuntimeError as error:
         raise InputError(f"--compile_only={platform}: there is none here") from error
-    known = chip_of(devices[0].device_kind)
+    known = chips.of(devices[0].device_kind)
     return Target(platform, devices, known._replace(memory=float(room.of_device())))
-
-
-def chip_of(device_kind: str) -> Chip:
-    """Return what is known of a device by the name that JAX has for it."""
-    by_part = {**{part: TPUS[kind] for part, kind in NAMES.items()}, **GPUS}
-    return next((chip for part, chip in by_part.items() if part in device_kind), Chip(0))

@@ -22,9 +22,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.aot import flops
 from evqgan.benchmark import checks, generator_step, step, timing
 from evqgan.benchmark.timing import Program
+from evqgan.core import flops
 from evqgan.core.cli import SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, read_file
 from evqgan.core.errors import InputError

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from evqgan.aot import topology
-from evqgan.aot.topology import GIB
 from evqgan.core import files
+from evqgan.core.chips import GIB
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
 

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache, multihost_utils
 
-from evqgan.aot import topology
-from evqgan.core import cluster, processes, room, versions
+from evqgan.core import chips, cluster, processes, room, versions
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.doctor import machine
@@ -90,7 +89,7 @@ def products() -> str:
     if fastest > 1.3 * slowest:
         text += f" to {fastest / 1e12:.3g}"
         raise Doubtful(f"{text}: devices differ, another program may be at work on the slower one")
-    peak = topology.chip_of(jax.local_devices()[0].device_kind).flops
+    peak = chips.of(jax.local_devices()[0].device_kind).flops
     return text + (f", {slowest / peak:.0%} of what the vendor says" if peak else "")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
-from evqgan.aot import topology
 from evqgan.core import (
     checkpoint,
+    chips,
     cluster,
     files,
     last_good,
@@ -116,7 +116,7 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
     for note in notes:
         log(note)
     if each := setup.flops_at(step):
-        peak = topology.chip_of(jax.devices()[0].device_kind).flops
+        peak = chips.of(jax.devices()[0].device_kind).flops
         log(work.in_words(each, setup.device_mesh.size, peak))
     if again := timing.lost(setup.workdir, step):
         log(again)

@@ -9,8 +9,7 @@ import numpy as np
 import psutil
 
 from evqgan import evals
-from evqgan.aot import topology
-from evqgan.core import build, files, pictures
+from evqgan.core import build, chips, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
 from evqgan.core.progress import heartbeat, warn
@@ -44,7 +43,7 @@ class Reporter:
         """
         self.setup, self.writer = setup, writer
         self.under_way = STEP  # what a signal waits for, in words
-        peak = topology.chip_of(jax.devices()[0].device_kind).flops
+        peak = chips.of(jax.devices()[0].device_kind).flops
         size = setup.config.batch_size
         self.progress = StepTimer(setup.length.total, size, began, setup.flops_at, peak)
         self.waits = False  # whether a wait for data was warned of

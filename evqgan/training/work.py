@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from evqgan.aot import flops
+from evqgan.core import flops
 
 
 def of_step(config: Any, update: Any, given: tuple, again: Callable[[Any], Callable]) -> float:
