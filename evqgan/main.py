@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from evqgan import flags as table
 from evqgan.aot import topology
-from evqgan.core import build, cli, config_files, exported, presets, signals
+from evqgan.core import build, cli, config_files, exported, hub, presets, signals
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
@@ -60,7 +60,7 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     from evqgan.own_images import config as own_images
     from evqgan.training import loop
 
-    if exported.is_one(workdir):
+    if exported.is_one(workdir) or hub.is_named(workdir):
         raise InputError(
             f"{workdir} is an exported model, which nothing is written into: give another --workdir"
         )

@@ -21,10 +21,11 @@ from evqgan.core import exported, exported_weights, pictures
 from evqgan.core.errors import InputError
 from evqgan.evals import cards
 from evqgan.export import __main__ as export
-from evqgan.export import check, gathered, sources
+from evqgan.export import check, gathered, programs, sources
 from evqgan.inference.evaluation import subject_of
 from evqgan.training import stage2
 
+ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
 
 
@@ -38,7 +39,8 @@ def place(tmp_path_factory):
     shutil.copytree(workdirs.trained(), place / "run")
     for dtype in exported_weights.DTYPES:
         run = str(place / "run"), str(place / dtype)
-        assert export.main([*run, f"--dtype={dtype}"]) == 0
+        more = [] if dtype == "float16" else ["--noprograms"]
+        assert export.main([*run, f"--dtype={dtype}", *more]) == 0
     shutil.copytree(place / "float32", place / "examples" / "small")
     return place
 
@@ -129,7 +131,7 @@ def test_numbers_of_these_weights_come_with_their_cards(place, models, tmp_path)
     assert found.evaluation["numbers"] == {"fid": 12.5, "sample_accuracy@cat": 0.5}
     assert found.evaluation["protocols"]["distribution"]["real"]["source"] == "images"
     assert len(said) == 1 and "reconstruction" in said[0] and "of other weights" in said[0]
-    assert export.main([str(run), str(tmp_path / "out")]) == 0
+    assert export.main([str(run), str(tmp_path / "out"), "--noprograms"]) == 0
     head = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])
     (result,) = head["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "fid", "name": "fid", "value": 12.5}]
@@ -164,7 +166,7 @@ def test_a_tokenizer_is_found_where_it_was_moved_and_may_be_gone(place, tmp_path
     assert gathered.gather(str(run)).traced  # beside the generator
     moved = (run / "tokenizer").rename(tmp_path / "moved")
     assert gathered.gather(str(run / "generator"), str(moved)).traced
-    assert export.main([str(run / "generator"), str(tmp_path / "out")]) == 0
+    assert export.main([str(run / "generator"), str(tmp_path / "out"), "--noprograms"]) == 0
     assert "how it was trained" in capsys.readouterr().out
     assert "how it was trained is not known" in (tmp_path / "out" / "README.md").read_text()
     tokenizer, _ = main.config_files.of_tokenizer(tmp_path / "out")
@@ -193,7 +195,10 @@ def test_a_tokenizer_alone_is_a_model(place, tmp_path, models):
         (["RUN", "FULL"], "expected a new or empty folder, FULL holds files: give another DEST"),
         (["RUN", "FILE"], "expected a new or empty folder, FILE is a file: give another DEST"),
         (["nowhere", "new"], "nowhere is no workdir: there is no nowhere/config.json"),
-        (["FULL", "new"], "FULL is an exported model already: copy the folder"),
+        (["FULL", "new", "--dtype=float32"], "FULL is an exported model, whose weights stay as"),
+        (["FULL", "new", "--noprograms"], "whose weights stay as they are: leave --programs out"),
+        (["RUN", "new", "--public"], "--public is of --push=hf://USER/NAME: give both"),
+        (["FULL"], "expected WORKDIR and DEST, got FULL; see --help"),
         (["RUN", "new", "--dtype=float8"], "--dtype=float8: value should be one of"),
         (["RUN/tokenizer", "new", "--check=9"], "--check is of samples, RUN/tokenizer holds"),
         (["RUN/tokenizer", "new", "--tokenizer=x"], "--tokenizer is for a generator's workdir"),
@@ -223,12 +228,13 @@ def test_an_export_that_ends_midway_leaves_nothing(place, tmp_path, monkeypatch)
     (tmp_path / ".out.part" / "README.md").write_text("half")
     with monkeypatch.context() as patched:
         patched.setattr(sources, "source_of", stopped)
+        patched.setattr(programs, "write", lambda folder: "")
         assert export.main(args) == 130
     assert not list(tmp_path.iterdir())
     (tmp_path / "out").mkdir()
     assert export.main(args) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    names = {"config.json", "model.safetensors", "README.md", "LICENSE.txt"}
+    names = {"config.json", "model.safetensors", "README.md", "LICENSE.txt", *exported.PROGRAMS}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
@@ -370,6 +376,6 @@ def test_an_export_keeps_a_check(place, tmp_path, monkeypatch):
     images = np.stack([np.asarray(Image.open(path)) for path in paths])
     monkeypatch.setattr(check, "samples", lambda model, num, seed: images[:num])
     out = tmp_path / "out"
-    assert export.main([str(place / "run"), str(out), "--check=54"]) == 0
+    assert export.main([str(place / "run"), str(out), "--check=54", "--noprograms"]) == 0
     assert check.bound(out)[:2] == (54, 0) and (out / check.REFERENCE).is_file()
     assert "54 images of random ids, colours averaged to 4x4" in (out / "README.md").read_text()

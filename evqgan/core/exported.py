@@ -5,23 +5,27 @@ Such a folder is read wherever a workdir is, and never written into. It holds
     config.json         {"stage": "exported", "steps": {part: step}, "tokenizer": a config of
                         stage 1, "generator": one of stage 2, unless it is a tokenizer alone}
     model.safetensors   the weights of both, see `core.exported_weights`
-    README.md           the model card; and what else `evqgan.export` says
+    README.md           the model card; and what else `evqgan.export` says, see FILES
 """
 
 import os
 import pathlib
 from typing import Any
 
-from evqgan.core import files, public
+from evqgan.core import files, hub, public
 from evqgan.core.errors import InputError
 
 STAGE = "exported"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+RECONSTRUCT, DECODE, SAMPLE = PROGRAMS = ("reconstruct.jax", "decode.jax", "sample.jax")
+CARD, LICENCE, EVALUATION = "README.md", "LICENSE.txt", "evaluation.json"
+CHECK, REFERENCE = "check.json", "reference.npz"
+# All that such a folder may hold; the first two it does.
+FILES = (CONFIG, WEIGHTS, CARD, LICENCE, EVALUATION, CHECK, REFERENCE, *PROGRAMS)
 PARTS = ("tokenizer", "generator")
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"  # a folder for each model that ships
 # What makes a folder a workdir or an exported model, if maybe not a whole one.
 OF_WORKDIR = (CONFIG, WEIGHTS, "checkpoints", f"generator/{CONFIG}", "generator/checkpoints")
-AGAIN = "copy the whole folder again, or export the model again"
 
 
 def names() -> list[str]:
@@ -35,14 +39,17 @@ def is_one(folder: str | os.PathLike[str]) -> bool:
 
 
 def find(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Return the folder that `workdir` names: that path, or a model that ships or is public.
+    """Return the folder that `workdir` names: a path, or a model that ships, of the Hub or public.
 
-    The last two are told by their names. A folder of that name comes first where it is a workdir or
-    an exported model. Of a public model, it is the place of the converted one, there or not.
+    The last three are told by their names. A folder of that name comes first where it is a workdir
+    or an exported model. A model of the Hub is fetched (`core.hub`). Of a public model, it is the
+    place of the converted one, there or not.
     """
     path, name = pathlib.Path(workdir).expanduser(), os.fspath(workdir)
     if any((path / place).exists() for place in OF_WORKDIR):
         return path
+    if hub.is_named(name):
+        return hub.fetch(hub.parse(name).place, FILES, (CONFIG, WEIGHTS), STAGE)
     if name in public.NAMES:
         return public.folder(name)
     return EXAMPLES / name if name in names() else path
@@ -52,13 +59,23 @@ def results(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Return the folder where results go if --out does not say: of a workdir, itself.
 
     Of an exported model, which may lie in an installed package, it is workdirs/NAME; of a public
-    one, which lies in a cache, too.
+    one or one of the Hub, which lies in a cache, too.
     """
     folder = find(workdir)
+    if name := hub.name_of(folder):
+        return pathlib.Path("workdirs", *name.split("/"))
     if public.home() in folder.parents:
         return "workdirs" / folder.relative_to(public.home())
     is_part = is_one(folder)
     return pathlib.Path("workdirs", folder.resolve().name) if is_part else pathlib.Path(workdir)
+
+
+def again(folder: str | os.PathLike[str]) -> str:
+    """Return what to do about a folder that is damaged."""
+    folder = pathlib.Path(folder).absolute()
+    if hub.name_of(folder):
+        return f"remove {folder.parents[1]}, and give the command again, which fetches it anew"
+    return "copy the whole folder again, or export the model again"
 
 
 def part_of(found: dict[str, Any], part: str, folder: pathlib.Path) -> dict[str, Any] | None:
@@ -70,18 +87,20 @@ def part_of(found: dict[str, Any], part: str, folder: pathlib.Path) -> dict[str,
     """
     file = folder / CONFIG
     if not is_one(folder):
-        raise InputError(f"{folder} holds an exported model, but no {WEIGHTS}: {AGAIN}")
+        raise InputError(f"{folder} holds an exported model, but no {WEIGHTS}: {again(folder)}")
     section = found.get(part)
     if not isinstance(found.get("tokenizer"), dict) or not isinstance(section, dict | None):
-        raise InputError(f"{file} is not what evqgan.export writes: it has no tokenizer; {AGAIN}")
+        why = f"it has no tokenizer; {again(folder)}"
+        raise InputError(f"{file} is not what evqgan.export writes: {why}")
     return section
 
 
 def step_of(folder: str | os.PathLike[str], part: str) -> int:
     """Return the step of the checkpoint that a part was exported from; part: one of PARTS."""
     file = pathlib.Path(folder) / CONFIG
-    steps = files.read_json(file, "the config of an exported model", AGAIN).get("steps")
+    steps = files.read_json(file, "the config of an exported model", again(folder)).get("steps")
     step = steps.get(part) if isinstance(steps, dict) else None
     if not isinstance(step, int):
-        raise InputError(f"{file} is not what evqgan.export writes: it has no steps; {AGAIN}")
+        why = f"it has no steps; {again(folder)}"
+        raise InputError(f"{file} is not what evqgan.export writes: {why}")
     return step

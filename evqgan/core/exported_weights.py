@@ -79,17 +79,23 @@ def restore(
     arrays = read(folder / exported.WEIGHTS)
     if problems := differences(arrays, wanted):
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        what = f"is not the model of {exported.CONFIG} beside it"
-        raise InputError(
-            f"{folder / exported.WEIGHTS} {what}: {'; '.join(problems[:5])}{more}; {exported.AGAIN}"
-        )
+        what = f"is not the model of {exported.CONFIG} beside it: {'; '.join(problems[:5])}{more}"
+        raise InputError(f"{folder / exported.WEIGHTS} {what}; {exported.again(folder)}")
 
-    def placed(path: tuple, leaf: Any) -> Any:
-        array = arrays[path_name(path)].astype(leaf.dtype)
+    def placed(array: Any, leaf: Any) -> Any:
         sharding = getattr(leaf, "sharding", None)
         return array if sharding is None else jax.device_put(array, sharding)
 
-    return state_of(jax.tree_util.tree_map_with_path(placed, wanted), like), found
+    return jax.tree.map(placed, arranged(arrays, like), like), found
+
+
+def arranged(arrays: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays by their names in the file, traced or not, as a state with dtypes of `like`."""
+
+    def named(path: tuple, leaf: Any) -> Any:
+        return arrays[path_name(path)].astype(leaf.dtype)
+
+    return state_of(jax.tree_util.tree_map_with_path(named, tree_of(like)), like)
 
 
 class Exported:
@@ -148,10 +154,11 @@ def read(file: pathlib.Path) -> dict[str, np.ndarray]:
             number = (stored.metadata() or {}).get(weights.CRC)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{file} is damaged or unreadable ({reason}): {exported.AGAIN}") from error
+        what = f"damaged or unreadable ({reason})"
+        raise InputError(f"{file} is {what}: {exported.again(file.parent)}") from error
     if number not in (None, weights.crc(arrays)):
         what = "damaged: its bytes are not those that were written"
-        raise InputError(f"{file} is {what}; {exported.AGAIN}")
+        raise InputError(f"{file} is {what}; {exported.again(file.parent)}")
     return arrays
 
 

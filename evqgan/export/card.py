@@ -36,7 +36,7 @@ class Card:
 
     name: of the model. found: the model. source: its data.
     dtype, size: of the weights, and the bytes of their file.
-    checked: what `check.write` returned, or None.
+    checked: what `check.write` returned, or None. alone: what `programs.write` returned, or "".
     """
 
     name: str
@@ -45,12 +45,14 @@ class Card:
     dtype: str
     size: int
     checked: Mapping[str, Any] | None = None
+    alone: str = ""
 
     def text(self) -> str:
         """Return the README.md."""
         head = yaml.safe_dump(self.head(), sort_keys=False, allow_unicode=True, width=1000)
-        parts = [self.what(), self.use(), self.numbers(), self.training(), self.data()]
-        return f"---\n{head}---\n\n" + "\n".join([*parts, self.limits()])
+        parts = [self.what(), self.use(), *([self.alone] if self.alone else []), self.numbers()]
+        parts += [self.training(), self.data(), self.limits()]
+        return f"---\n{head}---\n\n" + "\n".join(parts)
 
     def head(self) -> dict[str, Any]:
         """Return what programs read of a card: the licence, tags, and numbers (model-index)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import build, files
+from evqgan.core import build, exported, files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import read_split
@@ -19,7 +19,7 @@ from evqgan.metrics import frechet, pixels
 from evqgan.metrics.frechet import Gaussian, Moments
 from evqgan.metrics.references import Reference, load_reference, save_reference
 
-NAME, REFERENCE = "check.json", "reference.npz"
+NAME, REFERENCE = exported.CHECK, exported.REFERENCE
 SIDE = 4  # ours: 48 numbers, so that some hundred samples have a covariance
 AGAIN = "export the model again, with --check"
 SLACK = 1.5  # ours: on one generator four seeds lay within 1.24 of each other

@@ -1,15 +1,15 @@
 """The folder of an exported model, written whole or not at all."""
 
 import pathlib
+import shutil
 
 import evqgan
 from evqgan.core import exported, exported_weights, files
 from evqgan.core.errors import InputError
-from evqgan.export import card, check, sources
+from evqgan.core.progress import say
+from evqgan.export import card, check, programs, sources
 from evqgan.export.gathered import Gathered
 from evqgan.inference.model import load
-
-README, LICENCE, EVALUATION = "README.md", "LICENSE.txt", "evaluation.json"
 
 
 def require_new(dest: pathlib.Path) -> None:
@@ -20,10 +20,13 @@ def require_new(dest: pathlib.Path) -> None:
     files.tried(dest.absolute().parent)
 
 
-def write(dest: pathlib.Path, found: Gathered, dtype: str, num: int = 0) -> int:
+def write(
+    dest: pathlib.Path, found: Gathered, dtype: str, num: int = 0, runs_alone: bool = True
+) -> int:
     """Write the folder of a model; return the bytes of its weights.
 
     dtype: of the weights, see `exported_weights.save`. num: samples of `check`, 0 for none.
+    runs_alone: whether to write the programs that JAX alone runs.
 
     What was written is read again before it takes its name. Raises InputError if a file cannot be
     written, or a check cannot be made.
@@ -35,9 +38,30 @@ def write(dest: pathlib.Path, found: Gathered, dtype: str, num: int = 0) -> int:
         model = load(part)
         checked = check.write(part, model, found.dataset, num) if num else None
         if found.evaluation["numbers"]:
-            files.save_json(part / EVALUATION, found.evaluation)
+            files.save_json(part / exported.EVALUATION, found.evaluation)
+        alone = written(part) if runs_alone else ""
         source = sources.source_of(found.config)
-        text = card.Card(dest.resolve().name, found, source, dtype, size, checked).text()
-        (part / README).write_text(text, encoding="utf-8")
-        (part / LICENCE).write_text(card.licences(source, found.origin), encoding="utf-8")
+        text = card.Card(dest.resolve().name, found, source, dtype, size, checked, alone).text()
+        (part / exported.CARD).write_text(text, encoding="utf-8")
+        (part / exported.LICENCE).write_text(card.licences(source, found.origin), encoding="utf-8")
     return size
+
+
+def copy(source: pathlib.Path, dest: pathlib.Path) -> None:
+    """Write a copy of an exported model whose programs are of this version of JAX.
+
+    Raises InputError as `write`, and for a source that is damaged.
+    """
+    with files.swapped(dest) as part:
+        for name in exported.FILES:
+            if name not in exported.PROGRAMS and (source / name).is_file():
+                shutil.copyfile(source / name, part / name)
+        text, readme = written(part), part / exported.CARD
+        before = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        readme.write_text(programs.with_section(before, text), encoding="utf-8")
+
+
+def written(part: pathlib.Path) -> str:
+    """Write the programs into a folder, and say so before; return their part of the card."""
+    say("writing programs that JAX alone can run (--noprograms leaves them out)")
+    return programs.write(part)

@@ -77,7 +77,7 @@ def predict(
     train: with dropout.
     """
     rng_window, rng_keep, rng_other, rng_dropout = jax.random.split(rng, 4)
-    corner = sliding.random_corners(rng_window, len(ids), model.latent, model.context)
+    corner = sliding.random_corners(rng_window, ids.shape[0], model.latent, model.context)
     target = sliding.crop(squeeze_depth(ids, "gpt"), corner, model.context)
     seen = target[:, :-1]
     if pkeep < 1:
@@ -85,7 +85,7 @@ def predict(
         seen = jnp.where(jax.random.bernoulli(rng_keep, pkeep, seen.shape), seen, other)
     logits: Any = model.apply(
         {"params": params},
-        condition_of(model, label, len(ids), corner),
+        condition_of(model, label, ids.shape[0], corner),
         seen,
         skip=model.conditions - 1,
         deterministic=not train,
@@ -133,7 +133,7 @@ def evaluate(
     logits, target = predict(model, params, ids, label, rng)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     found = {"cross_entropy": nll, "accuracy": jnp.argmax(logits, axis=-1) == target}
-    number = jnp.full(len(ids), model.tokens)
+    number = jnp.full(ids.shape[0], model.tokens)
     result = {}
     for name, value in found.items():
         result[f"{name}@next"] = jnp.stack([jnp.sum(value, 1), number], axis=-1)
@@ -156,7 +156,7 @@ def sample(
     """
     ids, mask, label, keys = request
     known = jnp.where(mask, model.codes, squeeze_depth(ids, "gpt"))
-    words = jnp.where(mask, 0, known).reshape(len(ids), -1)
+    words = jnp.where(mask, 0, known).reshape(ids.shape[0], -1)
     params = in_dtype(params, model.dtype)
     start = cached if model.context == tuple(model.latent) else slide
     next_position, carry = start(model, params, words, label)
@@ -164,7 +164,7 @@ def sample(
         next_position,
         lambda logits, d, before: (logits, logits),
         carry,
-        known.reshape(len(ids), -1, 1),
+        known.reshape(ids.shape[0], -1, 1),
         keys,
         [settings],
         codes=model.codes,
@@ -180,7 +180,7 @@ def cached(
 ) -> tuple[Callable, Any]:
     """Return next_position and carry for `autoregress`; carry is the KV cache of earlier codes."""
     apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
-    first, cache = apply(condition_of(model, label, len(words)), method=Model.begin)
+    first, cache = apply(condition_of(model, label, words.shape[0]), method=Model.begin)
 
     def next_position(cache: dict, n: jax.Array, before: jax.Array) -> tuple[dict, jax.Array]:
         # At n = 0 there is no code to read. What it writes is written again at n = 1, but for what
@@ -226,6 +226,6 @@ def window_logits(
     """
     corner, local = sliding.window_around(n, model.latent, model.context)
     seen = sliding.crop(words.reshape(-1, *model.latent), corner, model.context)[:, :-1]
-    condition = condition_of(model, label, len(words), corner)
+    condition = condition_of(model, label, words.shape[0], corner)
     logits = model.apply({"params": params}, condition, seen, skip=model.conditions - 1)
     return jax.lax.dynamic_index_in_dim(logits, local, axis=1, keepdims=False)

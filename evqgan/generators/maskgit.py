@@ -194,9 +194,9 @@ def predict(
     share: None draws it for each image as gamma(r) of `schedule`, r uniform.
     train: with dropout, and class dropout.
     """
-    target = squeeze_depth(ids, "maskgit").reshape(len(ids), -1)
+    target = squeeze_depth(ids, "maskgit").reshape(ids.shape[0], -1)
     rng_share, rng_mask, rng_class, rng_dropout = jax.random.split(rng, 4)
-    ratio = jax.random.uniform(rng_share, (len(ids),))
+    ratio = jax.random.uniform(rng_share, (ids.shape[0],))
     drawn = gamma(schedule, ratio, model.tokens)
     shares = drawn if share is None else jnp.full_like(ratio, share)
     count = jnp.ceil(shares * model.tokens).astype(jnp.int32)
@@ -271,7 +271,7 @@ def tokens_to_logits(
     def run(tokens: jax.Array) -> Any:
         words = sequence(model, tokens, label)
         if guided:
-            no_class = jnp.full(len(tokens), model.classes)
+            no_class = jnp.full(tokens.shape[0], model.classes)
             words = jnp.concatenate([words, sequence(model, tokens, no_class)])
         logits: Any = model.apply({"params": params}, words)
         logits = logits[:, -model.tokens :, : model.codes]
@@ -300,7 +300,7 @@ def sample(
     ids = jnp.where(request.mask, model.codes, squeeze_depth(request.ids, "maskgit"))
     made = mask_predict(
         tokens_to_logits(model, params, request.label, guided=bool(settings.guidance)),
-        ids.reshape(len(ids), -1),
+        ids.reshape(ids.shape[0], -1),
         request.keys,
         settings,
         codes=model.codes,

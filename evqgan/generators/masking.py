@@ -137,7 +137,7 @@ def corrupt(
     """
     check(model, masks, targets, edits, wavefronts)
     rng_moment, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
-    batch, number = len(ids), targets or model.blocks
+    batch, number = ids.shape[0], targets or model.blocks
     if masks == "paper":
         rngs = rng_moment, rng_block, rng_share, rng_mask
         return corrupt_as_in_paper(model, ids, number, share, rngs)
@@ -179,7 +179,7 @@ def corrupt_as_in_paper(
     Every block may be a target; its own global token is masked anyhow.
     """
     rng_blocks, rng_block, rng_share, rng_mask = rngs
-    batch, (h, w) = len(ids), model.latent
+    batch, (h, w) = ids.shape[0], model.latent
     every_block = jnp.ones((batch, model.blocks), bool)
     block_shares = draw_share(jax.random.fold_in(rng_share, 1), (batch,), None)
     hidden = random_mask(rng_blocks, every_block, block_shares)

@@ -196,11 +196,11 @@ class BlockContext:
 
         carry: see `begin`. grid: int32 [B,h,w] before the step, [MASK] = V.
         """
-        batch, grid = len(grid), self.twice(grid)
+        batch, grid = grid.shape[0], self.twice(grid)
         geometry = *self.model.latent, self.model.window, self.model.extend
         ring_index = jnp.asarray(layout(*geometry)[0])[blocks]
-        block = jnp.broadcast_to(blocks[None], (len(grid), len(blocks)))
-        ring = grid.reshape(len(grid), -1)[:, ring_index]
+        block = jnp.broadcast_to(blocks[None], (grid.shape[0], len(blocks)))
+        ring = grid.reshape(grid.shape[0], -1)[:, ring_index]
         inputs: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.fixed}
         if self.is_cached:
             globals_kv = carry if self.is_ordered else None

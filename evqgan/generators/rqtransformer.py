@@ -181,13 +181,13 @@ def sample(
     """
     ids, mask, label, keys = request
     params = in_dtype(params, model.dtype)
-    next_position, next_depth, carry = cached(model, params, label, codebook, len(ids))
+    next_position, next_depth, carry = cached(model, params, label, codebook, ids.shape[0])
     known = jnp.where(mask[..., None], model.codes, ids)
     made = autoregress(
         next_position,
         next_depth,
         carry,
-        known.reshape(len(ids), -1, model.depth),
+        known.reshape(ids.shape[0], -1, model.depth),
         keys,
         settings.at_depths(model.depth),
         codes=model.codes,

@@ -128,7 +128,7 @@ class Model(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """Return the outputs of the head before the classifier [B,h,w,D,width], given all codes."""
-        batch = len(ids)
+        batch = ids.shape[0]
         tokens = ids.reshape(batch, self.tokens, self.depth)
         depths = jnp.broadcast_to(jnp.arange(self.depth), tokens.shape)
         vectors = self.vectors(tokens, depths, codebook)
@@ -203,7 +203,7 @@ class Model(nn.Module):
         cache: [layers,B,S,2,heads,d].
         """
         x = x[:, None].astype(self.dtype)
-        x, new = apply_layers(block, x, len(cache), cache={"kv": cache}, length=n, keep=True)
+        x, new = apply_layers(block, x, cache.shape[0], cache={"kv": cache}, length=n, keep=True)
         return x[:, 0], jax.lax.dynamic_update_slice_in_dim(cache, new["kv"], n, axis=2)
 
     def next_position(
@@ -218,7 +218,7 @@ class Model(nn.Module):
 
         cache: [layers,B,N,2,heads,d]; before: int32 [B,D], the codes at position n - 1.
         """
-        batch = len(before)
+        batch = before.shape[0]
         depths = jnp.broadcast_to(jnp.arange(self.depth), before.shape)
         vectors = self.vectors(before, depths, codebook)
         x = jnp.sum(self.embed(self.body_input, before, depths, vectors), axis=1)

@@ -32,13 +32,13 @@ def crop(grid: jax.Array, corner: tuple, window: Sequence[int]) -> jax.Array:
     corner: two numbers, or two arrays [B].
     """
     if grid.shape[1:] == tuple(window):
-        return grid.reshape(len(grid), -1)
-    y, x = (jnp.broadcast_to(at, len(grid)) for at in corner)
+        return grid.reshape(grid.shape[0], -1)
+    y, x = (jnp.broadcast_to(at, grid.shape[0]) for at in corner)
 
     def one(grid: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(grid, (y, x), window)
 
-    return jax.vmap(one)(grid, y, x).reshape(len(grid), -1)
+    return jax.vmap(one)(grid, y, x).reshape(grid.shape[0], -1)
 
 
 def random_corners(

@@ -132,7 +132,7 @@ def in_chunks(apply_block: Callable, chunks: int) -> Callable:
     """Return the segments of apply_block(block, segments, masks, prefix), chunk by chunk."""
 
     def cut(x: jax.Array) -> jax.Array:  # [B,K,...] -> [chunks,B,K/chunks,...]
-        return jnp.moveaxis(x.reshape(len(x), chunks, -1, *x.shape[2:]), 1, 0)
+        return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
 
     def join(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])

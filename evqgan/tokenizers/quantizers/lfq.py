@@ -67,7 +67,7 @@ class Quantizer(nn.Module):
         )
         of_each = -jnp.sum(up * log_up + (1 - up) * log_down, axis=-1)  # [N]
         tables = [joint(half) for half in jnp.split(up, [self.bits // 2], axis=-1)]
-        mean = jnp.einsum("na,nb->ab", *tables, precision="highest") / len(up)
+        mean = jnp.einsum("na,nb->ab", *tables, precision="highest") / up.shape[0]
         of_mean = -jnp.sum(mean * jnp.log(mean + 1e-5))  # 1e-5: MaskGIT
         return jnp.mean(of_each) - of_mean
 
@@ -98,7 +98,7 @@ def joint(up: jax.Array) -> jax.Array:
 
     up: [N,k], of bit i being 1.
     """
-    probabilities = jnp.ones((len(up), 1), up.dtype)
+    probabilities = jnp.ones((up.shape[0], 1), up.dtype)
     for i in range(up.shape[1]):
         probabilities = jnp.concatenate(
             [probabilities * (1 - up[:, i : i + 1]), probabilities * up[:, i : i + 1]], axis=-1

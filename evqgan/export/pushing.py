@@ -1,0 +1,79 @@
+"""An exported model, uploaded to the Hugging Face Hub; see `core.hub`."""
+
+import pathlib
+
+from evqgan.core import exported, files, hub
+from evqgan.core.errors import InputError
+from evqgan.core.hub import Repository
+from evqgan.core.progress import counted, say
+
+HARMLESS = (".gitattributes", exported.CARD, exported.LICENCE)  # what a new repository may hold
+
+
+def push(folder: pathlib.Path, name: str, public: bool = False) -> None:
+    """Upload all files of an exported model in one commit, and say what, where to, and its address.
+
+    Hidden files stay behind. Of what the repository had before, files of `exported.FILES` that the
+    folder does not have are removed by the same commit.
+
+    name: USER/NAME of its repository, which is made if there is none. public: whoever likes may
+    read it; a repository that there is keeps who may read it, and has to be of that kind.
+
+    Raises InputError for a folder that is no exported model, a repository of something else, and
+    whatever the Hub refuses.
+    """
+    repository, place = Repository(name), f"{hub.endpoint()}/{name}"
+    paths = whole(folder)
+    api = hub.library().HfApi(endpoint=hub.endpoint())
+    with hub.in_a_line(repository):
+        api.whoami()  # who is not logged in hears of it before anything else
+        is_new = not api.repo_exists(name)
+        if not is_new:
+            require_ours(api.model_info(name), repository, public)
+        size = sum(path.stat().st_size for path in paths)
+        kind = f"{'a new' if is_new else 'the'} {'public' if public else 'private'} repository"
+        say(f"uploading {counted(len(paths), 'file')}, {size:,} bytes, to {place}, {kind}:")
+        for path in paths:
+            say(f"  {path.relative_to(folder)}  {path.stat().st_size:,}")
+        if is_new:
+            api.create_repo(name, private=not public)
+        done = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Model exported by evqgan",
+            allow_patterns=[str(path.relative_to(folder)) for path in paths],
+            delete_patterns=list(exported.FILES),
+        )
+    hub.fetch.cache_clear()
+    say(f"it is at {place}, commit {done.oid}")
+    say(f'anybody who may read it has it by evqgan.load("{repository.place}")')
+
+
+def whole(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files of an exported model; InputError if it is none, or has pickles in it."""
+    if not exported.is_one(folder):
+        what = "is no exported model, and nothing else is uploaded"
+        raise InputError(f"{folder} {what}: write one by `python -m evqgan.export WORKDIR DEST`")
+    config = files.read_json(folder / exported.CONFIG, advice=exported.again(folder))
+    exported.part_of(config, exported.PARTS[0], folder)
+    inner = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [
+        path
+        for path in inner
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    for path in paths:
+        if path.suffix in hub.UNPICKLED:
+            raise InputError(f"{path} is a pickle by its name, which nobody should load: remove it")
+    return paths
+
+
+def require_ours(info: object, repository: Repository, public: bool) -> None:
+    """Raise InputError for a repository of another kind of model, or read by others than asked."""
+    there = [one.rfilename for one in getattr(info, "siblings", None) or ()]
+    if [name for name in there if name not in HARMLESS]:
+        hub.require(repository, there, (exported.CONFIG, exported.WEIGHTS))
+    is_public = not getattr(info, "private", False)
+    if is_public != public:
+        kind, flag = ("public", "give") if is_public else ("private", "leave out")
+        raise InputError(f"{repository.place} is {kind} already: {flag} --public")
