@@ -25,6 +25,7 @@ edit      --image=FILE and one of --mask=FILE (white = anew), --box=left,top,rig
                     edit_000.png ..., masked.png, strip.png
 reconstruct  --image=FILE|FOLDER --out=DIR
                     input | reconstruction, a PNG a picture
+          --tiles   pictures larger than the model's in tiles that overlap; --notiles: whole
 evaluate  --metrics=reconstruction,... --out=DIR
                     evaluation.json
 
@@ -122,6 +123,7 @@ FLAGS = (
         ("sample", "edit", "reconstruct"),
         "a picture; reconstruct: or a folder of them; sample: a PNG whose image is made again",
     ),
+    Flag("tiles", SWITCH, ("reconstruct",), "larger pictures in tiles (if need be); --notiles: no"),
     Flag("mask", PATH, ("edit",), "a picture, white where the image is made anew"),
     Flag("box", TEXTS, ("edit",), "left,top,right,bottom of what is made anew"),
     Flag("outpaint", TEXTS, ("edit",), "how far it grows at the left,top,right,bottom"),

@@ -147,7 +147,8 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     elif flags.mode == "edit":
         mode_edit.edit(config, workdir, out, cli.request(mode_edit.EditRequest, flags))
     elif flags.mode == "reconstruct":
-        mode_reconstruct.reconstruct(config, workdir, out, flags.image, flags.batch_size)
+        tiles = flags.tiles if flags["tiles"].present else None
+        mode_reconstruct.reconstruct(config, workdir, out, flags.image, flags.batch_size, tiles)
     else:
         metrics, size = flags.metrics or [], flags.batch_size
         evaluation.evaluate(config, workdir, out, metrics, size, tokenizer)

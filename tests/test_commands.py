@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import evqgan
+from evqgan import main
 from evqgan.core import config_files, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated
@@ -490,6 +491,40 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 1 was skipped\n")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
+
+
+def test_reconstruct_takes_larger_pictures_in_tiles_if_it_is_told_to(workdir, tmp_path, capsys):
+    wide, top = picture((32, 64)), tmp_path / "pictures"
+    top.mkdir()
+    path = save(top / "wide.png", wide)
+    save(top / "low.png", picture((16, 64)))
+    model = load(workdir, config_files.of_workdir(workdir)[0])
+
+    def made(out, image, *flags):
+        given = [f"--workdir={workdir}", "--mode=reconstruct", f"--image={image}", *flags]
+        return main.main(["main", *given, f"--out={tmp_path / out}"])
+
+    for out, tiles, *flags in (
+        ("cut", True, "--tiles"),
+        ("whole", False, "--notiles"),
+        ("own", None),
+    ):
+        assert made(out, path, *flags) == 0
+        after = model.reconstruct(wide, tiles=tiles)[0]
+        np.testing.assert_array_equal(png(tmp_path / out / "wide.png")[:, -64:], after)
+    assert not np.array_equal(png(tmp_path / "cut/wide.png"), png(tmp_path / "whole/wide.png"))
+    capsys.readouterr()
+    assert made("of", top, "--tiles") == 0
+    told = capsys.readouterr().out
+    assert "skipped: low.png: expected images of at least 32x32 to take in tiles" in told
+    assert told.endswith("; 1 was skipped\n") and list(files_of(tmp_path / "of")) == ["wide.png"]
+    assert made("no", top / "low.png", "--tiles") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "error: --tiles: expected images of at least 32x32 to take in tiles, got"
+    )
+    assert main.main(["main", f"--workdir={workdir}", "--mode=sample", "--tiles"]) == 2
+    assert "--tiles is a flag of --mode=reconstruct, not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from evqgan.core import exported, files, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
+from evqgan.inference import tiled
 from evqgan.inference.batched import at_once
 from evqgan.inference.images import read_image
 from evqgan.inference.mode_inputs import load_model, of_flag, read_whole_tokens
@@ -29,6 +30,7 @@ def reconstruct(
     out: pathlib.Path | None,
     image: str | None,
     batch_size: int | None = None,
+    tiles: bool | None = None,
 ) -> None:
     """Write `input | reconstruction`, a PNG a picture, into `out`, by default reconstructions/.
 
@@ -37,6 +39,8 @@ def reconstruct(
         places below it, and one that cannot be used is skipped with a line. The model is compiled
         anew for each of their sizes, which is said: padded pictures would not have the same bits.
     batch_size: images a device at a time at most; see `batched.at_once`.
+    tiles: what becomes of pictures larger than the model's, as in `Model.encode`. Of a folder,
+        pictures smaller than these are skipped if it is True.
 
     Of several processes the first one does it alone.
     """
@@ -67,7 +71,15 @@ def reconstruct(
         if source.is_dir() and size not in sizes:
             say(f"pictures of {width}x{height}: each size is compiled once")
         sizes.add(size)
-        write(out, model, batch, batch_size)
+        try:
+            is_cut = tiled.choose(model, size, tiles, "reconstructed")
+        except InputError as error:
+            if not source.is_dir():
+                raise InputError(f"--tiles: {error}") from error
+            skipped += [target for target, _ in batch]
+            print(*(f"skipped: {target}: {error}" for target, _ in batch), sep="\n", flush=True)
+            continue
+        write(out, model, batch, batch_size, is_cut)
         made += len(batch)
         if source.is_dir():
             report(made + len(skipped), len(paths), model.runner.clock() - began)
@@ -137,10 +149,15 @@ def together(model: Model, shape: tuple[int, ...], most: int | None) -> int:
     return at_once(shape, most) * model.runner.mesh.size
 
 
-def write(out: pathlib.Path, model: Model, batch: list[Named], most: int | None) -> None:
-    """Write the reconstructions of a batch of pictures of one size."""
+def write(
+    out: pathlib.Path, model: Model, batch: list[Named], most: int | None, is_cut: bool
+) -> None:
+    """Write the reconstructions of a batch of pictures of one size, made whole or in tiles."""
     before = np.stack([image for _, image in batch])
-    size = min(together(model, before.shape[1:], most), model.runner.size(len(before)))
-    after = model.to_images(model.to_ids(before, size), size)
+    if is_cut:
+        after = tiled.decode(model, tiled.encode(model, before))
+    else:
+        size = min(together(model, before.shape[1:], most), model.runner.size(len(before)))
+        after = model.to_images(model.to_ids(before, size), size)
     for (target, image), again in zip(batch, after, strict=True):
         pictures.save_png(out / target, pictures.row([image, again]))

@@ -31,8 +31,8 @@ def load(
     """Return a trained tokenizer or generator, ready to use.
 
     workdir: the folder of a run ("~" is the home folder), or an exported model, or the name of one
-      that ships, or of a public one (`evqgan.convert`). A quickstart's is its generator, which
-      holds its tokenizer, too.
+      that ships, or of a public one (`evqgan.convert`), or hf://USER/NAME@REVISION of the Hugging
+      Face Hub. A quickstart's is its generator, which holds its tokenizer, too.
     config: None is the workdir's.
     step: of the checkpoint; None is the latest.
     batch_size: images a device computes at a time; None is 64 of up to 256x256, fewer of larger
