@@ -97,7 +97,8 @@ def no_workdir(path: pathlib.Path) -> str:
     named = [*shipped, *public.NAMES]
     if path.parent == pathlib.Path(".") and (close := difflib.get_close_matches(path.name, named)):
         hint = f"did you mean the model {close[0]!r}? Or {hint}"
-    if not path.is_absolute() and len(path.parts) == 2 and path.parts[0] not in (".", "..", "~"):
+    is_pair = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] != ".."
+    if is_pair and path.parts[0] != "workdirs" and not path.parent.is_dir():
         hint += f", or one of the Hugging Face Hub as hf://{path.as_posix()}"
     return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
 
