@@ -126,26 +126,20 @@ def fetch(workdir: str, files: Sequence[str], needed: Sequence[str], stage: str)
     """
     repository, hub = parse(workdir), library()
     revision, where = repository.revision or None, {"endpoint": endpoint()}
-    try:
-        with in_a_line(repository):
-            try:
-                info = hub.HfApi(**where).model_info(
-                    repository.name, revision=revision, timeout=SECONDS
-                )
-            except Exception as error:
-                if isinstance(error, hub.errors.HfHubHTTPError) or not is_unreachable(error):
-                    raise
-                return in_cache(repository, needed)
-            there = [one.rfilename for one in info.siblings or ()]
-            require(repository, there, needed)
-            given = {"repo_id": repository.name, **where}
-            config = hub.hf_hub_download(filename=needed[0], revision=info.sha, **given)
-            require_stage(repository, config, stage)
-            return pathlib.Path(
-                hub.snapshot_download(revision=revision, allow_patterns=list(files), **given)
-            )
-    except hub.errors.LocalEntryNotFoundError as error:
-        raise InputError(f"cannot fetch {repository.place}: {first_line(error)}") from error
+    with in_a_line(repository):
+        try:
+            api = hub.HfApi(**where)
+            info = api.model_info(repository.name, revision=revision, timeout=SECONDS)
+        except Exception as error:
+            if isinstance(error, hub.errors.HfHubHTTPError) or not is_unreachable(error):
+                raise
+            return in_cache(repository, needed)
+        require(repository, [one.rfilename for one in info.siblings or ()], needed)
+        given = {"repo_id": repository.name, **where}
+        config = hub.hf_hub_download(filename=needed[0], revision=info.sha, **given)
+        require_stage(repository, config, stage)
+        folder = hub.snapshot_download(revision=revision, allow_patterns=list(files), **given)
+    return pathlib.Path(folder)
 
 
 def in_cache(repository: Repository, needed: Iterable[str]) -> pathlib.Path:

@@ -121,7 +121,7 @@ class Card:
         named, (height, width) = names_of(self.found.config), sides(self.found.config)
         box = f"--box={width // 4},{height // 4},{width * 3 // 4},{height * 3 // 4}"
         label = f", labels=[{named[0]!r}]" if named else ""
-        calls = [f'model = evqgan.load("{self.name}")  # the path of this folder']
+        calls = [f'model = evqgan.load("{self.name}")  # the path of this folder, or hf://USER/NAME']
         calls += [
             "ids = model.encode(images)  # uint8 [n, height, width, 3] to int32 [n, h, w, depth]"
         ]
