@@ -33,7 +33,6 @@ PROGRAMS = {
 }
 TINY = "--config.duration=2 steps"
 DRAWINGS = ["--workdir=drawings", "--num=4"]
-ON_A = "--config.tokenizer.weights=workdirs/a"
 ONE_SYSTEM = ["--only=efficient_vqgan"]
 OWN = [TINY, "--config.dataset.size=32", "--config.batch_size=4"]
 VARIANT = [":tiny", "--only=base", "--seeds=1", "--samples=8", "--config.duration=2 steps"]
@@ -96,10 +95,9 @@ RUN = [
         SLOW,
         [":tiny", "--compile_only=cpu"],
     ),
-    (r"main --config=configs/(imagenet|drawings)_stage2", SLOW, [":tiny", TINY, ON_A]),
-    (r"main --config=configs/folder_stage2", SLOW, [*OWN, ON_A]),
-    (r"main --config=configs/folder", SLOW, OWN),
-    (r"main --config=configs/\S+_stage1", SLOW, [":tiny", TINY]),
+    (r"main --config=configs/(imagenet|drawings)_stage2\.py --workdir", SLOW, [":tiny", TINY]),
+    (r"main --config=configs/folder(_stage1)?\.py .*folder=pictures", SLOW, OWN),
+    (r"main --config=configs/(?!folder)\S+_stage1", SLOW, [":tiny", TINY]),
     (r"main --config=configs/digits_quantizers.py", SLOW, [":tiny", TINY]),
 ]
 DATA = "needs data that are not here, or what was trained on them for days"
