@@ -19,6 +19,7 @@ from evqgan.convert import __main__ as convert
 from evqgan.core import pictures
 from evqgan.data import generated
 from evqgan.demo import __main__ as demo
+from evqgan.doctor import __main__ as doctor
 from evqgan.export import __main__ as export
 from evqgan.plot import __main__ as plot
 
@@ -28,6 +29,7 @@ PROGRAMS = {
     "evqgan.benchmark": benchmark.main,
     "evqgan.convert": convert.main,
     "evqgan.demo": demo.main,
+    "evqgan.doctor": doctor.main,
     "evqgan.export": export.main,
     "evqgan.plot": plot.main,
 }
@@ -70,6 +72,7 @@ RUN = [
     (r"plot workdirs/a workdirs/b", FAST, []),
     (r"plot attention", FAST, []),
     (r"convert --(help|list)$", FAST, []),
+    (r"doctor$", FAST, []),
     (r"benchmark compare ", FAST, []),
     (r"benchmark NAME$", FAST, ["--help"]),
     (r"benchmark (samplers|comparison|variants|reconstruction)$", FAST, ["--help"]),
@@ -115,7 +118,8 @@ NOT_RUN = [
         r"^bash launch/local.sh",
         "makes an environment and trains: test_launch, test_quickstart, test_own_images",
     ),
-    (r"^bash launch/tpu_vm.sh", ACCELERATOR),
+    (r"^bash launch/tpu_vm.sh|doctor --device=gpu", ACCELERATOR),
+    (r"prepare_data|data.from_", "needs data that are not here: test_tfrecord makes small ones"),
     (
         r"launch.(config_keys|front_picture)",
         "writes into the repository: test_config_keys compares",
