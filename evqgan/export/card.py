@@ -1,6 +1,7 @@
 """The model card: README.md of an exported model, of its configs, its numbers and its data."""
 
 import dataclasses
+import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping
@@ -120,8 +121,10 @@ class Card:
         name, run = shlex.quote(self.name), "python -m evqgan.main"
         named, (height, width) = names_of(self.found.config), sides(self.found.config)
         box = f"--box={width // 4},{height // 4},{width * 3 // 4},{height * 3 // 4}"
-        label = f", labels=[{named[0]!r}]" if named else ""
-        calls = [f'model = evqgan.load("{self.name}")  # the path of this folder, or hf://USER/NAME']
+        label = f", labels=[{json.dumps(named[0])}]" if named else ""
+        calls = [
+            f'model = evqgan.load("{self.name}")  # the path of this folder, or hf://USER/NAME'
+        ]
         calls += [
             "ids = model.encode(images)  # uint8 [n, height, width, 3] to int32 [n, h, w, depth]"
         ]
