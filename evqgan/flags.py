@@ -53,6 +53,7 @@ from evqgan.core.cli import (
     CONFIG_KEYS,
     DEBUG,
     PATH,
+    PLACE,
     SWITCH,
     TEXT,
     TEXTS,
@@ -92,7 +93,7 @@ IN_RECORD = ("num", "labels", "seed", "preset", "steps_strip", "acceptance", "cl
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of an experiment, or its name in configs/"),
     CONFIG_KEYS,
-    Flag("workdir", PATH, (), "where a run keeps everything it makes"),
+    Flag("workdir", PLACE, (), "where a run keeps everything it makes"),
     Flag("mode", choice(*MODES), (), f"what to do: {', '.join(MODES)}", "train"),
     Flag("num", whole(1), ("sample", "edit"), "how many images (64) or results (4)"),
     Flag("profile", whole(1), ("train",), "how many steps to trace (none)"),
@@ -116,7 +117,7 @@ FLAGS = (
         ("sample",),
         "where its weights lie (default: ~/.cache/evqgan/weights), or random",
     ),
-    Flag("out", PATH, AFTER_TRAINING, "where results go (default: inside the workdir)"),
+    Flag("out", PLACE, AFTER_TRAINING, "where results go (default: inside the workdir)"),
     Flag(
         "image",
         PATH,

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from evqgan import flags as table
 from evqgan.aot import topology
-from evqgan.core import build, cli, config_files, exported, hub, presets, signals
+from evqgan.core import build, cli, config_files, exported, hub, presets, signals, stores
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> None:
     """Do what the arguments say."""
     flags, config = cli.prepare(parse, argv)
     check_alike(flags, config)
-    workdir = pathlib.Path(flags.workdir)
+    workdir = stores.path(flags.workdir)
     if flags.compile_only and flags.layout:
         from evqgan.aot import layout
 
@@ -135,7 +135,7 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
             tokenizer = claims.settings(config, inner)
         # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
         config = claims.settings(config, workdir)
-    out = flags.out and pathlib.Path(flags.out)
+    out = flags.out and stores.path(flags.out)
     if flags.mode == "sample" and flags.image:
         mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size)
     elif flags.mode == "encode":
@@ -220,7 +220,7 @@ def check_read(flags: Any, config: ConfigDict, key: str) -> None:
     if reads(flags.mode, inner):
         return
     if flags.config is not None and flags.mode != "encode":
-        place = pathlib.Path(flags.workdir) / part.replace("generator", "")
+        place = stores.path(flags.workdir) / part.replace("generator", "")
         if value == trained_with(place, inner.split(".")):
             return
     name = table.STANDS_FOR.get(inner, inner)
@@ -251,7 +251,7 @@ def config_of(flags: Any) -> ConfigDict:
     """Return the config of --config, or else that of the workdir."""
     if flags.config is not None:
         return config_files.read_file(flags.config)
-    there = flags.workdir and (pathlib.Path(flags.workdir) / "config.json").is_file()
+    there = flags.workdir and (stores.path(flags.workdir) / "config.json").is_file()
     if flags.mode == "train" and not there:
         raise InputError(
             "--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help"

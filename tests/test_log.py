@@ -146,8 +146,8 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         InputError, match=r"cannot write .*file/run: expected a folder, but .*file is a file"
     ):
         log.Writer(tmp_path / "file" / "run")
-    with pytest.raises(InputError, match="give a local one"):
-        log.Writer("gs://bucket/run")
+    with pytest.raises(InputError, match="expected a local path, or gs:"):
+        log.Writer("http://host/run")
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with log.Writer(tmp_path) as writer:
         monkeypatch.setattr(writer, "_lines", Full(full))

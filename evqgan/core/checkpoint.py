@@ -5,7 +5,6 @@ They are readable on any devices.
 
 import contextlib
 import os
-import pathlib
 import re
 import zlib
 from collections.abc import Collection, Iterable
@@ -16,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from evqgan.core import files, integrity, signals
+from evqgan.core import files, integrity, signals, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.mesh import path_name
 
@@ -30,6 +29,7 @@ DAMAGE = re.compile(
 # `manifest`; "score", {"score", "format"}. A change after which this code cannot read what it wrote
 # before makes it 2. tests/kept holds a checkpoint of each.
 FORMAT = 1
+COMMITTED = "commit_success.txt"
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
 Manifest = dict[str, list[Any]]  # what `manifest` returns
@@ -119,8 +119,11 @@ def row_of(rows: Manifest, name: str) -> list[Any]:
 
 def steps_in(workdir: str | os.PathLike[str]) -> list[int]:
     """Return the steps of the checkpoints in a workdir, ascending."""
-    names = (path.name for path in pathlib.Path(workdir, "checkpoints").glob("*"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    folder = stores.path(workdir) / "checkpoints"
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    if stores.is_remote(folder):  # where orbax renames none, and puts a file into whole ones
+        steps = [step for step in steps if (folder / str(step) / COMMITTED).is_file()]
+    return steps
 
 
 def latest(workdir: str | os.PathLike[str]) -> int:
@@ -169,7 +172,8 @@ class Checkpoints:
 
         create: False, to read only, makes no folder and raises InputError where there is none.
         """
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        place = stores.path(workdir)
+        self.folder = (place if stores.is_remote(place) else place.absolute()) / "checkpoints"
         self.kept, self.writes = Kept(keep), create
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
@@ -336,13 +340,15 @@ class Checkpoints:
             if self.writes and (steps := self.steps()):
                 signals.keep(f"step {steps[-1]:,} in {self.folder.parent}")
         except Exception as error:  # the writing threads hand on whatever the file system raised
-            what = f"cannot write checkpoints in {self.folder}"
-            raise InputError(f"{what}: {files.why_unwritten(error)}") from error
+            is_remote = stores.is_remote(self.folder)
+            why = stores.reason(error, self.folder) if is_remote else files.why_unwritten(error)
+            raise InputError(f"cannot write checkpoints in {self.folder}: {why}") from error
 
     def close(self) -> None:
         """Wait for running saves and let go of the folder, which goes if it is empty."""
         self.wait()
         self.manager.close()
         # There may be something in it, or another process was faster.
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        if not stores.is_remote(self.folder):
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import output, signals
+from evqgan.core import flag_kinds, output, signals, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import DoesNotFit, InputError, NonFinite, is_out_of_memory, of_system
@@ -31,64 +31,17 @@ LESS = (
     "train with config.generator.remat=True; --compile_only says what fits"
 )
 T = TypeVar("T")
-
-
-class _Whole(flags.IntegerParser):
-    """Whole numbers in decimal digits alone: 0x10 and 1_000 are more often a slip than a wish."""
-
-    def convert(self, argument: Any) -> int:
-        if isinstance(argument, str) and not re.fullmatch(r"[+-]?\d+", argument):
-            raise ValueError(f"expected a whole number, got {argument!r}")
-        return int(argument)
-
-
-class _Texts(flags.ListParser):
-    """Texts with commas between them: none at all would not say whether all are meant."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.syntactic_help = "values with commas between them; leave the flag out for its default"
-
-    def parse(self, argument: Any) -> list[str]:
-        found: list[str] = super().parse(argument)
-        if not all(found) or not found:
-            raise ValueError("empty")
-        return found
-
-
-class _Path(flags.ArgumentParser):
-    """Paths, in which "~" is the home folder: a shell leaves it as it is in --name=~/folder."""
-
-    def parse(self, argument: Any) -> str:
-        return os.path.expanduser(argument)
-
-
-TEXT: flags.ArgumentParser = flags.ArgumentParser()
-PATH = _Path()
-TEXTS = _Texts()
-SWITCH = flags.BooleanParser()
-
-
-def whole(low: int | None = None, high: int | None = None) -> flags.ArgumentParser:
-    """Return the kind of a flag that takes a whole number from `low` to `high`."""
-    return _Whole(low, high)
-
-
-def number(low: float, high: float) -> flags.ArgumentParser:
-    """Return the kind of a flag that takes a number from `low` to `high`."""
-    return flags.FloatParser(low, high)
-
-
-def choice(*values: str) -> flags.ArgumentParser:
-    """Return the kind of a flag that takes one of `values`."""
-    return flags.EnumParser(list(values))
+# The kinds of flags, for the tables of command lines.
+TEXT, TEXTS, SWITCH = flag_kinds.TEXT, flag_kinds.TEXTS, flag_kinds.SWITCH
+PATH, PLACE = flag_kinds.PATH, flag_kinds.PLACE
+whole, number, choice = flag_kinds.whole, flag_kinds.number, flag_kinds.choice
 
 
 class Flag(NamedTuple):
     """A flag of a command line: a row of its table.
 
     name: as it is typed after "--".
-    kind: TEXT, TEXTS, PATH, SWITCH, or what `whole`, `number` or `choice` return.
+    kind: TEXT, TEXTS, PATH, PLACE, SWITCH, or what `whole`, `number` or `choice` return.
     modes: the values of --mode that take it; empty: all.
     help: what it is for.
     default: its value where it is not given.
@@ -270,6 +223,8 @@ def report(error: Exception, debug: bool) -> int:
         reason = f"{what} ({reason[:300]})"
     elif too_large := is_out_of_memory(error):
         reason = f"a device has not enough memory for this ({reason[:300]}): {LESS}"
+    elif stores.is_failure(error):
+        reason = stores.reason(error, "gs://")
     elif not isinstance(error, InputError | NonFinite | DoesNotFit | OSError):
         if not several:
             raise error

@@ -17,7 +17,7 @@ import numpy as np
 from jax._src import distributed  # the client has no public name
 from jax.experimental import multihost_utils
 
-from evqgan.core import files
+from evqgan.core import files, stores
 from evqgan.core.errors import InputError
 
 HEARTBEAT = 30  # ours: seconds of silence after which a process counts as lost; JAX waits for 100
@@ -168,7 +168,7 @@ def check_shared(folder: str | os.PathLike[str]) -> None:
     """
     if not several():
         return
-    folder, chief, failed = pathlib.Path(folder), jax.process_index() == 0, None
+    folder, chief, failed = stores.path(folder), jax.process_index() == 0, None
     token = np.frombuffer(os.urandom(16), np.uint8)
     file = folder / f".{token.tobytes().hex()}"
     if chief:
@@ -188,7 +188,8 @@ def check_shared(folder: str | os.PathLike[str]) -> None:
             file.unlink()
     blind = [f"process {i} (on {hosts(names)[i]})" for i in np.flatnonzero(~seen)]
     if blind:
-        what = f"the files of process 0 (on {hosts(names)[0]}) in {folder.absolute()}"
+        place = folder if stores.is_remote(folder) else folder.absolute()
+        what = f"the files of process 0 (on {hosts(names)[0]}) in {place}"
         raise InputError(
             f"{', '.join(blind)} cannot see {what}: give "
             "a --workdir in a folder that all hosts share, by the same path"
@@ -202,7 +203,7 @@ def appears(file: pathlib.Path) -> bool:
     """
     until = time.monotonic() + SEEING
     while True:
-        for folder in (file.parent.parent, file.parent):
+        for folder in () if stores.is_remote(file) else (file.parent.parent, file.parent):
             with contextlib.suppress(OSError):
                 os.scandir(folder).close()
         if file.exists():

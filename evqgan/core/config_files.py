@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from evqgan.core import exported, files, public
+from evqgan.core import exported, files, public, stores
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
@@ -254,8 +254,22 @@ def expand_paths(config: ConfigDict) -> None:
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             expand_paths(value)
-        elif key in PATHS and isinstance(value, str) and value.startswith("~"):
-            config[key] = os.path.expanduser(value)
+        elif key in PATHS and isinstance(value, str):
+            if stores.is_remote(value):
+                check_remote(key, value)
+            if value.startswith("~"):
+                config[key] = os.path.expanduser(value)
+
+
+def check_remote(key: str, value: str) -> None:
+    """Raise InputError for a URL as the value of a key that takes a local path alone."""
+    if key == "folder":
+        raise InputError(
+            f"dataset.folder = {value} cannot be read: image files on a bucket would take a "
+            "request each; copy them here, or prepare record files and give dataset.name and "
+            "dataset.data_dir"
+        )
+    stores.path(value)
 
 
 def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:

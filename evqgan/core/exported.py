@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any
 
-from evqgan.core import files, hub, public
+from evqgan.core import files, hub, public, stores
 from evqgan.core.errors import InputError
 
 STAGE = "exported"
@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 def is_one(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder holds an exported model."""
-    return pathlib.Path(folder, WEIGHTS).is_file()
+    return (stores.path(folder) / WEIGHTS).is_file()
 
 
 def find(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -45,7 +45,7 @@ def find(workdir: str | os.PathLike[str]) -> pathlib.Path:
     or an exported model. A model of the Hub is fetched (`core.hub`). Of a public model, it is the
     place of the converted one, there or not.
     """
-    path, name = pathlib.Path(workdir).expanduser(), os.fspath(workdir)
+    path, name = stores.path(workdir).expanduser(), os.fspath(workdir)
     if any((path / place).exists() for place in OF_WORKDIR):
         return path
     if hub.is_named(name):
@@ -66,13 +66,15 @@ def results(workdir: str | os.PathLike[str]) -> pathlib.Path:
         return pathlib.Path("workdirs", *name.split("/"))
     if public.home() in folder.parents:
         return "workdirs" / folder.relative_to(public.home())
-    is_part = is_one(folder)
-    return pathlib.Path("workdirs", folder.resolve().name) if is_part else pathlib.Path(workdir)
+    if not is_one(folder):
+        return stores.path(workdir)
+    name = folder.name if stores.is_remote(folder) else folder.resolve().name
+    return pathlib.Path("workdirs", name)
 
 
 def again(folder: str | os.PathLike[str]) -> str:
     """Return what to do about a folder that is damaged."""
-    folder = pathlib.Path(folder).absolute()
+    folder = stores.path(folder) if stores.is_remote(folder) else pathlib.Path(folder).absolute()
     if hub.name_of(folder):
         return f"remove {folder.parents[1]}, and give the command again, which fetches it anew"
     return "copy the whole folder again, or export the model again"
@@ -97,7 +99,7 @@ def part_of(found: dict[str, Any], part: str, folder: pathlib.Path) -> dict[str,
 
 def step_of(folder: str | os.PathLike[str], part: str) -> int:
     """Return the step of the checkpoint that a part was exported from; part: one of PARTS."""
-    file = pathlib.Path(folder) / CONFIG
+    file = stores.path(folder) / CONFIG
     steps = files.read_json(file, "the config of an exported model", again(folder)).get("steps")
     step = steps.get(part) if isinstance(steps, dict) else None
     if not isinstance(step, int):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import safetensors
 
-from evqgan.core import exported, weights
+from evqgan.core import exported, stores, weights
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 
@@ -56,9 +56,9 @@ def save(folder: str | os.PathLike[str], state: Mapping[str, Any], dtype: str) -
             raise InputError(f"{name} has numbers beyond {dtype}: give --dtype=float32")
         return small
 
-    file = pathlib.Path(folder) / exported.WEIGHTS
+    file = stores.path(folder) / exported.WEIGHTS
     weights.save(file, jax.tree_util.tree_map_with_path(rounded, tree_of(state)), {"dtype": dtype})
-    return file.stat().st_size
+    return stores.stamp(file).size
 
 
 def restore(
@@ -71,7 +71,7 @@ def restore(
 
     Raises InputError for a file that is missing, damaged, or of another model, and another step.
     """
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
     found = exported.step_of(folder, "generator" if "tokenizer" in like else "tokenizer")
     if step not in (None, found):
         raise InputError(f"{folder} is an exported model of step {found:,}, not of step {step:,}")
@@ -105,7 +105,7 @@ class Exported:
         """Read those of a part, one of `exported.PARTS`; InputError if they are damaged."""
         self.step, arrays = (
             exported.step_of(folder, part),
-            read(pathlib.Path(folder) / exported.WEIGHTS),
+            read(stores.path(folder) / exported.WEIGHTS),
         )
         own = f"{part}/params/"
         beside = "tokenizer/" if part == "tokenizer" else ""  # a generator's state has "tokenizer"
@@ -149,7 +149,10 @@ class Exported:
 def read(file: pathlib.Path) -> dict[str, np.ndarray]:
     """Return {name: array} of a file as `save` writes it; InputError if it is damaged."""
     try:
-        with safetensors.safe_open(file, framework="np") as stored:
+        with (
+            stores.as_file(file) as local,
+            safetensors.safe_open(local, framework="np") as stored,
+        ):
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             number = (stored.metadata() or {}).get(weights.CRC)
     except (safetensors.SafetensorError, OSError, ValueError) as error:

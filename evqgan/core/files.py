@@ -1,4 +1,7 @@
-"""Whole files or none: what is written here appears under its name complete, or not at all."""
+"""Whole files or none: what is written here appears under its name complete, or not at all.
+
+Paths may be local or of a bucket (`core.stores`), where objects appear so by themselves.
+"""
 
 import contextlib
 import errno
@@ -13,11 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import filelock
 
+from evqgan.core import stores
 from evqgan.core.errors import InputError, first_line, of_system
+from evqgan.core.lease import Lease, runs_here
 
 PART = re.compile(r"\..+\.(\d+)\.part")  # the name under which `atomic` writes
 ABANDONED = 60.0  # ours: seconds after which a file that nobody writes is left over
@@ -25,10 +30,17 @@ ABANDONED = 60.0  # ours: seconds after which a file that nobody writes is left 
 
 @contextlib.contextmanager
 def writable(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an OSError of the body (full disk, file in the way) into InputError naming `path`."""
+    """Turn an OSError of the body (full disk, file in the way) into InputError naming `path`.
+
+    So are a store's exceptions, if it is a path in one.
+    """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if stores.is_remote(path) and stores.is_failure(error):
+            raise InputError(f"cannot write {path}: {stores.reason(error, path)}") from error
+        if not isinstance(error, OSError):
+            raise
         raise InputError(f"cannot write {path}: {why_unwritten(error)}") from error
 
 
@@ -50,7 +62,13 @@ def tried(folder: str | os.PathLike[str]) -> None:
 
     A folder made for it is removed again.
     """
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
+    if stores.is_remote(folder):
+        probe = folder / f".{os.urandom(8).hex()}"
+        with writable(folder):
+            probe.write_bytes(b"a line")
+            probe.unlink()
+        return
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     with writable(folder):
         try:
@@ -71,7 +89,13 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     It vanishes if the body raises. The folder of `path` is made. An OSError becomes InputError;
     what stood under `path` before is then untouched.
     """
-    path = pathlib.Path(path)
+    path = stores.path(path)
+    if stores.is_remote(path):
+        with writable(path), tempfile.NamedTemporaryFile() as copy:
+            yield cast(BinaryIO, copy)
+            copy.flush()
+            stores.put(pathlib.Path(copy.name), path)
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,11 +116,21 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
     """Make `folder` this process's while the body runs; InputError if it is another's.
 
     It is made if need be, and removed if it is left empty. The lock is the operating system's: it
-    ends with its process, however that ends.
+    ends with its process, however that ends. On a bucket it is a `lease.Lease`.
 
     instead: what the error says to give.
     """
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
+    if stores.is_remote(folder):
+        lease = Lease(folder, lambda who: _in_use(folder, who, instead))
+        lease.take()
+        _held.append(lease.release)
+        try:
+            yield
+        finally:
+            _held.remove(lease.release)
+            lease.release()
+        return
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     # Of all threads: `let_go` is called in another one.
     lock = filelock.FileLock(folder / ".lock", blocking=False, thread_local=False)
@@ -118,7 +152,8 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
             try:
                 lock.acquire()
             except filelock.Timeout:
-                raise InputError(_in_use(folder, owner, instead)) from None
+                who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+                raise InputError(_in_use(folder, who, instead)) from None
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         remove_parts(folder)
         yield
@@ -142,17 +177,6 @@ def remove_parts(folder: pathlib.Path) -> None:
                     part.unlink()
 
 
-def runs_here(process: int) -> bool:
-    """Return whether a process of this number runs on this machine."""
-    try:
-        os.kill(process, 0)  # no signal: only the errors
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
-
-
 # What takes away the marks of the folders that are `owned`, and the new ones of `swapped`.
 _held: list[Callable[[], None]] = []
 
@@ -166,9 +190,8 @@ def let_go() -> None:
         clear()
 
 
-def _in_use(folder: pathlib.Path, owner: pathlib.Path, instead: str) -> str:
-    """Return the message for a folder in use; its owner has written the file `owner`."""
-    who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+def _in_use(folder: pathlib.Path, who: str, instead: str) -> str:
+    """Return the message for a folder in use; who: its owner, in words."""
     several = os.environ.get("EVQGAN_DISTRIBUTED") == "1"
     of_slurm = os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
     hint = ", or set EVQGAN_DISTRIBUTED=1 to make the tasks of this Slurm step one run"
@@ -178,7 +201,7 @@ def _in_use(folder: pathlib.Path, owner: pathlib.Path, instead: str) -> str:
 
 def digest(path: str | os.PathLike[str]) -> str:
     """Return the first 16 hexadecimal digits of a file's sha256: enough to tell files apart."""
-    with open(path, "rb") as file:
+    with stores.as_file(path) as local, open(local, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
@@ -207,7 +230,7 @@ def read_json(
     encoding, or nested without end.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
+        text = stores.path(path).read_text(encoding="utf-8")
         found = json.loads(text)
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}; {advice}") from error
@@ -232,9 +255,13 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write into, which takes the place of `folder` when the body ends.
 
     All that was in `folder` goes. If the body raises, or `let_go` is called, the new one vanishes,
-    and `folder` stays as it was.
+    and `folder` stays as it was. On a bucket files are replaced one by one (`stores.put_folder`).
     """
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
+    if stores.is_remote(folder):
+        with _copied(folder, lambda name: True) as new:
+            yield new
+        return
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     ends = threading.Lock()  # held by what decides whether the new one vanishes or is swapped in
 
@@ -272,9 +299,14 @@ def exchanged(
     folder: made if need be. Files that have other names stay, but those that are stale.
     stale: says of a name in `folder` whether it is an earlier call's file, which goes.
 
-    If the body raises, or a move fails, `folder` is as it was.
+    If the body raises, or a move fails, `folder` is as it was. On a bucket files are replaced one
+    by one (`stores.put_folder`).
     """
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
+    if stores.is_remote(folder):
+        with _copied(folder, stale) as new:
+            yield new
+        return
     new, old, there = folder / ".new.part", folder / ".old.part", folder.is_dir()
     with writable(folder):
         for rest in (new, old):  # of a call that was killed
@@ -290,6 +322,14 @@ def exchanged(
             if not there:
                 with contextlib.suppress(OSError):  # there is something in it
                     folder.rmdir()
+
+
+@contextlib.contextmanager
+def _copied(folder: pathlib.Path, stale: Callable[[str], bool]) -> Iterator[pathlib.Path]:
+    """Yield an empty local folder, whose files are copied into one on a bucket at the end."""
+    with writable(folder), tempfile.TemporaryDirectory(prefix="evqgan-") as new:
+        yield pathlib.Path(new)
+        stores.put_folder(pathlib.Path(new), folder, stale)
 
 
 def _exchange(

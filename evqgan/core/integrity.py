@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 import tensorstore
 
+from evqgan.core import stores
+
 # Files that describe the arrays, and what orbax looks for in them: it stands in its errors.
 DESCRIBED = {
     "state/_METADATA": "tree_metadata|key_metadata|key_type|KeyType|'key'|value_metadata"
@@ -77,7 +79,7 @@ def _values(folder: pathlib.Path, place: pathlib.Path) -> Iterator[tuple[str, pa
     manifest = place / "manifest.ocdbt"
     if not manifest.is_file():
         raise _Damaged(f"{manifest.relative_to(folder)} is missing")
-    base = tensorstore.KvStore.open({"driver": "file", "path": f"{place.absolute()}/"}).result()
+    base = stores.kvstore(place)
     try:
         versions = tensorstore.ocdbt.dump(base).result()["versions"]
     except ValueError:
@@ -119,7 +121,7 @@ def _check_length(folder: pathlib.Path, file: pathlib.Path, end: int) -> None:
     """Raise _Damaged for a file that is missing or has fewer bytes than `end`."""
     if not file.is_file():
         raise _Damaged(f"{file.relative_to(folder)} is missing")
-    size = file.stat().st_size
+    size = stores.stamp(file).size
     if size < end:
         what = f"is cut short, {size:,} of at least {end:,} bytes"
         raise _Damaged(f"{file.relative_to(folder)} {what}")

@@ -13,8 +13,13 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from evqgan.core import stores
 from evqgan.core.errors import InputError, NonFinite
 from evqgan.core.files import atomic, writable
+from evqgan.core.mirror import Mirror
+from evqgan.core.progress import warn
+
+PART = 2**23  # ours: bytes of a file of events on a bucket, which is copied whole when it grows
 
 
 class Writer:
@@ -22,12 +27,13 @@ class Writer:
 
     Raises InputError for an OSError, such as a full disk.
 
-    workdir: a local folder.
+    workdir: of a bucket, all is written into `folder`, from where a `mirror.Mirror` copies it.
     resume_step: the step of the state with which the run goes on. Lines of later steps are dropped
       (TensorBoard is told to do the same) and written again, so that metrics.jsonl ends as if
       nothing had happened, but for perf/*. 0 is a run from the start: every line goes.
     enabled: whether this process writes, of which there may be one in a run; with False nothing is
       touched.
+    folder: where files are written: the workdir, or what is copied there.
     """
 
     def __init__(
@@ -35,21 +41,22 @@ class Writer:
     ) -> None:
         self._lines: Any = None
         self._events: Any = None
+        self._mirror: Mirror | None = None
+        self.folder = stores.path(workdir)
         if not enabled:
             return
-        if "://" in str(workdir):
-            what = f"but the workdir is {workdir}: give a local one"
-            raise InputError(f"metrics are written to a local folder, {what}")
-        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        if stores.is_remote(workdir):
+            self._mirror = Mirror(self.folder)
+            self._mirror.fetch("metrics.jsonl")
+            self.folder = self._mirror.folder
+        self.path = self.folder / "metrics.jsonl"
         with writable(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         _keep(self.path, resume_step)
         with writable(self.path):
             self._lines = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-            # EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its
-            # queue then blocks.
-            suffix = f".{resume_step}.{os.getpid()}"
-            self._events = EventsWriter(str(self.path.parent / "events"), suffix)
+            self._suffix, self._parts = f".{resume_step}.{os.getpid()}", 0
+            self._events = self._begun_events()
             # TensorBoard hides older events from this step on.
             start = SessionLog(status=SessionLog.START)
             self._event(step=resume_step + 1 if resume_step else 0, session_log=start)
@@ -85,6 +92,11 @@ class Writer:
                 self._event(step=int(step), summary=image)
             self._events.flush()
 
+    def flush(self) -> None:
+        """Return when all that was written is in the workdir, if that is on a bucket."""
+        if self._mirror is not None:
+            self._mirror.flush()
+
     def close(self) -> None:
         """Close both files; calling it again does nothing."""
         if self._lines is not None:
@@ -92,15 +104,37 @@ class Writer:
                 self._lines.close()
                 self._events.close()
             self._lines = None
+            if self._mirror is not None:
+                self._mirror.close()
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            self.close()
+        except InputError as unwritten:
+            if error is None:
+                raise
+            warn(str(unwritten))  # the error that ends the run says more
+
+    def _begun_events(self) -> EventsWriter:
+        """Return a new file of events.
+
+        EventsWriter writes when called. SummaryWriter's thread dies of a full disk and its queue
+        then blocks.
+        """
+        suffix = f"{self._suffix}.{self._parts}" if self._parts else self._suffix
+        self._size, self._parts = 0, self._parts + 1
+        return EventsWriter(str(self.folder / "events"), suffix)
 
     def _event(self, **fields: Any) -> None:
-        self._events.write_event(Event(wall_time=time.time(), **fields))
+        event = Event(wall_time=time.time(), **fields)
+        if self._mirror is not None and self._size > PART:
+            self._events.close()
+            self._events = self._begun_events()
+        self._size += event.ByteSize()
+        self._events.write_event(event)
 
 
 def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, limit: int) -> str:
@@ -140,7 +174,7 @@ def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str
 
     Metrics that the file has not are left out.
     """
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+    path = stores.path(workdir) / "metrics.jsonl"
     found: dict[str, float] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         for name, value in json.loads(line).items():

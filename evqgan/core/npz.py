@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evqgan.core import stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.files import atomic
 
@@ -50,12 +51,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[np.lib.npyio.NpzFile]:
     """
     if os.path.isdir(path):
         raise ValueError("it is a folder")
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is no .npz file, or one that is cut short")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            yield archive
+        with stores.as_file(path) as local, open(local, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no .npz file, or one that is cut short")
+            with np.load(local, allow_pickle=False) as archive:
+                yield archive
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise ValueError("it holds pickled objects, which are not read") from error
@@ -83,7 +84,7 @@ def load_pieces(path: str | os.PathLike[str], name: str, rows: int) -> Pieces:
         return shape, dtype
 
     def pieces() -> Iterator[np.ndarray]:
-        with readable(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+        with _member(path, entry) as member:
             header(member)
             each = int(np.prod(shape[1:])) * dtype.itemsize
             for start in range(0, shape[0], rows):
@@ -94,9 +95,21 @@ def load_pieces(path: str | os.PathLike[str], name: str, rows: int) -> Pieces:
                 yield np.frombuffer(data, dtype).reshape(number, *shape[1:])
 
     entry = f"{name}.npy"
-    with readable(path), zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+    with _member(path, entry) as member:
         shape, dtype = header(member)
     return Pieces(shape, dtype, Again(pieces))
+
+
+@contextlib.contextmanager
+def _member(path: str | os.PathLike[str], entry: str) -> Iterator[Any]:
+    """Yield an entry of a `.npz`, open; see `readable`."""
+    with (
+        readable(path),
+        stores.as_file(path) as local,
+        zipfile.ZipFile(local) as archive,
+        archive.open(entry) as member,
+    ):
+        yield member
 
 
 class Again(NamedTuple):

@@ -10,7 +10,7 @@ import pathlib
 import platform
 import subprocess
 
-from evqgan.core import files
+from evqgan.core import files, stores
 from evqgan.core.errors import InputError
 
 PACKAGE = pathlib.Path(__file__).parent.parent
@@ -59,7 +59,7 @@ def note(workdir: str | os.PathLike[str], step: int) -> str:
     The file holds a list under "legs", which gets a row whenever a version has changed. Returns a
     line for the log if one has, else "".
     """
-    file, here = pathlib.Path(workdir) / "versions.json", now()
+    file, here = stores.path(workdir) / "versions.json", now()
     try:
         legs = files.read_json(file)["legs"] if file.exists() else []
         before = dict(legs[-1]) if legs else here

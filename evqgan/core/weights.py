@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from evqgan.core import files
+from evqgan.core import files, stores
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 
@@ -35,7 +35,7 @@ def folder(where: Path = "") -> pathlib.Path:
     It is `where`, or if that is "" the environment's EVQGAN_WEIGHTS, or ~/.cache/evqgan/weights.
     """
     usual = os.environ.get("EVQGAN_WEIGHTS") or "~/.cache/evqgan/weights"
-    return pathlib.Path(where or usual).expanduser()
+    return stores.path(where or usual).expanduser()
 
 
 def path(where: Path, network: str) -> pathlib.Path:
@@ -157,7 +157,10 @@ def _opened(where: Path, network: str) -> Iterator[Any]:
     require(where, [network])
     file = path(where, network)
     try:
-        with safetensors.safe_open(file, framework="np") as stored:
+        with (
+            stores.as_file(file) as local,
+            safetensors.safe_open(local, framework="np") as stored,
+        ):
             yield stored
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         reason = str(error)

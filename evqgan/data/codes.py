@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evqgan.core import build, files, signals
+from evqgan.core import build, files, signals, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
@@ -135,7 +135,7 @@ def shards(info: Mapping[str, Any]) -> list[Shard]:
 
 def paths(folder: str | os.PathLike, shard: Shard) -> tuple[pathlib.Path, pathlib.Path]:
     """Return the two files of a shard: ids, labels."""
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
     return folder / f"{shard.name}.npy", folder / f"{shard.name}.labels.npy"
 
 
@@ -144,7 +144,7 @@ def read_info(folder: str | os.PathLike) -> dict:
 
     Raises InputError if there is none, or it is not what `encode` writes.
     """
-    file = pathlib.Path(folder) / "info.json"
+    file = stores.path(folder) / "info.json"
     if not file.is_file():
         taken = file.parent.is_dir() and any(file.parent.iterdir())  # by what encode would not want
         make = (
@@ -182,8 +182,8 @@ def begin(folder: str | os.PathLike, info: Mapping[str, Any]) -> None:
     Raises InputError when it holds ids of other data or of another tokenizer.
     """
     # first, as another host may be about to begin
-    shards_there = any(pathlib.Path(folder).glob("*-of-*.npy"))
-    if (pathlib.Path(folder) / "info.json").exists():
+    shards_there = any(stores.path(folder).glob("*-of-*.npy"))
+    if (stores.path(folder) / "info.json").exists():
         if found := build.differences(read_info(folder), info):
             raise InputError(f"{folder} holds other ids, {build.listed(found)}: give another --out")
     elif shards_there:
@@ -191,7 +191,7 @@ def begin(folder: str | os.PathLike, info: Mapping[str, Any]) -> None:
             f"{folder} holds shards of ids, but no info.json: give another --out, or remove them"
         )
     else:
-        files.save_json(pathlib.Path(folder) / "info.json", info)
+        files.save_json(stores.path(folder) / "info.json", info)
 
 
 def require(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from evqgan.core import stores
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
@@ -195,7 +196,8 @@ def prepare(name: str, data_dir: str = "") -> Any:
                 f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if is_ours(name) else elsewhere}"
             ) from error
         builder = find(name, directory)
-    clear(pathlib.Path(builder.data_path).parent)
+    if not stores.is_remote(builder.data_path):
+        clear(pathlib.Path(builder.data_path).parent)
     return builder
 
 

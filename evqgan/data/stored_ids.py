@@ -1,10 +1,15 @@
 """Reading stored ids, see `codes`."""
 
+import hashlib
+import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from evqgan.core import files, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.data import codes
 
@@ -30,7 +35,7 @@ class Stored:
         Raises InputError if it is no place of stored ids, if shards of any split are missing, or
         one is damaged.
         """
-        self.folder, self.info = pathlib.Path(folder), codes.read_info(folder)
+        self.folder, self.info = stores.path(folder), codes.read_info(folder)
         keys = self.info["splits"][split]
         self.split, self.views = split, keys["views"]
         self.rows, self.examples = keys["rows"], keys["examples"]
@@ -46,7 +51,7 @@ class Stored:
             )
         self.shards, labels = [], []
         for shard in (shard for shard in everything if shard.split == split):
-            number, (ids, beside) = shard.stop - shard.start, codes.paths(folder, shard)
+            number, (ids, beside) = shard.stop - shard.start, here(folder, self.info, shard)
             shape = (number, self.views, *self.info["latent"], self.info["depth"])
             self.shards.append(opened(ids, codes.id_type(self.codes), shape))
             labels.append(np.array(opened(beside, "int32", (number,))))
@@ -71,6 +76,30 @@ class Stored:
             file, _ = codes.paths(self.folder, ours[shard])
             raise damaged(file, f"ids from 0 to {self.codes - 1}", f"{ids.min()} to {ids.max()}")
         return {"ids": ids, "label": self.labels[index]}
+
+
+def here(
+    folder: str | os.PathLike, info: Mapping[str, Any], shard: codes.Shard
+) -> tuple[pathlib.Path, ...]:
+    """Return the two files of a shard, as `codes.paths`, of a bucket as copies that are kept.
+
+    They lie in EVQGAN_IDS, or ~/.cache/evqgan/ids, below a hash of what was encoded and how: there
+    each is copied once, and memory-mapped as any other.
+    """
+    there = codes.paths(folder, shard)
+    if not stores.is_remote(folder):
+        return there
+    usual = pathlib.Path(os.environ.get("EVQGAN_IDS") or "~/.cache/evqgan/ids").expanduser()
+    text = json.dumps([os.fspath(folder), info], sort_keys=True)
+    place = usual / hashlib.sha256(text.encode()).hexdigest()[:16]
+    copies = []
+    for file in there:
+        copy, size = place / file.name, stores.stamp(file).size
+        if not copy.is_file() or copy.stat().st_size != size:
+            with files.atomic(copy) as part:
+                stores.fetch(file, pathlib.Path(part.name))
+        copies.append(copy)
+    return tuple(copies)
 
 
 def opened(path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evqgan.core import npz
+from evqgan.core import npz, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
 from evqgan.evals.cards import MadeBy, Produced
@@ -31,7 +31,7 @@ class Finished(NamedTuple):
 
 def read(file: str | os.PathLike[str]) -> Finished:
     """Return the samples of a samples.npz; InputError for another file. No image is read yet."""
-    if not os.path.isfile(file):
+    if not stores.path(file).is_file():
         raise InputError(f"there is no file {file}: make it by --mode=sample")
     names = ("acceptance", "classifier", "candidates")
     try:

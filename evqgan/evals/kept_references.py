@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evqgan.core import stores
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals.image_set import crop_of
@@ -42,11 +43,14 @@ def _stamps(source: Any) -> Iterable[str]:
         paths = [(name, source.where(i)) for i, name in enumerate(source.paths)]
     else:  # of tfds: the folder of the data set; generated images have none
         place = getattr(source, "path", None)
-        inside = sorted(pathlib.Path(place).iterdir()) if place else []
+        inside = sorted(stores.path(place).iterdir()) if place else []
         paths = [(path.name, str(path)) for path in inside]
     for name, path in paths:
-        found = os.stat(path)
-        yield f"{name} {found.st_size} {found.st_mtime_ns}\n"
+        if stores.is_remote(path):
+            yield f"{name} {stores.stamp(path)}\n"
+        else:
+            found = os.stat(path)
+            yield f"{name} {found.st_size} {found.st_mtime_ns}\n"
 
 
 def folder() -> pathlib.Path:

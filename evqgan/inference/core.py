@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import exported, mesh, room
+from evqgan.core import exported, mesh, room, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.generators.requests import request_of, seeds_of
@@ -94,7 +94,7 @@ class CoreModel:
     @property
     def weights_path(self) -> pathlib.Path:
         """What the weights were read from: the folder of a checkpoint, or a file."""
-        folder = pathlib.Path(self.workdir)
+        folder = stores.path(self.workdir)
         if exported.is_one(folder):
             return folder / exported.WEIGHTS
         return folder / "checkpoints" / str(self.step)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import build, exported, files, processes, schema
+from evqgan.core import build, exported, files, processes, schema, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
@@ -51,7 +51,7 @@ def evaluate(
     Several processes measure together; the first one writes, and it alone has the numbers of
     samples.
     """
-    top, chief = pathlib.Path(workdir), processes.this()[0] == 0
+    top, chief = stores.path(workdir), processes.this()[0] == 0
     place = exported.results(top)
     file, samples = (out or place) / "evaluation.json", place / "samples" / "samples.npz"
     parts = parts_of(config, top, tokenizer)

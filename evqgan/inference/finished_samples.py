@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import npz
+from evqgan.core import npz, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
 from evqgan.inference.sample_settings import Settings, difference
@@ -77,7 +77,7 @@ def missing(
     file = out / "samples.npz"
     if there["step"] != step:
         return f"the samples of step {there['step']:,} in {out} will be replaced"
-    if file.stat().st_mtime < weights.stat().st_mtime:
+    if stores.stamp(file).time < stores.stamp(weights).time:
         return f"{weights} is newer than the samples in {out}, which will be replaced"
     wanted = ["grid.png", *(["steps.png"] if strip else [])]
     if pngs:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import exported, files, pictures, processes
+from evqgan.core import exported, files, pictures, processes, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -89,7 +89,7 @@ def check_apart(out: pathlib.Path, request: EditRequest) -> None:
     for flag, file in (("--image", request.image), ("--mask", request.mask)):
         path = pathlib.Path(file or ".").resolve()
         written = RESULT.fullmatch(path.name) or path.name in ("masked.png", "strip.png")
-        if written and path.parent == out.resolve():
+        if written and stores.same(path.parent, out):
             raise InputError(
                 f"{flag}={file} lies in {out}, where edits of an earlier call are replaced: give "
                 "another folder by --out"

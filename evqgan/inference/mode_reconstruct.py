@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, pictures, processes
+from evqgan.core import exported, files, pictures, processes, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
@@ -99,6 +99,8 @@ def check_apart(
     out: pathlib.Path, targets: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]
 ) -> None:
     """Raise InputError where a reconstruction would replace one of the pictures to be read."""
+    if stores.is_remote(out):
+        return
     sources = {path.resolve() for path in paths}
     for target in targets:
         if (out / target).resolve() in sources:

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, pictures, png_records, processes
+from evqgan.core import exported, files, pictures, png_records, processes, stores
 from evqgan.core.errors import InputError
 from evqgan.inference import planning, records
 from evqgan.inference.images import read_image
@@ -32,7 +32,7 @@ def repeat(
         record = records.checked(png_records.read(image))
         there = read_image(image)
     path = (out or exported.results(workdir) / "repeated") / NAME
-    if path.resolve() == pathlib.Path(image).resolve():
+    if stores.same(path, image):
         raise InputError(f"--image={image} would be replaced: give another folder by --out")
     planning.require_generator(config.stage == "stage2", workdir, "--mode=sample")
     with processes.together():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, npz, pictures, processes, signals
+from evqgan.core import exported, files, npz, pictures, processes, signals, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -242,7 +242,7 @@ def write(
         images = decoded(model, made["ids"], size, save, shown, report)
         pieces = npz.Pieces((request.num, *model.size, 3), np.uint8, images)
         npz.save(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
-    if not request.pngs:
+    if not request.pngs and not stores.is_remote(out):
         (out / "images").rmdir()
     pictures.save_png(out / "grid.png", grid(shown, columns))
     if request.steps_strip:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import build
+from evqgan.core import build, stores
 from evqgan.evals.finished import in_words
 
 Settings = dict[str, Any]
@@ -29,13 +29,20 @@ def describe(
     labels: int32 [num].
     """
     settings = {
-        "workdir": os.path.relpath(workdir, folder),
+        "workdir": _from(folder, workdir),
         "sampler": dict(sampler),
         "seed": seed,
         "acceptance": acceptance,
         "labels": np.asarray(labels).tolist(),
     }
     return json.loads(json.dumps(settings, default=plain))
+
+
+def _from(folder: str | os.PathLike[str], workdir: str | os.PathLike[str]) -> str:
+    """Return the path of a workdir as seen from `folder`; of a bucket's from elsewhere, its URL."""
+    if stores.is_remote(workdir) == stores.is_remote(folder):
+        return os.path.relpath(workdir, folder)
+    return os.fspath(workdir) if stores.is_remote(workdir) else os.path.abspath(workdir)
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import files, npz
+from evqgan.core import files, npz, stores
 from evqgan.core.errors import InputError
 from evqgan.inference.sample_settings import Settings, difference
 
@@ -24,7 +24,7 @@ def begin(folder: Any, settings: Settings, force: bool = False) -> None:
 
     force: others are removed instead.
     """
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
     file = folder / "settings.json"
     if any(folder.glob("*.npz")):
         try:
@@ -52,17 +52,18 @@ def check(folder: pathlib.Path, settings: Settings) -> None:
 
 def save(folder: Any, numbers: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
     """Save a batch of images with these numbers [n]: ids int32 [n,h,w,D], scores float32 [n]."""
-    path = pathlib.Path(folder) / f"{numbers[0]:08d}.npz"
+    path = stores.path(folder) / f"{numbers[0]:08d}.npz"
     npz.save(path, numbers=numbers, ids=ids, scores=scores)
 
 
 def remove(folder: Any) -> None:
     """Remove what sampling keeps in `folder`, and it, if nothing else is there."""
-    folder = pathlib.Path(folder)
+    folder = stores.path(folder)
     for path in [*folder.glob("[0-9]*.npz"), *folder.glob(".*.part"), folder / "settings.json"]:
         path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    if not stores.is_remote(folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 class SamplingFolder:
@@ -74,7 +75,7 @@ class SamplingFolder:
         scores: float32 [total], NaN for those that are missing.
         missing: the numbers of these, uint32 [n].
         """
-        self.folder, self.scores = pathlib.Path(folder), np.full(total, np.nan, np.float32)
+        self.folder, self.scores = stores.path(folder), np.full(total, np.nan, np.float32)
         self._files = sorted(self.folder.glob("*.npz"))
         self._where = np.zeros((total, 2), np.int64)  # which file, and which row there
         for i, path in enumerate(self._files):

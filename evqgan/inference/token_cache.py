@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, exported, files, mesh, processes, room
+from evqgan.core import build, exported, files, mesh, processes, room, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.data import codes, pipeline, transforms
@@ -64,7 +64,7 @@ def encode(
     """
     config = config.generator if config.stage == "quickstart" else config
     trained, folder = of_tokenizer(workdir)
-    out = pathlib.Path(out or exported.results(folder) / "codes")
+    out = stores.path(out or exported.results(folder) / "codes")
     dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or trained.dtype
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, config_files, files
+from evqgan.core import build, checkpoint, config_files, files, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.training import initial_state, run_length, stage2
@@ -67,7 +67,7 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
     if not fresh:
         check_claim(workdir, config)
     if jax.process_index() == 0:
-        files.save_json(pathlib.Path(workdir) / "config.json", json.loads(config.to_json()))
+        files.save_json(stores.path(workdir) / "config.json", json.loads(config.to_json()))
 
 
 def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
@@ -93,7 +93,7 @@ def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
 
 def check_apart(workdir: str | os.PathLike, folder: str) -> None:
     """Raise InputError for a workdir within the folder of images: its pictures would be read."""
-    if not folder:
+    if not folder or stores.is_remote(workdir):
         return
     place, images = (pathlib.Path(path).expanduser().resolve() for path in (workdir, folder))
     if place.is_relative_to(images):
@@ -105,7 +105,7 @@ def check_apart(workdir: str | os.PathLike, folder: str) -> None:
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     """Return the config of the run in `workdir`, or None if there is none."""
-    file = pathlib.Path(workdir) / "config.json"
+    file = stores.path(workdir) / "config.json"
     if not file.exists():
         return None
     config = ConfigDict(files.read_json(file))

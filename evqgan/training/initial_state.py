@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from evqgan.core import checkpoint, exported, files, public
+from evqgan.core import checkpoint, exported, files, public, stores
 from evqgan.core.errors import InputError
 from evqgan.core.exported_weights import Exported
 from evqgan.core.mesh import path_name
@@ -33,7 +33,7 @@ def start_of_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
     It is 0, or, if a longer duration continues a finished run, the step at which that was finished:
     from there the learning rate warms up and falls again. examples: of the training set.
     """
-    file, last = pathlib.Path(workdir) / "config.json", checkpoint.latest(workdir)
+    file, last = stores.path(workdir) / "config.json", checkpoint.latest(workdir)
     if not file.exists() or not last:
         return 0
     theirs = files.read_json(file)
@@ -89,7 +89,7 @@ def check_init(config: Any, workdir: str | os.PathLike) -> None:
     """
     if not config.get("init"):
         return
-    if pathlib.Path(config.init).resolve() == pathlib.Path(workdir).resolve():
+    if stores.same(config.init, workdir):
         raise InputError(
             f"config.init is the run's own workdir, {workdir}: "
             "a finished run grows by a longer duration"

@@ -6,7 +6,6 @@
 import contextlib
 import itertools
 import os
-import pathlib
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from evqgan.core import (
     mesh,
     progress,
     signals,
+    stores,
     versions,
 )
 from evqgan.core.errors import InputError
@@ -59,8 +59,8 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     signals.keep(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         if config.get("resume") == "last_good":
-            cluster.by_first(lambda: last_good.set_aside(pathlib.Path(workdir), log))
-        setup = prepare(config, pathlib.Path(workdir))
+            cluster.by_first(lambda: last_good.set_aside(stores.path(workdir), log))
+        setup = prepare(config, stores.path(workdir))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
         with progress.heartbeat("making the state that it begins with", log):
             state, notes = restore_or_init(setup, checkpoints)
@@ -176,6 +176,7 @@ def run(
                 doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
                 if stop or (due & {"checkpoint", "eval"} and not doubtful):
                     with reporter.progress.spend("save"):
+                        writer.flush()  # before the step that a run goes on from
                         checkpoints.save(step, whole, score)
                 if step == total:
                     with reporter.progress.spend("save"):

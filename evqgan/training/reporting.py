@@ -144,7 +144,7 @@ class Reporter:
             self.setup.evaluators, state, lambda: cards.subject(config, workdir, step, state)
         )
         if found["numbers"] and jax.process_index() == 0:
-            file = workdir / "training" / f"evaluation_{step:07d}.json"
+            file = self.writer.folder / "training" / f"evaluation_{step:07d}.json"
             files.save_json(file, cards.finite(found))
         pictures = {f"val/{name}": picture for name, picture in shown.items()}
         return {f"val/{name}": value for name, value in found["numbers"].items()}, pictures
@@ -162,4 +162,4 @@ class Reporter:
         if jax.process_index() == 0:
             for name, picture in shown.items():
                 file = f"{name.split('/')[-1]}_{step:07d}.png"
-                pictures.save_png(self.setup.workdir / "training" / file, picture)
+                pictures.save_png(self.writer.folder / "training" / file, picture)

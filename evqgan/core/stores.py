@@ -1,0 +1,171 @@
+"""Object stores: gs:// and s3:// in the place of a folder, as a path with pathlib's methods.
+
+A store has objects, which appear whole or not at all, and no folders, renames or locks. What that
+changes is here and in `core.lease` and `core.mirror`; all else takes a `path` of either kind. The
+libraries below retry what fails for a moment (429, 5xx, a dropped connection), with longer and
+longer waits.
+"""
+
+import contextlib
+import datetime
+import importlib.util
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, cast
+
+from evqgan.core.errors import InputError, first_line
+
+Where = str | os.PathLike[str]
+# {scheme: what fsspec reads it with}; TensorStore, which writes the checkpoints, knows both.
+DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")  # of two slashes pathlib drops one
+# Packages whose exceptions say that a store cannot be reached, or refuses.
+LIBRARIES = ("gcsfs", "s3fs", "google", "aiohttp", "botocore")
+LOGIN = {
+    "gs": "log in by `gcloud auth application-default login`, or give the machine's account the "
+    "roles storage.objectUser and storage.legacyBucketReader of the bucket",
+    "s3": "give credentials as the AWS command line takes them, which may read and write there",
+}
+
+
+def is_remote(where: Where) -> bool:
+    """Return whether a path is a URL, such as gs://bucket/run, and no local path."""
+    return bool(URL.match(os.fspath(where)))
+
+
+def path(where: Where) -> pathlib.Path:
+    """Return a path: a pathlib.Path, or of a bucket an epath.Path, which has its methods.
+
+    Raises InputError for a URL of another kind, and where the package that reads it is missing.
+    """
+    found = URL.match(os.fspath(where))
+    if not found:
+        return pathlib.Path(where)
+    scheme, rest = found.groups()
+    if scheme not in DRIVERS:
+        known = " and ".join(f"{name}://BUCKET/..." for name in DRIVERS)
+        raise InputError(f"{scheme}://{rest} cannot be used: expected a local path, or {known}")
+    if importlib.util.find_spec(DRIVERS[scheme]) is None:
+        raise InputError(
+            f"{scheme}://{rest} needs the package {DRIVERS[scheme]}, which is not installed: "
+            f"`pip install {DRIVERS[scheme]}` installs it"
+        )
+    from etils import epath  # here, as --help can do without
+
+    _prepare()
+    return cast(pathlib.Path, epath.Path(f"{scheme}://{rest}".rstrip("/")))
+
+
+def same(one: Where, other: Where) -> bool:
+    """Return whether two paths are the same place."""
+    if is_remote(one) or is_remote(other):
+        return is_remote(one) and is_remote(other) and path(one) == path(other)
+    return pathlib.Path(one).resolve() == pathlib.Path(other).resolve()
+
+
+def local(where: Where, what: str, instead: str) -> pathlib.Path:
+    """Return a local path; InputError for a URL.
+
+    what: the path in words, such as "--image". instead: what to do.
+    """
+    if is_remote(where):
+        raise InputError(f"{what} = {where}: a local path is expected here; {instead}")
+    return pathlib.Path(where)
+
+
+def _prepare() -> None:
+    """Have the libraries list a bucket anew each time, and use its plain interface.
+
+    They keep what they have listed for ever, and other processes write there, too.
+    """
+    import fsspec
+
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # would ask by gRPC first
+    for name in ("gcs", "s3"):
+        fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
+
+
+def system(where: Where) -> Any:
+    """Return the fsspec file system of a remote path."""
+    import fsspec
+
+    return fsspec.core.url_to_fs(os.fspath(path(where)))[0]
+
+
+def kvstore(folder: Where) -> Any:
+    """Return the TensorStore key-value store of the files below a folder, local or remote."""
+    import tensorstore
+
+    if is_remote(folder):
+        return tensorstore.KvStore.open(f"{os.fspath(path(folder))}/").result()
+    place = f"{pathlib.Path(folder).absolute()}/"
+    return tensorstore.KvStore.open({"driver": "file", "path": place}).result()
+
+
+class Stamp(NamedTuple):
+    """The size of a file in bytes, and when it was changed, in seconds."""
+
+    size: int
+    time: float
+
+
+def stamp(file: Where) -> Stamp:
+    """Return size and time of a file; OSError if there is none."""
+    if not is_remote(file):
+        found = os.stat(file)
+        return Stamp(found.st_size, found.st_mtime)
+    about = system(file).info(os.fspath(file))
+    changed = about.get("mtime") or about.get("LastModified")  # gcsfs's, s3fs's
+    is_date = isinstance(changed, datetime.datetime)
+    return Stamp(about["size"] or 0, changed.timestamp() if is_date else 0.0)
+
+
+@contextlib.contextmanager
+def as_file(file: Where) -> Iterator[pathlib.Path]:
+    """Yield a local file: the given one, or of a bucket a copy that lasts as long as the body."""
+    if not is_remote(file):
+        yield pathlib.Path(file)
+        return
+    with tempfile.TemporaryDirectory(prefix="evqgan-") as folder:
+        copy = pathlib.Path(folder, path(file).name)
+        fetch(file, copy)
+        yield copy
+
+
+def fetch(file: Where, copy: pathlib.Path) -> None:
+    """Copy a remote file to a local one; OSError if there is none."""
+    system(file).get_file(os.fspath(path(file)), os.fspath(copy))
+
+
+def put(copy: pathlib.Path, file: Where) -> None:
+    """Copy a local file to a remote one, which appears whole or not at all."""
+    system(file).put_file(os.fspath(copy), os.fspath(path(file)))
+
+
+def put_folder(copy: pathlib.Path, folder: Where, stale: Callable[[str], bool]) -> None:
+    """Copy the files of a local folder to a remote one, many at a time; then remove others there.
+
+    It is done object by object: who reads meanwhile sees some of the new files and some old ones.
+    stale: says of the name of another file there whether it goes.
+    """
+    there, target = system(folder), os.fspath(path(folder))
+    names = sorted(file.name for file in copy.iterdir())
+    there.put([f"{copy}/{name}" for name in names], [f"{target}/{name}" for name in names])
+    old = [file for file in path(folder).iterdir() if file.name not in names and stale(file.name)]
+    if old:
+        there.rm([os.fspath(file) for file in old])
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether an exception is of a library that talks to a store."""
+    return type(error).__module__.split(".")[0] in LIBRARIES
+
+
+def reason(error: BaseException, where: Where) -> str:
+    """Return in words what a store said, and what to do where it refuses."""
+    said, found = first_line(error), URL.match(os.fspath(where))
+    refused = re.search(r"\b40[13]\b|[Ff]orbidden|[Aa]nonymous|[Cc]redential|Access ?Denied", said)
+    return f"{said}; {LOGIN[found[1]]}" if found and refused and found[1] in LOGIN else said
