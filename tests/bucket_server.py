@@ -276,6 +276,7 @@ def serving() -> Iterator[tuple[Store, dict[str, str]]]:
     environment = {
         "STORAGE_EMULATOR_HOST": url,  # gcsfs, google-cloud-storage
         "TENSORSTORE_GCS_HTTP_URL": url,
+        "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,  # array_record
         "FSSPEC_GCS_TOKEN": "anon",
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",  # TensorStore's
         "GOOGLE_CLOUD_PROJECT": "none",

@@ -153,10 +153,11 @@ def put_folder(copy: pathlib.Path, folder: Where, stale: Callable[[str], bool]) 
     """
     there, target = system(folder), os.fspath(path(folder))
     names = sorted(file.name for file in copy.iterdir())
-    there.put([f"{copy}/{name}" for name in names], [f"{target}/{name}" for name in names])
-    old = [file for file in path(folder).iterdir() if file.name not in names and stale(file.name)]
-    if old:
-        there.rm([os.fspath(file) for file in old])
+    before = [x.name for x in path(folder).iterdir()] if path(folder).is_dir() else []
+    if names:
+        there.put([f"{copy}/{name}" for name in names], [f"{target}/{name}" for name in names])
+    if old := [name for name in before if name not in names and stale(name)]:
+        there.rm([f"{target}/{name}" for name in old])
 
 
 def is_failure(error: BaseException) -> bool:
