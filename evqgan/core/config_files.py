@@ -265,7 +265,7 @@ def check_remote(key: str, value: str) -> None:
     """Raise InputError for a URL as the value of a key that takes a local path alone."""
     if key == "folder":
         raise InputError(
-            f"dataset.folder = {value} cannot be read: image files on a bucket would take a "
+            f"config.dataset.folder = {value} cannot be read: image files on a bucket would take a "
             "request each; copy them here, or prepare record files and give dataset.name and "
             "dataset.data_dir"
         )
