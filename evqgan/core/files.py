@@ -37,7 +37,7 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if stores.is_remote(path) and stores.is_failure(error):
+        if stores.is_remote(path) and stores.is_failure(error, path):
             raise InputError(f"cannot write {path}: {stores.reason(error, path)}") from error
         if not isinstance(error, OSError):
             raise

@@ -160,8 +160,13 @@ def put_folder(copy: pathlib.Path, folder: Where, stale: Callable[[str], bool]) 
         there.rm([f"{target}/{name}" for name in old])
 
 
-def is_failure(error: BaseException) -> bool:
-    """Return whether an exception is of a library that talks to a store."""
+def is_failure(error: BaseException, where: Where = "") -> bool:
+    """Return whether an exception is of a library that talks to a store.
+
+    where: what was read or written. If it is remote, an OSError without a number is theirs, too.
+    """
+    if isinstance(error, OSError) and error.errno is None and is_remote(where):
+        return True
     return type(error).__module__.split(".")[0] in LIBRARIES
 
 

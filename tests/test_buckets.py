@@ -1,0 +1,173 @@
+"""Runs whose workdir, data and results are on a bucket: a stand-in for one on this machine."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which sets it up before
+    why = "gcsfs is not installed: pip install -r requirements-test.txt"
+    pytest.skip(why, allow_module_level=True)
+
+import fsspec
+from bucket_server import environment_of, serving
+from test_train import config_of, metrics_of, start, state_of
+
+import evqgan
+from evqgan.core import checkpoint, files, lease, npz, pictures, stores
+from evqgan.core.errors import InputError
+from evqgan.core.log import Writer
+from evqgan.data import codes, named, stored_ids
+from evqgan.data.dataset import Dataset
+from evqgan.inference import mode_sample
+from evqgan.main import main
+from evqgan.training import loop
+
+
+@pytest.fixture(scope="module")
+def store():
+    """The objects of gs://bucket, and what is asked of it."""
+    with serving() as (store, environment), environment_of(environment):
+        fsspec.config.conf.setdefault("gcs", {})["token"] = "anon"  # read when it was imported
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def apart(store, tmp_path, monkeypatch):
+    """An empty bucket and folder; nothing is left that is named as a bucket is."""
+    store.fault = lambda method, path: None
+    store.objects.clear()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = set(os.listdir(os.path.dirname(__file__)))
+    yield
+    assert not list(tmp_path.rglob("gs:*")) and not list(tmp_path.rglob("bucket"))
+    assert set(os.listdir(os.path.dirname(__file__))) == before
+
+
+def every(number, *kinds):
+    """A fault of each `number`-th request: of these kinds, one after the other."""
+    count = [0]
+
+    def fault(method, path):
+        count[0] += 1
+        turn, rest = divmod(count[0], number)
+        return None if rest else kinds[turn % len(kinds)]
+
+    return fault
+
+
+# Files.
+
+
+def test_files_appear_whole_and_a_body_that_fails_leaves_the_old_one(store):
+    files.save_json("gs://bucket/a/b.json", {"x": 1})
+    assert json.loads(store.files()["a/b.json"]) == {"x": 1}
+    assert files.read_json("gs://bucket/a/b.json") == {"x": 1}
+    with pytest.raises(KeyError), files.atomic("gs://bucket/a/b.json") as file:
+        file.write(b"half")
+        raise KeyError
+    assert files.read_json("gs://bucket/a/b.json") == {"x": 1}
+    with pytest.raises(InputError, match=r"there is no gs://bucket/c\.json"):
+        files.read_json("gs://bucket/c.json")
+    files.tried("gs://bucket/a")
+    assert list(store.files()) == ["a/b.json"]
+
+
+def test_arrays_and_pictures_can_be_read_back(store):
+    place, array = stores.path("gs://bucket/run"), np.arange(2_000_000, dtype=np.int32)
+    npz.save(place / "a.npz", ids=array)
+    with npz.opened(place / "a.npz") as saved:
+        np.testing.assert_array_equal(saved["ids"], array)
+    pieces = npz.load_pieces(place / "a.npz", "ids", 1_000_000)
+    np.testing.assert_array_equal(np.concatenate(list(pieces.pieces)), array)
+    pictures.save_png(place / "a.png", np.zeros((4, 4, 3), np.uint8))
+    with stores.as_file(place / "a.png") as file:
+        assert file.read_bytes() == store.files()["run/a.png"]
+    assert not file.exists()
+    assert stores.stamp(place / "a.png").size == len(store.files()["run/a.png"])
+    assert abs(stores.stamp(place / "a.png").time - time.time()) < 60
+
+
+def test_a_folder_of_results_is_replaced(store):
+    for names in (["a.png", "b.png"], ["b.png", "c.png"], []):
+        with files.swapped("gs://bucket/out/images") as folder:
+            for name in names:
+                (folder / name).write_text(f"{names}")
+        assert list(store.files()) == [f"out/images/{name}" for name in names]
+    store.put("out/edit_001.png", b"old")
+    store.put("out/mine.png", b"mine")
+    with files.exchanged("gs://bucket/out", lambda name: name.startswith("edit_")) as folder:
+        (folder / "edit_000.png").write_text("new")
+    assert store.files() == {"out/edit_000.png": b"new", "out/mine.png": b"mine"}
+
+
+@pytest.mark.parametrize("kind", [503, 429, "drop"])
+def test_what_fails_for_a_moment_is_tried_again(store, kind):
+    left = [2]
+
+    def fault(method, path):
+        left[0] -= 1
+        return kind if left[0] >= 0 else None
+
+    store.fault = fault
+    files.save_json("gs://bucket/a.json", {"x": 1})
+    left[0] = 1
+    with files.owned("gs://bucket/run"):
+        assert "run/.owner" in store.files()
+    assert list(store.files()) == ["a.json"] and left[0] < 0
+
+
+def test_what_is_refused_is_one_line(store, capfd):
+    store.fault = lambda method, path: 403 if method != "GET" else None
+    for write in (files.tried, lambda place: files.save_json(f"{place}/a.json", {})):
+        with pytest.raises(InputError, match=r"cannot write gs://bucket/run.*gcloud auth") as caught:
+            write("gs://bucket/run")
+        assert "\n" not in str(caught.value)
+    store.fault = lambda method, path: 401
+    assert main(["", "--mode=sample", "--workdir=gs://bucket/run"]) == 2
+    error = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert len(error) == 1 and "gcloud auth application-default login" in error[0]
+
+
+def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.1)
+    monkeypatch.setattr(lease, "LOOK", 0.05)
+    with files.owned("gs://bucket/run"):
+        first = store.objects["run/.owner"].generation
+        with (
+            pytest.raises(InputError, match=rf"gs://bucket/run is in use by process {os.getpid()}"),
+            files.owned("gs://bucket/run"),
+        ):
+            pass
+        assert store.objects["run/.owner"].generation > first
+    assert not store.files()
+    with pytest.raises(KeyError), files.owned("gs://bucket/run"):
+        raise KeyError
+    assert not store.files()
+
+
+# Metrics.
+
+
+def test_a_line_of_metrics_asks_nothing_of_the_bucket(store):
+    with Writer("gs://bucket/run") as writer:
+        before = len(store.requests)
+        for step in range(1, 201):
+            writer.write(step, {"loss": 1.0})
+        assert len(store.requests) == before
+        writer.flush()
+        uploads = [path for method, path in store.requests[before:] if method == "POST"]
+        assert len(store.files("run/metrics.jsonl")["run/metrics.jsonl"].splitlines()) == 200
+        assert len(uploads) == 2  # metrics.jsonl, and the events
+        before = len(store.requests)
+        writer.flush()  # nothing has changed
+        assert len(store.requests) == before
