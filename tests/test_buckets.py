@@ -171,3 +171,69 @@ def test_a_line_of_metrics_asks_nothing_of_the_bucket(store):
         before = len(store.requests)
         writer.flush()  # nothing has changed
         assert len(store.requests) == before
+
+
+# Runs.
+
+
+def finished(process):
+    """What a run prints; it has to end well."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def assert_is_that_of(config, workdir, expected):
+    """Assert that a workdir has the state and the metrics of another one, to the bit."""
+    a, b = state_of(config, expected), state_of(config, workdir)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    assert metrics_of(stores.path(workdir)) == metrics_of(expected)
+
+
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_run_that_is_killed_in_a_save_goes_on_to_the_same_bits(store, tmp_path, stage):
+    config, expected = config_of(stage), tmp_path / "straight"
+    loop.train(config.copy_and_resolve_references(), expected)
+    # It is killed in the midst of its third save, and the next one meets faults now and then.
+    process = start(config, stores.path("gs://bucket/run"), tmp_path)
+    writes = []
+
+    def kill(method, path):
+        if method == "POST" and "checkpoints/40" in path:
+            writes.append(path)
+            if len(writes) == 5:
+                process.send_signal(signal.SIGKILL)
+        return "drop" if len(writes) >= 5 else None
+
+    store.fault = kill
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL and len(writes) >= 5, output
+    store.fault = lambda method, path: None
+    assert store.files("run/checkpoints/40") and "run/.owner" in store.files()
+    assert checkpoint.latest("gs://bucket/run") == 30
+    store.fault = every(97, 503, "drop", 429)
+    output = finished(start(config, stores.path("gs://bucket/run"), tmp_path))
+    store.fault = lambda method, path: None
+    assert "steps 30 to 60" in output and "waiting" not in output
+    assert_is_that_of(config, "gs://bucket/run", expected)
+    names = {name.split("/")[1] for name in store.files("run/")}
+    assert {"config.json", "metrics.jsonl", "parameters.txt", "versions.json"} <= names
+    assert len([name for name in names if name.startswith("events.out")]) == 2
+    assert ".owner" not in names
+    pngs = {path.name for path in (expected / "training").iterdir()}
+    assert pngs == {name.split("/")[-1] for name in store.files("run/training/")}
+    if stage == 2:
+        check_use("gs://bucket/run", expected, store)
+
+
+def check_use(workdir, expected, store):
+    """Assert that a generator's workdir can be used as a local one is."""
+    here, there = (evqgan.load(place) for place in (expected, workdir))
+    np.testing.assert_array_equal(there.generate(2, seed=3), here.generate(2, seed=3))
+    mode_sample.sample(there.config, stores.path(workdir), None, mode_sample.SampleRequest(num=2))
+    made = {name.removeprefix("run/samples/") for name in store.files("run/samples/")}
+    assert made == {"samples.npz", "grid.png", "images/00000.png", "images/00001.png"}
+    with npz.opened(f"{workdir}/samples/samples.npz") as saved:
+        assert saved["arr_0"].shape[0] == 2

@@ -75,9 +75,9 @@ def metrics_of(workdir):
     return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
 
 
-def start(config, workdir):
-    """Training as a process of its own."""
-    file = workdir.parent / f"{workdir.name}.json"
+def start(config, workdir, folder=None):
+    """Training as a process of its own; its config is written into `folder`."""
+    file = (folder or workdir.parent) / f"{workdir.name}.json"
     file.write_text(config.to_json())
     code = (
         "import json, sys, pathlib; from ml_collections import ConfigDict;"

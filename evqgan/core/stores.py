@@ -9,6 +9,7 @@ longer waits.
 import contextlib
 import datetime
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -84,6 +85,7 @@ def _prepare() -> None:
     import fsspec
 
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # would ask by gRPC first
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises, too
     for name in ("gcs", "s3"):
         fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
 
