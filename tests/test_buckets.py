@@ -5,8 +5,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -18,7 +16,10 @@ if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which set
     pytest.skip(why, allow_module_level=True)
 
 import fsspec
+import test_cluster
 from bucket_server import environment_of, serving
+from test_codes import make
+from test_pipeline import folder_of
 from test_train import config_of, metrics_of, start, state_of
 
 import evqgan
@@ -30,6 +31,8 @@ from evqgan.data.dataset import Dataset
 from evqgan.inference import mode_sample
 from evqgan.main import main
 from evqgan.training import loop
+
+GS_RUN = "gs://bucket/run"
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +132,9 @@ def test_what_fails_for_a_moment_is_tried_again(store, kind):
 def test_what_is_refused_is_one_line(store, capfd):
     store.fault = lambda method, path: 403 if method != "GET" else None
     for write in (files.tried, lambda place: files.save_json(f"{place}/a.json", {})):
-        with pytest.raises(InputError, match=r"cannot write gs://bucket/run.*gcloud auth") as caught:
+        with pytest.raises(
+            InputError, match=r"cannot write gs://bucket/run.*gcloud auth"
+        ) as caught:
             write("gs://bucket/run")
         assert "\n" not in str(caught.value)
     store.fault = lambda method, path: 401
@@ -228,6 +233,21 @@ def test_a_run_that_is_killed_in_a_save_goes_on_to_the_same_bits(store, tmp_path
         check_use("gs://bucket/run", expected, store)
 
 
+@pytest.mark.slow
+def test_two_processes_that_share_the_bucket_alone_are_one_run(store, tmp_path):
+    config = test_cluster.config_of(evals={}, mesh={"data": 2})
+    for folder in ("run", "gs://bucket/run"):
+        folders = (folder, folder)
+        started = test_cluster.pair(config, tmp_path, (test_cluster.run,) * 2, folders)
+        ended, outputs = test_cluster.ends(started, 300)
+        assert ended == [0, 0], outputs
+    here, there = (checkpoint.Checkpoints(x, create=False) for x in (tmp_path / "run", GS_RUN))
+    rows = [x._manifest(x.steps()[-1]) for x in (here, there)]  # with a CRC-32 of each array
+    assert rows[0] == rows[1] and here.steps() == there.steps()
+    assert metrics_of(stores.path(GS_RUN)) == metrics_of(tmp_path / "run")
+    assert "run/.owner" not in store.files()
+
+
 def check_use(workdir, expected, store):
     """Assert that a generator's workdir can be used as a local one is."""
     here, there = (evqgan.load(place) for place in (expected, workdir))
@@ -237,3 +257,46 @@ def check_use(workdir, expected, store):
     assert made == {"samples.npz", "grid.png", "images/00000.png", "images/00001.png"}
     with npz.opened(f"{workdir}/samples/samples.npz") as saved:
         assert saved["arr_0"].shape[0] == 2
+
+
+# Data.
+
+
+def test_stored_ids_are_written_to_a_bucket_and_read_from_it(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVQGAN_IDS", str(tmp_path / "kept"))
+    monkeypatch.setattr(codes, "ROWS", 7)
+    photos = Dataset(folder=folder_of(tmp_path / "photos", 20), size=8, crop="random_resized")
+    make(tmp_path / "ids", photos)
+    make("gs://bucket/ids", photos)
+    local = {path.name: path.read_bytes() for path in (tmp_path / "ids").iterdir()}
+    assert {name.removeprefix("ids/"): x for name, x in store.files().items()} == local
+    for split in codes.SPLITS:
+        here, there = (
+            stored_ids.Stored(folder, split) for folder in (tmp_path / "ids", "gs://bucket/ids")
+        )
+        assert len(here) == len(there) and isinstance(there.shards[0], np.memmap)
+        for i in range(len(here)):
+            np.testing.assert_array_equal(here.load(i)["ids"], there.load(i)["ids"])
+    before = len(store.requests)
+    stored_ids.Stored("gs://bucket/ids", "train")  # from the copies
+    assert not [
+        path for _, path in store.requests[before:] if "alt=media" in path and "npy" in path
+    ]
+    del store.objects["ids/train-00001-of-00003.npy"]
+    with pytest.raises(InputError, match="train-00001-of-00003 of 4 shards are missing"):
+        stored_ids.Stored("gs://bucket/ids", "train")
+
+
+def test_record_files_are_read_from_a_bucket(store, tmp_path):
+    built = pathlib.Path(named.prepare("digits", str(tmp_path / "data")).data_path)
+    for file in built.iterdir():
+        store.put(f"data/{file.relative_to(tmp_path / 'data').as_posix()}", file.read_bytes())
+    here = named.Named("digits", "train", str(tmp_path / "data"))
+    there = named.Named("digits", "train", "gs://bucket/data")
+    assert len(here) == len(there) > 1_000 and here.class_names == there.class_names
+    for i in (0, 7, len(here) - 1):
+        assert here[i] == there[i]
+    del store.objects[next(name for name in store.objects if "train.array_record" in name)]
+    there = named.Named("digits", "train", "gs://bucket/data")
+    with pytest.raises(InputError, match="its record cannot be read"):
+        there[0]

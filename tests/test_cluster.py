@@ -177,7 +177,8 @@ def pair(config, place, functions, folders=("run", "run"), devices=1):
             "PYTHONPATH": str(TESTS.parent),
             "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
         }
-        arguments = [function.__name__, str(place / "config.py"), str(place / folder)]
+        workdir = folder if "://" in folder else str(place / folder)
+        arguments = [function.__name__, str(place / "config.py"), workdir]
         started.append(
             subprocess.Popen(
                 [sys.executable, "-c", code, *arguments], cwd=TESTS, env=environment, **AS_TEXT
