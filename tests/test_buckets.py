@@ -218,6 +218,7 @@ def test_a_run_that_is_killed_in_a_save_goes_on_to_the_same_bits(store, tmp_path
     store.fault = lambda method, path: None
     assert store.files("run/checkpoints/40") and "run/.owner" in store.files()
     assert checkpoint.latest("gs://bucket/run") == 30
+    store.put("run/checkpoints/35/state/left", b"of a save that was cut off")
     store.fault = every(97, 503, "drop", 429)
     output = finished(start(config, stores.path("gs://bucket/run"), tmp_path))
     store.fault = lambda method, path: None
@@ -226,7 +227,7 @@ def test_a_run_that_is_killed_in_a_save_goes_on_to_the_same_bits(store, tmp_path
     names = {name.split("/")[1] for name in store.files("run/")}
     assert {"config.json", "metrics.jsonl", "parameters.txt", "versions.json"} <= names
     assert len([name for name in names if name.startswith("events.out")]) == 2
-    assert ".owner" not in names
+    assert ".owner" not in names and not store.files("run/checkpoints/35")
     pngs = {path.name for path in (expected / "training").iterdir()}
     assert pngs == {name.split("/")[-1] for name in store.files("run/training/")}
     if stage == 2:

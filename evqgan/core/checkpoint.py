@@ -179,7 +179,10 @@ class Checkpoints:
             raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
         with files.writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(preservation_policy=self.kept)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self.kept,
+                cleanup_tmp_directories=create and stores.is_remote(self.folder),
+            )
             self.manager = ocp.CheckpointManager(self.folder, options=options)
         self.kept.scores = {step: self._score(step) for step in self.steps()} if create else {}
 

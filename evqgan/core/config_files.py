@@ -255,21 +255,13 @@ def expand_paths(config: ConfigDict) -> None:
         if isinstance(value, ConfigDict):
             expand_paths(value)
         elif key in PATHS and isinstance(value, str):
-            if stores.is_remote(value):
-                check_remote(key, value)
+            if key == "folder" and stores.is_remote(value):
+                raise InputError(
+                    f"config.dataset.folder = {value} cannot be read: image files on a bucket take "
+                    "a request each; copy them here, or prepare record files (docs/data.md)"
+                )
             if value.startswith("~"):
                 config[key] = os.path.expanduser(value)
-
-
-def check_remote(key: str, value: str) -> None:
-    """Raise InputError for a URL as the value of a key that takes a local path alone."""
-    if key == "folder":
-        raise InputError(
-            f"config.dataset.folder = {value} cannot be read: image files on a bucket would take a "
-            "request each; copy them here, or prepare record files and give dataset.name and "
-            "dataset.data_dir"
-        )
-    stores.path(value)
 
 
 def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:

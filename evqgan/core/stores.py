@@ -1,4 +1,4 @@
-"""Object stores: gs:// and s3:// in the place of a folder, as a path with pathlib's methods.
+"""Object stores: gs:// in the place of a folder, as a path with the methods of pathlib's.
 
 A store has objects, which appear whole or not at all, and no folders, renames or locks. What that
 changes is here and in `core.lease` and `core.mirror`; all else takes a `path` of either kind. The
@@ -20,16 +20,14 @@ from typing import Any, NamedTuple, cast
 from evqgan.core.errors import InputError, first_line
 
 Where = str | os.PathLike[str]
-# {scheme: what fsspec reads it with}; TensorStore, which writes the checkpoints, knows both.
-DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}
+SCHEME, PACKAGE = "gs", "gcsfs"  # the store that orbax writes checkpoints into; what reads it
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")  # of two slashes pathlib drops one
 # Packages whose exceptions say that a store cannot be reached, or refuses.
-LIBRARIES = ("gcsfs", "s3fs", "google", "aiohttp", "botocore")
-LOGIN = {
-    "gs": "log in by `gcloud auth application-default login`, or give the machine's account the "
-    "roles storage.objectUser and storage.legacyBucketReader of the bucket",
-    "s3": "give credentials as the AWS command line takes them, which may read and write there",
-}
+LIBRARIES = ("gcsfs", "google", "aiohttp")
+LOGIN = (
+    "log in by `gcloud auth application-default login`, or give the machine's account the roles "
+    "storage.objectUser and storage.legacyBucketReader of the bucket"
+)
 
 
 def is_remote(where: Where) -> bool:
@@ -46,13 +44,13 @@ def path(where: Where) -> pathlib.Path:
     if not found:
         return pathlib.Path(where)
     scheme, rest = found.groups()
-    if scheme not in DRIVERS:
-        known = " and ".join(f"{name}://BUCKET/..." for name in DRIVERS)
+    if scheme != SCHEME or not rest:
+        known = f"{SCHEME}://BUCKET/..."
         raise InputError(f"{scheme}://{rest} cannot be used: expected a local path, or {known}")
-    if importlib.util.find_spec(DRIVERS[scheme]) is None:
+    if importlib.util.find_spec(PACKAGE) is None:
         raise InputError(
-            f"{scheme}://{rest} needs the package {DRIVERS[scheme]}, which is not installed: "
-            f"`pip install {DRIVERS[scheme]}` installs it"
+            f"{scheme}://{rest} needs the package {PACKAGE}, which is not installed: "
+            f"`pip install {PACKAGE}` installs it"
         )
     from etils import epath  # here, as --help can do without
 
@@ -86,8 +84,7 @@ def _prepare() -> None:
 
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # would ask by gRPC first
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises, too
-    for name in ("gcs", "s3"):
-        fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
 
 def system(where: Where) -> Any:
@@ -120,7 +117,7 @@ def stamp(file: Where) -> Stamp:
         found = os.stat(file)
         return Stamp(found.st_size, found.st_mtime)
     about = system(file).info(os.fspath(file))
-    changed = about.get("mtime") or about.get("LastModified")  # gcsfs's, s3fs's
+    changed = about.get("mtime")  # a folder has none
     is_date = isinstance(changed, datetime.datetime)
     return Stamp(about["size"] or 0, changed.timestamp() if is_date else 0.0)
 
@@ -174,6 +171,6 @@ def is_failure(error: BaseException, where: Where = "") -> bool:
 
 def reason(error: BaseException, where: Where) -> str:
     """Return in words what a store said, and what to do where it refuses."""
-    said, found = first_line(error), URL.match(os.fspath(where))
+    said = first_line(error)
     refused = re.search(r"\b40[13]\b|[Ff]orbidden|[Aa]nonymous|[Cc]redential|Access ?Denied", said)
-    return f"{said}; {LOGIN[found[1]]}" if found and refused and found[1] in LOGIN else said
+    return f"{said}; {LOGIN}" if refused and is_remote(where) else said

@@ -22,13 +22,13 @@ import sys
 from typing import Any
 
 from evqgan.core import cli, signals
-from evqgan.core.cli import DEBUG, PATH, TEXT, Flag, whole
+from evqgan.core.cli import DEBUG, PATH, PLACE, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 
 INSTALL = 'python -m pip install "gradio>=6,<7"'
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FLAGS = (
-    Flag("workdir", PATH, (), "the model: a workdir or a name (drawings)", "drawings"),
+    Flag("workdir", PLACE, (), "the model: a workdir or a name (drawings)", "drawings"),
     Flag("host", TEXT, (), "the address to listen at (127.0.0.1: this machine alone)", LOOPBACK[0]),
     Flag("port", whole(0, 65535), (), "the port (7860); 0: any that is free", 7860),
     Flag("preset", PATH, (), "a file of sampler settings to offer; may be repeated", [], True),

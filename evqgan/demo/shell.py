@@ -1,7 +1,6 @@
 """The shell command that makes what a tab of the page has made."""
 
 import hashlib
-import pathlib
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,7 @@ def command(workdir: str, mode: str, flags: Mapping[str, Any], *more: str) -> st
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
     words += [word for word in more if word]
     digest = hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
-    out = pathlib.Path(exported.results(workdir)) / f"page_{digest}"
+    out = exported.results(workdir) / f"page_{digest}"
     return " ".join([PROGRAM, *map(shlex.quote, [*words, f"--out={out}"])])
 
 

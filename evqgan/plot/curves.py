@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from evqgan.core import exported, files
+from evqgan.core import exported, files, stores
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, of_system
 
@@ -51,7 +51,7 @@ def read(workdirs: Sequence[str]) -> list[Run]:
 
 def parts_of(workdir: str) -> list[pathlib.Path]:
     """Return the folders of a workdir in which there are numbers: itself, or both its parts."""
-    place = pathlib.Path(workdir).expanduser()
+    place = stores.path(workdir).expanduser()
     for folders in ([place], [place / part for part in exported.PARTS]):
         if found := [folder for folder in folders if (folder / FILE).is_file()]:
             return found
@@ -90,7 +90,7 @@ def numbers(path: pathlib.Path) -> dict[str, dict[int, float]]:
     Raises InputError for any other line that is no JSON object with a step.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"cannot read {path}: {of_system(error)}") from error
     found: dict[int, dict[str, float]] = {}
