@@ -283,7 +283,7 @@ def test_the_home_folder_may_be_left_out_of_every_path(tmp_path, monkeypatch):
         assert values.workdir == str(place)
     values, config = parse("--workdir=~/w/tokenizer", "--config.init=~/x")
     assert (values.mode, config.stage, config.init) == ("train", "stage1", f"{tmp_path}/x")
-    paths = [flag.name for flag in flags.FLAGS if flag.kind is cli.PATH]
+    paths = [flag.name for flag in flags.FLAGS if flag.kind in (cli.PATH, cli.PLACE)]
     expected = ["workdir", "preset", "classifier_weights", "out", "image", "mask", "json"]
     assert paths == expected
     keys = ("dataset.folder", "dataset.data_dir", "dataset.codes", "tokenizer.weights", "init")

@@ -25,6 +25,7 @@ class Mirror:
         """Begin with an empty folder."""
         self.place = place
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="evqgan-"))
+        self._copy = self.folder / ".copy"
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # their sizes and times
         self._copying, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
@@ -47,7 +48,8 @@ class Mirror:
                 if self._copied.get(file) != stamp:
                     target = self.place / file.relative_to(self.folder).as_posix()
                     with files.writable(target):
-                        stores.put(file, target)
+                        shutil.copyfile(file, self._copy)  # which does not grow meanwhile
+                        stores.put(self._copy, target)
                     self._copied[file] = stamp
 
     def close(self) -> None:
