@@ -60,6 +60,7 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     from evqgan.own_images import config as own_images
     from evqgan.training import loop
 
+    stores.require_bucket(workdir)
     if exported.is_one(workdir) or hub.is_named(workdir):
         raise InputError(
             f"{workdir} is an exported model, which nothing is written into: give another --workdir"

@@ -143,6 +143,17 @@ def test_what_is_refused_is_one_line(store, capfd):
     assert len(error) == 1 and "gcloud auth application-default login" in error[0]
 
 
+def test_a_bucket_that_is_not_there_is_named(store, capfd):
+    with pytest.raises(InputError, match="there is no bucket gs://other; `gcloud storage buckets"):
+        files.tried("gs://other/run")
+    assert main(["", "--config=quickstart:tiny", "--workdir=gs://other/run"]) == 2
+    error = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert error == [
+        "error: gs://other/run: there is no bucket gs://other; "
+        "`gcloud storage buckets create gs://other` makes it"
+    ]
+
+
 def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
     monkeypatch.setattr(lease, "BEAT", 0.1)
     monkeypatch.setattr(lease, "LOOK", 0.05)

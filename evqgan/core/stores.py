@@ -87,6 +87,23 @@ def _prepare() -> None:
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
 
+def require_bucket(where: Where) -> None:
+    """Raise InputError for a remote path whose bucket is not there."""
+    if is_remote(where) and not path(f"{SCHEME}://{bucket_of(where)}").exists():
+        raise InputError(f"{os.fspath(path(where))}: {no_bucket(where)}")
+
+
+def no_bucket(where: Where) -> str:
+    """Return what is said of a remote path whose bucket is not there."""
+    name = f"{SCHEME}://{bucket_of(where)}"
+    return f"there is no bucket {name}; `gcloud storage buckets create {name}` makes it"
+
+
+def bucket_of(where: Where) -> str:
+    """Return the name of the bucket of a remote path."""
+    return os.fspath(where).partition(":")[2].strip("/").partition("/")[0]
+
+
 def system(where: Where) -> Any:
     """Return the fsspec file system of a remote path."""
     import fsspec
@@ -171,6 +188,8 @@ def is_failure(error: BaseException, where: Where = "") -> bool:
 
 def reason(error: BaseException, where: Where) -> str:
     """Return in words what a store said, and what to do where it refuses."""
+    if isinstance(error, FileNotFoundError) and is_remote(where):  # of a file that is written
+        return no_bucket(where)
     said = first_line(error)
     refused = re.search(r"\b40[13]\b|[Ff]orbidden|[Aa]nonymous|[Cc]redential|Access ?Denied", said)
     return f"{said}; {LOGIN}" if refused and is_remote(where) else said
