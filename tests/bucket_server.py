@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 BUCKET = "bucket"
 OBJECT = r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/?]+)"
-COPY = re.compile(rf"{OBJECT}/(?:rewriteTo|copyTo)/b/([^/]+)/o/([^/?]+)")
+COPY = re.compile(rf"{OBJECT}/(rewriteTo/b/{BUCKET}|moveTo)/o/([^/?]+)")
 # What goes wrong with a request: None, the code of an answer, or "drop" for a connection that ends.
 Fault = int | str | None
 
@@ -119,7 +119,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def route(self, path: str, query: dict[str, str], body: bytes) -> None:
         """Answer a request that does not fail for a test's sake."""
         if copy := COPY.fullmatch(path):
-            self.copy(unquote(copy[2]), unquote(copy[4]), query)
+            self.copy(unquote(copy[2]), unquote(copy[4]), copy[3] == "moveTo")
         elif found := re.fullmatch(OBJECT, path):
             self.object(unquote(found[2]), query)
         elif re.fullmatch(rf"/storage/v1/b/{BUCKET}/o", path):
@@ -197,13 +197,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             page["nextPageToken"] = names[most]
         self.json(page)
 
-    def copy(self, source: str, target: str, query: dict[str, str]) -> None:
-        """Copy an object."""
+    def copy(self, source: str, target: str, is_move: bool) -> None:
+        """Copy or move an object."""
         if source not in self.store.objects:
             self.error(404)
             return
         self.store.put(target, self.store.objects[source].data)
-        self.json({"done": True, "resource": self.metadata(target)})
+        if is_move:
+            del self.store.objects[source]
+        found = self.metadata(target)
+        self.json(found if is_move else {"done": True, "resource": found})
 
     def upload(self, query: dict[str, str], body: bytes) -> None:
         """Take an object: in one request, with its metadata before it, or in several requests."""

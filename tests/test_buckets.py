@@ -312,3 +312,17 @@ def test_record_files_are_read_from_a_bucket(store, tmp_path):
     there = named.Named("digits", "train", "gs://bucket/data")
     with pytest.raises(InputError, match="its record cannot be read"):
         there[0]
+
+
+@pytest.mark.slow
+def test_the_last_good_checkpoint_and_a_trace_are_on_a_bucket(store, tmp_path, capsys):
+    config = config_of(2, duration="6", eval_every="6", checkpoint_every="3", keep=2)
+    loop.train(config.copy_and_resolve_references(), "gs://bucket/run", profile=2)
+    assert any(name.endswith("perfetto_trace.json.gz") for name in store.files("run/profile"))
+    name = next(iter(store.files("run/checkpoints/6/state/d/")))
+    store.put(name, bytes(len(store.files()[name])))
+    config.update({"resume": "last_good"})
+    loop.train(config, "gs://bucket/run")
+    said = capsys.readouterr().out
+    assert "checkpoint 6 is damaged" in said and "going on from step 3" in said
+    assert store.files("run/damaged/6/") and checkpoint.latest("gs://bucket/run") == 6

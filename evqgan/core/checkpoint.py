@@ -29,7 +29,6 @@ DAMAGE = re.compile(
 # `manifest`; "score", {"score", "format"}. A change after which this code cannot read what it wrote
 # before makes it 2. tests/kept holds a checkpoint of each.
 FORMAT = 1
-COMMITTED = "commit_success.txt"
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
 
 Manifest = dict[str, list[Any]]  # what `manifest` returns
@@ -119,11 +118,8 @@ def row_of(rows: Manifest, name: str) -> list[Any]:
 
 def steps_in(workdir: str | os.PathLike[str]) -> list[int]:
     """Return the steps of the checkpoints in a workdir, ascending."""
-    folder = stores.path(workdir) / "checkpoints"
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
-    if stores.is_remote(folder):  # where orbax renames none, and puts a file into whole ones
-        steps = [step for step in steps if (folder / str(step) / COMMITTED).is_file()]
-    return steps
+    found = (stores.path(workdir) / "checkpoints").glob("*")
+    return sorted(int(x.name) for x in found if x.name.isdecimal() and stores.is_saved(x))
 
 
 def latest(workdir: str | os.PathLike[str]) -> int:
@@ -172,8 +168,7 @@ class Checkpoints:
 
         create: False, to read only, makes no folder and raises InputError where there is none.
         """
-        place = stores.path(workdir)
-        self.folder = (place if stores.is_remote(place) else place.absolute()) / "checkpoints"
+        self.folder = stores.absolute(workdir) / "checkpoints"
         self.kept, self.writes = Kept(keep), create
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
@@ -343,15 +338,13 @@ class Checkpoints:
             if self.writes and (steps := self.steps()):
                 signals.keep(f"step {steps[-1]:,} in {self.folder.parent}")
         except Exception as error:  # the writing threads hand on whatever the file system raised
-            is_remote = stores.is_remote(self.folder)
-            why = stores.reason(error, self.folder) if is_remote else files.why_unwritten(error)
+            why = files.why_unwritten(error, self.folder)
             raise InputError(f"cannot write checkpoints in {self.folder}: {why}") from error
 
     def close(self) -> None:
         """Wait for running saves and let go of the folder, which goes if it is empty."""
         self.wait()
         self.manager.close()
-        # There may be something in it, or another process was faster.
-        if not stores.is_remote(self.folder):
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+        # There may be something in it (epath's ValueError), or another process was faster.
+        with contextlib.suppress(OSError, ValueError):
+            self.folder.rmdir()

@@ -188,8 +188,7 @@ def check_shared(folder: str | os.PathLike[str]) -> None:
             file.unlink()
     blind = [f"process {i} (on {hosts(names)[i]})" for i in np.flatnonzero(~seen)]
     if blind:
-        place = folder if stores.is_remote(folder) else folder.absolute()
-        what = f"the files of process 0 (on {hosts(names)[0]}) in {place}"
+        what = f"the files of process 0 (on {hosts(names)[0]}) in {stores.absolute(folder)}"
         raise InputError(
             f"{', '.join(blind)} cannot see {what}: give "
             "a --workdir in a folder that all hosts share, by the same path"

@@ -37,19 +37,19 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if stores.is_remote(path) and stores.is_failure(error, path):
-            raise InputError(f"cannot write {path}: {stores.reason(error, path)}") from error
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) and not stores.is_failure(error):
             raise
-        raise InputError(f"cannot write {path}: {why_unwritten(error)}") from error
+        raise InputError(f"cannot write {path}: {why_unwritten(error, path)}") from error
 
 
-def why_unwritten(error: Exception) -> str:
-    """Return in words why a file could not be written, and what to do.
+def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
+    """Return in words why a file, that of `path`, could not be written, and what to do.
 
     A full disk is told by the error's number, or by the words of libraries that hide it: NumPy's
     "96 requested and 64 written", and the system's own text in TensorStore's.
     """
+    if stores.is_remote(path) and getattr(error, "errno", None) is None:
+        return stores.reason(error, path)
     hidden = re.search(r"No space left|\d+ requested and \d+ written", str(error))
     if hidden or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "No space left on device; free space there or give another folder"

@@ -106,7 +106,7 @@ def array(place: pathlib.Path, name: str) -> Any:
 
     Raises ValueError where there is none, or what describes it is changed.
     """
-    base = {"driver": "file", "path": f"{place.absolute()}/"}
+    base = stores.kvstore(place).spec().to_json()
     store = {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
     return tensorstore.open({"driver": "zarr", "kvstore": store}, open=True, read=True).result()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import orbax.checkpoint as ocp
 
-from evqgan.core import checkpoint, files, integrity
+from evqgan.core import checkpoint, files, integrity, stores
 from evqgan.core.errors import InputError
 
 ASIDE = "damaged"  # the folder of a workdir that takes what is moved
@@ -40,8 +40,7 @@ def set_aside(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
     for step, what in damaged.items():
         there = free(workdir / ASIDE, str(step))
         with files.writable(there):
-            there.parent.mkdir(parents=True, exist_ok=True)
-            (workdir / "checkpoints" / str(step)).rename(there)
+            stores.move(workdir / "checkpoints" / str(step), there)
         say(f"checkpoint {step:,} is damaged: {what}; it is in {there} now")
     if damaged:
         say(f"going on from step {checkpoint.latest(workdir):,}, the last good one")

@@ -58,6 +58,11 @@ def path(where: Where) -> pathlib.Path:
     return cast(pathlib.Path, epath.Path(f"{scheme}://{rest}".rstrip("/")))
 
 
+def absolute(where: Where) -> pathlib.Path:
+    """Return a path from the root on."""
+    return path(where) if is_remote(where) else pathlib.Path(where).absolute()
+
+
 def same(one: Where, other: Where) -> bool:
     """Return whether two paths are the same place."""
     if is_remote(one) or is_remote(other):
@@ -117,8 +122,35 @@ def kvstore(folder: Where) -> Any:
 
     if is_remote(folder):
         return tensorstore.KvStore.open(f"{os.fspath(path(folder))}/").result()
-    place = f"{pathlib.Path(folder).absolute()}/"
-    return tensorstore.KvStore.open({"driver": "file", "path": place}).result()
+    return tensorstore.KvStore.open({"driver": "file", "path": f"{absolute(folder)}/"}).result()
+
+
+def is_saved(checkpoint: pathlib.Path) -> bool:
+    """Return whether orbax has finished to save a checkpoint, which has its final name."""
+    # It is renamed to that name, but on a bucket, where a file is put into it last.
+    return not is_remote(checkpoint) or (checkpoint / "commit_success.txt").is_file()
+
+
+def move(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Move a folder to a place where there is none, on a bucket file by file."""
+    if is_remote(folder):
+        system(folder).mv(os.fspath(folder), os.fspath(target), recursive=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(target)
+
+
+@contextlib.contextmanager
+def as_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield a folder to write into: the given one, or of a bucket one that is copied at the end."""
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="evqgan-") as copy:
+        yield pathlib.Path(copy)
+        for file in pathlib.Path(copy).rglob("*"):
+            if file.is_file():
+                put(file, folder / file.relative_to(copy).as_posix())
 
 
 class Stamp(NamedTuple):
@@ -176,13 +208,8 @@ def put_folder(copy: pathlib.Path, folder: Where, stale: Callable[[str], bool]) 
         there.rm([f"{target}/{name}" for name in old])
 
 
-def is_failure(error: BaseException, where: Where = "") -> bool:
-    """Return whether an exception is of a library that talks to a store.
-
-    where: what was read or written. If it is remote, an OSError without a number is theirs, too.
-    """
-    if isinstance(error, OSError) and error.errno is None and is_remote(where):
-        return True
+def is_failure(error: BaseException) -> bool:
+    """Return whether an exception is of a library that talks to a store."""
     return type(error).__module__.split(".")[0] in LIBRARIES
 
 

@@ -1,10 +1,12 @@
 """A trace of some training steps: what devices and host do in them, for a look in a browser."""
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 
 import jax
 
+from evqgan.core import stores
 from evqgan.training.reporting import Taken, log
 
 WARM = 2  # ours: steps before the trace: the first one compiles, the next fills what is read ahead
@@ -23,22 +25,26 @@ def traced(
     first = start + 1 + max(1, min(WARM, total - start - number))
     last = min(first + number - 1, total)
     folder, tracing = workdir / "profile", False
+    copied = contextlib.ExitStack()  # where the folder is on a bucket
     try:
         for step, state, metrics in taken:
             if step == last and tracing:
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()
+                copied.close()
                 tracing = False
                 log(said(folder, first, last))
             yield step, state, metrics
             if step == first - 1 < last:
                 jax.block_until_ready(metrics)
                 log(f"tracing steps {first:,} to {last:,}")
-                jax.profiler.start_trace(folder, create_perfetto_trace=True)
+                place = copied.enter_context(stores.as_folder(folder))
+                jax.profiler.start_trace(place, create_perfetto_trace=True)
                 tracing = True
     finally:
         if tracing:
             jax.profiler.stop_trace()
+            copied.close()
 
 
 def said(folder: pathlib.Path, first: int, last: int) -> str:

@@ -240,4 +240,4 @@ def lost(workdir: pathlib.Path, step: int) -> str:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
