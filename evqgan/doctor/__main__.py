@@ -27,7 +27,7 @@ import sys
 from typing import Any
 
 from evqgan.core import cli, config_files, files, signals
-from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, TEXT, TEXTS, Flag
+from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, PLACE, TEXT, TEXTS, Flag
 from evqgan.core.errors import InputError, Unfit
 from evqgan.core.progress import counted, say
 from evqgan.doctor import machine
@@ -37,7 +37,7 @@ FLAGS = (
     Flag("device", TEXTS, (), "what has to be there: gpu, tpu, cpu, a number, or both as in gpu,8"),
     Flag("config", TEXT, (), "FILE[:variant] of an experiment that is to run here"),
     CONFIG_KEYS,
-    Flag("workdir", PATH, (), "its workdir, there or not"),
+    Flag("workdir", PLACE, (), "its workdir, there or not"),
     Flag("json", PATH, (), "a file for what was found"),
     DEBUG,
 )
