@@ -23,7 +23,7 @@ HAS_GCSFS = importlib.util.find_spec("gcsfs") is not None
 
 
 def test_a_local_path_is_pathlibs():
-    for where in ("run", "/run", pathlib.Path("run"), "~/run", "C:/run", "a:b"):
+    for where in ("run", "/run", pathlib.Path("run"), "~/run", "C:/run", "a:b", "hf://user/name"):
         assert stores.path(where) == pathlib.Path(where) and not stores.is_remote(where)
         assert type(stores.path(where)) is type(pathlib.Path())
 

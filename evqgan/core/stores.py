@@ -22,6 +22,7 @@ from evqgan.core.errors import InputError, first_line
 Where = str | os.PathLike[str]
 SCHEME, PACKAGE = "gs", "gcsfs"  # the store that orbax writes checkpoints into; what reads it
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")  # of two slashes pathlib drops one
+NAMES = "hf"  # no store, but names of models, which `exported.find` looks up
 # Packages whose exceptions say that a store cannot be reached, or refuses.
 LIBRARIES = ("gcsfs", "google", "aiohttp")
 LOGIN = (
@@ -31,8 +32,9 @@ LOGIN = (
 
 
 def is_remote(where: Where) -> bool:
-    """Return whether a path is a URL, such as gs://bucket/run, and no local path."""
-    return bool(URL.match(os.fspath(where)))
+    """Return whether a path is a URL, such as gs://bucket/run, and no local path or name."""
+    found = URL.match(os.fspath(where))
+    return found is not None and found[1] != NAMES
 
 
 def path(where: Where) -> pathlib.Path:
@@ -41,7 +43,7 @@ def path(where: Where) -> pathlib.Path:
     Raises InputError for a URL of another kind, and where the package that reads it is missing.
     """
     found = URL.match(os.fspath(where))
-    if not found:
+    if not found or found[1] == NAMES:
         return pathlib.Path(where)
     scheme, rest = found.groups()
     if scheme != SCHEME or not rest:
