@@ -37,13 +37,15 @@ runpy.run_module("evqgan.main", run_name="__main__")
 class Case:
     """A stage that is trained by so many processes.
 
-    place: where its runs are. seconds: that a run takes which nothing interrupts.
+    place: where its runs are. seconds: that a run takes which nothing interrupts. running: the
+    workdir of the run that was started last.
     """
 
     stage: int
     processes: int
     place: pathlib.Path
     seconds: float = 0.0
+    running: pathlib.Path = pathlib.Path()
 
     @property
     def config(self) -> pathlib.Path:
@@ -62,6 +64,7 @@ class Case:
 
         clock: by how many seconds the clock jumps, and after how many.
         """
+        self.running = workdir
         program = ["-c", JUMPING, *map(str, clock)] if clock else ["-m", "evqgan.main"]
         command = [sys.executable, *program, f"--config={self.config}", f"--workdir={workdir}"]
         places = self._places()
@@ -97,7 +100,7 @@ class Case:
         """Run to the end without a fault; return the seconds. Raises InputError if it fails."""
         began = time.monotonic()
         codes = ends(self.start(workdir), PATIENCE)
-        if codes != [0] * self.processes:
+        if any(codes):
             raise InputError(f"a run that nothing interrupts ended with {codes}: see {workdir}.log")
         return time.monotonic() - began
 

@@ -101,7 +101,13 @@ def hidden(case: Case) -> pathlib.Path:
 
 
 def hide(started: Started, case: Case, dice: random.Random) -> None:
-    """Take a file of images away."""
+    """Take a file of images away, once the run has noted which there are.
+
+    Before, it would be a run of other images.
+    """
+    noted = case.running / "config.json"
+    while not noted.is_file() and any(process.poll() is None for process in started):
+        time.sleep(0.05)
     dice.choice(sorted((case.place / "images").rglob("*.png"))).rename(hidden(case))
 
 
@@ -187,9 +193,12 @@ def suffered(case: Case, name: str, times: int, dice: random.Random) -> dict[str
             wrong.append(f"exit codes {codes}")
         where = f"{name} {number + 1}/{times} after {duration(moment)}"
         say(f"stage {case.stage} by {case.processes}: {where}: exit codes {codes}")
-    case.finish(workdir)
+    try:
+        case.finish(workdir)
+        wrong += differences(case, workdir)
+    except InputError as error:
+        wrong.append(str(error))
     spent = time.monotonic() - began - case.seconds
-    wrong += differences(case, workdir)
     return {
         "stage": case.stage,
         "processes": case.processes,
