@@ -56,8 +56,9 @@ remove() {
   run "${delete_it[@]}"
 }
 
-# What checkpoints there are: another answer than before is progress.
-checkpoints() { gcloud storage ls "$workdir/checkpoints/" "$workdir/*/checkpoints/" 2>/dev/null || true; }
+# The file that each whole checkpoint gets last, of a stage or of both: more than before is progress.
+finished=("$workdir/checkpoints/*/commit_success.txt" "$workdir/*/checkpoints/*/commit_success.txt")
+checkpoints() { gcloud storage ls "${finished[@]}" 2>/dev/null || true; }
 
 if [ -n "${EVQGAN_DRY_RUN:-}" ]; then
   scratch=evqgan_scratch
@@ -65,7 +66,7 @@ if [ -n "${EVQGAN_DRY_RUN:-}" ]; then
   create
   run_everywhere ID "$@"
   say "when it is SUSPENDED or FAILED, at most $recreate times without a new checkpoint:"
-  run gcloud storage ls "$workdir/checkpoints/" "$workdir/*/checkpoints/"
+  run gcloud storage ls "${finished[@]}"
   run "${delete_it[@]}"
   exit
 fi
