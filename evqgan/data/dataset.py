@@ -57,6 +57,7 @@ class Dataset:
     num_examples: Positive = 1024
     max_bad: Share = 0.01
     codes: str = ""
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if bool(self.name) == bool(self.folder):
@@ -93,6 +94,11 @@ class Dataset:
             raise InputError(
                 "config.dataset expects num_examples >= 1 and classes >= 0, got num_examples = "
                 f"{self.num_examples} and classes = {self.classes}"
+            )
+        if self.workers < 0:
+            raise InputError(
+                "config.dataset.workers expects a number of processes, or 0 for threads, got "
+                f"{self.workers}"
             )
 
     @property

@@ -21,16 +21,21 @@ class DecodedImages:
     An undecodable image counts once however often it is met; each is logged by name, until there is
     an error, which names the last. More of them than the share `max_bad` of the data set raise
     InputError; a single one is always forgiven unless `max_bad` is 0. A label that is no class
-    raises InputError.
+    raises InputError. Pickled, it is one that has met nothing yet.
+
+    bad: {index of an undecodable image: why}, in the order in which they were met.
     """
 
     def __init__(self, source: Source, max_bad: float) -> None:
         """Decode the examples of `source`; max_bad: a share."""
         self.source, self.max_bad = source, max_bad
         self.kept: dict[int, dict] = {}
-        self.bad: set[int] = set()
+        self.bad: dict[int, str] = {}
         self.failed = False  # an error was raised: threads that still read say nothing behind it
         self.lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return DecodedImages, (self.source, self.max_bad)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -59,7 +64,7 @@ class DecodedImages:
             raw = self.source[index]
             example = {"image": as_rgb(raw["image"]), "label": np.int32(raw["label"])}
         except InputError as error:
-            self._count(index, error)
+            self.count_bad(index, str(error))
             return None
         self._check_label(index, int(example["label"]))
         if example["image"].nbytes * len(self) <= CACHE_BYTES:
@@ -77,19 +82,23 @@ class DecodedImages:
                 f"{most}: take another split, or read no labels by config.dataset.label_key="
             )
 
-    def _count(self, index: int, error: InputError) -> None:
+    def count_bad(self, index: int, reason: str) -> None:
+        """Count an undecodable image, which may have been counted before, and say so once.
+
+        Raises InputError if it is one too many.
+        """
         where = self.source.where(index)
         with self.lock:
             new = index not in self.bad
-            self.bad.add(index)
+            self.bad.setdefault(index, reason)
             count = len(self.bad)
             self.failed = self.failed or count > self.allowed
             if new and not self.failed:
-                logging.warning("Skipped %s: %s", where, error)
+                logging.warning("Skipped %s: %s", where, reason)
         if count > self.allowed:
             raise InputError(
                 f"{count} of {len(self)} images do not decode, which is more than the share "
-                f"config.dataset.max_bad = {self.max_bad:g}; the last was {where}: {error}; "
+                f"config.dataset.max_bad = {self.max_bad:g}; the last was {where}: {reason}; "
                 "repair or remove them, or raise config.dataset.max_bad"
             )
 

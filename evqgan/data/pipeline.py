@@ -6,6 +6,7 @@ the rows that its devices hold (`core.mesh.rows`), so that the batches are the s
 of processes, and training restarts at any batch, on any number of them, as if it had not stopped.
 """
 
+import functools
 import hashlib
 import os
 from typing import Any
@@ -21,6 +22,7 @@ from evqgan.data.decoded import DecodedImages
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
 from evqgan.data.views import numbered_view, training_view, validation_view
+from evqgan.data.workers import Workers
 
 CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
@@ -39,16 +41,9 @@ def buffered() -> int:
 class Batches:
     """Iterator over batches, dicts of arrays."""
 
-    def __init__(
-        self, batches: grain.MapDataset, examples: DecodedImages | stored_ids.Stored, start: int
-    ) -> None:
-        """Begin at batch number `start`; examples: those in the batches."""
-        options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=buffered())
-        # each thread prepares batches of its own; OpenCV's would only wait for each other
-        cv2.setNumThreads(1)
-        self.iterator = iter(batches.to_iter_dataset(options))
-        self.iterator.set_state({"next_index": start})
-        self.examples = examples
+    def __init__(self, iterator: Any, examples: DecodedImages | stored_ids.Stored) -> None:
+        """Wrap an iterator with `close`, of batches made of `examples`."""
+        self.iterator, self.examples = iterator, examples
 
     def __iter__(self) -> "Batches":
         return self
@@ -61,8 +56,18 @@ class Batches:
         return len(self.examples.bad)
 
     def close(self) -> None:
-        """End its threads."""
+        """End its threads or processes."""
         self.iterator.close()
+
+
+def _in_threads(batches: grain.MapDataset, start: int = 0) -> grain.DatasetIterator:
+    """Return an iterator over batches that threads make, from batch number `start` on."""
+    options = grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=buffered())
+    # each thread prepares batches of its own; OpenCV's would only wait for each other
+    cv2.setNumThreads(1)
+    iterator = iter(batches.to_iter_dataset(options))
+    iterator.set_state({"next_index": start})
+    return iterator
 
 
 def prepare(dataset: Dataset) -> None:
@@ -190,13 +195,29 @@ def train_batches(
       V, so that V epochs have each of them once (ours: no view waits for long).
     """
     examples = open_split(dataset, dataset.train)
+    if not dataset.codes:
+        examples = DecodedImages(examples, dataset.max_bad)
+    stream = functools.partial(
+        training_stream, dataset=dataset, batch_size=batch_size, seed=seed, rows=rows
+    )
+    if dataset.workers:
+        return Batches(Workers(stream, examples, start, dataset.workers), examples)
+    return Batches(_in_threads(stream(examples), start), examples)
+
+
+def training_stream(
+    examples: Any, dataset: Dataset, batch_size: int, seed: int, rows: np.ndarray | None
+) -> grain.MapDataset:
+    """Return the batches of `train_batches` as a sequence, each of which is made when asked for.
+
+    examples: DecodedImages, or Stored with dataset.codes.
+    """
     if dataset.codes:
         order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle().repeat()
         stream = order.map_with_index(
             lambda n, i: examples.load(int(i), n // len(examples) % examples.views)
         )
-        return Batches(_part(stream, batch_size, rows), examples, start)
-    examples = DecodedImages(examples, dataset.max_bad)
+        return _part(stream, batch_size, rows)
 
     def augment(example: dict, rng: np.random.Generator) -> dict:
         return {**example, "image": training_view(example["image"], dataset, rng)}
@@ -204,7 +225,7 @@ def train_batches(
     stream = (
         grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
     )
-    return Batches(_part(stream, batch_size, rows), examples, start)
+    return _part(stream, batch_size, rows)
 
 
 def digest(array: np.ndarray) -> np.ndarray:
@@ -242,9 +263,8 @@ def eval_batches(
         return {**example, "valid": np.True_, "digest": digest(pixels_or_ids)}
 
     padded = -(-len(examples) // batch_size) * batch_size
-    return Batches(
-        _part(grain.MapDataset.range(padded).map(load), batch_size, rows), examples, start=0
-    )
+    batches = _part(grain.MapDataset.range(padded).map(load), batch_size, rows)
+    return Batches(_in_threads(batches), examples)
 
 
 def view_batches(
@@ -272,6 +292,5 @@ def view_batches(
         some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
         return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
 
-    return Batches(
-        grain.MapDataset.range(start, stop).map(load).batch(batch_size), examples, start=0
-    )
+    batches = grain.MapDataset.range(start, stop).map(load).batch(batch_size)
+    return Batches(_in_threads(batches), examples)

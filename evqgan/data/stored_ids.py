@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ class Stored:
     """
 
     # as of `decoded.DecodedImages`: images that did not decode were counted when they were encoded
-    bad: tuple[int, ...] = ()
+    bad: Mapping[int, str] = types.MappingProxyType({})
     paths: tuple[str, ...] = ()
 
     def __init__(self, folder: str | os.PathLike, split: str) -> None:
@@ -60,6 +61,9 @@ class Stored:
                 found = f"{labels[-1].min()} to {labels[-1].max()}"
                 raise damaged(beside, f"labels from {least} to {most}", found)
         self.labels = np.concatenate(labels)
+
+    def __reduce__(self) -> tuple:
+        return Stored, (self.folder, self.split)  # mapped again, not copied
 
     def __len__(self) -> int:
         return self.examples

@@ -39,6 +39,7 @@ FREE = (
     "dataset.codes",
     "dataset.folder",
     "dataset.data_dir",
+    "dataset.workers",
     "changed_data",
     *WEIGHTS,
 )

@@ -1,0 +1,202 @@
+"""Processes that make the batches of training, where threads wait for the interpreter's lock.
+
+Of N workers, worker k makes the batches k, k + N, k + 2N, ..., so that their order and bits do not
+depend on N. Each sends its batches through a socket of its own, and is one batch ahead of what was
+taken from it. A worker ends when the other end of its socket closes, which the system does however
+the parent ends, kill -9 included: no worker outlives it.
+
+A worker is `python -m evqgan.data.workers` and not a process of `multiprocessing`, which would
+import the program that was started, and JAX's models with it. It never starts JAX.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Protocol
+
+from evqgan.core.errors import InputError
+
+PATIENCE = 5.0  # ours: seconds that a worker has to end before it is killed
+
+
+class Examples(Protocol):
+    """What the batches are made of: `decoded.DecodedImages` or `stored_ids.Stored`."""
+
+    bad: dict[int, str]  # {index of an image that does not decode: why}
+
+    def count_bad(self, index: int, reason: str) -> None:
+        """Note one of `bad`; raises InputError if they are too many."""
+
+
+Stream = Callable[[Examples], Sequence[dict]]  # from the examples to all batches
+
+
+class Made(NamedTuple):
+    """What a worker sends.
+
+    batch: None if there was an error.
+    bad: images that it newly found not to decode, (index, why).
+    error: the line of an InputError, "" for none; defect: the traceback of any other exception.
+    """
+
+    batch: dict | None
+    bad: list[tuple[int, str]]
+    error: str = ""
+    defect: str = ""
+
+
+class Workers:
+    """Iterator over batches that worker processes make.
+
+    processes: the workers, subprocess.Popen.
+    """
+
+    def __init__(self, stream: Stream, examples: Examples, start: int, number: int) -> None:
+        """Start `number` workers, which begin with batch `start`.
+
+        stream: can be pickled, and so can `examples`, whose `count_bad` is called here with what
+          the workers find.
+        """
+        self.examples = examples
+        self.processes: list[subprocess.Popen] = []
+        self.connections: list[Connection] = []
+        for k in range(number):
+            ours, theirs = Pipe()
+            self.connections.append(ours)
+            with theirs:
+                self.processes.append(_start(theirs, start + k, number))
+        self.turns = itertools.cycle(zip(self.processes, self.connections, strict=True))
+        everything = pickle.dumps((stream, examples))
+        for process, connection in zip(self.processes, self.connections, strict=True):
+            with self._reporting_an_end_of(process):
+                connection.send_bytes(everything)
+
+    def __iter__(self) -> "Workers":
+        return self
+
+    def __next__(self) -> dict:
+        """Return the next batch; raises InputError for bad data, and if the worker has ended."""
+        process, connection = next(self.turns)
+        with self._reporting_an_end_of(process):
+            made: Made = connection.recv()
+        for index, reason in made.bad:
+            self.examples.count_bad(index, reason)
+        if made.error:
+            raise InputError(made.error)
+        if made.defect:
+            raise RuntimeError(f"in a worker of config.dataset.workers:\n{made.defect}")
+        assert made.batch is not None
+        return made.batch
+
+    @contextlib.contextmanager
+    def _reporting_an_end_of(self, process: subprocess.Popen) -> Any:
+        """Raise InputError if the body finds that a worker is not there any more."""
+        try:
+            yield
+        except (EOFError, OSError):
+            number = len(self.processes)
+            self.close()
+            code = process.returncode
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise InputError(
+                f"one of the {number} worker processes that read the images ended ({how}); "
+                "SIGKILL most often means that memory was short: set config.dataset.workers to "
+                "fewer, or to 0 for threads"
+            ) from None
+
+    def close(self) -> None:
+        """End the workers."""
+        for connection in self.connections:
+            connection.close()
+        for process in self.processes:
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _start(connection: Connection, first: int, step: int) -> subprocess.Popen:
+    """Start a worker that makes the batches first, first + step, ...
+
+    In a session of its own it does not hear the terminal's Ctrl-C, which is the parent's to answer.
+    """
+    descriptor = connection.fileno()
+    arguments = [str(number) for number in (descriptor, first, step)]
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-m", "evqgan.data.workers", *arguments],
+        # JAX_PLATFORMS: should anything start JAX all the same, it leaves the devices alone
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        start_new_session=True,
+    )
+
+
+def work(connection: Connection, first: int, step: int) -> None:
+    """Send the batches first, first + step, ... for as long as somebody listens."""
+    stream, examples = pickle.loads(connection.recv_bytes())  # the parent's own words
+    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    with concurrent.futures.ThreadPoolExecutor(1) as ahead:
+        batches = ahead.submit(stream, examples).result()
+        coming = ahead.submit(_make, batches, examples, first)
+        for number in itertools.count(first + step, step):
+            made = coming.result()
+            coming = ahead.submit(_make, batches, examples, number)
+            connection.send(made)
+
+
+def _make(batches: Sequence[dict], examples: Examples, number: int) -> Made:
+    """Return batch `number`, or why there is none."""
+    known = len(examples.bad)
+
+    def bad() -> list[tuple[int, str]]:
+        return list(examples.bad.items())[known:]
+
+    try:
+        batch = batches[number]
+    except InputError as error:
+        return Made(None, bad(), error=str(error))
+    except Exception:  # sent to the parent, which raises it
+        return Made(None, bad(), defect=traceback.format_exc())
+    return Made(batch, bad())
+
+
+def _end_with_parent(connection: Connection) -> None:
+    """Wait for the parent's end of the connection to close, and end this process at once."""
+    with contextlib.suppress(OSError):
+        connection.poll(None)  # the parent sends nothing more
+    os._exit(0)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Be a worker. arguments: the socket's file descriptor, the first batch and the step."""
+    # A scheduler signals all processes of a job, and the run still needs batches until it has saved.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    descriptor, first, step = map(int, arguments)
+    import cv2
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # the parent names bad images
+    cv2.setNumThreads(1)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or has closed
+        work(Connection(descriptor), first, step)
+    os._exit(0)  # what the thread still makes is for nobody
+
+
+if __name__ == "__main__":
+    from evqgan.data import workers  # what is sent has the names of the module, not of __main__
+
+    workers.main(sys.argv[1:])
