@@ -29,7 +29,7 @@ MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads w
 
 
 def threads() -> int:
-    """Return how many threads of a process make batches."""
+    """Return how many threads make batches where there are no workers."""
     return min(MAX_THREADS, os.cpu_count() or 1)
 
 
@@ -54,6 +54,11 @@ class Batches:
     def skipped(self) -> int:
         """Return the number of bad images met."""
         return len(self.examples.bad)
+
+    def pids(self) -> list[int]:
+        """Return the ids of its worker processes, none where it has threads."""
+        workers = self.iterator
+        return [x.pid for x in workers.processes] if isinstance(workers, Workers) else []
 
     def close(self) -> None:
         """End its threads or processes."""

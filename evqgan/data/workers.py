@@ -15,13 +15,13 @@ import itertools
 import os
 import pickle
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from evqgan.core.errors import InputError
@@ -69,26 +69,26 @@ class Workers:
         """
         self.examples = examples
         self.processes: list[subprocess.Popen] = []
-        self.connections: list[Connection] = []
+        self.sockets: list[socket.socket] = []
         for k in range(number):
-            ours, theirs = Pipe()
-            self.connections.append(ours)
+            ours, theirs = socket.socketpair()
+            self.sockets.append(ours)
             with theirs:
                 self.processes.append(_start(theirs, start + k, number))
-        self.turns = itertools.cycle(zip(self.processes, self.connections, strict=True))
-        everything = pickle.dumps((stream, examples))
-        for process, connection in zip(self.processes, self.connections, strict=True):
+        self.turns = itertools.cycle(zip(self.processes, self.sockets, strict=True))
+        everything = packed((stream, examples))
+        for process, ours in zip(self.processes, self.sockets, strict=True):
             with self._reporting_an_end_of(process):
-                connection.send_bytes(everything)
+                send(ours, everything)
 
     def __iter__(self) -> "Workers":
         return self
 
     def __next__(self) -> dict:
         """Return the next batch; raises InputError for bad data, and if the worker has ended."""
-        process, connection = next(self.turns)
+        process, ours = next(self.turns)
         with self._reporting_an_end_of(process):
-            made: Made = connection.recv()
+            made: Made = received(ours)
         for index, reason in made.bad:
             self.examples.count_bad(index, reason)
         if made.error:
@@ -99,7 +99,7 @@ class Workers:
         return made.batch
 
     @contextlib.contextmanager
-    def _reporting_an_end_of(self, process: subprocess.Popen) -> Any:
+    def _reporting_an_end_of(self, process: subprocess.Popen) -> Iterator[None]:
         """Raise InputError if the body finds that a worker is not there any more."""
         try:
             yield
@@ -116,8 +116,8 @@ class Workers:
 
     def close(self) -> None:
         """End the workers."""
-        for connection in self.connections:
-            connection.close()
+        for ours in self.sockets:
+            ours.close()
         for process in self.processes:
             try:
                 process.wait(PATIENCE)
@@ -126,35 +126,69 @@ class Workers:
                 process.wait()
 
 
-def _start(connection: Connection, first: int, step: int) -> subprocess.Popen:
+def _start(theirs: socket.socket, first: int, step: int) -> subprocess.Popen:
     """Start a worker that makes the batches first, first + step, ...
 
     In a session of its own it does not hear the terminal's Ctrl-C, which is the parent's to answer.
     """
-    descriptor = connection.fileno()
-    arguments = [str(number) for number in (descriptor, first, step)]
+    arguments = [str(number) for number in (theirs.fileno(), first, step)]
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return subprocess.Popen(
         [sys.executable, "-m", "evqgan.data.workers", *arguments],
         # JAX_PLATFORMS: should anything start JAX all the same, it leaves the devices alone
         env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
         stdin=subprocess.DEVNULL,
-        pass_fds=[descriptor],
+        pass_fds=[theirs.fileno()],
         start_new_session=True,
     )
 
 
-def work(connection: Connection, first: int, step: int) -> None:
+def packed(value: Any) -> list[Any]:
+    """Return the pickle of a value and the buffers of its arrays, which are not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return [head, *(buffer.raw() for buffer in buffers)]
+
+
+def send(to: socket.socket, parts: Sequence[Any]) -> None:
+    """Send what `packed` returned."""
+    lengths = [memoryview(part).nbytes for part in parts]
+    to.sendall(struct.pack(f"<q{len(lengths)}q", len(lengths), *lengths))
+    for part in parts:
+        to.sendall(part)
+
+
+def received(of: socket.socket) -> Any:
+    """Return the next value that was sent; raises EOFError if the other end is closed."""
+    (count,) = struct.unpack("<q", exactly(of, 8))
+    lengths = struct.unpack(f"<{count}q", exactly(of, 8 * count))
+    head, *buffers = [exactly(of, length) for length in lengths]
+    return pickle.loads(head, buffers=buffers)
+
+
+def exactly(of: socket.socket, length: int) -> bytearray:
+    """Return so many bytes; raises EOFError if they do not come."""
+    data = bytearray(length)
+    rest = memoryview(data)
+    while rest:
+        number = of.recv_into(rest, 0, socket.MSG_WAITALL)
+        if not number:
+            raise EOFError
+        rest = rest[number:]
+    return data
+
+
+def work(ours: socket.socket, first: int, step: int) -> None:
     """Send the batches first, first + step, ... for as long as somebody listens."""
-    stream, examples = pickle.loads(connection.recv_bytes())  # the parent's own words
-    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    stream, examples = received(ours)
+    threading.Thread(target=_end_with_parent, args=(ours,), daemon=True).start()
     with concurrent.futures.ThreadPoolExecutor(1) as ahead:
         batches = ahead.submit(stream, examples).result()
         coming = ahead.submit(_make, batches, examples, first)
         for number in itertools.count(first + step, step):
             made = coming.result()
             coming = ahead.submit(_make, batches, examples, number)
-            connection.send(made)
+            send(ours, packed(made))
 
 
 def _make(batches: Sequence[dict], examples: Examples, number: int) -> Made:
@@ -173,10 +207,10 @@ def _make(batches: Sequence[dict], examples: Examples, number: int) -> Made:
     return Made(batch, bad())
 
 
-def _end_with_parent(connection: Connection) -> None:
-    """Wait for the parent's end of the connection to close, and end this process at once."""
+def _end_with_parent(ours: socket.socket) -> None:
+    """Wait for the parent's end of the socket to close, and end this process at once."""
     with contextlib.suppress(OSError):
-        connection.poll(None)  # the parent sends nothing more
+        ours.recv(1)  # the parent sends nothing more
     os._exit(0)
 
 
@@ -191,9 +225,10 @@ def main(arguments: Sequence[str]) -> None:
 
     logging.set_verbosity(logging.ERROR)  # the parent names bad images
     cv2.setNumThreads(1)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or has closed
-        work(Connection(descriptor), first, step)
-    os._exit(0)  # what the thread still makes is for nobody
+    try:
+        work(socket.socket(fileno=descriptor), first, step)
+    except (EOFError, ConnectionError):  # the parent is gone, or has closed
+        os._exit(0)  # what the thread still makes is for nobody
 
 
 if __name__ == "__main__":

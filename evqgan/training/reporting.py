@@ -109,7 +109,10 @@ class Reporter:
         least = "prepare record files near the size that is trained on (launch/prepare_data.sh)"
         if self.setup.config.stage == "stage2":
             return "encode the images once (--mode=encode, config.dataset.codes)"
-        return f"{least}, on a fast disk, or give each device more cores"
+        more = "give each device more cores"
+        if not dataset.workers:
+            more = f"read by processes if cores are idle (config.dataset.workers), or {more}"
+        return f"{least}, on a fast disk, or {more}"
 
     def evaluate(self, step: int, state: dict) -> float:
         """Evaluate a state, write its numbers and pictures, and return its score, lower is better.
