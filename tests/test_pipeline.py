@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import pathlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -462,6 +463,21 @@ def test_stored_ids_go_on_where_they_stopped_on_any_number_of_processes(stored):
         take(train_batches(stored, 8, seed=3, start=6, rows=rows), 1)[0]["ids"] for rows in ROWS[1]
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole[6]["ids"])
+
+
+def test_stored_ids_are_mapped_and_not_copied_where_they_are_unpickled(stored):
+    ids = open_split(stored, "all")
+    there = pickle.loads(pickle.dumps(ids))
+    assert len(pickle.dumps(ids)) < 1000 and isinstance(there.shards[0], np.memmap)
+    for index in range(len(ids)):
+        np.testing.assert_array_equal(there.load(index, 2)["ids"], ids.load(index, 2)["ids"])
+
+
+@pytest.mark.slow
+def test_workers_read_stored_ids(stored):
+    whole = take(train_batches(stored, 8, seed=3), 9)
+    workers = dataclasses.replace(stored, workers=2)
+    assert_same(take(train_batches(workers, 8, seed=3, start=4), 5), whole[4:])
 
 
 def test_stored_ids_are_evaluated_once_but_for_what_did_not_decode(stored):

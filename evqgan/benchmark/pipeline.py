@@ -98,16 +98,14 @@ def core_seconds(processes: list[psutil.Process]) -> float:
 
 def row(number: int, rounds: list[Measured]) -> dict[str, Any]:
     """Return the row of a number of workers: medians, and the range of the rates."""
-    rate, core = (statistics.median(column) for column in list(zip(*rounds, strict=True))[:2])
+    rates = [found.rate for found in rounds]
     memory = [found.memory for found in rounds if found.memory is not None]
     return {
-        "workers": number or "0 (threads)",
-        "images_s": rate,
-        "images_s_core": core,
+        "workers": number,
+        "images_s": statistics.median(rates),
+        "images_s_core": statistics.median(found.core for found in rounds),
         "cores": statistics.median(found.rate / found.core for found in rounds),
         "first_seconds": statistics.median(found.first for found in rounds),
         "worker_mib": max(memory) / MIB if memory else None,
-        "lowest_to_highest": "{:.0f} to {:.0f}".format(
-            min(found.rate for found in rounds), max(found.rate for found in rounds)
-        ),
+        "lowest_to_highest": f"{min(rates):.0f} to {max(rates):.0f}",
     }

@@ -271,6 +271,7 @@ class Named:
     ) -> None:
         import tensorflow_datasets as tfds
 
+        self.arguments = name, split, data_dir, image_key, label_key
         self.name, self.split, self.image_key = name, split, image_key
         builder = prepare(name, data_dir)
         self.path, features = builder.data_path, dict(builder.info.features)
@@ -286,6 +287,9 @@ class Named:
         self.source = data_source(builder, name, split)
         # Given after, not in the call above: there tfds.testing.mock_data would want TensorFlow.
         self.source.decoders = {image_key: tfds.decode.SkipDecoding()}
+
+    def __reduce__(self) -> tuple:
+        return Named, self.arguments  # opened again: tfds' builders of ours cannot be pickled
 
     def __len__(self) -> int:
         return len(self.source)

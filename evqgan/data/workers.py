@@ -35,7 +35,7 @@ class Examples(Protocol):
     bad: dict[int, str]  # {index of an image that does not decode: why}
 
     def count_bad(self, index: int, reason: str) -> None:
-        """Note one of `bad`; raises InputError if they are too many."""
+        """Note one more of `bad`, where there can be any; InputError if they are too many."""
 
 
 Stream = Callable[[Examples], Sequence[dict]]  # from the examples to all batches
@@ -216,7 +216,7 @@ def _end_with_parent(ours: socket.socket) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Be a worker. arguments: the socket's file descriptor, the first batch and the step."""
-    # A scheduler signals all processes of a job, and the run still needs batches until it has saved.
+    # A scheduler signals all processes of a job, and the run needs batches until it has saved.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     descriptor, first, step = map(int, arguments)
@@ -225,8 +225,11 @@ def main(arguments: Sequence[str]) -> None:
 
     logging.set_verbosity(logging.ERROR)  # the parent names bad images
     cv2.setNumThreads(1)
+    ours = socket.socket(fileno=descriptor)
     try:
-        work(socket.socket(fileno=descriptor), first, step)
+        work(ours, first, step)
+    except InputError as error:  # of a data set that cannot be opened any more
+        send(ours, packed(Made(None, [], error=str(error))))
     except (EOFError, ConnectionError):  # the parent is gone, or has closed
         os._exit(0)  # what the thread still makes is for nobody
 
