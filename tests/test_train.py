@@ -10,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 from ml_collections import ConfigDict
 from test_configs import load
@@ -164,6 +165,34 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(straight, tmp_path, with
     assert metrics_of(workdir) == metrics_of(expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("straight", [1], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_reads_by_workers_may_go_on_by_threads(straight, tmp_path, number):
+    """Its workers, signalled as well, say nothing and are gone with it."""
+    config, expected = straight
+    by_workers = config.copy_and_resolve_references()
+    with by_workers.unlocked():
+        by_workers.dataset.workers = 2
+    workdir = tmp_path / "run"
+    process = start(by_workers, workdir)
+    wait_for_step(process, workdir, 25)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    for each in (process, *workers) if number != signal.SIGKILL else [process]:
+        each.send_signal(number)
+    output, _ = process.communicate(timeout=300)
+    assert "Traceback" not in output
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
+    process = start(config, workdir)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0 and "steps 0 to" not in output, output
+    a, b = (jax.tree.leaves(state_of(config, there)) for there in (expected, workdir))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    assert metrics_of(workdir) == metrics_of(expected)
+
+
 def test_metrics_and_pictures_are_there(straight):
     config, workdir = straight
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -250,11 +279,12 @@ def test_a_data_set_may_move(tmp_path):
     """What config.data says of its images has to stay."""
     config = config_of(2)
     config.data = {"examples": 6, "list": "0123456789abcdef"}
-    config.dataset = {"folder": "/first", "size": 32}
+    config.dataset = {"folder": "/first", "size": 32, "workers": 0}
     claims.claim(tmp_path, config)
-    config.dataset.folder = "/moved"
+    config.dataset.folder, config.dataset.workers = "/moved", 4
     claims.claim(tmp_path, config)
-    assert json.loads((tmp_path / "config.json").read_text())["dataset"]["folder"] == "/moved"
+    kept = json.loads((tmp_path / "config.json").read_text())["dataset"]
+    assert (kept["folder"], kept["workers"]) == ("/moved", 4)
     config.data.list = "fedcba9876543210"
     with pytest.raises(InputError, match="was trained on 6 examples, and others, as many, are"):
         claims.claim(tmp_path, config)
