@@ -125,6 +125,8 @@ NOT_RUN = [
         "writes into the repository: test_config_keys compares",
     ),
     (r"\[.*\]|\.\.\.|\$network|FILE\b", "words of prose stand for what a reader has"),
+    (r"gs://", "needs a bucket: test_buckets has one on loopback"),
+    (r"benchmark faults", HOURS.format("faults")),
     (r"convert .*--(download|package)", NETWORK),
     (r"convert ", "needs a published file: test_convert_models has files of the same form"),
     (r"maskgit-imagenet256|vqgan-imagenet-f16-16384", NETWORK),

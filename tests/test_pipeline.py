@@ -589,3 +589,17 @@ def test_a_batch_of_more_images_than_there_are_is_said(size, said):
     with contextlib.closing(train_batches(dataset, size, 0)) as stream:
         images = next(stream)["image"]
     assert len(images) == size and len(np.unique(images, axis=0)) == 5
+
+
+def test_images_that_go_while_a_run_begins_end_it(tmp_path):
+    """The order of all would be another one, and no image would be found to be missing."""
+    dataset = Dataset(folder=folder_of(tmp_path / "one", 20), size=8)
+    source = open_split(dataset, dataset.train)
+    with contextlib.closing(train_batches(dataset, 2, seed=0)) as batches:
+        pipeline.check_identity(batches, identity(source))
+    (tmp_path / "one" / pathlib.Path(source.paths[0]).name).unlink()
+    with (
+        contextlib.closing(train_batches(dataset, 2, seed=0)) as batches,
+        pytest.raises(InputError, match="came or went while the run began"),
+    ):
+        pipeline.check_identity(batches, identity(source))

@@ -111,6 +111,20 @@ def identity(source: Any) -> dict:
     return {"examples": len(source), "list": digest}
 
 
+def check_identity(batches: Batches, noted: dict) -> None:
+    """Raise InputError unless `batches` are made of the images that `identity` has noted.
+
+    Images may come or go between the moment at which a run notes them and its first batch, and the
+    order of all depends on the list.
+    """
+    here = identity(getattr(batches.examples, "source", batches.examples))
+    if here != noted:
+        raise InputError(
+            f"images came or went while the run began: {noted['examples']:,} at first, "
+            f"{here['examples']:,} now, or others; give the same command again once they stay"
+        )
+
+
 def summary(dataset: Dataset, source: Any) -> str:
     """Return a line on the data of a run.
 

@@ -15,6 +15,7 @@ import jax
 from clu import parameter_overview
 
 from evqgan.core import (
+    build,
     checkpoint,
     chips,
     cluster,
@@ -151,6 +152,7 @@ def run(
         contextlib.closing(pipeline.train_batches(*data)) as batches,
         Writer(setup.workdir, start, enabled=jax.process_index() == 0) as writer,
     ):
+        pipeline.check_identity(batches, build.plain(config.data))
         reporter = Reporter(setup, writer, state, began)
         taken = steps(setup, reporter, batches, state)
         if profile:
