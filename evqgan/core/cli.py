@@ -177,11 +177,14 @@ def main(
     # Of several processes JAX listens for SIGTERM itself.
     is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
     with signals.ending_in_order() if is_alone else contextlib.nullcontext():
-        code = run_to_code(argv, run)
-        if code and "jax" in sys.modules:
-            from evqgan.core import cluster
+        code = 1  # of a defect, and of an error that cannot be printed
+        try:
+            code = run_to_code(argv, run)
+        finally:
+            if code and "jax" in sys.modules:
+                from evqgan.core import cluster
 
-            cluster.leave(code)
+                cluster.leave(code)
     return code
 
 

@@ -231,7 +231,8 @@ def leave(code: int) -> None:
     if not several():
         return
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # of a full disk
+            stream.flush()
     # Those that fail alike end in order.
     together = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     together.start()

@@ -110,11 +110,11 @@ def stuck(timer: StepTimer, seconds: float) -> str:
 def end_process(text: str) -> None:
     """Print a line and the stacks of all threads, and end the process with exit code 1."""
     then = "stacks follow; the same command goes on from the last checkpoint"
-    print(f"stuck: {text} (config.stall); {then}", file=sys.stderr, flush=True)
-    files.let_go()
-    with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+    with contextlib.suppress(OSError, ValueError):  # a full disk, or a stream that is no file
+        print(f"stuck: {text} (config.stall); {then}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    sys.stdout.flush()
+        sys.stdout.flush()
+    files.let_go()
     if cluster.several() and jax.process_index() == 0:
         time.sleep(COORDINATING)
     os._exit(1)
