@@ -27,13 +27,12 @@ from evqgan.data.pipeline import open_split, train_batches
 
 # A run that reads with two workers, tells their ids, and reads on until it is ended.
 RUN = """
-import sys
 from evqgan.data.dataset import Dataset
 from evqgan.data.pipeline import train_batches
 batches = train_batches(Dataset(name="generated", size=64, workers=2), 64, 0)
 next(batches)
-print(*batches.pids(), flush=True)
 try:
+    print(*batches.pids(), flush=True)
     for batch in batches:
         pass
 except KeyboardInterrupt:
