@@ -87,6 +87,7 @@ class Cloud(Machine):
         for number in range(workers):
             (self.cloud / f"worker_{number}").mkdir(parents=True)
         (self.cloud / "calls").touch()
+        self.started = []
         self.state("vm", "READY")
         self.program("echo step 1; echo done")
         self.add("gcloud", GCLOUD)
@@ -116,7 +117,7 @@ class Cloud(Machine):
         """Start a script as a process that can get signals."""
         self.calls_file.write_text("")
         env = {"PATH": str(self.bin), "CALLS": str(self.calls_file), "HOME": str(self.place)}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["bash", self.repository / "launch" / f"{script}.sh", *flags],
             cwd=self.place / "user",
             env=env | self.settings(),
@@ -124,6 +125,14 @@ class Cloud(Machine):
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self):
+        """Leave nothing that still runs: neither scripts nor what they began on workers."""
+        for process in self.started:
+            process.kill()
+        subprocess.run(["pkill", "-9", "-f", str(self.place)])
 
     def asked(self, words):
         """The calls of gcloud that hold these words."""
@@ -142,8 +151,10 @@ class Cloud(Machine):
 
 
 @pytest.fixture
-def cloud(tmp_path):
-    return Cloud(tmp_path)
+def cloud(tmp_path, foreground):
+    made = Cloud(tmp_path)
+    yield made
+    made.end()
 
 
 def until(condition):
@@ -341,12 +352,13 @@ exit 143
 
 
 @pytest.fixture
-def queue(tmp_path):
+def queue(tmp_path, foreground):
     """A cloud on which a queued resource is granted after some waiting; it has one worker."""
     cloud = Cloud(tmp_path, workers=1)
     (cloud.cloud / "vm").unlink()
     cloud.state("states", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE")
-    return cloud
+    yield cloud
+    cloud.end()
 
 
 def preempted(last, progress="yes"):
