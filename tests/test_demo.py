@@ -176,7 +176,9 @@ def test_settings_become_arguments_and_presets(drawn, tmp_path):
     found = choices.of_file(drawn.model, file)
     assert found.settings["steps"] == 6 and found.flag == f"--preset={file}"
     changes, beside = choices.changed(drawn.model, found, {"temperature": 0.7})
-    assert changes == {"steps": 6, "temperature": 0.7} and beside == {"temperature": 0.7}
+    # The file's settings are whole: what it does not name is as it is by default, not the model's.
+    assert changes == {"steps": 6, "choice_temperature": 4.5, "temperature": 0.7}
+    assert beside == {"temperature": 0.7}
     assert choices.classes(drawn.model, every=True)[:2] == [
         ("every class in turn", choices.EVERY),
         ("faces", 0),

@@ -44,7 +44,7 @@ def test_processes_are_waited_for_and_none_is_left():
 
 
 @pytest.mark.parametrize("name, code", [("kill", -9), ("SIGTERM", -15), ("SIGHUP", -1)])
-def test_a_signal_reaches_all_processes(name, code, tmp_path):
+def test_a_signal_reaches_all_processes(name, code, tmp_path, foreground):
     started = [a_process(), a_process()]
     faults.FAULTS[name].strike(started, Case(1, 2, tmp_path), random.Random(0))
     assert fault_runs.ends(started, 30.0) == [code, code]

@@ -55,7 +55,7 @@ def test_each_mode_takes_the_flags_that_the_help_gives_it():
     assert modes[::2] == list(flags.MODES)
     given = {"num": 1, "views": 1, "seed": 0, "acceptance": 0.5, "margin": 1, "feather": 1}
     for mode, text in zip(modes[::2], modes[1::2], strict=True):
-        names = set(re.findall(r"--(\w+)", text)) - {"config", "steps_strip", "workdir"}
+        names = set(re.findall(r"--(\w+)", text)) - {"config", "steps_strip", "workdir", "notiles"}
         names -= {"image"} if mode == "sample" else set()  # a PNG answers all other flags
         values, _ = parse(
             f"--mode={mode}",
@@ -447,7 +447,7 @@ def test_modes_of_few_flags_get_these(runs, capsys):
     assert [(name, *args[2:]) for name, *args in runs] == [
         ("evaluate", None, ["generation", "samples"], None, None),
         ("evaluate", None, [], 4, None),
-        ("reconstruct", out, home, None),
+        ("reconstruct", out, home, None, None),
     ]
 
 
