@@ -74,8 +74,9 @@ def test_windows_and_the_whole_map_differ_in_nothing_else():
     assert tokens(windows.tokenizer, windows.tokenizer.dataset.size) == 64
 
 
-def test_generators_on_the_drawings_differ_in_nothing_else():
-    systems = load("comparison", "drawings").systems
+@pytest.mark.parametrize("variant, steps", [("drawings", 600), ("drawings_long", 4000)])
+def test_generators_on_the_drawings_differ_in_nothing_else(variant, steps):
+    systems = load("comparison", variant).systems
     assert set(systems) == {"prefix", "joint", "gpt", "maskgit"}
     configs = [system.generator for system in systems.values()]
     for key in ("batch_size", "duration", "seed", "dataset", "optimizer"):
@@ -84,6 +85,7 @@ def test_generators_on_the_drawings_differ_in_nothing_else():
         comparison_tokenizers.check(name, system)
         config = system.generator
         assert system.tokenizer == "drawings" and config.generator.dropout == 0.2
+        assert config.duration == f"{steps} steps"
         config.tokenizer.model = comparison_tokenizers.network_of(system)
         assert config.tokenizer.model.quantizer.codes == 512
         assert 880_000 < parameters(config) < 960_000, name
