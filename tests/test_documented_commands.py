@@ -96,7 +96,7 @@ RUN = [
     (
         r"main --config=configs/\S+_stage2\S* .*--compile_only",
         SLOW,
-        [":tiny", "--compile_only=cpu"],
+        [":tiny", "--compile_only=cpu", "--config.mesh.fsdp=1"],
     ),
     (r"main --config=configs/(imagenet|drawings)_stage2\.py --workdir", SLOW, [":tiny", TINY]),
     (r"main --config=configs/folder(_stage1)?\.py .*folder=pictures", SLOW, OWN),
