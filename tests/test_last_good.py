@@ -126,12 +126,15 @@ def test_nothing_wrong_is_restored_and_the_last_whole_checkpoint_is_found(saved,
         check(saved, tmp_path, number)
 
 
-def test_whole_checkpoints_stay_where_they_are(saved, tmp_path):
-    shutil.copytree(saved, tmp_path / "w")
+@pytest.mark.parametrize("relative", [False, True])
+def test_whole_checkpoints_stay_where_they_are(saved, tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    workdir = pathlib.Path("w") if relative else tmp_path / "w"
+    shutil.copytree(saved, workdir)
     said = []
-    last_good.set_aside(tmp_path / "w", said.append)
+    last_good.set_aside(workdir, said.append)
     assert said == ["reading checkpoint 6, to see whether it is whole"]
-    assert checkpoint.steps_in(tmp_path / "w") == [*STEPS]
+    assert checkpoint.steps_in(workdir) == [*STEPS]
     last_good.set_aside(tmp_path / "none", said.append)
     assert not (tmp_path / "none").exists()
 

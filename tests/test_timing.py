@@ -76,6 +76,7 @@ def test_seconds_are_told_by_what_they_went_into(clock):
         "data": 0.0,
         "save": 10.0,
         "evaluation": 0.0,
+        "profile": 0.0,
         "compiling": 20.0,
         "starting": 0.0,
     }

@@ -1,5 +1,8 @@
 """The work of a training step: what is computed twice counts once; the peak of known devices."""
 
+import json
+import time
+
 import jax
 import pytest
 import test_stage2
@@ -61,10 +64,15 @@ def test_devices_are_known_by_the_names_that_jax_has_for_them(kind, peak):
     assert chips.of(kind).flops == peak
 
 
-def test_steps_are_traced_for_a_look(tmp_path, capsys):
+def test_steps_are_traced_for_a_look(tmp_path, capsys, monkeypatch):
+    stop = jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (stop(), time.sleep(1.0)))
     config = test_stage2.config_of()
-    config.update({"duration": "5 steps", "evals": {}})
+    config.update({"duration": "5 steps", "evals": {}, "log_every": "1 step"})
     loop.train(config, tmp_path, profile=2)
+    rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    spent = [row.get("perf/spent_profile", 0.0) for row in rows]
+    assert sum(spent) >= 1.0  # and not time of steps, for which the watchdog has less patience
     traces = list((tmp_path / "profile").rglob("perfetto_trace.json.gz"))
     said = capsys.readouterr().out
     assert len(traces) == 1 and traces[0].stat().st_size > 1000

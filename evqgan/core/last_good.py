@@ -80,7 +80,7 @@ def is_described(place: pathlib.Path) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it began and does not end when it fails
         try:
-            ocp.PyTreeCheckpointHandler().metadata(place)
+            ocp.PyTreeCheckpointHandler().metadata(stores.absolute(place))
         except Exception:  # of many kinds, by what it does not find
             return False
     return True

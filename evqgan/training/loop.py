@@ -156,7 +156,7 @@ def run(
         reporter = Reporter(setup, writer, state, began)
         taken = steps(setup, reporter, batches, state)
         if profile:
-            taken = profiling.traced(taken, start, total, profile, setup.workdir)
+            taken = profiling.traced(taken, start, profile, setup.workdir, reporter.progress)
         taken = itertools.chain([next(taken)], taken)
         with (
             stop_signal(lambda: reporter.under_way) as stopping,

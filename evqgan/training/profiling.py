@@ -8,20 +8,24 @@ import jax
 
 from evqgan.core import stores
 from evqgan.training.reporting import Taken, log
+from evqgan.training.timing import StepTimer
 
 WARM = 2  # ours: steps before the trace: the first one compiles, the next fills what is read ahead
 
 
 def traced(
-    taken: Iterator[Taken], start: int, total: int, number: int, workdir: pathlib.Path
+    taken: Iterator[Taken], start: int, number: int, workdir: pathlib.Path, timer: StepTimer
 ) -> Iterator[Taken]:
     """Yield what `taken` yields, and trace `number` of its steps into workdir/profile.
 
     Each process writes what it does itself. The trace begins when the steps before it have ended
-    on the devices, and ends with the last of its own; evaluations between them are in it.
+    on the devices, and ends with the last of its own; evaluations between them are in it. A run
+    that is short has less to trace.
 
-    start: how many steps were taken before. total: of the run; one that is short has less to trace.
+    start: how many steps were taken before. timer: of the run; what tracing itself takes counts
+      there as "profile".
     """
+    total = timer.total_steps
     first = start + 1 + max(1, min(WARM, total - start - number))
     last = min(first + number - 1, total)
     folder, tracing = workdir / "profile", False
@@ -30,16 +34,18 @@ def traced(
         for step, state, metrics in taken:
             if step == last and tracing:
                 jax.block_until_ready(metrics)
-                jax.profiler.stop_trace()
-                copied.close()
+                with timer.spend("profile"):
+                    jax.profiler.stop_trace()
+                    copied.close()
                 tracing = False
                 log(said(folder, first, last))
             yield step, state, metrics
             if step == first - 1 < last:
                 jax.block_until_ready(metrics)
                 log(f"tracing steps {first:,} to {last:,}")
-                place = copied.enter_context(stores.as_folder(folder))
-                jax.profiler.start_trace(place, create_perfetto_trace=True)
+                with timer.spend("profile"):
+                    place = copied.enter_context(stores.as_folder(folder))
+                    jax.profiler.start_trace(place, create_perfetto_trace=True)
                 tracing = True
     finally:
         if tracing:

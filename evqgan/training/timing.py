@@ -1,4 +1,4 @@
-"""Where the time of a run goes: steps, waits for data, saving, evaluating, compiling, starting."""
+"""Where the time of a run goes: steps, waits for data, saving, evaluating, compiling, ..."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from evqgan.core.progress import counted, digits, duration, line
 
 SHOWN = 6  # ours: metrics of training's line, so that it fits a terminal's width
 # What a run does beside computing steps.
-PARTS = ("data", "save", "evaluation", "compiling", "starting")
+PARTS = ("data", "save", "evaluation", "profile", "compiling", "starting")
 TOLD = 0.05  # ours: the share of the time from which on the line tells of a part
 SLOW = 0.1  # ours: the share of the time of steps from which on a wait for data is warned of
 LONG = 1.0  # ours: seconds; less is not worth a warning

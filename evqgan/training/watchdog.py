@@ -29,6 +29,7 @@ PARTS = {
     "data": "waiting for data",
     "save": "saving",
     "evaluation": "evaluating",
+    "profile": "writing a trace",
     "compiling": "compiling",
 }
 
