@@ -1,5 +1,6 @@
 """The loop: exact resume after SIGTERM and kill -9, refusals, a stop on numbers not finite."""
 
+import fnmatch
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.log import NonFinite
 from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
 from evqgan.training import claims, loop, reporting, signals
+from evqgan.training.prepare import prepare
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -359,6 +361,30 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot write .*file"):
         loop.train(config_of(1), tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    "stage, more, gone",
+    [(1, {}, "psnr"), (2, {"distribution": {"features": "pixels", "samples": 8}}, "generation")],
+)
+def test_numbers_that_nobody_gives_are_said_before_anything_is_written(
+    stage, more, gone, tmp_path, capsys
+):
+    config = config_of(stage, duration="1")
+    config.evals.update(more)
+    for key, value in (("best", f"val/{gone}x"), ("alarm", {f"val/{gone}x": 0.5})):
+        wrong = config.copy_and_resolve_references()
+        wrong[key] = value
+        with pytest.raises(InputError, match=f"config.{key}: no evaluator .* gives 'val/{gone}x'"):
+            loop.train(wrong, tmp_path / "wrong")
+        assert not list((tmp_path / "wrong").glob("*"))
+    setup = prepare(config, tmp_path / "prepared")
+    given = [f"val/{x}" for one in setup.evaluators.values() for x in one.names()]
+    loop.train(config, tmp_path / "run")
+    found = {name for line in metrics_of(tmp_path / "run") for name in line if "val/" in name}
+    assert len(found) > 4
+    unmatched = {x for x in found if not any(fnmatch.fnmatchcase(x, name) for name in given)}
+    assert not unmatched and len(given) <= len(found)
 
 
 class Given:

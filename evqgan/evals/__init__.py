@@ -9,7 +9,8 @@ An attribute `stage` names the only stage whose models it measures. `tests/test_
 every evaluator in this folder.
 """
 
-from collections.abc import Callable, Iterator
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -55,6 +56,9 @@ class Evaluator(Protocol):
 
         state: a dict, with what the model's `shapes` says and maybe more.
         """
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the numbers that a run may yield; "accuracy@*" stands for several."""
 
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on.
@@ -121,6 +125,21 @@ def build_all(
         )
         for name, keys in config.evals.items()
     }
+
+
+def check_names(evals: Mapping[str, Evaluator], wanted: Mapping[str, Iterable[str]]) -> None:
+    """Raise InputError for a number that no evaluator gives, if there are evaluators.
+
+    wanted: {key of the config: names of numbers as training logs them, "val/..."}.
+    """
+    given = [f"val/{name}" for evaluator in evals.values() for name in evaluator.names()]
+    for key, names in wanted.items():
+        for name in names:
+            if given and not any(fnmatch.fnmatchcase(name, known) for known in given):
+                hint = build.suggestion(name, given)
+                raise InputError(
+                    f"config.{key}: no evaluator in config.evals gives {name!r}: {hint}"
+                )
 
 
 def run_all(

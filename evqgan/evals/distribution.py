@@ -138,6 +138,11 @@ class Evaluator:
             for name, value in measure(metrics, generated, real).items():
                 yield network.name_of(name), value
 
+    def names(self) -> Sequence[str]:
+        """Return the names of the numbers that a run yields, if there are enough images."""
+        pairs = zip(self.networks, self.metrics, strict=True)
+        return [n.name_of(x) for n, some in pairs for m in some.values() for x in m.numbers]
+
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
         dataset = self.batches.dataset

@@ -39,6 +39,7 @@ class Metric(NamedTuple):
 
     layer: str  # of the features: "pooled", "spatial" or "logits"
     gaussian: bool  # whether their Gaussian is enough, so that none is kept
+    numbers: tuple[str, ...]  # the names of what it computes
     compute: Callable[[Any, Any], dict[str, float]]
     few: str  # what is wrong with its number where there are too few images
     least: int  # images of each set below which there is no number
@@ -67,13 +68,24 @@ def _score(logits: np.ndarray, _: Any) -> dict[str, float]:
 
 NEIGHBOURS = "neighbours among so few are far apart"
 METRICS: dict[str, Metric] = {
-    "frechet": Metric("pooled", True, lambda a, b: {"frechet": frechet_distance(a, b)}, **_FRECHET),
+    "frechet": Metric(
+        "pooled",
+        True,
+        ("frechet",),
+        lambda a, b: {"frechet": frechet_distance(a, b)},
+        **_FRECHET,
+    ),
     "spatial_frechet": Metric(
-        "spatial", True, lambda a, b: {"spatial_frechet": frechet_distance(a, b)}, **_FRECHET
+        "spatial",
+        True,
+        ("spatial_frechet",),
+        lambda a, b: {"spatial_frechet": frechet_distance(a, b)},
+        **_FRECHET,
     ),
     "mmd": Metric(
         "pooled",
         False,
+        ("mmd", "mmd_sd"),
         _mmd,
         f"its deviation is over subsets of {SUBSET:,}",
         2,
@@ -82,6 +94,7 @@ METRICS: dict[str, Metric] = {
     "rbf_mmd": Metric(
         "pooled",
         False,
+        ("rbf_mmd",),
         lambda a, b: {"rbf_mmd": kernel.rbf_mmd(a, b)},
         "it is the larger the fewer there are",
         1,
@@ -89,6 +102,7 @@ METRICS: dict[str, Metric] = {
     "score": Metric(
         "logits",
         False,
+        ("score", "score_sd"),
         _score,
         f"each of its {PARTS} parts needs more images than classes",
         PARTS,
@@ -98,6 +112,7 @@ METRICS: dict[str, Metric] = {
     "precision_recall": Metric(
         "pooled",
         False,
+        manifold.PrecisionRecall._fields,
         lambda a, b: manifold.precision_recall(a, b)._asdict(),
         NEIGHBOURS,
         4,  # three neighbours beside it
@@ -105,6 +120,7 @@ METRICS: dict[str, Metric] = {
     "density_coverage": Metric(
         "pooled",
         False,
+        manifold.DensityCoverage._fields,
         lambda a, b: manifold.density_coverage(a, b)._asdict(),
         NEIGHBOURS,
         6,  # five neighbours beside it

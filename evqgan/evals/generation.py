@@ -1,6 +1,6 @@
 """How well a generator predicts the tokens of held-out images, and what it generates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,10 @@ class Evaluator:
         if self.show:
             images = self.sample(state, self.request(grid_and_depth))
             yield "samples", pictures.grid(np.asarray(images))
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the numbers that a run yields; what follows @ is the generator's."""
+        return ["cross_entropy", "cross_entropy@*", "accuracy@*"]
 
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on.

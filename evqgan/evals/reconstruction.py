@@ -1,7 +1,7 @@
 """How well a tokenizer reconstructs held-out images, and how much of its codebook it uses."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dm_pix
@@ -128,6 +128,13 @@ class Evaluator:
             "codebook",
             pictures.column([pictures.bars(np.sort(of_depth)[::-1]) for of_depth in counts]),
         )
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the numbers that a run yields."""
+        perceptual = [self.perceptual] if self.perceptual else []
+        frechet = [network.name_of("frechet", "r") for network in self.networks]
+        codebook = ["codebook_usage", "codebook_perplexity"]
+        return ["mse", "psnr", "ssim", *perceptual, *frechet, *codebook]
 
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""

@@ -45,6 +45,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Setup:
     cluster.check_shared(workdir)
     # Before the model, which takes longer: they may lack weights, or a file.
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
+    best = [config.best] if config.get("best") else []
+    evals.check_names(evaluators, {"best": best, "alarm": config.get("alarm", {})})
     log("building the model and what it begins with")
     wrong = "no training step can be built from this config"
     with progress.heartbeat("building the model", log), build.one_line(wrong):
