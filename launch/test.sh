@@ -11,6 +11,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+take "dry_run" "$@"
+set -- ${rest[@]+"${rest[@]}"}
 marked=no
 for argument in "$@"; do
   case $argument in -m | -m?*) marked=yes ;; esac

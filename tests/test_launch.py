@@ -66,6 +66,12 @@ def test_a_dry_run_prints_the_installation_and_does_nothing(machine):
     assert machine.calls() == [] and not (machine.repository / ".venv").exists()
 
 
+def test_a_dry_run_of_the_tests_prints_them_and_runs_none(machine):
+    *_, lint, tests, types = commands(machine.run("launch/test.sh", "--dry_run", "-k", "x"))
+    assert [line[2] for line in (lint, tests, types)] == ["ruff", "pytest", "mypy"]
+    assert tests[-4:] == ["-m", "not slow", "-k", "x"] and machine.calls() == []
+
+
 @pytest.mark.parametrize(
     "gpu, asked, build",
     [

@@ -294,6 +294,37 @@ def test_a_folder_becomes_a_data_set_with_its_splits_and_classes(tmp_path, capsy
         for x in map(train.__getitem__, range(8))
     )
     assert found == sorted((pixels(i).tobytes(), i % 3) for i in range(1, 9))
+    assert [x.name for x in (tmp_path / "data").iterdir()] == ["pictures"]
+
+
+def test_a_data_set_of_other_files_is_not_taken_for_this_one(source, tmp_path, capsys):
+    pictures, data = tmp_path / "pictures", tmp_path / "data"
+    pictures.mkdir()
+    for i in range(4):
+        Image.fromarray(pixels(i)).save(pictures / f"{i}.png")
+    words = [str(pictures), str(data), "--name=set"]
+    assert [from_folder.main(words) for _ in range(2)] == [0, 0]
+    assert "set/1.0.0 is there already, nothing is done" in capsys.readouterr().out
+    pictures.rename(tmp_path / "moved")  # the same pictures elsewhere
+    assert from_folder.main([str(tmp_path / "moved"), *words[1:]]) == 0
+    Image.fromarray(pixels(9)).save(tmp_path / "moved" / "9.png")
+    refused = "is there, and was made of other files, or with other flags: give another --name"
+    assert from_folder.main([str(tmp_path / "moved"), *words[1:]]) == 2
+    assert refused in capsys.readouterr().err
+    assert convert(capsys, source, data, "--name=set")[0] == 2
+    assert convert(capsys, source, data, "--name=insects", f"--label_key={LABEL}")[0] == 0
+    code, _, error = convert(capsys, source, data, "--name=insects")
+    assert code == 2 and refused in error[0]
+
+
+def test_a_folder_of_images_gets_no_data_set_inside(tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    (pictures / "cat").mkdir(parents=True)
+    Image.fromarray(pixels(0)).save(pictures / "cat" / "0.png")
+    for dest in (pictures, pictures / "data"):
+        assert from_folder.main([str(pictures), str(dest), "--name=cat"]) == 2
+        assert "is inside of" in capsys.readouterr().err
+    assert [x.name for x in pictures.rglob("*")] == ["cat", "0.png"]
 
 
 def test_sorted_keeps_the_order_of_the_names(tmp_path, capsys):

@@ -103,8 +103,18 @@ def convert(
 
     given = {split: examples(paths) for split, paths in splits.items()}
     text = f"Converted from TFRecord files in {source.name}."
-    written.write(dest, flags.name, given, names, total, text)
+    origin = origin_of(source, flags, wanted)
+    written.write(dest, flags.name, given, names, total, text, origin)
     return list(splits)
+
+
+def origin_of(source: pathlib.Path, flags: Any, wanted: Mapping[str, str]) -> str:
+    """Return what a data set is made of, see `written.made_of`; arguments as of `convert`."""
+    folder = source.parent if source.is_file() else source
+    splits = files_of(source, wanted).items()
+    files = {split: [str(x.relative_to(folder)) for x in paths] for split, paths in splits}
+    keys = flags.image_key, flags.label_key, flags.first_label, flags.class_names
+    return written.made_of(folder, [x for some in files.values() for x in some], files, *keys)
 
 
 def files_of(source: pathlib.Path, wanted: Mapping[str, str]) -> dict[str, list[pathlib.Path]]:

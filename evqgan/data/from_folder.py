@@ -12,12 +12,14 @@ from evqgan.core import starting
 if __name__ == "__main__":
     starting.end_in_a_line()
 
+import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from evqgan.core import cli, signals
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag
+from evqgan.core.errors import InputError
 from evqgan.data.from_tfrecord import Damage, end, is_there, two_folders
 
 FLAGS = (
@@ -49,8 +51,12 @@ def run(argv: list[str]) -> None:
 
     written.check_name(values.name)
     folder, splits = written.place(dest, values.name), ["train"] if values.sorted else [*SPLITS]
+    inside = pathlib.Path(dest).expanduser().resolve().is_relative_to(source.resolve())
+    if inside:
+        raise InputError(f"{dest} is inside of {source}, whose images are read: give another DEST")
     damaged = Damage(skip=True)
-    if not is_there(folder):
+    origin = written.made_of(source, Folder(str(source), "all").paths, splits)
+    if not is_there(folder, origin):
         found = survey(Dataset(folder=str(source)), print)
         for path, why in found.broken.items():
             damaged(f"{path}: {why}")
@@ -65,7 +71,7 @@ def run(argv: list[str]) -> None:
         number = sum(path not in found.broken for part in parts.values() for path in part.paths)
         text = f"Images of the folder {source.resolve().name}."
         given = {split: examples(part) for split, part in parts.items()}
-        written.write(dest, values.name, given, whole.class_names, number, text)
+        written.write(dest, values.name, given, whole.class_names, number, text, origin)
     end(folder, damaged, written.usage(dest, values.name, splits))
 
 

@@ -99,8 +99,8 @@ def run(argv: list[str]) -> None:
         )
     written.check_name(values.name)
     folder, known = written.place(dest, values.name), ["train", "validation"]
-    if not is_there(folder):
-        wanted = {split: values[split].value for split in known}
+    wanted = {split: values[split].value for split in known}
+    if not is_there(folder, examples_tfrecord.origin_of(source, values, wanted)):
         known = examples_tfrecord.convert(source, dest, values, wanted, damaged)
     else:
         known = [split for split in known if list(folder.glob(f"*-{split}.array_record*"))]
@@ -117,11 +117,19 @@ def two_folders(words: Sequence[str]) -> tuple[pathlib.Path, str]:
     return source, words[1]
 
 
-def is_there(folder: pathlib.Path) -> bool:
-    """Return whether the data set is there already; InputError if something else is."""
+def is_there(folder: pathlib.Path, origin: str = "") -> bool:
+    """Return whether the data set is there already; InputError if something else is.
+
+    origin: what it would be made of (`written.made_of`); "": as its name says.
+    """
     from evqgan.data import written
 
     if written.is_whole(folder):
+        if not written.is_made_of(folder, origin):
+            raise InputError(
+                f"{folder} is there, and was made of other files, or with other flags: give "
+                "another --name, or remove it"
+            )
         print(f"{folder} is there already, nothing is done", flush=True)
         return True
     if folder.exists():

@@ -1,9 +1,12 @@
 """Images written as a data set of tfds in array_record, which is read by name like any other."""
 
+import hashlib
 import io
+import json
 import os
 import pathlib
 import shlex
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -50,6 +53,18 @@ def is_whole(folder: pathlib.Path) -> bool:
     return (folder / INFO).is_file()
 
 
+def made_of(folder: pathlib.Path, names: Iterable[str], *settings: object) -> str:
+    """Return a hash of files, by names and sizes, and of what else decides what is made of them."""
+    files = [f"{name}\t{(folder / name).stat().st_size}" for name in sorted(names)]
+    text = "\n".join([*files, *map(str, settings)]).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def is_made_of(folder: pathlib.Path, origin: str) -> bool:
+    """Return whether the data set in `folder` was written with this `origin`."""
+    return origin in json.loads((folder / INFO).read_text(encoding="utf-8"))["description"]
+
+
 def write(
     dest: str | os.PathLike[str],
     name: str,
@@ -57,11 +72,13 @@ def write(
     class_names: Iterable[str],
     total: int,
     description: str,
+    origin: str,
 ) -> pathlib.Path:
     """Write a data set, whole or not at all, and return its folder.
 
     splits: {split: examples}, in the order in which they are written; all have different names.
     class_names: none where there are no classes. total: how many examples there are.
+    origin: what it is made of, by which another call tells it from others (`made_of`).
 
     Raises InputError where it cannot be written.
     """
@@ -85,11 +102,11 @@ def write(
             features=tfds.features.FeaturesDict(features),
             splits={split: examples(given) for split, given in splits.items()},
             data_dir=os.path.expanduser(dest),
-            description=description,
+            description=f"{description} Made of {origin}.",
         )
         try:
-            with quiet(ours=True):
-                builder.download_and_prepare(file_format="array_record")
+            with quiet(ours=True), tempfile.TemporaryDirectory() as unused:
+                builder.download_and_prepare(download_dir=unused, file_format="array_record")
         except InputError:
             raise
         except (OSError, RuntimeError) as error:  # a full disk, or array_record's word for it
