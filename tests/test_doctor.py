@@ -108,7 +108,7 @@ def test_a_quickstart_that_is_new_and_one_that_goes_on(quick, capsys):
     [
         ("gpu", "asked for gpu, and there are 1 x cpu (cpu): "),
         ("tpu", "asked for tpu, and there are 1 x cpu (cpu): "),
-        ("3", "asked for 3 devices, and there are 1 x cpu (cpu): see CUDA_VISIBLE_DEVICES"),
+        ("3", "asked for 3 devices, and there are 1 x cpu (cpu): a run of several"),
         ("cpu,8", "asked for 8 devices"),
     ],
 )

@@ -161,7 +161,7 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
     model, large = loaded(), np.concatenate([made()[0], made()[1]], axis=1)
     whole = model.encode(large)
     assert whole.shape == (1, 8, 16, 1) and len(caplog.messages) == 1
-    line = "images of 128x64, larger than the model's 64x64, are encoded whole; tiles=True"
+    line = "images of 128x64, larger than the model's 64x64, are encoded whole (tiles=True"
     assert caplog.messages[0].startswith(line)
     model.encode(large)
     np.testing.assert_array_equal(model.encode(large, tiles=False), whole)
@@ -188,7 +188,9 @@ def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monke
     monkeypatch.setattr(tiled, "PIXELS", 96 * 96)
     assert not tiled.choose(model, (64, 128), None, "encoded")
     assert tiled.choose(model, (128, 128), None, "encoded")
-    assert "in tiles of 64x64 that overlap by half; tiles=False whole" in caplog.messages[-1]
+    assert (
+        "in tiles of 64x64 that overlap by half (tiles=False does it whole)" in caplog.messages[-1]
+    )
     model.takes = lambda shape: False
     assert tiled.choose(model, (64, 72), None, "decoded")
     assert caplog.messages[-1].endswith("are decoded in tiles of 64x64 that overlap by half")

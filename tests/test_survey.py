@@ -132,6 +132,10 @@ def test_too_few_and_too_many_broken_images_are_refused_in_a_line(tmp_path):
     files = {f"{k}.png": picture(k)[: 60 if k < 3 else None] for k in range(4)}
     with pytest.raises(InputError, match=r"3 of 4 images are broken, .*max_bad = 0.5: 0.png \("):
         survey(filled(tmp_path / "bad", files))
+    files = {f"train/{k}.png": picture(k) for k in range(8)}
+    files |= {f"val/{k}.png": picture(k)[: 60 if k < 2 else None] for k in range(3)}
+    with pytest.raises(InputError, match=r"2 of 3 held-out images are broken, .*: val/0.png \("):
+        survey(filled(tmp_path / "held", files))
 
 
 def test_only_files_of_one_length_are_read_for_copies(tmp_path, monkeypatch):

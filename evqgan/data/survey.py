@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
     log: takes lines that say how far it is, after some seconds, and how long the rest takes.
 
     Raises InputError for a folder that training refuses: of fewer than two images, or with more
-    broken ones than dataset.max_bad.
+    broken ones in all, to train on or held out than dataset.max_bad.
     """
     source = Folder(dataset.folder, "all", labelled=bool(dataset.label_key))
     if len(source) < 2:
@@ -152,7 +152,9 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
             looks.append(found)
             at(len(looks), len(paths))
     broken = {path: x.fault for path, x in zip(paths, looks, strict=True) if x.fault}
-    _check_broken(broken, len(paths), dataset.max_bad)
+    parts = {"images": paths, "images to train on": train.paths, "held-out images": held.paths}
+    for what, part in parts.items():
+        _check_broken(broken, part, dataset.max_bad, what)
     sides = np.array([x.size for x in looks if not x.fault])
     shorter = np.percentile(sides.min(1), list(SHARES.values()), method="lower")
     copies = _copies(source.folder, paths, sizes)
@@ -260,13 +262,16 @@ def _digest(path: str) -> bytes:
         return b""
 
 
-def _check_broken(broken: dict[str, str], images: int, max_bad: float) -> None:
+def _check_broken(
+    broken: dict[str, str], paths: Collection[str], max_bad: float, what: str
+) -> None:
     """Raise InputError for more broken images than a run forgives, see `DecodedImages.allowed`."""
+    broken, images = {x: broken[x] for x in sorted(paths) if x in broken}, len(paths)
     allowed = max(1, int(max_bad * images)) if max_bad else 0
     if len(broken) > allowed or len(broken) == images:
         some = "; ".join(f"{path} ({why})" for path, why in itertools.islice(broken.items(), SOME))
         raise InputError(
-            f"{len(broken):,} of {images:,} images are broken, more than the share "
+            f"{len(broken):,} of {images:,} {what} are broken, more than the share "
             f"config.dataset.max_bad = {max_bad:g}: {some}; repair or remove them, or raise "
             "config.dataset.max_bad"
         )

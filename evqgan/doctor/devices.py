@@ -53,7 +53,9 @@ def found(asked: Sequence[str]) -> str:
         hint = f"unset JAX_PLATFORMS={chosen}" if chosen else INSTALL[platform]
         raise Wrong(f"asked for {platform}, and there are {text}: {hint or 'JAX_PLATFORMS=cpu'}")
     if number and number != len(devices):
-        hint = "see CUDA_VISIBLE_DEVICES, or start all processes of the run"
+        hint = "a run of several processes has those of all of them"
+        if here == "gpu":
+            hint = f"CUDA_VISIBLE_DEVICES may hide some, and {hint}"
         raise Wrong(f"asked for {counted(number, 'device')}, and there are {text}: {hint}")
     if here == "cpu" and not platform and not os.environ.get("JAX_PLATFORMS"):
         idle = idle_platform()

@@ -17,7 +17,7 @@ corners and grids are (rows, columns).
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,16 @@ def hidden(mask: Any) -> np.ndarray:
     return mask != 0
 
 
+def check_margins(margins: Sequence[int]) -> None:
+    """Raise InputError unless an image can grow by these pixels (left, top, right, bottom)."""
+    is_whole = all(isinstance(x, numbers.Integral) for x in margins)
+    if not is_whole or min(margins) < 0 or not any(margins):
+        raise InputError(
+            "expected margins in whole pixels from 0 on, one of them more, got "
+            f"left,top,right,bottom = {','.join(map(str, margins))}"
+        )
+
+
 def outpaint(
     model: CoreModel,
     images: np.ndarray,
@@ -145,12 +155,7 @@ def outpaint(
     """
     checked_edit_labels(model.known_classes("outpaint"), model.size, label, num, seed)
     image, margins = one_image(images), (left, top, right, bottom)
-    is_whole = all(isinstance(x, numbers.Integral) for x in margins)
-    if not is_whole or min(margins) < 0 or not any(margins):
-        raise InputError(
-            "expected margins in whole pixels from 0 on, one of them more, got "
-            f"left,top,right,bottom = {','.join(map(str, margins))}"
-        )
+    check_margins(margins)
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
     what = f"an image of {sides[1]:,}x{sides[0]:,}, in {num:,} ways,"
     room.require(WORK * num * math.prod(sides), what)

@@ -1,7 +1,7 @@
 """What people give as an image or as a mask, as arrays; and arrays as what they ask for."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from evqgan.core.build import suggestion
-from evqgan.core.errors import InputError, first_line
+from evqgan.core.errors import InputError
 from evqgan.data import transforms
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -48,7 +48,7 @@ def to_uint8(images: Images) -> np.ndarray:
     try:
         given = np.asarray(arrays)
     except ValueError as error:  # a list of images of several sizes
-        raise InputError(f"expected images of one size: {first_line(error)}") from error
+        raise InputError(_several_sizes(arrays)) from error
     images = given[None] if given.ndim == 3 else given
     is_float = images.dtype.kind == "f"
     if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
@@ -121,16 +121,21 @@ def mask_of(image: np.ndarray, what: str) -> np.ndarray:
     return grey >= WHITE
 
 
+def _several_sizes(images: Iterable[Any]) -> str:
+    """Return the sentence that refuses images of several sizes."""
+    shapes = sorted({image.shape for image in images if isinstance(image, np.ndarray)})
+    sizes = ", ".join("x".join(map(str, shape)) for shape in shapes) or "rows of several lengths"
+    advice = "give them one by one, or resize them"
+    return f"expected images of one size, got {sizes} (H x W x 3): {advice}"
+
+
 def _as_arrays(images: Any) -> Any:
     """Return `images` with arrays in the place of PIL images and paths."""
     pictures = Image.Image | str | os.PathLike
     if isinstance(images, list | tuple) and any(isinstance(x, pictures) for x in images):
         found = [_as_arrays(image) for image in images]
-        shapes = sorted({np.shape(image) for image in found})
-        if len(shapes) > 1:
-            sizes = ", ".join("x".join(map(str, shape)) for shape in shapes)
-            advice = "give them one by one, or resize them"
-            raise InputError(f"expected images of one size, got {sizes} (H x W x 3): {advice}")
+        if len({np.shape(image) for image in found}) > 1:
+            raise InputError(_several_sizes(found))
         return found
     if isinstance(images, Image.Image):
         return transforms.of_pil(images)

@@ -16,7 +16,7 @@ from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
 from evqgan.inference import planning, records
-from evqgan.inference.editing import GREY
+from evqgan.inference.editing import GREY, check_margins
 from evqgan.inference.images import read_image, read_mask
 from evqgan.inference.mode_inputs import load_model, of_flag
 from evqgan.inference.model import Model
@@ -117,7 +117,10 @@ def checked(
         image = read_image(request.image)
     nothing = np.zeros(image.shape[:2], bool)
     if request.outpaint is not None:
-        return image, four_numbers("--outpaint", request.outpaint), nothing
+        margins = four_numbers("--outpaint", request.outpaint)
+        with of_flag("--outpaint"):
+            check_margins(margins)
+        return image, margins, nothing
     return image, None, hidden_pixels(image, request)
 
 

@@ -50,7 +50,9 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
     if key not in model.chosen:
         model.chosen.add(key)
         how = f"in tiles of {own} that overlap by half" if tiles else "whole"
-        other = f"; tiles={not tiles} {'whole' if tiles else 'in tiles'}" if is_whole else ""
+        other = ""
+        if is_whole:
+            other = f" (tiles={not tiles} does it {'whole' if tiles else 'in tiles'})"
         larger = f"larger than the model's {own}"
         line = f"images of {width}x{height}, {larger}, are {what} {how}{other}"
         logging.getLogger(__name__).warning(line)
