@@ -37,6 +37,7 @@ class Machine:
             shutil.copy(file, self.repository)
         self.bin.mkdir()
         (place / "user").mkdir()
+        (place / "tmp").mkdir()
         for tool in TOOLS:
             if found := shutil.which(tool):
                 (self.bin / tool).symlink_to(found)
@@ -53,16 +54,24 @@ class Machine:
         Earlier calls are forgotten.
         """
         self.calls_file.write_text("")
-        env = {
-            "PATH": str(self.bin),
-            "CALLS": str(self.calls_file),
-            "HOME": str(self.place),
-            **settings,
-        }
+        env = self.environment() | settings
         command = ["bash", str(self.repository / script), *flags]
         return subprocess.run(
             command, cwd=self.place / "user", env=env, capture_output=True, text=True, timeout=60
         )
+
+    def environment(self):
+        """What the scripts know of the machine; their temporary files are the test's, too."""
+        return {
+            "PATH": str(self.bin),
+            "CALLS": str(self.calls_file),
+            "HOME": str(self.place),
+            "TMPDIR": str(self.place / "tmp"),
+        }
+
+    def temporary(self):
+        """The names of the temporary files that are left."""
+        return sorted(path.name for path in (self.place / "tmp").iterdir())
 
     def calls(self):
         """The calls of Python but for questions about itself."""

@@ -1,11 +1,14 @@
 """Runs whose workdir, data and results are on a bucket: a stand-in for one on this machine."""
 
+import asyncio
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import signal
 import time
+import types
 
 import jax
 import numpy as np
@@ -23,7 +26,7 @@ from test_pipeline import folder_of
 from test_train import config_of, metrics_of, start, state_of
 
 import evqgan
-from evqgan.core import checkpoint, files, lease, npz, pictures, stores
+from evqgan.core import checkpoint, files, lease, npz, outages, pictures, stores
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import codes, named, stored_ids
@@ -169,6 +172,96 @@ def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
     with pytest.raises(KeyError), files.owned("gs://bucket/run"):
         raise KeyError
     assert not store.files()
+
+
+# Outages.
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """gcsfs' rounds of six tries pass at once, and the pauses between them quickly."""
+    from gcsfs import retry
+
+    quick = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0.001 * seconds))
+    monkeypatch.setattr(retry, "asyncio", quick)
+    monkeypatch.setattr(outages, "PAUSE", 0.1)
+    monkeypatch.setattr(outages, "_said", [float("-inf")])
+    outages._answered.clear()
+
+
+@pytest.mark.parametrize("kind", [503, "drop"])
+def test_a_bucket_that_has_answered_is_waited_for(store, impatient, capfd, kind):
+    files.save_json("gs://bucket/a.json", {"x": 1})
+    until = time.monotonic() + 1.0
+    store.fault = lambda method, path: kind if time.monotonic() < until else None
+    files.save_json("gs://bucket/a.json", {"x": 2})
+    assert files.read_json("gs://bucket/a.json") == {"x": 2}
+    lines = capfd.readouterr().out.splitlines()
+    assert 2 <= len(lines) <= 11, lines
+    assert all(x.startswith("WARNING the bucket does not answer (") for x in lines)
+    assert lines[0].endswith("): asking again, for 15m00s at most")
+
+
+def test_one_that_has_not_answered_yet_or_was_given_up_is_not(store, impatient, monkeypatch, capfd):
+    store.fault = lambda method, path: 503
+    for _ in range(2):
+        with pytest.raises(InputError, match="cannot write gs://bucket/a.json: status 503"):
+            files.save_json("gs://bucket/a.json", {"x": 1})
+        assert not capfd.readouterr().out
+        # From here on it is one that had answered.
+        store.fault = lambda method, path: None
+        files.save_json("gs://bucket/a.json", {"x": 1})
+        store.fault = lambda method, path: 503
+        monkeypatch.setattr(outages, "OUTAGE", 2.0)
+        began = time.monotonic()
+        with pytest.raises(InputError, match="cannot write gs://bucket/a.json: status 503"):
+            files.save_json("gs://bucket/a.json", {"x": 2})
+        assert time.monotonic() - began > 2.0
+        assert re.search(r"asking again, for [012]s at most", capfd.readouterr().out)
+    store.fault = lambda method, path: None
+    assert files.read_json("gs://bucket/a.json") == {"x": 1}
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_what_is_refused_is_not_waited_for(store, impatient, capfd, code):
+    files.save_json("gs://bucket/a.json", {"x": 1})
+    store.fault = lambda method, path: code
+    with pytest.raises(InputError, match="gcloud auth"):
+        files.save_json("gs://bucket/a.json", {"x": 2})
+    assert not capfd.readouterr().out
+
+
+def test_a_run_goes_on_after_an_outage_and_one_without_end_ends_it_in_a_line(
+    store, impatient, tmp_path, monkeypatch, capfd
+):
+    config = config_of(2, duration="8", eval_every="8", checkpoint_every="4", log_every="2")
+    loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
+    began = {4: [], 8: []}  # the times of requests
+
+    def outage(method, path):
+        """A fault from the sixth request of a save on, of the second one without end.
+
+        Of arrays TensorStore asks by itself, for a quarter of an hour.
+        """
+        found = re.search(r"run/checkpoints/([48])\b", path)
+        if found and not re.search(r"/d/|ocdbt", path):
+            began[int(found[1])].append(time.monotonic())
+        if len(began[8]) > 5:
+            outages.OUTAGE = 0.5
+            return 503
+        return 503 if len(began[4]) > 5 and time.monotonic() < began[4][5] + 1.5 else None
+
+    monkeypatch.setattr(outages, "OUTAGE", outages.OUTAGE)
+    store.fault = outage
+    with pytest.raises(InputError, match="cannot write .*gs://bucket/run.*503") as caught:
+        loop.train(config.copy_and_resolve_references(), GS_RUN)
+    assert "\n" not in str(caught.value)
+    said = capfd.readouterr().out
+    assert "asking again, for 15m00s at most" in said and "step 8/8" in said
+    store.fault = lambda method, path: None
+    assert checkpoint.latest(GS_RUN) == 4
+    loop.train(config.copy_and_resolve_references(), GS_RUN)
+    assert_is_that_of(config, GS_RUN, tmp_path / "straight")
 
 
 # Metrics.

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from evqgan.core import cli, cluster, room
+from evqgan.core import cli, cluster, room, stores
 from evqgan.core.errors import InputError
 from evqgan.data import named
 from evqgan.data.builders import drawings
@@ -284,15 +285,44 @@ def test_weights_that_are_missing_are_told_with_the_command(quick, capsys, pictu
     assert rows["disk"] == ("-", "not checked: see what failed above")
 
 
+IN_A_BUCKET = [FOLDER, "--config.dataset.name=generated", "--workdir=gs://bucket/run"]
+
+
 def test_a_workdir_in_a_bucket_needs_what_reads_it(quick, capsys, monkeypatch):
-    asked = [FOLDER, "--config.dataset.name=generated", "--workdir=gs://bucket/run"]
-    installed = machine.installed
-    there = {"gcsfs": ""}
-    monkeypatch.setattr(machine, "installed", lambda name: there.get(name, installed(name)))
-    rows = fails(capsys, "workdir", "needs the package gcsfs: pip install gcsfs", *asked)
+    monkeypatch.setattr(stores, "PACKAGE", "no_such_package")
+    rows = fails(capsys, "workdir", "needs the package no_such_package, which is not", *IN_A_BUCKET)
     assert "disk" not in rows
-    there["gcsfs"] = "2026.9.0"
-    assert examine(capsys, *asked)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "refuses, workdir, message",
+    [
+        (None, "gs://bucket/run", ""),
+        (lambda method, path: 401, "gs://bucket/run", "gcloud auth application-default login"),
+        (lambda method, path: 403, "gs://bucket/run", "gcloud auth application-default login"),
+        (
+            lambda method, path: 403 if method == "POST" else None,
+            "gs://bucket/run",
+            "cannot write gs://bucket/run: .*storage.objectUser",
+        ),
+        (None, "gs://other/run", "there is no bucket gs://other; `gcloud storage buckets create"),
+        (None, "s3://bucket/run", "s3://bucket/run cannot be used: expected a local path, or gs:"),
+    ],
+)
+def test_a_workdir_in_a_bucket_is_listed_and_written(quick, capsys, refuses, workdir, message):
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed: requirements-test.txt has it")
+    from bucket_server import environment_of, serving
+
+    with serving() as (store, environment), environment_of(environment):
+        store.fault = refuses or store.fault
+        asked = [*IN_A_BUCKET[:2], f"--workdir={workdir}"]
+        if message:
+            rows = fails(capsys, "workdir", "", *asked)
+            assert re.search(message, rows["workdir"][1]), rows["workdir"]
+        else:
+            rows = examine(capsys, *asked)[1]
+            assert rows["workdir"] == ("ok", "gs://bucket/run is new, and can be written")
+        assert not store.files() and "disk" not in rows
 
 
 def test_damaged_weights_are_told(quick, capsys, tmp_path):

@@ -64,14 +64,23 @@ def test_a_full_disk_is_full_for_the_process_alone(tmp_path):
     (tmp_path / "y").write_text("a" * 999)
 
 
-def test_one_process_that_is_stopped_goes_on_and_one_of_several_does_not(tmp_path, monkeypatch):
+def test_one_process_that_is_stopped_goes_on_and_so_does_one_of_several_after_the_others(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(fault_runs, "STALL", 0.1)
     one = [a_process("raise SystemExit(0)")]
     faults.stop(one, Case(1, 1, tmp_path), random.Random(0))
     assert fault_runs.ends(one, 30.0) == [0]
-    two = [a_process("raise SystemExit(0)"), a_process("raise SystemExit(0)")]
+    two = [a_process("import time; time.sleep(0.5)") for _ in range(2)]
+    faults.stop(two, Case(1, 2, tmp_path), random.Random(0))
+    assert sum(process.poll() is not None for process in two) >= 1
+    assert fault_runs.ends(two, 30.0) == [0, 0]
+
+
+def test_one_of_several_is_lost(tmp_path):
+    two = [a_process("import time; time.sleep(0.5)") for _ in range(2)]
     faults.lose(two, Case(1, 2, tmp_path), random.Random(0))
-    assert fault_runs.ends(two, 30.0).count(0) >= 1
+    assert sorted(fault_runs.ends(two, 30.0)) == [-signal.SIGKILL, 0]
 
 
 def test_an_image_is_taken_away_and_brought_back(tmp_path):

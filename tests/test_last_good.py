@@ -139,20 +139,34 @@ def test_whole_checkpoints_stay_where_they_are(saved, tmp_path, monkeypatch, rel
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(tmp_path, capsys):
-    config = config_of(2, keep=3)
-    loop.train(config, tmp_path / "straight")
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(stage, tmp_path, capsys):
+    """Stage 1 has a critic, its optimizer, and the counts of a codebook that is a moving average.
+
+    Of two checkpoints the later one alone is damaged, and called so.
+    """
+    lengths = {"duration": "12", "checkpoint_every": "4", "eval_every": "12", "log_every": "2"}
+    config = config_of(stage, keep=2, **lengths)
+    if stage == 1:
+        config.adversarial.start = "2 steps"
+    loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
     shutil.copytree(tmp_path / "straight", tmp_path / "run")
-    data = max((tmp_path / "run" / "checkpoints" / "60" / "state" / "d").iterdir())
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert checkpoint.steps_in(tmp_path / "run") == [8, 12]
+    assert [last_good.damage(checkpoints / step) for step in ("8", "12")] == ["", ""]
+    of_stage = {"critic", "codebook"} if stage == 1 else set()
+    assert checkpoint.parts_of(tmp_path / "run") > {"params", "ema", "opt"} | of_stage
+    data = max((checkpoints / "12" / "state" / "d").iterdir())
     data.write_bytes(bytes(byte ^ 1 for byte in data.read_bytes()))
-    with pytest.raises(InputError, match=r"60 is damaged: .*config\.resume=last_good"):
-        loop.train(config, tmp_path / "run")
+    with pytest.raises(InputError, match=r"12 is damaged: .*config\.resume=last_good"):
+        loop.train(config.copy_and_resolve_references(), tmp_path / "run")
     config.resume = "last_good"
     loop.train(config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert "checkpoint 60 is damaged: " in said and "going on from step 40, the last good" in said
-    assert "20 steps after step 40, " in said and "lost, and taken again" in said
-    assert (tmp_path / "run" / "damaged" / "60").is_dir()
+    assert said.count(" is damaged: ") == 1 and "checkpoint 12 is damaged: " in said
+    assert "going on from step 8, the last good" in said
+    assert "4 steps after step 8, " in said and "lost, and taken again" in said
+    assert [path.name for path in (tmp_path / "run" / "damaged").iterdir()] == ["12"]
     a, b = state_of(config, tmp_path / "straight"), state_of(config, tmp_path / "run")
     assert same(a, b) and metrics_of(tmp_path / "run") == metrics_of(tmp_path / "straight")
 

@@ -218,11 +218,10 @@ class Slurm(Machine):
 
     def sbatch(self, *flags, place=None):
         self.calls_file.write_text("")
-        env = {"PATH": str(self.bin), "CALLS": str(self.calls_file), "HOME": str(self.place)}
         return subprocess.run(
             ["sbatch", str(self.repository / "launch/slurm.sh"), *flags],
             cwd=place or self.repository,
-            env=env,
+            env=self.environment(),
             executable=str(self.bin / "sbatch"),
             capture_output=True,
             text=True,

@@ -116,11 +116,10 @@ class Cloud(Machine):
     def start(self, *flags, script="tpu_vm"):
         """Start a script as a process that can get signals."""
         self.calls_file.write_text("")
-        env = {"PATH": str(self.bin), "CALLS": str(self.calls_file), "HOME": str(self.place)}
         process = subprocess.Popen(
             ["bash", self.repository / "launch" / f"{script}.sh", *flags],
             cwd=self.place / "user",
-            env=env | self.settings(),
+            env=self.environment() | self.settings(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -242,6 +241,7 @@ def test_ctrl_c_leaves_the_program_and_the_same_command_follows_it(cloud):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "the same command follows it" in err and DELETE in err
+    assert not cloud.temporary()
     other = cloud.launch(NAME, ZONE, "--config=other.py", FLAGS[1])
     assert other.returncode == 2 and "another command runs here: --config=c.py" in other.stderr
     process = cloud.start(NAME, ZONE, *FLAGS)
@@ -449,6 +449,7 @@ def test_ctrl_c_leaves_the_resource_and_prints_how_to_delete_it(queue):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and DELETE_QUEUED in err and not queue.asked("delete")
+    assert not queue.temporary()
 
 
 @pytest.mark.parametrize(

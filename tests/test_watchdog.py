@@ -1,15 +1,19 @@
 """A run that is stuck ends with all stacks, and one that is slow does not."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import types
 
+import psutil
 import pytest
 import test_stage2
 
 from evqgan.core import cluster
+from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.training import loop, watchdog
 
@@ -63,7 +67,8 @@ def test_a_process_that_was_stopped_has_not_waited(quick, monkeypatch):
     monkeypatch.setattr(watchdog.time, "monotonic", monotonic)
     ended = threading.Event()
     said = []
-    thread = threading.Thread(target=watchdog._watch, args=(timer(), 1.0, said.append, ended))
+    watched = timer(), 1.0, said.append, ended, str
+    thread = threading.Thread(target=watchdog._watch, args=watched)
     thread.start()
     threading.Event().wait(0.4)
     ended.set()
@@ -81,13 +86,16 @@ def test_slow_steps_and_what_is_no_step_have_longer(monkeypatch):
 
 
 def test_of_several_processes_each_is_told_where_it_stands(monkeypatch):
-    places = {"process 0 (on a)": "12 ", "process 1 (on b)": "11 data", "process 2 (on b)": "-1 "}
+    noted = []
     monkeypatch.setattr(cluster, "several", lambda: True)
-    monkeypatch.setattr(cluster, "told", lambda: places)
-    said = watchdog.stuck(timer(12), 61.0)
-    assert said == (
-        "no step has ended for 1m01s: process 0 (on a) is taking steps after step 12; process 1 "
-        "(on b) is waiting for data after step 11; process 2 (on b) is taking steps after step 0"
+    monkeypatch.setattr(cluster, "tell", noted.append)
+    monkeypatch.setattr(cluster, "told", lambda: dict(zip("ABC", noted, strict=True)))
+    watchdog.tell(timer(12), "")
+    watchdog.tell(timer(11, "data"), "process 7 of config.dataset.workers")
+    watchdog.tell(timer(-1), "process 7 of config.dataset.workers")  # a batch that came meanwhile
+    assert watchdog.stuck(timer(12), 61.0, "") == (
+        "no step has ended for 1m01s: A is taking steps after step 12; B is waiting for data from "
+        "process 7 of config.dataset.workers after step 11; C is taking steps after step 0"
     )
 
 
@@ -107,6 +115,32 @@ def test_a_run_whose_data_do_not_come_is_told_of_and_could_be_ended(tmp_path, qu
     state = loop.train(config, tmp_path)
     assert int(state["step"]) == 6
     assert len(said) == 1 and "waiting for data after step 3" in said[0]
+
+
+def test_a_worker_that_is_stopped_is_named_and_does_not_outlive_the_run(
+    tmp_path, quick, monkeypatch
+):
+    config = test_stage2.config_of()
+    config.update({"duration": "9 steps", "log_every": "1 step", "evals": {}, "stall": 1.0})
+    config.dataset.update({"workers": 2})
+    take, pids = pipeline.Batches.__next__, []
+
+    def take_or_stop(self):
+        batch = take(self)
+        if not pids:
+            pids.extend(self.pids())
+            os.kill(pids[1], signal.SIGSTOP)
+        return batch
+
+    said = []
+    monkeypatch.setattr(pipeline.Batches, "__next__", take_or_stop)
+    monkeypatch.setattr(watchdog, "end_process", said.append)
+    # The process goes on here where `end_process` would have ended it.
+    with pytest.raises(InputError, match="one of the 2 worker processes .* ended .SIGKILL"):
+        loop.train(config, tmp_path)
+    assert len(said) == 1
+    assert f"waiting for data from process {pids[1]} of config.dataset.workers" in said[0]
+    assert len(pids) == 2 and not any(map(psutil.pid_exists, pids))
 
 
 def test_the_end_has_the_stacks_of_all_threads():

@@ -6,7 +6,7 @@ kill     killed with -9, whatever it does just then: compiling, saving, evaluati
 SIGTERM, SIGINT, SIGHUP  asked to stop
 disk     given a full disk (no file may grow any more)
 lost     one of several processes is killed
-stuck    one of several processes is stopped; a process that is alone is stopped, and goes on
+stuck    one process is stopped, and goes on: of several, once the others have ended
 data     a file of images disappears
 clock    the clock jumps by a day, forwards or back
 
@@ -87,12 +87,14 @@ def lose(started: Started, case: Case, dice: random.Random) -> None:
 
 
 def stop(started: Started, case: Case, dice: random.Random) -> None:
-    """Stop one of the processes; one that is alone goes on after a while."""
+    """Stop one of the processes until the others have ended; one that is alone for a while."""
     one = dice.choice(started)
     one.send_signal(signal.SIGSTOP)
-    if len(started) == 1:
+    if others := [process for process in started if process is not one]:
+        passed(others, fault_runs.PATIENCE)
+    else:
         time.sleep(2 * fault_runs.STALL)
-        one.send_signal(signal.SIGCONT)
+    one.send_signal(signal.SIGCONT)
 
 
 def hidden(case: Case) -> pathlib.Path:
@@ -189,8 +191,9 @@ def suffered(case: Case, name: str, times: int, dice: random.Random) -> dict[str
             longest = max(longest, waited)
         if not through:
             fault.mend(case)
-        allowed = {0, *fault.codes}
-        if any(code is None or (fault.codes != () and code not in allowed) for code in codes):
+        if waited > fault_runs.PATIENCE:
+            wrong.append(f"hung for {duration(waited)}")
+        if fault.codes and not {0, *fault.codes}.issuperset(codes):
             wrong.append(f"exit codes {codes}")
         where = f"{name} {number + 1}/{times} after {duration(moment)}"
         say(f"stage {case.stage} by {case.processes}: {where}: exit codes {codes}")
@@ -199,13 +202,14 @@ def suffered(case: Case, name: str, times: int, dice: random.Random) -> dict[str
         wrong += differences(case, workdir)
     except InputError as error:
         wrong.append(str(error))
-    spent = time.monotonic() - began - case.seconds
+    outcome, spent = "; ".join(wrong) or "the same bits", time.monotonic() - began - case.seconds
+    say(f"stage {case.stage} by {case.processes}: {name}: {outcome}")
     return {
         "stage": case.stage,
         "processes": case.processes,
         "fault": name,
         "times": times,
-        "outcome": "; ".join(wrong) or "the same bits",
+        "outcome": outcome,
         "seconds": round(spent / times, 1),
         "longest": round(longest, 1),
     }

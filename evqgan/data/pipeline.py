@@ -60,6 +60,16 @@ class Batches:
         workers = self.iterator
         return [x.pid for x in workers.processes] if isinstance(workers, Workers) else []
 
+    def awaited(self) -> str:
+        """Return in words from where a batch is waited for, if it is a worker process, or ""."""
+        pid = self.iterator.awaited if isinstance(self.iterator, Workers) else None
+        return f"process {pid} of config.dataset.workers" if pid else ""
+
+    def kill(self) -> None:
+        """End its worker processes at once, even if they are stopped."""
+        if isinstance(self.iterator, Workers):
+            self.iterator.kill()
+
     def close(self) -> None:
         """End its threads or processes."""
         self.iterator.close()

@@ -59,6 +59,7 @@ class Workers:
     """Iterator over batches that worker processes make.
 
     processes: the workers, subprocess.Popen.
+    awaited: the id of the one whose batch is waited for, None while there is none.
     """
 
     def __init__(self, stream: Stream, examples: Examples, start: int, number: int) -> None:
@@ -69,6 +70,7 @@ class Workers:
         """
         self.examples = examples
         self.processes: list[subprocess.Popen] = []
+        self.awaited: int | None = None
         self.sockets: list[socket.socket] = []
         for k in range(number):
             ours, theirs = socket.socketpair()
@@ -87,8 +89,10 @@ class Workers:
     def __next__(self) -> dict:
         """Return the next batch; raises InputError for bad data, and if the worker has ended."""
         process, ours = next(self.turns)
+        self.awaited = process.pid
         with self._reporting_an_end_of(process):
             made: Made = received(ours)
+        self.awaited = None
         for index, reason in made.bad:
             self.examples.count_bad(index, reason)
         if made.error:
@@ -113,6 +117,11 @@ class Workers:
                 "SIGKILL most often means that memory was short: set config.dataset.workers to "
                 "fewer, or to 0 for threads"
             ) from None
+
+    def kill(self) -> None:
+        """End the workers at once: one that is stopped does not hear that its socket closes."""
+        for process in self.processes:
+            process.kill()
 
     def close(self) -> None:
         """End the workers."""

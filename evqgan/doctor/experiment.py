@@ -26,6 +26,7 @@ from evqgan.core import (
     mesh,
     room,
     schema,
+    stores,
     weights,
 )
 from evqgan.core.errors import InputError
@@ -42,7 +43,6 @@ from evqgan.training import stage as stages
 
 LOOKED_AT = 64  # ours: examples of a split that are decoded
 BESIDES = 2  # checkpoints beside config.keep: the best one, and the one that is being written
-DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}  # what reads a bucket
 
 
 @dataclasses.dataclass
@@ -255,7 +255,7 @@ def memory(part: Part) -> str:
 
 def disk(part: Part) -> str | None:
     """Check the free disk in the workdir against the checkpoints that a run keeps."""
-    if "://" in part.workdir:
+    if stores.is_remote(part.workdir):
         return None  # a bucket grows
     shapes = optim.averaged(jax.eval_shape(part.stage.init))
     each = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
@@ -270,16 +270,19 @@ def disk(part: Part) -> str | None:
 
 def place(part: Part) -> str:
     """Check that a workdir can be written, is of this config, and that its checkpoint is whole."""
-    if "://" in part.workdir:
-        package = DRIVERS.get(part.workdir.split(":")[0], "")
-        if package and not machine.installed(package):
-            raise Wrong(f"{part.workdir} needs the package {package}: pip install {package}")
-        return f"{part.workdir} is tried when training begins"
-    folder = pathlib.Path(part.workdir)
-    if exported.is_one(exported.find(folder)):
-        raise Wrong(f"{folder} is an exported model, which is not trained: give another --workdir")
-    files.tried(folder)
-    claims.check_before_data(folder, part.config)
+    folder = stores.path(part.workdir)
+    with files.writable(folder):  # what a bucket refuses is an error in a line
+        stores.require_bucket(folder)
+        if exported.is_one(exported.find(folder)):
+            advice = "which is not trained: give another --workdir"
+            raise Wrong(f"{folder} is an exported model, {advice}")
+        files.tried(folder)
+        claims.check_before_data(folder, part.config)
+        return state_of(folder)
+
+
+def state_of(folder: pathlib.Path) -> str:
+    """Say with what a run in a workdir begins; raise Wrong if its checkpoint is damaged."""
     step = checkpoint.latest(folder)
     if not step:
         return f"{folder} is new, and can be written"

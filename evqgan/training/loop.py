@@ -158,9 +158,14 @@ def run(
         if profile:
             taken = profiling.traced(taken, start, profile, setup.workdir, reporter.progress)
         taken = itertools.chain([next(taken)], taken)
+
+        def end(stuck: str) -> None:
+            batches.kill()
+            watchdog.end_process(stuck)
+
         with (
             stop_signal(lambda: reporter.under_way) as stopping,
-            watchdog.watching(reporter.progress, config.get("stall", 60.0), watchdog.end_process),
+            watchdog.watching(reporter.progress, config.get("stall", 60.0), end, batches.awaited),
             contextlib.closing(reporter.progress),
         ):
             for step, state, metrics in taken:

@@ -35,15 +35,22 @@ PARTS = {
 
 
 @contextlib.contextmanager
-def watching(timer: StepTimer, seconds: float, end: Callable[[str], None]) -> Iterator[None]:
+def watching(
+    timer: StepTimer,
+    seconds: float,
+    end: Callable[[str], None],
+    awaited: Callable[[], str] = lambda: "",
+) -> Iterator[None]:
     """Watch over the steps that `timer` measures in the body.
 
     seconds: without the end of a step after which `end` is called; slow steps have longer
       (`patience`). 0: never.
     end: is given a line that says what is stuck; called in a thread.
+    awaited: returns in words from where data are waited for, "" where nothing is known.
     """
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(timer, seconds, end, ended), daemon=True)
+    watched = timer, seconds, end, ended, awaited
+    thread = threading.Thread(target=_watch, args=watched, daemon=True)
     if seconds:
         thread.start()
     try:
@@ -55,7 +62,11 @@ def watching(timer: StepTimer, seconds: float, end: Callable[[str], None]) -> It
 
 
 def _watch(
-    timer: StepTimer, seconds: float, end: Callable[[str], None], ended: threading.Event
+    timer: StepTimer,
+    seconds: float,
+    end: Callable[[str], None],
+    ended: threading.Event,
+    awaited: Callable[[], str],
 ) -> None:
     seen, since, looked = (-1, ""), 0.0, time.monotonic()
     told = TELLING
@@ -66,11 +77,11 @@ def _watch(
         told += 1
         if told >= TELLING:
             told = 0
-            tell(timer)
+            tell(timer, awaited())
         if (timer.ends.number, timer.part) != seen:
             seen, since = (timer.ends.number, timer.part), 0.0
         elif since > patience(timer, seconds):
-            end(stuck(timer, since))
+            end(stuck(timer, since, awaited()))
             return
 
 
@@ -84,17 +95,22 @@ def patience(timer: StepTimer, seconds: float) -> float:
     return seconds * ELSEWHERE if cluster.several() else float("inf")
 
 
-def tell(timer: StepTimer) -> None:
+def doing(timer: StepTimer, awaited: str) -> str:
+    """Return in words what is done after the last step that has ended."""
+    of = f" from {awaited}" if awaited and timer.part == "data" else ""
+    return f"{PARTS.get(timer.part, timer.part)}{of}"
+
+
+def tell(timer: StepTimer, awaited: str) -> None:
     """Note for the other processes of the run where this one stands."""
     if cluster.several():
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # the main thread meets it, too
-            cluster.tell(f"{timer.ends.number} {timer.part}")
+            cluster.tell(f"{timer.ends.number} {doing(timer, awaited)}")
 
 
-def stuck(timer: StepTimer, seconds: float) -> str:
+def stuck(timer: StepTimer, seconds: float, awaited: str) -> str:
     """Return a line that says what is stuck: this process, and of several where each stands."""
-    last = max(timer.ends.number, 0)
-    what = f"{PARTS[timer.part]} after step {last:,}"
+    what = f"{doing(timer, awaited)} after step {max(timer.ends.number, 0):,}"
     if not cluster.several():
         return f"no step has ended for {duration(seconds)}: {what}"
     try:
@@ -102,8 +118,8 @@ def stuck(timer: StepTimer, seconds: float) -> str:
     except jax.errors.JaxRuntimeError:
         return f"no step has ended for {duration(seconds)}: {what}; the coordinator is gone"
     said = [
-        f"{who} is {PARTS.get(part, part)} after step {max(int(number), 0):,}"
-        for who, (number, _, part) in places.items()
+        f"{who} is {does} after step {max(int(number), 0):,}"
+        for who, (number, _, does) in places.items()
     ]
     return f"no step has ended for {duration(seconds)}: {'; '.join(said)}"
 
