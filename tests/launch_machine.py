@@ -37,7 +37,7 @@ class Machine:
             shutil.copy(file, self.repository)
         self.bin.mkdir()
         (place / "user").mkdir()
-        (place / "tmp").mkdir()
+        (place / "temporary").mkdir()
         for tool in TOOLS:
             if found := shutil.which(tool):
                 (self.bin / tool).symlink_to(found)
@@ -66,12 +66,12 @@ class Machine:
             "PATH": str(self.bin),
             "CALLS": str(self.calls_file),
             "HOME": str(self.place),
-            "TMPDIR": str(self.place / "tmp"),
+            "TMPDIR": str(self.place / "temporary"),
         }
 
     def temporary(self):
         """The names of the temporary files that are left."""
-        return sorted(path.name for path in (self.place / "tmp").iterdir())
+        return sorted(path.name for path in (self.place / "temporary").iterdir())
 
     def calls(self):
         """The calls of Python but for questions about itself."""
