@@ -25,7 +25,7 @@ from evqgan import main
 from evqgan.core import checkpoint, cli, cluster, mesh, versions
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
-from evqgan.training import loop, reporting
+from evqgan.training import loop, reporting, signals
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2
@@ -423,6 +423,20 @@ def test_what_is_said_of_a_lost_process_is_known(monkeypatch, capsys):
     # A defect, of one process of several: the others are not waited for.
     assert cli.report(OTHERS[1], debug=False) == 1
     assert "TypeError: a task of barrier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_of_several_that_a_signal_has_stopped_ends_with_the_code_of_that_signal(
+    number, monkeypatch
+):
+    def train(argv):
+        raise signals.Stopped(7, number)
+
+    codes = []
+    monkeypatch.setattr(cluster, "leave", codes.append)
+    with pytest.raises(SystemExit):
+        cli.main([], train, str)
+    assert codes == [128 + number]
 
 
 def test_what_does_not_fit_a_device_is_a_line(capsys):

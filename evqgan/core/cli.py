@@ -180,6 +180,9 @@ def main(
         code = 1  # of a defect, and of an error that cannot be printed
         try:
             code = run_to_code(argv, run)
+        except SystemExit as stopped:  # by a signal that training has answered
+            code = stopped.code if isinstance(stopped.code, int) else code
+            raise
         finally:
             if code and "jax" in sys.modules:
                 from evqgan.core import cluster
