@@ -7,8 +7,10 @@ if __name__ == "__main__":
 
 import os
 import pathlib
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,6 +21,7 @@ from evqgan.core import build, cli, config_files, exported, hub, presets, signal
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
+DURATION = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,13 +51,16 @@ def run(argv: list[str]) -> None:
         given = flags.compile_only, flags.mode, size, flags.tries or 0, flags.json or ""
         compile_only.run(config, *given)
     elif flags.mode == "train":
-        train(flags, config, workdir)
+        train(flags, config, workdir, [arg for arg in argv if arg.startswith("--config.")])
     else:
         use(flags, config, workdir)
 
 
-def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Train, and say what can be done next with what was trained."""
+def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[str]) -> None:
+    """Train, and say what can be done next with what was trained.
+
+    keys: those of the config that were given, "--config.KEY=VALUE".
+    """
     from evqgan import quickstart
     from evqgan.core import processes
     from evqgan.own_images import config as own_images
@@ -74,19 +80,22 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     else:
         loop.train(config, workdir, flags.profile or 0)
     if processes.this()[0] == 0:
-        print(f"next: {next_command(flags.config or '', config, workdir)}", flush=True)
+        print(f"next: {next_command(flags.config or '', config, workdir, keys)}", flush=True)
 
 
-def next_command(file: str, config: ConfigDict, workdir: pathlib.Path) -> str:
-    """Return the command lines for a workdir that was trained by the config of --config=`file`."""
+def next_command(file: str, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[str]) -> str:
+    """Return the command lines for a workdir that was trained by the config of --config=`file`.
+
+    keys: see `train`.
+    """
     program, place = PROGRAM, shlex.quote(str(workdir))
     if config.stage == "quickstart":
         own = f"{program} --config=configs/folder.py --config.dataset.folder=FOLDER"
         more = f"{program} --mode=sample --workdir={place} --num=64 --out={place}/more"
         if folder := config.generator.dataset.get("folder"):
-            other = f"--config.dataset.folder={shlex.quote(folder)} --workdir={place}"
-            longer = '--config.duration="NUMBER steps"'
-            own = f"{program} --config={shlex.quote(file)} {other} {longer}"
+            again = [key for key in keys if not DURATION.match(key)]  # or it is another run
+            words = [f"--config={file}", *again, f"--workdir={workdir}"]
+            own = f'{program} {shlex.join(words)} --config.duration="NUMBER steps"'
         what = "longer training" if folder else "your own pictures"
         return f"see {place}/edits.png; more samples: {more}; {what}: {own}"
     if config.stage == "stage2":
@@ -254,9 +263,10 @@ def config_of(flags: Any) -> ConfigDict:
         return config_files.read_file(flags.config)
     there = flags.workdir and (stores.path(flags.workdir) / "config.json").is_file()
     if flags.mode == "train" and not there:
-        raise InputError(
-            "--config=FILE is needed to train, such as --config=configs/quickstart.py; see --help"
-        )
+        which = "such as --config=configs/quickstart.py; see --help"
+        if flags.workdir and (stores.path(flags.workdir) / "tokenizer" / "config.json").is_file():
+            which = f"that which both stages in {flags.workdir} were begun with, and its keys"
+        raise InputError(f"--config=FILE is needed to train: {which}")
     if not flags.workdir:
         raise InputError(f"--workdir=DIR is needed to {flags.mode}: the workdir of a training run")
     if flags.mode == "encode":

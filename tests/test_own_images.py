@@ -286,12 +286,22 @@ def test_the_command_trains_what_was_completed_and_other_modes_find_it(
     monkeypatch.setattr(quickstart, "run", lambda *given: trained.append(given))
     command = ["evqgan", "--config=folder", f"--config.dataset.folder={pictures}"]
     command += [f"--workdir={tmp_path / 'new'}", "--config.duration=3 steps"]
+    command += ["--config.generator.generator.layers=1", "--config.generator.duration=4 steps"]
     assert main.main(command) == 0
     (config, workdir), said = trained[0], capsys.readouterr().out
-    assert workdir == pathlib.Path(tmp_path / "new") and config.generator.duration == "3 steps"
+    assert workdir == pathlib.Path(tmp_path / "new") and config.generator.duration == "4 steps"
     assert "longer training: python -m evqgan.main --config=folder --config.dataset.fo" in said
+    assert f"layers=1 --workdir={workdir} --config.duration=" in said  # all that was given
+    kept = "given, and so not as proposed: duration = '3 steps', generator.generator.layers = 1"
+    assert kept in json.loads((workdir / "plan.json").read_text())["reasons"][-1]
+    (workdir / "tokenizer").mkdir()
+    (workdir / "tokenizer" / "config.json").write_text("{}")
+    assert main.main(["evqgan", f"--workdir={workdir}", "--config.duration=9 steps"]) == 2
+    assert "that which both stages in" in capsys.readouterr().err
+    (workdir / "tokenizer" / "config.json").unlink()
     given = load("folder")
     given.dataset.folder, given.duration = str(pictures), "3 steps"
+    given.generator.generator.layers, given.generator.duration = 1, "4 steps"
     assert own.saved(given, workdir).to_json() == config.to_json()
 
 

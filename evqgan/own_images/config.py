@@ -160,6 +160,8 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
         reasons = [line for line in reasons if not line.startswith(("tokens:", "models:"))]
         of = " and ".join(part for part in PARTS if inits[part])
         reasons.append(f"models: the {of} as in config.init")
+    if given := given_keys(config, made):
+        reasons = [*reasons, f"given, and so not as proposed: {', '.join(given)}"]
     for reason in reasons:
         log(f"  {reason}")
     if found.train < proposal.FEW:
@@ -169,6 +171,15 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
         )
     plan |= {"critic": made.critic, "factor": config.factor, "reasons": reasons}
     return json.loads(json.dumps(plan))
+
+
+def given_keys(config: ConfigDict, made: proposal.Proposal) -> list[str]:
+    """Return "duration = '100 steps'" and the like of keys that are given and would be proposed."""
+    found = {key: config[key] for key in SHARED if config[key] is not None}
+    for part in PARTS:
+        values = {key: value_of(config[part], key) for key in getattr(made, part)}
+        found |= {f"{part}.{key}": value for key, value in values.items() if value is not None}
+    return [f"{key} = {value!r}" for key, value in found.items()]
 
 
 def init_of(config: ConfigDict, part: str) -> str:
