@@ -124,11 +124,14 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
     config.init = str(tmp_path / "nowhere")
     with pytest.raises(
         InputError,
-        match=r"config.init = .*nowhere: there is no .*config.json; expected the workdir",
+        match=r"config.init = .*nowhere: there is no .*config.json; give the workdir of a run",
     ):
         begun(tmp_path / "new", config, stage, like)
-    with pytest.raises(InputError, match=r"there is no .*config.json; expected the workdir"):
+    with pytest.raises(InputError, match=r"there is no .*config.json; give the workdir"):
         initial_state.check_init(config, tmp_path / "new")  # before any data are read
+    config.init = "drawingz"
+    with pytest.raises(InputError, match="did you mean the model 'drawings'. Or give the workdir"):
+        begun(tmp_path / "new", config, stage, like)
     config.init = str(old)
     with pytest.raises(InputError, match="config.init is the run's own workdir"):
         initial_state.check_init(config, tmp_path / "new" / ".." / "old")

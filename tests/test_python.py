@@ -191,6 +191,8 @@ def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monke
     assert (
         "in tiles of 64x64 that overlap by half (tiles=False does it whole)" in caplog.messages[-1]
     )
+    with pytest.raises(InputError, match="tiles = 'yes': expected True, False or None"):
+        tiled.choose(model, (64, 128), "yes", "encoded")
     model.takes = lambda shape: False
     assert tiled.choose(model, (64, 72), None, "decoded")
     assert caplog.messages[-1].endswith("are decoded in tiles of 64x64 that overlap by half")

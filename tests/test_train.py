@@ -354,6 +354,9 @@ def test_a_generator_without_a_tokenizer_says_how_to_get_one(tmp_path):
     config.tokenizer = ConfigDict({"weights": str(tmp_path / "none"), "model": {}})
     with pytest.raises(InputError, match="is no tokenizer workdir .*: train one first"):
         loop.train(config, tmp_path / "run")
+    config.tokenizer.weights = "drawingz"
+    with pytest.raises(InputError, match="did you mean the model 'drawings'. Or train one first"):
+        loop.train(config, tmp_path / "run")
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):

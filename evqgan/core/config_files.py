@@ -1,6 +1,5 @@
 """Configs: FILE[:variant] as a ConfigDict, with the keys that a command line changes."""
 
-import difflib
 import functools
 import os
 import pathlib
@@ -94,9 +93,7 @@ def no_workdir(path: pathlib.Path) -> str:
     hint = f"train one with --config=FILE --workdir={path}"
     if shipped := exported.names():
         hint += f", or give the name of a model that ships: {', '.join(shipped)}"
-    named = [*shipped, *public.NAMES]
-    if path.parent == pathlib.Path(".") and (close := difflib.get_close_matches(path.name, named)):
-        hint = f"did you mean the model {close[0]!r}? Or {hint}"
+    hint = exported.meant(path) + hint
     is_pair = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] != ".."
     if is_pair and path.parts[0] != "workdirs" and not path.parent.is_dir():
         hint += f", or one of the Hugging Face Hub as hf://{path.as_posix()}"

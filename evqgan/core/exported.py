@@ -8,6 +8,7 @@ Such a folder is read wherever a workdir is, and never written into. It holds
     README.md           the model card; and what else `evqgan.export` says, see FILES
 """
 
+import difflib
 import os
 import pathlib
 from typing import Any
@@ -31,6 +32,13 @@ OF_WORKDIR = (CONFIG, WEIGHTS, "checkpoints", f"generator/{CONFIG}", "generator/
 def names() -> list[str]:
     """Return the names of the models that ship with this package."""
     return sorted(path.parent.name for path in EXAMPLES.glob(f"*/{CONFIG}"))
+
+
+def meant(path: pathlib.Path) -> str:
+    """Return "did you mean the model 'drawings'? Or " for a path that is like a name, else ""."""
+    close = difflib.get_close_matches(path.name, [*names(), *public.NAMES], n=1)
+    is_name = path.parent == pathlib.Path(".")
+    return f"did you mean the model {close[0]!r}? Or " if is_name and close else ""
 
 
 def is_one(folder: str | os.PathLike[str]) -> bool:

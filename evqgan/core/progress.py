@@ -25,8 +25,9 @@ def digits(value: float) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return how many there are of what a word names: "1 image", "1,200 images"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    """Return how many there are of what a word names: "1 image", "1,200 images", "9 classes"."""
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{'' if number == 1 else plural}"
 
 
 _warned: list[set[str]] = []  # what was warned of, see `warnings_once`

@@ -16,6 +16,7 @@ import grain
 import numpy as np
 
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.data import codes, named, stored_ids
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
@@ -144,8 +145,8 @@ def summary(dataset: Dataset, source: Any) -> str:
     of_folder = isinstance(source, Folder)
     held = source.part(dataset.validation) if of_folder else open_validation(dataset)
     names, labels = source.class_names, source.labels
-    classes = f" in {len(names):,} classes" if names else ", no classes"
-    text = f"{len(source):,} training images{classes}"
+    classes = f" in {counted(len(names), 'class')}" if names else ", no classes"
+    text = f"{counted(len(source), 'training image')}{classes}"
     if names and labels is not None:
         counts = np.bincount(labels, minlength=len(names))
         each = f"{counts.min():,} to {counts.max():,} each"

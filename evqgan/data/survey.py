@@ -121,7 +121,7 @@ class Survey:
         each = listed(self.classes)
         if number > CLASSES:
             each = f"{min(numbers):,} to {max(numbers):,} images each"
-        return f"{number:,} {'class' if number == 1 else 'classes'}: {each}"
+        return f"{counted(number, 'class')}: {each}"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""

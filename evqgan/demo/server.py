@@ -77,9 +77,10 @@ def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
             app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
         )
     except OSError as error:
-        raise InputError(
-            f"cannot listen at {host}:{port}: {error}: give another --port, or --port=0"
-        ) from error
+        taken = "empty port" in str(error)  # then Gradio goes on about its own settings
+        why = "somebody does already" if taken else str(error)
+        advice = "give another --port, or --port=0"
+        raise InputError(f"cannot listen at {host}:{port}: {why}: {advice}") from error
     return built, address
 
 

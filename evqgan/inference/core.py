@@ -14,6 +14,7 @@ from evqgan import models
 from evqgan.core import exported, mesh, room, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
+from evqgan.core.progress import counted
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once
@@ -85,7 +86,7 @@ class CoreModel:
         parts = [
             f"{kind} of {width}x{height} images",
             f"{width // self.factor}x{height // self.factor} tokens of {self.codes:,} codes{depth}",
-            *([f"{self.classes:,} classes"] if self.classes else []),
+            *([counted(self.classes, "class")] if self.classes else []),
             f"{config.dtype} on {len(devices)} x {devices[0].platform}",
             f"step {self.step:,} in {self.workdir}",
         ]

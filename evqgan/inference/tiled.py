@@ -34,6 +34,8 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
     Raises InputError for tiles of images that are smaller than one.
     """
     height, width = shape
+    if tiles is not None and not isinstance(tiles, bool):
+        raise InputError(f"tiles = {tiles!r}: expected True, False or None")
     own = f"{model.size[1]}x{model.size[0]}"
     is_smaller = height < model.size[0] or width < model.size[1]
     if tiles and is_smaller:

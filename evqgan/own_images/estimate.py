@@ -35,7 +35,7 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
         part = of_part(config, name, len(source.class_names))
         length = RunLength.of(part, len(source))
         if length.total < SHORT:
-            log(f"{name}: {length.total:,} steps are too few to be timed")
+            log(f"{name}: {counted(length.total, 'step')}: too few to be timed")
             return 0.0
         log(f"timing a few steps of the {name}, which are compiled once for all")
         with heartbeat(f"timing the {name}", log):
@@ -47,7 +47,7 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
         parts.append((name, length.total, training, evaluations * held * each))
     sampled = config.samples * passes(config.generator, config.tokenizer) * each
     for name, steps, training, _ in parts:
-        log(f"{name}: {steps:,} steps take about {duration(training)}")
+        log(f"{name}: {counted(steps, 'step')} take about {duration(training)}")
     total = sampled + sum(training + rest for _, _, training, rest in parts)
     log(f"together with samples and evaluation about {duration(total)} on this device, {device}")
     return total

@@ -206,8 +206,8 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
     if not file.is_file():
         parts = [folder / "tokenizer", folder / "generator"]
         runs = [str(path) for path in parts if (path / "config.json").is_file()]
-        hint = f"give {' or '.join(runs)}" if runs else "expected the workdir of a run"
-        hint = public.advice(folder) or hint
+        other = f"{exported.meant(folder)}give the workdir of a run"
+        hint = public.advice(folder) or (f"give {' or '.join(runs)}" if runs else other)
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
     theirs = files.read_json(file)
     if exported.is_one(folder):

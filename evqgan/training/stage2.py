@@ -82,7 +82,8 @@ def with_model(config: Any) -> Any:
     folder = exported.find(weights)
     file = folder / "config.json"
     if not weights or not file.is_file():
-        hint = "train one first, with --config of a stage 1, and give its --workdir here"
+        hint = exported.meant(folder)
+        hint += "train one first, with --config of a stage 1, and give its --workdir here"
         if (inner := folder / "tokenizer").is_dir():
             hint = f"give {inner}"
         raise InputError(

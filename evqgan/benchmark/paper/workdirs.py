@@ -6,6 +6,7 @@ from typing import Any
 
 from evqgan.benchmark.paper.published import Table
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.evals.cards import fingerprint
 from evqgan.inference.model import Model
 
@@ -39,7 +40,7 @@ def in_words(model: Model) -> str:
     parts = [f"{source_of(model)} {x(model.size)}"]
     parts.append(f"{latent(model)} tokens of {tokenizer_of(model)['encoder']['name']}")
     if model.config.stage == "stage2":
-        parts.append(f"{model.classes} classes" if model.classes else "no classes")
+        parts.append(counted(model.classes, "class") if model.classes else "no classes")
     return ", ".join(parts)
 
 
