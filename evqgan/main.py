@@ -17,7 +17,17 @@ from ml_collections import ConfigDict
 
 from evqgan import flags as table
 from evqgan.aot import topology
-from evqgan.core import build, cli, config_files, exported, hub, presets, signals, stores
+from evqgan.core import (
+    build,
+    cli,
+    config_files,
+    exported,
+    hub,
+    presets,
+    replacing,
+    signals,
+    stores,
+)
 from evqgan.core.errors import InputError
 
 PROGRAM = "python -m evqgan.main"
@@ -202,6 +212,8 @@ def check_compile_only(flags: Any) -> None:
         return
     if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
         raise InputError("--compile_only is for one process: leave EVQGAN_DISTRIBUTED out")
+    if flags.json:
+        replacing.check(flags.json, "layout" if flags.layout else "compile_only", "--json")
     topology.prepare(flags.compile_only)
 
 

@@ -27,9 +27,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from evqgan.benchmark import printing
-from evqgan.core import build, cli, files, progress, signals
+from evqgan.core import build, cli, files, progress, replacing, signals
 from evqgan.core.cli import DEBUG, PATH, Flag
 from evqgan.core.errors import InputError
 
@@ -50,6 +51,7 @@ NAMES = (
     "faults",
 )
 TAKE_FILES = ("compare",)  # the arguments that are no flags
+TO_FILE = ("reconstruction", "reference")  # whose --out is a file; of others a folder, or nothing
 JSON = Flag("json", PATH, (), "write the rows there (of the paper's: OUT/NAME.json)")
 
 
@@ -85,6 +87,10 @@ def run(argv: list[str]) -> None:
     module = named(argv[0])
     flags = (*module.FLAGS, JSON, DEBUG)
     given, overrides = cli.parse(flags, argv[1:], words=argv[0] in TAKE_FILES)
+    file, picture = written(argv[0], given)
+    for path, flag in ((file, "--json"), (picture, "--out")):
+        if path:
+            replacing.check(path, argv[0], flag)
     import jax
 
     cli.start_jax()  # programs are not kept on disk: compiling is measured
@@ -100,10 +106,17 @@ def run(argv: list[str]) -> None:
     device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     shown, cards = printing.numbered(rows)
     print(f"\n{title}, {device}\n{printing.table(shown)}{cards}")
-    if file := given.json or (f"{given.out}/{argv[0]}.json" if argv[0] in PAPER else ""):
+    if file:
         head = {"name": argv[0], "title": title, "device": device, "command": command}
         files.save_json(file, {**head, "rows": rows})
         print(f"the rows are in {file}")
+
+
+def written(name: str, given: Any) -> tuple[str, str]:
+    """Return the file of a benchmark's rows, and that of its picture or statistics; "" for none."""
+    out = given.out if "out" in given else ""
+    rows = given.json or (f"{out}/{name}.json" if name in PAPER else "")
+    return rows, out if name in TO_FILE or not out else f"{out}/{name}.png"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from evqgan.aot import topology
 from evqgan.core import files
 from evqgan.core.chips import GIB
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
-from evqgan.core.errors import InputError
 
 TOPOLOGIES = ("v4-8", "v5e-8", "v5e-16", "v5e-256", "v6e-8")
 CONFIGS = (
@@ -78,13 +77,10 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
 
 
 def earlier(file: str | None) -> list[dict[str, Any]]:
-    """Return the rows of a file that an earlier run wrote; InputError for another file."""
+    """Return the rows of the file of --json, if an earlier run wrote it."""
     if not file or not pathlib.Path(file).is_file():
         return []
-    found = files.read_json(pathlib.Path(file))
-    if found.get("name") != "fits":
-        raise InputError(f"--json={file} is there and is not of fits: give another name")
-    rows: list[dict[str, Any]] = found["rows"]
+    rows: list[dict[str, Any]] = files.read_json(pathlib.Path(file))["rows"]
     return rows
 
 

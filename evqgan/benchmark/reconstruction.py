@@ -59,7 +59,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         rows.append({**about, **numbers, "card": card.as_json()})
         shown[name] = model.reconstruct(images)
     lines = [pictures.label(pictures.row(list(row)), text) for text, row in shown.items()]
-    pictures.save_png(given.out, pictures.column(lines))
+    pictures.save_png(given.out, pictures.column(lines), {"mode": "reconstruction"})
     print(f"held-out images and what each tokenizer makes of them: {given.out}")
     return "reconstruction of held-out images", rows
 

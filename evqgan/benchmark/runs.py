@@ -92,7 +92,7 @@ def real_row(like: Mapping[str, Any], numbers: Mapping[str, Any], **more: Any) -
 def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) -> None:
     """Write a picture of rows of images under their names."""
     rows = [pictures.label(pictures.row(list(images)), text) for text, images in lines.items()]
-    pictures.save_png(file, pictures.column(rows))
+    pictures.save_png(file, pictures.column(rows), {"mode": file.stem})
     print(f"a row of samples of each: {file}")
 
 

@@ -33,7 +33,7 @@ from evqgan.benchmark.sampler_scan import (
     holds,
     search,
 )
-from evqgan.core import build, cli, files, pictures, presets
+from evqgan.core import build, cli, files, pictures, presets, replacing
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
@@ -46,6 +46,7 @@ from evqgan.inference.evaluation import data_of, of_split, subject_of
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 
+NAME, PRESET, FRONT = "samplers", "sample.json", "front.png"
 SCAN = Flag("scan.KEY", TEXT, (), "values of a key of config.sample to try, such as 1,2,4,8")
 # ours: around MaskGIT's settings, from one step to twice as many as the paper's
 USUAL: dict[str, Sequence[Any]] = {
@@ -85,6 +86,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     dataset, out = data_of(config), pathlib.Path(given.out)
     cli.keep_programs()
     files.tried(out)
+    for file in (out / PRESET, out / FRONT):
+        replacing.check(file, NAME)
     with files.owned(out, "another --out"):
         model = load_model(config, given.workdir, given.batch_size)
         values = values_of(model, scanned)
@@ -102,7 +105,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         found, again, taken = best_of(measurements, values, given.budget)
         preset = found[0]
         save(given, model, taken, again or [preset])
-        draw(out / "front.png", measurements, found, preset, taken)
+        draw(out / FRONT, measurements, found, preset, taken)
     subject = subject_of(model)
     rows = [row(measurements, x, 0, beside, subject) for x in found]
     rows += [row(measurements, x, given.seeds, beside, subject) for x in again]
@@ -196,8 +199,8 @@ def save(given: Any, model: Model, taken: Measured, again: Sequence[Measured]) -
         )
         if taken.setting == was.setting:
             print("so the choice is neither better beyond the error bars nor cheaper")
-    file = pathlib.Path(given.out) / "sample.json"
-    about = {"workdir": str(model.workdir), "step": model.step, "num": given.num}
+    file = pathlib.Path(given.out) / PRESET
+    about = {"name": NAME, "workdir": str(model.workdir), "step": model.step, "num": given.num}
     presets.save(file, model.config.generator.name, taken.setting, **about)
     changes = {k: v for k, v in taken.setting.items() if v != model.sampler[k]}
     keys = " ".join(f"--config.sample.{key}={shlex.quote(str(v))}" for key, v in changes.items())
@@ -234,7 +237,9 @@ def draw(
         for one in found
     ]
     title = f"{name}, mean and standard deviation over {measurements.seeds} seeds"
-    pictures.save_png(file, front.picture(points, f"{cost} for 1,000 images", title))
+    pictures.save_png(
+        file, front.picture(points, f"{cost} for 1,000 images", title), {"mode": NAME}
+    )
     print(f"distance against cost: {file}")
 
 

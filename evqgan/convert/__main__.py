@@ -55,7 +55,7 @@ from evqgan.convert.download import File
 from evqgan.convert.mapping import to_ours
 from evqgan.convert.packages import PACKAGES, Package
 from evqgan.convert.systems import LICENCES, Given
-from evqgan.core import cli, signals, weights
+from evqgan.core import cli, replacing, signals, weights
 from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, PATH, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import read_file
@@ -152,6 +152,8 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
     dest = dest if dest.suffix == ".safetensors" else weights.path(dest, system)
     if isinstance(source, pathlib.Path) and source.resolve() == dest.resolve():
         raise InputError(f"{source} would be written over itself: give another DEST")
+    if dest != weights.path(dest.parent, system):  # whose name says that it is ours
+        replacing.check(dest, system, "DEST")
     return system, source, dest, values.weights
 
 

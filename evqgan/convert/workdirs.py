@@ -248,6 +248,8 @@ def back(name: str, workdir: Path, dest: Path) -> str:
     has to be the same.
     """
     system = SYSTEMS[name]
+    if pathlib.Path(dest).exists():
+        raise InputError(f"{dest} is there already: give another DEST")
     config, folder = of_workdir(workdir)
     shapes = models.of(config).shapes()
     like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)

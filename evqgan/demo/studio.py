@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shutil
 import tempfile
@@ -151,14 +152,9 @@ class Studio:
         tell: Tell = lambda event: None,
     ) -> Result:
         """Make anew what is hidden, bool [H,W], of a picture uint8 [H,W,3], in `num` ways."""
-        number, seed = checked(num, seed, IMAGES // 2)
-        chosen = self.one_label(label)
-        with self.working(tell):
-            images = self.model.edit(image, hidden, chosen, number, seed)
-        flags = {"image": "picture.png", "mask": "mask.png", **self.edit_flags(label, number, seed)}
-        command = shell.command(self.workdir, "edit", flags)
-        extra = {"picture.png": image, "mask.png": np.where(hidden[..., None], 255, 0)}
-        return self.edited(images, label, seed, command, extra)
+        make = functools.partial(self.model.edit, image, hidden)
+        flags, extra = {"mask": "mask.png"}, {"picture.png": image, "mask.png": white(hidden)}
+        return self.edited(make, label, num, seed, flags, extra, tell)
 
     def outpaint(
         self,
@@ -170,15 +166,9 @@ class Studio:
         tell: Tell = lambda event: None,
     ) -> Result:
         """Grow a picture uint8 [H,W,3] by so many pixels left, top, right, bottom."""
-        number, seed = checked(num, seed, IMAGES // 2)
-        left, top, right, bottom = sides
-        chosen = self.one_label(label)
-        with self.working(tell):
-            images = self.model.outpaint(image, left, top, right, bottom, chosen, number, seed)
-        flags = {"image": "picture.png", "outpaint": ",".join(map(str, sides))}
-        flags |= self.edit_flags(label, number, seed)
-        command = shell.command(self.workdir, "edit", flags)
-        return self.edited(images, label, seed, command, {"picture.png": image})
+        make = functools.partial(self.model.outpaint, image, *sides)
+        flags, extra = {"outpaint": ",".join(map(str, sides))}, {"picture.png": image}
+        return self.edited(make, label, num, seed, flags, extra, tell)
 
     def reclass(
         self,
@@ -199,7 +189,7 @@ class Studio:
                 flags = {"image": "picture.png", "mask": "mask.png"}
                 flags |= self.edit_flags(label, 1, seed)
                 commands.append(shell.command(self.workdir, "edit", flags))
-        extra = {"picture.png": image, "mask.png": np.where(hidden[..., None], 255, 0)}
+        extra = {"picture.png": image, "mask.png": white(hidden)}
         made = self.records_of(np.array(labels), seed, {}, "edit", 1)
         texts = self.captions(np.array(labels))
         line = f"made anew as {number} {'class' if number == 1 else 'classes'}; seed {seed}"
@@ -272,16 +262,26 @@ class Studio:
 
     def edited(
         self,
-        images: np.ndarray,
+        make: Callable[[Any, int, int], np.ndarray],
         label: Any,
-        seed: int,
-        command: str,
+        num: Any,
+        seed: Any,
+        flags: Mapping[str, Any],
         extra: Mapping[str, np.ndarray],
+        tell: Tell,
     ) -> Result:
-        """Return the result of an edit in several ways."""
-        labels = np.full(len(images), label if self.model.classes else 0)
+        """Return the result of an edit in several ways: `make(class, number, seed)`.
+
+        flags: which say in a shell what is made anew. extra: the pictures that the edit is of.
+        """
+        ways, seed = checked(num, seed, IMAGES // 2)
+        chosen = self.one_label(label)
+        with self.working(tell):
+            images = make(chosen, ways, seed)
+        flags = {"image": "picture.png", **flags, **self.edit_flags(label, ways, seed)}
+        command = shell.command(self.workdir, "edit", flags)
+        labels = np.full(ways, label if self.model.classes else 0)
         made = self.records_of(labels, seed, {}, "edit")
-        ways = len(images)
         line = f"made anew in {ways} {'way' if ways == 1 else 'ways'}; seed {seed}"
         return self.kept("edit", images, self.captions(labels), command, line, made, extra)
 
@@ -321,6 +321,11 @@ class Studio:
         folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
         for path in folders[: max(0, len(folders) - KEPT + 1)]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def white(hidden: np.ndarray) -> np.ndarray:
+    """Return the mask of what is hidden, bool [H,W], as a picture [H,W,1]: white there."""
+    return np.where(hidden[..., None], 255, 0)
 
 
 def checked(num: Any, seed: Any, most: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ import pathlib
 import sys
 from typing import Any
 
-from evqgan.core import cli, config_files, files, signals
+from evqgan.core import cli, config_files, files, replacing, signals
 from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, PLACE, TEXT, TEXTS, Flag
 from evqgan.core.errors import InputError, Unfit
 from evqgan.core.progress import counted, say
@@ -55,6 +55,8 @@ def run(argv: list[str]) -> None:
     values, rest = cli.parse(FLAGS, argv)
     if rest and not (values.config or values.workdir):
         raise InputError(f"{rest[0]} needs --config=FILE or --workdir=DIR")
+    if values.json:
+        replacing.check(values.json, "doctor", "--json")
     several = os.environ.get("EVQGAN_DISTRIBUTED") == "1"
     report = Report(held=several)
     report.run("packages", machine.packages)

@@ -88,4 +88,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {"failed": self.failed(), "checks": [check._asdict() for check in self.checks]}
+        return {
+            "name": "doctor",
+            "failed": self.failed(),
+            "checks": [check._asdict() for check in self.checks],
+        }

@@ -62,8 +62,9 @@ def evaluate(
         if chief:
             files.tried(file.parent)
     found: Evaluation = {"numbers": {}, "protocols": {}}
-    if metrics and file.is_file():
-        found = read_evaluation(file)
+    if file.is_file():
+        earlier = read_evaluation(file)  # which is refused if it is another file
+        found = earlier if metrics else found
     before = dict(found["numbers"])
     measured: list[str] = []  # evaluators
     datasets = [data_of(part) for part, _ in parts]

@@ -20,7 +20,7 @@ from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES
 
 PNG = re.compile(r"\d{5,}\.png")  # the name of a sample in images/
-WRITTEN = {"samples.npz", "grid.png", "steps.png", "images", "candidates"}  # into the folder
+OURS = {"samples.npz", "candidates"}  # of which a folder of samples has one, also a stopped one
 ADVICE = "give another folder by --out=FOLDER, or replace them by --force"
 
 
@@ -90,9 +90,9 @@ def missing(
 
 
 def check_no_strangers(out: pathlib.Path) -> None:
-    """Raise InputError if a folder holds other files, and none that sampling writes."""
+    """Raise InputError if a folder holds other files, and no samples, finished or begun."""
     names = sorted(path.name for path in out.glob("*") if not path.name.startswith("."))
-    if names and not WRITTEN & set(names):
+    if names and not OURS & set(names):
         raise InputError(
             f"{out} holds other files, such as {names[0]}: give another --out, or write among "
             "them by --force"

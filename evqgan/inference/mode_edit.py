@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import exported, files, pictures, processes, stores
+from evqgan.core import exported, files, pictures, processes, replacing, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
@@ -22,6 +22,8 @@ from evqgan.inference.mode_inputs import load_model, of_flag
 from evqgan.inference.model import Model
 
 RESULT = re.compile(r"edit_\d{3,}\.png")  # the name of a result
+MASKED, STRIP = "masked.png", "strip.png"
+MADE = {"mode": "edit"}  # what these two say of how they were made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,8 @@ def edit(
         with processes.together():
             if processes.this()[0] == 0:
                 files.tried(out)
+                for name in names_of(request.num):
+                    replacing.check(out / name, "edit")
                 stack.enter_context(files.owned(out, "another --out"))
         model = load_model(config, workdir, request.batch_size)  # it takes all processes
         if processes.this()[0]:
@@ -88,7 +92,7 @@ def check_apart(out: pathlib.Path, request: EditRequest) -> None:
     """Raise InputError for an image or mask that the edits would replace or remove."""
     for flag, file in (("--image", request.image), ("--mask", request.mask)):
         path = pathlib.Path(file or ".").resolve()
-        written = RESULT.fullmatch(path.name) or path.name in ("masked.png", "strip.png")
+        written = RESULT.fullmatch(path.name) or path.name in (MASKED, STRIP)
         if written and stores.same(path.parent, out):
             raise InputError(
                 f"{flag}={file} lies in {out}, where edits of an earlier call are replaced: give "
@@ -242,15 +246,19 @@ def write(
     What else an earlier call left goes: the results that it had more of. made: a record for each
     result, if there are any.
     """
-    ours = (out / "strip.png").is_file()
-    if ours:
+    if (out / STRIP).is_file():
         print(f"the edits of an earlier call in {out} are replaced", flush=True)
 
     def stale(name: str) -> bool:
-        return ours and bool(RESULT.fullmatch(name))
+        return bool(RESULT.fullmatch(name)) and replacing.maker_of(out / name) == "edit"
 
     with files.exchanged(out, stale) as folder:
-        for i, result in enumerate(results):
-            pictures.save_png(folder / f"edit_{i:03d}.png", result, made[i] if made else None)
-        pictures.save_png(folder / "masked.png", masked)
-        pictures.save_png(folder / "strip.png", pictures.row([masked, *results]))
+        drawn = [*results, masked, pictures.row([masked, *results])]
+        said = [*(made or [MADE] * len(results)), MADE, MADE]
+        for name, picture, record in zip(names_of(len(results)), drawn, said, strict=True):
+            pictures.save_png(folder / name, picture, record)
+
+
+def names_of(num: int) -> list[str]:
+    """Return the names of the files of `num` results."""
+    return [*(f"edit_{i:03d}.png" for i in range(num)), MASKED, STRIP]

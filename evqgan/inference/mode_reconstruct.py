@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, pictures, processes, stores
+from evqgan.core import exported, files, pictures, processes, replacing, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
@@ -59,6 +59,8 @@ def reconstruct(
     with processes.together():
         if processes.this()[0] == 0:
             files.tried(out)
+            for target in targets:
+                replacing.check(out / target, "reconstruct")
     model = load_model(config, workdir, batch_size)  # it takes all processes
     if processes.this()[0]:
         return
@@ -162,4 +164,4 @@ def write(
         size = min(together(model, before.shape[1:], most), model.runner.size(len(before)))
         after = model.to_images(model.to_ids(before, size), size)
     for (target, image), again in zip(batch, after, strict=True):
-        pictures.save_png(out / target, pictures.row([image, again]))
+        pictures.save_png(out / target, pictures.row([image, again]), {"mode": "reconstruct"})

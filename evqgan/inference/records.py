@@ -72,18 +72,18 @@ def of_image(
 
 def checked(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a PNG says of an image that was sampled; InputError if it cannot be repeated."""
-    sampler = found.get("sampler")
+    mode, sampler = found.get("mode"), found.get("sampler")
+    if isinstance(mode, str) and mode != "sample":
+        raise InputError(
+            f"this PNG was made by {mode!r} from what it does not hold: only what --mode=sample or "
+            "Generate has made can be repeated"
+        )
     wrong = [name for name, kind in KINDS.items() if not kinds.fits(found.get(name), kind)]
     if not isinstance(sampler, dict):
         wrong.append("sampler")
     if wrong:
         raise InputError(
             f"what this PNG says of how it was made is damaged: see {', '.join(wrong)}"
-        )
-    if found["mode"] != "sample":
-        raise InputError(
-            f"this PNG was made by {found['mode']!r} from a picture that it does not hold: only "
-            "what --mode=sample or Generate has made can be repeated"
         )
     settings = {name: tuple(x) if isinstance(x, list) else x for name, x in (sampler or {}).items()}
     return {**{name: found[name] for name in KINDS}, "sampler": settings}

@@ -244,28 +244,31 @@ def completed(config: ConfigDict, plan: Mapping[str, Any], workdir: pathlib.Path
             f"{config.factor}: give another --workdir"
         )
     config = config.copy_and_resolve_references()
-    given = build.plain(config.dataset)
-    shared = {name: config[key] for key, name in SHARED.items() if config[key] is not None}
-    begun = {part: workdir / part / "config.json" for part in PARTS}
     for part in PARTS:
         section = config[part]
         with section.unlocked(), section.ignore_type():
-            values = dict(plan[part])
-            if begun[part].is_file():
-                values["duration"] = files.read_json(begun[part])["duration"]
-            chosen = dict(shared)
-            if part == "tokenizer" and begun["generator"].is_file():
-                chosen.pop("duration", None)
             if init := init_of(config, part):
                 section.init = init
-            chosen |= {f"dataset.{name}": x for name, x in given.items() if x is not None}
-            for key, value in {**values, **chosen}.items():
+            for key, value in values_of(config, part, plan[part], workdir).items():
                 fill(section, key, value)
     critic = plan["critic"] if config.critic is None else config.critic
     with config.tokenizer.unlocked():
         with_or_without_critic(config.tokenizer, critic)
     names = ("stage", "samples", *PARTS)
     return ConfigDict({name: config[name] for name in names})
+
+
+def values_of(
+    config: ConfigDict, part: str, proposed: Mapping[str, Any], workdir: pathlib.Path
+) -> dict[str, Any]:
+    """Return {dotted key: value} of a stage: what is given for both, before what is proposed."""
+    shared = {name: config[key] for key, name in SHARED.items() if config[key] is not None}
+    data = {name: x for name, x in build.plain(config.dataset).items() if x is not None}
+    begun, after = (workdir / name / "config.json" for name in (part, "generator"))
+    kept = {"duration": files.read_json(begun)["duration"]} if begun.is_file() else {}
+    if part == "tokenizer" and after.is_file():
+        shared.pop("duration", None)
+    return {**proposed, **kept, **shared, **{f"dataset.{name}": x for name, x in data.items()}}
 
 
 def fill(section: ConfigDict, key: str, value: Any) -> None:

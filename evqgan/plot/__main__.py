@@ -20,12 +20,12 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from evqgan.core import cli, files, pictures, signals
+from evqgan.core import cli, files, pictures, replacing, signals
 from evqgan.core.cli import DEBUG, PATH, TEXTS, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.plot import curves
 
-ATTENTION = "attention"
+PLOT, ATTENTION = "plot", "attention"
 CURVES = (
     Flag("keys", TEXTS, (), "such as train/loss, loss (both train's and val's), or val/*"),
     Flag("x", choice(*curves.AXES), (), "what the x axis counts (steps)", "steps"),
@@ -63,6 +63,7 @@ def run(argv: list[str]) -> None:
     out = pathlib.Path(values.out)
     if out.suffix.lower() != ".png":
         raise InputError(f"--out={out}: expected the name of a PNG file")
+    replacing.check(out, PLOT)
     if words[:1] == [ATTENTION]:
         if words[1:]:
             raise InputError(f"expected flags as --name=value, got {words[1]!r}; see --help")
@@ -78,7 +79,7 @@ def run(argv: list[str]) -> None:
         picture = charts.picture(curves.read(words), values.keys or (), values.x)
     with files.writable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    pictures.save_png(out, picture)
+    pictures.save_png(out, picture, {"mode": PLOT})
     print(f"wrote {out}")
 
 

@@ -55,8 +55,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         shown.append(pictures.label(of_model, name))
     file = pathlib.Path(given.out) / "fig1.png"
     rows_from_above = "from above: image, reconstruction, with the block replaced, 4 x change"
-    drawn = pictures.column(shown, gap=8)
-    pictures.save_png(file, pictures.label(drawn, f"{rows_from_above}; right: mean change"))
+    drawn = pictures.label(pictures.column(shown, gap=8), f"{rows_from_above}; right: mean change")
+    pictures.save_png(file, drawn, {"mode": "fig1"})
     print(f"{rows_from_above}; right: where the change is on average: {file}")
     what = f"Fig. 1: a block of {given.block}x{given.block} tokens replaced; {scale}"
     return f"{what} ({FIGURES['fig1']})", beside.aligned(rows)

@@ -57,7 +57,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         raise InputError(f"--steps={min(given.steps)}: T is at most a block's tokens, here {most}")
     rows += generation.real_rows(cases)
     file = pathlib.Path(given.out) / "fig8.png"
-    pictures.save_png(file, picture(rows))
+    pictures.save_png(file, picture(rows), {"mode": "fig8"})
     print(f"quality by block size and steps: {file}")
     title = f"Fig. 8: block size and steps in a block; {scale}"
     return f"{title} ({FIGURES['fig8']})", beside.aligned(

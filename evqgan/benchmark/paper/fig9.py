@@ -57,7 +57,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             what = f"{last['system']}, W_s {last['window']}" if last["window"] else last["system"]
             print(f"  {what}: {last['seconds_per_image']:.3g} seconds an image", flush=True)
     file = pathlib.Path(given.out) / "fig9.png"
-    pictures.save_png(file, picture(rows))
+    pictures.save_png(file, picture(rows), {"mode": "fig9"})
     print(f"seconds by block size: {file}")
     model = f"{given.layers} layers of width {given.width}, {device.dtype_here()}, untrained"
     return f"Fig. 9: sampling, {model} ({FIGURES['fig9']})", beside.aligned(rows)

@@ -69,9 +69,10 @@ def run(
             text = f"{case.name}, {row['data']}" + f", {acceptance:g} kept" * (acceptance < 1)
             shown[text] = images
     rows += real_rows(cases)
-    file = pathlib.Path(given.out) / f"{table.name.replace(' ', '').lower()}.png"
+    name = table.name.replace(" ", "").lower()
+    file = pathlib.Path(given.out) / f"{name}.png"
     lines = [pictures.label(pictures.row(list(x)), text) for text, x in shown.items()]
-    pictures.save_png(file, pictures.column(lines))
+    pictures.save_png(file, pictures.column(lines), {"mode": name})
     print(f"samples of each: {file}")
     return f"{table.name}, {table.title}; measured here: {scale}", beside.beside(table, rows)
 

@@ -1,0 +1,43 @@
+"""What a command may write over: what the same kind of command wrote before, and nothing else.
+
+A PNG says which one that was by "mode" in its record (`png_records`), JSON by "name", weights by
+"network", statistics of real images by their card.
+"""
+
+import contextlib
+import os
+import zipfile
+
+import safetensors
+
+from evqgan.core import files, npz, png_records, stores
+from evqgan.core.errors import InputError
+
+
+def check(path: str | os.PathLike[str], maker: str, flag: str = "--out") -> None:
+    """Raise InputError, before work begins, for a file that `maker` did not write.
+
+    maker: the mode, or the command, that is to write `path`. flag: which one names it.
+    """
+    with files.writable(path):
+        there = stores.path(path).exists()
+    if there and maker_of(path) != maker:
+        raise InputError(
+            f"{path} is there and was not written by {maker}: move it away, or give another {flag}"
+        )
+
+
+def maker_of(path: str | os.PathLike[str]) -> str | None:
+    """Return which mode or command wrote a file, None if none of ours did."""
+    damaged = ValueError, zipfile.BadZipFile, safetensors.SafetensorError
+    with contextlib.suppress(InputError, OSError, *damaged), stores.as_file(path) as file:
+        if file.suffix.lower() == ".png":
+            return png_records.read(file).get("mode")
+        if file.suffix == ".npz":
+            with npz.opened(file) as archive:
+                return "reference" if "card" in archive else None
+        if file.suffix == ".safetensors":
+            with safetensors.safe_open(file, framework="np") as stored:
+                return (stored.metadata() or {}).get("network")
+        return files.read_json(file).get("name")
+    return None
