@@ -433,7 +433,7 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(
     Image.fromarray(picture()).save(file, format="png")
     (tmp_path / "cut.png").write_bytes(file.getvalue()[:200])
     (workdir / "edits").mkdir()
-    (workdir / "edits" / "edit_000.png").write_text("from before")
+    pictures.save_png(workdir / "edits" / "edit_000.png", picture(), {"mode": "edit"})
     before = files_of(workdir)
     with pytest.raises(InputError, match=message) as error:
         edit(config, workdir, **given)
