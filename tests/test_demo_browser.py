@@ -274,8 +274,11 @@ def test_what_cannot_be_is_said_in_a_line(browser, tmp_path):
     tab(browser, "Reconstruct")
     (tmp_path / "text.png").write_text("no picture")
     upload(browser, "reconstruct-upload", tmp_path / "text.png")
-    shown = waited_for(lambda: browser.find_elements(By.CSS_SELECTOR, ".toast-messages"), 20)
-    assert "expected a picture" in shown[0].text
+
+    def said():  # it has no text yet while it comes in
+        return [x.text for x in browser.find_elements(By.CSS_SELECTOR, ".toast-messages") if x.text]
+
+    assert "expected a picture" in waited_for(said, 20)[0]
     shot(browser, "7_error")
 
 
