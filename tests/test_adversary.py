@@ -451,6 +451,6 @@ def test_the_weight_costs_no_second_backward_pass(remat):
 
 def test_a_wrong_loss_is_named():
     with pytest.raises(
-        InputError, match=r"config\.adversarial\.loss is 'hing': did you mean 'hinge'"
+        InputError, match=r"config\.adversarial\.loss expects .*'hing': did you mean 'hinge'"
     ):
         stage1.make(judged(loss="hing"))

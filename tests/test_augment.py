@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from golden_files import files, load
 
-from evqgan.core.errors import InputError
 from evqgan.losses import augment
 from evqgan.losses.augment import blur, cutout_size, largest_shift
 
@@ -110,13 +109,6 @@ def test_gradients_equal_differences(policy):
     np.testing.assert_allclose(jnp.vdot(grad, direction), slope, rtol=1e-3)
     if "color" not in policy:  # which lets every pixel act through the mean
         assert 0 < np.mean(grad == 0) < 0.5, "what is cut or moved out has no gradient"
-
-
-def test_unknown_change():
-    with pytest.raises(
-        InputError, match="augmentation knows color, translation, cutout, not 'rotation'"
-    ):
-        augment.augment(jax.random.key(0), IMAGE, ("color", "rotation"))
 
 
 def test_blur_fades_to_nothing_within_one_program():

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan.core.errors import InputError
 from evqgan.generators.blocks import (
     NOWHERE,
     blocks_of,
@@ -62,8 +61,3 @@ def test_in_a_wavefront_no_window_holds_another_block_of_its_step(window, extend
         for other in range(block):
             if np.isin(ring[block], target[other]).any():
                 assert step[other] < step[block]
-
-
-def test_an_unknown_order_is_named():
-    with pytest.raises(InputError, match="order is 'rasta'.*'raster'"):
-        step_of_block(4, 4, 2, 1, "rasta")

@@ -12,6 +12,11 @@ from ml_collections import ConfigDict
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.data.dataset import Dataset
+from evqgan.generators import gpt, multigrained, rqtransformer
+from evqgan.losses import logits, patchgan, projected
+from evqgan.tokenizers import cnn, tokenizer
+from evqgan.training import adversarial, optim
 
 
 class Model(linen.Module):
@@ -128,3 +133,42 @@ def test_check_finds_a_slip_without_building():
 def test_a_suggestion_is_the_closest_word_or_all_of_them(word, said):
     words = ["generator", "tokenizer"] if word == "generater" else ["b2", "a1"]
     assert build.suggestion(word, words) == said
+
+
+CHOICES = [  # constructor, key, a slip, what is meant
+    (Dataset, "crop", "rezise", "resize"),
+    (optim.optimizer, "decay", "cosinus", "cosine"),
+    (adversarial.Settings, "loss", "hing", "hinge"),
+    (cnn.Encoder, "down", "pol", "pool"),
+    (cnn.Encoder, "norm", "goup", "group"),
+    (cnn.Decoder, "up", "nearst", "nearest"),
+    (cnn.Decoder, "activation", "swich", "swish"),
+    (logits.Distance, "of", "logit", "logits"),
+    (patchgan.Critic, "norm", "bach", "batch"),
+    (projected.Critic, "diffaug", ("colour",), "color"),
+    (projected.Critic, "proj_type", 3, ""),
+    (projected.Critic, "num_discs", 0, ""),
+    (projected.Critic, "im_res", 100, ""),
+    (gpt.Model, "activation", "glu", "gelu"),
+    (gpt.Model, "condition", "clas", "class"),
+    (gpt.Model, "tables", "share", "shared"),
+    (rqtransformer.Model, "activation", ("gelu", "quickgelu"), "quick_gelu"),
+    (multigrained.Model, "attention", "prefixed", "prefix"),
+    (multigrained.Model, "global_tokens", "order", "ordered"),
+    (multigrained.Model, "own", "part", "partial"),
+    (multigrained.Model, "positions", "axis", "axes"),
+    (multigrained.loss, "masks", "match", "matched"),
+    (multigrained.Settings, "order", "rasta", "raster"),
+    (multigrained.Settings, "schedule", "cosin", "cosine"),
+    (multigrained.Settings, "choice", "haltn", "halton"),
+    (multigrained.Settings, "guidance_schedule", "linar", "linear"),
+    (multigrained.Settings, "remask_schedule", "rescaled", "rescale"),
+    (tokenizer.assemble, "pixels", "units", "unit"),
+]
+
+
+@pytest.mark.parametrize("function, key, slip, meant", CHOICES)
+def test_a_value_that_is_none_of_the_few_there_are_is_named(function, key, slip, meant):
+    with pytest.raises(InputError, match=rf"^config\.x\.{key} expects .*one of ") as error:
+        build.check(function, {key: slip}, "config.x")
+    assert str(error.value).endswith(f": did you mean {meant!r}?" if meant else f"got {slip}")

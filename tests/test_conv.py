@@ -199,16 +199,6 @@ def test_computation_in_bfloat16_keeps_float32_parameters(module):
     np.testing.assert_allclose(y.astype("float32"), exact, atol=0.1 * np.abs(exact).max())
 
 
-@pytest.mark.parametrize(
-    "module, message",
-    [
-        (Call(conv.downsample, "pol"), "no downsampling 'pol': did you mean 'pool'"),
-        (Call(conv.upsample, "nearst"), "no upsampling 'nearst': did you mean 'nearest'"),
-        (Call(conv.normalize, "batch"), "no norm 'batch': expected one of group, layer"),
-        (plain(features=4, activation="swich"), "no activation 'swich': did you mean 'swish'"),
-        (ResBlock(32), "multiples of 32, the groups of the norm, got 4"),
-    ],
-)
-def test_what_is_wrong_is_named(module, message):
-    with pytest.raises(InputError, match=message):
-        module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))
+def test_channels_that_make_no_groups_are_named():
+    with pytest.raises(InputError, match="multiples of 32, the groups of the norm, got 4"):
+        ResBlock(32).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))

@@ -512,8 +512,6 @@ def test_kernels_cast_once_give_the_same_numbers():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"condition": "depth"}, r"generator.condition is 'class' or 'coordinates', not 'depth'"),
-        ({"tables": "one"}, r"generator.tables is 'shared' or 'separate', not 'one'"),
         ({"condition": "coordinates"}, r"'coordinates' or a class, but classes = 3: drop one"),
         (
             {"classes": 32},

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan.core.errors import InputError
 from evqgan.losses import logits
 from evqgan.nn import resnet
 
@@ -64,8 +63,3 @@ def test_distance_and_gradient(monkeypatch, images, of):
 
     (_, zero), (slope, _) = judge(a, variables, a)
     assert np.all(zero < 1e-6 * there) and np.abs(slope).max() < 1e-3 * np.abs(to_image).max()
-
-
-def test_other_outputs_are_refused(images):
-    with pytest.raises(InputError, match='"logits" or "map", not \'pooled\''):
-        logits.Distance("pooled").apply({}, *images)

@@ -190,7 +190,6 @@ def test_random_mask_takes_exactly_the_share_of_the_candidates():
 def test_wrong_settings_are_named():
     model, ids, rng = MODELS["ordered"], jnp.zeros((1, 6, 8), jnp.int32), jax.random.key(0)
     for keywords, message in (
-        ({"masks": "cosine"}, "matched, raster, paper, not 'cosine'"),
         ({"masks": "paper"}, 'needs generator.global_tokens = "masked"'),
         ({"targets": 13}, r"0 \(all\) or up to the 12 blocks, got 13"),
         ({"edits": 1.5}, "lie in \\[0, 1\\], got 1.5"),

@@ -550,17 +550,7 @@ def test_jit_changes_nothing():
 def test_errors_say_what_was_expected():
     with pytest.raises(InputError, match=r"window = 4 does not divide the 6 x 8"):
         model_of(window=4)
-    with pytest.raises(InputError, match="'joint' or 'prefix'"):
-        model_of(attention="global")
-    with pytest.raises(InputError, match="the sampler's order is 'spiral'"):
-        multigrained.Settings(order="spiral")
-    with pytest.raises(InputError, match="masked, dropped, partial"):
-        model_of(own="seen")
-    with pytest.raises(InputError, match="'ordered' or 'masked', not 'paper'"):
-        model_of(global_tokens="paper")
     with pytest.raises(InputError, match='is of global_tokens = "masked" alone'):
         model_of(own="dropped")
     with pytest.raises(InputError, match="0 without classes, not 0.1"):
         model_of(class_dropout=0.1)
-    with pytest.raises(InputError, match="'grid' or 'axes'"):
-        model_of(positions="rows")

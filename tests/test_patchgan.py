@@ -153,5 +153,3 @@ def test_bad_input_is_named():
     image = jnp.zeros((1, 16, 16, 3))
     with pytest.raises(InputError, match="sees 24 pixels or more, got 16x16"):
         Critic(3).init(jax.random.key(0), image)
-    with pytest.raises(InputError, match="no norm 'bach': did you mean 'batch'?"):
-        Critic(2, norm="bach").init(jax.random.key(0), image)

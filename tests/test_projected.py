@@ -426,20 +426,6 @@ def test_small_images_are_enlarged_unless_forbidden():
     shapes(forbidden, 128)
 
 
-@pytest.mark.parametrize(
-    "keys, message",
-    [
-        ({"proj_type": 3}, "proj_type is one of 0, 1, 2, not 3"),
-        ({"num_discs": 0}, "num_discs is one of 1, 2, 3, 4, not 0"),
-        ({"im_res": 100}, "im_res is one of 128, 256, 512, 1024, not 100"),
-        ({"diffaug": ("colour",)}, "augmentation knows"),
-    ],
-)
-def test_wrong_arguments(keys, message):
-    with pytest.raises(InputError, match=message):
-        shapes(Critic(**keys))
-
-
 def test_pretrained_parts_are_frozen_ones():
     assert PRETRAINED.keys() < shapes(Critic())["frozen"].keys()
     assert Critic().diffaug == augment.POLICY

@@ -7,18 +7,21 @@ block, and with it all "masked" globals; of "ordered" ones the block's own.
 
 import argparse
 import itertools
-from typing import Any, cast
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
 from evqgan.benchmark import timing
-from evqgan.core.cli import TEXT, Flag, whole
+from evqgan.core.cli import TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
-from evqgan.generators.blocks import Order, decoding_order, layout
+from evqgan.generators.blocks import ORDERS, Order, decoding_order, layout
+from evqgan.generators.multigrained_network import GLOBAL_TOKENS, AttentionMask, GlobalTokens
 
-ROWS = (  # attention, global tokens, order
+Case = tuple[AttentionMask, GlobalTokens, Order]
+TWICE = "may come twice (both)"
+ROWS: tuple[Case, ...] = (  # attention, global tokens, order
     ("joint", "masked", "raster"),
     ("prefix", "masked", "raster"),
     ("prefix", "ordered", "raster"),
@@ -39,9 +42,9 @@ FLAGS = (
     Flag("batch", whole(), (), "images at a time (1)", 1),
     Flag("rounds", whole(1), (), "timed calls of a program, in turn (3)", 3),
     Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (as the device)"),
-    Flag("attention", TEXT, (), "joint or prefix; may come twice (both)", repeated=True),
-    Flag("global_tokens", TEXT, (), "masked or ordered; may come twice (both)", repeated=True),
-    Flag("order", TEXT, (), "raster or wavefront; may come twice (both)", repeated=True),
+    Flag("attention", choice(*get_args(AttentionMask)), (), TWICE, repeated=True),
+    Flag("global_tokens", choice(*GLOBAL_TOKENS), (), TWICE, repeated=True),
+    Flag("order", choice(*ORDERS), (), TWICE, repeated=True),
 )
 
 
@@ -115,17 +118,19 @@ def row_of(
     }
 
 
-def cases(given: argparse.Namespace) -> list[tuple[str, str, str]]:
+def cases(given: argparse.Namespace) -> list[Case]:
     """Return (attention, global tokens, order) of each row: those of ROWS, or all asked for."""
     wanted = given.attention, given.global_tokens, given.order
     if not any(wanted):
         return list(ROWS)
-    known = [sorted({row[i] for row in ROWS}) for i in range(3)]
+    known: list[list[Any]] = [sorted({row[i] for row in ROWS}) for i in range(3)]
     chosen = [some or every for some, every in zip(wanted, known, strict=True)]
     return list(itertools.product(*chosen))
 
 
-def build(given: argparse.Namespace, attention: str, tokens: str) -> multigrained.Model:
+def build(
+    given: argparse.Namespace, attention: AttentionMask, tokens: GlobalTokens
+) -> multigrained.Model:
     """Return the model of a row."""
     return multigrained.Model(
         codes=1024,
@@ -142,10 +147,10 @@ def build(given: argparse.Namespace, attention: str, tokens: str) -> multigraine
 
 
 def program(
-    name: str, model: multigrained.Model, batch: int, steps: int, order: str, flops: float
+    name: str, model: multigrained.Model, batch: int, steps: int, order: Order, flops: float
 ) -> timing.Program:
     """Return the program that samples a batch. flops: of one image."""
-    settings = multigrained.Settings(steps=steps, order=cast(Order, order))  # checked by it
+    settings = multigrained.Settings(steps=steps, order=order)
     label = jnp.zeros((batch,), jnp.int32)
     params = jax.jit(lambda: multigrained.init(model, jax.random.key(0), label[:1]))()
     ids = jnp.zeros((batch, *model.latent, 1), jnp.int32)
@@ -160,7 +165,7 @@ def program(
     return timing.Program(name, lambda: compiled(params, ids, keys), batch, batch * flops, seconds)
 
 
-def work(model: multigrained.Model, steps: int, order: str) -> tuple[int, float]:
+def work(model: multigrained.Model, steps: int, order: Order) -> tuple[int, float]:
     """Return tokens that pass a layer for one image, and FLOPs of one image.
 
     The steps of a wavefront all have room for as many blocks as the widest; what fills a narrow one

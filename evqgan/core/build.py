@@ -109,7 +109,9 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
             raise InputError(f"{where} has no key {key!r}: {suggestion(key, known)}")
         kind = kinds.of(known[key])
         if not kinds.fits(kinds.read(value, kind), kind):
-            raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}")
+            close = kinds.meant(value, kind)
+            hint = f": did you mean {close!r}?" if close else ""
+            raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}{hint}")
 
 
 _noting: list[dict[str, dict[str, Any]]] = []

@@ -6,6 +6,7 @@ finite and not negative unless the annotation says otherwise: `Annotated[int, Ra
 `Positive`, starts at 1, and `Signed` may be negative. `Literal` names choices.
 """
 
+import difflib
 import inspect
 import math
 import numbers
@@ -116,6 +117,23 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     return _is_a(value, kind) and (kind not in (int, float) or value >= 0)
+
+
+def meant(value: Any, kind: Any) -> str:
+    """Return which of a kind's texts a misspelt value, or one of its list, is close to, or ""."""
+    words = choices(kind)
+    for one in value if isinstance(value, tuple) else (value,):
+        if one not in words and (close := difflib.get_close_matches(str(one), words, n=1)):
+            return close[0]
+    return ""
+
+
+def choices(kind: Any) -> list[str]:
+    """Return the texts among which a kind chooses, or a part of it."""
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return [choice for choice in inner if isinstance(choice, str)]
+    return [choice for one in inner for choice in choices(one)]
 
 
 def read(value: Any, kind: Any) -> Any:

@@ -44,7 +44,7 @@ class Experiment:
       began (`run_length.RunLength`).
     """
 
-    stage: str
+    stage: Literal["stage1", "stage2"]
     seed: Seed
     dtype: Dtype
     batch_size: Positive

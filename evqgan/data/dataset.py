@@ -1,12 +1,13 @@
 """config.dataset: which images, of which size, and how they are cropped."""
 
 import dataclasses
+from typing import Literal, get_args
 
-from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Share
 
-CROPS = ("resize", "random_resized", "native", "centre", "adm")
+Crop = Literal["resize", "random_resized", "native", "centre", "adm"]
+CROPS = get_args(Crop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Dataset:
     train: str = "train"
     validation: str = "validation"
     size: int | tuple[int, int] = 256
-    crop: str = "resize"
+    crop: Crop = "resize"
     min_scale: float = 0.75
     flip: bool = True
     image_key: str = "image"
@@ -72,10 +73,6 @@ class Dataset:
             raise InputError(
                 "config.dataset.size expects a side or (height, width) in pixels, "
                 f"got {self.size!r}"
-            )
-        if self.crop not in CROPS:
-            raise InputError(
-                f"config.dataset.crop = {self.crop!r} is unknown: {suggestion(self.crop, CROPS)}"
             )
         if self.crop == "adm" and self.shape[0] != self.shape[1]:
             height, width = self.shape

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Literal
 
 from evqgan.core.errors import InputError
-from evqgan.data.dataset import Dataset
+from evqgan.data.dataset import Crop, Dataset
 from evqgan.evals.image_set import ImageSet, crop_of
 
 
@@ -15,22 +15,22 @@ from evqgan.evals.image_set import ImageSet, crop_of
 class Protocol:
     """What a name stands for.
 
-    crop: of the real images; "": as config.dataset.crop has it in validation.
+    crop: of the real images; None: as config.dataset.crop has it in validation.
     split: of the real images: "train" is config.dataset.train, "validation" that of validation.
     samples: how many generated images the protocol's published numbers are of; 0: any number.
     """
 
     name: str
-    crop: str
+    crop: Crop | None
     split: str
     samples: int
 
 
-FOLDER = Protocol("folder", crop="", split="train", samples=0)
+FOLDER = Protocol("folder", crop=None, split="train", samples=0)
 # 50,000 samples against the training images (Dhariwal and Nichol, 2021), cropped by their loader.
 ADM = Protocol("adm", crop="adm", split="train", samples=50_000)
 # Every image of validation against what the tokenizer makes of it.
-RECONSTRUCTION = Protocol("reconstruction", crop="", split="validation", samples=0)
+RECONSTRUCTION = Protocol("reconstruction", crop=None, split="validation", samples=0)
 OfSamples = Literal["folder", "adm"]
 OF_SAMPLES: dict[OfSamples, Protocol] = {"folder": FOLDER, "adm": ADM}
 
@@ -86,7 +86,7 @@ def warnings(protocol: Protocol, samples: int, dataset: Dataset) -> list[str]:
     if protocol.samples not in (0, samples):
         usual = f"published numbers of the protocol {protocol.name!r} are of {protocol.samples:,}"
         lines.append(f"{samples:,} generated images: {usual}, and an FID depends on their number")
-    if protocol.crop not in ("", dataset.crop):
+    if protocol.crop not in (None, dataset.crop):
         learned = f"the model has learned images with config.dataset.crop = {dataset.crop!r}"
         lines.append(f"real images have the crop {protocol.crop!r}, {learned}")
     return lines

@@ -10,9 +10,6 @@ from typing import Literal, get_args
 import jax
 import numpy as np
 
-from evqgan.core.build import suggestion
-from evqgan.core.errors import InputError
-
 NOWHERE = -1  # index of a ring position outside the image, and of no block in a decoding step
 Order = Literal["raster", "wavefront"]
 ORDERS = get_args(Order)
@@ -56,12 +53,6 @@ def grid_of(blocks: jax.Array, h: int, w: int, window: int) -> jax.Array:
     return x.transpose(0, 1, 3, 2, 4).reshape(-1, h, w)
 
 
-def check_order(order: str) -> None:
-    """Raise InputError unless `order` is the name of a decoding order."""
-    if order not in ORDERS:
-        raise InputError(f"the sampler's order is {order!r}: {suggestion(order, ORDERS)}")
-
-
 @functools.lru_cache
 def step_of_block(h: int, w: int, window: int, extend: int, order: str = "raster") -> np.ndarray:
     """Return the step in which each block is decoded, int32 [blocks].
@@ -71,7 +62,6 @@ def step_of_block(h: int, w: int, window: int, extend: int, order: str = "raster
       raster order, all that a block's extended window holds of the rows above is decoded before,
       and no two blocks of a step lie in each other's windows. 8 x 8 blocks take 22 steps, not 64.
     """
-    check_order(order)
     blocks = np.arange(h * w // window**2, dtype=np.int32)
     rows, columns = np.divmod(blocks, w // window)
     delay = w // window if order == "raster" else 1 + math.ceil(extend / window)

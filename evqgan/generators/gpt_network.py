@@ -1,7 +1,7 @@
 """The network of `gpt`: a causal transformer over a condition and the codes in raster order."""
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,9 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
-from evqgan.nn.attention import flatten_tokens, kernel_init
+from evqgan.nn.attention import Activation, flatten_tokens, kernel_init
 from evqgan.nn.causal import EPSILON, Block, apply_layers
 from evqgan.nn.dropout import Dropout
-
-CHOICES = {"condition": ("class", "coordinates"), "tables": ("shared", "separate")}
 
 
 class Model(nn.Module):
@@ -31,12 +29,12 @@ class Model(nn.Module):
     width: Positive = 1024
     heads: Positive = 16
     mlp_ratio: Above0 = 4.0
-    activation: str = "gelu"  # enhancing-transformers: "squared_relu"
+    activation: Activation = "gelu"  # enhancing-transformers: "squared_relu"
     attention_bias: bool = True
     mlp_bias: bool = True
     # "class", of condition_tokens words, or "coordinates", a word for each token that says where it
     # lies (`sliding.coordinates`).
-    condition: str = "class"
+    condition: Literal["class", "coordinates"] = "class"
     condition_tokens: Positive = 1  # more only where labels [B,C] are given
     factor: Positive = 16  # of the tokenizer, 16 in taming-transformers
     # (h, w) of the tokens that it sees at once, a window that slides over the grid; None = all
@@ -44,7 +42,7 @@ class Model(nn.Module):
     # "shared": condition and codes use one embedding table (class n is embedded as code n, no class
     # as code 0) and one position table of `positions` entries (taming-transformers). "separate":
     # the condition has an embedding and a position table of its own (enhancing-transformers).
-    tables: str = "shared"
+    tables: Literal["shared", "separate"] = "shared"
     positions: int = 0  # 0: the length of a sequence
     # The first `unmasked` tokens of the condition see each other; all other tokens see only those
     # before them (taming-transformers: 0; enhancing-transformers: the whole condition).
@@ -67,10 +65,6 @@ class Model(nn.Module):
         if self.width % self.heads:
             given = f"generator.width = {self.width}"
             raise InputError(f"{given} is no multiple of generator.heads = {self.heads}")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                choices = " or ".join(map(repr, known))
-                raise InputError(f"generator.{name} is {choices}, not {getattr(self, name)!r}")
         if self.condition == "coordinates" and self.classes:
             given = f"classes = {self.classes}: drop one"
             raise InputError(f"generator.condition is 'coordinates' or a class, but {given}")

@@ -16,7 +16,7 @@ import optax
 from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import Order, check_order, layout, step_of_block
+from evqgan.generators.blocks import Order, layout, step_of_block
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
 from evqgan.nn.linear import in_dtype
@@ -41,10 +41,6 @@ class Settings(MaskPredict):
     """The keys of config.sample; those of `MaskPredict` are of decoding in each block."""
 
     order: Order = "raster"  # of the blocks, see `blocks.step_of_block`
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_order(self.order)
 
 
 def init(model: Model, rng: jax.Array, label: jax.Array) -> dict:

@@ -11,6 +11,8 @@ of a block that is not generated yet is a choice: `Model.global_tokens`.
 K: target blocks of an image; G: class and globals, R: ring, T = window^2: target, in tokens.
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -22,8 +24,10 @@ from evqgan.nn.linear import Dense, products_in
 from evqgan.nn.segments import SegmentTransformer
 
 GLOBAL, RING, TARGET = range(3)  # rows of the type embedding
-OWN_GLOBAL = ("masked", "dropped", "partial")
-GLOBAL_TOKENS = ("ordered", "masked")
+AttentionMask = Literal["joint", "prefix"]
+OwnGlobal = Literal["masked", "dropped", "partial"]
+GlobalTokens = Literal["ordered", "masked"]
+OWN_GLOBAL, GLOBAL_TOKENS = get_args(OwnGlobal), get_args(GlobalTokens)
 
 
 class Model(nn.Module):
@@ -41,18 +45,18 @@ class Model(nn.Module):
     # "joint": everything attends to everything (the paper's text). "prefix": segments attend only
     # to themselves and those to their left, so that the context does not depend on the tokens being
     # predicted. Differs from the paper: "prefix" is the default, as its context can be cached.
-    attention: str = "prefix"
+    attention: AttentionMask = "prefix"
     # "ordered": a global token holds its whole block, and only what is generated after that block
     # sees it: globals of the same step or later ones, rings and targets of later steps. So one set
     # of globals serves all targets of an image, each in the state that sampling meets, and sampling
     # computes a block's global token once, when the block is complete. "masked": the paper's (Sec.
     # 3.3); all globals see each other, and those of unknown blocks hold [MASK].
     # Differs from the paper: the configs take "ordered" (docs/design.md, "Where it differs ...").
-    global_tokens: str = "masked"
+    global_tokens: GlobalTokens = "masked"
     # What stands for the target's own block among the globals; the paper does not say. "masked":
     # the global token of [MASK]. "dropped" (of masked globals alone): nobody attends to it.
     # "partial": in front of the target stands a global token of its partly masked tokens, too.
-    own: str = "masked"
+    own: OwnGlobal = "masked"
     # The share of training images without their class, which guidance in sampling needs.
     class_dropout: PartialShare = 0.0
     layers: Positive = 24
@@ -66,7 +70,7 @@ class Model(nn.Module):
     attention_dropout: PartialShare | None = None
     # Of local tokens. "grid": a vector for each position. "axes": the sum of one for its row and
     # one for its column, so that parameters do not grow with the grid (ours, for 128 x 128 tokens).
-    positions: str = "grid"
+    positions: Literal["grid", "axes"] = "grid"
     remat: bool = False  # keep only the layers' inputs for the backward pass
     # How many targets of an image go through a layer at a time: less memory, same numbers; 0 = all.
     chunk: int = 0
@@ -91,16 +95,8 @@ class Model(nn.Module):
             raise InputError(f"generator.window = {window} does not divide {grid}: {fits} do")
         if extend > max(h, w):
             raise InputError(f"generator.extend = {extend} reaches beyond {grid} from anywhere")
-        if self.attention not in ("joint", "prefix"):
-            raise InputError(f"generator.attention is 'joint' or 'prefix', not {self.attention!r}")
-        if self.global_tokens not in GLOBAL_TOKENS:
-            raise InputError(f"global_tokens is 'ordered' or 'masked', not {self.global_tokens!r}")
-        if self.own not in OWN_GLOBAL:
-            raise InputError(f"generator.own is one of {', '.join(OWN_GLOBAL)}, not {self.own!r}")
         if self.own == "dropped" and self.global_tokens == "ordered":
             raise InputError('generator.own = "dropped" is of global_tokens = "masked" alone')
-        if self.positions not in ("grid", "axes"):
-            raise InputError(f"generator.positions is 'grid' or 'axes', not {self.positions!r}")
         if not 0 <= self.class_dropout < 1 or (self.class_dropout and not self.classes):
             expected = "a share in [0, 1), and 0 without classes"
             raise InputError(f"generator.class_dropout is {expected}, not {self.class_dropout}")

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Positive
-from evqgan.nn.attention import flatten_tokens
+from evqgan.nn.attention import Activation, flatten_tokens
 from evqgan.nn.causal import EPSILON, Block, apply_layers
 from evqgan.nn.dropout import Dropout
 from evqgan.nn.linear import Dense
@@ -46,7 +46,7 @@ class Model(nn.Module):
     shared_words: bool = True  # whether all depths share one table of words, or have one each
     shared_classifier: bool = True  # the same of the last layer
     # One value, or a pair for body and head; the original's "v1" is "gelu", its "v2" "quick_gelu".
-    activation: str | tuple[str, str] = "gelu"
+    activation: Activation | tuple[Activation, Activation] = "gelu"
     attention_bias: bool | tuple[bool, bool] = True
     mlp_bias: bool | tuple[bool, bool] = True
     dropout: PartialShare = 0.1  # of both residual branches
@@ -72,7 +72,9 @@ class Model(nn.Module):
         def dense() -> Dense:
             return Dense(self.width, dtype=self.dtype, kernel_init=normal_init)
 
-        def block(heads: int, activation: str, attention_bias: bool, mlp_bias: bool) -> Block:
+        def block(
+            heads: int, activation: Activation, attention_bias: bool, mlp_bias: bool
+        ) -> Block:
             return Block(
                 heads,
                 mlp_ratio=4.0,

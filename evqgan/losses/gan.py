@@ -5,17 +5,18 @@
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 
+Loss = Literal["hinge", "vanilla", "non_saturating", "least_square"]
 # name: critic's loss of a real logit, critic's loss of a fake one, generator's loss of a fake one.
 # The originals' functions of these names, except that the one called "vanilla" in
 # enhancing-transformers is "non_saturating" here.
-LOSSES: dict[str, tuple[Callable, Callable, Callable]] = {
+LOSSES: dict[Loss, tuple[Callable, Callable, Callable]] = {
     # taming-transformers, MaskGIT, Projected GAN, enhancing-transformers
     "hinge": (
         lambda real: jax.nn.relu(1 - real),
@@ -40,25 +41,25 @@ LOSSES: dict[str, tuple[Callable, Callable, Callable]] = {
 }
 
 
-def critic_loss(name: str, real: jax.Array, fake: jax.Array, factor: float = 0.5) -> jax.Array:
+def critic_loss(name: Loss, real: jax.Array, fake: jax.Array, factor: float = 0.5) -> jax.Array:
     """Return the critic's loss, a float32 scalar.
 
-    name: one of `LOSSES`; raises InputError for another.
+    name: one of `LOSSES`.
     real, fake: logits of real and fake images, of any shape and dtype.
     factor: before the sum of the two means. 0.5 in taming-transformers and enhancing-transformers,
       1 in MaskGIT and Projected GAN.
     """
-    of_real, of_fake, _ = _named(name)
+    of_real, of_fake, _ = LOSSES[name]
     return factor * (jnp.mean(of_real(_float32(real))) + jnp.mean(of_fake(_float32(fake))))
 
 
-def generator_loss(name: str, fake: jax.Array) -> jax.Array:
+def generator_loss(name: Loss, fake: jax.Array) -> jax.Array:
     """Return the generator's loss, a float32 scalar.
 
-    name: one of `LOSSES`; raises InputError for another.
+    name: one of `LOSSES`.
     fake: logits of fake images, of any shape and dtype.
     """
-    return jnp.mean(_named(name)[2](_float32(fake)))
+    return jnp.mean(LOSSES[name][2](_float32(fake)))
 
 
 def r1(critic_of_image: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
@@ -143,12 +144,6 @@ def ramp(step: jax.Array | int, start: int, length: int = 0) -> jax.Array:
             f"the adversarial ramp's length must not be negative, got {length}: 0 means at once"
         )
     return jnp.clip(_float32(step - start + 1) / (length + 1), 0, 1)
-
-
-def _named(name: str) -> tuple[Callable, Callable, Callable]:
-    if name not in LOSSES:
-        raise InputError(f"no adversarial loss is called {name!r}: {suggestion(name, LOSSES)}")
-    return LOSSES[name]
 
 
 def _float32(x: jax.Array | int) -> jax.Array:

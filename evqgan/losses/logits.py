@@ -1,12 +1,11 @@
 """The perceptual loss of MaskGIT's tokenizer: what a ResNet-50 says of two images, compared."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.errors import InputError
 from evqgan.nn import resnet
 
 PRETRAINED = {"network": "resnet50"}
@@ -16,7 +15,7 @@ class Distance(nn.Module):
     """a, b [B,H,W,3] float32 in [-1, 1] -> mean squared differences [B] of a ResNet-50's outputs.
 
     of: "logits" (MaskBit's VQGAN+), or "map" (MaskGIT's published configuration: the last map,
-      before the pooling). Raises InputError for another. Both images are resized to 224x224
+      before the pooling). Both images are resized to 224x224
       (bilinear, antialiased) and normalized with ImageNet's mean and standard deviation. The
       weights are in the collection "frozen" and get no gradient.
 
@@ -26,16 +25,12 @@ class Distance(nn.Module):
     takes [0, 1] as it is.
     """
 
-    of: str = "logits"
+    of: Literal["logits", "map"] = "logits"
     dtype: Any = "float32"
 
     @nn.compact
     def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Return the distances."""
-        if self.of not in ("logits", "map"):
-            raise InputError(
-                f'the perceptual distance compares "logits" or "map", not {self.of!r}: change `of`'
-            )
 
         def init() -> Any:
             return resnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))

@@ -3,20 +3,18 @@
 Source: taming-transformers, NLayerDiscriminator.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.nn.linear import Conv
 from evqgan.nn.norms import BatchNorm
 
 PRETRAINED: dict[str, str] = {}
-NORMS = ("batch", "act")
 
 
 def initialize(critic: "Critic", variables: dict, image: jax.Array) -> dict:
@@ -45,7 +43,7 @@ class Critic(nn.Module):
 
     layers: Positive = 3
     width: Positive = 64
-    norm: str = "batch"
+    norm: Literal["batch", "act"] = "batch"
     dtype: Any = "float32"
     label_classes = 0
 
@@ -59,8 +57,6 @@ class Critic(nn.Module):
         self, image: jax.Array, label: jax.Array | None = None, train: bool = False
     ) -> jax.Array:
         """Return the logits."""
-        if self.norm not in NORMS:
-            raise InputError(f"patchgan has no norm {self.norm!r}: {suggestion(self.norm, NORMS)}")
         if min(image.shape[1:3]) < 3 * 2**self.layers:
             side = "x".join(map(str, image.shape[1:3]))
             raise InputError(

@@ -5,7 +5,7 @@ It judges mixtures of a frozen network's features.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.losses.augment import POLICY, augment
+from evqgan.losses.augment import POLICY, Augmentation, augment
 from evqgan.nn import efficientnet
 from evqgan.nn.norms import BatchNorm
 from evqgan.nn.spectral import SpectralConv, torch_bias, torch_kernel
@@ -176,9 +176,8 @@ class Critic(nn.Module):
     remat: see `efficientnet.Network`.
 
     Collections: "params", "batch_stats" (of the heads, changed by train=True alone), "frozen"
-    (`backbone` and `projections`, without a gradient). Raises InputError for a value of proj_type,
-    num_discs or im_res that the original does not have, for an image too small for the heads, and
-    where there is no label.
+    (`backbone` and `projections`, without a gradient). Raises InputError for an image too
+    small for the heads, and where there is no label.
 
     Source: autonomousvision/projected-gan. Differs from it: augmentation in training alone; any
       sides (there they have to be multiples of 32); there `im_res` has no effect, it is always 256.
@@ -186,30 +185,20 @@ class Critic(nn.Module):
 
     cout: Positive = 64
     expand: bool = True
-    proj_type: int = 2
-    num_discs: Positive = 4
+    proj_type: Literal[0, 1, 2] = 2
+    num_discs: Literal[1, 2, 3, 4] = 4
     cond: bool = False
     classes: int = 1000
     interp224: bool | None = None
-    im_res: Positive = 256
+    im_res: Literal[128, 256, 512, 1024] = 256
     separable: bool = False
     patch: bool = False
-    diffaug: tuple[str, ...] = POLICY
+    diffaug: tuple[Augmentation, ...] = POLICY
     dtype: Any = "float32"
     remat: bool = False
     trainable = True
 
     def setup(self) -> None:
-        allowed = {
-            "proj_type": (0, 1, 2),
-            "num_discs": (1, 2, 3, 4),
-            "im_res": (128, 256, 512, 1024),
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InputError(
-                    f"{name} is one of {', '.join(map(str, values))}, not {getattr(self, name)}"
-                )
         image = jnp.zeros((1, 32, 32, 3))
 
         def init_backbone() -> Any:

@@ -2,14 +2,13 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import platform, spread
 from evqgan.nn import fused
@@ -235,7 +234,8 @@ class Attention(nn.Module):
         return dense(out).reshape(x.shape), (key, value)
 
 
-ACTIVATIONS = {
+Activation = Literal["gelu", "quick_gelu", "squared_relu", "tanh"]
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,  # Swin Transformer, GPT
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # RQ-Transformer's "v2"
     "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),  # enhancing-transformers' GPT
@@ -248,7 +248,7 @@ class MLP(nn.Module):
 
     ratio: float = 4.0  # Swin Transformer and MaskGIT
     dtype: Any = "float32"
-    activation: str = "gelu"  # one of ACTIVATIONS
+    activation: Activation = "gelu"
     use_bias: bool = True
 
     @nn.compact
@@ -256,9 +256,6 @@ class MLP(nn.Module):
         def dense(width: int, name: str) -> Dense:
             return Dense(width, self.use_bias, self.dtype, kernel_init=kernel_init, name=name)
 
-        if self.activation not in ACTIVATIONS:
-            expected = suggestion(self.activation, ACTIVATIONS)
-            raise InputError(f"there is no activation {self.activation!r}: {expected}")
         width = x.shape[-1]
         y = dense(round(width * self.ratio), "hidden")(flatten_tokens(x))
         y = ACTIVATIONS[self.activation](y)
@@ -276,7 +273,7 @@ class Block(nn.Module):
     dropout: float = 0.0  # of both residual branches, and of attention weights
     dtype: Any = "float32"
     epsilon: float = 1e-5  # of the layer norms; Swin Transformer and GPT
-    activation: str = "gelu"
+    activation: Activation = "gelu"
     qkv_bias: bool = True
     head_dim: int = 0
     project: bool = True

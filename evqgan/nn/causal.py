@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from evqgan.nn.attention import MLP, Attention, scan_layers
+from evqgan.nn.attention import MLP, Activation, Attention, scan_layers
 from evqgan.nn.dropout import Dropout
 
 EPSILON = 1e-5  # of the layer norms: PyTorch's, in both originals
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
     heads: int
     mlp_ratio: float
-    activation: str
+    activation: Activation
     attention_bias: bool
     mlp_bias: bool
     # Whether queries, keys and values are of a learned mix of each token with the one to its left

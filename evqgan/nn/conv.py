@@ -1,42 +1,30 @@
 """Convolutional layers of the tokenizers: residual block, attention, down- and upsampling."""
 
-from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.nn.attention import Attention
 from evqgan.nn.linear import Conv, Dense
 
 GROUPS = 32  # of the group norms; VQGAN, MaskGIT
-NORMS = ("group", "layer")
-ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
-DOWN = ("conv", "pool", "conv4")
-UP = ("conv", "nearest")
+Norm = Literal["group", "layer"]
+Activation = Literal["swish", "relu"]
+Down = Literal["conv", "pool", "conv4"]
+Up = Literal["conv", "nearest"]
 
 
-def choice(name: str, names: Collection[str], what: str) -> str:
-    """Return `name` if it is one of `names`; else raise InputError with the nearest of these.
-
-    what: the kind of thing that is named, for the message, such as "norm".
-    """
-    if name not in names:
-        raise InputError(f"there is no {what} {name!r}: {suggestion(name, names)}")
-    return name
-
-
-def activate(x: jax.Array, kind: str = "swish") -> jax.Array:
+def activate(x: jax.Array, kind: Activation = "swish") -> jax.Array:
     """Return x through "swish" (VQGAN, MaskGIT) or "relu" (MaskGIT's other one)."""
-    return ACTIVATIONS[choice(kind, ACTIVATIONS, "activation")](x)
+    return nn.relu(x) if kind == "relu" else nn.swish(x)
 
 
 def normalize(
-    x: jax.Array, kind: str = "group", dtype: Any = "float32", name: str = "norm"
+    x: jax.Array, kind: Norm = "group", dtype: Any = "float32", name: str = "norm"
 ) -> jax.Array:
     """Return x [B,h,w,c] normalized, in `dtype`.
 
@@ -44,7 +32,7 @@ def normalize(
       MaskGIT. Raises InputError if "group" has channels that are no multiple of 32.
     name: of the linen module.
     """
-    if choice(kind, NORMS, "norm") == "layer":
+    if kind == "layer":
         return nn.LayerNorm(1e-6, dtype, use_fast_variance=False, name=name)(x)
     if x.shape[-1] % GROUPS:
         raise InputError(
@@ -64,8 +52,8 @@ class ResBlock(nn.Module):
     """
 
     features: int
-    norm: str = "group"
-    activation: str = "swish"
+    norm: Norm = "group"
+    activation: Activation = "swish"
     bias: bool = True
     shortcut_of_output: bool = False
     dtype: Any = "float32"
@@ -92,7 +80,7 @@ class NonLocal(nn.Module):
     of parameters serves maps of any size.
     """
 
-    norm: str = "group"
+    norm: Norm = "group"
     dtype: Any = "float32"
 
     @nn.compact
@@ -104,7 +92,7 @@ class NonLocal(nn.Module):
 
 
 def downsample(
-    x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "down"
+    x: jax.Array, kind: Down = "conv", dtype: Any = "float32", name: str = "down"
 ) -> jax.Array:
     """Return x [B,h,w,c], h and w even, as [B,h/2,w/2,c] in `dtype`.
 
@@ -113,21 +101,21 @@ def downsample(
       conv_downsample).
     name: of the linen module.
     """
-    if choice(kind, DOWN, "downsampling") == "pool":
+    if kind == "pool":
         return nn.avg_pool(x.astype(dtype), (2, 2), (2, 2))
     size, padding = {"conv": (3, (0, 1)), "conv4": (4, (1, 1))}[kind]
     return Conv(x.shape[-1], (size, size), 2, (padding, padding), dtype=dtype, name=name)(x)
 
 
 def upsample(
-    x: jax.Array, kind: str = "conv", dtype: Any = "float32", name: str = "up"
+    x: jax.Array, kind: Up = "conv", dtype: Any = "float32", name: str = "up"
 ) -> jax.Array:
     """Return x [B,h,w,c] as [B,2h,2w,c] in `dtype`.
 
     kind: "nearest": each position four times; "conv": and then a 3x3 convolution.
     name: of the linen module.
     """
-    if choice(kind, UP, "upsampling") == "nearest":
+    if kind == "nearest":
         return x.astype(dtype).repeat(2, axis=1).repeat(2, axis=2)
     return UpsampledConv(x.shape[-1], dtype, name=name)(x)
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.nn.attention import Block, scan_layers
+from evqgan.nn.attention import Activation, Block, scan_layers
 from evqgan.nn.bicubic import torch_weights
 
 
@@ -19,7 +19,7 @@ class VisionTransformer(nn.Module):
 
     grid: int  # the learned positions are of grid x grid patches, and of the class token
     epsilon: float  # of the layer norms
-    activation: str  # as in `Block`
+    activation: Activation  # as in `Block`
     patch: int = 14
     width: int = 1024
     layers: int = 24

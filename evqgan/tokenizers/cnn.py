@@ -22,7 +22,18 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive, Several
-from evqgan.nn.conv import NonLocal, ResBlock, activate, downsample, normalize, upsample
+from evqgan.nn.conv import (
+    Activation,
+    Down,
+    NonLocal,
+    Norm,
+    ResBlock,
+    Up,
+    activate,
+    downsample,
+    normalize,
+    upsample,
+)
 from evqgan.nn.linear import Conv, Dense
 
 
@@ -51,9 +62,9 @@ class Encoder(nn.Module):
     middle: int = 2
     middle_attention: bool = True
     z_width: int = 256
-    down: str = "conv"
-    norm: str = "group"
-    activation: str = "swish"
+    down: Down = "conv"
+    norm: Norm = "group"
+    activation: Activation = "swish"
     bias: bool = True
     shortcut_of_output: bool = False
     remat: bool = False
@@ -96,9 +107,9 @@ class Decoder(nn.Module):
     middle: int = 2
     middle_attention: bool = True
     z_width: int = 256
-    up: str = "conv"
-    norm: str = "group"
-    activation: str = "swish"
+    up: Up = "conv"
+    norm: Norm = "group"
+    activation: Activation = "swish"
     bias: bool = True
     shortcut_of_output: bool = False
     remat: bool = False

@@ -1,6 +1,6 @@
 """The tokenizer: image [B,H,W,3] <-> ids [B,h,w,D] (paper, Sec. 3.1)."""
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,6 @@ from evqgan.tokenizers import quantizers
 from evqgan.tokenizers.quantizers import old_form
 
 Pixels = Literal["signed", "unit"]
-PIXELS = get_args(Pixels)
 
 
 class Tokenizer(nn.Module):
@@ -31,12 +30,9 @@ class Tokenizer(nn.Module):
     quantizer: quantizers.Quantizer
     decoder: tokenizers.Decoder
     patch: int = 1
-    pixels: str = "signed"
+    pixels: Pixels = "signed"
 
     def setup(self) -> None:
-        if self.pixels not in PIXELS:
-            hint = build.suggestion(self.pixels, PIXELS)
-            raise InputError(f"config.tokenizer.pixels is {self.pixels!r}: {hint}")
         if self.quantizer.width % self.patch**2:
             raise InputError(
                 f"config.tokenizer.quantizer.width = {self.quantizer.width} is no multiple of "

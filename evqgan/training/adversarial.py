@@ -21,7 +21,7 @@ class Settings:
 
     critic: dict  # the module in evqgan/losses and its arguments
     weights: str = ""  # of the critic's frozen networks, see `core.weights`
-    loss: str = "hinge"  # one of `gan.LOSSES`
+    loss: gan.Loss = "hinge"
     factor: float = 0.5  # of the critic's loss, see `gan.critic_loss`
     weight: float = 0.8  # of L_adv, times the adaptive weight if there is one; VQGAN's code
     adaptive: bool = True  # whether lambda has the adaptive weight (VQGAN, Eq. 7)
@@ -59,11 +59,6 @@ def make(keys: Any, dtype: str, run: RunLength) -> "AdversarialLoss":
     Raises InputError for a key or a value that makes no sense.
     """
     settings = build.call(Settings, keys, "config.adversarial")
-    if settings.loss not in gan.LOSSES:
-        raise InputError(
-            f"config.adversarial.loss is {settings.loss!r}: "
-            f"{build.suggestion(settings.loss, gan.LOSSES)}"
-        )
     where = "config.adversarial.critic"
     critic = build.build("losses", "Critic", settings.critic, where, dtype=dtype)
     if not critic.trainable:

@@ -1,13 +1,13 @@
 """From config.optimizer to AdamW: learning rate, gradient accumulation, averaged weights.
 
 The keys of config.optimizer are the arguments of `optimizer`. The learning rate is `schedule`: a
-new one is an entry of its table `after`, and a config then names it as config.optimizer.decay.
+new one is an entry of its table `after` and of `Decay`, the values of config.optimizer.decay.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,27 +20,26 @@ from evqgan.training.accumulation import accumulated
 from evqgan.training.run_length import RunLength
 
 Schedule = Callable[[jax.Array], jax.Array]
+Decay = Literal["constant", "cosine", "linear", "exponential"]
 
 
 def schedule(
-    decay: str, peak: float, warmup: int, total: int, final: float = 0.0, hold: int = 0
+    decay: Decay, peak: float, warmup: int, total: int, final: float = 0.0, hold: int = 0
 ) -> Schedule:
     """Return the learning rate as a function of the step.
 
     It rises over `warmup` steps from 0 to `peak`, stays there for `hold` steps, and then decays.
 
     decay: "constant" stays at the peak; "cosine", "linear" and "exponential" fall to `final`, which
-      they reach at step `total`. Raises InputError for another one.
+      they reach at step `total`.
     """
     rest = max(total - warmup - hold, 1)
-    after = {
+    after: dict[Decay, Callable[[], Schedule]] = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, final / peak if peak else 0.0),
         "linear": lambda: optax.linear_schedule(peak, final, rest),
         "exponential": lambda: optax.exponential_decay(peak, rest, final / peak, end_value=final),
     }
-    if decay not in after:
-        raise InputError(f"config.optimizer.decay is {decay!r}: {build.suggestion(decay, after)}")
     if decay == "exponential" and not 0 < final <= peak:
         raise InputError(
             "exponential decay needs config.optimizer.final above 0 and up to the peak, "
@@ -82,7 +81,7 @@ def optimizer(
     weight_decay: float = 0.0,
     clip: float = 0.0,
     warmup: Steps = 0,
-    decay: str = "constant",
+    decay: Decay = "constant",
     final: float = 0.0,
     hold: Steps = 0,
     moment_dtype: Dtype = "float32",
