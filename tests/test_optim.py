@@ -59,11 +59,6 @@ def test_exponential_decay_begins_after_the_peak_was_held():
     assert [float(made.rate(n)) for n in (10, 29)] == [1, 1] and 0 < float(made.rate(80)) < 1
 
 
-def test_an_unknown_schedule_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'cosine'"):
-        optim.schedule("cosin", 1.0, 0, 10)
-
-
 RUN = RunLength(examples=100, batch_size=10, total=100)
 
 

@@ -21,7 +21,7 @@ class Settings:
 
     critic: dict  # the module in evqgan/losses and its arguments
     weights: str = ""  # of the critic's frozen networks, see `core.weights`
-    loss: gan.Loss = "hinge"
+    loss: gan.Loss = "hinge"  # the adversarial loss, see `gan.LOSSES`
     factor: float = 0.5  # of the critic's loss, see `gan.critic_loss`
     weight: float = 0.8  # of L_adv, times the adaptive weight if there is one; VQGAN's code
     adaptive: bool = True  # whether lambda has the adaptive weight (VQGAN, Eq. 7)
