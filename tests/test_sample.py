@@ -383,7 +383,7 @@ def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):
 
 
 def test_images_of_several_sizes_are_refused(model):
-    with pytest.raises(InputError, match="expected images of one size: "):
+    with pytest.raises(InputError, match="expected images of one size, got 32x32x3, 32x40x3 "):
         model.encode([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 40, 3), np.uint8)])
 
 

@@ -136,8 +136,8 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     [
         (["--width=50"], "expected --width as a multiple of 128, got 50"),
         (["--steps=0"], "expected --steps of at least 1, got 0"),
-        (["--attention=full"], "'joint' or 'prefix', not 'full'"),
-        (["--order=spiral", "--attention=prefix"], "'spiral'"),
+        (["--attention=full"], "--attention=full: value should be one of <joint|prefix>"),
+        (["--order=spiral", "--attention=prefix"], "--order=spiral: value should be one of"),
         (["--window=7"], "does not divide the 64 x 64 token grid"),
         (["--dtype=float16"], "expected --dtype=bfloat16 or float32"),
         (["--stepps=8"], "there is no flag --stepps: did you mean '--steps'?"),
