@@ -153,6 +153,22 @@ def test_parts_of_a_batch_see_every_example(compiled):
     assert 0 < float(metrics["masked"]) < 1
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+def test_images_are_encoded_part_by_part_so_that_memory_is_that_of_one(parts, monkeypatch):
+    encoded, encode = [], models.TokenGenerator.ids_of
+
+    def spy(model, weights, batch):
+        encoded.append(len(batch["image"]))
+        return encode(model, weights, batch)
+
+    monkeypatch.setattr(models.TokenGenerator, "ids_of", spy)
+    config = config_of()
+    config.batch_size, config.optimizer.accumulate = 8, parts
+    stage = stage2.make(config)
+    jax.eval_shape(stage.update, jax.eval_shape(stage.init), batch_of())
+    assert {*encoded} == {8 // parts}
+
+
 def test_a_run_begins_with_the_tokenizers_averaged_weights():
     weights = workdirs.trained() / "tokenizer"
     _, config = workdirs.configs(workdirs.trained() / "images")

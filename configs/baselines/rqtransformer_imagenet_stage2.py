@@ -42,8 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.batch_size, config.duration = 2048, "100 epochs"
     keys = {"learning_rate": 5e-4, "b1": 0.9, "b2": 0.95, "weight_decay": 1e-4, "clip": 1.0}
-    # Ours: whole, a batch does not fit the 16 chips of a v5e-16, or barely (docs/accelerators.md).
-    keys["accumulate"] = 2
+    keys["accumulate"] = 2  # ours: a whole batch does not fit a v5e-16 (docs/accelerators.md)
     baselines.optimizer(baselines.sharded(config), **keys, decay="cosine", ema=0.0)
     config.sample = {"top_p": 0.92}
     if variant == "tiny":

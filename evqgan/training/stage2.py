@@ -228,19 +228,20 @@ class GeneratorStage:
         """
         tokenizer, step = state["tokenizer"], state["step"]
         rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), step)
-        tokens, rng = self._tokens(tokenizer, batch, rng)
+        data = {name: batch[name] for name in ("image", "ids", "label") if name in batch}
         keys = build.plain(self.config.get("loss", {}))
 
         def equation_2(
-            params: dict, variables: dict, tokens: dict, rng: jax.Array
+            params: dict, variables: dict, part: dict, rng: jax.Array
         ) -> tuple[jax.Array, tuple[dict, Metrics]]:
+            tokens, rng = self._tokens(tokenizer, part, rng)
             # By way of `TokenGenerator.loss` this is `loss` of the generator's module.
             loss, metrics = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
             return loss, (variables, metrics)
 
         differentiate = self.updater.gradients(jax.value_and_grad(equation_2, has_aux=True))
         # A generator has no variables beside its parameters.
-        (loss, (_, metrics)), grads = differentiate(state["params"], {}, tokens, rng)
+        (loss, (_, metrics)), grads = differentiate(state["params"], {}, data, rng)
         metrics = {"loss": loss, **metrics}
         is_finite = skipping.all_finite(metrics, grads)
         part = optim.part_of(state)
