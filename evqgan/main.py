@@ -61,9 +61,19 @@ def run(argv: list[str]) -> None:
         given = flags.compile_only, flags.mode, size, flags.tries or 0, flags.json or ""
         compile_only.run(config, *given)
     elif flags.mode == "train":
-        train(flags, config, workdir, [arg for arg in argv if arg.startswith("--config.")])
+        train(flags, config, workdir, keys_of(argv))
     else:
         use(flags, config, workdir)
+
+
+def keys_of(argv: Sequence[str]) -> list[str]:
+    """Return the keys of the config among arguments, as "--config.KEY=VALUE"."""
+    found = []
+    for word, after in zip(argv, [*argv[1:], "--"], strict=True):
+        if config_files.OVERRIDE.match(word):
+            is_whole = "=" in word or after.startswith("--")
+            found.append(word if is_whole else f"{word}={after}")
+    return found
 
 
 def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[str]) -> None:

@@ -286,7 +286,7 @@ def test_the_command_trains_what_was_completed_and_other_modes_find_it(
     monkeypatch.setattr(quickstart, "run", lambda *given: trained.append(given))
     command = ["evqgan", "--config=folder", f"--config.dataset.folder={pictures}"]
     command += [f"--workdir={tmp_path / 'new'}", "--config.duration=3 steps"]
-    command += ["--config.generator.generator.layers=1", "--config.generator.duration=4 steps"]
+    command += ["--config.generator.generator.layers", "1", "--config.generator.duration=4 steps"]
     assert main.main(command) == 0
     (config, workdir), said = trained[0], capsys.readouterr().out
     assert workdir == pathlib.Path(tmp_path / "new") and config.generator.duration == "4 steps"
