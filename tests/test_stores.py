@@ -28,7 +28,7 @@ def test_a_local_path_is_pathlibs():
         assert type(stores.path(where)) is type(pathlib.Path())
 
 
-@pytest.mark.skipif(not HAS_GCSFS, reason="gcsfs is not installed")
+@pytest.mark.skipif(not HAS_GCSFS, reason="there is no gcsfs: pip install gcsfs")
 def test_a_url_stays_one_even_after_pathlib():
     for where in ("gs://bucket/run", pathlib.Path("gs://bucket/run"), "gs://bucket/run/"):
         place = stores.path(where)

@@ -317,6 +317,20 @@ def test_a_data_set_of_other_files_is_not_taken_for_this_one(source, tmp_path, c
     assert code == 2 and refused in error[0]
 
 
+def test_a_damaged_description_of_a_data_set_is_one_line(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    for i in range(2):
+        Image.fromarray(pixels(i)).save(tmp_path / "pictures" / f"{i}.png")
+    words = [str(tmp_path / "pictures"), str(tmp_path / "data"), "--name=set"]
+    assert from_folder.main(words) == 0
+    info = tmp_path / "data" / "set" / "1.0.0" / named.INFO
+    for text in ("{", "{}"):
+        info.write_text(text)
+        capsys.readouterr()
+        assert from_folder.main(words) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_a_folder_of_images_gets_no_data_set_inside(tmp_path, capsys):
     pictures = tmp_path / "pictures"
     (pictures / "cat").mkdir(parents=True)

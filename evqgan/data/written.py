@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import pathlib
 import shlex
@@ -12,6 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from evqgan.core import files
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
 from evqgan.data.named import INFO, clear, quiet
@@ -55,14 +55,15 @@ def is_whole(folder: pathlib.Path) -> bool:
 
 def made_of(folder: pathlib.Path, names: Iterable[str], *settings: object) -> str:
     """Return a hash of files, by names and sizes, and of what else decides what is made of them."""
-    files = [f"{name}\t{(folder / name).stat().st_size}" for name in sorted(names)]
-    text = "\n".join([*files, *map(str, settings)]).encode("utf-8", "surrogateescape")
+    sizes = [f"{name}\t{(folder / name).stat().st_size}" for name in sorted(names)]
+    text = "\n".join([*sizes, *map(str, settings)]).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 def is_made_of(folder: pathlib.Path, origin: str) -> bool:
     """Return whether the data set in `folder` was written with this `origin`."""
-    return origin in json.loads((folder / INFO).read_text(encoding="utf-8"))["description"]
+    found = files.read_json(folder / INFO, "what tfds writes", "remove the folder, or move it away")
+    return origin in found.get("description", "")
 
 
 def write(

@@ -16,6 +16,7 @@ import numpy as np
 
 from evqgan.core import pictures, png_records
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.demo import choices, filling, shell
 from evqgan.demo.choices import EVERY, OWN, Preset
 from evqgan.demo.jobs import Event
@@ -186,13 +187,12 @@ class Studio:
         with self.working(tell):
             for label in labels:
                 images.append(self.model.edit(image, hidden, self.one_label(label), 1, seed)[0])
-                flags = {"image": "picture.png", "mask": "mask.png"}
-                flags |= self.edit_flags(label, 1, seed)
+                flags = self.edit_flags({"mask": "mask.png"}, label, 1, seed)
                 commands.append(shell.command(self.workdir, "edit", flags))
         extra = {"picture.png": image, "mask.png": white(hidden)}
         made = self.records_of(np.array(labels), seed, {}, "edit", 1)
         texts = self.captions(np.array(labels))
-        line = f"made anew as {number} {'class' if number == 1 else 'classes'}; seed {seed}"
+        line = f"made anew as {counted(number, 'class')}; seed {seed}"
         return self.kept("edit", images, texts, "\n".join(commands), line, made, extra)
 
     def reconstruct(
@@ -230,10 +230,10 @@ class Studio:
         """Return how a class is called on a command line."""
         return choices.word(self.model, self.model.label_of(label))
 
-    def edit_flags(self, label: Any, number: int, seed: int) -> dict[str, Any]:
-        """Return the flags of an edit that all have."""
+    def edit_flags(self, where: Mapping[str, str], label: Any, num: int, seed: int) -> dict:
+        """Return the flags of an edit. where: that which says what is made anew."""
         one = self.word(label) if self.model.classes else None
-        return {"label": one, "num": number, "seed": seed}
+        return {"image": "picture.png", **where, "label": one, "num": num, "seed": seed}
 
     def captions(self, labels: np.ndarray) -> list[str]:
         """Return a text below each image: the name of its class, or its number."""
@@ -266,23 +266,22 @@ class Studio:
         label: Any,
         num: Any,
         seed: Any,
-        flags: Mapping[str, Any],
+        flags: Mapping[str, str],
         extra: Mapping[str, np.ndarray],
         tell: Tell,
     ) -> Result:
         """Return the result of an edit in several ways: `make(class, number, seed)`.
 
-        flags: which say in a shell what is made anew. extra: the pictures that the edit is of.
+        flags: that which says what is made anew. extra: the pictures that the edit is of.
         """
         ways, seed = checked(num, seed, IMAGES // 2)
         chosen = self.one_label(label)
         with self.working(tell):
             images = make(chosen, ways, seed)
-        flags = {"image": "picture.png", **flags, **self.edit_flags(label, ways, seed)}
-        command = shell.command(self.workdir, "edit", flags)
+        command = shell.command(self.workdir, "edit", self.edit_flags(flags, label, ways, seed))
         labels = np.full(ways, label if self.model.classes else 0)
         made = self.records_of(labels, seed, {}, "edit")
-        line = f"made anew in {ways} {'way' if ways == 1 else 'ways'}; seed {seed}"
+        line = f"made anew in {counted(ways, 'way')}; seed {seed}"
         return self.kept("edit", images, self.captions(labels), command, line, made, extra)
 
     def kept(
