@@ -146,7 +146,11 @@ class Cloud(Machine):
         return [line.split("evqgan.main ")[1] for line in self.calls() if "-m evqgan.main" in line]
 
     def log(self, number):
-        return (self.place / "user/workdirs/logs" / NAME / f"worker_{number}.log").read_text()
+        """What a worker has said so far: nothing, until a script has begun its log anew."""
+        try:
+            return (self.place / "user/workdirs/logs" / NAME / f"worker_{number}.log").read_text()
+        except FileNotFoundError:
+            return ""
 
 
 @pytest.fixture
