@@ -20,7 +20,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.inference import editing, tiling
-from evqgan.inference.planning import Classes
+from evqgan.inference.planning import Classes, checked_edit_labels
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part
@@ -472,6 +472,16 @@ def test_edits_that_cannot_be_are_refused(model, changes, message):
     if "label" in changes:
         with pytest.raises(InputError, match=message):
             model.outpaint(picture(), left=4, label=changes["label"])
+
+
+@pytest.mark.parametrize("number, refused", [(0, False), (1, False), (2, True)])
+def test_where_there_is_one_class_an_edit_is_of_that_class(number, refused):
+    asked = Classes(number, (), "w"), (32, 32), None, 3, 0
+    if refused:
+        with pytest.raises(InputError, match="editing needs a label"):
+            checked_edit_labels(*asked)
+    else:
+        assert checked_edit_labels(*asked).tolist() == [0, 0, 0]
 
 
 def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):

@@ -338,6 +338,7 @@ def test_tars_of_imagenet_are_prepared_by_tfds_in_an_environment_of_its_own(mach
 def test_data_are_copied_to_a_bucket_from_which_nothing_is_deleted(machine):
     source = machine.place / "source"
     source.mkdir()
+    (source / "cat.png").touch()
     flags = ("mine", str(source), "data", "--bucket=gs://bucket/data")
     *_, copy = prepared(machine, *flags)[0]
     assert copy == ["gsutil", "-m", "rsync", "-r", "data/mine", "gs://bucket/data/mine"]
@@ -363,6 +364,7 @@ def test_data_are_copied_to_a_bucket_from_which_nothing_is_deleted(machine):
         (["imagenet", ".", "gs://bucket"], "then --bucket=gs://bucket"),
         (["imagenet", ".", "data", "--bucket=bucket"], "expected --bucket=gs://BUCKET/DIR"),
         (["imagenet", ".", "data", "--bucket=gs://b/c"], "expected gsutil on the PATH"),
+        (["mine", ".", "data", "--dry_run"], "there is nothing in .: give the folder"),
     ],
 )
 def test_a_wrong_command_of_prepare_data_is_one_line(machine, flags, message):

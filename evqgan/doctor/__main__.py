@@ -55,6 +55,7 @@ def run(argv: list[str]) -> None:
     values, rest = cli.parse(FLAGS, argv)
     if rest and not (values.config or values.workdir):
         raise InputError(f"{rest[0]} needs --config=FILE or --workdir=DIR")
+    machine.asked(values.device or ())
     if values.json:
         replacing.check(values.json, "doctor", "--json")
     several = os.environ.get("EVQGAN_DISTRIBUTED") == "1"
@@ -95,9 +96,8 @@ def examined(report: Report, values: Any, rest: list[str]) -> str:
     from evqgan.doctor import devices, experiment
 
     workdir = values.workdir or config_files.default_workdir(values.config or "")
-    devices.parse(values.device or ())
     report.run("processes", lambda: devices.several(values.workdir or ""))
-    report.run("devices", lambda: devices.found(values.device or ()))
+    report.run("devices", lambda: devices.found(*machine.asked(values.device or ())))
     report.run("products", devices.products)
     report.run("compiling", devices.compiling)
     report.run("weights", experiment.weights_there)

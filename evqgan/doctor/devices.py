@@ -5,7 +5,6 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,34 +13,22 @@ import numpy as np
 from jax.experimental import compilation_cache, multihost_utils
 
 from evqgan.core import chips, cluster, processes, room, versions
-from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, Wrong
 
-INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"', "cpu": ""}
 SMALL = 256  # side of the product that is checked: sums below 2^24, exact in any order
 SIDE = {"cpu": 1024}  # of the product that is timed; elsewhere LARGE
 LARGE = 8192
 CLOCK = 5.0  # ours: seconds by which clocks may differ; a bucket's credentials allow for minutes
 
 
-def parse(asked: Sequence[str]) -> tuple[str, int]:
-    """Return the platform and the number of devices that --device=gpu,8 asks for; "" and 0: any."""
-    platform, number = "", 0
-    for word in asked:
-        if word in INSTALL:
-            platform = word
-        elif word.isdecimal() and int(word):
-            number = int(word)
-        else:
-            raise InputError(f"--device={word}: expected gpu, tpu, cpu, a number, or gpu,8")
-    return platform, number
+def found(platform: str, number: int) -> str:
+    """Check that the devices are those that were asked for, and that no GPU or TPU lies idle.
 
-
-def found(asked: Sequence[str]) -> str:
-    """Check that the devices are those that were asked for, and that no GPU or TPU lies idle."""
-    devices, (platform, number) = jax.devices(), parse(asked)
+    platform, number: see `machine.asked`.
+    """
+    devices = jax.devices()
     here, kind = devices[0].platform, devices[0].device_kind
     text = f"{len(devices)} x {kind} ({here})"
     if len(jax.local_devices()) < len(devices):
@@ -50,7 +37,7 @@ def found(asked: Sequence[str]) -> str:
         text += f", {room.of_device() / machine.GIB:.1f} GiB each"
     if platform and platform != here:
         chosen = os.environ.get("JAX_PLATFORMS")
-        hint = f"unset JAX_PLATFORMS={chosen}" if chosen else INSTALL[platform]
+        hint = f"unset JAX_PLATFORMS={chosen}" if chosen else machine.INSTALL[platform]
         raise Wrong(f"asked for {platform}, and there are {text}: {hint or 'JAX_PLATFORMS=cpu'}")
     if number and number != len(devices):
         hint = "a run of several processes has those of all of them"
@@ -60,7 +47,7 @@ def found(asked: Sequence[str]) -> str:
     if here == "cpu" and not platform and not os.environ.get("JAX_PLATFORMS"):
         idle = idle_platform()
         if idle:
-            hint = f"{INSTALL[idle]}, or set JAX_PLATFORMS=cpu if the CPU is meant"
+            hint = f"{machine.INSTALL[idle]}, or set JAX_PLATFORMS=cpu if the CPU is meant"
             raise Wrong(f"there is a {idle.upper()}, but JAX uses the CPU: {hint}")
     return text
 

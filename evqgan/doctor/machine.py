@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from evqgan.core import versions
-from evqgan.core.errors import first_line
+from evqgan.core.errors import InputError, first_line
 from evqgan.doctor.report import Wrong
 
 # What of the libraries has to fit together: JAX says which versions of these it works with.
@@ -24,6 +24,20 @@ PCI, GOOGLE = pathlib.Path("/sys/bus/pci/devices"), "0x1ae0"
 # PCI's numbers of TPU v2 and v3, v4, v5p, v5e, v6e, 7x, as JAX has them.
 TPUS = ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 GIB = 2**30
+INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"', "cpu": ""}
+
+
+def asked(words: Iterable[str]) -> tuple[str, int]:
+    """Return the platform and the number of devices that --device=gpu,8 asks for; "" and 0: any."""
+    platform, number = "", 0
+    for word in words:
+        if word in INSTALL:
+            platform = word
+        elif word.isdecimal() and int(word):
+            number = int(word)
+        else:
+            raise InputError(f"--device={word}: expected gpu, tpu, cpu, a number, or gpu,8")
+    return platform, number
 
 
 def project() -> tuple[str, list[str]]:

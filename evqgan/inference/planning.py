@@ -173,7 +173,7 @@ def checked_edit_labels(
     """
     check_number(num, seed)
     room.require(num * math.prod(shape) * 3, f"{num:,} results")
-    if classes.number and label is None:
+    if classes.number > 1 and label is None:
         raise InputError("this model is class-conditional: editing needs a label")
     one = label.item() if getattr(label, "shape", None) == () else label
     if hasattr(one, "__len__") and not isinstance(one, str):
