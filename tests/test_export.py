@@ -78,6 +78,10 @@ def test_in_float32_it_is_the_model_of_the_workdir(models):
     np.testing.assert_array_equal(ours.generate(3, "cat", 1), run.generate(3, "cat", 1))
     assert ours.class_names == run.class_names == workdirs.NAMES
     assert (ours.step, ours.size, ours.sampler) == (run.step, run.size, run.sampler)
+    with pytest.raises(TypeError):
+        ours.sampler["temperature"] = 0.5
+    with pytest.raises(AttributeError):
+        ours.sampler = {}
     assert subject_of(ours).model.fingerprint == subject_of(run).model.fingerprint
 
 

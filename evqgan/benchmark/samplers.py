@@ -130,7 +130,7 @@ def best_of(
     def measure(setting: Setting) -> Measured:
         return measurements.of(setting, first)
 
-    found = search(model.sampler, values, budget, measure)
+    found = search(dict(model.sampler), values, budget, measure)
     preset, choice = found[0], chosen(found, found[0])
     if choice == preset:
         return found, [], preset

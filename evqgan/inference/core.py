@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -68,8 +69,8 @@ class CoreModel:
         }
         self._encode, self._decode = coders(tokenizer)
         self.chosen: set[tuple] = set()  # what `tiled.choose` has logged
-        # All settings of the sampler: those of config.sample, and defaults for the others.
-        self.sampler = dataclasses.asdict(self.settings()) if self.generator else {}
+        settings = dataclasses.asdict(self.settings()) if self.generator else {}
+        self._sampler = types.MappingProxyType(settings)
         # Cached, so that each compiles once.
         self._sampler_of = functools.cache(lambda settings: sampler_of(self._needed(), settings))
         self._history_of = functools.cache(
@@ -91,6 +92,14 @@ class CoreModel:
             f"step {self.step:,} in {self.workdir}",
         ]
         return f"<evqgan model: {', '.join(parts)}>"
+
+    @property
+    def sampler(self) -> Mapping[str, Any]:
+        """All settings of the sampler: those of config.sample, and defaults for the others.
+
+        Read-only: a call takes changes, as in sample(8, temperature=0.9).
+        """
+        return self._sampler
 
     @property
     def weights_path(self) -> pathlib.Path:

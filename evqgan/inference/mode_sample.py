@@ -203,7 +203,7 @@ def card_of(
 ) -> dict[str, Any]:
     """Return what samples.npz says of how its images were made."""
     card: dict[str, Any] = {**made_by(model)._asdict(), "seed": request.seed}
-    card["sampler"] = json.dumps(model.sampler)
+    card["sampler"] = json.dumps(dict(model.sampler))
     if classifier:
         card |= {"acceptance": request.acceptance, "classifier": rejection.name_of(classifier)}
         card["candidates"] = candidates
