@@ -125,6 +125,16 @@ def test_a_folder_of_another_level_than_meant_is_noted(tmp_path, files, note):
     assert all(re.search(note, text) for text in notes)
 
 
+def test_a_class_without_an_image_is_named(tmp_path):
+    dataset = filled(tmp_path, {"cat/a.png": picture(1), "dog/b.png": picture(2)})
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "fish").mkdir()
+    (tmp_path / "fish" / "notes.txt").touch()
+    found = survey(dataset)
+    assert found.classes == {"cat": 1, "dog": 1}
+    assert found.notes == ["there is no image in bird/, fish/: an empty sub-folder is no class"]
+
+
 def test_too_few_and_too_many_broken_images_are_refused_in_a_line(tmp_path):
     dataset = filled(tmp_path / "one", {"a.png": picture()})
     with pytest.raises(InputError, match="holds one image: at least 2 are needed"):

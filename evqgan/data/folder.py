@@ -47,10 +47,11 @@ def image_paths(folder: str) -> list[str]:
     return contents(folder)[0]
 
 
-def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
-    """Return `image_paths`, and the endings of other files with their numbers.
+def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str]]:
+    """Return `image_paths`, the endings of other files with their numbers, and empty sub-folders.
 
-    Hidden files do not count. Images are the files with one of EXTENSIONS that Pillow reads here.
+    Images are the files with one of EXTENSIONS that Pillow reads here. A sub-folder is empty
+    without an image or another sub-folder in it. Hidden files do not count.
     """
     if not os.path.isdir(folder):
         raise InputError(
@@ -65,6 +66,7 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
 
     endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
     found: list[str] = []
+    empty: list[str] = []
     others: collections.Counter[str] = collections.Counter()
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
@@ -80,6 +82,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
             os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
             for name in keep
         )
+        if not (keep or folders):
+            empty.append(os.path.relpath(parent, folder).replace(os.sep, "/"))
         others.update(
             os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep)
         )
@@ -89,7 +93,7 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str]]:
             f"the folder {folder!r} holds no image; "
             f"expected files ending in {' '.join(endings)}{there}"
         )
-    return sorted(found), others
+    return sorted(found), others, sorted(empty)
 
 
 def listed(counts: dict[str, int]) -> str:
@@ -201,12 +205,13 @@ class Folder:
     paths: of its images.
     labels: of its images, int.
     ignored: a Counter of the endings of files that are no images.
+    empty: its sub-folders without an image, which are no classes.
     divided: whether `layout` made the splits.
     """
 
     def __init__(self, folder: str, split: str, labelled: bool = True) -> None:
         self.folder = os.path.expanduser(folder)
-        paths, self.ignored = contents(self.folder)
+        paths, self.ignored, self.empty = contents(self.folder)
         self.splits, self.classes = layout(paths, self.folder)
         self.divided = "sorted" in self.splits
         names = in_order(

@@ -175,7 +175,7 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
         copies=copies,
         across=[sorted(group, key=lambda path: path in held_out) for group in both],
         ignored=dict(source.ignored),
-        notes=_notes(source, paths),
+        notes=[*_of_empty(source), *_notes(source, paths)],
     )
 
 
@@ -283,6 +283,15 @@ def _counts(source: Folder) -> dict[str, int]:
         return {}
     counts = np.bincount(source.labels, minlength=len(source.class_names))
     return dict(zip(source.class_names, map(int, counts), strict=True))
+
+
+def _of_empty(source: Folder) -> list[str]:
+    """Return a sentence that names sub-folders without an image, if there are any."""
+    if not source.empty:
+        return []
+    some = ", ".join(f"{name}/" for name in source.empty[:SOME])
+    more = f" and {len(source.empty) - SOME:,} more" if len(source.empty) > SOME else ""
+    return [f"there is no image in {some}{more}: an empty sub-folder is no class"]
 
 
 def _notes(source: Folder, paths: Iterable[str]) -> list[str]:
