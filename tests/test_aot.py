@@ -53,6 +53,7 @@ ENTRY %main (param.0: f32[8,4]) -> f32[64,4] {
   ROOT %f = f32[64,4] fusion(%param.0), calls=%fused, backend_config={"estimated_cycles":"7"}
 }
 """
+IDS = "--config.dataset.codes=IDS"  # stored ids instead of images
 
 
 def test_collectives_and_cycles_count_as_often_as_their_loop_turns():
@@ -296,6 +297,18 @@ def test_a_tiny_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
     assert row["devices"] == 8 and row["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
     assert row["peak_by"] == "compiler" and row["seconds_by"] == "cycles"
     assert row["collectives"] and row["open_loops"] == 0 and 0 < row["mfu"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", fits.CONFIGS)
+def test_every_full_size_step_is_compiled_for_a_v5e_or_says_what_would_make_it_fit(config):
+    # Hours in all; what it came to is in docs/accelerators.md.
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu, a TPU's compiler, is not installed: pip install '.[tpu]'")
+    given = [] if "stage1" in config or "rqtransformer" in config else [IDS]
+    asked = {"config": config, "topology": "v5e:2x4", "mode": "train"}
+    (row,) = fits.compiled(asked, given, 3600)
+    assert row["fits"] or (row["fits"] is False and row["note"]), row
 
 
 def test_the_layout_of_a_state_is_a_table(capsys, tmp_path):

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from evqgan import models
+from evqgan.benchmark import fits
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
@@ -128,6 +129,7 @@ PARAMETERS = {
 
 
 PAIRS = ("quickstart", "folder")  # of both stages
+SMALL = (*PAIRS, "digits", "photos", "drawings")  # what is not of full size
 
 
 def load(name, variant=""):
@@ -384,6 +386,16 @@ def test_the_tiny_form_trains(name, variant, tmp_path):
     assert int(state["step"]) == 4
     assert (tmp_path / "metrics.jsonl").read_text().count('"train/loss"') == 4
     assert list((tmp_path / "training").glob("*.png"))
+
+
+def test_all_of_full_size_are_compiled_by_benchmark_fits():
+    # The paper's readings differ in the batch and the length alone.
+    full = [
+        f"{name}:{variant}".rstrip(":")
+        for name, variant in PARAMETERS
+        if name.split("_")[0] not in SMALL and not variant.startswith("paper")
+    ]
+    assert sorted(full) == sorted(fits.CONFIGS)
 
 
 @pytest.mark.parametrize(
