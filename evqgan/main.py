@@ -223,7 +223,7 @@ def check_compile_only(flags: Any) -> None:
     if os.environ.get("EVQGAN_DISTRIBUTED") == "1":
         raise InputError("--compile_only is for one process: leave EVQGAN_DISTRIBUTED out")
     if flags.json:
-        replacing.check(flags.json, "layout" if flags.layout else "compile_only", "--json")
+        replacing.begin(flags.json, "layout" if flags.layout else "compile_only", "--json")
     topology.prepare(flags.compile_only)
 
 

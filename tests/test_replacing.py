@@ -59,7 +59,7 @@ def test_statistics_are_ours_by_their_card_and_a_folder_is_nobodys(tmp_path):
             replacing.check(tmp_path / name, "reference")
 
 
-@pytest.mark.parametrize(
+WRITTEN = pytest.mark.parametrize(
     "program, args, written",
     [
         (plot.main, ["attention", "--tokens=8", "--window=4", "--extend=2", "--out={}"], "a.png"),
@@ -76,6 +76,9 @@ def test_statistics_are_ours_by_their_card_and_a_folder_is_nobodys(tmp_path):
         (convert.main, ["maskgit", "--back", "WORKDIR", "{}"], "a.ckpt"),
     ],
 )
+
+
+@WRITTEN
 def test_commands_refuse_the_files_of_others_before_they_begin(
     tmp_path, capsys, program, args, written
 ):
@@ -87,12 +90,26 @@ def test_commands_refuse_the_files_of_others_before_they_begin(
     assert files_of(tmp_path) == {file.relative_to(tmp_path): b"of somebody else"}
 
 
+@WRITTEN
+def test_commands_refuse_a_folder_that_cannot_be_written_before_they_begin(
+    tmp_path, capsys, program, args, written
+):
+    folder = tmp_path / "in the way"
+    folder.write_bytes(b"of somebody else")
+    file = folder / written
+    assert program([arg.format(file).replace("FOLDER", str(folder)) for arg in args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot write ") and str(folder) in line
+    assert files_of(tmp_path) == {folder.relative_to(tmp_path): b"of somebody else"}
+
+
 @pytest.mark.parametrize("more", [[], ["--layout"]])
-def test_what_compile_only_finds_replaces_no_other_file(tmp_path, capsys, more):
+@pytest.mark.parametrize("name, why", [("a.json", "was not written by "), ("a.json/b", "cannot w")])
+def test_what_compile_only_finds_replaces_no_other_file(tmp_path, capsys, more, name, why):
     (tmp_path / "a.json").write_text("{}")
-    args = ["--config=quickstart:tiny", "--compile_only=cpu", f"--json={tmp_path / 'a.json'}"]
+    args = ["--config=quickstart:tiny", "--compile_only=cpu", f"--json={tmp_path / name}"]
     assert main.main(["main", *args, *more]) == 2
-    assert "a.json is there and was not written by " in capsys.readouterr().err
+    assert why in capsys.readouterr().err
     assert files_of(tmp_path) == {file.relative_to(tmp_path): b"{}" for file in tmp_path.iterdir()}
 
 

@@ -90,7 +90,7 @@ def run(argv: list[str]) -> None:
     file, picture = written(argv[0], given)
     for path, flag in ((file, "--json"), (picture, "--out")):
         if path:
-            replacing.check(path, argv[0], flag)
+            replacing.begin(path, argv[0], flag)
     import jax
 
     cli.start_jax()  # programs are not kept on disk: compiling is measured

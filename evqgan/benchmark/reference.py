@@ -68,8 +68,6 @@ class Request:
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the one row."""
     request = requested(given, overrides)
-    if given.out:
-        files.tried(pathlib.Path(given.out).parent)
     began = time.perf_counter()
     source = pipeline.open_split(request.dataset, request.split)
     about = card_of(request.features, request.weights, "--features")

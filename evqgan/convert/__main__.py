@@ -153,7 +153,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
     if isinstance(source, pathlib.Path) and source.resolve() == dest.resolve():
         raise InputError(f"{source} would be written over itself: give another DEST")
     if dest != weights.path(dest.parent, system):  # whose name says that it is ours
-        replacing.check(dest, system, "DEST")
+        replacing.begin(dest, system, "DEST")
     return system, source, dest, values.weights
 
 

@@ -62,6 +62,7 @@ def run(argv: Sequence[str]) -> None:
     if is_there(job.name, job.dest, job.which):
         print(f"{job.dest} is there already: {job.name}, nothing is fetched or converted")
         return
+    files.tried(job.dest)
     make(job)
     place = job.name if job.dest == public.folder(job.name) else str(job.dest)
     print(f"licence: code {job.model.code}; weights {job.model.weights}")

@@ -90,6 +90,7 @@ def convert(
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         what = f"{dest} is there already: give another DEST"
         raise InputError(f"expected a new folder for the workdir, {what}")
+    files.tried(dest)
     first, second = system.split(system.read(source, given.weights))
     second = None if only_tokenizer and first is not None else second
     stage = "stage1" if second is None else "stage2"
@@ -250,6 +251,7 @@ def back(name: str, workdir: Path, dest: Path) -> str:
     system = SYSTEMS[name]
     if pathlib.Path(dest).exists():
         raise InputError(f"{dest} is there already: give another DEST")
+    files.tried(pathlib.Path(dest).absolute().parent)
     config, folder = of_workdir(workdir)
     shapes = models.of(config).shapes()
     like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)

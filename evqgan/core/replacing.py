@@ -27,6 +27,12 @@ def check(path: str | os.PathLike[str], maker: str, flag: str = "--out") -> None
         )
 
 
+def begin(path: str | os.PathLike[str], maker: str, flag: str = "--out") -> None:
+    """Do `check`, and try to write into the folder of `path`, too; raise InputError otherwise."""
+    check(path, maker, flag)
+    files.tried(stores.path(path).absolute().parent)
+
+
 def maker_of(path: str | os.PathLike[str]) -> str | None:
     """Return which mode or command wrote a file, None if none of ours did."""
     damaged = ValueError, zipfile.BadZipFile, safetensors.SafetensorError

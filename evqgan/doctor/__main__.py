@@ -57,7 +57,7 @@ def run(argv: list[str]) -> None:
         raise InputError(f"{rest[0]} needs --config=FILE or --workdir=DIR")
     machine.asked(values.device or ())
     if values.json:
-        replacing.check(values.json, "doctor", "--json")
+        replacing.begin(values.json, "doctor", "--json")
     several = os.environ.get("EVQGAN_DISTRIBUTED") == "1"
     report = Report(held=several)
     report.run("packages", machine.packages)

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, pictures, png_records, processes, replacing, stores
+from evqgan.core import exported, pictures, png_records, processes, replacing, stores
 from evqgan.core.errors import InputError
 from evqgan.inference import planning, records
 from evqgan.inference.images import read_image
@@ -37,8 +37,7 @@ def repeat(
     planning.require_generator(config.stage == "stage2", workdir, "--mode=sample")
     with processes.together():
         if processes.this()[0] == 0:
-            files.tried(path.parent)
-            replacing.check(path, "sample")
+            replacing.begin(path, "sample")
     model = load_model(config, workdir, batch_size)  # it takes all processes
     if processes.this()[0]:
         return

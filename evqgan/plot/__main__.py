@@ -63,7 +63,7 @@ def run(argv: list[str]) -> None:
     out = pathlib.Path(values.out)
     if out.suffix.lower() != ".png":
         raise InputError(f"--out={out}: expected the name of a PNG file")
-    replacing.check(out, PLOT)
+    replacing.begin(out, PLOT)
     if words[:1] == [ATTENTION]:
         if words[1:]:
             raise InputError(f"expected flags as --name=value, got {words[1]!r}; see --help")
