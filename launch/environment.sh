@@ -25,18 +25,33 @@ run() {
 }
 
 # take NAMES ARGUMENTS...: of the arguments, --NAME=value (NAMES has "NAME=") and --NAME (NAMES has "NAME") become
-# variables of these names, which are empty otherwise; the others become the array `rest`, as they are.
+# variables of these names, which are empty otherwise; the others become the array `rest`, as they are. One dash or two,
+# and --NAME=true or false, are as in the flags of Python: a billed machine must not begin by a flag that was overlooked.
 take() {
-  local names=" $1 " argument key
+  local names=" $1 " argument key value
   for key in $1; do printf -v "${key%=}" %s ""; done
   rest=()
   shift
   for argument in "$@"; do
     key=${argument%%=*}
-    key=${key#--}
+    key=${key#-}
+    key=${key#-}
+    value=${argument#*=}
     case $argument in
-      --*=*) case $names in *" $key= "*) printf -v "$key" %s "${argument#*=}" && continue ;; esac ;;
-      --*)
+      -*=*)
+        case $names in
+          *" $key= "*) printf -v "$key" %s "$value" && continue ;;
+          *" $key "*)
+            case $value in
+              true | yes | 1) printf -v "$key" yes ;;
+              false | no | 0) printf -v "$key" %s "" ;;
+              *) fail "expected --$key or --$key=true or false, got --$key=$value" ;;
+            esac
+            continue
+            ;;
+        esac
+        ;;
+      -*)
         case $names in
           *" $key "*) printf -v "$key" yes && continue ;;
           *" $key= "*) fail "expected --$key=VALUE, got --$key" ;;

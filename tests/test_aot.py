@@ -274,7 +274,7 @@ def test_any_key_may_be_changed_as_no_workdir_is_read(tmp_path, monkeypatch):
 def test_flags_of_compile_only_need_it():
     with pytest.raises(InputError, match="--tries is a flag of --compile_only"):
         main.parse(["--config=quickstart", "--tries=2"])
-    with pytest.raises(InputError, match="takes the config of one stage"):
+    with pytest.raises(InputError, match="takes the config of one stage, such as"):
         compile_only.rows_of(read_file(f"{ROOT}/configs/quickstart.py"), "cpu", "train")
 
 

@@ -464,6 +464,8 @@ def test_two_processes_compare_themselves_and_the_first_one_speaks(tmp_path):
     [
         (["--device=gpus"], "expected gpu, tpu, cpu, a number"),
         (["--devise=gpu"], "did you mean '--device'?"),
+        (["nope"], "expected flags as --name=value, got 'nope'"),
+        (["--config.seed", "1", "nope"], "expected flags as --name=value, got 'nope'"),
         (["--config.seed=1"], "needs --config=FILE or --workdir=DIR"),
     ],
 )

@@ -238,6 +238,13 @@ def test_images_of_any_size_are_edited(shape, num):
     assert painter.batches == {num}  # one size to compile for, and all the device ever holds
 
 
+def test_an_image_of_one_pixel_is_edited_by_the_defaults():
+    image, mask = np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 1), bool)
+    assert editing.edit(Painter(), image, mask).shape == (1, 1, 1, 3)
+    with pytest.raises(InputError, match="a feather of 2 pixels reaches beyond the image of 1 x 1"):
+        editing.edit(Painter(), image, mask, feather=2)
+
+
 @pytest.mark.parametrize(
     "shape, margins",
     [

@@ -184,6 +184,19 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(cloud):
     assert cloud.asked("") == [] and os.listdir(cloud.place / "user") == []
 
 
+@pytest.mark.parametrize("flag", ["--dry_run=true", "-dry_run", "-dry_run=1", "--dry_run=yes"])
+def test_a_dry_run_in_any_spelling_of_a_flag_bills_nothing(cloud, flag):
+    (cloud.cloud / "vm").unlink()
+    done = cloud.launch(NAME, ZONE, "--accelerator=v5e-16", "--spot=false", flag, *FLAGS)
+    assert "create" in done.stdout and "--spot" not in done.stdout and cloud.asked("") == []
+
+
+def test_a_switch_with_another_value_is_refused(cloud):
+    done = cloud.launch(NAME, ZONE, "--accelerator=v5e-16", "--dry_run=maybe", *FLAGS)
+    assert "expected --dry_run or --dry_run=true or false, got" in one_error(done)
+    assert cloud.asked("") == []
+
+
 def test_the_program_runs_on_all_workers_and_all_logs_come_back(cloud):
     cloud.program('echo "error: no" >&2; echo "worker $WORKER in $PWD: $*"; printf "%q " "$@"')
     done = cloud.launch(NAME, ZONE, *FLAGS)

@@ -570,7 +570,10 @@ def test_a_defect_shows_its_traceback(monkeypatch):
         ([TINY, "--config.optimizer.decay=cosin"], "did you mean 'cosine'?"),
         ([TINY, "--config.optimizer.lr=1"], "config.optimizer has no key 'lr'"),
         ([TINY, "--config.mesh.fdsp=1"], "config.mesh has no key 'fdsp': did you mean 'fsdp'?"),
-        ([TINY, "--config.mesh.fsdp=64"], "does not fit 1 devices"),
+        (
+            [TINY, "--config.mesh.fsdp=64"],
+            "'data': -1, 'fsdp': 64, 'tensor': 1} needs a multiple of 64 devices, not 1",
+        ),
         (
             [QUICK, "--config.tokenizer.dataset.size=50"],
             "config.dataset.size = 50 is no multiple of 4, the pixels of a token's side: 48 or 52 "

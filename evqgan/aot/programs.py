@@ -44,7 +44,9 @@ def completed(config: Any) -> Any:
     """
     config = config.copy_and_resolve_references()
     if config.stage == "quickstart":
-        raise InputError("--compile_only takes the config of one stage, not of a quickstart")
+        raise InputError(
+            "--compile_only takes the config of one stage, such as folder_stage1, not of both"
+        )
     schema.check(config)
     if config.stage == "stage1":
         return config

@@ -27,8 +27,11 @@ def suggestion(word: object, words: Iterable[object]) -> str:
     It names the closest of `words`, or all of them.
     """
     known = [str(w) for w in words]
-    close = difflib.get_close_matches(str(word), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "expected one of " + ", ".join(sorted(known))
+    bare = {w.lstrip("-"): w for w in known}  # the dashes of flags make no two alike
+    close = difflib.get_close_matches(str(word).lstrip("-"), bare, n=1)
+    if close:
+        return f"did you mean {bare[close[0]]!r}?"
+    return "expected one of " + ", ".join(sorted(known))
 
 
 def plain(value: Any) -> Any:

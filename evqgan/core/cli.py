@@ -107,8 +107,10 @@ def parse(
             raise InputError(
                 f"there is no flag {name}: {suggestion(name, [f'--{x}' for x in values])}"
             )
-    if rest and not words and CONFIG_KEYS not in table:
-        raise InputError(f"expected flags as --name=value, got {rest[0]!r}; see --help")
+    for before, arg in zip(["", *rest], rest, strict=False):
+        is_value = _has_any_key(table, before) and "=" not in before
+        if not (words or is_value or _has_any_key(table, arg)):
+            raise InputError(f"expected flags as --name=value, got {arg!r}; see --help")
     for flag in table:
         if flag.required and not values[flag.name].present:
             raise InputError(f"--{flag.name} is needed: {flag.help}; see --help")

@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
+from evqgan.core.progress import counted
 
 AXES = ("data", "fsdp", "tensor")
 SPLIT = ("data", "fsdp")  # the axes that split a batch
@@ -45,14 +46,14 @@ def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = No
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
+    asked = dict(zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
-        asked = dict(zip(AXES, sizes, strict=True))
         raise InputError(f"config.mesh may leave one axis open (-1), not {asked}")
     known = int(np.prod([s for s in sizes if s != -1]))
     sizes = [len(devices) // known if s == -1 else s for s in sizes]
     if int(np.prod(sizes)) != len(devices):
-        asked = dict(zip(AXES, sizes, strict=True))
-        raise InputError(f"config.mesh {asked} does not fit {len(devices)} devices")
+        needed = "a multiple of " * (-1 in asked.values()) + counted(known, "device")
+        raise InputError(f"config.mesh {asked} needs {needed}, not {len(devices)}")
     # Explicit axes, jax.make_mesh's default, do not go with linen and optax.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 

@@ -62,21 +62,21 @@ def edit(
     """
     labels = checked_edit_labels(model.known_classes("edit"), model.size, label, num, seed)
     model.check_settings(changes)
-    margin, feather = extent(model, margin, feather)
+    tokens, pixels = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
     check_mask(image, mask)
     check_extent(model, image, margin, feather)
     sides = f"{image.shape[1]:,}x{image.shape[0]:,}"
     room.require(WORK * num * mask.size, f"an image of {sides}, in {num:,} ways,")
     grid = grid_of(model)
-    unknown = dilated(touched(mask, model.factor, grid), margin)
+    unknown = dilated(touched(mask, model.factor, grid), tokens)
     least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
     room.limit(least, WINDOWS, "windows to fill", force)
     holes = holes_of(unknown, grid)
     model.check_mask(np.stack([hole for _, hole in holes]))
     ids = encode(model, painted_over(image, mask), unknown, num)
     fill(model, ids, holes, labels, seed, changes, report)
-    weight = feathered(mask, feather)
+    weight = feathered(mask, pixels)
     made = decode(model, ids, weight > 0)
     return paste(image, made, weight)
 
@@ -96,11 +96,11 @@ def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
         raise InputError(f"the mask hides nothing: {needed}")
 
 
-def check_extent(model: CoreModel, image: np.ndarray, margin: int, feather: float) -> None:
-    """Raise InputError for a margin or feather larger than the image."""
+def check_extent(model: CoreModel, image: np.ndarray, margin: Any, feather: Any) -> None:
+    """Raise InputError for a margin or feather that was given, and is larger than the image."""
     sides = f"{image.shape[1]} x {image.shape[0]}"
-    for what, pixels in (("margin", margin * model.factor), ("feather", feather)):
-        if pixels > max(image.shape):
+    for what, pixels in (("margin", (margin or 0) * model.factor), ("feather", feather or 0)):
+        if pixels > max(image.shape[:2]):
             beyond = f"reaches beyond the image of {sides}"
             raise InputError(f"a {what} of {pixels:,} pixels {beyond}: give less")
 
