@@ -81,6 +81,21 @@ value_of() {
   done
 }
 
+# check_config ARGUMENTS...: fails unless the file of --config is in the commit at HEAD, which is what a cloud gets.
+# shellcheck disable=SC2154
+check_config() {
+  local file path
+  file=$(value_of config "$@")
+  file=${file%%:*}
+  file=${file#./}
+  case $file in "" | /*) return ;; esac # a path of the workers
+  git -C "$root" cat-file -e HEAD 2>/dev/null || return 0
+  for path in "$file" {configs,configs/baselines}/"$file"{,.py}; do
+    if git -C "$root" cat-file -e "HEAD:$path" 2>/dev/null; then return; fi
+  done
+  fail "--config=$file is not in the commit at HEAD, which is what is copied$([ ! -e "$file" ] || echo ": commit it")"
+}
+
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {

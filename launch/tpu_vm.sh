@@ -32,6 +32,7 @@ if [ -n "$stop" ]; then
   run "${vm[@]}" ssh "$name" --zone="$zone" --worker=all --command="bash evqgan_tpu_worker.sh stop"
   exit
 fi
+check_config "$@"
 if [ -n "$accelerator" ]; then
   check_accelerator
   check_workdir "$(value_of workdir "$@")"

@@ -35,6 +35,9 @@ class Machine:
             shutil.copytree(ROOT / folder, self.repository / folder)
         for file in ROOT.glob("requirements*.txt"):
             shutil.copy(file, self.repository)
+        for name in ("c.py", "other.py", "configs/d.py", "configs/baselines/e.py"):
+            (self.repository / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.repository / name).touch()
         self.bin.mkdir()
         (place / "user").mkdir()
         (place / "temporary").mkdir()

@@ -184,6 +184,27 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(cloud):
     assert cloud.asked("") == [] and os.listdir(cloud.place / "user") == []
 
 
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+@pytest.mark.parametrize("script", ["tpu_vm", "queued_resource"])
+def test_a_config_that_is_not_in_the_commit_begins_nothing(cloud, script, more):
+    (cloud.cloud / "vm").unlink()
+    flags = [NAME, ZONE, "--accelerator=v5e-16", "--workdir=gs://bucket/run", *more]
+    (cloud.place / "user" / "mine.py").touch()
+    for name, hint in (
+        ("none", "is what is copied"),
+        ("mine.py:tiny", "is what is copied: commit it"),
+    ):
+        message = one_error(cloud.launch(*flags, f"--config={name}", script=script))
+        assert message.endswith(hint) and name.split(":")[0] in message
+    assert cloud.asked("") == []
+
+
+@pytest.mark.parametrize("config", ["d", "e:512", "d.py", "configs/d.py:x", "./configs/d.py", "/a"])
+def test_a_config_is_found_as_the_program_finds_it(cloud, config):
+    done = cloud.launch(NAME, ZONE, "--dry_run", f"--config={config}", FLAGS[1])
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--dry_run=true", "-dry_run", "-dry_run=1", "--dry_run=yes"])
 def test_a_dry_run_in_any_spelling_of_a_flag_bills_nothing(cloud, flag):
     (cloud.cloud / "vm").unlink()
