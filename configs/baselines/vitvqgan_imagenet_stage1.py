@@ -31,13 +31,14 @@ def get_config(variant: str = "") -> ConfigDict:
     sizes = {"small": ("small", "small"), "large": ("small", "large")}.get(
         variant, ("base", "base")
     )
-    encoder, decoder = ({"name": "vit", **SIZES[size]} for size in sizes)
+    # Ours: with all that layers keep, 16 images take 59 GiB (docs/accelerators.md).
+    encoder, decoder = ({"name": "vit", **SIZES[size], "remat": True} for size in sizes)
     quantizer = {"name": "vq", "codes": 8192, "width": 32, "l2_normalize": True}  # its Sec. 3.2
     config = baselines.stage1(encoder, decoder, quantizer, baselines.IMAGENET, pixels="unit")
     # Its Sec. 3.3, as the two weights below; L2 is 1 of differences in [0, 1]
     # (enhancing-transformers), half of ours.
     config.loss = {"l2": 0.25, "logit_laplace": 0.1}
-    config.perceptual.weight = 0.1
+    config.perceptual.weight, config.perceptual.distance["remat"] = 0.1, True
     config.adversarial = {
         "critic": {"name": "stylegan"},
         "weights": "",
