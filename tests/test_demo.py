@@ -17,7 +17,7 @@ import evqgan
 from evqgan.core import pictures, png_records
 from evqgan.core.errors import InputError
 from evqgan.demo import __main__ as command_line
-from evqgan.demo import choices, filling, jobs, server, shell, studio, uploads
+from evqgan.demo import choices, filling, jobs, results, server, shell, studio, uploads
 from evqgan.inference import mode_edit, mode_repeat, records
 from evqgan.main import main
 
@@ -153,7 +153,7 @@ def test_what_a_browser_sends_is_checked(drawn):
 
 
 def test_files_of_older_results_are_removed(drawn, generated, tmp_path, monkeypatch):
-    monkeypatch.setattr(studio, "KEPT", 3)
+    monkeypatch.setattr(results, "KEPT", 3)
     monkeypatch.setattr(drawn, "folder", tmp_path)
     image = generated[0].images[0]
     made = [drawn.kept("image", [image], [""], "", "") for _ in range(5)]

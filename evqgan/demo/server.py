@@ -49,7 +49,7 @@ def bound_pictures() -> None:
 def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
     """Start serving, and return the page and its address; InputError if the port is taken."""
     os.environ.update(QUIET)
-    os.environ["GRADIO_TEMP_DIR"] = str(pathlib.Path(studio.folder).parent / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(pathlib.Path(studio.files.folder).parent / "uploads")
     bound_pictures()
     from starlette.middleware import Middleware
 
@@ -66,7 +66,7 @@ def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
             quiet=True,
             show_error=True,
             max_file_size=uploads.BYTES,
-            allowed_paths=[str(studio.folder)],
+            allowed_paths=[str(studio.files.folder)],
             ssr_mode=False,
             enable_monitoring=False,
             pwa=False,

@@ -1,14 +1,10 @@
 """What the page does with the model, in plain functions: one piece of work at a time."""
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
-import shutil
 import tempfile
 import threading
-import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,47 +16,27 @@ from evqgan.core.progress import counted
 from evqgan.demo import choices, filling, shell
 from evqgan.demo.choices import EVERY, OWN, Preset
 from evqgan.demo.jobs import Event
+from evqgan.demo.results import Result, ResultFiles
 from evqgan.inference import planning, records
 from evqgan.inference.model import Model
 
 IMAGES = 16  # ours: images of one click
 SEED = 2**53 - 1  # the largest whole number that a browser has
-KEPT = 32  # ours: results whose files are kept; older ones are removed
 
 Tell = Callable[[Event], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a click has made.
-
-    images: uint8 [H,W,3] each; captions: a text each; paths: a PNG each.
-    archive: a zip of all files. command: makes the same in a shell. line: what was made, in words.
-    """
-
-    images: list[np.ndarray]
-    captions: list[str]
-    paths: list[str]
-    archive: str
-    command: str
-    line: str
-
-    def gallery(self) -> list[tuple[str, str]]:
-        """Return the (path, caption) of each image."""
-        return list(zip(self.paths, self.captions, strict=True))
 
 
 class Studio:
     """A model, what the page offers of it, and the files of what was made.
 
-    workdir: as --workdir was given. folder: for files; presets: by name.
+    workdir: as --workdir was given. files: those of results; presets: by name.
     """
 
     def __init__(
         self, model: Model, workdir: str, folder: pathlib.Path, paths: Sequence[str] = ()
     ) -> None:
         """Read the presets in the files `paths` beside the model's own."""
-        self.model, self.workdir, self.folder = model, workdir, folder
+        self.model, self.workdir, self.files = model, workdir, ResultFiles(folder)
         self.generates = model.generator is not None
         self.presets: dict[str, Preset] = {}
         self.shared: dict[str, Any] = {}
@@ -126,7 +102,7 @@ class Studio:
         flags = {"num": number, "labels": one, "seed": seed}
         command = shell.command(self.workdir, "sample", flags, *arguments)
         line = f"{number} made in {seconds:.1f} s; seed {seed}"
-        return self.kept("image", images, self.captions(labels), command, line, made)
+        return self.files.keep("image", images, self.captions(labels), command, line, made)
 
     def repeat(self, path: str | None, tell: Tell = lambda event: None) -> tuple[Result, dict]:
         """Make the image of a PNG again, by what the file says; also return that record."""
@@ -141,7 +117,7 @@ class Studio:
         again = {**record, "class": text} if self.model.class_names else record
         flags = {"image": "FILE.png"}
         command = shell.command(self.workdir, "sample", flags)
-        return self.kept("image", [image], [text], command, line, [again]), record
+        return self.files.keep("image", [image], [text], command, line, [again]), record
 
     def edit(
         self,
@@ -193,7 +169,7 @@ class Studio:
         made = self.records_of(np.array(labels), seed, {}, "edit", 1)
         texts = self.captions(np.array(labels))
         line = f"made anew as {counted(number, 'class')}; seed {seed}"
-        return self.kept("edit", images, texts, "\n".join(commands), line, made, extra)
+        return self.files.keep("edit", images, texts, "\n".join(commands), line, made, extra)
 
     def reconstruct(
         self, image: np.ndarray, tell: Tell = lambda event: None
@@ -211,7 +187,7 @@ class Studio:
         h, w = ids.shape[1:3]
         line = f"{h * w} tokens of {w} x {h}; a channel is off by {far:.1f} of 255 on average"
         extra = {"picture.png": image}
-        return self.kept("reconstruct", images, texts, command, line, (), extra), ids[0]
+        return self.files.keep("reconstruct", images, texts, command, line, (), extra), ids[0]
 
     def require(self, what: str) -> None:
         """Raise InputError unless the model can generate."""
@@ -282,44 +258,7 @@ class Studio:
         labels = np.full(ways, label if self.model.classes else 0)
         made = self.records_of(labels, seed, {}, "edit")
         line = f"made anew in {counted(ways, 'way')}; seed {seed}"
-        return self.kept("edit", images, self.captions(labels), command, line, made, extra)
-
-    def kept(
-        self,
-        name: str,
-        images: Sequence[np.ndarray] | np.ndarray,
-        captions: list[str],
-        command: str,
-        line: str,
-        made: Sequence[Mapping[str, Any]] = (),
-        extra: Mapping[str, np.ndarray] | None = None,
-    ) -> Result:
-        """Write images and what they were made of as PNG files and a zip, and return the result.
-
-        made: the record of each image, if there are any. extra: further pictures by file name.
-        """
-        self.forget()
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{time.time_ns()}_", dir=self.folder))
-        paths = [folder / f"{name}_{i:03d}.png" for i in range(len(images))]
-        for i, (path, image) in enumerate(zip(paths, images, strict=True)):
-            pictures.save_png(path, image, made[i] if made else None)
-        more = [folder / file for file in extra or {}]
-        for path, picture in zip(more, (extra or {}).values(), strict=True):
-            whole = np.broadcast_to(picture, (*picture.shape[:2], 3)).astype(np.uint8)
-            pictures.save_png(path, np.ascontiguousarray(whole))
-        archive = folder / f"{name}s.zip"
-        with zipfile.ZipFile(archive, "w") as file:
-            for path in [*paths, *more]:
-                file.write(path, path.name)
-            file.writestr("command.txt", f"{command}\n")
-        texts = list(map(str, paths))
-        return Result(list(images), captions, texts, str(archive), command, line)
-
-    def forget(self) -> None:
-        """Remove the files of the oldest results, so that KEPT are left with the next one."""
-        folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        for path in folders[: max(0, len(folders) - KEPT + 1)]:
-            shutil.rmtree(path, ignore_errors=True)
+        return self.files.keep("edit", images, self.captions(labels), command, line, made, extra)
 
 
 def white(hidden: np.ndarray) -> np.ndarray:

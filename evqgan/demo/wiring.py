@@ -11,7 +11,8 @@ import gradio as gr
 from evqgan.core.cli import LESS
 from evqgan.core.errors import InputError, first_line, is_out_of_memory
 from evqgan.demo import filling, jobs
-from evqgan.demo.studio import Result, Studio, Tell
+from evqgan.demo.results import Result
+from evqgan.demo.studio import Studio, Tell
 
 QUEUE = "model"  # one queue for all that needs the model
 
