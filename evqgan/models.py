@@ -198,6 +198,15 @@ class TokenGenerator:
         return {"codebook": codebook}
 
 
+def check_step(workdir: str | os.PathLike[str], config: Any, step: int | None) -> None:
+    """Raise InputError, before anything is built, unless `restored` can find this step."""
+    folder = exported.find(workdir)
+    if exported.is_one(folder):
+        exported.check_step(folder, "tokenizer" if config.stage == "stage1" else "generator", step)
+    else:
+        checkpoint.check_step(folder, step)
+
+
 def restored(
     workdir: str | os.PathLike[str], like: dict, step: int | None = None
 ) -> tuple[dict, int]:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from evqgan.core import checkpoint, mesh
+from evqgan.core import checkpoint, manifests, mesh
 from evqgan.core.errors import InputError
 
 
@@ -22,7 +22,7 @@ def state():
         "layer": {"kernel": jax.random.normal(jax.random.key(0), (300, 40)), "bias": jnp.ones(40)}
     }
     tree = {
-        "step": jnp.int32(3),
+        "step": jnp.int32(10),
         "params": params,
         "opt": optax.adamw(1e-3).init(params),
         "codebook": {},
@@ -39,7 +39,7 @@ def like(state):
 def saved(folder, state, steps=(10,), **keys):
     checkpoints = checkpoint.Checkpoints(folder, **keys)
     for step in steps:
-        checkpoints.save(step, state)
+        checkpoints.save(step, {**state, "step": jnp.int32(step)} if "step" in state else state)
     checkpoints.wait()
     return checkpoints
 
@@ -60,7 +60,7 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path, state):
     """The next training step overwrites the buffers while the writing threads still run."""
     expected = jax.tree.map(np.array, state)
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    checkpoints.save(1, state)
+    checkpoints.save(10, state)
     state = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 + 7, s), donate_argnums=0)(state)
     checkpoints.wait()
     same(jax.tree.map(np.asarray, checkpoints.restore(like(state))), expected)
@@ -159,34 +159,34 @@ def test_arrays_that_no_process_holds_whole_have_a_checksum_a_part(monkeypatch):
     array = np.arange(24, dtype=np.float32).reshape(4, 6)
     seen, sent = held_in_part(array), []
     monkeypatch.setattr(
-        checkpoint.multihost_utils, "process_allgather", lambda x: sent.append(x) or x[None]
+        manifests.multihost_utils, "process_allgather", lambda x: sent.append(x) or x[None]
     )
     for process in (0, 1):
-        checkpoint.manifest({"w": seen(process)})
-    monkeypatch.setattr(checkpoint.multihost_utils, "process_allgather", lambda _: np.stack(sent))
-    rows = [checkpoint.manifest({"w": seen(process)}) for process in (0, 1)]
+        manifests.of({"w": seen(process)})
+    monkeypatch.setattr(manifests.multihost_utils, "process_allgather", lambda _: np.stack(sent))
+    rows = [manifests.of({"w": seen(process)}) for process in (0, 1)]
     assert rows[0] == rows[1] and rows[0]["w"][:3] == [[4, 6], None, "float32"]
     assert rows[0]["w"][3] == {
-        "0:2,0:6": checkpoint.crc32(array[:2]),
-        "2:4,0:6": checkpoint.crc32(array[2:]),
+        "0:2,0:6": manifests.crc32(array[:2]),
+        "2:4,0:6": manifests.crc32(array[2:]),
     }
     wrong = array.copy()
     wrong[3, 5] += 1  # of the second process' half
     assert [
-        checkpoint.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)
+        manifests.changed({"w": held_in_part(wrong)(process)}, rows[0]) for process in (0, 1)
     ] == [[], ["w"]]
-    assert checkpoint.changed({"w": held_in_part(array)(1)}, rows[0]) == []
+    assert manifests.changed({"w": held_in_part(array)(1)}, rows[0]) == []
     # One process that holds all checks all.
-    assert checkpoint.changed({"w": wrong}, rows[0]) == ["w"]
+    assert manifests.changed({"w": wrong}, rows[0]) == ["w"]
     # No process holds a part of those saved.
-    assert checkpoint.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
+    assert manifests.changed({"w": held_in_part(wrong, 4)(0)}, rows[0]) == []
 
 
 def test_checkpoints_made_before_dtypes_and_parts_were_noted_are_checked_as_before():
     array = np.ones((2, 3), np.float32)
-    rows = {"w": [[2, 3], checkpoint.crc32(array)], "part": [[2, 3], None]}
-    assert checkpoint.changed({"w": array, "part": array}, rows) == []
-    assert checkpoint.changed({"w": array + 1, "part": array}, rows) == ["w"]
+    rows = {"w": [[2, 3], manifests.crc32(array)], "part": [[2, 3], None]}
+    assert manifests.changed({"w": array, "part": array}, rows) == []
+    assert manifests.changed({"w": array + 1, "part": array}, rows) == ["w"]
 
 
 def test_another_dtype_is_named_and_no_damage(tmp_path, state):
@@ -248,10 +248,10 @@ def test_another_model_and_a_missing_checkpoint_are_named(tmp_path, state):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     with pytest.raises(InputError, match="there is no checkpoint in"):
         checkpoints.restore(like(state))
-    checkpoints.save(1, state)
+    checkpoints.save(10, state)
     checkpoints.wait()
     with pytest.raises(
-        InputError, match="no checkpoint of step 2 in .*checkpoints: expected one of 1$"
+        InputError, match="no checkpoint of step 2 in .*checkpoints: expected one of 10$"
     ):
         checkpoints.restore(like(state), 2)
     other = like({"params": {"layer": {"kernel": jnp.zeros((300, 41)), "bias": jnp.zeros(40)}}})
@@ -286,3 +286,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(InputError, match="cannot write .*checkpoints"):
         checkpoint.Checkpoints(tmp_path)
+
+
+def test_a_renamed_checkpoint_is_named_with_the_step_that_it_holds(tmp_path, state):
+    saved(tmp_path, state, (60,)).close()
+    (tmp_path / "checkpoints" / "60").rename(tmp_path / "checkpoints" / "99")
+    with pytest.raises(InputError, match="checkpoints/99 holds step 60, so its folder was renamed"):
+        checkpoint.parts_of(tmp_path)
+    checkpoints = checkpoint.Checkpoints(tmp_path, create=False)
+    with pytest.raises(InputError, match="give it the name 60 again"):
+        checkpoints.restore({"params": like(state)["params"]})
+    checkpoints.close()
+    (tmp_path / "checkpoints" / "99").rename(tmp_path / "checkpoints" / "60")
+    assert "params" in checkpoint.parts_of(tmp_path)

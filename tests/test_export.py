@@ -80,7 +80,7 @@ def test_in_float32_it_is_the_model_of_the_workdir(models):
     assert (ours.step, ours.size, ours.sampler) == (run.step, run.size, run.sampler)
     with pytest.raises(TypeError):
         ours.sampler["temperature"] = 0.5
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="read-only: give changes to a call"):
         ours.sampler = {}
     assert subject_of(ours).model.fingerprint == subject_of(run).model.fingerprint
 

@@ -7,13 +7,16 @@ import inspect
 import itertools
 import logging
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import workdirs
 from PIL import Image
 
 import evqgan
+from evqgan import models as networks
 from evqgan.core import pictures
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
@@ -251,3 +254,19 @@ def test_a_misspelt_keyword_is_named():
     ):
         with pytest.raises(InputError, match=f"there is no keyword '{wrong}': .*({meant})"):
             getattr(loaded(), name)(*arguments, **{wrong: 1})
+
+
+@pytest.mark.parametrize("step", [7, None])
+def test_a_step_that_is_not_there_is_refused_before_networks_are_built(tmp_path, monkeypatch, step):
+    place = workdirs.copy(tmp_path / "w") / "generator"
+    if step is None:
+        shutil.rmtree(place / "checkpoints")
+    monkeypatch.setattr(networks, "of", lambda config: pytest.fail("networks were built"))
+    expected = (
+        "there is no checkpoint in " if step is None else "of step 7 in .*: expected one of 6"
+    )
+    with pytest.raises(InputError, match=expected):
+        evqgan.load(place, step=step)
+    if step:
+        with pytest.raises(InputError, match=r"an exported model of step [\d,]+, not of step 7"):
+            evqgan.load("drawings", step=step)

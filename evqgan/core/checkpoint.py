@@ -6,17 +6,16 @@ They are readable on any devices.
 import contextlib
 import os
 import re
-import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from evqgan.core import files, integrity, signals, stores
+from evqgan.core import files, integrity, manifests, signals, stores
 from evqgan.core.errors import InputError, first_line
+from evqgan.core.manifests import Manifest, changed, row_of
 from evqgan.core.mesh import path_name
 
 # What of an error's text says that bytes on the disk are missing or changed (tensorstore's and
@@ -26,100 +25,30 @@ DAMAGE = re.compile(
     r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 # What a checkpoint holds and how: "state", the arrays by orbax as OCDBT with zarr; "manifest", see
-# `manifest`; "score", {"score", "format"}. A change after which this code cannot read what it wrote
-# before makes it 2. tests/kept holds a checkpoint of each.
+# `manifests.of`; "score", {"score", "format"}. A change after which this code cannot read what it
+# wrote before makes it 2. tests/kept holds a checkpoint of each.
 FORMAT = 1
 ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
-
-Manifest = dict[str, list[Any]]  # what `manifest` returns
-
-
-def manifest(tree: Any) -> Manifest:
-    """Return {path: [shape, CRC-32 of the bytes or None, dtype, {part: CRC-32}]} of every array.
-
-    Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell. An
-    array that no process holds whole has one for each part that one process holds, such as
-    "0:8,16:32". All processes of a run have to call this, and get the same.
-    """
-    rows: Manifest = {}
-    parts: list[tuple[str, str, int | None]] = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name, whole = path_name(path), getattr(leaf, "is_fully_addressable", True)
-        shape, number = leaf.shape, crc32(leaf) if whole else None
-        rows[name] = [list(shape), number, np.dtype(leaf.dtype).name, {}]
-        if not whole:
-            here = {part_name(shard.index, shape): shard.data for shard in leaf.addressable_shards}
-            indices = leaf.sharding.devices_indices_map(shape).values()
-            for part in sorted({part_name(index, shape) for index in indices}):
-                parts.append((name, part, crc32(here[part]) if part in here else None))
-    if parts:
-        mine = np.array([[x is not None, x or 0] for *_, x in parts], np.uint32)
-        everywhere = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, *mine.shape)
-        holder = everywhere[:, :, 0].argmax(axis=0)
-        for i, (name, part, _) in enumerate(parts):
-            rows[name][3][part] = int(everywhere[holder[i], i, 1])
-    return rows
-
-
-def crc32(array: Any) -> int:
-    """Return the CRC-32 of an array's bytes in C order."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def part_name(index: Iterable[slice], shape: Iterable[int]) -> str:
-    """Return the part that the slices `index` cut out of an array of `shape`: "0:8,16:32"."""
-    return ",".join(
-        "{}:{}".format(*cut.indices(n)[:2]) for cut, n in zip(index, shape, strict=True)
-    )
-
-
-def part_of(array: Any, part: str) -> np.ndarray | None:
-    """Return the `part` of an array as NumPy; None unless this process holds all of that part.
-
-    part: as `part_name` says it; "" for all of the array.
-    """
-    ends = [cut.split(":") for cut in part.split(",")] if part else [(0, n) for n in array.shape]
-    wanted = [(int(low), int(high)) for low, high in ends]
-    if getattr(array, "is_fully_addressable", True):
-        return np.asarray(array)[tuple(slice(*cut) for cut in wanted)]
-    for shard in array.addressable_shards:
-        held = [cut.indices(n)[:2] for cut, n in zip(shard.index, array.shape, strict=True)]
-        if all(a <= low and high <= b for (low, high), (a, b) in zip(wanted, held, strict=True)):
-            pairs = zip(wanted, held, strict=True)
-            cuts = tuple(slice(low - a, high - a) for (low, high), (a, _) in pairs)
-            return np.asarray(shard.data)[cuts]
-    return None
-
-
-def changed(tree: Any, rows: Manifest) -> list[str]:
-    """Return the names of the arrays of `tree` that are not those of a `manifest`.
-
-    What this process holds of an array is checked. Of a part that was saved by one process, it has
-    to hold all.
-    """
-    names = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        whole, parts = row_of(rows, path_name(path))[1::2]
-        for part, number in ({"": whole} if whole is not None else parts).items():
-            data = part_of(leaf, part)
-            if data is not None and crc32(data) != number:
-                names.append(path_name(path))
-    return list(dict.fromkeys(names))
-
-
-def row_of(rows: Manifest, name: str) -> list[Any]:
-    """Return the row of `manifest` of an array.
-
-    Rows of checkpoints made before it knew dtypes and parts end after two.
-    """
-    row = rows.get(name, ["nothing", None])
-    return row if len(row) == 4 else [*row, None, {}]
 
 
 def steps_in(workdir: str | os.PathLike[str]) -> list[int]:
     """Return the steps of the checkpoints in a workdir, ascending."""
     found = (stores.path(workdir) / "checkpoints").glob("*")
     return sorted(int(x.name) for x in found if x.name.isdecimal() and stores.is_saved(x))
+
+
+def check_step(workdir: str | os.PathLike[str], step: int | None) -> None:
+    """Raise InputError unless a workdir has a checkpoint of `step`; None: any."""
+    require_step(steps_in(workdir), step, stores.absolute(workdir) / "checkpoints")
+
+
+def require_step(steps: list[int], step: int | None, folder: os.PathLike[str]) -> None:
+    """Raise InputError unless `step` is one of `steps`, those in `folder`; None: any."""
+    if steps and step in (None, *steps):
+        return
+    which = "" if step is None else f"of step {step} "
+    hint = f"expected one of {', '.join(map(str, steps))}" if steps else ADVICE
+    raise InputError(f"there is no checkpoint {which}in {folder}: {hint}")
 
 
 def latest(workdir: str | os.PathLike[str]) -> int:
@@ -200,7 +129,7 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         self.kept.scores[step] = float(score) if np.isfinite(score) else None
-        rows, number = manifest(state), {"score": self.kept.scores[step], "format": FORMAT}
+        rows, number = manifests.of(state), {"score": self.kept.scores[step], "format": FORMAT}
         items = {"state": ocp.args.PyTreeSave(state), "manifest": ocp.args.JsonSave(rows)}
         items = ocp.args.Composite(**items, score=ocp.args.JsonSave(number))
         with files.writable(self.folder / str(step)):
@@ -232,11 +161,8 @@ class Checkpoints:
         when one is missing, cut short or changed.
         """
         steps = self.steps()
-        step = steps[-1] if step is None and steps else step
-        if step not in steps:
-            which = "" if step is None else f"of step {step} "
-            hint = f"expected one of {', '.join(map(str, steps))}" if steps else ADVICE
-            raise InputError(f"there is no checkpoint {which}in {self.folder}: {hint}")
+        require_step(steps, step, self.folder)
+        step = steps[-1] if step is None else step
         if (number := self._noted(step).get("format") or 1) != FORMAT:
             raise InputError(
                 f"checkpoint {self.folder / str(step)} has format {number}, and this code reads "
@@ -310,11 +236,29 @@ class Checkpoints:
         return found if isinstance(found, dict) else {}
 
     def _manifest(self, step: int) -> Manifest:
-        """Return the `manifest` that was saved with a step."""
+        """Return the manifest (`manifests.of`) that was saved with a step."""
         rows = self._read(step, "manifest", ocp.args.JsonRestore())
         if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
             raise self._damaged(step, "manifest/metadata is changed")
+        if not manifests.is_of_step(rows, step):
+            raise self._misnamed(step)
         return rows
+
+    def _misnamed(self, step: int) -> InputError:
+        """Return the error for a checkpoint whose array "step" is not the step of its folder."""
+        like = {"step": np.zeros((), np.int32)}
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
+        there, folder = (
+            int(self._read(step, "state", target, like)["step"]),
+            self.folder / str(step),
+        )
+        if there == step:
+            return self._damaged(step, integrity.changed_array(folder, "step"))
+        return InputError(
+            f"checkpoint {folder} holds step {there}, so its folder was renamed: give it the name "
+            f"{there} again"
+        )
 
     def _damaged(self, step: int, what: str) -> InputError:
         """Return the error for a damaged checkpoint; it names an earlier one if there is any.

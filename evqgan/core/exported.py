@@ -114,3 +114,13 @@ def step_of(folder: str | os.PathLike[str], part: str) -> int:
         why = f"it has no steps; {again(folder)}"
         raise InputError(f"{file} is not what evqgan.export writes: {why}")
     return step
+
+
+def check_step(folder: str | os.PathLike[str], part: str, step: int | None) -> int:
+    """Return `step_of` a part; InputError unless it is `step`; None: any."""
+    found = step_of(folder, part)
+    if step not in (None, found):
+        raise InputError(
+            f"{folder} is an exported model of step {found:,}, not of step {step:,}: leave step out"
+        )
+    return found

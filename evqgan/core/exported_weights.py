@@ -72,9 +72,7 @@ def restore(
     Raises InputError for a file that is missing, damaged, or of another model, and another step.
     """
     folder = stores.path(folder)
-    found = exported.step_of(folder, "generator" if "tokenizer" in like else "tokenizer")
-    if step not in (None, found):
-        raise InputError(f"{folder} is an exported model of step {found:,}, not of step {step:,}")
+    found = exported.check_step(folder, "generator" if "tokenizer" in like else "tokenizer", step)
     wanted = tree_of(like)
     arrays = read(folder / exported.WEIGHTS)
     if problems := differences(arrays, wanted):

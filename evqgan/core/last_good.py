@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import orbax.checkpoint as ocp
 
-from evqgan.core import checkpoint, files, integrity, stores
+from evqgan.core import checkpoint, files, integrity, manifests, stores
 from evqgan.core.errors import InputError
 
 ASIDE = "damaged"  # the folder of a workdir that takes what is moved
@@ -70,7 +70,7 @@ def damage(folder: pathlib.Path) -> str:
         if not lists(file, rows):
             return f"{file.relative_to(folder)} is changed"
     for name in rows:
-        if not is_whole(folder, name, checkpoint.row_of(rows, name)):
+        if not is_whole(folder, name, manifests.row_of(rows, name)):
             return integrity.changed_array(folder, name)
     return ""
 
@@ -86,7 +86,7 @@ def is_described(place: pathlib.Path) -> bool:
     return True
 
 
-def lists(file: pathlib.Path, rows: checkpoint.Manifest) -> bool:
+def lists(file: pathlib.Path, rows: manifests.Manifest) -> bool:
     """Return whether orbax's list of arrays in `file` is one of arrays of the manifest `rows`."""
     shapes = {name.replace("/", "."): row[0] for name, row in rows.items()}
     try:
@@ -123,7 +123,7 @@ def is_whole(folder: pathlib.Path, name: str, row: list) -> bool:
         for part, number in ({"": whole} if whole is not None else parts).items():
             cuts = tuple(slice(*map(int, cut.split(":"))) for cut in part.split(",") if cut)
             data = np.asarray(array[cuts].read().result() if cuts else array.read().result())
-            if checkpoint.crc32(data) != number:
+            if manifests.crc32(data) != number:
                 return False
     except (ValueError, TypeError, OSError):  # what tensorstore raises for what it cannot read
         return False

@@ -5,7 +5,7 @@ import functools
 import pathlib
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Never, cast
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,7 @@ class CoreModel:
     ) -> None:
         """See `model.load`. devices: None is all of this host."""
         self.config, self.workdir = config, workdir
+        models.check_step(workdir, config, step)
         model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
@@ -100,6 +101,13 @@ class CoreModel:
         Read-only: a call takes changes, as in sample(8, temperature=0.9).
         """
         return self._sampler
+
+    @sampler.setter
+    def sampler(self, value: Any) -> Never:
+        raise AttributeError(
+            "the sampler of a model is read-only: give changes to a call instead, as in "
+            "model.sample(8, temperature=0.9)"
+        )
 
     @property
     def weights_path(self) -> pathlib.Path:
