@@ -142,6 +142,26 @@ def test_samples_do_not_go_among_other_files(workdir, config, tmp_path):
     assert sorted(files_of(tmp_path / "pictures")) == ["cat/mine.png"]
 
 
+def test_nothing_is_written_among_images(workdir, config, tmp_path):
+    """Neither into the data set of the model, nor among images that no mode has written."""
+    folder = tmp_path / "pictures"
+    (folder / "cat").mkdir(parents=True)
+    save(folder / "cat" / "mine.png", picture())
+    with pytest.raises(InputError, match="no samples, such as mine.png, and samples would be"):
+        make(config, workdir, folder / "cat", 1, force=True)
+    config.dataset.folder = str(folder)
+    for out in (folder / "new", folder / "cat" / "new"):
+        lies = "--out .*new lies in the folder of images .*: give another --out"
+        with pytest.raises(InputError, match=lies):
+            make(config, workdir, out, 1, force=True)
+        with pytest.raises(InputError, match=lies):
+            mode_edit.edit(config, workdir, out, mode_edit.EditRequest(image="x.png"))
+        with pytest.raises(InputError, match=lies):
+            image = str(folder / "cat" / "mine.png")
+            mode_reconstruct.reconstruct(config, workdir, out, image)
+    assert sorted(files_of(folder)) == ["cat/mine.png"]
+
+
 def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, capsys):
     model = evqgan.load(workdir, config, batch_size=4)
     monkeypatch.setattr(mode_inputs, "load", lambda *_, batch_size: model)

@@ -37,6 +37,11 @@ def test_a_wrong_duration_is_named(duration):
         to_steps(duration, 100, 10, 200)
 
 
+def test_a_share_of_nothing_is_named_as_that():
+    with pytest.raises(InputError, match="config.duration = '5%' is the length of the whole run"):
+        to_steps("5%", 100, 10)
+
+
 @pytest.mark.parametrize(
     "kind, middle, end", [("constant", 1.0, 1.0), ("cosine", 0.55, 0.1), ("linear", 0.55, 0.1)]
 )

@@ -202,6 +202,14 @@ def test_a_workdir_among_the_images_is_refused_before_anything_is_written(
     assert sorted(pictures.rglob("*")) == before
 
 
+@pytest.mark.parametrize("key", ["batch_size", "generator.batch_size"])
+def test_a_batch_of_more_images_than_there_are_is_refused(completed, tmp_path, key):
+    with pytest.raises(InputError, match=rf"config.{key} = 20,000 is more than the 14 images to"):
+        completed(f"{key}=20000")
+    assert not (tmp_path / "run").exists()
+    assert completed(f"{key}=12").generator.batch_size == 12
+
+
 @pytest.mark.parametrize("factor", [0, 3, 64])
 def test_a_factor_that_cannot_be_proposed_is_refused(completed, factor):
     with pytest.raises(InputError, match=f"config.factor = {factor}: expected one of 4, 8, 16"):

@@ -1,6 +1,7 @@
 """A folder looked through before training: what is counted, found broken, equal or misread."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -12,7 +13,7 @@ from PIL import Image
 from evqgan.core.errors import InputError
 from evqgan.data import survey as module
 from evqgan.data.dataset import Dataset
-from evqgan.data.survey import survey
+from evqgan.data.survey import look, survey
 
 
 def picture(seed=0, size=(40, 30), mode="RGB", **how):
@@ -142,10 +143,19 @@ def test_too_few_and_too_many_broken_images_are_refused_in_a_line(tmp_path):
     files = {f"{k}.png": picture(k)[: 60 if k < 3 else None] for k in range(4)}
     with pytest.raises(InputError, match=r"3 of 4 images are broken, .*max_bad = 0.5: 0.png \("):
         survey(filled(tmp_path / "bad", files))
+    broken = filled(tmp_path / "all", {f"{k}.png": picture(k)[:60] for k in range(3)})
+    with pytest.raises(InputError, match=r"^all 3 images are broken: 0.png .* of whole images$"):
+        survey(dataclasses.replace(broken, max_bad=1.0))
     files = {f"train/{k}.png": picture(k) for k in range(8)}
     files |= {f"val/{k}.png": picture(k)[: 60 if k < 2 else None] for k in range(3)}
     with pytest.raises(InputError, match=r"2 of 3 held-out images are broken, .*: val/0.png \("):
         survey(filled(tmp_path / "held", files))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_image_that_is_too_large_is_told_as_that(tmp_path, whole, recwarn):
+    Image.new("1", (50_000, 5_000)).save(tmp_path / "a.png")
+    assert "at most 89,478,485 pixels" in look(str(tmp_path / "a.png"), whole).fault
 
 
 def test_only_files_of_one_length_are_read_for_copies(tmp_path, monkeypatch):

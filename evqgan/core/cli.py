@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -272,9 +273,12 @@ def start_jax(several: bool = False) -> None:
     Raises InputError when the devices (JAX_PLATFORMS) or processes (EVQGAN_DISTRIBUTED) are absent.
     """
     import jax
+    from PIL import Image
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
+    # `data.transforms` refuses these images in a line of its own.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     logging.use_absl_handler()  # for all loggers
     logging.get_absl_handler().setFormatter(PLAIN)
     try:

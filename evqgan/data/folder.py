@@ -4,10 +4,12 @@ import collections
 import copy
 import hashlib
 import os
+import pathlib
 from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
+from evqgan.core import stores
 from evqgan.core.errors import InputError
 from evqgan.data.splits import select
 from evqgan.data.transforms import read_bytes
@@ -94,6 +96,26 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
             f"expected files ending in {' '.join(endings)}{there}"
         )
     return sorted(found), others, sorted(empty)
+
+
+def check_apart(
+    place: str | os.PathLike[str],
+    folder: str,
+    what: str = "the workdir",
+    flag: str = "--workdir",
+) -> None:
+    """Raise InputError for a place within the folder of images: its pictures would be read.
+
+    what, flag: what the place is, and how another one is given.
+    """
+    if not folder or stores.is_remote(place):
+        return
+    inner, images = (pathlib.Path(path).expanduser().resolve() for path in (place, folder))
+    if inner.is_relative_to(images):
+        raise InputError(
+            f"{what} {place} lies in the folder of images {folder}, where its pictures would be "
+            f"read as images: give another {flag}"
+        )
 
 
 def listed(counts: dict[str, int]) -> str:

@@ -21,7 +21,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat
 from evqgan.data.dataset import Dataset
 from evqgan.data.folder import Folder, listed
-from evqgan.data.transforms import ORIENTATION, decode, read_bytes
+from evqgan.data.transforms import ORIENTATION, TOO_LARGE, check_size, decode, read_bytes
 
 # Ours: a folder of at most so many images and bytes is decoded, which takes seconds; of a larger
 # one the head of each file is read, and its end.
@@ -185,8 +185,11 @@ def look(path: str, whole: bool) -> Look:
         data = read_bytes(path) if whole else b""
         with Image.open(io.BytesIO(data) if whole else path) as image:
             size, kinds, form = image.size, _kinds(image), image.format or ""
+        check_size(*size, len(data) or os.path.getsize(path))
         if whole or not _ends_well(path, form):  # some programs write more behind the picture
             decode(data or read_bytes(path))
+    except Image.DecompressionBombError:
+        return Look(fault=TOO_LARGE)
     except InputError as error:
         return Look(fault=re.split(r"do not decode: |cannot read .*?: ", str(error))[-1])
     except Exception:  # Pillow's plugins raise whatever the damaged bytes make them raise
@@ -268,10 +271,13 @@ def _check_broken(
     """Raise InputError for more broken images than a run forgives, see `DecodedImages.allowed`."""
     broken, images = {x: broken[x] for x in sorted(paths) if x in broken}, len(paths)
     allowed = max(1, int(max_bad * images)) if max_bad else 0
-    if len(broken) > allowed or len(broken) == images:
+    is_all = len(broken) == images
+    if len(broken) > allowed or is_all:
         some = "; ".join(f"{path} ({why})" for path, why in itertools.islice(broken.items(), SOME))
         raise InputError(
-            f"{len(broken):,} of {images:,} {what} are broken, more than the share "
+            f"all {images:,} {what} are broken: {some}; give a folder of whole images"
+            if is_all
+            else f"{len(broken):,} of {images:,} {what} are broken, more than the share "
             f"config.dataset.max_bad = {max_bad:g}: {some}; repair or remove them, or raise "
             "config.dataset.max_bad"
         )

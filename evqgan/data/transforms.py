@@ -18,6 +18,11 @@ from evqgan.core.errors import InputError, of_system
 from evqgan.data import damage
 
 MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
+# What is said where Pillow does not even tell the size.
+TOO_LARGE = (
+    f"expected an image of at most {MAX_PIXELS:,} pixels, got more than twice as many: make it "
+    "smaller"
+)
 # ours: an image above 64 MiB as RGB has at least a 256th of that as a file, as photographs do
 BOMB, FOLD = 2**26, 256
 MAX_BYTES = 2**29  # ours: of a file; half a GiB holds any such image
@@ -63,16 +68,7 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise InputError(
-                    f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}"
-                )
-            if 3 * width * height > max(BOMB, FOLD * len(data)):
-                raise InputError(
-                    f"expected an image that unfolds to at most {FOLD} times its bytes, got "
-                    f"{width} x {height} pixels in {len(data):,} bytes: make it smaller"
-                )
+            check_size(*image.size, len(data))
             if image.format in ("JPEG", "MPO"):
                 return _decode_jpeg(image, data, background)
             if image.format == "PNG":
@@ -80,6 +76,8 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
             return _decode_any(image, background)
     except InputError:
         raise
+    except Image.DecompressionBombError:
+        raise InputError(TOO_LARGE) from None
     except Exception as error:  # Pillow's plugins raise whatever the damaged bytes make them raise
         reason = (
             str(error).splitlines()[0].split("<_io")[0].strip()
@@ -89,6 +87,23 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
         raise InputError(
             f"expected an image, got {len(data)} bytes that do not decode: {reason}"
         ) from None
+
+
+def check_size(width: int, height: int, length: int) -> None:
+    """Raise InputError for an image of more than MAX_PIXELS, or a BOMB.
+
+    length: bytes of its file.
+    """
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}: make it "
+            "smaller"
+        )
+    if 3 * width * height > max(BOMB, FOLD * length):
+        raise InputError(
+            f"expected an image that unfolds to at most {FOLD} times its bytes, got "
+            f"{width} x {height} pixels in {length:,} bytes: make it smaller"
+        )
 
 
 def of_pil(image: Image.Image, background: str = "white") -> np.ndarray:

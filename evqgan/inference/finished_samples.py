@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import npz, stores
+from evqgan.core import npz, replacing, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
+from evqgan.data.folder import EXTENSIONS
 from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES
 
 PNG = re.compile(r"\d{5,}\.png")  # the name of a sample in images/
+PICTURES = ("grid.png", "steps.png")  # which do not say what made them
 OURS = {"samples.npz", "candidates"}  # of which a folder of samples has one, also a stopped one
 ADVICE = "give another folder by --out=FOLDER, or replace them by --force"
 
@@ -97,6 +99,20 @@ def check_no_strangers(out: pathlib.Path) -> None:
             f"{out} holds other files, such as {names[0]}: give another --out, or write among "
             "them by --force"
         )
+
+
+def check_no_images(out: pathlib.Path) -> None:
+    """Raise InputError if a folder holds images that no mode wrote, even by --force.
+
+    They may be a data set, of which samples would become a part.
+    """
+    for path in sorted(out.glob("*")):
+        is_image = path.suffix.lower() in EXTENSIONS and path.name not in PICTURES
+        if is_image and not replacing.maker_of(path):
+            raise InputError(
+                f"{out} holds images that are no samples, such as {path.name}, and samples would "
+                "be taken for one of them: give another --out"
+            )
 
 
 def check_only_samples(folder: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from evqgan.core import exported, files, pictures, processes, replacing, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
+from evqgan.data import folder as folders
 from evqgan.inference import planning, records
 from evqgan.inference.editing import GREY, check_margins
 from evqgan.inference.images import read_image, read_mask
@@ -68,6 +69,7 @@ def edit(
     """
     out = out or exported.results(workdir) / "edits"
     check_apart(out, request)
+    folders.check_apart(out, config.dataset.get("folder", ""), "--out", "--out")
     image, margins, hidden = checked(config, workdir, request)
     with contextlib.ExitStack() as stack:
         with processes.together():

@@ -56,6 +56,7 @@ def reconstruct(
     top = source if source.is_dir() else source.parent
     targets = png_names([path.relative_to(top) for path in paths])
     check_apart(out, targets, paths)
+    folders.check_apart(out, config.dataset.get("folder", ""), "--out", "--out")
     with processes.together():
         if processes.this()[0] == 0:
             files.tried(out)

@@ -16,6 +16,7 @@ from evqgan.core import exported, files, npz, pictures, processes, signals, stor
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted
+from evqgan.data.folder import check_apart
 from evqgan.evals.cards import MadeBy, fingerprint
 from evqgan.inference import (
     filmstrip,
@@ -80,6 +81,7 @@ def sample(
     processes share the work; `out` has to be one folder for all, and the first process writes.
     """
     out = out or exported.results(workdir) / "samples"
+    check_apart(out, config.dataset.get("folder", ""), "--out", "--out")
     settings = requested_settings(config, workdir, out, request)
     chief, there = processes.this()[0] == 0, None
     with contextlib.ExitStack() as stack:
@@ -128,6 +130,7 @@ def finished_settings(
     Raises InputError for those that will not be replaced.
     """
     finished_samples.check_only_samples(out / "images")
+    finished_samples.check_no_images(out)
     if request.force:
         return None
     finished_samples.check_no_strangers(out)

@@ -11,11 +11,11 @@ from evqgan.core import build, checkpoint, config_files, exported, files, proces
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
+from evqgan.data.folder import check_apart
 from evqgan.data.survey import Survey, survey
 from evqgan.own_images import proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training import claims
 from evqgan.training.initial_state import config_of
 from evqgan.training.reporting import log
 
@@ -47,7 +47,7 @@ def begin(
     check: raises InputError for a complete config that cannot be trained; nothing is written then.
     """
     dataset = dataset_of(config)
-    claims.check_apart(workdir, dataset.folder)
+    check_apart(workdir, dataset.folder)
     check_factor(config.factor)
     plan, found = read_plan(workdir), None
     if plan is None or config.changed_data:
@@ -58,6 +58,8 @@ def begin(
     is_new = plan is None
     if found and plan is None:
         plan = planned(config, found, proposal.here())
+    if found:
+        check_batches(config, plan or {}, found.train)
     complete = completed(config, plan or {}, workdir)
     if found and is_new:
         for line in lengths(complete, found.train):
@@ -125,6 +127,22 @@ def check_factor(factor: int | None) -> None:
     if factor not in (None, *proposal.FACTORS):
         few = ", ".join(map(str, proposal.FACTORS))
         raise InputError(f"config.factor = {factor}: expected one of {few}, pixels of a token")
+
+
+def check_batches(config: ConfigDict, plan: Mapping[str, Any], images: int) -> None:
+    """Raise InputError for a given batch that is larger than all images to train on.
+
+    plan: what is proposed, which of few images may be larger, too; images: to train on.
+    """
+    for part in PARTS:
+        own = config[part].get("batch_size")
+        key = f"{part}.batch_size" if own is not None else "batch_size"
+        given = config.batch_size if own is None else own
+        if given is not None and given > max(images, plan[part].get("batch_size", 0)):
+            raise InputError(
+                f"config.{key} = {given:,} is more than the {counted(images, 'image')} to train "
+                f"on: give at most {images:,}, or leave it out"
+            )
 
 
 def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[str, Any]:

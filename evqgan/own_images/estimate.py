@@ -37,7 +37,8 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
         if length.total < SHORT:
             log(f"{name}: {counted(length.total, 'step')}: too few to be timed")
             return 0.0
-        log(f"timing a few steps of the {name}, which are compiled once for all")
+        size = counted(part.batch_size, "image")
+        log(f"timing a few steps of the {name}, of {size} each, which are compiled once for all")
         with heartbeat(f"timing the {name}", log):
             first, complete, early = timed(part, len(source), len(source.class_names))
         early = min(early, length.total)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from evqgan.core import build, checkpoint, config_files, files, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
+from evqgan.data.folder import check_apart
 from evqgan.training import initial_state, run_length, stage2
 from evqgan.training.stage import with_defaults
 
@@ -90,18 +90,6 @@ def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
     if "generator" in ours and "generator" in theirs:
         ours = stage2.with_classes(ours, theirs.generator.get("classes", 0))
     check_claim(workdir, ours)
-
-
-def check_apart(workdir: str | os.PathLike, folder: str) -> None:
-    """Raise InputError for a workdir within the folder of images: its pictures would be read."""
-    if not folder or stores.is_remote(workdir):
-        return
-    place, images = (pathlib.Path(path).expanduser().resolve() for path in (workdir, folder))
-    if place.is_relative_to(images):
-        raise InputError(
-            f"the workdir {workdir} lies in the folder of images {folder}, where its pictures "
-            "would be read as images: give another --workdir"
-        )
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict | None:

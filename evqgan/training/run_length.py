@@ -17,9 +17,14 @@ def to_steps(
     Raises InputError for any other text, and for a share where there is no total.
     """
     found = DURATION.fullmatch(str(duration))
-    if not found or (found[2] == "%" and total is None):
+    if not found:
         raise InputError(
             f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}"
+        )
+    if found[2] == "%" and total is None:
+        raise InputError(
+            f"config.duration = {duration!r} is the length of the whole run, of which it cannot be "
+            "a share: give it in steps or epochs, such as 1000 or '20 epochs'"
         )
     number = float(re.sub("[,_]", "", found[1]))
     if found[2] == "%" and total is not None:
