@@ -81,19 +81,26 @@ value_of() {
   done
 }
 
-# check_config ARGUMENTS...: fails unless the file of --config is in the commit at HEAD, which is what a cloud gets.
-# shellcheck disable=SC2154
+# check_config commit|tree ARGUMENTS...: fails unless the config of --config is in what will run: the commit at HEAD, or
+# this clone and the present folder. A path from / on may be of another machine, and is left to the program.
+# shellcheck disable=SC2154 # root is of the script that sources this
 check_config() {
-  local file path
-  file=$(value_of config "$@")
-  file=${file%%:*}
-  file=${file#./}
-  case $file in "" | /*) return ;; esac # a path of the workers
-  git -C "$root" cat-file -e HEAD 2>/dev/null || return 0
-  for path in "$file" {configs,configs/baselines}/"$file"{,.py}; do
-    if git -C "$root" cat-file -e "HEAD:$path" 2>/dev/null; then return; fi
+  local where=$1 name path
+  shift
+  name=$(value_of config "$@")
+  name=${name%%:*}
+  case $name in "" | /* | "~"*) return ;; esac
+  git -C "$root" rev-parse --verify --quiet HEAD >/dev/null 2>&1 || where=tree
+  for path in "$name" {,configs/,configs/baselines/}"${name%.py}.py"; do
+    [[ $path == *.py ]] || continue
+    if [ "$where" = commit ]; then
+      if git -C "$root" cat-file -e "HEAD:./$path" 2>/dev/null; then return; fi
+    elif [ -f "$path" ] || [ -f "$root/$path" ]; then
+      return
+    fi
   done
-  fail "--config=$file is not in the commit at HEAD, which is what is copied$([ ! -e "$file" ] || echo ": commit it")"
+  [ "$where" = commit ] || fail "there is no config $name: give a file of configs/ by --config=FILE"
+  fail "there is no config $name in the commit at HEAD, which is what runs: commit it, or give a file of configs/"
 }
 
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }

@@ -32,7 +32,7 @@ workdir=$(value_of workdir "$@")
 [[ $workdir == gs://?* ]] || fail "expected --workdir=gs://BUCKET/DIR, which outlives the machines, got ${workdir:-none}"
 [[ ${recreate:=5} =~ ^[0-9]+$ ]] || fail "expected --recreate=NUMBER, got $recreate"
 [ -z "$collect" ] || fail "--collect is of launch/tpu_vm.sh: here the workdir is in a bucket"
-check_config "$@"
+check_config commit "$@"
 if [ -n "$on_demand" ]; then spot=""; else spot=yes; fi
 
 resource=(gcloud compute tpus queued-resources)

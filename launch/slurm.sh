@@ -22,6 +22,7 @@ fi
 take "logs= dry_run" "$@"
 set -- ${rest[@]+"${rest[@]}"}
 [ $# -ge 1 ] || fail "expected: sbatch [--nodes=...] launch/slurm.sh --config=FILE --workdir=DIR ..., got no flags"
+check_config tree "$@"
 needs srun "this is for a cluster with Slurm"
 [ -n "${SLURM_JOB_ID:-}${EVQGAN_DRY_RUN:-}" ] ||
   fail "expected to run in a job: sbatch --nodes=... launch/slurm.sh --config=FILE --workdir=DIR, or --dry_run"

@@ -32,7 +32,7 @@ if [ -n "$stop" ]; then
   run "${vm[@]}" ssh "$name" --zone="$zone" --worker=all --command="bash evqgan_tpu_worker.sh stop"
   exit
 fi
-check_config "$@"
+check_config commit "$@"
 if [ -n "$accelerator" ]; then
   check_accelerator
   check_workdir "$(value_of workdir "$@")"

@@ -167,6 +167,7 @@ def test_a_dry_run_of_xpk_prints_the_commands(cluster):
         (XPK, "expected: bash launch/xpk.sh NAME CLUSTER ZONE"),
         ([*XPK[:3], *FLAGS], "expected --accelerator=TYPE"),
         ([*XPK, "--config=c.py", "--workdir=/data"], "expected --workdir=gs://BUCKET/DIR"),
+        ([*XPK, "--dry_run", "--config=no.py", FLAGS[1]], "there is no config no.py in the commit"),
         ([*XPK, "--restarts=x", *FLAGS], "expected --restarts=NUMBER"),
         (["Run", *XPK[1:], *FLAGS], "expected NAME of small letters"),
     ],
