@@ -249,10 +249,8 @@ class Checkpoints:
         like = {"step": np.zeros((), np.int32)}
         arguments = ocp.checkpoint_utils.construct_restore_args(like)
         target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
-        there, folder = (
-            int(self._read(step, "state", target, like)["step"]),
-            self.folder / str(step),
-        )
+        there = int(self._read(step, "state", target, like)["step"])
+        folder = self.folder / str(step)
         if there == step:
             return self._damaged(step, integrity.changed_array(folder, "step"))
         return InputError(
