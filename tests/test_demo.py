@@ -154,9 +154,9 @@ def test_what_a_browser_sends_is_checked(drawn):
 
 def test_files_of_older_results_are_removed(drawn, generated, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "KEPT", 3)
-    monkeypatch.setattr(drawn, "folder", tmp_path)
+    monkeypatch.setattr(drawn.files, "folder", tmp_path)
     image = generated[0].images[0]
-    made = [drawn.kept("image", [image], [""], "", "") for _ in range(5)]
+    made = [drawn.files.keep("image", [image], [""], "", "") for _ in range(5)]
     is_there = [bool(list(tmp_path.glob(f"*/{name}"))) for name in ("image_000.png", "images.zip")]
     assert all(is_there) and len(list(tmp_path.iterdir())) == 3
     assert read(made[-1].paths[0]).shape == (64, 64, 3)
