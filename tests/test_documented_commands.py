@@ -121,8 +121,8 @@ NOT_RUN = [
     (r"^bash launch/tpu_vm.sh|doctor --device=gpu", ACCELERATOR),
     (r"prepare_data|data.from_", "needs data that are not here: test_tfrecord makes small ones"),
     (
-        r"launch.(config_keys|front_picture)",
-        "writes into the repository: test_config_keys compares",
+        r"launch.(config_keys|fits_table|front_picture)",
+        "writes into the repository: test_config_keys and test_fits_table compare",
     ),
     (r"\[.*\]|\.\.\.|\$network|FILE\b", "words of prose stand for what a reader has"),
     (r"gs://", "needs a bucket: test_buckets has one on loopback"),

@@ -1,0 +1,48 @@
+"""docs/fits.md is what the compilers said, and its rows and gaps are told from each other."""
+
+import importlib.util
+import json
+import pathlib
+
+ROOT = pathlib.Path(__file__).parent.parent
+ROW = {
+    **{"config": "imagenet_stage2", "changes": "", "topology": "v5e-16", "mode": "train"},
+    **{"program": "step", "images": 1024, "mesh": "data 16", "fits": True, "peak_gib": 7.5},
+    **{"state_gib": 2.0, "memory_gib": 15.75, "tflop": 9.74, "ms": 1193.0, "mfu": 0.414},
+    **{"collectives": 1200, "gb": 1.05, "note": ""},
+}
+
+
+def maker():
+    spec = importlib.util.spec_from_file_location("fits_table", ROOT / "launch/fits_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_that_of_the_measurements():
+    found = json.loads((ROOT / "docs" / "measurements" / "fits.json").read_text())
+    assert (ROOT / "docs" / "fits.md").read_text() == maker().page(found["rows"]), (
+        "python -m launch.fits_table docs/fits.md makes it again"
+    )
+
+
+def test_a_row_has_its_keys_and_a_gap_is_named():
+    codes = "--config.dataset.codes=IDS --config.generator.unroll=1"
+    changed = {**ROW, "changes": codes, "fits": False, "peak_gib": None, "ms": None, "mfu": None}
+    changed |= {"collectives": None, "gb": None}
+    changed["note"] = "the total memory required for HLO temporaries (59.12G) exceeds it"
+    lost = {**ROW, "config": "ffhq_stage2", "fits": None}
+    sampled = {**ROW, "config": "imagenet_stage1", "mode": "sample", "program": "decoder"}
+    lines = maker().page([sampled, changed, lost, ROW]).splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    assert rows[0] == (
+        "| `imagenet_stage2` | train | data 16 | 1,024 | yes | 7.50 | 15.75 | 2.00 | 9.74 | 1.2 s "
+        "| 41.4% | 1,200 | 1.05 |"
+    )
+    assert rows[1].startswith("| `imagenet_stage2`, `generator.unroll=1` | train | data 16 | 1,024")
+    assert "| **no** | 59.12 of temporaries | 15.75 |" in rows[1]
+    assert rows[2].startswith("| `imagenet_stage1` | decoder |") and len(rows) == 3
+    (gap,) = (line for line in lines if "`ffhq_stage2`" in line)
+    assert "`imagenet_stage1`" in gap and "`imagenet_stage2`," not in gap
+    assert sum("not compiled yet: all." in line for line in lines) == 4
