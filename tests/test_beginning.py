@@ -46,7 +46,7 @@ def filled(like, number):
 def saved(folder, config, state, step=6):
     """A workdir of `config` with a checkpoint."""
     checkpoints = checkpoint.Checkpoints(folder)
-    checkpoints.save(step, state)
+    checkpoints.save(step, state | ({"step": jnp.int32(step)} if "step" in state else {}))
     checkpoints.close()
     files.save_json(folder / "config.json", json.loads(config.to_json()))
     return folder

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import signal
+import threading
 import time
 import types
 
@@ -171,6 +172,24 @@ def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
     assert not store.files()
     with pytest.raises(KeyError), files.owned("gs://bucket/run"):
         raise KeyError
+    assert not store.files()
+
+
+def test_a_sign_of_life_on_its_way_is_taken_away_too(store, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.05)
+    owner = lease.Lease(stores.path("gs://bucket/run"), str)
+    owner.take()
+    theirs, arrived = owner._store, threading.Event()
+
+    def write(*args, **keys):
+        made = theirs.write(*args, **keys).result()
+        arrived.set()
+        time.sleep(0.3)  # the answer takes long
+        return types.SimpleNamespace(result=lambda timeout=None: made)
+
+    owner._store = types.SimpleNamespace(write=write, read=theirs.read)
+    assert arrived.wait(20)
+    owner.release()
     assert not store.files()
 
 

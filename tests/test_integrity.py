@@ -1,5 +1,6 @@
 """Files of a checkpoint that are missing, cut or changed: one line names the file, none follows."""
 
+import json
 import os
 import shutil
 
@@ -11,7 +12,7 @@ import tensorstore
 import workdirs
 
 from evqgan import main
-from evqgan.core import checkpoint, integrity
+from evqgan.core import checkpoint, integrity, manifests
 from evqgan.core.errors import InputError
 
 ALL = {"ema", "params", "opt", "tokenizer", "step", "skipped"}
@@ -137,6 +138,10 @@ def test_sampling_from_a_damaged_checkpoint_is_one_line(tmp_path, capfd, harm):
 def test_another_step_is_named_where_there_is_one(tmp_path, capfd):
     place = workdirs.copy(tmp_path / "w") / "tokenizer"
     shutil.copytree(place / "checkpoints" / "6", place / "checkpoints" / "4")
+    table = place / "checkpoints" / "4" / "manifest" / "metadata"
+    rows = json.loads(table.read_text())
+    rows["step"][1] = manifests.crc32(np.int32(4))  # as if it had been saved in step 4
+    table.write_text(json.dumps(rows))
     gone(place / "checkpoints" / "6" / "manifest" / "metadata")
     image = next(place.parent.rglob("images/*/*.png"))
     args = ["--mode=reconstruct", f"--workdir={place}", f"--image={image}"]

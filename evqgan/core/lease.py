@@ -67,6 +67,8 @@ class Lease:
     def release(self) -> None:
         """Let the folder go; calling it again does nothing."""
         self._ended.set()
+        if self._thread.is_alive():  # a sign of life may be on its way: the mark to take away
+            self._thread.join(PATIENCE)
         generation, self._generation = self._generation, b""
         if generation:
             try:
@@ -104,8 +106,7 @@ class Lease:
         if not made:
             found = self._store.read(OWNER).result()
             made = found.stamp.generation if told(found.value).get("token") == self._token else b""
-        if made and not self._ended.is_set():
-            self._generation = made
+        self._generation = made or self._generation
         return bool(made)
 
     def _beat(self) -> None:
