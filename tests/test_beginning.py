@@ -254,7 +254,7 @@ def test_without_an_average_a_run_takes_none_from_others_and_keeps_none(tmp_path
         assert all((np.asarray(x) == number).all() for x in jax.tree.leaves(state["params"]))
     again = checkpoint.Checkpoints(tmp_path / "again")
     with contextlib.closing(again):
-        again.save(1, optim.averaged(state))
+        again.save(1, {**optim.averaged(state), "step": jnp.int32(1)})
         again.wait()
         assert "ema" in again.parts()  # what is used of a workdir, wherever it comes from
         assert set(again.restore(mine)) == set(mine)
