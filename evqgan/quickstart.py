@@ -79,6 +79,12 @@ def check(config: ConfigDict) -> None:
     """
     build.check(keys, build.plain(config), "config")
     second = config.generator.copy_and_resolve_references()
+    for key in ("weights", "model"):
+        if second.tokenizer.get(key):
+            raise InputError(
+                f"config.generator.tokenizer.{key} is what config.tokenizer trains: leave it out; "
+                "the config of a stage 2 trains a generator on a tokenizer that is there"
+            )
     with second.unlocked():
         second.tokenizer.model = config.tokenizer.tokenizer
     with said_of("tokenizer"):

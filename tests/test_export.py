@@ -22,6 +22,7 @@ from evqgan.core.errors import InputError
 from evqgan.evals import cards
 from evqgan.export import __main__ as export
 from evqgan.export import check, gathered, programs, sources
+from evqgan.export import folder as folders
 from evqgan.inference.evaluation import subject_of
 from evqgan.training import stage2
 
@@ -265,6 +266,9 @@ def test_damage_is_one_line(place, tmp_path):
     assert "damaged: its bytes are not those that were written" in message()
     file.write_bytes(whole[:-9])
     assert "damaged or unreadable" in message()
+    with pytest.raises(InputError) as caught:
+        folders.copy(folder, tmp_path / "another")
+    assert str(file) in str(caught.value) and ".part" not in str(caught.value)
     safetensors.numpy.save_file({"a": np.zeros(3)}, file)
     assert "model.safetensors is not the model of config.json" in message()
     file.unlink()

@@ -92,6 +92,15 @@ def test_a_wrong_evaluator_of_the_generator_is_refused_before_anything_trains(
     assert message.format(place=place) in str(caught.value) and not (tmp_path / "run").exists()
 
 
+def test_another_tokenizer_for_the_generator_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "train", None)
+    config = load("quickstart", "tiny")
+    config.generator.tokenizer.weights = "elsewhere"
+    with pytest.raises(InputError, match=r"^config\.generator\.tokenizer\.weights is what "):
+        quickstart.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_results_that_were_cut_off_are_made_again(workdir):
     (workdir / "evaluation.json").unlink()
     (workdir / "edits.png").unlink()

@@ -121,7 +121,8 @@ def test_a_worker_that_is_stopped_is_named_and_does_not_outlive_the_run(
     tmp_path, quick, monkeypatch
 ):
     config = test_stage2.config_of()
-    config.update({"duration": "9 steps", "log_every": "1 step", "evals": {}, "stall": 1.0})
+    # A socket holds dozens of such small batches, made before the worker stops.
+    config.update({"duration": "900 steps", "eval_every": "900 steps", "evals": {}, "stall": 1.0})
     config.dataset.update({"workers": 2})
     take, pids = pipeline.Batches.__next__, []
 

@@ -56,7 +56,10 @@ def copy(source: pathlib.Path, dest: pathlib.Path) -> None:
         for name in exported.FILES:
             if name not in exported.PROGRAMS and (source / name).is_file():
                 shutil.copyfile(source / name, part / name)
-        text, readme = written(part), part / exported.CARD
+        try:
+            text, readme = written(part), part / exported.CARD
+        except InputError as error:  # of the copy, which will be gone
+            raise InputError(str(error).replace(str(part), str(source))) from error
         before = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         readme.write_text(programs.with_section(before, text), encoding="utf-8")
 
