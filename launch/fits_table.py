@@ -34,6 +34,7 @@ NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)G\)")
 
 def page(rows: Iterable[dict[str, Any]]) -> str:
     """Return the page for rows of `benchmark fits`: a table for each accelerator."""
+    rows = list(rows)
     known = [row for row in rows if row["fits"] is not None]
     parts = [HEAD]
     for topology in TOPOLOGIES:
@@ -43,6 +44,10 @@ def page(rows: Iterable[dict[str, Any]]) -> str:
         if here:
             lines = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, here)]
             parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        for row in rows:
+            if row["topology"] == topology and row["fits"] is None:
+                parts.append(f"`{row['config']}` was refused: {row['note']}.\n")
+                done.add(row["config"])
         left = ", ".join(f"`{name}`" for name in CONFIGS if name not in done)
         if left:
             which = left if here else "all"

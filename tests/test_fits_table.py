@@ -32,7 +32,7 @@ def test_a_row_has_its_keys_and_a_gap_is_named():
     changed = {**ROW, "changes": codes, "fits": False, "peak_gib": None, "ms": None, "mfu": None}
     changed |= {"collectives": None, "gb": None}
     changed["note"] = "the total memory required for HLO temporaries (59.12G) exceeds it"
-    lost = {**ROW, "config": "ffhq_stage2", "fits": None}
+    lost = {**ROW, "config": "celebahq_stage2", "fits": None, "note": "a batch of 8"}
     sampled = {**ROW, "config": "imagenet_stage1", "mode": "sample", "program": "decoder"}
     lines = maker().page([sampled, changed, lost, ROW]).splitlines()
     rows = [line for line in lines if line.startswith("| `")]
@@ -45,4 +45,5 @@ def test_a_row_has_its_keys_and_a_gap_is_named():
     assert rows[2].startswith("| `imagenet_stage1` | decoder |") and len(rows) == 3
     (gap,) = (line for line in lines if "`ffhq_stage2`" in line)
     assert "`imagenet_stage1`" in gap and "`imagenet_stage2`," not in gap
+    assert "celebahq_stage2" not in gap and "`celebahq_stage2` was refused: a batch of 8." in lines
     assert sum("not compiled yet: all." in line for line in lines) == 4
