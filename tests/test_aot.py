@@ -302,7 +302,9 @@ def test_a_tiny_step_is_compiled_for_tpus_that_are_not_there(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", fits.CONFIGS)
 def test_every_full_size_step_is_compiled_for_a_v5e_or_says_what_would_make_it_fit(config):
-    # Hours in all; what it came to is in docs/accelerators.md.
+    # Hours in all; what it came to is in docs/fits.md. Without libtpu, an extra, the list of them
+    # is guarded by test_all_of_full_size_are_compiled_by_benchmark_fits, and compiling by the tests
+    # that test_a_tiny_step_is_compiled_for_tpus_that_are_not_there names.
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu, a TPU's compiler, is not installed: pip install '.[tpu]'")
     given = [] if "stage1" in config or "rqtransformer" in config else [IDS]
