@@ -1,20 +1,10 @@
 """docs/config_keys.md is what the constructors say, and says something of every key."""
 
-import importlib.util
-import pathlib
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def maker():
-    spec = importlib.util.spec_from_file_location("config_keys", ROOT / "launch/config_keys.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from launch_machine import ROOT, program
 
 
 def test_the_list_of_keys_is_that_of_the_code():
-    made = maker().listing()
+    made = program("config_keys").listing()
     assert (ROOT / "docs" / "config_keys.md").read_text() == made, (
         "python -m launch.config_keys docs/config_keys.md makes it again"
     )
@@ -26,7 +16,7 @@ def test_the_list_of_keys_is_that_of_the_code():
 
 
 def test_meanings_are_read_from_docstrings_and_comments():
-    keys = maker()
+    keys = program("config_keys")
     said = keys.documented("A head.\n\na, b: of both,\n  and more.\nc: one\n\nRaises: nothing")
     assert said == {"a": "of both, and more.", "b": "of both, and more.", "c": "one"} | {
         "Raises": "nothing"

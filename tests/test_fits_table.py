@@ -1,10 +1,9 @@
 """docs/fits.md is what the compilers said, and its rows and gaps are told from each other."""
 
-import importlib.util
 import json
-import pathlib
 
-ROOT = pathlib.Path(__file__).parent.parent
+from launch_machine import ROOT, program
+
 ROW = {
     **{"config": "imagenet_stage2", "changes": "", "topology": "v5e-16", "mode": "train"},
     **{"program": "step", "images": 1024, "mesh": "data 16", "fits": True, "peak_gib": 7.5},
@@ -13,16 +12,9 @@ ROW = {
 }
 
 
-def maker():
-    spec = importlib.util.spec_from_file_location("fits_table", ROOT / "launch/fits_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_page_is_that_of_the_measurements():
     found = json.loads((ROOT / "docs" / "measurements" / "fits.json").read_text())
-    assert (ROOT / "docs" / "fits.md").read_text() == maker().page(found["rows"]), (
+    assert (ROOT / "docs" / "fits.md").read_text() == program("fits_table").page(found["rows"]), (
         "python -m launch.fits_table docs/fits.md makes it again"
     )
 
@@ -34,7 +26,7 @@ def test_a_row_has_its_keys_and_a_gap_is_named():
     changed["note"] = "the total memory required for HLO temporaries (59.12G) exceeds it"
     lost = {**ROW, "config": "celebahq_stage2", "fits": None, "note": "a batch of 8"}
     sampled = {**ROW, "config": "imagenet_stage1", "mode": "sample", "program": "decoder"}
-    lines = maker().page([sampled, changed, lost, ROW]).splitlines()
+    lines = program("fits_table").page([sampled, changed, lost, ROW]).splitlines()
     rows = [line for line in lines if line.startswith("| `")]
     assert rows[0] == (
         "| `imagenet_stage2` | train | data 16 | 1,024 | yes | 7.50 | 15.75 | 2.00 | 9.74 | 1.2 s "
