@@ -21,10 +21,10 @@ from evqgan.core import exported, exported_weights, pictures
 from evqgan.core.errors import InputError
 from evqgan.evals import cards
 from evqgan.export import __main__ as export
-from evqgan.export import check, gathered, programs, sources
+from evqgan.export import check, gathered, programs, pushing, sources
 from evqgan.export import folder as folders
 from evqgan.inference.evaluation import subject_of
-from evqgan.training import stage2
+from evqgan.training import initial_state, stage2
 
 ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
@@ -275,6 +275,13 @@ def test_damage_is_one_line(place, tmp_path):
     assert "holds an exported model, but no model.safetensors" in message()
     file.write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config)[:-9])
+    cut = "config.json is not the config of an exported model: it is cut short or changed at line 1"
+    advice = "copy the whole folder again, or export the model again"
+    assert cut in message() and message().endswith(advice)
+    for reads in (lambda: initial_state.config_of(folder, "stage1"), lambda: pushing.whole(folder)):
+        with pytest.raises(InputError, match=f"{cut}.*; {advice}$"):
+            reads()
     (folder / "config.json").write_text(json.dumps({**config, "steps": 3}))
     assert "it has no steps" in message()
     (folder / "config.json").write_text(json.dumps({"stage": "exported", "generator": {}}))

@@ -69,7 +69,7 @@ def _read(folder: pathlib.Path, parts: Sequence[str]) -> ConfigDict:
     from evqgan.core import schema  # brings JAX, which --help and wrong flags can do without
 
     file = folder / "config.json"
-    found = files.read_json(file)
+    found = exported.read_config(folder)
     if found.get("stage") == exported.STAGE:
         found = next(x for name in parts if (x := exported.part_of(found, name, folder)))
     config = ConfigDict(found)

@@ -105,10 +105,21 @@ def part_of(found: dict[str, Any], part: str, folder: pathlib.Path) -> dict[str,
     return section
 
 
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Return what the config.json in a folder holds: a workdir's, or that of an exported model.
+
+    Raises InputError for a damaged one, which says what to do about a folder of its kind.
+    """
+    file = folder / CONFIG
+    if is_one(folder):
+        return files.read_json(file, "the config of an exported model", again(folder))
+    return files.read_json(file)
+
+
 def step_of(folder: str | os.PathLike[str], part: str) -> int:
     """Return the step of the checkpoint that a part was exported from; part: one of PARTS."""
     file = stores.path(folder) / CONFIG
-    steps = files.read_json(file, "the config of an exported model", again(folder)).get("steps")
+    steps = read_config(file.parent).get("steps")
     step = steps.get(part) if isinstance(steps, dict) else None
     if not isinstance(step, int):
         why = f"it has no steps; {again(folder)}"

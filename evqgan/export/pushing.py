@@ -2,7 +2,7 @@
 
 import pathlib
 
-from evqgan.core import exported, files, hub
+from evqgan.core import exported, hub
 from evqgan.core.errors import InputError
 from evqgan.core.hub import Repository
 from evqgan.core.progress import counted, say
@@ -54,8 +54,7 @@ def whole(folder: pathlib.Path) -> list[pathlib.Path]:
     if not exported.is_one(folder):
         what = "is no exported model, and nothing else is uploaded"
         raise InputError(f"{folder} {what}: write one by `python -m evqgan.export WORKDIR DEST`")
-    config = files.read_json(folder / exported.CONFIG, advice=exported.again(folder))
-    exported.part_of(config, exported.PARTS[0], folder)
+    exported.part_of(exported.read_config(folder), exported.PARTS[0], folder)
     inner = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = [
         path

@@ -209,7 +209,7 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         other = f"{exported.meant(folder)}give the workdir of a run"
         hint = public.advice(folder) or (f"give {' or '.join(runs)}" if runs else other)
         raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
-    theirs = files.read_json(file)
+    theirs = exported.read_config(folder)
     if exported.is_one(folder):
         found = exported.part_of(theirs, exported.PARTS[stage == "stage2"], folder)
         if found is None:
