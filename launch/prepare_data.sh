@@ -39,7 +39,7 @@ if [ -n "$bucket" ]; then
 fi
 
 # Which files SOURCE has decides the way.
-[ -f "$source" ] || [ -n "$(ls -A "$source")" ] || fail "there is nothing in $source: give the folder that the data come in"
+[ -n "$(find -L "$source" -type f | head -n 1)" ] || fail "there are no files in $source: give the folder that the data come in"
 has() { compgen -G "$1" >/dev/null; }
 
 # build NAME: tfds' own builder, which needs TensorFlow, in an environment that nothing else uses.

@@ -365,9 +365,11 @@ def test_data_are_copied_to_a_bucket_from_which_nothing_is_deleted(machine):
         (["imagenet", ".", "gs://bucket"], "then --bucket=gs://bucket"),
         (["imagenet", ".", "data", "--bucket=bucket"], "expected --bucket=gs://BUCKET/DIR"),
         (["imagenet", ".", "data", "--bucket=gs://b/c"], "expected gsutil on the PATH"),
-        (["mine", ".", "data", "--dry_run"], "there is nothing in .: give the folder"),
+        (["mine", ".", "data", "--dry_run"], "there are no files in .: give the folder"),
+        (["imagenet", "../empty", "data"], "there are no files in ../empty: give the folder that"),
     ],
 )
 def test_a_wrong_command_of_prepare_data_is_one_line(machine, flags, message):
+    (machine.place / "empty" / "train" / "cat").mkdir(parents=True)
     assert message in one_error(machine.run("launch/prepare_data.sh", *flags))
     assert os.listdir(machine.place / "user") == []
