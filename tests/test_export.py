@@ -144,6 +144,23 @@ def test_numbers_of_these_weights_come_with_their_cards(place, models, tmp_path)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found.evaluation
 
 
+@pytest.mark.parametrize("part, others", [("tokenizer", 1), ("generator", 0)])
+def test_a_part_of_a_quickstart_has_its_numbers_from_where_both_were_measured(
+    place, models, tmp_path, part, others
+):
+    about = subject_of(models["run"]).model
+    of_tokenizer = {"numbers": ["psnr"], "model": {"fingerprint": about.tokenizer, "tokenizer": ""}}
+    model = {"fingerprint": about.fingerprint, "tokenizer": about.tokenizer}
+    of_generator = {"numbers": ["fid"], "model": model}
+    run, said = shutil.copytree(place / "run", tmp_path / "run"), []
+    protocols = {"reconstruction": of_tokenizer, "distribution": of_generator}
+    numbers = {"psnr": 20.0, "fid": 12.5}
+    (run / "evaluation.json").write_text(json.dumps({"numbers": numbers, "protocols": protocols}))
+    found = gathered.gather(str(run / part), say=said.append).evaluation["numbers"]
+    assert found == dict([*numbers.items()][: 2 - others])
+    assert len(said) == others and all("are of a generator, and are left out" in x for x in said)
+
+
 def test_a_card_says_what_it_is_and_what_is_not_known(place):
     text = (place / "float16" / "README.md").read_text()
     head = yaml.safe_load(text.split("---")[1])
@@ -233,7 +250,7 @@ def test_an_export_that_ends_midway_leaves_nothing(place, tmp_path, monkeypatch)
     (tmp_path / ".out.part" / "README.md").write_text("half")
     with monkeypatch.context() as patched:
         patched.setattr(sources, "source_of", stopped)
-        patched.setattr(programs, "write", lambda folder: "")
+        patched.setattr(programs, "write", lambda *folders: "")
         assert export.main(args) == 130
     assert not list(tmp_path.iterdir())
     (tmp_path / "out").mkdir()
@@ -269,6 +286,7 @@ def test_damage_is_one_line(place, tmp_path):
     with pytest.raises(InputError) as caught:
         folders.copy(folder, tmp_path / "another")
     assert str(file) in str(caught.value) and ".part" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
     safetensors.numpy.save_file({"a": np.zeros(3)}, file)
     assert "model.safetensors is not the model of config.json" in message()
     file.unlink()

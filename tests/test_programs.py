@@ -240,4 +240,4 @@ def test_what_jax_cannot_export_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(programs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="jax.export needs flatbuffers .*pip install"):
-        programs.write(place / "float32")
+        programs.write(place / "float32", tmp_path)

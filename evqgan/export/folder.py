@@ -39,7 +39,7 @@ def write(
         checked = check.write(part, model, found.dataset, num) if num else None
         if found.evaluation["numbers"]:
             files.save_json(part / exported.EVALUATION, found.evaluation)
-        alone = written(part) if runs_alone else ""
+        alone = written(part, part) if runs_alone else ""
         source = sources.source_of(found.config)
         text = card.Card(dest.resolve().name, found, source, dtype, size, checked, alone).text()
         (part / exported.CARD).write_text(text, encoding="utf-8")
@@ -53,18 +53,18 @@ def copy(source: pathlib.Path, dest: pathlib.Path) -> None:
     Raises InputError as `write`, and for a source that is damaged.
     """
     with files.swapped(dest) as part:
+        text, readme = written(source, part), part / exported.CARD
         for name in exported.FILES:
             if name not in exported.PROGRAMS and (source / name).is_file():
                 shutil.copyfile(source / name, part / name)
-        try:
-            text, readme = written(part), part / exported.CARD
-        except InputError as error:  # of the copy, which will be gone
-            raise InputError(str(error).replace(str(part), str(source))) from error
         before = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         readme.write_text(programs.with_section(before, text), encoding="utf-8")
 
 
-def written(part: pathlib.Path) -> str:
-    """Write the programs into a folder, and say so before; return their part of the card."""
+def written(model: pathlib.Path, dest: pathlib.Path) -> str:
+    """Write the programs of `model` into `dest`, and say so before; return their part of the card.
+
+    model: the folder of an exported model, which is read before anything is written.
+    """
     say("writing programs that JAX alone can run (--noprograms leaves them out)")
-    return programs.write(part)
+    return programs.write(model, dest)

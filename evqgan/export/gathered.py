@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -89,8 +89,7 @@ def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print
     there = {part: found[stage] for part, stage in parts.items() if stage in found}
     configs = {part: without_paths(build.plain(one.to_dict())) for part, (one, _) in there.items()}
     steps = {part: number for part, (_, number) in there.items()}
-    top = exported.find(workdir)
-    evaluation = evaluation_of([*places, *([top] if top != folder else [])], state, say)
+    evaluation = evaluation_of(evaluated_in(places), state, say)
     origin = public.origin(folder)
     return Gathered(configs, steps, traced, state, evaluation, config.dataset, origin)
 
@@ -169,13 +168,20 @@ def without_paths(config: Any) -> Any:
     return found
 
 
+def evaluated_in(places: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Return the folders with numbers of workdirs: these, and quickstarts they are parts of."""
+    tops = [place.parent for place in places if place.name in exported.PARTS]
+    both = [top for top in tops if (top / "generator" / exported.CONFIG).is_file()]
+    return list(dict.fromkeys([*places, *both]))
+
+
 def evaluation_of(
     places: list[pathlib.Path], state: Mapping[str, Any], say: Callable[[str], None]
 ) -> cards.Evaluation:
     """Return the numbers in the evaluation.json of workdirs, later ones first, and their cards.
 
-    Numbers of other weights than those of `state` are left out; `say` takes a line on each such
-    card, and on the lack of any number.
+    Numbers of other weights than those of `state` are left out, and of a tokenizer those of a
+    generator; `say` takes a line on each such card, and on the lack of any number.
     """
     generator = state.get("tokenizer")
     tokenizer = generator or {"params": state["ema"], "codebook": state["codebook"]}
@@ -190,7 +196,11 @@ def evaluation_of(
             continue
         theirs = read_evaluation(file, "move it away, or measure again by --mode=evaluate")
         for name, card in theirs["protocols"].items():
-            if (card.get("model") or {}).get("fingerprint") not in known:
+            model = card.get("model") or {}
+            if model.get("tokenizer") and not generator:
+                say(f"the numbers of {name} in {file} are of a generator, and are left out")
+                continue
+            if model.get("fingerprint") not in known:
                 say(f"the numbers of {name} in {file} are of other weights, and are left out")
                 continue
             for images in (card.get("real"), card.get("heldout")):

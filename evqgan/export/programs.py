@@ -36,8 +36,8 @@ LEAVE_OUT = "leave the programs out by --noprograms"
 TITLE = "## With JAX alone"
 
 
-def write(folder: pathlib.Path) -> str:
-    """Write the programs of the exported model in `folder` into it; return their part of the card.
+def write(folder: pathlib.Path, dest: pathlib.Path) -> str:
+    """Write the programs of the exported model in `folder` into `dest`; return what a card says.
 
     Raises InputError, one line, for a model that JAX cannot export, naming the program and why.
     """
@@ -51,7 +51,7 @@ def write(folder: pathlib.Path) -> str:
     weights = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
     with without_places():
         for name, function, given in functions(model, settings):
-            (folder / name).write_bytes(serialized(name, function, weights, *given))
+            (dest / name).write_bytes(serialized(name, function, weights, *given))
     return section(loaded)
 
 
