@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
@@ -38,8 +39,9 @@ def test_a_wrong_duration_is_named(duration):
 
 
 def test_a_share_of_nothing_is_named_as_that():
-    with pytest.raises(InputError, match="config.duration = '5%' is the length of the whole run"):
-        to_steps("5%", 100, 10)
+    config = ConfigDict({"duration": "5%", "batch_size": 10})
+    with pytest.raises(InputError, match="config.duration: '5%' would be a share of the whole run"):
+        RunLength.of(config, 100)
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,27 @@ def test_a_factor_that_cannot_be_proposed_is_refused(completed, factor):
         completed(f"factor={factor}")
 
 
+@pytest.mark.parametrize(
+    "key, message",
+    [
+        ("duration=5%", "config.duration: '5%' would be a share of the whole run, whose length it"),
+        ("duration=banana steps", "config.duration expects more than 0: a number of steps"),
+        ("generator.duration=5%", "config.generator.duration: '5%' would be a share of the whole"),
+        ("tokenizer.duration=0 steps", "config.tokenizer.duration expects more than 0"),
+        ("batch_size=0", "config.batch_size expects a whole number from 1, got 0"),
+        ("learning_rate=-1.0", "config.learning_rate expects a number from 0, got -1.0"),
+        ("generator.seed=-1", "config.generator.seed expects a whole number from 0 to"),
+    ],
+)
+def test_what_no_folder_makes_right_is_refused_before_it_is_looked_through(
+    completed, monkeypatch, key, message
+):
+    monkeypatch.setattr(own, "survey", None)
+    with pytest.raises(InputError) as caught:
+        completed(key)
+    assert message in str(caught.value)
+
+
 def test_a_value_of_another_kind_names_the_kind_of_what_is_proposed(completed):
     with pytest.raises(InputError, match="learning_rate expects a value of type float, got 'fast'"):
         completed("learning_rate=fast")

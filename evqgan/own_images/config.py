@@ -7,7 +7,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, config_files, exported, files, processes, weights
+from evqgan.core import (
+    build,
+    checkpoint,
+    config_files,
+    exported,
+    files,
+    processes,
+    schema,
+    weights,
+)
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
@@ -16,6 +25,7 @@ from evqgan.data.survey import Survey, survey
 from evqgan.own_images import proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.training import optim, run_length
 from evqgan.training.initial_state import config_of
 from evqgan.training.reporting import log
 
@@ -49,6 +59,7 @@ def begin(
     dataset = dataset_of(config)
     check_apart(workdir, dataset.folder)
     check_factor(config.factor)
+    check_given(config)
     plan, found = read_plan(workdir), None
     if plan is None or config.changed_data:
         log(f"looking through {dataset.folder}")
@@ -127,6 +138,20 @@ def check_factor(factor: int | None) -> None:
     if factor not in (None, *proposal.FACTORS):
         few = ", ".join(map(str, proposal.FACTORS))
         raise InputError(f"config.factor = {factor}: expected one of {few}, pixels of a token")
+
+
+def check_given(config: ConfigDict) -> None:
+    """Raise InputError for a given value that is wrong whatever the folder holds."""
+    shared = {key: config[key] for key in SHARED}
+    rate = {"learning_rate": shared.pop("learning_rate")}
+    sections: list[tuple[Callable[..., Any], dict[str, Any], str]]
+    sections = [(optim.optimizer, rate, "config"), (schema.Experiment, shared, "config")]
+    sections += [(schema.STAGES[PARTS[x]], build.plain(config[x]), f"config.{x}") for x in PARTS]
+    for takes, keys, where in sections:
+        given = {key: value for key, value in keys.items() if value is not None}
+        build.check(takes, given, where)
+        with build.at_key(f"{where}.duration"):
+            run_length.to_steps(given.get("duration", 1), 1, 1)
 
 
 def check_batches(config: ConfigDict, plan: Mapping[str, Any], images: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import DURATION
 
@@ -23,8 +24,8 @@ def to_steps(
         )
     if found[2] == "%" and total is None:
         raise InputError(
-            f"config.duration = {duration!r} is the length of the whole run, of which it cannot be "
-            "a share: give it in steps or epochs, such as 1000 or '20 epochs'"
+            f"{duration!r} would be a share of the whole run, whose length it is: give it in steps "
+            "or epochs, such as 1000 or '20 epochs'"
         )
     number = float(re.sub("[,_]", "", found[1]))
     if found[2] == "%" and total is not None:
@@ -59,7 +60,8 @@ class RunLength:
     @classmethod
     def of(cls, config: Any, examples: int) -> "RunLength":
         """Return the length that a stage's config asks for; examples: of the training set."""
-        total = to_steps(config.duration, examples, config.batch_size)
+        with build.at_key("config.duration"):
+            total = to_steps(config.duration, examples, config.batch_size)
         return cls(examples, config.batch_size, total, config.get("began", 0))
 
     @property
