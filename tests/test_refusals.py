@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import codes
 from evqgan.evals import finished
-from evqgan.inference import finished_samples, mode_inputs, sample_settings
+from evqgan.inference import evaluation, finished_samples, mode_inputs, sample_settings
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import Classes
 
@@ -310,6 +311,27 @@ def test_a_slip_is_told_before_anything_is_loaded(
     code, said, errors = call(capsys, f"--mode={mode}", f"--workdir={place}", *given, out, *args)
     assert code == 2 and len(errors) == 1 and re.search(message, errors[0]), errors
     assert not said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gone", ["tokenizer", "generator"])
+def test_a_part_without_a_checkpoint_is_told_before_the_other_is_measured(
+    tmp_path, capsys, monkeypatch, gone
+):
+    def loaded(folder, *_):
+        raise InputError(f"loaded {folder.name}")
+
+    run = workdirs.copy(tmp_path / "w")
+    shutil.rmtree(run / gone / "checkpoints")
+    monkeypatch.setattr(evaluation, "load", loaded)
+    code, _, lines = call(capsys, "--mode=evaluate", f"--workdir={run}")
+    assert code == 2 and len(lines) == 1 and not (run / "evaluation.json").exists()
+    assert f"there is no checkpoint in {run / gone / 'checkpoints'}: the run has saved" in lines[0]
+    other, metric = {
+        "tokenizer": ("generator", "generation"),
+        "generator": ("tokenizer", "reconstruction"),
+    }[gone]
+    _, _, lines = call(capsys, "--mode=evaluate", f"--workdir={run}", f"--metrics={metric}")
+    assert lines == [f"error: loaded {other}"]  # which alone is measured
 
 
 def test_keys_that_a_run_was_trained_with_may_be_said_again(place, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import build, exported, files, processes, schema, stores
+from evqgan.core import build, checkpoint, exported, files, processes, schema, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
@@ -73,12 +73,17 @@ def evaluate(
         evaluators_of(part, dataset, chosen(part.evals, metrics), batch_size)
         for (part, _), dataset in zip(parts, datasets, strict=True)
     ]
-    for (part, folder), dataset, evaluators in zip(parts, datasets, all_evaluators, strict=True):
-        compared = (
-            part is parts[-1][0] and samples.is_file() and (not metrics or "samples" in metrics)
-        )
-        if not evaluators.by_name and not compared:
-            continue
+    compares = samples.is_file() and (not metrics or "samples" in metrics)
+    of_samples = [compares and part is parts[-1] for part in parts]
+    work = [
+        row
+        for row in zip(parts, datasets, all_evaluators, of_samples, strict=True)
+        if row[2].by_name or row[3]
+    ]
+    for (_, folder), *_ in work:  # a generator may have begun and saved nothing yet
+        if not exported.is_one(folder):
+            checkpoint.check_step(folder, None)
+    for (part, folder), dataset, evaluators, compared in work:
         if chief:
             print(f"loading {folder}", flush=True)
         model = load(folder, part)
