@@ -190,15 +190,8 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
     The flag workdir is filled in where it is not given. argv: the arguments, without the program's
     name. Raises InputError for any of them that is wrong.
     """
-    flags: Any
-    flags, rest = cli.parse(table.FLAGS, argv)
-    cli.check_mode(table.FLAGS, flags)
-    files = ("config", "workdir", "out", "preset", "image", "mask", "json")
-    for name in (*files, "classifier", "classifier_weights", "compile_only"):
-        if flags[name].value == "":
-            raise InputError(f"--{name}= is empty: give a value, or leave it out")
+    flags, rest = flags_of(argv)
     check_compile_only(flags)
-    check_repeat(flags, rest)
     config = config_of(flags)
     if flags.preset:
         presets.apply(config, flags.preset)
@@ -211,6 +204,22 @@ def parse(argv: list[str]) -> tuple[Any, ConfigDict]:
             if found := config_files.OVERRIDE.match(arg):
                 check_read(flags, config, found[1])
     return flags, config
+
+
+def flags_of(argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return the flags of a command line, and its keys of the config, which are not read yet.
+
+    Raises InputError for what is wrong with the flags alone.
+    """
+    flags: Any
+    flags, rest = cli.parse(table.FLAGS, argv)
+    cli.check_mode(table.FLAGS, flags)
+    files = ("config", "workdir", "out", "preset", "image", "mask", "json")
+    for name in (*files, "classifier", "classifier_weights", "compile_only"):
+        if flags[name].value == "":
+            raise InputError(f"--{name}= is empty: give a value, or leave it out")
+    check_repeat(flags, rest)
+    return flags, rest
 
 
 def check_compile_only(flags: Any) -> None:

@@ -103,6 +103,40 @@ check_config() {
   fail "there is no config $name in the commit at HEAD, which is what runs: commit it, or give a file of configs/"
 }
 
+# is_quickstart ARGUMENTS...: whether they name neither a config nor a mode, as then launch/local.sh runs the quickstart.
+is_quickstart() {
+  local argument
+  for argument in "$@"; do
+    case $argument in --config | --config=* | -config | -config=* | --mode | --mode=* | -mode | -mode=*) return 1 ;; esac
+  done
+}
+
+# check_flags commit|tree ARGUMENTS...: fails unless these are flags of the program in what will run, see `check_config`,
+# and keys of its config: launch/check_flags.py. It needs the environment of launch/local.sh, and without it says so.
+check_flags() {
+  local where=$1 code=$root place=$PWD python=${EVQGAN_VENV:-$root/.venv}/bin/python said status=0
+  shift
+  case $python in /*) ;; *) python=$PWD/$python ;; esac
+  [ -x "$python" ] || python=$(current_environment requirements.txt 2>/dev/null && printf %s "$python") || {
+    say "the flags of the program are not checked here, for its environment is not: bash launch/local.sh --help makes one"
+    return
+  }
+  if [ "$where" = commit ] && git -C "$root" rev-parse --verify --quiet HEAD >/dev/null 2>&1; then
+    code=$(mktemp -d)
+    place=$code
+    git -C "$root" archive HEAD | tar -xf - -C "$code" || fail "git cannot pack the commit at HEAD, see above"
+    if is_quickstart "$@"; then set -- --config=quickstart "$@"; fi
+  fi
+  said=$(cd "$place" && PYTHONPATH=$code "$python" -P "$code/launch/check_flags.py" "$@" 2>&1 >/dev/null) || status=$?
+  [ "$code" = "$root" ] || rm -rf "$code"
+  said=${said##*$'\n'}
+  case $status in
+    0) ;;
+    2) fail "${said#error: }" ;;
+    *) say "the flags of the program cannot be checked here, by $python: ${said:-exit code $status}" ;;
+  esac
+}
+
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {

@@ -9,11 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 take "dry_run" "$@"
 set -- ${rest[@]+"${rest[@]}"}
-quickstart=yes
-for flag in "$@"; do
-  case $flag in --config | --config=* | -config | -config=* | --mode | --mode=* | -mode | -mode=*) quickstart=no ;; esac
-done
-[ "$quickstart" = no ] || set -- --config="$root/configs/quickstart.py" "$@"
+if is_quickstart "$@"; then set -- --config="$root/configs/quickstart.py" "$@"; fi
 
 case $* in *gs://*) export EVQGAN_PACKAGES="${EVQGAN_PACKAGES-gcsfs}" ;; esac # what reads a bucket
 environment requirements.txt

@@ -33,6 +33,7 @@ workdir=$(value_of workdir "$@")
 [[ ${recreate:=5} =~ ^[0-9]+$ ]] || fail "expected --recreate=NUMBER, got $recreate"
 [ -z "$collect" ] || fail "--collect is of launch/tpu_vm.sh: here the workdir is in a bucket"
 check_config commit "$@"
+check_flags commit "$@"
 if [ -n "$on_demand" ]; then spot=""; else spot=yes; fi
 
 resource=(gcloud compute tpus queued-resources)

@@ -33,6 +33,7 @@ esac
 
 case $* in *gs://*) export EVQGAN_PACKAGES="${EVQGAN_PACKAGES-gcsfs}" ;; esac # what reads a bucket
 environment requirements.txt # once, on the first node
+check_flags tree "$@"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" EVQGAN_DISTRIBUTED=1
 say "${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node}: srun $python -m evqgan.main $*"
 command=("$python" -P -m evqgan.main "$@")

@@ -33,6 +33,7 @@ if [ -n "$stop" ]; then
   exit
 fi
 check_config commit "$@"
+check_flags commit "$@"
 if [ -n "$accelerator" ]; then
   check_accelerator
   check_workdir "$(value_of workdir "$@")"

@@ -35,6 +35,7 @@ needs gcloud "install the Google Cloud CLI and log in"
 needs kubectl "gcloud components install kubectl gke-gcloud-auth-plugin"
 needs git "install git"
 check_config commit "$@"
+check_flags commit "$@"
 logs=${logs:-workdirs/logs/$name}
 
 credentials=(gcloud container clusters get-credentials "$cluster" --location="${zone%-[a-z]}" ${project:+--project="$project"})

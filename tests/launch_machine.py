@@ -8,6 +8,7 @@ import pathlib
 import shlex
 import shutil
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -62,6 +63,14 @@ class Machine:
         (self.bin / name).unlink(missing_ok=True)  # a link to a tool stays one elsewhere
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
+
+    def add_program(self):
+        """Put the program into the repository, and the Python of these tests on the PATH."""
+        for folder in ("evqgan", "configs"):
+            left_out = shutil.ignore_patterns("__pycache__", "examples")
+            place = self.repository / folder
+            shutil.copytree(ROOT / folder, place, ignore=left_out, dirs_exist_ok=True)
+        self.add("python", f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} "$@"\n')
 
     def run(self, script, *flags, **settings):
         """Run a script from another folder than the repository's -> CompletedProcess.

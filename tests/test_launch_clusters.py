@@ -73,11 +73,12 @@ class Cluster(Machine):
         self.add("gcloud", NOTE)
         self.add("kubectl", KUBECTL)
         self.add("xpk", NOTE + CREATES)
-        for words in (
-            ["init", "-q"],
-            ["add", "."],
-            ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"],
-        ):
+        subprocess.run(["git", "-C", self.repository, "init", "-q"], check=True)
+        self.commit()
+
+    def commit(self):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["add", "."], [*who, "commit", "-qm", "all"]):
             subprocess.run(["git", "-C", self.repository, *words], check=True)
 
     def happens(self, text):
@@ -177,6 +178,16 @@ def test_a_wrong_command_of_xpk_is_one_line(cluster, flags, message):
     assert not all_calls(cluster, "xpk")
 
 
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_flags_that_the_program_has_not_send_nothing(cluster, more):
+    cluster.add_program()
+    cluster.commit()
+    flags = [*XPK, *more, "--config=quickstart", FLAGS[1]]
+    assert "no flag --wrokdir" in one_error(cluster.launch(*flags, "--wrokdir=x"))
+    assert "no key 'smaples'" in one_error(cluster.launch(*flags, "--config.smaples=1"))
+    assert not any(all_calls(cluster, name) for name in ("gcloud", "kubectl", "xpk"))
+
+
 def test_a_missing_program_is_named(cluster):
     (cluster.bin / "xpk").unlink()
     assert "expected xpk on the PATH, found none: pip install xpk" in one_error(
@@ -242,6 +253,20 @@ def test_slurm_starts_one_process_a_task(tmp_path):
     assert "in the repository" in one_error(slurm.run("launch/slurm.sh", SLURM_SUBMIT_DIR="/"))
     assert "expected to run in a job" in one_error(slurm.run("launch/slurm.sh", *FLAGS, **settings))
     assert "got no flags" in one_error(slurm.run("launch/slurm.sh", **settings))
+
+
+def test_flags_that_the_program_has_not_start_no_task(tmp_path):
+    slurm = Slurm(tmp_path)
+    slurm.add_program()
+    for job in ({"SLURM_JOB_ID": "7"}, {"EVQGAN_DRY_RUN": "1"}):
+        settings = {"SLURM_SUBMIT_DIR": str(slurm.repository), "EVQGAN_VENV": "none", **job}
+        for wrong, message in {
+            "--mode=banana": "--mode=banana: value should be one of",
+            "--config.smaples=1": "config has no key 'smaples': did you mean 'samples'",
+        }.items():
+            done = slurm.run("launch/slurm.sh", "--config=quickstart", wrong, **settings)
+            assert message in one_error(done)
+    assert not all_calls(slurm, "srun")
 
 
 def test_a_job_of_slurm_ends_with_the_programs_code_and_names_the_task(tmp_path):

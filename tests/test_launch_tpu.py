@@ -94,11 +94,14 @@ class Cloud(Machine):
         for name in ("python3", "python3.11", "python3.12"):
             self.add(name, WORKER_PYTHON)
         self.git("init", "-q")
-        self.git("add", ".")
-        self.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")
+        self.commit()
 
     def git(self, *words):
         subprocess.run(["git", "-C", self.repository, *words], check=True, capture_output=True)
+
+    def commit(self):
+        self.git("add", ".")
+        self.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")
 
     def state(self, name, *lines):
         (self.cloud / name).write_text("".join(f"{line}\n" for line in lines))
@@ -200,6 +203,39 @@ def test_a_config_that_is_not_in_the_commit_begins_nothing(cloud, script, more):
 def test_a_config_is_found_as_the_program_finds_it(cloud, config):
     done = cloud.launch(NAME, ZONE, "--dry_run", f"--config={config}", FLAGS[1])
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+@pytest.mark.parametrize("script", ["tpu_vm", "queued_resource"])
+def test_flags_that_the_program_in_the_commit_has_not_begin_nothing(cloud, script, more):
+    (cloud.cloud / "vm").unlink()
+    cloud.add_program()
+    cloud.commit()
+    (cloud.repository / "evqgan" / "flags.py").unlink()  # what is not committed is not asked
+    flags = [NAME, ZONE, "--accelerator=v5e-16", "--workdir=gs://bucket/run", *more]
+    for wrong, message in {
+        ("--config=quickstart", "--wrokdir=x"): "there is no flag --wrokdir: did you mean",
+        ("--config=quickstart", "--mode=banana"): "--mode=banana: value should be one of <train|",
+        ("--config=imagenet_stage1", "--config.sed=1"): "config has no key 'sed': did you mean",
+        ("--config.smaples=1",): "config has no key 'smaples': did you mean 'samples'",
+    }.items():
+        assert message in one_error(cloud.launch(*flags, *wrong, script=script))
+    assert cloud.asked("") == [] and cloud.temporary() == []
+    good = [*flags, "--config=quickstart", "--config.samples=1", "--dry_run"]
+    done = cloud.launch(*good, script=script)
+    assert done.returncode == 0 and "checked" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "fails, line",
+    [
+        ("find_spec", "are not checked here, for its environment is not: bash launch/local.sh"),
+        ("check_flags", "cannot be checked here, by "),
+    ],
+)
+def test_flags_that_cannot_be_checked_are_told(cloud, fails, line):
+    done = cloud.launch(NAME, ZONE, "--dry_run", *FLAGS, FAILS=fails)
+    assert done.returncode == 0 and f"the flags of the program {line}" in done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--dry_run=true", "-dry_run", "-dry_run=1", "--dry_run=yes"])
