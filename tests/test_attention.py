@@ -10,7 +10,8 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.nn import attention
-from evqgan.nn.attention import MLP, Attention, Block, attend, gelu, scan_layers, tanh_gelu
+from evqgan.nn.attention import MLP, Attention, Block, attend, gelu, tanh_gelu
+from evqgan.nn.layers import scan_layers, separate
 
 
 class Stack(nn.Module):
@@ -208,6 +209,8 @@ def test_a_scan_equals_blocks_one_by_one_and_remat_changes_nothing():
 
     value, grads = run()
     np.testing.assert_allclose(value, jnp.sum(jnp.sin(one_by_one)), rtol=1e-4, atol=1e-4)
+    apart = {"params": {"blocks": separate(params["params"]["blocks"])}}
+    np.testing.assert_allclose(apply(Stack(3), apart, x, mask), one_by_one, rtol=1e-4, atol=1e-4)
     other, others = run(remat=True)
     np.testing.assert_allclose(other, value, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, others)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from evqgan.core import drawing
-from evqgan.nn.attention import Block, scan_layers
+from evqgan.nn.attention import Block
+from evqgan.nn.layers import scan_layers
 from evqgan.nn.spectral import SpectralConv
 
 TABLE = np.arange(6.0, dtype=np.float32)

@@ -26,7 +26,8 @@ import evqgan
 from evqgan.core import checkpoint, mesh
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.nn.attention import Block, scan_layers
+from evqgan.nn.attention import Block
+from evqgan.nn.layers import scan_layers
 from evqgan.training import loop, prepare, stage1, stage2
 
 TESTS = pathlib.Path(__file__).parent

@@ -288,20 +288,22 @@ def test_variants_of_the_own_global_token_do_not_leak_and_say_what_they_say(atte
 
 
 @pytest.mark.parametrize(
-    "attention, tokens, order",
+    "attention, tokens, order, how",
     [
-        ("joint", "masked", "raster"),
-        ("joint", "ordered", "wavefront"),
-        ("prefix", "masked", "wavefront"),
-        ("prefix", "ordered", "raster"),
-        ("prefix", "ordered", "wavefront"),
+        ("joint", "masked", "raster", {}),
+        ("joint", "masked", "raster", {"unroll": 0}),
+        ("joint", "ordered", "wavefront", {}),
+        ("prefix", "masked", "wavefront", {}),
+        ("prefix", "ordered", "raster", {}),
+        ("prefix", "ordered", "raster", {"unroll": 0, "remat": True}),
+        ("prefix", "ordered", "wavefront", {}),
     ],
 )
-def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
+def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order, how):
     """Every step's logits in `sample` are `Model.__call__`'s for the grid as it stands.
 
-    This is so whatever was cached. In one batch a box, a corner and a whole image: blocks that one
-    image generates are given in another.
+    This is so whatever was cached, in a loop over layers or without one. In one batch a box, a
+    corner and a whole image: blocks that one image generates are given in another.
     """
     model = model_of(attention=attention, global_tokens=tokens, classes=3)
     params, label, keys = moved(model), jnp.array([1, 0, 2]), jax.random.split(jax.random.key(0), 3)
@@ -310,12 +312,27 @@ def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order):
         jnp.zeros((3, 6, 8), bool).at[0, 2:5, 3:8].set(True).at[1].set(True).at[2, :3, :3].set(True)
     )
     request, settings = Request(ids, mask, label, keys), multigrained.Settings(steps=3, order=order)
-    out = jax.jit(lambda p: multigrained.sample(model, p, request, settings).tokens)(params)
+    sampled = model.clone(**how)
+    out = jax.jit(lambda p: multigrained.sample(sampled, p, request, settings).tokens)(params)
     uncached = jax.jit(lambda p: plain_sample(model, p, ids[..., 0], mask, label, keys, order))(
         params
     )
     # A draw on a knife's edge of rounding may fall the other way, and all of its image after it.
     assert np.mean(np.all(np.asarray(out[..., 0] == uncached), axis=(1, 2))) >= 2 / 3
+
+
+def test_sampling_has_no_loop_over_layers_where_training_has_none():
+    model = model_of(layers=5, classes=3)
+    shapes = jax.eval_shape(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, int)))
+    ids, mask = jnp.zeros((1, 6, 8, 1), jnp.int32), jnp.ones((1, 6, 8), bool)
+    request = Request(ids, mask, jnp.zeros(1, jnp.int32), jax.random.split(jax.random.key(0), 1))
+
+    def loops(unroll):
+        settings, m = multigrained.Settings(steps=3), model.clone(unroll=unroll)
+        traced = jax.make_jaxpr(lambda p: multigrained.sample(m, p, request, settings).tokens)
+        return str(traced(shapes)).count("length=5")
+
+    assert loops(1) > 0 == loops(0)
 
 
 def plain_sample(model, params, ids, mask, label, keys, order):

@@ -142,6 +142,7 @@ def build(
         layers=given.layers,
         width=given.width,
         heads=given.width // HEAD,
+        unroll=0,
         dtype=given.dtype,
     )
 

@@ -22,8 +22,9 @@ from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, squeeze_depth
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
-from evqgan.nn.attention import attend, flatten_tokens, kernel_init, scan_layers, tanh_gelu
+from evqgan.nn.attention import attend, flatten_tokens, kernel_init, tanh_gelu
 from evqgan.nn.dropout import Dropout
+from evqgan.nn.layers import scan_layers
 from evqgan.nn.linear import Dense, DenseGeneral, in_dtype
 
 TRAITS = Traits()

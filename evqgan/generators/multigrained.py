@@ -19,6 +19,7 @@ from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, layout, step_of_block
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
+from evqgan.nn.layers import separate
 from evqgan.nn.linear import in_dtype
 
 __all__ = [
@@ -222,6 +223,14 @@ class BlockContext:
         )
 
 
+def as_sampled(model: Model, params: dict) -> dict:
+    """Return the parameters as sampling takes them: cast once, and layers apart if unroll = 0."""
+    params = in_dtype(params, model.dtype)
+    if model.unroll:
+        return params
+    return {**params, "transformer": {"blocks": separate(params["transformer"]["blocks"])}}
+
+
 def sample(
     model: Model,
     params: dict,
@@ -238,7 +247,7 @@ def sample(
     keep_history: also return the grids after each step of block_by_block [steps,B,h,w,1].
     """
     settings.require_class_dropout(model.class_dropout)
-    network = BlockContext(model, in_dtype(params, model.dtype), request, settings)
+    network = BlockContext(model, as_sampled(model, params), request, settings)
     made = block_by_block(
         network.context,
         squeeze_depth(request.ids, "multigrained"),

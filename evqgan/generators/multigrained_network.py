@@ -74,8 +74,9 @@ class Model(nn.Module):
     remat: bool = False  # keep only the layers' inputs for the backward pass
     # How many targets of an image go through a layer at a time: less memory, same numbers; 0 = all.
     chunk: int = 0
-    # How many layers the compiler sees in a turn of training's loop over them; 0 = all, no loop. It
-    # compiles longer, but what layers keep for the backward pass need not be stacked then.
+    # How many layers the compiler sees in a turn of training's loop over them; 0 = all, no loop, in
+    # sampling, too. It compiles longer, but what layers keep for the backward pass need not be
+    # stacked then, nor the parameters of a layer be copied each time that sampling applies it.
     unroll: int = 1
     # Of all products and of the residual stream; sums of biases, logits and tables' gradients are
     # in float32. A stream in float32 is no better: after 300 equal steps on the digits (8 layers of

@@ -1,4 +1,4 @@
-"""Multi-head attention, the MLP, the pre-norm transformer block, and a scan over layers."""
+"""Multi-head attention, the MLP, and the pre-norm transformer block."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.core.mesh import platform, spread
+from evqgan.core.mesh import platform
 from evqgan.nn import fused
 from evqgan.nn.dropout import Dropout
 from evqgan.nn.linear import Dense, DenseGeneral, KeyValue
@@ -313,33 +313,3 @@ class Block(nn.Module):
         x = x + drop(scaled(y, "scale1"))
         mlp = MLP(self.mlp_ratio, self.dtype, self.activation, name="mlp")
         return x + drop(scaled(mlp(norm("norm2")(x)), "scale2")), kv
-
-
-def scan_layers(
-    layer_step: Callable,
-    layer: nn.Module,
-    x: Any,
-    layers: int,
-    remat: bool = False,
-    per_layer: Any = None,
-    unroll: int = 1,
-) -> tuple[Any, Any]:
-    """Apply `layers` layers of one kind in a scan, and return x and what they gave beside it.
-
-    Parameters are stacked, [layers,...].
-
-    layer_step: (layer, x, a slice of per_layer) -> x, y.
-    remat: keep only the layers' inputs for the backward pass. The scan already keeps XLA from
-      merging the recomputation.
-    per_layer: a tree of arrays [layers,...]; the y are stacked alike.
-    unroll: how many layers the compiler sees in a turn of the loop: compile time grows with it.
-    """
-
-    def spread_step(layer: nn.Module, x: Any, part: Any) -> tuple[Any, Any]:
-        x, y = layer_step(layer, spread(x), part)
-        return spread(x), y
-
-    step = nn.remat(spread_step, prevent_cse=False) if remat else spread_step
-    rngs: dict[Any, bool] = {"params": True, "dropout": True}
-    scan = nn.scan(step, variable_axes={"params": 0}, split_rngs=rngs, length=layers, unroll=unroll)
-    return scan(layer, x, per_layer)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from evqgan.nn.attention import MLP, Activation, Attention, scan_layers
+from evqgan.nn.attention import MLP, Activation, Attention
 from evqgan.nn.dropout import Dropout
+from evqgan.nn.layers import scan_layers
 
 EPSILON = 1e-5  # of the layer norms: PyTorch's, in both originals
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.mesh import platform
-from evqgan.nn.attention import Block, scan_layers
+from evqgan.nn.attention import Block
+from evqgan.nn.layers import scan_layers
 
 
 class SegmentTransformer(nn.Module):
@@ -29,6 +30,7 @@ class SegmentTransformer(nn.Module):
     chunk: int = 0
     attention_dropout: float | None = None  # as in `Block`
     # How many layers the compiler sees in a turn of training's loop over them; 0 = all, no loop.
+    # Without training there is a loop, or none with parameters from `layers.separate`.
     unroll: int = 1
 
     @nn.compact

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.nn.attention import Activation, Block, scan_layers
+from evqgan.nn.attention import Activation, Block
 from evqgan.nn.bicubic import torch_weights
+from evqgan.nn.layers import scan_layers
 
 
 class VisionTransformer(nn.Module):

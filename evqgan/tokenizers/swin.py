@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, Positive, Several
-from evqgan.nn.attention import kernel_init, scan_layers
+from evqgan.nn.attention import kernel_init
 from evqgan.nn.conv import UpsampledConv
+from evqgan.nn.layers import scan_layers
 from evqgan.nn.linear import Dense
 from evqgan.nn.windows import WindowBlock
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
-from evqgan.nn.attention import Block, flatten_tokens, scan_layers
+from evqgan.nn.attention import Block, flatten_tokens
+from evqgan.nn.layers import scan_layers
 from evqgan.nn.linear import Dense, DenseGeneral
 
 xavier = nn.initializers.xavier_uniform  # enhancing-transformers
