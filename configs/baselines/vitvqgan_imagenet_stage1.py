@@ -58,5 +58,8 @@ def get_config(variant: str = "") -> ConfigDict:
     }
     keys |= {"decay": "cosine", "final": 5e-5}
     config.adversarial.optimizer = keys
+    if variant == "large":  # ours: the whole of it does not fit a v5e-16
+        keys["accumulate"] = 4
+        baselines.sharded(config)
     baselines.optimizer(config, **keys)
     return common.tiny(config) if variant == "tiny" else config
