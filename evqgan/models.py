@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import build, checkpoint, exported, exported_weights
+from evqgan.core import build, checkpoint, exported, exported_weights, kinds
 from evqgan.core.errors import InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
@@ -200,6 +200,8 @@ class TokenGenerator:
 
 def check_step(workdir: str | os.PathLike[str], config: Any, step: int | None) -> None:
     """Raise InputError, before anything is built, unless `restored` can find this step."""
+    if step is not None and not kinds.fits(step, int):
+        raise InputError(f"expected a step that is {kinds.describe(int)}, got {step!r}")
     folder = exported.find(workdir)
     if exported.is_one(folder):
         exported.check_step(folder, "tokenizer" if config.stage == "stage1" else "generator", step)

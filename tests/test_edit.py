@@ -458,7 +458,7 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
         ({"margin": 0.5}, "expected a margin that is a whole number of tokens from 0, got 0.5"),
         ({"guidance": 1.5}, "guidance is 1.5, but the generator was trained without"),
         ({"labels": [3]}, "there is no keyword 'labels': did you mean 'label'"),
-        ({"label": "10"}, "there is no class '10': expected a number from 0 to 9$"),
+        ({"label": "10"}, "there is no class '10': expected a whole number from 0 to 9$"),
         *(
             ({"label": several}, "expected one class for an edit, .* got .*: edit once for each")
             for several in ([3, 5], (3,), np.array([3, 5]), ["cat"], {3})

@@ -662,7 +662,7 @@ def test_a_process_says_one_line_and_no_more():
     run = started("--mode=sample", f"--workdir={workdirs.trained()}", "--labels=cta")
     assert run.returncode == 2 and not run.stdout  # nothing was loaded
     assert run.stderr.splitlines() == [
-        "error: there is no class 'cta': expected a number from 0 to 9, or a name: "
+        "error: there is no class 'cta': expected a whole number from 0 to 9, or a name: "
         "did you mean 'cat'?"
     ]
 

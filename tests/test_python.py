@@ -181,7 +181,7 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
     with pytest.raises(InputError, match="at least 64x64 to take in tiles, got 64x32"):
         model.encode(picture(32, 64), tiles=True)
     for how in (None, False, True):
-        with pytest.raises(InputError, match="multiples of 8, got 100x64: crop or resize it"):
+        with pytest.raises(InputError, match=r"multiples of 8, got 100x64 \(width x height\)"):
             model.encode(picture(64, 100), tiles=how)
 
 
@@ -267,6 +267,9 @@ def test_a_step_that_is_not_there_is_refused_before_networks_are_built(tmp_path,
     )
     with pytest.raises(InputError, match=expected):
         evqgan.load(place, step=step)
+    for wrong in ("7", 7.0, -1, True):
+        with pytest.raises(InputError, match=f"a step that is a whole number.*, got {wrong!r}$"):
+            evqgan.load(place, step=wrong)
     if step:
         with pytest.raises(InputError, match=r"an exported model of step [\d,]+, not of step 7"):
             evqgan.load("drawings", step=step)

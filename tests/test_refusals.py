@@ -254,14 +254,14 @@ def test_a_second_signal_at_once_is_the_same_request(foreground, monkeypatch):
 @pytest.mark.parametrize(
     "mode, args, message",
     [
-        ("sample", ["--labels=10"], "there is no class '10': expected a number from 0 to 9"),
-        ("sample", ["--labels=-1"], "there is no class '-1': expected a number from 0 to 9"),
+        ("sample", ["--labels=10"], "there is no class '10': expected a whole number from 0 to 9"),
+        ("sample", ["--labels=-1"], "there is no class '-1': expected a whole number from 0 to 9"),
         ("sample", ["--num=100000000"], "images to generate, which are more than 20,000,000"),
         ("sample", ["--config.sample.guidance=1.5"], "guidance is 1.5, but the generator was"),
         ("sample", ["--config.sample.steps=0"], "config.sample.steps expects a whole number"),
         ("sample", ["--classifier=resnet50"], "a classifier chooses among candidates"),
         ("sample", ["--out={file}"], "cannot write "),
-        ("edit", ["--label=10"], "there is no class '10': expected a number from 0 to 9"),
+        ("edit", ["--label=10"], "there is no class '10': expected a whole number from 0 to 9"),
         ("edit", [], "editing needs a label"),
         ("edit", ["--label=3", "--num=1000000000000"], "results would take "),
         ("edit", ["--label=3", "--config.sample.guidance=1.5"], "guidance is 1.5, but the"),
@@ -358,10 +358,10 @@ def test_labels_are_said_alike_in_python_and_on_the_command_line():
         with pytest.raises(InputError, match="labels names no class: give one or several"):
             classes.labels_of(nothing, 3)
     for wrong in (10, -1, "10", "-1", "1.5", 1.5, "1e3", "nan", np.int64(12)):
-        with pytest.raises(InputError, match=r"expected a number from 0 to 9$"):
+        with pytest.raises(InputError, match=r"expected a whole number from 0 to 9$"):
             classes.labels_of(wrong, 1)
     many = Classes(1000, tuple(f"n{i:08d}" for i in range(1000)), "w")
-    with pytest.raises(InputError, match=r"'1000': expected a number from 0 to 999$"):
+    with pytest.raises(InputError, match=r"'1000': expected a whole number from 0 to 999$"):
         many.label_of("1000")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import logging
 import os
 import subprocess
@@ -110,7 +111,9 @@ def test_images_become_ids_and_images_again(model, tokenizer):
     [
         (np.zeros((32, 32), np.uint8), r"got uint8 \[32, 32\]: a grey image has to repeat"),
         ("nowhere.png", "^(?!expected images of one size).*nowhere.png"),
-        (None, r"got object \[\]$"),
+        (None, "got None$"),
+        ([], "expected at least one image, got none"),
+        (np.zeros((3, 32, 32), np.uint8), r"got uint8 \[3, 32, 32\]: channels come last"),
         (np.zeros((5, 32, 32), np.uint8), r"got uint8 \[5, 32, 32\]: a grey image has to repeat"),
         (np.zeros((32, 32, 1), np.uint8), r"got uint8 \[32, 32, 1\]: a grey image has to repeat"),
         (np.zeros((32, 32, 4), np.uint8), r"got uint8 \[32, 32, 4\]$"),
@@ -118,7 +121,7 @@ def test_images_become_ids_and_images_again(model, tokenizer):
         (np.full((32, 32, 3), 255.0), r"expected floats in \[-1, 1\], got 255 to 255"),
         (np.full((32, 32, 3), np.nan), r"expected floats in \[-1, 1\], got nan"),
         (np.zeros((0, 32, 32, 3), np.uint8), "expected at least one image, got none"),
-        (np.zeros((30, 32, 3), np.uint8), "multiples of 4, got 32x30"),
+        (np.zeros((30, 32, 3), np.uint8), r"multiples of 4, got 32x30 \(width x height\)"),
     ],
 )
 def test_what_is_no_image_is_refused(model, images, message):
@@ -201,7 +204,7 @@ def test_labels_are_numbers_or_names_and_go_in_turn(model):
     np.testing.assert_array_equal(made["images"][:, 0, 0, 0], [2, 0, 9, 2, 0])
     for wrong in (10, -1, "10", "1.5"):
         with pytest.raises(
-            InputError, match=f"there is no class '?{wrong}'?: expected a number from 0 to 9"
+            InputError, match=f"there is no class '?{wrong}'?: expected a whole number from 0 to 9"
         ):
             model.generate(1, [wrong])
     with pytest.raises(InputError, match=r"there is no class 'cta': .*did you mean 'cat'"):
@@ -214,15 +217,26 @@ def test_labels_are_numbers_or_names_and_go_in_turn(model):
 
 @pytest.mark.parametrize(
     "labels",
-    [3, "dog", np.int32(3), np.array(3), np.str_("dog"), (3,), np.array(["dog"]), range(3, 4)],
+    [
+        *(3, "dog", np.int32(3), np.array(3), np.str_("dog"), (3,), np.array(["dog"])),
+        *(range(3, 4), itertools.repeat("dog")),
+    ],
+    ids=str,
 )
 def test_one_class_needs_no_list(model, labels):
     made = painting_labels(model, steps=2, temperature=0.5).sample(
-        np.int64(2), labels, np.uint32(1), steps=np.int64(2), temperature=np.float32(0.5)
+        np.int8(2), labels, np.uint8(1), steps=np.int64(2), temperature=np.float32(0.5)
     )
     np.testing.assert_array_equal(made["labels"], [3, 3])
-    with pytest.raises(InputError, match="there is no class 'cow'"):
-        model.generate(4, labels="cow")
+    for wrong in ("cow", b"dog", 3.0):
+        with pytest.raises(InputError, match=f"there is no class {wrong!r}: expected a whole num"):
+            model.generate(4, labels=wrong)
+
+
+@pytest.mark.parametrize("part", [3, (2, 2), (-1, 2), (0, 1.5), (0, 1, 2)])
+def test_a_part_is_one_of_several(model, part):
+    with pytest.raises(InputError, match=r"expected a part \(i, n\), the i-th of n from 0 on, got"):
+        painting_labels(model).sample(2, part=part)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,9 @@ def _decode_any(image: Image.Image, background: str) -> np.ndarray:
         # exactly round(level / 257): 65535 -> 255
         levels = (levels.astype(np.uint32) * 255 + 32895) >> 16
         image = Image.fromarray(levels.astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow knows no other way from there
+    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "PA"):
         image = image.convert("RGBA")
     if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
         image = _to_srgb(image, profile)

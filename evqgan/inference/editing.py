@@ -61,6 +61,7 @@ def edit(
     changes: to config.sample.
     """
     labels = checked_edit_labels(model.known_classes("edit"), model.size, label, num, seed)
+    num, seed = len(labels), int(seed)
     model.check_settings(changes)
     tokens, pixels = extent(model, margin, feather)
     image, mask = one_image(images), hidden(mask)
@@ -130,7 +131,7 @@ def check_margins(margins: Sequence[int]) -> None:
     if not is_whole or min(margins) < 0 or not any(margins):
         raise InputError(
             "expected margins in whole pixels from 0 on, one of them more, got "
-            f"left,top,right,bottom = {','.join(map(str, margins))}"
+            f"left,top,right,bottom = {','.join(map(repr, margins))}"
         )
 
 
@@ -153,9 +154,11 @@ def outpaint(
     images: uint8 [1,H,W,3].
     how: `edit`'s margin, feather, report, force and changes to config.sample.
     """
-    checked_edit_labels(model.known_classes("outpaint"), model.size, label, num, seed)
-    image, margins = one_image(images), (left, top, right, bottom)
-    check_margins(margins)
+    known = model.known_classes("outpaint")
+    num = len(checked_edit_labels(known, model.size, label, num, seed))
+    image = one_image(images)
+    check_margins((left, top, right, bottom))
+    left, top, right, bottom = map(int, (left, top, right, bottom))
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
     what = f"an image of {sides[1]:,}x{sides[0]:,}, in {num:,} ways,"
     room.require(WORK * num * math.prod(sides), what)

@@ -49,16 +49,15 @@ def to_uint8(images: Images) -> np.ndarray:
         given = np.asarray(arrays)
     except ValueError as error:  # a list of images of several sizes
         raise InputError(_several_sizes(arrays)) from error
+    if not given.size:
+        raise InputError("expected at least one image, got none")
     images = given[None] if given.ndim == 3 else given
     is_float = images.dtype.kind == "f"
     if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
-        is_grey = given.shape[-1:] == (1,) or (
-            given.ndim in (2, 3) and given.shape[-1:] not in ((3,), (4,))
-        )
-        hint = ": a grey image has to repeat its channel three times" if is_grey else ""
+        got = f"{given.dtype} {list(given.shape)}" if given.ndim else repr(arrays)
         raise InputError(
             "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
-            f"{given.dtype} {list(given.shape)}{hint}"
+            f"{got}{_hint(given.shape)}"
         )
     if images.dtype == np.uint8:
         return images
@@ -72,6 +71,15 @@ def to_uint8(images: Images) -> np.ndarray:
             "((images + 1) * 127.5).round().astype('uint8')"
         )
     return transforms.unscale(images)
+
+
+def _hint(shape: Sequence[int]) -> str:
+    """Return what may be wrong with the shape of what should be images, or ""."""
+    if len(shape) in (3, 4) and shape[-3] == 3 and shape[-1] not in (1, 3, 4):
+        return ": channels come last, as np.moveaxis(images, -3, -1) puts them"
+    if shape[-1:] == (1,) or (len(shape) in (2, 3) and shape[-1] not in (3, 4)):
+        return ": a grey image has to repeat its channel three times"
+    return ""
 
 
 def to_mask(mask: Any) -> Any:

@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from evqgan.core import processes, room
 from evqgan.core.config_files import of_workdir
+from evqgan.core.errors import InputError
 from evqgan.inference import devices, editing, images, keywords, planning, rejection, resumable
 from evqgan.inference.batched import Progressing
 from evqgan.inference.coding import CodingModel, Pictures, Rows
@@ -186,7 +187,11 @@ class Model(CodingModel):
         """
         self.known_classes("sample")
         planning.check_keywords(changes, self.sampler, keywords.OF_SAMPLE)
+        planning.check_part(part)
+        if folder is not None and not isinstance(folder, str | os.PathLike):
+            raise InputError(f"expected the path of a folder, got {folder!r}")
         checked = self.checked_labels(num, labels, seed, acceptance, force)
+        num, seed = len(checked), int(seed)
         self.check_settings(changes)
         what = f"{num:,} images of {self.size[1]}x{self.size[0]}"
         room.require(num * int(np.prod(self.size)) * 3, what)

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ class Classes(NamedTuple):
         spelt = isinstance(name, str) and name.isdecimal() and not numbered
         if (is_whole or spelt) and 0 <= int(name) < self.number:
             return int(name)
-        expected = f"a number from 0 to {self.number - 1}"
+        expected = f"a whole number from 0 to {self.number - 1}"
         if not is_whole and (numbered or not is_number(name)):  # else no name was meant
             near = self.names
             if len(near) > NAMES:
@@ -62,7 +63,9 @@ class Classes(NamedTuple):
         """
         if labels is None:
             return np.resize(np.arange(max(self.number, 1), dtype=np.int32), num)
-        is_scalar = isinstance(labels, str) or getattr(labels, "ndim", 1) == 0
+        if isinstance(labels, Iterator):
+            labels = list(itertools.islice(labels, num))
+        is_scalar = isinstance(labels, str | bytes) or getattr(labels, "ndim", 1) == 0
         if is_scalar or not hasattr(labels, "__len__"):
             one = labels.item() if hasattr(labels, "item") else labels
             several = isinstance(one, str) and one not in self.names
@@ -145,6 +148,14 @@ def check_number(num: Any, seed: Any) -> None:
         raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {seed!r}")
 
 
+def check_part(part: Any) -> None:
+    """Raise InputError unless it is (i, n), the i-th of n parts of the work, i from 0."""
+    expected = "a part (i, n), the i-th of n from 0 on"
+    whole = isinstance(part, tuple | list) and all(isinstance(x, numbers.Integral) for x in part)
+    if not whole or len(part) != 2 or not 0 <= part[0] < part[1]:
+        raise InputError(f"expected {expected}, got {part!r}")
+
+
 def checked_labels(
     classes: Classes,
     num: int,
@@ -161,7 +172,7 @@ def checked_labels(
     if not 0 < acceptance <= 1:
         raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
     room.limit(num / acceptance, room.IMAGES, "images to generate", force)
-    return classes.labels_of(labels, num)
+    return classes.labels_of(labels, int(num))
 
 
 def checked_edit_labels(
@@ -172,7 +183,7 @@ def checked_edit_labels(
     Raises InputError for what cannot be made. shape: (H, W) of the model's images.
     """
     check_number(num, seed)
-    room.require(num * math.prod(shape) * 3, f"{num:,} results")
+    room.require(int(num) * math.prod(shape) * 3, f"{num:,} results")
     if classes.number > 1 and label is None:
         raise InputError("this model is class-conditional: editing needs a label")
     one = label.item() if getattr(label, "shape", None) == () else label

@@ -70,7 +70,7 @@ def encode(model: CoreModel, images: np.ndarray, report: Report | None = None) -
     if any(side % f for side in images.shape[1:3]):
         sides = f"{images.shape[2]}x{images.shape[1]}"
         what = f"image sides that are multiples of {f}"
-        raise InputError(f"expected {what}, got {sides}: crop or resize it")
+        raise InputError(f"expected {what}, got {sides} (width x height): crop or resize it")
     grid = [side // f for side in images.shape[1:3]]
     ids = np.zeros((len(images), *grid, model.depth), np.int32)
     axes = map(nearest_tiles, grid, (height // f, width // f))

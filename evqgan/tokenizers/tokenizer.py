@@ -102,8 +102,8 @@ class Tokenizer(nn.Module):
         if image.shape[1] % f or image.shape[2] % f or not all(image.shape):
             height, width = image.shape[1:3]
             raise InputError(
-                f"expected image sides that are multiples of {f}, got {width}x{height}: "
-                "crop or resize it"
+                f"expected image sides that are multiples of {f}, got {width}x{height} "
+                "(width x height): crop or resize it"
             )
 
     def decode(self, z_q: jax.Array) -> jax.Array:
