@@ -103,6 +103,19 @@ check_config() {
   fail "there is no config $name in the commit at HEAD, which is what runs: commit it, or give a file of configs/"
 }
 
+# explain ARGUMENTS...: where one of them asks for help, prints the head of the script and ends.
+explain() {
+  local argument
+  for argument in "$@"; do
+    case $argument in
+      -h | -help | --help | -helpfull | --helpfull)
+        sed -n '2,/^[^#]/s/^# //p' "$0"
+        exit
+        ;;
+    esac
+  done
+}
+
 # is_quickstart ARGUMENTS...: whether they name neither a config nor a mode, as then launch/local.sh runs the quickstart.
 is_quickstart() {
   local argument

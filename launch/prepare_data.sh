@@ -21,6 +21,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+explain "$@"
 take "bucket= dry_run" "$@"
 [ ${#rest[@]} -ge 3 ] || fail "expected: bash launch/prepare_data.sh imagenet|celebahq|ffhq|NAME SOURCE DEST, got ${rest[*]:-nothing}"
 what=${rest[0]} source=${rest[1]} dest=${rest[2]}

@@ -20,6 +20,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/tpu.sh
 . "$root/launch/tpu.sh"
 
+explain "$@"
 take "$FLAGS on_demand recreate= delete" "$@"
 [ ${#rest[@]} -ge 3 ] ||
   fail "expected: bash launch/queued_resource.sh NAME ZONE --accelerator=TYPE --config=FILE --workdir=gs://..., got ${rest[*]:-nothing}"

@@ -19,6 +19,7 @@ fi
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+explain "$@"
 take "logs= dry_run" "$@"
 set -- ${rest[@]+"${rest[@]}"}
 [ $# -ge 1 ] || fail "expected: sbatch [--nodes=...] launch/slurm.sh --config=FILE --workdir=DIR ..., got no flags"

@@ -20,6 +20,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/tpu.sh
 . "$root/launch/tpu.sh"
 
+explain "$@"
 take "$FLAGS stop" "$@"
 [ ${#rest[@]} -ge 3 ] || { [ ${#rest[@]} = 2 ] && [ -n "$stop" ]; } ||
   fail "expected: bash launch/tpu_vm.sh NAME ZONE --config=FILE --workdir=DIR ..., got ${rest[*]:-nothing}"

@@ -18,6 +18,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+explain "$@"
 take "accelerator= project= image= restarts= priority= logs= dry_run" "$@"
 [ ${#rest[@]} -ge 4 ] ||
   fail "expected: bash launch/xpk.sh NAME CLUSTER ZONE --accelerator=TYPE --config=FILE --workdir=gs://..., got ${rest[*]:-nothing}"

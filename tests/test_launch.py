@@ -5,6 +5,7 @@ Nothing is installed here: Python is a script that notes its calls.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
+PATH = "/usr/bin:/bin"  # neither gcloud nor srun
 LINT = ["-m ruff check", "-m mypy"]
 
 
@@ -29,6 +31,17 @@ def test_every_script_parses_and_says_what_it_does(script):
     assert re.match(r"(#!/usr/bin/env bash|# shellcheck shell=bash)\n# [A-Z]", script.read_text())
     sourced = script.read_text().startswith("# shellcheck shell=bash")
     assert sourced != os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("name", ["tpu_vm", "queued_resource", "xpk", "slurm", "prepare_data"])
+def test_help_prints_the_head_of_a_script_and_does_nothing_else(tmp_path, name):
+    script = ROOT / "launch" / f"{name}.sh"
+    bash = shutil.which("bash"), "--noprofile", script, "a", "us-east5-a", "--config=c.py", "--help"
+    done = subprocess.run(bash, capture_output=True, text=True, cwd=tmp_path, env={"PATH": PATH})
+    assert done.returncode == 0 and not done.stderr and not list(tmp_path.iterdir())
+    head = script.read_text().partition("\nset -euo")[0]
+    shown = [line[2:] for line in head.splitlines() if line.startswith("# ")]
+    assert done.stdout.splitlines() == shown and f"bash launch/{name}.sh" in done.stdout
 
 
 @pytest.mark.parametrize(
