@@ -138,7 +138,8 @@ def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path |
     place, there = shlex.quote(str(workdir)), out or exported.results(workdir) / "samples"
     label = " --label=CLASS" if config.generator.get("classes", 0) else ""
     edit = f"--mode=edit --workdir={place} --image=PICTURE --box=LEFT,TOP,RIGHT,BOTTOM{label}"
-    numbers = "" if out else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"
+    measured = out or exported.is_one(exported.find(workdir))  # whose data may not be here
+    numbers = "" if measured else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"
     return f"see {there / 'grid.png'}{numbers}; edits: {PROGRAM} {edit}"
 
 

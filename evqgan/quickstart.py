@@ -159,7 +159,8 @@ def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     own: list[Any] = list(labels[first]) if model.classes else [None] * len(first)
     following = [(k + 1) % model.classes for k in own] if model.classes else own
 
-    as_classes = f" as {' '.join(map(str, following))}" if model.classes else ""
+    called = model.class_names or range(model.classes)
+    as_classes = f" as {', '.join(str(called[k]) for k in following)}" if model.classes else ""
     centre, box, lower = (np.zeros(model.size, bool) for _ in range(3))
     centre[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = True
     box[:, unit : width - unit] = True

@@ -131,7 +131,9 @@ class Card:
         calls += ["again = model.decode(ids)"]
         commands = [f"{run} --workdir={name} --mode=reconstruct --image=PICTURE"]
         if self.found.part == "generator":
-            calls += [f"images = model.generate(8{label})", "edited = model.edit(image, mask)"]
+            own = f", {json.dumps(named[0])}" if named else ""
+            calls += [f"images = model.generate(8{label})"]
+            calls += [f"edited = model.edit(image, mask{own})"]
             edit = " --label=CLASS" if named else ""
             commands += [f"{run} --workdir={name} --mode=sample --num=16"]
             commands += [f"{run} --workdir={name} --mode=edit --image=PICTURE {box}{edit}"]
@@ -197,8 +199,8 @@ class Card:
         """Return what the model cannot do."""
         height, width = sides(self.found.config)
         lines = [
-            f"It knows pictures like those of {self.source.name} alone, of about {width}x{height} "
-            "pixels: others come out worse, or not at all."
+            f"It knows pictures like those of the data set {self.source.name} alone, of about "
+            f"{width}x{height} pixels: others come out worse, or not at all."
         ]
         examples = (self.found.config.get("data") or {}).get("examples") or 0
         if self.found.part == "generator" and 0 < examples < 10_000:

@@ -217,7 +217,7 @@ def outpainted(
 
 def window_report() -> Callable[[int, int, float], None]:
     """Return a report(done, total, seconds) for edits so large that they take several windows."""
-    progress = Progress("edit", "windows")
+    progress = Progress("edit", "windows", every=1.0)
 
     def report(done: int, total: int, seconds: float) -> None:
         if total > 1:

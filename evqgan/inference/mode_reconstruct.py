@@ -19,6 +19,7 @@ from evqgan.inference.mode_inputs import load_model, of_flag, read_whole_tokens
 from evqgan.inference.model import Model
 
 SECONDS = 10.0  # ours: between two lines of progress
+MANY = 4  # ours: sizes of pictures from which on pieces of one size are proposed
 
 Named = tuple[pathlib.Path, np.ndarray]  # where a reconstruction goes, and its picture
 
@@ -73,7 +74,9 @@ def reconstruct(
         height, width = size = batch[0][1].shape[:2]
         if source.is_dir() and size not in sizes:
             say(f"pictures of {width}x{height}: each size is compiled once")
-        sizes.add(size)
+            sizes.add(size)
+            if len(sizes) == MANY and tiles is None:
+                say("many sizes: --tiles takes pictures in pieces of one, which are compiled once")
         try:
             is_cut = tiled.choose(model, size, tiles, "reconstructed")
         except InputError as error:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -321,8 +322,14 @@ def grid_columns(
 
 
 def grid(images: dict[int, np.ndarray], columns: dict[str, list[int]]) -> np.ndarray:
-    """Return images {number: uint8 [H,W,3]} as one picture, a column a class if there are any."""
+    """Return images {number: uint8 [H,W,3]} as one picture, each class by itself if there are any.
+
+    The whole is about as wide as high if there is room, so that few classes are no narrow strip.
+    """
     if not columns:
         return pictures.grid(list(images.values()))
-    parts = {text: pictures.column([images[i] for i in few]) for text, few in columns.items()}
+    room = WIDTH // (next(iter(images.values())).shape[1] + pictures.GAP)
+    most = max(map(len, columns.values()))
+    across = max(1, min(round(math.sqrt(most / len(columns))), room // len(columns)))
+    parts = {text: pictures.grid([images[i] for i in few], across) for text, few in columns.items()}
     return pictures.row([pictures.label(part, text) for text, part in parts.items()])

@@ -50,7 +50,10 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
     for name, steps, training, _ in parts:
         log(f"{name}: {counted(steps, 'step')} take about {duration(training)}")
     total = sampled + sum(training + rest for _, _, training, rest in parts)
-    log(f"together with samples and evaluation about {duration(total)} on this device, {device}")
+    log(
+        f"together with samples and evaluation about {duration(total)} on this device, {device}, "
+        "and what compiling takes"
+    )
     return total
 
 
