@@ -133,7 +133,7 @@ def test_outpaint_class_edit_and_reconstruct(drawn, generated):
     np.testing.assert_array_equal(again.images[2], pictures.error_map(*again.images[:2]))
 
 
-def test_what_a_browser_sends_is_checked(drawn):
+def test_what_a_browser_sends_is_checked(drawn, tmp_path):
     image = np.zeros((64, 64, 3), np.uint8)
     hidden = uploads.middle(image, 50)
     for num, seed in ((0, 0), (17, 0), (1.5, 0), (None, 0), (True, 0), (1, -1), (1, 2**53)):
@@ -147,9 +147,13 @@ def test_what_a_browser_sends_is_checked(drawn):
     for key, value in (("temperature", -1), ("steps", 2.5), ("steps", "x"), ("top_p", 7)):
         with pytest.raises(InputError):
             drawn.generate(0, 1, 0, values={key: value})
-    for classes in ([], list(range(9))):
-        with pytest.raises(InputError):
+    assert len(drawn.reclass(image, hidden, list(range(9)), 0).images) == 9  # all there are
+    for classes in ([], list(range(9)) * 2):
+        with pytest.raises(InputError, match="number of classes|one class or more"):
             drawn.reclass(image, hidden, classes, 0)
+    (tmp_path / "photo.png").write_bytes(b"GIF89a")
+    with pytest.raises(InputError, match=r"^photo\.png: expected a PNG"):
+        drawn.repeat(str(tmp_path / "photo.png"))
 
 
 def test_files_of_older_results_are_removed(drawn, generated, tmp_path, monkeypatch):

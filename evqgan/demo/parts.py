@@ -77,7 +77,7 @@ def seed_field(name: str) -> gr.Number:
     """Lay out the seed and a button for a new one."""
     with gr.Row(equal_height=True):
         seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, maximum=SEED, elem_id=f"{name}-seed", scale=3
+            0, label="Seed", step=1, minimum=0, maximum=SEED, elem_id=f"{name}-seed", scale=3
         )
         new = gr.Button("New seed", size="sm", min_width=90, scale=1, elem_classes="aside")
     new.click(

@@ -108,7 +108,10 @@ class Studio:
         """Make the image of a PNG again, by what the file says; also return that record."""
         if path is None:
             raise InputError("choose a PNG that this page or --mode=sample has written")
-        record = records.checked(png_records.read(path))
+        try:
+            record = records.checked(png_records.read(path))
+        except InputError as error:  # the page has put the file where its reader has not
+            raise InputError(str(error).replace(path, pathlib.Path(path).name)) from None
         self.require("repeating an image")
         with self.working(tell):
             image = records.repeat(self.model, self.shared, record)
@@ -158,7 +161,7 @@ class Studio:
         """Make anew what is hidden of a picture, once as each of some classes."""
         if not labels:
             raise InputError("choose one class or more that the picture is to become")
-        number, seed = checked(len(labels), seed, IMAGES // 2)
+        number, seed = checked(len(labels), seed, IMAGES, "the number of classes")
         images, commands = [], []
         with self.working(tell):
             for label in labels:
@@ -266,10 +269,10 @@ def white(hidden: np.ndarray) -> np.ndarray:
     return np.where(hidden[..., None], 255, 0)
 
 
-def checked(num: Any, seed: Any, most: int) -> tuple[int, int]:
+def checked(num: Any, seed: Any, most: int, named: str = "the number") -> tuple[int, int]:
     """Return a number of images and a seed, as fields give them; InputError for all else."""
     pair = []
-    for value, low, high, what in ((num, 1, most, "the number"), (seed, 0, SEED, "the seed")):
+    for value, low, high, what in ((num, 1, most, named), (seed, 0, SEED, "the seed")):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or value != int(value):
             raise InputError(

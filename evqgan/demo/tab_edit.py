@@ -97,7 +97,7 @@ def numbers(name: str, start: tuple[int, ...]) -> list[gr.Number]:
     """Lay out four fields for pixels at the left, top, right and bottom."""
     pairs = zip(SIDE_NAMES, start, strict=True)
     return [
-        gr.Number(x, label=side, precision=0, min_width=70, elem_id=f"{name}-{side}")
+        gr.Number(x, label=side, step=1, min_width=70, elem_id=f"{name}-{side}")
         for side, x in pairs
     ]
 
@@ -121,7 +121,7 @@ def class_edit(studio: Studio, shared: Shared) -> None:
                 listed,
                 value=[label for _, label in listed[:4]],
                 multiselect=True,
-                max_choices=IMAGES // 2,
+                max_choices=IMAGES,
                 label="Classes that it becomes (type to search)",
                 elem_id="class-classes",
             )
