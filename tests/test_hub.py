@@ -237,6 +237,9 @@ def test_what_is_not_pushed(served, monkeypatch, tmp_path, capsys):
         return line
 
     assert "nobody is logged in: log in with `hf auth login`" in refused("drawings")
+    dest = tmp_path / "dest"  # refused before it is written, or the next try would find it there
+    assert export.main(["drawings", str(dest), f"--push={PLACE}"]) == 2 and not dest.exists()
+    assert "nobody is logged in" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "answers 401 to hf://user/small: log in with" in refused("drawings")
     monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)

@@ -72,9 +72,9 @@ def run(argv: list[str]) -> None:
     """Do what the arguments say."""
     values, words = cli.prepare(parse, argv)
     folder = exported.find(words[0]) if len(words) == 1 else pathlib.Path(words[1]).expanduser()
-    if values.push:
-        hub.library()
     if len(words) == 2:
+        if values.push:
+            pushing.check(values.push, values.public)
         write(values, words[0], folder)
     if values.push:
         pushing.push(folder, values.push, values.public)

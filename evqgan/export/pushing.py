@@ -1,6 +1,7 @@
 """An exported model, uploaded to the Hugging Face Hub; see `core.hub`."""
 
 import pathlib
+from typing import Any
 
 from evqgan.core import exported, hub
 from evqgan.core.errors import InputError
@@ -26,10 +27,7 @@ def push(folder: pathlib.Path, name: str, public: bool = False) -> None:
     paths = whole(folder)
     api = hub.library().HfApi(endpoint=hub.endpoint())
     with hub.in_a_line(repository):
-        api.whoami()  # who is not logged in hears of it before anything else
-        is_new = not api.repo_exists(name)
-        if not is_new:
-            require_ours(api.model_info(name), repository, public)
+        is_new = not is_there(api, repository, public)
         size = sum(path.stat().st_size for path in paths)
         kind = f"{'a new' if is_new else 'the'} {'public' if public else 'private'} repository"
         say(f"uploading {counted(len(paths), 'file')}, {size:,} bytes, to {place}, {kind}:")
@@ -47,6 +45,25 @@ def push(folder: pathlib.Path, name: str, public: bool = False) -> None:
     hub.fetch.cache_clear()
     say(f"it is at {place}, commit {done.oid}")
     say(f'anybody who may read it has it by evqgan.load("{repository.place}")')
+
+
+def check(name: str, public: bool) -> None:
+    """Raise InputError, before anything is exported, for what `push` would be refused for now."""
+    repository, api = Repository(name), hub.library().HfApi(endpoint=hub.endpoint())
+    with hub.in_a_line(repository):
+        is_there(api, repository, public)
+
+
+def is_there(api: Any, repository: Repository, public: bool) -> bool:
+    """Return whether there is such a repository; InputError for one of something else.
+
+    Who is not logged in hears of it before anything else.
+    """
+    api.whoami()
+    if not api.repo_exists(repository.name):
+        return False
+    require_ours(api.model_info(repository.name), repository, public)
+    return True
 
 
 def whole(folder: pathlib.Path) -> list[pathlib.Path]:
