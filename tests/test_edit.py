@@ -494,7 +494,7 @@ def test_where_there_is_one_class_an_edit_is_of_that_class(number, refused):
 def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
     painter, image = Painter(), grey_tokens((32, 32))[None]
     with pytest.raises(
-        InputError, match="an image of 1,000,000,032x32, in 1 ways, would take 953.7 GiB"
+        InputError, match="an image of 1,000,000,032x32, in 1 way, would take 953.7 GiB"
     ):
         editing.outpaint(painter, image, 10**9, 0, 0, 0)
     monkeypatch.setattr(editing, "WINDOWS", 3)

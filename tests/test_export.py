@@ -337,7 +337,7 @@ def test_every_mode_takes_it_and_writes_elsewhere(shipped, place, tmp_path, caps
     out = capsys.readouterr().out
     assert "see workdirs/small/samples/grid.png" in out and "--workdir=small" in out
     call("sample", "--num=2", "--labels=cat")
-    assert "everything is made already" in capsys.readouterr().out
+    assert "they are made already" in capsys.readouterr().out
     call("edit", "--image=in.png", "--box=8,8,24,24", "--label=cat", "--num=1")
     call("reconstruct", "--image=in.png")
     folder = f"--config.dataset.folder={place / 'run' / 'images'}"

@@ -82,7 +82,7 @@ def test_a_batch_that_cannot_be_split_is_named():
     )
     with pytest.raises(InputError, match=message):
         mesh.rows(EIGHT, 6, "config.eval_batch_size")
-    with pytest.raises(InputError, match="config.batch_size = 0 cannot be split in 1 ways"):
+    with pytest.raises(InputError, match="config.batch_size = 0 cannot be split in 1 way"):
         mesh.rows(mesh.make(devices=jax.devices()[:1]), 0)
 
 

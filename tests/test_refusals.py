@@ -96,7 +96,7 @@ def test_the_same_samples_are_not_made_again(place, capsys, monkeypatch):
         patch.setattr(CoreModel, "new_ids", None)
         code, said, errors = call(capsys, f"--workdir={place}", *ASKED)
     assert (code, errors) == (0, []) and files_of(place / "samples") == before
-    done = "everything is made already: 6 samples of step 6 with these settings, in"
+    done = "they are made already: 6 samples of step 6 with these settings, in"
     assert said[1:-1] == [f"{done} {place / 'samples'}"] and said[-1].startswith("next: see ")
     (place / "samples" / "images" / "00003.png").unlink()
     code, said, _ = call(capsys, f"--workdir={place}", *ASKED)

@@ -7,6 +7,7 @@ import jax
 from evqgan.aot import advice, programs, report, topology
 from evqgan.core import build, files
 from evqgan.core.errors import DoesNotFit
+from evqgan.core.progress import heartbeat
 
 
 def run(config: Any, name: str, mode: str, batch_size: int | None, tries: int, json: str) -> None:
@@ -35,7 +36,7 @@ def rows_of(
     with build.one_line(wrong):
         made = programs.MAKERS[mode](config, target.devices, batch_size)
     for program in made:
-        with build.one_line(wrong):
+        with build.one_line(wrong), heartbeat(f"compiling the {program.name}"):
             row = report.compiled(program, target)
         print(report.text(row), flush=True)
         rows.append({**row, "advice": []})

@@ -169,9 +169,8 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
         if whole := math.gcd(max(batch_size, 0), mesh.size):  # tensor takes the other devices
             less = mesh.size // whole
             hint += f", such as {-(-batch_size // number) * number}, or --config.mesh.tensor={less}"
-        raise InputError(
-            f"{key} = {batch_size} cannot be split in {number} ways (config.mesh: {axes}): {hint}"
-        )
+        split = f"in {counted(number, 'way')} (config.mesh: {axes})"
+        raise InputError(f"{key} = {batch_size} cannot be split {split}: {hint}")
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 

@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from evqgan.core import room
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import checked_edit_labels
 from evqgan.inference.tiling import blended, dilated, holes_of, nearest_tiles, touched
@@ -68,7 +69,7 @@ def edit(
     check_mask(image, mask)
     check_extent(model, image, margin, feather)
     sides = f"{image.shape[1]:,}x{image.shape[0]:,}"
-    room.require(WORK * num * mask.size, f"an image of {sides}, in {num:,} ways,")
+    room.require(WORK * num * mask.size, f"an image of {sides}, in {counted(num, 'way')},")
     grid = grid_of(model)
     unknown = dilated(touched(mask, model.factor, grid), tokens)
     least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
@@ -160,7 +161,7 @@ def outpaint(
     check_margins((left, top, right, bottom))
     left, top, right, bottom = map(int, (left, top, right, bottom))
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
-    what = f"an image of {sides[1]:,}x{sides[0]:,}, in {num:,} ways,"
+    what = f"an image of {sides[1]:,}x{sides[0]:,}, in {counted(num, 'way')},"
     room.require(WORK * num * math.prod(sides), what)
     # The image begins where a token begins.
     above, before = -top % model.factor, -left % model.factor

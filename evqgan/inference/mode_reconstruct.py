@@ -76,7 +76,7 @@ def reconstruct(
             say(f"pictures of {width}x{height}: each size is compiled once")
             sizes.add(size)
             if len(sizes) == MANY and tiles is None:
-                say("many sizes: --tiles takes pictures in pieces of one, which are compiled once")
+                say("many sizes: --tiles compiles once; pictures smaller than a tile are skipped")
         try:
             is_cut = tiled.choose(model, size, tiles, "reconstructed")
         except InputError as error:

@@ -158,7 +158,7 @@ def is_finished(
     of_model = model.step, model.weights_path
     why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
     done = f"{counted(request.num, 'sample')} of step {model.step:,} with these settings"
-    print(why or f"everything is made already: {done}, in {out}", flush=True)
+    print(why or f"they are made already: {done}, in {out}", flush=True)
     return not why
 
 
