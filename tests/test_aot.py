@@ -229,6 +229,9 @@ def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone
     _, rows = fits.run(given, ["--config.seed=1"])
     assert len(began) == 2 and [row["note"] for row in rows][1] == "two"
     assert json.loads(file.read_text())["rows"] == rows
+    file.write_text('{"name": "fits"}')
+    with pytest.raises(InputError, match="fits.json is not what benchmark fits writes: .* no rows"):
+        fits.run(given, [])
 
 
 def test_a_row_of_fits_is_flat():

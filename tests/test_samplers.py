@@ -184,6 +184,7 @@ def test_the_preset_is_what_samples_are_made_by(scanned, tmp_path, capsys):
     "text, message",
     [
         ("[]", "is not a preset of a sampler"),
+        ("\x89PNG", "is cut short or changed at .*; give such a file$"),
         ('{"sample": {}}', "it lacks generator or sample"),
         (
             '{"generator": "gpt", "sample": {}}',

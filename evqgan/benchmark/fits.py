@@ -17,6 +17,7 @@ from evqgan.aot import topology
 from evqgan.core import files
 from evqgan.core.chips import GIB
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
+from evqgan.core.errors import InputError
 
 TOPOLOGIES = ("v4-8", "v5e-8", "v5e-16", "v5e-256", "v6e-8")
 CONFIGS = (
@@ -97,7 +98,10 @@ def earlier(file: str | None) -> list[dict[str, Any]]:
     """Return the rows of the file of --json, if an earlier run wrote it."""
     if not file or not pathlib.Path(file).is_file():
         return []
-    rows: list[dict[str, Any]] = files.read_json(pathlib.Path(file))["rows"]
+    what, advice = "what benchmark fits writes", "give another --json"
+    rows: Any = files.read_json(pathlib.Path(file), what, advice).get("rows")
+    if not isinstance(rows, list):
+        raise InputError(f"{file} is not {what}: it has no rows; {advice}")
     return rows
 
 

@@ -99,7 +99,7 @@ def is_there(name: str, dest: pathlib.Path, which: str) -> bool:
     file = dest / public.SOURCE
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return False
-    found = files.read_json(file) if file.is_file() else {}
+    found = files.read_json(file, public.CONVERTED) if file.is_file() else {}
     if found.get("name") != name:
         wish = f"expected a new folder for {name}"
         raise InputError(f"{wish}, {dest} is there already and is something else: give a DEST")

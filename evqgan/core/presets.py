@@ -36,7 +36,7 @@ def apply(config: ConfigDict, path: str | os.PathLike[str]) -> None:
 
     Raises InputError for a file that is no preset, or one of another generator.
     """
-    found = files.read_json(path, WHAT)
+    found = files.read_json(path, WHAT, "give such a file")
     if not isinstance(found.get("sample"), dict) or not isinstance(found.get("generator"), str):
         raise InputError(f"{path} is not {WHAT}: it lacks generator or sample")
     part = config.generator if config.stage == "quickstart" else config

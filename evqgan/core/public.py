@@ -31,6 +31,7 @@ NAMES = (
     "vitvqgan-imagenet-base",
 )
 SOURCE = "source.json"  # in such a model's folder: its files, what verified them, licences
+CONVERTED = "what evqgan.convert writes"
 
 
 def home() -> pathlib.Path:
@@ -70,5 +71,5 @@ def origin(folder: pathlib.Path) -> dict[str, Any]:
     """
     for place in (folder, folder.parent):
         if (place / SOURCE).is_file():
-            return files.read_json(place / SOURCE)
+            return files.read_json(place / SOURCE, CONVERTED)
     return {}
