@@ -1,4 +1,4 @@
-"""One real training step of a config: parameters, memory, seconds.
+"""One real training step of a tokenizer: parameters, memory, seconds.
 
 Images are generated, frozen networks untrained.
 """
