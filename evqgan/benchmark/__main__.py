@@ -3,7 +3,7 @@
 table1 ... table7, fig1, fig8, fig9  the paper's tables and figures, beside what is measured here
 reconstruction  --workdir=DIR --workdir=DIR ...  tokenizers side by side (paper, Table 1)
 pipeline        --config=FILE --workers=0,1,2     images a second that training reads, and a core
-step            --config=FILE[:variant] --batch=1  a training step of a tokenizer: parameters, memory, seconds
+step            --config=FILE[:variant] --batch=1  a tokenizer's step: parameters, memory, seconds
 sampling        --latent=64 --steps=8            seconds an image's tokens take
 samplers        --workdir=DIR --out=DIR           the best settings of a generator's sampler
 device          --part=stage2 --rounds=5          full-size models on an accelerator
