@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import pytest
 
+# launch/test.sh installs gcsfs, so that these tests run there. Owners, signs of life and mirrors
+# are guarded always, on local folders, by tests/test_stores.py.
 if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which sets it up before
     why = "gcsfs is not installed: pip install -r requirements-test.txt"
     pytest.skip(why, allow_module_level=True)

@@ -30,6 +30,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+# A browser is in no requirements. What the page does is guarded always by tests/test_demo.py, whose
+# test_the_page_is_built_served_on_loopback_and_says_what_is_wrong builds and serves it.
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = [
     pytest.mark.slow,

@@ -441,6 +441,8 @@ def test_a_stream_that_takes_nothing_is_one_line_on_any_system(monkeypatch, caps
     assert capsys.readouterr().err == line
 
 
+# Other systems have no such device. That a full stream is one line there, too, is guarded always,
+# by test_a_stream_that_takes_nothing_is_one_line_on_any_system.
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize(("module", "unbuffered"), [("benchmark", ""), ("main", "1")])
 def test_output_that_cannot_be_written_is_one_line(module, unbuffered):
