@@ -240,7 +240,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
         and error.count("\n") == 1
     )
     assert main.main(["main", "--mode=encode", f"--workdir={place}/generator"]) == 2
-    assert "needs the workdir of a tokenizer, or of a quickstart; " in capsys.readouterr().err
+    assert f"holds a generator of the tokenizer {place}/tokenizer: give" in capsys.readouterr().err
     assert main.main(["main", "--mode=encode"]) == 2
     assert "--workdir=DIR is needed to encode" in capsys.readouterr().err
 

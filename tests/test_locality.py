@@ -90,9 +90,17 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
     assert Image.open(out).size[0] >= 3 * 32
 
 
+def test_reconstruction_takes_the_tokenizer_of_a_model_of_both_stages(tmp_path):
+    top, rows = workdirs.trained(), tmp_path / "rows.json"
+    flags = [f"--workdir={top}", "--perceptual=", "--images=2", f"--out={tmp_path / 'both.png'}"]
+    assert benchmark.main(["reconstruction", *flags, f"--json={rows}"]) == 0
+    assert json.loads(rows.read_text())["rows"][0]["card"]["model"]["step"] == 6
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
+        (["reconstruction", "--workdir=GENERATOR"], "holds a generator of the tokenizer "),
         (["reconstuction"], "no benchmark 'reconstuction': did you mean 'reconstruction'"),
         (["reconstruction"], "--workdir is needed: a trained tokenizer"),
         (["fig1", "--workdir=nowhere"], "nowhere is no workdir"),

@@ -79,7 +79,7 @@ def test_everything_odd_is_found_by_decoding_and_by_heads_and_ends(odd, whole, m
     assert not found.divided and found.classes == {"cat": 5, "dog": 7}
     assert list(found.broken) == ["train/dog/cut.png", "train/dog/text.jpg"]
     assert found.broken["train/dog/text.jpg"] == "no image"
-    assert found.kinds == {"animated": 1, "rotated": 1, "grey": 1, "transparent": 1}
+    assert found.kinds == {"animated": 1, "rotated": 1, "grey": 1, "maybe transparent": 1}
     assert (found.shorter["least"], found.shorter["most"], found.longest) == (2, 200, 300)
     copies = ["train/cat/again.jpg", "train/cat/plain.jpg", "val/cat/plain.jpg"]
     assert found.copies == found.across == [copies]
@@ -92,7 +92,7 @@ def test_everything_odd_is_found_by_decoding_and_by_heads_and_ends(odd, whole, m
         "12 images in ",
         "10 to train on, 2 held out (your own split)",
         "2 classes: dog 7, cat 5",
-        "1 animated, 1 rotated, 1 grey, 1 transparent",
+        "1 animated, 1 rotated, 1 grey, 1 maybe transparent",
         "2 broken files: train/dog/cut.png (",
         "2 files are copies of another, such as train/cat/again.jpg = train/cat/plain.jpg",
         "WARNING in both splits: 1 image, such as train/cat/again.jpg = ",

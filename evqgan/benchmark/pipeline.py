@@ -54,12 +54,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     numbers = [number_of(text) for text in dict.fromkeys(given.workers)]
     pipeline.prepare(dataset)
     found: dict[int, list[Measured]] = {number: [] for number in numbers}
-    with announced(f"reading {dataset.codes or dataset.folder or dataset.name}") as at:
-        for done in range(given.rounds * len(numbers)):
-            number = numbers[done % len(numbers)]
+    turns = numbers * given.rounds
+    what = dataset.codes or dataset.folder or dataset.name
+    with announced(f"reading {what}, {len(turns)} times {given.seconds} s") as at:
+        for done, number in enumerate(turns, 1):
             of_number = dataclasses.replace(dataset, workers=number)
             found[number].append(measured(of_number, given.batch, given.seconds))
-            at(done + 1, given.rounds * len(numbers))
+            at(done, len(turns))
     height, width = dataset.shape
     title = f"reading batches of {given.batch} images of {height} x {width}"
     return f"{title}, {psutil.cpu_count()} cores", [row(*entry) for entry in found.items()]

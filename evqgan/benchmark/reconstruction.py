@@ -4,11 +4,10 @@ import pathlib
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from evqgan.core import build, pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
-from evqgan.core.config_files import of_workdir
+from evqgan.core.config_files import of_tokenizer
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.inference.evaluation import evaluate_model, load_split
@@ -20,7 +19,7 @@ FLAGS = (
         "workdir",
         PATH,
         (),
-        "a trained tokenizer; several times",
+        "a trained tokenizer, or a model of both stages; several times",
         repeated=True,
         required=True,
     ),
@@ -40,12 +39,13 @@ FLAGS = (
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each workdir."""
-    configs = [config_of(workdir) for workdir in given.workdir]
+    found = [of_tokenizer(workdir) for workdir in given.workdir]
+    configs = [config for config, _ in found]
     dataset = build.call(Dataset, configs[0].dataset, "config.dataset")
     keys = {"perceptual": given.perceptual, "features": tuple(given.features or ())}
     evals = {"reconstruction": {**keys, "weights": given.weights}}
     evaluators = [evaluators_of(config, dataset, evals) for config in configs]
-    models = [load_model(None, workdir) for workdir in given.workdir]
+    models = [load_model(*of_one) for of_one in found]
     images, _ = load_split(dataset, dataset.validation, given.images)
     shown, rows = {"held-out images": images}, []
     for model, ready, workdir in zip(models, evaluators, given.workdir, strict=True):
@@ -62,11 +62,3 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     pictures.save_png(given.out, pictures.column(lines), {"mode": "reconstruction"})
     print(f"held-out images and what each tokenizer makes of them: {given.out}")
     return "reconstruction of held-out images", rows
-
-
-def config_of(workdir: str) -> ConfigDict:
-    """Return the config of a tokenizer's workdir; InputError if it holds something else."""
-    config, _ = of_workdir(workdir)
-    if config.stage != "stage1":
-        raise InputError(f"{workdir} holds a generator: give the workdir of a tokenizer")
-    return config

@@ -37,14 +37,13 @@ def seconds_of(programs: Sequence[Program], rounds: int) -> list[list[float]]:
     """Return the seconds of `rounds` calls of each program, after one that does not count."""
     seconds: list[list[float]] = [[] for _ in programs]
     with announced(f"timing {counted(rounds, 'call')} of {names(programs)}, in turn") as at:
-        for program in programs:
+        calls = [*zip(programs, seconds, strict=True)] * (rounds + 1)
+        for number, (program, taken) in enumerate(calls, 1):
+            began = time.perf_counter()
             jax.block_until_ready(program.call())
-        for number in range(rounds):
-            for program, taken in zip(programs, seconds, strict=True):
-                began = time.perf_counter()
-                jax.block_until_ready(program.call())
+            if number > len(programs):
                 taken.append(time.perf_counter() - began)
-            at(number + 1, rounds)
+            at(number, len(calls))
     return seconds
 
 

@@ -110,8 +110,9 @@ def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.P
     if exported.is_one(folder):
         return _read(folder, exported.PARTS[:1]), folder
     if config.stage != "stage1":
-        wish = "encode needs the workdir of a tokenizer, or of a quickstart"
-        raise InputError(f"{wish}; {folder} is of {config.stage}")
+        theirs = f" of the tokenizer {config.tokenizer.weights}"
+        wish = "give the workdir of a tokenizer, or one that holds both stages"
+        raise InputError(f"{folder} holds a generator{theirs}: {wish}")
     return config, folder
 
 

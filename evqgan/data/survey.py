@@ -31,7 +31,7 @@ SOME = 3  # ours: files that a line names
 CLASSES = 12  # ours: classes that a line names
 AT_ONCE = 256  # ours: images under way at a time, so that memory is bounded
 SHARES = {"least": 0, "tenth": 10, "median": 50, "most": 100}  # percentiles of the shorter sides
-KINDS = ("animated", "rotated", "grey", "transparent")
+KINDS = ("animated", "rotated", "grey", "maybe transparent")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _kinds(image: Image.Image) -> tuple[str, ...]:
         "animated": getattr(image, "is_animated", False),
         "rotated": turned in (5, 6, 7, 8),  # those that exchange width and height
         "grey": grey,
-        "transparent": clear,
+        "maybe transparent": clear,
     }
     return tuple(name for name in KINDS if found[name])
 

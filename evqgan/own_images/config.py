@@ -147,6 +147,10 @@ def check_given(config: ConfigDict) -> None:
     sections: list[tuple[Callable[..., Any], dict[str, Any], str]]
     sections = [(optim.optimizer, rate, "config"), (schema.Experiment, shared, "config")]
     sections += [(schema.STAGES[PARTS[x]], build.plain(config[x]), f"config.{x}") for x in PARTS]
+    sections += [
+        (optim.optimizer, build.plain(config[x].get("optimizer", {})), f"config.{x}.optimizer")
+        for x in PARTS
+    ]
     for takes, keys, where in sections:
         given = {key: value for key, value in keys.items() if value is not None}
         build.check(takes, given, where)
@@ -200,7 +204,8 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
     log("proposed, where it is not given by its key (see the head of configs/folder.py):")
     reasons = made.reasons
     if any(inits.values()):
-        reasons = [line for line in reasons if not line.startswith(("tokens:", "models:"))]
+        ours = ("tokens:", "models:") if config.dataset.size else ("size", "tokens:", "models:")
+        reasons = [line for line in reasons if not line.startswith(ours)]
         of = " and ".join(part for part in PARTS if inits[part])
         reasons.append(f"models: the {of} as in config.init")
     if given := given_keys(config, made):
