@@ -11,7 +11,6 @@ from PIL.Image import Image
 
 from evqgan.core import processes, room
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
 from evqgan.inference import devices, editing, images, keywords, planning, rejection, resumable
 from evqgan.inference.batched import Progressing
 from evqgan.inference.coding import CodingModel, Pictures, Rows
@@ -188,8 +187,7 @@ class Model(CodingModel):
         self.known_classes("sample")
         planning.check_keywords(changes, self.sampler, keywords.OF_SAMPLE)
         planning.check_part(part)
-        if folder is not None and not isinstance(folder, str | os.PathLike):
-            raise InputError(f"expected the path of a folder, got {folder!r}")
+        planning.check_folder(folder)
         checked = self.checked_labels(num, labels, seed, acceptance, force)
         num, seed = len(checked), int(seed)
         self.check_settings(changes)

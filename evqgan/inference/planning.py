@@ -5,6 +5,7 @@ import difflib
 import itertools
 import math
 import numbers
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -154,6 +155,12 @@ def check_part(part: Any) -> None:
     whole = isinstance(part, tuple | list) and all(isinstance(x, numbers.Integral) for x in part)
     if not whole or len(part) != 2 or not 0 <= part[0] < part[1]:
         raise InputError(f"expected {expected}, got {part!r}")
+
+
+def check_folder(folder: Any) -> None:
+    """Raise InputError unless it is the path of a folder, or None."""
+    if folder is not None and not isinstance(folder, str | os.PathLike):
+        raise InputError(f"expected the path of a folder, got {folder!r}")
 
 
 def checked_labels(
