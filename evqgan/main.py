@@ -7,8 +7,6 @@ if __name__ == "__main__":
 
 import os
 import pathlib
-import re
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +27,6 @@ from evqgan.core import (
     stores,
 )
 from evqgan.core.errors import InputError
-
-PROGRAM = "python -m evqgan.main"
-DURATION = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,7 +76,7 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
 
     keys: those of the config that were given, "--config.KEY=VALUE".
     """
-    from evqgan import quickstart
+    from evqgan import next_steps, quickstart
     from evqgan.core import processes
     from evqgan.own_images import config as own_images
     from evqgan.training import loop
@@ -100,51 +95,13 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
     else:
         loop.train(config, workdir, flags.profile or 0)
     if processes.this()[0] == 0:
-        print(f"next: {next_command(flags.config or '', config, workdir, keys)}", flush=True)
-
-
-def next_command(file: str, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[str]) -> str:
-    """Return the command lines for a workdir that was trained by the config of --config=`file`.
-
-    keys: see `train`.
-    """
-    program, place = PROGRAM, shlex.quote(str(workdir))
-    if config.stage == "quickstart":
-        own = f"{program} --config=configs/folder.py --config.dataset.folder=FOLDER"
-        more = f"{program} --mode=sample --workdir={place} --num=64 --out={place}/more"
-        if folder := config.generator.dataset.get("folder"):
-            again = [key for key in keys if not DURATION.match(key)]  # or it is another run
-            words = [f"--config={file}", *again, f"--workdir={workdir}"]
-            own = f'{program} {shlex.join(words)} --config.duration="NUMBER steps"'
-        what = "longer training" if folder else "your own pictures"
-        return f"see {place}/edits.png; more samples: {more}; {what}: {own}"
-    if config.stage == "stage2":
-        return f"{program} --mode=sample --workdir={place}"
-    try:
-        second = file.replace("stage1", "stage2")
-        found = config_files.read_file(second).stage == "stage2" and not file.endswith(":tiny")
-    except InputError:
-        found = False
-    words = [program, f"--config={shlex.quote(second) if found else 'STAGE2_FILE'}"]
-    words += [f"--config.tokenizer.weights={place}"]
-    if folder := config.dataset.get("folder"):
-        words += [f"--config.dataset.folder={shlex.quote(folder)}"]
-    seen = f"{program} --mode=reconstruct --workdir={place} --image=PICTURE"
-    return f"{seen}, or a generator on it: {' '.join(words)}"
-
-
-def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None) -> str:
-    """Return what to look at, and what can be done next, once there are samples in `out`."""
-    place, there = shlex.quote(str(workdir)), out or exported.results(workdir) / "samples"
-    label = " --label=CLASS" if config.generator.get("classes", 0) else ""
-    edit = f"--mode=edit --workdir={place} --image=PICTURE --box=LEFT,TOP,RIGHT,BOTTOM{label}"
-    measured = out or exported.is_one(exported.find(workdir))  # whose data may not be here
-    numbers = "" if measured else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"
-    return f"see {there / 'grid.png'}{numbers}; edits: {PROGRAM} {edit}"
+        follows = next_steps.after_training(flags.config or "", config, workdir, keys)
+        print(f"next: {follows}", flush=True)
 
 
 def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     """Run the mode of the flags, any but train, on a trained workdir."""
+    from evqgan import next_steps
     from evqgan.core import processes
     from evqgan.inference import (
         evaluation,
@@ -174,7 +131,7 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     elif flags.mode == "sample":
         mode_sample.sample(config, workdir, out, cli.request(mode_sample.SampleRequest, flags))
         if processes.this()[0] == 0:
-            print(f"next: {after_samples(config, workdir, out)}", flush=True)
+            print(f"next: {next_steps.after_samples(config, workdir, out)}", flush=True)
     elif flags.mode == "edit":
         mode_edit.edit(config, workdir, out, cli.request(mode_edit.EditRequest, flags))
     elif flags.mode == "reconstruct":

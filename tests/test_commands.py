@@ -637,6 +637,11 @@ def test_a_distance_of_samples_has_its_card(workdir, config):
     real, _ = evaluation.load_split(Dataset(**config.dataset), "train")
     expected = frechet_distance(*(gaussian(pixels.colours(x)) for x in (images, real)))
     assert numbers["frechet_pixels"] == pytest.approx(expected, rel=0.02)
+    # What the config asks for remains beside the numbers of other samples.
+    make(config, workdir, None, 6, seed=4, force=True)
+    found = evaluation.evaluate(config, workdir, None, [])
+    assert found["numbers"]["frechet_pixels"] == numbers["frechet_pixels"]
+    assert "frechet_pixels" not in found["protocols"]["samples"]["numbers"]
 
 
 def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(

@@ -508,9 +508,15 @@ def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
     assert painter.seeds
 
 
-@pytest.mark.parametrize("margins", [(-4, 0, 4, 0), (0, 0, 0, 0), (1.5, 0, 0, 0)])
+@pytest.mark.parametrize("margins", [(-4, 0, 4, 0), (0, 0, 0, 0), (1.5, 0, 0, 0), (True, 0, 0, 0)])
 def test_margins_that_cannot_be_are_refused(model, margins):
     with pytest.raises(
         InputError, match="expected margins in whole pixels from 0 on, one of them more, got"
     ):
         model.outpaint(picture(), *margins, 1)
+
+
+@pytest.mark.parametrize("name, what", [("margin", "a margin that is"), ("feather", "a feather")])
+def test_true_is_no_number_of_tokens_or_pixels(model, name, what):
+    with pytest.raises(InputError, match=f"expected {what}.*got True"):
+        model.outpaint(picture(), 4, label=1, **{name: True})

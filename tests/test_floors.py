@@ -28,6 +28,7 @@ FLOORS = {
     "quickstart": 6,
     "own_images": 6,
     "flags": 6,
+    "next_steps": 6,
     "main": 7,
     "benchmark": 7,
     "doctor": 7,

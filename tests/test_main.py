@@ -367,7 +367,24 @@ def runs(monkeypatch):
             ["--config=folder_stage1:gpu64", "--workdir=w", "--config.dataset.folder=f"],
             "--config=folder_stage2:gpu64 --config.tokenizer.weights=w --config.dataset.folder=f\n",
         ),
-        ([TINY, "--workdir=w"], "--config=STAGE2_FILE --config.tokenizer.weights=w\n"),
+        (
+            [TINY, "--workdir=w"],
+            "stage2.py:tiny --config.tokenizer.weights=w --config.tokenizer.model={} "
+            "--config.dataset.size=128\n",
+        ),
+        (
+            [
+                *(TINY, "--workdir=w", "--config.dataset.name=", "--config.dataset.folder=f"),
+                *("--config.dataset.max_bad=0.2", "--config.dataset.size=64"),
+            ],
+            "--config.dataset.name= --config.dataset.folder=f --config.dataset.size=64 "
+            "--config.dataset.max_bad=0.2\n",
+        ),
+        (
+            ["--config=digits_quantizers:fsq", "--workdir=w"],
+            "--config=STAGE2_FILE --config.tokenizer.weights=w --config.dataset.name=digits "
+            "--config.dataset.size=32\n",
+        ),
         (
             ["--config=imagenet_stage2", "--workdir=w", "--config.tokenizer.weights=t"],
             "next: python -m evqgan.main --mode=sample --workdir=w\n",

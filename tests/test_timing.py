@@ -58,6 +58,21 @@ def test_what_is_no_step_does_not_count(clock):
     assert timer.perf(9)["perf/step_seconds"] == 2.0
 
 
+def test_the_eta_counts_what_goes_on_to_come_between_steps(clock):
+    timer = timer_of(clock)
+    with timer.spend("compiling"):
+        clock.now = 50.0
+    timer.start(1000)
+    with timer.spend("save"):
+        clock.now += 30.0
+    with timer.spend("compiling"):  # the step with the critic: once
+        clock.now += 70.0
+    clock.now += 100.0  # of 100 steps: 1 s each, and 0.3 s of saving
+    assert timer.line(1100, {}).endswith("ETA 1h24m")  # 3,900 x 1.3 s
+    clock.now += 100.0
+    assert timer.line(1200, {}).endswith("ETA 1h12m")  # 3,800 x 1.15 s
+
+
 def test_seconds_are_told_by_what_they_went_into(clock):
     """Of the 100 seconds since the run began, whatever the moment at which a step is begun."""
     clock.now = 40.0

@@ -13,7 +13,7 @@ from evqgan.core.kinds import Text
 Named = Literal["cosine", "linear", "square", "cubic", "root", "log", "exp", "arccos"]
 SCHEDULES = get_args(Named)
 POWERS = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "root": 0.5}
-POWER = r"pow(\d+\.?\d*)"  # "pow2.5" is 1 - ratio^2.5
+POWER = r"pow(?=.*[1-9])(\d+\.?\d*)"  # "pow2.5" is 1 - ratio^2.5
 Schedule = Named | Annotated[str, Text(POWER, "a power such as pow2.5")]
 
 

@@ -16,14 +16,13 @@ corners and grids are (rows, columns).
 
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from evqgan.core import room
+from evqgan.core import kinds, room
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
@@ -128,8 +127,7 @@ def hidden(mask: Any) -> np.ndarray:
 
 def check_margins(margins: Sequence[int]) -> None:
     """Raise InputError unless an image can grow by these pixels (left, top, right, bottom)."""
-    is_whole = all(isinstance(x, numbers.Integral) for x in margins)
-    if not is_whole or min(margins) < 0 or not any(margins):
+    if not all(kinds.fits(x, int) for x in margins) or not any(margins):
         raise InputError(
             "expected margins in whole pixels from 0 on, one of them more, got "
             f"left,top,right,bottom = {','.join(map(repr, margins))}"
@@ -184,11 +182,10 @@ def extent(model: CoreModel, margin: Any, feather: Any) -> tuple[int, float]:
     """
     margin = int(min(grid_of(model)) >= COARSE) if margin is None else margin
     feather = model.factor // 2 if feather is None else feather
-    is_whole, is_real = isinstance(margin, numbers.Integral), isinstance(feather, numbers.Real)
-    if not is_whole or margin < 0:
+    if not kinds.fits(margin, int):
         expected = "a margin that is a whole number of tokens from 0"
         raise InputError(f"expected {expected}, got {margin!r}")
-    if not is_real or not 0 <= feather < np.inf:
+    if not kinds.fits(feather, float):
         raise InputError(f"expected a feather that is a number of pixels from 0, got {feather!r}")
     return margin, feather
 

@@ -87,9 +87,7 @@ def evaluate(
         if chief:
             print(f"loading {folder}", flush=True)
         model = load(folder, part)
-        for numbers, card in evaluate_model(model, evaluators, metrics):
-            cards.enter(found, numbers, card)
-            measured.append(card.evaluator)
+        # First, so that of two numbers of one name that of the config remains.
         if compared and chief:
             try:
                 cards.enter(found, *evaluate_samples(model, dataset, samples))
@@ -98,6 +96,9 @@ def evaluate(
                 if "samples" in metrics:
                     raise
                 print(f"no numbers of the samples in {samples}: {error}")
+        for numbers, card in evaluate_model(model, evaluators, metrics):
+            cards.enter(found, numbers, card)
+            measured.append(card.evaluator)
     found = cards.finite(found)
     if chief:
         files.save_json(file, found)

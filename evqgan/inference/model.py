@@ -257,7 +257,8 @@ class Model(CodingModel):
         """Return an image with the part that a mask hides generated, in `num` ways.
 
         image: of any size; the model fills it in windows of its own size.
-        mask: bool [H,W], True where it is generated; or a PIL image or a file, white there.
+        mask: bool [H,W], True where it is generated, or numbers, there all the same and elsewhere
+          0; or a PIL image or a file, white there.
         label: the class that it becomes.
         seed: from 0; result n depends on (seed, n).
         output: see `Model`; [num,H,W,3], or a list of `num`.

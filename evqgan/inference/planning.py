@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import itertools
 import math
-import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -40,12 +39,12 @@ class Classes(NamedTuple):
         if not self.number:
             model = f"{self.workdir} holds an unconditional model"
             raise InputError(f"{model}: it takes no labels, got {name!r}")
-        is_whole = isinstance(name, numbers.Integral) and not isinstance(name, bool)
+        is_whole = kinds.fits(name, int)
         if not is_whole and str(name) in self.names:
             return list(self.names).index(str(name))
         numbered = any(map(str.isdecimal, self.names))
         spelt = isinstance(name, str) and name.isdecimal() and not numbered
-        if (is_whole or spelt) and 0 <= int(name) < self.number:
+        if (is_whole or spelt) and int(name) < self.number:
             return int(name)
         expected = f"a whole number from 0 to {self.number - 1}"
         if not is_whole and (numbered or not is_number(name)):  # else no name was meant
@@ -152,8 +151,8 @@ def check_number(num: Any, seed: Any) -> None:
 def check_part(part: Any) -> None:
     """Raise InputError unless it is (i, n), the i-th of n parts of the work, i from 0."""
     expected = "a part (i, n), the i-th of n from 0 on"
-    whole = isinstance(part, tuple | list) and all(isinstance(x, numbers.Integral) for x in part)
-    if not whole or len(part) != 2 or not 0 <= part[0] < part[1]:
+    whole = isinstance(part, tuple | list) and all(kinds.fits(x, int) for x in part)
+    if not whole or len(part) != 2 or not part[0] < part[1]:
         raise InputError(f"expected {expected}, got {part!r}")
 
 

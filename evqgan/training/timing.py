@@ -16,6 +16,7 @@ from evqgan.core.progress import counted, digits, duration, line
 SHOWN = 6  # ours: metrics of training's line, so that it fits a terminal's width
 # What a run does beside computing steps.
 PARTS = ("data", "save", "evaluation", "profile", "compiling", "starting")
+BETWEEN = ("save", "evaluation")  # of them, what goes on to come every so many steps
 TOLD = 0.05  # ours: the share of the time from which on the line tells of a part
 SLOW = 0.1  # ours: the share of the time of steps from which on a wait for data is warned of
 LONG = 1.0  # ours: seconds; less is not worth a warning
@@ -89,6 +90,7 @@ class StepTimer:
         self.part = ""  # what is done beside taking steps, one of PARTS
         self.ends = StepEnds(clock)
         self._flops, self._peak = flops, peak
+        self._first: int | None = None  # where measuring began
         self._step: int | None = None  # where the interval under way began
         self._time = self._told = clock()  # when it began; until when time is accounted for
         self._spent = dict.fromkeys(PARTS, 0.0)  # since then
@@ -99,6 +101,7 @@ class StepTimer:
 
     def start(self, step: int) -> None:
         """Begin an interval at `step`; what came before it is not measured."""
+        self._first = step if self._first is None else self._first
         self._step, self._time, self._paused = step, self._clock(), 0.0
 
     @contextlib.contextmanager
@@ -164,8 +167,11 @@ class StepTimer:
     def line(self, step: int, metrics: Mapping[str, Any]) -> str:
         """Return "step 1,200/5,000  loss 1.234  231 ms/step  277 images/s  ETA 3m12s".
 
-        step: where the run stands; the rate is that of `perf(step)`, and beside it stands what else
-            took a larger part of the time than TOLD, such as "data 12 %".
+        The rate is that of `perf(step)`, and beside it stands what else took a larger part of the
+        time than TOLD, such as "data 12 %". The ETA is by that rate, and by what saving and
+        evaluating took since the run began, for each of its steps.
+
+        step: where the run stands.
         metrics: {name: scalar}; the first SHOWN are shown, by the last part of their names, without
             those of perf/.
         """
@@ -173,7 +179,7 @@ class StepTimer:
         shown = [name for name in metrics if not name.startswith("perf/")][:SHOWN]
         parts = [f"{name.rsplit('/', 1)[-1]} {float(metrics[name]):.4g}" for name in shown]
         seconds = perf.get("perf/step_seconds")
-        if seconds is not None:
+        if seconds is not None and self._first is not None:
             slow = seconds >= 1
             parts.append(
                 f"{digits(seconds)} s/step" if slow else f"{digits(seconds * 1000)} ms/step"
@@ -183,6 +189,7 @@ class StepTimer:
                 parts.append(f"MFU {perf['perf/mfu']:.1%}")
             spent = {part: perf[f"perf/spent_{part}"] for part in ("compute", *PARTS)}
             parts += shares(spent, TOLD, beside="compute")
+            seconds += sum(self.totals[part] for part in BETWEEN) / (step - self._first)
         return line("step", step, self.total_steps, parts, seconds)
 
     def waited(self, perf: Mapping[str, float]) -> str:
