@@ -3,11 +3,13 @@
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from evqgan.training import timing
+from evqgan.training import reporting, timing
 from evqgan.training.timing import StepTimer
 
 
@@ -56,6 +58,26 @@ def test_what_is_no_step_does_not_count(clock):
     assert timer.perf(4) == perf
     clock.now = 22.0
     assert timer.perf(9)["perf/step_seconds"] == 2.0
+
+
+def test_a_models_own_metrics_come_before_those_of_every_model(monkeypatch):
+    monkeypatch.setattr(reporting, "StepTimer", lambda *args: None)
+    stage = SimpleNamespace(progress_keys=("l2", "absent"))
+    setup = SimpleNamespace(
+        stage=stage,
+        config=ConfigDict({"batch_size": 1}),
+        length=SimpleNamespace(total=2),
+        flops_at=None,
+        workdir=None,
+    )
+    monkeypatch.setattr(reporting, "highest", lambda *args: {})
+    reporter = reporting.Reporter(setup, None, {"skipped": [0, 0, 0]}, 0.0)
+    given = ["gradient_norm", "l2", "learning_rate", "loss", "masked", "skipped"]
+    given += ["skipped_in_a_row", "skipped_longest", "z_loss"]
+    names = reporter.fetch(1, dict.fromkeys(given, 0.0))
+    shown = [name.removeprefix("train/") for name in names]
+    assert shown[:4] == ["loss", "l2", "masked", "z_loss"]
+    assert shown[4:6] == ["gradient_norm", "learning_rate"] and len(shown) == len(given)
 
 
 def test_the_eta_counts_what_goes_on_to_come_between_steps(clock):

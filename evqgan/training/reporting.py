@@ -18,6 +18,8 @@ from evqgan.training.setup import Setup
 from evqgan.training.timing import StepTimer
 
 Taken = tuple[int, dict, dict[str, Any]]  # steps that are done, the state after them, metrics
+# How metrics of every model begin, which the line of a step shows after a model's own.
+LAST = ("gradient_norm", "learning_rate", "skipped")
 STEP = "the step under way"  # what a signal waits for
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
 
@@ -75,8 +77,9 @@ class Reporter:
 
         Raises NonFinite, and writes nonfinite.json, if SKIPS were skipped in a row.
         """
-        first = [name for name in ("loss", *self.setup.stage.progress_keys) if name in metrics]
-        names = [*first, *(name for name in metrics if name not in first)]
+        first, last = ("loss", *self.setup.stage.progress_keys), LAST
+        names = [name for name in first if name in metrics]
+        names += sorted(metrics.keys() - {*names}, key=lambda name: (name.startswith(last), name))
         found = {f"train/{name}": float(metrics[name]) for name in names}
         try:
             line = check_skipped(step, found, self.last_reported, SKIPS)
