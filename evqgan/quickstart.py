@@ -32,6 +32,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     What is done already is not done again: training resumes from its checkpoints, and the results
     are made again only if the generator was trained further since.
     """
+    if processes.this()[0] == 0:
+        files.tried(workdir)  # before data are made
     check_all(config, workdir)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator

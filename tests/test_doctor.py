@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from evqgan.core import cli, cluster, room, stores
+from evqgan.core import cli, cluster, room, space, stores
 from evqgan.core.errors import InputError
 from evqgan.data import named
 from evqgan.data.builders import drawings
@@ -389,7 +389,7 @@ def test_a_workdir_of_another_run_a_damaged_one_and_one_that_cannot_be_written(
 def test_too_little_room_is_told(quick, capsys, monkeypatch):
     asked = [FOLDER, "--config.dataset.name=generated", "--workdir=new"]
     with monkeypatch.context() as patched:
-        patched.setattr(machine, "free_disk", lambda place: 1000)
+        patched.setattr(space, "free", lambda place: 1000)
         fails(capsys, "disk", "or give a --workdir on another disk", *asked)
     with monkeypatch.context() as patched:
         patched.setattr(machine, "memory", lambda: (1e9, 1000.0))

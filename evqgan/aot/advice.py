@@ -68,7 +68,9 @@ def changes(config: Any, target: Target, row: dict[str, Any]) -> Iterator[Change
     each = config.batch_size // now // ways
     divisor = next((n for n in range(2, each + 1) if each % n == 0), 1)
     if divisor > 1:
-        effect = f"computes {each // divisor} images of a device at a time, not {each}"
+        effect = (
+            f"computes {each // divisor} images of a device at a time, not {each}, in a new run"
+        )
         yield Change([f"--config.optimizer.accumulate={now * divisor}"], effect)
     else:
         yield Change([], "a device computes one image at a time: more memory a device is needed")

@@ -56,13 +56,13 @@ def latest(workdir: str | os.PathLike[str]) -> int:
     return max(steps_in(workdir), default=0)
 
 
-def parts_of(workdir: str | os.PathLike[str]) -> set[str]:
+def parts_of(workdir: str | os.PathLike[str], step: int | None = None) -> set[str]:
     """Return `Checkpoints.parts` of a workdir, of which nothing is changed; empty without any."""
     if not latest(workdir):
         return set()
     checkpoints = Checkpoints(workdir, create=False)
     try:
-        return checkpoints.parts() if checkpoints.steps() else set()
+        return checkpoints.parts(step) if checkpoints.steps() else set()
     finally:
         checkpoints.close()
 
@@ -135,12 +135,13 @@ class Checkpoints:
         with files.writable(self.folder / str(step)):
             self.manager.save(step, args=items, force=True)
 
-    def parts(self) -> set[str]:
-        """Return the top-level keys of the latest checkpoint's state, but for empty ones.
+    def parts(self, step: int | None = None) -> set[str]:
+        """Return the top-level keys of the state in a checkpoint, but for empty ones.
 
-        Raises InputError if it is damaged.
+        step: default: the latest. Raises InputError if it is damaged.
         """
-        return {name.split("/")[0] for name in self._manifest(self.steps()[-1])}
+        step = self.steps()[-1] if step is None else step
+        return {name.split("/")[0] for name in self._manifest(step)}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return {path: shape} of every array of the latest checkpoint.

@@ -28,8 +28,10 @@ HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
 LESS = (
-    "take fewer images at a time (config.batch_size, config.optimizer.accumulate, --batch_size) or "
-    "train with config.generator.remat=True; --compile_only says what fits"
+    "take fewer images at a time (--batch_size, config.eval_batch_size), or train with "
+    "config.generator.remat=True or config.tokenizer.encoder.remat=True, which a run that goes on "
+    "may change, too; for a new run also config.optimizer.accumulate or a smaller "
+    "config.batch_size; --compile_only says what fits"
 )
 T = TypeVar("T")
 # The kinds of flags, for the tables of command lines.

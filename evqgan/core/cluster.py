@@ -134,21 +134,25 @@ def check_alike(**things: Any) -> None:
             )
 
 
-def by_first(work: Callable[[], None]) -> None:
-    """Do `work` in the first process of a run, while the others wait.
+def by_first(work: Callable[[], int | None]) -> int:
+    """Return the number that `work` returns, 0 for None, in all processes; the first one does it.
 
     If it raises InputError there, it is raised in all.
     """
-    failed = None
+    failed, number = None, 0
     if jax.process_index() == 0:
         try:
-            work()
+            number = work() or 0
         except InputError as error:
             failed = error
-    if several() and not multihost_utils.broadcast_one_to_all(np.array(failed is None)):
-        raise failed or InputError("process 0 of this run stopped: its own message says why")
+    if several():
+        told = multihost_utils.broadcast_one_to_all(np.array([failed is None, number], np.int32))
+        if not told[0]:
+            raise failed or InputError("process 0 of this run stopped: its own message says why")
+        number = int(told[1])
     if failed:
         raise failed
+    return number
 
 
 def host_name() -> np.ndarray:

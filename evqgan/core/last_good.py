@@ -1,4 +1,4 @@
-"""The last checkpoint of a run that is whole: those after it are moved out of the way.
+"""The last checkpoint of a run that is whole: it is found, and those after it moved out of the way.
 
 Every array is read and compared with the checksum that was saved with it.
 """
@@ -17,33 +17,43 @@ from evqgan.core.errors import InputError
 ASIDE = "damaged"  # the folder of a workdir that takes what is moved
 
 
-def set_aside(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
-    """Move the damaged checkpoints of a workdir, latest first, until one is whole.
+def find(workdir: pathlib.Path, say: Callable[[str], None]) -> int:
+    """Return the step of the latest checkpoint of a workdir that is whole, 0 if there is none.
 
-    They go to workdir/damaged, and a line says what is wrong with each. Call this in one process.
+    Those after it are read, too, and a line says what is wrong with each; nothing is changed.
 
-    Raises InputError if none is whole, and then moves none.
+    Raises InputError if there are checkpoints, and none is whole.
     """
     steps, damaged = checkpoint.steps_in(workdir), {}
     for step in reversed(steps):
         say(f"reading checkpoint {step:,}, to see whether it is whole")
         what = damage(workdir / "checkpoints" / str(step))
         if not what:
-            break
+            return step
+        say(f"checkpoint {step:,} is damaged: {what}")
         damaged[step] = what
-    if steps and len(damaged) == len(steps):
+    if damaged:
         found = "; ".join(f"{step}: {what}" for step, what in damaged.items())
         raise InputError(
             f"no checkpoint in {workdir / 'checkpoints'} is whole ({found}): bring one back from a "
             "copy, or give another --workdir to train again"
         )
-    for step, what in damaged.items():
+    return 0
+
+
+def set_aside(workdir: pathlib.Path, last: int, say: Callable[[str], None]) -> None:
+    """Move the checkpoints after step `last`, which `find` found damaged, to workdir/damaged.
+
+    A line says where each is. Call this in one process.
+    """
+    later = [step for step in checkpoint.steps_in(workdir) if step > last]
+    for step in reversed(later):
         there = free(workdir / ASIDE, str(step))
         with files.writable(there):
             stores.move(workdir / "checkpoints" / str(step), there)
-        say(f"checkpoint {step:,} is damaged: {what}; it is in {there} now")
-    if damaged:
-        say(f"going on from step {checkpoint.latest(workdir):,}, the last good one")
+        say(f"the damaged checkpoint {step:,} is in {there} now")
+    if later:
+        say(f"going on from step {last:,}, the last good one")
 
 
 def free(folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -169,6 +169,7 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
         if whole := math.gcd(max(batch_size, 0), mesh.size):  # tensor takes the other devices
             less = mesh.size // whole
             hint += f", such as {-(-batch_size // number) * number}, or --config.mesh.tensor={less}"
+            hint += ", which a run that goes on may change"
         split = f"in {counted(number, 'way')} (config.mesh: {axes})"
         raise InputError(f"{key} = {batch_size} cannot be split {split}: {hint}")
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()

@@ -50,8 +50,8 @@ class DecodedImages:
             if example is not None:
                 return example
         raise InputError(
-            f"no image of the data set decodes, {self.source.where(0)} and all that follow: give "
-            "another config.dataset"
+            f"no image of the data set decodes, {self.source.where(0)} and all that follow: "
+            "repair them, or for a new run give another config.dataset"
         )
 
     def load(self, index: int) -> dict | None:
@@ -79,7 +79,8 @@ class DecodedImages:
             meaning = " (tfds' word for no label)" if label == -1 else ""
             raise InputError(
                 f"{self.source.where(index)} has the label {label}{meaning}, expected 0 to "
-                f"{most}: take another split, or read no labels by config.dataset.label_key="
+                f"{most}: for a new run take another split, or read no labels by "
+                "config.dataset.label_key="
             )
 
     def count_bad(self, index: int, reason: str) -> None:

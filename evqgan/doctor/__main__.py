@@ -26,7 +26,7 @@ import pathlib
 import sys
 from typing import Any
 
-from evqgan.core import cli, config_files, files, replacing, signals
+from evqgan.core import cli, config_files, files, replacing, signals, space
 from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, PLACE, TEXT, TEXTS, Flag
 from evqgan.core.errors import InputError, Unfit
 from evqgan.core.progress import counted, say
@@ -114,8 +114,8 @@ def examined(report: Report, values: Any, rest: list[str]) -> str:
 def room_here(place: pathlib.Path) -> str:
     """Say how much memory and disk there are."""
     total, free = machine.memory()
-    disk = machine.free_disk(place) / machine.GIB
-    memory = f"{free / machine.GIB:,.1f} of {total / machine.GIB:,.1f} GiB free"
+    disk = space.free(place) / space.GIB
+    memory = f"{free / space.GIB:,.1f} of {total / space.GIB:,.1f} GiB free"
     return f"{memory}; disk {disk:,.1f} GiB free in {place}"
 
 

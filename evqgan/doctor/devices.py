@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache, multihost_utils
 
-from evqgan.core import chips, cluster, processes, room, versions
+from evqgan.core import chips, cluster, processes, room, space, versions
 from evqgan.core.progress import counted
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, Wrong
@@ -34,7 +34,7 @@ def found(platform: str, number: int) -> str:
     if len(jax.local_devices()) < len(devices):
         text += f", {len(jax.local_devices())} of them in each process"
     if here != "cpu":
-        text += f", {room.of_device() / machine.GIB:.1f} GiB each"
+        text += f", {room.of_device() / space.GIB:.1f} GiB each"
     if platform and platform != here:
         chosen = os.environ.get("JAX_PLATFORMS")
         hint = f"unset JAX_PLATFORMS={chosen}" if chosen else machine.INSTALL[platform]
@@ -131,7 +131,7 @@ def compiling() -> str | None:
             hint = "every start compiles anew: unset JAX_ENABLE_COMPILATION_CACHE"
             raise Wrong(f"JAX keeps no compiled program in {folder}: {hint}")
     size = sum(x.stat().st_size for x in pathlib.Path(folder).rglob("*") if x.is_file())
-    held = f"{folder} holds {machine.gib(size)}"
+    held = f"{folder} holds {space.gib(size)}"
     return f"a first program in {first:.2f} s, from the cache in {again:.2f} s; {held}"
 
 

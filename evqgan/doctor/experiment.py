@@ -31,18 +31,18 @@ from evqgan.core import (
 )
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
+from evqgan.core.space import gib
 from evqgan.data import named, pipeline, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.data.survey import DECODED, survey
 from evqgan.doctor import machine
-from evqgan.doctor.machine import gib
 from evqgan.doctor.report import Doubtful, NotYet, Report, Wrong
 from evqgan.own_images import config as own_images
-from evqgan.training import claims, optim, prepare
+from evqgan.training import claims, prepare
+from evqgan.training import disk as disks
 from evqgan.training import stage as stages
 
 LOOKED_AT = 64  # ours: examples of a split that are decoded
-BESIDES = 2  # checkpoints beside config.keep: the best one, and the one that is being written
 
 
 @dataclasses.dataclass
@@ -249,7 +249,9 @@ def memory(part: Part) -> str:
     total, free = machine.memory()
     text = f"batches take {gib(batch)} of {gib(free)} free ({gib(total)} in all)"
     if batch > free:
-        raise Wrong(f"{text}: take a smaller config.batch_size, or more processes")
+        raise Wrong(
+            f"{text}: take more processes, or for a new run take a smaller config.batch_size"
+        )
     return f"weights and optimizer take {gib(state)} of {gib(there)} a device; {text}"
 
 
@@ -257,15 +259,11 @@ def disk(part: Part) -> str | None:
     """Check the free disk in the workdir against the checkpoints that a run keeps."""
     if stores.is_remote(part.workdir):
         return None  # a bucket grows
-    shapes = optim.averaged(jax.eval_shape(part.stage.init))
-    each = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-    number = part.config.get("keep", 1) + BESIDES
-    there = len(list(pathlib.Path(part.workdir, "checkpoints").glob("[0-9]*")))
-    needed, free = each * max(number - there, 1), machine.free_disk(pathlib.Path(part.workdir))
-    text = f"{number} checkpoints of {gib(each)} ({there} are there), {gib(free)} free"
-    if needed > free:
-        raise Wrong(f"{text}: free {gib(needed - free)}, or give a --workdir on another disk")
-    return text
+    state = jax.eval_shape(part.stage.init)
+    need = disks.need(state, part.config, pathlib.Path(part.workdir))
+    if need.needed > need.free:
+        raise Wrong(f"{need.in_words()}: {need.lacking()}")
+    return need.in_words()
 
 
 def place(part: Part) -> str:

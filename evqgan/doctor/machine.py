@@ -4,7 +4,6 @@ import importlib.metadata
 import pathlib
 import platform
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from evqgan.core import versions
-from evqgan.core.errors import InputError, first_line
+from evqgan.core.errors import InputError
 from evqgan.doctor.report import Wrong
 
 # What of the libraries has to fit together: JAX says which versions of these it works with.
@@ -23,7 +22,6 @@ DRIVERS = {"13": (580, 7.5), "12": (525, 5.2)}
 PCI, GOOGLE = pathlib.Path("/sys/bus/pci/devices"), "0x1ae0"
 # PCI's numbers of TPU v2 and v3, v4, v5p, v5e, v6e, 7x, as JAX has them.
 TPUS = ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
-GIB = 2**30
 INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"', "cpu": ""}
 
 
@@ -165,11 +163,6 @@ def driver() -> str | None:
     return text
 
 
-def gib(size: float) -> str:
-    """Return a number of bytes in words."""
-    return f"{size / GIB:,.2f} GiB" if size > GIB / 100 else f"{size / 1e6:.3g} MB"
-
-
 def memory() -> tuple[float, float]:
     """Return the bytes of memory of this machine, or of this container, and those available."""
     total, there = _of_linux()
@@ -190,13 +183,3 @@ def _of_linux() -> tuple[float, float]:
         return 1024.0 * int(kib["MemTotal"]), 1024.0 * int(kib["MemAvailable"])
     except (OSError, KeyError):  # another system
         return room.of_machine(), room.of_machine()
-
-
-def free_disk(place: pathlib.Path) -> int:
-    """Return the free bytes where `place` is, or would be made."""
-    place = place.absolute()
-    there = next(path for path in (place, *place.parents) if path.exists())
-    try:
-        return shutil.disk_usage(there).free
-    except OSError as error:
-        raise Wrong(f"{there}: {first_line(error)}: give another --workdir") from error

@@ -60,6 +60,8 @@ def begin(
     check_apart(workdir, dataset.folder)
     check_factor(config.factor)
     check_given(config)
+    if processes.this()[0] == 0:
+        files.tried(workdir)
     plan, found = read_plan(workdir), None
     if plan is None or config.changed_data:
         log(f"looking through {dataset.folder}")

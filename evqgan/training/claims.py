@@ -23,9 +23,11 @@ WEIGHTS = (
     "evals.reconstruction.weights",
 )
 # Keys that may change when a run goes on: they say what is logged, where it runs and where files
-# lie, not what is computed. The folder of stored ids is one of them, as config.stored_ids says
-# which ids it has to hold, and that of the images, as config.data says which these are.
+# lie, how many broken images are forgiven, how many images are evaluated at a time, not what is
+# learned. The folder of stored ids is one of them, as config.stored_ids says which ids it has to
+# hold, and that of the images, as config.data says which these are.
 FREE = (
+    "eval_batch_size",
     "log_every",
     "eval_every",
     "checkpoint_every",
@@ -39,10 +41,16 @@ FREE = (
     "dataset.codes",
     "dataset.folder",
     "dataset.data_dir",
+    "dataset.max_bad",
     "dataset.workers",
     "changed_data",
     *WEIGHTS,
 )
+# Names of keys, in any section, that may change, too: what is kept for the backward pass, and how
+# much of a model is compiled or computed at a time. They change rounding, and `chunk` what dropout
+# draws. `optimizer.accumulate` is none of them: what is no mean over images, such as a codebook of
+# moving averages, an adaptive weight, or a mean over all masked tokens, is then of each part.
+MEMORY = ("remat", "unroll", "chunk")
 AGAIN = (  # what to do with a workdir that holds another run
     "give the config it was made with, or another --workdir, for a new run, with these weights by "
     "--config.init="
@@ -59,6 +67,11 @@ def within(key: str, sections: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
+def is_free(key: str) -> bool:
+    """Return whether a dotted key may be another when a run goes on: one of FREE or MEMORY."""
+    return within(key, FREE) or key.split(".")[-1] in MEMORY
+
+
 def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
     """Claim `workdir` for `config`.
 
@@ -71,14 +84,23 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
         files.save_json(stores.path(workdir) / "config.json", json.loads(config.to_json()))
 
 
-def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
+def is_trained(workdir: str | os.PathLike, last: int | None = None) -> bool:
+    """Return whether a workdir has a checkpoint of a run, and not of converted weights alone.
+
+    last: the step of the checkpoint that is asked, by default the latest; 0: there is none.
+    """
+    return last != 0 and "params" in checkpoint.parts_of(workdir, last)
+
+
+def check_before_data(workdir: str | os.PathLike, config: Any, last: int | None = None) -> None:
     """Raise InputError when `workdir` holds a trained run of another config, before data are read.
 
     What the data alone tell is taken to be as it was there: `check_claim` says later if it is not.
+    last: the step of the checkpoint that the run is to go on from, by default the latest.
     """
     check_apart(workdir, config.dataset.get("folder", ""))
     theirs = read_config(workdir)
-    if theirs is None or "params" not in checkpoint.parts_of(workdir):
+    if theirs is None or not is_trained(workdir, last):
         return
     ours = config.copy_and_resolve_references()
     with ours.unlocked():
@@ -86,7 +108,7 @@ def check_before_data(workdir: str | os.PathLike, config: Any) -> None:
         if ours.get("changed_data"):  # so many epochs may be longer or shorter now
             ours.duration = theirs.get("duration", ours.duration)
         examples = (theirs.get("data") or {}).get("examples", 1)
-        ours.began = initial_state.start_of_leg(ours, workdir, examples)
+        ours.began = initial_state.start_of_leg(ours, workdir, examples, last)
     if "generator" in ours and "generator" in theirs:
         ours = stage2.with_classes(ours, theirs.generator.get("classes", 0))
     check_claim(workdir, ours)
@@ -130,8 +152,18 @@ def check_claim(workdir: str | os.PathLike, config: Any) -> None:
     found = build.differences(theirs, ours)
     found = {key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, grown)}
     if found:
-        more = "; only a finished run goes on with a longer duration" if "duration" in found else ""
-        raise _another(workdir, found, f"{AGAIN}{workdir}{more}")
+        raise _another(workdir, found, f"{AGAIN}{workdir}{_unfinished(found, config)}")
+
+
+def _unfinished(found: dict[str, tuple[Any, Any]], config: Any) -> str:
+    """Return what is to be said besides where durations differ; found: {key: (there, now)}."""
+    if "duration" not in found:
+        return ""
+    how = " and config.resume=last_good" if config.get("resume") == "last_good" else ""
+    return (
+        "; only a finished run goes on with a longer duration: first end it with that which it has "
+        f"({found['duration'][0]}){how}, and then give the longer one"
+    )
 
 
 def _another(
@@ -151,11 +183,11 @@ def _may_differ(key: str, here: Any, there: Any, grown: bool) -> bool:
         return True
     if key in WEIGHTS and "random" in (here, there):
         return False
-    return (grown and key == "duration") or within(key, FREE)
+    return (grown and key == "duration") or is_free(key)
 
 
 def settings(given: Any, workdir: str | os.PathLike) -> Any:
-    """Return the config of a workdir with the keys FREE of `given`: how to sample and evaluate.
+    """Return the config of a workdir with keys FREE of `given`: how to sample and evaluate.
 
     given: the config of --config. It has to be the one that the workdir was made with, or that of
       the quickstart which it is a part of; raises InputError if it is another.
@@ -170,14 +202,14 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
         with given.unlocked():
             given.tokenizer = config.tokenizer  # it was found by training, as classes may be
     ours, theirs = (with_defaults(c) if same else {"stage": c.stage} for c in (given, config))
-    free = (*FREE, *FOUND[config.stage])
     found = build.differences(theirs, ours)
-    found = {key: values for key, values in found.items() if not within(key, free)}
+    noted = FOUND[config.stage]
+    found = {key: x for key, x in found.items() if not (is_free(key) or within(key, noted))}
     if found:
         raise _another(folder, found, "give another --workdir, or leave --config out")
     with config.unlocked():
         config.update({key: given[key] for key in FREE if key in given})
-        for key in ("folder", "data_dir"):
-            if given.dataset.get(key):
+        for key in ("folder", "data_dir", "max_bad"):
+            if given.dataset.get(key) is not None and given.dataset[key] != "":
                 config.dataset[key] = given.dataset[key]
     return config

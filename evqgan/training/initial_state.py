@@ -27,13 +27,17 @@ WEIGHTS = ("params", "ema", "codebook")
 CRITIC = ("critic/params", "critic/variables", "frozen/critic")
 
 
-def start_of_leg(config: Any, workdir: str | os.PathLike, examples: int) -> int:
+def start_of_leg(
+    config: Any, workdir: str | os.PathLike, examples: int, last: int | None = None
+) -> int:
     """Return the step at which the present leg of the run in `workdir` began (config.began).
 
     It is 0, or, if a longer duration continues a finished run, the step at which that was finished:
-    from there the learning rate warms up and falls again. examples: of the training set.
+    from there the learning rate warms up and falls again. examples: of the training set. last: the
+    step of the checkpoint that it goes on from, by default the latest.
     """
-    file, last = stores.path(workdir) / "config.json", checkpoint.latest(workdir)
+    last = checkpoint.latest(workdir) if last is None else last
+    file = stores.path(workdir) / "config.json"
     if not file.exists() or not last:
         return 0
     theirs = files.read_json(file)

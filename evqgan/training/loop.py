@@ -32,6 +32,7 @@ from evqgan.core.log import Writer
 from evqgan.data import pipeline
 from evqgan.training import (
     claims,
+    disk,
     initial_state,
     optim,
     profiling,
@@ -56,12 +57,16 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     after a signal of `core.signals.SIGNALS`.
     """
     began = time.perf_counter()
-    step = checkpoint.latest(workdir)
+    place, step = stores.path(workdir), checkpoint.latest(workdir)
     signals.keep(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        if config.get("resume") == "last_good":
-            cluster.by_first(lambda: last_good.set_aside(stores.path(workdir), log))
-        setup = prepare(config, stores.path(workdir))
+        last = checkpoint.latest(place)
+        if is_searched := config.get("resume") == "last_good":
+            last = cluster.by_first(lambda: last_good.find(place, log))
+        setup = prepare(config, place, last)
+        cluster.by_first(lambda: disk.check(setup, last))
+        if is_searched:  # now, as a run that is refused leaves the workdir as it was
+            cluster.by_first(lambda: last_good.set_aside(place, last, log))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
         with progress.heartbeat("making the state that it begins with", log):
             state, notes = restore_or_init(setup, checkpoints)
@@ -79,15 +84,13 @@ def restore_or_init(
 ) -> tuple[dict, tuple[str, ...]]:
     """Return the state with which the run goes on or begins, and lines for the log about it.
 
-    Claims the workdir for the config; raises InputError if it holds the run of another one.
+    Claims the workdir for the config.
     """
     config, workdir = setup.config, setup.workdir
     saved = checkpoints.parts() if checkpoints.steps() else ()
     # Without a checkpoint nothing was trained; with averaged weights alone, of a public one, a
     # new run begins.
     fresh = "params" not in saved
-    if not fresh:
-        claims.check_claim(workdir, config)
     try:
         state, notes = initial_state.state(setup, checkpoints, saved)
     except InputError:

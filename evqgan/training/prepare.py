@@ -23,21 +23,25 @@ from evqgan.training.run_length import RunLength
 from evqgan.training.setup import Compiled, Setup
 
 
-def prepare(config: Any, workdir: pathlib.Path) -> Setup:
+def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setup:
     """Return the Setup of `config` in `workdir`, in which nothing is written yet.
 
     Errors that the config alone shows are raised before any data are read. Raises InputError for
     what a user can mend.
+
+    last: the step of the checkpoint that the run goes on from, by default the latest.
     """
     module = stages.module(config)
     config_files.expand_paths(config)
     config = module.resolve(config)
     initial_state.check_init(config, workdir)
     module.make(config)
-    claims.check_before_data(workdir, config)
+    claims.check_before_data(workdir, config, last)
     dataset = build.call(Dataset, config.dataset, "config.dataset")
     source, data = open_data(config, dataset)
-    config = note_data(config, module, workdir, source)
+    config = note_data(config, module, workdir, source, last)
+    if claims.is_trained(workdir, last):
+        claims.check_claim(workdir, config)
     stage = module.make(config, len(source), len(source.class_names))
     length, every = run_length(config, len(source))
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
@@ -93,16 +97,20 @@ def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
 
 
 def note_data(
-    config: Any, module: ModuleType, workdir: pathlib.Path, source: Source | Stored
+    config: Any,
+    module: ModuleType,
+    workdir: pathlib.Path,
+    source: Source | Stored,
+    last: int | None = None,
 ) -> Any:
     """Return the config with class_names, data and began, and completed by `resolve`.
 
-    These keys say what the run is trained on, and where its present leg began.
+    These keys say what the run is trained on, and where its present leg began. last: see `prepare`.
     """
     with config.unlocked():
         config.class_names = list(source.class_names)  # so that samples can be asked for by name
         config.data = pipeline.identity(source)
-        config.began = initial_state.start_of_leg(config, workdir, len(source))
+        config.began = initial_state.start_of_leg(config, workdir, len(source), last)
     config = module.resolve(config, len(source.class_names))
     images = [config.class_names, config.data]
     cluster.check_alike(list_of_training_images=images, place_in_the_run=config.began)
