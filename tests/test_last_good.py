@@ -101,7 +101,7 @@ def check(saved, place, number):
         assert state is None or same(state, state_at(step)), how
     said = []
     try:
-        last_good.set_aside(workdir, said.append)
+        last_good.set_aside(workdir, last_good.find(workdir, said.append), said.append)
     except InputError as error:
         assert "\n" not in str(error), how
         # A file that readers do without, such as state/_sharding, is damage, too.
@@ -132,10 +132,12 @@ def test_whole_checkpoints_stay_where_they_are(saved, tmp_path, monkeypatch, rel
     workdir = pathlib.Path("w") if relative else tmp_path / "w"
     shutil.copytree(saved, workdir)
     said = []
-    last_good.set_aside(workdir, said.append)
+    assert last_good.find(workdir, said.append) == STEPS[-1]
+    last_good.set_aside(workdir, STEPS[-1], said.append)
     assert said == ["reading checkpoint 6, to see whether it is whole"]
     assert checkpoint.steps_in(workdir) == [*STEPS]
-    last_good.set_aside(tmp_path / "none", said.append)
+    assert last_good.find(tmp_path / "none", said.append) == 0
+    last_good.set_aside(tmp_path / "none", 0, said.append)
     assert not (tmp_path / "none").exists()
 
 
@@ -161,6 +163,17 @@ def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(stage, tmp
     with pytest.raises(InputError, match=r"12 is damaged: .*config\.resume=last_good"):
         loop.train(config.copy_and_resolve_references(), tmp_path / "run")
     config.resume = "last_good"
+    for key, value, message in (
+        ("duration", "20", r"12 -> 20: .*first end it with .*\(12\) and config.resume=last_good"),
+        ("alarm", {"val/nothing": 0.5}, "no evaluator in config.evals gives"),
+    ):
+        refused = config.copy_and_resolve_references()
+        with refused.unlocked():
+            refused[key] = value
+        with pytest.raises(InputError, match=message):
+            loop.train(refused, tmp_path / "run")
+        assert checkpoint.steps_in(tmp_path / "run") == [8, 12], "nothing is moved"
+        assert "checkpoint 12 is damaged: " in capsys.readouterr().out
     loop.train(config, tmp_path / "run")
     said = capsys.readouterr().out
     assert said.count(" is damaged: ") == 1 and "checkpoint 12 is damaged: " in said

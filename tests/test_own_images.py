@@ -202,6 +202,15 @@ def test_a_workdir_among_the_images_is_refused_before_anything_is_written(
     assert sorted(pictures.rglob("*")) == before
 
 
+def test_a_workdir_that_cannot_be_written_is_refused_before_the_folder_is_looked_through(
+    completed, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write .*file/run"):
+        completed(run="file/run")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("key", ["batch_size", "generator.batch_size"])
 def test_a_batch_of_more_images_than_there_are_is_refused(completed, tmp_path, key):
     with pytest.raises(InputError, match=rf"config.{key} = 20,000 is more than the 14 images to"):

@@ -1,0 +1,185 @@
+"""What may be another when a run goes on, what advice says of it, and what is tried before a run.
+
+Advice is a key that a message writes as a flag, --config.KEY, or that it names after a verb such as
+"raise" or "give".
+"""
+
+import ast
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from test_train import config_of
+
+from evqgan.core import build, cli, config_files, space
+from evqgan.core.errors import InputError
+from evqgan.training import claims, disk, loop, stage1, stage2
+
+PACKAGE = pathlib.Path(claims.__file__).parents[1]
+VERBS = "raise|lower|take|give|set|train|read|encode|drop|use|by|try|with|also"
+ADVICE = re.compile(rf"\b(?:{VERBS})\b[^;:]*|--config\.[^;:]*")
+KEY = re.compile(r"config\.([a-z_0-9]+(?:\.[a-z_0-9]+)*)(?! = \{|[a-z_0-9.])")  # not "... = {}"
+# Keys of which a message speaks before a run has begun: what is wrong there is wrong from the
+# first step on.
+BEFORE = {
+    "init": "with which a new run begins",
+    "init_optimizer": "of a run that begins with init",
+    "tokenizer.init": "of own images",
+    "generator.init": "of own images",
+    "dataset.size": "which a model can be built of, or not",
+    "duration": "which a finished run may have longer",
+    "dataset": "with which the stored ids were made",
+}
+# Files that put together flags of commands for new runs and for programs that are only compiled.
+COMMANDS = ("aot/advice.py", "benchmark/device.py", "data/written.py")
+
+
+def texts(node):
+    """The strings of a module, but docstrings, each whole, with {} for what is filled in."""
+    if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+        node.body = node.body[1:]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        parts = node.values
+        yield "".join(x.value if isinstance(x, ast.Constant) else "{}" for x in parts)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from texts(child)
+
+
+def advised(text):
+    """The keys of the config that a message advises to change."""
+    clauses = " ; ".join(ADVICE.findall(text))
+    return [key for key in KEY.findall(clauses) if key not in ("json", "py")]
+
+
+def messages():
+    """(file, message) of all that the package may say."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        for text in texts(ast.parse(file.read_text())) if name not in COMMANDS else ():
+            yield name, text
+
+
+def test_what_messages_advise_may_change_when_a_run_goes_on_or_is_said_to_be_for_a_new_one():
+    found = {}
+    for file, text in messages():
+        for key in advised(text):
+            found.setdefault(key, []).append((file, text))
+    # Those that were meant, so that the search does find what there is.
+    known = {"dataset.max_bad", "resume", "mesh.fsdp", "mesh.tensor", "generator.remat"}
+    assert known | {"batch_size", "optimizer.accumulate"} <= {*found}
+    for key, said in found.items():
+        if claims.is_free(key) or key in BEFORE:
+            continue
+        for file, text in said:
+            assert "new run" in text, f"{file}: a run that goes on cannot change {key}: {text}"
+    assert {*BEFORE} <= {*found}
+
+
+def test_advice_is_found():
+    assert advised("it broke: repair it, or raise config.dataset.max_bad") == ["dataset.max_bad"]
+    assert advised("config.batch_size = {} is wrong") == []
+    assert advised(cli.LESS)[0] == "eval_batch_size" and "optimizer.accumulate" in advised(cli.LESS)
+
+
+CHANGES = [
+    (1, "dataset.max_bad", 0.5),
+    (1, "eval_batch_size", 3),
+    (1, "tokenizer.encoder.remat", True),
+    (2, "dataset.max_bad", 0.5),
+    (2, "generator.remat", True),
+    (2, "generator.unroll", 0),
+    (2, "generator.chunk", 1),
+    (2, "tokenizer.model.encoder.remat", True),
+]
+
+
+@pytest.mark.parametrize("stage, key, value", CHANGES)
+def test_what_changes_no_learning_may_change(stage, key, value, tmp_path):
+    config = config_of(stage)
+    claims.claim(tmp_path, config)
+    *names, last = key.split(".")
+    with config.unlocked():
+        config_files.at(config, names)[last] = value
+    assert claims.is_free(key)
+    claims.check_claim(tmp_path, config)
+    assert build.differences(claims.read_config(tmp_path).to_dict(), config.to_dict())
+
+
+@pytest.mark.parametrize(
+    "stage, key, value",
+    [(1, "optimizer.accumulate", 4), (2, "optimizer.accumulate", 4), (2, "batch_size", 2)],
+)
+def test_what_changes_learning_is_for_a_new_run(stage, key, value, tmp_path):
+    config = config_of(stage)
+    claims.claim(tmp_path, config)
+    *names, last = key.split(".")
+    with config.unlocked():
+        config_files.at(config, names)[last] = value
+    with pytest.raises(InputError, match=rf"config.{key}: .*, for a new run, with these weights"):
+        claims.check_claim(tmp_path, config)
+
+
+def stepped(config, module):
+    """The state after a step on random images, and the metrics."""
+    stage = module.make(config, 8)
+    rng = np.random.default_rng(0)
+    size = config.dataset.size
+    image = rng.integers(0, 256, (config.batch_size, size, size, 3), np.uint8)
+    batch = {"image": image, "label": np.zeros(config.batch_size, np.int32)}
+    return jax.jit(stage.update)(jax.jit(stage.init)(), batch)
+
+
+def test_a_step_of_a_generator_is_the_same_whatever_is_kept_and_compiled():
+    """But for rounding; in parts of a batch, masks are drawn anew for each."""
+    config = config_of(2)
+    assert config.generator.get("dropout", 0.0) == 0 and config.batch_size % 4 == 0
+    _, plain = stepped(config, stage2)
+    config.generator.update({"remat": True, "unroll": 0, "chunk": 1})
+    _, other = stepped(config, stage2)
+    for name in ("loss", "gradient_norm"):
+        assert float(other[name]) == pytest.approx(float(plain[name]), rel=1e-4)
+    config.optimizer.accumulate = 4
+    _, parts = stepped(config, stage2)
+    assert float(parts["loss"]) != pytest.approx(float(plain["loss"]), rel=1e-3)
+
+
+def test_parts_of_a_batch_move_a_codebook_of_averages_further():
+    """So config.optimizer.accumulate is no key that a run may change: each part takes a decay."""
+    usage = {}
+    for parts in (1, 4):
+        config = config_of(1)
+        config.adversarial.weight = 0.0
+        config.tokenizer.quantizer = {"name": "ema", "codes": 8, "width": 8, "decay": 0.5}
+        config.optimizer.accumulate = parts
+        state, _ = stepped(config, stage1)
+        usage[parts] = np.asarray(state["codebook"]["quantizer"]["usage"])
+    assert not np.allclose(usage[1], usage[4], rtol=0.05)
+
+
+def test_a_run_whose_checkpoint_does_not_fit_the_disk_takes_no_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(space, "free", lambda place: 1000)
+    with pytest.raises(
+        InputError, match="a checkpoint takes about .*, and there are 0.001 MB free"
+    ):
+        loop.train(config_of(1), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share, warned", [(1.5, 1), (10.0, 0)])
+def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_path, capsys):
+    class Setup:
+        config, workdir = config_of(1), tmp_path
+        length = type("Length", (), {"total": 10})
+        compiled = type("Compiled", (), {"like": {"params": np.zeros(1000, np.float32)}})
+
+    monkeypatch.setattr(space, "free", lambda place: int(share * 8000))  # and the average's
+    disk.check(Setup, 0)
+    assert capsys.readouterr().out.count("WARNING the disk may get full: 3 checkpoints") == warned
+    disk.check(Setup, 10)  # it is finished: nothing is saved
+    assert "WARNING" not in capsys.readouterr().out
