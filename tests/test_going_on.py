@@ -29,11 +29,10 @@ BEFORE = {
     "tokenizer.init": "of own images",
     "generator.init": "of own images",
     "dataset.size": "which a model can be built of, or not",
-    "duration": "which a finished run may have longer",
     "dataset": "with which the stored ids were made",
 }
 # Files that put together flags of commands for new runs and for programs that are only compiled.
-COMMANDS = ("aot/advice.py", "benchmark/device.py", "data/written.py")
+COMMANDS = ("aot/advice.py", "benchmark/device.py", "data/written.py", "next_steps.py")
 
 
 def texts(node):
@@ -183,3 +182,12 @@ def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_p
     assert capsys.readouterr().out.count("WARNING the disk may get full: 3 checkpoints") == warned
     disk.check(Setup, 10)  # it is finished: nothing is saved
     assert "WARNING" not in capsys.readouterr().out
+
+
+def test_broken_images_are_forgiven_by_what_is_given_with_the_config_of_a_workdir(tmp_path):
+    config = config_of(1)
+    claims.claim(tmp_path, config)
+    with config.unlocked():
+        config.dataset.max_bad, config.eval_batch_size = 0.0, 3
+    found = claims.settings(config, tmp_path)
+    assert (found.dataset.max_bad, found.eval_batch_size) == (0.0, 3)
