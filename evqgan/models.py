@@ -279,6 +279,9 @@ def token_generator(keys: Any, tokenizer: ImageTokenizer, dtype: str) -> TokenGe
     known = {"depth": depth, "codebook_width": width, "factor": network.factor}
     given = {"codes": network.quantizer.codes, "latent": (h, w * flat), "dtype": dtype}
     given |= {name: known[name] for name in needs}
+    if missing := given.keys() - build.keys_of(module.Model):
+        fields = ", ".join(sorted(missing))
+        raise InputError(f"evqgan/generators/{keys['name']}.py: its Model has no field {fields}")
     model = build.build("generators", "Model", keys, "config.generator", **given)
     return TokenGenerator(keys["name"], tokenizer, module, model, flat)
 

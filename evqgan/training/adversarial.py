@@ -1,10 +1,12 @@
 """The adversarial term of stage 1, lambda * L_adv (paper, Eq. 1): a critic and its optimizer."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
@@ -76,6 +78,22 @@ def _course(name: str, first: int, full: int, run: RunLength) -> str:
     note += f" (epochs {run.epochs(first):,.1f} and {run.epochs(full):,.1f})"
     note += "; this run ends before it sets in" * (first >= run.total)
     return note + "; this run ends before that" * (first < run.total <= full)
+
+
+def last_layer_norm(pull_back: Callable, gradient: jax.Array, path: tuple[str, ...]) -> jax.Array:
+    """Return the norm of a loss's gradient in the decoder's last layer (VQGAN, Eq. 7).
+
+    gradient: of the loss with respect to the reconstruction [B,H,W,3].
+    pull_back: the vector-Jacobian product of the tokenizer, which turns gradients with respect to
+      its two outputs, the reconstruction and L_VQ, into those with respect to all its parameters.
+      Only the last layer's are read here, so that XLA removes the computation of the others.
+    path: of the layer's kernel, see `tokenizers.Decoder`.
+    """
+    (grads,) = pull_back((gradient, jnp.zeros(())))
+    found = grads["decoder"]
+    for name in path:
+        found = found[name]
+    return optax.tree.norm(found)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

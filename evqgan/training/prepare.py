@@ -16,7 +16,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored
-from evqgan.training import claims, initial_state, work
+from evqgan.training import claims, contracts, initial_state, optim, work
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -58,6 +58,8 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
         before = jitted_update(stage.update_before, compiled.like, device_mesh)
         updates = [before] * (stage.complete_from > 0) + [compiled.update]
         batch = check_step(compiled.like, updates, dataset, source, config, device_mesh)
+        if config.stage == "stage2":
+            contracts.check_evaluate(stage.model, optim.averaged(compiled.like))
         flops = flops_of(config, module, source, updates, (compiled.like, batch))
     return Setup(
         config=config,

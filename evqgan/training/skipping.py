@@ -35,10 +35,8 @@ def select(is_finite: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, before: jnp.where(is_finite, x, before), new, old)
 
 
-def skip_if_nonfinite(
-    state: dict, new: dict, metrics: Metrics, is_finite: jax.Array
-) -> tuple[dict, Metrics]:
-    """Return the state after a step, and its metrics with the counters of skipped steps.
+def skip_if_nonfinite(state: dict, new: dict, is_finite: jax.Array) -> tuple[dict, Metrics]:
+    """Return the state after a step, and the counters of skipped steps as metrics.
 
     The step counts in any case, so that the next one sees other data and other random numbers.
     new: the parts of the state that learn, which have to be the old ones unless `is_finite`.
@@ -50,4 +48,4 @@ def skip_if_nonfinite(
     longest = jnp.maximum(longest, in_a_row)
     counts = {"skipped_in_a_row": in_a_row, "skipped": total, "skipped_longest": longest}
     skipped = jnp.stack([in_a_row, total, longest])
-    return {**state, **new, "step": state["step"] + 1, "skipped": skipped}, {**metrics, **counts}
+    return {**state, **new, "step": state["step"] + 1, "skipped": skipped}, counts

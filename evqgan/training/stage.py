@@ -34,6 +34,8 @@ class Stage(Protocol):
     def update(self, state: dict, batch: dict) -> tuple[dict, dict]:
         """Return the state after a step, by `skipping.skip_if_nonfinite`, and metrics.
 
+        Metrics of the modules that a config names are joined with its own by `contracts.joined`.
+
         batch: {"image" uint8 [B,H,W,3] or "ids" int32 [B,h,w,D], "label" int32 [B]}.
         metrics: {name: scalar}.
         What is random is a function of (seed, step) alone.

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from evqgan import models
 from evqgan.core import build, schema, weights
@@ -19,7 +18,7 @@ from evqgan.core.kinds import Dtype
 from evqgan.data import transforms
 from evqgan.losses.pixels import logit_laplace_loss
 from evqgan.tokenizers.quantizers.revival import replace_dead
-from evqgan.training import adversarial, optim, skipping
+from evqgan.training import adversarial, contracts, optim, skipping
 from evqgan.training.run_length import RunLength
 from evqgan.training.skipping import Metrics
 
@@ -103,6 +102,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Tokeniz
     """
     schema.check(config)
     model, run = models.of_stage1(config), RunLength.of(config, examples)
+    contracts.check_quantizer(model)
     # 0.999: MaskGIT's tokenizer
     updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.999)
     pixels = build.call(pixel_losses, config.get("loss", {}), "config.loss")
@@ -223,7 +223,8 @@ class TokenizerStage:
             )
             l_rec = self._l2_and_perceptual(reconstruction, image, frozen)
             loss, gradient, grads = l_rec.loss + l_vq, l_rec.gradient, {}  # L_2 + L_perc. + L_VQ
-            variables, metrics = {**variables, "codebook": codebook}, {**l_rec.metrics, **aux}
+            variables = {**variables, "codebook": codebook}
+            metrics = self._joined(l_rec.metrics, aux)
             if self.adversary:
                 views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
                 critic = params["critic"], variables["critic"], frozen["critic"]
@@ -233,13 +234,17 @@ class TokenizerStage:
                 loss = loss + weight * l_adv.loss  # + lambda * L_adv
                 gradient = gradient + weight * l_adv.gradient
                 variables["critic"], grads["critic"] = l_adv.variables, l_adv.grads
-                metrics |= more
+                metrics = self._joined(metrics, more)
             (grads["generator"],) = pull_back((gradient, jnp.ones(())))
             return (loss, (variables, metrics)), grads
 
         differentiate = self.updater.gradients(equation_1)
         (loss, (variables, metrics)), grads = differentiate(params, variables, batch, rng)
-        return self._learn(state, variables, {"loss": loss, **metrics}, grads)
+        return self._learn(state, variables, self._joined({"loss": loss}, metrics), grads)
+
+    def _joined(self, *parts: Metrics) -> Metrics:
+        """Return metrics in one dict, the quantizer's among them; see `contracts.joined`."""
+        return contracts.joined(contracts.file_of(self.model.network.quantizer), *parts)
 
     def _trained(self, state: dict) -> tuple[dict, dict]:
         """Return what Eq. 1 is a function of: params, and variables that a step also changes."""
@@ -299,7 +304,7 @@ class TokenizerStage:
         l_rec: L_2 + L_perceptual, to whose gradient that of `l_adv` is scaled (VQGAN, Eq. 7).
         """
         path = self.model.network.decoder.last_layer
-        norms = [last_layer_norm(pull_back, x.gradient, path) for x in (l_rec, l_adv)]
+        norms = [adversarial.last_layer_norm(pull_back, x.gradient, path) for x in (l_rec, l_adv)]
         weight = adversary.weight(norms[0], norms[1], step)
         metrics = {"reconstruction_gradient": norms[0], "adversarial_gradient": norms[1]}
         return weight, {"adversarial": l_adv.loss, "lambda": weight, **l_adv.metrics, **metrics}
@@ -314,13 +319,14 @@ class TokenizerStage:
         # In a codebook that is not finite no code counts as dead.
         codebook = skipping.select(is_finite, variables["codebook"], state["codebook"])
         new, new["codebook"] = replace_dead(new, codebook)
-        metrics = {**metrics, **more}
+        metrics = self._joined(metrics, more)
         if self.adversary:
             new["critic"], more = self.adversary.update(
                 state["critic"], variables["critic"], grads["critic"], step, is_finite
             )
-            metrics |= more
-        return skipping.skip_if_nonfinite(state, new, metrics, is_finite)
+            metrics = self._joined(metrics, more)
+        state, counts = skipping.skip_if_nonfinite(state, new, is_finite)
+        return state, self._joined(metrics, counts)
 
     def _check_last_layer(self, params: Any) -> None:
         """Raise InputError unless the decoder has the last layer that it declares."""
@@ -332,18 +338,3 @@ class TokenizerStage:
                 "the adaptive weight is taken at the decoder's last layer, which it declares as "
                 f"{'/'.join(path)} and does not have"
             )
-
-
-def last_layer_norm(pull_back: Callable, gradient: jax.Array, path: tuple[str, ...]) -> jax.Array:
-    """Return the norm of a loss's gradient in the decoder's last layer (VQGAN, Eq. 7).
-
-    pull_back: of reconstruction and L_VQ, see `TokenizerStage.update`; all that does not lead to
-      the last layer is dead code, which XLA removes.
-    gradient: of the loss with respect to the reconstruction.
-    path: of the layer's kernel, see `tokenizers.Decoder`.
-    """
-    (grads,) = pull_back((gradient, jnp.zeros(())))
-    found = grads["decoder"]
-    for name in path:
-        found = found[name]
-    return optax.tree.norm(found)

@@ -18,7 +18,7 @@ from evqgan.core.kinds import Dtype
 from evqgan.data import codes, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training import optim, skipping
+from evqgan.training import contracts, optim, skipping
 from evqgan.training.run_length import RunLength
 from evqgan.training.skipping import Metrics
 
@@ -129,6 +129,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
     config = with_classes(config, 1 if classes is None else classes)
     build.call(tokenizer_section, config.tokenizer, "config.tokenizer")
     model = models.of_stage2(config)
+    contracts.check_quantizer(model.tokenizer)
     given = config.generator.get("classes", 0)
     if classes is not None and given not in (0, classes):
         raise InputError(f"config.generator.classes is {given}, but the data set has {classes}")
@@ -230,23 +231,26 @@ class GeneratorStage:
         rng = jax.random.fold_in(jax.random.key(self.config.seed + 1), step)
         data = {name: batch[name] for name in ("image", "ids", "label") if name in batch}
         keys = build.plain(self.config.get("loss", {}))
+        source = f"evqgan/generators/{self.model.name}.py"
 
         def equation_2(
             params: dict, variables: dict, part: dict, rng: jax.Array
         ) -> tuple[jax.Array, tuple[dict, Metrics]]:
             tokens, rng = self._tokens(tokenizer, part, rng)
             # By way of `TokenGenerator.loss` this is `loss` of the generator's module.
-            loss, metrics = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
+            made = self.model.loss(params, tokenizer, **tokens, rng=rng, **keys)
+            loss, metrics = contracts.loss_and_metrics(made, source)
             return loss, (variables, metrics)
 
         differentiate = self.updater.gradients(jax.value_and_grad(equation_2, has_aux=True))
         # A generator has no variables beside its parameters.
         (loss, (_, metrics)), grads = differentiate(state["params"], {}, data, rng)
-        metrics = {"loss": loss, **metrics}
+        metrics = contracts.joined(source, {"loss": loss}, metrics)
         is_finite = skipping.all_finite(metrics, grads)
         part = optim.part_of(state)
         new, more = self.updater.step(part, grads, step, is_finite)
-        return skipping.skip_if_nonfinite(state, new, {**metrics, **more}, is_finite)
+        state, counts = skipping.skip_if_nonfinite(state, new, is_finite)
+        return state, contracts.joined(source, metrics, more, counts)
 
     def _tokens(
         self, tokenizer: dict, batch: dict, rng: jax.Array
