@@ -242,7 +242,8 @@ def of_stage1(config: Any) -> ImageTokenizer:
 
 def of_stage2(config: Any) -> TokenGenerator:
     """Return the generator of a stage 2's resolved config, with its tokenizer."""
-    tokenizer = image_tokenizer(tokenizers.of_generator(config), config)
+    with build.config_of(config.tokenizer.get("weights")):  # training has noted its config
+        tokenizer = image_tokenizer(tokenizers.of_generator(config), config)
     return token_generator(config.generator, tokenizer, config.dtype)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.data import named
-from evqgan.data.builders import code_points, drawings
+from evqgan.data import code_points, named
+from evqgan.data.builders import drawings
 from evqgan.data.dataset import Dataset
 from evqgan.data.pipeline import open_split
 from evqgan.data.transforms import as_rgb

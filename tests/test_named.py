@@ -1,13 +1,17 @@
 """Data sets by name: data that would bring code are refused, and labels that are no classes."""
 
+import importlib.util
 import json
+import pkgutil
 import shutil
+import sys
 
 import numpy as np
 import pytest
+from tensorflow_datasets.core import registered
 
-from evqgan.core.errors import InputError
-from evqgan.data import named
+from evqgan.core.errors import InputError, first_line
+from evqgan.data import builders, named
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import open_split, train_batches
@@ -101,3 +105,94 @@ def test_a_label_that_is_no_class_ends_training(monkeypatch):
     with pytest.raises(InputError, match="example 2 has the label -1"):
         next(batches)
     batches.close()
+
+
+BUILDER = """
+import io
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+class TwoShapes(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["square", "circle"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        image = np.zeros((8, 8, 3), np.uint8)
+        yield 0, {"image": io.BytesIO(cv2.imencode(".png", image)[1].tobytes()), "label": 1}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """own(source) makes a module two_shapes of the package of builders."""
+    (tmp_path / "code").mkdir()
+    monkeypatch.setattr(builders, "__path__", [*builders.__path__, str(tmp_path / "code")])
+    monkeypatch.delitem(sys.modules, "evqgan.data.builders.two_shapes", raising=False)
+
+    def write(source):
+        (tmp_path / "code" / "two_shapes.py").write_text(source)
+        found = [x.name for x in pkgutil.iter_modules(builders.__path__)]
+        monkeypatch.setattr(named, "BUILDERS", found)
+        return lambda: named.Named("two_shapes", "train", str(tmp_path / "data"))
+
+    yield write
+    registered._DATASET_REGISTRY.pop("two_shapes", None)
+    registered._ABSTRACT_DATASET_REGISTRY.pop("two_shapes", None)
+
+
+def test_our_data_sets_are_the_modules_of_their_package():
+    assert named.BUILDERS == ["digits", "drawings", "photographs"]
+
+
+def test_a_module_in_the_package_of_builders_is_a_data_set(own):
+    source = own(BUILDER)()
+    assert len(source) == 1 and source[0]["label"] == 1
+    assert source.class_names == ("square", "circle")
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        (
+            'io.BytesIO(cv2.imencode(".png", image)[1].tobytes())',
+            "image",
+            "Failed to encode example: No module named 'tensorflow'; .*io.BytesIO of a PNG",
+        ),
+        ("def _split_generators", "def splits", "TwoShapes lacks the method _split_generators"),
+        ("class TwoShapes", "class Shapes", "two_shapes.py .*TwoShapes"),
+    ],
+)
+def test_what_is_wrong_in_a_builder_is_said_in_a_line(own, old, new, words):
+    if new == "image" and importlib.util.find_spec("tensorflow"):
+        # Where TensorFlow is, tfds encodes arrays; the line is tested by test_the_last_cause too.
+        pytest.skip("TensorFlow is installed")
+    assert old in BUILDER
+    with pytest.raises(InputError, match=words) as caught:
+        own(BUILDER.replace(old, new))()
+    assert "\n" not in str(caught.value)
+    registered._DATASET_REGISTRY.pop("shapes", None)
+
+
+def test_the_last_cause_of_an_error_is_told_with_its_first_line():
+    cause = ModuleNotFoundError("No module named 'tensorflow'")
+    error = RuntimeError("Failed to encode example:\n{'image': 3}\nNo module")
+    assert first_line(error) == "Failed to encode example"
+    error.__cause__ = ValueError("between")
+    error.__cause__.__cause__ = cause
+    assert first_line(error) == "Failed to encode example: No module named 'tensorflow'"
+    again = RuntimeError("wrapped: No module named 'tensorflow'")
+    again.__cause__ = cause
+    assert first_line(again) == str(again)
+    assert "without TensorFlow" in named.advice("digits", error)

@@ -253,11 +253,10 @@ def back(name: str, workdir: Path, dest: Path) -> str:
         raise InputError(f"{dest} is there already: give another DEST")
     files.tried(pathlib.Path(dest).absolute().parent)
     config, folder = of_workdir(workdir)
-    shapes = models.of(config).shapes()
+    with build.config_of(folder):
+        shapes = models.of(config).shapes()
     like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
-    checkpoints = Checkpoints(folder, create=False)
-    state, step = checkpoints.restore(like), checkpoints.steps()[-1]
-    checkpoints.close()
+    state, step = models.restored(folder, like)
     try:
         if config.stage == "stage1":
             tree = {"params": state["ema"], "codebook": state["codebook"]}

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from evqgan.core import kinds
-from evqgan.core.errors import InputError, first_line
+from evqgan.core.errors import InputError, NoModule, first_line
 
 T = TypeVar("T")
 LISTED, SHORT = 5, 60  # ours: differences that a message lists, and the length of a value in it
@@ -175,6 +175,18 @@ def at_key(where: str) -> Iterator[None]:
         raise InputError(named) from error
 
 
+@contextlib.contextmanager
+def config_of(workdir: object) -> Iterator[None]:
+    """Say of a module that is missing that a workdir's config names it, and no slip of a user."""
+    try:
+        yield
+    except NoModule as error:
+        raise InputError(
+            f"{workdir} was made by code that has {error.file}, which is not here: use that code, "
+            "or put the file there"
+        ) from error
+
+
 def contract(protocol: type) -> tuple[str, ...]:
     """Return the names that a typing.Protocol demands: its annotations and its functions."""
     functions = [
@@ -188,25 +200,32 @@ def contract(protocol: type) -> tuple[str, ...]:
 def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
     """Return the module `evqgan.<package>.<name>`.
 
-    Raises InputError if there is none that has these entries.
+    Raises InputError if there is none that has these entries, and says what it lacks.
 
     package: in dots, such as "tokenizers.quantizers".
     entries: names of classes and functions.
     """
-    name = plain(name)
+    name, found = plain(name), None
     if isinstance(name, str) and name.isidentifier():
         path = ".".join(p for p in ("evqgan", package, name) if p)
         try:
             found = importlib.import_module(path)
-            if all(hasattr(found, entry) for entry in entries):
-                return found
         except ModuleNotFoundError as error:
             if error.name != path:
                 raise
+    lacking = [entry for entry in entries if not hasattr(found, entry)]
+    if found and not lacking:
+        return found
     folder = "/".join(["evqgan", *filter(None, package.split("."))]) + "/"
     what = f" with {', '.join(entries)}" if entries else ""
-    hint = suggestion(name, having(package, entries))
-    raise InputError(f"{where} names {name!r}, no module{what} in {folder}: {hint}")
+    message, file = f"{where} names {name!r}, no module{what} in {folder}", f"{folder}{name}.py"
+    if found and len(lacking) < len(entries):
+        raise InputError(f"{message}: {file} lacks {', '.join(lacking)}")
+    known = having(package, entries)
+    hints = [f"{file} lacks {', '.join(lacking)}"] * bool(found)
+    hints += [suggestion(name, known)] * bool(known)
+    message = f"{message}: {'; '.join(hints)}"
+    raise InputError(message) if found else NoModule(message, file)
 
 
 def having(package: str, entries: Iterable[str]) -> list[str]:

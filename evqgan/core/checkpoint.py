@@ -28,7 +28,14 @@ DAMAGE = re.compile(
 # `manifests.of`; "score", {"score", "format"}. A change after which this code cannot read what it
 # wrote before makes it 2. tests/kept holds a checkpoint of each.
 FORMAT = 1
-ADVICE = "the run has saved nothing yet; training goes on by the command that began it"
+
+
+def advice(folder: os.PathLike[str]) -> str:
+    """Return what to do where `folder`, a workdir's checkpoints/, holds no checkpoint."""
+    workdir = stores.path(folder).parent
+    if not workdir.is_dir():
+        return f"{workdir} is no folder: give the path of a workdir that is there"
+    return "the run has saved nothing yet; training goes on by the command that began it"
 
 
 def steps_in(workdir: str | os.PathLike[str]) -> list[int]:
@@ -47,7 +54,7 @@ def require_step(steps: list[int], step: int | None, folder: os.PathLike[str]) -
     if steps and step in (None, *steps):
         return
     which = "" if step is None else f"of step {step} "
-    hint = f"expected one of {', '.join(map(str, steps))}" if steps else ADVICE
+    hint = f"expected one of {', '.join(map(str, steps))}" if steps else advice(folder)
     raise InputError(f"there is no checkpoint {which}in {folder}: {hint}")
 
 
@@ -100,7 +107,7 @@ class Checkpoints:
         self.folder = stores.absolute(workdir) / "checkpoints"
         self.kept, self.writes = Kept(keep), create
         if not create and not self.folder.is_dir():
-            raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
+            raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
         with files.writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(
@@ -149,7 +156,7 @@ class Checkpoints:
         Raises InputError if there is none, or it is damaged.
         """
         if not self.steps():
-            raise InputError(f"there is no checkpoint in {self.folder}: {ADVICE}")
+            raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
         return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
 
     def restore(self, like: Any, step: int | None = None) -> Any:

@@ -181,6 +181,11 @@ def read_file(file: str) -> ConfigDict:
         config = values.config
         found = config is not None and "stage" in config and isinstance(config, ConfigDict)
     except Exception as error:  # whatever a user's file raises
+        if (cause := _cause(error)) and getattr(cause, "name", "") == "get_config":
+            raise InputError(
+                f"--config={file}: {path} is no config, but maybe a helper of configs: it has no "
+                "get_config(); give a file such as configs/quickstart.py"
+            ) from error
         raise InputError(f"--config={file}: {_reason(error, str(path))}") from error
     if not found:
         what = "its get_config() to return a ConfigDict with a stage"
@@ -190,14 +195,20 @@ def read_file(file: str) -> ConfigDict:
 
 def _reason(error: BaseException, path: str) -> str:
     """Return in one line what went wrong in the config file at `path`."""
-    while error.__cause__ or error.__context__:  # absl and config_flags wrap it
-        error = error.__cause__ or error.__context__ or error
+    error = _cause(error)
     reason = " ".join(str(error).split())
     if isinstance(error, ValueError):
         return reason
     trace = traceback.extract_tb(error.__traceback__)
     lines = [f"line {x.lineno}, " for x in trace if x.filename == path]
     return f"{''.join(lines[-1:])}{type(error).__name__}: {reason}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an exception was first; absl and config_flags wrap it."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error
 
 
 def at(config: ConfigDict, keys: Sequence[str]) -> Any:

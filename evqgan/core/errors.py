@@ -13,6 +13,14 @@ class InputError(ValueError):
     """
 
 
+class NoModule(InputError):
+    """A config names a module of this package that is not there. file: the path of that module."""
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
 class NonFinite(RuntimeError):
     """Metrics were NaN or infinite for many steps in a row: training cannot go on. Exit code 1."""
 
@@ -44,10 +52,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line that an exception of another library says, or its name.
+    """Return the first line that an exception of another library says, and its last cause.
 
-    It has at most 300 characters, and of a `KeyError` is not in quotes.
+    The cause is that of `raise ... from cause`. Each has at most 300 characters, and of a
+    `KeyError` is not in quotes; of an exception that says nothing it is the name.
     """
+    said, cause = _first_line(error), error
+    while cause.__cause__ is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__
+    why = _first_line(cause)
+    return said if why in said else f"{said}: {why}"
+
+
+def _first_line(error: BaseException) -> str:
     said = error.args[0] if isinstance(error, KeyError) and error.args else error
     lines = [line.strip() for line in str(said).splitlines() if line.strip()]
     return (lines[0].rstrip(":") if lines else type(error).__name__)[:300]

@@ -5,10 +5,10 @@ They are read as array_record without TensorFlow.
 
 import contextlib
 import difflib
-import importlib
 import io
 import os
 import pathlib
+import pkgutil
 import re
 import shutil
 import time
@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from evqgan.core import stores
+from evqgan.core import build, stores
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
+from evqgan.data import builders
 
-# {module of evqgan/data/builders, which is the data set's name: its builder}
-BUILDERS = {"digits": "Digits", "photographs": "Photographs", "drawings": "Drawings"}
+# The names of our data sets: the modules of evqgan/data/builders.
+BUILDERS = sorted(found.name for found in pkgutil.iter_modules(builders.__path__))
 # Of `DRAWN`, such as its name may have after "/", or alone by mistake.
 TONES = "tones"
 CONFIGS = (TONES, "64", f"64_{TONES}")
@@ -116,9 +117,8 @@ def find(name: str, data_dir: str | None) -> Any:
                 raise tfds.core.registered.DatasetNotFoundError
             if is_ours(name):
                 own, _, config = name.partition("/")
-                module = importlib.import_module(f"evqgan.data.builders.{own}")
                 settings = {"config": config} if own == DRAWN else {}
-                return getattr(module, BUILDERS[own])(data_dir=data_dir, **settings)
+                return builder_class(own)(data_dir=data_dir, **settings)
             return tfds.builder(name, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
             known = tfds.list_builders(with_community_datasets=False)
@@ -146,6 +146,20 @@ def find(name: str, data_dir: str | None) -> Any:
                 f"config.dataset.name = {name!r} is refused by tfds: "
                 f"{first_line(error).rstrip('.')}{more}"
             ) from None
+
+
+def builder_class(name: str) -> type:
+    """Return the class of our builder of the data set `name`, see `builders`.
+
+    Raises InputError if its module has none of its name, or one that lacks a method.
+    """
+    entry = name.title().replace("_", "")
+    module = build.module("data.builders", name, "config.dataset.name", entry)
+    found = getattr(module, entry)
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        file = f"evqgan/data/builders/{name}.py"
+        raise InputError(f"{file}: its class {entry} lacks the method {', '.join(lacking)}")
+    return found
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -188,17 +202,29 @@ def prepare(name: str, data_dir: str = "") -> Any:
         raise InputError(f"the data set {name!r} cannot be prepared: {error}") from None
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
-            build = f"tfds build {name} --file_format=array_record"
-            elsewhere = f", or run `{build}` where TensorFlow is, which some need"
             raise InputError(
                 f"the data set {name!r} is not in {builder.data_path} and cannot be prepared "
-                f"there: {first_line(error)}; give a folder that holds it or can be written as "
-                f"config.dataset.data_dir (or TFDS_DATA_DIR){'' if is_ours(name) else elsewhere}"
+                f"there: {first_line(error)}; {advice(name, error)}"
             ) from error
         builder = find(name, directory)
     if not stores.is_remote(builder.data_path):
         clear(pathlib.Path(builder.data_path).parent)
     return builder
+
+
+def advice(name: str, error: BaseException) -> str:
+    """Return what to do about a data set that cannot be prepared because of `error`."""
+    folder = "give a folder that holds it or can be written as config.dataset.data_dir"
+    folder += " (or TFDS_DATA_DIR)"
+    if not is_ours(name):
+        command = f"tfds build {name} --file_format=array_record"
+        return f"{folder}, or run `{command}` where TensorFlow is, which some need"
+    if "tensorflow" in first_line(error):
+        return (
+            "without TensorFlow tfds encodes no arrays: let "
+            f"evqgan/data/builders/{name}.py yield each image as io.BytesIO of a PNG file"
+        )
+    return folder
 
 
 def clear(folder: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import exported, mesh, room, stores
+from evqgan.core import build, exported, mesh, room, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -51,7 +51,8 @@ class CoreModel:
         """See `model.load`. devices: None is all of this host."""
         self.config, self.workdir = config, workdir
         models.check_step(workdir, config, step)
-        model = models.of(config)
+        with build.config_of(workdir):
+            model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
         most = at_once(tokenizer.shape) if batch_size is None else batch_size

@@ -191,7 +191,13 @@ def checked_edit_labels(
     check_number(num, seed)
     room.require(int(num) * math.prod(shape) * 3, f"{num:,} results")
     if classes.number > 1 and label is None:
-        raise InputError("this model is class-conditional: editing needs a label")
+        which = f"a whole number from 0 to {classes.number - 1}"
+        if classes.names:
+            which += f", or a name such as {', '.join(classes.names[:NAMES])}"
+        raise InputError(
+            "this model is class-conditional: editing needs a label, the class of what is new "
+            f"(--label, in Python label=): {which}"
+        )
     one = label.item() if getattr(label, "shape", None) == () else label
     if hasattr(one, "__len__") and not isinstance(one, str):
         expected = "one class for an edit, a number or a name"

@@ -201,7 +201,21 @@ class GeneratorStage:
             self._require_tokenizer_of_stored_ids()
         if weights == "random":
             return state
-        return {**state, "tokenizer": self.model.tokenizer.restored(weights)[0]}
+        return {**state, "tokenizer": self._restored()}
+
+    def _restored(self) -> dict:
+        """Return the weights of config.tokenizer.weights; InputError if another model's."""
+        weights, given = self.config.tokenizer.weights, self.config.tokenizer.model
+        try:
+            return self.model.tokenizer.restored(weights)[0]
+        except InputError as error:
+            theirs = of_tokenizer(weights)[0].tokenizer
+            if build.plain(given) == build.plain(theirs):
+                raise
+            raise InputError(
+                f"config.tokenizer.model is not the tokenizer in {weights}: take that one by "
+                f"--config.tokenizer.model={{}} ({error})"
+            ) from error
 
     def _require_tokenizer_of_stored_ids(self) -> None:
         """Raise InputError unless the stored ids are of the weights that this run begins with."""
@@ -211,8 +225,7 @@ class GeneratorStage:
                 f"config.dataset.codes = {folder!r}: "
                 "there are no stored ids of an untrained tokenizer"
             )
-        info, (theirs, _) = codes.read_info(folder), self.model.tokenizer.restored(weights)
-        fingerprint = codes.fingerprint(theirs)
+        info, fingerprint = codes.read_info(folder), codes.fingerprint(self._restored())
         codes.require(
             folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
         )

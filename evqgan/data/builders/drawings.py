@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from evqgan.core.errors import InputError, first_line
-from evqgan.data.builders.code_points import CLASSES, class_of, has_tone, held_out, motif_of
+from evqgan.data.code_points import CLASSES, class_of, has_tone, held_out, motif_of
 
 SMALLEST, LARGEST = 64, 1024  # ours: sides in pixels
 TONES = "tones"
