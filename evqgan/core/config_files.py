@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from evqgan.core import exported, files, public, stores
-from evqgan.core.build import suggestion
+from evqgan.core.build import config_of, suggestion
 from evqgan.core.errors import InputError
 
 # What holds the folder configs/ that comes with the code: the clone, or of an installed package a
@@ -68,12 +68,12 @@ def _read(folder: pathlib.Path, parts: Sequence[str]) -> ConfigDict:
     """Return the config in a folder; of an exported model, the first of `parts` that it has."""
     from evqgan.core import schema  # brings JAX, which --help and wrong flags can do without
 
-    file = folder / "config.json"
     found = exported.read_config(folder)
     if found.get("stage") == exported.STAGE:
         found = next(x for name in parts if (x := exported.part_of(found, name, folder)))
     config = ConfigDict(found)
-    schema.check(config, str(file))
+    with config_of(folder):
+        schema.check(config, str(folder / "config.json"))
     expand_paths(config)
     return config
 
