@@ -54,7 +54,8 @@ class Evaluator(Protocol):
         In training a number is logged as "val/<name>", in evaluation.json it is called <name>: so
         names differ between evaluators. Raises InputError if there are no numbers of these data.
 
-        state: a dict, with what the model's `shapes` says and maybe more.
+        state: a dict of arrays: a tokenizer's has "ema" and "codebook", a generator's "ema" and
+          "tokenizer" (see `shapes` in `models`). In training it holds the rest of the state, too.
         """
 
     def names(self) -> Sequence[str]:

@@ -10,6 +10,8 @@ config.sample fields of its Settings. `models.TokenGenerator` calls them. `mask_
 latter needs a line in its table SMALL. Fields of Settings that no other generator has are added to
 `inference.keywords.SamplerKeywords`. The variants `:tiny` set the keys layers, width and heads of
 config.generator, and those of `configs.common.TINY_GENERATORS`.
+Tests run with jax_numpy_rank_promotion="raise": arrays of different rank are combined only after
+`x[None]` or the like.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,8 @@
-"""Mask schedules: how many tokens are still masked while decoding (MaskGIT, Sec. 4.4)."""
+"""Mask schedules: how many tokens are still masked while decoding (MaskGIT, Sec. 4.4).
+
+To add one, give it a name in `Named`, which config.sample.schedule may then have, and a branch in
+`gamma`.
+"""
 
 import math
 import re

@@ -3,6 +3,14 @@
 `loss` is Eq. 2. `multigrained_network` is the network and its three grains, `masking` draws what is
 masked in training, `block_decoding` is the loop over blocks in sampling, and `mask_predict` the
 loop inside each of them.
+
+Words of these files:
+  grain      one of the three kinds of tokens that a target sees: the target block itself, its ring
+             (the tokens around it), and the global tokens, one for each block of the image.
+  own        of a target: the global token of the target's own block.
+  ordered    global tokens of which each holds its whole block and is seen only by blocks that are
+             decoded after it; `masked` ones all see each other (generator.global_tokens).
+  rank       of a block: 0 if it is given, else its place in the order of decoding, from 1 on.
 """
 
 import dataclasses
@@ -69,7 +77,7 @@ def likelihood(
     masked, each [B,K,T].
 
     train: with dropout, and class dropout.
-    how: share, edits and wavefronts of `masking.corrupt`.
+    how: keyword arguments that `masking.corrupt` gets: share, edits, wavefronts.
     """
     rng_corrupt, rng_dropout, rng_class = jax.random.split(rng, 3)
     ids = squeeze_depth(ids, "multigrained")
@@ -181,7 +189,11 @@ class BlockContext:
         return self.model.apply({"params": self.params}, *args, **inputs, method=method)
 
     def begin(self, request: Request) -> Any:
-        """Return the KV cache of class and ordered globals before anything is generated, if any."""
+        """Return the carry before anything is generated: the KV cache of class and global tokens.
+
+        It is empty for a model without such a cache: that with masked global tokens, whose content
+        changes in every step, and that with attention = "joint".
+        """
         if not (self.is_ordered and self.is_cached):
             return ()
         ids = squeeze_depth(request.ids, "multigrained")
@@ -224,7 +236,12 @@ class BlockContext:
 
 
 def as_sampled(model: Model, params: dict) -> dict:
-    """Return the parameters as sampling takes them: cast once, and layers apart if unroll = 0."""
+    """Return the parameters in the form in which sampling is fast.
+
+    They are cast to the model's dtype once, and not in every step. The parameters of all layers lie
+    stacked in arrays [layers,...]. With unroll = 0 there is no loop over layers, and each layer
+    gets arrays of its own, so that no step has to copy them out of the stack.
+    """
     params = in_dtype(params, model.dtype)
     if model.unroll:
         return params

@@ -4,6 +4,8 @@
 module with two linen classes of the forms below; a config then says
 `tokenizer.encoder.name = "<module>"` and the same of `decoder`, and the section's other keys are
 fields of the class. Quantizers are a package of their own, `quantizers`.
+Tests run with jax_numpy_rank_promotion="raise": arrays of different rank are combined only after
+`x[None]` or the like.
 """
 
 from typing import Protocol

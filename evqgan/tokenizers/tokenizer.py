@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan import tokenizers  # not its names: a module with an Encoder is a coder
+# The package, and not `Encoder` and `Decoder` of it: a module of this folder that has a name
+# `Encoder` counts as one with an encoder (`build.having`), and this one has none.
+from evqgan import tokenizers
 from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
@@ -146,9 +148,10 @@ def assemble(
 ) -> Tokenizer:
     """Return the Tokenizer of the keys of config.tokenizer; `dtype` is config.dtype.
 
-    encoder, decoder: the module in evqgan/tokenizers and its arguments; of both the factors agree.
+    encoder, decoder: the module in evqgan/tokenizers and its arguments. Both must have the same
+      `factor`, the side of the image divided by that of the features.
     quantizer: the same of evqgan/tokenizers/quantizers.
-    patch: so many features a side are one token (VQGAN's patch_size).
+    patch: squares of patch x patch features become one token (VQGAN's patch_size).
     pixels: what the encoder sees: "signed", values in [-1, 1], or "unit", in [0, 1].
     """
     coders = [

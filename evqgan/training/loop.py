@@ -88,8 +88,8 @@ def restore_or_init(
     """
     config, workdir = setup.config, setup.workdir
     saved = checkpoints.parts() if checkpoints.steps() else ()
-    # Without a checkpoint nothing was trained; with averaged weights alone, of a public one, a
-    # new run begins.
+    # Without a checkpoint nothing was trained yet. A checkpoint without "params" was converted from
+    # a public model and holds its averaged weights alone: the run that takes them begins at step 0.
     fresh = "params" not in saved
     try:
         state, notes = initial_state.state(setup, checkpoints, saved)

@@ -1,7 +1,8 @@
 """From config.optimizer to AdamW: learning rate, gradient accumulation, averaged weights.
 
-The keys of config.optimizer are the arguments of `optimizer`. The learning rate is `schedule`: a
-new one is an entry of its table `after` and of `Decay`, the values of config.optimizer.decay.
+The keys of config.optimizer are the arguments of `optimizer`. The learning rate is `schedule`. A
+new one is a value in `Decay`, which config.optimizer.decay may then have, and an entry of the table
+`after` in `schedule`: a function of the number of steps since warm-up and `hold` were over.
 """
 
 import dataclasses

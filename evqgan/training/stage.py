@@ -18,7 +18,9 @@ class Stage(Protocol):
 
     notes: tuple[str, ...]  # lines for the log of every run, such as what is not trained
     progress_keys: tuple[str, ...]  # metrics that come first in the progress line
-    complete_from: int  # the step from which the loop takes `update`, and not `update_before`
+    # A stage may have two programs of a step: `update_before`, which leaves out what does not count
+    # yet, for the steps before this one, and `update` for all others. 0: `update` alone is used.
+    complete_from: int
     model: Any  # `models.of(config)`: what evaluators and people use of it
 
     def init(self) -> dict:
@@ -42,10 +44,10 @@ class Stage(Protocol):
         """
 
     def update_before(self, state: dict, batch: dict) -> tuple[dict, dict]:
-        """Take a step of `update` before `complete_from`, without what that leaves out.
+        """Take a step before `complete_from`, without what does not count yet.
 
-        Such as a critic that does not judge yet: the program is then smaller. Its metrics are
-        absent.
+        What is left out is, for example, a critic that does not judge yet: the program is smaller
+        without it. Its metrics are absent.
         """
 
 

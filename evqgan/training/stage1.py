@@ -40,9 +40,10 @@ class FrozenNetworks(NamedTuple):
 
 
 def resolve(config: Any, classes: int | None = None) -> Any:
-    """Return the config, which takes nothing from other workdirs.
+    """Return the config as it is: a tokenizer needs nothing of another workdir.
 
-    Raises InputError where a frozen network's file is missing. classes: see `stage.Stage`.
+    Raises InputError where the file of a frozen network is missing.
+    classes: not used; see `stage.StageModule`.
     """
     needed: dict[str, list[str]] = {}
     for networks in frozen_networks(config).values():
@@ -199,11 +200,17 @@ class TokenizerStage:
 
     @property
     def complete_from(self) -> int:
-        """The step from which `update` does more than `update_before`."""
+        """The step at which the adversarial term sets in; 0 where there is none or at once.
+
+        The loop calls `update_before` up to this step, and `update` from it on.
+        """
         return self.adversary.start if self.adversary else 0
 
     def update_before(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
-        """Take a step of `update` in which the critic is off: its program has no critic in it."""
+        """Take a step as `update` does, but without the critic, for steps before it sets in.
+
+        The compiled program is smaller, as nothing of the critic is in it.
+        """
         return dataclasses.replace(self, adversary=None).update(state, batch)
 
     def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
@@ -316,7 +323,8 @@ class TokenizerStage:
         step, is_finite = state["step"], skipping.all_finite(metrics, *grads.values())
         part = optim.part_of(state)
         new, more = self.updater.step(part, grads["generator"], step, is_finite)
-        # In a codebook that is not finite no code counts as dead.
+        # A step that is skipped keeps the old codebook. This comes before dead codes are replaced:
+        # comparisons with NaN are false, so that among codes that are NaN none would be dead.
         codebook = skipping.select(is_finite, variables["codebook"], state["codebook"])
         new, new["codebook"] = replace_dead(new, codebook)
         metrics = self._joined(metrics, more)

@@ -28,8 +28,9 @@ def tokenizer_section(
 ) -> None:
     """Take the keys of config.tokenizer, so that `build` can check them; see `resolve`.
 
-    model: noted by training, not given, but with weights = "random": the tokenizer's config.
-    weights: its workdir, or an exported model.
+    model: config.tokenizer of the tokenizer's own run. Leave it out, or {}: training reads it from
+      the workdir in `weights`. Only with weights = "random" it has to be given.
+    weights: the tokenizer's workdir, or an exported model; "random": an untrained tokenizer.
     dtype: that it computes in; None: the dtype that it was trained in.
     soft: the temperature at which codes are drawn in training; 0: the nearest codes.
     """
@@ -231,7 +232,7 @@ class GeneratorStage:
         )
 
     def update_before(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
-        """Take a step: all of them are alike."""
+        """Take the same step as `update`: this stage leaves nothing out at first."""
         return self.update(state, batch)
 
     def update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:

@@ -8,6 +8,8 @@ all with defaults. A value in a config is checked by the annotation of its field
 configs/digits_quantizers.py compares them. The variants `:tiny` shrink the fields that say how many
 codes there are: `codes` and `width`, `levels`, or `bits`. A quantizer that calls them otherwise
 needs a line in `configs.common.resize` to be smaller there.
+Tests run with jax_numpy_rank_promotion="raise": arrays of different rank are combined only after
+`x[None]` or the like.
 
 vq, ema, residual, gumbel, fsq and lfq are quantizers as papers describe them; revived is vq with
 our revival of unused codes. vqgan, rqvae, vitvqgan, maskgit and maskgit_gumbel reproduce what the
