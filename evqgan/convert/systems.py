@@ -64,6 +64,7 @@ class System(NamedTuple):
     tokenizer: Callable[[Weights, Given], Any]  # returns config.tokenizer
     tokenizer_to_ours: Callable[[Weights, Tree, Any], Tree]  # (theirs, like, config.tokenizer)
     tokenizer_to_theirs: Callable[[Tree, Any], Weights]  # (tree, config.tokenizer)
+    generators: str  # the module in evqgan/generators that its generators become
     # (theirs, the tokenizer, given); returns config.generator, and the tokens of the grid or 0.
     generator: Callable[[Weights, Any, Given], tuple[Any, int]]
     generator_to_ours: Callable[[Weights, Tree, Any], Tree]  # (theirs, like {"params"}, the Model)
@@ -281,6 +282,7 @@ SYSTEMS = {
         tokenizer=lambda theirs, given: taming.tokenizer_config(theirs),
         tokenizer_to_ours=taming.tokenizer_to_ours,
         tokenizer_to_theirs=taming.tokenizer_to_theirs,
+        generators="gpt",
         generator=taming_generator,
         generator_to_ours=table_to_ours(gpt.TABLE, gpt.IGNORED),
         generator_to_theirs=taming_to_theirs,
@@ -294,6 +296,7 @@ SYSTEMS = {
         tokenizer=lambda theirs, given: maskgit.tokenizer_config(theirs),
         tokenizer_to_ours=maskgit.tokenizer_to_ours,
         tokenizer_to_theirs=maskgit.tokenizer_to_theirs,
+        generators="maskgit",
         generator=maskgit_generator,
         generator_to_ours=table_to_ours(maskgit.TRANSFORMER),
         generator_to_theirs=table_to_theirs(maskgit.TRANSFORMER),
@@ -307,6 +310,7 @@ SYSTEMS = {
         tokenizer=lambda theirs, given: rqvae.tokenizer_config(theirs),
         tokenizer_to_ours=rqvae.tokenizer_to_ours,
         tokenizer_to_theirs=rqvae.tokenizer_to_theirs,
+        generators="rqtransformer",
         generator=rq_generator,
         generator_to_ours=rqtransformer.to_ours,
         generator_to_theirs=rqtransformer.to_theirs,
@@ -320,6 +324,7 @@ SYSTEMS = {
         tokenizer=vitvqgan_tokenizer,
         tokenizer_to_ours=lambda theirs, like, config: vitvqgan.to_ours(theirs, like),
         tokenizer_to_theirs=lambda tree, config: vitvqgan.to_theirs(tree),
+        generators="gpt",
         generator=vim_generator,
         generator_to_ours=table_to_ours(vim.TABLE),
         generator_to_theirs=table_to_theirs(vim.TABLE),

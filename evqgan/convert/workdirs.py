@@ -262,7 +262,9 @@ def back(name: str, workdir: Path, dest: Path) -> str:
             tree = {"params": state["ema"], "codebook": state["codebook"]}
             theirs = tokenizer_back(system, config.tokenizer, tree)
         else:
-            tokenizer = config.tokenizer.model
+            tokenizer, generator = config.tokenizer.model, config.generator.name
+            if generator != system.generators:
+                raise InputError(f"its generator is {generator}, expected {system.generators}")
             model = models.of(config).network
             params = {"params": state["ema"]}
             second = system.generator_to_theirs(params, model)
