@@ -87,6 +87,25 @@ def test_a_module_without_the_entry_is_named(boxes):
         build.build("boxes", "Decoder", {"name": "swin"}, "config.tokenizer.decoder")
 
 
+def test_a_module_without_a_part_of_its_contract_is_told_which(boxes):
+    message = r"no module with Model, Settings, loss in evqgan/boxes/: evqgan/boxes/swin.py lacks "
+    with pytest.raises(InputError, match=f"{message}Settings, loss$"):
+        build.module("boxes", "swin", "config.tokenizer", "Model", "Settings", "loss")
+    with pytest.raises(InputError, match=r"no module with Decoder .*: evqgan/boxes/swin.py lacks"):
+        build.module("boxes", "swin", "config.tokenizer", "Decoder")
+
+
+def test_a_module_that_a_workdirs_config_names_and_that_is_gone_is_no_slip(boxes):
+    file = "evqgan/boxes/swim.py"
+    said = f"^w was made by code that has {file}"
+    with pytest.raises(InputError, match=said) as caught, build.config_of("w"):
+        made(name="swim", width=8)
+    assert "did you mean" not in str(caught.value)
+    # Other slips are told as ever.
+    with pytest.raises(InputError, match="no key 'widht': did you mean"), build.config_of("w"):
+        made(name="swin", widht=8)
+
+
 def test_an_import_that_fails_inside_the_module_is_a_defect_and_no_input_error(
     tmp_path, monkeypatch, boxes
 ):

@@ -355,3 +355,10 @@ def test_a_model_goes_back_to_its_own_system_alone(tmp_path, capsys):
         fails(capsys, f"holds no model of {name}", name, "--back", "w", dest)
         assert not os.path.exists(dest)
     fails(capsys, "ends in .safetensors", "rqvae", "--back", "w", "x.pt")
+
+
+def test_a_model_of_another_kind_is_refused_on_the_way_back_an_exported_one_too(tmp_path, capsys):
+    dest = tmp_path / "theirs.safetensors"
+    assert convert_main("taming", "--back", "drawings", dest) == 2
+    said = "holds no model of taming: its generator is multigrained, expected gpt"
+    assert said in capsys.readouterr().err and not dest.exists()

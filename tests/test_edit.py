@@ -439,7 +439,7 @@ def test_a_panorama_compiles_nothing_and_tells_how_far_it_is(caplog):
         ),
         ({"mask": np.zeros((32, 32), bool)}, "the mask hides nothing"),
         ({"image": np.zeros((2, 32, 32, 3), np.uint8)}, "expected one image to edit, got 2"),
-        ({"label": None}, "editing needs a label"),
+        ({"label": None}, "editing needs a label, .*--label.*: a whole number from 0 to 9"),
         (
             {"margin": 10**9},
             r"a margin of 4,000,000,000 pixels reaches beyond the image of 32 x 32: give less",

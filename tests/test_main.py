@@ -133,7 +133,7 @@ def test_a_folder_takes_the_place_of_a_data_set_and_the_other_way_round(tmp_path
         ([TINY, "--mode=edit", "--mask="], "--mask= is empty: give a value, or leave it out"),
         (
             [f"--config={ROOT}/configs/common.py"],
-            "module 'config_config' has no attribute 'get_config'",
+            "common.py is no config, but maybe a helper of configs: it has no get_config()",
         ),
         (
             [f"--config={ROOT}/configs/ffhq_stage1.py:huge"],

@@ -259,6 +259,19 @@ def test_wrong_keys_are_named(section, changes, message):
         stage2.make(config, 60, 10)
 
 
+def test_a_tokenizer_of_another_config_than_its_workdir_is_told_with_the_cure():
+    place = str(workdirs.trained() / "tokenizer")
+    config = config_of()
+    config.tokenizer = ConfigDict({"weights": place, "model": config.tokenizer.model.to_dict()})
+    config.tokenizer.model.quantizer = {"name": "fsq", "levels": (4, 4)}
+    with pytest.raises(InputError, match=r"take that one by --config.tokenizer.model=\{\} \(check"):
+        stage2.make(config).load({})
+    config.tokenizer.model = {}
+    loaded = stage2.make(stage2.resolve(config)).load({})["tokenizer"]
+    theirs = evqgan.load(place).state
+    assert not different(loaded, {"params": theirs["ema"], "codebook": theirs["codebook"]})
+
+
 def test_classes_may_be_ignored_but_not_invented():
     config = config_of()
     config.generator.classes = 0
