@@ -28,6 +28,27 @@ def test_a_local_path_is_pathlibs():
         assert type(stores.path(where)) is type(pathlib.Path())
 
 
+def test_an_absolute_path_has_no_dots_and_is_where_the_system_finds_it(tmp_path, monkeypatch):
+    for folder in ("real/inner", "repo", "w"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "inner")
+    monkeypatch.chdir(tmp_path / "repo")
+    assert stores.absolute("../w/run") == tmp_path.resolve() / "w" / "run"
+    assert stores.absolute("run") == pathlib.Path.cwd() / "run"
+    # What ".." follows is a link: the parent is that of the folder it leads to.
+    (tmp_path / "link" / ".." / "here").touch()
+    assert stores.absolute(tmp_path / "link" / ".." / "here") == tmp_path.resolve() / "real/here"
+    assert stores.absolute(tmp_path / "link" / "run") == tmp_path / "link" / "run"  # as it was given
+
+
+def test_files_below_a_path_with_dots_are_read(tmp_path, monkeypatch):
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("text")
+    monkeypatch.chdir(tmp_path / "repo")
+    assert stores.kvstore("../run").read("file").result().value == b"text"
+
+
 @pytest.mark.skipif(not HAS_GCSFS, reason="there is no gcsfs: pip install gcsfs")
 def test_a_url_stays_one_even_after_pathlib():
     for where in ("gs://bucket/run", pathlib.Path("gs://bucket/run"), "gs://bucket/run/"):

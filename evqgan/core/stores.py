@@ -63,8 +63,14 @@ def path(where: Where) -> pathlib.Path:
 
 
 def absolute(where: Where) -> pathlib.Path:
-    """Return a path from the root on."""
-    return path(where) if is_remote(where) else pathlib.Path(where).absolute()
+    """Return a path from the root on, without "..", which TensorStore and orbax refuse.
+
+    Where ".." follows a link to a folder it is the parent of that folder, as for the system.
+    """
+    if is_remote(where):
+        return path(where)
+    found = pathlib.Path(where).absolute()
+    return pathlib.Path(os.path.realpath(found)) if ".." in found.parts else found
 
 
 def same(one: Where, other: Where) -> bool:
