@@ -38,7 +38,9 @@ def test_an_absolute_path_has_no_dots_and_is_where_the_system_finds_it(tmp_path,
     # What ".." follows is a link: the parent is that of the folder it leads to.
     (tmp_path / "link" / ".." / "here").touch()
     assert stores.absolute(tmp_path / "link" / ".." / "here") == tmp_path.resolve() / "real/here"
-    assert stores.absolute(tmp_path / "link" / "run") == tmp_path / "link" / "run"  # as it was given
+    assert (
+        stores.absolute(tmp_path / "link" / "run") == tmp_path / "link" / "run"
+    )  # as it was given
 
 
 def test_files_below_a_path_with_dots_are_read(tmp_path, monkeypatch):

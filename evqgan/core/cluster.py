@@ -155,6 +155,22 @@ def by_first(work: Callable[[], int | None]) -> int:
     return number
 
 
+def met(place: str, seconds: float) -> bool:
+    """Return whether all processes of a run come to `place`, a name used once, in so many seconds.
+
+    A process may call it alone: the others may wait for something else, as where it has failed.
+    """
+    if not several():
+        return True
+    client = distributed.global_state.client
+    assert client is not None  # there are several processes
+    try:
+        client.wait_at_barrier(f"evqgan/{place}", int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 def host_name() -> np.ndarray:
     """Return the name of this host as uint8 [NAME], for an exchange."""
     return np.frombuffer(socket.gethostname().encode()[:NAME].ljust(NAME, b"\0"), np.uint8)

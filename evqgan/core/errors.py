@@ -21,6 +21,10 @@ class NoModule(InputError):
         self.file = file
 
 
+class ContractError(InputError):
+    """A module that was added does not give what its folder asks of it; the message says what."""
+
+
 class NonFinite(RuntimeError):
     """Metrics were NaN or infinite for many steps in a row: training cannot go on. Exit code 1."""
 

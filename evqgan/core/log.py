@@ -79,7 +79,10 @@ class Writer:
             self._lines.write(json.dumps(line, allow_nan=False) + "\n")
             self._lines.flush()
             for name, value in values.items():
-                self._event(step=int(step), summary=summary.scalar(name, value))
+                scalar = summary.scalar(name, 0.0)
+                # Set afterwards, as of one that is not finite tensorboardX prints a line.
+                scalar.value[0].simple_value = value
+                self._event(step=int(step), summary=scalar)
             self._events.flush()
 
     def images(self, step: int, pictures: Mapping[str, Any]) -> None:

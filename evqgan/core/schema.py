@@ -27,8 +27,9 @@ class Experiment:
     dataset, tokenizer, optimizer, loss, mesh, evals: sections of their own; of evals one for each
       evaluator, by its name.
     eval_batch_size: None is batch_size.
-    best: the number of an evaluator by which the best checkpoint is chosen, the lower the better;
-      it is kept beside the `keep` latest ones. "" is none.
+    best: the number of an evaluator by which the best checkpoint is chosen: the lowest, or of such
+      as val/psnr and val/accuracy@0.50, as the evaluator says, the highest; it is kept beside the
+      `keep` latest ones. "" is none.
     keep: how many checkpoints are kept, the latest ones.
     resume: the checkpoint from which a run goes on: "latest", which has to be whole, or
       "last_good", which moves damaged ones into the folder "damaged" of the workdir.

@@ -9,6 +9,7 @@ of processes, and training restarts at any batch, on any number of them, as if i
 import functools
 import hashlib
 import os
+import threading
 from typing import Any
 
 import cv2
@@ -28,6 +29,9 @@ from evqgan.data.workers import Workers
 CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
 
+Examples = DecodedImages | stored_ids.Stored
+Ended = threading.Event | None  # once it is set, threads make no more of a batch under way
+
 
 def threads() -> int:
     """Return how many threads make batches where there are no workers."""
@@ -42,9 +46,9 @@ def buffered() -> int:
 class Batches:
     """Iterator over batches, dicts of arrays."""
 
-    def __init__(self, iterator: Any, examples: DecodedImages | stored_ids.Stored) -> None:
-        """Wrap an iterator with `close`, of batches made of `examples`."""
-        self.iterator, self.examples = iterator, examples
+    def __init__(self, iterator: Any, examples: Examples, ended: Ended = None) -> None:
+        """Wrap an iterator with `close`, of batches made of `examples`; `close` sets `ended`."""
+        self.iterator, self.examples, self.ended = iterator, examples, ended
 
     def __iter__(self) -> "Batches":
         return self
@@ -72,7 +76,9 @@ class Batches:
             self.iterator.kill()
 
     def close(self) -> None:
-        """End its threads or processes."""
+        """End its threads or processes; threads end once they have made the image at hand."""
+        if self.ended:
+            self.ended.set()
         self.iterator.close()
 
 
@@ -198,14 +204,22 @@ def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
     return found
 
 
-def _part(examples: grain.MapDataset, batch_size: int, rows: np.ndarray | None) -> grain.MapDataset:
+def _part(
+    examples: grain.MapDataset, batch_size: int, rows: np.ndarray | None, ended: Ended
+) -> grain.MapDataset:
     """Return the `rows` (None: all) of every batch of a grain.MapDataset of examples."""
     chosen = range(batch_size) if rows is None else [int(row) for row in rows]
     number = len(examples) // batch_size * len(chosen)
     positions = grain.MapDataset.range(number).map(
         lambda n: n // len(chosen) * batch_size + chosen[n % len(chosen)]
     )
-    return positions.map(lambda position: examples[position]).batch(len(chosen))
+
+    def one(position: int) -> dict:
+        if ended and ended.is_set():
+            raise RuntimeError("the batches were closed")
+        return examples[position]
+
+    return positions.map(one).batch(len(chosen))
 
 
 def train_batches(
@@ -232,11 +246,17 @@ def train_batches(
     )
     if dataset.workers:
         return Batches(Workers(stream, examples, start, dataset.workers), examples)
-    return Batches(_in_threads(stream(examples), start), examples)
+    ended = threading.Event()
+    return Batches(_in_threads(stream(examples, ended=ended), start), examples, ended)
 
 
 def training_stream(
-    examples: Any, dataset: Dataset, batch_size: int, seed: int, rows: np.ndarray | None
+    examples: Any,
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    rows: np.ndarray | None,
+    ended: Ended = None,
 ) -> grain.MapDataset:
     """Return the batches of `train_batches` as a sequence, each of which is made when asked for.
 
@@ -247,7 +267,7 @@ def training_stream(
         stream = order.map_with_index(
             lambda n, i: examples.load(int(i), n // len(examples) % examples.views)
         )
-        return _part(stream, batch_size, rows)
+        return _part(stream, batch_size, rows, ended)
 
     def augment(example: dict, rng: np.random.Generator) -> dict:
         return {**example, "image": training_view(example["image"], dataset, rng)}
@@ -255,7 +275,7 @@ def training_stream(
     stream = (
         grain.MapDataset.source(examples).seed(seed % 2**32).shuffle().repeat().random_map(augment)
     )
-    return _part(stream, batch_size, rows)
+    return _part(stream, batch_size, rows, ended)
 
 
 def digest(array: np.ndarray) -> np.ndarray:
@@ -274,7 +294,7 @@ def eval_batches(
     count another one twice. With stored ids these are 0 there. "digest": uint32 [b,8] is that of
     each image, or of its ids (`digest`), 0 where it is not valid.
     """
-    examples: DecodedImages | stored_ids.Stored
+    examples: Examples
     if dataset.codes:
         examples = open_stored(dataset, split, "validation")
         blank = {"ids": np.zeros_like(examples.load(0)["ids"])}
@@ -293,8 +313,9 @@ def eval_batches(
         return {**example, "valid": np.True_, "digest": digest(pixels_or_ids)}
 
     padded = -(-len(examples) // batch_size) * batch_size
-    batches = _part(grain.MapDataset.range(padded).map(load), batch_size, rows)
-    return Batches(_in_threads(batches), examples)
+    ended = threading.Event()
+    batches = _part(grain.MapDataset.range(padded).map(load), batch_size, rows, ended)
+    return Batches(_in_threads(batches), examples, ended)
 
 
 def view_batches(

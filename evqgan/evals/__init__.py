@@ -5,8 +5,9 @@ of `Evaluator`; the keys of config.evals.<module> are arguments of its construct
 defaults. Training, and the mode evaluate, run those of the config. What is counted of features or
 images is a function of arrays in `evqgan.metrics`; an evaluator computes these arrays: `batches`
 reads the images, `evqgan.features` has networks for features, and `feature_metrics` gathers these.
-An attribute `stage` names the only stage whose models it measures. `tests/test_contracts.py` tests
-every evaluator in this folder.
+An attribute `stage` names the only stage whose models it measures, and `higher_is_better` those of
+its numbers, as `names` has them, of which config.best keeps the highest: of all others the lowest.
+`tests/test_contracts.py` tests every evaluator in this folder.
 """
 
 import fnmatch
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 
 from evqgan.core import build, mesh
-from evqgan.core.errors import InputError
+from evqgan.core.errors import ContractError, InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals.batches import Batches
 from evqgan.evals.cards import Evaluation, Measured, Subject, enter
@@ -73,8 +74,19 @@ MODELS = {"stage1": "tokenizer", "stage2": "generator"}  # what a stage trains
 
 
 def stage_of(name: str) -> str:
-    """Return the only stage whose models the evaluator of this name measures; "" for any."""
-    return getattr(build.module("evals", name, "config.evals", "Evaluator").Evaluator, "stage", "")
+    """Return the only stage whose models the evaluator of this name measures; "" for any.
+
+    Raises InputError where there is no such evaluator, or it lacks what all of them have.
+    """
+    found = build.module("evals", name, "config.evals", "Evaluator").Evaluator
+    where, stage = f"the Evaluator of evqgan/evals/{name}.py", getattr(found, "stage", "")
+    for method in build.contract(Evaluator):
+        if not callable(getattr(found, method, None)):
+            raise ContractError(f"{where} has no method {method}: see evals.Evaluator")
+    if stage not in ("", *MODELS):
+        hint = build.suggestion(stage, MODELS)
+        raise ContractError(f"{where} has stage = {stage!r}: {hint}, or none for any")
+    return stage
 
 
 def check_stage(name: str, stage: str) -> None:
@@ -133,7 +145,15 @@ def check_names(evals: Mapping[str, Evaluator], wanted: Mapping[str, Iterable[st
 
     wanted: {key of the config: names of numbers as training logs them, "val/..."}.
     """
-    given = [f"val/{name}" for evaluator in evals.values() for name in evaluator.names()]
+    given = []
+    for prefix, evaluator in evals.items():
+        names: Any = evaluator.names()
+        is_list = isinstance(names, list | tuple)
+        if not is_list or not all(isinstance(name, str) for name in names):
+            raise ContractError(
+                f"names() of config.evals.{prefix} expects a list of names, got {names!r}"
+            )
+        given += [f"val/{name}" for name in names]
     for key, names in wanted.items():
         for name in names:
             if given and not any(fnmatch.fnmatchcase(name, known) for known in given):
@@ -148,7 +168,8 @@ def run_all(
 ) -> tuple[Evaluation, dict[str, np.ndarray]]:
     """Run evaluators on a state; return their numbers with their cards, and their pictures.
 
-    An evaluator that raises InputError is passed over with a printed line.
+    An evaluator that raises InputError is passed over with a printed line; ContractError is raised
+    for one that gives what is neither a number nor a picture, or no card.
 
     subject: returns what `cards.subject` says of the state; called once, if there are evaluators.
 
@@ -159,15 +180,61 @@ def run_all(
     about = subject() if evals else None
     for prefix, evaluator in evals.items():
         try:
-            numbers: dict[str, float] = {}
-            for name, value in evaluator.run(state):
-                kind: dict[str, Any] = pictures if np.ndim(value) == 3 else numbers
-                kind[name] = value
+            numbers, shown = sorted_out(prefix, evaluator.run(state))
+            card = evaluator.card()
+        except ContractError:
+            raise
         except InputError as error:
             if jax.process_count() > 1:  # the others may not know, and would wait
                 raise
             print(f"no numbers of {prefix}: {error}", flush=True)
             continue
+        except Exception as error:
+            error.add_note(f"while config.evals.{prefix} measured")
+            raise
+        if not isinstance(card, Measured):
+            got = type(card).__name__
+            raise ContractError(f"card() of config.evals.{prefix} gave {got}, expected Measured")
         assert about is not None  # there are evaluators
-        enter(found, numbers, about.card(prefix, evaluator.card()))
+        pictures |= shown
+        enter(found, numbers, about.card(prefix, card))
     return found, pictures
+
+
+def sorted_out(
+    prefix: str, given: Iterable[tuple[str, Any]]
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Return the numbers and the pictures of what the run of an evaluator gives.
+
+    A number may be an array of shape [], of any kind. Raises ContractError for what is neither.
+
+    prefix: the evaluator's name.
+    """
+    numbers: dict[str, float] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for pair in given:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            got = f"{type(pair).__name__} {str(pair)[:40]!r}"
+            raise ContractError(f"config.evals.{prefix} gave {got}, expected (name, value)")
+        name, value = pair
+        array = np.asarray(value)
+        is_whole = jax.dtypes.issubdtype(array.dtype, np.integer)
+        if array.shape == () and (is_whole or jax.dtypes.issubdtype(array.dtype, np.floating)):
+            numbers[name] = int(array) if is_whole else float(array)
+        elif array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8:
+            pictures[name] = array
+        else:
+            got = f"{array.dtype} {list(array.shape)}"
+            expected = "a number, or a picture uint8 [H,W,3]"
+            raise ContractError(f"config.evals.{prefix} gave {name} as {got}, expected {expected}")
+    return numbers, pictures
+
+
+def is_better_higher(evals: Mapping[str, Evaluator], number: str) -> bool:
+    """Return whether a number, as training logs it, is the better the higher it is."""
+    name = number.removeprefix("val/")
+    return any(
+        fnmatch.fnmatchcase(name, known)
+        for evaluator in evals.values()
+        for known in getattr(evaluator, "higher_is_better", ())
+    )

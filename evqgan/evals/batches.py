@@ -1,5 +1,6 @@
 """The images of a data set as evaluators read them."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -28,8 +29,10 @@ class Batches:
         """
         dataset = self.dataset.of_images() if images else self.dataset
         split = split or dataset.validation
-        for batch in pipeline.eval_batches(dataset, split, self.size, self.rows):
-            yield mesh.put(batch, self.device_mesh, self.size)
+        made = pipeline.eval_batches(dataset, split, self.size, self.rows)
+        with contextlib.closing(made) as batches:
+            for batch in batches:
+                yield mesh.put(batch, self.device_mesh, self.size)
 
     def of(self, dataset: Dataset) -> "Batches":
         """Return batches of another data set, or of another view of it."""

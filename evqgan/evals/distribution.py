@@ -143,6 +143,12 @@ class Evaluator:
         pairs = zip(self.networks, self.metrics, strict=True)
         return [n.name_of(x) for n, some in pairs for m in some.values() for x in m.numbers]
 
+    @property
+    def higher_is_better(self) -> Sequence[str]:
+        """Return the names of those numbers that are the better the higher they are."""
+        pairs = zip(self.networks, self.metrics, strict=True)
+        return [n.name_of(x) for n, some in pairs for m in some.values() for x in m.higher]
+
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
         dataset = self.batches.dataset

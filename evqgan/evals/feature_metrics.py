@@ -45,6 +45,7 @@ class Metric(NamedTuple):
     least: int  # images of each set below which there is no number
     enough: Callable[[int], int] = lambda width: LEAST  # images that would do, by the width
     real: bool = True  # whether it looks at real images
+    higher: tuple[str, ...] = ()  # its numbers that are the better the higher they are
 
 
 # A covariance needs more images than features (Chong and Forsyth, 2020: the fewer, the larger).
@@ -108,6 +109,7 @@ METRICS: dict[str, Metric] = {
         PARTS,
         lambda width: max(LEAST, PARTS * width),
         real=False,
+        higher=("score",),
     ),
     "precision_recall": Metric(
         "pooled",
@@ -116,6 +118,7 @@ METRICS: dict[str, Metric] = {
         lambda a, b: manifold.precision_recall(a, b)._asdict(),
         NEIGHBOURS,
         4,  # three neighbours beside it
+        higher=manifold.PrecisionRecall._fields,
     ),
     "density_coverage": Metric(
         "pooled",
@@ -124,6 +127,7 @@ METRICS: dict[str, Metric] = {
         lambda a, b: manifold.density_coverage(a, b)._asdict(),
         NEIGHBOURS,
         6,  # five neighbours beside it
+        higher=manifold.DensityCoverage._fields,
     ),
 }
 

@@ -1,6 +1,6 @@
 """How well a generator predicts the tokens of held-out images, and what it generates."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import pictures, room
+from evqgan.core.errors import ContractError
 from evqgan.evals.batches import Batches
 from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.image_set import Tally
 from evqgan.generators import Request
+
+ENTROPY = "cross_entropy"  # what the names of the generator's numbers begin with
 
 
 class Evaluator:
@@ -25,6 +28,7 @@ class Evaluator:
     """
 
     stage = "stage2"  # whose models it measures
+    higher_is_better = ("accuracy@*",)
 
     def __init__(
         self, predict: Callable, batches: Batches, config: Any, sample: Callable, show: int = 16
@@ -33,10 +37,14 @@ class Evaluator:
         room.limit(show, room.IMAGES, "images to generate (config.evals.generation.show)", None)
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
+        self.generator = config.generator.get("name", "")
         self.tally = Tally()  # images of the last run
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
-        """Yield (name, value), which depend on the state alone."""
+        """Yield (name, value), which depend on the state alone.
+
+        Raises ContractError for "sums" that are not as `generators.Generator.evaluate` has them.
+        """
         totals: dict[str, Any] = {}
         self.tally = Tally()
         grid_and_depth: tuple[int, ...] = ()
@@ -44,19 +52,42 @@ class Evaluator:
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])
             self.tally.add(valid, out["digest"])
+            if not i:
+                self._check(out["sums"], len(valid))
             for name, value in out["sums"].items():
                 totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
         yield from numbers.items()
-        entropies = [x for name, x in numbers.items() if name.startswith("cross_entropy")]
-        yield "cross_entropy", float(np.mean(entropies))
+        entropies = [x for name, x in numbers.items() if name.startswith(ENTROPY)]
+        yield ENTROPY, float(np.mean(entropies))
         if self.show:
             images = self.sample(state, self.request(grid_and_depth))
             yield "samples", pictures.grid(np.asarray(images))
 
+    def _check(self, sums: Any, images: int) -> None:
+        """Raise ContractError unless these are sums over tokens, cross-entropies among them.
+
+        images: how many images they are of.
+        """
+        where = f"evaluate of config.generator.name = {self.generator!r}"
+        if not isinstance(sums, Mapping):
+            raise ContractError(f"{where} gave {type(sums).__name__}, expected a dict")
+        for name, value in sums.items():
+            if np.shape(value) != (images, 2):
+                expected = "[B,2], for each image a sum over tokens and their number"
+                raise ContractError(
+                    f"{where} gave {name} as {list(np.shape(value))} for {images} images, expected "
+                    f"{expected}"
+                )
+        if not any(name.startswith(ENTROPY) for name in sums):
+            raise ContractError(
+                f"{where} gave {', '.join(sums) or 'nothing'}, expected at least one name that "
+                f"begins with {ENTROPY}: val/{ENTROPY} is the mean of these"
+            )
+
     def names(self) -> Sequence[str]:
         """Return the names of the numbers that a run yields; what follows @ is the generator's."""
-        return ["cross_entropy", "cross_entropy@*", "accuracy@*"]
+        return [ENTROPY, f"{ENTROPY}@*", "accuracy@*"]
 
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on.

@@ -56,6 +56,7 @@ class Evaluator:
     """
 
     stage = "stage1"  # whose models it measures
+    higher_is_better = ("psnr", "ssim", "codebook_usage", "codebook_perplexity")
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -45,6 +45,9 @@ from evqgan.training.reporting import Reporter, Taken, log
 from evqgan.training.setup import Setup
 from evqgan.training.signals import Stopped, stop_now, stop_signal
 
+MANY = 0.01  # ours: the share of skipped steps of which the end of a run warns
+MEETING = 10.0  # ours: seconds until all processes have found that an evaluation failed
+
 
 def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     """Train `config` in `workdir`, going on from its latest checkpoint; return the final state.
@@ -76,7 +79,21 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
         checkpoints.close()
         step, total = int(state["step"]), setup.length.total
         log(f"{setup.workdir}: trained to step {step:,} of {total:,}")
+        if (line := many_skipped(int(state["skipped"][1]), step)) and jax.process_index() == 0:
+            progress.warn(line)
         return optim.averaged(state)
+
+
+def many_skipped(skipped: int, steps: int) -> str:
+    """Return a line if many steps of a run were skipped as not finite, "" otherwise."""
+    if skipped < max(1, MANY * steps):
+        return ""
+    which = "every step was" if skipped == steps else f"{skipped:,} of {steps:,} steps were"
+    return (
+        f"{which} skipped, as the loss or a gradient was not finite, and taught nothing: train "
+        "again with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype "
+        "float32"
+    )
 
 
 def restore_or_init(
@@ -131,9 +148,11 @@ def steps(
 ) -> Iterator[Taken]:
     """Yield after each step to the end of the run: how many are done, the state, and metrics."""
     compiled: Any = None
+    telling: Any = progress.heartbeat("reading the first batch", log)
     for step in range(int(state["step"]) + 1, setup.length.total + 1):
-        with reporter.progress.waiting(step - 1):
+        with reporter.progress.waiting(step - 1), telling:
             batch = mesh.put(next(batches), setup.device_mesh, setup.config.batch_size)
+        telling = contextlib.nullcontext()
         update = setup.update_at(step - 1)
         take = update if update is compiled else reporter.compiling(step, update)
         state, metrics = take(state, batch)
@@ -179,15 +198,20 @@ def run(
                     reporter.write(step, metrics, batches.skipped())
                 whole = optim.averaged(state)
                 score = float("inf")
-                if "eval" in due:
-                    score = reporter.evaluate(step, whole)
-                    stop = stop or stopping()  # it may have come meanwhile
                 # What led to a skipped step must not replace a good checkpoint.
                 doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
-                if stop or (due & {"checkpoint", "eval"} and not doubtful):
+
+                def save(score: float, step: int = step, whole: dict = whole) -> None:
                     with reporter.progress.spend("save"):
                         writer.flush()  # before the step that a run goes on from
                         checkpoints.save(step, whole, score)
+
+                if "eval" in due:
+                    with kept(step, None if doubtful else save, checkpoints):
+                        score = reporter.evaluate(step, whole)
+                    stop = stop or stopping()  # it may have come meanwhile
+                if stop or (due & {"checkpoint", "eval"} and not doubtful):
+                    save(score)
                 if step == total:
                     with reporter.progress.spend("save"):
                         checkpoints.wait()
@@ -199,6 +223,28 @@ def run(
                     log(f"stopped by {name} at step {step:,}{further(step, total)}")
                     raise Stopped(step, stop)
     return state
+
+
+@contextlib.contextmanager
+def kept(
+    step: int, save: Callable[[float], None] | None, checkpoints: checkpoint.Checkpoints
+) -> Iterator[None]:
+    """Save a step, without a score, if its evaluation in the body raises, which then ends the run.
+
+    save: is called with the score; None: the step is not worth to be saved.
+    """
+    try:
+        yield
+    except Exception:
+        # Each process has a part of the state: all have to fail alike.
+        if save and cluster.met(f"evaluation_{step}", MEETING):
+            try:
+                save(float("inf"))
+                checkpoints.wait()
+                log(f"the evaluation of step {step:,} failed; the step itself is saved")
+            except InputError as unwritten:
+                progress.warn(str(unwritten))  # the error that ends the run says more
+        raise
 
 
 def further(step: int, total: int) -> str:

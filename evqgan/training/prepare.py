@@ -93,7 +93,7 @@ def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
             each = config.batch_size / len(source)
             summary += (
                 f"; config.batch_size = {config.batch_size:,} is more than there are: a step sees "
-                f"every image {each:.3g} times"
+                f"every image {progress.digits(each)} times"
             )
         return source, summary
 

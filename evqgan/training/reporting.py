@@ -120,7 +120,7 @@ class Reporter:
     def evaluate(self, step: int, state: dict) -> float:
         """Evaluate a state, write its numbers and pictures, and return its score, lower is better.
 
-        The score is the number config.best, infinite if no evaluator gives it.
+        The score is made of the number config.best, infinite if no evaluator gives it.
         """
         if self.setup.evaluators:
             log("evaluating")
@@ -156,11 +156,15 @@ class Reporter:
         return {f"val/{name}": value for name, value in found["numbers"].items()}, pictures
 
     def _score(self, numbers: dict[str, float]) -> float:
-        """Return the number config.best; say so if this evaluation did not give it."""
+        """Return the number config.best, negative if it is the better the higher it is.
+
+        A line says so if this evaluation did not give it.
+        """
         best = self.setup.config.get("best", "")
         if best and self.setup.evaluators and best not in numbers:
             log(f"this evaluation gave no {best} (config.best): its checkpoint has no score")
-        return numbers.get(best, float("inf"))
+        sign = -1 if evals.is_better_higher(self.setup.evaluators, best) else 1
+        return sign * numbers[best] if best in numbers else float("inf")
 
     def _save_pictures(self, step: int, shown: dict[str, np.ndarray]) -> None:
         """Save pictures {name: uint8 [H,W,3]} in the workdir, by the first process."""
