@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from evqgan.core.errors import ContractError
 from evqgan.evals.generation import Evaluator
 
 SHARES = ("0.25", "0.50", "0.75", "1.00")
@@ -69,6 +70,32 @@ def test_numbers_are_means_over_all_masked_tokens(counted, batch_size):
         assert found[name] == pytest.approx(total / number, rel=1e-5)
     expected = np.mean([found[f"cross_entropy@{share}"] for share in SHARES])
     assert found["cross_entropy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "sums, message",
+    [
+        ({"cross_entropy@1.00": np.ones(13)}, r"gave cross_entropy@1.00 as \[13\] for 13 images"),
+        (
+            {"accuracy@1.00": np.ones((13, 2))},
+            "gave accuracy@1.00, expected at least one name that",
+        ),
+        ({}, "gave nothing, expected at least one name that begins with cross_entropy"),
+        (np.ones((13, 2)), "gave ndarray, expected a dict"),
+    ],
+)
+def test_sums_that_are_not_those_of_a_generator_are_named(sums, message):
+    def predict(state, batch, rng):
+        digest = np.zeros((13, 8), np.uint32)
+        ids = np.zeros((13, 2, 4, 1), np.int32)
+        return {"ids": ids, "valid": np.ones(13, bool), "digest": digest, "sums": sums}
+
+    config = ConfigDict({"generator": {"classes": 0, "name": "mine"}})
+    evaluator = Evaluator(predict, lambda: iter([{}]), config, None, show=0)
+    with pytest.raises(
+        ContractError, match=f"evaluate of config.generator.name = 'mine' {message}"
+    ):
+        dict(evaluator.run({}))
 
 
 def test_no_picture_is_made_with_show_0(counted):

@@ -93,7 +93,7 @@ def test_lines_can_be_read_while_the_run_goes_on(tmp_path):
         assert lines(tmp_path) == [{"step": 1, "train/loss": 0.1, "images": 64, "on": True}]
 
 
-def test_non_finite_numbers_are_null_and_named(tmp_path):
+def test_non_finite_numbers_are_null_and_named(tmp_path, caplog):
     with log.Writer(tmp_path) as writer:
         writer.write(1, {"a": float("nan"), "b": np.float32(-np.inf), "c": 1.0})
     text = (tmp_path / "metrics.jsonl").read_text()
@@ -105,6 +105,9 @@ def test_non_finite_numbers_are_null_and_named(tmp_path):
         "c": 1.0,
         "errors": {"a": "nan", "b": "-inf"},
     }
+    found = {x.tag: x.simple_value for event in events(tmp_path) for x in event.summary.value}
+    assert np.isnan(found["a"]) and found["b"] == -np.inf and found["c"] == 1.0
+    assert not caplog.records  # tensorboardX would say that it met one, and not where
 
 
 def test_an_array_is_no_scalar(tmp_path):

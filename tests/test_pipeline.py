@@ -13,6 +13,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -236,6 +238,37 @@ def test_too_many_broken_images_stop(tmp_path):
     take(train_batches(Dataset(folder=one, train="all", size=8), 4, seed=0), 5)
     with pytest.raises(InputError, match="1 of 10 images"):
         take(train_batches(Dataset(folder=one, train="all", size=8, max_bad=0), 4, seed=0), 5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batches_that_are_closed_end_in_the_midst_of_one(training, monkeypatch):
+    """Of many images one takes minutes, and a process ends after its threads."""
+    size, made, began, load = 2000, [], threading.Event(), DecodedImages.load
+
+    def slow(self, index):
+        made.append(index)
+        began.set()
+        time.sleep(0.05)
+        return load(self, index)
+
+    monkeypatch.setattr(DecodedImages, "load", slow)
+    dataset = generated(num_examples=8 * size)
+    batches = train_batches(dataset, size, 0) if training else eval_batches(dataset, "train", size)
+
+    def read():
+        with contextlib.suppress(RuntimeError):  # ours, or that of an executor which is closed
+            next(batches)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert began.wait(60)
+    batches.close()
+    reader.join(60)
+    for thread in threading.enumerate():  # Python waits for these before it ends
+        if thread.name.startswith("grain-prefetch"):
+            thread.join(60)
+            assert not thread.is_alive()
+    assert len(made) < size / 2
 
 
 def test_nothing_is_said_behind_the_error_of_too_many(tmp_path, caplog):

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
@@ -18,8 +20,9 @@ from test_configs import load
 
 from evqgan import evals as evaluators
 from evqgan.core import build, checkpoint
-from evqgan.core.errors import InputError
+from evqgan.core.errors import ContractError, InputError
 from evqgan.core.log import NonFinite
+from evqgan.evals import reconstruction
 from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
 from evqgan.training import claims, loop, reporting, signals
 from evqgan.training.prepare import prepare
@@ -419,3 +422,131 @@ def test_an_evaluator_that_fails_leaves_the_numbers_of_the_others(capsys):
     with pytest.raises(ValueError, match="a defect"):
         failing = {"first": Given(("mse", 1.0), error=ValueError("a defect"))}
         evaluators.run_all(failing, {}, lambda: subject)
+
+
+@pytest.mark.parametrize(
+    "value, number",
+    [
+        (jnp.float32(0.5), 0.5),
+        (jnp.bfloat16(0.5), 0.5),
+        (np.float64(0.1), 0.1),
+        (np.zeros((), np.int32), 0),
+        (3, 3),
+        (float("nan"), float("nan")),
+    ],
+)
+def test_a_number_may_be_an_array_of_one(value, number):
+    numbers, shown = evaluators.sorted_out("mine", [("mse", value)])
+    assert numbers == pytest.approx({"mse": number}, nan_ok=True) and not shown
+    assert type(numbers["mse"]) is type(number)
+
+
+def test_a_picture_may_be_a_jax_array():
+    numbers, shown = evaluators.sorted_out("mine", [("p", jnp.ones((4, 6, 3), jnp.uint8))])
+    np.testing.assert_array_equal(shown["p"], np.ones((4, 6, 3), np.uint8))
+    assert not numbers
+
+
+@pytest.mark.parametrize(
+    "given, got",
+    [
+        (("mse", jnp.zeros(8)), r"mse as float32 \[8\]"),
+        (("mse", None), "mse as object"),
+        (("picture", np.zeros((4, 6, 3), np.float32)), r"picture as float32 \[4, 6, 3\]"),
+        (("picture", np.zeros((4, 6, 1), np.uint8)), r"picture as uint8 \[4, 6, 1\]"),
+        ("mse", "str 'mse'"),
+        (0.5, "float '0.5'"),
+    ],
+)
+def test_what_is_neither_number_nor_picture_is_named(given, got):
+    with pytest.raises(ContractError, match=f"config.evals.mine gave {got}.*, expected"):
+        evaluators.sorted_out("mine", [given])
+
+
+def test_what_an_evaluator_gives_against_its_contract_ends_a_run(capsys):
+    subject = Subject(ModelCard("run", 5, "", ""), "EMA", "float32", {})
+    with pytest.raises(ContractError, match="config.evals.mine gave mse as float64"):
+        evaluators.run_all({"mine": Given(("mse", np.zeros(3)))}, {}, lambda: subject)
+    without = Given(("mse", 1.0))
+    without.card = dict
+    with pytest.raises(ContractError, match=r"card\(\) of config.evals.mine gave dict"):
+        evaluators.run_all({"mine": without}, {}, lambda: subject)
+    with pytest.raises(KeyError) as raised:
+        evaluators.run_all({"mine": Given(error=KeyError("lpips"))}, {}, lambda: subject)
+    assert raised.value.__notes__ == ["while config.evals.mine measured"]
+    without.names = lambda: "mse"
+    with pytest.raises(ContractError, match=r"names\(\) of config.evals.mine .* got 'mse'"):
+        evaluators.check_names({"mine": without}, {})
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"card": None}, "has no method card"),
+        ({"names": None, "card": None}, "has no method names"),
+        ({"stage": "stage3"}, "has stage = 'stage3': did you mean 'stage"),
+    ],
+)
+def test_an_evaluator_without_its_contract_is_named_as_a_run_starts(
+    changes, message, tmp_path, monkeypatch
+):
+    mine = types.ModuleType("evqgan.evals.mine")
+    mine.Evaluator = type("Evaluator", (reconstruction.Evaluator,), changes)
+    monkeypatch.setitem(sys.modules, mine.__name__, mine)
+    config = config_of(1)
+    config.evals = ConfigDict({"mine": {}})
+    with pytest.raises(ContractError, match=f"the Evaluator of evqgan/evals/mine.py {message}"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+PSNR = {2: 20.0, 4: 30.0, 6: 10.0}  # by step: the highest is the best
+
+
+def test_a_failed_evaluation_loses_no_step_and_the_highest_psnr_is_kept(
+    tmp_path, monkeypatch, capsys
+):
+    config = config_of(1, duration="6", log_every="1", eval_every="2", best="val/psnr")
+    config.adversarial = None
+    failing = []
+
+    def run(self, state):
+        step = int(state["step"])
+        if step in failing:
+            raise KeyError("lpips")
+        yield "psnr", jnp.float32(PSNR[step])
+
+    monkeypatch.setattr(reconstruction.Evaluator, "run", run)
+    monkeypatch.setattr(reconstruction.Evaluator, "card", Given.card)
+    loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
+    kept = checkpoint.Checkpoints(tmp_path / "straight")
+    assert kept.kept.scores == {4: -30.0, 6: -10.0}
+    kept.close()
+
+    failing += [2, 6]
+    for step in failing:
+        with pytest.raises(KeyError, match="lpips"):
+            loop.train(config.copy_and_resolve_references(), tmp_path / "failing")
+        assert checkpoint.latest(tmp_path / "failing") == step
+        said = capsys.readouterr().out
+        assert f"the evaluation of step {step} failed; the step itself is saved" in said
+    kept = checkpoint.Checkpoints(tmp_path / "failing")
+    assert kept.kept.scores == {4: -30.0, 6: None}
+    kept.close()
+    states = [state_of(config, tmp_path / name) for name in ("straight", "failing")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    straight, failed = (metrics_of(tmp_path / name) for name in ("straight", "failing"))
+    left_out = [x for x in straight if not ("val/psnr" in x and x["step"] in failing)]
+    assert left_out == failed != straight
+
+
+def test_the_end_of_a_run_says_that_many_steps_were_skipped(tmp_path, capsys):
+    config = config_of(1, duration="4", log_every="1", eval_every="4")
+    config.adversarial = None
+    config.evals = ConfigDict({})
+    config.update({"best": "", "alarm": {}})
+    config.optimizer.update({"learning_rate": 1e30, "warmup": "0 steps", "clip": 0.0})
+    loop.train(config, tmp_path)
+    assert "WARNING 3 of 4 steps were skipped" in capsys.readouterr().out.splitlines()[-1]
+    assert loop.many_skipped(4, 4).startswith("every step was skipped")
+    assert loop.many_skipped(0, 4) == loop.many_skipped(9, 1000) == ""
