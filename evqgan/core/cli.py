@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import flag_kinds, output, signals, stores
+from evqgan.core import flag_kinds, kept_programs, output, signals, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import DoesNotFit, InputError, NonFinite, is_out_of_memory, of_system
@@ -313,3 +313,4 @@ def keep_programs() -> None:
     # JAX keeps what took a second; a state is drawn by hundreds that take less.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    kept_programs.watch()

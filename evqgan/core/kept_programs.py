@@ -1,0 +1,94 @@
+"""Compiled programs that JAX keeps on disk: what a cut-off write leaves there is removed.
+
+JAX writes an entry in place and never writes one that is there: without this, a full disk or a kill
+would leave a truncated entry that every later start warns of, and compiles in vain.
+"""
+
+import dataclasses
+import pathlib
+import re
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from evqgan.core import progress, stores
+
+# What `jax/_src/compiler.py` warns of: the reading comes before it compiles and writes anew.
+MESSAGE = r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)"
+ZSTD = b"\x28\xb5\x2f\xfd"  # how the entries begin that JAX writes where zstandard is installed
+
+
+def watch() -> None:
+    """Have what JAX warns of its kept programs be mended, and said in a line of ours.
+
+    It lasts as long as the process. JAX's configuration says where the programs are.
+    """
+    warnings.filterwarnings("always", message=MESSAGE.partition("(")[0])
+    if not isinstance(warnings.showwarning, _Watch):
+        warnings.showwarning = _Watch(warnings.showwarning)
+
+
+@dataclasses.dataclass
+class _Watch:
+    """Stands in for `warnings.showwarning`: all other warnings go to `show`."""
+
+    show: Callable[..., None]
+    told: set[str] = dataclasses.field(default_factory=set)
+
+    def __call__(self, message: Warning | str, *where: Any, **more: Any) -> None:
+        import jax
+
+        found = re.match(MESSAGE, str(message), re.DOTALL)
+        folder = jax.config.jax_compilation_cache_dir
+        if not found or not folder or stores.is_remote(folder):
+            self.show(message, *where, **more)
+            return
+        task, name, why = found.groups()
+        removed = remove_damaged(pathlib.Path(folder), name)
+        if task == "reading" and removed:
+            text = f"the kept program {name} in {folder} was cut off when it was written"
+            progress.say(f"{text}: it is removed, and compiled and kept anew")
+            return
+        kept = "read or kept" if task == "reading" else "kept"
+        text = f"compiled programs cannot be {kept} in {folder} ({' '.join(why.split())[:200]})"
+        advice = "each start compiles them; JAX_COMPILATION_CACHE_DIR=DIR keeps them elsewhere"
+        if task not in self.told:  # of a full disk there would be hundreds
+            progress.warn(f"{text}: {advice}")
+        self.told.add(task)
+
+
+def remove_damaged(folder: pathlib.Path, name: str) -> int:
+    """Remove the truncated entries of a program; return how many they were.
+
+    name: of the program, "jit_step" for the files jit_step-HASH-cache.
+    """
+    removed = 0
+    try:
+        for file in folder.iterdir():
+            ours = file.name.startswith(f"{name}-") and file.name.endswith("-cache")
+            if ours and is_damaged(file.read_bytes()):
+                file.unlink()
+                removed += 1
+    except OSError:  # another process has removed it, or the folder cannot be written
+        return removed
+    return removed
+
+
+def is_damaged(entry: bytes) -> bool:
+    """Return whether an entry cannot be decompressed to its end."""
+    if entry.startswith(ZSTD):
+        try:
+            import zstandard
+        except ImportError:  # JAX neither reads nor writes such entries here
+            return False
+        try:
+            zstandard.ZstdDecompressor().decompress(entry)
+        except zstandard.ZstdError:
+            return True
+        return False
+    try:
+        zlib.decompress(entry)
+    except zlib.error:
+        return True
+    return False
