@@ -352,7 +352,7 @@ def test_two_systems_side_by_side(tmp_path, capsys, monkeypatch):
     ("args", "message"),
     [
         (["--only=vqgam"], "there is no system 'vqgam': did you mean 'vqgan'"),
-        (["--seeds=0"], "at least one seed"),
+        (["--seeds=0"], "--seeds=0: expected a positive integer"),
         (["--part=3/2"], "expected --part=I/N"),
         (["--config.seed=1"], "there is no flag --config.seed: "),
         (["--features=pixel"], "--features names 'pixel', no module with Features"),

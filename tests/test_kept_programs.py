@@ -7,7 +7,6 @@ import types
 import warnings
 import zlib
 
-import jax
 import pytest
 
 from evqgan.core import kept_programs
@@ -68,12 +67,9 @@ def shown(monkeypatch, tmp_path):
     """What other warnings are, while the folder is watched."""
     found = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: found.append(message))
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    kept_programs.watch()
-    kept_programs.watch()  # once more changes nothing
-    yield found
-    jax.config.update("jax_compilation_cache_dir", before)
+    kept_programs.watch("/another folder")
+    kept_programs.watch(str(tmp_path))  # replaces it
+    return found
 
 
 def say(text):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import workdirs
+from absl import flags
 from PIL import Image
 
 from evqgan.benchmark import __main__ as benchmark
@@ -92,13 +93,13 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
 
 def test_reconstruction_takes_the_tokenizer_of_a_model_of_both_stages(tmp_path):
     top, rows = workdirs.trained(), tmp_path / "rows.json"
-    flags = [f"--workdir={top}", "--perceptual=", "--images=2", f"--out={tmp_path / 'both.png'}"]
-    assert benchmark.main(["reconstruction", *flags, f"--json={rows}"]) == 0
+    given = [f"--workdir={top}", "--perceptual=", "--images=2", f"--out={tmp_path / 'both.png'}"]
+    assert benchmark.main(["reconstruction", *given, f"--json={rows}"]) == 0
     assert json.loads(rows.read_text())["rows"][0]["card"]["model"]["step"] == 6
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "given, message",
     [
         (["reconstruction", "--workdir=GENERATOR"], "holds a generator of the tokenizer "),
         (["reconstuction"], "no benchmark 'reconstuction': did you mean 'reconstruction'"),
@@ -118,10 +119,20 @@ def test_reconstruction_takes_the_tokenizer_of_a_model_of_both_stages(tmp_path):
         ),
     ],
 )
-def test_wrong_flags_are_one_line(flags, message, capsys):
+def test_wrong_flags_are_one_line(given, message, capsys):
     place = workdirs.trained()
     for part in ("tokenizer", "generator"):
-        flags = [flag.replace(part.upper(), str(place / part)) for flag in flags]
-    assert benchmark.main(flags) == 2
+        given = [flag.replace(part.upper(), str(place / part)) for flag in given]
+    assert benchmark.main(given) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", benchmark.NAMES)
+def test_a_number_below_the_least_one_is_refused_by_its_flag(name, capsys):
+    for flag in benchmark.named(name).FLAGS:
+        if isinstance(flag.kind, flags.IntegerParser):
+            given = f"--{flag.name}={flag.kind.lower_bound - 1}"
+            assert benchmark.main([name, given]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"error: {given}: expected ") and error.count("\n") == 1

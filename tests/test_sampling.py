@@ -135,7 +135,7 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
     "flags, message",
     [
         (["--width=50"], "expected --width as a multiple of 128, got 50"),
-        (["--steps=0"], "expected --steps of at least 1, got 0"),
+        (["--steps=0"], "--steps=0: expected a positive integer"),
         (["--attention=full"], "--attention=full: value should be one of <joint|prefix>"),
         (["--order=spiral", "--attention=prefix"], "--order=spiral: value should be one of"),
         (["--window=7"], "does not divide the 64 x 64 token grid"),

@@ -128,7 +128,7 @@ def test_what_is_done_is_not_done_again(out, capsys):
         (["--only=joints"], "there is no variant 'joints': did you mean 'joint'"),
         (["--part=3/2"], "expected --part=I/N with I from 1 to N"),
         (["--part=1"], "expected --part=I/N"),
-        (["--seeds=0"], "at least one seed"),
+        (["--seeds=0"], "--seeds=0: expected a positive integer"),
         (["--features=pixel"], "--features names 'pixel', no module with Features"),
         (["--sed=1"], "there is no flag --sed: did you mean '--seeds'?"),
         (["--only=all_blocks", "--config.batch_size=3"], "a multiple of the 4 blocks, got 3"),

@@ -55,7 +55,7 @@ Part = Callable[[bool, int, float], Iterator[dict[str, Any]]]
 
 FLAGS = (
     Flag("part", TEXT, (), "one of those above; may come several times (all)", repeated=True),
-    Flag("rounds", whole(), (), "timed calls of a program (5)", 5),
+    Flag("rounds", whole(1), (), "timed calls of a program (5)", 5),
     Flag("small", SWITCH, (), "models of a few narrow layers: shows that it runs, no more"),
 )
 

@@ -32,7 +32,7 @@ FLAGS = (
         repeated=True,
     ),
     Flag("weights", PATH, (), 'of the networks: a folder, "" for the cache, or "random"', ""),
-    Flag("images", whole(), (), "how many held-out images the picture shows (8)", 8),
+    Flag("images", whole(1), (), "how many held-out images the picture shows (8)", 8),
     Flag("out", PATH, (), "the picture (reconstructions.png)", "reconstructions.png"),
 )
 

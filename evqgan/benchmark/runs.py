@@ -21,7 +21,7 @@ SECONDS = 10.0  # ours: between two lines of progress
 SHOWN = 10  # ours: samples in the picture's rows
 
 OUT = Flag("out", PATH, (), "where the workdirs and the picture go", required=True)
-SEEDS = Flag("seeds", whole(), (), "runs of each: seeds 0, 1, ... (3)", 3)
+SEEDS = Flag("seeds", whole(1), (), "runs of each: seeds 0, 1, ... (3)", 3)
 ONLY = Flag("only", TEXT, (), "the name of one; several times (default: all)", repeated=True)
 SAMPLES = Flag("samples", whole(2), (), "how many samples each run is measured on (500)", 500)
 FEATURES = Flag(

@@ -33,13 +33,13 @@ HEAD = 128  # of the model of configs/: 6 heads of 128
 
 
 FLAGS = (
-    Flag("layers", whole(), (), "depth (24, the configs'; on a CPU 2)"),
-    Flag("width", whole(), (), "a multiple of 128 (768, the configs'; on a CPU 384)"),
-    Flag("latent", whole(), (), "side of the token grid (64)", 64),
-    Flag("window", whole(), (), "W_s (8)", 8),
-    Flag("extend", whole(), (), "E_s (2)", 2),
-    Flag("steps", whole(), (), "T (8)", 8),
-    Flag("batch", whole(), (), "images at a time (1)", 1),
+    Flag("layers", whole(1), (), "depth (24, the configs'; on a CPU 2)"),
+    Flag("width", whole(1), (), "a multiple of 128 (768, the configs'; on a CPU 384)"),
+    Flag("latent", whole(1), (), "side of the token grid (64)", 64),
+    Flag("window", whole(1), (), "W_s (8)", 8),
+    Flag("extend", whole(0), (), "E_s (2)", 2),
+    Flag("steps", whole(1), (), "T (8)", 8),
+    Flag("batch", whole(1), (), "images at a time (1)", 1),
     Flag("rounds", whole(1), (), "timed calls of a program, in turn (3)", 3),
     Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (as the device)"),
     Flag("attention", choice(*get_args(AttentionMask)), (), TWICE, repeated=True),
@@ -51,9 +51,6 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each attention, kind of global tokens, and order."""
     fill(given)
-    for name in ("latent", "window", "steps", "batch"):
-        if getattr(given, name) < 1:
-            raise InputError(f"expected --{name} of at least 1, got {getattr(given, name)}")
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     chosen = cases(given)
@@ -77,14 +74,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
 def fill(given: Any) -> None:
     """Set the size of a model that was not given: the configs', on a CPU a small one.
 
-    Raises InputError for a size that cannot be.
+    Raises InputError for a width that is no multiple of HEAD.
     """
     for name, default in (SMALL if jax.default_backend() == "cpu" else FULL).items():
         if name in given and getattr(given, name) is None:
             setattr(given, name, default)
-    for name in ("layers", "width"):
-        if getattr(given, name) < 1:
-            raise InputError(f"expected --{name} of at least 1, got {getattr(given, name)}")
     if given.width % HEAD:
         raise InputError(f"expected --width as a multiple of {HEAD}, got {given.width}")
 

@@ -26,7 +26,7 @@ GIB, MIB = 2**30, 2**20
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of a tokenizer", required=True),
     CONFIG_KEYS,
-    Flag("batch", whole(), (), "images a step, all devices together (1)", 1),
+    Flag("batch", whole(1), (), "images a step, all devices together (1)", 1),
     Flag("compile_only", SWITCH, (), "compile the step, do not run it"),
 )
 

@@ -67,7 +67,7 @@ FLAGS = (
     runs.SEEDS,
     runs.ONLY,
     runs.SAMPLES,
-    Flag("views", whole(), (), "random crops of each real image to measure against (1)", 1),
+    Flag("views", whole(1), (), "random crops of each real image to measure against (1)", 1),
     runs.FEATURES,
     runs.WEIGHTS,
     runs.PART,
@@ -77,8 +77,6 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each variant, and one of real images."""
     names, (part, parts) = chosen(given.only), runs.split(given.part)
-    if min(given.seeds, given.views) < 1:
-        raise InputError("expected at least one seed and one view")
     config = read(given.config, overrides)
     features = runs.features_of(given)
     cli.keep_programs()  # sampling is the same program for every seed

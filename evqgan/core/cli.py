@@ -308,9 +308,9 @@ def keep_programs() -> None:
     """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR, or CACHE."""
     import jax
 
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE)
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+    folder = os.path.expanduser(os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE))
+    jax.config.update("jax_compilation_cache_dir", folder)
     # JAX keeps what took a second; a state is drawn by hundreds that take less.
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    kept_programs.watch()
+    kept_programs.watch(folder)

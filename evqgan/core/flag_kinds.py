@@ -51,8 +51,8 @@ TEXTS = _Texts()
 SWITCH = flags.BooleanParser()
 
 
-def whole(low: int | None = None, high: int | None = None) -> flags.ArgumentParser:
-    """Return the kind of a flag that takes a whole number from `low` to `high`."""
+def whole(low: int, high: int | None = None) -> flags.ArgumentParser:
+    """Return the kind of a flag that takes a whole number from `low`, and to `high` if given."""
     return _Whole(low, high)
 
 

@@ -19,39 +19,38 @@ MESSAGE = r"Error (reading|writing) persistent compilation cache entry for '(.*?
 ZSTD = b"\x28\xb5\x2f\xfd"  # how the entries begin that JAX writes where zstandard is installed
 
 
-def watch() -> None:
-    """Have what JAX warns of its kept programs be mended, and said in a line of ours.
+def watch(folder: str) -> None:
+    """Have what JAX warns of the programs that it keeps in a folder be mended, and said in a line.
 
-    It lasts as long as the process. JAX's configuration says where the programs are.
+    It lasts as long as the process, or until the next call.
     """
     warnings.filterwarnings("always", message=MESSAGE.partition("(")[0])
-    if not isinstance(warnings.showwarning, _Watch):
-        warnings.showwarning = _Watch(warnings.showwarning)
+    show = warnings.showwarning
+    warnings.showwarning = _Watch(folder, show.show if isinstance(show, _Watch) else show)
 
 
 @dataclasses.dataclass
 class _Watch:
     """Stands in for `warnings.showwarning`: all other warnings go to `show`."""
 
+    folder: str
     show: Callable[..., None]
     told: set[str] = dataclasses.field(default_factory=set)
 
     def __call__(self, message: Warning | str, *where: Any, **more: Any) -> None:
-        import jax
-
         found = re.match(MESSAGE, str(message), re.DOTALL)
-        folder = jax.config.jax_compilation_cache_dir
-        if not found or not folder or stores.is_remote(folder):
+        if not found or stores.is_remote(self.folder):
             self.show(message, *where, **more)
             return
         task, name, why = found.groups()
-        removed = remove_damaged(pathlib.Path(folder), name)
+        removed = remove_damaged(pathlib.Path(self.folder), name)
         if task == "reading" and removed:
-            text = f"the kept program {name} in {folder} was cut off when it was written"
+            text = f"the kept program {name} in {self.folder} was cut off when it was written"
             progress.say(f"{text}: it is removed, and compiled and kept anew")
             return
         kept = "read or kept" if task == "reading" else "kept"
-        text = f"compiled programs cannot be {kept} in {folder} ({' '.join(why.split())[:200]})"
+        reason = " ".join(why.split())[:200]
+        text = f"compiled programs cannot be {kept} in {self.folder} ({reason})"
         advice = "each start compiles them; JAX_COMPILATION_CACHE_DIR=DIR keeps them elsewhere"
         if task not in self.told:  # of a full disk there would be hundreds
             progress.warn(f"{text}: {advice}")

@@ -24,7 +24,7 @@ SIDE = 96  # ours: pixels that a small image is shown with, at least
 
 FLAGS = (
     quality.WORKDIR,
-    Flag("block", whole(), (), "side of the replaced block, in tokens (2)", 2),
+    Flag("block", whole(1), (), "side of the replaced block, in tokens (2)", 2),
     Flag("images", whole(1), (), "how many held-out images (16)", 16),
     Flag("tokens", whole(1), (), "how many tokens are tried, one after the other (4)", 4),
     small.OUT,

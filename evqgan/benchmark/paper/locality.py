@@ -25,7 +25,7 @@ def replaced(
     """
     ids = model.encode(images)
     _, h, w, _ = ids.shape
-    if not 0 < side <= min(h, w):
+    if side > min(h, w):
         raise InputError(f"--block={side} does not fit into {w} x {h} tokens")
     top, left, f = (h - side) // 2, (w - side) // 2, model.factor
     kinds, counts = np.unique(ids.reshape(-1, ids.shape[-1]), axis=0, return_counts=True)

@@ -45,11 +45,11 @@ FLAGS = (
         CONFIG,
     ),
     CONFIG_KEYS,
-    Flag("latent", whole(), (), "side of the token grid; several times", repeated=True),
+    Flag("latent", whole(1), (), "side of the token grid; several times", repeated=True),
     Flag("blocks", TEXT, (), "ours: target blocks, all or a number; several times", repeated=True),
     Flag("attention", TEXT, (), "ours: prefix or joint (prefix)", "prefix"),
-    Flag("extend", whole(), (), "ours: E_s (default: the config's)"),
-    Flag("batch", whole(), (), "images a step (1)", 1),
+    Flag("extend", whole(0), (), "ours: E_s (default: the config's)"),
+    Flag("batch", whole(1), (), "images a step (1)", 1),
     Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (bfloat16)", "bfloat16"),
     Flag("timed", SWITCH, (), "run the step on a CPU, too"),
     small.OUT,
@@ -128,9 +128,6 @@ def configured(given: Any, overrides: list[str], system: str, side: int, blocks:
     """Return the config of a row."""
     if given.dtype not in ("bfloat16", "float32"):
         raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
-    if min(given.batch, side) < 1:
-        least = "a batch and a grid of at least 1"
-        raise InputError(f"expected {least}, got {given.batch} and {side}")
     config = ours(given, blocks) if system == OURS else other(system)
     override(config, overrides)
     with config.unlocked():
