@@ -111,7 +111,7 @@ def test_reconstruction_takes_the_tokenizer_of_a_model_of_both_stages(tmp_path):
         (["step", "--config=configs/nosuch.py"], "there is no file"),
         (
             ["step", "--config=configs/photos_stage1.py", "--batch=x"],
-            "--batch=x: expected an integer",
+            "--batch=x: expected a positive integer",
         ),
         (
             ["step", "--config=configs/photos_stage1.py", "--batches=2"],
