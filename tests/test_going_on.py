@@ -27,6 +27,7 @@ BEFORE = {
     "init": "with which a new run begins",
     "init_optimizer": "of a run that begins with init",
     "tokenizer.init": "of own images",
+    "tokenizer.model": "of a generator, which is compared with its tokenizer",
     "generator.init": "of own images",
     "dataset.size": "which a model can be built of, or not",
     "dataset": "with which the stored ids were made",
