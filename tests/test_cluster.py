@@ -144,15 +144,20 @@ def check_batch(devices):
             mesh.put({name: x[rows] for name, x in whole.items()}, devices)
 
 
+def write(config, place):
+    """Write a config as the file config.py of a folder."""
+    (place / "config.py").write_text(
+        "import json\nfrom ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+
+
 def pair(config, place, functions, folders=("run", "run"), devices=1):
     """Two processes, as Slurm names them to JAX -> them.
 
     Each runs its function on the config in its own folder.
     """
-    (place / "config.py").write_text(
-        "import json\nfrom ml_collections import ConfigDict\n\n\n"
-        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
-    )
+    write(config, place)
     code = "import sys, test_cluster as t\nsys.exit(getattr(t, sys.argv[1])(*sys.argv[2:]))"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -379,6 +384,71 @@ def test_the_coordinator_of_one_host_listens_on_loopback_alone(environment, addr
     assert found == (
         {"coordinator_address": address, "coordinator_bind_address": address} if address else {}
     )
+
+
+GIVEN = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+
+
+def test_processes_are_named_by_variables():
+    assert cluster.named({}) == {} == cluster.named({"JAX_COORDINATOR_ADDRESS": "a:1"})
+    found = cluster.named(GIVEN)
+    assert found == {"coordinator_address": "a:1", "num_processes": 2, "process_id": 1}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"JAX_NUM_PROCESSES": ""}, "without JAX_NUM_PROCESSES: give each process JAX_COORD"),
+        ({"JAX_COORDINATOR_ADDRESS": "", "JAX_PROCESS_ID": ""}, "without JAX_COORDINATOR_ADDRESS "),
+        ({"JAX_COORDINATOR_ADDRESS": "a"}, "JAX_COORDINATOR_ADDRESS=a: expected HOST:PORT"),
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a whole number"),
+        ({"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID=2: they are counted from 0, and the last of "),
+    ],
+)
+def test_variables_that_name_no_process_are_told(change, message):
+    with pytest.raises(InputError, match=message):
+        cluster.named(GIVEN | change)
+
+
+def by_variables(config, place, **changes):
+    """The command line in two processes, which variables alone name -> exit codes, outputs."""
+    write(config, place)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    plain = {name: x for name, x in os.environ.items() if not name.startswith("SLURM_")}
+    given = {"EVQGAN_DISTRIBUTED": "1", "JAX_COORDINATOR_ADDRESS": address, **changes}
+    command = [sys.executable, "-m", "evqgan.main"]
+    command += [f"--config={place / 'config.py'}", f"--workdir={place / 'run'}"]
+    return ends(
+        [
+            subprocess.Popen(
+                command,
+                cwd=TESTS.parent,
+                env={**plain, "JAX_PLATFORMS": "cpu", **given, "JAX_PROCESS_ID": str(i)},
+                **AS_TEXT,
+            )
+            for i in range(2)
+        ],
+        300,
+    )
+
+
+def test_two_processes_that_variables_name_train_as_one(tmp_path):
+    config = config_of(evals={}, mesh={"data": 2}, duration="1 step", eval_every="1 step")
+    codes, outputs = by_variables(config, tmp_path, JAX_NUM_PROCESSES="2")
+    assert codes == [0, 0], outputs
+    assert "on 2" in outputs[0] and checkpoint.latest(tmp_path / "run") == 1
+
+
+def test_processes_that_nothing_names_end_in_a_line_that_names_the_variables(tmp_path):
+    codes, outputs = by_variables(config_of(), tmp_path)
+    assert codes == [2, 2]
+    for output in outputs:
+        assert output.startswith("error: JAX cannot start with ") and output.count("\n") == 1
+        assert "without JAX_NUM_PROCESSES: give each process JAX_COORD" in output
+    codes, outputs = by_variables(config_of(), tmp_path, JAX_COORDINATOR_ADDRESS="")
+    assert codes == [2, 2] and not (tmp_path / "run").exists()
 
 
 def test_a_process_alone_shares_its_workdir(tmp_path):

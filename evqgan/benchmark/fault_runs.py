@@ -75,24 +75,20 @@ class Case:
             ]
 
     def _places(self) -> list[dict[str, str]]:
-        """Return the environments of the processes, as Slurm would make them on one node."""
+        """Return the environments of the processes, all on this host."""
         plain = {name: x for name, x in os.environ.items() if not name.startswith("SLURM_")}
         if self.processes == 1:
             return [plain]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        step = {
+        run = {
             "EVQGAN_DISTRIBUTED": "1",
             "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_COORDINATOR_BIND_ADDRESS": address,
-            "SLURM_JOB_ID": "1",
-            "SLURM_STEP_NODELIST": "127.0.0.1",
-            "SLURM_STEP_NUM_NODES": "1",
-            "SLURM_NTASKS": str(self.processes),
+            "JAX_NUM_PROCESSES": str(self.processes),
         }
         return [
-            {**plain, **step, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
+            {**plain, **run, "JAX_PROCESS_ID": str(i), "JAX_LOCAL_DEVICE_IDS": str(i)}
             for i in range(self.processes)
         ]
 

@@ -20,6 +20,12 @@ from jax.experimental import multihost_utils
 from evqgan.core import files, stores
 from evqgan.core.errors import InputError
 
+# What names the processes where no cluster does: process 0's address, how many, which this one is.
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+GIVE = (
+    f"give each process {VARIABLES[0]}=HOST:PORT, {VARIABLES[1]} and {VARIABLES[2]} "
+    "(docs/training.md, Clusters), or leave EVQGAN_DISTRIBUTED out for a run of one"
+)
 HEARTBEAT = 30  # ours: seconds of silence after which a process counts as lost; JAX waits for 100
 # Ours: seconds until a new file must be seen on all hosts; a network file system may answer from a
 # cache.
@@ -42,11 +48,41 @@ LOST = re.compile(
 
 
 def start() -> None:
-    """Join the other processes, which JAX finds through Slurm, a TPU's metadata and such.
+    """Join the other processes, named by VARIABLES, or found by JAX: Slurm, a TPU's metadata, ...
 
-    It has to be the first use of JAX.
+    It has to be the first use of JAX. Raises InputError where the processes are not known.
     """
-    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **loopback(os.environ))
+    known = {**named(os.environ), **loopback(os.environ)}
+    try:
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **known)
+    except ValueError as error:
+        where = (
+            "no Slurm, no TPU and no other cluster that JAX knows names the processes of this run"
+        )
+        raise InputError(f"{where}: {GIVE}") from error
+
+
+def named(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what VARIABLES say of this process; {} where neither number is given.
+
+    Raises InputError for a part of them, and for what they cannot be.
+    """
+    address, *numbers = (environment.get(name, "") for name in VARIABLES)
+    if not any(numbers):
+        return {}
+    if not (address and all(numbers)):
+        absent = [name for name in VARIABLES if not environment.get(name)]
+        raise InputError(f"without {' and '.join(absent)}: {GIVE}")
+    if not re.fullmatch(r".+:\d+", address):
+        raise InputError(f"{VARIABLES[0]}={address}: expected HOST:PORT, of process 0")
+    for name, number in zip(VARIABLES[1:], numbers, strict=True):
+        if not number.isdecimal():
+            raise InputError(f"{name}={number}: expected a whole number")
+    total, this = map(int, numbers)
+    if this >= total:
+        last = f"the last of {VARIABLES[1]}={total} is {total - 1}"
+        raise InputError(f"{VARIABLES[2]}={this}: they are counted from 0, and {last}")
+    return {"coordinator_address": address, "num_processes": total, "process_id": this}
 
 
 def loopback(environment: Mapping[str, str]) -> dict[str, Any]:
