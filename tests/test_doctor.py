@@ -386,6 +386,29 @@ def test_a_workdir_of_another_run_a_damaged_one_and_one_that_cannot_be_written(
     fails(capsys, "tokenizer workdir", "file is a file", TINY, "--workdir=file/run")
 
 
+def test_what_only_follows_from_a_failed_check_is_no_fault_of_its_own(
+    quick, capsys, monkeypatch, tmp_path
+):
+    run, name = workdirs.copy(pathlib.Path("run")), "--config=configs/folder.py"
+    parts = [
+        experiment.Part(part, experiment.read(None, str(run / part), []), str(run / part))
+        for part in ("tokenizer", "generator")
+    ]
+    for part in parts:
+        part.config.dataset.folder = str(tmp_path / "images")
+    parts[1].config.generator.classes = None  # as many as the data have
+    monkeypatch.setattr(experiment, "parts", lambda config, workdir: parts)
+    asked = [name, f"--config.dataset.folder={tmp_path / 'images'}", f"--workdir={run}"]
+    shutil.copytree(workdirs.trained() / "images", tmp_path / "images")
+    for file in (tmp_path / "images" / "ant").iterdir():
+        file.write_bytes(b"no image")
+    rows = fails(capsys, "tokenizer data", "images are broken", *asked)
+    assert {row for row in rows if row.endswith("data")} == {"tokenizer data"}
+    assert [row for row, (state, _) in rows.items() if state == "FAIL"] == ["tokenizer data"], rows
+    assert "goes on from step 6" in rows["generator workdir"][1]
+    assert rows["generator metrics"] == ("-", "not checked: see what failed above")
+
+
 def test_too_little_room_is_told(quick, capsys, monkeypatch):
     asked = [FOLDER, "--config.dataset.name=generated", "--workdir=new"]
     with monkeypatch.context() as patched:

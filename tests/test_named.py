@@ -93,7 +93,8 @@ def test_a_label_that_is_no_class_is_named():
         (-1, r"-1 \(tfds' word for no label\), expected 0 to 1"),
     ):
         with pytest.raises(
-            InputError, match=f"example 1 has the label {message}: for a new run take another split, or"
+            InputError,
+            match=f"example 1 has the label {message}: for a new run take another split, or",
         ) as caught:
             DecodedImages(Labelled(0, label), 0.01).load(1)
         assert "\n" not in str(caught.value)

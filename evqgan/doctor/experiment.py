@@ -54,6 +54,7 @@ class Part:
     workdir: str
     classes: int | None = None  # that the data have, once they were looked at
     stage: Any = None
+    claim: Any = None  # the config that a workdir has to be of: without a guess at the classes
 
 
 def read(file: str | None, workdir: str | None, overrides: list[str]) -> ConfigDict:
@@ -84,7 +85,7 @@ def check(report: Report, config: ConfigDict, workdir: str) -> None:
     """Run all checks of a config, each as a line."""
     found: list[Part] = []
     stages_fit = report.run("config", lambda: described(config, workdir, found))
-    if own_images.is_one(config):
+    if own_images.is_one(config) and not found:  # no part says it
         report.run("data", lambda: data(own_images.dataset_of(config))[0], stages_fit)
     looked: dict[str, tuple[bool, int | None]] = {}  # of both stages the data are mostly the same
     for part in found:
@@ -126,7 +127,7 @@ def model(part: Part) -> str:
     module, name = stages.module(part.config), part.config.dataset.get("name")
     config = module.resolve(part.config.copy_and_resolve_references())
     guess = programs.CLASSES.get(name, 1) if part.classes is None else part.classes
-    config = module.resolve(config, guess)
+    part.claim, config = module.resolve(config, part.classes), module.resolve(config, guess)
     part.stage, part.config = module.make(config, programs.EXAMPLES, part.classes), config
     shapes = jax.eval_shape(part.stage.init)["params"]
     number = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
@@ -275,7 +276,7 @@ def place(part: Part) -> str:
             advice = "which is not trained: give another --workdir"
             raise Wrong(f"{folder} is an exported model, {advice}")
         files.tried(folder)
-        claims.check_before_data(folder, part.config)
+        claims.check_before_data(folder, part.claim or part.config)
         return state_of(folder)
 
 
