@@ -125,13 +125,14 @@ is_quickstart() {
 }
 
 # check_flags commit|tree ARGUMENTS...: fails unless these are flags of the program in what will run, see `check_config`,
-# and keys of its config: launch/check_flags.py. It needs the environment of launch/local.sh, and without it says so.
+# and keys of its config, whose batch can be split over `devices`, if that is set: launch/check_flags.py. It needs the
+# environment of launch/local.sh, and without it says so.
 check_flags() {
-  local where=$1 code=$root place=$PWD python=${EVQGAN_VENV:-$root/.venv}/bin/python said status=0
+  local where=$1 code=$root place=$PWD python=${EVQGAN_VENV:-$root/.venv}/bin/python said status=0 about=()
   shift
   case $python in /*) ;; *) python=$PWD/$python ;; esac
   [ -x "$python" ] || python=$(current_environment requirements.txt 2>/dev/null && printf %s "$python") || {
-    say "the flags of the program are not checked here, for its environment is not: bash launch/local.sh --help makes one"
+    say "the flags of the program are not checked here, for its environment is not: a run of launch/local.sh makes one"
     return
   }
   if [ "$where" = commit ] && git -C "$root" rev-parse --verify --quiet HEAD >/dev/null 2>&1; then
@@ -140,7 +141,9 @@ check_flags() {
     git -C "$root" archive HEAD | tar -xf - -C "$code" || fail "git cannot pack the commit at HEAD, see above"
     if is_quickstart "$@"; then set -- --config=quickstart "$@"; fi
   fi
-  said=$(cd "$place" && PYTHONPATH=$code "$python" -P "$code/launch/check_flags.py" "$@" 2>&1 >/dev/null) || status=$?
+  [ "$where" = commit ] || about+=(--here)
+  [ -z "${devices:-}" ] || about+=(--devices="$devices")
+  said=$(cd "$place" && PYTHONPATH=$code "$python" -P "$code/launch/check_flags.py" ${about[@]+"${about[@]}"} -- "$@" 2>&1 >/dev/null) || status=$?
   [ "$code" = "$root" ] || rm -rf "$code"
   said=${said##*$'\n'}
   case $status in

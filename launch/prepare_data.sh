@@ -41,6 +41,14 @@ fi
 
 # Which files SOURCE has decides the way.
 [ -n "$(find -L "$source" -type f | head -n 1)" ] || fail "there are no files in $source: give the folder that the data come in"
+
+# Prints a file in a folder of its class, SOURCE/CLASS or SOURCE/train/CLASS, if there is one.
+of_a_class() {
+  local parent=$source
+  [ ! -d "$source/train" ] || parent=$source/train
+  find -L "$parent" -mindepth 2 -type f | head -n 1
+}
+
 has() { compgen -G "$1" >/dev/null; }
 
 # build NAME: tfds' own builder, which needs TensorFlow, in an environment that nothing else uses.
@@ -95,6 +103,9 @@ elif [ -f "$source" ] || has "$source/*tfrecord*" || has "$source/*-of-*"; then
   [ "$what" != imagenet ] || labels=(--image_key=image/encoded --label_key=image/class/label)
   convert from_tfrecord --name="$what" ${labels[@]+"${labels[@]}"}
 else
+  if [ "$what" = imagenet ] && [ -z "$(of_a_class)" ]; then
+    fail "expected folders of classes in $source, such as train/n01440764, found none: training would take all images for one class; give another NAME than imagenet for images without classes"
+  fi
   say "converting the images in $source"
   sorted=()
   case $what in ffhq | celebahq) sorted=(--sorted) ;; esac

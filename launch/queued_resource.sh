@@ -33,6 +33,7 @@ workdir=$(value_of workdir "$@")
 [[ $workdir == gs://?* ]] || fail "expected --workdir=gs://BUCKET/DIR, which outlives the machines, got ${workdir:-none}"
 [[ ${recreate:=5} =~ ^[0-9]+$ ]] || fail "expected --recreate=NUMBER, got $recreate"
 [ -z "$collect" ] || fail "--collect is of launch/tpu_vm.sh: here the workdir is in a bucket"
+fresh=yes check_folders "$@"
 check_config commit "$@"
 check_flags commit "$@"
 if [ -n "$on_demand" ]; then spot=""; else spot=yes; fi

@@ -11,6 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+explain "$@"
 take "dry_run" "$@"
 set -- ${rest[@]+"${rest[@]}"}
 marked=no

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by launch/tpu_vm.sh and launch/queued_resource.sh, behind launch/environment.sh: what both do with a Cloud TPU.
-# They set `root`, `name`, `zone`, `scratch`, and the variables of FLAGS by `take`, and use what is set here.
+# Sourced by launch/tpu_vm.sh and launch/queued_resource.sh, behind launch/environment.sh: what both do with a Cloud TPU;
+# and by launch/xpk.sh for `check_accelerator` and `check_folders`. They set `root`, `name`, `zone`, `scratch`, and the variables of FLAGS by `take`, and use what is set here.
 # shellcheck disable=SC2034,SC2154
 FLAGS="accelerator= runtime= network= subnetwork= service_account= spot logs= collect= attempts= dry_run"
 LABEL=launched-by=evqgan # what these scripts create
@@ -14,23 +14,47 @@ check_place() {
   needs gcloud "install the Google Cloud CLI and log in"
 }
 
-# Sets `accelerator` and `runtime` as gcloud knows them, and says in `machines` and `hosts` what that is.
+# The numbers that the kinds of TPU come in, as their names have them (Cloud TPU's pages of each version). Of v4 and v5p
+# there are, from 128 on, any number of cubes of 64 chips.
+sizes_of() {
+  local cubes most=64
+  [ "$1" = v4 ] || most=96
+  case $1 in
+    v5litepod | v6e) echo 1 4 8 16 32 64 128 256 ;;
+    v2) echo 8 32 128 256 512 ;;
+    v3) echo 8 32 64 128 256 512 1024 2048 ;;
+    v4 | v5p)
+      echo 8 16 32 64
+      for ((cubes = 1; cubes <= most; cubes++)); do echo $((128 * cubes)); done
+      ;;
+  esac
+}
+
+# Sets `accelerator` and `runtime` as gcloud knows them, `devices` as JAX counts them, and says in `machines` and `hosts`
+# what that is.
 check_accelerator() {
-  local number chips
+  local kind number size chips below="" above=""
   accelerator=${accelerator/#v5e-/v5litepod-}
   [[ $accelerator =~ ^(v5litepod|v6e|v5p|v4|v3|v2)-([1-9][0-9]*)$ ]] ||
     fail "expected --accelerator=v5litepod-16 or another one of v2, v3, v4, v5p, v5e and v6e, got $accelerator"
-  number=${BASH_REMATCH[2]}
-  case $accelerator in
-    v5litepod* | v6e*) # counts chips, up to 8 of them on a host, of more hosts 4 each
+  kind=${BASH_REMATCH[1]} number=${BASH_REMATCH[2]}
+  for size in $(sizes_of "$kind"); do
+    [ "$size" -gt "$number" ] || below=$size
+    if [ "$size" -ge "$number" ]; then above=$size && break; fi
+  done
+  [ "$below" = "$number" ] ||
+    fail "there is no $accelerator: give --accelerator=${below:+$kind-$below}${below:+${above:+ or }}${above:+$kind-$above}"
+  case $kind in
+    v5litepod | v6e) # counts chips, up to 8 of them on a host, of more hosts 4 each
       chips=$number hosts=$((number > 8 ? number / 4 : 1)) ;;
     *) # counts cores, 2 a chip, 4 chips a host
       chips=$((number / 2)) hosts=$((number > 8 ? number / 8 : 1)) ;;
   esac
-  case $accelerator in
-    v5litepod*) runtime=${runtime:-v2-alpha-tpuv5-lite} ;;
-    v6e*) runtime=${runtime:-v2-alpha-tpuv6e} ;;
-    v5p*) runtime=${runtime:-v2-alpha-tpuv5} ;;
+  case $kind in v2 | v3) devices=$number ;; *) devices=$chips ;; esac # of the first two each core is one
+  case $kind in
+    v5litepod) runtime=${runtime:-v2-alpha-tpuv5-lite} ;;
+    v6e) runtime=${runtime:-v2-alpha-tpuv6e} ;;
+    v5p) runtime=${runtime:-v2-alpha-tpuv5} ;;
     *) runtime=${runtime:-tpu-ubuntu2204-base} ;;
   esac
   machines="$accelerator: $chips chips on $hosts host$([ "$hosts" = 1 ] || echo s), billed by the second until it is deleted"
@@ -45,12 +69,26 @@ settings() {
   [ -z "$service_account" ] || set_by+=(--service-account="$service_account")
 }
 
-# Workers must share the workdir: a relative path is another folder on each.
+# check_workdir FLAGS...: workers must share the workdir: a relative path is another folder on each.
 check_workdir() {
-  local workdir=$1
+  local workdir
+  check_folders "$@"
+  workdir=$(value_of workdir "$@")
   case $workdir in gs://?* | /*) return ;; esac
   [ "${hosts:-1}" -le 1 ] ||
     fail "$hosts hosts must share the workdir: give --workdir=gs://BUCKET/..., or a mounted path, got ${workdir:-none}"
+}
+
+# check_folders FLAGS...: data by a relative path are on this machine: not on several workers, nor where `fresh` says that
+# there is nothing yet; on one worker they may be in ~/evqgan_tpu_vm.
+check_folders() {
+  local key folder
+  for key in folder data_dir codes; do
+    folder=$(value_of "config.dataset.$key" "$@")
+    case $folder in gs://?* | /* | "~"* | "") continue ;; esac
+    [ "${hosts:-1}" -le 1 ] && [ -z "${fresh:-}" ] ||
+      fail "no worker has $folder, a folder of this machine: put its images into a bucket by launch/prepare_data.sh, or give --config.dataset.$key=/PATH that all workers have"
+  done
 }
 
 # The state of the TPU VM, "" where there is none. Fails where gcloud does for another reason.
@@ -98,7 +136,7 @@ run_everywhere() {
   fi
   hosts=$(ask "${vm[@]}" describe "$name" --zone="$zone" --format="value(networkEndpoints.len())") || exit 2
   [[ $hosts =~ ^[1-9][0-9]*$ ]] || fail "gcloud does not say how many workers $name has: it says ${hosts:-nothing}"
-  check_workdir "$(value_of workdir "$@")"
+  check_workdir "$@"
   copy_code || return 255
   mkdir -p "$logs" || fail "cannot make $logs: give --logs=DIR"
   say "running on $hosts workers of $name; their logs are $logs/worker_*.log, and this is that of worker 0:"

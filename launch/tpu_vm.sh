@@ -33,12 +33,12 @@ if [ -n "$stop" ]; then
   run "${vm[@]}" ssh "$name" --zone="$zone" --worker=all --command="bash evqgan_tpu_worker.sh stop"
   exit
 fi
-check_config commit "$@"
-check_flags commit "$@"
 if [ -n "$accelerator" ]; then
   check_accelerator
-  check_workdir "$(value_of workdir "$@")"
+  check_workdir "$@"
 fi
+check_config commit "$@"
+check_flags commit "$@"
 
 describe=("${vm[@]}" describe "$name" --zone="$zone" --format="value(state)")
 if [ -n "${EVQGAN_DRY_RUN:-}" ]; then run "${describe[@]}"; state=""; else state=$(state_of_vm) || exit 2; fi
@@ -48,6 +48,7 @@ case $state in
     [ -n "$accelerator" ] || [ -n "${EVQGAN_DRY_RUN:-}" ] ||
       fail "there is no TPU VM $name in $zone: --accelerator=v5litepod-8 creates one, which is billed until you delete it"
     if [ -n "$accelerator" ]; then
+      fresh=yes check_folders "$@"
       say "creating $name in $zone, $machines by: $delete"
       settings
       run "${vm[@]}" create "$name" --zone="$zone" --accelerator-type="$accelerator" --version="$runtime" "${set_by[@]}"

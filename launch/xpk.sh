@@ -17,6 +17,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
+# shellcheck source=launch/tpu.sh
+. "$root/launch/tpu.sh"
 
 explain "$@"
 take "accelerator= project= image= restarts= priority= logs= dry_run" "$@"
@@ -27,7 +29,9 @@ set -- "${rest[@]:3}"
 [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || fail "expected NAME of small letters, digits and -, got $name"
 [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+(-[a-z])?$ ]] || fail "expected ZONE such as us-east5-a, got $zone"
 [ -n "$accelerator" ] || fail "expected --accelerator=TYPE, such as v5litepod-16"
+runtime=""
 accelerator=${accelerator/#v5e-/v5litepod-}
+case $accelerator in v[2-6]*) check_accelerator ;; esac # others, such as tpu7x-8, are left to xpk
 [[ ${restarts:=20} =~ ^[0-9]+$ ]] || fail "expected --restarts=NUMBER, got $restarts"
 workdir=$(value_of workdir "$@")
 [[ $workdir == gs://?* ]] || fail "expected --workdir=gs://BUCKET/DIR, which outlives the machines, got ${workdir:-none}"
@@ -35,6 +39,7 @@ needs xpk "pip install xpk"
 needs gcloud "install the Google Cloud CLI and log in"
 needs kubectl "gcloud components install kubectl gke-gcloud-auth-plugin"
 needs git "install git"
+fresh=yes check_folders "$@" # a container has nothing of this machine
 check_config commit "$@"
 check_flags commit "$@"
 logs=${logs:-workdirs/logs/$name}

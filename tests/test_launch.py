@@ -33,7 +33,9 @@ def test_every_script_parses_and_says_what_it_does(script):
     assert sourced != os.access(script, os.X_OK)
 
 
-@pytest.mark.parametrize("name", ["tpu_vm", "queued_resource", "xpk", "slurm", "prepare_data"])
+@pytest.mark.parametrize(
+    "name", ["local", "test", "tpu_vm", "queued_resource", "xpk", "slurm", "prepare_data"]
+)
 def test_help_prints_the_head_of_a_script_and_does_nothing_else(tmp_path, name):
     script = ROOT / "launch" / f"{name}.sh"
     bash = shutil.which("bash"), "--noprofile", script, "a", "us-east5-a", "--config=c.py", "--help"
@@ -77,6 +79,18 @@ def test_a_dry_run_prints_the_installation_and_does_nothing(machine):
         f"{machine.repository}/requirements.txt",
     ]
     assert machine.calls() == [] and not (machine.repository / ".venv").exists()
+
+
+def test_a_dry_run_refuses_what_the_program_would(machine):
+    machine.add_program()
+    settings = {"EVQGAN_VENV": "none", "EVQGAN_DRY_RUN": "1"}
+    mine = machine.place / "user" / "mine.py"
+    mine.write_text("from configs.quickstart import get_config\n")
+    for config in ([], [f"--config={mine}"], ["--config=mine.py:tiny"]):
+        done = machine.run("launch/local.sh", *config, "--config.nokey=3", **settings)
+        assert "config has no key 'nokey'" in one_error(done)
+        done = machine.run("launch/local.sh", *config, "--config.samples=3", **settings)
+        assert done.returncode == 0 and "checked" not in done.stderr, done.stderr
 
 
 def test_a_dry_run_of_the_tests_prints_them_and_runs_none(machine):

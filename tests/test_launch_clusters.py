@@ -169,6 +169,14 @@ def test_a_dry_run_of_xpk_prints_the_commands(cluster):
         ([*XPK[:3], *FLAGS], "expected --accelerator=TYPE"),
         ([*XPK, "--config=c.py", "--workdir=/data"], "expected --workdir=gs://BUCKET/DIR"),
         ([*XPK, "--dry_run", "--config=no.py", FLAGS[1]], "there is no config no.py in the commit"),
+        (
+            [*XPK[:3], "--accelerator=v5e-12", *FLAGS],
+            "there is no v5litepod-12: give --accelerator=",
+        ),
+        (
+            [*XPK, *FLAGS, "--config.dataset.codes=ids"],
+            "no worker has ids, a folder of this machine",
+        ),
         ([*XPK, "--restarts=x", *FLAGS], "expected --restarts=NUMBER"),
         (["Run", *XPK[1:], *FLAGS], "expected NAME of small letters"),
     ],
@@ -185,6 +193,8 @@ def test_flags_that_the_program_has_not_send_nothing(cluster, more):
     flags = [*XPK, *more, "--config=quickstart", FLAGS[1]]
     assert "no flag --wrokdir" in one_error(cluster.launch(*flags, "--wrokdir=x"))
     assert "no key 'smaples'" in one_error(cluster.launch(*flags, "--config.smaples=1"))
+    wrong = cluster.launch(*flags, "--config.generator.batch_size=17")
+    assert "config.generator.batch_size = 17 cannot be split in 16 ways" in one_error(wrong)
     assert not any(all_calls(cluster, name) for name in ("gcloud", "kubectl", "xpk"))
 
 
@@ -391,10 +401,13 @@ def test_data_are_copied_to_a_bucket_from_which_nothing_is_deleted(machine):
         (["imagenet", ".", "data", "--bucket=bucket"], "expected --bucket=gs://BUCKET/DIR"),
         (["imagenet", ".", "data", "--bucket=gs://b/c"], "expected gsutil on the PATH"),
         (["mine", ".", "data", "--dry_run"], "there are no files in .: give the folder"),
+        (["imagenet", "../flat", "data", "--dry_run"], "expected folders of classes in ../flat, "),
         (["imagenet", "../empty", "data"], "there are no files in ../empty: give the folder that"),
     ],
 )
 def test_a_wrong_command_of_prepare_data_is_one_line(machine, flags, message):
     (machine.place / "empty" / "train" / "cat").mkdir(parents=True)
+    (machine.place / "flat" / "train").mkdir(parents=True)
+    (machine.place / "flat" / "train" / "cat.png").touch()
     assert message in one_error(machine.run("launch/prepare_data.sh", *flags))
     assert os.listdir(machine.place / "user") == []

@@ -218,6 +218,15 @@ def test_flags_that_the_program_in_the_commit_has_not_begin_nothing(cloud, scrip
         ("--config=quickstart", "--mode=banana"): "--mode=banana: value should be one of <train|",
         ("--config=imagenet_stage1", "--config.sed=1"): "config has no key 'sed': did you mean",
         ("--config.smaples=1",): "config has no key 'smaples': did you mean 'samples'",
+        ("--config=imagenet_stage1", "--config.batch_size=17"): "= 17 cannot be split in 16 ways",
+        (
+            "--config=imagenet_stage1",
+            "--config.optimizer.accumulate=32",
+        ): "config.batch_size / config.optimizer.accumulate = ",
+        (
+            "--config=quickstart",
+            "--config.tokenizer.mesh.fsdp=3",
+        ): "a multiple of 3 devices, not 16",
     }.items():
         assert message in one_error(cloud.launch(*flags, *wrong, script=script))
     assert cloud.asked("") == [] and cloud.temporary() == []
@@ -226,10 +235,26 @@ def test_flags_that_the_program_in_the_commit_has_not_begin_nothing(cloud, scrip
     assert done.returncode == 0 and "checked" not in done.stderr, done.stderr
 
 
+def test_each_kind_of_tpu_has_its_devices(cloud):
+    """JAX takes a core of v2 and v3 for a device, and a chip of all others."""
+    cloud.add_program()
+    cloud.commit()
+    asked = [NAME, ZONE, "--dry_run", "--config=imagenet_stage1", "--workdir=gs://bucket/run"]
+    for kind, devices, hosts in (("v3-32", 32, 4), ("v4-32", 16, 4), ("v5e-8", 8, 1)):
+        flags = [*asked, f"--accelerator={kind}"]
+        done = cloud.launch(*flags, f"--config.batch_size={devices}")
+        assert f" on {hosts} host" in done.stderr and done.returncode == 0, done.stderr
+        message = one_error(cloud.launch(*flags, f"--config.batch_size={devices // 2}"))
+        assert f"cannot be split in {devices} ways" in message
+
+
 @pytest.mark.parametrize(
     "fails, line",
     [
-        ("find_spec", "are not checked here, for its environment is not: bash launch/local.sh"),
+        (
+            "find_spec",
+            "are not checked here, for its environment is not: a run of launch/local.sh makes",
+        ),
         ("check_flags", "cannot be checked here, by "),
     ],
 )
@@ -391,6 +416,19 @@ def test_what_is_not_committed_is_told(cloud):
         (["-rf", ZONE, *FLAGS], "expected NAME of small letters"),
         ([NAME, "zone;", *FLAGS], "expected ZONE such as"),
         ([NAME, ZONE, "--accelerator=v7-8", *FLAGS], "expected --accelerator=v5litepod-16 or"),
+        (
+            [NAME, ZONE, "--accelerator=v5litepod-17", *FLAGS],
+            "there is no v5litepod-17: give --accelerator=v5litepod-16 or v5litepod-32",
+        ),
+        ([NAME, ZONE, "--accelerator=v4-12", *FLAGS], "give --accelerator=v4-8 or v4-16"),
+        ([NAME, ZONE, "--accelerator=v5p-200", *FLAGS], "give --accelerator=v5p-128 or v5p-256"),
+        ([NAME, ZONE, "--accelerator=v2-4", *FLAGS], "there is no v2-4: give --accelerator=v2-8"),
+        ([NAME, ZONE, "--accelerator=v6e-512", *FLAGS], "give --accelerator=v6e-256"),
+        ([NAME, ZONE, *FLAGS, "--config.dataset.folder=pics"], "no worker has pics, a folder of"),
+        (
+            [NAME, ZONE, "--accelerator=v5e-16", *FLAGS, "--config.dataset.data_dir", "data"],
+            "no worker has data, a folder of this machine: put its images into a bucket",
+        ),
         ([NAME, ZONE, "--accelerator", "v4-8", *FLAGS], "expected --accelerator=VALUE"),
         ([NAME, ZONE, "--attempts=x", *FLAGS], "expected --attempts=NUMBER"),
         ([NAME, ZONE, "--dry_run", "--config", "launch:tiny", FLAGS[1]], "no config launch in the"),
@@ -531,6 +569,7 @@ def test_ctrl_c_leaves_the_resource_and_prints_how_to_delete_it(queue):
         ([NAME, ZONE, *FLAGS], "expected --accelerator=TYPE"),
         ([*QUEUED[:4], "--workdir=/data/run"], "expected --workdir=gs://BUCKET/DIR"),
         ([*QUEUED[:4], "--workdir=gs://"], "expected --workdir=gs://BUCKET/DIR"),
+        ([*QUEUED, "--config.dataset.folder=pics"], "no worker has pics, a folder of this"),
         ([*QUEUED, "--recreate=often"], "expected --recreate=NUMBER"),
         ([*QUEUED, "--collect=x"], "--collect is of launch/tpu_vm.sh"),
     ],

@@ -45,17 +45,23 @@ def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = No
     Raises InputError if the sizes do not fit the devices.
     """
     devices = jax.devices() if devices is None else devices
+    shape = sizes(len(devices), data, fsdp, tensor)
+    # Explicit axes, jax.make_mesh's default, do not go with linen and optax.
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def sizes(number: int, data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1) -> tuple[int, ...]:
+    """Return how many of so many devices are along each of the axes AXES, see `make`."""
     sizes = [data, fsdp, tensor]
     asked = dict(zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
         raise InputError(f"config.mesh may leave one axis open (-1), not {asked}")
     known = int(np.prod([s for s in sizes if s != -1]))
-    sizes = [len(devices) // known if s == -1 else s for s in sizes]
-    if int(np.prod(sizes)) != len(devices):
+    sizes = [number // known if s == -1 else s for s in sizes]
+    if int(np.prod(sizes)) != number:
         needed = "a multiple of " * (-1 in asked.values()) + counted(known, "device")
-        raise InputError(f"config.mesh {asked} needs {needed}, not {len(devices)}")
-    # Explicit axes, jax.make_mesh's default, do not go with linen and optax.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+        raise InputError(f"config.mesh {asked} needs {needed}, not {number}")
+    return tuple(sizes)
 
 
 def path_name(path: Iterable[Any]) -> str:
@@ -162,6 +168,13 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
 
     Raises InputError if the batch cannot be split over data x fsdp.
     """
+    check_split(mesh, batch_size, key)
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
+
+
+def check_split(mesh: Mesh | AbstractMesh, batch_size: int, key: str = "config.batch_size") -> None:
+    """Raise InputError if a batch cannot be split over data x fsdp, see `rows`."""
     number = ways(mesh)
     if batch_size < 1 or batch_size % number:
         axes = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
@@ -172,8 +185,6 @@ def rows(mesh: Mesh, batch_size: int, key: str = "config.batch_size") -> np.ndar
             hint += ", which a run that goes on may change"
         split = f"in {counted(number, 'way')} (config.mesh: {axes})"
         raise InputError(f"{key} = {batch_size} cannot be split {split}: {hint}")
-    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 
 
 def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
