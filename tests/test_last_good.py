@@ -1,6 +1,7 @@
 """Damage at random to any file of any checkpoint: nothing wrong is restored, and the last whole
 checkpoint is found."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -75,14 +76,12 @@ def harm(workdir, number):
 
 def restored(workdir, step):
     """The state that is read, or None if it is refused in one line."""
-    checkpoints = checkpoint.Checkpoints(workdir, create=False)
     try:
-        return checkpoints.restore(state_at(step), step)
+        with contextlib.closing(checkpoint.Checkpoints(workdir, create=False)) as checkpoints:
+            return checkpoints.restore(state_at(step), step)
     except InputError as error:
         assert "\n" not in str(error) and str(workdir) in str(error)
         return None
-    finally:
-        checkpoints.close()
 
 
 def same(one, other):
@@ -118,6 +117,23 @@ def check(saved, place, number):
 
 def is_there(workdir, step):
     return step in checkpoint.steps_in(workdir)
+
+
+def test_a_changed_key_of_orbaxs_own_description_is_damage_of_its_checkpoint(saved, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    *_, step, last = (0, *STEPS)
+    file = workdir / "checkpoints" / str(last) / "_CHECKPOINT_METADATA"
+    found = json.loads(file.read_text())
+    found["commyt_timestamp_nsecs"] = found.pop("commit_timestamp_nsecs")
+    found["custom_metadata"] = found.get("custom_metadata") or {"a": 1}  # two are refused
+    file.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=f"checkpoint .*/{last} is damaged: _CHECKPOINT_METADATA"):
+        checkpoint.Checkpoints(workdir, create=False)
+    assert checkpoint.parts_of(workdir, step)  # before anything is moved
+    last_good.set_aside(workdir, last_good.find(workdir, print), print)
+    assert checkpoint.steps_in(workdir) == [step]
+    assert same(restored(workdir, step), state_at(step))
 
 
 @pytest.mark.parametrize("tens", range(20))

@@ -4,7 +4,9 @@ They are readable on any devices.
 """
 
 import contextlib
+import json
 import os
+import pathlib
 import re
 from collections.abc import Collection
 from typing import Any
@@ -65,13 +67,31 @@ def latest(workdir: str | os.PathLike[str]) -> int:
 
 def parts_of(workdir: str | os.PathLike[str], step: int | None = None) -> set[str]:
     """Return `Checkpoints.parts` of a workdir, of which nothing is changed; empty without any."""
-    if not latest(workdir):
+    step = latest(workdir) if step is None else step
+    if not step:
         return set()
-    checkpoints = Checkpoints(workdir, create=False)
-    try:
-        return checkpoints.parts(step) if checkpoints.steps() else set()
-    finally:
-        checkpoints.close()
+    # Not by way of orbax, which reads something of every checkpoint: others may be damaged.
+    folder = stores.absolute(workdir) / "checkpoints" / str(step)
+    if what := integrity.damage(folder, "manifest"):
+        raise damaged(folder, what)
+    rows = json.loads((folder / "manifest" / "metadata").read_text(encoding="utf-8"))
+    return {name.split("/")[0] for name in rows}
+
+
+def damaged(folder: pathlib.Path, what: str) -> InputError:
+    """Return the error for a damaged checkpoint; it names an earlier one if there is any.
+
+    folder: the checkpoint's. what: what is wrong with it, in words.
+    """
+    steps = steps_in(folder.parent.parent)
+    earlier = max((other for other in steps if other < int(folder.name)), default=None)
+    if earlier is None:
+        hint = "there is no earlier one: bring that back from a copy, or move this folder "
+        hint += "elsewhere and train again"
+    else:
+        hint = f"move this folder elsewhere to use that of step {earlier} (to train, "
+        hint += "--config.resume=last_good does so)"
+    return InputError(f"checkpoint {folder} is damaged: {what}; {hint}")
 
 
 class Kept:
@@ -114,8 +134,18 @@ class Checkpoints:
                 preservation_policy=self.kept,
                 cleanup_tmp_directories=create and stores.is_remote(self.folder),
             )
-            self.manager = ocp.CheckpointManager(self.folder, options=options)
+            self.manager = self._opened(options)
         self.kept.scores = {step: self._score(step) for step in self.steps()} if create else {}
+
+    def _opened(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+        """Return orbax's manager; InputError for a checkpoint whose description is changed."""
+        try:
+            return ocp.CheckpointManager(self.folder, options=options)
+        except Exception as error:  # of many kinds, by what it does not understand
+            for step in steps_in(self.folder.parent):
+                if what := integrity.undescribed(self.folder / str(step)):
+                    raise damaged(self.folder / str(step), what) from error
+            raise
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, ascending.
@@ -190,9 +220,11 @@ class Checkpoints:
         target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
         state = self._read(step, "state", target, like)
         if any(not isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(state)):
-            raise self._damaged(step, "state/_METADATA is changed")  # it named no such array
+            # It named no such array.
+            raise damaged(self.folder / str(step), "state/_METADATA is changed")
         if names := changed(state, saved):
-            raise self._damaged(step, integrity.changed_array(self.folder / str(step), names[0]))
+            folder = self.folder / str(step)
+            raise damaged(folder, integrity.changed_array(folder, names[0]))
         return state
 
     def differs(self, tree: Any) -> bool:
@@ -212,7 +244,7 @@ class Checkpoints:
         Raises InputError where it cannot be read: damaged, or what the system said.
         """
         if damage := integrity.damage(self.folder / str(step), item, parts):
-            raise self._damaged(step, damage)
+            raise damaged(self.folder / str(step), damage)
         try:
             with integrity.one_voice():
                 return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
@@ -222,7 +254,7 @@ class Checkpoints:
                 cause = cause.__cause__
             what = integrity.changed(self.folder / str(step), str(cause))
             if what or isinstance(cause, FileNotFoundError) or DAMAGE.search(str(cause)):
-                raise self._damaged(step, what or first_line(cause)) from error
+                raise damaged(self.folder / str(step), what or first_line(cause)) from error
             reason = "not enough memory" if isinstance(cause, MemoryError) else first_line(cause)
             what = f"cannot read checkpoint {self.folder / str(step)}"
             raise InputError(f"{what}: {reason}") from error
@@ -247,7 +279,7 @@ class Checkpoints:
         """Return the manifest (`manifests.of`) that was saved with a step."""
         rows = self._read(step, "manifest", ocp.args.JsonRestore())
         if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
-            raise self._damaged(step, "manifest/metadata is changed")
+            raise damaged(self.folder / str(step), "manifest/metadata is changed")
         if not manifests.is_of_step(rows, step):
             raise self._misnamed(step)
         return rows
@@ -260,25 +292,11 @@ class Checkpoints:
         there = int(self._read(step, "state", target, like)["step"])
         folder = self.folder / str(step)
         if there == step:
-            return self._damaged(step, integrity.changed_array(folder, "step"))
+            return damaged(self.folder / str(step), integrity.changed_array(folder, "step"))
         return InputError(
             f"checkpoint {folder} holds step {there}, so its folder was renamed: give it the name "
             f"{there} again"
         )
-
-    def _damaged(self, step: int, what: str) -> InputError:
-        """Return the error for a damaged checkpoint; it names an earlier one if there is any.
-
-        what: what is wrong with the checkpoint, in words.
-        """
-        earlier = max((other for other in self.steps() if other < step), default=None)
-        if earlier is None:
-            hint = "there is no earlier one: bring that back from a copy, or move this folder "
-            hint += "elsewhere and train again"
-        else:
-            hint = f"move this folder elsewhere to use that of step {earlier} (to train, "
-            hint += "--config.resume=last_good does so)"
-        return InputError(f"checkpoint {self.folder / str(step)} is damaged: {what}; {hint}")
 
     def wait(self) -> None:
         """Wait until what was saved is on disk; InputError if it could not be written."""

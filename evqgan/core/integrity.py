@@ -13,7 +13,9 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from urllib.parse import unquote
 
+import orbax.checkpoint as ocp
 import tensorstore
+from etils import epath
 
 from evqgan.core import stores
 
@@ -52,6 +54,18 @@ def damage(folder: pathlib.Path, item: str, parts: Collection[str] = ()) -> str:
             _check_length(folder, file, end)
     except _Damaged as error:
         return str(error)
+    return ""
+
+
+def undescribed(folder: pathlib.Path) -> str:
+    """Return what is wrong with orbax's description of a checkpoint as a whole, or "".
+
+    Orbax reads that of every checkpoint, whichever is asked for. folder: such as checkpoints/400.
+    """
+    try:
+        ocp.path.step.Metadata(int(folder.name), epath.Path(folder)).commit_timestamp  # noqa: B018
+    except Exception:  # of many kinds, by what it does not understand
+        return "_CHECKPOINT_METADATA is changed"
     return ""
 
 

@@ -67,7 +67,7 @@ def damage(folder: pathlib.Path) -> str:
 
     folder: such as checkpoints/400.
     """
-    if what := integrity.damage(folder, "manifest"):
+    if what := integrity.undescribed(folder) or integrity.damage(folder, "manifest"):
         return what
     rows = json.loads((folder / "manifest" / "metadata").read_text(encoding="utf-8"))
     if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
