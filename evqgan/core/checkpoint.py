@@ -70,12 +70,41 @@ def parts_of(workdir: str | os.PathLike[str], step: int | None = None) -> set[st
     step = latest(workdir) if step is None else step
     if not step:
         return set()
-    # Not by way of orbax, which reads something of every checkpoint: others may be damaged.
-    folder = stores.absolute(workdir) / "checkpoints" / str(step)
+    return _parts(manifest_in(stores.absolute(workdir) / "checkpoints" / str(step)))
+
+
+def _parts(rows: Manifest) -> set[str]:
+    """Return the top-level keys of the state that a manifest is of."""
+    return {name.split("/")[0] for name in rows}
+
+
+def manifest_in(folder: pathlib.Path) -> Manifest:
+    """Return the manifest (`manifests.of`) that was saved with a checkpoint.
+
+    It is not read by orbax, which reads something of the others, too, and these may be damaged.
+    Raises InputError if it is damaged, or of another step than the name of the folder.
+    """
     if what := integrity.damage(folder, "manifest"):
         raise damaged(folder, what)
-    rows = json.loads((folder / "manifest" / "metadata").read_text(encoding="utf-8"))
-    return {name.split("/")[0] for name in rows}
+    try:
+        text = (folder / "manifest" / "metadata").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read checkpoint {folder}: {first_line(error)}") from error
+    rows: Manifest = json.loads(text)
+    if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
+        raise damaged(folder, "manifest/metadata is changed")
+    if manifests.is_of_step(rows, int(folder.name)):
+        return rows
+    try:
+        there = int(integrity.array(folder / "state", "step").read().result())
+    except (ValueError, TypeError, OSError) as error:  # what tensorstore raises
+        raise damaged(folder, integrity.changed_array(folder, "step")) from error
+    if there == int(folder.name):
+        raise damaged(folder, integrity.changed_array(folder, "step"))
+    raise InputError(
+        f"checkpoint {folder} holds step {there}, so its folder was renamed: give it the name "
+        f"{there} again"
+    )
 
 
 def damaged(folder: pathlib.Path, what: str) -> InputError:
@@ -178,7 +207,7 @@ class Checkpoints:
         step: default: the latest. Raises InputError if it is damaged.
         """
         step = self.steps()[-1] if step is None else step
-        return {name.split("/")[0] for name in self._manifest(step)}
+        return _parts(manifest_in(self.folder / str(step)))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return {path: shape} of every array of the latest checkpoint.
@@ -187,7 +216,8 @@ class Checkpoints:
         """
         if not self.steps():
             raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
-        return {name: tuple(row[0]) for name, row in self._manifest(self.steps()[-1]).items()}
+        rows = manifest_in(self.folder / str(self.steps()[-1]))
+        return {name: tuple(row[0]) for name, row in rows.items()}
 
     def restore(self, like: Any, step: int | None = None) -> Any:
         """Return the state saved at `step`, with the structure, shapes and shardings of `like`.
@@ -206,7 +236,7 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)} has format {number}, and this code reads "
                 f"{FORMAT}: take the evqgan that wrote it, or a newer one"
             )
-        saved = self._manifest(step)
+        saved = manifest_in(self.folder / str(step))
         for path, leaf in jax.tree_util.tree_leaves_with_path(like):
             name, here = path_name(path), list(leaf.shape)
             there, _, dtype, _ = row_of(saved, name)
@@ -232,7 +262,7 @@ class Checkpoints:
 
         Shapes and bytes are compared.
         """
-        saved = self._manifest(self.steps()[-1])
+        saved = manifest_in(self.folder / str(self.steps()[-1]))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if row_of(saved, path_name(path))[0] != list(leaf.shape):
                 return True
@@ -274,29 +304,6 @@ class Checkpoints:
         except Exception:  # whatever is damaged, `restore` says it when it is asked for
             return {}
         return found if isinstance(found, dict) else {}
-
-    def _manifest(self, step: int) -> Manifest:
-        """Return the manifest (`manifests.of`) that was saved with a step."""
-        rows = self._read(step, "manifest", ocp.args.JsonRestore())
-        if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
-            raise damaged(self.folder / str(step), "manifest/metadata is changed")
-        if not manifests.is_of_step(rows, step):
-            raise self._misnamed(step)
-        return rows
-
-    def _misnamed(self, step: int) -> InputError:
-        """Return the error for a checkpoint whose array "step" is not the step of its folder."""
-        like = {"step": np.zeros((), np.int32)}
-        arguments = ocp.checkpoint_utils.construct_restore_args(like)
-        target = ocp.args.PyTreeRestore(like, restore_args=arguments, partial_restore=True)
-        there = int(self._read(step, "state", target, like)["step"])
-        folder = self.folder / str(step)
-        if there == step:
-            return damaged(self.folder / str(step), integrity.changed_array(folder, "step"))
-        return InputError(
-            f"checkpoint {folder} holds step {there}, so its folder was renamed: give it the name "
-            f"{there} again"
-        )
 
     def wait(self) -> None:
         """Wait until what was saved is on disk; InputError if it could not be written."""
