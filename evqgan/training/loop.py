@@ -235,7 +235,7 @@ def kept(
     """
     try:
         yield
-    except Exception:
+    except Exception:  # of any kind, and raised again below: nothing is swallowed
         # Each process has a part of the state: all have to fail alike.
         if save and cluster.met(f"evaluation_{step}", MEETING):
             try:
