@@ -109,7 +109,9 @@ def test_sample_writes_samples_a_grid_and_pictures(workdir, config, capsys):
     made = load(workdir, config).sample(6, [2, 0], 3)
     np.testing.assert_array_equal(made["images"], images)
     assert re.search(
-        rf"6 samples of step 6 are in {out}  [\d.,]+ images/s\n$", capsys.readouterr().out
+        rf"6 samples of step 6 are in {out}: generated at [\d.,]+ images/s, "
+        r"written at [\d.,]+ images/s, \d+s in all\n$",
+        capsys.readouterr().out,
     )
 
 
@@ -175,13 +177,14 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
         f"writing 6 images to {workdir}/samples",
         "compiling the decoder for 4 images at a time",
     ]
-    clock = iter((0.0, 2.0, 3.0))
+    clock = iter((0.0, 2.0, 3.0, 3.0, 6.0, 7.0))  # of sampling, and of writing
     monkeypatch.setattr(model.runner, "clock", lambda: next(clock))
     make(config, workdir, None, 6, batch_size=4, force=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:4] == ["sample 4/6  2 images/s  ETA 1s", "sample 6/6  2 images/s  ETA 0s"]
-    assert re.fullmatch(r"write 6/6  [\d.,]+ images/s  ETA 0s", lines[5])
-    assert lines[6].endswith("  2 images/s")
+    assert lines[5] == "write 6/6  1.5 images/s  ETA 0s"
+    of_both = r": generated at 2 images/s, written at 1\.5 images/s, \d+s in all"
+    assert re.search(of_both + "$", lines[6])
 
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):

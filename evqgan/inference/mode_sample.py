@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from evqgan.core import exported, files, npz, pictures, processes, signals, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.core.progress import Progress, counted
+from evqgan.core.progress import Progress, counted, duration
 from evqgan.data.folder import check_apart
 from evqgan.evals.cards import MadeBy, fingerprint
 from evqgan.inference import (
@@ -81,6 +81,7 @@ def sample(
     written. Finished, it does nothing. No more than a batch of images is ever in memory. Several
     processes share the work; `out` has to be one folder for all, and the first process writes.
     """
+    began = time.monotonic()
     out = out or exported.results(workdir) / "samples"
     check_apart(out, config.dataset.get("folder", ""), "--out", "--out")
     settings = requested_settings(config, workdir, out, request)
@@ -99,7 +100,7 @@ def sample(
         with processes.together():
             is_done = chief and is_finished(out, there, model, classifier, request)
         if not processes.agreed(is_done):
-            make(out, request, model, classifier, settings)
+            make(out, request, model, classifier, settings, began)
 
 
 def requested_settings(
@@ -168,10 +169,16 @@ def make(
     model: Model,
     classifier: Any,
     settings: Settings,
+    began: float,
 ) -> None:
-    """Make the samples, in all processes, and write them, in the first one."""
+    """Make the samples, in all processes, and write them, in the first one.
+
+    began: when the call did, by `time.monotonic`.
+    """
     chief = processes.this()[0] == 0
-    progress = Progress("sample", compiling=lambda: model.runner.compiling)
+    unit = "candidates" if classifier else "images"
+    progress = Progress("sample", unit, compiling=lambda: model.runner.compiling)
+    writing = Progress("write", every=WRITTEN)
     task = SamplingTask(
         np.array(settings["labels"], np.int32),
         request.seed,
@@ -187,11 +194,15 @@ def make(
             made, size = rejection.choose(model, task, request.acceptance, classifier)
     if chief:
         card = card_of(request, model, classifier, progress.total)
-        write(out, request, model, made, size, {**card, "workdir": settings["workdir"]})
+        card["workdir"] = settings["workdir"]
+        write(out, request, model, made, size, card, writing)
         signals.keep(f"{counted(request.num, 'sample')} in {out}")
         best = f", the best of {progress.total:,}," if classifier else ""
         are = f"of step {model.step:,} {'is' if request.num == 1 else 'are'} in {out}"
-        print(f"{counted(request.num, 'sample')}{best} {are}  {progress.rate}")
+        rates = {"generated": progress.rate, "written": writing.rate}
+        parts = [f"{what} at {rate}" for what, rate in rates.items() if rate]
+        took = ", ".join([*parts, f"{duration(time.monotonic() - began)} in all"])
+        print(f"{counted(request.num, 'sample')}{best} {are}: {took}")
 
 
 def classifier_of(request: SampleRequest, model: Model) -> Any:
@@ -228,19 +239,20 @@ def write(
     made: dict[str, np.ndarray],
     size: int,
     card: dict[str, Any],
+    report: processes.Report,
 ) -> None:
     """Write all files of the samples into `out`, and remove out/candidates.
 
     made: ids, labels, numbers, and scores if a classifier chose; see `resumable.generate`.
     size: how many are decoded at a time.
     card: what samples.npz says of how they were made.
+    report: as in `decoded`.
     """
     columns = grid_columns(made["labels"], card.get("class_names"), model.size[1])
     numbers = itertools.chain(*columns.values()) if columns else range(min(request.num, GRID))
     shown: dict[int, Any] = dict.fromkeys(numbers)
     arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
     print(f"writing {counted(request.num, 'image')} to {out}", flush=True)
-    report = Progress("write", every=WRITTEN)
     with files.swapped(out / "images") as folder:
         save = saver(folder, request.seed, model, made, size) if request.pngs else None
         images = decoded(model, made["ids"], size, save, shown, report)
@@ -284,9 +296,9 @@ def decoded(
 
     save: is called with the number and the pixels of each image.
     shown: {number of an image: None}; the values become these images.
-    report: report(done, total, seconds) is called when a batch was written.
+    report: report(done, total, seconds) is called when a batch was written; compiling takes none.
     """
-    began = time.monotonic()
+    began = model.runner.clock()
     for start in range(0, len(ids), size):
         images = model.to_images(ids[start : start + size], size)
         for i, image in enumerate(images, start):
@@ -295,7 +307,7 @@ def decoded(
             if save:
                 save(i, image)
         yield images
-        report(min(start + size, len(ids)), len(ids), time.monotonic() - began)
+        report(min(start + size, len(ids)), len(ids), model.runner.clock() - began)
 
 
 def grid_columns(
