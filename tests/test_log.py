@@ -244,3 +244,6 @@ def test_the_highest_numbers_are_read_from_the_metrics(tmp_path):
         for step, value in enumerate((0.1, 0.7, 0.3, float("nan"))):
             writer.write(step, {"val/usage": value, "other": 9})
     assert log.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "val/usage": "0.9"}\n{"step": 6, "val/us')
+    assert log.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}

@@ -48,14 +48,40 @@ def test_a_step_that_was_done_again_counts_once(tmp_path):
     assert found == {"train/loss": {10: 1, 20: 5, 40: 6}, "val/mse": {20: 7}}
 
 
-def test_a_line_that_is_being_written_is_left_out_and_damage_is_named(tmp_path):
-    whole = [line(10, train_loss=1), line(20, train_loss=2)]
-    cut = write(tmp_path / "cut", [*whole, '{"step": 30, "train/lo'])
-    assert list(curves.read([cut])[0].values["train/loss"]) == [10, 20]
-    for n, wrong in enumerate(["{", "3", '{"train/loss": 1}', '{"step": null}', "\x00"]):
-        place = write(tmp_path / str(n), [whole[0], wrong, whole[1]])
-        with pytest.raises(InputError, match=r"metrics\.jsonl line 2 is no JSON object with a"):
-            curves.read([place])
+WRONG = ["{", "3", '{"train/loss": 1}', '{"step": null}', "\x00", '{"step": 1e999}', "[" * 10**5]
+WRONG.append('{"step": 15, "train/loss": "1"}')
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    cut = write(tmp_path / "cut", [line(10, train_loss=1), line(20, train_loss=2)])
+    with open(f"{cut}/metrics.jsonl", "a") as file:
+        file.write('{"step": 30, "train/lo')
+    (run,) = curves.read([cut])
+    assert list(run.values["train/loss"]) == [10, 20] and not run.damage
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
+def test_damaged_lines_are_counted_and_the_others_are_drawn(wrong, tmp_path, capsys):
+    lines = [line(10, train_loss=1), wrong, line(20, train_loss=2, train_l1=None), wrong]
+    place = write(tmp_path / "w", lines)
+    (run,) = curves.read([place])
+    assert run.values == {"train/loss": {10: 1, 20: 2}}
+    assert plot.main([place, f"--out={tmp_path}/curves.png"]) == 0
+    assert (
+        f"WARNING 2 of 4 lines of {place}/metrics.jsonl are damaged (number 2, 4): no JSON object "
+        "of numbers with a step; left out\n"
+    ) in capsys.readouterr().out
+    nothing = write(tmp_path / "nothing", [wrong])
+    assert plot.main([nothing, f"--out={tmp_path}/none.png"]) == 2
+    said = capsys.readouterr().err
+    assert f"nothing can be drawn: 1 of 1 line of {nothing}/metrics.jsonl is damaged" in said
+    assert said.count("\n") == 1 and not (tmp_path / "none.png").exists()
+
+
+def test_numbers_of_which_some_were_not_finite_are_no_damage(tmp_path):
+    lines = [line(10, train_loss=1), '{"step": 20, "train/loss": null, "errors": {"l": "nan"}}']
+    (run,) = curves.read([write(tmp_path / "w", lines)])
+    assert run.values == {"train/loss": {10: 1}} and not run.damage
 
 
 def test_workdirs_are_told_apart_by_the_ends_of_their_paths(tmp_path):
@@ -121,8 +147,9 @@ def test_a_picture_has_a_panel_a_key_and_a_colour_a_run(tmp_path):
     assert alone.shape[1] == charts.WIDTH and pale(charts.COLOURS[0]) in {
         tuple(x) for x in alone.reshape(-1, 3)
     }
-    with pytest.raises(InputError, match="no numbers yet"):
-        charts.picture(curves.read([write(tmp_path / "new", [])]), ())
+    for lines, message in (([], "no numbers yet"), ([line(10, train_loss=1)], "too few numbers")):
+        with pytest.raises(InputError, match=message):
+            charts.picture(curves.read([write(tmp_path / message[:3], lines)]), ())
 
 
 def test_scales_are_logarithmic_where_values_span_much():

@@ -6,6 +6,7 @@ No more than a batch of images is made.
 import contextlib
 import copy
 import json
+import re
 
 import jax
 import numpy as np
@@ -395,6 +396,8 @@ def test_the_command_line_keeps_the_best_and_its_card_says_so(tmp_path, capsys, 
         and "going on from 10/10" in out
         and "4 samples, the best of 10, of step 6 are in" in out
     )
+    # This call has generated nothing, and says no rate of it.
+    assert re.search(r": written at [\d.,]+ images/s, \d+s in all\n", out)
     assert not (tmp_path / "candidates").exists()
     images, labels, _, produced = finished.read(tmp_path / "samples.npz")
     expected = {

@@ -1,7 +1,6 @@
 """Training runs in processes of their own, which a fault may end and which are started again."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import signal
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import checkpoint, config_files, files, pictures
+from evqgan.core import checkpoint, config_files, files, metric_lines, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated
 
@@ -168,8 +167,7 @@ def bits(workdir: pathlib.Path) -> dict[str, Any]:
 
 def metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl without what depends on the machine's speed."""
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = metric_lines.read(workdir / "metrics.jsonl")
     return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
 
 

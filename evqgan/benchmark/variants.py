@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import real_images, runs
-from evqgan.core import build, cli, files, npz, progress, signals
+from evqgan.core import build, cli, files, metric_lines, npz, progress, signals
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -234,9 +234,8 @@ def scan(
 
 
 def logged(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl."""
-    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    """Return the lines of a run's metrics.jsonl; InputError for a damaged one."""
+    return metric_lines.read(workdir / "metrics.jsonl")
 
 
 def last(workdir: pathlib.Path, name: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from evqgan.core import stores
 from evqgan.core.errors import InputError, NonFinite
 from evqgan.core.files import atomic, writable
+from evqgan.core.metric_lines import parsed
 from evqgan.core.mirror import Mirror
 from evqgan.core.progress import warn
 
@@ -175,13 +176,13 @@ def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, lim
 def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
     """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
 
-    Metrics that the file has not are left out.
+    Metrics that the file has not are left out, and so are damaged lines, which a Writer refuses.
     """
     path = stores.path(workdir) / "metrics.jsonl"
     found: dict[str, float] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        for name, value in json.loads(line).items():
-            if name in names and value is not None:
+        for name, value in (parsed(line) or {}).items():
+            if name in names and isinstance(value, int | float):
                 found[name] = max(value, found.get(name, value))
     return found
 
@@ -217,14 +218,12 @@ def _keep(path: pathlib.Path, step: int) -> None:
     lines = text.splitlines()
     kept = []
     for number, line in enumerate(lines, 1):
-        try:
-            at = int(json.loads(line)["step"])
-        except (ValueError, TypeError, KeyError):
+        if (found := parsed(line)) is None:
             if number == len(lines):
                 break
             what = "is not a JSON object with a step: move the file away to go on"
-            raise InputError(f"{path} line {number} {what}") from None
-        if step and at <= step:
+            raise InputError(f"{path} line {number} {what}")
+        if step and found["step"] <= step:
             kept.append(line + "\n")
     if "".join(kept) != text:
         with atomic(path) as file:

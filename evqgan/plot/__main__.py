@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from evqgan.core import cli, files, pictures, replacing, signals
 from evqgan.core.cli import DEBUG, PATH, TEXTS, Flag, choice, whole
 from evqgan.core.errors import InputError
+from evqgan.core.progress import warn
 from evqgan.plot import curves
 
 PLOT, ATTENTION = "plot", "attention"
@@ -76,7 +77,10 @@ def run(argv: list[str]) -> None:
 
         if not words:
             raise InputError("expected WORKDIR, one or several; see --help")
-        picture = charts.picture(curves.read(words), values.keys or (), values.x)
+        runs = curves.read(words)
+        picture = charts.picture(runs, values.keys or (), values.x)
+        for damage in filter(None, (one.damage for one in runs)):
+            warn(f"{damage}; left out")
     with files.writable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     pictures.save_png(out, picture, {"mode": PLOT})

@@ -60,6 +60,10 @@ def picture(runs: Sequence[Run], keys: Sequence[str], axis: Axis = "steps") -> n
 
     Raises InputError where there is nothing to draw.
     """
+    if not any(run.values for run in runs):
+        damage = "; ".join(run.damage for run in runs if run.damage)
+        wait = "these runs have no numbers yet: wait for their first lines"
+        raise InputError(f"nothing can be drawn: {damage}" if damage else wait)
     wanted = curves.chosen(runs, keys)
     stages = sorted({run.stage for run in runs}, key=lambda stage: (stage == "", stage))
     sections = []
@@ -68,7 +72,9 @@ def picture(runs: Sequence[Run], keys: Sequence[str], axis: Axis = "steps") -> n
         if found := panels(alike, wanted, axis):
             sections.append((stage, alike, found))
     if not sections:
-        raise InputError("these runs have no numbers yet: wait for their first lines")
+        raise InputError(
+            "these runs have too few numbers yet: wait for their next lines, or name some by --keys"
+        )
     columns = min(COLUMNS, max(len(found) for *_, found in sections))
     width = columns * WIDTH
     heads = [legend(None, stage, alike, axis, width, 0) for stage, alike, _ in sections]

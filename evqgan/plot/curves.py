@@ -1,7 +1,6 @@
 """What runs wrote while they trained: the numbers of metrics.jsonl, as curves."""
 
 import fnmatch
-import json
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +8,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from evqgan.core import exported, files, stores
+from evqgan.core import exported, files, metric_lines, stores
 from evqgan.core.build import suggestion
-from evqgan.core.errors import InputError, of_system
+from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 
 FILE = "metrics.jsonl"
 # What is drawn only if it is asked for: speed, counts of a run's upkeep, values at each share of
@@ -20,6 +20,7 @@ LEFT_OUT = ("perf/*", "*/skipped*", "*/revived", "*/masked", "*@*")
 Axis = Literal["steps", "images", "hours"]
 AXES = get_args(Axis)
 SMOOTHED = 0.04  # ours: the share of a curve's points, on either side, of which a point is the mean
+SOME = 3  # ours: damaged lines that are named
 FEW = 12  # ours: a curve of fewer points is not smoothed
 
 
@@ -30,6 +31,7 @@ class Run(NamedTuple):
     stage: "stage1", "stage2", or "" where no config.json says so.
     batch_size: images a step, None where no config.json says so.
     values: {key: {step: number}}, in the order of the steps.
+    damage: which lines of its file were left out as damaged, in words; "" for none.
     """
 
     name: str
@@ -37,12 +39,13 @@ class Run(NamedTuple):
     stage: str
     batch_size: int | None
     values: dict[str, dict[int, float]]
+    damage: str = ""
 
 
 def read(workdirs: Sequence[str]) -> list[Run]:
     """Return the runs of workdirs, one after the other; a quickstart's are two.
 
-    Raises InputError for a workdir that has no numbers, or damaged ones.
+    Raises InputError for a workdir that has no file of numbers.
     """
     folders = [folder for workdir in workdirs for folder in parts_of(workdir)]
     folders = list({folder.resolve(): folder for folder in folders}.values())
@@ -78,32 +81,25 @@ def run(folder: pathlib.Path, name: str) -> Run:
     file = folder / "config.json"
     config: Mapping[str, Any] = files.read_json(file) if file.is_file() else {}
     size, stage = config.get("batch_size"), config.get("stage", "")
-    return Run(name, folder, stage, size if isinstance(size, int) else None, numbers(folder / FILE))
+    values, damage = numbers(folder / FILE)
+    return Run(name, folder, stage, size if isinstance(size, int) else None, values, damage)
 
 
-def numbers(path: pathlib.Path) -> dict[str, dict[int, float]]:
-    """Return {key: {step: number}} of a metrics.jsonl; what was not finite is left out.
+def numbers(path: pathlib.Path) -> tuple[dict[str, dict[int, float]], str]:
+    """Return {key: {step: number}} of a metrics.jsonl, and in words which lines are damaged.
 
     Where a run went on from an earlier step, what it wrote from there on takes the place of what
-    stood there. A last line that is not whole is left out: a run may be writing it.
-
-    Raises InputError for any other line that is no JSON object with a step.
+    stood there. What was not finite is left out, and so are a last line without an end, which a run
+    may be writing, and damaged lines: those that are no JSON object of numbers with a step.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {of_system(error)}") from error
     found: dict[int, dict[str, float]] = {}
-    last = 0
+    last, damaged, lines = 0, list[int](), metric_lines.texts(path)
     for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            step = int(values.pop("step"))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if number == len(lines):
-                break
-            what = "is no JSON object with a step: mend the line, or take it away"
-            raise InputError(f"{path} line {number} {what}") from None
+        values = metric_lines.parsed(line)
+        if values is None or not is_of_numbers(values):
+            damaged.append(number)
+            continue
+        step = values.pop("step")
         if step < last:
             found = {at: kept for at, kept in found.items() if at <= step}
         last = step
@@ -113,7 +109,25 @@ def numbers(path: pathlib.Path) -> dict[str, dict[int, float]]:
         for key, value in values.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 curves.setdefault(key, {})[step] = value
-    return curves
+    return curves, in_words(path, damaged, len(lines))
+
+
+def is_of_numbers(values: Mapping[str, Any]) -> bool:
+    """Return whether a line holds nothing but numbers, and which of them were not finite."""
+    given = [value for name, value in values.items() if name != "errors"]
+    return all(value is None or isinstance(value, int | float) for value in given)
+
+
+def in_words(path: pathlib.Path, damaged: Sequence[int], number: int) -> str:
+    """Return which of a file's lines are damaged, "" for none; number: of all its lines."""
+    if not damaged:
+        return ""
+    which = ", ".join(map(str, damaged[:SOME])) + (", ..." if len(damaged) > SOME else "")
+    are = "is" if len(damaged) == 1 else "are"
+    return (
+        f"{len(damaged):,} of {counted(number, 'line')} of {path} {are} damaged (number {which}): "
+        "no JSON object of numbers with a step"
+    )
 
 
 def chosen(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
