@@ -64,7 +64,47 @@ def messages():
             yield name, text
 
 
+# A value of each key that changes no learning: of those that messages advise, every one, and more.
+CHANGES = [
+    (1, "dataset.data_dir", "elsewhere"),
+    (1, "dataset.folder", "elsewhere"),
+    (1, "dataset.max_bad", 0.5),
+    (1, "dataset.workers", 3),
+    (1, "eval_batch_size", 3),
+    (1, "resume", "last_good"),
+    (1, "changed_data", True),
+    (1, "mesh", {"fsdp": 2}),
+    (1, "mesh", {"tensor": 2}),
+    (1, "tokenizer.encoder.remat", True),
+    (2, "dataset.max_bad", 0.5),
+    (2, "generator.remat", True),
+    (2, "generator.unroll", 0),
+    (2, "generator.chunk", 1),
+    (2, "tokenizer.model.encoder.remat", True),
+]
+
+
+def changed(config, key, value):
+    """Give a key of a config another value."""
+    *names, last = key.split(".")
+    with config.unlocked():
+        config_files.at(config, names)[last] = value
+
+
+def dotted(key, value):
+    """The keys that a change is of: of a section those in it."""
+    return [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]
+
+
+# Of the keys that may change those that bring another with them, which training adds and which may
+# not: so they are for a new run, but in messages of these files, on ids that a run has had already.
+BRING = {"dataset.codes": ("data/codes.py",)}
+# That of another tokenizer is refused by its weights.
+COMPARED = {"tokenizer.weights": "of the benchmarks that train both"}
+
+
 def test_what_messages_advise_may_change_when_a_run_goes_on_or_is_said_to_be_for_a_new_one():
+    tried = {name for _, key, value in CHANGES for name in dotted(key, value)}
     found = {}
     for file, text in messages():
         for key in advised(text):
@@ -73,9 +113,14 @@ def test_what_messages_advise_may_change_when_a_run_goes_on_or_is_said_to_be_for
     known = {"dataset.max_bad", "resume", "mesh.fsdp", "mesh.tensor", "generator.remat"}
     assert known | {"batch_size", "optimizer.accumulate"} <= {*found}
     for key, said in found.items():
-        if claims.is_free(key) or key in BEFORE:
+        if key in BEFORE or key in COMPARED:
+            continue
+        if claims.is_free(key) and key not in BRING:
+            assert key in tried, f"{key} is advised, and that it may change is not tried"
             continue
         for file, text in said:
+            if file in BRING.get(key, ()):
+                continue
             assert "new run" in text, f"{file}: a run that goes on cannot change {key}: {text}"
     assert {*BEFORE} <= {*found}
 
@@ -86,28 +131,32 @@ def test_advice_is_found():
     assert advised(cli.LESS)[0] == "eval_batch_size" and "optimizer.accumulate" in advised(cli.LESS)
 
 
-CHANGES = [
-    (1, "dataset.max_bad", 0.5),
-    (1, "eval_batch_size", 3),
-    (1, "tokenizer.encoder.remat", True),
-    (2, "dataset.max_bad", 0.5),
-    (2, "generator.remat", True),
-    (2, "generator.unroll", 0),
-    (2, "generator.chunk", 1),
-    (2, "tokenizer.model.encoder.remat", True),
-]
-
-
 @pytest.mark.parametrize("stage, key, value", CHANGES)
 def test_what_changes_no_learning_may_change(stage, key, value, tmp_path):
     config = config_of(stage)
+    if key == "dataset.folder":
+        config.dataset.update({"name": "", "folder": "pictures"})
     claims.claim(tmp_path, config)
-    *names, last = key.split(".")
-    with config.unlocked():
-        config_files.at(config, names)[last] = value
+    changed(config, key, value)
     assert claims.is_free(key)
     claims.check_claim(tmp_path, config)
     assert build.differences(claims.read_config(tmp_path).to_dict(), config.to_dict())
+
+
+def test_a_run_on_images_does_not_go_on_from_stored_ids(tmp_path, monkeypatch):
+    """The key itself may change, as the folder may move, but not what is trained on."""
+    monkeypatch.setattr(stage2, "stored_info", lambda config: {"splits": {"train": {"views": 1}}})
+    images = stage2.resolve(config_of(2))
+    claims.claim(tmp_path, images)
+    ids = images.copy_and_resolve_references()
+    changed(ids, "dataset.codes", "ids")
+    ids = stage2.resolve(ids)
+    with pytest.raises(InputError, match=r"config\.stored_ids: .*, for a new run"):
+        claims.check_claim(tmp_path, ids)
+    claims.claim(tmp_path, ids, fresh=True)
+    changed(ids, "dataset.codes", "moved")
+    claims.check_claim(tmp_path, stage2.resolve(ids))
+    assert {*BRING} == {"dataset.codes"}
 
 
 @pytest.mark.parametrize(
@@ -117,9 +166,7 @@ def test_what_changes_no_learning_may_change(stage, key, value, tmp_path):
 def test_what_changes_learning_is_for_a_new_run(stage, key, value, tmp_path):
     config = config_of(stage)
     claims.claim(tmp_path, config)
-    *names, last = key.split(".")
-    with config.unlocked():
-        config_files.at(config, names)[last] = value
+    changed(config, key, value)
     with pytest.raises(InputError, match=rf"config.{key}: .*, for a new run, with these weights"):
         claims.check_claim(tmp_path, config)
 

@@ -204,7 +204,7 @@ def summary(
         parts.append(f"{bad:,} did not decode (in training their neighbours stand for them)")
     if missing:
         parts.append(f"still to come from other hosts: {missing:,} of {len(shards):,} shards")
-    return f"{'; '.join(parts)}. To train from them: --config.dataset.codes={out}"
+    return f"{'; '.join(parts)}. To train a new run from them: --config.dataset.codes={out}"
 
 
 def encoder(

@@ -109,13 +109,13 @@ class Reporter:
         dataset = self.setup.dataset
         if dataset.codes:
             return "put the stored ids on a faster disk"
-        least = "prepare record files near the size that is trained on (launch/prepare_data.sh)"
-        if self.setup.config.stage == "stage2":
-            return "encode the images once (--mode=encode, config.dataset.codes)"
-        more = "give each device more cores"
+        now = ["put the images on a faster disk", "give each device more cores"]
         if not dataset.workers:
-            more = f"read by processes if cores are idle (config.dataset.workers), or {more}"
-        return f"{least}, on a fast disk, or {more}"
+            now.insert(0, "read by processes if cores are idle (config.dataset.workers)")
+        later = "for a new run prepare record files near its size (launch/prepare_data.sh)"
+        if self.setup.config.stage == "stage2":
+            later = "for a new run encode the images once (--mode=encode, config.dataset.codes)"
+        return f"{', '.join(now)}, or {later}"
 
     def evaluate(self, step: int, state: dict) -> float:
         """Evaluate a state, write its numbers and pictures, and return its score, lower is better.
