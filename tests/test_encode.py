@@ -226,7 +226,9 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
         assert main.main(["main", "--mode=encode", *arguments]) == 0
         said = capsys.readouterr().out
         assert f"{out}: 12 x 1 + 10 images" in said and "encode 22/22  " in said
-        assert f"22 images encoded. To train a new run from them: --config.dataset.codes={out}" in said
+        assert (
+            f"22 images encoded. To train a new run from them: --config.dataset.codes={out}" in said
+        )
     first, second = (
         codes.read_info(tmp_path / "ids" / w.name) for w in (place, place / "tokenizer")
     )
