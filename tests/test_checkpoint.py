@@ -1,5 +1,6 @@
 """Checkpoints: exact, partial, kept by age and score, and never silently wrong."""
 
+import json
 import os
 import pathlib
 import re
@@ -84,6 +85,41 @@ def test_the_best_and_no_more_survive_every_resume(tmp_path, state):
         checkpoints.close()
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
     assert checkpoints.steps() == [11, 26]
+    checkpoints.close()
+
+
+def test_scores_of_other_numbers_are_not_compared(tmp_path, state):
+    """As of a run that goes on with another config.best: of each number the best one stays."""
+    parts = (
+        ("val/mse", ((1, 0.5), (2, 0.1), (3, 0.2))),
+        ("val/psnr", ((4, -20.0), (5, -30.0), (6, -25.0))),
+        ("val/mse", ((7, 0.3), (8, 0.05), (9, 0.2))),
+    )
+    for (best, scores), steps in zip(parts, ([2, 3], [2, 5, 6], [5, 8, 9]), strict=True):
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best=best)
+        for step, score in scores:
+            checkpoints.save(step, state, score)
+            checkpoints.wait()
+        assert checkpoints.steps() == steps
+        checkpoints.close()
+
+
+def test_scores_that_were_saved_without_a_name_still_count_among_each_other(tmp_path, state):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
+    for step, score in ((1, 0.5), (2, 0.1), (3, 0.2)):
+        checkpoints.save(step, state, score)
+        checkpoints.wait()
+    checkpoints.close()
+    for file in tmp_path.glob("checkpoints/*/score/metadata"):
+        noted = json.loads(file.read_text())
+        assert noted.pop("best") == ""
+        file.write_text(json.dumps(noted))
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best="val/mse")
+    for step, score in ((4, 0.7), (5, 0.9)):
+        checkpoints.save(step, state, score)
+        checkpoints.wait()
+    assert checkpoints.steps() == [2, 4, 5]
+    checkpoints.restore(like(state), 2)
     checkpoints.close()
 
 

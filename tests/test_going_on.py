@@ -66,6 +66,7 @@ def messages():
 
 # A value of each key that changes no learning: of those that messages advise, every one, and more.
 CHANGES = [
+    (1, "best", "val/psnr"),
     (1, "dataset.data_dir", "elsewhere"),
     (1, "dataset.folder", "elsewhere"),
     (1, "dataset.max_bad", 0.5),

@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,8 +27,9 @@ DAMAGE = re.compile(
     r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 # What a checkpoint holds and how: "state", the arrays by orbax as OCDBT with zarr; "manifest", see
-# `manifests.of`; "score", {"score", "format"}. A change after which this code cannot read what it
-# wrote before makes it 2. tests/kept holds a checkpoint of each.
+# `manifests.of`; "score", {"score", "best", "format"}, of which some had no "best" yet. A change
+# after which this code cannot read what it wrote before makes it 2. tests/kept holds a checkpoint
+# of each.
 FORMAT = 1
 
 
@@ -123,38 +124,55 @@ def damaged(folder: pathlib.Path, what: str) -> InputError:
     return InputError(f"checkpoint {folder} is damaged: {what}; {hint}")
 
 
+class Score(NamedTuple):
+    """How good a checkpoint is: the lower the better, compared with scores of its name alone."""
+
+    value: float
+    name: str  # of the number that it is made of, "" where it was saved without
+
+
 class Kept:
-    """Which checkpoints stay: the `number` latest, and the one of the lowest score.
+    """Which checkpoints stay: the `number` latest, and the one of the lowest score of each name.
 
     Orbax asks after every save. Its own BestN forgets the scores of checkpoints that an earlier
     process wrote, and keeps all that it knows no score of.
 
-    scores: {step: number, or None where nothing was evaluated}.
+    scores: {step: Score, or None where nothing was evaluated}.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.scores: dict[int, float | None] = {}
+        self.scores: dict[int, Score | None] = {}
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Return for each of the checkpoints, which are in ascending order, whether it stays."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        known = {step: self.scores.get(step) for step in steps}
-        scored = {step: score for step, score in known.items() if score is not None}
-        kept = {*steps[-self.number :], *sorted(scored, key=scored.__getitem__)[:1]}
+        best: dict[str, tuple[float, int]] = {}
+        for step in steps:
+            if score := self.scores.get(step):
+                best[score.name] = min(best.get(score.name, (np.inf, 0)), (score.value, step))
+        kept = {*steps[-self.number :], *(step for _, step in best.values())}
         return [step in kept for step in steps]
 
 
 class Checkpoints:
     """The checkpoints of a run, in the folder `workdir/checkpoints`."""
 
-    def __init__(self, workdir: str | os.PathLike[str], keep: int = 1, create: bool = True) -> None:
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        keep: int = 1,
+        create: bool = True,
+        best: str = "",
+    ) -> None:
         """Keep the `keep` latest checkpoints and the one with the lowest score.
 
+        best: the name of the number that scores are made of; scores of other names, as an earlier
+          part of a run may have saved, are not compared with these, and their best one stays, too.
         create: False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = stores.absolute(workdir) / "checkpoints"
-        self.kept, self.writes = Kept(keep), create
+        self.kept, self.writes, self.best = Kept(keep), create, best
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
         with files.writable(self.folder):
@@ -194,8 +212,10 @@ class Checkpoints:
         self.wait()
         if step in self.manager.all_steps():
             return
-        self.kept.scores[step] = float(score) if np.isfinite(score) else None
-        rows, number = manifests.of(state), {"score": self.kept.scores[step], "format": FORMAT}
+        found = Score(float(score), self.best) if np.isfinite(score) else None
+        self.kept.scores[step] = found
+        number = {"score": found and found.value, "best": self.best, "format": FORMAT}
+        rows = manifests.of(state)
         items = {"state": ocp.args.PyTreeSave(state), "manifest": ocp.args.JsonSave(rows)}
         items = ocp.args.Composite(**items, score=ocp.args.JsonSave(number))
         with files.writable(self.folder / str(step)):
@@ -289,15 +309,17 @@ class Checkpoints:
             what = f"cannot read checkpoint {self.folder / str(step)}"
             raise InputError(f"{what}: {reason}") from error
 
-    def _score(self, step: int) -> float | None:
+    def _score(self, step: int) -> Score | None:
         """Return the score that was saved with a step.
 
         It is None where there is none, as in checkpoints made before it was saved.
         """
-        return self._noted(step).get("score")
+        noted = self._noted(step)
+        value = noted.get("score")
+        return Score(value, str(noted.get("best", ""))) if isinstance(value, int | float) else None
 
     def _noted(self, step: int) -> dict[str, Any]:
-        """Return {"score", "format"} of a step; checkpoints of long ago lack one or both."""
+        """Return {"score", "best", "format"} of a step, of which older checkpoints lack some."""
         wanted = ocp.args.Composite(score=ocp.args.JsonRestore())
         try:
             found = self.manager.restore(step, args=wanted).get("score")

@@ -35,6 +35,7 @@ FREE = (
     "sample",
     "mesh",
     "keep",
+    "best",
     "alarm",
     "stall",
     "resume",

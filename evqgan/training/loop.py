@@ -70,7 +70,8 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
         cluster.by_first(lambda: disk.check(setup, last))
         if is_searched:  # now, as a run that is refused leaves the workdir as it was
             cluster.by_first(lambda: last_good.set_aside(place, last, log))
-        checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
+        keep, best = setup.config.get("keep", 1), setup.config.get("best", "")
+        checkpoints = checkpoint.Checkpoints(setup.workdir, keep, best=best)
         with progress.heartbeat("making the state that it begins with", log):
             state, notes = restore_or_init(setup, checkpoints)
         if int(state["step"]) < setup.length.total:
