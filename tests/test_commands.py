@@ -14,11 +14,12 @@ import pytest
 import workdirs
 from ml_collections import ConfigDict
 from PIL import Image
+from test_train import Given
 
 import evqgan
 from evqgan import main
 from evqgan.core import config_files, pictures
-from evqgan.core.errors import InputError
+from evqgan.core.errors import ContractError, InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
 from evqgan.evals import against_real, finished
@@ -31,6 +32,7 @@ from evqgan.inference import (
     mode_sample,
 )
 from evqgan.inference.core import CoreModel
+from evqgan.inference.evaluators import Evaluators
 from evqgan.inference.images import read_image
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
@@ -61,6 +63,22 @@ def workdir(tmp_path):
 @pytest.fixture
 def config(workdir):
     return config_files.of_workdir(workdir)[0]
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (2.0, "config.evals.ours and config.evals.mine both give 'mse'"),
+        (None, "config.evals.mine gave mse as object"),
+    ],
+)
+def test_numbers_that_are_not_an_evaluators_to_give_end_an_evaluation(workdir, value, message):
+    model = load(workdir)
+    given = {"ours": Given(("mse", 1.0)), "mine": Given(("mse", value))}
+    if value is None:
+        del given["ours"]
+    with pytest.raises(ContractError, match=message):
+        list(evaluation.evaluate_model(model, Evaluators(given, model.runner.mesh)))
 
 
 EMPTY = '{"numbers": {}, "protocols": {}}'

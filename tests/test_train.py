@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -501,6 +502,50 @@ def test_an_evaluator_without_its_contract_is_named_as_a_run_starts(
     assert not (tmp_path / "run").exists()
 
 
+def test_two_evaluators_do_not_give_numbers_or_pictures_of_one_name():
+    subject = Subject(ModelCard("run", 5, "", ""), "EMA", "float32", {})
+    picture = np.zeros((4, 6, 3), np.uint8)
+    for value in (1.0, picture):
+        both = {"ours": Given(("mse", 1.0), ("p", picture)), "mine": Given(("p", value))}
+        message = "config.evals.ours and config.evals.mine both give 'p': leave one of them out"
+        with pytest.raises(ContractError, match=message):
+            evaluators.run_all(both, {}, lambda: subject)
+    for ours, mine, name in (("a@*", "a@0.5", "a@*"), ("a@0.5", "a@*", "a@0.5"), ("b", "b", "b")):
+        both = {"ours": Given(), "mine": Given()}
+        both["ours"].names, both["mine"].names = lambda n=ours: ["x", n], lambda n=mine: [n, "y"]
+        with pytest.raises(ContractError, match=f"both give '{re.escape(name)}'"):
+            evaluators.check_apart(both)
+    both["mine"].names = lambda: ["y"]
+    evaluators.check_apart(both)
+
+
+@pytest.mark.parametrize("says, saved", [("psnr", 0), ("of_mine", 2)])
+def test_an_evaluator_that_takes_the_name_of_anothers_number_is_refused(
+    says, saved, tmp_path, monkeypatch
+):
+    """Before the run if it says so, and else by its first evaluation, whose step is saved."""
+
+    class Mine(reconstruction.Evaluator):
+        def names(self):
+            return [says]
+
+        def run(self, state):
+            yield "psnr", 1.0
+
+    mine = types.ModuleType("evqgan.evals.mine")
+    mine.Evaluator = Mine
+    monkeypatch.setitem(sys.modules, mine.__name__, mine)
+    config = config_of(1, duration="4", eval_every="2")
+    config.adversarial = None
+    config.evals.mine = {}
+    message = "config.evals.mine and config.evals.reconstruction both give 'psnr'"
+    with pytest.raises(ContractError, match=message):
+        loop.train(config.copy_and_resolve_references(), tmp_path / "run")
+    assert checkpoint.latest(tmp_path / "run") == saved
+    if not saved:
+        assert not list((tmp_path / "run").glob("*"))
+
+
 PSNR = {2: 20.0, 4: 30.0, 6: 10.0}  # by step: the highest is the best
 
 
@@ -521,7 +566,7 @@ def test_a_failed_evaluation_loses_no_step_and_the_highest_psnr_is_kept(
     monkeypatch.setattr(reconstruction.Evaluator, "card", Given.card)
     loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
     kept = checkpoint.Checkpoints(tmp_path / "straight")
-    assert kept.kept.scores == {4: -30.0, 6: -10.0}
+    assert kept.kept.scores == {4: (-30.0, "val/psnr"), 6: (-10.0, "val/psnr")}
     kept.close()
 
     failing += [2, 6]
@@ -532,7 +577,7 @@ def test_a_failed_evaluation_loses_no_step_and_the_highest_psnr_is_kept(
         said = capsys.readouterr().out
         assert f"the evaluation of step {step} failed; the step itself is saved" in said
     kept = checkpoint.Checkpoints(tmp_path / "failing")
-    assert kept.kept.scores == {4: -30.0, 6: None}
+    assert kept.kept.scores == {4: (-30.0, "val/psnr"), 6: None}
     kept.close()
     states = [state_of(config, tmp_path / name) for name in ("straight", "failing")]
     jax.tree.map(np.testing.assert_array_equal, *states)

@@ -11,6 +11,7 @@ its numbers, as `names` has them, of which config.best keeps the highest: of all
 """
 
 import fnmatch
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -53,7 +54,8 @@ class Evaluator(Protocol):
         """Yield (name, number or picture uint8 [H,W,3]), which depend on the state alone.
 
         In training a number is logged as "val/<name>", in evaluation.json it is called <name>: so
-        names differ between evaluators. Raises InputError if there are no numbers of these data.
+        names of one evaluator that another one has are refused. Raises InputError if there are no
+        numbers of these data.
 
         state: a dict of arrays: a tokenizer's has "ema" and "codebook", a generator's "ema" and
           "tokenizer" (see `shapes` in `models`). In training it holds the rest of the state, too.
@@ -128,7 +130,7 @@ def build_all(
 
     given = {"predict": over_all(predict), "sample": over_all(sample) if is_stage2 else None}
     given |= {"batches": batches, "config": config}
-    return {
+    found: dict[str, Evaluator] = {
         name: build.build(
             "evals",
             "Evaluator",
@@ -138,14 +140,13 @@ def build_all(
         )
         for name, keys in config.evals.items()
     }
+    check_apart(found)
+    return found
 
 
-def check_names(evals: Mapping[str, Evaluator], wanted: Mapping[str, Iterable[str]]) -> None:
-    """Raise InputError for a number that no evaluator gives, if there are evaluators.
-
-    wanted: {key of the config: names of numbers as training logs them, "val/..."}.
-    """
-    given = []
+def names_of(evals: Mapping[str, Evaluator]) -> dict[str, Sequence[str]]:
+    """Return {evaluator: what its `names` says}; ContractError unless that is a list of names."""
+    found = {}
     for prefix, evaluator in evals.items():
         names: Any = evaluator.names()
         is_list = isinstance(names, list | tuple)
@@ -153,7 +154,33 @@ def check_names(evals: Mapping[str, Evaluator], wanted: Mapping[str, Iterable[st
             raise ContractError(
                 f"names() of config.evals.{prefix} expects a list of names, got {names!r}"
             )
-        given += [f"val/{name}" for name in names]
+        found[prefix] = names
+    return found
+
+
+def check_apart(evals: Mapping[str, Evaluator]) -> None:
+    """Raise ContractError for a name that two evaluators say their numbers may have."""
+    pairs = itertools.combinations(names_of(evals).items(), 2)
+    for (first, ours), (second, theirs) in pairs:
+        for name, other in itertools.product(ours, theirs):
+            if fnmatch.fnmatchcase(name, other) or fnmatch.fnmatchcase(other, name):
+                raise same_name(first, second, name)
+
+
+def same_name(first: str, second: str, name: str) -> ContractError:
+    """Return the error for two evaluators that give a number, or a picture, of one name."""
+    return ContractError(
+        f"config.evals.{first} and config.evals.{second} both give {name!r}: leave one of them "
+        "out, or give it another name"
+    )
+
+
+def check_names(evals: Mapping[str, Evaluator], wanted: Mapping[str, Iterable[str]]) -> None:
+    """Raise InputError for a number that no evaluator gives, if there are evaluators.
+
+    wanted: {key of the config: names of numbers as training logs them, "val/..."}.
+    """
+    given = [f"val/{name}" for names in names_of(evals).values() for name in names]
     for key, names in wanted.items():
         for name in names:
             if given and not any(fnmatch.fnmatchcase(name, known) for known in given):
@@ -169,7 +196,8 @@ def run_all(
     """Run evaluators on a state; return their numbers with their cards, and their pictures.
 
     An evaluator that raises InputError is passed over with a printed line; ContractError is raised
-    for one that gives what is neither a number nor a picture, or no card.
+    for one that gives what is neither a number nor a picture, or no card, or a name that another
+    one has given.
 
     subject: returns what `cards.subject` says of the state; called once, if there are evaluators.
 
@@ -177,10 +205,11 @@ def run_all(
     """
     found: Evaluation = {"numbers": {}, "protocols": {}}
     pictures: dict[str, np.ndarray] = {}
+    givers: dict[str, str] = {}
     about = subject() if evals else None
     for prefix, evaluator in evals.items():
         try:
-            numbers, shown = sorted_out(prefix, evaluator.run(state))
+            numbers, shown = sorted_out(prefix, evaluator.run(state), givers)
             card = evaluator.card()
         except ContractError:
             raise
@@ -202,14 +231,17 @@ def run_all(
 
 
 def sorted_out(
-    prefix: str, given: Iterable[tuple[str, Any]]
+    prefix: str, given: Iterable[tuple[str, Any]], givers: dict[str, str] | None = None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return the numbers and the pictures of what the run of an evaluator gives.
 
-    A number may be an array of shape [], of any kind. Raises ContractError for what is neither.
+    A number may be an array of shape [], of any kind. Raises ContractError for what is neither,
+    and for a name that another evaluator has given.
 
     prefix: the evaluator's name.
+    givers: {name: the evaluator that gave it}, of those before this one; it is brought up to date.
     """
+    givers = {} if givers is None else givers
     numbers: dict[str, float] = {}
     pictures: dict[str, np.ndarray] = {}
     for pair in given:
@@ -217,6 +249,8 @@ def sorted_out(
             got = f"{type(pair).__name__} {str(pair)[:40]!r}"
             raise ContractError(f"config.evals.{prefix} gave {got}, expected (name, value)")
         name, value = pair
+        if (other := givers.setdefault(name, prefix)) != prefix:
+            raise same_name(other, prefix, name)
         array = np.asarray(value)
         is_whole = jax.dtypes.issubdtype(array.dtype, np.integer)
         if array.shape == () and (is_whole or jax.dtypes.issubdtype(array.dtype, np.floating)):

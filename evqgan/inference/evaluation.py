@@ -9,11 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.core import build, checkpoint, exported, files, processes, schema, stores
-from evqgan.core.errors import InputError
+from evqgan.core.errors import ContractError, InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import cards, finished
+from evqgan.evals import cards, finished, sorted_out
 from evqgan.evals.against_real import AgainstReal, RealImages
 from evqgan.evals.cards import Card, Evaluation, Measured, Subject
 from evqgan.evals.image_set import Tally
@@ -170,13 +170,15 @@ def evaluate_model(
       another one nothing comes but a line.
     """
     state = on_every_device(model.state, evaluators.device_mesh)
-    about = subject_of(model)
+    about, givers = subject_of(model), dict[str, str]()
     for name, evaluator in evaluators.by_name.items():
         log = say if processes.this()[0] == 0 else lambda line: None
         log(f"evaluating: {name}")
         try:
             with heartbeat(f"evaluating {name}", log):
-                numbers = {key: value for key, value in evaluator.run(state) if np.ndim(value) == 0}
+                numbers, _ = sorted_out(name, evaluator.run(state), givers)
+        except ContractError:
+            raise
         except InputError as error:
             # Of several processes the others may not know of the error, and wait.
             if name in requested or processes.this()[1] > 1:
