@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from evqgan import flags as table
 from evqgan.aot import topology
 from evqgan.core import (
+    begun,
     build,
     cli,
     config_files,
@@ -86,16 +87,19 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
         raise InputError(
             f"{workdir} is an exported model, which nothing is written into: give another --workdir"
         )
+    command = begun.Begun(flags.config, ()) if flags.config else begun.read(workdir)
+    command = command and command.with_keys(keys)
     if own_images.is_one(config):
         config = own_images.begin(config, workdir, lambda x: quickstart.check_all(x, workdir))
     if config.stage == "quickstart":
         if flags.profile:
             raise InputError("--profile traces steps of one stage: give its config, not both")
-        quickstart.run(config, workdir)
+        quickstart.run(config, workdir, command)
     else:
         loop.train(config, workdir, flags.profile or 0)
     if processes.this()[0] == 0:
-        follows = next_steps.after_training(flags.config or "", config, workdir, keys)
+        file, keys = command or ("", keys)
+        follows = next_steps.after_training(file, config, workdir, keys)
         print(f"next: {follows}", flush=True)
 
 
@@ -250,11 +254,16 @@ def config_of(flags: Any) -> ConfigDict:
     """Return the config of --config, or else that of the workdir."""
     if flags.config is not None:
         return config_files.read_file(flags.config)
-    there = flags.workdir and (stores.path(flags.workdir) / "config.json").is_file()
-    if flags.mode == "train" and not there:
+    place = stores.path(flags.workdir) if flags.workdir else None
+    if flags.mode == "train" and not (place and (place / "config.json").is_file()):
+        if place and (both := begun.read(place)):
+            return both.config(place)
         which = "such as --config=configs/quickstart.py; see --help"
-        if flags.workdir and (stores.path(flags.workdir) / "tokenizer" / "config.json").is_file():
-            which = f"that which both stages in {flags.workdir} were begun with, and its keys"
+        if place and (place / "tokenizer" / "config.json").is_file():
+            which = (
+                f"that which both stages in {place} were begun with, and its keys, as there is no "
+                f"{begun.FILE} that says them"
+            )
         raise InputError(f"--config=FILE is needed to train: {which}")
     if not flags.workdir:
         raise InputError(f"--workdir=DIR is needed to {flags.mode}: the workdir of a training run")

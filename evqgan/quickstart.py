@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import evals
-from evqgan.core import build, files, mesh, pictures, processes
+from evqgan.core import begun, build, files, mesh, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
@@ -26,20 +26,27 @@ EDITED = 10  # ours: images of edits.png
 WAYS = 2  # ours: results of each edit in edits.png
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None = None) -> None:
     """Train config.tokenizer and config.generator in `workdir`, then show what they do.
 
     What is done already is not done again: training resumes from its checkpoints, and the results
     are made again only if the generator was trained further since.
+
+    command: how the config was given; the workdir keeps it, and goes on without it.
     """
-    if processes.this()[0] == 0:
+    chief = processes.this()[0] == 0
+    if chief:
         files.tried(workdir)  # before data are made
     check_all(config, workdir)
+    if chief and command and not (workdir / "tokenizer" / "config.json").is_file():
+        begun.save(workdir, command)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator
     with second.unlocked():
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
+    if chief and command:  # again, now that the runs in there have turned out to be of it
+        begun.save(workdir, command)
     second = claims.settings(second, workdir / "generator")  # with the classes of the data
     done = workdir / "evaluation.json"
     protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}
@@ -54,7 +61,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     dataset = build.call(Dataset, second.dataset, "config.generator.dataset")
     images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = (load_model(None, workdir / part) for part in ("tokenizer", "generator"))
-    if processes.this()[0] == 0:
+    if chief:
         print("drawing reconstructions.png and edits.png", flush=True)
         again = reconstructions(tokenizer, images[:SHOWN])
         pictures.save_png(workdir / "reconstructions.png", again)

@@ -302,7 +302,7 @@ def test_the_home_folder_may_be_left_out_of_every_path(tmp_path, monkeypatch):
 def test_training_goes_on_by_the_workdirs_own_config():
     values, config = parse(f"--workdir={workdirs.trained() / 'tokenizer'}", "--config.keep=2")
     assert (values.mode, config.stage, config.keep) == ("train", "stage1", 2)
-    # A quickstart's own config is in none of its workdirs.
+    # Its training in both parts said nowhere how a quickstart was begun.
     for other in ("no/such", workdirs.trained()):
         with pytest.raises(InputError, match="--config=FILE is needed to train"):
             parse(f"--workdir={other}")
@@ -406,9 +406,10 @@ def test_training_ends_with_what_can_be_done_next(runs, capsys, args, expected):
 def test_training_gets_its_config(runs, capsys):
     assert call(capsys, TINY, "--workdir=w") == (0, [])
     assert call(capsys, QUICK) == (0, [])
-    (name, config, workdir, profile), (other, _, place) = runs
+    (name, config, workdir, profile), (other, _, place, command) = runs
     assert (name, config.stage, workdir, profile) == ("train", "stage1", pathlib.Path("w"), 0)
     assert (other, place) == ("quickstart", pathlib.Path("workdirs/quickstart_tiny"))
+    assert command == (QUICK.removeprefix("--config="), ())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image
 from test_configs import load
 
 from evqgan import main, quickstart
+from evqgan.core import begun as how
 from evqgan.core import build, config_files, exported, exported_weights, files, mesh
 from evqgan.core.errors import InputError
 from evqgan.own_images import config as own
@@ -326,7 +327,7 @@ def test_the_command_trains_what_was_completed_and_other_modes_find_it(
     command += [f"--workdir={tmp_path / 'new'}", "--config.duration=3 steps"]
     command += ["--config.generator.generator.layers", "1", "--config.generator.duration=4 steps"]
     assert main.main(command) == 0
-    (config, workdir), said = trained[0], capsys.readouterr().out
+    (config, workdir, command), said = trained[0], capsys.readouterr().out
     assert workdir == pathlib.Path(tmp_path / "new") and config.generator.duration == "4 steps"
     assert "longer training: python -m evqgan.main --config=folder --config.dataset.fo" in said
     assert f"layers=1 --workdir={workdir} --config.duration=" in said  # all that was given
@@ -337,6 +338,19 @@ def test_the_command_trains_what_was_completed_and_other_modes_find_it(
     assert main.main(["evqgan", f"--workdir={workdir}", "--config.duration=9 steps"]) == 2
     assert "that which both stages in" in capsys.readouterr().err
     (workdir / "tokenizer" / "config.json").unlink()
+    # By what it was begun with, it goes on by its workdir alone, with the durations that it has.
+    how.save(workdir, command)
+    _, again = main.parse([f"--workdir={workdir}", "--config.samples=3"])
+    assert (again.duration, again.generator.duration, again.samples) == ("3 steps", "4 steps", 3)
+    for part in exported.PARTS:
+        (workdir / part).mkdir(exist_ok=True)
+        (workdir / part / "config.json").write_text('{"duration": "7 steps"}')
+    _, again = main.parse([f"--workdir={workdir}"])
+    again = own.saved(again, workdir)
+    assert (again.tokenizer.duration, again.generator.duration) == ("7 steps", "7 steps")
+    assert again.generator.generator.layers == 1
+    for part in exported.PARTS:
+        (workdir / part / "config.json").unlink()
     given = load("folder")
     given.dataset.folder, given.duration = str(pictures), "3 steps"
     given.generator.generator.layers, given.generator.duration = 1, "4 steps"

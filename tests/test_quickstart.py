@@ -4,14 +4,17 @@ Everything the README promises is there, and a second run does nothing again.
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_configs import load
 
-from evqgan import quickstart
+from evqgan import main, quickstart
+from evqgan.core import checkpoint
 from evqgan.core.errors import InputError
+from evqgan.inference import mode_sample
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,37 @@ def test_results_that_were_cut_off_are_made_again(workdir):
     (workdir / "edits.png").unlink()
     quickstart.run(load("quickstart", "tiny"), workdir)
     assert (workdir / "evaluation.json").is_file() and (workdir / "edits.png").is_file()
+
+
+def test_it_goes_on_by_its_workdir_alone(workdir, tmp_path, monkeypatch, capsys):
+    """With the config file and the keys that it was begun with, and those that are given now."""
+    place = tmp_path / "run"
+    shutil.copytree(workdir, place)
+    command = ["evqgan", "--config=quickstart:tiny", f"--workdir={place}", "--config.samples=9"]
+    assert main.main([*command, "--config.generator.changed_data=True"]) == 0
+    kept = json.loads((place / "quickstart.json").read_text())
+    assert kept == {"config": "quickstart:tiny", "keys": ["--config.samples=9"]}
+
+    def stopped(*given):
+        raise InputError("stopped")
+
+    monkeypatch.setattr(mode_sample, "sample", stopped)
+    assert main.main(["evqgan", f"--workdir={place}", "--config.generator.duration=21 steps"]) == 2
+    config = json.loads((place / "generator" / "config.json").read_text())
+    assert config["duration"] == "21 steps" and checkpoint.latest(place / "generator") == 21
+    # It was cut off, and goes on without the key, too.
+    _, config = main.parse([f"--workdir={place}"])
+    assert (config.stage, config.samples) == ("quickstart", 9)
+    assert config.generator.duration == "21 steps"
+    capsys.readouterr()
+    assert main.main(["evqgan", f"--workdir={place}", "--config.tokenizer.duration=9 steps"]) == 2
+    assert "was trained on the tokenizer of" in capsys.readouterr().err
+    keys = ["--config.samples=9", "--config.generator.duration=21 steps"]
+    assert json.loads((place / "quickstart.json").read_text())["keys"] == keys
+    (place / "quickstart.json").write_text("{}")
+    assert main.main(["evqgan", f"--workdir={place}"]) == 2
+    assert "quickstart.json is changed: bring back a whole one" in capsys.readouterr().err
+    (place / "quickstart.json").unlink()
+    assert main.main(["evqgan", f"--workdir={place}"]) == 2
+    said = capsys.readouterr().err
+    assert "were begun with, and its keys, as there is no quickstart.json that says them" in said

@@ -1,0 +1,68 @@
+"""How a run of both stages was begun: by which config file, and with which of its keys.
+
+Its workdir has a config for each stage, and none of both. So that it goes on by its workdir alone,
+as a run of one stage does, quickstart.json there says {"config": FILE, "keys": [...]}.
+"""
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from evqgan.core import config_files, exported, files
+from evqgan.core.errors import InputError
+
+FILE = "quickstart.json"
+OF_ONE = re.compile(r"--config\.((tokenizer|generator)\.)?(changed_data|resume)=")  # command
+LENGTH = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")
+
+
+class Begun(NamedTuple):
+    """The config file of a run, as --config names it, and keys, as "--config.KEY=VALUE"."""
+
+    file: str
+    keys: tuple[str, ...]
+
+    def with_keys(self, keys: Sequence[str]) -> "Begun":
+        """Return it with further keys, in the place of those of their names."""
+        names = {key.partition("=")[0] for key in keys}
+        others = [key for key in self.keys if key.partition("=")[0] not in names]
+        return self._replace(keys=(*others, *keys))
+
+    def config(self, workdir: pathlib.Path) -> ConfigDict:
+        """Return the config, with the durations that the stages in `workdir` have by now."""
+        there = {part: workdir / part / "config.json" for part in exported.PARTS}
+        config, keys = config_files.read_file(self.file), list(self.keys)
+        is_of_folder = "duration" in config  # of both stages, which `own_images` keeps
+        if is_of_folder and there["generator"].is_file():
+            keys = [key for key in keys if not LENGTH.match(key)]
+        config_files.override(config, keys)
+        for part, file in there.items():
+            if not is_of_folder and file.is_file():
+                config[part].duration = files.read_json(file)["duration"]
+        return config
+
+
+def save(workdir: pathlib.Path, begun: Begun) -> None:
+    """Write how the run in a workdir was begun."""
+    lasting = [key for key in begun.keys if not OF_ONE.match(key)]
+    files.save_json(workdir / FILE, {"config": begun.file, "keys": lasting})
+
+
+def read(workdir: pathlib.Path) -> Begun | None:
+    """Return how the run of both stages in a workdir was begun, None where nothing says so."""
+    file = workdir / FILE
+    if not file.is_file():
+        return None
+    found = files.read_json(file, "how both stages were begun")
+    name, keys = found.get("config"), found.get("keys")
+    if not isinstance(name, str) or not isinstance(keys, list) or not all(map(is_key, keys)):
+        raise InputError(f"{file} is changed: bring back a whole one, or give --config=FILE")
+    return Begun(name, tuple(keys))
+
+
+def is_key(text: object) -> bool:
+    """Return whether a text is a key of the config as the command line has it."""
+    return isinstance(text, str) and bool(config_files.OVERRIDE.match(text))
