@@ -213,6 +213,19 @@ def test_a_broken_image_is_replaced_by_its_neighbour(tmp_path, caplog):
     assert len(warnings) == 1 and "005.png: expected an image" in warnings[0]
 
 
+def test_a_broken_image_is_named_once_however_often_it_is_read(tmp_path, caplog):
+    """As by both stages of a run, and by each of their evaluations."""
+    dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[3]), train="all", size=8)
+    for _ in range(2):
+        with contextlib.closing(train_batches(dataset, 4, seed=0)) as batches:
+            take(batches, 3)
+            assert batches.skipped() == 1
+        held_out = list(eval_batches(dataset, "all", 4))
+        assert sum(batch["valid"].sum() for batch in held_out) == 9
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([message for message in messages if "Skipped" in message]) == 1
+
+
 def test_a_broken_image_is_not_evaluated(tmp_path):
     dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[7]), size=8)
     valid = np.concatenate([batch["valid"] for batch in eval_batches(dataset, "sorted", 4)])

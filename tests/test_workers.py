@@ -20,7 +20,7 @@ import pytest
 from test_pipeline import assert_same, folder_of, take
 
 from evqgan.core.errors import InputError
-from evqgan.data import pipeline, workers
+from evqgan.data import decoded, pipeline, workers
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import open_split, train_batches
@@ -93,6 +93,7 @@ def test_workers_make_the_batches_of_threads_from_any_start(tmp_path, caplog):
     expected = take(train_batches(dataset, 8, 3, start=4, rows=rows), 9)
     named = skipped(caplog)
     caplog.clear()
+    decoded.named.clear()  # as in a process of its own
     two = dataclasses.replace(dataset, workers=2)
     with contextlib.closing(train_batches(two, 8, 3, start=4, rows=rows)) as batches:
         assert_same([next(batches) for _ in range(9)], expected)

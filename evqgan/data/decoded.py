@@ -13,13 +13,15 @@ from evqgan.data import Source
 from evqgan.data.transforms import as_rgb
 
 CACHE_BYTES = 2**28  # ours: data sets that fit a quarter of a GiB decoded are decoded once
+named: set[tuple[str, str]] = set()  # undecodable images that this process has named, and why
 
 
 class DecodedImages:
     """examples[i] -> {"image": uint8 [H,W,3], "label": int32}; safe in threads.
 
-    An undecodable image counts once however often it is met; each is logged by name, until there is
-    an error, which names the last. More of them than the share `max_bad` of the data set raise
+    An undecodable image counts once however often it is met. Each is logged by name, once in a
+    process, as every stage and every evaluation reads them anew, and until there is an error, which
+    names the last. More of them than the share `max_bad` of the data set raise
     InputError; a single one is always forgiven unless `max_bad` is 0. A label that is no class
     raises InputError. Pickled, it is one that has met nothing yet.
 
@@ -84,7 +86,7 @@ class DecodedImages:
             )
 
     def count_bad(self, index: int, reason: str) -> None:
-        """Count an undecodable image, which may have been counted before, and say so once.
+        """Count an undecodable image, which may have been counted before, and name it once.
 
         Raises InputError if it is one too many.
         """
@@ -94,7 +96,8 @@ class DecodedImages:
             self.bad.setdefault(index, reason)
             count = len(self.bad)
             self.failed = self.failed or count > self.allowed
-            if new and not self.failed:
+            if new and not self.failed and (where, reason) not in named:
+                named.add((where, reason))
                 logging.warning("Skipped %s: %s", where, reason)
         if count > self.allowed:
             raise InputError(
