@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from test_train import config_of
 
-from evqgan.core import build, cli, config_files, space
+from evqgan.core import build, checkpoint, cli, config_files, space
 from evqgan.core.errors import InputError
-from evqgan.training import claims, disk, loop, stage1, stage2
+from evqgan.training import claims, disk, loop, optim, stage1, stage2
 
 PACKAGE = pathlib.Path(claims.__file__).parents[1]
 VERBS = "raise|lower|take|give|set|train|read|encode|drop|use|by|try|with|also"
@@ -219,6 +219,39 @@ def test_a_run_whose_checkpoint_does_not_fit_the_disk_takes_no_step(tmp_path, mo
     assert "WARNING" not in capsys.readouterr().out
 
 
+def of_stage(stage):
+    """The shapes of a stage's state, of a tiny model."""
+    config = config_of(stage)
+    made = {1: stage1, 2: stage2}[stage].make(config, 64, 10)
+    return jax.eval_shape(made.init)
+
+
+def wide():
+    """The shapes of a model with few large arrays, and the first moments in bfloat16."""
+    params = {"a": jax.ShapeDtypeStruct((1024, 1024), np.float32)}
+    moments = {"mu": jax.ShapeDtypeStruct((1024, 1024), jax.numpy.bfloat16), "nu": params["a"]}
+    return {"params": params, "opt": moments, "step": jax.ShapeDtypeStruct((), np.int32)}
+
+
+@pytest.mark.parametrize(
+    "shapes, within", [(lambda: of_stage(1), 0.15), (lambda: of_stage(2), 0.15), (wide, 0.05)]
+)
+def test_a_checkpoint_takes_about_what_is_said_of_it(shapes, within, tmp_path):
+    """Of numbers as weights have them: drawn from a normal distribution."""
+    shapes, rng = shapes(), np.random.default_rng(0)
+
+    def drawn(x):
+        return jax.numpy.asarray(rng.normal(size=x.shape).astype(x.dtype))
+
+    state = jax.tree.map(drawn, optim.averaged(shapes))
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(3, state)
+    checkpoints.close()
+    files = [file for file in (tmp_path / "checkpoints" / "3").rglob("*") if file.is_file()]
+    taken = sum(file.stat().st_size for file in files)
+    assert disk.need(shapes, config_of(1), tmp_path).each == pytest.approx(taken, rel=within)
+
+
 @pytest.mark.parametrize("share, warned", [(1.5, 1), (10.0, 0)])
 def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_path, capsys):
     class Setup:
@@ -226,7 +259,8 @@ def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_p
         length = type("Length", (), {"total": 10})
         compiled = type("Compiled", (), {"like": {"params": np.zeros(1000, np.float32)}})
 
-    monkeypatch.setattr(space, "free", lambda place: int(share * 8000))  # and the average's
+    each = disk.need(Setup.compiled.like, Setup.config, tmp_path).each
+    monkeypatch.setattr(space, "free", lambda place: int(share * each))
     disk.check(Setup, 0)
     assert capsys.readouterr().out.count("WARNING the disk may get full: 3 checkpoints") == warned
     disk.check(Setup, 10)  # it is finished: nothing is saved
