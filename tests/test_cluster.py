@@ -4,6 +4,7 @@ A lost process, and workdirs that are not shared, end all. The children are this
 of their own.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -24,7 +26,8 @@ from test_train import metrics_of, state_of
 from evqgan import main
 from evqgan.core import checkpoint, cli, cluster, mesh, versions
 from evqgan.core.errors import InputError
-from evqgan.data import pipeline
+from evqgan.data import generated, pipeline
+from evqgan.evals import generation
 from evqgan.training import loop, reporting, signals
 
 TESTS = pathlib.Path(__file__).parent
@@ -516,3 +519,148 @@ def test_what_does_not_fit_a_device_is_a_line(capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: a device has not enough memory") and said.count("\n") == 1
     assert "config.optimizer.accumulate" in said and "--compile_only" in said
+
+
+def raising(config, workdir, evaluate):
+    """The command line, with another function for the run of an evaluator of predictions."""
+    generation.Evaluator.run = evaluate(generation.Evaluator.run)
+    return run(config, workdir)
+
+
+def run_whose_evaluation_fails(config, workdir):
+    """A child: its evaluator raises once it has done all that the processes compute together."""
+
+    def evaluate(usual):
+        def failing(self, state):
+            yield from usual(self, state)
+            raise RuntimeError("no number")
+
+        return failing
+
+    return raising(config, workdir, evaluate)
+
+
+def run_that_cannot_read_held_out_images(config, workdir):
+    """A child: an image to evaluate cannot be read, in the first of the batches."""
+    generated.Generated.__getitem__ = unreadable(generated.Generated.__getitem__)
+    return run(config, workdir)
+
+
+def unreadable(usual):
+    """Reading that fails while a run evaluates."""
+    evaluates = reporting.Reporter.evaluate
+
+    def read(self, index):
+        if reading:
+            raise InputError("cannot read a held-out image: gone")
+        return usual(self, index)
+
+    def evaluate(self, *given):
+        reading.append(1)
+        return evaluates(self, *given)
+
+    reading = []
+    reporting.Reporter.evaluate = evaluate
+    return read
+
+
+FAILING = {
+    "all": (run_whose_evaluation_fails, run_whose_evaluation_fails, "no number"),
+    "one": (run, run_whose_evaluation_fails, "no number"),
+    "one that reads": (run, run_that_cannot_read_held_out_images, "held-out image: gone"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", FAILING)
+def test_a_step_is_saved_by_all_where_its_evaluation_fails_in_some(which, tmp_path):
+    first, second, why = FAILING[which]
+    config = config_of(duration="1 step", eval_every="1 step", mesh={"data": 2})
+    config.dataset.max_bad = 0.0
+    codes, (one, other) = ends(pair(config, tmp_path, (first, second)), 300)
+    assert 0 not in codes and why in other, one + other
+    assert "the evaluation of step 1 failed; the step itself is saved" in one, one + other
+    assert which == "all" or "process 1 of this run stopped: its own message says" in one
+    assert checkpoint.steps_in(tmp_path / "run") == [1]
+    if which != "one":
+        return
+    codes, outputs = ends(pair(config, tmp_path, (run, run_second)))
+    assert codes == [0, 0] and "trained to step 1 of 1" in outputs[0], outputs
+
+
+class Client:
+    """What `cluster` takes of JAX's client of several processes, here threads."""
+
+    def __init__(self, number):
+        self.values, self.barrier = {}, threading.Barrier(number)
+
+    def key_value_set(self, key, value):
+        self.values[key] = value
+
+    def key_value_dir_get(self, folder):
+        return [pair for pair in self.values.items() if pair[0].startswith(f"{folder}/")]
+
+    def wait_at_barrier(self, name, milliseconds):
+        try:
+            self.barrier.wait(milliseconds / 1000)
+        except threading.BrokenBarrierError:
+            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED") from None
+
+
+def threads_as_processes(monkeypatch, number, work):
+    """What work(index) raised in each of so many threads, each of which is a process to JAX."""
+    own, raised = threading.local(), [None] * number
+
+    def start(index):
+        own.index = index
+        try:
+            work(index)
+        except Exception as error:
+            raised[index] = error
+
+    monkeypatch.setattr(cluster, "several", lambda: True)
+    monkeypatch.setattr(cluster, "_meetings", itertools.repeat(0))  # one, of all of them
+    monkeypatch.setattr(cluster.distributed.global_state, "client", Client(number))
+    monkeypatch.setattr(jax, "process_index", lambda: own.index)
+    threads = [threading.Thread(target=start, args=(i,)) for i in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return raised
+
+
+@pytest.mark.parametrize("failing", [(), (1,), (0, 2)])
+def test_where_a_body_fails_in_one_process_it_fails_in_all(failing, monkeypatch):
+    def work(index):
+        with cluster.failing_together():
+            if index in failing:
+                raise KeyError(index)
+
+    raised = threads_as_processes(monkeypatch, 3, work)
+    for index, error in enumerate(raised):
+        if index in failing:
+            assert isinstance(error, KeyError)
+        elif failing:
+            assert str(error).startswith(f"process {failing[0]} of this run stopped: its own")
+        else:
+            assert error is None
+
+
+def test_a_process_that_failed_does_not_wait_for_one_that_never_comes(monkeypatch):
+    monkeypatch.setattr(cluster, "LEAVING", 0.1)
+    left = threading.Event()
+
+    def work(index):
+        try:
+            with cluster.failing_together():
+                if index == 0:
+                    raise KeyError("of mine")
+                assert left.wait(30)  # in an exchange with the other one, until that has ended
+        finally:
+            left.set()
+
+    raised = threads_as_processes(monkeypatch, 2, work)
+    assert isinstance(raised[0], KeyError)
+    assert "process 0 of this run stopped" in str(raised[1])

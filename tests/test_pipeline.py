@@ -16,17 +16,20 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from evqgan.core import mesh
 from evqgan.core.errors import InputError
 from evqgan.data import codes, named, pipeline, transforms
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import eval_batches, identity, open_split, train_batches
 from evqgan.data.views import training_view, validation_view
+from evqgan.evals import batches as held_out
 from evqgan.training import prepare
 
 
@@ -230,6 +233,23 @@ def test_a_broken_image_is_not_evaluated(tmp_path):
     dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[7]), size=8)
     valid = np.concatenate([batch["valid"] for batch in eval_batches(dataset, "sorted", 4)])
     np.testing.assert_array_equal(valid, [True] * 7 + [False, True, True] + [False] * 2)
+
+
+def test_of_several_processes_one_that_cannot_read_takes_part_to_the_end(tmp_path, monkeypatch):
+    """In what all compute together, where the others would wait for it; then it raises."""
+    dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[3, 7]), size=8, max_bad=0.0)
+    dataset = dataclasses.replace(dataset, validation="sorted")
+    read = held_out.Batches(dataset, 4, np.arange(4), mesh.make(devices=jax.devices()[:1]))
+    for processes, taken in ((1, 0), (2, 3)):
+        monkeypatch.setattr(jax, "process_count", lambda n=processes: n)
+        valid = []
+        with pytest.raises(InputError, match="of 10 images do not decode"), held_out.errors_last():
+            for batch in read():
+                valid.append(np.asarray(batch["valid"]).sum())
+        assert len(valid) == taken and sum(valid) in (0, 8)
+    with pytest.raises(InputError, match="do not decode"), held_out.errors_last():
+        list(read())
+        raise ValueError("which may come of it")
 
 
 def test_too_many_broken_images_stop(tmp_path):

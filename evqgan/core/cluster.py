@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -9,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +34,8 @@ SEEING = 20
 # Ours: seconds that a process that failed waits for the others, which may have failed alike, before
 # it ends.
 LEAVING = 10
+LONGEST = 86400  # ours: seconds that one that has not failed waits for slower ones
+_meetings = itertools.count()  # of `failing_together`
 # Where JAX's coordination service keeps that a process has got a SIGTERM.
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 PLACES = "evqgan/places"  # where it keeps what processes `tell`
@@ -205,6 +208,33 @@ def met(place: str, seconds: float) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise in all processes of a run where the body raised in one of them; all come to it.
+
+    A process whose body raised waits LEAVING seconds for the others. They may be in an exchange
+    with it, which ends as it does.
+    """
+    if not several():
+        yield
+        return
+    place = f"meeting_{next(_meetings)}"
+    client = distributed.global_state.client
+    assert client is not None  # there are several processes
+    failures = f"evqgan/failed/{place}"
+    try:
+        yield
+    except Exception:
+        client.key_value_set(f"{failures}/{jax.process_index()}", "")
+        met(place, LEAVING)
+        raise
+    have_met = met(place, LONGEST)
+    failed = sorted(int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(failures))
+    if failed or not have_met:
+        which = f"process {failed[0]}" if failed else "another process"
+        raise InputError(f"{which} of this run stopped: its own message says why")
 
 
 def host_name() -> np.ndarray:

@@ -23,13 +23,14 @@ from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.folder import Folder, listed
 from evqgan.data.generated import Generated
-from evqgan.data.views import numbered_view, training_view, validation_view
+from evqgan.data.views import digest, numbered_view, training_view, validation_view
 from evqgan.data.workers import Workers
 
 CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
 
 Examples = DecodedImages | stored_ids.Stored
+Late = list[InputError] | None  # takes errors that are not raised yet
 Ended = threading.Event | None  # once it is set, threads make no more of a batch under way
 
 
@@ -278,14 +279,8 @@ def training_stream(
     return _part(stream, batch_size, rows, ended)
 
 
-def digest(array: np.ndarray) -> np.ndarray:
-    """Return the sha256 of an image's pixels or ids as uint32 [8], the same on every machine."""
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return np.frombuffer(hashlib.sha256(little.data).digest(), "<u4").astype(np.uint32)
-
-
 def eval_batches(
-    dataset: Dataset, split: str, batch_size: int, rows: np.ndarray | None = None
+    dataset: Dataset, split: str, batch_size: int, rows: np.ndarray | None = None, late: Late = None
 ) -> Batches:
     """Return an iterator of {"image", "label"} as in training and "valid": bool [b].
 
@@ -293,6 +288,7 @@ def eval_batches(
     batch are black and not valid, and so is an image that does not decode: a replacement would
     count another one twice. With stored ids these are 0 there. "digest": uint32 [b,8] is that of
     each image, or of its ids (`digest`), 0 where it is not valid.
+    late: takes the errors of examples, which are then not valid, and not raised.
     """
     examples: Examples
     if dataset.codes:
@@ -304,7 +300,13 @@ def eval_batches(
     blank |= {"label": np.int32(0), "valid": np.False_, "digest": np.zeros(8, np.uint32)}
 
     def load(index: int) -> dict:
-        example = examples.load(index) if index < len(examples) else None
+        try:
+            example = examples.load(index) if index < len(examples) else None
+        except InputError as error:
+            if late is None:
+                raise
+            late.append(error)
+            return blank
         if example is None or example["label"] == codes.BAD:
             return blank
         if not dataset.codes:

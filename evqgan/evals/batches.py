@@ -8,8 +8,35 @@ import jax
 import numpy as np
 
 from evqgan.core import mesh
+from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+
+_late: list[list[InputError]] = []  # what could not be read in the bodies of `errors_last`
+
+
+@contextlib.contextmanager
+def errors_last() -> Iterator[None]:
+    """Raise an error of reading once the body has ended, in a run of several processes.
+
+    Until then what cannot be read is black and not valid. So this process takes part in all that
+    the processes compute together, where the others would wait for it without end.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    found: list[InputError] = []
+    _late.append(found)
+    try:
+        yield
+    except Exception as error:
+        if found:  # which may be the reason of that one
+            raise found[0] from error
+        raise
+    finally:
+        _late.remove(found)
+    if found:
+        raise found[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +56,8 @@ class Batches:
         """
         dataset = self.dataset.of_images() if images else self.dataset
         split = split or dataset.validation
-        made = pipeline.eval_batches(dataset, split, self.size, self.rows)
+        late = _late[-1] if _late else None
+        made = pipeline.eval_batches(dataset, split, self.size, self.rows, late)
         with contextlib.closing(made) as batches:
             for batch in batches:
                 yield mesh.put(batch, self.device_mesh, self.size)

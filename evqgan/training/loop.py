@@ -46,7 +46,6 @@ from evqgan.training.setup import Setup
 from evqgan.training.signals import Stopped, stop_now, stop_signal
 
 MANY = 0.01  # ours: the share of skipped steps of which the end of a run warns
-MEETING = 10.0  # ours: seconds until all processes have found that an evaluation failed
 
 
 def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
@@ -238,7 +237,7 @@ def kept(
         yield
     except Exception:  # of any kind, and raised again below: nothing is swallowed
         # Each process has a part of the state: all have to fail alike.
-        if save and cluster.met(f"evaluation_{step}", MEETING):
+        if save and cluster.met(f"evaluation_{step}", cluster.LEAVING):
             try:
                 save(float("inf"))
                 checkpoints.wait()

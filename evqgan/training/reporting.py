@@ -9,11 +9,12 @@ import numpy as np
 import psutil
 
 from evqgan import evals
-from evqgan.core import build, chips, files, pictures
+from evqgan.core import build, chips, cluster, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
 from evqgan.core.progress import heartbeat, warn
 from evqgan.evals import cards
+from evqgan.evals.batches import errors_last
 from evqgan.training.setup import Setup
 from evqgan.training.timing import StepTimer
 
@@ -146,9 +147,10 @@ class Reporter:
         They are in training/evaluation_<step>.json, in the form of an evaluation.json.
         """
         config, workdir = self.setup.config, self.setup.workdir
-        found, shown = evals.run_all(
-            self.setup.evaluators, state, lambda: cards.subject(config, workdir, step, state)
-        )
+        with cluster.failing_together(), errors_last():  # so that all can save the step then
+            found, shown = evals.run_all(
+                self.setup.evaluators, state, lambda: cards.subject(config, workdir, step, state)
+            )
         if found["numbers"] and jax.process_index() == 0:
             file = self.writer.folder / "training" / f"evaluation_{step:07d}.json"
             files.save_json(file, cards.finite(found))
