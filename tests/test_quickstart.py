@@ -136,6 +136,14 @@ def test_it_goes_on_by_its_workdir_alone(workdir, tmp_path, monkeypatch, capsys)
     assert "was trained on the tokenizer of" in capsys.readouterr().err
     keys = ["--config.samples=9", "--config.generator.duration=21 steps"]
     assert json.loads((place / "quickstart.json").read_text())["keys"] == keys
+    foreign = place / "own.py"  # as of a workdir that somebody passed on
+    foreign.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    begun = {"config": str(foreign), "keys": ["--config.samples=9"]}
+    (place / "quickstart.json").write_text(json.dumps(begun))
+    assert main.main(["evqgan", f"--workdir={place}"]) == 2
+    said = capsys.readouterr().err
+    assert f"only where it is given: add --config={foreign} --config.samples=9\n" in said
+    assert not (tmp_path / "ran").exists()
     (place / "quickstart.json").write_text("{}")
     assert main.main(["evqgan", f"--workdir={place}"]) == 2
     assert "quickstart.json is changed: bring back a whole one" in capsys.readouterr().err

@@ -6,6 +6,7 @@ as a run of one stage does, quickstart.json there says {"config": FILE, "keys": 
 
 import pathlib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from evqgan.core import config_files, exported, files
 from evqgan.core.errors import InputError
 
 FILE = "quickstart.json"
-OF_ONE = re.compile(r"--config\.((tokenizer|generator)\.)?(changed_data|resume)=")  # command
+# Keys of one command, not of the run.
+OF_ONE = re.compile(r"--config\.((tokenizer|generator)\.)?(changed_data|resume)=")
 LENGTH = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")
 
 
@@ -32,7 +34,17 @@ class Begun(NamedTuple):
         return self._replace(keys=(*others, *keys))
 
     def config(self, workdir: pathlib.Path) -> ConfigDict:
-        """Return the config, with the durations that the stages in `workdir` have by now."""
+        """Return the config, with the durations that the stages in `workdir` have by now.
+
+        Raises InputError for a file that does not ship: a workdir may come from somebody else, and
+        reading it runs no code but the package's own.
+        """
+        if not ships(self.file):
+            given = shlex.join([f"--config={self.file}", *self.keys])
+            raise InputError(
+                f"{workdir} was begun with a config file that does not ship, which is run only "
+                f"where it is given: add {given}"
+            )
         there = {part: workdir / part / "config.json" for part in exported.PARTS}
         config, keys = config_files.read_file(self.file), list(self.keys)
         is_of_folder = "duration" in config  # of both stages, which `own_images` keeps
@@ -43,6 +55,12 @@ class Begun(NamedTuple):
             if not is_of_folder and file.is_file():
                 config[part].duration = files.read_json(file)["duration"]
         return config
+
+
+def ships(file: str) -> bool:
+    """Return whether --config=`file` names a config of this package, whichever way."""
+    path = config_files.find(file.partition(":")[0]).resolve()
+    return path.is_relative_to((config_files.SHIPPED / "configs").resolve())
 
 
 def save(workdir: pathlib.Path, begun: Begun) -> None:
