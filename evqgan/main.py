@@ -21,7 +21,6 @@ from evqgan.core import (
     cli,
     config_files,
     exported,
-    hub,
     presets,
     replacing,
     signals,
@@ -80,13 +79,10 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
     from evqgan import next_steps, quickstart
     from evqgan.core import processes
     from evqgan.own_images import config as own_images
-    from evqgan.training import loop
+    from evqgan.training import loop, vacancy
 
     stores.require_bucket(workdir)
-    if exported.is_one(workdir) or hub.is_named(workdir):
-        raise InputError(
-            f"{workdir} is an exported model, which nothing is written into: give another --workdir"
-        )
+    vacancy.check(workdir, config.stage == "quickstart")
     command = begun.Begun(flags.config, ()) if flags.config else begun.read(workdir)
     command = command and command.with_keys(keys)
     if own_images.is_one(config):

@@ -18,7 +18,7 @@ from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
-from evqgan.training import claims, stage1, stage2
+from evqgan.training import claims, stage1, stage2, vacancy
 from evqgan.training.loop import train
 
 SHOWN = 16  # ours: images of reconstructions.png
@@ -34,6 +34,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None =
 
     command: how the config was given; the workdir keeps it, and goes on without it.
     """
+    vacancy.check(workdir, both=True)
     chief = processes.this()[0] == 0
     if chief:
         files.tried(workdir)  # before data are made

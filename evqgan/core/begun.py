@@ -16,6 +16,7 @@ from evqgan.core import config_files, exported, files
 from evqgan.core.errors import InputError
 
 FILE = "quickstart.json"
+PLAN = "plan.json"  # what was proposed for a folder of images, see `evqgan.own_images`
 # Keys of one command, not of the run.
 OF_ONE = re.compile(r"--config\.((tokenizer|generator)\.)?(changed_data|resume)=")
 LENGTH = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")

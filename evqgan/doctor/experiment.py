@@ -38,7 +38,7 @@ from evqgan.data.survey import DECODED, survey
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, NotYet, Report, Wrong
 from evqgan.own_images import config as own_images
-from evqgan.training import claims, prepare
+from evqgan.training import claims, prepare, vacancy
 from evqgan.training import disk as disks
 from evqgan.training import stage as stages
 
@@ -87,6 +87,7 @@ def check(report: Report, config: ConfigDict, workdir: str) -> None:
     stages_fit = report.run("config", lambda: described(config, workdir, found))
     if own_images.is_one(config) and not found:  # no part says it
         report.run("data", lambda: data(own_images.dataset_of(config))[0], stages_fit)
+        report.run("workdir", lambda: vacancy.check(workdir, both=True), stages_fit)
     looked: dict[str, tuple[bool, int | None]] = {}  # of both stages the data are mostly the same
     for part in found:
         check_part(report, part, looked)
@@ -272,9 +273,7 @@ def place(part: Part) -> str:
     folder = stores.path(part.workdir)
     with files.writable(folder):  # what a bucket refuses is an error in a line
         stores.require_bucket(folder)
-        if exported.is_one(exported.find(folder)):
-            advice = "which is not trained: give another --workdir"
-            raise Wrong(f"{folder} is an exported model, {advice}")
+        vacancy.check(exported.find(folder.parent if part.name else folder), bool(part.name))
         files.tried(folder)
         claims.check_before_data(folder, part.claim or part.config)
         return state_of(folder)

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evqgan.core import (
+    begun,
     build,
     checkpoint,
     config_files,
@@ -25,12 +26,12 @@ from evqgan.data.survey import Survey, survey
 from evqgan.own_images import proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training import optim, run_length
+from evqgan.training import optim, run_length, vacancy
 from evqgan.training.initial_state import config_of
 from evqgan.training.reporting import log
 
 PARTS = {"tokenizer": "stage1", "generator": "stage2"}
-PLAN, SURVEY = "plan.json", "survey.json"  # in the workdir
+PLAN, SURVEY = begun.PLAN, "survey.json"  # in the workdir
 # Keys for both stages: what each is called in a stage.
 SHARED = {
     "batch_size": "batch_size",
@@ -56,6 +57,7 @@ def begin(
     What is proposed is kept in the workdir, and not proposed again when a run goes on.
     check: raises InputError for a complete config that cannot be trained; nothing is written then.
     """
+    vacancy.check(workdir, both=True)
     dataset = dataset_of(config)
     check_apart(workdir, dataset.folder)
     check_factor(config.factor)
@@ -314,8 +316,8 @@ def values_of(
     """Return {dotted key: value} of a stage: what is given for both, before what is proposed."""
     shared = {name: config[key] for key, name in SHARED.items() if config[key] is not None}
     data = {name: x for name, x in build.plain(config.dataset).items() if x is not None}
-    begun, after = (workdir / name / "config.json" for name in (part, "generator"))
-    kept = {"duration": files.read_json(begun)["duration"]} if begun.is_file() else {}
+    own, after = (workdir / name / "config.json" for name in (part, "generator"))
+    kept = {"duration": files.read_json(own)["duration"]} if own.is_file() else {}
     if part == "tokenizer" and after.is_file():
         shared.pop("duration", None)
     return {**proposed, **kept, **shared, **{f"dataset.{name}": x for name, x in data.items()}}

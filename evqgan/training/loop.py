@@ -37,6 +37,7 @@ from evqgan.training import (
     optim,
     profiling,
     timing,
+    vacancy,
     watchdog,
     work,
 )
@@ -59,6 +60,7 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     after a signal of `core.signals.SIGNALS`.
     """
     began = time.perf_counter()
+    vacancy.check(workdir, both=False)
     place, step = stores.path(workdir), checkpoint.latest(workdir)
     signals.keep(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():

@@ -1,0 +1,53 @@
+"""Whether a folder may be the workdir of a run: it is new, or holds a run of the same kind."""
+
+import os
+import pathlib
+
+from evqgan.core import begun, exported, hub, stores
+from evqgan.core.errors import InputError
+
+RUN = ("config.json", "checkpoints")  # what the folder of a run has, from its beginning on
+OF_BOTH = (begun.FILE, begun.PLAN)  # what the workdir of both stages has besides its parts
+# What other commands write: a name or pattern each, and what a folder that has it holds.
+OTHERS = {
+    "samples.npz": "samples",
+    "candidates": "samples",
+    f"{'[0-9]' * 8}.npz": "samples that are not finished",
+    "*-of-*.npy": "encoded ids",
+    "dataset_info.json": "a data set",
+}
+
+
+def check(workdir: str | os.PathLike[str], both: bool) -> None:
+    """Raise InputError where a run that begins or goes on in `workdir` would hide what is there.
+
+    That is a run of the other kind, an exported model, samples, encoded ids, or a data set. Every
+    command that trains calls this before it writes anything.
+
+    both: whether the run is one of both stages, with a folder for each, or of one stage.
+    """
+    if holds := _holds(stores.path(workdir), both):
+        raise InputError(f"{workdir} {holds}: give another --workdir")
+
+
+def _holds(folder: pathlib.Path, both: bool) -> str:
+    """Return what a folder holds that a run may not join, in words; "" for nothing."""
+    if exported.is_one(folder) or hub.is_named(folder):
+        return "is an exported model, which nothing is written into"
+    parts = [folder / part for part in exported.PARTS if _is_run(folder / part)]
+    is_pair = bool(parts) or any((folder / name).is_file() for name in OF_BOTH)
+    if both and _is_run(folder):
+        return "holds a run of one stage, and this one is of both"
+    if is_pair and not _is_run(folder) and not both:
+        where = f" (its parts are {', '.join(map(str, parts))})" if parts else ""
+        return f"holds a run of both stages{where}, and this one is of one stage"
+    if is_pair or _is_run(folder):
+        return ""
+    found = (what for name, what in OTHERS.items() if any(folder.glob(name)))
+    what = next(found, "")
+    return f"holds {what}, and no run" if what else ""
+
+
+def _is_run(folder: pathlib.Path) -> bool:
+    """Return whether a folder holds what the training of a stage writes."""
+    return any((folder / name).exists() for name in RUN)

@@ -1,0 +1,109 @@
+"""A run is refused, before anything is written, in a folder that holds something else."""
+
+import json
+
+import numpy as np
+import pytest
+import workdirs
+from PIL import Image
+from test_configs import load
+
+from evqgan import main, quickstart
+from evqgan.core import exported, files
+from evqgan.core.errors import InputError
+from evqgan.training import loop, vacancy
+
+
+def contents(folder):
+    """{path: bytes} of all files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of pictures."""
+    place, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for k in range(4):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(place / f"{k}.png")
+    return place
+
+
+def made(folder, kind):
+    """Make a folder of a kind, as commands of this package leave it."""
+    if kind == "of both":
+        return workdirs.copy(folder)
+    if kind == "of both, begun":
+        files.save_json(folder / "plan.json", {})
+    elif kind == "of one":
+        return workdirs.copy(folder.parent / "whole") / "tokenizer"
+    elif kind == "exported":
+        folder.mkdir()
+        (folder / exported.WEIGHTS).touch()
+    else:
+        names = {
+            "samples": "samples.npz",
+            "stopped samples": "candidates/00000000.npz",
+            "candidates": "00000000.npz",
+            "ids": "train-00000-of-00001.npy",
+            "data": "dataset_info.json",
+        }
+        (folder / names[kind]).parent.mkdir(parents=True)
+        (folder / names[kind]).touch()
+    return folder
+
+
+OTHERS = {
+    "exported": "is an exported model",
+    "samples": "holds samples",
+    "stopped samples": "holds samples",
+    "candidates": "holds samples that are not finished",
+    "ids": "holds encoded ids",
+    "data": "holds a data set",
+}
+OF_BOTH = {"of both": r"its parts are .*tokenizer, .*generator\)", "of both, begun": "of both st"}
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "message"),
+    [
+        *[("one", kind, message) for kind, message in {**OTHERS, **OF_BOTH}.items()],
+        *[(x, "of one", "a run of one stage") for x in ("folder", "quickstart:tiny")],
+        *[("folder", kind, message) for kind, message in OTHERS.items()],
+        *[("quickstart:tiny", kind, message) for kind, message in OTHERS.items()],
+    ],
+)
+def test_a_command_refuses_a_folder_of_something_else(
+    config, kind, message, tmp_path, pictures, capsys, monkeypatch
+):
+    place = made(tmp_path / "place", kind)
+    monkeypatch.setattr("evqgan.training.loop.prepare", None)  # nothing gets as far
+    before = contents(tmp_path)
+    file = "folder_stage1:tiny" if config == "one" else config
+    command = ["evqgan", f"--config={file}", f"--workdir={place}"]
+    command += [f"--config.dataset.folder={pictures}"] * (config != "quickstart:tiny")
+    assert main.main(command) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0 and said.endswith("give another --workdir")
+    with pytest.raises(InputError, match=message) as caught:
+        vacancy.check(place, config != "one")
+    assert str(caught.value) in said and contents(tmp_path) == before
+
+
+def test_python_refuses_it_too(tmp_path):
+    both, one = made(tmp_path / "both", "of both"), made(tmp_path / "one", "of one")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="holds a run of both stages"):
+        loop.train(load("quickstart", "tiny").tokenizer, both)
+    with pytest.raises(InputError, match="holds a run of one stage"):
+        quickstart.run(load("quickstart", "tiny"), one)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_of_the_same_kind_goes_on(tmp_path):
+    both, one = made(tmp_path / "both", "of both"), made(tmp_path / "one", "of one")
+    for place in (both, tmp_path / "new", made(tmp_path / "begun", "of both, begun")):
+        vacancy.check(place, both=True)
+    (one / "samples.npz").touch()  # --out=WORKDIR
+    for place in (one, both / "tokenizer", both / "generator", tmp_path / "new"):
+        vacancy.check(place, both=False)
+    assert json.loads((one / "config.json").read_text())["stage"] == "stage1"
