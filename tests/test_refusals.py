@@ -25,6 +25,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import codes
 from evqgan.evals import finished
+from evqgan.export import __main__ as export
 from evqgan.inference import evaluation, finished_samples, mode_inputs, sample_settings
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import Classes
@@ -419,6 +420,35 @@ def test_what_is_no_workdir_is_told_by_what_it_is(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             evqgan.load(path)
+
+
+def test_a_run_of_both_stages_without_its_generator_is_told_by_all_commands(
+    place, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = workdirs.copy(tmp_path / "drawings")  # and not the model of that name
+    shutil.rmtree(run / "generator")
+    picture = str(next(place.rglob("*.png")))
+    modes = {
+        "sample": [],
+        "edit": [f"--image={picture}", "--box=0,0,8,8"],
+        "reconstruct": [f"--image={picture}"],
+        "evaluate": [],
+    }
+    given = {x: ["evqgan", f"--mode={x}", "--workdir=drawings", *modes[x]] for x in modes}
+    tries = [(main, words) for words in given.values()]
+    tries += [(export, ["drawings", "there"])]
+    for module, words in tries:
+        assert module.main(words) == 2
+        said = capsys.readouterr()
+        assert "drawings holds a run of both stages, whose generator has not begun" in said.err
+        assert "the tokenizer alone is drawings/tokenizer" in said.err
+    assert not (tmp_path / "there").exists()
+    command = ["evqgan", "--mode=reconstruct", "--workdir=drawings/tokenizer", "--out=again"]
+    assert main.main([*command, f"--image={picture}"]) == 0
+    (run / "tokenizer" / "config.json").unlink()
+    with pytest.raises(InputError, match="tokenizer/config.json is missing beside checkpoints/"):
+        evqgan.load(run)
 
 
 def test_a_keyword_that_edit_does_not_have_is_told_first(place):

@@ -86,10 +86,16 @@ def no_workdir(path: pathlib.Path) -> str:
         return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
     if advice := public.advice(path):
         return advice
-    for run in (path, path / "generator"):
-        if (run / "checkpoints").is_dir():
+    tokenizer = path / "tokenizer"
+    for run in (path, path / "generator", tokenizer):
+        if (run / "checkpoints").is_dir() and not (run / "config.json").is_file():
             hint = f"bring it back from a copy, or {files.ANEW}"
             return f"{run / 'config.json'} is missing beside checkpoints/: {hint}"
+    if (tokenizer / "config.json").is_file():
+        return (
+            f"{path} holds a run of both stages, whose generator has not begun: the command that "
+            f"began it goes on with it; the tokenizer alone is {tokenizer}"
+        )
     hint = f"train one with --config=FILE --workdir={path}"
     if shipped := exported.names():
         hint += f", or give the name of a model that ships: {', '.join(shipped)}"

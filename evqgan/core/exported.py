@@ -26,7 +26,8 @@ FILES = (CONFIG, WEIGHTS, CARD, LICENCE, EVALUATION, CHECK, REFERENCE, *PROGRAMS
 PARTS = ("tokenizer", "generator")
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"  # a folder for each model that ships
 # What makes a folder a workdir or an exported model, if maybe not a whole one.
-OF_WORKDIR = (CONFIG, WEIGHTS, "checkpoints", f"generator/{CONFIG}", "generator/checkpoints")
+RUN = (CONFIG, "checkpoints")  # of a run of one stage, or of a part of one of both
+OF_WORKDIR = (*RUN, WEIGHTS, *(f"{part}/{name}" for part in PARTS for name in RUN))
 
 
 def names() -> list[str]:

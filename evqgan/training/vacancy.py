@@ -6,7 +6,6 @@ import pathlib
 from evqgan.core import begun, exported, hub, stores
 from evqgan.core.errors import InputError
 
-RUN = ("config.json", "checkpoints")  # what the folder of a run has, from its beginning on
 OF_BOTH = (begun.FILE, begun.PLAN)  # what the workdir of both stages has besides its parts
 # What other commands write: a name or pattern each, and what a folder that has it holds.
 OTHERS = {
@@ -50,4 +49,4 @@ def _holds(folder: pathlib.Path, both: bool) -> str:
 
 def _is_run(folder: pathlib.Path) -> bool:
     """Return whether a folder holds what the training of a stage writes."""
-    return any((folder / name).exists() for name in RUN)
+    return any((folder / name).exists() for name in exported.RUN)
