@@ -257,11 +257,41 @@ def test_a_size_beside_a_model_of_another_is_refused(completed):
         completed("init=drawings", "dataset.size=32")
 
 
-def test_a_workdir_without_its_plan_is_refused(completed, tmp_path):
-    begun(tmp_path / "run", completed(), "tokenizer")
-    (tmp_path / "run" / "plan.json").unlink()
-    with pytest.raises(InputError, match=r"holds a run, but no plan.json"):
-        completed()
+@pytest.mark.parametrize("parts", [("tokenizer",), ("tokenizer", "generator")])
+@pytest.mark.parametrize(
+    "keys", [(), ("dataset.size=32", "critic=False"), ("init=drawings",), ("factor=8",)]
+)
+def test_a_plan_that_is_damaged_is_made_again_by_the_command_that_made_the_run(
+    completed, tmp_path, monkeypatch, parts, keys
+):
+    """Its parts stay as they were begun, though by now another device proposes otherwise."""
+    plan, run = tmp_path / "run" / "plan.json", tmp_path / "run"
+    first = completed(*keys, "generator.optimizer.learning_rate=0.01")
+    there = first.copy_and_resolve_references()
+    with there.unlocked(), there.ignore_type():  # what training adds
+        first_stage = {"model": there.tokenizer.tokenizer, "dtype": there.tokenizer.dtype}
+        there.generator.tokenizer = {"weights": str(run / "tokenizer"), **first_stage}
+        there.generator.generator.classes = 2
+    for part in parts:
+        begun(run, there, part)
+    plan.write_bytes(plan.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"plan.json is not what .* move it away and give the com"):
+        completed(*keys, "generator.optimizer.learning_rate=0.01")
+    plan.unlink()
+    if len(parts) == 2 or keys:
+        monkeypatch.setattr(proposal, "here", lambda: Device("T4", True, 80 * proposal.GIB))
+    with pytest.raises(InputError, match="config.optimizer.ema: .*give another --workdir"):
+        completed(*keys, "generator.optimizer.learning_rate=0.01", "tokenizer.optimizer.ema=0.5")
+    assert not plan.exists()
+    again = completed(*keys, "generator.optimizer.learning_rate=0.01")
+    for part in parts:
+        assert build.plain(again[part]) == build.plain(first[part])
+    size = first.tokenizer.dataset.size
+    assert size == again.tokenizer.dataset.size == again.generator.dataset.size and plan.is_file()
+    assert completed(*keys, "generator.optimizer.learning_rate=0.01").to_json() == again.to_json()
+
+
+def test_a_workdir_without_its_plan_is_none_of_the_config(tmp_path):
     with pytest.raises(InputError, match="is no workdir of this config"):
         own.saved(load("folder"), tmp_path / "other")
 

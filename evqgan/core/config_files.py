@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from evqgan.core import exported, files, public, stores
+from evqgan.core import exported, stores
 from evqgan.core.build import config_of, suggestion
 from evqgan.core.errors import InputError
 
@@ -60,7 +60,7 @@ def of_workdir(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Pat
     if not file.is_file() and (inner / "config.json").is_file():
         workdir, file = inner, inner / "config.json"
     if not file.is_file():
-        raise InputError(no_workdir(workdir))
+        raise InputError(exported.no_workdir(workdir))
     return _read(workdir, exported.PARTS[::-1]), workdir
 
 
@@ -76,34 +76,6 @@ def _read(folder: pathlib.Path, parts: Sequence[str]) -> ConfigDict:
         schema.check(config, str(folder / "config.json"))
     expand_paths(config)
     return config
-
-
-def no_workdir(path: pathlib.Path) -> str:
-    """Return the message for a path that was given as a workdir but has no config.json."""
-    if path.is_file():
-        return f"{path} is a file: give the folder that a run was trained in, its workdir"
-    if path.parent.name == "checkpoints":
-        return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
-    if advice := public.advice(path):
-        return advice
-    tokenizer = path / "tokenizer"
-    for run in (path, path / "generator", tokenizer):
-        if (run / "checkpoints").is_dir() and not (run / "config.json").is_file():
-            hint = f"bring it back from a copy, or {files.ANEW}"
-            return f"{run / 'config.json'} is missing beside checkpoints/: {hint}"
-    if (tokenizer / "config.json").is_file():
-        return (
-            f"{path} holds a run of both stages, whose generator has not begun: the command that "
-            f"began it goes on with it; the tokenizer alone is {tokenizer}"
-        )
-    hint = f"train one with --config=FILE --workdir={path}"
-    if shipped := exported.names():
-        hint += f", or give the name of a model that ships: {', '.join(shipped)}"
-    hint = exported.meant(path) + hint
-    is_pair = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] != ".."
-    if is_pair and path.parts[0] != "workdirs" and not path.parent.is_dir():
-        hint += f", or one of the Hugging Face Hub as hf://{path.as_posix()}"
-    return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
 
 
 def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.Path]:

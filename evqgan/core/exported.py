@@ -42,6 +42,34 @@ def meant(path: pathlib.Path) -> str:
     return f"did you mean the model {close[0]!r}? Or " if is_name and close else ""
 
 
+def no_workdir(path: pathlib.Path) -> str:
+    """Return the message for a path that was given as a workdir but has no config.json."""
+    if path.is_file():
+        return f"{path} is a file: give the folder that a run was trained in, its workdir"
+    if path.parent.name == "checkpoints":
+        return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
+    if advice := public.advice(path):
+        return advice
+    tokenizer = path / "tokenizer"
+    for run in (path, path / "generator", tokenizer):
+        if (run / "checkpoints").is_dir() and not (run / "config.json").is_file():
+            hint = f"bring it back from a copy, or {files.ANEW}"
+            return f"{run / 'config.json'} is missing beside checkpoints/: {hint}"
+    if (tokenizer / "config.json").is_file():
+        return (
+            f"{path} holds a run of both stages, whose generator has not begun: the command that "
+            f"began it goes on with it; the tokenizer alone is {tokenizer}"
+        )
+    hint = f"train one with --config=FILE --workdir={path}"
+    if shipped := names():
+        hint += f", or give the name of a model that ships: {', '.join(shipped)}"
+    hint = meant(path) + hint
+    is_pair = len(path.parts) == 2 and not path.is_absolute() and path.parts[0] != ".."
+    if is_pair and path.parts[0] != "workdirs" and not path.parent.is_dir():
+        hint += f", or one of the Hugging Face Hub as hf://{path.as_posix()}"
+    return f"{path} is no workdir: there is no {path / 'config.json'}; {hint}"
+
+
 def is_one(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder holds an exported model."""
     return (stores.path(folder) / WEIGHTS).is_file()

@@ -38,6 +38,7 @@ from evqgan.data.survey import DECODED, survey
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, NotYet, Report, Wrong
 from evqgan.own_images import config as own_images
+from evqgan.own_images import plans
 from evqgan.training import claims, prepare, vacancy
 from evqgan.training import disk as disks
 from evqgan.training import stage as stages
@@ -68,7 +69,7 @@ def parts(config: ConfigDict, workdir: str) -> list[Part]:
     """Return the stages of a config, whose keys are checked; of own images, if they are planned."""
     if own_images.is_one(config):
         own_images.dataset_of(config)
-        if own_images.read_plan(pathlib.Path(workdir)) is None:
+        if plans.read(pathlib.Path(workdir)) is None:
             return []  # sizes are proposed when the training begins
         config = own_images.saved(config, pathlib.Path(workdir))
     if config.stage != "quickstart":

@@ -23,7 +23,7 @@ from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
 from evqgan.data.folder import check_apart
 from evqgan.data.survey import Survey, survey
-from evqgan.own_images import proposal
+from evqgan.own_images import plans, proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import optim, run_length, vacancy
@@ -64,7 +64,8 @@ def begin(
     check_given(config)
     if processes.this()[0] == 0:
         files.tried(workdir)
-    plan, found = read_plan(workdir), None
+    plan, found = plans.read(workdir), None
+    theirs = plans.parts(workdir) if plan is None else {}
     if plan is None or config.changed_data:
         log(f"looking through {dataset.folder}")
         found = survey(dataset, log)
@@ -72,7 +73,11 @@ def begin(
             log(line)
     is_new = plan is None
     if found and plan is None:
-        plan = planned(config, found, proposal.here())
+        plan = planned(plans.asked(config, theirs), found, proposal.here())
+        plan = plans.made_again(plan, theirs)
+        if theirs:
+            there = " and ".join(str(workdir / part) for part in theirs)
+            log(f"there was no {workdir / PLAN}: {there} stays as it was begun")
     if found:
         check_batches(config, plan or {}, found.train)
     complete = completed(config, plan or {}, workdir)
@@ -80,6 +85,7 @@ def begin(
         for line in lengths(complete, found.train):
             log(f"  {line}")
     check(complete)
+    plans.check(complete, workdir, theirs)
     if found and processes.this()[0] == 0:
         files.save_json(workdir / SURVEY, found.as_json())
     if is_new and processes.this()[0] == 0:
@@ -91,30 +97,13 @@ def begin(
 
 def saved(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
     """Return the complete config of a workdir that `begin` began, for other modes than train."""
-    plan = read_plan(workdir)
+    plan = plans.read(workdir)
     if plan is None:
-        raise InputError(f"{workdir} is no workdir of this config: there is no {workdir / PLAN}")
+        raise InputError(
+            f"{workdir} is no workdir of this config: there is no {workdir / PLAN}; leave --config "
+            "out"
+        )
     return completed(config, plan, workdir)
-
-
-def read_plan(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Return what was proposed for a workdir, None where nothing has begun.
-
-    Raises InputError for a workdir that was begun otherwise.
-    """
-    file = workdir / PLAN
-    if file.is_file():
-        plan = files.read_json(file, "what was proposed for the folder")
-        if missing := {*PARTS, "factor", "critic"} - plan.keys():
-            raise InputError(f"{file} has no {sorted(missing)[0]!r}: bring back a whole one")
-        return plan
-    for part in PARTS:
-        if (workdir / part / "config.json").is_file():
-            raise InputError(
-                f"{workdir} holds a run, but no {PLAN}: it was begun with another config, or that "
-                "file was lost; give another --workdir"
-            )
-    return None
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
