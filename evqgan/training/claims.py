@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, config_files, files, stores
+from evqgan.core import begun, build, checkpoint, config_files, exported, files, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.folder import check_apart
@@ -52,10 +52,10 @@ FREE = (
 # draws. `optimizer.accumulate` is none of them: what is no mean over images, such as a codebook of
 # moving averages, an adaptive weight, or a mean over all masked tokens, is then of each part.
 MEMORY = ("remat", "unroll", "chunk")
-AGAIN = (  # what to do with a workdir that holds another run
-    "give the config it was made with, or another --workdir, for a new run, with these weights by "
-    "--config.init="
-)
+# What to do with a workdir that holds another run.
+AGAIN = "give the config it was made with, or another --workdir, for a new run"
+# Keys of what weights are of: a run with others of these does not begin with them.
+OF_WEIGHTS = ("tokenizer", "generator", "dataset.size")
 # Keys that training adds to the config it is given (`prepare.note_data`, `stage2.resolve`).
 FOUND = {
     "stage1": ("class_names", "data"),
@@ -153,13 +153,38 @@ def check_claim(workdir: str | os.PathLike, config: Any) -> None:
     found = build.differences(theirs, ours)
     found = {key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, grown)}
     if found:
-        raise _another(workdir, found, f"{AGAIN}{workdir}{_unfinished(found, config)}")
+        hint = f"{AGAIN}{_with_weights(found, workdir)}{_unfinished(found, config, workdir)}"
+        raise _another(workdir, found, hint)
 
 
-def _unfinished(found: dict[str, tuple[Any, Any]], config: Any) -> str:
+def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike) -> str:
+    """Return how a new run begins with the weights of a run in words, "" where it cannot.
+
+    found: {key: (there, now)} of the new run.
+    """
+    if any(within(key, OF_WEIGHTS) for key in found):
+        return ""
+    place = stores.path(workdir)
+    beside = any((place.parent / name).is_file() for name in (begun.FILE, begun.PLAN))
+    if beside and place.name in exported.PARTS:
+        return f", with these weights by --config.{place.name}.init={workdir}"
+    return f", with these weights by --config.init={workdir}"
+
+
+def _taken_more(config: Any, workdir: str | os.PathLike) -> tuple[int, int] | None:
+    """Return the steps of the run in `workdir`, and those of `config`, unless it has more."""
+    taken = checkpoint.latest(workdir)
+    examples = (config.get("data") or {}).get("examples", 1)
+    asked = run_length.to_steps(config.duration, examples, config.batch_size)
+    return (taken, asked) if asked < taken else None
+
+
+def _unfinished(found: dict[str, tuple[Any, Any]], config: Any, workdir: str | os.PathLike) -> str:
     """Return what is to be said besides where durations differ; found: {key: (there, now)}."""
     if "duration" not in found:
         return ""
+    if taken := _taken_more(config, workdir):
+        return f"; it has taken {taken[0]:,} steps, and fewer, {taken[1]:,}, were asked for"
     how = " and config.resume=last_good" if config.get("resume") == "last_good" else ""
     return (
         "; only a finished run goes on with a longer duration: first end it with that which it has "
