@@ -7,10 +7,12 @@ Advice is a key that a message writes as a flag, --config.KEY, or that it names 
 import ast
 import pathlib
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import workdirs
 from test_train import config_of
 
 from evqgan.core import build, checkpoint, cli, config_files, space
@@ -274,3 +276,20 @@ def test_broken_images_are_forgiven_by_what_is_given_with_the_config_of_a_workdi
         config.dataset.max_bad, config.eval_batch_size = 0.0, 3
     found = claims.settings(config, tmp_path)
     assert (found.dataset.max_bad, found.eval_batch_size) == (0.0, 3)
+
+
+def test_what_a_run_was_trained_on_is_noted_when_a_step_is_taken(tmp_path):
+    place, images = workdirs.copy(tmp_path / "run") / "tokenizer", tmp_path / "images"
+    shutil.copytree(workdirs.trained() / "images", images)
+    noted = lambda: claims.read_config(place).data.examples  # noqa: E731
+    (config, _), before = workdirs.configs(images), noted()
+    for path in (images / "ant").iterdir():
+        shutil.copyfile(path, images / "bee" / f"{path.name[0]}_.png")
+    with pytest.raises(InputError, match="and .* are there now"):
+        loop.train(config, place)
+    config.changed_data = True
+    loop.train(config, place)  # it is finished
+    assert noted() == before and not claims.read_config(place).get("changed_data")
+    config.duration = "7 steps"
+    loop.train(config, place)
+    assert noted() > before

@@ -56,6 +56,7 @@ MEMORY = ("remat", "unroll", "chunk")
 AGAIN = "give the config it was made with, or another --workdir, for a new run"
 # Keys of what weights are of: a run with others of these does not begin with them.
 OF_WEIGHTS = ("tokenizer", "generator", "dataset.size")
+OF_DATA = ("class_names", "data", "changed_data")  # what a run was trained on
 # Keys that training adds to the config it is given (`prepare.note_data`, `stage2.resolve`).
 FOUND = {
     "stage1": ("class_names", "data"),
@@ -83,6 +84,18 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
         check_claim(workdir, config)
     if jax.process_index() == 0:
         files.save_json(stores.path(workdir) / "config.json", json.loads(config.to_json()))
+
+
+def without_step(workdir: str | os.PathLike, config: Any) -> Any:
+    """Return `config` with what the run in `workdir` was trained on, as no step is taken now."""
+    theirs, config = read_config(workdir), config.copy_and_resolve_references()
+    with config.unlocked():
+        for key in OF_DATA:
+            if key in config:
+                del config[key]
+            if theirs is not None and key in theirs:
+                config[key] = theirs[key]
+    return config
 
 
 def is_trained(workdir: str | os.PathLike, last: int | None = None) -> bool:

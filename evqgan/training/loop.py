@@ -116,6 +116,8 @@ def restore_or_init(
         checkpoints.close()
         raise
     # Now, as a run that cannot load what it begins with leaves the workdir as it was.
+    if not fresh and int(state["step"]) >= setup.length.total:
+        config = claims.without_step(workdir, config)
     claims.claim(workdir, config, fresh)
     return state, notes
 
