@@ -256,6 +256,39 @@ def test_a_misspelt_keyword_is_named():
             getattr(loaded(), name)(*arguments, **{wrong: 1})
 
 
+@pytest.mark.parametrize(
+    "name, arguments, other",
+    [
+        ("load", ("drawings",), "workdirs"),
+        ("generate", (1,), "folder"),
+        ("generate", (1,), "part"),
+        ("sample", (1,), "output"),
+        ("edit", (made, MASK, 8), "left"),
+        ("edit", (made, MASK, 8), "acceptance"),
+        ("outpaint", (made, 8), "mask"),
+        ("outpaint", (made, 8), "folder"),
+    ],
+)
+def test_a_message_names_the_keywords_of_its_function_alone(name, arguments, other):
+    """What each takes is read from its signature here, and what generators share, from one."""
+    given = [one()[0] if one is made else one for one in arguments]
+    function = getattr(loaded(), name, None) or getattr(models, name)
+    with pytest.raises(InputError, match=f"there is no keyword '{other}': ") as raised:
+        function(*given, **{other: 1})
+    with pytest.raises(InputError, match="there is no keyword 'zzzz': expected one of ") as all_of:
+        function(*given, zzzz=1)
+    named = str(all_of.value).split("expected one of ")[1].split(", ")
+    assert other not in named and f"'{other}'?" not in str(raised.value)
+    own = [x for x, y in inspect.signature(function).parameters.items() if y.kind != y.VAR_KEYWORD]
+    more = {
+        "generate": {"acceptance", "classifier", "force"},
+        "edit": {"margin", "feather", "force"},
+        "outpaint": {"margin", "feather", "force"},
+    }
+    sampler = () if name == "load" else loaded().sampler
+    assert {*named} == {*own, *more.get(name, ()), *sampler}
+
+
 @pytest.mark.parametrize("step", [7, None])
 def test_a_step_that_is_not_there_is_refused_before_networks_are_built(tmp_path, monkeypatch, step):
     place = workdirs.copy(tmp_path / "w") / "generator"

@@ -1,18 +1,13 @@
 """The keywords of the public functions, for type checkers: a misspelt one is an error they see."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 
 Label: TypeAlias = int | str | np.integer  # a class, by number or by name
 Labels: TypeAlias = Label | Sequence[Label] | np.ndarray | None  # several in turn; None: all
-
-# The keywords of the public functions that are no changes to config.sample.
-OF_LOAD = ("workdir", "config", "step", "batch_size", "device", "dtype")
-OF_IMAGES = ("num", "seed", "output", "progress", "force")
-OF_SAMPLE = (*OF_IMAGES, "labels", "acceptance", "classifier", "folder", "part")
-OF_EDIT = (*OF_IMAGES, "image", "mask", "label", "margin", "feather")
 
 
 class SamplerKeywords(TypedDict, total=False):
@@ -43,8 +38,6 @@ class GenerateKeywords(SamplerKeywords, total=False):
 
     acceptance: float
     classifier: Any
-    folder: Any
-    part: tuple[int, int]
     force: bool
 
 
@@ -54,3 +47,17 @@ class EditKeywords(SamplerKeywords, total=False):
     margin: int | None
     feather: float | None
     force: bool
+
+
+def of(function: Callable, more: type = SamplerKeywords) -> list[str]:
+    """Return the names of what a public function takes, but for changes to config.sample.
+
+    more: the TypedDict of its **keywords, if it has any others.
+    """
+    named = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    others = inspect.get_annotations(more).keys() - inspect.get_annotations(SamplerKeywords).keys()
+    return [*named, *sorted(others)]

@@ -3,7 +3,7 @@
 from __future__ import annotations  # so that help() shows the names of types
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Never, Unpack, overload
 
 import numpy as np
@@ -49,7 +49,7 @@ def load(
     >>> model.size, model.classes, model.config.dtype
     ((64, 64), 9, 'float32')
     """
-    planning.check_keywords(unknown, (), keywords.OF_LOAD)
+    planning.check_keywords(unknown, (), keywords.of(load))
     if isinstance(workdir, str | os.PathLike):
         workdir = os.path.expanduser(workdir)
     saved, folder = of_workdir(workdir)
@@ -138,8 +138,8 @@ class Model(CodingModel):
           all.
         seed: from 0; the same seed makes the same images.
         output, progress: see `Model`.
-        changes: to `sampler`, such as temperature=0.9; also acceptance, classifier, folder, part
-          and force, see `sample`.
+        changes: to `sampler`, such as temperature=0.9; also acceptance, classifier and
+          force, see `sample`.
 
         >>> made = model.generate(2, labels="flags", seed=3, temperature=0.9)
         >>> made.shape
@@ -149,6 +149,8 @@ class Model(CodingModel):
         """
         images.check_output(output)
         self.known_classes("generate")
+        known = keywords.of(Model.generate, GenerateKeywords)
+        planning.check_keywords(changes, self.sampler, known)
         made = self.sample(num, labels, seed, progress=progress, **changes)
         return images.to_output(made["images"], output)
 
@@ -185,7 +187,7 @@ class Model(CodingModel):
         ['ids', 'images', 'labels', 'numbers']
         """
         self.known_classes("sample")
-        planning.check_keywords(changes, self.sampler, keywords.OF_SAMPLE)
+        planning.check_keywords(changes, self.sampler, keywords.of(Model.sample))
         planning.check_part(part)
         planning.check_folder(folder)
         checked = self.checked_labels(num, labels, seed, acceptance, force)
@@ -273,7 +275,7 @@ class Model(CodingModel):
         >>> model.edit(images[0], mask, label="flags", num=2).shape
         (2, 64, 64, 3)
         """
-        self._check_edit(output, how)
+        self._check_edit(Model.edit, output, how)
         given, hidden = images.to_uint8(image), images.to_mask(mask)
         with self.runner.reporting(progress, "edit", "windows") as report:
             made = editing.edit(self, given, hidden, label, num, seed, report=report, **how)
@@ -334,14 +336,14 @@ class Model(CodingModel):
         >>> model.outpaint(images[0], left=16, right=16, label="flags").shape
         (1, 64, 96, 3)
         """
-        self._check_edit(output, how)
+        self._check_edit(Model.outpaint, output, how)
         given, margins = images.to_uint8(image), (left, top, right, bottom)
         with self.runner.reporting(progress, "outpaint", "windows") as report:
             made = editing.outpaint(self, given, *margins, label, num, seed, report=report, **how)
         return images.to_output(made, output)
 
-    def _check_edit(self, output: str, how: Mapping[str, Any]) -> None:
-        """Raise InputError for an output or keywords that `edit` does not have."""
+    def _check_edit(self, method: Callable, output: str, how: Mapping[str, Any]) -> None:
+        """Raise InputError for an output or keywords that `edit` or `outpaint` does not have."""
         images.check_output(output)
         if self.generator:
-            planning.check_keywords(how, self.sampler, keywords.OF_EDIT)
+            planning.check_keywords(how, self.sampler, keywords.of(method, EditKeywords))

@@ -129,7 +129,7 @@ def sampler_of(config: ConfigDict) -> dict[str, Any]:
 
 
 def check_keywords(given: Iterable[str], sampler: Iterable[str], keywords: Iterable[str]) -> None:
-    """Raise InputError for a keyword of `load`, `Model.sample` or `Model.edit` that there is not.
+    """Raise InputError for a keyword that `load` or a method of `Model` does not have.
 
     given: those that a caller gives, as changes to config.sample.
     sampler: the keys of the generator's settings; keywords: all others.
