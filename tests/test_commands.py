@@ -18,11 +18,12 @@ from test_train import Given
 
 import evqgan
 from evqgan import main
-from evqgan.core import config_files, pictures
+from evqgan.core import config_files, mesh, pictures
 from evqgan.core.errors import ContractError, InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
 from evqgan.evals import against_real, finished
+from evqgan.evals.cards import Measured, Produced
 from evqgan.inference import (
     evaluation,
     evaluation_parts,
@@ -612,6 +613,40 @@ def test_a_tokenizers_workdir_reconstructs_and_nothing_else(workdir, tmp_path):
         "ssim",
     ]
     assert json.loads((place / "evaluation.json").read_text()) == found
+
+
+class Own:
+    """An evaluator that somebody added, which gives `values`."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def run(self, _):
+        yield from self.values
+
+    def card(self):
+        return Measured("reconstruction", Produced("reconstructions", 3, (8, 8)))
+
+
+def measured(workdir, config, *values):
+    ready = Evaluators({"mine": Own(*values)}, mesh.make(data=1, tensor=-1))
+    ((numbers, card),) = evaluation.evaluate_model(load(workdir, config), ready)
+    assert card.evaluator == "mine"
+    return numbers
+
+
+def test_evaluate_keeps_all_numbers_and_names_the_pictures_that_it_does_not(
+    workdir, config, capsys
+):
+    picture_too = ("codes", np.zeros((4, 6, 3), np.uint8))
+    given = ("mse", np.float32(0.5)), picture_too, ("count", np.zeros((), np.int32))
+    assert measured(workdir, config, *given) == {"mse": 0.5, "count": 0}
+    line = "pictures are kept in training alone; those of mine are not: codes"
+    assert line in capsys.readouterr().out.splitlines()
+    with pytest.raises(
+        ContractError, match=r"config.evals.mine gave mse as float64 \[3\].*expected"
+    ):
+        measured(workdir, config, ("psnr", 20.0), ("mse", np.zeros(3)))
 
 
 def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):

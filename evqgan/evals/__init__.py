@@ -209,8 +209,7 @@ def run_all(
     about = subject() if evals else None
     for prefix, evaluator in evals.items():
         try:
-            numbers, shown = sorted_out(prefix, evaluator.run(state), givers)
-            card = evaluator.card()
+            numbers, shown, card = measured(prefix, evaluator, state, givers)
         except ContractError:
             raise
         except InputError as error:
@@ -218,16 +217,34 @@ def run_all(
                 raise
             print(f"no numbers of {prefix}: {error}", flush=True)
             continue
-        except Exception as error:
-            error.add_note(f"while config.evals.{prefix} measured")
-            raise
-        if not isinstance(card, Measured):
-            got = type(card).__name__
-            raise ContractError(f"card() of config.evals.{prefix} gave {got}, expected Measured")
         assert about is not None  # there are evaluators
         pictures |= shown
         enter(found, numbers, about.card(prefix, card))
     return found, pictures
+
+
+def measured(
+    prefix: str, evaluator: Evaluator, state: dict, givers: dict[str, str]
+) -> tuple[dict[str, float], dict[str, np.ndarray], Measured]:
+    """Return what an evaluator gives of a state: numbers, pictures, and what they are of.
+
+    Raises ContractError for what is neither a number nor a picture, and for no card; any error but
+    InputError has a note that says which evaluator measured.
+
+    prefix: the evaluator's name. givers: as of `sorted_out`.
+    """
+    try:
+        numbers, shown = sorted_out(prefix, evaluator.run(state), givers)
+        card = evaluator.card()
+    except InputError:
+        raise
+    except Exception as error:
+        error.add_note(f"while config.evals.{prefix} measured")
+        raise
+    if not isinstance(card, Measured):
+        got = type(card).__name__
+        raise ContractError(f"card() of config.evals.{prefix} gave {got}, expected Measured")
+    return numbers, shown, card
 
 
 def sorted_out(

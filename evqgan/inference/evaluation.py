@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from evqgan import evals
 from evqgan.core import build, checkpoint, exported, files, processes, schema, stores
 from evqgan.core.errors import ContractError, InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import cards, finished, sorted_out
+from evqgan.evals import cards, finished
 from evqgan.evals.against_real import AgainstReal, RealImages
 from evqgan.evals.cards import Card, Evaluation, Measured, Subject
 from evqgan.evals.image_set import Tally
@@ -168,6 +169,9 @@ def evaluate_model(
 
     requested: evaluators asked for by name: InputError if one has no numbers of these data; of
       another one nothing comes but a line.
+
+    Pictures are not kept: a line names those that an evaluator gives though it was asked for none.
+    Raises ContractError for what is neither a number nor a picture.
     """
     state = on_every_device(model.state, evaluators.device_mesh)
     about, givers = subject_of(model), dict[str, str]()
@@ -176,7 +180,7 @@ def evaluate_model(
         log(f"evaluating: {name}")
         try:
             with heartbeat(f"evaluating {name}", log):
-                numbers, _ = sorted_out(name, evaluator.run(state), givers)
+                numbers, shown, card = evals.measured(name, evaluator, state, givers)
         except ContractError:
             raise
         except InputError as error:
@@ -185,7 +189,9 @@ def evaluate_model(
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
             continue
-        yield numbers, about.card(name, evaluator.card())
+        if shown:
+            log(f"pictures are kept in training alone; those of {name} are not: {', '.join(shown)}")
+        yield numbers, about.card(name, card)
 
 
 def subject_of(model: Model) -> Subject:
