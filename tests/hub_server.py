@@ -17,10 +17,12 @@ class Hub:
 
     private: names that only TOKEN sees. cut: {path: how many times a reply breaks off halfway}.
     gone: paths for which the connection is closed. requests: (method, path) of all.
+    meanwhile: called once, as an upload begins.
     """
 
     def __init__(self):
         self.commits, self.private, self.cut, self.gone = {}, set(), {}, set()
+        self.meanwhile = None
         self.blobs, self.requests = {}, []
         self.url = ""
 
@@ -144,6 +146,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case ["api", "repos", "create"]:
                 return self.create(json.loads(body))
             case ["api", "models", _, _, "preupload", _]:
+                meanwhile, self.hub.meanwhile = self.hub.meanwhile, None
+                if meanwhile:
+                    meanwhile()
                 files = [
                     {
                         "path": one["path"],
@@ -178,6 +183,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for line in map(json.loads, body.decode().splitlines()):
             value = line["value"]
             match line["key"]:
+                case "header":
+                    head = self.hub.commits[name][-1]["sha"]
+                    if value.get("parentCommit", head) != head:
+                        return self.refuse(412, "", "A commit has happened since")
                 case "file":
                     files[value["path"]] = base64.b64decode(value["content"])
                 case "lfsFile":

@@ -256,6 +256,34 @@ def test_what_is_not_pushed(served, monkeypatch, tmp_path, capsys):
     assert "cannot go on with hf://user/small" in refused("drawings")
 
 
+def test_what_changes_on_the_hub_while_a_model_is_exported_is_seen(
+    served, monkeypatch, tmp_path, capsys
+):
+    """What is asked for before the export and before the upload, and what comes even later."""
+    monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+    served.private.add(NAME)
+    command, write = [f"--push={PLACE}"], export.write
+
+    def opened(*given):
+        write(*given)
+        served.private.clear()
+
+    monkeypatch.setattr(export, "write", opened)
+    assert export.main(["drawings", str(tmp_path / "mine"), *command]) == 2
+    captured = capsys.readouterr()
+    assert "is public already: give --public" in captured.err and "uploading" not in captured.out
+    served.private.add(NAME)
+    theirs = {**served.commits[NAME][-1]["files"], "README.md": b"theirs"}
+    served.meanwhile = lambda: served.commit(NAME, theirs)
+    before = len(served.commits[NAME])
+    assert export.main([str(tmp_path / "mine"), *command]) == 2  # what was exported is not lost
+    assert "answers 412 to hf://user/small" in capsys.readouterr().err
+    assert len(served.commits[NAME]) == before + 1
+    assert served.commits[NAME][-1]["files"]["README.md"] == b"theirs"
+    assert export.main([str(tmp_path / "mine"), *command]) == 0
+    assert len(served.commits[NAME]) == before + 2
+
+
 def test_the_command_line_takes_it_in_a_process_of_its_own(served, tmp_path):
     pictures.save_png(tmp_path / "in.png", np.zeros((64, 64, 3), np.uint8))
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": served.url}

@@ -20,6 +20,10 @@ def push(folder: pathlib.Path, name: str, public: bool = False) -> None:
     name: USER/NAME of its repository, which is made if there is none. public: whoever likes may
     read it; a repository that there is keeps who may read it, and has to be of that kind.
 
+    It asks the Hub what `check` has asked: an export takes minutes, in which a repository may come
+    to be, or be opened to others. What comes after that, while files are uploaded, is refused by
+    the Hub itself: a new repository is not there yet, and of another the commit it had is named.
+
     Raises InputError for a folder that is no exported model, a repository of something else, and
     whatever the Hub refuses.
     """
@@ -27,13 +31,13 @@ def push(folder: pathlib.Path, name: str, public: bool = False) -> None:
     paths = whole(folder)
     api = hub.library().HfApi(endpoint=hub.endpoint())
     with hub.in_a_line(repository):
-        is_new = not is_there(api, repository, public)
+        head = head_of(api, repository, public)
         size = sum(path.stat().st_size for path in paths)
-        kind = f"{'a new' if is_new else 'the'} {'public' if public else 'private'} repository"
+        kind = f"{'the' if head else 'a new'} {'public' if public else 'private'} repository"
         say(f"uploading {counted(len(paths), 'file')}, {size:,} bytes, to {place}, {kind}:")
         for path in paths:
             say(f"  {path.relative_to(folder)}  {path.stat().st_size:,}")
-        if is_new:
+        if not head:
             api.create_repo(name, private=not public)
         done = api.upload_folder(
             repo_id=name,
@@ -41,6 +45,7 @@ def push(folder: pathlib.Path, name: str, public: bool = False) -> None:
             commit_message="Model exported by evqgan",
             allow_patterns=[str(path.relative_to(folder)) for path in paths],
             delete_patterns=list(exported.FILES),
+            parent_commit=head or None,
         )
     hub.fetch.cache_clear()
     say(f"it is at {place}, commit {done.oid}")
@@ -51,19 +56,20 @@ def check(name: str, public: bool) -> None:
     """Raise InputError, before anything is exported, for what `push` would be refused for now."""
     repository, api = Repository(name), hub.library().HfApi(endpoint=hub.endpoint())
     with hub.in_a_line(repository):
-        is_there(api, repository, public)
+        head_of(api, repository, public)
 
 
-def is_there(api: Any, repository: Repository, public: bool) -> bool:
-    """Return whether there is such a repository; InputError for one of something else.
+def head_of(api: Any, repository: Repository, public: bool) -> str:
+    """Return the newest commit of a repository, "" if there is none; InputError for another kind.
 
     Who is not logged in hears of it before anything else.
     """
     api.whoami()
     if not api.repo_exists(repository.name):
-        return False
-    require_ours(api.model_info(repository.name), repository, public)
-    return True
+        return ""
+    info = api.model_info(repository.name)
+    require_ours(info, repository, public)
+    return str(info.sha)
 
 
 def whole(folder: pathlib.Path) -> list[pathlib.Path]:
