@@ -41,7 +41,9 @@ def test_it_is_small_and_says_what_it_is(name):
     folder = exported.EXAMPLES / name
     assert sum(path.stat().st_size for path in folder.rglob("*")) < BYTES
     head = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
-    assert head["license"] == "cc-by-sa-4.0" and head["model-index"][0]["results"]
+    assert head["license"] == "cc-by-sa-4.0"
+    tasks = {one["task"]["type"] for one in head["model-index"][0]["results"]}
+    assert tasks == {"conditional-image-generation", "image-to-image"}
     assert "CC BY-SA 4.0" in (folder / "LICENSE.txt").read_text()
     assert "OpenMoji" in (folder / "LICENSE.txt").read_text()
 

@@ -3,6 +3,7 @@
 The models that ship are read by their names.
 """
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -21,6 +22,7 @@ from evqgan.core import exported, exported_weights, pictures
 from evqgan.core.errors import InputError
 from evqgan.evals import cards
 from evqgan.export import __main__ as export
+from evqgan.export import card as cards_of
 from evqgan.export import check, gathered, programs, pushing, sources
 from evqgan.export import folder as folders
 from evqgan.inference.evaluation import subject_of
@@ -170,6 +172,35 @@ def test_a_card_says_what_it_is_and_what_is_not_known(place):
     assert "6 steps of 4 images, of 50 training images" in text
     assert "images: A folder of pictures." in text and "has to say it here" in text
     assert not (place / "float16" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    "part, classes, pipeline, task",
+    [
+        ("generator", 3, None, "conditional-image-generation"),  # of which the Hub has no pipeline
+        ("generator", 0, *["unconditional-image-generation"] * 2),
+        ("tokenizer", 0, *["image-to-image"] * 2),
+    ],
+)
+def test_a_card_is_found_under_what_the_model_does(models, place, part, classes, pipeline, task):
+    found = gathered.gather(str(place / "run" / part), say=lambda line: None)
+    if part == "generator":
+        found.configs["generator"]["generator"]["classes"] = classes
+    card = {"numbers": ["fid"], "real": {"source": "images", "split": "train", "count": 60}}
+    evaluation = {"numbers": {"fid": 12.5, "psnr": 20.0}}
+    evaluation["protocols"] = {
+        "distribution": card,
+        "reconstruction": {**card, "numbers": ["psnr"]},
+    }
+    found = dataclasses.replace(found, evaluation=evaluation)
+    head = cards_of.Card("x", found, sources.Source("images"), "float32", 1).head()
+    assert head.get("pipeline_tag") == pipeline
+    assert ("conditional-image-generation" in head["tags"]) == (classes > 0)
+    tasks = [result["task"] for result in head["model-index"][0]["results"]]
+    assert tasks == [
+        {"type": task, "name": "distribution"},
+        {"type": "image-to-image", "name": "reconstruction"},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from evqgan.export import check
 from evqgan.export.gathered import Gathered
 from evqgan.export.sources import Source
 
-# Hugging Face's names of what protocols measure, in the head of a card.
-TASKS = {"reconstruction": "image-to-image"}
-SAMPLES = "unconditional-image-generation"
+# Hugging Face's names of what a model does. It has no task of generating by class (the last is no
+# pipeline_tag): what it calls unconditional has "no condition in any context".
+RECONSTRUCTS = "image-to-image"
+GENERATES = "unconditional-image-generation"
+GENERATES_BY_CLASS = "conditional-image-generation"
 PAPER = "https://arxiv.org/abs/2310.05400"
 # What `check.write` measures, in words.
 MEASURED = {
@@ -57,16 +59,25 @@ class Card:
 
     def head(self) -> dict[str, Any]:
         """Return what programs read of a card: the licence, tags, and numbers (model-index)."""
-        tags = ["jax", "vector-quantization", "image-tokenizer"]
+        tags, task = ["jax", "vector-quantization", "image-tokenizer"], self.task()
         tags += ["image-generation"] if self.found.part == "generator" else []
+        tags += [task] if task == GENERATES_BY_CLASS else []
         of_data = "other" if self.found.origin else self.source.identifier
         head: dict[str, Any] = {"license": of_data}
         if head["license"] == "other":
             head |= {"license_name": "see-readme", "license_link": "LICENSE.txt"}
         head |= {"library_name": "evqgan", "tags": tags}
+        head |= {} if task == GENERATES_BY_CLASS else {"pipeline_tag": task}
         if results := [one for one in self.results() if one["metrics"]]:
             head["model-index"] = [{"name": self.name, "results": results}]
         return head
+
+    def task(self) -> str:
+        """Return what the model does, as Hugging Face calls it."""
+        if self.found.part == "tokenizer":
+            return RECONSTRUCTS
+        by_class = self.found.config["generator"].get("classes", 0)
+        return GENERATES_BY_CLASS if by_class else GENERATES
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Yield what model-index has of each evaluator."""
@@ -81,7 +92,8 @@ class Card:
                 for number, value in values.items()
                 if value is not None and math.isfinite(value)
             ]
-            task = {"type": TASKS.get(name, SAMPLES), "name": name}
+            kind = RECONSTRUCTS if name == "reconstruction" else self.task()
+            task = {"type": kind, "name": name}
             yield {"task": task, "dataset": about, "metrics": metrics}
 
     def what(self) -> str:
