@@ -19,6 +19,7 @@ from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.evals import finished
 from evqgan.inference import mode_sample, rejection, resumable, sampling_folder
+from evqgan.inference.planning import Classes
 from evqgan.nn import resnet
 
 
@@ -274,8 +275,20 @@ def test_what_a_classifier_raises_is_said_in_one_line_with_its_name(model):
         model.sample(2, acceptance=0.5, classifier="test_rejection:broken")
 
 
+def find(name, model, where=""):
+    return rejection.find(name, model.known_classes(), where)(model.runner)
+
+
+def test_missing_weights_are_told_before_there_is_a_model(tmp_path):
+    classes = Classes(1000, (), "w")
+    with pytest.raises(InputError, match="there are no weights of resnet101 in "):
+        rejection.find("resnet101", classes, str(tmp_path))
+    with pytest.raises(InputError, match="this model is unconditional"):
+        rejection.find("resnet50", Classes(0, (), "w"))
+
+
 def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
-    found = rejection.find("test_rejection:brightness", model)
+    found = find("test_rejection:brightness", model)
     white = np.full((2, 4, 4, 3), 255, np.uint8)
     np.testing.assert_array_equal(found(white, None), brightness(white, None))
     assert rejection.name_of(found) == "test_rejection:brightness"
@@ -293,19 +306,19 @@ def test_classifiers_are_found_by_name(model, monkeypatch, tmp_path):
         ),
     }.items():
         with pytest.raises(InputError, match=message.format(name)):
-            rejection.find(name, model)
+            find(name, model)
     with pytest.raises(InputError, match="test_rejection:brightness knows its own"):
-        rejection.find("test_rejection:brightness", model, "folder")
+        find("test_rejection:brightness", model, "folder")
     model = copy.copy(model)
     model.classes = 0
     with pytest.raises(InputError, match="and this model is unconditional"):
-        rejection.find("resnet50", model)
+        find("resnet50", model)
     model.classes, model.class_names = 1000, ()
     with pytest.raises(
         InputError,
         match="there are no weights of resnet101 in .*: get them with `python -m evqgan.con",
     ):
-        rejection.find("resnet101", model, str(tmp_path))
+        find("resnet101", model, str(tmp_path))
 
 
 def test_a_resnet_judges_classes_that_are_called_by_their_wordnet_numbers(model):
@@ -325,7 +338,7 @@ def test_a_resnet_judges_classes_that_are_called_by_their_wordnet_numbers(model)
         InputError,
         match="by their WordNet numbers, .*, and this model has the class 'tench': train",
     ):
-        rejection.find("resnet101", model)
+        find("resnet101", model)
 
 
 def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_path, capsys):
@@ -334,7 +347,7 @@ def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_pat
     monkeypatch.setattr(rejection, "RESIZED", 48)
     model = copy.copy(model)
     model.classes, model.class_names = 1000, ()
-    classifier = rejection.find("resnet50", model, "random")
+    classifier = find("resnet50", model, "random")
     assert classifier.name == "resnet50 untrained" and "is untrained" in capsys.readouterr().out
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -352,7 +365,7 @@ def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_pat
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
     weights.save(weights.path(tmp_path, "resnet50"), variables, {"sha256": "0123456789abcdef"})
-    stored = rejection.find("resnet50", model, str(tmp_path))
+    stored = find("resnet50", model, str(tmp_path))
     assert stored.name == "resnet50 01234567"
     np.testing.assert_array_equal(stored(images, labels), scores)
     made = model.sample(2, [1, 2], acceptance=0.5, classifier=stored)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.core.mesh import path_name
 
@@ -92,8 +93,8 @@ def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = 
         problems += wrong
     problems += [f"{path} is no weight of ours" for path in found if path not in wanted]
     if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(f"the weights do not fit: {'; '.join(dict.fromkeys(problems[:5]))}{more}")
+        told = weights.first_of([*dict.fromkeys(problems)])
+        raise InputError(f"the weights do not fit: {told}")
     return jax.tree_util.tree_map_with_path(lambda path, _: filled[path_name(path)], like)
 
 

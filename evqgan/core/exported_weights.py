@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 
 from evqgan.core import exported, stores, weights
 from evqgan.core.errors import InputError
@@ -74,10 +73,9 @@ def restore(
     folder = stores.path(folder)
     found = exported.check_step(folder, "generator" if "tokenizer" in like else "tokenizer", step)
     wanted = tree_of(like)
-    arrays = read(folder / exported.WEIGHTS)
+    arrays = read(folder)
     if problems := differences(arrays, wanted):
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        what = f"is not the model of {exported.CONFIG} beside it: {'; '.join(problems[:5])}{more}"
+        what = f"is not the model of {exported.CONFIG} beside it: {weights.first_of(problems)}"
         raise InputError(f"{folder / exported.WEIGHTS} {what}; {exported.again(folder)}")
 
     def placed(array: Any, leaf: Any) -> Any:
@@ -101,10 +99,7 @@ class Exported:
 
     def __init__(self, folder: str | os.PathLike[str], part: str) -> None:
         """Read those of a part, one of `exported.PARTS`; InputError if they are damaged."""
-        self.step, arrays = (
-            exported.step_of(folder, part),
-            read(stores.path(folder) / exported.WEIGHTS),
-        )
+        self.step, arrays = exported.step_of(folder, part), read(stores.path(folder))
         own = f"{part}/params/"
         beside = "tokenizer/" if part == "tokenizer" else ""  # a generator's state has "tokenizer"
         self.arrays = {
@@ -144,23 +139,10 @@ class Exported:
         """Do nothing: all is read."""
 
 
-def read(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """Return {name: array} of a file as `save` writes it; InputError if it is damaged."""
-    try:
-        with (
-            stores.as_file(file) as local,
-            safetensors.safe_open(local, framework="np") as stored,
-        ):
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            number = (stored.metadata() or {}).get(weights.CRC)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        what = f"damaged or unreadable ({reason})"
-        raise InputError(f"{file} is {what}: {exported.again(file.parent)}") from error
-    if number not in (None, weights.crc(arrays)):
-        what = "damaged: its bytes are not those that were written"
-        raise InputError(f"{file} is {what}; {exported.again(file.parent)}")
-    return arrays
+def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return {name: array} of a folder's file, as `save` writes it; InputError if it is damaged."""
+    with weights.opened(folder / exported.WEIGHTS, exported.again(folder)) as stored:
+        return weights.arrays(stored)
 
 
 def differences(arrays: Mapping[str, np.ndarray], wanted: Any) -> list[str]:

@@ -1,4 +1,7 @@
-"""Weights of frozen networks: a safetensors file each, which holds nothing that could run."""
+"""Weights in safetensors files, which hold nothing that could run: those of frozen networks.
+
+Each network has a file. Those of an exported model are in `core.exported_weights`.
+"""
 
 import contextlib
 import hashlib
@@ -7,7 +10,7 @@ import os
 import pathlib
 import shlex
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -95,11 +98,8 @@ def load(where: Path, network: str, like: Any) -> Any:
     with _opened(where, network) as stored:
         problems = _differences({name: stored.get_slice(name) for name in stored.keys()}, wanted)  # noqa: SIM118
         if problems:
-            more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise ValueError(f"not {network} as it is here, {'; '.join(problems[:5])}{more}")
-        found = {name: stored.get_tensor(name) for name in wanted}
-        if (stored.metadata() or {}).get(CRC, number := crc(found)) != number:
-            raise ValueError("damaged: its bytes are not those that were written")
+            raise ValueError(f"not {network} as it is here, {first_of(problems)}")
+        found = arrays(stored)
     return jax.tree_util.tree_map_with_path(lambda at, _: found[path_name(at)], like)
 
 
@@ -149,25 +149,46 @@ def hashed(arrays: Iterable[tuple[str, Any]]) -> str:
 
 
 @contextlib.contextmanager
-def _opened(where: Path, network: str) -> Iterator[Any]:
-    """Yield the file of a network, open.
+def opened(file: Path, advice: str) -> Iterator[Any]:
+    """Yield a file as `save` writes it, open.
 
     What is wrong with it, a ValueError of the body included, becomes InputError.
+
+    advice: what to do then.
     """
-    require(where, [network])
-    file = path(where, network)
     try:
         with (
-            stores.as_file(file) as local,
+            stores.as_file(stores.path(file)) as local,
             safetensors.safe_open(local, framework="np") as stored,
         ):
             yield stored
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = str(error)
+        reason = str(error).splitlines()[0]
         if not isinstance(error, ValueError):
-            reason = f"damaged or unreadable ({reason.splitlines()[0]})"
-        hint = f"make it again with `{command(where, network)}`"
-        raise InputError(f"{file} is {reason}: {hint}") from error
+            reason = f"damaged or unreadable ({reason})"
+        raise InputError(f"{file} is {reason}; {advice}") from error
+
+
+def arrays(stored: Any) -> dict[str, np.ndarray]:
+    """Return {name: array} of an open file; ValueError for other bytes than those written."""
+    found = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    if (stored.metadata() or {}).get(CRC, number := crc(found)) != number:
+        raise ValueError("damaged: its bytes are not those that were written")
+    return found
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """Return phrases as one: the first five, and how many more there are."""
+    more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return f"{'; '.join(problems[:5])}{more}"
+
+
+@contextlib.contextmanager
+def _opened(where: Path, network: str) -> Iterator[Any]:
+    """Yield the file of a network, open, as `opened` does; InputError if it is not there."""
+    require(where, [network])
+    with opened(path(where, network), f"make it again with `{command(where, network)}`") as stored:
+        yield stored
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -47,7 +47,7 @@ def write(folder: pathlib.Path, dest: pathlib.Path) -> str:
     loaded = load(folder, dtype="float32")
     model = loaded.generator or models.of_stage1(loaded.config)
     settings = loaded.settings() if loaded.generator else None
-    arrays = exported_weights.read(folder / exported.WEIGHTS)
+    arrays = exported_weights.read(folder)
     weights = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
     with without_places():
         for name, function, given in functions(model, settings):

@@ -28,6 +28,7 @@ from evqgan.inference import (
     resumable,
     sampling_folder,
 )
+from evqgan.inference.batched import BatchRunner
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 from evqgan.inference.resumable import SamplingTask
@@ -92,11 +93,9 @@ def sample(
                 files.tried(out)
                 stack.enter_context(files.owned(out, "another --out"))
                 there = finished_settings(out, settings, request)
-        if request.acceptance < 1:
-            classes = planning.classes_of(config, of_workdir(workdir)[1], "--mode=sample")
-            rejection.check(request.classifier or RATES, classes, request.classifier_weights)
+        make_classifier = classifier_of(request, config, workdir)
         model = load_model(config, workdir, request.batch_size)
-        classifier = classifier_of(request, model)
+        classifier = make_classifier(model.runner)
         with processes.together():
             is_done = chief and is_finished(out, there, model, classifier, request)
         if not processes.agreed(is_done):
@@ -205,12 +204,14 @@ def make(
         print(f"{counted(request.num, 'sample')}{best} {are}: {took}")
 
 
-def classifier_of(request: SampleRequest, model: Model) -> Any:
-    """Return the classifier that rates candidates, or None where all are kept."""
+def classifier_of(
+    request: SampleRequest, config: ConfigDict, workdir: pathlib.Path
+) -> Callable[[BatchRunner], Any]:
+    """Return what makes the classifier that rates candidates; None where all are kept."""
     if request.acceptance == 1:
-        return None
-    name = request.classifier or RATES
-    return rejection.find(name, model, request.classifier_weights)
+        return lambda runner: None
+    classes = planning.classes_of(config, of_workdir(workdir)[1], "--mode=sample")
+    return rejection.find(request.classifier or RATES, classes, request.classifier_weights)
 
 
 def card_of(

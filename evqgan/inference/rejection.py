@@ -50,7 +50,9 @@ def choose(
     resumable.require_memory(model, number, number / acceptance, what)
     if classifier is None:
         raise InputError(f"an acceptance of {acceptance} needs a classifier: give one")
-    rate = find(classifier, model) if isinstance(classifier, str) else classifier
+    rate = classifier
+    if isinstance(classifier, str):
+        rate = find(classifier, model.known_classes())(model.runner)
     settings = resumable.settings_of(model, task, acceptance, name_of(rate))
     candidates = dataclasses.replace(task, labels=plan(task.labels, acceptance))
 
@@ -110,32 +112,24 @@ def name_of(classifier: Any) -> str:
     return getattr(classifier, "name", None) or f"{named.__module__}:{named.__qualname__}"
 
 
-def find(name: str, model: CoreModel, where: str = "") -> Callable:
-    """Return the classifier `name`: "resnet101", "resnet50", or module:function.
+def find(name: str, classes: Classes, where: str = "") -> Callable[[BatchRunner], Callable]:
+    """Return what makes the classifier `name` on the devices of a runner.
 
-    A ResNet judges images of ImageNet's classes (`imagenet_numbers`). InputError, with the command
-    that gets them, for missing weights.
-
+    name: "resnet101" or "resnet50", which judge images of ImageNet's classes (`imagenet_numbers`),
+      or module:function.
     where: the folder of a ResNet's weights; "" is the usual place (`core.weights`), "random" no
       weights at all, for tests.
-    """
-    if name in resnet.DEPTHS:
-        numbers = imagenet_numbers(name, model.known_classes())
-        return imagenet(name, where, model.runner, numbers)
-    return in_one_line(own(name, where), name)
 
-
-def check(name: str, classes: Classes, where: str = "") -> None:
-    """Raise InputError if there is no such classifier of these classes; as `find`, before a model.
-
-    where: as in `find`.
+    Needs no model yet, and reads no weights: InputError if there is no such classifier of these
+    classes, or, with the command that gets them, if its weights are missing.
     """
     if name not in resnet.DEPTHS:
-        own(name, where)
-        return
-    imagenet_numbers(name, classes)
+        rate = in_one_line(own(name, where), name)
+        return lambda runner: rate
+    numbers = imagenet_numbers(name, classes)
     if where != "random":
         weights.require(where, [name])
+    return lambda runner: imagenet(name, where, runner, numbers)
 
 
 def own(name: str, where: str) -> Callable:
