@@ -329,6 +329,23 @@ def unbound(monkeypatch):
         yield
 
 
+@pytest.mark.parametrize("value", [None, -3, 2**60, 1.5])
+def test_a_field_gives_what_is_typed_to_the_studio_which_says_what_is_wrong(drawn, unbound, value):
+    """Gradio's own bounds say neither which field it is nor what it takes.
+
+    Sliders keep them: a browser sets what is typed in one to the nearest value that there is.
+    """
+    gradio = pytest.importorskip("gradio", reason="Gradio is not installed: the extra `demo`")
+    from evqgan.demo import page
+
+    blocks = page.build(drawn).blocks.values()
+    fields = [one for one in blocks if type(one) is gradio.Number]
+    assert len([one for one in fields if one.label == "Seed"]) == 3
+    assert all(field.preprocess(value) == value for field in fields)
+    with pytest.raises(InputError, match="^the seed: expected a whole number from 0 to "):
+        drawn.generate(8, 1, value)
+
+
 def test_the_page_is_built_served_on_loopback_and_says_what_is_wrong(drawn, unbound):
     gradio = pytest.importorskip("gradio", reason="Gradio is not installed: the extra `demo`")
     from evqgan.demo import wiring

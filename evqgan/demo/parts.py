@@ -8,7 +8,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.demo import choices, uploads
-from evqgan.demo.studio import SEED, Studio
+from evqgan.demo.studio import Studio
 from evqgan.demo.wiring import guarded
 
 
@@ -74,11 +74,12 @@ def output(images: gr.State, name: str) -> Output:
 
 
 def seed_field(name: str) -> gr.Number:
-    """Lay out the seed and a button for a new one."""
+    """Lay out the seed and a button for a new one.
+
+    The field has no bounds: the studio's line on a wrong seed says which field it is of.
+    """
     with gr.Row(equal_height=True):
-        seed = gr.Number(
-            0, label="Seed", step=1, minimum=0, maximum=SEED, elem_id=f"{name}-seed", scale=3
-        )
+        seed = gr.Number(0, label="Seed", step=1, elem_id=f"{name}-seed", scale=3)
         new = gr.Button("New seed", size="sm", min_width=90, scale=1, elem_classes="aside")
     new.click(
         lambda: int(np.random.default_rng().integers(2**31)),
