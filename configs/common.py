@@ -48,6 +48,13 @@ SAMPLER = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule"
 # Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were
 # in use.
 EMA = {"name": "ema", "width": 256, "decay": 0.99, "revive": 0.1}
+# VQGAN's split of FFHQ.
+FACES = {
+    "folder": "data/ffhq",
+    "label_key": "",
+    "train": "sorted[:60000]",
+    "validation": "sorted[60000:]",
+}
 # What `tiny` makes of an experiment, by the names of modules.
 TINY_CODERS = {
     "swin": {"width": 16, "head_dim": 8},

@@ -20,6 +20,8 @@ evaluated (docs/data.md).
 :tiny        a few steps on generated images.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from configs import common
@@ -30,6 +32,24 @@ VARIANTS = ("perceptual", "l2", "256", "1024", "cpu512", "cpu1024")
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", one of VARIANTS, or "tiny"."""
     common.variant(variant, VARIANTS)
+    config = of_drawings(variant, small, large, slim)
+    config.evals.reconstruction.features = ("efficientnet",)
+    if variant in ("perceptual", "l2"):
+        config.adversarial.weight = 0.0
+    if variant == "l2":
+        config.perceptual.weight, config.best = 0.0, "val/mse"
+    if variant in ("l2", "cpu512", "cpu1024"):  # no network is needed
+        config.evals.reconstruction = {}
+    return common.tiny(config) if variant == "tiny" else config
+
+
+def of_drawings(
+    variant: str,
+    small: Callable[[], ConfigDict],
+    large: Callable[[int], ConfigDict],
+    slim: Callable[[int], ConfigDict],
+) -> ConfigDict:
+    """Return the config of a variant of either stage, whose functions of the size are given."""
     if variant in ("256", "1024"):
         config = large(int(variant))
     elif variant.startswith("cpu"):
@@ -38,15 +58,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config = small()
     # Mirrored letters and flags are others.
     config.dataset.update({"name": "drawings", "flip": False})
-    config.evals.reconstruction.features = ("efficientnet",)
     config.keep = 2
-    if variant in ("perceptual", "l2"):
-        config.adversarial.weight = 0.0
-    if variant == "l2":
-        config.perceptual.weight, config.best = 0.0, "val/mse"
-    if variant in ("l2", "cpu512", "cpu1024"):  # no network is needed
-        config.evals.reconstruction = {}
-    return common.tiny(config) if variant == "tiny" else config
+    return config
 
 
 def small() -> ConfigDict:

@@ -27,14 +27,7 @@ VARIANTS = ("256", "1024", "cpu512", "cpu1024")
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", one of VARIANTS, or "tiny"."""
     common.variant(variant, VARIANTS)
-    if variant in ("256", "1024"):
-        config = large(int(variant))
-    elif variant.startswith("cpu"):
-        config = slim(int(variant.removeprefix("cpu")))
-    else:
-        config = small()
-    config.dataset.update({"name": "drawings", "flip": False})
-    config.keep = 2
+    config = drawings_stage1.of_drawings(variant, small, large, slim)
     tokenizer = drawings_stage1.get_config("tiny") if variant == "tiny" else None
     return common.tiny(config, tokenizer) if variant == "tiny" else config
 

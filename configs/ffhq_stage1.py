@@ -34,13 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Swin-T's first stages: 70,000 faces need less than ImageNet.
     depths = (2, 6) if variant == "f8" else (2, 2, 6)
     config = common.with_critic(common.stage1(depths, 1024 if variant == "1024" else 256))
-    faces = {
-        "folder": "data/ffhq",
-        "label_key": "",
-        "train": "sorted[:60000]",
-        "validation": "sorted[60000:]",
-    }
-    config.dataset.update(faces)
+    config.dataset.update(common.FACES)
     common.full_size(config, evaluation="10 epochs")
     # Ours: as many steps as the paper's 50 epochs in batches of 16, 187,500, of four times as many
     # images each; RQ-VAE takes 150 epochs of these faces.

@@ -26,13 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     size, tokenizer = (1024, "ffhq_stage1_1024") if variant == "1024" else (256, "ffhq_stage1")
     tokenizer = "vqgan_ffhq_stage1" if variant == "vqgan" else tokenizer
     config = common.stage2(f"workdirs/{tokenizer}", size)
-    faces = {
-        "folder": "data/ffhq",
-        "label_key": "",
-        "train": "sorted[:60000]",
-        "validation": "sorted[60000:]",
-    }
-    config.dataset.update(faces)
+    config.dataset.update(common.FACES)
     if variant == "1024":
         # Ours: four times the supervised tokens of 256x256, at four times its compute.
         config.batch_size, config.loss.targets = 64, 16

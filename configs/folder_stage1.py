@@ -29,11 +29,16 @@ DEPTHS = {
 }
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
+def chosen(variant: str) -> tuple[str, int, bool]:
+    """Return what a variant of either stage is of: its name in DEPTHS, its size, if for a GPU."""
     known = [name for name in DEPTHS if name != "64"]
     name = common.variant(variant, known).replace("tiny", "") or "64"
-    size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
+    return name, int(name.removeprefix("gpu")), name.startswith("gpu")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
+    name, size, gpu = chosen(variant)
     if gpu:
         config = common.with_critic(common.stage1(DEPTHS[name], size))
         config.batch_size, config.duration = 32, "60000 steps"  # ours: two million images

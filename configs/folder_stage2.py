@@ -21,9 +21,7 @@ from configs import common, folder_stage1
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "128", "256", "gpu64", "gpu128", "gpu256" or "tiny"."""
-    known = [name for name in folder_stage1.DEPTHS if name != "64"]
-    name = common.variant(variant, known).replace("tiny", "") or "64"
-    size, gpu = int(name.removeprefix("gpu")), name.startswith("gpu")
+    name, size, gpu = folder_stage1.chosen(variant)
     workdir = "workdirs/folder_stage1" + (f"_{name}" if name != "64" else "")
     config = common.stage2(workdir, size, classes=None)
     if gpu:

@@ -7,13 +7,6 @@ from ml_collections import ConfigDict
 from configs import common
 
 IMAGENET = {"name": "imagenet2012", "crop": "random_resized"}
-# VQGAN's split of FFHQ.
-FACES = {
-    "folder": "data/ffhq",
-    "label_key": "",
-    "train": "sorted[:60000]",
-    "validation": "sorted[60000:]",
-}
 
 
 def stage1(encoder: dict, decoder: dict, quantizer: dict, dataset: dict, **more: Any) -> ConfigDict:

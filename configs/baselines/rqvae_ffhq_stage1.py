@@ -13,7 +13,6 @@ Published hardware: 4 A100, hours not published. Ours: not measured yet.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.baselines import common as baselines
 from configs.baselines import rqvae_imagenet_stage1
 
 
@@ -21,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = rqvae_imagenet_stage1.get_config()
-    config.dataset = {"size": 256, **baselines.FACES}
+    config.dataset = {"size": 256, **common.FACES}
     config.tokenizer.quantizer.codes = 2048
     config.tokenizer.encoder.attention = config.tokenizer.decoder.attention = (16,)
     config.duration, config.eval_every = "150 epochs", "5 epochs"

@@ -13,7 +13,6 @@ Hours and hardware: not published. Ours: not measured yet.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.baselines import common as baselines
 from configs.baselines import vim_imagenet_stage2, vitvqgan_ffhq_stage1
 
 
@@ -21,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = vim_imagenet_stage2.get_config("large")
-    config.dataset = {"size": 256, **baselines.FACES}
+    config.dataset = {"size": 256, **common.FACES}
     # Ours: nothing is published of its training on faces. As many epochs as of ImageNet, whose
     # 450,000 steps would be 7,680 of these faces; the rate is held as long a share of them, and
     # rises for a longer one: 1,055 steps.

@@ -12,7 +12,6 @@ Hours and hardware: not published. Ours: not measured yet.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.baselines import common as baselines
 from configs.baselines import vitvqgan_imagenet_stage1
 
 
@@ -20,7 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = vitvqgan_imagenet_stage1.get_config()
-    config.dataset = {"size": 256, **baselines.FACES}
+    config.dataset = {"size": 256, **common.FACES}
     # Ours: nothing is published of its training on faces. ImageNet's 500,000 steps, 100 epochs
     # there, would be 2,133 of these faces; RQ-VAE takes 150 of them. The rate rises over as large a
     # share of the steps.

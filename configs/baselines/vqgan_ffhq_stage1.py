@@ -13,7 +13,6 @@ Hours and hardware: not published. Ours: not measured yet.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.baselines import common as baselines
 from configs.baselines import vqgan_imagenet_stage1
 
 
@@ -21,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = vqgan_imagenet_stage1.get_config("1024")
-    config.dataset = {"size": 256, **baselines.FACES}
+    config.dataset = {"size": 256, **common.FACES}
     # Its yaml has 3 images on each GPU and does not say on how many: 8, one for each of 8 devices,
     # is ours, as is the duration: none is published. The start, in steps, is its yaml's.
     config.adversarial.start = "30001 steps"
