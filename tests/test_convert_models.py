@@ -13,9 +13,12 @@ from ml_collections import ConfigDict
 from test_convert import call, checkpoint, fails
 from test_torch_files import zipped
 
+import evqgan
 from evqgan import main, models
 from evqgan.convert import systems, workdirs
+from evqgan.core import exported
 from evqgan.core.checkpoint import Checkpoints
+from evqgan.export import __main__ as export
 
 CNN = {
     "name": "cnn",
@@ -285,6 +288,22 @@ def test_every_mode_accepts_a_tokenizer(tmp_path, capsys):
     saved.close()
     for x, y in zip(jax.tree.leaves(after), 2 * jax.tree.leaves(tree["params"]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # the average of equals
+
+
+def test_what_is_not_known_of_converted_weights_is_not_claimed(tmp_path, capsys):
+    """Their config names data and a training that are not theirs, and their step is 0."""
+    first, *_ = theirs("rqvae")
+    save("rqvae", tmp_path / "t.ckpt", first)
+    assert convert_main("rqvae", "t.ckpt", "w", "--size=16") == 0
+    assert repr(evqgan.load("w")).endswith("converted weights in w>")
+    assert export.main(["w", "out", "--noprograms"]) == 0, capsys.readouterr().err
+    card, licence = ((tmp_path / "out" / x).read_text() for x in ("README.md", "LICENSE.txt"))
+    assert "**tokenizer**: converted from a file of another program, which does not say" in card
+    assert "| data | not known |" in card and "on what pictures they were trained" in card
+    assert "not known to this program" in licence
+    for text in (card, licence):
+        assert "imagenet" not in text and "0 steps" not in text
+    assert exported.step_of(tmp_path / "out", "tokenizer") == 0
 
 
 def test_a_config_has_to_fit(tmp_path, capsys):

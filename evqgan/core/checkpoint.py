@@ -61,6 +61,11 @@ def require_step(steps: list[int], step: int | None, folder: os.PathLike[str]) -
     raise InputError(f"there is no checkpoint {which}in {folder}: {hint}")
 
 
+def trained(step: int) -> str:
+    """Return how far the weights of a checkpoint are trained: those of step 0 are converted."""
+    return f"step {step:,}" if step else "converted weights"
+
+
 def latest(workdir: str | os.PathLike[str]) -> int:
     """Return the step of the latest checkpoint in a workdir, 0 if there is none."""
     return max(steps_in(workdir), default=0)

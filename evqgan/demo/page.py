@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from evqgan.core import checkpoint
 from evqgan.demo import tab_edit, tab_generate, tab_reconstruct
 from evqgan.demo.parts import Shared
 from evqgan.demo.studio import Studio
@@ -41,7 +42,7 @@ def heading(studio: Studio) -> str:
         f"{width} x {height} pixels",
         f"{width // model.factor} x {height // model.factor} tokens of {model.codes:,} codes",
         *([f"{model.classes:,} classes"] if model.classes else []),
-        f"step {model.step:,}",
+        checkpoint.trained(model.step),
         f"on {len(devices)} x {devices[0].platform}",
     ]
     return " · ".join(parts)

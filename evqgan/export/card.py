@@ -30,6 +30,7 @@ MEASURED = {
     "random_ids": "images of random ids",
 }
 CLASSES = 20  # ours: of more classes a card names none
+CONVERTED = "converted from a file of another program, which does not say how it was trained."
 UNKNOWN = "not known to this program: whoever passes the model on has to say it here"
 
 
@@ -82,7 +83,7 @@ class Card:
     def results(self) -> Iterator[dict[str, Any]]:
         """Yield what model-index has of each evaluator."""
         for name, card in self.found.evaluation["protocols"].items():
-            real = card.get("real") or {"source": self.source.name, "split": ""}
+            real = card.get("real") or {"source": self.source.name or "unknown", "split": ""}
             about = {"type": real["source"], "name": real["source"], "split": real["split"]}
             values = {
                 number: self.found.evaluation["numbers"].get(number) for number in shown(card)
@@ -106,7 +107,7 @@ class Card:
         named = names_of(config)
         rows = [
             ("pictures", f"{width}x{height} pixels, RGB"),
-            ("data", self.source.name),
+            ("data", self.source.name or "not known"),
             *([("classes", ", ".join(named))] if 0 < len(named) <= CLASSES else []),
             *([("classes", f"{len(named):,}")] if len(named) > CLASSES else []),
             (
@@ -186,7 +187,9 @@ class Card:
         """Return how both parts were trained."""
         lines = []
         for part, config in self.found.configs.items():
-            if self.found.origin and not self.found.steps[part]:
+            if not self.found.steps[part]:
+                if not self.found.origin:
+                    lines.append(f"* **{part}**: {CONVERTED}")
                 continue
             if part == "tokenizer" and not self.found.traced:
                 lines.append("* **tokenizer**: how it was trained is not known.")
@@ -198,11 +201,17 @@ class Card:
             terms = "; ".join(terms_of(config)) if part == "tokenizer" else ""
             lines.append(f"{line}, seed {config['seed']}{'; ' if terms else ''}{terms}.")
         text = "\n".join([*of_origin(self.found.origin), *lines])
-        return f"## How it was trained\n\n{text}\n\nAll settings are in `config.json`.\n"
+        settings = "All settings are in `config.json`."
+        if self.found.is_converted:
+            settings = (
+                "`config.json` has the settings of the networks. Those of data and training in it "
+                "are what evaluation and further training take, not how the weights were made."
+            )
+        return f"## How it was trained\n\n{text}\n\n{settings}\n"
 
     def data(self) -> str:
         """Return what the data are, and their licence."""
-        about = f"{self.source.name}: {self.source.about}".rstrip(": ")
+        about = f"{self.source.name}: {self.source.about}".strip(": ")
         link = f" {self.source.homepage}" if self.source.homepage else ""
         of_data = f"Licence of the data: {licence(self.source)}."
         return f"## Data and licence\n\n{about}{link}\n\n{of_data}\n"
@@ -211,7 +220,7 @@ class Card:
         """Return what the model cannot do."""
         height, width = sides(self.found.config)
         lines = [
-            f"It knows pictures like those of the data set {self.source.name} alone, of about "
+            f"It knows pictures like those of {of_data(self.source)} alone, of about "
             f"{width}x{height} pixels: others come out worse, or not at all."
         ]
         examples = (self.found.config.get("data") or {}).get("examples") or 0
@@ -267,6 +276,11 @@ def terms_of(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"critic {adversarial['critic']['name']}{random}"
 
 
+def of_data(source: Source) -> str:
+    """Return the data that a model was trained on, in words."""
+    return f"the data set {source.name}" if source.name else "its training"
+
+
 def licence(source: Source) -> str:
     """Return the licence of data in words."""
     return "; ".join(source.licence.split("\n")) if source.licence else UNKNOWN
@@ -291,7 +305,7 @@ def licences(source: Source, origin: Mapping[str, Any]) -> str:
     link = f"\n{source.homepage}" if source.homepage else ""
     public = "".join(f"{line.removeprefix('* ')}\n" for line in of_origin(origin))
     return (f"{public}\n" if public else "") + (
-        f"The weights in this folder were made from pictures of the data set {source.name}, whose "
+        f"The weights in this folder were made from pictures of {of_data(source)}, whose "
         f"licence is:\n\n{licence(source)}{link}\n\nThe program that reads them, evqgan: "
         "Apache-2.0.\n"
     )

@@ -40,7 +40,7 @@ def write(
         if found.evaluation["numbers"]:
             files.save_json(part / exported.EVALUATION, found.evaluation)
         alone = written(part, part) if runs_alone else ""
-        source = sources.source_of(found.config)
+        source = sources.UNKNOWN if found.is_converted else sources.source_of(found.config)
         text = card.Card(dest.resolve().name, found, source, dtype, size, checked, alone).text()
         (part / exported.CARD).write_text(text, encoding="utf-8")
         (part / exported.LICENCE).write_text(card.licences(source, found.origin), encoding="utf-8")

@@ -52,6 +52,11 @@ class Gathered:
         return "generator" if "generator" in self.configs else "tokenizer"
 
     @property
+    def is_converted(self) -> bool:
+        """Whether its weights are another program's: no step of training here was taken."""
+        return not self.steps[self.part]
+
+    @property
     def config(self) -> dict[str, Any]:
         """The config of that part."""
         return self.configs[self.part]

@@ -30,6 +30,12 @@ class Source:
         return found.pop() if is_single else "other"
 
 
+# Of converted weights. The data in their config are what evaluation and further training take.
+UNKNOWN = Source(
+    "", "The weights were converted; on what pictures they were trained their file does not say."
+)
+
+
 def source_of(config: Mapping[str, Any]) -> Source:
     """Return what is known of the data that a config names; no data are read."""
     dataset = build.call(Dataset, config["dataset"], "config.dataset")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, exported, mesh, room, stores
+from evqgan.core import build, checkpoint, exported, mesh, room, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -91,7 +91,7 @@ class CoreModel:
             f"{width // self.factor}x{height // self.factor} tokens of {self.codes:,} codes{depth}",
             *([counted(self.classes, "class")] if self.classes else []),
             f"{config.dtype} on {len(devices)} x {devices[0].platform}",
-            f"step {self.step:,} in {self.workdir}",
+            f"{checkpoint.trained(self.step)} in {self.workdir}",
         ]
         return f"<evqgan model: {', '.join(parts)}>"
 

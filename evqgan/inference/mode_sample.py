@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, npz, pictures, processes, signals, stores
+from evqgan.core import checkpoint, exported, files, npz, pictures, processes, signals, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, duration
@@ -157,7 +157,9 @@ def is_finished(
     finished_samples.check(out, there, name, request.advice)
     of_model = model.step, model.weights_path
     why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
-    done = f"{counted(request.num, 'sample')} of step {model.step:,} with these settings"
+    done = (
+        f"{counted(request.num, 'sample')} of {checkpoint.trained(model.step)} with these settings"
+    )
     print(why or f"they are made already: {done}, in {out}", flush=True)
     return not why
 
@@ -197,7 +199,7 @@ def make(
         write(out, request, model, made, size, card, writing)
         signals.keep(f"{counted(request.num, 'sample')} in {out}")
         best = f", the best of {progress.total:,}," if classifier else ""
-        are = f"of step {model.step:,} {'is' if request.num == 1 else 'are'} in {out}"
+        are = f"of {checkpoint.trained(model.step)} {'is' if request.num == 1 else 'are'} in {out}"
         rates = {"generated": progress.rate, "written": writing.rate}
         parts = [f"{what} at {rate}" for what, rate in rates.items() if rate]
         took = ", ".join([*parts, f"{duration(time.monotonic() - began)} in all"])
