@@ -35,7 +35,7 @@ workdir=$(value_of workdir "$@")
 [ -z "$collect" ] || fail "--collect is of launch/tpu_vm.sh: here the workdir is in a bucket"
 fresh=yes check_folders "$@"
 check_config commit "$@"
-check_flags commit "$@"
+fresh=yes check_flags commit "$@"
 if [ -n "$on_demand" ]; then spot=""; else spot=yes; fi
 
 resource=(gcloud compute tpus queued-resources)

@@ -49,6 +49,7 @@ case $state in
       fail "there is no TPU VM $name in $zone: --accelerator=v5litepod-8 creates one, which is billed until you delete it"
     if [ -n "$accelerator" ]; then
       fresh=yes check_folders "$@"
+      fresh=yes check_flags commit "$@"
       say "creating $name in $zone, $machines by: $delete"
       settings
       run "${vm[@]}" create "$name" --zone="$zone" --accelerator-type="$accelerator" --version="$runtime" "${set_by[@]}"

@@ -41,7 +41,7 @@ needs kubectl "gcloud components install kubectl gke-gcloud-auth-plugin"
 needs git "install git"
 fresh=yes check_folders "$@" # a container has nothing of this machine
 check_config commit "$@"
-check_flags commit "$@"
+fresh=yes check_flags commit "$@"
 logs=${logs:-workdirs/logs/$name}
 
 credentials=(gcloud container clusters get-credentials "$cluster" --location="${zone%-[a-z]}" ${project:+--project="$project"})

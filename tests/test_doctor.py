@@ -279,6 +279,18 @@ def test_what_a_config_lacks_is_told(quick, capsys, arguments, name, message):
         assert examine(capsys, *arguments)[1][name][0] == "ok"
 
 
+def test_it_says_where_a_relative_path_of_data_begins(quick, capsys, pictures, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    asked = [FOLDER, "--config.dataset.folder=pictures"]
+    state, text = examine(capsys, *asked)[1]["data"]
+    begins = f"{pictures.parent}, where this command"
+    assert state == "ok" and f"pictures is relative to {begins} is given" in text
+    monkeypatch.chdir(pictures)
+    fails(capsys, "data", f"which is no folder in {pictures}, where this command was", *asked)
+    asked[-1] = f"--config.dataset.folder={pictures}"
+    assert "relative to" not in examine(capsys, *asked)[1]["data"][1]
+
+
 def test_weights_that_are_missing_are_told_with_the_command(quick, capsys, pictures):
     asked = ["--config=configs/ffhq_stage1.py", f"--config.dataset.folder={pictures}"]
     rows = fails(capsys, "model", "python -m evqgan.convert", *asked)

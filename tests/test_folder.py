@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evqgan.core import weights
 from evqgan.core.errors import InputError
+from evqgan.data import codes
 from evqgan.data.folder import Folder, image_paths, shuffled
+from evqgan.metrics import references
 
 
 def png(level=0):
@@ -198,6 +201,30 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path):
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "cat" / "up").symlink_to(tmp_path / "data")
     assert image_paths(str(tmp_path / "data")) == ["cat/0.png", "dog/0.png", "dog/1.png"]
+
+
+def test_a_relative_path_that_is_not_there_is_told_where_it_begins(tmp_path, monkeypatch):
+    """As of a config file, or of a run that goes on in another folder than it was started in."""
+    fill(tmp_path / "images", "0.png", "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(Folder("images", "all")) == 2
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    begins = f"in {os.getcwd()}, where this command was given and relative paths begin"
+    for looked_for in (
+        lambda: Folder("images", "train"),
+        lambda: codes.read_info("ids"),
+        lambda: weights.require("files", ["vgg16"]),
+        lambda: references.holds("reference.npz"),
+    ):
+        with pytest.raises(InputError) as caught:
+            looked_for()
+        message = str(caught.value)
+        assert begins in message and "goes on in the folder where it was started" in message
+        assert "\n" not in message
+    with pytest.raises(InputError) as caught:
+        Folder(str(tmp_path / "nothing"), "train")
+    assert "relative paths begin" not in str(caught.value)
 
 
 def test_errors_are_one_line(tmp_path):

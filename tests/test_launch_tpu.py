@@ -248,6 +248,24 @@ def test_each_kind_of_tpu_has_its_devices(cloud):
         assert f"cannot be split in {devices} ways" in message
 
 
+@pytest.mark.parametrize("kind, state", [("v5e-16", "READY"), ("v5e-8", "")])
+def test_data_that_only_a_config_names_are_refused_where_no_worker_has_them(cloud, kind, state):
+    """On several workers, and on one that is not made yet; where it is, they may be there."""
+    cloud.add_program()
+    cloud.commit()
+    flags = ["--config=ffhq_stage1", "--workdir=gs://bucket/run", f"--accelerator={kind}"]
+    if not state:
+        (cloud.cloud / "vm").unlink()
+    message = one_error(cloud.launch(NAME, ZONE, *flags))
+    assert "no worker has data/ffhq, which is config.dataset.folder of ffhq_stage1" in message
+    assert not cloud.asked("create") and not cloud.asked("scp")
+    for named in ("--config.dataset.folder=/mnt/ffhq", "--config.dataset.name=celeb_a_hq"):
+        done = cloud.launch(NAME, ZONE, *flags, named, "--dry_run")
+        assert done.returncode == 0, done.stderr
+    message = one_error(cloud.launch(NAME, ZONE, *flags, script="queued_resource.sh"))
+    assert "no worker has data/ffhq" in message
+
+
 @pytest.mark.parametrize(
     "fails, line",
     [

@@ -73,6 +73,17 @@ def absolute(where: Where) -> pathlib.Path:
     return pathlib.Path(os.path.realpath(found)) if ".." in found.parts else found
 
 
+def beginning(where: Where) -> str:
+    """Return what a message adds on a relative path that is not there, to what it is relative.
+
+    "" of any other path. A config keeps a path as it was given, as all may move together.
+    """
+    if not os.fspath(where) or is_remote(where) or os.path.isabs(os.path.expanduser(where)):
+        return ""
+    here = f"in {os.getcwd()}, where this command was given and relative paths begin"
+    return f" {here} (a run goes on in the folder where it was started)"
+
+
 def same(one: Where, other: Where) -> bool:
     """Return whether two paths are the same place."""
     if is_remote(one) or is_remote(other):

@@ -63,8 +63,9 @@ def require(where: Path, networks: Iterable[str]) -> None:
     if missing:
         commands = " && ".join(command(where, network) for network in missing)
         hint = "take untrained ones by weights=random, in the config or as a benchmark's --weights"
+        place = f"{folder(where)}{stores.beginning(folder(where))}"
         raise InputError(
-            f"there are no weights of {', '.join(missing)} in {folder(where)}: "
+            f"there are no weights of {', '.join(missing)} in {place}: "
             f"get them with `{commands}`, or {hint}"
         )
 

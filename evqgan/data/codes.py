@@ -151,8 +151,8 @@ def read_info(folder: str | os.PathLike) -> dict:
             f"make them with --mode=encode --workdir=TOKENIZER --out={'DIR' if taken else folder}"
         )
         raise InputError(
-            f"{str(folder)!r} holds no stored ids (there is no {file}): {make}, or give another "
-            "folder as config.dataset.codes"
+            f"{str(folder)!r} holds no stored ids (there is no {file})"
+            f"{stores.beginning(folder)}: {make}, or give another folder as config.dataset.codes"
         )
     try:
         info = json.loads(file.read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
     if not os.path.isdir(folder):
         raise InputError(
             f"config.dataset.folder expects a folder of images, got {folder!r}, "
-            "which is no folder: set --config.dataset.folder=FOLDER"
+            f"which is no folder{stores.beginning(folder)}: set --config.dataset.folder=FOLDER"
         )
 
     def refuse(error: OSError) -> None:

@@ -194,7 +194,8 @@ def prepare(name: str, data_dir: str = "") -> Any:
                 "remove this folder to have it prepared again"
             )
         return builder
-    print(f"preparing the data set {name} in {builder.data_path}, once", flush=True)
+    where = f"{builder.data_path}{stores.beginning(directory or '')}"
+    print(f"preparing the data set {name} in {where}, once", flush=True)
     try:
         with quiet(ours=is_ours(name)), own_classes(), heartbeat("preparing the data set"):
             builder.download_and_prepare(file_format="array_record")
@@ -203,7 +204,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
     except Exception as error:  # tfds, its downloads and its data sets raise all kinds
         if not builder.data_path.exists():
             raise InputError(
-                f"the data set {name!r} is not in {builder.data_path} and cannot be prepared "
+                f"the data set {name!r} is not in {where} and cannot be prepared "
                 f"there: {first_line(error)}; {advice(name, error)}"
             ) from error
         builder = find(name, directory)

@@ -145,8 +145,18 @@ def data_of(part: Part) -> str:
 def data(dataset: Dataset) -> tuple[str, int | None]:
     """Check that both splits can be opened, and that their images decode.
 
-    Returns what was found, and the number of classes, None of what is not made yet.
+    Returns what was found, and where a relative path begins; and the number of classes, None of
+    what is not made yet.
     """
+    found, classes = looked_through(dataset)
+    path = dataset.codes or dataset.folder or dataset.data_dir
+    if path and not stores.is_remote(path) and not os.path.isabs(path):
+        found += f"; {path} is relative to {os.getcwd()}, where this command is given"
+    return found, classes
+
+
+def looked_through(dataset: Dataset) -> tuple[str, int | None]:
+    """Return what `data` does, but for where a path begins."""
     if dataset.folder and not dataset.codes:
         images = pipeline.open_split(dataset, "all")
         if len(images) <= DECODED:
@@ -159,7 +169,7 @@ def data(dataset: Dataset) -> tuple[str, int | None]:
         name = named.at_size(dataset.name, dataset.shape)
         builder = named.find(name, dataset.data_dir or os.environ.get("TFDS_DATA_DIR") or None)
         if not builder.data_path.exists():
-            return absent(name, builder), None
+            return absent(name, builder, dataset.data_dir), None
     numbers, classes = [], 0
     looked: dict[str, str] = {}  # {what a message calls an example: why, "" if it is whole}
     for split in (dataset.train, dataset.validation):
@@ -203,12 +213,13 @@ def stored(dataset: Dataset, split: str) -> Any:
     return pipeline.open_split(dataset, split) if is_train else pipeline.open_validation(dataset)
 
 
-def absent(name: str, builder: Any) -> str:
+def absent(name: str, builder: Any, data_dir: str) -> str:
     """Return what is said of a data set that is not prepared; raise Wrong if we cannot make it."""
     if not named.is_ours(name):
         raise Wrong(
-            f"{name} is not in {builder.data_path}: give the folder that holds it as "
-            "config.dataset.data_dir, or prepare it by launch/prepare_data.sh (docs/data.md)"
+            f"{name} is not in {builder.data_path}{stores.beginning(data_dir)}: give the folder "
+            "that holds it as config.dataset.data_dir, or prepare it by launch/prepare_data.sh "
+            "(docs/data.md)"
         )
     if name.startswith(named.DRAWN):
         from evqgan.data.builders import drawings

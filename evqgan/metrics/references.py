@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evqgan.core import npz
+from evqgan.core import npz, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.metrics.frechet import Gaussian
 
@@ -99,7 +99,9 @@ def holds(path: str | os.PathLike[str]) -> set[str]:
         with npz.opened(path) as archive:
             return set(archive)
     except FileNotFoundError as error:
-        raise InputError(f"there is no {path}: give a reference, or a split") from error
+        raise InputError(
+            f"there is no {path}{stores.beginning(path)}: give a reference, or a split"
+        ) from error
     except UNREADABLE as error:
         raise InputError(
             f"{path} is not a reference with mu and sigma of features, or images in {IMAGES}: "

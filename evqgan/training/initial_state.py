@@ -212,7 +212,9 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         runs = [str(path) for path in parts if (path / "config.json").is_file()]
         other = f"{exported.meant(folder)}give the workdir of a run"
         hint = public.advice(folder) or (f"give {' or '.join(runs)}" if runs else other)
-        raise InputError(f"config.init = {folder}: there is no {file}; {hint}")
+        raise InputError(
+            f"config.init = {folder}: there is no {file}{stores.beginning(folder)}; {hint}"
+        )
     theirs = exported.read_config(folder)
     if exported.is_one(folder):
         found = exported.part_of(theirs, exported.PARTS[stage == "stage2"], folder)
