@@ -262,7 +262,7 @@ def test_data_that_only_a_config_names_are_refused_where_no_worker_has_them(clou
     for named in ("--config.dataset.folder=/mnt/ffhq", "--config.dataset.name=celeb_a_hq"):
         done = cloud.launch(NAME, ZONE, *flags, named, "--dry_run")
         assert done.returncode == 0, done.stderr
-    message = one_error(cloud.launch(NAME, ZONE, *flags, script="queued_resource.sh"))
+    message = one_error(cloud.launch(NAME, ZONE, *flags, script="queued_resource"))
     assert "no worker has data/ffhq" in message
 
 
