@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import build, checkpoint, exported, exported_weights, kinds
-from evqgan.core.errors import InputError
+from evqgan.core.errors import ContractError, InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
 from evqgan.generators import Decoded, Generator, KeepHistory, Request, Traits
@@ -282,7 +282,7 @@ def token_generator(keys: Any, tokenizer: ImageTokenizer, dtype: str) -> TokenGe
     given |= {name: known[name] for name in needs}
     if missing := given.keys() - build.keys_of(module.Model):
         fields = ", ".join(sorted(missing))
-        raise InputError(f"evqgan/generators/{keys['name']}.py: its Model has no field {fields}")
+        raise ContractError(f"evqgan/generators/{keys['name']}.py: its Model has no field {fields}")
     model = build.build("generators", "Model", keys, "config.generator", **given)
     return TokenGenerator(keys["name"], tokenizer, module, model, flat)
 

@@ -336,4 +336,4 @@ def test_the_layout_says_which_axis_splits_which_dimension():
     assert row["name"] == "a/b" and row["split"] == ["data+fsdp", "-", "tensor"]
     assert row["bytes"] == 16 * row["device_bytes"] == 768
     text = layout.table([row])
-    assert "data+fsdp, -, tensor" in text and text.endswith("which a device holds 4.58e-05 MiB")
+    assert "data+fsdp, -, tensor" in text and text.endswith("which a device holds 48 bytes")

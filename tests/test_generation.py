@@ -92,9 +92,7 @@ def test_sums_that_are_not_those_of_a_generator_are_named(sums, message):
 
     config = ConfigDict({"generator": {"classes": 0, "name": "mine"}})
     evaluator = Evaluator(predict, lambda: iter([{}]), config, None, show=0)
-    with pytest.raises(
-        ContractError, match=f"evaluate of config.generator.name = 'mine' {message}"
-    ):
+    with pytest.raises(ContractError, match=f"^evqgan/generators/mine.py: `evaluate` {message}"):
         dict(evaluator.run({}))
 
 

@@ -13,13 +13,14 @@ from evqgan import main, quickstart
 from evqgan.core import begun as how
 from evqgan.core import build, config_files, exported, exported_weights, files, mesh
 from evqgan.core.errors import InputError
+from evqgan.core.space import GIB
 from evqgan.own_images import config as own
 from evqgan.own_images import proposal
 from evqgan.own_images.proposal import Asked, Device
 from evqgan.training import initial_state, stage1, stage2
 
-CPU = Device("CPU", False, 16 * proposal.GIB)
-GPU = {gib: Device("H100", True, gib * proposal.GIB) for gib in (8, 24, 80)}
+CPU = Device("CPU", False, 16 * GIB)
+GPU = {gib: Device("H100", True, gib * GIB) for gib in (8, 24, 80)}
 
 # (images, shorter side of a tenth, device): (size, tokens a side, codes, layers, batches, steps)
 PROPOSED = [
@@ -63,7 +64,7 @@ def test_what_is_asked_decides_what_hangs_on_it():
     assert proposal.propose(300, 300, GPU[80], Asked(), has=True).critic
     assert "efficientnet_lite0 --package" in proposal.propose(9, 9, GPU[8], Asked()).reasons[-1]
     assert proposal.propose(300, 300, CPU, Asked(), grid=16).generator["generator.extend"] == 2
-    four = Device("T4", True, 80 * proposal.GIB, 4)
+    four = Device("T4", True, 80 * GIB, 4)
     assert proposal.propose(9, 300, four, Asked()).tokenizer["batch_size"] % 4 == 0
 
 

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import step
+from evqgan.core.space import GIB
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "photos_stage1.py"
 
@@ -43,7 +43,7 @@ def test_a_step_is_taken_and_measured(row):
 
 def test_memory_is_at_least_that_of_the_state(row):
     """Parameters, their averages and two moments, all float32, are a lower bound of the state."""
-    state = row["state_gib"] * step.GIB
+    state = row["state_gib"] * GIB
     assert state > 4 * 4 * row["parameters"]
     assert row["bytes"] > state
-    assert row["step_gib"] * step.GIB == pytest.approx(row["bytes"])
+    assert row["step_gib"] * GIB == pytest.approx(row["bytes"])

@@ -10,6 +10,7 @@ from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import generator_step, step
 from evqgan.benchmark.paper import beside, published, table6
 from evqgan.core import cli
+from evqgan.core.space import GIB
 from evqgan.training import stage2
 
 SMALL = {"layers": 1, "width": 32, "heads": 2, "code_width": 8}
@@ -102,7 +103,7 @@ def test_the_step_that_is_measured_trains():
 def test_the_allocator_is_asked_where_there_is_one(monkeypatch):
     class Device:
         def memory_stats(self):
-            return {"peak_bytes_in_use": 3 * step.GIB}
+            return {"peak_bytes_in_use": 3 * GIB}
 
     def compiled(state, batch):
         return state + batch, np.zeros(())

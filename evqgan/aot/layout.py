@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from evqgan.aot import programs, topology
-from evqgan.aot.report import gib
 from evqgan.core import build, files
 from evqgan.core.mesh import path_name
+from evqgan.core.space import gib
 
 
 def run(config: Any, name: str, json: str) -> None:

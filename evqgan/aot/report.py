@@ -11,7 +11,8 @@ from evqgan.aot import hlo
 from evqgan.aot.programs import Program
 from evqgan.aot.topology import Target
 from evqgan.core import flops
-from evqgan.core.chips import GIB, Chip
+from evqgan.core.chips import Chip
+from evqgan.core.space import gib
 
 REFUSED = "RESOURCE_EXHAUSTED"
 
@@ -200,8 +201,3 @@ def time_text(row: dict[str, Any]) -> str:
     share = f", MFU {row['mfu']:.1%}" if row["mfu"] else ""
     speed = f"{row['images_per_second']:,.0f} images/s"
     return f"{amount}, about {1e3 * row['seconds']:,.4g} ms{share}, {speed} ({by})"
-
-
-def gib(size: float) -> str:
-    """Return a number of bytes in GiB, or of few in MiB."""
-    return f"{size / GIB:.2f} GiB" if size > GIB / 10 else f"{size / 2**20:.3g} MiB"

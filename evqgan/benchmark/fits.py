@@ -15,9 +15,9 @@ from typing import Any
 
 from evqgan.aot import topology
 from evqgan.core import files
-from evqgan.core.chips import GIB
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
+from evqgan.core.space import GIB
 
 TOPOLOGIES = ("v4-8", "v5e-8", "v5e-16", "v5e-256", "v6e-8")
 CONFIGS = (

@@ -17,11 +17,12 @@ from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.core.progress import announced
+from evqgan.core.space import GIB
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
 from evqgan.training.prepare import jitted
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of a tokenizer", required=True),

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.progress import announced, counted, heartbeat
+from evqgan.core.space import GIB
 
-GIB = 2**30
 IN_TURN = 10  # so that a call takes much longer than to start it
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import jax
 
 from evqgan.core.errors import InputError
+from evqgan.core.space import GIB
 
-GIB = 2**30
 IMAGES = 20_000_000  # ours: 16 views of each image of ImageNet, and more than a GPU makes in weeks
 
 

@@ -10,6 +10,8 @@ GIB = 2**30
 
 def gib(size: float) -> str:
     """Return a number of bytes in words."""
+    if size < 1e4:
+        return f"{size:.0f} bytes"
     return f"{size / GIB:,.2f} GiB" if size > GIB / 100 else f"{size / 1e6:.3g} MB"
 
 

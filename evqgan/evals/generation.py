@@ -53,7 +53,7 @@ class Evaluator:
             grid_and_depth, valid = out["ids"].shape[1:], np.asarray(out["valid"])
             self.tally.add(valid, out["digest"])
             if not i:
-                self._check(out["sums"], len(valid))
+                check_sums(out["sums"], len(valid), self.generator)
             for name, value in out["sums"].items():
                 totals[name] = totals.get(name, 0) + np.asarray(value)[valid].sum(axis=0)
         numbers = {name: float(total / count) for name, (total, count) in totals.items()}
@@ -63,27 +63,6 @@ class Evaluator:
         if self.show:
             images = self.sample(state, self.request(grid_and_depth))
             yield "samples", pictures.grid(np.asarray(images))
-
-    def _check(self, sums: Any, images: int) -> None:
-        """Raise ContractError unless these are sums over tokens, cross-entropies among them.
-
-        images: how many images they are of.
-        """
-        where = f"evaluate of config.generator.name = {self.generator!r}"
-        if not isinstance(sums, Mapping):
-            raise ContractError(f"{where} gave {type(sums).__name__}, expected a dict")
-        for name, value in sums.items():
-            if np.shape(value) != (images, 2):
-                expected = "[B,2], for each image a sum over tokens and their number"
-                raise ContractError(
-                    f"{where} gave {name} as {list(np.shape(value))} for {images} images, expected "
-                    f"{expected}"
-                )
-        if not any(name.startswith(ENTROPY) for name in sums):
-            raise ContractError(
-                f"{where} gave {', '.join(sums) or 'nothing'}, expected at least one name that "
-                f"begins with {ENTROPY}: val/{ENTROPY} is the mean of these"
-            )
 
     def names(self) -> Sequence[str]:
         """Return the names of the numbers that a run yields; what follows @ is the generator's."""
@@ -111,3 +90,26 @@ class Evaluator:
         label = jnp.arange(self.show, dtype=jnp.int32) % max(self.classes, 1)
         keys = jax.random.split(jax.random.key(0), self.show)
         return Request(ids, jnp.ones(ids.shape[:-1], bool), label, keys)
+
+
+def check_sums(sums: Any, images: int, generator: str) -> None:
+    """Raise ContractError unless these are sums over tokens, cross-entropies among them.
+
+    sums: what `generators.Generator.evaluate` returned, maybe abstract. images: of how many images.
+    generator: config.generator.name.
+    """
+    where = f"evqgan/generators/{generator}.py: `evaluate`"
+    if not isinstance(sums, Mapping):
+        raise ContractError(f"{where} gave {type(sums).__name__}, expected a dict")
+    for name, value in sums.items():
+        if np.shape(value) != (images, 2):
+            raise ContractError(
+                f"{where} gave {name} as {list(np.shape(value))} for {images} images, expected "
+                "[B,2], for each image a sum over tokens and their number"
+            )
+    if not any(str(name).startswith(ENTROPY) for name in sums):
+        given = ", ".join(map(str, sums)) or "nothing"
+        raise ContractError(
+            f"{where} gave {given}, expected at least one name that begins with {ENTROPY}: "
+            f"val/{ENTROPY} is the mean of these"
+        )

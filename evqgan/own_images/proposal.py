@@ -14,8 +14,8 @@ import jax
 
 from evqgan.core import room
 from evqgan.core.progress import counted
+from evqgan.core.space import GIB
 
-GIB = 2**30
 FEW = 200  # images below which a generator mostly learns them by heart
 SOME = 1_000  # images below which a generator of many tokens, or a large one, has too few
 MANY = 5_000  # images from which models need less dropout and more codes

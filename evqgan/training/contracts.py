@@ -15,7 +15,8 @@ import numpy as np
 
 from evqgan import models
 from evqgan.core import build
-from evqgan.core.errors import InputError
+from evqgan.core.errors import ContractError
+from evqgan.evals import generation
 from evqgan.tokenizers import quantizers
 from evqgan.training.skipping import Metrics
 
@@ -24,7 +25,7 @@ MOST = np.iinfo(np.int32).max  # ids are int32
 
 
 def joined(source: str, *parts: Metrics) -> Metrics:
-    """Return metrics in one dict; InputError for a name that two of them have.
+    """Return metrics in one dict; ContractError for a name that two of them have.
 
     source: the file whose metrics are among them, beside those of training itself.
     """
@@ -32,7 +33,7 @@ def joined(source: str, *parts: Metrics) -> Metrics:
     for part in parts:
         for name, value in part.items():
             if name in found:
-                raise InputError(
+                raise ContractError(
                     f"{source} returns a metric named {name!r}, which is the name of one that "
                     "training logs itself: give it another name"
                 )
@@ -46,18 +47,18 @@ def file_of(module: Any) -> str:
 
 
 def check_quantizer(tokenizer: models.ImageTokenizer) -> None:
-    """Raise InputError unless a tokenizer's quantizer is as `quantizers.Quantizer` says."""
+    """Raise ContractError unless a tokenizer's quantizer is as `quantizers.Quantizer` says."""
     quantizer: Any = tokenizer.network.quantizer
     source, protocol = file_of(quantizer), quantizers.Quantizer
     missing = [name for name in build.contract(protocol) if not hasattr(quantizer, name)]
     if not missing and quantizer.soft_targets and not hasattr(quantizer, "soft_codes"):
         missing = ["soft_codes (as soft_targets is True)"]
     if missing:
-        raise InputError(f"{source}: its Quantizer lacks {', '.join(missing)}")
+        raise ContractError(f"{source}: its Quantizer lacks {', '.join(missing)}")
     for name in ("codes", "width", "depth"):
         value = getattr(quantizer, name)
         if not isinstance(value, int | np.integer) or not 1 <= value <= MOST:
-            raise InputError(
+            raise ContractError(
                 f"{source}: expected {name} to be a whole number from 1 to {MOST:,}, got "
                 f"{value!r}: change the keys of config.tokenizer.quantizer"
             )
@@ -66,19 +67,19 @@ def check_quantizer(tokenizer: models.ImageTokenizer) -> None:
 
 
 def _check_calls(quantizer: Any, vectors: tuple[int, ...], source: str) -> None:
-    """Raise InputError unless a quantizer returns what `quantizers.Quantizer` says; to be traced.
+    """Raise ContractError unless a quantizer returns what `quantizers.Quantizer` says.
 
-    vectors: the shape [B,h,w,c] of what it is given. source: its file.
+    To be traced. vectors: the shape [B,h,w,c] of what it is given. source: its file.
     """
     rngs = dict.fromkeys(("params", "codebook"), jax.random.key(0))
     out, variables = quantizer.init_with_output(rngs, jnp.zeros(vectors), train=True)
     if not isinstance(out, tuple) or len(out) != 3 or not isinstance(out[2], Mapping):
-        raise InputError(f"{source}: expected a call of its Quantizer to return (z_q, ids, aux)")
+        raise ContractError(f"{source}: expected a call of its Quantizer to return (z_q, ids, aux)")
     z_q, ids, aux = out
     expect(f"{source}: z_q", z_q, vectors, "float32")
     expect(f"{source}: ids", ids, (*vectors[:-1], quantizer.depth), "int32")
     if "quantizer_loss" not in aux:
-        raise InputError(f"{source}: aux lacks 'quantizer_loss', which is added to the loss")
+        raise ContractError(f"{source}: aux lacks 'quantizer_loss', which is added to the loss")
     for name, value in aux.items():
         expect(f"{source}: {name!r} of aux", value, ())
     embedded = quantizer.apply(variables, ids, method="embed")
@@ -92,10 +93,10 @@ def _check_calls(quantizer: Any, vectors: tuple[int, ...], source: str) -> None:
 def loss_and_metrics(made: Any, source: str) -> tuple[jax.Array, Metrics]:
     """Return what the `loss` of a generator returned, if that is as `Generator` says.
 
-    made: traced arrays. source: the generator's file. Raises InputError.
+    made: traced arrays. source: the generator's file. Raises ContractError.
     """
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], Mapping):
-        raise InputError(f"{source}: expected `loss` to return (loss, metrics)")
+        raise ContractError(f"{source}: expected `loss` to return (loss, metrics)")
     expect(f"{source}: the loss", made[0], (), "float32")
     for name, value in made[1].items():
         expect(f"{source}: the metric {name!r}", value, ())
@@ -103,36 +104,32 @@ def loss_and_metrics(made: Any, source: str) -> tuple[jax.Array, Metrics]:
 
 
 def check_evaluate(model: models.TokenGenerator, state: dict) -> None:
-    """Raise InputError unless the `evaluate` of a generator returns what `Generator` says.
+    """Raise ContractError unless the `evaluate` of a generator returns what `Generator` says.
 
     state: abstract, with {"ema", "tokenizer"}.
     """
-    source, tokenizer = f"evqgan/generators/{model.name}.py", model.tokenizer
+    tokenizer = model.tokenizer
     shape = (BATCH, *tokenizer.grid, tokenizer.network.quantizer.depth)
     integers = {"ids": shape, "label": (BATCH,)}
     batch = {name: jax.ShapeDtypeStruct(x, jnp.int32) for name, x in integers.items()}
     predict = partial(model.predict, rng=jax.random.key(0))
     sums = jax.eval_shape(predict, state, batch)["sums"]
-    names = [str(name) for name in sums] if isinstance(sums, Mapping) else []
-    if not any(name.startswith("cross_entropy") for name in names):
-        what = "a dict with a name that begins with 'cross_entropy'"
-        got = f"the names {', '.join(names)}" if names else type(sums).__name__
-        raise InputError(f"{source}: expected `evaluate` to return {what}, got {got}")
-    for name, value in sums.items():
-        expect(f"{source}: {name!r} of `evaluate`", value, (BATCH, 2))
+    generation.check_sums(sums, BATCH, model.name)
 
 
 def expect(what: str, value: Any, shape: tuple[int, ...], dtype: str = "") -> None:
-    """Raise InputError unless `value`, maybe abstract, is an array of this shape and dtype.
+    """Raise ContractError unless `value`, maybe abstract, is an array of this shape and dtype.
 
     what: what it is, in words. dtype: "" is any.
     """
     found: Any = jax.eval_shape(jnp.asarray, value) if isinstance(value, int | float) else value
     if not hasattr(found, "shape"):
-        raise InputError(f"{what}: expected {_in_words(shape, dtype)}, got {type(value).__name__}")
+        raise ContractError(
+            f"{what}: expected {_in_words(shape, dtype)}, got {type(value).__name__}"
+        )
     if found.shape != shape or dtype not in ("", str(found.dtype)):
         got = _in_words(found.shape, str(found.dtype))
-        raise InputError(f"{what}: expected {_in_words(shape, dtype)}, got {got}")
+        raise ContractError(f"{what}: expected {_in_words(shape, dtype)}, got {got}")
 
 
 def _in_words(shape: tuple[int, ...], dtype: str) -> str:
