@@ -58,6 +58,7 @@ class Model(nn.Module):
     embedding_dropout: PartialShare | None = None
     attention_dropout: PartialShare | None = None
     remat: bool = False  # keep only the layers' inputs for the backward pass
+    unroll: int = 1  # how many layers the compiler sees in a turn of training's loop; 0 = all
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -203,6 +204,7 @@ class Model(nn.Module):
     def apply_layers(self, x: jax.Array, *how: Any, **named: Any) -> tuple[jax.Array, dict]:
         """Apply `nn.causal.apply_layers` with this model's blocks."""
         given = self.layers, self.unmasked, self.remat
+        named["unroll"] = self.unroll
         return apply_layers(self.blocks, x.astype(self.dtype), *given, *how, **named)
 
     def logits(self, x: jax.Array) -> jax.Array:

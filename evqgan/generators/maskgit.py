@@ -65,6 +65,7 @@ class Model(nn.Module):
     # The share of training images whose class is hidden by [MASK], for guidance (ours)
     class_dropout: PartialShare = 0.0
     remat: bool = False
+    unroll: int = 1  # how many layers the compiler sees in a turn of training's loop; 0 = all
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -100,7 +101,8 @@ class Model(nn.Module):
         def layer_step(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
             return block(x, deterministic), None
 
-        x, _ = scan_layers(layer_step, block, x, self.layers, self.remat)
+        unroll = 1 if deterministic else self.unroll
+        x, _ = scan_layers(layer_step, block, x, self.layers, self.remat, unroll=unroll)
         head = Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name="head")
         x = norm(name="head_norm")(tanh_gelu(head(flatten_tokens(x))))
         words = words.astype(x.dtype)

@@ -53,6 +53,7 @@ class Model(nn.Module):
     attention_dropout: PartialShare = 0.0
     embedding_dropout: PartialShare = 0.0
     remat: bool = False  # keep only the layers' inputs for the backward pass
+    unroll: int = 1  # how many layers the compiler sees in a turn of training's loop; 0 = all
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -186,8 +187,9 @@ class Model(nn.Module):
         deterministic: bool,
     ) -> jax.Array:
         """Apply all layers of body or head to x [B,S,width]."""
+        how: dict[str, Any] = {"remat": self.remat, "unroll": self.unroll}
         x = x.astype(self.dtype)
-        return apply_layers(block, x, layers, deterministic=deterministic, remat=self.remat)[0]
+        return apply_layers(block, x, layers, deterministic=deterministic, **how)[0]
 
     def empty_cache(self, batch: int, layers: int, heads: int, number: int) -> jax.Array:
         """Return an empty KV cache for `number` tokens [layers,B,number,2,heads,d]."""

@@ -29,6 +29,7 @@ def apply_layers(
     length: int | jax.Array = 0,
     keep: bool = False,
     deterministic: bool = True,
+    unroll: int = 1,
 ) -> tuple[jax.Array, dict]:
     """Apply `layers` scanned blocks with causal attention; return x and the KV cache.
 
@@ -39,6 +40,7 @@ def apply_layers(
     cache: that of the sequence before x, of which the first `length` (may be traced) tokens are
       valid.
     keep: whether the returned cache holds the keys and values of x; else it is empty.
+    unroll: see `scan_layers`; of training, where `deterministic` is False. Else it is 1.
     """
     position = jnp.arange(x.shape[1])
     in_prefix = position < prefix_length
@@ -55,7 +57,8 @@ def apply_layers(
             x, kept = block(x, mask, (), None, deterministic)
         return x, kept if keep else {}
 
-    return scan_layers(layer_step, block, x, layers, remat, per_layer=cache)
+    unroll = 1 if deterministic else unroll
+    return scan_layers(layer_step, block, x, layers, remat, per_layer=cache, unroll=unroll)
 
 
 class Block(nn.Module):

@@ -24,10 +24,10 @@ def scan_layers(
     Parameters are stacked, [layers,...], or come from `separate`: then there is no scan.
 
     layer_step: (layer, x, a slice of per_layer) -> x, y.
-    remat: keep only the layers' inputs for the backward pass. The scan already keeps XLA from
-      merging the recomputation.
+    remat: keep only the layers' inputs for the backward pass.
     per_layer: a tree of arrays [layers,...]; the y are stacked alike.
-    unroll: how many layers the compiler sees in a turn of the loop: compile time grows with it.
+    unroll: how many layers the compiler sees in a turn of the loop: compile time grows with it; 0 =
+      all, no loop.
     """
 
     def spread_step(layer: nn.Module, x: Any, part: Any) -> tuple[Any, Any]:
@@ -39,9 +39,16 @@ def scan_layers(
         return one_by_one(
             spread_step, layer, [given[name_of(i)] for i in range(layers)], x, per_layer
         )
-    step = nn.remat(spread_step, prevent_cse=False) if remat else spread_step
+    # A loop of single layers already keeps XLA from merging the recomputation.
+    step = nn.remat(spread_step, prevent_cse=unroll != 1) if remat else spread_step
     rngs: dict[Any, bool] = {"params": True, "dropout": True}
-    scan = nn.scan(step, variable_axes={"params": 0}, split_rngs=rngs, length=layers, unroll=unroll)
+    scan = nn.scan(
+        step,
+        variable_axes={"params": 0},
+        split_rngs=rngs,
+        length=layers,
+        unroll=unroll or layers,
+    )
     return scan(layer, x, per_layer)
 
 

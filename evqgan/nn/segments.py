@@ -85,7 +85,7 @@ class SegmentTransformer(nn.Module):
 
         given = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.epsilon
         block = Block(*given, attention_dropout=self.attention_dropout, name="blocks")
-        unroll = 1 if deterministic else self.unroll or self.layers
+        unroll = 1 if deterministic else self.unroll
         return scan_layers(
             layer_step, block, segments, self.layers, per_layer=list(prefix), unroll=unroll
         )
