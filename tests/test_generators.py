@@ -204,6 +204,20 @@ def test_losses_gradients_remat_bfloat16_and_dropout(form, params):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_layers_without_a_loop_change_nothing_in_training(form):
+    """With dropout, which draws the same."""
+    found = [generator(form, layers=2, dropout=0.5, unroll=unroll) for unroll in (1, 0)]
+    request, weights = request_of(), tokenizer()[1]
+    given = weights, request.ids, request.label, jax.random.key(0)
+    params = moved(jax.eval_shape(found[0].init, jax.random.key(0)))
+    losses = [lambda p, one=one: one.loss(p, *given)[0] for one in found]
+    loop, whole = (str(jax.make_jaxpr(loss)(params)) for loss in losses)
+    assert "unroll=2" in whole and "unroll=2" not in loop
+    a, b = jax.jit(lambda p: [loss(p) for loss in losses])(params)
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_the_loss_falls_and_a_pattern_is_learned(form):
     """Of each class its own; samples of a class have its pattern, by steps of one scan."""
     found, weights, number = generator(form, width=32), tokenizer()[1], 18

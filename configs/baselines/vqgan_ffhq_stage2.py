@@ -41,6 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     rate = 4.5e-6 * config.batch_size  # its rule; the rest: its code
     baselines.optimizer(config, learning_rate=rate, b1=0.9, b2=0.95, weight_decay=0.01, ema=0.0)
     config.sample = {"temperature": 1.0, "top_k": 250}  # its sampling script
+    config = common.without_loop(config)
     if variant == "tiny":
         return common.tiny(config, vqgan_ffhq_stage1.get_config("tiny"))
     return config
