@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from evqgan.core import files, integrity, manifests, signals, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.manifests import Manifest, changed, row_of
 from evqgan.core.mesh import path_name
+from evqgan.core.retention import BestAndLatest, Score
 
 # What of an error's text says that bytes on the disk are missing or changed (tensorstore's and
 # zlib's words).
@@ -129,37 +130,6 @@ def damaged(folder: pathlib.Path, what: str) -> InputError:
     return InputError(f"checkpoint {folder} is damaged: {what}; {hint}")
 
 
-class Score(NamedTuple):
-    """How good a checkpoint is: the lower the better, compared with scores of its name alone."""
-
-    value: float
-    name: str  # of the number that it is made of, "" where it was saved without
-
-
-class Kept:
-    """Which checkpoints stay: the `number` latest, and the one of the lowest score of each name.
-
-    Orbax asks after every save. Its own BestN forgets the scores of checkpoints that an earlier
-    process wrote, and keeps all that it knows no score of.
-
-    scores: {step: Score, or None where nothing was evaluated}.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.scores: dict[int, Score | None] = {}
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Return for each of the checkpoints, which are in ascending order, whether it stays."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        best: dict[str, tuple[float, int]] = {}
-        for step in steps:
-            if score := self.scores.get(step):
-                best[score.name] = min(best.get(score.name, (np.inf, 0)), (score.value, step))
-        kept = {*steps[-self.number :], *(step for _, step in best.values())}
-        return [step in kept for step in steps]
-
-
 class Checkpoints:
     """The checkpoints of a run, in the folder `workdir/checkpoints`."""
 
@@ -177,7 +147,7 @@ class Checkpoints:
         create: False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = stores.absolute(workdir) / "checkpoints"
-        self.kept, self.writes, self.best = Kept(keep), create, best
+        self.kept, self.writes, self.best = BestAndLatest(keep), create, best
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
         with files.writable(self.folder):

@@ -1,0 +1,36 @@
+"""Which checkpoints of a run stay: the latest ones, and the best."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Score(NamedTuple):
+    """How good a checkpoint is: the lower the better, compared with scores of its name alone."""
+
+    value: float
+    name: str  # of the number that it is made of, "" where it was saved without
+
+
+class BestAndLatest:
+    """Which checkpoints stay: the `number` latest, and the one of the lowest score of each name.
+
+    Orbax asks after every save. Its own BestN forgets the scores of checkpoints that an earlier
+    process wrote, and keeps all that it knows no score of.
+
+    scores: {step: Score, or None where nothing was evaluated}.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.scores: dict[int, Score | None] = {}
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Return for each of the checkpoints, which are in ascending order, whether it stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        best: dict[str, tuple[float, int]] = {}
+        for step in steps:
+            if score := self.scores.get(step):
+                best[score.name] = min(best.get(score.name, (np.inf, 0)), (score.value, step))
+        kept = {*steps[-self.number :], *(step for _, step in best.values())}
+        return [step in kept for step in steps]
