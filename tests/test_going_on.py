@@ -214,7 +214,7 @@ def test_parts_of_a_batch_move_a_codebook_of_averages_further():
 def test_a_run_whose_checkpoint_does_not_fit_the_disk_takes_no_step(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(space, "free", lambda place: 1000)
     with pytest.raises(
-        InputError, match="a checkpoint takes about .*, and there are 0.001 MB free"
+        InputError, match="a checkpoint takes about .*, and there are 1,000 bytes free"
     ):
         loop.train(config_of(1), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()

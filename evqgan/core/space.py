@@ -11,7 +11,7 @@ GIB = 2**30
 def gib(size: float) -> str:
     """Return a number of bytes in words."""
     if size < 1e4:
-        return f"{size:.0f} bytes"
+        return f"{size:,.0f} bytes"
     return f"{size / GIB:,.2f} GiB" if size > GIB / 100 else f"{size / 1e6:.3g} MB"
 
 
