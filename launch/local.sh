@@ -19,5 +19,8 @@ environment requirements.txt
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # the working directory stays the user's
 # glibc asks for huge pages: a quarter less CPU time a training step, measured on two cores.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+if [ "$(command -v python || true)" != "$python" ]; then # what is proposed at the end begins with python
+  say "to type python -m evqgan... yourself: export PATH=$(dirname "$python"):\$PATH PYTHONPATH=$root"
+fi
 say "$python -m evqgan.main $*"
 run exec "$python" -P -m evqgan.main "$@"

@@ -71,6 +71,15 @@ def test_local_runs_the_quickstart_unless_a_config_or_a_mode_is_given(machine, f
     ]
 
 
+def test_local_says_how_its_python_is_typed_where_the_shell_has_another(machine):
+    done = machine.run("launch/local.sh", EVQGAN_DRY_RUN="1")
+    paths = f"PATH={machine.repository}/.venv/bin:$PATH PYTHONPATH={machine.repository}"
+    assert f"python -m evqgan... yourself: export {paths}\n" in done.stderr
+    machine.add_program()
+    done = machine.run("launch/local.sh", EVQGAN_DRY_RUN="1", EVQGAN_VENV="none")
+    assert "yourself" not in done.stderr
+
+
 def test_a_dry_run_prints_the_installation_and_does_nothing(machine):
     make, install, _ = commands(machine.run("launch/local.sh", EVQGAN_DRY_RUN="1"))
     assert make == ["python3.11", "-m", "venv", f"{machine.repository}/.venv"]
