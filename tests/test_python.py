@@ -192,7 +192,8 @@ def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monke
     assert not tiled.choose(model, (64, 128), None, "encoded")
     assert tiled.choose(model, (128, 128), None, "encoded")
     assert (
-        "in tiles of 64x64 that overlap by half (tiles=False does it whole)" in caplog.messages[-1]
+        "in tiles of 64x64 that overlap by half (tiles=False, or --notiles, does it whole)"
+        in caplog.messages[-1]
     )
     with pytest.raises(InputError, match="tiles = 'yes': expected True, False or None"):
         tiled.choose(model, (64, 128), "yes", "encoded")

@@ -311,6 +311,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):
     "changes, message",
     [
         ({"stage": "stage7"}, "config.stage is 'stage7': did you mean 'stage"),
+        ({"stage": "comparison"}, "several systems: `python -m evqgan.benchmark comparison`"),
         ({"duration": "soon"}, "config.duration expects more than 0: a number of steps"),
         ({"mesh": {"fdsp": 2}}, "config.mesh has no key 'fdsp': did you mean 'fsdp'"),
         (

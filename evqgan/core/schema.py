@@ -107,6 +107,11 @@ def check(config: Any, where: str = "config") -> None:
     if not hasattr(config, "get") or "stage" not in config:
         raise InputError(f"{where} needs the key 'stage'")
     stage = build.plain(config.stage)
+    if stage == "comparison":
+        raise InputError(
+            f"{where} is of several systems: `python -m evqgan.benchmark comparison` trains them "
+            "and compares them"
+        )
     if not isinstance(stage, str) or stage not in STAGES:
         raise InputError(f"{where}.stage is {stage!r}: {build.suggestion(stage, STAGES)}")
     build.call(STAGES[stage], config, where)

@@ -54,7 +54,8 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
         how = f"in tiles of {own} that overlap by half" if tiles else "whole"
         other = ""
         if is_whole:
-            other = f" (tiles={not tiles} does it {'whole' if tiles else 'in tiles'})"
+            flag, way = ("--notiles", "whole") if tiles else ("--tiles", "in tiles")
+            other = f" (tiles={not tiles}, or {flag}, does it {way})"
         larger = f"larger than the model's {own}"
         line = f"images of {width}x{height}, {larger}, are {what} {how}{other}"
         logging.getLogger(__name__).warning(line)
