@@ -49,6 +49,17 @@ def test_it_is_small_and_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_the_program_of_its_card_runs(name):
+    """A card names the variables that it uses; this one is what `card.Card.use` writes."""
+    text = (exported.EXAMPLES / name / "README.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    found = {}
+    exec(program, found)
+    assert found["again"].shape == found["images"].shape == (8, 64, 64, 3)
+    assert (found["edited"][0] != found["images"][0])[found["mask"]].any()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_samples_are_as_near_to_real_images_as_they_were(name):
     images, folder = samples(name), exported.EXAMPLES / name
     _, _, bound = check.bound(folder)

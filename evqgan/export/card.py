@@ -135,24 +135,31 @@ class Card:
         named, (height, width) = names_of(self.found.config), sides(self.found.config)
         box = f"--box={width // 4},{height // 4},{width * 3 // 4},{height * 3 // 4}"
         label = f", labels=[{json.dumps(named[0])}]" if named else ""
+        is_generator = self.found.part == "generator"
+        made = f"model.generate(8{label})  # uint8 [8, {height}, {width}, 3]"
         calls = [
-            f'model = evqgan.load("{self.name}")  # the path of this folder, or hf://USER/NAME'
+            f'model = evqgan.load("{self.name}")  # the path of this folder, or hf://USER/NAME',
+            "images = " + made
+            if is_generator
+            else f"images = np.zeros((8, {height}, {width}, 3), np.uint8)  # yours",
+            "ids = model.encode(images)  # int32 [8, h, w, depth]",
+            "again = model.decode(ids)",
         ]
-        calls += [
-            "ids = model.encode(images)  # uint8 [n, height, width, 3] to int32 [n, h, w, depth]"
-        ]
-        calls += ["again = model.decode(ids)"]
         commands = [f"{run} --workdir={name} --mode=reconstruct --image=PICTURE"]
-        if self.found.part == "generator":
+        if is_generator:
             own = f", {json.dumps(named[0])}" if named else ""
-            calls += [f"images = model.generate(8{label})"]
-            calls += [f"edited = model.edit(image, mask{own})"]
+            calls += [
+                f"mask = np.zeros(({height}, {width}), bool)",
+                f"mask[{height // 4}:{height * 3 // 4}, {width // 4}:{width * 3 // 4}] = True",
+                f"edited = model.edit(images[0], mask{own})",
+            ]
             edit = " --label=CLASS" if named else ""
             commands += [f"{run} --workdir={name} --mode=sample --num=16"]
             commands += [f"{run} --workdir={name} --mode=edit --image=PICTURE {box}{edit}"]
         python, shell = "\n".join(calls), "\n".join(commands)
         return (
-            f"## Use\n\n```python\nimport evqgan\n\n{python}\n```\n\n```bash\n{shell}\n```\n\n"
+            f"## Use\n\n```python\nimport numpy as np\n\nimport evqgan\n\n{python}\n```\n\n"
+            f"```bash\n{shell}\n```\n\n"
             f"Results go to `workdirs/{self.name}`, unless `--out` names another folder.\n"
         )
 
