@@ -169,6 +169,9 @@ def test_a_card_says_what_it_is_and_what_is_not_known(place):
     assert head["license"] == "other" and "model-index" not in head
     for part in ("| pictures | 32x32 pixels", "ant, bee, cat", "float16", "None were measured"):
         assert part in text
+    lines = "images = model.generate(8, labels=", "mask[8:24, 8:24] = True", "edit(images[0], "
+    for line in lines:
+        assert line in text
     assert "6 steps of 4 images, of 50 training images" in text
     assert "images: A folder of pictures." in text and "has to say it here" in text
     assert not (place / "float16" / "evaluation.json").exists()
