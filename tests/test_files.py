@@ -217,6 +217,9 @@ def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
             "No sp",
         ),
         (OSError(errno.EACCES, "Permission denied"), "Permission denied; give another folder"),
+        (ValueError(f"Failed to write 9 {'x' * 400}: no [os_error_code='28']"), "No space left on"),
+        (ValueError("Failed to write 9: no [os_error_code='27']"), "File too large: a limit of"),
+        (ValueError("Failed to open: no [os_error_code='13']"), "Permission denied; give another"),
         (ValueError("one line\nand another"), "one line; give another folder"),
     ],
 )

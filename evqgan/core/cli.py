@@ -175,6 +175,7 @@ def main(
     for SIGTERM. Every other exception is a defect, and is raised. A process of several that fails
     ends here at once, and the others soon after it (`cluster.leave`).
     """
+    output.begin()
     if not wants_debug(argv):
         logging.get_absl_logger().addFilter(_is_for_users)
     if any(arg in HELP for arg in argv):

@@ -46,13 +46,22 @@ def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
     """Return in words why a file, that of `path`, could not be written, and what to do.
 
     A full disk is told by the error's number, or by the words of libraries that hide it: NumPy's
-    "96 requested and 64 written", and the system's own text in TensorStore's.
+    "96 requested and 64 written", and TensorStore's long lines, which end in the system's number.
     """
     if stores.is_remote(path) and getattr(error, "errno", None) is None:
         return stores.reason(error, path)
-    hidden = re.search(r"No space left|\d+ requested and \d+ written", str(error))
-    if hidden or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return "No space left on device; free space there or give another folder"
+    number = getattr(error, "errno", None)
+    if hidden := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(hidden[1])
+    elif re.search(r"No space left|\d+ requested and \d+ written", str(error)):
+        number = errno.ENOSPC
+    if number == errno.EFBIG:
+        limit = "a limit of the system or of this shell (ulimit -f) is reached"
+        return f"{os.strerror(number)}: {limit}; raise it or give another folder"
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"{os.strerror(number)}; free space there or give another folder"
+    if hidden and number:
+        return f"{os.strerror(number)}; give another folder"
     reason = of_system(error) if isinstance(error, OSError) else first_line(error)
     return f"{reason}; give another folder"
 

@@ -1,10 +1,36 @@
-"""Standard output that cannot be written: one line says so, and nothing more is tried."""
+"""What is printed: letters that an output lacks, and an output that cannot be written at all."""
 
+import io
 import os
 import signal
 import sys
+from typing import Any
 
 from evqgan.core.errors import of_system
+
+
+def begin() -> None:
+    """Prepare what a command line prints, and what Python prints for it.
+
+    A letter that an output cannot encode, as where it is ASCII, is printed as an escape sequence.
+    A file that TensorStore could not write makes orbax end a save; other files of that save still
+    tell its event loop, which has ended, and Python would print a traceback for each of these.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unless_of_an_ended_loop
+
+
+def _unless_of_an_ended_loop(found: Any) -> None:
+    """Print what Python says of an exception that nobody can catch, but for those of `begin`."""
+    at = found.exc_traceback
+    while at and at.tb_next:
+        at = at.tb_next
+    is_late = at and at.tb_frame.f_code.co_name == "_check_closed"
+    if not is_late or not isinstance(found.exc_value, RuntimeError):
+        sys.__unraisablehook__(found)
 
 
 def fault(error: Exception | None = None) -> int:
