@@ -361,6 +361,9 @@ def test_labels_are_said_alike_in_python_and_on_the_command_line():
     for wrong in (10, -1, "10", "-1", "1.5", 1.5, "1e3", "nan", np.int64(12)):
         with pytest.raises(InputError, match=r"expected a whole number from 0 to 9$"):
             classes.labels_of(wrong, 1)
+    for unordered in ({3, 5}, frozenset({3}), {3: 5}):  # whose order differs between processes
+        with pytest.raises(InputError, match="labels come in an order: expected a list of"):
+            classes.labels_of(unordered, 3)
     many = Classes(1000, tuple(f"n{i:08d}" for i in range(1000)), "w")
     with pytest.raises(InputError, match=r"'1000': expected a whole number from 0 to 999$"):
         many.label_of("1000")

@@ -63,6 +63,9 @@ class Classes(NamedTuple):
         """
         if labels is None:
             return np.resize(np.arange(max(self.number, 1), dtype=np.int32), num)
+        if isinstance(labels, set | frozenset | Mapping):
+            got = type(labels).__name__
+            raise InputError(f"labels come in an order: expected a list of classes, got a {got}")
         if isinstance(labels, Iterator):
             labels = list(itertools.islice(labels, num))
         is_scalar = isinstance(labels, str | bytes) or getattr(labels, "ndim", 1) == 0
