@@ -10,7 +10,7 @@ from PIL import Image
 from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.data import codes
-from evqgan.data.folder import Folder, image_paths, shuffled
+from evqgan.data.folder import Folder, check_names, image_paths, shuffled
 from evqgan.metrics import references
 
 
@@ -47,6 +47,14 @@ def test_classes_are_sub_folders_by_name(tmp_path):
     )
     assert Folder(folder, "all", labelled=False).class_names == ()
     assert {label for _, label in contents(Folder(folder, "all", labelled=False))} == {0}
+
+
+@pytest.mark.parametrize("name", [b"\xe4klasse/a.png", b"klasse/\xe4.png", b"two\nlines.png"])
+def test_a_name_that_cannot_be_written_is_refused(name):
+    """As those of an old archive, in Latin-1; not every system has such names itself."""
+    check_names("there", ["klasse/ä b.png", "9.41\u202fAM.png", "\U0001f469\u200d\U0001f680.png"])
+    with pytest.raises(InputError, match=r"'there' holds '.*', a name .*: rename it$"):
+        check_names("there", [os.fsdecode(name)])
 
 
 def test_a_flat_folder_has_no_classes_and_only_images_count(tmp_path):

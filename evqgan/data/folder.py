@@ -5,6 +5,7 @@ import copy
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 
 from PIL import Image
@@ -38,6 +39,8 @@ EXTENSIONS = (
 # sub-folders that may hold the validation images, first one wins
 VALIDATION = ("validation", "val", "valid", "test")
 NAMED = 3  # ours: images that a message names
+# Of a name: control characters, ends of lines, and what stands for bytes that are not UTF-8.
+UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
 
 
@@ -95,7 +98,21 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
             f"the folder {folder!r} holds no image; "
             f"expected files ending in {' '.join(endings)}{there}"
         )
+    check_names(folder, found)
     return sorted(found), others, sorted(empty)
+
+
+def check_names(folder: str, paths: Iterable[str]) -> None:
+    """Raise InputError for a name that is no text, or not of one line: it is printed and written.
+
+    A name that is not UTF-8, as of an old archive, comes from the system with stand-ins.
+    """
+    for path in paths:
+        if UNWRITABLE.search(path):
+            raise InputError(
+                f"the folder {folder!r} holds {path!a}, a name with bytes that are not UTF-8 "
+                "or with a control character, such as the end of a line: rename it"
+            )
 
 
 def check_apart(
