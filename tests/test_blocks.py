@@ -1,9 +1,12 @@
 """How a grid is cut into blocks, and in which order they come."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evqgan.core.errors import InputError
 from evqgan.generators.blocks import (
     NOWHERE,
     blocks_of,
@@ -61,3 +64,9 @@ def test_in_a_wavefront_no_window_holds_another_block_of_its_step(window, extend
         for other in range(block):
             if np.isin(ring[block], target[other]).any():
                 assert step[other] < step[block]
+
+
+def test_an_unknown_order_is_refused_and_not_taken_for_a_wavefront():
+    order: Any = "rastr"
+    with pytest.raises(InputError, match="raster or wavefront, not 'rastr'"):
+        step_of_block(6, 6, 2, 1, order)

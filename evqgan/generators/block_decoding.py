@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.generators import Decoded, KeepHistory
-from evqgan.generators.blocks import NOWHERE, blocks_of, decoding_order, grid_of
+from evqgan.generators.blocks import NOWHERE, Order, blocks_of, decoding_order, grid_of
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 
 
@@ -24,7 +24,7 @@ def block_by_block(
     codes: int,
     window: int,
     extend: int = 0,
-    order: str = "raster",
+    order: Order = "raster",
     carry: Any = (),
     complete: Callable | None = None,
     keep_history: KeepHistory = False,

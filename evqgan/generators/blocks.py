@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import jax
 import numpy as np
 
+from evqgan.core.errors import InputError
+
 NOWHERE = -1  # index of a ring position outside the image, and of no block in a decoding step
 Order = Literal["raster", "wavefront"]
 ORDERS = get_args(Order)
@@ -54,8 +56,8 @@ def grid_of(blocks: jax.Array, h: int, w: int, window: int) -> jax.Array:
 
 
 @functools.lru_cache
-def step_of_block(h: int, w: int, window: int, extend: int, order: str = "raster") -> np.ndarray:
-    """Return the step in which each block is decoded, int32 [blocks].
+def step_of_block(h: int, w: int, window: int, extend: int, order: Order = "raster") -> np.ndarray:
+    """Return the step in which each block is decoded, int32 [blocks]; InputError for other orders.
 
     order: "raster" is the paper's, one block a step, row by row. "wavefront" (ours, for latency)
       decodes blocks of several rows at once: row r starts so much later than row r - 1 that, as in
@@ -70,12 +72,14 @@ def step_of_block(h: int, w: int, window: int, extend: int, order: str = "raster
     """
     blocks = np.arange(h * w // window**2, dtype=np.int32)
     rows, columns = np.divmod(blocks, w // window)
-    delay = w // window if order == "raster" else 1 + math.ceil(extend / window)
-    return (rows * delay + columns).astype(np.int32)
+    delays = {"raster": w // window, "wavefront": 1 + math.ceil(extend / window)}  # of each row
+    if order not in delays:
+        raise InputError(f"the order of blocks is {' or '.join(delays)}, not {order!r}")
+    return (rows * delays[order] + columns).astype(np.int32)
 
 
 @functools.lru_cache
-def decoding_order(h: int, w: int, window: int, extend: int, order: str = "raster") -> np.ndarray:
+def decoding_order(h: int, w: int, window: int, extend: int, order: Order = "raster") -> np.ndarray:
     """Return the blocks of each step, int32 [steps, most blocks in a step]; NOWHERE where fewer."""
     step = step_of_block(h, w, window, extend, order)
     found = [np.flatnonzero(step == s) for s in np.unique(step)]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.generators.blocks import NOWHERE, ORDERS, blocks_of, layout, step_of_block
+from evqgan.generators.blocks import NOWHERE, blocks_of, layout, step_of_block
 from evqgan.generators.mask_schedule import gamma
 
 EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
@@ -93,7 +93,8 @@ def draw_generations(
     rectangle = random_rectangle(rng_rectangle, batch, h, w)
     hidden = rectangle | ~jax.random.bernoulli(rng_kind, edits, (batch, 1, 1))
     geometry = h, w, model.window, model.extend
-    raster, wavefront = (jnp.asarray(step_of_block(*geometry, order))[None] for order in ORDERS)
+    raster = jnp.asarray(step_of_block(*geometry, "raster"))[None]
+    wavefront = jnp.asarray(step_of_block(*geometry, "wavefront"))[None]
     is_wavefront = jax.random.bernoulli(rng_order, wavefronts, (batch, 1))
     return hidden, rank_blocks(hidden, jnp.where(is_wavefront, wavefront, raster), model.window)
 
