@@ -15,7 +15,7 @@ import pytest
 import workdirs
 from test_train import config_of
 
-from evqgan.core import build, checkpoint, cli, config_files, space
+from evqgan.core import build, checkpoint, config_files, errors, space
 from evqgan.core.errors import InputError
 from evqgan.training import claims, disk, loop, optim, stage1, stage2
 
@@ -131,7 +131,9 @@ def test_what_messages_advise_may_change_when_a_run_goes_on_or_is_said_to_be_for
 def test_advice_is_found():
     assert advised("it broke: repair it, or raise config.dataset.max_bad") == ["dataset.max_bad"]
     assert advised("config.batch_size = {} is wrong") == []
-    assert advised(cli.LESS)[0] == "eval_batch_size" and "optimizer.accumulate" in advised(cli.LESS)
+    assert advised(errors.LESS_MEMORY)[
+        0
+    ] == "eval_batch_size" and "optimizer.accumulate" in advised(errors.LESS_MEMORY)
 
 
 @pytest.mark.parametrize("stage, key, value", CHANGES)

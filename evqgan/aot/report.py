@@ -12,9 +12,8 @@ from evqgan.aot.programs import Program
 from evqgan.aot.topology import Target
 from evqgan.core import flops
 from evqgan.core.chips import Chip
+from evqgan.core.errors import OUT_OF_MEMORY
 from evqgan.core.space import gib
-
-REFUSED = "RESOURCE_EXHAUSTED"
 
 
 def compiled(program: Program, target: Target) -> dict[str, Any]:
@@ -38,14 +37,15 @@ def compiled(program: Program, target: Target) -> dict[str, Any]:
     traced = program.function.trace(*program.given)
     row = described(program, target)
     row["tflop"] = row["tflop_with_remat"] = flops_of(traced.jaxpr.jaxpr, program)
-    if program.plain:
-        row["tflop"] = plain_flops(program)
+    if program.plain:  # the program without what it computes twice
+        function, given = program.plain()
+        row["tflop"] = flops_of(jax.make_jaxpr(function)(*given).jaxpr, program)
     row["trace_seconds"] = time.perf_counter() - began
     began, made = time.perf_counter(), None
     try:
         made = traced.lower().compile()  # for the devices of the shardings
     except jax.errors.JaxRuntimeError as error:
-        if REFUSED not in str(error):
+        if OUT_OF_MEMORY not in str(error):
             raise
         row["error"] = reason_of(error)
     row["compile_seconds"] = time.perf_counter() - began
@@ -95,15 +95,9 @@ def flops_of(jaxpr: Any, program: Program) -> float | None:
         return None
 
 
-def plain_flops(program: Program) -> float | None:
-    """Return `flops_of` the program without what it computes twice."""
-    function, given = program.plain() if program.plain else (program.function, program.given)
-    return flops_of(jax.make_jaxpr(function)(*given).jaxpr, program)
-
-
 def reason_of(error: BaseException) -> str:
     """Return in one line why a compiler refuses a program that is too large."""
-    text = " ".join(str(error).split()).partition(REFUSED)[2].lstrip(": ")
+    text = " ".join(str(error).split()).partition(OUT_OF_MEMORY)[2].lstrip(": ")
     used = re.search(r"Used [\d.]+\w* of [\d.]+\w* hbm", text)
     return (used[0] if used else re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip("."))[:300]
 
@@ -180,8 +174,7 @@ def memory_text(row: dict[str, Any]) -> str:
         return (
             f"  DOES NOT FIT {there}: {row['error']}; weights and state {gib(row['state_bytes'])}"
         )
-    names = ("argument", "output", "temporary", "aliased")
-    parts = ", ".join(f"{name}s {gib(row[f'{name}_bytes'])}" for name in names[:2])
+    parts = f"arguments {gib(row['argument_bytes'])}, outputs {gib(row['output_bytes'])}"
     parts += f", temporaries {gib(row['temporary_bytes'])}, aliased {gib(row['aliased_bytes'])}"
     verdict = "fits" if row["fits"] else "DOES NOT FIT"
     how = "" if row["peak_by"] == "compiler" else " (their sum: the compiler gives no peak)"

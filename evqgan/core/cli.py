@@ -22,17 +22,18 @@ from absl import flags, logging
 from evqgan.core import flag_kinds, kept_programs, output, signals, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
-from evqgan.core.errors import DoesNotFit, InputError, NonFinite, is_out_of_memory, of_system
+from evqgan.core.errors import (
+    DoesNotFit,
+    InputError,
+    NonFinite,
+    is_out_of_memory,
+    of_system,
+    out_of_memory,
+)
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
-LESS = (
-    "take fewer images at a time (--batch_size, config.eval_batch_size), or train with "
-    "config.generator.remat=True or config.tokenizer.encoder.remat=True, which a run that goes on "
-    "may change, too; for a new run also config.optimizer.accumulate or a smaller "
-    "config.batch_size; --compile_only says what fits"
-)
 T = TypeVar("T")
 # The kinds of flags, for the tables of command lines.
 TEXT, TEXTS, SWITCH = flag_kinds.TEXT, flag_kinds.TEXTS, flag_kinds.SWITCH
@@ -234,7 +235,7 @@ def report(error: Exception, debug: bool) -> int:
         what = "another process of this run has ended or cannot be reached: start all again"
         reason = f"{what} ({reason[:300]})"
     elif too_large := is_out_of_memory(error):
-        reason = f"a device has not enough memory for this ({reason[:300]}): {LESS}"
+        reason = out_of_memory(reason[:300])
     elif stores.is_failure(error):
         reason = stores.reason(error, "gs://")
     elif not isinstance(error, InputError | NonFinite | DoesNotFit | OSError):

@@ -4,6 +4,14 @@ import errno
 import os
 import pathlib
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # what XLA's message begins with
+LESS_MEMORY = (
+    "take fewer images at a time (--batch_size, config.eval_batch_size), or train with "
+    "config.generator.remat=True or config.tokenizer.encoder.remat=True, which a run that goes on "
+    "may change, too; for a new run also config.optimizer.accumulate or a smaller "
+    "config.batch_size; --compile_only says what fits"
+)
+
 
 class InputError(ValueError):
     """What a user typed or supplied cannot be used.
@@ -52,7 +60,13 @@ def of_system(error: OSError) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether XLA says that a program, or an array, does not fit a device."""
-    return str(error).startswith("RESOURCE_EXHAUSTED") and isinstance(error, RuntimeError)
+    return str(error).startswith(OUT_OF_MEMORY) and isinstance(error, RuntimeError)
+
+
+def out_of_memory(reason: str = "") -> str:
+    """Return the line that says what to do where a device's memory is full. reason: XLA's."""
+    why = f" ({reason})" if reason else ""
+    return f"a device has not enough memory for this{why}: {LESS_MEMORY}"
 
 
 def first_line(error: BaseException) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from evqgan.core.cli import LESS
-from evqgan.core.errors import InputError, first_line, is_out_of_memory
+from evqgan.core.errors import InputError, first_line, is_out_of_memory, out_of_memory
 from evqgan.demo import filling, jobs
 from evqgan.demo.results import Result
 from evqgan.demo.studio import Studio, Tell
@@ -24,7 +23,7 @@ def as_error(error: Exception) -> gr.Error:
     if isinstance(error, InputError):
         text = " ".join(str(error).split())
     elif is_out_of_memory(error):
-        text = f"a device has not enough memory for this: {LESS}"
+        text = out_of_memory()
     else:
         traceback.print_exception(error)
         text = f"this is a defect, its traceback stands in the terminal: {first_line(error)}"
