@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
+from evqgan.generators.common import check_heads
 from evqgan.nn.attention import Activation, flatten_tokens, kernel_init
 from evqgan.nn.causal import EPSILON, Block, apply_layers
 from evqgan.nn.dropout import Dropout
@@ -63,9 +64,7 @@ class Model(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            given = f"generator.width = {self.width}"
-            raise InputError(f"{given} is no multiple of generator.heads = {self.heads}")
+        check_heads(self.width, self.heads)
         if self.condition == "coordinates" and self.classes:
             given = f"classes = {self.classes}: drop one"
             raise InputError(f"generator.condition is 'coordinates' or a class, but {given}")

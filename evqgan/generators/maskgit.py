@@ -20,6 +20,7 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, squeeze_depth
+from evqgan.generators.common import by_share, check_class_dropout, check_heads, drop_class
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, tanh_gelu
@@ -70,12 +71,8 @@ class Model(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            given = f"generator.width = {self.width}"
-            raise InputError(f"{given} is no multiple of generator.heads = {self.heads}")
-        if not 0 <= self.class_dropout < 1 or (self.class_dropout and not self.classes):
-            expected = "a share in [0, 1), and 0 without classes"
-            raise InputError(f"generator.class_dropout is {expected}, not {self.class_dropout}")
+        check_heads(self.width, self.heads)
+        check_class_dropout(self.class_dropout, self.classes)
 
     @property
     def tokens(self) -> int:
@@ -204,9 +201,8 @@ def predict(
     shares = drawn if share is None else jnp.full_like(ratio, share)
     count = jnp.ceil(shares * model.tokens).astype(jnp.int32)
     is_masked = lowest(jax.random.uniform(rng_mask, target.shape), count)
-    if train and model.class_dropout:
-        is_dropped = jax.random.bernoulli(rng_class, model.class_dropout, label.shape)
-        label = jnp.where(is_dropped, model.classes, label)
+    if train:
+        label = drop_class(rng_class, label, model.classes, model.class_dropout)
     words = sequence(model, jnp.where(is_masked, model.codes, target), label)
     rngs = {"dropout": rng_dropout}
     logits: Any = model.apply({"params": params}, words, deterministic=not train, rngs=rngs)
@@ -247,17 +243,14 @@ def evaluate(
     {"cross_entropy@0.25": [B,2], "accuracy@0.25": [B,2], ...}: an image's sum over masked tokens,
     and their number. Unsmoothed, and among the codes alone, as in sampling.
     """
-    result = {}
-    for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
-        key = jax.random.fold_in(rng, i)
+
+    def of_share(key: jax.Array, share: float) -> tuple[jax.Array, jax.Array, jax.Array]:
         logits, target, is_masked = predict(model, params, ids, label, key, share=share)
         logits = logits[..., : model.codes]
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-        right = jnp.argmax(logits, axis=-1) == target
-        for name, value in (("cross_entropy", nll), ("accuracy", right)):
-            sums = jnp.sum(value * is_masked, 1), jnp.sum(is_masked, 1)
-            result[f"{name}@{share:.2f}"] = jnp.stack(sums, axis=-1)
-    return result
+        return nll, jnp.argmax(logits, axis=-1) == target, is_masked
+
+    return by_share(rng, of_share)
 
 
 def tokens_to_logits(

@@ -25,6 +25,7 @@ from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, layout, step_of_block
+from evqgan.generators.common import by_share, drop_class
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
 from evqgan.nn.layers import separate
@@ -82,9 +83,8 @@ def likelihood(
     rng_corrupt, rng_dropout, rng_class = jax.random.split(rng, 3)
     ids = squeeze_depth(ids, "multigrained")
     inputs, target, is_masked = masking.corrupt(model, ids, rng_corrupt, masks, targets, **how)
-    if train and model.class_dropout:
-        is_dropped = jax.random.bernoulli(rng_class, model.class_dropout, label.shape)
-        label = jnp.where(is_dropped, model.classes, label)
+    if train:
+        label = drop_class(rng_class, label, model.classes, model.class_dropout)
     inputs["label"] = label if model.classes else None
     rngs = {"dropout": rng_dropout}
     logits: Any = model.apply({"params": params}, **inputs, deterministic=not train, rngs=rngs)
@@ -148,15 +148,11 @@ def evaluate(
     block of each image is predicted, from what generation in raster order knows at that point,
     however the model was trained.
     """
-    result = {}
-    for i, share in enumerate((0.25, 0.5, 0.75, 1.0)):
-        key = jax.random.fold_in(rng, i)
-        given = model, params, ids, label, key, "raster", 1
-        nll, right, is_masked = likelihood(*given, share=share)
-        for name, value in (("cross_entropy", nll), ("accuracy", right)):
-            sums = jnp.sum(value * is_masked, (1, 2)), jnp.sum(is_masked, (1, 2))
-            result[f"{name}@{share:.2f}"] = jnp.stack(sums, axis=-1)
-    return result
+
+    def of_share(key: jax.Array, share: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return likelihood(model, params, ids, label, key, "raster", 1, share=share)
+
+    return by_share(rng, of_share)
 
 
 class BlockContext:

@@ -20,6 +20,7 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators.blocks import NOWHERE, blocks_of, layout
+from evqgan.generators.common import check_class_dropout, check_heads
 from evqgan.nn.linear import Dense, products_in
 from evqgan.nn.segments import SegmentTransformer
 
@@ -88,9 +89,7 @@ class Model(nn.Module):
         super().__post_init__()
         (h, w), window, extend = self.latent, self.window, self.extend
         grid = f"the {h} x {w} token grid"
-        if self.width % self.heads:
-            given = f"generator.width = {self.width}"
-            raise InputError(f"{given} is no multiple of generator.heads = {self.heads}")
+        check_heads(self.width, self.heads)
         if h % window or w % window:
             fits = ", ".join(str(k) for k in range(1, h + 1) if h % k == w % k == 0)
             raise InputError(f"generator.window = {window} does not divide {grid}: {fits} do")
@@ -98,9 +97,7 @@ class Model(nn.Module):
             raise InputError(f"generator.extend = {extend} reaches beyond {grid} from anywhere")
         if self.own == "dropped" and self.global_tokens == "ordered":
             raise InputError('generator.own = "dropped" is of global_tokens = "masked" alone')
-        if not 0 <= self.class_dropout < 1 or (self.class_dropout and not self.classes):
-            expected = "a share in [0, 1), and 0 without classes"
-            raise InputError(f"generator.class_dropout is {expected}, not {self.class_dropout}")
+        check_class_dropout(self.class_dropout, self.classes)
 
     @property
     def blocks(self) -> int:

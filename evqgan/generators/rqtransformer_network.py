@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Positive
+from evqgan.generators.common import check_heads
 from evqgan.nn.attention import Activation, flatten_tokens
 from evqgan.nn.causal import EPSILON, Block, apply_layers
 from evqgan.nn.dropout import Dropout
@@ -60,9 +60,7 @@ class Model(nn.Module):
         super().__post_init__()
         numbers = (("heads", self.heads), ("head_heads", self.head_heads or self.heads))
         for name, heads in numbers:
-            if self.width % heads:
-                given = f"generator.width = {self.width}"
-                raise InputError(f"{given} is no multiple of generator.{name} = {heads}")
+            check_heads(self.width, heads, name)
 
     @property
     def tokens(self) -> int:
