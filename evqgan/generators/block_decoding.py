@@ -4,7 +4,7 @@ A grid of one block is MaskGIT's decoding, blocks of one token are autoregressio
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,25 @@ from evqgan.generators import Decoded, KeepHistory
 from evqgan.generators.blocks import NOWHERE, Order, blocks_of, decoding_order, grid_of
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 
+ToLogits = Callable[[jax.Array], Any]  # tokens_to_logits of `mask_predict`
+
+
+class Context(Protocol):
+    """Prepares a step: called once with the grid as it stands, [MASK] = codes."""
+
+    def __call__(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> ToLogits:
+        """Return tokens_to_logits of tokens [B*K,window*window]. blocks: int32 [K], traced."""
+
+
+class Complete(Protocol):
+    """Ends a step: called with the grid that now holds its blocks."""
+
+    def __call__(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> Any:
+        """Return the new carry. blocks: int32 [K], NOWHERE where a step has fewer."""
+
 
 def block_by_block(
-    context: Callable,
+    context: Context,
     ids: jax.Array,
     mask: jax.Array,
     keys: jax.Array,
@@ -26,21 +42,17 @@ def block_by_block(
     extend: int = 0,
     order: Order = "raster",
     carry: Any = (),
-    complete: Callable | None = None,
+    complete: Complete | None = None,
     keep_history: KeepHistory = False,
 ) -> Decoded:
     """Generate the tokens of a grid where the mask is True, block by block.
 
     Steps in which nothing is to be generated are skipped. One compilation serves all of them.
 
-    context: (carry, grid, blocks) -> tokens_to_logits of `mask_predict`, tokens
-      [B*K,window*window]; called once a step with the grid as it stands ([MASK] = codes) and the
-      numbers [K] (traced) of the step's blocks.
+    context, complete: what a model does before and after each step, see `Context`, `Complete`.
     ids: int32 [B,h,w]; mask: bool [B,h,w]; keys: a random key [B] for each image.
     order: of the blocks, see `blocks.step_of_block`.
     carry: what a model keeps from step to step, a tree of arrays.
-    complete: (carry, grid, blocks) -> carry; called after each step with the grid that now holds
-      its blocks, whose numbers [K] are NOWHERE where a step has fewer.
     keep_history: also return the grids after each step [steps,B,h,w]; a function is called with
       each of them.
     """
