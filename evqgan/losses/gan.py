@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,36 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 
 Loss = Literal["hinge", "vanilla", "non_saturating", "least_square"]
-# name: critic's loss of a real logit, critic's loss of a fake one, generator's loss of a fake one.
+
+
+class Terms(NamedTuple):
+    """Functions of a logit, which is high for a real image."""
+
+    real: Callable[[jax.Array], jax.Array]  # the critic's loss of a real image
+    fake: Callable[[jax.Array], jax.Array]  # the critic's loss of a fake one
+    generator: Callable[[jax.Array], jax.Array]  # the generator's loss of a fake one
+
+
 # The originals' functions of these names, except that the one called "vanilla" in
 # enhancing-transformers is "non_saturating" here.
-LOSSES: dict[Loss, tuple[Callable, Callable, Callable]] = {
+LOSSES: dict[Loss, Terms] = {
     # taming-transformers, MaskGIT, Projected GAN, enhancing-transformers
-    "hinge": (
+    "hinge": Terms(
         lambda real: jax.nn.relu(1 - real),
         lambda fake: jax.nn.relu(1 + fake),
         lambda fake: -fake,
     ),
     # taming-transformers: binary cross-entropy for the critic, the generator as with hinge
-    "vanilla": (lambda real: jax.nn.softplus(-real), jax.nn.softplus, lambda fake: -fake),
+    "vanilla": Terms(lambda real: jax.nn.softplus(-real), jax.nn.softplus, lambda fake: -fake),
     # MaskGIT, enhancing-transformers: binary cross-entropy for both (Goodfellow et al., 2014)
-    "non_saturating": (
+    "non_saturating": Terms(
         lambda real: jax.nn.softplus(-real),
         jax.nn.softplus,
         lambda fake: jax.nn.softplus(-fake),
     ),
     # enhancing-transformers: real to 1, fake to -1, the generator to the middle (Mao et al., 2017,
     # Eq. 8)
-    "least_square": (
+    "least_square": Terms(
         lambda real: (1 - real) ** 2,
         lambda fake: (1 + fake) ** 2,
         lambda fake: fake**2,
@@ -49,8 +58,8 @@ def critic_loss(name: Loss, real: jax.Array, fake: jax.Array, factor: float = 0.
     factor: before the sum of the two means. 0.5 in taming-transformers and enhancing-transformers,
       1 in MaskGIT and Projected GAN.
     """
-    of_real, of_fake, _ = LOSSES[name]
-    return factor * (jnp.mean(of_real(_float32(real))) + jnp.mean(of_fake(_float32(fake))))
+    terms = LOSSES[name]
+    return factor * (jnp.mean(terms.real(_float32(real))) + jnp.mean(terms.fake(_float32(fake))))
 
 
 def generator_loss(name: Loss, fake: jax.Array) -> jax.Array:
@@ -59,7 +68,7 @@ def generator_loss(name: Loss, fake: jax.Array) -> jax.Array:
     name: one of `LOSSES`.
     fake: logits of fake images, of any shape and dtype.
     """
-    return jnp.mean(LOSSES[name][2](_float32(fake)))
+    return jnp.mean(LOSSES[name].generator(_float32(fake)))
 
 
 def r1(critic_of_image: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
