@@ -59,7 +59,8 @@ def sizes(number: int, data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1) -> tup
     known = int(np.prod([s for s in sizes if s != -1]))
     sizes = [number // known if s == -1 else s for s in sizes]
     if int(np.prod(sizes)) != number:
-        needed = "a multiple of " * (-1 in asked.values()) + counted(known, "device")
+        devices = counted(known, "device")
+        needed = f"a multiple of {devices}" if -1 in asked.values() else devices
         raise InputError(f"config.mesh {asked} needs {needed}, not {number}")
     return tuple(sizes)
 

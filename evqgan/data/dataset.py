@@ -15,8 +15,7 @@ class Dataset:
     """What config.dataset says; raises InputError on values that make no sense.
 
     name: a tfds data set ("imagenet2012", "celeb_a_hq/256"), "digits", "photographs", "drawings" or
-      "generated"; not
-      beside `folder`.
+      "generated"; not beside `folder`.
     folder: a folder of images, a class per sub-folder or none; not beside `name`.
     data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
     train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see

@@ -46,7 +46,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever
             raise InputError(
                 f"cannot read {path}: expected a file, "
-                f"got {'a folder' if path.is_dir() else 'none'}"
+                f"got {'a folder' if path.is_dir() else 'a pipe or a device'}"
             )
         if found.st_size > MAX_BYTES:
             raise InputError(

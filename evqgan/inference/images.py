@@ -64,7 +64,7 @@ def to_uint8(images: Images) -> np.ndarray:
     if not (np.abs(images) <= 1).all():
         found = f"{images.min():.4g} to {images.max():.4g}"
         raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
-    if images.size and images.min() >= 0 and images.min() < 1:
+    if images.min() >= 0 and images.min() < 1:
         raise InputError(
             "expected floats in [-1, 1], got none below 0, as if they were in [0, 1]: give "
             "2 * images - 1, or, if they are in [-1, 1] and as bright as that, "

@@ -76,8 +76,9 @@ def _course(name: str, first: int, full: int, run: RunLength) -> str:
     """Return a line that says from which step on the term is there, and from which in full."""
     note = f"adversarial term: {name}, from step {first:,}, in full from step {full:,}"
     note += f" (epochs {run.epochs(first):,.1f} and {run.epochs(full):,.1f})"
-    note += "; this run ends before it sets in" * (first >= run.total)
-    return note + "; this run ends before that" * (first < run.total <= full)
+    if first >= run.total:
+        return f"{note}; this run ends before it sets in"
+    return f"{note}; this run ends before that" if run.total <= full else note
 
 
 def last_layer_norm(pull_back: Callable, gradient: jax.Array, path: tuple[str, ...]) -> jax.Array:

@@ -156,7 +156,8 @@ class TokenizerStage:
         if self.distance:
             name = self.config.perceptual.distance.name
             terms.append(f"{self.distance_weight:g} x perceptual ({name})")
-        terms += ["lambda x adversarial"] * bool(self.adversary)
+        if self.adversary:
+            terms.append("lambda x adversarial")
         notes = [" + ".join(["loss: quantizer", *terms])]
         notes += [self.adversary.note] if self.adversary else []
         for networks in self.networks.values():
