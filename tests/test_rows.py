@@ -54,7 +54,7 @@ def test_every_row_comes_out_once_and_in_order(number, batch_size):
     ],
 )
 def test_batches_have_few_sizes(batch_size, number, size):
-    assert BatchRunner(batch_size).size(number) == size
+    assert BatchRunner(batch_size).rows(number) == size
 
 
 def test_a_device_takes_fewer_images_if_they_are_large():
@@ -67,7 +67,7 @@ def test_a_function_compiles_once_a_size():
     for number in (3, 4, 5, 6, 100):  # all in batches of 4
         rows(scaled, WEIGHTS, np.zeros((number, 2), np.float32), np.ones(number, np.float32))
     assert TRACED == [4]
-    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), size=2)
+    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), batch_rows=2)
     assert TRACED == [4, 2]
     rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32))
     assert TRACED == [4, 2]

@@ -108,7 +108,7 @@ class Measurements:
     def _compile(self, setting: Setting) -> None:
         """Make one batch, so that no compilation counts in what a setting costs."""
         if (key := key_of(setting)) not in self._compiled:
-            self.model.sample(self.model.runner.size(self.num), None, 0, **setting)
+            self.model.sample(self.model.runner.rows(self.num), None, 0, **setting)
             self._compiled.add(key)
 
 

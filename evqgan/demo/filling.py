@@ -26,7 +26,7 @@ def generate(
     tell: Callable[[Event], None],
 ) -> np.ndarray:
     """Generate images, uint8 [B,H,W,3], and tell a picture of all of them after each step."""
-    size = model.runner.size(len(labels))
+    size = model.runner.rows(len(labels))
     shape = len(labels), *grid_of(model), model.depth
     model.to_images(np.zeros(shape, np.int32), size)  # compiled before anything is shown
     grids = np.full(shape, model.codes, np.int32)
@@ -47,7 +47,7 @@ def shown(model: Model, grids: np.ndarray) -> np.ndarray:
     """
     is_made = (grids != model.codes).all(axis=-1)
     ids = np.where(is_made[..., None], grids, 0)
-    images = model.to_images(ids, model.runner.size(len(ids)))
+    images = model.to_images(ids, model.runner.rows(len(ids)))
     seen = is_made.repeat(model.factor, axis=1).repeat(model.factor, axis=2)
     return pictures.grid(np.where(seen[..., None], images, GREY))
 

@@ -231,7 +231,7 @@ class Studio:
         at_once: int | None = None,
     ) -> list[dict[str, Any]]:
         """Return the record of each image of a seed. at_once: how many were made together."""
-        size = self.model.runner.size(at_once or len(labels))
+        size = self.model.runner.rows(at_once or len(labels))
         given: dict[str, Any] = {"seed": seed, "size": size, "changes": changes, "mode": mode}
         numbers = [0] * len(labels) if at_once == 1 else range(len(labels))
         pairs = zip(numbers, labels, strict=True)

@@ -51,7 +51,7 @@ class BatchRunner:
         self.tell: Callable = lambda line: None  # gets a line before anything compiles
         self._compiled: dict = {}
 
-    def size(self, number: int) -> int:
+    def rows(self, number: int) -> int:
         """Return how many rows a batch has, over all devices, when `number` are asked for."""
         each = -(-max(number, FEW) // self.mesh.size)
         return self.mesh.size * min(self.batch_size, 1 << (each - 1).bit_length())
@@ -85,20 +85,20 @@ class BatchRunner:
         function: Callable,
         weights: Any,
         *arrays: np.ndarray,
-        size: int | None = None,
+        batch_rows: int | None = None,
         report: Report | None = None,
     ) -> Any:
         """Return function(weights, *arrays) as NumPy.
 
         function: must treat each row (first axis) independently, in all it takes and gives.
-        size: the rows of a batch, if not `size(number of rows)`.
+        batch_rows: over all devices, if not `rows(number of rows)`.
         report: report(rows done, of how many, seconds) is called after each batch.
         """
         number, results = len(arrays[0]), []
         began = self.clock() if report else 0.0
         if not number:
             raise InputError("expected at least one image, got none")
-        size = size or self.size(number)
+        size = batch_rows or self.rows(number)
         for start in range(0, number, size):
             index = np.minimum(np.arange(start, start + size), number - 1)
             batch = [array[index] for array in arrays]

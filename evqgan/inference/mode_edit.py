@@ -230,7 +230,7 @@ def records_of(model: Model, request: EditRequest, num: int) -> list[dict[str, A
     """Return what the PNG of each of `num` results says of how it was made."""
     shared = records.of_model(model)
     label = 0 if request.label is None else model.label_of(request.label)
-    seed, size = request.seed, model.runner.size(num)
+    seed, size = request.seed, model.runner.rows(num)
     return [
         records.of_image(model, shared, seed=seed, number=i, label=label, size=size, mode="edit")
         for i in range(num)

@@ -165,7 +165,7 @@ def write(
     if is_cut:
         after = tiled.decode(model, tiled.encode(model, before))
     else:
-        size = min(together(model, before.shape[1:], most), model.runner.size(len(before)))
+        size = min(together(model, before.shape[1:], most), model.runner.rows(len(before)))
         after = model.to_images(model.to_ids(before, size), size)
     for (target, image), again in zip(batch, after, strict=True):
         pictures.save_png(out / target, pictures.row([image, again]), {"mode": "reconstruct"})

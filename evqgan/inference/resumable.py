@@ -54,7 +54,7 @@ class SamplingTask:
 
     def batch_size(self, model: CoreModel) -> int:
         """Return how many images are made, and to be decoded, at a time."""
-        return model.runner.size(len(processes.share(len(self.labels), self.part)))
+        return model.runner.rows(len(processes.share(len(self.labels), self.part)))
 
 
 def generate(model: CoreModel, task: SamplingTask) -> tuple[dict[str, np.ndarray], int]:
@@ -67,7 +67,7 @@ def generate(model: CoreModel, task: SamplingTask) -> tuple[dict[str, np.ndarray
     require_memory(model, number, number, f"the ids of {number:,} images")
 
     def make(labels: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ids = model.new_ids(labels, numbers, task.seed, task.changes, size=len(labels))
+        ids = model.new_ids(labels, numbers, task.seed, task.changes, batch_rows=len(labels))
         return ids, np.zeros(len(labels), np.float32)  # nothing rates them
 
     numbers = np.arange(number, dtype=np.uint32)

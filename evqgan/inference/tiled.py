@@ -116,7 +116,7 @@ def decode(model: CoreModel, ids: np.ndarray, report: Report | None = None) -> n
 
 def batches(model: CoreModel, number: int, report: Report | None) -> Iterator[tuple[int, int]]:
     """Yield where each batch of tiles begins and its size, and report it when it is done."""
-    size, began = model.runner.size(number), model.runner.clock()
+    size, began = model.runner.rows(number), model.runner.clock()
     for start in range(0, number, size):
         yield start, size
         if report:
