@@ -28,7 +28,7 @@ from evqgan.core import checkpoint, cli, cluster, mesh, versions
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
 from evqgan.evals import generation
-from evqgan.training import loop, reporting, signals
+from evqgan.training import loop, reporting, stopping
 
 TESTS = pathlib.Path(__file__).parent
 STEPS, SAVED = 6, 2
@@ -503,7 +503,7 @@ def test_one_of_several_that_a_signal_has_stopped_ends_with_the_code_of_that_sig
     number, monkeypatch
 ):
     def train(argv):
-        raise signals.Stopped(7, number)
+        raise stopping.Stopped(7, number)
 
     codes = []
     monkeypatch.setattr(cluster, "leave", codes.append)

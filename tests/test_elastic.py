@@ -17,7 +17,7 @@ import test_stage2
 from test_train import metrics_of, state_of
 
 from evqgan.training import loop
-from evqgan.training.signals import Stopped
+from evqgan.training.stopping import Stopped
 
 TESTS = pathlib.Path(__file__).parent
 # Devices, how they are split, and the step at which the run leaves them.

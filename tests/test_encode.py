@@ -23,7 +23,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.data.views import numbered_view, validation_view
 from evqgan.inference import evaluation, token_cache
 from evqgan.training import claims, loop, stage2
-from evqgan.training.signals import Stopped
+from evqgan.training.stopping import Stopped
 
 
 def config_of(folder=None):

@@ -34,7 +34,7 @@ from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.core import cli
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training.signals import Stopped
+from evqgan.training.stopping import Stopped
 
 TRAINED = {"features": [{"name": "inception", "weights": {"network": "0123456789abcdef"}}]}
 UNTRAINED = {"features": [{"name": "inception", "weights": {"network": "random"}}]}

@@ -25,7 +25,7 @@ from evqgan.core.errors import ContractError, InputError
 from evqgan.core.log import NonFinite
 from evqgan.evals import reconstruction
 from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
-from evqgan.training import claims, loop, reporting, signals
+from evqgan.training import claims, loop, reporting, stopping
 from evqgan.training.prepare import prepare
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def straight(request, tmp_path_factory):
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(self, step, state)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped) as stopped:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(stopping.Stopped) as stopped:
         patch.setattr(reporting.Reporter, "evaluate", evaluate_and_stop)
         loop.train(config.copy_and_resolve_references(), workdir)
     assert (stopped.value.code, stopped.value.step) == (143, 60)
@@ -250,16 +250,16 @@ def test_signals_that_are_ignored_stay_ignored_and_the_others_are_noted():
     """nohup ignores SIGHUP, and a shell SIGINT for what it starts in the background."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.stop_signal(str) as stopping:
+        with stopping.stop_signal(str) as came:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert stopping() is None
+            assert came() is None
             os.kill(os.getpid(), signal.SIGTERM)
-            assert stopping() == signal.SIGTERM
+            assert came() == signal.SIGTERM
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with signals.stop_signal(str) as stopping:
+        with stopping.stop_signal(str) as came:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert stopping() == signal.SIGHUP
+            assert came() == signal.SIGHUP
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -44,7 +44,7 @@ from evqgan.training import (
 from evqgan.training.prepare import prepare
 from evqgan.training.reporting import Reporter, Taken, log
 from evqgan.training.setup import Setup
-from evqgan.training.signals import Stopped, stop_now, stop_signal
+from evqgan.training.stopping import Stopped, stop_now, stop_signal
 
 MANY = 0.01  # ours: the share of skipped steps of which the end of a run warns
 
