@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import build, pictures, weights
-from evqgan.core.drawing import Drawing
+from evqgan.core.leafwise_init import Drawing
 from evqgan.data import transforms
 from evqgan.evals import protocols
 from evqgan.evals.batches import Batches

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from evqgan.core import build, mesh, weights
-from evqgan.core.drawing import Drawing
 from evqgan.core.errors import InputError
+from evqgan.core.leafwise_init import Drawing
 from evqgan.core.progress import heartbeat
 from evqgan.features import FeaturesModule
 from evqgan.features.names import name_of

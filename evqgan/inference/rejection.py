@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core import mesh, weights
-from evqgan.core.drawing import Drawing
 from evqgan.core.errors import InputError, first_line, is_out_of_memory
+from evqgan.core.leafwise_init import Drawing
 from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
 from evqgan.inference.core import CoreModel

@@ -11,8 +11,8 @@ import numpy as np
 
 from evqgan import evals
 from evqgan.core import build, cluster, config_files, mesh, progress, room
-from evqgan.core.drawing import Drawing
 from evqgan.core.errors import InputError
+from evqgan.core.leafwise_init import Drawing
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan.core import drawing
+from evqgan.core import leafwise_init
 from evqgan.nn.attention import Block
 from evqgan.nn.layers import scan_layers
 from evqgan.nn.spectral import SpectralConv
@@ -35,9 +35,9 @@ def state():
 
 
 def test_the_numbers_are_those_of_one_program(monkeypatch):
-    expected, graphs, make = jax.jit(state)(), [], drawing._Graph
+    expected, graphs, make = jax.jit(state)(), [], leafwise_init._Graph
     monkeypatch.setattr(drawing, "_Graph", lambda *how: graphs.append(make(*how)) or graphs[-1])
-    found = drawing.Drawing(state)()
+    found = leafwise_init.Drawing(state)()
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     leaves = jax.tree.leaves(found)
     for a, b in zip(leaves, jax.tree.leaves(expected), strict=True):
@@ -52,5 +52,5 @@ def test_the_numbers_are_those_of_one_program(monkeypatch):
 def test_bits_are_those_of_jax(shape):
     keys = jax.random.split(jax.random.key(3), 2)
     expected = [jax.random.bits(key, shape) for key in keys]
-    assert np.array_equal(drawing.bits(keys, shape), np.stack(expected))
-    assert np.array_equal(drawing.bits(keys[0], shape), expected[0])
+    assert np.array_equal(leafwise_init.bits(keys, shape), np.stack(expected))
+    assert np.array_equal(leafwise_init.bits(keys[0], shape), expected[0])
