@@ -54,7 +54,7 @@ class Reporter:
         self.watched = build.plain(setup.config.get("alarm", {}))
         # The chief alone says alarms, and may just mend that file.
         chief = jax.process_index() == 0
-        self.best = highest(setup.workdir, self.watched) if chief else {}
+        self.highest_so_far = highest(setup.workdir, self.watched) if chief else {}
 
     def compiling(self, step: int, update: Callable) -> Callable:
         """Return an update that takes step `step` and, as its first one, is compiled by it.
@@ -136,7 +136,7 @@ class Reporter:
             self._save_pictures(step, shown)
             if numbers:
                 log("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
-            for line in alarms(step, numbers, self.best, self.watched):
+            for line in alarms(step, numbers, self.highest_so_far, self.watched):
                 log(line)
         self.under_way = STEP
         return score
