@@ -9,7 +9,7 @@ import pytest
 from test_mask_predict import CODES, fixed_logits, keys, written_out
 
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import blocks_of, layout
+from evqgan.generators.blocks import blocks_of, ring_and_target
 from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_predict import MaskPredict
 
@@ -152,7 +152,7 @@ def test_wavefront_waits_for_all_that_raster_order_has_in_a_blocks_window():
     out = np.asarray(fill(*whole(2, 8, 8), log, extend=1, order="wavefront").tokens)
     assert ((out >= 0) & (out < CODES)).all()
     assert len(log) == 10 and max(len(set(block.tolist())) for _, block in log) == 2
-    ring, _ = layout(8, 8, 2, 1)
+    ring, _ = ring_and_target(8, 8, 2, 1)
     at = np.arange(64).reshape(8, 8)
     number = (at // 16 * 4 + at % 8 // 2).reshape(-1)
     for grid, blocks in log:

@@ -36,7 +36,9 @@ def state():
 
 def test_the_numbers_are_those_of_one_program(monkeypatch):
     expected, graphs, make = jax.jit(state)(), [], leafwise_init._Graph
-    monkeypatch.setattr(leafwise_init, "_Graph", lambda *how: graphs.append(make(*how)) or graphs[-1])
+    monkeypatch.setattr(
+        leafwise_init, "_Graph", lambda *how: graphs.append(make(*how)) or graphs[-1]
+    )
     found = leafwise_init.Drawing(state)()
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     leaves = jax.tree.leaves(found)

@@ -7,7 +7,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.generators import masking, multigrained
-from evqgan.generators.blocks import NOWHERE, blocks_of, layout, step_of_block
+from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target, step_of_block
 
 CODES = 23
 KEYS = {
@@ -23,7 +23,7 @@ MODELS = {
     name: multigrained.Model(**KEYS, code_width=4, global_tokens=name)
     for name in multigrained.GLOBAL_TOKENS
 }
-RING, TARGET = layout(6, 8, 2, 1)
+RING, TARGET = ring_and_target(6, 8, 2, 1)
 
 
 def drawn(masks, targets, batch=400, seed=1, tokens="masked", **keywords):

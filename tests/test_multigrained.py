@@ -13,7 +13,7 @@ import pytest
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, masking, multigrained
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import NOWHERE, blocks_of, grid_of, layout, step_of_block
+from evqgan.generators.blocks import NOWHERE, blocks_of, grid_of, ring_and_target, step_of_block
 
 CODES = 23
 SMALL = {
@@ -66,7 +66,10 @@ def small(request):
     inputs, _, _ = corrupt(model, ids, jax.random.key(2), "raster", 1)
     block = jnp.array([[5], [7]])
     ring = jnp.stack(
-        [ids[i].reshape(-1)[jnp.asarray(layout(6, 8, 2, 1)[0])[block[i]]] for i in range(2)]
+        [
+            ids[i].reshape(-1)[jnp.asarray(ring_and_target(6, 8, 2, 1)[0])[block[i]]]
+            for i in range(2)
+        ]
     )
     inputs = {
         **inputs,
@@ -170,7 +173,7 @@ def test_an_ordered_global_sees_those_up_to_its_own_step():
 def test_ring_positions_outside_the_image_are_ignored(small):
     _, params, inputs, run = small
     corner = {**inputs, "block": jnp.zeros((2, 1), jnp.int32)}
-    outside = jnp.asarray(layout(6, 8, 2, 1)[0][0] == NOWHERE)[None, None]
+    outside = jnp.asarray(ring_and_target(6, 8, 2, 1)[0][0] == NOWHERE)[None, None]
     changed = jnp.where(outside, (inputs["ring"] + 1) % CODES, inputs["ring"])
     np.testing.assert_array_equal(run(params, **corner), run(params, **{**corner, "ring": changed}))
     inside = jnp.where(outside, inputs["ring"], (inputs["ring"] + 1) % CODES)
@@ -337,7 +340,7 @@ def test_sampling_has_no_loop_over_layers_where_training_has_none():
 
 def plain_sample(model, params, ids, mask, label, keys, order):
     """Block by block without any cache: the model is run on the whole context for every logit."""
-    ring_index = jnp.asarray(layout(6, 8, 2, 1)[0])
+    ring_index = jnp.asarray(ring_and_target(6, 8, 2, 1)[0])
     step = jnp.asarray(step_of_block(6, 8, 2, 1, order))[None]
     rank = masking.rank_blocks(mask, step, 2) if model.global_tokens == "ordered" else None
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from evqgan.core import axes
 from evqgan.core.errors import InputError
-from evqgan.generators.blocks import NOWHERE, decoding_order, layout
+from evqgan.generators.blocks import NOWHERE, decoding_order, ring_and_target
 from evqgan.generators.multigrained_network import Model
 from evqgan.plot import __main__ as plot
 from evqgan.plot import attention, charts, curves
@@ -212,7 +212,9 @@ MODELS = (
 def masks_of(model, block):
     """Which token attends to which by the network's own masks, bool [S,S]."""
     given = {"grid": jnp.zeros((1, 1, *model.latent), jnp.int32), "block": jnp.array([[block]])}
-    given["ring"] = jnp.zeros((1, 1, layout(*model.latent, model.window, model.extend)[0].shape[1]))
+    given["ring"] = jnp.zeros(
+        (1, 1, ring_and_target(*model.latent, model.window, model.extend)[0].shape[1])
+    )
     given["ring"] = given["ring"].astype(jnp.int32)
     order = decoding_order(*model.latent, model.window, model.extend)
     given["rank"] = jnp.argmax(order == np.arange(model.blocks)[:, None, None], axis=1).T + 1
@@ -240,7 +242,7 @@ def masks_of(model, block):
             parts = [wide(right, size, k) for (right, _), k in zip(masks, sizes, strict=True)]
         rows.append(np.concatenate(parts, axis=1))
     is_there = np.ones(sum(sizes), bool)
-    ring = layout(*model.latent, model.window, model.extend)[0][block]
+    ring = ring_and_target(*model.latent, model.window, model.extend)[0][block]
     is_there[sizes[0] : sizes[0] + sizes[1]] = ring != NOWHERE
     return np.concatenate(rows)[is_there][:, is_there]
 
@@ -251,7 +253,7 @@ def test_the_attention_that_is_drawn_is_the_networks(keys):
     for block in {0, model.blocks // 2, model.blocks - 1}:
         sight = attention.Sight(model, block)
         np.testing.assert_array_equal(sight.matrix(), masks_of(model, block))
-        ring, target = layout(*model.latent, model.window, model.extend)
+        ring, target = ring_and_target(*model.latent, model.window, model.extend)
         assert sight.sizes[1:] == ((ring[block] != NOWHERE).sum(), target.shape[1])
         assert sight.sizes[0] == bool(model.classes) + model.blocks
         said = " ".join(text for _, text in attention.texts(sight))

@@ -16,7 +16,7 @@ from evqgan.benchmark import timing
 from evqgan.core.cli import TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
-from evqgan.generators.blocks import ORDERS, Order, decoding_order, layout
+from evqgan.generators.blocks import ORDERS, Order, decoding_order, ring_and_target
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, AttentionMask, GlobalTokens
 
 Case = tuple[AttentionMask, GlobalTokens, Order]
@@ -184,7 +184,7 @@ def work(model: multigrained.Model, steps: int, order: Order) -> tuple[int, floa
 
 def segments(model: multigrained.Model) -> tuple[int, int, int]:
     """Return the tokens of a sequence: globals, ring, target."""
-    ring, target = layout(*model.latent, model.window, model.extend)
+    ring, target = ring_and_target(*model.latent, model.window, model.extend)
     return model.blocks, ring.shape[1], target.shape[1] + (model.own == "partial")
 
 

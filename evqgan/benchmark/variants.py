@@ -25,7 +25,7 @@ from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals.against_real import Features
 from evqgan.evals.cards import Produced
-from evqgan.generators.blocks import layout
+from evqgan.generators.blocks import ring_and_target
 from evqgan.inference import evaluation
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
@@ -162,7 +162,7 @@ def size(config: ConfigDict) -> tuple[int, int]:
     dataset = build.call(Dataset, config.dataset, "config.dataset")
     factor = tokenizers.make(config.tokenizer.model).factor
     h, w = (side // factor for side in dataset.shape)
-    ring, target = layout(h, w, config.generator.window, config.generator.extend)
+    ring, target = ring_and_target(h, w, config.generator.window, config.generator.extend)
     return len(target), ring.shape[1] + target.shape[1]
 
 

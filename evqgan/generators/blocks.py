@@ -18,7 +18,7 @@ ORDERS = get_args(Order)
 
 
 @functools.lru_cache
-def layout(h: int, w: int, window: int, extend: int) -> tuple[np.ndarray, np.ndarray]:
+def ring_and_target(h: int, w: int, window: int, extend: int) -> tuple[np.ndarray, np.ndarray]:
     """Return where each block's ring and target lie in the grid (paper, Fig. 3).
 
     The target [blocks,T], T = window^2, is the block itself; the ring [blocks,R] is the rest of its

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.generators.blocks import NOWHERE, blocks_of, layout, step_of_block
+from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target, step_of_block
 from evqgan.generators.mask_schedule import gamma
 
 EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
@@ -145,7 +145,7 @@ def corrupt(
     hidden, rank = draw_generations(model, rng_moment, batch, edits, wavefronts)
     block, is_candidate = draw_blocks(rng_block, rank > 0, number)
     target_rank = jnp.take_along_axis(rank, block, axis=-1)[..., None]  # [B,K,1]
-    of_blocks = layout(*model.latent, model.window, model.extend)
+    of_blocks = ring_and_target(*model.latent, model.window, model.extend)
     ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
     token_rank = rank[:, block_of_token(model)]  # [B,h*w]
 
@@ -186,7 +186,7 @@ def corrupt_as_in_paper(
     block, _ = draw_blocks(rng_block, every_block, number)
     shares = draw_share(rng_share, (batch,), share)
     mask = random_mask(rng_mask, jnp.ones((batch, h * w), bool), shares)
-    of_blocks = layout(h, w, model.window, model.extend)
+    of_blocks = ring_and_target(h, w, model.window, model.extend)
     ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
     is_masked, target = gather(mask, target_index), gather(ids, target_index)
     is_known = (ring_index != NOWHERE) & ~gather(mask, ring_index)

@@ -24,7 +24,7 @@ import optax
 from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import Order, layout, step_of_block
+from evqgan.generators.blocks import Order, ring_and_target, step_of_block
 from evqgan.generators.common import by_share, drop_class
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
@@ -203,7 +203,7 @@ class BlockContext:
         """
         batch, grid = grid.shape[0], self.twice(grid)
         geometry = *self.model.latent, self.model.window, self.model.extend
-        ring_index = jnp.asarray(layout(*geometry)[0])[blocks]
+        ring_index = jnp.asarray(ring_and_target(*geometry)[0])[blocks]
         block = jnp.broadcast_to(blocks[None], (grid.shape[0], len(blocks)))
         ring = grid.reshape(grid.shape[0], -1)[:, ring_index]
         inputs: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.fixed}

@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
-from evqgan.generators.blocks import NOWHERE, blocks_of, layout
+from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target
 from evqgan.generators.common import check_class_dropout, check_heads
 from evqgan.nn.linear import Dense, products_in
 from evqgan.nn.segments import SegmentTransformer
@@ -250,7 +250,9 @@ class Model(nn.Module):
 
         For masks see `SegmentTransformer`.
         """
-        index = jnp.asarray(layout(*self.latent, self.window, self.extend)[0])[block]  # [B,K,R]
+        index = jnp.asarray(ring_and_target(*self.latent, self.window, self.extend)[0])[
+            block
+        ]  # [B,K,R]
         is_inside = (index != NOWHERE)[:, :, None, None]
         if self.global_tokens == "ordered":
             if rank is None:
@@ -300,7 +302,7 @@ class Model(nn.Module):
 
         With own = "partial" their global token is put in front: [B,K,1+T,c].
         """
-        index = jnp.asarray(layout(*self.latent, self.window, self.extend)[1])[block]
+        index = jnp.asarray(ring_and_target(*self.latent, self.window, self.extend)[1])[block]
         x = self._local(target, index, TARGET)
         if self.own != "partial":
             return x

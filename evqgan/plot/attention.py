@@ -12,7 +12,7 @@ import numpy as np
 from evqgan import models
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.generators.blocks import NOWHERE, layout, step_of_block
+from evqgan.generators.blocks import NOWHERE, ring_and_target, step_of_block
 from evqgan.generators.multigrained_network import Model
 from evqgan.plot.canvas import BLACK, GREY, WHITE, Canvas, Colour
 
@@ -94,7 +94,9 @@ class Sight:
         return found
 
     def _layout(self, part: int) -> np.ndarray:
-        index = layout(*self.model.latent, self.model.window, self.model.extend)[part][self.block]
+        index = ring_and_target(*self.model.latent, self.model.window, self.model.extend)[part][
+            self.block
+        ]
         return index[index != NOWHERE]
 
 
