@@ -112,7 +112,7 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
         token_cache,
     )
     from evqgan.own_images import config as own_images
-    from evqgan.training import claims
+    from evqgan.training import resume_rules
 
     if own_images.is_one(config):
         config = own_images.saved(config, workdir)
@@ -120,9 +120,9 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     if flags.mode != "encode" and flags.config is not None:
         inner, is_both = exported.find(workdir) / "tokenizer", config.stage == "quickstart"
         if flags.mode == "evaluate" and is_both and (inner / "config.json").is_file():
-            tokenizer = claims.settings(config, inner)
+            tokenizer = resume_rules.settings(config, inner)
         # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
-        config = claims.settings(config, workdir)
+        config = resume_rules.settings(config, workdir)
     out = flags.out and stores.path(flags.out)
     if flags.mode == "sample" and flags.image:
         mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size)

@@ -18,7 +18,7 @@ from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
-from evqgan.training import claims, stage1, stage2, vacancy
+from evqgan.training import resume_rules, stage1, stage2, vacancy
 from evqgan.training.loop import train
 
 SHOWN = 16  # ours: images of reconstructions.png
@@ -48,7 +48,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None =
     step = int(train(second, workdir / "generator")["step"])
     if chief and command:  # again, now that the runs in there have turned out to be of it
         begun.save(workdir, command)
-    second = claims.settings(second, workdir / "generator")  # with the classes of the data
+    second = resume_rules.settings(second, workdir / "generator")  # with the classes of the data
     done = workdir / "evaluation.json"
     protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}
     if protocols.get("generation", {}).get("model", {}).get("step") == step:

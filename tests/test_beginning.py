@@ -17,7 +17,7 @@ from test_train import config_of
 
 from evqgan.core import checkpoint, files, mesh
 from evqgan.core.errors import InputError
-from evqgan.training import claims, initial_state, loop, optim, stage2
+from evqgan.training import initial_state, loop, optim, resume_rules, stage2
 from evqgan.training.run_length import RunLength
 
 
@@ -157,48 +157,48 @@ def test_what_a_run_cannot_begin_with_is_one_line(tmp_path):
 
 def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(tmp_path):
     config = config_of(2)
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     leg = lambda: initial_state.start_of_leg(config, tmp_path, 100)  # noqa: E731
     config.duration = "100 steps"
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     config.began = leg()
     assert config.began == 0
     with pytest.raises(InputError, match="only a finished run goes on with a longer duration"):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
     (tmp_path / "checkpoints" / "60").mkdir()
     config.began = leg()
     assert config.began == 60
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     # As it is resumed.
     assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
     config.duration = "1_00steps"
-    claims.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)
     config.duration = "60"
     (tmp_path / "checkpoints" / "100").mkdir()
     with pytest.raises(InputError, match="config.duration: 100 steps -> 60") as caught:
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
     assert str(caught.value).endswith("it has taken 100 steps, and fewer, 60, were asked for")
     config.duration, config.batch_size = "200 steps", 4
     config.began = leg()
     with pytest.raises(InputError, match=f"config.batch_size: 8 -> 4: .*config.init={tmp_path}"):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
 
 
 def test_a_refused_change_proposes_weights_only_where_a_new_run_can_begin_with_them(tmp_path):
     for both, key in ((False, "init"), (True, "tokenizer.init")):
         place, config = tmp_path / str(both) / "tokenizer", config_of(1)
-        claims.claim(place, config)
+        resume_rules.claim(place, config)
         (place.parent / "plan.json").write_text("{}") if both else None
         config.batch_size = 4
         with pytest.raises(InputError, match=f"a new run, with these weights by --config.{key}="):
-            claims.check_claim(place, config)
+            resume_rules.check_claim(place, config)
         config.dataset.size = 64
         with pytest.raises(InputError, match="another --workdir, for a new run$"):
-            claims.check_claim(place, config)
-        config.dataset.size = claims.read_config(place).dataset.size
+            resume_rules.check_claim(place, config)
+        config.dataset.size = resume_rules.read_config(place).dataset.size
         config.tokenizer.quantizer.codes = 7
         with pytest.raises(InputError, match="another --workdir, for a new run$"):
-            claims.check_claim(place, config)
+            resume_rules.check_claim(place, config)
 
 
 def test_what_a_run_without_classes_leaves_of_one_with_some_is_said(tmp_path):

@@ -37,7 +37,7 @@ from evqgan.inference.evaluators import Evaluators
 from evqgan.inference.images import read_image
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
-from evqgan.training import claims
+from evqgan.training import resume_rules
 
 
 @pytest.fixture(autouse=True)
@@ -877,17 +877,21 @@ def test_the_config_of_a_workdir_may_be_given_again(workdir):
     quickstart = ConfigDict(
         {"stage": "quickstart", "tokenizer": first, "generator": second, "samples": 20}
     )
-    assert claims.settings(second, workdir) == saved == claims.settings(quickstart, workdir)
-    assert claims.settings(first, workdir / "tokenizer").stage == "stage1"
-    assert claims.settings(quickstart, workdir / "tokenizer").stage == "stage1"
+    assert (
+        resume_rules.settings(second, workdir)
+        == saved
+        == resume_rules.settings(quickstart, workdir)
+    )
+    assert resume_rules.settings(first, workdir / "tokenizer").stage == "stage1"
+    assert resume_rules.settings(quickstart, workdir / "tokenizer").stage == "stage1"
     second.sample.temperature = 0.5
     second.evals.generation.show = 4
-    changed = claims.settings(second, workdir)
+    changed = resume_rules.settings(second, workdir)
     assert changed.sample.temperature == 0.5 and changed.evals.generation.show == 4
     second.generator.layers = 7
     with pytest.raises(
         InputError, match=r"holds a run of another config, config.generator.layers: 2 -> 7: "
     ):
-        claims.settings(second, workdir)
+        resume_rules.settings(second, workdir)
     with pytest.raises(InputError, match=r"holds a run of another config"):
-        claims.settings(first, workdir)
+        resume_rules.settings(first, workdir)

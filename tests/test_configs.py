@@ -17,7 +17,7 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.generators import Request
-from evqgan.training import claims, loop, optim, stage1, stage2
+from evqgan.training import loop, optim, resume_rules, stage1, stage2
 from evqgan.training.run_length import to_steps
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -257,12 +257,12 @@ def test_a_run_on_photographs_by_untrained_networks_resumes_as_itself(variant, t
     for section, keys in RANDOM.items():
         saved[section] |= keys
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    claims.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)
     other = load("photos_stage1", variant.removeprefix("random").strip("_"))
     if variant in ("l2", "small"):
         other.perceptual.update({"weight": 1.0, "distance": {"name": "efficientnet_distance"}})
     with pytest.raises(InputError, match="perceptual.distance"):
-        claims.check_claim(tmp_path, other)
+        resume_rules.check_claim(tmp_path, other)
 
 
 def test_photographs_are_learned_by_trained_networks_but_where_it_says_otherwise():

@@ -22,7 +22,7 @@ from evqgan.data import codes, pipeline, stored_ids
 from evqgan.data.dataset import Dataset
 from evqgan.data.views import numbered_view, validation_view
 from evqgan.inference import evaluation, token_cache
-from evqgan.training import claims, loop, stage2
+from evqgan.training import loop, resume_rules, stage2
 from evqgan.training.stopping import Stopped
 
 
@@ -150,7 +150,7 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
     loop.train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "ids")
     numbers = metrics_of(tmp_path / "run")[-1]
-    config = claims.settings(given, tmp_path / "run")
+    config = resume_rules.settings(given, tmp_path / "run")
     found = evaluation.evaluate(config, tmp_path / "run", None, [])
     assert found["numbers"]["cross_entropy"] == pytest.approx(
         numbers["val/cross_entropy"], rel=1e-5
@@ -162,10 +162,10 @@ def test_a_workdir_from_stored_ids_is_used_without_them(stored, tmp_path):
 def test_a_run_keeps_to_its_ids(stored, tmp_path):
     config = config_of(stored)
     claimed = stage2.resolve(config.copy_and_resolve_references())
-    claims.claim(tmp_path / "run", claimed)
+    resume_rules.claim(tmp_path / "run", claimed)
     other = config_of()
     with pytest.raises(InputError, match="config.stored_ids: 3 views of each example, .* -> None"):
-        claims.check_claim(tmp_path / "run", stage2.resolve(other))
+        resume_rules.check_claim(tmp_path / "run", stage2.resolve(other))
     info = json.loads((stored / "info.json").read_text())
     assert codes.summary(info) == claimed.stored_ids
     assert codes.summary({**info, "seed": 8}) != claimed.stored_ids

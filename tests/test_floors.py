@@ -143,7 +143,7 @@ def test_files_are_small_and_named_for_what_they_hold():
         ("evqgan.main", "from evqgan import nosuch"),
         ("evqgan.nosuch", ""),
         ("evqgan.evals.generation", "import evqgan"),
-        ("evqgan.training.claims", "from evqgan.inference import model"),
+        ("evqgan.training.resume_rules", "from evqgan.inference import model"),
         ("evqgan.inference.model", "from evqgan.training import stage"),
         ("evqgan.nn.vgg", "import torch"),
         ("evqgan.data.pipeline", "import tensorflow as tf"),

@@ -17,9 +17,9 @@ from test_train import config_of
 
 from evqgan.core import build, checkpoint, config_files, errors, space
 from evqgan.core.errors import InputError
-from evqgan.training import claims, disk, loop, optim, stage1, stage2
+from evqgan.training import disk, loop, optim, resume_rules, stage1, stage2
 
-PACKAGE = pathlib.Path(claims.__file__).parents[1]
+PACKAGE = pathlib.Path(resume_rules.__file__).parents[1]
 VERBS = "raise|lower|take|give|set|train|read|encode|drop|use|by|try|with|also"
 ADVICE = re.compile(rf"\b(?:{VERBS})\b[^;:]*|--config\.[^;:]*")
 KEY = re.compile(r"config\.([a-z_0-9]+(?:\.[a-z_0-9]+)*)(?! = \{|[a-z_0-9.])")  # not "... = {}"
@@ -118,7 +118,7 @@ def test_what_messages_advise_may_change_when_a_run_goes_on_or_is_said_to_be_for
     for key, said in found.items():
         if key in BEFORE or key in COMPARED:
             continue
-        if claims.is_free(key) and key not in BRING:
+        if resume_rules.is_free(key) and key not in BRING:
             assert key in tried, f"{key} is advised, and that it may change is not tried"
             continue
         for file, text in said:
@@ -141,26 +141,26 @@ def test_what_changes_no_learning_may_change(stage, key, value, tmp_path):
     config = config_of(stage)
     if key == "dataset.folder":
         config.dataset.update({"name": "", "folder": "pictures"})
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     changed(config, key, value)
-    assert claims.is_free(key)
-    claims.check_claim(tmp_path, config)
-    assert build.differences(claims.read_config(tmp_path).to_dict(), config.to_dict())
+    assert resume_rules.is_free(key)
+    resume_rules.check_claim(tmp_path, config)
+    assert build.differences(resume_rules.read_config(tmp_path).to_dict(), config.to_dict())
 
 
 def test_a_run_on_images_does_not_go_on_from_stored_ids(tmp_path, monkeypatch):
     """The key itself may change, as the folder may move, but not what is trained on."""
     monkeypatch.setattr(stage2, "stored_info", lambda config: {"splits": {"train": {"views": 1}}})
     images = stage2.resolve(config_of(2))
-    claims.claim(tmp_path, images)
+    resume_rules.claim(tmp_path, images)
     ids = images.copy_and_resolve_references()
     changed(ids, "dataset.codes", "ids")
     ids = stage2.resolve(ids)
     with pytest.raises(InputError, match=r"config\.stored_ids: .*, for a new run"):
-        claims.check_claim(tmp_path, ids)
-    claims.claim(tmp_path, ids, fresh=True)
+        resume_rules.check_claim(tmp_path, ids)
+    resume_rules.claim(tmp_path, ids, fresh=True)
     changed(ids, "dataset.codes", "moved")
-    claims.check_claim(tmp_path, stage2.resolve(ids))
+    resume_rules.check_claim(tmp_path, stage2.resolve(ids))
     assert {*BRING} == {"dataset.codes"}
 
 
@@ -170,10 +170,10 @@ def test_a_run_on_images_does_not_go_on_from_stored_ids(tmp_path, monkeypatch):
 )
 def test_what_changes_learning_is_for_a_new_run(stage, key, value, tmp_path):
     config = config_of(stage)
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     changed(config, key, value)
     with pytest.raises(InputError, match=rf"config.{key}: .*, for a new run, with these weights"):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
 
 
 def stepped(config, module):
@@ -273,17 +273,17 @@ def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_p
 
 def test_broken_images_are_forgiven_by_what_is_given_with_the_config_of_a_workdir(tmp_path):
     config = config_of(1)
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     with config.unlocked():
         config.dataset.max_bad, config.eval_batch_size = 0.0, 3
-    found = claims.settings(config, tmp_path)
+    found = resume_rules.settings(config, tmp_path)
     assert (found.dataset.max_bad, found.eval_batch_size) == (0.0, 3)
 
 
 def test_what_a_run_was_trained_on_is_noted_when_a_step_is_taken(tmp_path):
     place, images = workdirs.copy(tmp_path / "run") / "tokenizer", tmp_path / "images"
     shutil.copytree(workdirs.trained() / "images", images)
-    noted = lambda: claims.read_config(place).data.examples  # noqa: E731
+    noted = lambda: resume_rules.read_config(place).data.examples  # noqa: E731
     (config, _), before = workdirs.configs(images), noted()
     for path in (images / "ant").iterdir():
         shutil.copyfile(path, images / "bee" / f"{path.name[0]}_.png")
@@ -291,7 +291,7 @@ def test_what_a_run_was_trained_on_is_noted_when_a_step_is_taken(tmp_path):
         loop.train(config, place)
     config.changed_data = True
     loop.train(config, place)  # it is finished
-    assert noted() == before and not claims.read_config(place).get("changed_data")
+    assert noted() == before and not resume_rules.read_config(place).get("changed_data")
     config.duration = "7 steps"
     loop.train(config, place)
     assert noted() > before

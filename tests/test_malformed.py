@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from test_configs import load
 
 from evqgan.core.errors import InputError
-from evqgan.training import claims
+from evqgan.training import resume_rules
 from evqgan.training import stage as stages
 
 GONE = object()
@@ -174,34 +174,34 @@ def test_what_is_said(path, value, said):
 
 def test_a_default_that_is_given_is_no_change(tmp_path):
     config = of_generator()
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "bfloat16"})
     with pytest.raises(InputError, match="config.optimizer.moment_dtype: float32 -> bfloat16"):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
     config.optimizer.update({"moment_dtype": "float32", "accumulate": 1})
     config.generator.mlp_ratio = 4.0
-    claims.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)
 
 
 def test_a_workdir_from_before_the_tokenizer_had_a_dtype_goes_on(tmp_path):
     config = of_generator()
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     config.tokenizer.dtype = "float32"
-    claims.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)
     config.tokenizer.dtype = "bfloat16"
     with pytest.raises(InputError, match="config.tokenizer.dtype: float32 -> bfloat16"):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
 
 
 def test_a_run_does_not_go_on_with_other_data_unless_it_is_told_to(tmp_path):
     config = of_generator()
     config.data = {"examples": 10, "list": "a"}
-    claims.claim(tmp_path, config)
-    claims.check_claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)
     config.data = {"examples": 50, "list": "b"}
     with pytest.raises(
         InputError, match="was trained on 10 examples, and 50 are there now: .*changed_data=True"
     ):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
     config.changed_data = True
-    claims.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)

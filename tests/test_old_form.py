@@ -13,7 +13,7 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer
 from evqgan.tokenizers.quantizers import old_form
-from evqgan.training import claims
+from evqgan.training import resume_rules
 
 SMALL = {"codes": 16, "width": 4}
 RQ = {"depth": 4, "ema": 0.99, "revive": 1.0}
@@ -95,11 +95,11 @@ def test_a_workdir_of_then_goes_on_with_the_config_of_now_and_with_no_other(tmp_
     then = json.loads(config.to_json())
     then["tokenizer"]["quantizer"] = {"codes": 64, "width": 8, "ema": 0.9, "revive": 0.1}
     (tmp_path / "config.json").write_text(json.dumps(then))
-    claims.check_claim(tmp_path, config)
-    claims.check_claim(tmp_path, ConfigDict(then))
+    resume_rules.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, ConfigDict(then))
     config.tokenizer.quantizer.decay = 0.8
     with pytest.raises(InputError, match="config.tokenizer.quantizer.decay: 0.9 -> 0.8"):
-        claims.check_claim(tmp_path, config)
+        resume_rules.check_claim(tmp_path, config)
 
 
 def test_a_generator_of_then_goes_on_too(tmp_path):
@@ -109,4 +109,4 @@ def test_a_generator_of_then_goes_on_too(tmp_path):
     then = json.loads(config.to_json())
     then["tokenizer"]["model"]["quantizer"] = {"codes": 64, "width": 8, "ema": 0.9, "revive": 0.1}
     (tmp_path / "config.json").write_text(json.dumps(then))
-    claims.check_claim(tmp_path, config)
+    resume_rules.check_claim(tmp_path, config)

@@ -25,7 +25,7 @@ from evqgan.core.errors import ContractError, InputError
 from evqgan.core.log import NonFinite
 from evqgan.evals import reconstruction
 from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
-from evqgan.training import claims, loop, reporting, stopping
+from evqgan.training import loop, reporting, resume_rules, stopping
 from evqgan.training.prepare import prepare
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -123,7 +123,7 @@ def straight(request, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight") / "run"
     failed = config.copy_and_resolve_references()
     failed.optimizer.learning_rate = 0.5
-    claims.claim(workdir, failed)
+    resume_rules.claim(workdir, failed)
     evaluate = reporting.Reporter.evaluate
 
     def evaluate_and_stop(self, step, state):
@@ -268,17 +268,17 @@ def test_signals_that_are_ignored_stay_ignored_and_the_others_are_noted():
 def test_how_a_run_is_watched_may_change(tmp_path):
     config = config_of(2)
     config.mesh = {"fsdp": 1}
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     config.log_every, config.mesh.fsdp = "7", 2
     config.tokenizer.weights = "random" if config.tokenizer.weights == "random" else "b"
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"fsdp": 2}
     was = config.tokenizer.model.quantizer.codes
     config.tokenizer.model.quantizer.codes = 2 * was
     with pytest.raises(
         InputError, match=rf"config.tokenizer.model.quantizer.codes: {was} -> {2 * was}"
     ):
-        claims.claim(tmp_path, config)
+        resume_rules.claim(tmp_path, config)
 
 
 def test_a_data_set_may_move(tmp_path):
@@ -286,14 +286,14 @@ def test_a_data_set_may_move(tmp_path):
     config = config_of(2)
     config.data = {"examples": 6, "list": "0123456789abcdef"}
     config.dataset = {"folder": "/first", "size": 32, "workers": 0}
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     config.dataset.folder, config.dataset.workers = "/moved", 4
-    claims.claim(tmp_path, config)
+    resume_rules.claim(tmp_path, config)
     kept = json.loads((tmp_path / "config.json").read_text())["dataset"]
     assert (kept["folder"], kept["workers"]) == ("/moved", 4)
     config.data.list = "fedcba9876543210"
     with pytest.raises(InputError, match="was trained on 6 examples, and others, as many, are"):
-        claims.claim(tmp_path, config)
+        resume_rules.claim(tmp_path, config)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path):

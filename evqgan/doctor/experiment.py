@@ -39,8 +39,8 @@ from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, NotYet, Report, Wrong
 from evqgan.own_images import config as own_images
 from evqgan.own_images import plans
-from evqgan.training import claims, prepare, vacancy
 from evqgan.training import disk as disks
+from evqgan.training import prepare, resume_rules, vacancy
 from evqgan.training import stage as stages
 
 LOOKED_AT = 64  # ours: examples of a split that are decoded
@@ -287,7 +287,7 @@ def place(part: Part) -> str:
         stores.require_bucket(folder)
         vacancy.check(exported.find(folder.parent if part.name else folder), bool(part.name))
         files.tried(folder)
-        claims.check_before_data(folder, part.claim or part.config)
+        resume_rules.check_before_data(folder, part.claim or part.config)
         return state_of(folder)
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from evqgan.core import begun, build, exported, files
 from evqgan.core.errors import InputError
 from evqgan.tokenizers import tokenizer as tokenizers
-from evqgan.training import claims
+from evqgan.training import resume_rules
 
 KEYS = {*exported.PARTS, "factor", "critic"}
 
@@ -29,7 +29,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 def parts(workdir: pathlib.Path) -> dict[str, ConfigDict]:
     """Return the configs of the parts of a workdir that have begun, {part: config}."""
-    found = {part: claims.read_config(workdir / part) for part in exported.PARTS}
+    found = {part: resume_rules.read_config(workdir / part) for part in exported.PARTS}
     return {part: config for part, config in found.items() if config is not None}
 
 
@@ -77,4 +77,4 @@ def check(complete: ConfigDict, workdir: pathlib.Path, theirs: dict[str, ConfigD
     for part, config in theirs.items():
         ours = complete[part].copy_and_resolve_references()
         ours.duration = config.duration  # which may grow
-        claims.settings(ours, workdir / part)
+        resume_rules.settings(ours, workdir / part)

@@ -2,6 +2,6 @@
 
 Read `loop.train` first, then `stage1.TokenizerStage.update` (paper, Eq. 1) with `adversarial`, and
 `stage2.GeneratorStage.update` (Eq. 2). `setup` is what a run is made of before it has a state,
-`initial_state` that state, and `claims` says whose a workdir is. `reporting` is what it says,
+`initial_state` that state, and `resume_rules` says whose a workdir is. `reporting` is what it says,
 `stopping` what stops it. `run_length`, `optim`, `accumulation` and `skipping` are how weights move.
 """

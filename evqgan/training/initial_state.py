@@ -42,7 +42,7 @@ def start_of_leg(
         return 0
     theirs = files.read_json(file)
     if not {"duration", "batch_size"} <= theirs.keys():
-        return 0  # it is no run of this config: `claims.check_claim` refuses it
+        return 0  # it is no run of this config: `resume_rules.check_claim` refuses it
     data = theirs.get("data") or {"examples": examples}
     end = run_length.to_steps(theirs["duration"], data["examples"], theirs["batch_size"])
     longer = run_length.to_steps(config.duration, examples, config.batch_size) > end

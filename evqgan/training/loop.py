@@ -31,11 +31,11 @@ from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
 from evqgan.data import pipeline
 from evqgan.training import (
-    claims,
     disk,
     initial_state,
     optim,
     profiling,
+    resume_rules,
     timing,
     vacancy,
     watchdog,
@@ -117,8 +117,8 @@ def restore_or_init(
         raise
     # Now, as a run that cannot load what it begins with leaves the workdir as it was.
     if not fresh and int(state["step"]) >= setup.length.total:
-        config = claims.without_step(workdir, config)
-    claims.claim(workdir, config, fresh)
+        config = resume_rules.without_step(workdir, config)
+    resume_rules.claim(workdir, config, fresh)
     return state, notes
 
 

@@ -16,7 +16,7 @@ from evqgan.core.leafwise_init import Drawing
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored
-from evqgan.training import claims, contracts, initial_state, optim, work
+from evqgan.training import contracts, initial_state, optim, resume_rules, work
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -36,12 +36,12 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     config = module.resolve(config)
     initial_state.check_init(config, workdir)
     module.make(config)
-    claims.check_before_data(workdir, config, last)
+    resume_rules.check_before_data(workdir, config, last)
     dataset = build.call(Dataset, config.dataset, "config.dataset")
     source, data = open_data(config, dataset)
     config = note_data(config, module, workdir, source, last)
-    if claims.is_trained(workdir, last):
-        claims.check_claim(workdir, config)
+    if resume_rules.is_trained(workdir, last):
+        resume_rules.check_claim(workdir, config)
     stage = module.make(config, len(source), len(source.class_names))
     length, every = run_length(config, len(source))
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")

@@ -26,7 +26,7 @@ WEIGHTS = (
 # lie, how many broken images are forgiven, how many images are evaluated at a time, not what is
 # learned. The folder of stored ids is one of them, as config.stored_ids says which ids it has to
 # hold, and that of the images, as config.data says which these are.
-FREE = (
+MAY_CHANGE = (
     "eval_batch_size",
     "log_every",
     "eval_every",
@@ -51,14 +51,14 @@ FREE = (
 # much of a model is compiled or computed at a time. They change rounding, and `chunk` what dropout
 # draws. `optimizer.accumulate` is none of them: what is no mean over images, such as a codebook of
 # moving averages, an adaptive weight, or a mean over all masked tokens, is then of each part.
-MEMORY = ("remat", "unroll", "chunk")
+MEMORY_KEYS = ("remat", "unroll", "chunk")
 # What to do with a workdir that holds another run.
 AGAIN = "give the config it was made with, or another --workdir, for a new run"
 # Keys of what weights are of: a run with others of these does not begin with them.
 OF_WEIGHTS = ("tokenizer", "generator", "dataset.size")
 OF_DATA = ("class_names", "data", "changed_data")  # what a run was trained on
 # Keys that training adds to the config it is given (`prepare.note_data`, `stage2.resolve`).
-FOUND = {
+ADDED_BY_TRAINING = {
     "stage1": ("class_names", "data"),
     "stage2": ("class_names", "data", "tokenizer", "stored_ids"),
 }
@@ -70,8 +70,8 @@ def within(key: str, sections: tuple[str, ...]) -> bool:
 
 
 def is_free(key: str) -> bool:
-    """Return whether a dotted key may be another when a run goes on: one of FREE or MEMORY."""
-    return within(key, FREE) or key.split(".")[-1] in MEMORY
+    """Return whether a dotted key may be another when a run goes on."""
+    return within(key, MAY_CHANGE) or key.split(".")[-1] in MEMORY_KEYS
 
 
 def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
@@ -226,7 +226,7 @@ def _may_differ(key: str, here: Any, there: Any, grown: bool) -> bool:
 
 
 def settings(given: Any, workdir: str | os.PathLike) -> Any:
-    """Return the config of a workdir with keys FREE of `given`: how to sample and evaluate.
+    """Return the config of a workdir with keys MAY_CHANGE of `given`: how to sample and evaluate.
 
     given: the config of --config. It has to be the one that the workdir was made with, or that of
       the quickstart which it is a part of; raises InputError if it is another.
@@ -242,12 +242,12 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
             given.tokenizer = config.tokenizer  # it was found by training, as classes may be
     ours, theirs = (with_defaults(c) if same else {"stage": c.stage} for c in (given, config))
     found = build.differences(theirs, ours)
-    noted = FOUND[config.stage]
+    noted = ADDED_BY_TRAINING[config.stage]
     found = {key: x for key, x in found.items() if not (is_free(key) or within(key, noted))}
     if found:
         raise _another(folder, found, "give another --workdir, or leave --config out")
     with config.unlocked():
-        config.update({key: given[key] for key in FREE if key in given})
+        config.update({key: given[key] for key in MAY_CHANGE if key in given})
         for key in ("folder", "data_dir", "max_bad"):
             if given.dataset.get(key) is not None and given.dataset[key] != "":
                 config.dataset[key] = given.dataset[key]
