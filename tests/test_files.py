@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from evqgan.core import files, npz
+from evqgan.core import files, npz, space
 from evqgan.core.errors import InputError
 from evqgan.core.files import atomic, save_json
 
@@ -218,13 +218,13 @@ def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
         ),
         (OSError(errno.EACCES, "Permission denied"), "Permission denied; give another folder"),
         (ValueError(f"Failed to write 9 {'x' * 400}: no [os_error_code='28']"), "No space left on"),
-        (ValueError("Failed to write 9: no [os_error_code='27']"), "File too large: a limit of"),
+        (ValueError("Failed to write 9: no [os_error_code='27']"), "File too large; raise the"),
         (ValueError("Failed to open: no [os_error_code='13']"), "Permission denied; give another"),
         (ValueError("one line\nand another"), "one line; give another folder"),
     ],
 )
 def test_a_full_disk_is_told_whoever_tells_it(error, words):
-    assert files.why_unwritten(error).startswith(words)
+    assert space.why_unwritten(error).startswith(words)
 
 
 def test_what_a_killed_process_was_writing_goes_when_its_folder_is_used_again(tmp_path):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from evqgan.core import files, integrity, manifests, signals, stores
+from evqgan.core import files, integrity, manifests, signals, space, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.manifests import Manifest, changed, row_of
 from evqgan.core.mesh import path_name
@@ -310,7 +310,7 @@ class Checkpoints:
             if self.writes and (steps := self.steps()):
                 signals.keep(f"step {steps[-1]:,} in {self.folder.parent}")
         except Exception as error:  # the writing threads hand on whatever the file system raised
-            why = files.why_unwritten(error, self.folder)
+            why = space.why_unwritten(error, self.folder)
             raise InputError(f"cannot write checkpoints in {self.folder}: {why}") from error
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ Paths may be local or of a bucket (`core.stores`), where objects appear so by th
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -20,8 +19,8 @@ from typing import Any, BinaryIO, cast
 
 import filelock
 
-from evqgan.core import stores
-from evqgan.core.errors import InputError, first_line, of_system
+from evqgan.core import space, stores
+from evqgan.core.errors import InputError, of_system
 from evqgan.core.lease import Lease, runs_here
 
 PART = re.compile(r"\..+\.(\d+)\.part")  # the name under which `atomic` writes
@@ -39,31 +38,7 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and not stores.is_failure(error):
             raise
-        raise InputError(f"cannot write {path}: {why_unwritten(error, path)}") from error
-
-
-def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
-    """Return in words why a file, that of `path`, could not be written, and what to do.
-
-    A full disk is told by the error's number, or by the words of libraries that hide it: NumPy's
-    "96 requested and 64 written", and TensorStore's long lines, which end in the system's number.
-    """
-    if stores.is_remote(path) and getattr(error, "errno", None) is None:
-        return stores.reason(error, path)
-    number = getattr(error, "errno", None)
-    if hidden := re.search(r"os_error_code='(\d+)'", str(error)):
-        number = int(hidden[1])
-    elif re.search(r"No space left|\d+ requested and \d+ written", str(error)):
-        number = errno.ENOSPC
-    if number == errno.EFBIG:
-        limit = "a limit of the system or of this shell (ulimit -f) is reached"
-        return f"{os.strerror(number)}: {limit}; raise it or give another folder"
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"{os.strerror(number)}; free space there or give another folder"
-    if hidden and number:
-        return f"{os.strerror(number)}; give another folder"
-    reason = of_system(error) if isinstance(error, OSError) else first_line(error)
-    return f"{reason}; give another folder"
+        raise InputError(f"cannot write {path}: {space.why_unwritten(error, path)}") from error
 
 
 def tried(folder: str | os.PathLike[str]) -> None:

@@ -1,11 +1,18 @@
-"""Bytes in words, and those that are free on a disk."""
+"""Bytes in words, those that are free on a disk, and why a file could not be written."""
 
+import errno
+import os
 import pathlib
+import re
 import shutil
 
-from evqgan.core.errors import InputError, first_line
+from evqgan.core import stores
+from evqgan.core.errors import InputError, first_line, of_system
 
 GIB = 2**30
+SPACE = "free space there or give another folder"
+LIMIT = "raise the limit of this shell (ulimit -f) or give another folder"
+ADVICE = {errno.ENOSPC: SPACE, errno.EDQUOT: SPACE, errno.EFBIG: LIMIT}
 
 
 def gib(size: float) -> str:
@@ -23,3 +30,22 @@ def free(place: pathlib.Path) -> int:
         return shutil.disk_usage(there).free
     except OSError as error:
         raise InputError(f"{there}: {first_line(error)}: give another --workdir") from error
+
+
+def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
+    """Return in words why a file, that of `path`, could not be written, and what to do.
+
+    A full disk is told by the error's number, or by the words of libraries that hide it: NumPy's
+    "96 requested and 64 written", and TensorStore's long lines, which end in the system's number.
+    """
+    if stores.is_remote(path) and getattr(error, "errno", None) is None:
+        return stores.reason(error, path)
+    number = getattr(error, "errno", None)
+    if hidden := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(hidden[1])
+    elif re.search(r"No space left|\d+ requested and \d+ written", str(error)):
+        number = errno.ENOSPC
+    if hidden or number in ADVICE:
+        return f"{os.strerror(number or 0)}; {ADVICE.get(number, 'give another folder')}"
+    reason = of_system(error) if isinstance(error, OSError) else first_line(error)
+    return f"{reason}; give another folder"
