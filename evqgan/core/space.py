@@ -40,12 +40,12 @@ def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
     """
     if stores.is_remote(path) and getattr(error, "errno", None) is None:
         return stores.reason(error, path)
-    number = getattr(error, "errno", None)
+    number: int = getattr(error, "errno", None) or 0
     if hidden := re.search(r"os_error_code='(\d+)'", str(error)):
         number = int(hidden[1])
     elif re.search(r"No space left|\d+ requested and \d+ written", str(error)):
         number = errno.ENOSPC
     if hidden or number in ADVICE:
-        return f"{os.strerror(number or 0)}; {ADVICE.get(number, 'give another folder')}"
+        return f"{os.strerror(number)}; {ADVICE.get(number, 'give another folder')}"
     reason = of_system(error) if isinstance(error, OSError) else first_line(error)
     return f"{reason}; give another folder"

@@ -33,11 +33,7 @@ class CoreModel:
     `batched.BatchRunner`). What is jitted are `models.ImageTokenizer.encode` and `decode`, and
     `models.TokenGenerator.sample`.
 
-    A generated image depends on its seed, number and label alone, not on how many others there are
-    or where a batch begins. With the same number of images per device it is the same to the bit on
-    any number of devices of one kind. With another number (another batch_size, or few images) it is
-    the same up to rounding; a token that was drawn near a tie may then change, and with it the
-    tokens generated after it.
+    What a generated image depends on, and when it is the same to the bit: `model.Model`, "Seeds".
     """
 
     def __init__(
