@@ -147,7 +147,7 @@ def test_a_run_goes_on_as_it_was_proposed_whatever_the_folder_holds_now(
     monkeypatch.setattr(own, "survey", None)
     monkeypatch.setattr(proposal, "propose", None)
     assert completed() == before
-    assert completed("dataset.size=32").generator.dataset.size == 32  # which claims then refuse
+    assert completed("dataset.size=32").generator.dataset.size == 32  # which is refused then
     with pytest.raises(InputError, match="begun with config.factor = None, now it is 4"):
         completed("factor=4")
     with pytest.raises(TypeError):  # the folder is looked through again

@@ -111,7 +111,7 @@ def test_what_is_kept_is_what_scored_best(model):
         made["scores"], brightness(made["images"], None).astype(np.float32)
     )
     np.testing.assert_array_equal(made["labels"], [2, 5] * 3)
-    again = model.new(made["labels"], made["numbers"], 3, {}, batch_rows=4)
+    again = model.new(made["labels"], made["numbers"], 3, {}, rows=4)
     np.testing.assert_array_equal(again[0], made["ids"])
 
 

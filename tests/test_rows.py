@@ -67,7 +67,7 @@ def test_a_function_compiles_once_a_size():
     for number in (3, 4, 5, 6, 100):  # all in batches of 4
         rows(scaled, WEIGHTS, np.zeros((number, 2), np.float32), np.ones(number, np.float32))
     assert TRACED == [4]
-    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), batch_rows=2)
+    rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32), rows=2)
     assert TRACED == [4, 2]
     rows(scaled, WEIGHTS, np.zeros((2, 2), np.float32), np.ones(2, np.float32))
     assert TRACED == [4, 2]

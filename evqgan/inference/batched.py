@@ -85,20 +85,20 @@ class BatchRunner:
         function: Callable,
         weights: Any,
         *arrays: np.ndarray,
-        batch_rows: int | None = None,
+        rows: int | None = None,
         report: Report | None = None,
     ) -> Any:
         """Return function(weights, *arrays) as NumPy.
 
         function: must treat each row (first axis) independently, in all it takes and gives.
-        batch_rows: over all devices, if not `rows(number of rows)`.
+        rows: over all devices, if not `rows(number of rows)`.
         report: report(rows done, of how many, seconds) is called after each batch.
         """
         number, results = len(arrays[0]), []
         began = self.clock() if report else 0.0
         if not number:
             raise InputError("expected at least one image, got none")
-        size = batch_rows or self.rows(number)
+        size = rows or self.rows(number)
         for start in range(0, number, size):
             index = np.minimum(np.arange(start, start + size), number - 1)
             batch = [array[index] for array in arrays]

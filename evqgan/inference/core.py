@@ -140,25 +140,21 @@ class CoreModel:
         self._needed().check_settings(self.settings(changes))
 
     def to_ids(
-        self, images: np.ndarray, batch_rows: int | None = None, report: Report | None = None
+        self, images: np.ndarray, rows: int | None = None, report: Report | None = None
     ) -> np.ndarray:
         """Return the ids [B,h,w,D] int32 of images uint8 [B,H,W,3].
 
-        batch_rows: how many images a batch has; None: as `runner` decides.
+        rows: how many images a batch has; None: as `runner` decides.
         report: report(done, total, seconds) is called after each batch.
         """
-        return self.runner(
-            self._encode, self._tokenizer, images, batch_rows=batch_rows, report=report
-        )
+        return self.runner(self._encode, self._tokenizer, images, rows=rows, report=report)
 
     def to_images(
-        self, ids: np.ndarray, batch_rows: int | None = None, report: Report | None = None
+        self, ids: np.ndarray, rows: int | None = None, report: Report | None = None
     ) -> np.ndarray:
         """Return the images uint8 [B,H,W,3] of ids [B,h,w,D]; the rest as in `to_ids`."""
         given = ids.astype(np.int32)
-        return self.runner(
-            self._decode, self._tokenizer, given, batch_rows=batch_rows, report=report
-        )
+        return self.runner(self._decode, self._tokenizer, given, rows=rows, report=report)
 
     def checked_ids(self, ids: Any) -> np.ndarray:
         """Return ids [h,w,D] or [B,h,w,D] int as int32 [B,h,w,D]; InputError for all else."""
@@ -219,16 +215,16 @@ class CoreModel:
         seed: int,
         changes: Mapping[str, Any] | None = None,
         report: Report | None = None,
-        batch_rows: int | None = None,
+        rows: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Generate images: return their ids [B,h,w,D] int32 and pixels uint8 [B,H,W,3].
 
         labels: int32 [B]; numbers: uint32 [B], which images of the seed these are.
         changes: to config.sample.
         report: report(done, total, seconds) is called after each batch.
-        batch_rows: as in `to_ids`.
+        rows: as in `to_ids`.
         """
-        size, began = batch_rows or self.runner.rows(len(labels)), self.runner.clock()
+        size, began = rows or self.runner.rows(len(labels)), self.runner.clock()
         results = []
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
@@ -246,11 +242,11 @@ class CoreModel:
         numbers: np.ndarray,
         seed: int,
         changes: Mapping[str, Any] | None = None,
-        batch_rows: int | None = None,
+        rows: int | None = None,
     ) -> np.ndarray:
         """Return the ids of `new`, without decoding them."""
         ids, mask = self._nothing_known(len(labels))
-        return self.fill(ids, mask, labels, seed, changes, numbers, batch_rows)
+        return self.fill(ids, mask, labels, seed, changes, numbers, rows)
 
     def history(
         self,
@@ -290,17 +286,15 @@ class CoreModel:
         seed: int | Sequence[int],
         changes: Mapping[str, Any] | None = None,
         numbers: np.ndarray | None = None,
-        batch_rows: int | None = None,
+        rows: int | None = None,
     ) -> np.ndarray:
         """Return ids [B,h,w,D], newly generated where mask [B,h,w] is True: `new` and `edit`.
 
-        labels, numbers, changes, batch_rows: as in `new`; numbers default to 0 to B - 1.
+        labels, numbers, changes, rows: as in `new`; numbers default to 0 to B - 1.
         """
         numbers = np.arange(len(ids), dtype=np.uint32) if numbers is None else numbers
         given = ids, mask, labels, seeds_of(seed, len(ids)), numbers
-        return self.runner(
-            self._sampler_of(self.settings(changes)), self.state, *given, batch_rows=batch_rows
-        )
+        return self.runner(self._sampler_of(self.settings(changes)), self.state, *given, rows=rows)
 
     def _nothing_known(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and mask of images that are to be generated whole."""

@@ -106,4 +106,4 @@ def repeat(model: CoreModel, shared: Mapping[str, Any], record: Mapping[str, Any
     size = model.runner.mesh.size * min(record["batch"], model.runner.batch_size)
     labels = np.array([record["label"]], np.int32)
     numbers = np.array([record["number"]], np.uint32)
-    return model.new(labels, numbers, record["seed"], record["sampler"], batch_rows=size)[1][0]
+    return model.new(labels, numbers, record["seed"], record["sampler"], rows=size)[1][0]

@@ -58,7 +58,7 @@ def choose(
 
     def make(labels: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         size = len(labels)
-        ids, images = model.new(labels, numbers, task.seed, task.changes, batch_rows=size)
+        ids, images = model.new(labels, numbers, task.seed, task.changes, rows=size)
         return ids, checked(rate(images, labels), size)
 
     with resumable.filled_folder(model, candidates, settings, make) as folder:

@@ -67,7 +67,7 @@ def generate(model: CoreModel, task: SamplingTask) -> tuple[dict[str, np.ndarray
     require_memory(model, number, number, f"the ids of {number:,} images")
 
     def make(labels: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ids = model.new_ids(labels, numbers, task.seed, task.changes, batch_rows=len(labels))
+        ids = model.new_ids(labels, numbers, task.seed, task.changes, rows=len(labels))
         return ids, np.zeros(len(labels), np.float32)  # nothing rates them
 
     numbers = np.arange(number, dtype=np.uint32)

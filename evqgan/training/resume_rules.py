@@ -70,7 +70,7 @@ def within(key: str, sections: tuple[str, ...]) -> bool:
 
 
 def is_free(key: str) -> bool:
-    """Return whether a dotted key may be another when a run goes on."""
+    """Return whether a dotted key may be another when a run goes on (MAY_CHANGE, MEMORY_KEYS)."""
     return within(key, MAY_CHANGE) or key.split(".")[-1] in MEMORY_KEYS
 
 
