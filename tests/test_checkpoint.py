@@ -266,6 +266,24 @@ def test_only_what_is_missing_or_changed_is_damage_and_nobody_is_told_to_delete(
     checkpoints.manager.close()
 
 
+def test_a_workdir_that_is_moved_while_it_is_read_is_gone_and_not_damaged(tmp_path, state):
+    checkpoints = saved(tmp_path / "run", state)
+    read = checkpoints.manager.restore
+
+    def moved(*given, **named):
+        if "state" in named["args"]:
+            (tmp_path / "run").rename(tmp_path / "moved")
+        return read(*given, **named)
+
+    checkpoints.manager.restore = moved
+    with pytest.raises(InputError, match="checkpoint .*/10 is gone: .* give the path that it has"):
+        checkpoints.restore(like(state))
+    checkpoints.manager.close()
+    again = checkpoint.Checkpoints(tmp_path / "moved")
+    same(again.restore(like(state)), state)
+    again.close()
+
+
 def test_a_save_that_was_cut_off_does_not_count(tmp_path, state):
     saved(tmp_path, state, steps=(10,)).close()
     (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir()

@@ -24,7 +24,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.generator.update({"width": 1024, "heads": 16, "classes": 0})
     config.batch_size, config.duration, config.mesh = 128, "200 epochs", ConfigDict()
     config.sample = {"top_k": 250}
-    config = common.without_loop(config)
     if variant == "tiny":
         return common.tiny(config, rqvae_ffhq_stage1.get_config("tiny"))
     return config

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evqgan.core.axes import log_ticks, ticks
+from evqgan.core.captions import drawable
 
 WIDTH, HEIGHT = 1200, 640  # ours: pixels
 LEFT, BOTTOM, TOP, RIGHT = 90, 60, 40, 440  # ours: of the margins; names stand in the right one
@@ -82,6 +83,6 @@ def picture(points: Sequence[Point], x_name: str, y_name: str) -> np.ndarray:
         draw.text((right + RADIUS + 2, above), str(number), point.colour, font, anchor="lb")
         text = f"{number}  {point.text} ({', '.join(point.kinds)})"
         for part in textwrap.wrap(text, WRAPPED, subsequent_indent="    "):
-            draw.text((WIDTH - RIGHT + 20, down), part, point.colour, font)
+            draw.text((WIDTH - RIGHT + 20, down), drawable(part), point.colour, font)
             down += LINE
     return np.asarray(image)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from evqgan.core import png_records
+from evqgan.core.captions import drawable
 from evqgan.core.files import atomic
 
 PAPER = 255  # ours: gaps and empty cells are white, the background most viewers and pages have
@@ -91,7 +92,7 @@ def label(image: np.ndarray, text: str) -> np.ndarray:
 
     The picture grows wider if the text needs it. The bands of all texts are equally high.
     """
-    font = ImageFont.load_default()
+    font, text = ImageFont.load_default(), drawable(text)
     left = math.ceil(font.getbbox(text)[0])
     bottom = math.ceil(font.getbbox(f"{text}{TALL}")[3])
     band = Image.new("RGB", (width_of(text), max(bottom, 1) + 3), (PAPER,) * 3)
@@ -101,7 +102,7 @@ def label(image: np.ndarray, text: str) -> np.ndarray:
 
 def width_of(text: str) -> int:
     """Return how wide the band of a `label` is, in pixels."""
-    left, _, right, _ = ImageFont.load_default().getbbox(text)
+    left, _, right, _ = ImageFont.load_default().getbbox(drawable(text))
     return max(math.ceil(right) - math.ceil(left), 1) + 2
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from evqgan.core.captions import drawable
+
 SCALE = 3  # ours: all but texts is drawn so much larger, and then averaged
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -50,7 +52,7 @@ class Canvas:
         anchor: str = "la",
     ) -> None:
         """Write a line of text; anchor: as Pillow's, "la" puts its left upper corner at (x, y)."""
-        self._texts.append((x, y, text, colour, size, anchor))
+        self._texts.append((x, y, drawable(text), colour, size, anchor))
 
     @contextmanager
     def inside(self, box: Box) -> Iterator[None]:
@@ -80,4 +82,4 @@ class Canvas:
 
 def width_of(text: str, size: int = 12) -> int:
     """Return how many pixels a line of text is wide."""
-    return round(ImageFont.load_default(size).getlength(text))
+    return round(ImageFont.load_default(size).getlength(drawable(text)))
