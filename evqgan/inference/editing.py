@@ -100,10 +100,11 @@ def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
 def check_extent(model: CoreModel, image: np.ndarray, margin: Any, feather: Any) -> None:
     """Raise InputError for a margin or feather that was given, and is larger than the image."""
     sides = f"{image.shape[1]} x {image.shape[0]}"
-    for what, pixels in (("margin", (margin or 0) * model.factor), ("feather", feather or 0)):
-        if pixels > max(image.shape[:2]):
-            beyond = f"reaches beyond the image of {sides}"
-            raise InputError(f"a {what} of {pixels:,} pixels {beyond}: give less")
+    beyond = f"reaches beyond the image of {sides} pixels: give less"
+    if (margin or 0) * model.factor > max(image.shape[:2]):
+        raise InputError(f"a margin of {margin:,} tokens, {model.factor} pixels each, {beyond}")
+    if (feather or 0) > max(image.shape[:2]):
+        raise InputError(f"a feather of {feather:,} pixels {beyond}")
 
 
 def hidden(mask: Any) -> np.ndarray:
@@ -118,11 +119,14 @@ def hidden(mask: Any) -> np.ndarray:
         return mask
     is_number = mask.dtype.kind in "uif"
     others = np.unique(mask[mask != 0]) if is_number else np.zeros(0)
-    if not is_number or len(others) > 1 or not np.isfinite(others).all():
-        some = f"with {len(others)} values beside 0" if is_number else "of no numbers"
-        expected = "a boolean mask, or one of 0 (kept) and one other value"
-        raise InputError(f"expected {expected}, got {mask.dtype} {some}")
-    return mask != 0
+    is_finite = np.isfinite(others).all()
+    if is_number and is_finite and len(others) <= 1:
+        return mask != 0
+    some = "of no numbers"
+    if is_number:
+        some = f"with {len(others)} values beside 0" if is_finite else "with infinite ones or NaN"
+    expected = "a boolean mask, or one of 0 (kept) and one other value"
+    raise InputError(f"expected {expected}, got {mask.dtype} {some}")
 
 
 def check_margins(margins: Sequence[int]) -> None:
