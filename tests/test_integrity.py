@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import tensorstore
 import workdirs
 
 from evqgan import main
-from evqgan.core import checkpoint, integrity, manifests
+from evqgan.core import checkpoint, integrity, last_good, manifests
 from evqgan.core.errors import InputError
 
 ALL = {"ema", "params", "opt", "tokenizer", "step", "skipped"}
@@ -150,3 +152,67 @@ def test_another_step_is_named_where_there_is_one(tmp_path, capfd):
     assert "manifest/metadata is missing; move this folder elsewhere to use that of step 4" in line
     (place / "checkpoints" / "6").rename(place / "elsewhere")
     assert main.main(["main", *args]) == 0
+
+
+# The command of the arguments, during which a workdir is renamed before orbax reads its arrays.
+RENAMED = """
+import pathlib, sys
+from evqgan import main
+from evqgan.core import integrity
+checked, place = integrity.damage, pathlib.Path(sys.argv[1])
+def damage(folder, item, parts=()):
+    found = checked(folder, item, parts)
+    if item == "state":
+        place.rename(place.with_name("renamed"))
+    return found
+integrity.damage = damage
+sys.exit(main.main(["main", "--mode=sample", f"--workdir={place}", "--num=1"]))
+"""
+
+
+def test_a_workdir_that_is_renamed_while_it_is_read_is_gone_and_not_damaged(tmp_path):
+    """In a process of its own: what orbax's threads find is written when that ends."""
+    place = workdirs.copy(tmp_path / "w")
+    command = [sys.executable, "-W", "ignore", "-c", RENAMED, str(place)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    folder = place / "generator" / "checkpoints" / "6"
+    assert (found.returncode, found.stderr) == (
+        2,
+        f"error: cannot read checkpoint {folder}: its folder is gone: it was renamed, moved or "
+        "removed, or its disk is away\n",
+    )
+
+
+def test_a_file_that_the_system_does_not_read_is_not_called_damaged(tmp_path):
+    """A link to itself: what no permission, a failing disk or too many open files are alike to."""
+    place = workdirs.copy(tmp_path / "w")
+    folder = place / "generator" / "checkpoints" / "6"
+    file = with_weights(folder)
+    file.unlink()
+    file.symlink_to(file)
+    line = f"cannot read checkpoint {folder}: Too many levels of symbolic links"
+    with pytest.raises(InputError) as told:
+        integrity.damage(folder, "state", ALL)
+    assert str(told.value) == line
+    with pytest.raises(InputError) as told:  # and so it is not put aside
+        last_good.damage(folder)
+    assert str(told.value) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(24, "Too many open files"), "Too many open files"),
+        (ValueError("... [os_error_code='5' tensorstore_spec='']"), "Input/output error"),
+        (FileNotFoundError(2, "No such file"), ""),
+        (ValueError("... checksum ..."), ""),
+    ],
+)
+def test_what_the_system_said_is_found_in_what_other_errors_were_raised_from(
+    tmp_path, error, reason
+):
+    try:
+        raise RuntimeError("orbax") from error
+    except RuntimeError as raised:
+        assert integrity.unreadable(tmp_path, raised) == reason
+    assert "is gone" in integrity.unreadable(tmp_path / "none", error)

@@ -105,6 +105,7 @@ def manifest_in(folder: pathlib.Path) -> Manifest:
     try:
         there = int(integrity.array(folder / "state", "step").read().result())
     except (ValueError, TypeError, OSError) as error:  # what tensorstore raises
+        integrity.check_readable(folder, error)
         raise damaged(folder, integrity.changed_array(folder, "step")) from error
     if there == int(folder.name):
         raise damaged(folder, integrity.changed_array(folder, "step"))
@@ -282,6 +283,7 @@ class Checkpoints:
             cause: BaseException = error
             while cause.__cause__:  # orbax wraps what tensorstore says
                 cause = cause.__cause__
+            integrity.check_readable(self.folder / str(step), error)
             what = integrity.changed(self.folder / str(step), str(cause))
             if what or isinstance(cause, FileNotFoundError) or DAMAGE.search(str(cause)):
                 raise damaged(self.folder / str(step), what or first_line(cause)) from error

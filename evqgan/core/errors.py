@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # what XLA's message begins with
 LESS_MEMORY = (
@@ -56,6 +57,20 @@ def of_system(error: OSError) -> str:
         there = next((place for place in (path, *path.parents) if place.exists()), path)
         return reason if there.is_dir() else f"expected a folder, but {there} is a file"
     return f"expected a file, but {path} is a folder" if error.errno == errno.EISDIR else reason
+
+
+def system_number(error: BaseException | None) -> int:
+    """Return the operating system's number of an error, or of what it was raised from; else 0.
+
+    TensorStore's exceptions have that number in their text alone.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            return int(found[1])
+        error = error.__cause__
+    return 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:

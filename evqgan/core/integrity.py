@@ -5,7 +5,9 @@ file, and its other threads write tracebacks of their own.
 """
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import re
 import sys
@@ -18,6 +20,7 @@ import tensorstore
 from etils import epath
 
 from evqgan.core import stores
+from evqgan.core.errors import InputError, of_system, system_number
 
 # Files that describe the arrays, and what orbax looks for in them: it stands in its errors.
 DESCRIBED = {
@@ -31,12 +34,36 @@ class _Damaged(Exception):
     """What is wrong with a checkpoint's files, in words that name one."""
 
 
+def unreadable(folder: pathlib.Path, error: BaseException | None = None) -> str:
+    """Return why a checkpoint cannot be read though nothing is known of damage, or "".
+
+    folder: the checkpoint's, which may have been renamed, or be on a drive that is away.
+    error: what reading raised, of which the operating system's reason is told (no permission, a
+      failing disk, too many open files), but for a single file that is not there.
+    """
+    try:
+        if not folder.is_dir():
+            return "its folder is gone: it was renamed, moved or removed, or its disk is away"
+    except OSError as unseen:
+        return of_system(unseen)
+    number = system_number(error)
+    return "" if number in (0, errno.ENOENT, errno.ENOTDIR) else os.strerror(number)
+
+
+def check_readable(folder: pathlib.Path, error: BaseException | None = None) -> None:
+    """Raise InputError, which does not speak of damage, where a checkpoint is `unreadable`."""
+    if reason := unreadable(folder, error):
+        raise InputError(f"cannot read checkpoint {folder}: {reason}") from error
+
+
 def damage(folder: pathlib.Path, item: str, parts: Collection[str] = ()) -> str:
     """Return what is wrong with the files of a checkpoint's item, or "".
 
     folder: of the checkpoint, such as checkpoints/400.
     item: "state", whose arrays are checked, or another one, which is JSON.
     parts: the top-level keys of the state whose files are checked.
+
+    Raises InputError where the files cannot be read for another reason (`unreadable`).
     """
     try:
         if item != "state":
@@ -53,7 +80,11 @@ def damage(folder: pathlib.Path, item: str, parts: Collection[str] = ()) -> str:
         for file, end in ends.items():
             _check_length(folder, file, end)
     except _Damaged as error:
+        check_readable(folder, error.__cause__)
         return str(error)
+    except OSError as error:
+        check_readable(folder, error)
+        raise
     return ""
 
 
@@ -64,7 +95,8 @@ def undescribed(folder: pathlib.Path) -> str:
     """
     try:
         ocp.path.step.Metadata(int(folder.name), epath.Path(folder)).commit_timestamp  # noqa: B018
-    except Exception:  # of many kinds, by what it does not understand
+    except Exception as error:  # of many kinds, by what it does not understand
+        check_readable(folder, error)
         return "_CHECKPOINT_METADATA is changed"
     return ""
 
@@ -96,8 +128,8 @@ def _values(folder: pathlib.Path, place: pathlib.Path) -> Iterator[tuple[str, pa
     base = stores.kvstore(place)
     try:
         versions = tensorstore.ocdbt.dump(base).result()["versions"]
-    except ValueError:
-        raise _Damaged(f"{manifest.relative_to(folder)} is cut short or changed") from None
+    except ValueError as error:
+        raise _Damaged(f"{manifest.relative_to(folder)} is cut short or changed") from error
     nodes = [(version["root"]["location"], b"") for version in versions[-1:]]
     while nodes:
         node, prefix = nodes.pop()  # of its keys
@@ -105,8 +137,8 @@ def _values(folder: pathlib.Path, place: pathlib.Path) -> Iterator[tuple[str, pa
         _check_length(folder, file, end)
         try:
             entries = tensorstore.ocdbt.dump(base, node).result()["entries"]
-        except ValueError:
-            raise _Damaged(f"{file.relative_to(folder)} is changed") from None
+        except ValueError as error:
+            raise _Damaged(f"{file.relative_to(folder)} is changed") from error
         for entry in entries:
             if "location" in entry:
                 nodes.append((entry["location"], prefix + entry["subtree_common_prefix"]))
@@ -132,10 +164,13 @@ def _reference(place: pathlib.Path, location: str) -> tuple[pathlib.Path, int]:
 
 
 def _check_length(folder: pathlib.Path, file: pathlib.Path, end: int) -> None:
-    """Raise _Damaged for a file that is missing or has fewer bytes than `end`."""
-    if not file.is_file():
+    """Raise _Damaged for a file that is missing or has fewer bytes than `end`; else OSError."""
+    try:
+        size = stores.stamp(file).size
+    except (FileNotFoundError, NotADirectoryError):
+        size = -1
+    if size < 0 or not file.is_file():
         raise _Damaged(f"{file.relative_to(folder)} is missing")
-    size = stores.stamp(file).size
     if size < end:
         what = f"is cut short, {size:,} of at least {end:,} bytes"
         raise _Damaged(f"{file.relative_to(folder)} {what}")
@@ -155,7 +190,7 @@ def changed(folder: pathlib.Path, message: str) -> str:
 def changed_array(folder: pathlib.Path, name: str) -> str:
     """Return a message for an array that is not what was saved: in which files it lies."""
     prefix, files = f"{name.replace('/', '.')}/", set[str]()
-    with contextlib.suppress(_Damaged):  # was told before it came to this
+    with contextlib.suppress(_Damaged, OSError):  # was told before it came to this
         for key, file, _ in _values(folder, folder / "state"):
             if key.startswith(prefix):
                 files.add(str(file.relative_to(folder)))

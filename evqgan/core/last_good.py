@@ -66,6 +66,8 @@ def damage(folder: pathlib.Path) -> str:
     """Return what is wrong with a checkpoint, in words, or "".
 
     folder: such as checkpoints/400.
+
+    Raises InputError where it cannot be read for another reason (`integrity.unreadable`).
     """
     if what := integrity.undescribed(folder) or integrity.damage(folder, "manifest"):
         return what
@@ -91,7 +93,8 @@ def is_described(place: pathlib.Path) -> bool:
         warnings.simplefilter("ignore")  # what it began and does not end when it fails
         try:
             ocp.PyTreeCheckpointHandler().metadata(stores.absolute(place))
-        except Exception:  # of many kinds, by what it does not find
+        except Exception as error:  # of many kinds, by what it does not find
+            integrity.check_readable(place.parent, error)
             return False
     return True
 
@@ -135,6 +138,7 @@ def is_whole(folder: pathlib.Path, name: str, row: list) -> bool:
             data = np.asarray(array[cuts].read().result() if cuts else array.read().result())
             if manifests.crc32(data) != number:
                 return False
-    except (ValueError, TypeError, OSError):  # what tensorstore raises for what it cannot read
+    except (ValueError, TypeError, OSError) as error:  # tensorstore's for what it cannot read
+        integrity.check_readable(folder, error)
         return False
     return True

@@ -7,7 +7,7 @@ import re
 import shutil
 
 from evqgan.core import stores
-from evqgan.core.errors import InputError, first_line, of_system
+from evqgan.core.errors import InputError, first_line, of_system, system_number
 
 GIB = 2**30
 SPACE = "free space there or give another folder"
@@ -40,12 +40,10 @@ def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
     """
     if stores.is_remote(path) and getattr(error, "errno", None) is None:
         return stores.reason(error, path)
-    number: int = getattr(error, "errno", None) or 0
-    if hidden := re.search(r"os_error_code='(\d+)'", str(error)):
-        number = int(hidden[1])
-    elif re.search(r"No space left|\d+ requested and \d+ written", str(error)):
+    number = system_number(error)
+    if not number and re.search(r"No space left|\d+ requested and \d+ written", str(error)):
         number = errno.ENOSPC
-    if hidden or number in ADVICE:
+    if number in ADVICE or (number and not isinstance(error, OSError)):
         return f"{os.strerror(number)}; {ADVICE.get(number, 'give another folder')}"
     reason = of_system(error) if isinstance(error, OSError) else first_line(error)
     return f"{reason}; give another folder"
