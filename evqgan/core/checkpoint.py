@@ -118,13 +118,11 @@ def manifest_in(folder: pathlib.Path) -> Manifest:
 def damaged(folder: pathlib.Path, what: str) -> InputError:
     """Return the error for a damaged checkpoint; it names an earlier one if there is any.
 
-    One that is there no more is not damaged: then it says that.
-
     folder: the checkpoint's. what: what is wrong with it, in words.
+
+    Raises InputError for one that is there no more, which is no damage.
     """
-    if not folder.is_dir():
-        moved = "it, or a folder that it lies in, was moved or removed while it was read"
-        return InputError(f"checkpoint {folder} is gone: {moved}; give the path that it has now")
+    integrity.check_readable(folder)
     steps = steps_in(folder.parent.parent)
     earlier = max((other for other in steps if other < int(folder.name)), default=None)
     if earlier is None:
