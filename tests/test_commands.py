@@ -208,7 +208,7 @@ def test_compilation_is_told_and_does_not_count(workdir, config, monkeypatch, ca
 
 def test_sampling_that_was_stopped_goes_on_to_the_same_bits(workdir, config, monkeypatch, capsys):
     model, new = load(workdir, config), CoreModel.new_ids
-    monkeypatch.setattr(model.runner, "size", lambda _: 4)
+    monkeypatch.setattr(model.runner, "rows", lambda _: 4)
     make(config, workdir, workdir / "whole", 10, seed=3)
 
     def stopping(self, labels, numbers, *args, **given):

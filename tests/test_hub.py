@@ -17,7 +17,7 @@ import pytest
 
 import evqgan
 from evqgan import main
-from evqgan.core import config_files, exported, hub, pictures
+from evqgan.core import exported, hub, pictures
 from evqgan.core.errors import InputError
 from evqgan.export import __main__ as export
 
@@ -62,9 +62,9 @@ def test_without_the_library_a_line_says_how_to_install_it(monkeypatch, capsys):
 
 def test_a_path_that_is_not_there_may_have_been_meant_for_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "hf://user/name" in config_files.no_workdir(pathlib.Path("user/name"))
+    assert "hf://user/name" in exported.no_workdir(pathlib.Path("user/name"))
     for path in ("/user/name", "workdirs/name", "../name", "name", "a/b/c"):
-        assert "hf://" not in config_files.no_workdir(pathlib.Path(path))
+        assert "hf://" not in exported.no_workdir(pathlib.Path(path))
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_force_replaces_samples(place, tmp_path, capsys):
     for num in (1, 2):
         code, said, errors = call(capsys, *asked, f"--num={num}", "--force")
         assert code == 0, errors
-    assert said[-2].startswith(f"2 samples of step 6 are in {tmp_path}  ")
+    assert said[-2].startswith(f"2 samples of step 6 are in {tmp_path}: generated")
     assert finished_samples.read(tmp_path)["labels"] == [0, 1]
 
 
