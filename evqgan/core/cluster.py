@@ -226,7 +226,7 @@ def failing_together() -> Iterator[None]:
     failures = f"evqgan/failed/{place}"
     try:
         yield
-    except Exception:
+    except Exception:  # of any kind: the others have to know of it, and it is raised again
         client.key_value_set(f"{failures}/{jax.process_index()}", "")
         met(place, LEAVING)
         raise

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
 
-from evqgan.core import stores
+from evqgan.core import output, stores
 from evqgan.core.errors import InputError, of_system, system_number
 
 # Files that describe the arrays, and what orbax looks for in them: it stands in its errors.
@@ -206,7 +206,7 @@ def one_voice() -> Iterator[None]:
     before = sys.unraisablehook
 
     def hook(found: Any) -> None:
-        if str(found.exc_value) != "Event loop is closed":
+        if not output.is_of_an_ended_loop(found):
             before(found)
 
     sys.unraisablehook = hook

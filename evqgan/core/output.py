@@ -23,13 +23,14 @@ def begin() -> None:
         sys.unraisablehook = _unless_of_an_ended_loop
 
 
+def is_of_an_ended_loop(found: Any) -> bool:
+    """Return whether what `sys.unraisablehook` is given is of orbax's event loop, which ended."""
+    return str(found.exc_value) == "Event loop is closed"
+
+
 def _unless_of_an_ended_loop(found: Any) -> None:
     """Print what Python says of an exception that nobody can catch, but for those of `begin`."""
-    at = found.exc_traceback
-    while at and at.tb_next:
-        at = at.tb_next
-    is_late = at and at.tb_frame.f_code.co_name == "_check_closed"
-    if not is_late or not isinstance(found.exc_value, RuntimeError):
+    if not is_of_an_ended_loop(found):
         sys.__unraisablehook__(found)
 
 
