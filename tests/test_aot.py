@@ -14,9 +14,10 @@ import pytest
 from evqgan import main
 from evqgan.aot import advice, compile_only, hlo, layout, programs, report, topology
 from evqgan.benchmark import fits
-from evqgan.core import mesh
+from evqgan.core import chips, mesh
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
+from evqgan.doctor import machine
 
 ROOT = pathlib.Path(__file__).parent.parent
 # As libtpu prints it, shortened: a loop of six turns with an all-reduce of 1 MiB and one that only
@@ -88,10 +89,32 @@ def test_an_accelerator_has_a_shape(name, shape):
     assert topology.shape_of(name) == shape
 
 
+def test_a_new_type_of_tpu_is_a_row(monkeypatch, tmp_path):
+    new = chips.TPU(
+        chips.Chip(10.0, 7.0), ("TPU v5 lite pro",), "0x1234", {2: "1x1x1"}, cloud="v5pro"
+    )
+    monkeypatch.setitem(chips.TPUS, "v5x", new)
+    assert topology.shape_of("v5x-2") == topology.shape_of("v5pro-2") == ("v5x", "1x1x1")
+    assert topology.shape_of("v5x:2x2x4") == ("v5x", "2x2x4")
+    with pytest.raises(InputError, match=r"expected cpu, gpu, v4-8, .*v5x-2 and larger"):
+        topology.shape_of("v9-8")
+    assert chips.of("TPU v5 lite pro") == new.chip  # though the names of v5e and v5p are in it
+    for name, number in (("vendor", "0x1ae0"), ("device", new.pci)):
+        (tmp_path / "0").mkdir(exist_ok=True)
+        (tmp_path / "0" / name).write_text(f"{number}\n")
+    assert machine.tpus(tmp_path) == 1
+
+
+def test_a_message_names_the_flag_that_was_given():
+    with pytest.raises(InputError, match="^--topology=v9-8: expected cpu"):
+        topology.prepare("v9-8", "--topology")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("v7-8", "expected cpu, gpu, v4-8"),
+        ("v5e-0", "expected one of v5e-1, v5e-4, v5e-8"),
         ("v5e-7", "expected one of v5e-1, v5e-4, v5e-8"),
         ("v5e:2x2x1", "expected a shape such as v5e:1x1"),
         ("v4:2x4", "expected a shape such as v4:2x2x1"),

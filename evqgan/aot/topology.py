@@ -11,15 +11,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from evqgan.core import chips
-from evqgan.core.chips import Chip
+from evqgan.core.chips import TPUS, Chip
 from evqgan.core.errors import InputError
 
 HERE = ("cpu", "gpu")
-# Chips of an accelerator of two dimensions, and cores of one of three, which has two a chip.
-FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
-DEEP = {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8"}
-SHAPES = {"v4": DEEP, "v5e": FLAT, "v5p": DEEP, "v6e": FLAT}
-EXAMPLES = "v4-8, v5e-8, v5e-16, v5e-256, v5p-8, v6e-8, or a shape such as v5e:2x4"
 # What libtpu asks of a machine with TPUs, and otherwise waits for.
 ABSENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -37,31 +32,37 @@ class Target(NamedTuple):
     chip: Chip
 
 
-def shape_of(name: str) -> tuple[str, str]:
-    """Return the kind of a TPU and its shape, ("v5e", "2x4"), by either of its names.
+def shape_of(name: str, flag: str = "--compile_only") -> tuple[str, str]:
+    """Return the type of a TPU and its shape, ("v5e", "2x4"), by either of its names.
 
     name: an accelerator (v5e-8, v5litepod-8, v4-8) or a topology (v5e:2x4).
+    flag: where it was given, for the message.
 
     Raises InputError for what is none.
     """
-    found = re.fullmatch(r"(v4|v5e|v5litepod|v5p|v6e)(?:-(\d+)|:(\d+(?:x\d+){1,2}))", name)
+    kinds = {alias: kind for kind, tpu in TPUS.items() for alias in (kind, tpu.cloud) if alias}
+    found = re.fullmatch(rf"({'|'.join(kinds)})(?:-(\d+)|:(\d+(?:x\d+)+))", name)
     if not found:
-        raise InputError(f"--compile_only={name}: expected cpu, gpu, {EXAMPLES}")
-    kind = "v5e" if found[1] == "v5litepod" else found[1]
-    shapes = SHAPES[kind]
+        smallest = ", ".join(f"{kind}-{next(iter(tpu.shapes))}" for kind, tpu in TPUS.items())
+        expected = f"cpu, gpu, {smallest} and larger ones, or a shape such as v5e:2x4"
+        raise InputError(f"{flag}={name}: expected {expected}")
+    kind = kinds[found[1]]
+    shapes = TPUS[kind].shapes
     if found[2]:
         if int(found[2]) not in shapes:
             known = ", ".join(f"{kind}-{number}" for number in shapes)
-            raise InputError(f"--compile_only={name}: expected one of {known}")
+            raise InputError(f"{flag}={name}: expected one of {known}")
         return kind, shapes[int(found[2])]
-    if found[3].count("x") != (2 if shapes is DEEP else 1):
-        example = next(iter(shapes.values()))
-        raise InputError(f"--compile_only={name}: expected a shape such as {kind}:{example}")
+    example = next(iter(shapes.values()))
+    if found[3].count("x") != example.count("x"):
+        raise InputError(f"{flag}={name}: expected a shape such as {kind}:{example}")
     return kind, found[3]
 
 
-def prepare(name: str) -> None:
+def prepare(name: str, flag: str = "--compile_only") -> None:
     """Set, before JAX starts, the environment in which it can compile for `name`.
+
+    flag: where the name was given, for the messages.
 
     Raises InputError for no topology, and for a TPU's without libtpu.
     """
@@ -69,10 +70,10 @@ def prepare(name: str) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     if name in HERE:
         return
-    shape_of(name)
+    shape_of(name, flag)
     if importlib.util.find_spec("libtpu") is None:
         hint = "pip install 'jax[tpu]' of the jax that is here (pip install '.[tpu]')"
-        raise InputError(f"--compile_only={name} needs libtpu, a TPU's compiler: {hint}")
+        raise InputError(f"{flag}={name} needs libtpu, a TPU's compiler: {hint}")
     os.environ["JAX_PLATFORMS"] = "cpu"
     for key, value in ABSENT.items():
         os.environ.setdefault(key, value)
@@ -88,7 +89,8 @@ def target(name: str) -> Target:
     from jax.experimental import topologies
 
     kind, shape = shape_of(name)
-    keys: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
+    tpu = TPUS[kind]
+    keys: dict[str, Any] = {"chip_config_name": tpu.chip_config} if tpu.chip_config else {}
     if shape == "1x1":
         keys["chips_per_host_bounds"] = (1, 1, 1)
     try:
@@ -98,7 +100,7 @@ def target(name: str) -> Target:
         raise InputError(
             f"--compile_only={name}: libtpu knows no {kind}:{shape}: {reason}"
         ) from error
-    return Target(name, found.devices, chips.TPUS[kind])
+    return Target(name, found.devices, tpu.chip)
 
 
 def of_this_machine(platform: str) -> Target:

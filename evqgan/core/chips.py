@@ -1,5 +1,10 @@
-"""What is known of accelerators: how large and how fast they are, by the vendors' figures."""
+"""What is known of accelerators: how large and fast they are, by the vendors' figures; their names.
 
+A new type of TPU is a row of TPUS. The shell scripts of launch/, which need no Python, have its
+runtime and its sizes in launch/tpu.sh.
+"""
+
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from evqgan.core.space import GIB
@@ -14,24 +19,52 @@ class Chip(NamedTuple):
     clock: float = 0.0  # cycles a second, in which libtpu's compiler estimates
 
 
+class TPU(NamedTuple):
+    """A type of TPU."""
+
+    chip: Chip
+    names: tuple[str, ...]  # parts of the names that JAX has for the device
+    pci: str  # its number on the PCI bus, as JAX has it
+    shapes: Mapping[int, str]  # by the number in an accelerator's name: 8 of "v5e-8"
+    cloud: str = ""  # how Cloud TPU calls the type, where JAX calls it otherwise
+    chip_config: str = ""  # a configuration of the chip for which libtpu has to be asked
+
+
+# Numbers in names count the chips of an accelerator whose shape has two dimensions, and the cores,
+# two a chip, of one that has three.
+FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+DEEP = {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8"}
 # Memory: what libtpu's compiler leaves to programs. Clock: the peak over the products of a cycle
 # (128 x 128 or 256 x 256 units, 4 a core).
 TPUS = {
-    "v4": Chip(30.75 * GIB, 275e12, 1228e9, 1.05e9),
-    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 1.5e9),
-    "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 1.75e9),
-    "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 1.75e9),
+    "v4": TPU(
+        Chip(30.75 * GIB, 275e12, 1228e9, 1.05e9),
+        names=("TPU v4",),
+        pci="0x005e",
+        shapes=DEEP,
+        chip_config="megacore",
+    ),
+    "v5e": TPU(
+        Chip(15.75 * GIB, 197e12, 819e9, 1.5e9),
+        names=("TPU v5 lite", "TPU v5e"),
+        pci="0x0063",
+        shapes=FLAT,
+        cloud="v5litepod",
+    ),
+    "v5p": TPU(
+        Chip(95.74 * GIB, 459e12, 2765e9, 1.75e9),
+        names=("TPU v5",),
+        pci="0x0062",
+        shapes=DEEP,
+    ),
+    "v6e": TPU(
+        Chip(31.25 * GIB, 918e12, 1640e9, 1.75e9),
+        names=("TPU v6 lite", "TPU v6e"),
+        pci="0x006f",
+        shapes=FLAT,
+    ),
 }
-# By a part of the name that JAX has for the device.
-NAMES = {
-    "TPU v4": "v4",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v5": "v5p",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-}
-# Likewise; dense bfloat16 of the SXM forms.
+# By a part of the name that JAX has for the device; dense bfloat16 of the SXM forms.
 GPUS = {
     "H200": Chip(0, 989e12, 4800e9),
     "H100": Chip(0, 989e12, 3350e9),
@@ -40,6 +73,10 @@ GPUS = {
 
 
 def of(device_kind: str) -> Chip:
-    """Return what is known of a device by the name that JAX has for it."""
-    by_part = {**{part: TPUS[kind] for part, kind in NAMES.items()}, **GPUS}
-    return next((chip for part, chip in by_part.items() if part in device_kind), Chip(0))
+    """Return what is known of a device by the name that JAX has for it.
+
+    Of several parts of a name the longest counts: "TPU v5" is a part of "TPU v5 lite", too.
+    """
+    by_part = GPUS | {part: tpu.chip for tpu in TPUS.values() for part in tpu.names}
+    found = [part for part in by_part if part in device_kind]
+    return by_part[max(found, key=len)] if found else Chip(0)

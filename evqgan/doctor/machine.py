@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from evqgan.core import versions
+from evqgan.core import chips, versions
 from evqgan.core.errors import InputError
 from evqgan.doctor.report import Wrong
 
@@ -20,8 +20,7 @@ COMPILERS = re.compile(r"(jaxlib|libtpu|jax-cuda\d+-(plugin|pjrt))")
 # NVIDIA driver and compute capability at least, by CUDA's version (JAX's installation page).
 DRIVERS = {"13": (580, 7.5), "12": (525, 5.2)}
 PCI, GOOGLE = pathlib.Path("/sys/bus/pci/devices"), "0x1ae0"
-# PCI's numbers of TPU v2 and v3, v4, v5p, v5e, v6e, 7x, as JAX has them.
-TPUS = ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+OTHER_TPUS = {"0x0027", "0x0076"}  # PCI's numbers of v2 and v3, and 7x: not in chips.TPUS
 INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"', "cpu": ""}
 
 
@@ -135,12 +134,13 @@ def gpus() -> list[tuple[str, str, str]]:
 
 def tpus(pci: pathlib.Path = PCI) -> int:
     """Return the number of TPU chips on this machine's PCI bus."""
+    numbers = OTHER_TPUS | {tpu.pci for tpu in chips.TPUS.values()}
     found = 0
     for device in pci.glob("*"):
         ids = [device / name for name in ("vendor", "device")]
         if all(file.is_file() for file in ids):
             vendor, number = (file.read_text().strip() for file in ids)
-            found += vendor == GOOGLE and number in TPUS
+            found += vendor == GOOGLE and number in numbers
     return found
 
 
