@@ -1,9 +1,5 @@
-"""A machine to try the launch scripts on: a few tools, and stand-ins that note their calls.
+"""A machine to try the launch scripts on: a few tools, and stand-ins that note their calls."""
 
-And the programs in Python beside them, as modules.
-"""
-
-import importlib.util
 import pathlib
 import shlex
 import shutil
@@ -25,14 +21,6 @@ case "$*" in
   *"${FAILS:-nothing fails}"*) exit 3 ;;
 esac
 """
-
-
-def program(name):
-    """The module launch/NAME.py, read by its path: what is installed as evqgan has no launch/."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "launch" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Machine:

@@ -1,12 +1,12 @@
 """docs/config_keys.md is what the constructors say, and says something of every key."""
 
-from launch_machine import ROOT, program
+from document_makers import ROOT, maker
 
 
 def test_the_list_of_keys_is_that_of_the_code():
-    made = program("config_keys").listing()
+    made = maker("config_keys").listing()
     assert (ROOT / "docs" / "config_keys.md").read_text() == made, (
-        "python -m launch.config_keys docs/config_keys.md makes it again"
+        "python -m docs.make.config_keys docs/config_keys.md makes it again"
     )
     empty = [line for line in made.splitlines() if line.endswith("|  |")]
     assert not empty, "these keys have no meaning in a docstring or a comment"
@@ -16,7 +16,7 @@ def test_the_list_of_keys_is_that_of_the_code():
 
 
 def test_meanings_are_read_from_docstrings_and_comments():
-    keys = program("config_keys")
+    keys = maker("config_keys")
     said = keys.documented("A head.\n\na, b: of both,\n  and more.\nc: one\n\nRaises: nothing")
     assert said == {"a": "of both, and more.", "b": "of both, and more.", "c": "one"} | {
         "Raises": "nothing"

@@ -121,7 +121,7 @@ NOT_RUN = [
     (r"^bash launch/tpu_vm.sh|doctor --device=gpu", ACCELERATOR),
     (r"prepare_data|data.from_", "needs data that are not here: test_tfrecord makes small ones"),
     (
-        r"launch.(config_keys|fits_table|front_picture)",
+        r"docs.make.(config_keys|fits_table|front_picture)",
         "writes into the repository: test_config_keys and test_fits_table compare",
     ),
     (r"\[.*\]|\.\.\.|\$network|FILE\b", "words of prose stand for what a reader has"),

@@ -2,7 +2,7 @@
 
 import json
 
-from launch_machine import ROOT, program
+from document_makers import ROOT, maker
 
 ROW = {
     **{"config": "imagenet_stage2", "changes": "", "topology": "v5e-16", "mode": "train"},
@@ -14,8 +14,8 @@ ROW = {
 
 def test_the_page_is_that_of_the_measurements():
     found = json.loads((ROOT / "docs" / "measurements" / "fits.json").read_text())
-    assert (ROOT / "docs" / "fits.md").read_text() == program("fits_table").page(found["rows"]), (
-        "python -m launch.fits_table docs/fits.md makes it again"
+    assert (ROOT / "docs" / "fits.md").read_text() == maker("fits_table").page(found["rows"]), (
+        "python -m docs.make.fits_table docs/fits.md makes it again"
     )
 
 
@@ -26,7 +26,7 @@ def test_a_row_has_its_keys_and_a_gap_is_named():
     changed["note"] = "the total memory required for HLO temporaries (59.12G) exceeds it"
     lost = {**ROW, "config": "celebahq_stage2", "fits": None, "note": "a batch of 8"}
     sampled = {**ROW, "config": "imagenet_stage1", "mode": "sample", "program": "decoder"}
-    lines = program("fits_table").page([sampled, changed, lost, ROW]).splitlines()
+    lines = maker("fits_table").page([sampled, changed, lost, ROW]).splitlines()
     rows = [line for line in lines if line.startswith("| `")]
     assert rows[0] == (
         "| `imagenet_stage2` | train | data 16 | 1,024 | yes | 7.50 | 15.75 | 2.00 | 9.74 | 1.2 s "

@@ -4,6 +4,7 @@ gcloud is a script: a worker is a home folder, a TPU's state a file, a bucket a 
 a worker is the real launch/tpu_worker.sh and launch/local.sh, with a stand-in for Python.
 """
 
+import math
 import os
 import shlex
 import signal
@@ -11,7 +12,9 @@ import subprocess
 import time
 
 import pytest
-from launch_machine import PYTHON, Machine, commands, one_error
+from launch_machine import PYTHON, ROOT, Machine, commands, one_error
+
+from evqgan.core import chips
 
 GCLOUD = r"""#!/usr/bin/env bash
 printf '%q ' "$@" >>"$CLOUD/calls"
@@ -185,6 +188,25 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(cloud):
         assert remote[:3] == ["bash", "evqgan_tpu_worker.sh", "run"] and remote[-3:] == FLAGS
     assert "16 chips on 4 hosts, billed by the second" in done.stderr and DELETE in done.stderr
     assert cloud.asked("") == [] and os.listdir(cloud.place / "user") == []
+
+
+def test_the_scripts_know_every_accelerator_that_python_knows():
+    """launch/tpu.sh has a table of its own, as it runs before there is Python."""
+    known = {
+        f"{tpu.cloud or kind}-{number}": math.prod(map(int, shape.split("x")))
+        for kind, tpu in chips.TPUS.items()
+        for number, shape in tpu.shapes.items()
+    }
+    script = (
+        "set -eu; . launch/environment.sh; . launch/tpu.sh; runtime=; "
+        'for accelerator; do check_accelerator; echo "$accelerator $devices"; done'
+    )
+    made = subprocess.run(
+        ["bash", "-c", script, "bash", *known], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    found = dict(line.split() for line in made.stdout.splitlines())
+    assert {name: int(number) for name, number in found.items()} == known
 
 
 @pytest.mark.parametrize("more", [[], ["--dry_run"]])

@@ -1,6 +1,6 @@
 """Write the list of all keys of a config, from the constructors that take and check them.
 
-python -m launch.config_keys docs/config_keys.md
+python -m docs.make.config_keys docs/config_keys.md
 """
 
 import argparse
@@ -20,7 +20,7 @@ from evqgan.training import adversarial, optim, stage1, stage2
 
 HEAD = """# All keys of a config
 
-Made by `python -m launch.config_keys docs/config_keys.md` from the constructors that take these
+Made by `python -m docs.make.config_keys docs/config_keys.md` from the constructors that take these
 keys and check them; a test compares it with the code. Each key is a flag, too:
 `--config.optimizer.learning_rate=3e-4` ([how](training.md#any-key-from-the-command-line)). Numbers
 are finite and not negative where nothing else stands. A name in backquotes, such as

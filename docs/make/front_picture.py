@@ -1,6 +1,6 @@
 """Draw the picture at the head of the README: what a generator of drawings does, in its true size.
 
-python -m launch.front_picture WORKDIR docs/drawings.png
+python -m docs.make.front_picture WORKDIR docs/drawings.png
 
 WORKDIR: of a generator that knows classes, such as that of configs/drawings_stage2.py; of its data
 the images that were held out are edited. One seed, nothing chosen by hand.

@@ -1,6 +1,6 @@
 """Write what `benchmark fits` found as a page: which full-size configs fit on which accelerators.
 
-python -m launch.fits_table docs/fits.md
+python -m docs.make.fits_table docs/fits.md
 """
 
 import argparse
@@ -13,10 +13,10 @@ from typing import Any
 
 from evqgan.benchmark.fits import CONFIGS, TOPOLOGIES
 
-FOUND = pathlib.Path(__file__).parent.parent / "docs" / "measurements" / "fits.json"
+FOUND = pathlib.Path(__file__).parent.parent / "measurements" / "fits.json"
 HEAD = """# Which configs fit on which accelerators
 
-Made by `python -m launch.fits_table docs/fits.md` from
+Made by `python -m docs.make.fits_table docs/fits.md` from
 [measurements/fits.json](measurements/fits.json), to which `python -m evqgan.benchmark fits
 --json=docs/measurements/fits.json` adds a row for each full-size config and accelerator that it has
 not: compiled, not run. What the columns are: [accelerators.md](accelerators.md).
