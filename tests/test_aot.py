@@ -155,9 +155,7 @@ def test_a_tiny_step_is_compiled_and_nothing_is_written(tmp_path, monkeypatch, c
 
 
 def test_what_does_not_fit_ends_with_1_and_says_what_to_change(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        report, "compiled", lambda program, target: {**refused(program, target), "fits": False}
-    )
+    monkeypatch.setattr(report, "compiled", refused)
     code, file = shaped(tmp_path)
     out, err = capsys.readouterr()
     assert code == 1 and err == "error: step: more memory than cpu has\n"
@@ -166,8 +164,14 @@ def test_what_does_not_fit_ends_with_1_and_says_what_to_change(tmp_path, monkeyp
 
 
 def refused(program, target):
-    row = report.described(program, target)
-    return {**row, "error": "exceeds 1 GiB", "trace_seconds": 0.0, "compile_seconds": 0.0}
+    """The row of a program that the compiler refuses."""
+    return report.described(program, target)._replace(fits=False, error="exceeds 1 GiB")
+
+
+def a_row(**keys):
+    """A row of a step, with these values."""
+    usual = {"program": "step", "topology": "x", "device_kind": "x", "devices": 1, "images": 4}
+    return report.Row(**{**usual, "mesh": {"data": 1, "fsdp": 1}, "state_bytes": 1, **keys})
 
 
 def test_advice_is_computed_of_the_state():
@@ -178,7 +182,7 @@ def test_advice_is_computed_of_the_state():
     sizes = {1: 80, 2: 45, 4: 25, 8: 15}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(advice, "sharded_state", lambda config, target: sizes)
-        row = {"memory_bytes": 60, "state_bytes": 80, "mesh": {"data": 8, "fsdp": 1}}
+        row = a_row(memory_bytes=60, state_bytes=80, mesh={"data": 8, "fsdp": 1})
         found = [change.keys for change in advice.changes(config, target, row)]
     assert found == [
         ["--config.mesh.fsdp=4"],
@@ -191,12 +195,12 @@ def test_changes_are_compiled_until_one_fits(monkeypatch):
     config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage2.py:tiny"))
     config.generator.remat, config.batch_size = False, 8
     target = SimpleNamespace(name="x", devices=jax.devices()[:1])
-    row = {"memory_bytes": 60, "state_bytes": 1, "mesh": {"data": 1, "fsdp": 1}}
+    row = a_row(memory_bytes=60)
     tried = []
 
     def compile_step(program, target):
         tried.append(program)
-        return {**row, "peak_bytes": 2**30, "error": None, "fits": len(tried) == 2}
+        return row._replace(peak_bytes=2**30, fits=len(tried) == 2)
 
     monkeypatch.setattr(programs, "training", lambda config, devices: [config])
     monkeypatch.setattr(report, "compiled", compile_step)
@@ -255,26 +259,44 @@ def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone
     file.write_text('{"name": "fits"}')
     with pytest.raises(InputError, match="fits.json is not what benchmark fits writes: .* no rows"):
         fits.run(given, [])
+    file.write_text('{"rows": [{"config": "a"}]}')
+    with pytest.raises(InputError, match="fits.json is not what .*: its rows have other columns"):
+        fits.run(given, [])
+
+
+def test_all_topologies_are_looked_at_before_the_first_is_compiled(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *given, **keys: pytest.fail("it was begun"))
+    asked = {"topology": ["cpu", "v9-8"], "config": ["a"], "mode": "train", "minutes": 1}
+    with pytest.raises(InputError, match="^--topology=v9-8: expected cpu, gpu"):
+        fits.run(SimpleNamespace(**asked, json=""), [])
+
+
+def test_the_rows_that_are_kept_are_read_and_written_as_they_are():
+    file = ROOT / "docs" / "measurements" / "fits.json"
+    assert json.loads(file.read_text())["rows"] == fits.as_json(fits.earlier(str(file)))
+    assert {tuple(row) for row in json.loads(file.read_text())["rows"]} == {fits.Row._fields}
 
 
 def test_a_row_of_fits_is_flat():
     target = SimpleNamespace(name="x", devices=jax.devices()[:1], chip=topology.Chip(2.0**30))
     config = programs.completed(read_file(f"{ROOT}/configs/imagenet_stage1.py:tiny"))
     (step,) = programs.training(config, target.devices)
-    row = {**refused(step, target), "fits": False, "advice": ["a", "b"]}
-    flat = fits.flat(row)
-    assert list(flat) == list(fits.FOUND) and flat["note"] == "exceeds 1 GiB; a; b"
-    assert flat["memory_gib"] == 1 and flat["mesh"] == "one" and flat["peak_gib"] is None
+    asked = fits.Row("a", "", "v5e-8", "train")
+    flat = fits.flat(asked, refused(step, target)._replace(advice=("a", "b")))
+    assert flat.asked == asked.asked and flat.note == "exceeds 1 GiB; a; b"
+    assert flat.memory_gib == 1 and flat.mesh == "one" and flat.peak_gib is None
+    alone = fits.flat(asked, refused(step, target)._replace(collectives={}))
+    assert flat.collectives is None and (alone.collectives, alone.gb) == (0, 0)
 
 
 def test_flops_give_a_lower_bound_of_time_where_there_are_no_cycles():
     chip = topology.Chip(2.0**30, flops=1e12, bandwidth=1e9, clock=1e9)
-    row = {"tflop": 0.5, "argument_bytes": 3e8, "output_bytes": 1e8, "images": 4}
-    found = report.times(row, hlo.Found(), chip)
-    assert found["seconds"] == 0.5 and found["seconds_by"] == "roofline" and found["mfu"] == 1
-    found = report.times(row, hlo.Found(cycles=1e9, random_bytes=10**9), chip)
-    assert found["seconds"] == 2 and found["seconds_by"] == "cycles" and found["mfu"] == 0.25
-    assert report.times(row, hlo.Found(), topology.Chip(2.0**30)) == {}
+    row = a_row(memory_bytes=2**30, tflop=0.5, argument_bytes=3 * 10**8, output_bytes=10**8)
+    found = report.with_times(row, hlo.Found(), chip)
+    assert found.seconds == 0.5 and found.seconds_by == "roofline" and found.mfu == 1
+    found = report.with_times(row, hlo.Found(cycles=1e9, random_bytes=10**9), chip)
+    assert found.seconds == 2 and found.seconds_by == "cycles" and found.mfu == 0.25
+    assert report.with_times(row, hlo.Found(), topology.Chip(2.0**30)) == row
 
 
 def test_a_compilers_refusal_is_one_line():
@@ -334,9 +356,9 @@ def test_every_full_size_step_is_compiled_for_a_v5e_or_says_what_would_make_it_f
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu, a TPU's compiler, is not installed: pip install '.[tpu]'")
     given = [] if "stage1" in config or "rqtransformer" in config else [IDS]
-    asked = {"config": config, "topology": "v5e:2x4", "mode": "train"}
+    asked = fits.Row(config, " ".join(given), "v5e:2x4", "train")
     (row,) = fits.compiled(asked, given, 3600)
-    assert row["fits"] or (row["fits"] is False and row["note"]), row
+    assert row.fits or (row.fits is False and row.note), row
 
 
 def test_the_layout_of_a_state_is_a_table(capsys, tmp_path):

@@ -1,31 +1,43 @@
 """docs/fits.md is what the compilers said, and its rows and gaps are told from each other."""
 
-import json
-
 from document_makers import ROOT, maker
 
-ROW = {
-    **{"config": "imagenet_stage2", "changes": "", "topology": "v5e-16", "mode": "train"},
-    **{"program": "step", "images": 1024, "mesh": "data 16", "fits": True, "peak_gib": 7.5},
-    **{"state_gib": 2.0, "memory_gib": 15.75, "tflop": 9.74, "ms": 1193.0, "mfu": 0.414},
-    **{"collectives": 1200, "gb": 1.05, "note": ""},
-}
+from evqgan.benchmark import fits
+
+ROW = fits.Row(
+    "imagenet_stage2",
+    "",
+    "v5e-16",
+    "train",
+    program="step",
+    images=1024,
+    mesh="data 16",
+    fits=True,
+    peak_gib=7.5,
+    state_gib=2.0,
+    memory_gib=15.75,
+    tflop=9.74,
+    ms=1193.0,
+    mfu=0.414,
+    collectives=1200,
+    gb=1.05,
+)
 
 
 def test_the_page_is_that_of_the_measurements():
-    found = json.loads((ROOT / "docs" / "measurements" / "fits.json").read_text())
-    assert (ROOT / "docs" / "fits.md").read_text() == maker("fits_table").page(found["rows"]), (
+    rows = fits.earlier(str(ROOT / "docs" / "measurements" / "fits.json"))
+    assert (ROOT / "docs" / "fits.md").read_text() == maker("fits_table").page(rows), (
         "python -m docs.make.fits_table docs/fits.md makes it again"
     )
 
 
 def test_a_row_has_its_keys_and_a_gap_is_named():
     codes = "--config.dataset.codes=IDS --config.generator.unroll=1"
-    changed = {**ROW, "changes": codes, "fits": False, "peak_gib": None, "ms": None, "mfu": None}
-    changed |= {"collectives": None, "gb": None}
-    changed["note"] = "the total memory required for HLO temporaries (59.12G) exceeds it"
-    lost = {**ROW, "config": "celebahq_stage2", "fits": None, "note": "a batch of 8"}
-    sampled = {**ROW, "config": "imagenet_stage1", "mode": "sample", "program": "decoder"}
+    note = "the total memory required for HLO temporaries (59.12G) exceeds it"
+    nothing = dict.fromkeys(("peak_gib", "ms", "mfu", "collectives", "gb"))
+    changed = ROW._replace(changes=codes, fits=False, note=note, **nothing)
+    lost = fits.Row("celebahq_stage2", "", "v5e-16", "train", note="a batch of 8")
+    sampled = ROW._replace(config="imagenet_stage1", mode="sample", program="decoder")
     lines = maker("fits_table").page([sampled, changed, lost, ROW]).splitlines()
     rows = [line for line in lines if line.startswith("| `")]
     assert rows[0] == (

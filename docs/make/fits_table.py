@@ -4,14 +4,12 @@ python -m docs.make.fits_table docs/fits.md
 """
 
 import argparse
-import json
 import pathlib
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from evqgan.benchmark.fits import CONFIGS, TOPOLOGIES
+from evqgan.benchmark.fits import CONFIGS, TOPOLOGIES, Row, earlier
 
 FOUND = pathlib.Path(__file__).parent.parent / "measurements" / "fits.json"
 HEAD = """# Which configs fit on which accelerators
@@ -25,68 +23,85 @@ Keys of `config` that were changed stand behind its name; generators take stored
 (`--config.dataset.codes`) but for RQ-Transformers, which encode images. Memory is of a device, in
 GiB; TFLOP, collectives and their GB are of a step on a device; the time is without collectives.
 """
-COLUMNS = (
-    *("config", "mode", "mesh", "images", "fits", "peak", "of", "state", "TFLOP", "time", "MFU"),
-    *("collectives", "GB"),
-)
 NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)G\)")
 
 
-def page(rows: Iterable[dict[str, Any]]) -> str:
+def page(rows: Iterable[Row]) -> str:
     """Return the page for rows of `benchmark fits`: a table for each accelerator."""
     rows = list(rows)
-    known = [row for row in rows if row["fits"] is not None]
     parts = [HEAD]
     for topology in TOPOLOGIES:
-        here = sorted((row for row in known if row["topology"] == topology), key=place)
-        done = {row["config"] for row in here if row["mode"] == "train"}
+        here = [row for row in rows if row.topology == topology]
+        known = sorted((row for row in here if row.fits is not None), key=place)
+        refused = [row for row in here if row.fits is None]
         parts.append(f"## {topology}\n")
-        if here:
-            lines = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, here)]
-            parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
-        for row in rows:
-            if row["topology"] == topology and row["fits"] is None:
-                parts.append(f"`{row['config']}` was refused: {row['note']}.\n")
-                done.add(row["config"])
+        if known:
+            parts.append(table(known))
+        parts += [f"`{row.config}` was refused: {row.note}.\n" for row in refused]
+        done = {row.config for row in (*known, *refused) if row.mode == "train"}
         left = ", ".join(f"`{name}`" for name in CONFIGS if name not in done)
         if left:
-            which = left if here else "all"
+            which = left if known else "all"
             parts.append(f"Training steps that were not compiled yet: {which}.\n")
     return "\n".join(parts)
 
 
-def place(row: dict[str, Any]) -> tuple:
+def place(row: Row) -> tuple[int, bool, int]:
     """Return where a row stands: by its config, as in CONFIGS, with nothing changed in front."""
-    order = CONFIGS.index(row["config"]) if row["config"] in CONFIGS else len(CONFIGS)
-    return order, row["mode"] != "train", len(changed(row))
+    order = CONFIGS.index(row.config) if row.config in CONFIGS else len(CONFIGS)
+    return order, row.mode != "train", len(changed(row))
 
 
-def changed(row: dict[str, Any]) -> list[str]:
+def table(rows: Iterable[Row]) -> str:
+    """Return the table of rows that were compiled."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    lines += [[cell(row) for cell in COLUMNS.values()] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def name(row: Row) -> str:
+    """Return the config of a row, with its keys that were changed."""
+    return ", ".join(f"`{text}`" for text in (row.config, *changed(row)))
+
+
+def changed(row: Row) -> list[str]:
     """Return the keys that a row's config was given, but for the stored ids."""
-    keys = [key.removeprefix("--config.") for key in row["changes"].split()]
+    keys = [key.removeprefix("--config.") for key in row.changes.split()]
     return [key for key in keys if not key.startswith("dataset.codes=")]
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """Return the cells of a row; empty where the compiler gave up."""
-    name = ", ".join(f"`{text}`" for text in (row["config"], *changed(row)))
-    needed, peak = NEEDED.search(row["note"]), number(row["peak_gib"], 2)
-    time = row["ms"] and (
-        f"{row['ms']:,.0f} ms" if row["ms"] < 1000 else f"{row['ms'] / 1e3:.1f} s"
-    )
-    return (
-        *(name, row["program"] if row["mode"] != "train" else "train", row["mesh"]),
-        *(f"{row['images']:,}", "yes" if row["fits"] else "**no**"),
-        peak or (f"{needed[1]} of temporaries" if needed else ""),
-        *(number(row["memory_gib"], 2), number(row["state_gib"], 2), f"{row['tflop']:,.3g}"),
-        *(time or "", f"{row['mfu']:.1%}" if row["mfu"] else "", number(row["collectives"], 0)),
-        f"{row['gb']:,.3g}" if row["gb"] is not None else "",
-    )
+def peak(row: Row) -> str:
+    """Return the peak of memory; where the compiler gave up before, what temporaries alone need."""
+    needed = NEEDED.search(row.note)
+    return number(row.peak_gib, ",.2f") or (f"{needed[1]} of temporaries" if needed else "")
 
 
-def number(value: float | None, digits: int) -> str:
-    """Return a number with so many digits behind the point; "" for None."""
-    return "" if value is None else f"{value:,.{digits}f}"
+def time(row: Row) -> str:
+    """Return the time of a step."""
+    is_long = row.ms is not None and row.ms >= 1000
+    return number(row.ms, ",.1f", 1e-3, " s") if is_long else number(row.ms, ",.0f", 1, " ms")
+
+
+def number(value: float | None, form: str, times: float = 1, unit: str = "") -> str:
+    """Return so many times a number in a form such as ",.2f", with its unit; "" for None."""
+    return "" if value is None else f"{times * value:{form}}{unit}"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "config": name,
+    "mode": lambda row: "train" if row.mode == "train" else str(row.program),
+    "mesh": lambda row: str(row.mesh),
+    "images": lambda row: number(row.images, ","),
+    "fits": lambda row: "yes" if row.fits else "**no**",
+    "peak": peak,
+    "of": lambda row: number(row.memory_gib, ",.2f"),
+    "state": lambda row: number(row.state_gib, ",.2f"),
+    "TFLOP": lambda row: number(row.tflop, ",.3g"),
+    "time": time,
+    "MFU": lambda row: number(row.mfu, ".1%"),
+    "collectives": lambda row: number(row.collectives, ","),
+    "GB": lambda row: number(row.gb, ",.3g"),
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=pathlib.Path, help="such as docs/fits.md")
     given = parser.parse_args(argv)
-    given.file.write_text(page(json.loads(FOUND.read_text())["rows"]))
+    given.file.write_text(page(earlier(str(FOUND))))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from evqgan.aot import programs, report
 from evqgan.aot.topology import Target
 from evqgan.core import mesh
 from evqgan.core.config_files import override
+from evqgan.core.space import gib
 from evqgan.training.prepare import jitted
 
 
@@ -17,10 +18,10 @@ class Change(NamedTuple):
     effect: str
 
 
-def lines(config: Any, target: Target, row: dict[str, Any], tries: int = 0) -> Iterator[str]:
+def lines(config: Any, target: Target, row: report.Row, tries: int = 0) -> Iterator[str]:
     """Yield what to change about a step that does not fit, one change a line.
 
-    config: completed; row: the step's, see `report.compiled`.
+    config: completed; row: of its training step.
     tries: how many programs to compile, each with one change more, until one fits.
     """
     if not tries:
@@ -36,10 +37,10 @@ def lines(config: Any, target: Target, row: dict[str, Any], tries: int = 0) -> I
         config = changed(config, change.keys)
         (step,) = programs.training(config, target.devices)
         row = report.compiled(step, target)
-        reached = f"peak {report.gib(row['peak_bytes'])}" if row["peak_bytes"] else row["error"]
-        verdict = "it fits" if row["fits"] else "it does not fit"
+        reached = f"peak {gib(row.peak_bytes)}" if row.peak_bytes else row.error
+        verdict = "it fits" if row.fits else "it does not fit"
         yield f"compiled with {' '.join(given)}: {verdict}, {reached}"
-        if row["fits"]:
+        if row.fits:
             return
     yield from lines(config, target, row)
 
@@ -51,20 +52,21 @@ def changed(config: Any, keys: list[str]) -> Any:
     return config
 
 
-def changes(config: Any, target: Target, row: dict[str, Any]) -> Iterator[Change]:
+def changes(config: Any, target: Target, row: report.Row) -> Iterator[Change]:
     """Yield changes that lower what a step takes, the one that is to be made first in front."""
-    there, fsdp = row["memory_bytes"], row["mesh"]["fsdp"]
-    if row["state_bytes"] > there / 2:
+    there, fsdp = row.memory_bytes, row.mesh["fsdp"]
+    if row.state_bytes > there / 2:
         sharded = sharded_state(config, target)
         small = [number for number, size in sharded.items() if number > fsdp and size <= there / 2]
         number = small[0] if small else max(sharded)
         if number > fsdp:
-            effect = f"leaves {report.gib(sharded[number])} of weights and optimizer on a device"
-            before = report.gib(row["state_bytes"])
-            yield Change([f"--config.mesh.fsdp={number}"], f"{effect}, not {before}")
+            effect = f"leaves {gib(sharded[number])} of weights and optimizer on a device"
+            yield Change(
+                [f"--config.mesh.fsdp={number}"], f"{effect}, not {gib(row.state_bytes)}"
+            )
     if keys := without_remat_of(config):
         yield Change(keys, "keeps the inputs of layers alone for the backward pass")
-    now, ways = config.optimizer.get("accumulate", 1), row["mesh"]["data"] * fsdp
+    now, ways = config.optimizer.get("accumulate", 1), row.mesh["data"] * fsdp
     each = config.batch_size // now // ways
     divisor = next((n for n in range(2, each + 1) if each % n == 0), 1)
     if divisor > 1:

@@ -20,16 +20,17 @@ def run(config: Any, name: str, mode: str, batch_size: int | None, tries: int, j
     """
     rows = rows_of(config, name, mode, batch_size, tries)
     if json:
-        files.save_json(json, {"name": "compile_only", "rows": rows})
-    large = [row["program"] for row in rows if not row["fits"]]
+        as_json = [row._asdict() for row in rows]
+        files.save_json(json, {"name": "compile_only", "rows": as_json})
+    large = [row.program for row in rows if not row.fits]
     if large:
         raise DoesNotFit(f"{' and '.join(large)}: more memory than {name} has")
 
 
 def rows_of(
     config: Any, name: str, mode: str, batch_size: int | None = None, tries: int = 0
-) -> list[dict[str, Any]]:
-    """Return the rows of `report.compiled` with "advice", lines; they are printed as they come."""
+) -> list[report.Row]:
+    """Return the rows of a config's programs, with advice; they are printed as they come."""
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
     target, config, rows = topology.target(name), programs.completed(config), []
     wrong = f"nothing can be built for --mode={mode} from this config"
@@ -39,9 +40,9 @@ def rows_of(
         with build.one_line(wrong), heartbeat(f"compiling the {program.name}"):
             row = report.compiled(program, target)
         print(report.text(row), flush=True)
-        rows.append({**row, "advice": []})
-        if not row["fits"] and mode == "train":
+        if not row.fits and mode == "train":
             for line in advice.lines(config, target, row, tries):
                 print(f"  {line}", flush=True)
-                rows[-1]["advice"].append(line)
+                row = row._replace(advice=(*row.advice, line))
+        rows.append(row)
     return rows

@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,68 +16,81 @@ from evqgan.core.errors import OUT_OF_MEMORY
 from evqgan.core.space import gib
 
 
-def compiled(program: Program, target: Target) -> dict[str, Any]:
-    """Compile a program and return its row.
+class Row(NamedTuple):
+    """What is known of a program; None where the compiler refused it, or does not say.
 
-    program, topology, device_kind, devices, mesh, images: what was compiled for what; images are
-      those of a call.
-    state_bytes: of the arguments that are held from step to step, on a device.
-    argument_bytes, output_bytes, temporary_bytes, aliased_bytes, peak_bytes: on a device, by the
-      compiler. peak_by: "compiler", or "sum" of these, where it gives no peak.
-    memory_bytes: of a device. fits: whether the peak is no more.
-    tflop: a device and call, without what is computed twice; tflop_with_remat: with it.
-    seconds, mfu, images_per_second: an estimate; seconds_by: "cycles" of the compiler, and random
-      bits, of which it knows none, written once; nothing overlapped, without collectives; or
-      "roofline", a lower bound by FLOPs and by arguments and results moved once; or None.
-    collectives: {operation: [number, bytes of results]} of a device and call.
-    compile_seconds, trace_seconds: here.
-    error: why it was refused, or None.
+    Bytes are of a device; TFLOP, seconds and collectives of a device and a call.
     """
+
+    program: str
+    topology: str
+    device_kind: str
+    devices: int
+    mesh: dict[str, int]
+    images: int  # of a call
+    state_bytes: int  # of the arguments that are held from step to step
+    memory_bytes: int  # of a device
+    argument_bytes: int | None = None
+    output_bytes: int | None = None
+    temporary_bytes: int | None = None
+    aliased_bytes: int | None = None
+    peak_bytes: int | None = None
+    peak_by: str | None = None  # "compiler", or "sum" of the above, where it gives no peak
+    fits: bool | None = None  # whether the peak is no more than the memory
+    tflop: float | None = None  # without what is computed twice
+    tflop_with_remat: float | None = None  # with it
+    seconds: float | None = None  # an estimate
+    seconds_by: str | None = None  # of CYCLES or ROOFLINE
+    mfu: float | None = None
+    images_per_second: float | None = None
+    collectives: dict[str, list[int]] | None = None  # {operation: [number, bytes of results]}
+    open_loops: int | None = None  # see `hlo.Found`
+    trace_seconds: float = 0.0  # here
+    compile_seconds: float = 0.0  # here
+    error: str | None = None  # why it was refused
+    advice: tuple[str, ...] = ()  # what to change, see `advice.lines`
+
+
+CYCLES = "cycles"  # of the compiler, and random bits, of which it knows none, written once
+ROOFLINE = "roofline"  # a lower bound: FLOPs, and arguments and results moved once
+
+
+def compiled(program: Program, target: Target) -> Row:
+    """Compile a program and return its row."""
     began = time.perf_counter()
     traced = program.function.trace(*program.given)
-    row = described(program, target)
-    row["tflop"] = row["tflop_with_remat"] = flops_of(traced.jaxpr.jaxpr, program)
+    in_all = flops_of(traced.jaxpr.jaxpr, program)
+    row = described(program, target)._replace(tflop=in_all, tflop_with_remat=in_all)
     if program.plain:  # the program without what it computes twice
         function, given = program.plain()
-        row["tflop"] = flops_of(jax.make_jaxpr(function)(*given).jaxpr, program)
-    row["trace_seconds"] = time.perf_counter() - began
-    began, made = time.perf_counter(), None
+        row = row._replace(tflop=flops_of(jax.make_jaxpr(function)(*given).jaxpr, program))
+    row = row._replace(trace_seconds=time.perf_counter() - began)
+    began = time.perf_counter()
     try:
         made = traced.lower().compile()  # for the devices of the shardings
     except jax.errors.JaxRuntimeError as error:
         if OUT_OF_MEMORY not in str(error):
             raise
-        row["error"] = reason_of(error)
-    row["compile_seconds"] = time.perf_counter() - began
-    if made is None:
-        return {**row, "fits": False}
-    row |= memory_of(made, target)
+        taken = time.perf_counter() - began
+        return row._replace(fits=False, error=reason_of(error), compile_seconds=taken)
+    row = row._replace(compile_seconds=time.perf_counter() - began)
     found = hlo.read(made.as_text())
-    row["collectives"], row["open_loops"] = found.collectives, found.open_loops
-    return {**row, **times(row, found, target.chip)}
+    row = row._replace(collectives=found.collectives, open_loops=found.open_loops)
+    return with_times(with_memory(row, made, target), found, target.chip)
 
 
-def described(program: Program, target: Target) -> dict[str, Any]:
-    """Return what a row says before anything is compiled, and None for the rest of its keys."""
-    return {
-        "program": program.name,
-        "topology": target.name,
-        "device_kind": target.devices[0].device_kind,
-        "devices": program.device_mesh.size,
-        "mesh": dict(program.device_mesh.shape),
-        "images": program.images,
-        "state_bytes": a_device(program.given[0]),
-        "memory_bytes": int(target.chip.memory),
-        **dict.fromkeys(UNKNOWN),
-    }
-
-
-SIZES = [f"{name}_bytes" for name in ("argument", "output", "temporary", "aliased", "peak")]
-OTHERS = (
-    "peak_by fits tflop tflop_with_remat seconds seconds_by mfu images_per_second collectives "
-    "open_loops trace_seconds compile_seconds error"
-)
-UNKNOWN = (*SIZES, *OTHERS.split())
+def described(program: Program, target: Target) -> Row:
+    """Return what a row says before anything is compiled."""
+    return Row(
+        program=program.name,
+        topology=target.name,
+        device_kind=target.devices[0].device_kind,
+        devices=program.device_mesh.size,
+        mesh=dict(program.device_mesh.shape),
+        images=program.images,
+        state_bytes=a_device(program.given[0]),
+        memory_bytes=int(target.chip.memory),
+    )
 
 
 def a_device(tree: Any) -> int:
@@ -102,8 +115,8 @@ def reason_of(error: BaseException) -> str:
     return (used[0] if used else re.split(r"\.\s+(?=[A-Z])", text)[0].rstrip("."))[:300]
 
 
-def memory_of(made: Any, target: Target) -> dict[str, Any]:
-    """Return the part of a row that says what memory a compiled program takes."""
+def with_memory(row: Row, made: Any, target: Target) -> Row:
+    """Return a row with what memory a compiled program takes."""
     memory = made.memory_analysis()
     names = ("argument", "output", "temp", "alias")
     given, output, temporary, alias = (getattr(memory, f"{x}_size_in_bytes") for x in names)
@@ -112,85 +125,88 @@ def memory_of(made: Any, target: Target) -> dict[str, Any]:
     # temporaries out.
     if target.devices[0].platform == "tpu" and getattr(memory, "peak_memory_in_bytes", 0):
         peak, by = memory.peak_memory_in_bytes, "compiler"
-    return {
-        "argument_bytes": given,
-        "output_bytes": output,
-        "temporary_bytes": temporary,
-        "aliased_bytes": alias,
-        "peak_bytes": peak,
-        "peak_by": by,
-        "fits": peak <= target.chip.memory,
-    }
+    return row._replace(
+        argument_bytes=given,
+        output_bytes=output,
+        temporary_bytes=temporary,
+        aliased_bytes=alias,
+        peak_bytes=peak,
+        peak_by=by,
+        fits=peak <= target.chip.memory,
+    )
 
 
-def times(row: dict[str, Any], found: hlo.Found, chip: Chip) -> dict[str, Any]:
-    """Return the part of a row that says how long a call is thought to take."""
-    done = 1e12 * (row["tflop"] or 0)
+def with_times(row: Row, found: hlo.Found, chip: Chip) -> Row:
+    """Return a row with how long a call is thought to take, if that can be said.
+
+    Nothing is overlapped, and collectives take no time.
+    """
+    done = 1e12 * (row.tflop or 0)
     if found.cycles and chip.clock:
         written = found.random_bytes / chip.bandwidth
-        seconds, by = found.cycles / chip.clock + written, "cycles"
+        seconds, by = found.cycles / chip.clock + written, CYCLES
     elif chip.flops and done:
-        moved = row["argument_bytes"] + row["output_bytes"]
-        seconds, by = max(done / chip.flops, moved / chip.bandwidth), "roofline"
+        moved = (row.argument_bytes or 0) + (row.output_bytes or 0)
+        seconds, by = max(done / chip.flops, moved / chip.bandwidth), ROOFLINE
     else:
-        return {}
-    mfu = done / chip.flops / seconds if done else None
-    return {
-        "seconds": seconds,
-        "seconds_by": by,
-        "mfu": mfu,
-        "images_per_second": row["images"] / seconds,
-    }
+        return row
+    return row._replace(
+        seconds=seconds,
+        seconds_by=by,
+        mfu=done / chip.flops / seconds if done else None,
+        images_per_second=row.images / seconds,
+    )
 
 
-def text(row: dict[str, Any]) -> str:
+def text(row: Row) -> str:
     """Return the lines that are printed of a row."""
-    sizes = " x ".join(f"{name} {number}" for name, number in row["mesh"].items())
+    sizes = " x ".join(f"{name} {number}" for name, number in row.mesh.items())
     lines = [
-        f"{row['program']} of {row['images']:,} images on {row['topology']}: {row['devices']} x "
-        f"{row['device_kind']}, {sizes}",
+        f"{row.program} of {row.images:,} images on {row.topology}: {row.devices} x "
+        f"{row.device_kind}, {sizes}",
         memory_text(row),
     ]
-    if row["seconds"]:
+    if row.seconds:
         lines.append(f"  {time_text(row)}")
-    if row["collectives"] is not None:
+    if row.collectives is not None:
         parts = [
             f"{number:,} {name} {size / 1e9:.3g} GB"
-            for name, (number, size) in sorted(row["collectives"].items())
+            for name, (number, size) in sorted(row.collectives.items())
         ]
         lines.append(f"  collectives a call: {', '.join(parts) or 'none'}")
-    if row["open_loops"]:
-        lines.append(f"  {row['open_loops']} loops of unknown length are counted as one turn each")
-    lines.append(
-        f"  traced in {row['trace_seconds']:.0f} s, compiled in {row['compile_seconds']:.0f} s"
-    )
+    if row.open_loops:
+        lines.append(f"  {row.open_loops} loops of unknown length are counted as one turn each")
+    lines.append(f"  traced in {row.trace_seconds:.0f} s, compiled in {row.compile_seconds:.0f} s")
     return "\n".join(lines)
 
 
-def memory_text(row: dict[str, Any]) -> str:
+def memory_text(row: Row) -> str:
     """Return the line about memory."""
-    there = f"{gib(row['memory_bytes'])} a device"
-    if row["error"]:
-        return (
-            f"  DOES NOT FIT {there}: {row['error']}; weights and state {gib(row['state_bytes'])}"
-        )
-    parts = f"arguments {gib(row['argument_bytes'])}, outputs {gib(row['output_bytes'])}"
-    parts += f", temporaries {gib(row['temporary_bytes'])}, aliased {gib(row['aliased_bytes'])}"
-    verdict = "fits" if row["fits"] else "DOES NOT FIT"
-    how = "" if row["peak_by"] == "compiler" else " (their sum: the compiler gives no peak)"
-    return f"  {verdict}: peak {gib(row['peak_bytes'])} of {there}{how}: {parts}"
+    there = f"{gib(row.memory_bytes)} a device"
+    if row.error:
+        return f"  DOES NOT FIT {there}: {row.error}; weights and state {gib(row.state_bytes)}"
+    sizes = {
+        "arguments": row.argument_bytes,
+        "outputs": row.output_bytes,
+        "temporaries": row.temporary_bytes,
+        "aliased": row.aliased_bytes,
+    }
+    parts = ", ".join(f"{name} {gib(size or 0)}" for name, size in sizes.items())
+    verdict = "fits" if row.fits else "DOES NOT FIT"
+    how = "" if row.peak_by == "compiler" else " (their sum: the compiler gives no peak)"
+    return f"  {verdict}: peak {gib(row.peak_bytes or 0)} of {there}{how}: {parts}"
 
 
-def time_text(row: dict[str, Any]) -> str:
+def time_text(row: Row) -> str:
     """Return the line about FLOPs and time."""
     by = {
-        "cycles": "the compiler's cycles and random bits written once, nothing overlapped, without "
+        CYCLES: "the compiler's cycles and random bits written once, nothing overlapped, without "
         "collectives",
-        "roofline": "lower bound of FLOPs and of arguments and results moved once",
-    }[row["seconds_by"]]
-    amount = f"{row['tflop']:.3g} TFLOP a device" if row["tflop"] else "FLOPs unknown"
-    if row["tflop"] and row["tflop_with_remat"] and row["tflop_with_remat"] > row["tflop"] * 1.001:
-        amount += f" ({row['tflop_with_remat']:.3g} with what is computed twice)"
-    share = f", MFU {row['mfu']:.1%}" if row["mfu"] else ""
-    speed = f"{row['images_per_second']:,.0f} images/s"
-    return f"{amount}, about {1e3 * row['seconds']:,.4g} ms{share}, {speed} ({by})"
+        ROOFLINE: "lower bound of FLOPs and of arguments and results moved once",
+    }[row.seconds_by or ""]
+    amount = f"{row.tflop:.3g} TFLOP a device" if row.tflop else "FLOPs unknown"
+    if row.tflop and row.tflop_with_remat and row.tflop_with_remat > row.tflop * 1.001:
+        amount += f" ({row.tflop_with_remat:.3g} with what is computed twice)"
+    share = f", MFU {row.mfu:.1%}" if row.mfu else ""
+    speed = f"{row.images_per_second:,.0f} images/s"
+    return f"{amount}, about {1e3 * (row.seconds or 0):,.4g} ms{share}, {speed} ({by})"

@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from evqgan.aot import topology
+from evqgan.aot import report, topology
 from evqgan.core import files
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
@@ -70,47 +70,88 @@ FLAGS = (
     Flag("mode", choice("train", "sample", "evaluate"), (), "whose programs (train)", "train"),
     Flag("minutes", whole(1), (), "after which a row is given up (60)", 60),
 )
-ASKED = ("config", "changes", "topology", "mode")
-FOUND = (
-    *("program", "images", "mesh", "fits", "peak_gib", "state_gib", "memory_gib", "tflop", "ms"),
-    *("ms_by", "mfu", "collectives", "gb", "compile_seconds", "note"),
-)
+
+
+class Row(NamedTuple):
+    """What was asked, and what came of it: a program in the columns of the table.
+
+    Sizes, TFLOP, collectives and their GB are of a device and of one call; None: not known.
+    """
+
+    config: str  # FILE[:variant]
+    changes: str  # its keys that were given, as on a command line
+    topology: str
+    mode: str
+    program: str | None = None
+    images: int | None = None
+    mesh: str | None = None  # such as "data 2 x fsdp 4"
+    fits: bool | None = None
+    peak_gib: float | None = None
+    state_gib: float | None = None
+    memory_gib: float | None = None
+    tflop: float | None = None
+    ms: float | None = None
+    ms_by: str | None = None  # see `report.Row.seconds_by`
+    mfu: float | None = None
+    collectives: int | None = None
+    gb: float | None = None
+    compile_seconds: float | None = None
+    note: str = ""  # why it does not fit, or was not compiled; and what to change
+
+    @property
+    def asked(self) -> tuple[str, str, str, str]:
+        """What was asked."""
+        return self.config, self.changes, self.topology, self.mode
 
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows, those of --json among them."""
     rows = earlier(given.json)
+    names = given.topology or TOPOLOGIES
+    for name in names:
+        topology.prepare(name, "--topology")
     for config in given.config or CONFIGS:
-        for name in given.topology or TOPOLOGIES:
-            topology.prepare(name)
-            asked = dict(zip(ASKED, (config, " ".join(overrides), name, given.mode), strict=True))
-            if any(asked.items() <= row.items() for row in rows):
+        for name in names:
+            row = Row(config, " ".join(overrides), name, given.mode)
+            if row.asked in [known.asked for known in rows]:
                 continue
             print(f"{config} on {name}", flush=True)
-            rows += [{**asked, **row} for row in compiled(asked, overrides, 60 * given.minutes)]
+            rows += compiled(row, overrides, 60 * given.minutes)
             if given.json:
-                files.save_json(given.json, {"name": "fits", "rows": rows})
-            print(f"  {rows[-1]['fits']}, {rows[-1]['note']}", flush=True)
-    return "which programs fit, as compilers say; nothing was run", rows
+                files.save_json(given.json, {"name": "fits", "rows": as_json(rows)})
+            print(f"  {rows[-1].fits}, {rows[-1].note}", flush=True)
+    return "which programs fit, as compilers say; nothing was run", as_json(rows)
 
 
-def earlier(file: str | None) -> list[dict[str, Any]]:
-    """Return the rows of the file of --json, if an earlier run wrote it."""
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows as a file has them."""
+    return [row._asdict() for row in rows]
+
+
+def earlier(file: str | None) -> list[Row]:
+    """Return the rows of the file of --json, if an earlier run wrote it; InputError for others."""
     if not file or not pathlib.Path(file).is_file():
         return []
     what, advice = "what benchmark fits writes", "give another --json"
     rows: Any = files.read_json(pathlib.Path(file), what, advice).get("rows")
     if not isinstance(rows, list):
         raise InputError(f"{file} is not {what}: it has no rows; {advice}")
-    return rows
+    try:
+        return [Row(**row) for row in rows]
+    except TypeError as error:
+        raise InputError(f"{file} is not {what}: its rows have other columns; {advice}") from error
 
 
-def compiled(asked: dict[str, str], overrides: Sequence[str], seconds: float) -> list[dict]:
-    """Return the rows of a config on a topology, compiled in a process of its own."""
+def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
+    """Return the rows of what is asked, which is compiled in a process of its own.
+
+    overrides: its changes, as arguments.
+    seconds: after which it is given up.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "rows.json"
-        command = [sys.executable, "-m", "evqgan.main", f"--config={asked['config']}", *overrides]
-        command += [f"--compile_only={asked['topology']}", f"--mode={asked['mode']}"]
+        command = [sys.executable, "-m", "evqgan.main", f"--config={asked.config}", *overrides]
+        command += [f"--compile_only={asked.topology}", f"--mode={asked.mode}"]
         try:
             made = subprocess.run(
                 [*command, f"--json={file}"],
@@ -119,38 +160,33 @@ def compiled(asked: dict[str, str], overrides: Sequence[str], seconds: float) ->
                 timeout=seconds,
             )
         except subprocess.TimeoutExpired:
-            return [lost(f"given up after {seconds / 60:.0f} minutes")]
+            return [asked._replace(note=f"given up after {seconds / 60:.0f} minutes")]
         if file.is_file():
-            return [flat(row) for row in json.loads(file.read_text())["rows"]]
+            found = json.loads(file.read_text())["rows"]
+            return [flat(asked, report.Row(**row)) for row in found]
     said = [line for line in made.stderr.splitlines() if line.startswith("error: ")]
     reason = said[-1].removeprefix("error: ") if said else f"crashed with code {made.returncode}"
-    return [lost(reason)]
+    return [asked._replace(note=reason)]
 
 
-def lost(reason: str) -> dict[str, Any]:
-    """Return the row of what was not compiled, with the reason."""
-    return {**dict.fromkeys(FOUND), "note": reason}
-
-
-def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of `--compile_only` as a row of the table.
-
-    Sizes are of a device, GB are of collectives of a call.
-    """
-    collectives = row["collectives"]
-    sizes = {name: row[f"{name}_bytes"] for name in ("peak", "state", "memory")}
-    return {
-        "program": row["program"],
-        "images": row["images"],
-        "mesh": " x ".join(f"{name} {n}" for name, n in row["mesh"].items() if n > 1) or "one",
-        "fits": row["fits"],
-        **{f"{name}_gib": size and size / GIB for name, size in sizes.items()},
-        "tflop": row["tflop"],
-        "ms": row["seconds"] and 1000 * row["seconds"],
-        "ms_by": row["seconds_by"],
-        "mfu": row["mfu"],
-        "collectives": collectives and sum(number for number, _ in collectives.values()),
-        "gb": collectives and sum(size for _, size in collectives.values()) / 1e9,
-        "compile_seconds": row["compile_seconds"],
-        "note": "; ".join([row["error"] or "", *row["advice"]]).strip("; "),
-    }
+def flat(asked: Row, row: report.Row) -> Row:
+    """Return a row of `--compile_only` as a row of the table."""
+    collectives = row.collectives or {}
+    is_known = row.collectives is not None
+    return asked._replace(
+        program=row.program,
+        images=row.images,
+        mesh=" x ".join(f"{name} {n}" for name, n in row.mesh.items() if n > 1) or "one",
+        fits=row.fits,
+        peak_gib=row.peak_bytes and row.peak_bytes / GIB,
+        state_gib=row.state_bytes / GIB,
+        memory_gib=row.memory_bytes / GIB,
+        tflop=row.tflop,
+        ms=row.seconds and 1000 * row.seconds,
+        ms_by=row.seconds_by,
+        mfu=row.mfu,
+        collectives=sum(number for number, _ in collectives.values()) if is_known else None,
+        gb=sum(size for _, size in collectives.values()) / 1e9 if is_known else None,
+        compile_seconds=row.compile_seconds,
+        note="; ".join(filter(None, [row.error, *row.advice])),
+    )
