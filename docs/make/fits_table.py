@@ -54,7 +54,7 @@ def place(row: Row) -> tuple[int, bool, int]:
 
 def table(rows: Iterable[Row]) -> str:
     """Return the table of rows that were compiled."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    lines = [[*COLUMNS], ["---"] * len(COLUMNS)]
     lines += [[cell(row) for cell in COLUMNS.values()] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
