@@ -90,6 +90,9 @@ def test_an_image_is_taken_away_and_brought_back(tmp_path):
     assert len(list((case.place / "images").rglob("*.png"))) == fault_runs.IMAGES - 1
     faults.bring_back(case)
     assert before == {path: path.read_bytes() for path in (case.place / "images").rglob("*.png")}
+    faults.hide([], case, random.Random(1))  # and the command is ended before it is brought back
+    fault_runs.made(1, 1, tmp_path)
+    assert before == {path: path.read_bytes() for path in (case.place / "images").rglob("*.png")}
 
 
 def workdir_of(place, checksum=7, loss=0.5):

@@ -139,7 +139,7 @@ def test_the_command_prints_and_writes_rows(tmp_path, capsys):
         (["--attention=full"], "--attention=full: value should be one of <joint|prefix>"),
         (["--order=spiral", "--attention=prefix"], "--order=spiral: value should be one of"),
         (["--window=7"], "does not divide the 64 x 64 token grid"),
-        (["--dtype=float16"], "expected --dtype=bfloat16 or float32"),
+        (["--dtype=float16"], "--dtype=float16: value should be one of <bfloat16|float32>"),
         (["--stepps=8"], "there is no flag --stepps: did you mean '--steps'?"),
     ],
 )

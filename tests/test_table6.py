@@ -118,8 +118,8 @@ def test_the_allocator_is_asked_where_there_is_one(monkeypatch):
     [
         (["--blocks=some"], "expected --blocks=all, or a number from 1, got 'some'"),
         (["--blocks=0"], "expected --blocks=all, or a number from 1"),
-        (["--dtype=float16"], "expected --dtype=bfloat16 or float32"),
-        (["--attention=full"], "expects one of joint, prefix, got 'full'"),
+        (["--dtype=float16"], "--dtype=float16: value should be one of <bfloat16|float32>"),
+        (["--attention=full"], "--attention=full: value should be one of <joint|prefix>"),
         (["--latent=12"], "does not divide the 12 x 12 token grid"),
         (["--config=configs/photos_stage1.py"], "table6 measures the training of a generator"),
         (["--system=VQGAM"], "there is no system 'VQGAM': did you mean 'VQGAN'"),

@@ -25,7 +25,7 @@ FLAGS = (
 )
 SHOWN = 60  # ours: characters of a value in a message
 MOST = 6  # ours: differences in a message whose values it shows
-# without which numbers mean nothing
+# What a card has to say, and in which form: without it numbers mean nothing.
 ON_A_CARD: dict[str, type] = {"protocol": str, "model": dict, "produced": dict, "run": dict}
 
 
@@ -109,10 +109,11 @@ def check(
         for place, a, b in cards.forbidden(one, other, allowed):
             text = f"{place} is {short(a)} in A, {short(b)} in B"
             where.setdefault(text, []).append(evaluator)
-            differ += [place] * (place not in differ)
+            if place not in differ:
+                differ.append(place)
     if where:
         texts = [f"{text} ({', '.join(some)})" for text, some in where.items()]
-        more = f"; and {len(texts) - MOST} more" * (len(texts) > MOST)
+        more = f"; and {len(texts) - MOST} more" if len(texts) > MOST else ""
         raise InputError(
             f"the cards of A, {words[0]}, and B, {words[1]}, differ: {'; '.join(texts[:MOST])}"
             f"{more}; measure both alike, or, if that is what is compared, add "

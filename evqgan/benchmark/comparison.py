@@ -106,7 +106,7 @@ def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
         raise InputError(
             f"comparison takes configs/comparison.py, {given.config} is of {config.stage}"
         )
-    names = given.only or list(config.systems)
+    names = list(dict.fromkeys(given.only or config.systems))
     for name in names:
         if name not in config.systems:
             hint = build.suggestion(name, config.systems)

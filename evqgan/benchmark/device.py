@@ -49,7 +49,7 @@ RIVALS: dict[str, dict[str, Any]] = {
     },
     "MaskGIT": {"name": "maskgit"},
 }
-PEAK = {"side": 8192, "small": 256}
+SIDE, SMALL_SIDE = 8192, 256  # of the matrices whose product MFU is a share of
 # (whether models are small, timed calls, FLOPs a second of a matrix product) -> rows, as found
 Part = Callable[[bool, int, float], Iterator[dict[str, Any]]]
 
@@ -65,7 +65,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     for part in given.part or ():
         if part not in PARTS:
             raise InputError(f"there is no part {part!r}: expected one of {', '.join(PARTS)}")
-    reached = timing.ceilings(PEAK["small" if given.small else "side"], given.rounds)
+    reached = timing.ceilings(SMALL_SIDE if given.small else SIDE, given.rounds)
     rows = []
     for part in given.part or PARTS:
         print(f"{part}: compiling", flush=True)

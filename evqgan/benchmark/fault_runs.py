@@ -103,12 +103,12 @@ class Case:
 def made(stage: int, processes: int, out: pathlib.Path) -> Case:
     """Return a case, with its config and its images written."""
     case = Case(stage, processes, out / f"stage{stage}_{processes}")
-    if not (case.place / "images").is_dir():
-        with files.writable(case.place):
-            (case.place / "images" / "one").mkdir(parents=True, exist_ok=True)
-        for i in range(IMAGES):
-            image = np.asarray(generated.draw(i, 0, (SIDE, SIDE)))
-            pictures.save_png(case.place / "images" / "one" / f"{i:03d}.png", image)
+    with files.writable(case.place):
+        (case.place / "images" / "one").mkdir(parents=True, exist_ok=True)
+    for i in range(IMAGES):
+        file = case.place / "images" / "one" / f"{i:03d}.png"
+        if not file.is_file():  # an earlier command may have been ended while one was hidden
+            pictures.save_png(file, np.asarray(generated.draw(i, 0, (SIDE, SIDE))))
     text = config_of(stage, case.place / "images").to_json()
     with files.atomic(case.config) as file:
         file.write(

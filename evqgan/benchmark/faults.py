@@ -168,7 +168,7 @@ def cases_of(given: Any) -> list[Case]:
 
 
 def fresh(workdir: pathlib.Path) -> pathlib.Path:
-    """Return a workdir that is not there: of an earlier command, it gets another name."""
+    """Return a workdir that is not there: beside that of an earlier command, one with a number."""
     names = (workdir.with_name(f"{workdir.name}{n or ''}") for n in range(10**6))
     return next(path for path in names if not path.exists())
 

@@ -1,6 +1,7 @@
 """Tokenizers side by side on the held-out images of one data set (paper, Table 1)."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -46,13 +47,14 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     evals = {"reconstruction": {**keys, "weights": given.weights}}
     evaluators = [evaluators_of(config, dataset, evals) for config in configs]
     models = [load_model(*of_one) for of_one in found]
+    names = names_of(given.workdir)
+    for model, name in zip(models, names, strict=True):
+        if model.size != models[0].size:
+            sizes = [f"{width}x{height}" for height, width in (model.size, models[0].size)]
+            raise InputError(f"{name} is for images of {sizes[0]}, {names[0]} for {sizes[1]}")
     images, _ = load_split(dataset, dataset.validation, given.images)
     shown, rows = {"held-out images": images}, []
-    for model, ready, workdir in zip(models, evaluators, given.workdir, strict=True):
-        name = pathlib.Path(workdir).name
-        if model.size != models[0].size:
-            other = f"{given.workdir[0]} for {models[0].size}"
-            raise InputError(f"{name} is for images of {model.size}, {other}")
+    for model, ready, name in zip(models, evaluators, names, strict=True):
         ((numbers, card),) = evaluate_model(model, ready)
         parameters = sum(x.size for x in jax.tree.leaves(model.state["ema"]))
         about = {"workdir": name, "step": model.step, "parameters": parameters}
@@ -62,3 +64,11 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     pictures.save_png(given.out, pictures.column(lines), {"mode": "reconstruction"})
     print(f"held-out images and what each tokenizer makes of them: {given.out}")
     return "reconstruction of held-out images", rows
+
+
+def names_of(workdirs: Sequence[str]) -> list[str]:
+    """Return what the rows of workdirs are called: by their folders, or where these are alike all
+    of their paths.
+    """
+    names = [pathlib.Path(workdir).name for workdir in workdirs]
+    return names if len(set(names)) == len(names) else list(workdirs)

@@ -94,7 +94,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     row = {
         "images": found.pooled.count,
         "crop": card["crop"],
-        "features": about["name"] + " (untrained)" * untrained,
+        "features": f"{about['name']} (untrained)" if untrained else about["name"],
         "digest": card["digest"],
         "seconds": 0.0 if known else time.perf_counter() - began,
         "file": given.out or str(cached),

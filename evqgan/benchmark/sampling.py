@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.benchmark import timing
-from evqgan.core.cli import TEXT, Flag, choice, whole
+from evqgan.benchmark.step import DTYPES
+from evqgan.core.cli import Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, multigrained
 from evqgan.generators.blocks import ORDERS, Order, decoding_order, ring_and_target
@@ -41,7 +42,7 @@ FLAGS = (
     Flag("steps", whole(1), (), "T (8)", 8),
     Flag("batch", whole(1), (), "images at a time (1)", 1),
     Flag("rounds", whole(1), (), "timed calls of a program, in turn (3)", 3),
-    Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (as the device)"),
+    Flag("dtype", choice(*DTYPES), (), "of the heavy products (as suits the device)"),
     Flag("attention", choice(*get_args(AttentionMask)), (), TWICE, repeated=True),
     Flag("global_tokens", choice(*GLOBAL_TOKENS), (), TWICE, repeated=True),
     Flag("order", choice(*ORDERS), (), TWICE, repeated=True),
@@ -51,8 +52,6 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each attention, kind of global tokens, and order."""
     fill(given)
-    if given.dtype not in ("bfloat16", "float32"):
-        raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     chosen = cases(given)
     programs, passes = [], []
     for attention, tokens, order in chosen:

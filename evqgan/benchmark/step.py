@@ -23,6 +23,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.training.prepare import jitted
 
 MIB = 2**20
+DTYPES = ("bfloat16", "float32")  # of the heavy products
 
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of a tokenizer", required=True),

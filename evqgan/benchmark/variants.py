@@ -111,7 +111,7 @@ def chosen(only: Sequence[str] | None) -> list[str]:
     for name in only or ():
         if folder(name) not in folders:
             raise InputError(f"there is no variant {name!r}: {build.suggestion(name, VARIANTS)}")
-    return [folders[folder(name)] for name in only or VARIANTS]
+    return list(dict.fromkeys(folders[folder(name)] for name in only or VARIANTS))
 
 
 def folder(name: str) -> str:

@@ -43,8 +43,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each system, block size and resolution."""
     sampling.fill(given)
     rows: list[dict[str, Any]] = []
-    for side in given.latent or GRIDS.get(jax.default_backend(), GRIDS_FULL):
-        windows = [w for w in given.window or WINDOWS if side % w == 0]
+    for side, windows in cases(given):
         print(f"{side}x{side} tokens: compiling {len(windows) + 2} programs", flush=True)
         programs = [program(given, side, {**OURS, "window": w}, steps=steps_of(w)) for w in windows]
         programs += [program(given, side, keys) for keys in device.RIVALS.values()]
@@ -61,6 +60,19 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     print(f"seconds by block size: {file}")
     model = f"{given.layers} layers of width {given.width}, {device.dtype_here()}, untrained"
     return f"Fig. 9: sampling, {model} ({FIGURES['fig9']})", beside.aligned(rows)
+
+
+def cases(given: Any) -> list[tuple[int, list[int]]]:
+    """Return the sides of token grids, each with those W_s that divide it.
+
+    Raises InputError for a W_s that divides none of them.
+    """
+    sides = given.latent or GRIDS.get(jax.default_backend(), GRIDS_FULL)
+    for window in given.window or ():
+        if all(side % window for side in sides):
+            given_sides = ", ".join(map(str, sides))
+            raise InputError(f"--window={window} divides no token grid's side, here {given_sides}")
+    return [(side, [w for w in given.window or WINDOWS if side % w == 0]) for side in sides]
 
 
 def row(given: Any, side: int, about: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -110,8 +122,6 @@ def picture(rows: list[dict[str, Any]]) -> Any:
     """Return the chart of all rows: ours as lines over W_s, the others as level ones."""
     lines = []
     windows = sorted({row["window"] for row in rows if row["window"]})
-    if not windows:
-        raise InputError("no --window divides a --latent: there is nothing of ours to time")
     for colour, side in enumerate(dict.fromkeys(row["latent"] for row in rows)):
         found = [row for row in rows if row["latent"] == side]
         mine = [row for row in found if row["window"]]

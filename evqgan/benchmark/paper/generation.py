@@ -66,8 +66,7 @@ def run(
             row: dict[str, Any] = {"system": case.name, "data": card["real"]["source"]}
             row |= {"acceptance": acceptance, "size": case.model.size[0]}
             rows.append({**row, **numbers, "card": card})
-            text = f"{case.name}, {row['data']}" + f", {acceptance:g} kept" * (acceptance < 1)
-            shown[text] = images
+            shown[f"{case.name}, {row['data']}{kept_text(acceptance)}"] = images
     rows += real_rows(cases)
     name = table.name.replace(" ", "").lower()
     file = pathlib.Path(given.out) / f"{name}.png"
@@ -75,6 +74,11 @@ def run(
     pictures.save_png(file, pictures.column(lines), {"mode": name})
     print(f"samples of each: {file}")
     return f"{table.name}, {table.title}; measured here: {scale}", beside.beside(table, rows)
+
+
+def kept_text(acceptance: float) -> str:
+    """Return what is said of the share of samples that are kept, "" of all."""
+    return f", {acceptance:g} kept" if acceptance < 1 else ""
 
 
 def measured(
@@ -99,8 +103,8 @@ def measured(
     kept, images = runs.known(file, **made), file.with_suffix(".npz")
     if kept is None or not images.is_file():
         changes = "".join(f", {key} {value}" for key, value in sampler.items())
-        kind = f", {acceptance:g} kept" * (acceptance < 1)
-        progress.say(f"{case.name}{changes}{kind}: {given.samples:,} samples")
+        what = f"{case.name}{changes}{kept_text(acceptance)}"
+        progress.say(f"{what}: {given.samples:,} samples")
         candidates = file.with_suffix("")
         numbers, card, samples = quality.of_generator(
             case.model, given, candidates, acceptance, case.views, case.colour, **sampler

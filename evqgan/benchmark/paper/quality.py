@@ -142,25 +142,22 @@ def of_generator(
         chooser = choosing.chooser_of(model, dataset, colour)
     images, labels = sampled(model, given.samples, folder, acceptance, chooser, sampler)
     keys = json.dumps(build.plain(model.config.dataset), sort_keys=True)
+    numbers: dict[str, Any] = dict.fromkeys(("fid", "inception_score", "frechet_pixels", "in_class"))
     with progress.announced(f"measuring {given.samples:,} samples beside real images"):
-        real, beside, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
-        of_networks = [against.of(images, None) for _, against in beside]
-        found = held.of(images, labels) if held else {}
-    numbers: dict[str, Any] = {"fid": None, "inception_score": None}
-    numbers |= {"frechet_pixels": None, "in_class": None}
-    lines: list[str] = []
-    about = []
-    for (network, against), of_network in zip(beside, of_networks, strict=True):
-        numbers |= columns(network, of_network)
-        about += against.cards
-        lines += against.warnings(given.samples)
-    judged: dict[str, Any] = {}
+        real, of_networks, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
+        for network, against in of_networks:
+            numbers |= columns(network, against.of(images, None))
+        if held:
+            found = held.of(images, labels)
+            numbers["frechet_pixels"] = found.get("frechet_pixels")
+            numbers["in_class"] = found.get("sample_accuracy")
+    features = [card for _, against in of_networks for card in against.cards]
+    lines = [line for _, against in of_networks for line in against.warnings(given.samples)]
     if held:
-        about += held.cards
-        judged = held.settings
-        numbers["frechet_pixels"] = found.get("frechet_pixels")
-        numbers["in_class"] = found.get("sample_accuracy")
+        features += held.cards
         lines += held.warnings(given.samples, labels)
+    for line in lines:
+        progress.warn(line)
     settings = {**model.sampler, **sampler}
     if acceptance < 1:
         settings |= {"acceptance": acceptance, "classifier": getattr(chooser, "name", chooser)}
@@ -172,17 +169,15 @@ def of_generator(
         labels="none" if labels is None else "all classes in turn",
         sampler=settings,
     )
-    measured_all = Measured(
+    measured = Measured(
         FOLDER.name,
         produced,
         real=real.image_set(dataset, dataset.train),
-        features=about,
-        settings={"views": views, **judged},
+        features=features,
+        settings={"views": views, **(held.settings if held else {})},
         warnings=lines,
     )
-    for line in lines:
-        progress.warn(line)
-    card = evaluation.subject_of(model).card("samples", measured_all)
+    card = evaluation.subject_of(model).card("samples", measured)
     return numbers, card.as_json(), next(iter(images.pieces))[: runs.SHOWN]
 
 

@@ -8,7 +8,7 @@ ours alone (--system=ours) two minutes.
 """
 
 import time
-from typing import Any
+from typing import Any, get_args
 
 import jax
 from ml_collections import ConfigDict
@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 from evqgan.benchmark.generator_step import CODER, CONFIG, TOKENIZER, prepared
 from evqgan.benchmark.paper import beside, small
 from evqgan.benchmark.paper.published import TABLE6
-from evqgan.benchmark.step import MIB, by_compiler, size
+from evqgan.benchmark.step import DTYPES, MIB, by_compiler, size
 from evqgan.core import build, progress
-from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, whole
+from evqgan.core.cli import CONFIG_KEYS, SWITCH, TEXT, Flag, choice, whole
 from evqgan.core.config_files import SHIPPED, override, read_file
 from evqgan.core.errors import InputError
+from evqgan.generators.multigrained_network import AttentionMask
 
 SIDES = (32, 64, 128)  # of the token grids of Table 6
 BLOCKS = ((128, "1"),)  # and ours with one target block
@@ -47,10 +48,10 @@ FLAGS = (
     CONFIG_KEYS,
     Flag("latent", whole(1), (), "side of the token grid; several times", repeated=True),
     Flag("blocks", TEXT, (), "ours: target blocks, all or a number; several times", repeated=True),
-    Flag("attention", TEXT, (), "ours: prefix or joint (prefix)", "prefix"),
+    Flag("attention", choice(*get_args(AttentionMask)), (), "of ours (prefix)", "prefix"),
     Flag("extend", whole(0), (), "ours: E_s (default: the config's)"),
     Flag("batch", whole(1), (), "images a step (1)", 1),
-    Flag("dtype", TEXT, (), "of the heavy products: bfloat16 or float32 (bfloat16)", "bfloat16"),
+    Flag("dtype", choice(*DTYPES), (), "of the heavy products (bfloat16)", "bfloat16"),
     Flag("timed", SWITCH, (), "run the step on a CPU, too"),
     small.OUT,
 )
@@ -59,10 +60,12 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: the paper's, and one for each system, grid and blocks."""
     found = []
-    for system, side, blocks in cases(given):
-        text = f"{system}, {side}x{side} tokens" + f", blocks {blocks}" * bool(blocks)
+    # All configs first: what is wrong with the last is said before the first is compiled.
+    asked = [(case, configured(given, overrides, *case)) for case in cases(given)]
+    for (system, side, blocks), config in asked:
+        text = f"{system}, {side}x{side} tokens{f', blocks {blocks}' if blocks else ''}"
         with progress.announced(f"compiling {text}"):
-            like, init, update, batch = prepared(configured(given, overrides, system, side, blocks))
+            like, init, update, batch = prepared(config)
             compiled = update.lower(like, batch).compile()
         row = row_of(given, system, side, blocks, like, by_compiler(compiled))
         progress.say(f"{text}: {row['mib']:,} MiB")
@@ -81,7 +84,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
 
 
 def cases(given: Any) -> list[tuple[str, int, str]]:
-    """Return (system, side of the grid, target blocks or "") of each row."""
+    """Return (system, side of the grid, target blocks or "") of each row.
+
+    Raises InputError for a system that there is not, and for blocks that are no number.
+    """
+    for blocks in given.blocks or ():
+        if blocks != "all" and not (blocks.isdecimal() and int(blocks)):
+            raise InputError(f"expected --blocks=all, or a number from 1, got {blocks!r}")
     systems = given.system or [*OTHERS, OURS]
     for system in systems:
         if system != OURS and system not in OTHERS:
@@ -126,8 +135,6 @@ def row_of(given: Any, system: str, side: int, blocks: str, like: Any, used: int
 
 def configured(given: Any, overrides: list[str], system: str, side: int, blocks: str) -> ConfigDict:
     """Return the config of a row."""
-    if given.dtype not in ("bfloat16", "float32"):
-        raise InputError(f"expected --dtype=bfloat16 or float32, got {given.dtype!r}")
     config = ours(given, blocks) if system == OURS else other(system)
     override(config, overrides)
     with config.unlocked():
@@ -145,8 +152,6 @@ def ours(given: Any, blocks: str) -> ConfigDict:
     if config.stage != "stage2":
         what = f"{given.config} is of {config.stage}"
         raise InputError(f"table6 measures the training of a generator, {what}")
-    if blocks != "all" and not (blocks.isdecimal() and int(blocks)):
-        raise InputError(f"expected --blocks=all, or a number from 1, got {blocks!r}")
     with config.unlocked():
         config.generator.attention = given.attention
         config.loss.targets = 0 if blocks == "all" else int(blocks)
