@@ -18,7 +18,7 @@ from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, Wrong
 
 SMALL = 256  # side of the product that is checked: sums below 2^24, exact in any order
-SIDE = {"cpu": 1024}  # of the product that is timed; elsewhere LARGE
+SIDE = {"cpu": 1024}  # of the product that is timed; of other devices LARGE
 LARGE = 8192
 CLOCK = 5.0  # ours: seconds by which clocks may differ; a bucket's credentials allow for minutes
 
@@ -38,7 +38,8 @@ def found(platform: str, number: int) -> str:
     if platform and platform != here:
         chosen = os.environ.get("JAX_PLATFORMS")
         hint = f"unset JAX_PLATFORMS={chosen}" if chosen else machine.INSTALL[platform]
-        raise Wrong(f"asked for {platform}, and there are {text}: {hint or 'JAX_PLATFORMS=cpu'}")
+        hint = hint or "set JAX_PLATFORMS=cpu"
+        raise Wrong(f"asked for {platform}, and there are {text}: {hint}")
     if number and number != len(devices):
         hint = "a run of several processes has those of all of them"
         if here == "gpu":
@@ -130,9 +131,17 @@ def compiling() -> str | None:
         if not any(pathlib.Path(own).iterdir()):
             hint = "every start compiles anew: unset JAX_ENABLE_COMPILATION_CACHE"
             raise Wrong(f"JAX keeps no compiled program in {folder}: {hint}")
-    size = sum(x.stat().st_size for x in pathlib.Path(folder).rglob("*") if x.is_file())
-    held = f"{folder} holds {space.gib(size)}"
+    held = f"{folder} holds {space.gib(size_of(pathlib.Path(folder)))}"
     return f"a first program in {first:.2f} s, from the cache in {again:.2f} s; {held}"
+
+
+def size_of(folder: pathlib.Path) -> int:
+    """Return the bytes of all files below a folder, from which others may just be removed."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def compile_seconds() -> float:

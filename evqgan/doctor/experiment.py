@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import evals
 from evqgan.aot import programs
+from evqgan.aot.report import a_device
 from evqgan.core import (
     build,
     checkpoint,
@@ -29,21 +29,17 @@ from evqgan.core import (
     stores,
     weights,
 )
-from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.core.space import gib
-from evqgan.data import named, pipeline, transforms
+from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.data.survey import DECODED, survey
-from evqgan.doctor import machine
-from evqgan.doctor.report import Doubtful, NotYet, Report, Wrong
+from evqgan.doctor import datasets, machine
+from evqgan.doctor.report import NotYet, Report, Wrong
 from evqgan.own_images import config as own_images
 from evqgan.own_images import plans
 from evqgan.training import disk as disks
 from evqgan.training import prepare, resume_rules, vacancy
 from evqgan.training import stage as stages
-
-LOOKED_AT = 64  # ours: examples of a split that are decoded
 
 
 @dataclasses.dataclass
@@ -87,7 +83,7 @@ def check(report: Report, config: ConfigDict, workdir: str) -> None:
     found: list[Part] = []
     stages_fit = report.run("config", lambda: described(config, workdir, found))
     if own_images.is_one(config) and not found:  # no part says it
-        report.run("data", lambda: data(own_images.dataset_of(config))[0], stages_fit)
+        report.run("data", lambda: datasets.check(own_images.dataset_of(config))[0], stages_fit)
         report.run("workdir", lambda: vacancy.check(workdir, both=True), stages_fit)
     looked: dict[str, tuple[bool, int | None]] = {}  # of both stages the data are mostly the same
     for part in found:
@@ -138,103 +134,15 @@ def model(part: Part) -> str:
 
 def data_of(part: Part) -> str:
     """Check the data of a part, and note how many classes they have."""
-    found, part.classes = data(build.call(Dataset, part.config.dataset, "config.dataset"))
+    found, part.classes = datasets.check(dataset_of(part))
     return found
-
-
-def data(dataset: Dataset) -> tuple[str, int | None]:
-    """Check that both splits can be opened, and that their images decode.
-
-    Returns what was found, and where a relative path begins; and the number of classes, None of
-    what is not made yet.
-    """
-    found, classes = looked_through(dataset)
-    path = dataset.codes or dataset.folder or dataset.data_dir
-    if path and not stores.is_remote(path) and not os.path.isabs(path):
-        found += f"; {path} is relative to {os.getcwd()}, where this command is given"
-    return found, classes
-
-
-def looked_through(dataset: Dataset) -> tuple[str, int | None]:
-    """Return what `data` does, but for where a path begins."""
-    if dataset.folder and not dataset.codes:
-        images = pipeline.open_split(dataset, "all")
-        if len(images) <= DECODED:
-            found = survey(dataset)
-            if found.broken or found.across:
-                of_doubt = (x for x in found.lines() if "broken file" in x or "WARNING" in x)
-                raise Doubtful("; ".join(of_doubt))
-            return f"{found.lines()[0]}; all decode", len(found.classes)
-    elif dataset.name not in ("", "generated") and not dataset.codes:
-        name = named.at_size(dataset.name, dataset.shape)
-        builder = named.find(name, dataset.data_dir or os.environ.get("TFDS_DATA_DIR") or None)
-        if not builder.data_path.exists():
-            return absent(name, builder, dataset.data_dir), None
-    numbers, classes = [], 0
-    looked: dict[str, str] = {}  # {what a message calls an example: why, "" if it is whole}
-    for split in (dataset.train, dataset.validation):
-        source = (
-            pipeline.open_split(dataset, split) if not dataset.codes else stored(dataset, split)
-        )
-        numbers.append(len(source))
-        classes = len(source.class_names)
-        looked |= look_at(source)
-    text = f"{numbers[0]:,} to train on, {numbers[1]:,} held out"
-    bad = {which: why for which, why in looked.items() if why}
-    if not bad:
-        return f"{text}; {len(looked)} of them were looked at and are whole", classes
-    which, why = next(iter(bad.items()))
-    text += f"; {len(bad)} of {len(looked)} that were looked at are broken, such as {which} ({why})"
-    if len(bad) > dataset.max_bad * len(looked):
-        raise Wrong(f"{text}: repair or remove them, or raise config.dataset.max_bad")
-    raise Doubtful(text)
-
-
-def look_at(source: Any) -> dict[str, str]:
-    """Return {what a message calls an example: why it cannot be read, ""} of some of a source."""
-    found = {}
-    for i in map(int, np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int))):
-        is_image = hasattr(source, "where")  # and no stored ids
-        where = source.where(i) if is_image else f"stored ids {i}"
-        try:
-            if is_image:
-                transforms.as_rgb(source[i]["image"])
-            else:
-                source.load(i)
-            found[where] = ""
-        except InputError as error:
-            found[where] = str(error)
-    return found
-
-
-def stored(dataset: Dataset, split: str) -> Any:
-    """Return the stored ids of a split."""
-    is_train = split == dataset.train
-    return pipeline.open_split(dataset, split) if is_train else pipeline.open_validation(dataset)
-
-
-def absent(name: str, builder: Any, data_dir: str) -> str:
-    """Return what is said of a data set that is not prepared; raise Wrong if we cannot make it."""
-    if not named.is_ours(name):
-        raise Wrong(
-            f"{name} is not in {builder.data_path}{stores.beginning(data_dir)}: give the folder "
-            "that holds it as config.dataset.data_dir, or prepare it by launch/prepare_data.sh "
-            "(docs/data.md)"
-        )
-    if name.startswith(named.DRAWN):
-        from evqgan.data.builders import drawings
-
-        drawings.folder()  # its packages
-    return f"{name} is made in {builder.data_path} when it is first used"
 
 
 def metrics(part: Part) -> str:
     """Check that what measures the model while it trains has its weights and references."""
     dataset = dataset_of(part)
-    if dataset.name and not dataset.codes and dataset.name != "generated":
-        name = named.at_size(dataset.name, dataset.shape)
-        if not named.find(name, dataset.data_dir or None).data_path.exists():
-            raise NotYet("not checked: the data are made when they are first used")
+    if datasets.is_named(dataset) and not datasets.builder_of(dataset)[1].data_path.exists():
+        raise NotYet("not checked: the data are made when they are first used")
     found = evals.build_all(part.config, part.stage.model, dataset, mesh_of(part))
     return f"{', '.join(found) or 'none'}: all they need is there"
 
@@ -248,10 +156,7 @@ def memory(part: Part) -> str:
     """Check memory: of a device against weights and optimizer, of the machine against batches."""
     config, device_mesh = part.config, mesh_of(part)
     rows = prepare.rows_of(config, device_mesh)
-    like = prepare.jitted(part.stage, device_mesh).like
-    state = sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(like)
-    )
+    state = a_device(prepare.jitted(part.stage, device_mesh).like)
     there = room.of_device()
     if state > there:
         raise Wrong(

@@ -1,0 +1,120 @@
+"""The data of a config: whether both splits can be opened, and whether their examples decode."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from evqgan.core import stores
+from evqgan.core.errors import InputError
+from evqgan.data import named, pipeline, transforms
+from evqgan.data.dataset import Dataset
+from evqgan.data.survey import DECODED, survey
+from evqgan.doctor.report import Doubtful, Wrong
+
+LOOKED_AT = 64  # ours: examples of a split that are decoded
+
+
+def check(dataset: Dataset) -> tuple[str, int | None]:
+    """Check that both splits can be opened, and that their images decode.
+
+    Returns what was found, and where a relative path begins; and the number of classes, None of
+    what is not made yet.
+    """
+    found, classes = looked_through(dataset)
+    path = dataset.codes or dataset.folder or dataset.data_dir
+    if path and not stores.is_remote(path) and not os.path.isabs(path):
+        found += f"; {path} is relative to {os.getcwd()}, where this command is given"
+    return found, classes
+
+
+def looked_through(dataset: Dataset) -> tuple[str, int | None]:
+    """Return what `check` does, but for where a path begins."""
+    if dataset.folder and not dataset.codes:
+        if len(pipeline.open_split(dataset, "all")) <= DECODED:
+            return all_decoded(dataset)
+    elif is_named(dataset):
+        name, builder = builder_of(dataset)
+        if not builder.data_path.exists():
+            return absent(name, builder, dataset.data_dir), None
+    return some_decoded(dataset)
+
+
+def is_named(dataset: Dataset) -> bool:
+    """Return whether the images are those of a data set of tfds, or one that we make for it."""
+    return dataset.name not in ("", "generated") and not dataset.codes
+
+
+def builder_of(dataset: Dataset) -> tuple[str, Any]:
+    """Return the full name of a data set in tfds, and its builder; nothing is read or made."""
+    name = named.at_size(dataset.name, dataset.shape)
+    return name, named.find(name, dataset.data_dir or os.environ.get("TFDS_DATA_DIR") or None)
+
+
+def all_decoded(dataset: Dataset) -> tuple[str, int | None]:
+    """Return what `check` does, of a folder all of whose images are decoded."""
+    found = survey(dataset)
+    if found.broken or found.across:
+        of_doubt = (x for x in found.lines() if "broken file" in x or "WARNING" in x)
+        raise Doubtful("; ".join(of_doubt))
+    return f"{found.lines()[0]}; all decode", len(found.classes)
+
+
+def some_decoded(dataset: Dataset) -> tuple[str, int | None]:
+    """Return what `check` does, of both splits, of each of which LOOKED_AT examples are decoded."""
+    numbers, classes = [], 0
+    looked: dict[str, str] = {}  # {what a message calls an example: why, "" if it is whole}
+    for split in (dataset.train, dataset.validation):
+        source = (
+            pipeline.open_split(dataset, split) if not dataset.codes else stored(dataset, split)
+        )
+        numbers.append(len(source))
+        classes = len(source.class_names)
+        looked |= look_at(source)
+    text = f"{numbers[0]:,} to train on, {numbers[1]:,} held out"
+    bad = {which: why for which, why in looked.items() if why}
+    if not bad:
+        return f"{text}; {len(looked)} of them were looked at and are whole", classes
+    which, why = next(iter(bad.items()))
+    text += f"; {len(bad)} of {len(looked)} that were looked at are broken, such as {which} ({why})"
+    if len(bad) > dataset.max_bad * len(looked):
+        raise Wrong(f"{text}: repair or remove them, or raise config.dataset.max_bad")
+    raise Doubtful(text)
+
+
+def look_at(source: Any) -> dict[str, str]:
+    """Return {what a message calls an example: why it cannot be read, ""} of some of a source."""
+    found = {}
+    for i in map(int, np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int))):
+        is_image = hasattr(source, "where")  # and no stored ids
+        where = source.where(i) if is_image else f"stored ids {i}"
+        try:
+            if is_image:
+                transforms.as_rgb(source[i]["image"])
+            else:
+                source.load(i)
+            found[where] = ""
+        except InputError as error:
+            found[where] = str(error)
+    return found
+
+
+def stored(dataset: Dataset, split: str) -> Any:
+    """Return the stored ids of a split."""
+    is_train = split == dataset.train
+    return pipeline.open_split(dataset, split) if is_train else pipeline.open_validation(dataset)
+
+
+def absent(name: str, builder: Any, data_dir: str) -> str:
+    """Return what is said of a data set that is not prepared; raise Wrong if we cannot make it."""
+    if not named.is_ours(name):
+        raise Wrong(
+            f"{name} is not in {builder.data_path}{stores.beginning(data_dir)}: give the folder "
+            "that holds it as config.dataset.data_dir, or prepare it by launch/prepare_data.sh "
+            "(docs/data.md)"
+        )
+    if name.startswith(named.DRAWN):
+        from evqgan.data.builders import drawings
+
+        drawings.folder()  # its packages
+    return f"{name} is made in {builder.data_path} when it is first used"
