@@ -68,17 +68,22 @@ needs() {
   [ -n "${EVQGAN_DRY_RUN:-}" ] || command -v "$1" >/dev/null || fail "expected $1 on the PATH, found none: $2"
 }
 
-# value_of NAME ARGUMENTS...: prints the value of --NAME=value or --NAME value, if it is among the arguments.
+# value_of NAME ARGUMENTS...: prints the value of --NAME=value or --NAME value, with one dash or two, if it is among the
+# arguments; of several the last one, as the program takes it.
 value_of() {
-  local name=$1 next=""
+  local name=$1 argument next="" found=""
   shift
   for argument in "$@"; do
-    if [ -n "$next" ]; then printf %s "$argument" && return; fi
+    if [ -n "$next" ]; then
+      found=$argument next=""
+      continue
+    fi
     case $argument in
-      "--$name="*) printf %s "${argument#*=}" && return ;;
-      "--$name") next=yes ;;
+      "--$name="* | "-$name="*) found=${argument#*=} ;;
+      "--$name" | "-$name") next=yes ;;
     esac
   done
+  printf %s "$found"
 }
 
 # check_config commit|tree ARGUMENTS...: fails unless the config of --config is in what will run: the commit at HEAD, or

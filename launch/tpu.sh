@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by launch/tpu_vm.sh and launch/queued_resource.sh, behind launch/environment.sh: what both do with a Cloud TPU;
-# and by launch/xpk.sh for `check_accelerator` and `check_folders`. They set `root`, `name`, `zone`, `scratch`, and the variables of FLAGS by `take`, and use what is set here.
+# and by launch/xpk.sh for `check_accelerator` and `check_folders`. They set `root`, `name`, `zone`, `scratch`, and the
+# variables of FLAGS by `take`, and use what is set here.
 # shellcheck disable=SC2034,SC2154
 FLAGS="accelerator= runtime= network= subnetwork= service_account= spot logs= collect= attempts= dry_run"
 LABEL=launched-by=evqgan # what these scripts create
@@ -14,8 +15,8 @@ check_place() {
   needs gcloud "install the Google Cloud CLI and log in"
 }
 
-# The numbers that the kinds of TPU come in, as their names have them (Cloud TPU's pages of each version). Of v4 and v5p
-# there are, from 128 on, any number of cubes of 64 chips.
+# sizes_of KIND: the numbers that a kind of TPU comes in, as names have them (Cloud TPU's pages of each version). Of v4
+# and v5p there are, from 128 on, any number of cubes of 64 chips. What can be compiled for: evqgan/core/chips.py.
 sizes_of() {
   local cubes most=64
   [ "$1" = v4 ] || most=96

@@ -162,7 +162,9 @@ def test_an_old_driver_is_told(quick, capsys, monkeypatch, tmp_path, row, cuda, 
 
 
 def test_packages_that_do_not_fit_are_told(quick, capsys, monkeypatch):
-    monkeypatch.setattr(machine, "project", lambda: (">=3.11", ["numpy>=99", "no-thing>1", "none-too"]))
+    monkeypatch.setattr(
+        machine, "project", lambda: (">=3.11", ["numpy>=99", "no-thing>1", "none-too"])
+    )
     said = "expected >=99; no-thing absent, expected >1; none-too absent, expected any: pip install"
     rows = fails(capsys, "packages", said)
     assert rows["devices"][0] == "ok"  # the others are checked all the same

@@ -15,6 +15,8 @@ from launch_machine import ROOT, Machine, commands, one_error
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, parse
+
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
 PATH = "/usr/bin:/bin"  # neither gcloud nor srun
 LINT = ["-m ruff check", "-m mypy"]
@@ -44,6 +46,25 @@ def test_help_prints_the_head_of_a_script_and_does_nothing_else(tmp_path, name):
     head = script.read_text().partition("\nset -euo")[0]
     shown = [line[2:] for line in head.splitlines() if line.startswith("# ")]
     assert done.stdout.splitlines() == shown and f"bash launch/{name}.sh" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--workdir=a b"],
+        ["-workdir=a", "--config.seed=1"],
+        ["--workdir", "a", "--config=c"],
+        ["--workdir=a", "--config=c", "--workdir=gs://b/c=d"],
+        ["--config.workdir=a"],
+    ],
+)
+def test_the_scripts_read_a_flag_as_the_program_does(words):
+    script = '. launch/environment.sh; value_of workdir "$@"'
+    done = subprocess.run(
+        ["bash", "-euc", script, "bash", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    table = Flag("workdir", TEXT, (), ""), Flag("config", TEXT, (), ""), CONFIG_KEYS
+    assert done.returncode == 0 and done.stdout == (parse(table, words)[0].workdir or "")
 
 
 @pytest.mark.parametrize(

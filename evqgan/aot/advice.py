@@ -61,9 +61,7 @@ def changes(config: Any, target: Target, row: report.Row) -> Iterator[Change]:
         number = small[0] if small else max(sharded)
         if number > fsdp:
             effect = f"leaves {gib(sharded[number])} of weights and optimizer on a device"
-            yield Change(
-                [f"--config.mesh.fsdp={number}"], f"{effect}, not {gib(row.state_bytes)}"
-            )
+            yield Change([f"--config.mesh.fsdp={number}"], f"{effect}, not {gib(row.state_bytes)}")
     if keys := without_remat_of(config):
         yield Change(keys, "keeps the inputs of layers alone for the backward pass")
     now, ways = config.optimizer.get("accumulate", 1), row.mesh["data"] * fsdp

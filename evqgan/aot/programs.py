@@ -5,7 +5,7 @@ Nothing is read: not the data, not a workdir, not the weights of frozen networks
 
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -123,34 +123,36 @@ def sampling(config: Any, devices: Any, batch_size: int | None) -> list[Program]
     model.check_settings(settings)
     device_mesh = mesh.make(devices=devices)
     size = (batch_size or at_once(model.tokenizer.shape)) * device_mesh.size
-    ids = (size, *model.tokenizer.grid, model.tokenizer.network.quantizer.depth)
-    kinds = (ids, np.int32), (ids[:-1], bool), ((size,), np.int32)
-    seeds = ((size,), np.uint32), ((size,), np.uint32)
+    grid = (size, *model.tokenizer.grid)
+    ids = ((*grid, model.tokenizer.network.quantizer.depth), np.int32)
+    labels, seeds, numbers = ((size,), np.int32), ((size,), np.uint32), ((size,), np.uint32)
+    request = ids, (grid, bool), labels, seeds, numbers
+    sampler, (_, decode) = core.sampler_of(model, settings), core.coders(model.tokenizer)
     state = model.shapes()
-    _, decode = core.coders(model.tokenizer)
-    made: tuple[tuple[str, Any, Any, Any], ...] = (
-        ("sampler", core.sampler_of(model, settings), state, (*kinds, *seeds)),
-        ("decoder", decode, state["tokenizer"], kinds[:1]),
-    )
-    return [alone(*program, device_mesh=device_mesh) for program in made]
+    return [
+        alone("sampler", sampler, state, request, device_mesh),
+        alone("decoder", decode, state["tokenizer"], [ids], device_mesh),
+    ]
 
 
-def alone(name: str, function: Any, weights: Any, rows: Any, device_mesh: Mesh) -> Program:
-    """Return the program of a function of rows, each device on its own, as `BatchRunner` has it.
+def alone(
+    name: str, function: Any, weights: Any, batch: Sequence[tuple], device_mesh: Mesh
+) -> Program:
+    """Return the program of a function of a batch, each device on its own, as in `BatchRunner`.
 
-    rows: (shape, dtype) of each array beside the weights.
+    batch: (shape, dtype) of each array beside the weights; all begin with the number of images.
     """
     whole, split = mesh.replicated(device_mesh), mesh.batch_sharding(device_mesh)
     mapped = jax.shard_map(
         function,
         mesh=device_mesh,
-        in_specs=(PartitionSpec(), *(split.spec for _ in rows)),
+        in_specs=(PartitionSpec(), *(split.spec for _ in batch)),
         out_specs=split.spec,
         check_vma=False,
     )
-    arrays = [jax.ShapeDtypeStruct(*row, sharding=split) for row in rows]
+    arrays = [jax.ShapeDtypeStruct(*array, sharding=split) for array in batch]
     given = held(weights, whole), *arrays
-    return Program(name, jax.jit(mapped), given, rows[0][0][0], device_mesh)
+    return Program(name, jax.jit(mapped), given, arrays[0].shape[0], device_mesh)
 
 
 def held(tree: Any, sharding: Any) -> Any:
@@ -173,11 +175,8 @@ def evaluation(config: Any, devices: Any, batch_size: int | None) -> list[Progra
     weights = held(model.shapes(), mesh.replicated(device_mesh))
     key = jax.eval_shape(lambda: jax.random.key(0))
     given = weights, batch_of(config, device_mesh, size), held(key, mesh.replicated(device_mesh))
-    return [
-        Program(
-            "prediction", jax.jit(mesh.over(model.predict, device_mesh)), given, size, device_mesh
-        )
-    ]
+    predict = jax.jit(mesh.over(model.predict, device_mesh))
+    return [Program("prediction", predict, given, size, device_mesh)]
 
 
 MAKERS = {

@@ -35,6 +35,8 @@ from evqgan.inference.model import Model
 from evqgan.inference.resumable import SamplingTask
 
 MEASURED: tuple[MetricName, ...] = ("frechet", "score")
+# Of every generator; None where it cannot be measured. Those of other networks follow.
+COLUMNS = ("fid", "inception_score", "frechet_pixels", "in_class")
 
 WORKDIR = Flag("workdir", PATH, (), "[NAME=]PATH of a trained model; several times", repeated=True)
 FEATURES = Flag(
@@ -142,7 +144,7 @@ def of_generator(
         chooser = choosing.chooser_of(model, dataset, colour)
     images, labels = sampled(model, given.samples, folder, acceptance, chooser, sampler)
     keys = json.dumps(build.plain(model.config.dataset), sort_keys=True)
-    numbers: dict[str, Any] = dict.fromkeys(("fid", "inception_score", "frechet_pixels", "in_class"))
+    numbers: dict[str, Any] = dict.fromkeys(COLUMNS)
     with progress.announced(f"measuring {given.samples:,} samples beside real images"):
         real, of_networks, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
         for network, against in of_networks:
