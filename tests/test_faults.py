@@ -77,6 +77,19 @@ def test_one_process_that_is_stopped_goes_on_and_so_does_one_of_several_after_th
     assert fault_runs.ends(two, 30.0) == [0, 0]
 
 
+def test_no_run_goes_on_when_the_command_is_stopped(tmp_path, monkeypatch):
+    process = a_process()
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Case, "start", lambda self, workdir, clock: [process])
+    monkeypatch.setattr(faults, "passed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        faults.struck(Case(1, 1, tmp_path), "kill", tmp_path, 1.0, random.Random(0))
+    assert process.poll() == -signal.SIGKILL
+
+
 def test_one_of_several_is_lost(tmp_path):
     two = [a_process("import time; time.sleep(0.5)") for _ in range(2)]
     faults.lose(two, Case(1, 2, tmp_path), random.Random(0))

@@ -144,17 +144,19 @@ def config_of(stage: int, images: pathlib.Path) -> ConfigDict:
 def ends(started: Sequence[subprocess.Popen], seconds: float) -> list[int | None]:
     """Return the exit codes of processes; None of one that had not ended in so many seconds.
 
-    All are gone when this returns.
+    All are gone when this returns, or when this command is stopped meanwhile.
     """
     until, codes = time.monotonic() + seconds, list[int | None]()
-    for process in started:
-        try:
-            codes.append(process.wait(max(0.0, until - time.monotonic())))
-        except subprocess.TimeoutExpired:
-            codes.append(None)
-    for process in started:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    try:
+        for process in started:
+            try:
+                codes.append(process.wait(max(0.0, until - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                codes.append(None)
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
     return codes
 
 

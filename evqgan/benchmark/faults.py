@@ -173,26 +173,42 @@ def fresh(workdir: pathlib.Path) -> pathlib.Path:
     return next(path for path in names if not path.exists())
 
 
+def struck(
+    case: Case, name: str, workdir: pathlib.Path, moment: float, dice: random.Random
+) -> tuple[list[int | None], float | None]:
+    """Start a run, to which a fault happens after so many seconds, and wait for its end.
+
+    Return the exit codes, and the seconds that it took after the fault; None where it had ended
+    before.
+    """
+    fault = FAULTS[name]
+    clock = (dice.choice((DAY, -DAY)), moment) if name == "clock" else None
+    started = case.start(workdir, clock)
+    try:
+        if not clock and passed(started, moment):
+            return fault_runs.ends(started, fault_runs.PATIENCE), None
+        began = time.monotonic()
+        fault.strike(started, case, dice)
+        codes = fault_runs.ends(started, fault_runs.PATIENCE)
+        waited = time.monotonic() - began
+    finally:  # where this command is stopped, its runs end, too
+        fault_runs.ends(started, 0.0)
+    fault.mend(case)
+    return codes, waited
+
+
 def suffered(case: Case, name: str, times: int, dice: random.Random) -> dict[str, Any]:
     """Return the row of a run to which a fault happens so many times."""
     fault, workdir = FAULTS[name], fresh(case.place / name)
     began, longest, wrong = time.monotonic(), 0.0, []
     for number in range(times):
         moment = moment_of(name, number, case.seconds, dice)
-        clock = (dice.choice((DAY, -DAY)), moment) if name == "clock" else None
-        started = case.start(workdir, clock)
-        through = passed(started, moment) if not clock else False
-        struck = time.monotonic()
-        if not through:
-            fault.strike(started, case, dice)
-        codes = fault_runs.ends(started, fault_runs.PATIENCE)
-        waited = time.monotonic() - struck
-        if not clock and not through:
-            longest = max(longest, waited)
-        if not through:
-            fault.mend(case)
-        if waited > fault_runs.PATIENCE:
-            wrong.append(f"hung for {duration(waited)}")
+        codes, waited = struck(case, name, workdir, moment, dice)
+        if waited is not None:
+            if waited > fault_runs.PATIENCE:
+                wrong.append(f"hung for {duration(waited)}")
+            if name != "clock":  # of which the moment is not known
+                longest = max(longest, waited)
         if fault.codes and not {0, *fault.codes}.issuperset(codes):
             wrong.append(f"exit codes {codes}")
         where = f"{name} {number + 1}/{times} after {duration(moment)}"
