@@ -23,9 +23,10 @@ done
 environment requirements.txt requirements-test.txt
 cd "$root"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-say "$python: ruff check, then pytest $* with mypy beside it"
+say "$python: ruff, then pytest $* with mypy beside it"
 status=0
 run "$python" -m ruff check || status=1
+run "$python" -m ruff format --check --quiet || status=1
 types=$(mktemp) # what mypy says, shown behind the tests
 trap 'rm -f "$types"' EXIT
 run "$python" -m mypy >"$types" 2>&1 &

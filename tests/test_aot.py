@@ -159,7 +159,7 @@ def test_what_does_not_fit_ends_with_1_and_says_what_to_change(tmp_path, monkeyp
     code, file = shaped(tmp_path)
     out, err = capsys.readouterr()
     assert code == 1 and err == "error: step: more memory than cpu has\n"
-    assert "--config.optimizer.accumulate=2 computes 1 images of a device at a time, not 2" in out
+    assert "--config.optimizer.accumulate=2 computes 1 image of a device at a time, not 2" in out
     assert json.loads(file.read_text())["rows"][0]["advice"]
 
 
@@ -211,6 +211,13 @@ def test_changes_are_compiled_until_one_fits(monkeypatch):
         f"compiled with {keys} --config.optimizer.accumulate=2: it fits, peak 1.00 GiB",
     ]
     assert tried[1].generator.remat and tried[1].optimizer.accumulate == 2
+
+
+def test_what_was_not_tried_is_said_of_changes_alone(monkeypatch):
+    change, end = advice.Change(["--config.a=1"], "helps"), advice.Change([], "nothing helps")
+    monkeypatch.setattr(advice, "changes", lambda *given: iter([change, end]))
+    found = list(advice.lines(None, SimpleNamespace(devices=[]), a_row(memory_bytes=1)))
+    assert found == ["--config.a=1 helps (not tried; --tries=3 compiles on)", "nothing helps"]
 
 
 def test_a_generator_s_tokenizer_is_that_of_the_shipped_config():

@@ -19,7 +19,7 @@ from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, parse
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
 PATH = "/usr/bin:/bin"  # neither gcloud nor srun
-LINT = ["-m ruff check", "-m mypy"]
+LINT = ["-m ruff check", "-m ruff format --check --quiet", "-m mypy"]
 
 
 @pytest.fixture
@@ -124,8 +124,8 @@ def test_a_dry_run_refuses_what_the_program_would(machine):
 
 
 def test_a_dry_run_of_the_tests_prints_them_and_runs_none(machine):
-    *_, lint, tests, types = commands(machine.run("launch/test.sh", "--dry_run", "-k", "x"))
-    assert [line[2] for line in (lint, tests, types)] == ["ruff", "pytest", "mypy"]
+    *_, lint, form, tests, types = commands(machine.run("launch/test.sh", "--dry_run", "-k", "x"))
+    assert [line[2] for line in (lint, form, tests, types)] == ["ruff", "ruff", "pytest", "mypy"]
     assert tests[-4:] == ["-m", "not slow", "-k", "x"] and machine.calls() == []
 
 
@@ -231,9 +231,9 @@ def test_the_users_environment_and_folder_are_kept(machine):
 
 
 def lint_and_tests(machine):
-    """The last three calls: ruff, then mypy and pytest, which run side by side in any order."""
-    first, *beside = machine.calls()[-3:]
-    return [first, *sorted(beside)]
+    """The last four calls: ruff twice, then mypy and pytest, side by side in any order."""
+    lint, form, *beside = machine.calls()[-4:]
+    return [lint, form, *sorted(beside)]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,9 @@ def test_test_runs_lint_and_tests(machine, flags, given):
     assert machine.installs() == []  # the test environment serves the main job too
 
 
-@pytest.mark.parametrize("fails, code", [("ruff check", 1), ("-m mypy", 1), ("-m pytest", 3)])
+@pytest.mark.parametrize(
+    "fails, code", [("ruff check", 1), ("ruff format", 1), ("-m mypy", 1), ("-m pytest", 3)]
+)
 def test_test_fails_when_lint_or_tests_fail(machine, fails, code):
     assert machine.run("launch/test.sh", FAILS=fails).returncode == code
     assert lint_and_tests(machine) == [*LINT, "-m pytest -n 2 --dist loadfile -m not slow"]

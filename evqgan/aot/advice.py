@@ -7,6 +7,7 @@ from evqgan.aot import programs, report
 from evqgan.aot.topology import Target
 from evqgan.core import mesh
 from evqgan.core.config_files import override
+from evqgan.core.progress import counted
 from evqgan.core.space import gib
 from evqgan.training.prepare import jitted
 
@@ -24,10 +25,6 @@ def lines(config: Any, target: Target, row: report.Row, tries: int = 0) -> Itera
     config: completed; row: of its training step.
     tries: how many programs to compile, each with one change more, until one fits.
     """
-    if not tries:
-        for change in changes(config, target, row):
-            yield f"{' '.join(change.keys)} {change.effect} (not tried; --tries=3 compiles on)"
-        return
     given: list[str] = []
     for _ in range(tries):
         change = next(changes(config, target, row))
@@ -42,7 +39,9 @@ def lines(config: Any, target: Target, row: report.Row, tries: int = 0) -> Itera
         yield f"compiled with {' '.join(given)}: {verdict}, {reached}"
         if row.fits:
             return
-    yield from lines(config, target, row)
+    for change in changes(config, target, row):
+        untried = f" (not tried; --tries={tries + 3} compiles on)" if change.keys else ""
+        yield " ".join([*change.keys, change.effect]) + untried
 
 
 def changed(config: Any, keys: list[str]) -> Any:
@@ -53,7 +52,10 @@ def changed(config: Any, keys: list[str]) -> Any:
 
 
 def changes(config: Any, target: Target, row: report.Row) -> Iterator[Change]:
-    """Yield changes that lower what a step takes, the one that is to be made first in front."""
+    """Yield changes that lower what a step takes, the one that is to be made first in front.
+
+    The last has no keys where nothing more can be changed.
+    """
     there, fsdp = row.memory_bytes, row.mesh["fsdp"]
     if row.state_bytes > there / 2:
         sharded = sharded_state(config, target)
@@ -69,7 +71,8 @@ def changes(config: Any, target: Target, row: report.Row) -> Iterator[Change]:
     divisor = next((n for n in range(2, each + 1) if each % n == 0), 1)
     if divisor > 1:
         effect = (
-            f"computes {each // divisor} images of a device at a time, not {each}, in a new run"
+            f"computes {counted(each // divisor, 'image')} of a device at a time, not {each}, "
+            "in a new run"
         )
         yield Change([f"--config.optimizer.accumulate={now * divisor}"], effect)
     else:

@@ -18,6 +18,8 @@ TEXT, TITLE = 11, 12.5
 GRID, INK, AXIS = "#E4E4E4", "#222222", "#888888"
 LEGEND, LEGEND_LEFT = 17, 14  # the height of a line of the legend, and where it begins
 
+Point = tuple[float, float]
+
 
 class Line(NamedTuple):
     """A line of a chart: its name in the legend, and its points.
@@ -50,59 +52,6 @@ class Chart(NamedTuple):
     log_y: bool = False
 
 
-def draw(chart: Chart) -> np.ndarray:
-    """Return a chart as uint8 [H,W,3]; x has a tick at each point, the legend is below."""
-    columns = 3 if len(chart.lines) % 3 == 0 else 2
-    rows = math.ceil(len(chart.lines) / columns)
-    height = HEIGHT + rows * LEGEND + 6
-    unit = SCALE * FINER
-    image = Image.new("RGB", (WIDTH * unit, height * unit), "white")
-    pen = ImageDraw.Draw(image)
-    xs = sorted({x for line in chart.lines for x in line.x})
-    ys = [y for line in chart.lines for y in line.y]
-    ys += [y for line in chart.lines for span in line.spans() for y in span[1:]]
-    ticks = y_ticks(min(ys), max(ys), chart.log_y)
-    across = Axis(xs[0], xs[-1], LEFT, WIDTH - RIGHT, chart.log_x, 0.04)
-    up = Axis(min(*ys, *ticks), max(*ys, *ticks), HEIGHT - BOTTOM, TOP, chart.log_y)
-
-    def text(x: float, y: float, words: str, anchor: str, size: float = TEXT) -> None:
-        font = ImageFont.load_default(size * unit)
-        pen.text((x * unit, y * unit), words, fill=INK, font=font, anchor=anchor)
-
-    def stroke(points: Sequence[tuple[float, float]], colour: str, width: float) -> None:
-        pen.line([(x * unit, y * unit) for x, y in points], colour, round(width * unit), "curve")
-
-    for tick in ticks:
-        stroke([(LEFT, up.at(tick)), (WIDTH - RIGHT, up.at(tick))], GRID, 1)
-        text(LEFT - 6, up.at(tick), f"{tick:,.4g}", "rm")
-    for x in xs:
-        stroke([(across.at(x), HEIGHT - BOTTOM), (across.at(x), HEIGHT - BOTTOM + 4)], AXIS, 1)
-        text(across.at(x), HEIGHT - BOTTOM + 7, f"{x:g}", "ma")
-    stroke([(LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], AXIS, 1)
-    text(LEFT, 8, chart.title, "la", TITLE)
-    text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 18, chart.x, "ma")
-    _sideways(image, chart.y, unit)
-    for i, line in enumerate(chart.lines):
-        colour = COLOURS[line.colour % len(COLOURS)]
-        points = [(across.at(x), up.at(y)) for x, y in zip(line.x, line.y, strict=True)]
-        for piece in pieces(points, line.style):
-            stroke(piece, colour, 2)
-        for x, low, high in line.spans():
-            stroke([(across.at(x), up.at(low)), (across.at(x), up.at(high))], colour, 1)
-        if line.style == "solid":
-            for x, y in points:
-                box = [(x - 3) * unit, (y - 3) * unit, (x + 3) * unit, (y + 3) * unit]
-                pen.ellipse(box, fill=colour)
-        left = LEGEND_LEFT + i % columns * (WIDTH - LEGEND_LEFT) / columns
-        middle = HEIGHT + 4 + i // columns * LEGEND + LEGEND / 2
-        sample = [(left, middle), (left + 26, middle)]
-        for piece in pieces(sample, line.style):
-            stroke(piece, colour, 2)
-        text(left + 32, middle, line.name, "lm")
-    small = image.resize((WIDTH * SCALE, height * SCALE), Image.Resampling.LANCZOS)
-    return np.asarray(small)
-
-
 class Axis(NamedTuple):
     """Where values lie between two ends of a chart."""
 
@@ -120,6 +69,85 @@ class Axis(NamedTuple):
         return self.start + (self.end - self.start) * (self.room + (1 - 2 * self.room) * share)
 
 
+def draw(chart: Chart) -> np.ndarray:
+    """Return a chart as uint8 [H,W,3]; x has a tick at each point, the legend is below."""
+    columns = 3 if len(chart.lines) % 3 == 0 else 2
+    height = HEIGHT + math.ceil(len(chart.lines) / columns) * LEGEND + 6
+    pen = Pen(height)
+    xs = sorted({x for line in chart.lines for x in line.x})
+    ys = [y for line in chart.lines for y in line.y]
+    ys += [y for line in chart.lines for span in line.spans() for y in span[1:]]
+    ticks = y_ticks(min(ys), max(ys), chart.log_y)
+    across = Axis(xs[0], xs[-1], LEFT, WIDTH - RIGHT, chart.log_x, 0.04)
+    up = Axis(min(*ys, *ticks), max(*ys, *ticks), HEIGHT - BOTTOM, TOP, chart.log_y)
+    _frame(pen, chart, [(across.at(x), x) for x in xs], [(up.at(tick), tick) for tick in ticks])
+    for i, line in enumerate(chart.lines):
+        _line(pen, line, across, up)
+        left = LEGEND_LEFT + i % columns * (WIDTH - LEGEND_LEFT) / columns
+        _entry(pen, line, left, HEIGHT + 4 + i // columns * LEGEND + LEGEND / 2)
+    small = pen.image.resize((WIDTH * SCALE, height * SCALE), Image.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
+class Pen:
+    """Draws on a white picture, in points."""
+
+    def __init__(self, height: float) -> None:
+        """Begin a picture of WIDTH x height points."""
+        self.unit = SCALE * FINER  # pixels of a point
+        self.image = Image.new("RGB", (WIDTH * self.unit, round(height * self.unit)), "white")
+        self._draw = ImageDraw.Draw(self.image)
+
+    def text(self, x: float, y: float, words: str, anchor: str, size: float = TEXT) -> None:
+        """Write a line of text; anchor: of Pillow, such as "rm": its right end, in its middle."""
+        place, font = (x * self.unit, y * self.unit), ImageFont.load_default(size * self.unit)
+        self._draw.text(place, words, fill=INK, font=font, anchor=anchor)
+
+    def line(self, points: Sequence[Point], colour: str, width: float) -> None:
+        """Draw a line through points."""
+        places = [(x * self.unit, y * self.unit) for x, y in points]
+        self._draw.line(places, colour, round(width * self.unit), "curve")
+
+    def dot(self, x: float, y: float, colour: str) -> None:
+        """Draw a dot."""
+        box = [(x - 3) * self.unit, (y - 3) * self.unit, (x + 3) * self.unit, (y + 3) * self.unit]
+        self._draw.ellipse(box, fill=colour)
+
+
+def _frame(pen: Pen, chart: Chart, xs: Sequence[Point], ys: Sequence[Point]) -> None:
+    """Draw what is behind the lines: the title, the axes and their ticks, as (place, number)."""
+    for y, number in ys:
+        pen.line([(LEFT, y), (WIDTH - RIGHT, y)], GRID, 1)
+        pen.text(LEFT - 6, y, f"{number:,.4g}", "rm")
+    for x, number in xs:
+        pen.line([(x, HEIGHT - BOTTOM), (x, HEIGHT - BOTTOM + 4)], AXIS, 1)
+        pen.text(x, HEIGHT - BOTTOM + 7, f"{number:g}", "ma")
+    pen.line([(LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], AXIS, 1)
+    pen.text(LEFT, 8, chart.title, "la", TITLE)
+    pen.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 18, chart.x, "ma")
+    _sideways(pen.image, chart.y, pen.unit)
+
+
+def _line(pen: Pen, line: Line, across: Axis, up: Axis) -> None:
+    """Draw a line with its bars and its points."""
+    colour = COLOURS[line.colour % len(COLOURS)]
+    points = [(across.at(x), up.at(y)) for x, y in zip(line.x, line.y, strict=True)]
+    for piece in pieces(points, line.style):
+        pen.line(piece, colour, 2)
+    for x, low, high in line.spans():
+        pen.line([(across.at(x), up.at(low)), (across.at(x), up.at(high))], colour, 1)
+    for x, y in points if line.style == "solid" else ():
+        pen.dot(x, y, colour)
+
+
+def _entry(pen: Pen, line: Line, left: float, middle: float) -> None:
+    """Draw a line's entry in the legend."""
+    colour = COLOURS[line.colour % len(COLOURS)]
+    for piece in pieces([(left, middle), (left + 26, middle)], line.style):
+        pen.line(piece, colour, 2)
+    pen.text(left + 32, middle, line.name, "lm")
+
+
 def y_ticks(low: float, high: float, log: bool) -> list[float]:
     """Return round numbers around low to high: of a logarithmic axis 1, 2 and 5 of each decade."""
     if log:
@@ -135,14 +163,12 @@ def y_ticks(low: float, high: float, log: bool) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def pieces(
-    points: Sequence[tuple[float, float]], style: str
-) -> list[Sequence[tuple[float, float]]]:
+def pieces(points: Sequence[Point], style: str) -> list[Sequence[Point]]:
     """Return the pieces of a line through points: all of it, or dashes or dots of each part."""
     if style == "solid":
         return [points]
     on, off = {"dashed": (6, 3), "dotted": (2, 3)}[style]
-    found: list[Sequence[tuple[float, float]]] = []
+    found: list[Sequence[Point]] = []
     for (ax, ay), (bx, by) in itertools.pairwise(points):
         length = math.hypot(bx - ax, by - ay)
         for begin in np.arange(0, length, on + off):
