@@ -7,7 +7,7 @@ from evqgan.aot import programs, report
 from evqgan.aot.topology import Target
 from evqgan.core import mesh
 from evqgan.core.config_files import override
-from evqgan.core.progress import counted
+from evqgan.core.progress import counted, heartbeat
 from evqgan.core.space import gib
 from evqgan.training.prepare import jitted
 
@@ -33,7 +33,8 @@ def lines(config: Any, target: Target, row: report.Row, tries: int = 0) -> Itera
         given += change.keys
         config = changed(config, change.keys)
         (step,) = programs.training(config, target.devices)
-        row = report.compiled(step, target)
+        with heartbeat(f"compiling with {' '.join(given)}"):
+            row = report.compiled(step, target)
         reached = f"peak {gib(row.peak_bytes)}" if row.peak_bytes else row.error
         verdict = "it fits" if row.fits else "it does not fit"
         yield f"compiled with {' '.join(given)}: {verdict}, {reached}"

@@ -17,8 +17,10 @@ from evqgan.aot import report, topology
 from evqgan.core import files
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
+from evqgan.core.progress import heartbeat
 from evqgan.core.space import GIB
 
+# Ours: a choice of accelerators, for each takes hours of compiling.
 TOPOLOGIES = ("v4-8", "v5e-8", "v5e-16", "v5e-256", "v6e-8")
 CONFIGS = (
     "imagenet_stage2",
@@ -64,7 +66,7 @@ CONFIGS = (
 )
 
 FLAGS = (
-    Flag("topology", TEXT, (), "of the devices; several times (five from v4-8)", repeated=True),
+    Flag("topology", TEXT, (), f"several times ({', '.join(TOPOLOGIES)})", repeated=True),
     Flag("config", TEXT, (), "FILE[:variant]; several times (all of full size)", repeated=True),
     CONFIG_KEYS,
     Flag("mode", choice("train", "sample", "evaluate"), (), "whose programs (train)", "train"),
@@ -116,7 +118,8 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             if row.asked in [known.asked for known in rows]:
                 continue
             print(f"{config} on {name}", flush=True)
-            rows += compiled(row, overrides, 60 * given.minutes)
+            with heartbeat(f"compiling {config} on {name}"):
+                rows += compiled(row, overrides, 60 * given.minutes)
             if given.json:
                 files.save_json(given.json, {"name": "fits", "rows": as_json(rows)})
             print(f"  {rows[-1].fits}, {rows[-1].note}", flush=True)

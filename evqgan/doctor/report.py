@@ -37,7 +37,7 @@ class Report:
     """The checks so far."""
 
     def __init__(self, held: bool = False) -> None:
-        """Print checks as they are done; held: first at `speak`, which says which ones."""
+        """Print checks as they are done; held: only from `speak` on, which says which ones."""
         self.checks: list[Check] = []
         self.held, self.quiet = held, False
 
