@@ -501,6 +501,7 @@ def test_two_processes_compare_themselves_and_the_first_one_speaks(tmp_path):
     "arguments, message",
     [
         (["--device=gpus"], "expected gpu, tpu, cpu, a number"),
+        (["--device=gpu,cpu"], "--device=gpu,cpu: expected gpu, tpu, cpu, a number"),
         (["--devise=gpu"], "did you mean '--device'?"),
         (["nope"], "expected flags as --name=value, got 'nope'"),
         (["--config.seed", "1", "nope"], "expected flags as --name=value, got 'nope'"),

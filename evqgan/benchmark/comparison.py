@@ -199,7 +199,7 @@ def timing(
     """
     folder, changes = out / f"{name}_0", dict(sampler or {})
     file = folder / "timing.json"
-    there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    there = runs.read(file)
     if there and there.get("sampler") == sampler:
         return there
     total = there.get("training_seconds")

@@ -1,13 +1,12 @@
 """What benchmarks of many runs share: their flags, parts of the work, and rows."""
 
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from evqgan.core import pictures
+from evqgan.core import files, pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress
@@ -47,11 +46,18 @@ def split(text: str) -> tuple[int, int]:
 def known(file: pathlib.Path, **made: Any) -> dict[str, Any] | None:
     """Return the numbers in a file, if it is there and they were made with these settings.
 
-    Numbers without their card are not taken.
+    Numbers without their card are not taken. Raises InputError for a damaged file.
     """
-    numbers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    numbers = read(file)
     alike = made == {key: numbers.get(key) for key in made}
     return numbers if alike and numbers.get("card") else None
+
+
+def read(file: pathlib.Path) -> dict[str, Any]:
+    """Return what a benchmark has kept in a file, {} where there is none yet."""
+    if not file.is_file():
+        return {}
+    return files.read_json(file, "what a benchmark keeps of a run", "remove it to measure anew")
 
 
 def together(of_runs: Sequence[Any]) -> Any:

@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -24,16 +24,18 @@ OTHER_TPUS = {"0x0027", "0x0076"}  # PCI's numbers of v2 and v3, and 7x: not in 
 INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"', "cpu": ""}
 
 
-def asked(words: Iterable[str]) -> tuple[str, int]:
+def asked(words: Sequence[str]) -> tuple[str, int]:
     """Return the platform and the number of devices that --device=gpu,8 asks for; "" and 0: any."""
     platform, number = "", 0
     for word in words:
-        if word in INSTALL:
+        if word in INSTALL and not platform:
             platform = word
-        elif word.isdecimal() and int(word):
+        elif word.isdecimal() and int(word) and not number:
             number = int(word)
         else:
-            raise InputError(f"--device={word}: expected gpu, tpu, cpu, a number, or gpu,8")
+            raise InputError(
+                f"--device={','.join(words)}: expected gpu, tpu, cpu, a number, or gpu,8"
+            )
     return platform, number
 
 
