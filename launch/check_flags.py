@@ -4,9 +4,8 @@ python -m launch.check_flags [--here] [--elsewhere] [--devices=N] -- [flags of e
 
 Exit code 2 and a line for a flag, its value or its mode, a config that cannot be read, a key that
 it does not have, a batch that cannot be split over so many devices, and with --elsewhere for data
-of the config by a relative path; else 0. What may be on the
-machines alone is left to the program: a workdir, a preset, and, unless it runs --here, a config by
-a path from / on.
+of the config by a relative path; else 0. What may be on the machines alone is left to the program:
+a workdir, a preset, and, unless it runs --here, a config by a path from / on.
 """
 
 import os

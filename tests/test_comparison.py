@@ -158,6 +158,9 @@ def test_numbers_made_in_another_way_are_not_taken(tmp_path):
     assert runs.known(file, samples=6) is None and runs.known(file, absent=1) is None
     file.write_text(json.dumps({"samples": 5}))
     assert runs.known(file, samples=5) is None  # without a card
+    file.write_text('{"samples": 5')
+    with pytest.raises(InputError, match="is not what a benchmark keeps of a run: .* remove it to"):
+        runs.known(file, samples=5)
 
 
 def test_numbers_by_other_features_are_measured_anew(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ python -m docs.make.fits_table docs/fits.md
 import argparse
 import pathlib
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 
@@ -66,7 +67,7 @@ def name(row: Row) -> str:
 
 def changed(row: Row) -> list[str]:
     """Return the keys that a row's config was given, but for the stored ids."""
-    keys = [key.removeprefix("--config.") for key in row.changes.split()]
+    keys = [key.removeprefix("--config.") for key in shlex.split(row.changes)]
     return [key for key in keys if not key.startswith("dataset.codes=")]
 
 

@@ -7,6 +7,7 @@ again. A training step of stage 2 takes a TPU's compiler one to three minutes.
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -114,7 +115,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         topology.prepare(name, "--topology")
     for config in given.config or CONFIGS:
         for name in names:
-            row = Row(config, " ".join(overrides), name, given.mode)
+            row = Row(config, shlex.join(overrides), name, given.mode)
             if row.asked in [known.asked for known in rows]:
                 continue
             print(f"{config} on {name}", flush=True)
