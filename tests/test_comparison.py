@@ -371,6 +371,12 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, args, message)
     assert message in capsys.readouterr().err
 
 
+def test_a_system_that_is_named_twice_is_run_once():
+    file = config_files.SHIPPED / "configs" / "comparison.py"
+    given = types.SimpleNamespace(config=f"{file}:tiny", only=["vqgan", "rq_vae", "vqgan"])
+    assert comparison.chosen(given)[1] == ["vqgan", "rq_vae"]
+
+
 def test_only_its_own_config_is_taken(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(comparison.pathlib.Path(__file__).parent.parent)
     assert (

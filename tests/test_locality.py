@@ -9,6 +9,7 @@ from absl import flags
 from PIL import Image
 
 from evqgan.benchmark import __main__ as benchmark
+from evqgan.benchmark import reconstruction
 from evqgan.benchmark.paper import locality
 from evqgan.inference.model import load
 
@@ -89,6 +90,11 @@ def test_tokenizers_are_compared_on_one_data_set(tmp_path, capsys):
         and first["rfrechet_pixels"] > 0
     )
     assert Image.open(out).size[0] >= 3 * 32
+
+
+def test_workdirs_of_one_name_are_told_apart():
+    assert reconstruction.names_of(["a/one", "b/two"]) == ["one", "two"]
+    assert reconstruction.names_of(["a/tokenizer", "b/tokenizer"]) == ["a/tokenizer", "b/tokenizer"]
 
 
 def test_reconstruction_takes_the_tokenizer_of_a_model_of_both_stages(tmp_path):

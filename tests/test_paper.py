@@ -424,6 +424,7 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         (["table7", "--data=digit"], "digit"),
         (["table5", "--samples=0"], "--samples=0"),
         (["table7", f"--workdir={place.parent}"], " is on another (swin with"),
+        (["fig9", "--latent=16", "--window=3"], "--window=3 divides no token grid's side, here 16"),
         (["fig9", "--width=50"], "expected --width as a multiple of 128, got 50"),
         (["fig8", "--features=inceptoin", f"--workdir={place}"], "holds a tokenizer"),
         (["fig8", "--seeds=2", f"--workdir={place}"], "--seeds is of small models: with --workdir"),

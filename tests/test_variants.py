@@ -60,6 +60,10 @@ def test_each_run_is_a_workdir(out):
         assert min(picture.size) > 2 * 32
 
 
+def test_a_variant_that_is_named_twice_is_run_once():
+    assert variants.chosen(["own_dropped", "base", "own dropped"]) == ["own dropped", "base"]
+
+
 def test_terms_are_equal():
     """As many steps, parameters and target blocks for all.
 
