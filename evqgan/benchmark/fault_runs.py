@@ -106,9 +106,9 @@ def made(stage: int, processes: int, out: pathlib.Path) -> Case:
     with files.writable(case.place):
         (case.place / "images" / "one").mkdir(parents=True, exist_ok=True)
     for i in range(IMAGES):
-        file = case.place / "images" / "one" / f"{i:03d}.png"
-        if not file.is_file():  # an earlier command may have been ended while one was hidden
-            pictures.save_png(file, np.asarray(generated.draw(i, 0, (SIDE, SIDE))))
+        image = case.place / "images" / "one" / f"{i:03d}.png"
+        if not image.is_file():  # an earlier command may have been ended while one was hidden
+            pictures.save_png(image, np.asarray(generated.draw(i, 0, (SIDE, SIDE))))
     text = config_of(stage, case.place / "images").to_json()
     with files.atomic(case.config) as file:
         file.write(
