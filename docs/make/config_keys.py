@@ -7,7 +7,6 @@ import argparse
 import inspect
 import pathlib
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -225,4 +224,4 @@ def commented(source: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

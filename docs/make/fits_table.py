@@ -7,7 +7,6 @@ import argparse
 import pathlib
 import re
 import shlex
-import sys
 from collections.abc import Callable, Iterable
 
 from evqgan.benchmark.fits import CONFIGS, TOPOLOGIES, Row, earlier
@@ -114,4 +113,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
