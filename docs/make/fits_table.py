@@ -7,9 +7,11 @@ import argparse
 import pathlib
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable
 
 from evqgan.benchmark.fits import CONFIGS, TOPOLOGIES, Row, earlier
+from evqgan.core import cli
 
 FOUND = pathlib.Path(__file__).parent.parent / "measurements" / "fits.json"
 HEAD = """# Which configs fit on which accelerators
@@ -104,7 +106,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> None:
     """Write the page into the file that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=pathlib.Path, help="such as docs/fits.md")
@@ -113,4 +115,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run_to_code(sys.argv[1:], main))

@@ -8,12 +8,13 @@ the images that were held out are edited. One seed, nothing chosen by hand.
 
 import argparse
 import pathlib
+import sys
 from collections.abc import Iterable
 
 import numpy as np
 
 import evqgan
-from evqgan.core import pictures
+from evqgan.core import cli, pictures
 from evqgan.data.dataset import Dataset
 from evqgan.inference import evaluation, filmstrip
 from evqgan.inference.editing import GREY
@@ -24,12 +25,12 @@ SEED = 1
 WAYS = 2  # results of an edit
 
 
-def main() -> None:
-    """Write the picture that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: list[str]) -> None:
+    """Write the picture that the arguments ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workdir")
     parser.add_argument("out", type=pathlib.Path)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     model = evqgan.load(given.workdir)
     dataset = Dataset(**model.config.dataset)
     images, labels = evaluation.load_split(dataset, dataset.validation)
@@ -111,4 +112,4 @@ def titled(text: str, *rows: Iterable[np.ndarray]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run_to_code(sys.argv[1:], main))

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from evqgan.benchmark import runs
 from evqgan.core import build
 from evqgan.core.cli import CONFIG_KEYS, TEXT, TEXTS, Flag, whole
-from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.core.progress import announced
 from evqgan.data import pipeline
@@ -48,8 +48,7 @@ class Measured(NamedTuple):
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title, and a row for each number of workers."""
-    config = read_file(given.config)
-    override(config, overrides)
+    config = runs.config_with_data(given.config, overrides)
     dataset = build.call(Dataset, config.dataset, "config.dataset")
     numbers = [number_of(text) for text in dict.fromkeys(given.workers)]
     pipeline.prepare(dataset)

@@ -21,9 +21,9 @@ from typing import Any
 
 import jax
 
+from evqgan.benchmark import runs
 from evqgan.core import build, files, mesh, progress, room
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, choice, whole
-from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import CROPS, Dataset
@@ -107,10 +107,9 @@ def requested(given: Any, overrides: list[str]) -> Request:
     keys: dict[str, Any] = {"crop": protocols.ADM.crop, "label_key": ""}
     measured: dict[str, Any] = {}
     if given.config:
-        config = read_file(given.config)
-        override(config, overrides)
+        config = runs.config_with_data(given.config, overrides)
         keys = build.plain(config.dataset)
-        measured = build.plain(config.evals.get("distribution", {}))
+        measured = build.plain(config.get("evals", {}).get("distribution", {}))
     elif overrides:
         raise InputError(f"{overrides[0]} changes a config: give one by --config=FILE")
     if given.folder and not pathlib.Path(given.folder).is_dir():

@@ -1,13 +1,15 @@
-"""What benchmarks of many runs share: their flags, parts of the work, and rows."""
+"""What benchmarks share: flags, configs, parts of the work, and rows of many runs."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from evqgan.core import files, pictures
 from evqgan.core.cli import PATH, TEXT, Flag, whole
+from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress
 from evqgan.evals.against_real import Colours, Features
@@ -51,6 +53,19 @@ def known(file: pathlib.Path, **made: Any) -> dict[str, Any] | None:
     numbers = read(file)
     alike = made == {key: numbers.get(key) for key in made}
     return numbers if alike and numbers.get("card") else None
+
+
+def config_with_data(file: str, overrides: Sequence[str]) -> ConfigDict:
+    """Return the config of FILE[:variant], of which the images are wanted, with --config.KEY set.
+
+    Raises InputError for one that has no config.dataset, such as a quickstart's.
+    """
+    config = read_file(file)
+    override(config, [*overrides])
+    if "dataset" not in config:
+        what = f"{file} is of {config.stage} and has no config.dataset"
+        raise InputError(f"{what}: give the config of one stage")
+    return config
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
