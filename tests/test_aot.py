@@ -255,11 +255,11 @@ def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone
         return SimpleNamespace(returncode=-11, stderr="error: one\nerror: two" * (len(began) > 1))
 
     monkeypatch.setattr(subprocess, "run", crash)
-    asked = {"topology": ["cpu"], "config": ["a"], "mode": "train", "minutes": 1}
+    asked = {"topology": ["cpu"], "config": ["imagenet_stage1"], "mode": "train", "minutes": 1}
     given = SimpleNamespace(**asked, json=str(file))
     _, rows = fits.run(given, ["--config.seed=1"])
     assert rows[0]["note"] == "crashed with code -11" and rows[0]["changes"] == "--config.seed=1"
-    given.config = ["a", "b"]
+    given.config = ["imagenet_stage1", "ffhq_stage1"]
     _, rows = fits.run(given, ["--config.seed=1"])
     assert len(began) == 2 and [row["note"] for row in rows][1] == "two"
     assert json.loads(file.read_text())["rows"] == rows
@@ -271,11 +271,17 @@ def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone
         fits.run(given, [])
 
 
-def test_all_topologies_are_looked_at_before_the_first_is_compiled(monkeypatch):
+def test_all_that_is_asked_is_looked_at_before_the_first_is_compiled(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *given, **keys: pytest.fail("it was begun"))
-    asked = {"topology": ["cpu", "v9-8"], "config": ["a"], "mode": "train", "minutes": 1}
-    with pytest.raises(InputError, match="^--topology=v9-8: expected cpu, gpu"):
-        fits.run(SimpleNamespace(**asked, json=""), [])
+    asked = {"mode": "train", "minutes": 1, "json": ""}
+    for topologies, configs, keys, message in (
+        (["cpu", "v9-8"], ["imagenet_stage1"], [], "^--topology=v9-8: expected cpu, gpu"),
+        (["cpu"], ["imagenet_stage1", "imagenet_stage3"], [], "there is no file imagenet_stage3"),
+        (["cpu"], ["imagenet_stage1"], ["--config.sede=1"], "did you mean 'seed'"),
+    ):
+        given = SimpleNamespace(**asked, topology=topologies, config=configs)
+        with pytest.raises(InputError, match=message):
+            fits.run(given, keys)
 
 
 def test_the_rows_that_are_kept_are_read_and_written_as_they_are():

@@ -32,6 +32,11 @@ def test_workers_are_measured_beside_threads():
     assert rows[1]["worker_mib"] > 10  # a Python with grain at least
 
 
+def test_a_config_without_images_is_refused():
+    with pytest.raises(InputError, match="is of quickstart and has no config.dataset: give the"):
+        pipeline.run(given(config="quickstart"), [])
+
+
 def test_what_is_no_number_of_workers_is_refused():
     with pytest.raises(InputError, match=r"--workers expects numbers of processes.*'two'"):
         pipeline.run(given(workers=["two"]), KEYS)

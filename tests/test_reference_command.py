@@ -95,6 +95,7 @@ def given(**flags):
         (["--size=1000000", "--name=generated"], "64 images of 1000000x1000000 would take"),
         (["--size=8", "--name=generated", "--crop=middle"], "value should be one of <resize|"),
         (["--config.dataset.size=8"], "give one by --config=FILE"),
+        (["--config=quickstart"], "quickstart is of quickstart and has no config.dataset: give"),
     ],
 )
 def test_what_cannot_be_is_one_line(capsys, tmp_path, flags, message):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from evqgan.aot import report, topology
 from evqgan.core import files
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
+from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
 from evqgan.core.progress import heartbeat
 from evqgan.core.space import GIB
@@ -108,12 +109,18 @@ class Row(NamedTuple):
 
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the title and the rows, those of --json among them."""
+    """Return the title and the rows, those of --json among them.
+
+    Raises InputError, before anything is compiled, for accelerators, configs or keys that there are
+    not: they would be rows that are never tried again.
+    """
     rows = earlier(given.json)
-    names = given.topology or TOPOLOGIES
+    names, configs = given.topology or TOPOLOGIES, given.config or CONFIGS
     for name in names:
         topology.prepare(name, "--topology")
-    for config in given.config or CONFIGS:
+    for config in configs:
+        override(read_file(config), overrides)
+    for config in configs:
         for name in names:
             row = Row(config, shlex.join(overrides), name, given.mode)
             if row.asked in [known.asked for known in rows]:
