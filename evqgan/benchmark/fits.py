@@ -130,7 +130,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
                 rows += compiled(row, overrides, 60 * given.minutes)
             if given.json:
                 files.save_json(given.json, {"name": "fits", "rows": as_json(rows)})
-            print(f"  {rows[-1].fits}, {rows[-1].note}", flush=True)
+            verdict = {True: "it fits", False: "it does not fit", None: "not compiled"}
+            said = verdict[rows[-1].fits], rows[-1].note
+            print(f"  {'; '.join(filter(None, said))}", flush=True)
     return "which programs fit, as compilers say; nothing was run", as_json(rows)
 
 
