@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from jax.experimental import topologies
 
 from evqgan import main
 from evqgan.aot import advice, compile_only, hlo, layout, programs, report, topology
@@ -103,6 +104,27 @@ def test_a_new_type_of_tpu_is_a_row(monkeypatch, tmp_path):
         (tmp_path / "0").mkdir(exist_ok=True)
         (tmp_path / "0" / name).write_text(f"{number}\n")
     assert machine.tpus(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "keys"),
+    [
+        ("v4-8", "v4:2x2x1", {"chip_config_name": "megacore"}),
+        ("v5e-1", "v5e:1x1", {"chips_per_host_bounds": (1, 1, 1)}),
+        ("v6e-8", "v6e:2x4", {}),
+    ],
+)
+def test_libtpu_is_asked_for_the_chips_of_a_type(name, shape, keys, monkeypatch):
+    asked = []
+
+    def described(shape, platform, **keys):
+        asked.append((shape, platform, keys))
+        return SimpleNamespace(devices=["a device"])
+
+    monkeypatch.setattr(topologies, "get_topology_desc", described)
+    target = topology.target(name)
+    assert asked == [(shape, "tpu", keys)] and target.devices == ["a device"]
+    assert target.chip == chips.TPUS[name.partition("-")[0]].chip and target.chip.memory > 1e10
 
 
 def test_a_message_names_the_flag_that_was_given():
