@@ -296,12 +296,12 @@ def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone
 def test_all_that_is_asked_is_looked_at_before_the_first_is_compiled(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *given, **keys: pytest.fail("it was begun"))
     asked = {"mode": "train", "minutes": 1, "json": ""}
-    for topologies, configs, keys, message in (
+    for names, configs, keys, message in (
         (["cpu", "v9-8"], ["imagenet_stage1"], [], "^--topology=v9-8: expected cpu, gpu"),
         (["cpu"], ["imagenet_stage1", "imagenet_stage3"], [], "there is no file imagenet_stage3"),
         (["cpu"], ["imagenet_stage1"], ["--config.sede=1"], "did you mean 'seed'"),
     ):
-        given = SimpleNamespace(**asked, topology=topologies, config=configs)
+        given = SimpleNamespace(**asked, topology=names, config=configs)
         with pytest.raises(InputError, match=message):
             fits.run(given, keys)
 
