@@ -73,7 +73,9 @@ def test_parameters_and_shapes(variables, image):
 
 def test_bfloat16_is_near_float32(variables, image):
     exact = jax.jit(vgg.Network().apply)(variables, image)
-    rounded = jax.jit(vgg.Network("bfloat16").apply)(variables, image)
+    # A fusion of XLA for CPUs gives NaN in bfloat16 with jax 0.12: docs/accelerators.md, Versions.
+    without = {"xla_cpu_experimental_ynn_fusion_type": ""} if jax.default_backend() == "cpu" else {}
+    rounded = jax.jit(vgg.Network("bfloat16").apply, compiler_options=without)(variables, image)
     for name, x, y in zip(MAPS, exact, rounded, strict=True):
         assert x.dtype == jnp.float32 and y.dtype == jnp.bfloat16
         error = jnp.linalg.norm(y.astype(jnp.float32) - x) / jnp.linalg.norm(x)

@@ -43,7 +43,7 @@ NAME = 64  # bytes of a host's name, at most (Linux, HOST_NAME_MAX)
 
 # What Gloo, NCCL and JAX's coordination service say when a process they talk to is gone.
 LOST = re.compile(
-    r"Gloo \w+ failed|remote process exited"
+    r"Gloo [\w-]+ failed|remote process exited"
     r"|(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|INTERNAL)"
     r": .*(task|barrier|coordination service|heartbeat)",
     re.DOTALL | re.IGNORECASE,
