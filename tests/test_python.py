@@ -164,7 +164,10 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
     model, large = loaded(), np.concatenate([made()[0], made()[1]], axis=1)
     whole = model.encode(large)
     assert whole.shape == (1, 8, 16, 1) and len(caplog.messages) == 1
-    line = "images of 128x64, larger than the model's 64x64, are encoded whole (tiles=True"
+    line = (
+        "images of 128x64 (width x height), larger than the model's 64x64, are encoded whole "
+        "(tiles=True"
+    )
     assert caplog.messages[0].startswith(line)
     model.encode(large)
     np.testing.assert_array_equal(model.encode(large, tiles=False), whole)
@@ -178,7 +181,7 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
     np.testing.assert_array_equal(again, model.decode(tiles, tiles=True))
     error = np.mean((again.astype(float) - large) ** 2)
     assert 10 * np.log10(255**2 / error) > 20
-    with pytest.raises(InputError, match="at least 64x64 to take in tiles, got 64x32"):
+    with pytest.raises(InputError, match="at least 64x64 to take in tiles, got 64x32 "):
         model.encode(picture(32, 64), tiles=True)
     for how in (None, False, True):
         with pytest.raises(InputError, match=r"multiples of 8, got 100x64 \(width x height\)"):

@@ -155,7 +155,7 @@ def test_a_decompression_bomb_is_refused_before_it_unfolds():
         warnings.simplefilter("ignore")
         data = encode(Image.new("1", (20_000, 5_000)))
         assert len(data) < 100_000
-        with pytest.raises(InputError, match="at most 89,478,485 pixels, got 20000 x 5000"):
+        with pytest.raises(InputError, match="at most 89,478,485 pixels, got 20000x5000"):
             transforms.decode(data)
         with pytest.raises(InputError, match="at most 89,478,485 pixels, got more than twice"):
             transforms.decode(encode(Image.new("1", (50_000, 5_000))))

@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # what XLA's message begins with
 LESS_MEMORY = (
@@ -44,6 +45,12 @@ class DoesNotFit(RuntimeError):
 
 class Unfit(DoesNotFit):
     """A machine has failed checks of what is asked of it. Exit code 1."""
+
+
+def size_text(size: Sequence[int]) -> str:
+    """Return a size (H, W) as messages have it, width first: "64x64", "64x32 (width x height)"."""
+    height, width = size
+    return f"{width}x{height}" + ("" if width == height else " (width x height)")
 
 
 def of_system(error: OSError) -> str:

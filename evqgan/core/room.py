@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import jax
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
+from evqgan.core.progress import counted
 from evqgan.core.space import GIB
 
 IMAGES = 20_000_000  # ours: 16 views of each image of ImageNet, and more than a GPU makes in weeks
@@ -39,8 +40,16 @@ def require(needed: float, what: str, there: int | None = None) -> None:
 
 
 def require_batch(number: int, shape: Sequence[int]) -> None:
-    """Raise InputError if `number` images of the size `shape` (H, W) take more than there is."""
-    what = f"a batch of {number:,} images of {shape[1]}x{shape[0]}"
+    """Raise InputError if a batch of images of the size `shape` (H, W) takes more than there is."""
+    require_images(number, shape, "a batch of ")
+
+
+def require_images(number: int, shape: Sequence[int], before: str = "") -> None:
+    """Raise InputError if `number` images uint8 [H,W,3] take more memory than there is.
+
+    shape: (H, W). before: begins the message.
+    """
+    what = f"{before}{counted(number, 'image')} of {size_text(shape)}"
     require(number * math.prod(shape) * 3, what)
 
 

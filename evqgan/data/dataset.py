@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.kinds import Positive, Share
 
 Crop = Literal["resize", "random_resized", "native", "centre", "adm"]
@@ -74,10 +74,9 @@ class Dataset:
                 f"got {self.size!r}"
             )
         if self.crop == "adm" and self.shape[0] != self.shape[1]:
-            height, width = self.shape
             raise InputError(
-                f"config.dataset.crop = 'adm' makes square images, config.dataset.size is "
-                f"{height} x {width}: give one side, or another crop"
+                "config.dataset.crop = 'adm' makes square images, config.dataset.size is "
+                f"{size_text(self.shape)}: give one side, or another crop"
             )
         if not 0 < self.min_scale <= 1:
             raise InputError(

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from evqgan.core.errors import InputError, of_system
+from evqgan.core.errors import InputError, of_system, size_text
 from evqgan.data import damage
 
 MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
@@ -94,15 +94,15 @@ def check_size(width: int, height: int, length: int) -> None:
 
     length: bytes of its file.
     """
+    size = size_text((height, width))
     if width * height > MAX_PIXELS:
         raise InputError(
-            f"expected an image of at most {MAX_PIXELS:,} pixels, got {width} x {height}: make it "
-            "smaller"
+            f"expected an image of at most {MAX_PIXELS:,} pixels, got {size}: make it smaller"
         )
     if 3 * width * height > max(BOMB, FOLD * length):
         raise InputError(
             f"expected an image that unfolds to at most {FOLD} times its bytes, got "
-            f"{width} x {height} pixels in {length:,} bytes: make it smaller"
+            f"{size} pixels in {length:,} bytes: make it smaller"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from evqgan import models
 from evqgan.core import build, mesh, room
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.kinds import Range, Seed
 from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
@@ -206,9 +206,10 @@ class Evaluator:
         """Return the finished samples of a file; InputError for another one, or another size."""
         found = finished.read(file)
         if found.produced.size != size:
-            height, width = found.produced.size
-            expected = f"{size[1]}x{size[0]}, as config.dataset says"
-            raise InputError(f"{KEY}.file={file} is of {width}x{height}, expected {expected}")
+            got, expected = size_text(found.produced.size), size_text(size)
+            raise InputError(
+                f"{KEY}.file={file} is of {got}, expected {expected}, as config.dataset says"
+            )
         if found.produced.count < 2:
             number = counted(found.produced.count, "image")
             raise InputError(f"{KEY}.file={file} holds {number}: give a file of two or more")

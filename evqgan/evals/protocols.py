@@ -6,7 +6,7 @@ A card names its protocol, and `python -m evqgan.benchmark compare` refuses numb
 import dataclasses
 from typing import Literal
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.data.dataset import Crop, Dataset
 from evqgan.evals.image_set import ImageSet, crop_of
 
@@ -45,7 +45,7 @@ def view(protocol: Protocol, dataset: Dataset, where: str) -> Dataset:
     if protocol.crop == "adm" and height != width:
         raise InputError(
             f"{where} = {protocol.name!r} is of square images, config.dataset.size is "
-            f"{height} x {width}"
+            f"{size_text(dataset.shape)}"
         )
     return dataclasses.replace(dataset, crop=protocol.crop or dataset.crop)
 
@@ -62,12 +62,11 @@ def check_reference(reference: ImageSet, dataset: Dataset, protocol: Protocol, w
     dataset: `view` of the samples' data set.
     where: the key that names the file.
     """
-    height, width = dataset.shape
-    if reference.size and tuple(reference.size) != (height, width):
-        theirs = " x ".join(map(str, reference.size))
+    if reference.size and tuple(reference.size) != dataset.shape:
+        theirs, ours = size_text(reference.size), size_text(dataset.shape)
         raise InputError(
-            f"{where}: {reference.source} is of images of {theirs}, samples are of {height} x "
-            f"{width}: make one of this size by `python -m evqgan.benchmark reference`"
+            f"{where}: {reference.source} is of images of {theirs}, samples are of {ours}: make "
+            "one of this size by `python -m evqgan.benchmark reference`"
         )
     if reference.digest_of != "file" and reference.crop != crop_of(dataset):
         raise InputError(

@@ -23,7 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from evqgan.core import kinds, room
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import checked_edit_labels
@@ -67,8 +67,8 @@ def edit(
     image, mask = one_image(images), hidden(mask)
     check_mask(image, mask)
     check_extent(model, image, margin, feather)
-    sides = f"{image.shape[1]:,}x{image.shape[0]:,}"
-    room.require(WORK * num * mask.size, f"an image of {sides}, in {counted(num, 'way')},")
+    what = f"an image of {size_text(mask.shape)}, in {counted(num, 'way')},"
+    room.require(WORK * num * mask.size, what)
     grid = grid_of(model)
     unknown = dilated(touched(mask, model.factor, grid), tokens)
     least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
@@ -85,13 +85,11 @@ def edit(
 def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
     """Raise InputError unless a mask [H,W] has the image's size and hides something."""
     if mask.shape != image.shape[:2]:
-        size = " x ".join(map(str, image.shape[:2]))
-        got = " x ".join(map(str, mask.shape))
-        axes = {2: "", 3: " (height x width x channels): give one channel"}
-        raise InputError(
-            f"expected a mask of the image's {size} pixels (height x width), got "
-            f"{got or 'a number'}{axes.get(mask.ndim, '')}"
-        )
+        got = "a number" if not mask.ndim else f"an array of the shape {list(mask.shape)}"
+        got = size_text(mask.shape) if mask.ndim == 2 else got
+        one = ": give one channel" if mask.ndim == 3 else ""
+        expected = size_text(image.shape[:2])
+        raise InputError(f"expected a mask of the image's size, {expected}, got {got}{one}")
     if not mask.any():
         needed = "it must be white where the image is to be generated"
         raise InputError(f"the mask hides nothing: {needed}")
@@ -99,8 +97,7 @@ def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
 
 def check_extent(model: CoreModel, image: np.ndarray, margin: Any, feather: Any) -> None:
     """Raise InputError for a margin or feather that was given, and is larger than the image."""
-    sides = f"{image.shape[1]} x {image.shape[0]}"
-    beyond = f"reaches beyond the image of {sides} pixels: give less"
+    beyond = f"reaches beyond the image of {size_text(image.shape[:2])}: give less"
     if (margin or 0) * model.factor > max(image.shape[:2]):
         raise InputError(f"a margin of {margin:,} tokens, {model.factor} pixels each, {beyond}")
     if (feather or 0) > max(image.shape[:2]):
@@ -163,7 +160,7 @@ def outpaint(
     check_margins((left, top, right, bottom))
     left, top, right, bottom = map(int, (left, top, right, bottom))
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
-    what = f"an image of {sides[1]:,}x{sides[0]:,}, in {counted(num, 'way')},"
+    what = f"an image of {size_text(sides)}, in {counted(num, 'way')},"
     room.require(WORK * num * math.prod(sides), what)
     # The image begins where a token begins.
     above, before = -top % model.factor, -left % model.factor

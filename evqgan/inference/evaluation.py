@@ -1,5 +1,6 @@
 """The mode evaluate: a trained workdir, and the samples made from it, to numbers on disk."""
 
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from evqgan.evals.against_real import AgainstReal, RealImages
 from evqgan.evals.cards import Card, Evaluation, Measured, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
-from evqgan.inference.evaluation_parts import check_metrics, parts_of
+from evqgan.inference.evaluation_parts import Part, check_metrics, parts_of
 from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load
 
@@ -56,8 +57,8 @@ def evaluate(
     place = exported.results(top)
     file, samples = (out or place) / "evaluation.json", place / "samples" / "samples.npz"
     parts = parts_of(config, top, tokenizer)
-    for part, _ in parts:
-        schema.check(part)
+    for part in parts:
+        schema.check(part.config)
     check_metrics(metrics, parts, samples)
     with processes.together():
         if chief:
@@ -68,36 +69,8 @@ def evaluate(
         found = earlier if metrics else found
     before = dict(found["numbers"])
     measured: list[str] = []  # evaluators
-    datasets = [data_of(part) for part, _ in parts]
-    # Of all, before the first model is loaded: they may lack weights, or a file.
-    all_evaluators = [
-        evaluators_of(part, dataset, chosen(part.evals, metrics), batch_size)
-        for (part, _), dataset in zip(parts, datasets, strict=True)
-    ]
-    compares = samples.is_file() and (not metrics or "samples" in metrics)
-    of_samples = [compares and part is parts[-1] for part in parts]
-    work = [
-        row
-        for row in zip(parts, datasets, all_evaluators, of_samples, strict=True)
-        if row[2].by_name or row[3]
-    ]
-    for (_, folder), *_ in work:  # a generator may have begun and saved nothing yet
-        if not exported.is_one(folder):
-            checkpoint.check_step(folder, None)
-    for (part, folder), dataset, evaluators, compared in work:
-        if chief:
-            print(f"loading {folder}", flush=True)
-        model = load(folder, part)
-        # First, so that of two numbers of one name that of the config remains.
-        if compared and chief:
-            try:
-                cards.enter(found, *evaluate_samples(model, dataset, samples))
-                measured.append("samples")
-            except InputError as error:
-                if "samples" in metrics:
-                    raise
-                print(f"no numbers of the samples in {samples}: {error}")
-        for numbers, card in evaluate_model(model, evaluators, metrics):
+    for task in tasks_of(parts, metrics, samples, batch_size):
+        for numbers, card in evaluate_part(task, metrics):
             cards.enter(found, numbers, card)
             measured.append(card.evaluator)
     found = cards.finite(found)
@@ -106,6 +79,63 @@ def evaluate(
         show(found, measured, before)
         print(f"these numbers, and how each was measured, are in {file}", flush=True)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is measured of a part.
+
+    dataset: the images it is evaluated on.
+    samples: the file of samples to compare with them; None: no samples are compared.
+    """
+
+    part: Part
+    dataset: Dataset
+    evaluators: Evaluators
+    samples: pathlib.Path | None
+
+
+def tasks_of(
+    parts: Sequence[Part], metrics: Sequence[str], samples: pathlib.Path, batch_size: int | None
+) -> list[Task]:
+    """Return the tasks of those parts of which anything is measured; no model is loaded yet.
+
+    samples: the file of the last part's samples, which need not be there.
+
+    Raises InputError for data, weights or checkpoints that are not there.
+    """
+    datasets = [data_of(part.config) for part in parts]
+    tasks = []
+    for part, dataset in zip(parts, datasets, strict=True):
+        evals_of_part = chosen(part.config.evals, metrics)
+        evaluators = evaluators_of(part.config, dataset, evals_of_part, batch_size)
+        compares = part is parts[-1] and samples.is_file() and (not metrics or "samples" in metrics)
+        if evaluators.by_name or compares:
+            tasks.append(Task(part, dataset, evaluators, samples if compares else None))
+    for task in tasks:  # a generator may have begun and saved nothing yet
+        if not exported.is_one(task.part.workdir):
+            checkpoint.check_step(task.part.workdir, None)
+    return tasks
+
+
+def evaluate_part(task: Task, metrics: Sequence[str]) -> Iterator[tuple[Numbers, Card]]:
+    """Load the model of a part, and yield the numbers of each of its evaluators, and their card.
+
+    Those of its samples come first, so that of two numbers of one name that of the config remains;
+    the first process alone yields them. Arguments as of `evaluate`.
+    """
+    chief = processes.this()[0] == 0
+    if chief:
+        print(f"loading {task.part.workdir}", flush=True)
+    model = load(task.part.workdir, task.part.config)
+    if task.samples and chief:
+        try:
+            yield evaluate_samples(model, task.dataset, task.samples)
+        except InputError as error:
+            if "samples" in metrics:
+                raise
+            print(f"no numbers of the samples in {task.samples}: {error}")
+    yield from evaluate_model(model, task.evaluators, metrics)
 
 
 def data_of(config: ConfigDict) -> Dataset:

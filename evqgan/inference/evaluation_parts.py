@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -15,7 +16,12 @@ from evqgan.features.names import OF_INCEPTION
 # Keys of either stage that say how its numbers are computed.
 OF_BOTH = ("batch_size", "dtype", "eval_batch_size")
 
-Part = tuple[ConfigDict, pathlib.Path]  # a config, and its workdir
+
+class Part(NamedTuple):
+    """One of the one or two models that are evaluated."""
+
+    config: ConfigDict
+    workdir: pathlib.Path
 
 
 def parts_of(
@@ -34,10 +40,10 @@ def parts_of(
     saved, folder = of_workdir(top)
     both = exported.is_one(folder) and saved.stage == "stage2"
     if not both and (folder == top or not (top / "tokenizer" / "config.json").is_file()):
-        return [(config, folder)]
+        return [Part(config, folder)]
     first, place = of_tokenizer(top)
     if tokenizer is not None:
-        return [(tokenizer, place), (config, folder)]
+        return [Part(tokenizer, place), Part(config, folder)]
     second = config.copy_and_resolve_references()
     changed = [key for key, x in second.dataset.items() if not _same(x, saved.dataset.get(key))]
     moved = [
@@ -55,7 +61,7 @@ def parts_of(
             first.evals[name] = {**first.evals.get(name, {}), **second.evals[name]}
             del second.evals[name]
         replace_source(first, [f"dataset.{key}" for key in changed])
-    return [(first, place), (second, folder)]
+    return [Part(first, place), Part(second, folder)]
 
 
 def _same(a: object, b: object) -> bool:
@@ -69,17 +75,15 @@ def check_metrics(
     samples: pathlib.Path,
 ) -> None:
     """Raise InputError for a metric that there is not, or that lacks its samples."""
-    known = [*dict.fromkeys(name for part, _ in parts for name in part.evals), "samples"]
+    known = [*dict.fromkeys(name for part in parts for name in part.config.evals), "samples"]
     others = [name for name in build.having("evals", ["Evaluator"]) if name not in known]
-    stages = [part.stage for part, _ in parts]
+    stages = [part.config.stage for part in parts]
     of_inception = {called: metric for metric, called in OF_INCEPTION.items() if metric in METRICS}
     for name in metrics:
         if name in known:
             continue
-        key, network = (
-            "--config.evals.distribution.",
-            "inception" if name in of_inception else "digits",
-        )
+        key = "--config.evals.distribution."
+        network = "inception" if name in of_inception else "digits"
         example = f"--metrics=distribution {key}features={network}"
         metric = of_inception.get(name, name)
         if metric in METRICS:
@@ -100,7 +104,7 @@ def check_metrics(
 def _not_here(name: str, parts: Sequence[Part], known: Sequence[str]) -> str:
     """Return what is said of an evaluator that exists and that no part's config has."""
     there = f"this workdir has {', '.join(known)}"
-    if (wanted := stage_of(name)) and wanted not in {part.stage for part, _ in parts}:
+    if (wanted := stage_of(name)) and wanted not in {part.config.stage for part in parts}:
         place = f"a {MODELS[wanted]}'s workdir, such as --workdir=RUN/{MODELS[wanted]}"
         return f"{name!r} is measured of {place}; {there}"
     add = f"--metrics={name} --config.evals.{name}.show=0"

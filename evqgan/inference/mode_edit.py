@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from evqgan import models
 from evqgan.core import exported, files, pictures, processes, replacing, stores
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import Progress, counted
 from evqgan.data import folder as folders
 from evqgan.inference import planning, records
@@ -138,8 +138,8 @@ def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
             white = read_mask(request.mask)
         if white.shape != (height, width):
             raise InputError(
-                f"expected a mask of the image's {width} x {height} pixels, {request.mask} has "
-                f"{white.shape[1]} x {white.shape[0]}"
+                f"expected a mask of the image's size, {size_text((height, width))}, "
+                f"{request.mask} is of {size_text(white.shape)}"
             )
         return white
     left, top, right, bottom = four_numbers("--box", request.box or ())
@@ -150,7 +150,7 @@ def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
             f"got left = {left}, top = {top}, right = {right}, bottom = {bottom}"
         )
     if not (left >= 0 and right <= width and top >= 0 and bottom <= height):
-        raise InputError(f"{box} does not lie in the image of {width} x {height}")
+        raise InputError(f"{box} does not lie in the image of {size_text((height, width))}")
     hidden = np.zeros((height, width), bool)
     hidden[top:bottom, left:right] = True
     return hidden

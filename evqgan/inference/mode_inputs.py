@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from evqgan.core import processes
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import heartbeat
 from evqgan.inference.images import read_image
 from evqgan.inference.model import Model, load
@@ -53,10 +53,12 @@ def read_whole_tokens(path: str | os.PathLike[str], factor: int) -> np.ndarray:
     height, width = image.shape[:2]
     h, w = height // factor * factor, width // factor * factor
     if not h * w:
-        least = f"expected at least {factor} x {factor}"
-        raise InputError(f"{path} has {width} x {height} pixels: {least}")
+        raise InputError(
+            f"{path} is of {size_text((height, width))}: expected at least "
+            f"{size_text((factor, factor))} pixels"
+        )
     if (h, w) != (height, width):
-        sides = f"{width} x {height} pixels cropped to {w} x {h}"
+        sides = f"{width}x{height} cropped to {size_text((h, w))}"
         print(f"{path}: {sides}, multiples of {factor}", flush=True)
     top, left = (height - h) // 2, (width - w) // 2
     return image[top : top + h, left : left + w]

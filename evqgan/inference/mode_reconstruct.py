@@ -1,15 +1,16 @@
 """The mode reconstruct: pictures beside what the tokenizer makes of them."""
 
 import collections
+import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.core import exported, files, pictures, processes, replacing, stores
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
 from evqgan.inference import tiled
@@ -22,6 +23,7 @@ SECONDS = 10.0  # ours: between two lines of progress
 MANY = 4  # ours: sizes of pictures from which on pieces of one size are proposed
 
 Named = tuple[pathlib.Path, np.ndarray]  # where a reconstruction goes, and its picture
+Size = tuple[int, ...]  # (H, W)
 
 
 @processes.together()
@@ -48,13 +50,14 @@ def reconstruct(
     if not image:
         raise InputError("reconstruct needs --image=FILE, or --image=FOLDER of pictures")
     source, out = pathlib.Path(image), out or exported.results(workdir) / "reconstructions"
-    if source.is_dir():
+    is_folder = source.is_dir()
+    if is_folder:
         paths = [source / name for name in folders.image_paths(str(source))]
     else:
         paths = [source]
         with of_flag("--image"):
             read_image(source)  # before anything is loaded
-    top = source if source.is_dir() else source.parent
+    top = source if is_folder else source.parent
     targets = png_names([path.relative_to(top) for path in paths])
     check_apart(out, targets, paths)
     folders.check_apart(out, config.dataset.get("folder", ""), "--out", "--out")
@@ -66,39 +69,101 @@ def reconstruct(
     model = load_model(config, workdir, batch_size)  # it takes all processes
     if processes.this()[0]:
         return
-    skipped: list[pathlib.Path] = []
-    images = readable(zip(targets, paths, strict=True), model.factor, source.is_dir(), skipped)
-    made, began, report = 0, model.runner.clock(), Progress("reconstruct", every=SECONDS)
-    sizes: set[tuple[int, ...]] = set()
-    for batch in batches(images, model, batch_size):
-        height, width = size = batch[0][1].shape[:2]
-        if source.is_dir() and size not in sizes:
-            say(f"pictures of {width}x{height}: each size is compiled once")
-            sizes.add(size)
-            if len(sizes) == MANY and tiles is None:
-                say("many sizes: --tiles compiles once; pictures smaller than a tile are skipped")
-        try:
-            is_cut = tiled.choose(model, size, tiles, "reconstructed")
-        except InputError as error:
-            if not source.is_dir():
-                raise InputError(f"--tiles: {error}") from error
-            skipped += [target for target, _ in batch]
-            print(*(f"skipped: {target}: {error}" for target, _ in batch), sep="\n", flush=True)
-            continue
-        write(out, model, batch, batch_size, is_cut)
-        made += len(batch)
-        if source.is_dir():
-            report(made + len(skipped), len(paths), model.runner.clock() - began)
+    work = Reconstruction(model, out, batch_size, tiles, is_folder)
+    made, skipped = work.run(dict(zip(targets, paths, strict=True)))
     if not made:
         raise InputError(
-            f"none of {counted(len(skipped), 'picture')} in {source} can be reconstructed, see "
-            "above"
+            f"none of {counted(skipped, 'picture')} in {source} can be reconstructed, see above"
         )
     missing = ""
     if skipped:
-        missing = f"; {len(skipped):,} {'was' if len(skipped) == 1 else 'were'} skipped"
+        missing = f"; {skipped:,} {'was' if skipped == 1 else 'were'} skipped"
     are = "is" if made == 1 else "are"
     print(f"{counted(made, 'reconstruction')} {are} in {out}{missing}")
+
+
+@dataclasses.dataclass
+class Reconstruction:
+    """The work of `reconstruct` once the model is loaded; its arguments are the first fields.
+
+    is_folder: a picture that cannot be used is then skipped with a line, and is no error.
+    """
+
+    model: Model
+    out: pathlib.Path
+    batch_size: int | None
+    tiles: bool | None
+    is_folder: bool
+    made: int = 0
+    skipped: int = 0
+
+    def run(self, paths: Mapping[pathlib.Path, pathlib.Path]) -> tuple[int, int]:
+        """Reconstruct pictures {target below `out`: path}; return how many were made and skipped.
+
+        Raises InputError for a single picture that cannot be used.
+        """
+        report, began = Progress("reconstruct", every=SECONDS), self.model.runner.clock()
+        sizes: set[Size] = set()
+        for size, batch in self._batches(self._readable(paths)):
+            if self.is_folder and size not in sizes:
+                sizes.add(size)
+                self._say_size(size, len(sizes))
+            try:
+                is_cut = tiled.choose(self.model, size, self.tiles, "reconstructed")
+            except InputError as error:
+                if not self.is_folder:
+                    raise InputError(f"--tiles: {error}") from error
+                for target, _ in batch:
+                    self._skip(f"{target}: {error}")
+                continue
+            self._write(size, batch, is_cut)
+            self.made += len(batch)
+            if self.is_folder:
+                done = self.made + self.skipped
+                report(done, len(paths), self.model.runner.clock() - began)
+        return self.made, self.skipped
+
+    def _skip(self, line: str) -> None:
+        self.skipped += 1
+        print(f"skipped: {line}", flush=True)
+
+    def _say_size(self, size: Size, number: int) -> None:
+        """Say that a size is new, of which there are `number` by now."""
+        say(f"pictures of {size_text(size)}: each size is compiled once")
+        if number == MANY and self.tiles is None:
+            say("many sizes: --tiles compiles once; pictures smaller than a tile are skipped")
+
+    def _readable(self, paths: Mapping[pathlib.Path, pathlib.Path]) -> Iterator[Named]:
+        """Yield (target, picture) of each picture that can be read; skip the others."""
+        for target, path in paths.items():
+            try:
+                yield target, read_whole_tokens(path, self.model.factor)
+            except InputError as error:
+                if not self.is_folder:
+                    raise InputError(f"--image: {error}") from error
+                self._skip(str(error))
+
+    def _batches(self, images: Iterator[Named]) -> Iterator[tuple[Size, list[Named]]]:
+        """Yield consecutive pictures of one size, as many at a time as the devices take."""
+        for size, alike in itertools.groupby(images, lambda pair: pair[1].shape[:2]):
+            while batch := list(itertools.islice(alike, self._most(size))):
+                yield size, batch
+
+    def _most(self, size: Size) -> int:
+        """Return how many pictures of a size all devices take at a time."""
+        return at_once(size, self.batch_size) * self.model.runner.mesh.size
+
+    def _write(self, size: Size, batch: list[Named], is_cut: bool) -> None:
+        """Write the reconstructions of a batch of pictures of one size, made whole or in tiles."""
+        model, before = self.model, np.stack([image for _, image in batch])
+        if is_cut:
+            after = tiled.decode(model, tiled.encode(model, before))
+        else:
+            rows = min(self._most(size), model.runner.rows(len(before)))
+            after = model.to_images(model.to_ids(before, rows), rows)
+        for (target, image), again in zip(batch, after, strict=True):
+            picture = pictures.row([image, again])
+            pictures.save_png(self.out / target, picture, {"mode": "reconstruct"})
 
 
 def check_apart(
@@ -122,50 +187,3 @@ def png_names(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     counts = collections.Counter(ends)
     pairs = zip(paths, ends, strict=True)
     return [end if counts[end] == 1 else path.with_name(f"{path.name}.png") for path, end in pairs]
-
-
-def readable(
-    pairs: Iterator[tuple[pathlib.Path, pathlib.Path]],
-    factor: int,
-    skip: bool,
-    skipped: list[pathlib.Path],
-) -> Iterator[Named]:
-    """Yield (target, picture) of each (target, path).
-
-    factor: pixels of a token's side.
-    skip: whether a picture that cannot be used is left out with a line, and put into `skipped`.
-    """
-    for target, path in pairs:
-        try:
-            yield target, read_whole_tokens(path, factor)
-        except InputError as error:
-            if not skip:
-                raise InputError(f"--image: {error}") from error
-            skipped.append(path)
-            print(f"skipped: {error}", flush=True)
-
-
-def batches(images: Iterator[Named], model: Model, most: int | None) -> Iterator[list[Named]]:
-    """Yield consecutive pictures of one size, as many at a time as the devices take."""
-    for shape, alike in itertools.groupby(images, lambda pair: pair[1].shape):
-        while batch := list(itertools.islice(alike, together(model, shape, most))):
-            yield batch
-
-
-def together(model: Model, shape: tuple[int, ...], most: int | None) -> int:
-    """Return how many pictures of a shape (H, W, 3) all devices take at a time."""
-    return at_once(shape, most) * model.runner.mesh.size
-
-
-def write(
-    out: pathlib.Path, model: Model, batch: list[Named], most: int | None, is_cut: bool
-) -> None:
-    """Write the reconstructions of a batch of pictures of one size, made whole or in tiles."""
-    before = np.stack([image for _, image in batch])
-    if is_cut:
-        after = tiled.decode(model, tiled.encode(model, before))
-    else:
-        size = min(together(model, before.shape[1:], most), model.runner.rows(len(before)))
-        after = model.to_images(model.to_ids(before, size), size)
-    for (target, image), again in zip(batch, after, strict=True):
-        pictures.save_png(out / target, pictures.row([image, again]), {"mode": "reconstruct"})

@@ -193,8 +193,7 @@ class Model(CodingModel):
         checked = self.checked_labels(num, labels, seed, acceptance, force)
         num, seed = len(checked), int(seed)
         self.check_settings(changes)
-        what = f"{num:,} images of {self.size[1]}x{self.size[0]}"
-        room.require(num * int(np.prod(self.size)) * 3, what)
+        room.require_images(num, self.size)
         folder = folder and os.path.expanduser(folder)
         with self.runner.reporting(progress, "sample", "images") as report:
             task = SamplingTask(checked, seed, changes, folder, report, part, force)

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evqgan.core import room
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.core.processes import Report
+from evqgan.core.progress import counted
 from evqgan.inference.batched import PIXELS
 from evqgan.inference.core import CoreModel
 from evqgan.inference.tiling import blended, nearest_tiles
@@ -36,12 +37,11 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
     height, width = shape
     if tiles is not None and not isinstance(tiles, bool):
         raise InputError(f"tiles = {tiles!r}: expected True, False or None")
-    own = f"{model.size[1]}x{model.size[0]}"
+    own, size = size_text(model.size), size_text(shape)
     is_smaller = height < model.size[0] or width < model.size[1]
     if tiles and is_smaller:
         raise InputError(
-            f"expected images of at least {own} to take in tiles, got {width}x{height}: leave "
-            "tiles out"
+            f"expected images of at least {own} to take in tiles, got {size}: leave tiles out"
         )
     is_cut = height % model.factor or width % model.factor  # both ways refuse it
     if tiles is not None or is_smaller or is_cut or tuple(shape) == model.size:
@@ -57,7 +57,7 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
             flag, way = ("--notiles", "whole") if tiles else ("--tiles", "in tiles")
             other = f" (tiles={not tiles}, or {flag}, does it {way})"
         larger = f"larger than the model's {own}"
-        line = f"images of {width}x{height}, {larger}, are {what} {how}{other}"
+        line = f"images of {size}, {larger}, are {what} {how}{other}"
         logging.getLogger(__name__).warning(line)
     return tiles
 
@@ -69,9 +69,10 @@ def encode(model: CoreModel, images: np.ndarray, report: Report | None = None) -
     """
     f, (height, width) = model.factor, model.size
     if any(side % f for side in images.shape[1:3]):
-        sides = f"{images.shape[2]}x{images.shape[1]}"
-        what = f"image sides that are multiples of {f}"
-        raise InputError(f"expected {what}, got {sides} (width x height): crop or resize it")
+        raise InputError(
+            f"expected image sides that are multiples of {f}, got {size_text(images.shape[1:3])}: "
+            "crop or resize it"
+        )
     grid = [side // f for side in images.shape[1:3]]
     ids = np.zeros((len(images), *grid, model.depth), np.int32)
     axes = map(nearest_tiles, grid, (height // f, width // f))
@@ -97,9 +98,8 @@ def decode(model: CoreModel, ids: np.ndarray, report: Report | None = None) -> n
     f, (height, width) = model.factor, model.size
     h, w = height // f, width // f
     sides = [length * f for length in ids.shape[1:3]]
-    room.require(
-        WORK * len(ids) * math.prod(sides), f"{len(ids):,} images of {sides[1]}x{sides[0]}"
-    )
+    what = f"{counted(len(ids), 'image')} of {size_text(sides)}"
+    room.require(WORK * len(ids) * math.prod(sides), what)
     canvas = np.zeros((len(ids), *sides, 3), np.float32)
     rows, columns = blended(ids.shape[1], h, f), blended(ids.shape[2], w, f)
     places = list(itertools.product(range(len(ids)), rows, columns))

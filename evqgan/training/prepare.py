@@ -81,9 +81,7 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
 
 def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
     """Return the source of the training images, prepared if need be, and a line about it."""
-    height, width = dataset.shape
-    images = f"config.batch_size = {config.batch_size} images of {width}x{height}"
-    room.require(config.batch_size * height * width * 3, images)
+    room.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
     log(f"reading {dataset.codes or dataset.folder or dataset.name}")
     pipeline.prepare(dataset)  # which may download, and then shows how far it is
     with progress.heartbeat("reading", log):

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from evqgan.core.errors import InputError, first_line
+from evqgan.core.errors import InputError, first_line, size_text
 from evqgan.data.code_points import CLASSES, class_of, has_tone, held_out, motif_of
 
 SMALLEST, LARGEST = 64, 1024  # ours: sides in pixels
@@ -92,7 +92,7 @@ def draw(svg: str, side: int, name: str) -> np.ndarray:
         raise InputError(f"the drawing {name} cannot be drawn: {first_line(error)}") from None
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     if image is None or image.shape != (side, side, 3):
-        got = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]}"
+        got = "no image" if image is None else size_text(image.shape[:2])
         raise InputError(f"the drawing {name} is {got}, expected a square of {side} pixels")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
