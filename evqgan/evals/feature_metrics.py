@@ -48,12 +48,17 @@ class Metric(NamedTuple):
     higher: tuple[str, ...] = ()  # its numbers that are the better the higher they are
 
 
-# A covariance needs more images than features (Chong and Forsyth, 2020: the fewer, the larger).
-_FRECHET: dict[str, Any] = {
-    "few": "it is the larger the fewer there are",
-    "least": 2,
-    "enough": lambda width: max(LEAST, width + 1),
-}
+def _frechet(name: str, layer: str) -> Metric:
+    """Return the Frechet distance of a layer's features, which is called `name`."""
+    return Metric(
+        layer=layer,
+        gaussian=True,
+        numbers=(name,),
+        compute=lambda a, b: {name: frechet_distance(a, b)},
+        few="it is the larger the fewer there are",  # Chong and Forsyth (2020)
+        least=2,
+        enough=lambda width: max(LEAST, width + 1),  # a covariance needs more than features
+    )
 
 
 def _mmd(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
@@ -69,20 +74,8 @@ def _score(logits: np.ndarray, _: Any) -> dict[str, float]:
 
 NEIGHBOURS = "neighbours among so few are far apart"
 METRICS: dict[str, Metric] = {
-    "frechet": Metric(
-        layer="pooled",
-        gaussian=True,
-        numbers=("frechet",),
-        compute=lambda a, b: {"frechet": frechet_distance(a, b)},
-        **_FRECHET,
-    ),
-    "spatial_frechet": Metric(
-        layer="spatial",
-        gaussian=True,
-        numbers=("spatial_frechet",),
-        compute=lambda a, b: {"spatial_frechet": frechet_distance(a, b)},
-        **_FRECHET,
-    ),
+    "frechet": _frechet("frechet", "pooled"),
+    "spatial_frechet": _frechet("spatial_frechet", "spatial"),
     "mmd": Metric(
         layer="pooled",
         gaussian=False,

@@ -40,6 +40,21 @@ def distances(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
     return 4 * mse, psnr, dm_pix.ssim(a, b)
 
 
+def occurrences(ids: np.ndarray, codes: int) -> np.ndarray:
+    """Return how often each code occurs in ids [B,h,w,D], by depth: int [D,V]."""
+    by_depth = np.moveaxis(ids, -1, 0)
+    return np.stack([np.bincount(x.reshape(-1), minlength=codes) for x in by_depth])
+
+
+def compared(images: Any, again: Any, valid: np.ndarray, number: int) -> list[np.ndarray]:
+    """Return a picture of each of the first `number` valid images: it, its reconstruction, error.
+
+    images, again: uint8 [B,H,W,3]. The error is as in `pictures.error_map`.
+    """
+    pairs = zip(*(np.asarray(x)[valid][:number] for x in (images, again)), strict=True)
+    return [pictures.column([a, b, pictures.error_map(a, b)]) for a, b in pairs]
+
+
 class Evaluator:
     """How well images are reconstructed, and how much of the codebook is used.
 
@@ -84,35 +99,23 @@ class Evaluator:
 
     def run(self, state: dict) -> Iterator[tuple[str, Any]]:
         """Yield (name, value), which depend on the state alone."""
-        measured: list[dict[str, np.ndarray]] = []  # of each batch
         self.tally = Tally()
+        measured: list[dict[str, np.ndarray]] = []  # of each batch
         shown: list[np.ndarray] = []
-        counts = np.zeros((1, self.codes), np.int64)  # of each depth
+        counts: Any = 0  # [D,V]: how often each code occurred
         sets = [[FeatureSet(FRECHET.values()) for _ in range(2)] for _ in self.networks]
         for i, batch in enumerate(self.batches()):
             out = self.predict(state, batch, jax.random.fold_in(jax.random.key(0), i))
             valid = np.asarray(out["valid"])
             self.tally.add(valid, out["digest"])
             pair = out["image"], out["reconstruction"]
-            values: dict[str, Any] = dict(
-                zip(("mse", "psnr", "ssim"), distances(*pair), strict=True)
-            )
-            if self.distance:
-                values[self.perceptual] = self.distance(*pair)
+            measured.append(self._distances(*pair, valid))
             for network, both in zip(self.networks, sets, strict=True):
                 for of_images, images in zip(both, pair, strict=True):
                     of_images.add(network(images), valid)
-            measured.append({name: np.asarray(value)[valid] for name, value in values.items()})
-            ids = np.asarray(out["ids"])[valid]
-            counts = counts + np.stack(
-                [np.bincount(x.reshape(-1), minlength=self.codes) for x in np.moveaxis(ids, -1, 0)]
-            )
+            counts = counts + occurrences(np.asarray(out["ids"])[valid], self.codes)
             if len(shown) < self.show:
-                images = [np.asarray(x)[valid][: self.show - len(shown)] for x in pair]
-                shown += [
-                    pictures.column([a, b, pictures.error_map(a, b)])
-                    for a, b in zip(*images, strict=True)
-                ]
+                shown += compared(*pair, valid, self.show - len(shown))
         for name in measured[0]:
             of_all = np.concatenate([batch[name] for batch in measured])
             yield name, float(of_all.mean(dtype=np.float64))
@@ -122,13 +125,19 @@ class Evaluator:
         usage, perplexity = codebook_statistics(counts)
         yield "codebook_usage", float(usage)
         yield "codebook_perplexity", float(perplexity)
-        if not self.show:
-            return
-        yield "reconstructions", pictures.row(shown)
-        yield (
-            "codebook",
-            pictures.column([pictures.bars(np.sort(of_depth)[::-1]) for of_depth in counts]),
+        if self.show:
+            yield "reconstructions", pictures.row(shown)
+            bars = [pictures.bars(np.sort(of_depth)[::-1]) for of_depth in counts]
+            yield "codebook", pictures.column(bars)
+
+    def _distances(self, images: Any, again: Any, valid: np.ndarray) -> dict[str, np.ndarray]:
+        """Return {name: distances of the valid ones of a batch from their reconstructions}."""
+        found: dict[str, Any] = dict(
+            zip(("mse", "psnr", "ssim"), distances(images, again), strict=True)
         )
+        if self.distance:
+            found[self.perceptual] = self.distance(images, again)
+        return {name: np.asarray(value)[valid] for name, value in found.items()}
 
     def names(self) -> Sequence[str]:
         """Return the names of the numbers that a run yields."""
