@@ -60,9 +60,8 @@ def test_exponential_decay_begins_after_the_peak_was_held():
     np.testing.assert_allclose([rate(70), rate(120), rate(500)], [0.1, 0.01, 0.01], rtol=1e-4)
     with pytest.raises(InputError, match="final above 0"):
         optim.schedule("exponential", 1.0, 0, 10)
-    made, *_ = optim.optimizer(
-        1.0, warmup="10%", hold="20 steps", decay="linear", run=RunLength(1, 1, 100)
-    )
+    run = RunLength(1, 1, 100)
+    made = optim.optimizer(1.0, warmup="10%", hold="20 steps", decay="linear", run=run).adamw
     assert [float(made.rate(n)) for n in (10, 29)] == [1, 1] and 0 < float(made.rate(80)) < 1
 
 

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import signal
@@ -46,7 +47,7 @@ from evqgan.training.reporting import Reporter, Taken, log
 from evqgan.training.setup import Setup
 from evqgan.training.stopping import Stopped, stop_now, stop_signal
 
-MANY = 0.01  # ours: the share of skipped steps of which the end of a run warns
+MANY_SKIPPED = 0.01  # ours: the share of skipped steps of which the end of a run warns
 
 
 def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
@@ -88,7 +89,7 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
 
 def many_skipped(skipped: int, steps: int) -> str:
     """Return a line if many steps of a run were skipped as not finite, "" otherwise."""
-    if skipped < max(1, MANY * steps):
+    if skipped < max(1, MANY_SKIPPED * steps):
         return ""
     which = "every step was" if skipped == steps else f"{skipped:,} of {steps:,} steps were"
     return (
@@ -172,7 +173,7 @@ def run(
 
     began: when the run did, by `time.perf_counter`. profile: see `train`.
     """
-    config, start, total = setup.config, int(state["step"]), setup.length.total
+    config, start = setup.config, int(state["step"])
     data = setup.dataset, config.batch_size, config.seed, start, setup.rows
     with (
         contextlib.closing(pipeline.train_batches(*data)) as batches,
@@ -183,7 +184,8 @@ def run(
         taken = steps(setup, reporter, batches, state)
         if profile:
             taken = profiling.traced(taken, start, profile, setup.workdir, reporter.progress)
-        taken = itertools.chain([next(taken)], taken)
+        # The first step compiles: a signal still ends it at once, and the watchdog does not watch.
+        first = next(taken)
 
         def end(stuck: str) -> None:
             batches.kill()
@@ -194,61 +196,78 @@ def run(
             watchdog.watching(reporter.progress, config.get("stall", 60.0), end, batches.awaited),
             contextlib.closing(reporter.progress),
         ):
-            for step, state, metrics in taken:
-                stop, due = stop_now(stopping, checkpoints, step), setup.due(step)
-                if due or stop:
-                    metrics = reporter.fetch(step, metrics)
-                if "log" in due:
-                    reporter.write(step, metrics, batches.skipped())
-                whole = optim.averaged(state)
-                score = float("inf")
-                # What led to a skipped step must not replace a good checkpoint.
-                doubtful = due and metrics["train/skipped_in_a_row"] > 0 and step < total
-
-                def save(score: float, step: int = step, whole: dict = whole) -> None:
-                    with reporter.progress.spend("save"):
-                        writer.flush()  # before the step that a run goes on from
-                        checkpoints.save(step, whole, score)
-
-                if "eval" in due:
-                    with kept(step, None if doubtful else save, checkpoints):
-                        score = reporter.evaluate(step, whole)
-                    stop = stop or stopping()  # it may have come meanwhile
-                if stop or (due & {"checkpoint", "eval"} and not doubtful):
-                    save(score)
-                if step == total:
-                    with reporter.progress.spend("save"):
-                        checkpoints.wait()
-                    log(f"time: {reporter.progress.summary()}")
-                    stop = stop or stopping()  # the last moment to hear of one
-                if stop:
-                    checkpoints.close()
-                    name = signal.Signals(stop).name
-                    log(f"stopped by {name} at step {step:,}{further(step, total)}")
-                    raise Stopped(step, stop)
+            after = AfterStep(setup, checkpoints, reporter, batches.skipped, stopping)
+            for step, state, metrics in itertools.chain([first], taken):
+                after.do(step, state, metrics)
     return state
 
 
-@contextlib.contextmanager
-def kept(
-    step: int, save: Callable[[float], None] | None, checkpoints: checkpoint.Checkpoints
-) -> Iterator[None]:
-    """Save a step, without a score, if its evaluation in the body raises, which then ends the run.
+@dataclasses.dataclass(frozen=True, eq=False)
+class AfterStep:
+    """What a run does after each of its steps: it reports, evaluates, saves, and may stop.
 
-    save: is called with the score; None: the step is not worth to be saved.
+    skipped: returns how many images could not be read so far.
+    stopping: of `stopping.stop_signal`.
     """
-    try:
-        yield
-    except Exception:  # of any kind, and raised again below: nothing is swallowed
-        # Each process has a part of the state: all have to fail alike.
-        if save and cluster.met(f"evaluation_{step}", cluster.LEAVING):
-            try:
-                save(float("inf"))
-                checkpoints.wait()
-                log(f"the evaluation of step {step:,} failed; the step itself is saved")
-            except InputError as unwritten:
-                progress.warn(str(unwritten))  # the error that ends the run says more
-        raise
+
+    setup: Setup
+    checkpoints: checkpoint.Checkpoints
+    reporter: Reporter
+    skipped: Callable[[], int]
+    stopping: Callable[[], int | None]
+
+    def do(self, step: int, state: dict, metrics: dict) -> None:
+        """Do what is due after `step`, with the state and the metrics that it has given.
+
+        Raises Stopped, once the state is saved, if a signal has come.
+        """
+        stop, due = stop_now(self.stopping, self.checkpoints, step), self.setup.due(step)
+        is_last, score = step == self.setup.length.total, float("inf")
+        if due or stop:
+            metrics = self.reporter.fetch(step, metrics)
+        if "log" in due:
+            self.reporter.write(step, metrics, self.skipped())
+        # What led to a skipped step must not replace a good checkpoint, but for the step that a run
+        # ends or stops with: it goes on from there as if it had not stopped.
+        doubtful = due and metrics["train/skipped_in_a_row"] > 0 and not is_last
+        state = optim.averaged(state)
+        if "eval" in due:
+            with contextlib.nullcontext() if doubtful else self._saved_if_raises(step, state):
+                score = self.reporter.evaluate(step, state)
+            stop = stop or self.stopping()  # it may have come meanwhile
+        if stop or (due & {"checkpoint", "eval"} and not doubtful):
+            self._save(step, state, score)
+        if is_last:
+            with self.reporter.progress.spend("save"):
+                self.checkpoints.wait()
+            log(f"time: {self.reporter.progress.summary()}")
+            stop = stop or self.stopping()  # the last moment to hear of one
+        if stop:
+            self.checkpoints.close()
+            name, then = signal.Signals(stop).name, further(step, self.setup.length.total)
+            log(f"stopped by {name} at step {step:,}{then}")
+            raise Stopped(step, stop)
+
+    def _save(self, step: int, state: dict, score: float) -> None:
+        with self.reporter.progress.spend("save"):
+            self.reporter.writer.flush()  # before the step that a run goes on from
+            self.checkpoints.save(step, state, score)
+
+    @contextlib.contextmanager
+    def _saved_if_raises(self, step: int, state: dict) -> Iterator[None]:
+        """Save a step, without a score, if its evaluation in the body raises; the run then ends."""
+        try:
+            yield
+        except Exception:  # of any kind, and raised again below: nothing is swallowed
+            # Each process has a part of the state: all have to fail alike.
+            if cluster.met(f"evaluation_{step}", cluster.LEAVING):
+                try:
+                    self._save(step, state, float("inf"))
+                    self.checkpoints.wait()
+                    log(f"the evaluation of step {step:,} failed; the step itself is saved")
+                except InputError as unwritten:
+                    progress.warn(str(unwritten))  # the error that ends the run says more
+            raise
 
 
 def further(step: int, total: int) -> str:

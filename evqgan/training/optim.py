@@ -90,8 +90,8 @@ def optimizer(
     accumulate: Positive = 1,
     *,
     run: RunLength,
-) -> tuple[AdamW, float, int]:
-    """Return the AdamW of config.optimizer, whose keys these are, and `ema` and `accumulate`.
+) -> "Updater":
+    """Return the Updater of config.optimizer, whose keys these are.
 
     learning_rate: the peak of the schedule.
     b1, b2: decays of the two moments.
@@ -116,7 +116,8 @@ def optimizer(
     def rate_of_run(step: jax.Array) -> jax.Array:
         return rate(jnp.maximum(step - run.began, 0))
 
-    return AdamW(rate_of_run, b1, b2, weight_decay, clip, moment_dtype), ema, accumulate
+    adamw = AdamW(rate_of_run, b1, b2, weight_decay, clip, moment_dtype)
+    return Updater(adamw, ema, accumulate)
 
 
 def updater(keys: Any, where: str, run: RunLength, ema: float | None = None) -> "Updater":
@@ -127,11 +128,8 @@ def updater(keys: Any, where: str, run: RunLength, ema: float | None = None) -> 
       neither `ema` nor `accumulate` is a key.
     """
     if ema is None:
-        adamw, *_ = build.call(optimizer, keys, where, ema=None, accumulate=1, run=run)
-        return Updater(adamw)
-    given = {"ema": ema, **build.plain(keys)}
-    adamw, decay, pieces = build.call(optimizer, given, where, run=run)
-    return Updater(adamw, decay or None, pieces)
+        return build.call(optimizer, keys, where, ema=0.0, accumulate=1, run=run)
+    return build.call(optimizer, {"ema": ema, **build.plain(keys)}, where, run=run)
 
 
 def part_of(state: dict) -> dict:
@@ -149,13 +147,13 @@ def averaged(state: dict) -> dict:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Updater:
-    """How a config changes weights; made by `updater`.
+    """How a config changes weights; made by `optimizer`.
 
     What it changes is a part of a stage's state: {"params", "opt"}, and "ema" if it averages.
     """
 
     adamw: AdamW
-    ema: float | None = None  # decay of the averaged weights; None: there are none
+    ema: float = 0.0  # decay of the averaged weights; 0: there are none
     pieces: int = 1  # that a batch is cut into
 
     def init(self, params: Any) -> dict:
@@ -163,7 +161,7 @@ class Updater:
         mu = jax.tree.map(lambda x: jnp.zeros(x.shape, self.adamw.moment_dtype), params)
         nu = jax.tree.map(jnp.zeros_like, params)
         part = {"params": params, "opt": {"count": jnp.zeros((), jnp.int32), "mu": mu, "nu": nu}}
-        if self.ema is not None:
+        if self.ema:
             part["ema"] = jax.tree.map(jnp.copy, params)  # own buffers, as the state is donated
         return part
 
@@ -179,7 +177,7 @@ class Updater:
         step: its number, of the learning rate.
         is_finite: bool scalar; where it is False the part stays as it is, to the bit.
         """
-        if self.ema is None:
+        if not self.ema:
             return adamw_step(self.adamw, part, grads, step, is_finite)
         # Averages follow the number of updates made, not the step: those that a run begins with
         # (config.init) are not forgotten at once.

@@ -16,7 +16,7 @@ from evqgan.core.leafwise_init import Drawing
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_ids import Stored
-from evqgan.training import contracts, initial_state, optim, resume_rules, work
+from evqgan.training import initial_state, optim, resume_rules, work
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -56,10 +56,9 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     with progress.heartbeat("building the model", log), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
         before = jitted_update(stage.update_before, compiled.like, device_mesh)
-        updates = [before] * (stage.complete_from > 0) + [compiled.update]
+        updates = [before, compiled.update] if stage.complete_from else [compiled.update]
         batch = check_step(compiled.like, updates, dataset, source, config, device_mesh)
-        if config.stage == "stage2":
-            contracts.check_evaluate(stage.model, optim.averaged(compiled.like))
+        stage.check(optim.averaged(compiled.like))
         flops = flops_of(config, module, source, updates, (compiled.like, batch))
     return Setup(
         config=config,

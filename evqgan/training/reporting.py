@@ -113,10 +113,7 @@ class Reporter:
         now = ["put the images on a faster disk", "give each device more cores"]
         if not dataset.workers:
             now.insert(0, "read by processes if cores are idle (config.dataset.workers)")
-        later = "for a new run prepare record files near its size (launch/prepare_data.sh)"
-        if self.setup.config.stage == "stage2":
-            later = "for a new run encode the images once (--mode=encode, config.dataset.codes)"
-        return f"{', '.join(now)}, or {later}"
+        return f"{', '.join(now)}, or for a new run {self.setup.stage.data_advice}"
 
     def evaluate(self, step: int, state: dict) -> float:
         """Evaluate a state, write its numbers and pictures, and return its score, lower is better.

@@ -42,7 +42,7 @@ class Setup:
     evaluators: dict[str, evals.Evaluator]
     flops: tuple[
         float, float
-    ]  # of such a step, and of a complete one, over all devices; 0: unknown
+    ]  # of a step by `before` and by `compiled`, on all devices; 0: unknown
 
     def update_at(self, step: int) -> Any:
         """Return the jitted update after `step` steps."""

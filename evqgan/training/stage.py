@@ -22,6 +22,7 @@ class Stage(Protocol):
     # yet, for the steps before this one, and `update` for all others. 0: `update` alone is used.
     complete_from: int
     model: Any  # `models.of(config)`: what evaluators and people use of it
+    data_advice: str  # what a new run may do to wait less for its images
 
     def init(self) -> dict:
         """Return the first state; traceable, and the same for the same seed."""
@@ -31,6 +32,12 @@ class Stage(Protocol):
 
         saved: the top-level keys of the state that a checkpoint of converted weights in the workdir
           provides, so that they need not be read here.
+        """
+
+    def check(self, state: dict) -> None:
+        """Raise ContractError for a model that evaluators cannot measure.
+
+        state: the abstract state, with "ema".
         """
 
     def update(self, state: dict, batch: dict) -> tuple[dict, dict]:

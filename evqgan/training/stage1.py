@@ -143,6 +143,7 @@ class TokenizerStage:
     distance_weight: float
     adversary: adversarial.AdversarialLoss | None
     progress_keys: tuple[str, ...] = ("l2", "perceptual", "lambda", "real_logits", "fake_logits")
+    data_advice = "prepare record files near its size (launch/prepare_data.sh)"
 
     @property
     def networks(self) -> dict[str, FrozenNetworks]:
@@ -159,7 +160,8 @@ class TokenizerStage:
         if self.adversary:
             terms.append("lambda x adversarial")
         notes = [" + ".join(["loss: quantizer", *terms])]
-        notes += [self.adversary.note] if self.adversary else []
+        if self.adversary:
+            notes.append(self.adversary.note)
         for networks in self.networks.values():
             if networks.folder == "random":
                 names = ", ".join(networks.names.values())
@@ -190,6 +192,9 @@ class TokenizerStage:
                 frozen[part] |= jax.tree.map(jnp.zeros_like, zeros)
         state = {**skipping.init_counters(), **self.updater.init(params), "codebook": codebook}
         return {**state, "critic": critic, "frozen": frozen}
+
+    def check(self, state: dict) -> None:
+        """Do nothing: `make` has checked the quantizer, of which alone evaluators ask something."""
 
     def load(self, state: dict, saved: Any = ()) -> dict:
         """Return the state with the trained weights of the frozen networks."""
@@ -269,12 +274,8 @@ class TokenizerStage:
 
         def reconstruct(params: dict) -> tuple[tuple, tuple]:
             variables = {"params": params, "codebook": codebook}
-            how: dict[str, Any] = {
-                "train": True,
-                "rngs": {"codebook": rng},
-                "mutable": ["codebook"],
-            }
-            out: Any = self.model.network.apply(variables, image, **how)
+            how: dict[str, Any] = {"rngs": {"codebook": rng}, "mutable": ["codebook"]}
+            out: Any = self.model.network.apply(variables, image, train=True, **how)
             (made, _, aux), changed = out
             return (made, aux["quantizer_loss"]), (changed.get("codebook", {}), aux)
 

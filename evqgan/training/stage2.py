@@ -175,6 +175,7 @@ class GeneratorStage:
     updater: optim.Updater
     progress_keys: tuple[str, ...] = ()
     complete_from = 0
+    data_advice = "encode the images once (--mode=encode, config.dataset.codes)"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -190,6 +191,10 @@ class GeneratorStage:
         params = self.model.init(rng)
         state = {**skipping.init_counters(), **self.updater.init(params)}
         return {**state, "tokenizer": self.model.tokenizer.init(rng)}
+
+    def check(self, state: dict) -> None:
+        """Raise ContractError unless the generator's `evaluate` is as `Generator` says."""
+        contracts.check_evaluate(self.model, state)
 
     def load(self, state: dict, saved: Any = ()) -> dict:
         """Return the state with the tokenizer of config.tokenizer.weights.
