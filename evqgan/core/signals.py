@@ -1,6 +1,7 @@
 """Signals that ask a process to end, and what is done when one comes."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -30,10 +31,20 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-_kept: list[str] = []  # what was told of last: see `keep`
-_whole: dict[str, str] = {}  # what the work is a part of: see `begin` and `done`
-_raised: list[int] = []  # the signal of which `ending_in_order` has raised Interrupted
-_unsaid = threading.Lock()  # free until the line of a signal is printed
+@dataclasses.dataclass
+class _Noted:
+    """What is noted in one body of `ending_in_order`, for the line of a signal."""
+
+    saved: str | None = None  # see `keep`; None: nothing was noted
+    work: str = ""  # see `begin`
+    command: str = ""
+    done: str = ""  # see `done`
+    raised: int | None = None  # the signal of which Interrupted was raised
+    # Free until the line is printed.
+    unsaid: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+
+_noted = _Noted()
 
 
 def keep(what: str) -> None:
@@ -42,8 +53,8 @@ def keep(what: str) -> None:
     what: in words, such as "step 400 in workdirs/quickstart/tokenizer"; "" is nothing yet, unless
       something was noted before.
     """
-    if what or not _kept:
-        _kept[:] = [what]
+    if what or _noted.saved is None:
+        _noted.saved = what
 
 
 def begin(name: str, command: str) -> None:
@@ -52,7 +63,7 @@ def begin(name: str, command: str) -> None:
     name: of the piece, such as "table7".
     command: goes on with it.
     """
-    _whole.update(name=name, command=command)
+    _noted.work, _noted.command = name, command
 
 
 def done(what: str) -> None:
@@ -60,8 +71,7 @@ def done(what: str) -> None:
 
     What `keep` was told of a part that has ended is forgotten.
     """
-    _whole["done"] = what
-    _kept.clear()
+    _noted.done, _noted.saved = what, None
 
 
 def raised() -> int | None:
@@ -69,7 +79,7 @@ def raised() -> int | None:
 
     Another exception may come out of the body, where code in between makes one of it.
     """
-    return _raised[0] if _raised else None
+    return _noted.raised
 
 
 def print_stopped(number: int) -> int:
@@ -78,16 +88,19 @@ def print_stopped(number: int) -> int:
     The main thread may be slow to end after it, and is then ended by the one that watches. Return
     the exit code, as the shell has it.
     """
-    if not _unsaid.acquire(blocking=False):
+    if not _noted.unsaid.acquire(blocking=False):
         return 128 + number
     name = signal.Signals(number).name
-    then = "give the same command again"  # nobody knows yet, or the work is not done in parts
-    if _kept:
-        start = "nothing is saved yet: the same command begins anew"
-        then = f"the same command goes on from {_kept[0]}" if _kept[0] else start
-    if "name" in _whole and "done" in _whole:
-        kept = ", and ".join([_whole["done"], *filter(None, _kept)])
-        name, then = f"{name} in {_whole['name']}", f"kept: {kept}; go on: {_whole['command']}"
+    if _noted.work and _noted.done:
+        name = f"{name} in {_noted.work}"
+        kept = ", and ".join(filter(None, [_noted.done, _noted.saved]))
+        then = f"kept: {kept}; go on: {_noted.command}"
+    elif _noted.saved:
+        then = f"the same command goes on from {_noted.saved}"
+    elif _noted.saved is not None:
+        then = "nothing is saved yet: the same command begins anew"
+    else:  # nobody knows yet, or the work is not done in parts
+        then = "give the same command again"
     print(f"stopped by {name}; {then}", file=sys.stderr, flush=True)
     return 128 + number
 
@@ -128,22 +141,20 @@ def ending_in_order() -> Iterator[None]:
     if not _is_main_thread():
         yield
         return
-    for of_another in (_kept, _raised, _whole):
-        of_another.clear()
-    if _unsaid.locked():
-        _unsaid.release()
+    global _noted
+    _noted = _Noted()
     has_heard, has_ended = threading.Event(), threading.Event()  # the main thread
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    watch = threading.Thread(target=_watch, args=(heard, has_heard, has_ended), daemon=True)
-    watch.start()
 
     def note(number: int) -> None:
         has_heard.set()
         if _is_importing():
             _end(number)
-        _raised[:] = [number]
+        _noted.raised = number
         raise Interrupted(number)
+
+    def watch(number: int) -> None:
+        if not (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING)):
+            _end(number)
 
     unraisable = sys.unraisablehook
 
@@ -151,17 +162,15 @@ def ending_in_order() -> Iterator[None]:
         if not isinstance(found.exc_value, Interrupted):
             unraisable(found)
 
-    sys.unraisablehook = hook
-    try:
-        with handled(note, told):
-            yield
-    finally:
-        sys.unraisablehook = unraisable
-        has_heard.set()
-        has_ended.set()
-        os.close(told)  # which ends the thread
-        watch.join()
-        os.close(heard)
+    with _listening(watch) as pipe:
+        sys.unraisablehook = hook
+        try:
+            with handled(note, pipe):
+                yield
+        finally:
+            sys.unraisablehook = unraisable
+            has_heard.set()
+            has_ended.set()
 
 
 @contextlib.contextmanager
@@ -178,13 +187,38 @@ def noted(until: Callable[[], str]) -> Iterator[Callable[[], int | None]]:
         yield lambda: None
         return
     came: list[int] = []
+    first: float | None = None
+
+    def answer(number: int) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            print_heard(number, until(), "; a second signal ends at once")
+        elif time.monotonic() - first > AGAIN:
+            _end(number)
+
+    with _listening(answer) as pipe, handled(came.append, pipe, lambda number: None):
+        yield lambda: came[0] if came else None
+
+
+@contextlib.contextmanager
+def _listening(answer: Callable[[int], None]) -> Iterator[int]:
+    """Yield a pipe: a thread calls answer(number) of each signal whose number is written into it.
+
+    The thread ends with the body.
+    """
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    thread = threading.Thread(target=_answer, args=(heard, until), daemon=True)
+
+    def listen() -> None:
+        while came := os.read(heard, 1):
+            if came[0] in SIGNALS:
+                answer(came[0])
+
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
-        with handled(came.append, told, lambda number: None):
-            yield lambda: came[0] if came else None
+        yield told
     finally:
         os.close(told)  # which ends the thread
         thread.join()
@@ -249,33 +283,3 @@ def _end(number: int) -> None:
     """Let go of what is `files.owned`, print the line of a signal, and end the process."""
     files.let_go()
     os._exit(print_stopped(number))
-
-
-def _watch(heard: int, has_heard: threading.Event, has_ended: threading.Event) -> None:
-    """End the process some seconds after a signal, unless the main thread does.
-
-    See `ending_in_order`.
-
-    heard: a pipe from which the numbers of signals can be read.
-    has_heard, has_ended: whether the main thread knows of the signal, and has left the body.
-    """
-    while came := os.read(heard, 1):
-        in_time = came[0] not in SIGNALS or (has_heard.wait(PATIENCE) and has_ended.wait(CLEARING))
-        if not in_time:
-            _end(came[0])
-
-
-def _answer(heard: int, until: Callable[[], str]) -> None:
-    """Say that the first signal was heard, and end the process at a later one; see `noted`.
-
-    heard: a pipe from which the numbers of signals can be read.
-    """
-    first: float | None = None
-    while came := os.read(heard, 1):
-        if came[0] not in SIGNALS:
-            continue
-        if first is None:
-            first = time.monotonic()
-            print_heard(came[0], until(), "; a second signal ends at once")
-        elif time.monotonic() - first > AGAIN:
-            _end(came[0])

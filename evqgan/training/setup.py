@@ -40,9 +40,7 @@ class Setup:
     compiled: Compiled
     before: Any  # jitted, as `compiled.update`: the steps before `stage.complete_from`
     evaluators: dict[str, evals.Evaluator]
-    flops: tuple[
-        float, float
-    ]  # of a step by `before` and by `compiled`, on all devices; 0: unknown
+    flops: tuple[float, float]  # of a step before that one, and of others; 0: unknown
 
     def update_at(self, step: int) -> Any:
         """Return the jitted update after `step` steps."""
