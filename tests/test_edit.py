@@ -499,7 +499,7 @@ def test_what_an_edit_costs_is_known_before_it_begins(monkeypatch):
         InputError, match="an image of 1000000032x32 .*, in 1 way, would take 953.7 GiB"
     ):
         editing.outpaint(painter, image, 10**9, 0, 0, 0)
-    monkeypatch.setattr(editing, "WINDOWS", 3)
+    monkeypatch.setattr(editing, "MAX_WINDOWS", 3)
     with pytest.raises(
         InputError,
         match="this takes 4 windows to fill, which are more than 3: ask for less, or lift",

@@ -460,12 +460,13 @@ def test_wrong_settings_are_named():
     for changes, message in [
         ({"name": ""}, "expects one of name \\(such as digits\\) and folder, got neither"),
         ({"folder": "x"}, "got both 'generated' and 'x'"),
-        ({"size": 0}, "size expects a side"),
-        ({"size": (8, 8, 3)}, "size expects a side"),
+        ({"size": 0}, "dataset.size expects a whole number from 1 or .*, got 0"),
+        ({"size": (8, 8, 3)}, r"dataset.size expects .*, got \(8, 8, 3\)"),
         ({"crop": "adm", "size": (8, 16)}, "crop = 'adm' makes square images"),
-        ({"min_scale": 0}, "min_scale expects a share"),
-        ({"max_bad": 2}, "max_bad expects a share"),
-        ({"num_examples": 0}, "num_examples >= 1"),
+        ({"min_scale": 0}, "dataset.min_scale expects a number above 0"),
+        ({"max_bad": 2}, "dataset.max_bad expects a number from 0 to 1, got 2"),
+        ({"num_examples": 0}, "dataset.num_examples expects a whole number from 1, got 0"),
+        ({"workers": -1}, "dataset.workers expects a whole number from 0, got -1"),
     ]:
         with pytest.raises(InputError, match=message):
             generated(**changes)

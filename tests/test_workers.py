@@ -220,5 +220,5 @@ def test_a_worker_sends_errors_and_what_it_found_before(tmp_path):
 
 
 def test_a_number_below_0_is_refused():
-    with pytest.raises(InputError, match="config.dataset.workers expects a number of processes"):
+    with pytest.raises(InputError, match="dataset.workers expects a whole number from 0, got -1"):
         Dataset(name="digits", workers=-1)

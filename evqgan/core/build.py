@@ -222,8 +222,9 @@ def module(package: str, name: Any, where: str, *entries: str) -> ModuleType:
     if found and len(lacking) < len(entries):
         raise InputError(f"{message}: {file} lacks {', '.join(lacking)}")
     known = having(package, entries)
-    hints = [f"{file} lacks {', '.join(lacking)}"] * bool(found)
-    hints += [suggestion(name, known)] * bool(known)
+    hints = [f"{file} lacks {', '.join(lacking)}"] if found else []
+    if known:
+        hints.append(suggestion(name, known))
     message = f"{message}: {'; '.join(hints)}"
     raise InputError(message) if found else NoModule(message, file)
 

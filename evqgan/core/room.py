@@ -63,6 +63,7 @@ def limit(number: float, most: int, what: str, force: bool | None = False) -> No
     force: None where nothing lifts it.
     """
     if number > most and not force:
-        lift = ", or lift the limit by --force (in Python, force=True)"
-        hint = "ask for less" + lift * (force is not None)
+        hint = "ask for less"
+        if force is not None:
+            hint += ", or lift the limit by --force (in Python, force=True)"
         raise InputError(f"this takes {number:,.0f} {what}, which are more than {most:,}: {hint}")

@@ -23,6 +23,7 @@ import numpy as np
 
 from evqgan.core import build, files, signals, stores
 from evqgan.core.errors import InputError
+from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
 
@@ -114,7 +115,7 @@ def describe(
         "depth": depth,
         "tokenizer": tokenizer,
     }
-    return json.loads(json.dumps(info))
+    return json.loads(json.dumps(info))  # as a file has it, in which tuples are lists
 
 
 def id_type(codes: int) -> str:
@@ -226,7 +227,7 @@ def encode(
     to_ids: Callable[[np.ndarray], Any],
     host: int = 0,
     hosts: int = 1,
-    report: Callable[[int, int, float], None] | None = None,
+    report: Report | None = None,
 ) -> int:
     """Make this host's shards that are not there yet; return the number of images encoded.
 
@@ -235,7 +236,7 @@ def encode(
     to_ids: uint8 [b*V,H,W,3] -> ids [b*V or more,h,w,D], as an array or, still being computed, of a
       device: one batch is always under way.
     host, hosts: this host makes every hosts-th shard, from number `host` on.
-    report: called with (done, total, seconds) after each batch.
+    report: is called after each batch.
     """
     mine = shards(info)[host::hosts]
     todo = [shard for shard in mine if not finished(folder, shard)]

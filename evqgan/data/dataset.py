@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
+from evqgan.core import build
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.kinds import Positive, Share
 
@@ -48,9 +49,9 @@ class Dataset:
     data_dir: str = ""
     train: str = "train"
     validation: str = "validation"
-    size: int | tuple[int, int] = 256
+    size: Positive | tuple[Positive, Positive] = 256
     crop: Crop = "resize"
-    min_scale: float = 0.75
+    min_scale: Share = 0.75
     flip: bool = True
     image_key: str = "image"
     label_key: str = "label"
@@ -61,48 +62,27 @@ class Dataset:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        build.check(Dataset, build.plain(vars(self)), "config.dataset")
         if bool(self.name) == bool(self.folder):
             given = f"both {self.name!r} and {self.folder!r}" if self.name else "neither"
             raise InputError(
                 f"config.dataset expects one of name (such as digits) and folder, got {given}"
-            )
-        if len(self.shape) != 2 or not all(
-            isinstance(side, int) and side > 0 for side in self.shape
-        ):
-            raise InputError(
-                "config.dataset.size expects a side or (height, width) in pixels, "
-                f"got {self.size!r}"
             )
         if self.crop == "adm" and self.shape[0] != self.shape[1]:
             raise InputError(
                 "config.dataset.crop = 'adm' makes square images, config.dataset.size is "
                 f"{size_text(self.shape)}: give one side, or another crop"
             )
-        if not 0 < self.min_scale <= 1:
-            raise InputError(
-                f"config.dataset.min_scale expects a share in (0, 1], got {self.min_scale!r}"
-            )
-        if not 0 <= self.max_bad <= 1:
-            raise InputError(
-                f"config.dataset.max_bad expects a share in [0, 1], got {self.max_bad!r}"
-            )
-        if self.num_examples < 1 or self.classes < 0:
-            raise InputError(
-                "config.dataset expects num_examples >= 1 and classes >= 0, got num_examples = "
-                f"{self.num_examples} and classes = {self.classes}"
-            )
-        if self.workers < 0:
-            raise InputError(
-                "config.dataset.workers expects a number of processes, or 0 for threads, got "
-                f"{self.workers}"
-            )
+        if not self.min_scale:
+            raise InputError("config.dataset.min_scale expects a number above 0, got 0")
 
     @property
     def shape(self) -> tuple[int, int]:
         """The images' (height, width)."""
         if isinstance(self.size, int):
             return self.size, self.size
-        return tuple(self.size)  # type: ignore[return-value]  # __post_init__ sees that it is two
+        height, width = self.size
+        return height, width
 
     def of_images(self) -> "Dataset":
         """Return the same data set, whose images are read even where there are stored ids."""

@@ -89,7 +89,9 @@ class Evaluator:
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
         if weights is None:
             weights = config.get("perceptual", {}).get("weights", "")
-        self.perceptual = perceptual + UNTRAINED * (weights == "random") if perceptual else ""
+        self.perceptual = perceptual
+        if perceptual and weights == "random":
+            self.perceptual += UNTRAINED
         self.distance = distance(perceptual, weights) if perceptual else None
         where = "config.evals.reconstruction.features"
         over = batches.device_mesh if features else None

@@ -16,7 +16,7 @@ corners and grids are (rows, columns).
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,15 @@ from scipy import ndimage
 
 from evqgan.core import kinds, room
 from evqgan.core.errors import InputError, size_text
+from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import checked_edit_labels
 from evqgan.inference.tiling import blended, dilated, holes_of, nearest_tiles, touched
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
-WORK = 32  # ours: bytes a pixel of a result takes: its canvas in float32, its weights, the result
-WINDOWS = 2000  # ours: a panorama of 256,000 pixels by a model of 256x256, an hour and more
+BYTES_PER_PIXEL = 32  # ours, of a result: its canvas in float32, its weights, the result
+MAX_WINDOWS = 2000  # ours: a panorama of 256,000 pixels by a model of 256x256, an hour and more
 # ours: on smaller token grids a ring of tokens around a hole is too much of the picture to give up
 COARSE = 16
 
@@ -45,7 +46,7 @@ def edit(
     seed: int = 0,
     margin: int | None = None,
     feather: float | None = None,
-    report: Callable | None = None,
+    report: Report | None = None,
     force: bool = False,
     **changes: Any,
 ) -> np.ndarray:
@@ -57,7 +58,7 @@ def edit(
     label: the class of what is made, by number or name.
     margin: in tokens; feather: in pixels; for their defaults see `extent`.
     report: report(windows done, of how many, seconds) is called after each window.
-    force: more than WINDOWS windows too.
+    force: more than MAX_WINDOWS windows too.
     changes: to config.sample.
     """
     labels = checked_edit_labels(model.known_classes("edit"), model.size, label, num, seed)
@@ -68,11 +69,11 @@ def edit(
     check_mask(image, mask)
     check_extent(model, image, margin, feather)
     what = f"an image of {size_text(mask.shape)}, in {counted(num, 'way')},"
-    room.require(WORK * num * mask.size, what)
+    room.require(BYTES_PER_PIXEL * num * mask.size, what)
     grid = grid_of(model)
     unknown = dilated(touched(mask, model.factor, grid), tokens)
     least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
-    room.limit(least, WINDOWS, "windows to fill", force)
+    room.limit(least, MAX_WINDOWS, "windows to fill", force)
     holes = holes_of(unknown, grid)
     model.check_mask(np.stack([hole for _, hole in holes]))
     ids = encode(model, painted_over(image, mask), unknown, num)
@@ -161,7 +162,7 @@ def outpaint(
     left, top, right, bottom = map(int, (left, top, right, bottom))
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
     what = f"an image of {size_text(sides)}, in {counted(num, 'way')},"
-    room.require(WORK * num * math.prod(sides), what)
+    room.require(BYTES_PER_PIXEL * num * math.prod(sides), what)
     # The image begins where a token begins.
     above, before = -top % model.factor, -left % model.factor
     around = ((above + top, bottom), (before + left, right))
@@ -259,7 +260,7 @@ def fill(
     labels: np.ndarray,
     seed: int,
     changes: Mapping[str, Any],
-    report: Callable | None = None,
+    report: Report | None = None,
 ) -> None:
     """Generate ids [B,h,w,D] where `holes` (see `holes_of`) says, in place, window by window."""
     began = model.runner.clock()

@@ -20,7 +20,7 @@ from evqgan.inference.mode_inputs import load_model, of_flag, read_whole_tokens
 from evqgan.inference.model import Model
 
 SECONDS = 10.0  # ours: between two lines of progress
-MANY = 4  # ours: sizes of pictures from which on pieces of one size are proposed
+MANY_SIZES = 4  # ours: sizes of pictures from which on pieces of one size are proposed
 
 Named = tuple[pathlib.Path, np.ndarray]  # where a reconstruction goes, and its picture
 Size = tuple[int, ...]  # (H, W)
@@ -130,7 +130,7 @@ class Reconstruction:
     def _say_size(self, size: Size, number: int) -> None:
         """Say that a size is new, of which there are `number` by now."""
         say(f"pictures of {size_text(size)}: each size is compiled once")
-        if number == MANY and self.tiles is None:
+        if number == MANY_SIZES and self.tiles is None:
             say("many sizes: --tiles compiles once; pictures smaller than a tile are skipped")
 
     def _readable(self, paths: Mapping[pathlib.Path, pathlib.Path]) -> Iterator[Named]:

@@ -21,7 +21,7 @@ from evqgan.inference.batched import PIXELS
 from evqgan.inference.core import CoreModel
 from evqgan.inference.tiling import blended, nearest_tiles
 
-WORK = 19  # ours: bytes a pixel takes: two copies of the canvas in float32, and the result
+BYTES_PER_PIXEL = 19  # ours: two copies of the canvas in float32, and the result
 
 
 def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str) -> bool:
@@ -99,7 +99,7 @@ def decode(model: CoreModel, ids: np.ndarray, report: Report | None = None) -> n
     h, w = height // f, width // f
     sides = [length * f for length in ids.shape[1:3]]
     what = f"{counted(len(ids), 'image')} of {size_text(sides)}"
-    room.require(WORK * len(ids) * math.prod(sides), what)
+    room.require(BYTES_PER_PIXEL * len(ids) * math.prod(sides), what)
     canvas = np.zeros((len(ids), *sides, 3), np.float32)
     rows, columns = blended(ids.shape[1], h, f), blended(ids.shape[2], w, f)
     places = list(itertools.product(range(len(ids)), rows, columns))
