@@ -206,7 +206,7 @@ def impatient(monkeypatch):
     quick = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0.001 * seconds))
     monkeypatch.setattr(retry, "asyncio", quick)
     monkeypatch.setattr(outages, "PAUSE", 0.1)
-    monkeypatch.setattr(outages, "_said", [float("-inf")])
+    monkeypatch.setattr(outages, "_said", float("-inf"))
     outages._answered.clear()
 
 

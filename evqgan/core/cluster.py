@@ -105,13 +105,19 @@ def loopback(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"coordinator_address": address, "coordinator_bind_address": bound}
 
 
+def _client() -> Any:
+    """Return this process's client of JAX's coordination service; there have to be several."""
+    client = distributed.global_state.client
+    assert client is not None
+    return client
+
+
 def terminated(seconds: float) -> bool:
     """Return whether a process of this run has got a SIGTERM, or gets one in so many seconds.
 
     Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
     """
-    client = distributed.global_state.client
-    assert client is not None  # there are several processes
+    client = _client()
     try:
         client.blocking_key_value_get(NOTICE, int(1000 * seconds))
     except jax.errors.JaxRuntimeError as error:
@@ -126,8 +132,7 @@ def tell(text: str) -> None:
 
     Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
     """
-    client = distributed.global_state.client
-    assert client is not None  # there are several processes
+    client = _client()
     own = f"{PLACES}/{jax.process_index()}"
     client.key_value_set(own, f"{socket.gethostname()} {text}", allow_overwrite=True)
 
@@ -137,8 +142,7 @@ def told() -> dict[str, str]:
 
     Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
     """
-    client = distributed.global_state.client
-    assert client is not None  # there are several processes
+    client = _client()
     found = {int(key.rpartition("/")[2]): text for key, text in client.key_value_dir_get(PLACES)}
     parts = {number: found[number].partition(" ") for number in sorted(found)}
     return {f"process {number} (on {host})": text for number, (host, _, text) in parts.items()}
@@ -185,10 +189,10 @@ def by_first(work: Callable[[], int | None]) -> int:
         except InputError as error:
             failed = error
     if several():
-        told = multihost_utils.broadcast_one_to_all(np.array([failed is None, number], np.int32))
-        if not told[0]:
+        of_first = np.array([failed is None, number], np.int32)
+        succeeded, number = map(int, multihost_utils.broadcast_one_to_all(of_first))
+        if not succeeded:
             raise failed or InputError("process 0 of this run stopped: its own message says why")
-        number = int(told[1])
     if failed:
         raise failed
     return number
@@ -201,8 +205,7 @@ def met(place: str, seconds: float) -> bool:
     """
     if not several():
         return True
-    client = distributed.global_state.client
-    assert client is not None  # there are several processes
+    client = _client()
     try:
         client.wait_at_barrier(f"evqgan/{place}", int(1000 * seconds))
     except jax.errors.JaxRuntimeError:
@@ -221,8 +224,7 @@ def failing_together() -> Iterator[None]:
         yield
         return
     place = f"meeting_{next(_meetings)}"
-    client = distributed.global_state.client
-    assert client is not None  # there are several processes
+    client = _client()
     failures = f"evqgan/failed/{place}"
     try:
         yield

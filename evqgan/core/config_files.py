@@ -26,14 +26,8 @@ SHIPPED = (
 )
 NO_RUNS = ("common", "comparison")  # configs of the folder that cannot be trained
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no": booleans
-PATHS = (
-    "folder",
-    "data_dir",
-    "codes",
-    "weights",
-    "init",
-    "reference",
-)  # keys whose texts are paths
+# Keys whose texts are paths.
+PATHS = ("folder", "data_dir", "codes", "weights", "init", "reference")
 OPTIONAL = (  # keys that a stage's config may lack
     "alarm",
     "best",
@@ -97,9 +91,8 @@ def of_tokenizer(workdir: str | os.PathLike[str]) -> tuple[ConfigDict, pathlib.P
 def default_workdir(file: str) -> str:
     """Return workdirs/quickstart_tiny for configs/quickstart.py:tiny."""
     path, _, variant = file.partition(":")
-    return str(
-        pathlib.Path("workdirs") / "_".join(filter(None, [pathlib.Path(path).stem, variant]))
-    )
+    name = "_".join(filter(None, [pathlib.Path(path).stem, variant]))
+    return str(pathlib.Path("workdirs", name))
 
 
 def find(name: str) -> pathlib.Path:

@@ -20,7 +20,7 @@ PAUSE = 30.0  # ours: seconds between gcsfs' rounds, each of which takes as long
 
 _answered = threading.Event()  # the bucket has answered, and was not given up since
 _saying = threading.Lock()
-_said = [float("-inf")]  # when it was last said that a request waits
+_said = float("-inf")  # when it was last said that a request waits
 
 
 def outlast() -> None:
@@ -66,9 +66,10 @@ async def _asked(request: Callable[..., Awaitable[Any]], *args: Any, **kwargs: A
 
 def _say(error: Exception, left: float) -> None:
     """Say that a request waits, once for all that wait at the same time."""
+    global _said
     with _saying:
-        if time.monotonic() - _said[0] < PAUSE:
+        if time.monotonic() - _said < PAUSE:
             return
-        _said[0] = time.monotonic()
+        _said = time.monotonic()
     said = first_line(error)
     warn(f"the bucket does not answer ({said}): asking again, for {duration(left)} at most")

@@ -109,4 +109,12 @@ class DecodedImages:
     @property
     def allowed(self) -> int:
         """The number of undecodable images that are forgiven."""
-        return max(1, int(self.max_bad * len(self))) if self.max_bad else 0
+        return forgiven(len(self), self.max_bad)
+
+
+def forgiven(number: int, max_bad: float) -> int:
+    """Return how many of so many images may not decode: the share `max_bad`, at least one.
+
+    With max_bad = 0 it is none.
+    """
+    return max(1, int(max_bad * number)) if max_bad else 0

@@ -149,10 +149,8 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def place_of(path: str) -> float:
     """Return a number in [0, 1) that only the path decides, by its hash."""
-    return (
-        int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:6], "big")
-        / 2**48
-    )
+    found = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(found[:6], "big") / 2**48
 
 
 def shuffled(paths: Iterable[str]) -> list[str]:

@@ -234,10 +234,13 @@ def train_batches(
 
     Every epoch has every example once, in an order of its own; a batch may reach over the end of an
     epoch. Example n of the stream depends on (data, seed, n) alone.
+
+    With stored ids a batch is {"ids": int32 [b,h,w,D], "label"}, of the same examples in the same
+    order; of V views epoch e has number e mod V, so that V epochs have each of them once (ours: no
+    view waits for long).
+
     start: the number of the batch at which it begins.
-    rows: which rows of a batch, int [b]; None is all. With stored ids it is {"ids": int32
-      [b,h,w,D], "label"}, the same examples in the same order; of V views epoch e has number e mod
-      V, so that V epochs have each of them once (ours: no view waits for long).
+    rows: which rows of a batch, int [b]; None is all.
     """
     examples = open_split(dataset, dataset.train)
     if not dataset.codes:
@@ -286,8 +289,11 @@ def eval_batches(
 
     Every example comes once, in a fixed order, in one row of one batch. Examples that fill the last
     batch are black and not valid, and so is an image that does not decode: a replacement would
-    count another one twice. With stored ids these are 0 there. "digest": uint32 [b,8] is that of
-    each image, or of its ids (`digest`), 0 where it is not valid.
+    count another one twice. "digest": uint32 [b,8] is that of each image, 0 where it is not valid.
+    With stored ids a batch has "ids" in the place of images, 0 where they are not valid, and their
+    digests.
+
+    rows: as in `train_batches`.
     late: takes the errors of examples, which are then not valid, and not raised.
     """
     examples: Examples

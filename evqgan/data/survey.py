@@ -20,6 +20,7 @@ from PIL import Image
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat
 from evqgan.data.dataset import Dataset
+from evqgan.data.decoded import forgiven
 from evqgan.data.folder import Folder, listed
 from evqgan.data.transforms import ORIENTATION, TOO_LARGE, check_size, decode, read_bytes
 
@@ -268,16 +269,14 @@ def _digest(path: str) -> bytes:
 def _check_broken(
     broken: dict[str, str], paths: Collection[str], max_bad: float, what: str
 ) -> None:
-    """Raise InputError for more broken images than a run forgives, see `DecodedImages.allowed`."""
+    """Raise InputError for more broken images than a run forgives."""
     broken, images = {x: broken[x] for x in sorted(paths) if x in broken}, len(paths)
-    allowed = max(1, int(max_bad * images)) if max_bad else 0
-    is_all = len(broken) == images
-    if len(broken) > allowed or is_all:
-        some = "; ".join(f"{path} ({why})" for path, why in itertools.islice(broken.items(), SOME))
+    some = "; ".join(f"{path} ({why})" for path, why in itertools.islice(broken.items(), SOME))
+    if len(broken) == images:
+        raise InputError(f"all {images:,} {what} are broken: {some}; give a folder of whole images")
+    if len(broken) > forgiven(images, max_bad):
         raise InputError(
-            f"all {images:,} {what} are broken: {some}; give a folder of whole images"
-            if is_all
-            else f"{len(broken):,} of {images:,} {what} are broken, more than the share "
+            f"{len(broken):,} of {images:,} {what} are broken, more than the share "
             f"config.dataset.max_bad = {max_bad:g}: {some}; repair or remove them, or raise "
             "config.dataset.max_bad"
         )

@@ -19,6 +19,7 @@ from evqgan.data import folder as folders
 from evqgan.inference import planning, records
 from evqgan.inference.editing import GREY, check_margins
 from evqgan.inference.images import read_image, read_mask
+from evqgan.inference.keywords import EditKeywords
 from evqgan.inference.mode_inputs import load_model, of_flag
 from evqgan.inference.model import Model
 
@@ -175,17 +176,8 @@ def inpainted(
 
     hidden: bool [H,W], what is generated.
     """
-    results = model.edit(
-        image,
-        hidden,
-        request.label,
-        request.num,
-        request.seed,
-        margin=request.margin,
-        feather=request.feather,
-        force=request.force,
-        progress=window_report(),
-    )
+    made = request.label, request.num, request.seed
+    results = model.edit(image, hidden, *made, progress=window_report(), **how_of(request))
     return results, np.where(hidden[..., None], GREY, image)
 
 
@@ -199,20 +191,16 @@ def outpainted(
 
     margins: pixels at the left, top, right, bottom.
     """
-    results = model.outpaint(
-        image,
-        *margins,
-        request.label,
-        request.num,
-        request.seed,
-        margin=request.margin,
-        feather=request.feather,
-        force=request.force,
-        progress=window_report(),
-    )
+    made = request.label, request.num, request.seed
+    results = model.outpaint(image, *margins, *made, progress=window_report(), **how_of(request))
     left, top, right, bottom = margins
     around = ((top, bottom), (left, right), (0, 0))
     return results, np.pad(image, around, constant_values=GREY)
+
+
+def how_of(request: EditRequest) -> EditKeywords:
+    """Return the keywords of `Model.edit` and `Model.outpaint` that a request sets."""
+    return {"margin": request.margin, "feather": request.feather, "force": request.force}
 
 
 def window_report() -> Callable[[int, int, float], None]:

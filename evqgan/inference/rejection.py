@@ -212,9 +212,8 @@ def imagenet(name: str, where: str, runner: BatchRunner, numbers: np.ndarray) ->
     def probability(variables: dict, images: jax.Array, labels: jax.Array) -> jax.Array:
         views = resnet.prepare(images.astype(jnp.float32) / 127.5 - 1, RESIZED)
         outputs: Any = network.apply(variables, views[:, centre, centre])
-        return jnp.take_along_axis(jax.nn.softmax(outputs["logits"]), labels[:, None], axis=-1)[
-            :, 0
-        ]
+        chances = jax.nn.softmax(outputs["logits"])
+        return jnp.take_along_axis(chances, labels[:, None], axis=-1)[:, 0]
 
     def classifier(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return runner(probability, variables, images, numbers[labels])

@@ -22,7 +22,7 @@ from evqgan.inference.core import CoreModel
 from evqgan.inference.sample_settings import Settings, describe
 from evqgan.inference.sampling_folder import SamplingFolder
 
-BYTES = 32  # ours: of memory for an image to make: its label, its score, where it lies
+BYTES_PER_IMAGE = 32  # ours, of memory, for an image to make: its label, its score, where it lies
 
 # make(labels [n], numbers [n]) -> ids [n,h,w,D], scores float32 [n]; n is the same for all batches.
 MakeBatch = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -91,7 +91,7 @@ def with_images(
 def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None:
     """Raise InputError unless there is room for `total` images to make, and the ids of `kept`."""
     tokens = math.prod(model.size) // model.factor**2 * model.depth
-    room.require(BYTES * total + 4 * kept * tokens, what)
+    room.require(BYTES_PER_IMAGE * total + 4 * kept * tokens, what)
 
 
 def settings_of(
