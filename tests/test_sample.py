@@ -110,7 +110,7 @@ def test_images_become_ids_and_images_again(model, tokenizer):
     "images, message",
     [
         (np.zeros((32, 32), np.uint8), r"got uint8 \[32, 32\]: a grey image has to repeat"),
-        ("nowhere.png", "^(?!expected images of one size).*nowhere.png"),
+        ("nowhere.png", "^(?!expected images of one shape).*nowhere.png"),
         (None, "got None$"),
         ([], "expected at least one image, got none"),
         (np.zeros((3, 32, 32), np.uint8), r"got uint8 \[3, 32, 32\]: channels come last"),
@@ -397,7 +397,7 @@ def test_a_workdir_is_found_and_left_as_it_is(tmp_path, model):
 
 
 def test_images_of_several_sizes_are_refused(model):
-    with pytest.raises(InputError, match="expected images of one size, got 32x32x3, 32x40x3 "):
+    with pytest.raises(InputError, match=r"of one shape, got \[32, 32, 3\] and \[32, 40, 3\]: "):
         model.encode([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 40, 3), np.uint8)])
 
 

@@ -15,13 +15,11 @@ from evqgan.core.files import atomic
 
 
 class Pieces(NamedTuple):
-    """An array that is never in memory whole: its shape, its dtype, and pieces of it along the
-    first axis, in order.
-    """
+    """An array that is never in memory whole."""
 
     shape: tuple[int, ...]
     dtype: Any
-    pieces: Iterable
+    pieces: Iterable  # of it, along the first axis, in order
 
 
 def save(path: str | os.PathLike[str], **arrays: Any) -> None:

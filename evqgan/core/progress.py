@@ -71,7 +71,7 @@ def say(text: str) -> None:
 
 
 _beating: list[Callable[[], str]] = []  # the lines of the heartbeats under way
-_spoken = [0.0]  # when one was heard last
+_spoken = 0.0  # when one was heard last
 _speaking = threading.Lock()
 
 
@@ -87,22 +87,24 @@ def heartbeat(
     Yields a function at(done, total), which takes note of how far the body is: then a line has that
     too, and how long the rest takes.
     """
-    ended, began, parts = threading.Event(), time.monotonic(), [""]
+    ended, began, how_far = threading.Event(), time.monotonic(), ""
     least = min(FIRST, every)
 
     def at(done: int, total: int) -> None:
+        nonlocal how_far
         each = (time.monotonic() - began) / max(done, 1)
-        parts[0] = f", {line('', done, total, (), each).strip()}" if done else ""
+        how_far = f", {line('', done, total, (), each).strip()}" if done else ""
 
     def text() -> str:
-        return f"still {what}, {duration(time.monotonic() - began)}{parts[0]}"
+        return f"still {what}, {duration(time.monotonic() - began)}{how_far}"
 
     def beat() -> None:
+        global _spoken
         moments = itertools.chain([least] if every > least else [], itertools.count(every, every))
         while not ended.wait(began + next(moments) - time.monotonic()):
             with _speaking:
-                if time.monotonic() - _spoken[0] > least / 2:
-                    _spoken[0] = time.monotonic()
+                if time.monotonic() - _spoken > least / 2:
+                    _spoken = time.monotonic()
                     say(_beating[-1]())
 
     thread = threading.Thread(target=beat, daemon=True)

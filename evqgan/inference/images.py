@@ -47,8 +47,8 @@ def to_uint8(images: Images) -> np.ndarray:
     arrays = _as_arrays(images)
     try:
         given = np.asarray(arrays)
-    except ValueError as error:  # a list of images of several sizes
-        raise InputError(_several_sizes(arrays)) from error
+    except ValueError as error:  # a list of images of several shapes
+        raise InputError(_several_shapes(arrays)) from error
     if not given.size:
         raise InputError("expected at least one image, got none")
     images = given[None] if given.ndim == 3 else given
@@ -129,12 +129,11 @@ def mask_of(image: np.ndarray, what: str) -> np.ndarray:
     return grey >= WHITE
 
 
-def _several_sizes(images: Iterable[Any]) -> str:
-    """Return the sentence that refuses images of several sizes."""
+def _several_shapes(images: Iterable[Any]) -> str:
+    """Return the sentence that refuses images of several shapes."""
     shapes = sorted({image.shape for image in images if isinstance(image, np.ndarray)})
-    sizes = ", ".join("x".join(map(str, shape)) for shape in shapes) or "rows of several lengths"
-    advice = "give them one by one, or resize them"
-    return f"expected images of one size, got {sizes} (H x W x 3): {advice}"
+    got = " and ".join(str(list(shape)) for shape in shapes) or "rows of several lengths"
+    return f"expected images of one shape, got {got}: give them one by one, or resize them"
 
 
 def _as_arrays(images: Any) -> Any:
@@ -143,7 +142,7 @@ def _as_arrays(images: Any) -> Any:
     if isinstance(images, list | tuple) and any(isinstance(x, pictures) for x in images):
         found = [_as_arrays(image) for image in images]
         if len({np.shape(image) for image in found}) > 1:
-            raise InputError(_several_sizes(found))
+            raise InputError(_several_shapes(found))
         return found
     if isinstance(images, Image.Image):
         return transforms.of_pil(images)
