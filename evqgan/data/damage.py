@@ -49,10 +49,8 @@ def _zeroed(data: bytes) -> bool:
         return False
     at, first = 2, {}
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        marker, body = (
-            data[at + 1],
-            data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")],
-        )
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        marker, body = data[at + 1], data[at + 4 : end]
         at += 4 + len(body)
         if marker == 0xC2:  # progressive
             return False
@@ -62,12 +60,10 @@ def _zeroed(data: bytes) -> bool:
                 first[body[0]] = body[17]
             body = body[17 + sum(body[1:17]) :]
         if marker == 0xDA:  # a scan: up to the next marker that is no restart
-            end = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, at)
-            stop = end.start() if end else len(data)
-            if (
-                any(symbol & 15 for symbol in first.values())
-                and data.find(bytes(ZEROS), at, stop) >= 0
-            ):
+            following = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, at)
+            stop = following.start() if following else len(data)
+            is_no_flat_area = any(symbol & 15 for symbol in first.values())
+            if is_no_flat_area and data.find(bytes(ZEROS), at, stop) >= 0:
                 return True
             at = stop
     return False
@@ -77,12 +73,12 @@ def check_png(data: bytes) -> None:
     """Raise ValueError unless PNG bytes hold as many pixels as their head says."""
     head, parts, at = b"", [], 8
     while at + 8 <= len(data):
-        kind, body = (
-            data[at + 4 : at + 8],
-            data[at + 8 : at + 8 + int.from_bytes(data[at : at + 4], "big")],
-        )
-        head = body if kind == b"IHDR" else head
-        parts += [body] if kind == b"IDAT" else []
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        body = data[at + 8 : at + 8 + length]
+        if kind == b"IHDR":
+            head = body
+        elif kind == b"IDAT":
+            parts.append(body)
         at += 12 + len(body)
     width, height = (int.from_bytes(head[i : i + 4], "big") for i in (0, 4))
     depth, colour, interlaced = head[8], head[9], head[12]
