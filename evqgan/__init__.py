@@ -13,9 +13,9 @@ Vision Transformers", ICCV 2023, unless another one is named.
 Words used in docstrings:
 
     token    a position of the token grid; code: an entry of the codebook; id: the number of a code.
-             An argument or field `codes` is V, the module `data.codes` is of stored ids
+             An argument or field `codes` is V; config.dataset.codes is a folder of stored ids
     latent   an argument or field of this name is the size of the token grid, (h, w)
-    stored   ids: those of a data set, on disk (a token cache), from which stage 2 trains
+    stored   ids: those of a data set, on disk, from which stage 2 trains
     codebook the codes' vectors [K,V,c]. In weights and states it is a linen collection: what a
              quantizer keeps beside its params
     sample   of a generator and of its module: ids for a `Request`; of what `evqgan.load` gives:

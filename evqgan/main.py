@@ -106,10 +106,10 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     from evqgan.inference import (
         evaluation,
         mode_edit,
+        mode_encode,
         mode_reconstruct,
         mode_repeat,
         mode_sample,
-        token_cache,
     )
     from evqgan.own_images import config as own_images
     from evqgan.training import resume_rules
@@ -127,7 +127,7 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     if flags.mode == "sample" and flags.image:
         mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size)
     elif flags.mode == "encode":
-        token_cache.encode(config, workdir, out, cli.request(token_cache.EncodeRequest, flags))
+        mode_encode.encode(config, workdir, out, cli.request(mode_encode.EncodeRequest, flags))
     elif flags.mode == "sample":
         mode_sample.sample(config, workdir, out, cli.request(mode_sample.SampleRequest, flags))
         if processes.this()[0] == 0:

@@ -24,15 +24,15 @@ if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which set
 import fsspec
 import test_cluster
 from bucket_server import environment_of, serving
-from test_codes import make
 from test_pipeline import folder_of
+from test_stored_ids import make
 from test_train import config_of, metrics_of, start, state_of
 
 import evqgan
 from evqgan.core import checkpoint, files, lease, npz, outages, pictures, stores
 from evqgan.core.errors import InputError
 from evqgan.core.log import Writer
-from evqgan.data import codes, named, stored_ids
+from evqgan.data import named, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.inference import mode_sample
 from evqgan.main import main
@@ -390,27 +390,28 @@ def check_use(workdir, expected, store):
 
 def test_stored_ids_are_written_to_a_bucket_and_read_from_it(store, tmp_path, monkeypatch):
     monkeypatch.setenv("EVQGAN_IDS", str(tmp_path / "kept"))
-    monkeypatch.setattr(codes, "ROWS", 7)
+    monkeypatch.setattr(stored_ids, "ROWS", 7)
     photos = Dataset(folder=folder_of(tmp_path / "photos", 20), size=8, crop="random_resized")
     make(tmp_path / "ids", photos)
     make("gs://bucket/ids", photos)
     local = {path.name: path.read_bytes() for path in (tmp_path / "ids").iterdir()}
     assert {name.removeprefix("ids/"): x for name, x in store.files().items()} == local
-    for split in codes.SPLITS:
+    for split in stored_ids.SPLITS:
         here, there = (
-            stored_ids.Stored(folder, split) for folder in (tmp_path / "ids", "gs://bucket/ids")
+            stored_split.StoredSplit(folder, split)
+            for folder in (tmp_path / "ids", "gs://bucket/ids")
         )
         assert len(here) == len(there) and isinstance(there.shards[0], np.memmap)
         for i in range(len(here)):
             np.testing.assert_array_equal(here.load(i)["ids"], there.load(i)["ids"])
     before = len(store.requests)
-    stored_ids.Stored("gs://bucket/ids", "train")  # from the copies
+    stored_split.StoredSplit("gs://bucket/ids", "train")  # from the copies
     assert not [
         path for _, path in store.requests[before:] if "alt=media" in path and "npy" in path
     ]
     del store.objects["ids/train-00001-of-00003.npy"]
     with pytest.raises(InputError, match="train-00001-of-00003 of 4 shards are missing"):
-        stored_ids.Stored("gs://bucket/ids", "train")
+        stored_split.StoredSplit("gs://bucket/ids", "train")
 
 
 def test_record_files_are_read_from_a_bucket(store, tmp_path):

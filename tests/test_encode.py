@@ -18,10 +18,10 @@ import evqgan
 from evqgan import main
 from evqgan.core import build, config_files
 from evqgan.core.errors import InputError
-from evqgan.data import codes, pipeline, stored_ids
+from evqgan.data import pipeline, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.data.views import numbered_view, validation_view
-from evqgan.inference import evaluation, token_cache
+from evqgan.inference import evaluation, mode_encode
 from evqgan.training import loop, resume_rules, stage2
 from evqgan.training.stopping import Stopped
 
@@ -39,14 +39,14 @@ def config_of(folder=None):
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """A folder of stored ids, three views of each image, in shards of twenty."""
-    folder, before = tmp_path_factory.mktemp("stored") / "ids", codes.ROWS
-    codes.ROWS = 20
+    folder, before = tmp_path_factory.mktemp("stored") / "ids", stored_ids.ROWS
+    stored_ids.ROWS = 20
     config = config_of()
     config.dtype = "bfloat16"  # the generator's: the tokenizer encodes in its own
-    token_cache.encode(
-        config, workdirs.trained(), folder, token_cache.EncodeRequest(views=3, seed=7)
+    mode_encode.encode(
+        config, workdirs.trained(), folder, mode_encode.EncodeRequest(views=3, seed=7)
     )
-    codes.ROWS = before
+    stored_ids.ROWS = before
     return folder
 
 
@@ -58,7 +58,7 @@ def test_stored_ids_are_those_of_the_same_crops(stored):
     model = evqgan.load(workdirs.trained() / "tokenizer")
     dataset = dataset_of(config_of())
     for split, views in (("train", 3), ("all", 1)):
-        reader = stored_ids.Stored(stored, "train" if split == "train" else "validation")
+        reader = stored_split.StoredSplit(stored, "train" if split == "train" else "validation")
         source = pipeline.DecodedImages(pipeline.open_split(dataset, split), 0)
         assert (
             len(reader) == len(source)
@@ -84,11 +84,11 @@ def test_a_slip_of_views_is_told_before_anything_is_encoded(tmp_path):
         InputError,
         match="this takes 50,000,000,000 images to encode, which are more than 20,000,000",
     ):
-        token_cache.encode(
+        mode_encode.encode(
             config_of(),
             workdirs.trained(),
             tmp_path / "ids",
-            token_cache.EncodeRequest(views=10**9),
+            mode_encode.EncodeRequest(views=10**9),
         )
     assert not (tmp_path / "ids").exists()
 
@@ -167,8 +167,8 @@ def test_a_run_keeps_to_its_ids(stored, tmp_path):
     with pytest.raises(InputError, match="config.stored_ids: 3 views of each example, .* -> None"):
         resume_rules.check_claim(tmp_path / "run", stage2.resolve(other))
     info = json.loads((stored / "info.json").read_text())
-    assert codes.summary(info) == claimed.stored_ids
-    assert codes.summary({**info, "seed": 8}) != claimed.stored_ids
+    assert stored_ids.summary(info) == claimed.stored_ids
+    assert stored_ids.summary({**info, "seed": 8}) != claimed.stored_ids
 
 
 def change(config, stored, place, **changes):
@@ -182,7 +182,7 @@ def change(config, stored, place, **changes):
 def test_ids_of_another_tokenizer_are_refused_before_the_workdir_is_taken(stored, tmp_path):
     config = config_of(stored)
     shutil.copytree(workdirs.trained() / "tokenizer", tmp_path / "tokenizer")
-    fingerprint = {**codes.read_info(stored)["tokenizer"], "fingerprint": "another"}
+    fingerprint = {**stored_ids.read_info(stored)["tokenizer"], "fingerprint": "another"}
     change(config, stored, tmp_path / "other", tokenizer=fingerprint)
     with pytest.raises(
         InputError,
@@ -230,7 +230,7 @@ def test_the_command_line_encodes_for_a_generator(tmp_path, capsys, monkeypatch)
             f"22 images encoded. To train a new run from them: --config.dataset.codes={out}" in said
         )
     first, second = (
-        codes.read_info(tmp_path / "ids" / w.name) for w in (place, place / "tokenizer")
+        stored_ids.read_info(tmp_path / "ids" / w.name) for w in (place, place / "tokenizer")
     )
     assert first == second and first["seed"] == 3 and first["dataset"]["train"] == "train[:12]"
     assert main.main(["main", "--mode=encode", *arguments]) == 0
@@ -259,6 +259,6 @@ def test_a_generators_config_says_which_tokenizer_encodes():
 def test_a_quickstarts_config_encodes_what_its_generator_sees(tmp_path):
     config = load("quickstart", "tiny")
     config.generator.dataset.update({"num_examples": 6, "size": 32})
-    token_cache.encode(config, workdirs.trained(), tmp_path / "ids")
-    assert codes.read_info(tmp_path / "ids")["dataset"]["name"] == "generated"
-    assert len(stored_ids.Stored(tmp_path / "ids", "train")) == 6
+    mode_encode.encode(config, workdirs.trained(), tmp_path / "ids")
+    assert stored_ids.read_info(tmp_path / "ids")["dataset"]["name"] == "generated"
+    assert len(stored_split.StoredSplit(tmp_path / "ids", "train")) == 6

@@ -9,7 +9,7 @@ from PIL import Image
 
 from evqgan.core import weights
 from evqgan.core.errors import InputError
-from evqgan.data import codes
+from evqgan.data import stored_ids
 from evqgan.data.folder import Folder, check_names, image_paths, shuffled
 from evqgan.metrics import references
 
@@ -221,7 +221,7 @@ def test_a_relative_path_that_is_not_there_is_told_where_it_begins(tmp_path, mon
     begins = f"in {os.getcwd()}, where this command was given and relative paths begin"
     for looked_for in (
         lambda: Folder("images", "train"),
-        lambda: codes.read_info("ids"),
+        lambda: stored_ids.read_info("ids"),
         lambda: weights.require("files", ["vgg16"]),
         lambda: references.holds("reference.npz"),
     ):

@@ -101,7 +101,7 @@ def dotted(key, value):
 
 # Of the keys that may change those that bring another with them, which training adds and which may
 # not: so they are for a new run, but in messages of these files, on ids that a run has had already.
-BRING = {"dataset.codes": ("data/codes.py",)}
+BRING = {"dataset.codes": ("data/stored_ids.py",)}
 # That of another tokenizer is refused by its weights.
 COMPARED = {"tokenizer.weights": "of the benchmarks that train both"}
 

@@ -18,7 +18,7 @@ import evqgan
 from evqgan import flags, main, quickstart
 from evqgan.core import cli, config_files, kinds
 from evqgan.core.errors import InputError, NonFinite
-from evqgan.inference import evaluation, mode_edit, mode_reconstruct, mode_sample, token_cache
+from evqgan.inference import evaluation, mode_edit, mode_encode, mode_reconstruct, mode_sample
 from evqgan.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -332,7 +332,7 @@ def test_help_and_wrong_flags_do_not_wait_for_jax(args):
 MAKERS = {
     "train": (loop, "train"),
     "quickstart": (quickstart, "run"),
-    "encode": (token_cache, "encode"),
+    "encode": (mode_encode, "encode"),
     "sample": (mode_sample, "sample"),
     "edit": (mode_edit, "edit"),
     "reconstruct": (mode_reconstruct, "reconstruct"),
@@ -444,7 +444,7 @@ def test_training_gets_its_config(runs, capsys):
             ["--image=i", "--batch_size=2", "--num=1"],
             mode_edit.EditRequest("i", num=1, batch_size=2),
         ),
-        ("encode", ["--views=3", "--seed=7"], token_cache.EncodeRequest(3, 7)),
+        ("encode", ["--views=3", "--seed=7"], mode_encode.EncodeRequest(3, 7)),
     ],
 )
 def test_each_mode_gets_its_flags(runs, capsys, mode, args, request_of):

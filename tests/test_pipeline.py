@@ -24,7 +24,7 @@ from PIL import Image
 
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
-from evqgan.data import codes, named, pipeline, transforms
+from evqgan.data import named, pipeline, stored_ids, transforms
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import eval_batches, identity, open_split, train_batches
@@ -475,7 +475,7 @@ def test_wrong_settings_are_named():
 def store(folder, dataset, views=3):
     """Stored ids of a folder of twenty images, each with its example and view written on it."""
     images = identity(open_split(dataset.of_images(), "all"))
-    info = codes.describe(
+    info = stored_ids.describe(
         dataset,
         {"train": images, "validation": images},
         [],
@@ -486,15 +486,15 @@ def store(folder, dataset, views=3):
         1,
         {"fingerprint": ""},
     )
-    codes.begin(folder, info)
-    for shard in codes.shards(info):
+    stored_ids.begin(folder, info)
+    for shard in stored_ids.shards(info):
         rows = np.arange(shard.start, shard.stop, dtype=np.uint16)[:, None, None, None, None]
         number = info["splits"][shard.split]["views"]
         ids = np.broadcast_to(rows, (len(rows), number, 2, 2, 1)).copy()
         ids[:, :, 1] = np.arange(number)[:, None, None]
         labels = np.full(len(rows), 0, np.int32)
-        labels[rows[:, 0, 0, 0, 0] == 3] = codes.BAD if shard.split == "validation" else 0
-        for path, array in zip(codes.paths(folder, shard), (ids, labels), strict=True):
+        labels[rows[:, 0, 0, 0, 0] == 3] = stored_ids.BAD if shard.split == "validation" else 0
+        for path, array in zip(stored_ids.paths(folder, shard), (ids, labels), strict=True):
             np.save(path, array)
 
 

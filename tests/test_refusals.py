@@ -23,7 +23,7 @@ from evqgan import main
 from evqgan.core import files, output, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
-from evqgan.data import codes
+from evqgan.data import stored_ids
 from evqgan.evals import finished
 from evqgan.export import __main__ as export
 from evqgan.inference import evaluation, finished_samples, mode_inputs, sample_settings
@@ -213,8 +213,8 @@ def test_encoding_that_a_signal_stops_goes_on(foreground, place, tmp_path, capsy
     out = tmp_path / "ids"
     asked = [f"--workdir={place}", "--mode=encode", f"--out={out}", "--batch_size=5"]
     asked += ["--config.dataset.train=train[:12]"]
-    monkeypatch.setattr(codes, "ROWS", 6)  # two shards to train from
-    finished, encoded, found = codes.finished, codes._encoded, []
+    monkeypatch.setattr(stored_ids, "ROWS", 6)  # two shards to train from
+    finished, encoded, found = stored_ids.finished, stored_ids._encoded, []
 
     def stopping(shard, *args):
         found.append(shard)
@@ -227,13 +227,13 @@ def test_encoding_that_a_signal_stops_goes_on(foreground, place, tmp_path, capsy
     for stop, left, then in ((1, [], begins), (2, ["train-00000-of-00002"], goes_on)):
         found.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(codes, "_encoded", stopping)
+            patch.setattr(stored_ids, "_encoded", stopping)
             # What was stopped before its first shard binds nobody.
             code, _, errors = call(capsys, *asked, f"--seed={stop}")
         assert code == 143 and len(errors) == 1
         assert errors[0] == f"stopped by SIGTERM; {then}"
-        info = codes.read_info(out)
-        there = [shard.name for shard in codes.shards(info) if finished(out, shard)]
+        info = stored_ids.read_info(out)
+        there = [shard.name for shard in stored_ids.shards(info) if finished(out, shard)]
         assert there == left and not (out / ".lock").exists()
     code, _, errors = call(capsys, *asked, "--seed=3")
     assert code == 2 and "holds other ids, seed: 2 -> 3" in errors[0]

@@ -2,9 +2,9 @@
 
 `dataset.Dataset` is config.dataset. `pipeline.open_split` opens one split of it as a source of the
 form below: a folder (`folder`), a data set of tfds (`named`, with builders of our own in
-`builders`), generated images (`generated`), or stored ids (`codes`, `stored_ids`). `decoded`
-decodes its images, `views` crops them, and `pipeline` makes batches of them. `damage` finds damaged
-files that decoders accept without an error.
+`builders`), generated images (`generated`), or stored ids (`stored_ids`, `stored_split`).
+`decoded` decodes its images, `views` crops them, and `pipeline` makes batches of them. `damage`
+finds damaged files that decoders accept without an error.
 """
 
 from collections.abc import Sequence

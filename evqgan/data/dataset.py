@@ -39,7 +39,7 @@ class Dataset:
       folder no classes.
     classes, num_examples: of "generated".
     max_bad: the share of undecodable images above which it stops.
-    codes: a folder of stored ids of this data set, made by --mode=encode (see `data.codes`), from
+    codes: a folder of stored ids of this data set (`data.stored_ids`), made by --mode=encode, from
       which stage 2 then trains without images. "" = stage 2 encodes the images of every step.
     workers: processes that read the images of training, in each process of a run; 0: threads do.
     """

@@ -18,7 +18,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
-from evqgan.data import codes, named, stored_ids
+from evqgan.data import named, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.folder import Folder, listed
@@ -29,7 +29,7 @@ from evqgan.data.workers import Workers
 CLASSES = 20  # ours: so many are counted one by one
 MAX_THREADS = 16  # grain's own default; fewer cores get fewer, or the threads wait for each other
 
-Examples = DecodedImages | stored_ids.Stored
+Examples = DecodedImages | stored_split.StoredSplit
 Late = list[InputError] | None  # takes errors that are not raised yet
 Ended = threading.Event | None  # once it is set, threads make no more of a batch under way
 
@@ -105,8 +105,8 @@ def prepare(dataset: Dataset) -> None:
 def open_split(dataset: Dataset, split: str) -> Any:
     """Return the source of one split, a `data.Source`, prepared first if need be.
 
-    With dataset.codes it is a `stored_ids.Stored`, which has a length and class names as well, and
-    ids instead of images. Raises InputError if there is no such data set or split.
+    With dataset.codes it is a `stored_split.StoredSplit`, which has a length and class names as
+    well, and ids instead of images. Raises InputError if there is no such data set or split.
     """
     if dataset.codes:
         return open_stored(dataset, split, "train" if split == dataset.train else "validation")
@@ -178,7 +178,7 @@ def open_validation(dataset: Dataset) -> Any:
     return open_split(dataset, dataset.validation)
 
 
-def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
+def open_stored(dataset: Dataset, split: str, which: str) -> stored_split.StoredSplit:
     """Return the stored ids of the data set's `split`.
 
     Only dataset.train and dataset.validation are stored; both may be the same split, in other
@@ -190,8 +190,8 @@ def open_stored(dataset: Dataset, split: str, which: str) -> stored_ids.Stored:
             f"config.dataset.codes = {dataset.codes!r} has stored ids of config.dataset.train = "
             f"{dataset.train!r} and .validation = {dataset.validation!r} alone, not of {split!r}"
         )
-    found = stored_ids.Stored(dataset.codes, which)
-    codes.require(dataset.codes, found.info, {"dataset": codes.data_keys(dataset)})
+    found = stored_split.StoredSplit(dataset.codes, which)
+    stored_ids.require(dataset.codes, found.info, {"dataset": stored_ids.data_keys(dataset)})
     if os.path.isdir(os.path.expanduser(dataset.folder)):  # it need not be there
         here, there = identity(open_split(dataset.of_images(), split)), found.info["splits"][which]
         if here["examples"] != there["examples"] or here["list"] != there.get("list", here["list"]):
@@ -233,12 +233,9 @@ def train_batches(
     """Return an endless iterator of {"image": uint8 [b,H,W,3], "label": int32 [b]}.
 
     Every epoch has every example once, in an order of its own; a batch may reach over the end of an
-    epoch. Example n of the stream depends on (data, seed, n) alone.
-
-    With stored ids a batch is {"ids": int32 [b,h,w,D], "label"}, of the same examples in the same
-    order; of V views epoch e has number e mod V, so that V epochs have each of them once (ours: no
-    view waits for long).
-
+    epoch. Example n of the stream depends on (data, seed, n) alone. With stored ids a batch is
+    {"ids": int32 [b,h,w,D], "label"}, of the same examples in the same order; of V views epoch e
+    has number e mod V, so that V epochs have each of them once (ours: no view waits for long).
     start: the number of the batch at which it begins.
     rows: which rows of a batch, int [b]; None is all.
     """
@@ -264,7 +261,7 @@ def training_stream(
 ) -> grain.MapDataset:
     """Return the batches of `train_batches` as a sequence, each of which is made when asked for.
 
-    examples: DecodedImages, or Stored with dataset.codes.
+    examples: DecodedImages, or StoredSplit with dataset.codes.
     """
     if dataset.codes:
         order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle().repeat()
@@ -290,10 +287,7 @@ def eval_batches(
     Every example comes once, in a fixed order, in one row of one batch. Examples that fill the last
     batch are black and not valid, and so is an image that does not decode: a replacement would
     count another one twice. "digest": uint32 [b,8] is that of each image, 0 where it is not valid.
-    With stored ids a batch has "ids" in the place of images, 0 where they are not valid, and their
-    digests.
-
-    rows: as in `train_batches`.
+    With stored ids a batch has "ids" in the place of images, and their digests.
     late: takes the errors of examples, which are then not valid, and not raised.
     """
     examples: Examples
@@ -313,7 +307,7 @@ def eval_batches(
                 raise
             late.append(error)
             return blank
-        if example is None or example["label"] == codes.BAD:
+        if example is None or example["label"] == stored_ids.BAD:
             return blank
         if not dataset.codes:
             example = {**example, "image": validation_view(example["image"], dataset)}
@@ -341,7 +335,7 @@ def view_batches(
     views: V, as in training and with its replacements of what does not decode; 0: the centre view
       of validation, where what does not decode is black, with the label -1.
     """
-    black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(codes.BAD)}
+    black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(stored_ids.BAD)}
 
     def load(index: int) -> dict:
         example = examples[index] if views else examples.load(index)

@@ -1,129 +1,287 @@
-"""Reading stored ids, see `codes`."""
+"""Stored ids: a data set encoded once, for a stage 2 that reads no images and runs no encoder.
+
+DIR/info.json                        what was encoded, by which tokenizer, in how many views
+DIR/train-00003-of-00016.npy         ids [n,V,h,w,D] uint16 or int32: V views of n examples, each
+                                     view a crop and flip
+DIR/train-00003-of-00016.labels.npy  int32 [n]; BAD in validation: the image did not decode, so it
+                                     is not evaluated
+DIR/validation-00000-of-00001.npy    the same with one view, the centre
+
+A shard is finished when both of its files are there. View v of example i is a function of
+(seed, i, v) and the tokenizer alone, so shards may be made in any order, by any number of hosts.
+"""
 
 import hashlib
 import json
 import os
 import pathlib
-import types
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from evqgan.core import files, stores
-from evqgan.core.errors import InputError, first_line
-from evqgan.data import codes
+from evqgan.core import build, files, signals, stores
+from evqgan.core.errors import InputError
+from evqgan.core.processes import Report
+from evqgan.core.progress import counted
+from evqgan.data.dataset import Dataset
 
-NAMED = 5  # ours: an error names as many missing shards
+FORMAT = "evqgan stored ids 1"
+SPLITS = ("train", "validation")
+# ours: a shard is at most 4,096 examples and 64 MiB: what a kill loses, and memory holds
+ROWS, BYTES = 2**12, 2**26
+BAD = -1  # the label of what did not decode
+KEYS = (  # of config.dataset: what decides which ids are made; where the data lie does not
+    "name",
+    "train",
+    "validation",
+    "crop",
+    "min_scale",
+    "flip",
+    "image_key",
+    "label_key",
+    "classes",
+    "num_examples",
+)
 
 
-class Stored:
-    """One split of a folder of stored ids, memory-mapped; safe in threads.
+class Shard(NamedTuple):
+    """Examples start to stop of a split, under `name`.npy and `name`.labels.npy."""
 
-    The files are not trusted: type and shape of every shard are checked when it is made, the range
-    of the ids where they are read.
-    class_names: of the data set.
-    views: V.
+    split: str
+    name: str
+    start: int
+    stop: int
+
+
+def fingerprint(weights: dict) -> str:
+    """Return a hex text that other names, types, shapes or values of weights change (SHA-256).
+
+    weights: a tree of NumPy arrays, nested dicts.
     """
+    found = hashlib.sha256()
 
-    # as of `decoded.DecodedImages`: images that did not decode were counted when they were encoded
-    bad: Mapping[int, str] = types.MappingProxyType({})
-    paths: tuple[str, ...] = ()
+    def add(path: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key in sorted(node):
+                add(f"{path}/{key}", node[key])
+        else:
+            found.update(f"{path} {node.dtype} {node.shape}\n".encode())
+            found.update(np.ascontiguousarray(node).tobytes())
 
-    def __init__(self, folder: str | os.PathLike, split: str) -> None:
-        """Open a folder.
-
-        Raises InputError if it is no place of stored ids, if shards of any split are missing, or
-        one is damaged.
-        """
-        self.folder, self.info = stores.path(folder), codes.read_info(folder)
-        keys = self.info["splits"][split]
-        self.split, self.views = split, keys["views"]
-        self.rows, self.examples = keys["rows"], keys["examples"]
-        self.class_names, self.codes = tuple(self.info["class_names"]), self.info["codes"]
-        everything = codes.shards(self.info)
-        missing = [shard.name for shard in everything if not codes.finished(folder, shard)]
-        if missing:
-            others = f" and {len(missing) - NAMED} others" if len(missing) > NAMED else ""
-            raise InputError(
-                f"the stored ids in {str(folder)!r} are not complete: "
-                f"{', '.join(missing[:NAMED])}{others} of {len(everything)} shards are missing; "
-                "the same --mode=encode again makes them"
-            )
-        self.shards, labels = [], []
-        for shard in (shard for shard in everything if shard.split == split):
-            number, (ids, beside) = shard.stop - shard.start, here(folder, self.info, shard)
-            shape = (number, self.views, *self.info["latent"], self.info["depth"])
-            self.shards.append(opened(ids, codes.id_type(self.codes), shape))
-            labels.append(np.array(opened(beside, "int32", (number,))))
-            least, most = 0 if split == "train" else codes.BAD, (len(self.class_names) or 2**31) - 1
-            if not least <= labels[-1].min() <= labels[-1].max() <= most:
-                found = f"{labels[-1].min()} to {labels[-1].max()}"
-                raise damaged(beside, f"labels from {least} to {most}", found)
-        self.labels = np.concatenate(labels)
-
-    def __reduce__(self) -> tuple:
-        return Stored, (self.folder, self.split)  # mapped again, not copied
-
-    def __len__(self) -> int:
-        return self.examples
-
-    def load(self, index: int, view: int = 0) -> dict:
-        """Return one view of example `index`: {"ids" int32 [h,w,D], "label" int32}.
-
-        The label is codes.BAD if the image did not decode.
-        """
-        shard, row = divmod(index, self.rows)
-        ids = self.shards[shard][row, view].astype(np.int32)
-        if not 0 <= ids.min() <= ids.max() < self.codes:
-            ours = [s for s in codes.shards(self.info) if s.split == self.split]
-            file, _ = codes.paths(self.folder, ours[shard])
-            raise damaged(file, f"ids from 0 to {self.codes - 1}", f"{ids.min()} to {ids.max()}")
-        return {"ids": ids, "label": self.labels[index]}
+    add("", weights)
+    return found.hexdigest()
 
 
-def here(
-    folder: str | os.PathLike, info: Mapping[str, Any], shard: codes.Shard
-) -> tuple[pathlib.Path, ...]:
-    """Return the two files of a shard, as `codes.paths`, of a bucket as copies that are kept.
+def data_keys(dataset: Dataset) -> dict:
+    """Return what of config.dataset decides the ids; of the folder its name, as it may move."""
+    folder = os.path.abspath(os.path.expanduser(dataset.folder)) if dataset.folder else ""
+    keys = {key: getattr(dataset, key) for key in KEYS}
+    return {**keys, "folder": os.path.basename(folder), "size": list(dataset.shape)}
 
-    They lie in EVQGAN_IDS, or ~/.cache/evqgan/ids, below a hash of what was encoded and how: there
-    each is copied once, and memory-mapped as any other.
+
+def describe(
+    dataset: Dataset,
+    examples: dict[str, dict],
+    class_names: Sequence[str],
+    views: int,
+    seed: int,
+    codes: int,
+    latent: Sequence[int],
+    depth: int,
+    tokenizer: dict,
+) -> dict:
+    """Return the info, the content of info.json.
+
+    examples: {split: what `pipeline.identity` says of it}.
+    views: of a training example.
+    codes, latent, depth: V, (h, w) and D of the tokenizer.
+    tokenizer: {"fingerprint", and whatever else says what it is}.
     """
-    there = codes.paths(folder, shard)
-    if not stores.is_remote(folder):
-        return there
-    usual = pathlib.Path(os.environ.get("EVQGAN_IDS") or "~/.cache/evqgan/ids").expanduser()
-    text = json.dumps([os.fspath(folder), info], sort_keys=True)
-    place = usual / hashlib.sha256(text.encode()).hexdigest()[:16]
-    copies = []
-    for file in there:
-        copy, size = place / file.name, stores.stamp(file).size
-        if not copy.is_file() or copy.stat().st_size != size:
-            with files.atomic(copy) as part:
-                stores.fetch(file, pathlib.Path(part.name))
-        copies.append(copy)
-    return tuple(copies)
+    size = int(np.prod(latent)) * depth * np.dtype(id_type(codes)).itemsize
+    splits = {}
+    for split, number in zip(SPLITS, (views, 1), strict=True):
+        rows = max(1, min(ROWS, BYTES // (size * number)))
+        splits[split] = {**examples[split], "views": number, "rows": rows}
+    info = {
+        "format": FORMAT,
+        "dataset": data_keys(dataset),
+        "splits": splits,
+        "seed": seed,
+        "class_names": list(class_names),
+        "codes": codes,
+        "latent": list(latent),
+        "depth": depth,
+        "tokenizer": tokenizer,
+    }
+    return json.loads(json.dumps(info))  # as a file has it, in which tuples are lists
 
 
-def opened(path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the memory-mapped array of an .npy file. Nothing is unpickled.
+def id_type(codes: int) -> str:
+    """Return the smallest type that holds ids below `codes`."""
+    return "uint16" if codes <= 2**16 else "int32"
 
-    Raises InputError unless it is of this type and shape.
+
+def shards(info: Mapping[str, Any]) -> list[Shard]:
+    """Return the Shards of all splits, in order."""
+    found = []
+    for split, keys in info["splits"].items():
+        number = -(-keys["examples"] // keys["rows"])
+        for s in range(number):
+            stop = min((s + 1) * keys["rows"], keys["examples"])
+            found.append(Shard(split, f"{split}-{s:05d}-of-{number:05d}", s * keys["rows"], stop))
+    return found
+
+
+def paths(folder: str | os.PathLike, shard: Shard) -> tuple[pathlib.Path, pathlib.Path]:
+    """Return the two files of a shard: ids, labels."""
+    folder = stores.path(folder)
+    return folder / f"{shard.name}.npy", folder / f"{shard.name}.labels.npy"
+
+
+def read_info(folder: str | os.PathLike) -> dict:
+    """Return the info.json of a folder of stored ids.
+
+    Raises InputError if there is none, or it is not what `encode` writes.
     """
-    expected = f"{dtype} {list(shape)}"
+    file = stores.path(folder) / "info.json"
+    if not file.is_file():
+        taken = file.parent.is_dir() and any(file.parent.iterdir())  # by what encode would not want
+        make = (
+            f"make them with --mode=encode --workdir=TOKENIZER --out={'DIR' if taken else folder}"
+        )
+        raise InputError(
+            f"{str(folder)!r} holds no stored ids (there is no {file})"
+            f"{stores.beginning(folder)}: {make}, or give another folder as config.dataset.codes"
+        )
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
-        raise damaged(path, expected, first_line(error)) from error
-    if array.dtype != dtype or array.shape != shape:
-        raise damaged(path, expected, f"{array.dtype} {list(array.shape)}")
-    return array
+        info = json.loads(file.read_text(encoding="utf-8"))
+        numbers = [info["codes"], info["depth"], *info["latent"]]
+        numbers += [
+            info["splits"][split][key] for split in SPLITS for key in ("examples", "views", "rows")
+        ]
+        texts = [*info["class_names"], info["tokenizer"]["fingerprint"]]
+        known = info["format"] == FORMAT and list(info["splits"]) == list(SPLITS)
+        known = known and isinstance(info["dataset"], dict) and len(info["latent"]) == 2
+        known = known and isinstance(info["class_names"], list) and isinstance(info["seed"], int)
+        known = known and all(isinstance(x, int) and 0 < x < 2**31 for x in numbers)
+        known = known and all(isinstance(x, str) for x in texts)
+        reason = f"expected the format {FORMAT!r} with all its keys"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        known, reason = False, f"{type(error).__name__}: {error}"
+    if not known:
+        raise InputError(
+            f"{file} is not what --mode=encode writes ({reason}): encode into another folder"
+        )
+    return info
 
 
-def damaged(path: pathlib.Path, expected: str, found: str) -> InputError:
-    """Return the error for a file that is not what `codes.encode` writes."""
-    return InputError(
-        f"{path}: expected {expected}, got {found}; remove this file, "
-        "and --mode=encode makes it again"
-    )
+def begin(folder: str | os.PathLike, info: Mapping[str, Any]) -> None:
+    """Claim `folder` for `info`.
+
+    Raises InputError when it holds ids of other data or of another tokenizer.
+    """
+    # first, as another host may be about to begin
+    shards_there = any(stores.path(folder).glob("*-of-*.npy"))
+    if (stores.path(folder) / "info.json").exists():
+        if found := build.differences(read_info(folder), info):
+            raise InputError(f"{folder} holds other ids, {build.listed(found)}: give another --out")
+    elif shards_there:
+        raise InputError(
+            f"{folder} holds shards of ids, but no info.json: give another --out, or remove them"
+        )
+    else:
+        files.save_json(stores.path(folder) / "info.json", info)
+
+
+def require(
+    folder: str | os.PathLike, info: Mapping[str, Any], expected: Mapping[str, Any]
+) -> None:
+    """Raise InputError unless `info` has the `expected` values; both dicts, nested or not."""
+    ours = {key: info.get(key) for key in expected}
+    for key, (here, there) in build.differences(expected, ours).items():
+        name = f"config.{key}" if key.startswith("dataset") else key
+        other = key == "tokenizer.fingerprint"
+        what = "other tokenizer weights" if other else f"{name} = {there!r}, now it is {here!r}"
+        raise InputError(
+            f"config.dataset.codes = {str(folder)!r} was made with {what}: use the tokenizer and "
+            "config.dataset it was made with, or --mode=encode into another folder"
+        )
+
+
+def summary(info: Mapping[str, Any]) -> str:
+    """Return a short text that identifies stored ids: it changes with any value of `info`.
+
+    A run that trains from these ids keeps it as config.stored_ids.
+    """
+    views = info["splits"]["train"]["views"]
+    digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+    return f"{views} views of each example, {digest.hexdigest()[:16]}"
+
+
+def encode(
+    folder: str | os.PathLike,
+    info: Mapping[str, Any],
+    batches: Callable[[str, int, int], Any],
+    to_ids: Callable[[np.ndarray], Any],
+    host: int = 0,
+    hosts: int = 1,
+    report: Report | None = None,
+) -> int:
+    """Make this host's shards that are not there yet; return the number of images encoded.
+
+    batches: (split, start, stop) -> iterator with close() over {"image" uint8 [b,V,H,W,3], "label"
+      int32 [b]}, all examples of start to stop in turn.
+    to_ids: uint8 [b*V,H,W,3] -> ids [b*V or more,h,w,D], as an array or, still being computed, of a
+      device: one batch is always under way.
+    host, hosts: this host makes every hosts-th shard, from number `host` on.
+    report: is called after each batch.
+    """
+    mine = shards(info)[host::hosts]
+    todo = [shard for shard in mine if not finished(folder, shard)]
+    total = sum((shard.stop - shard.start) * info["splits"][shard.split]["views"] for shard in todo)
+    done, began = 0, time.perf_counter()
+    for number, shard in enumerate(todo, len(mine) - len(todo)):
+        signals.keep(f"{number:,} of {counted(len(mine), 'shard')} in {folder}" if number else "")
+        views, ids, labels = info["splits"][shard.split]["views"], [], []
+        for some, label in behind(_encoded(shard, batches, to_ids)):
+            rows = np.asarray(some)[: len(label) * views].astype(id_type(info["codes"]))
+            ids.append(rows.reshape(-1, views, *rows.shape[1:]))  # [b,V,h,w,D]
+            labels.append(np.asarray(label, np.int32))
+            done += len(rows)
+            if report:
+                report(done, total, time.perf_counter() - began)
+        # the ids last
+        for path, parts in zip(paths(folder, shard)[::-1], (labels, ids), strict=True):
+            with files.atomic(path) as file:
+                np.save(file, np.concatenate(parts), allow_pickle=False)
+    return done
+
+
+def _encoded(
+    shard: Shard, batches: Callable[[str, int, int], Any], to_ids: Callable[[np.ndarray], Any]
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield ids [b*V or more,h,w,D] and labels [b] of the batches of a shard, see `encode`."""
+    source = batches(shard.split, shard.start, shard.stop)
+    try:
+        for batch in source:
+            image = batch["image"]
+            yield to_ids(image.reshape(-1, *image.shape[2:])), batch["label"]
+    finally:
+        source.close()
+
+
+def finished(folder: str | os.PathLike, shard: Shard) -> bool:
+    """Return whether both files of a shard are there."""
+    return all(path.is_file() for path in paths(folder, shard))
+
+
+def behind(items: Iterable) -> Iterator:
+    """Yield the items one late: the next is under way on a device while this one is stored."""
+    waiting = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting

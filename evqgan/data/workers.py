@@ -30,7 +30,7 @@ PATIENCE = 5.0  # ours: seconds that a worker has to end before it is killed
 
 
 class Examples(Protocol):
-    """What the batches are made of: `decoded.DecodedImages` or `stored_ids.Stored`."""
+    """What the batches are made of: `decoded.DecodedImages` or `stored_split.StoredSplit`."""
 
     bad: dict[int, str]  # {index of an image that does not decode: why}
 

@@ -4,5 +4,5 @@
 any number of rows. `core.CoreModel` encodes, decodes and generates the tokens of any part of an
 image; `resumable`, `rejection`, `editing` and `filmstrip` are functions of one. `model.Model`
 offers all of them, and is what `evqgan.load` gives. `mode_sample`, `mode_edit`, `mode_reconstruct`,
-`evaluation` and `token_cache` (encode) are the modes of the command line.
+`mode_encode` and `evaluation` (evaluate) are the modes of the command line.
 """

@@ -141,7 +141,7 @@ def evaluate_part(task: Task, metrics: Sequence[str]) -> Iterator[tuple[Numbers,
 def data_of(config: ConfigDict) -> Dataset:
     """Return the images that a config is evaluated on; InputError if there are none.
 
-    A token cache may be gone, and does not change the numbers.
+    Stored ids may be gone, and do not change the numbers.
     """
     dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     pipeline.open_split(dataset, dataset.validation)

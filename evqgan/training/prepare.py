@@ -15,7 +15,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.leafwise_init import Drawing
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.data.stored_ids import Stored
+from evqgan.data.stored_split import StoredSplit
 from evqgan.training import initial_state, optim, resume_rules, work
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
@@ -78,7 +78,7 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     )
 
 
-def open_data(config: Any, dataset: Dataset) -> tuple[Source | Stored, str]:
+def open_data(config: Any, dataset: Dataset) -> tuple[Source | StoredSplit, str]:
     """Return the source of the training images, prepared if need be, and a line about it."""
     room.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
     log(f"reading {dataset.codes or dataset.folder or dataset.name}")
@@ -99,7 +99,7 @@ def note_data(
     config: Any,
     module: ModuleType,
     workdir: pathlib.Path,
-    source: Source | Stored,
+    source: Source | StoredSplit,
     last: int | None = None,
 ) -> Any:
     """Return the config with class_names, data and began, and completed by `resolve`.
@@ -175,7 +175,7 @@ def check_step(
     like: dict,
     updates: list[Any],
     dataset: Dataset,
-    source: Source | Stored,
+    source: Source | StoredSplit,
     config: Any,
     device_mesh: jax.sharding.Mesh,
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -194,7 +194,7 @@ def check_step(
     def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=spread)
 
-    if isinstance(source, Stored):
+    if isinstance(source, StoredSplit):
         batch = {"ids": abstract(source.load(0)["ids"].shape, np.int32)}
     else:
         batch = {"image": abstract((*dataset.shape, 3), np.uint8)}
@@ -205,7 +205,7 @@ def check_step(
 
 
 def flops_of(
-    config: Any, module: ModuleType, source: Source | Stored, updates: list[Any], given: tuple
+    config: Any, module: ModuleType, source: Source | StoredSplit, updates: list[Any], given: tuple
 ) -> tuple[float, float]:
     """Return the FLOPs of the first and of the last of the `updates` that a run takes.
 

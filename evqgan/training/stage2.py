@@ -15,7 +15,7 @@ from evqgan.core import build, exported, files, public, schema, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
-from evqgan.data import codes, transforms
+from evqgan.data import stored_ids, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import contracts, optim, skipping
@@ -53,7 +53,7 @@ def resolve(config: Any, classes: int | None = None) -> Any:
     if config.dataset.get("codes"):
         info = stored_info(config)
         with config.unlocked():
-            config.stored_ids = codes.summary(info)
+            config.stored_ids = stored_ids.summary(info)
     return config if classes is None else with_classes(config, classes)
 
 
@@ -110,13 +110,13 @@ def stored_info(config: Any) -> dict:
     Raises InputError unless their grid, codes and dtype are the config's.
     """
     folder = config.dataset.codes
-    info = codes.read_info(folder)
+    info = stored_ids.read_info(folder)
     tokenizer = tokenizers.of_generator(config)
     shape = build.call(Dataset, config.dataset, "config.dataset").shape
     quantizer, grid = tokenizer.quantizer, [side // tokenizer.factor for side in shape]
     expected = {"codes": quantizer.codes, "depth": quantizer.depth, "latent": grid}
     expected["tokenizer"] = {**info["tokenizer"], "dtype": tokenizers.dtype_of(config)}
-    codes.require(folder, info, expected)
+    stored_ids.require(folder, info, expected)
     return info
 
 
@@ -232,8 +232,8 @@ class GeneratorStage:
                 f"config.dataset.codes = {folder!r}: "
                 "there are no stored ids of an untrained tokenizer"
             )
-        info, fingerprint = codes.read_info(folder), codes.fingerprint(self._restored())
-        codes.require(
+        info, fingerprint = stored_ids.read_info(folder), stored_ids.fingerprint(self._restored())
+        stored_ids.require(
             folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
         )
 

@@ -1,6 +1,6 @@
 """Memory and time of one training step of a generator, by resolution (paper, Table 6).
 
-The step is the one that training compiles, on a token cache: parameters, averages, Adam's moments,
+The step is the one that training compiles, on stored ids: parameters, averages, Adam's moments,
 gradients and all that is computed on the way; no tokenizer. On a CPU it is compiled and not run
 (--timed runs it): argument + output + temp - alias bytes of the compiler. On an accelerator it also
 runs, and the allocator tells its peak. All systems at full size take half an hour on two CPU cores,

@@ -10,7 +10,7 @@ import pytest
 from test_pipeline import folder_of
 
 from evqgan.core.errors import InputError
-from evqgan.data import codes, pipeline, stored_ids
+from evqgan.data import pipeline, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import identity, open_split
@@ -22,7 +22,7 @@ TOKENIZER = {"fingerprint": "abc"}
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(codes, "ROWS", 7)
+    monkeypatch.setattr(stored_ids, "ROWS", 7)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,18 @@ def to_ids(images):
 
 
 def described(dataset, views=3, seed=5, tokenizer=TOKENIZER, codebook=CODES):
-    sizes = {split: identity(open_split(dataset, split)) for split in codes.SPLITS}
-    return codes.describe(dataset, sizes, ["a", "b"], views, seed, codebook, (4, 4), 1, tokenizer)
+    sizes = {split: identity(open_split(dataset, split)) for split in stored_ids.SPLITS}
+    return stored_ids.describe(
+        dataset, sizes, ["a", "b"], views, seed, codebook, (4, 4), 1, tokenizer
+    )
 
 
 def make(folder, dataset, function=to_ids, host=0, hosts=1, report=None, **how):
     """As --mode=encode does, in batches of four images -> info."""
     info = described(dataset, **how)
     examples = {
-        split: DecodedImages(open_split(dataset, split), dataset.max_bad) for split in codes.SPLITS
+        split: DecodedImages(open_split(dataset, split), dataset.max_bad)
+        for split in stored_ids.SPLITS
     }
 
     def batches(split, start, stop):
@@ -56,8 +59,8 @@ def make(folder, dataset, function=to_ids, host=0, hosts=1, report=None, **how):
             examples[split], dataset, random, info["seed"], max(1, 4 // views), start, stop
         )
 
-    codes.begin(folder, info)
-    codes.encode(folder, info, batches, function, host, hosts, report)
+    stored_ids.begin(folder, info)
+    stored_ids.encode(folder, info, batches, function, host, hosts, report)
     return info
 
 
@@ -78,10 +81,10 @@ def test_ids_are_of_the_views_that_training_crops(photos, stored):
         "validation-00000-of-00001.labels.npy",
         "validation-00000-of-00001.npy",
     ]
-    train, held = (stored_ids.Stored(stored, split) for split in codes.SPLITS)
+    train, held = (stored_split.StoredSplit(stored, split) for split in stored_ids.SPLITS)
     assert (len(train), train.views, len(held), held.views) == (17, 3, 3, 1)
     assert train.class_names == ("a", "b") and isinstance(train.shards[0], np.memmap)
-    sources = [DecodedImages(open_split(photos, split), 0) for split in codes.SPLITS]
+    sources = [DecodedImages(open_split(photos, split), 0) for split in stored_ids.SPLITS]
     different = set()
     for i in range(len(train)):
         for v in range(3):
@@ -131,7 +134,7 @@ def test_a_kill_in_the_middle_leaves_whole_shards_only(photos, stored, tmp_path)
         InputError,
         match=r"not complete: train-00001-of-00003, .* of 4 shards are missing; the same",
     ):
-        stored_ids.Stored(tmp_path / "cut", "train")
+        stored_split.StoredSplit(tmp_path / "cut", "train")
     make(tmp_path / "cut", photos)
     assert files_of(tmp_path / "cut") == files_of(stored)
 
@@ -153,15 +156,15 @@ def test_ids_take_the_smallest_type_that_holds_them(photos, tmp_path):
             lambda x, top=codebook - 1: to_ids(x) * 0 + top,
             codebook=codebook,
         )
-        stored = stored_ids.Stored(tmp_path / str(codebook), "train")
+        stored = stored_split.StoredSplit(tmp_path / str(codebook), "train")
         assert stored.shards[0].dtype == dtype and (stored.load(16, 2)["ids"] == codebook - 1).all()
 
 
 def test_a_shard_is_bounded(photos, monkeypatch):
-    monkeypatch.setattr(codes, "BYTES", 4 * 4 * 2 * 3 * 5)
+    monkeypatch.setattr(stored_ids, "BYTES", 4 * 4 * 2 * 3 * 5)
     info = described(photos)
     assert info["splits"]["train"]["rows"] == 5 and info["splits"]["validation"]["rows"] == 7
-    parts = [(shard.start, shard.stop) for shard in codes.shards(info)]
+    parts = [(shard.start, shard.stop) for shard in stored_ids.shards(info)]
     assert parts == [(0, 5), (5, 10), (10, 15), (15, 17), (0, 3)]
 
 
@@ -169,23 +172,23 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
     folder = folder_of(tmp_path / "broken", 10, broken=[2, 8])
     dataset = Dataset(folder=folder, train="sorted[:7]", validation="sorted[7:]", size=8)
     counts = {"train": {"examples": 7}, "validation": {"examples": 3}}
-    info = codes.describe(dataset, counts, [], 1, 0, CODES, (4, 4), 1, TOKENIZER)
+    info = stored_ids.describe(dataset, counts, [], 1, 0, CODES, (4, 4), 1, TOKENIZER)
     examples = {
         split: DecodedImages(open_split(dataset, getattr(dataset, split)), 1.0)
-        for split in codes.SPLITS
+        for split in stored_ids.SPLITS
     }
-    codes.begin(tmp_path / "ids", info)
+    stored_ids.begin(tmp_path / "ids", info)
 
     def batches(split, *part):
         views = int(split == "train")
         return pipeline.view_batches(examples[split], dataset, views, 0, 4, *part)
 
-    codes.encode(tmp_path / "ids", info, batches, to_ids)
-    train, held = (stored_ids.Stored(tmp_path / "ids", split) for split in codes.SPLITS)
+    stored_ids.encode(tmp_path / "ids", info, batches, to_ids)
+    train, held = (stored_split.StoredSplit(tmp_path / "ids", split) for split in stored_ids.SPLITS)
     image = examples["train"].load(3)["image"]
     expected = to_ids(training_view(image, dataset, np.random.default_rng((0, 2, 0)))[None])[0]
     np.testing.assert_array_equal(train.load(2)["ids"], expected)
-    np.testing.assert_array_equal(held.labels, [0, codes.BAD, 0])
+    np.testing.assert_array_equal(held.labels, [0, stored_ids.BAD, 0])
 
 
 @pytest.mark.parametrize(
@@ -249,18 +252,18 @@ def changed(file, function):
 def test_an_info_that_is_none_is_refused(stored, damage, message):
     damage(stored / "info.json")
     with pytest.raises(InputError, match=message) as error:
-        stored_ids.Stored(stored, "train")
+        stored_split.StoredSplit(stored, "train")
     assert "\n" not in str(error.value)
 
 
 def test_missing_shards_are_named(photos, tmp_path):
-    codes.begin(tmp_path, described(photos))
+    stored_ids.begin(tmp_path, described(photos))
     names = ", ".join(f"train-0000{s}-of-00003" for s in range(3))
     with pytest.raises(
         InputError,
         match=f"not complete: {names}, validation-00000-of-00001 of 4 shards are missing",
     ):
-        stored_ids.Stored(tmp_path, "validation")
+        stored_split.StoredSplit(tmp_path, "validation")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +292,7 @@ def test_shards_that_are_none_are_refused(stored, damage, message):
     with pytest.raises(
         InputError, match=rf"train-00001-of-00003.npy: {message}.*; remove this file"
     ) as error:
-        stored_ids.Stored(stored, "train")
+        stored_split.StoredSplit(stored, "train")
     assert "\n" not in str(error.value)
 
 
@@ -298,7 +301,7 @@ def test_ids_outside_the_codebook_are_refused(photos, stored, tmp_path):
     ids = np.load(file)
     ids[2, 1, 3, 3] = CODES
     np.save(file, ids)
-    reader = stored_ids.Stored(stored, "train")
+    reader = stored_split.StoredSplit(stored, "train")
     reader.load(9, 0)
     with pytest.raises(
         InputError,
@@ -310,7 +313,7 @@ def test_ids_outside_the_codebook_are_refused(photos, stored, tmp_path):
     file = tmp_path / "many" / "train-00000-of-00003.npy"
     np.save(file, np.load(file) - 10**6)
     with pytest.raises(InputError, match=r"expected ids from 0 to 65536, got -"):
-        stored_ids.Stored(tmp_path / "many", "train").load(0)
+        stored_split.StoredSplit(tmp_path / "many", "train").load(0)
 
 
 @pytest.mark.parametrize(
@@ -324,13 +327,13 @@ def test_labels_that_are_none_are_refused(stored, split, wrong):
     with pytest.raises(
         InputError, match=rf"labels.npy: expected labels from {-(split != 'train')} to 1, got"
     ):
-        stored_ids.Stored(stored, split)
+        stored_split.StoredSplit(stored, split)
 
 
 def test_a_fingerprint_changes_with_whatever_changes():
     weights = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.zeros(2, np.float32)}
-    same = codes.fingerprint(dict(reversed(weights.items())))
-    assert codes.fingerprint(weights) == same
+    same = stored_ids.fingerprint(dict(reversed(weights.items())))
+    assert stored_ids.fingerprint(weights) == same
     others = [
         {**weights, "b": np.array([0, 1e-9], np.float32)},
         {**weights, "b": np.zeros(2, np.int32)},
@@ -338,10 +341,15 @@ def test_a_fingerprint_changes_with_whatever_changes():
         {**weights, "a": {"kernel": np.ones((3, 2), np.float32)}},
         {"a": weights["a"]},
     ]
-    assert len({same, *map(codes.fingerprint, others)}) == 6
+    assert len({same, *map(stored_ids.fingerprint, others)}) == 6
 
 
 def test_one_batch_is_always_under_way():
     asked = []
     items = (asked.append(i) or i for i in range(4))
-    assert [(item, len(asked)) for item in codes.behind(items)] == [(0, 2), (1, 3), (2, 4), (3, 4)]
+    assert [(item, len(asked)) for item in stored_ids.behind(items)] == [
+        (0, 2),
+        (1, 3),
+        (2, 4),
+        (3, 4),
+    ]

@@ -1,7 +1,7 @@
-"""The mode encode: a data set to stored ids (`data.codes`, a token cache), for stage 2.
+"""The mode encode: a data set to stored ids (`data.stored_ids`), for stage 2.
 
-`encode` opens data and tokenizer, `fill` makes this host's shards, and `data.codes.encode` is the
-loop: images from `batches_of`, ids from the function that `encoder` returns.
+`encode` opens data and tokenizer, `fill` makes this host's shards, and `data.stored_ids.encode` is
+the loop: images from `batches_of`, ids from the function that `encoder` returns.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from evqgan import models
 from evqgan.core import build, exported, files, mesh, processes, room, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress, counted, heartbeat, say
-from evqgan.data import codes, pipeline, transforms
+from evqgan.data import pipeline, stored_ids, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.inference.batched import at_once
@@ -70,7 +70,7 @@ def encode(
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
     pipeline.prepare(dataset)
     sources = {
-        split: pipeline.open_split(dataset, getattr(dataset, split)) for split in codes.SPLITS
+        split: pipeline.open_split(dataset, getattr(dataset, split)) for split in stored_ids.SPLITS
     }
     number = len(sources["train"]) * request.views
     room.limit(number, room.IMAGES, "images to encode", request.force)
@@ -79,7 +79,7 @@ def encode(
             print(f"loading {folder}", flush=True)
             weights, step = tokenizer.restored(folder)
             about = {
-                "fingerprint": codes.fingerprint(weights),
+                "fingerprint": stored_ids.fingerprint(weights),
                 "step": step,
                 "dtype": dtype,
                 "config": trained.tokenizer.to_dict(),
@@ -87,7 +87,7 @@ def encode(
             info = info_of(dataset, sources, request, tokenizer, about)
             if processes.this()[0] == 0:
                 forget_empty(out)
-        codes.begin(out, info)
+        stored_ids.begin(out, info)
         fill(out, info, request, dataset, sources, tokenizer, weights)
     return info
 
@@ -111,13 +111,13 @@ def info_of(
     tokenizer: models.ImageTokenizer,
     about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the content of info.json, see `codes.describe`.
+    """Return the content of info.json, see `stored_ids.describe`.
 
     sources: the examples of each split.
     about: the entry `tokenizer`.
     """
     network = tokenizer.network
-    return codes.describe(
+    return stored_ids.describe(
         dataset,
         {split: pipeline.identity(source) for split, source in sources.items()},
         sources["train"].class_names,
@@ -136,7 +136,7 @@ def forget_empty(out: pathlib.Path) -> None:
     Raises InputError if it is none of ours.
     """
     if (out / "info.json").is_file() and not any(out.glob("*-of-*.npy")):
-        codes.read_info(out)
+        stored_ids.read_info(out)
         (out / "info.json").unlink()
 
 
@@ -166,7 +166,7 @@ def fill(
         print(f"{size} at a time: all views of an image are encoded together", flush=True)
     batches = batches_of(examples, dataset, info, request.seed, size)
     report = Progress("encode", every=SECONDS)
-    done = codes.encode(out, info, batches, to_ids, *processes.this(), report)
+    done = stored_ids.encode(out, info, batches, to_ids, *processes.this(), report)
     print(summary(out, info, done, examples), flush=True)
 
 
@@ -196,8 +196,8 @@ def summary(
 ) -> str:
     """Return the line printed at the end: how many images were encoded, and what to do next."""
     bad = sum(len(decoded.bad) for decoded in examples.values())
-    shards = codes.shards(info)
-    missing = sum(not codes.finished(out, shard) for shard in shards)
+    shards = stored_ids.shards(info)
+    missing = sum(not stored_ids.finished(out, shard) for shard in shards)
     made = f"{counted(done, 'image')} encoded"
     parts = [made if done else "all shards were there already"]
     if bad:
