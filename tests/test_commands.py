@@ -23,7 +23,7 @@ from evqgan.core.errors import ContractError, InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
 from evqgan.evals import against_real, finished
-from evqgan.evals.cards import Measured, Produced
+from evqgan.evals.provenance import Measured, Produced
 from evqgan.inference import (
     evaluation,
     evaluation_parts,

@@ -20,7 +20,7 @@ import evqgan
 from evqgan import main
 from evqgan.core import exported, exported_weights, pictures
 from evqgan.core.errors import InputError
-from evqgan.evals import cards
+from evqgan.evals import provenance
 from evqgan.export import __main__ as export
 from evqgan.export import card as cards_of
 from evqgan.export import check, gathered, programs, pushing, sources
@@ -403,7 +403,7 @@ def test_it_is_not_trained_in_place_and_a_generator_can_be_trained_on_it(shipped
     assert found.tokenizer.model.encoder.width == whole["tokenizer"]["encoder"]["width"]
     weights, step = stage2.models.of_stage2(found).tokenizer.restored("small")
     theirs, _ = stage2.models.of_stage2(found).tokenizer.restored(place / "run" / "tokenizer")
-    assert step == 6 and cards.fingerprint(weights) == cards.fingerprint(theirs)
+    assert step == 6 and provenance.fingerprint(weights) == provenance.fingerprint(theirs)
 
 
 class Painter:

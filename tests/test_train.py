@@ -24,7 +24,7 @@ from evqgan.core import build, checkpoint
 from evqgan.core.errors import ContractError, InputError
 from evqgan.core.log import NonFinite
 from evqgan.evals import reconstruction
-from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
+from evqgan.evals.provenance import Measured, ModelCard, Produced, Subject
 from evqgan.training import loop, reporting, resume_rules, stopping
 from evqgan.training.prepare import prepare
 

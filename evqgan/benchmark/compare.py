@@ -16,7 +16,7 @@ from typing import Any
 
 from evqgan.core.cli import TEXTS, Flag
 from evqgan.core.errors import InputError
-from evqgan.evals import cards
+from evqgan.evals import provenance
 from evqgan.features.names import RENAMED, network_of
 from evqgan.inference.evaluation import read_evaluation
 
@@ -64,7 +64,7 @@ def run(given: Any, words: list[str]) -> tuple[str, list[dict[str, Any]]]:
     return f"numbers with the same card{but}, compared on this machine", rows
 
 
-def check_cards(word: str, found: cards.Evaluation, evaluators: Sequence[str]) -> None:
+def check_cards(word: str, found: provenance.Evaluation, evaluators: Sequence[str]) -> None:
     """Raise InputError if a card in the file `word` does not say how it was measured."""
     for evaluator in evaluators:
         card = found["protocols"][evaluator]
@@ -86,8 +86,8 @@ def check_cards(word: str, found: cards.Evaluation, evaluators: Sequence[str]) -
 
 
 def check(
-    first: cards.Evaluation,
-    second: cards.Evaluation,
+    first: provenance.Evaluation,
+    second: provenance.Evaluation,
     evaluators: list[str],
     words: list[str],
     allowed: tuple[str, ...] | list[str],
@@ -98,7 +98,7 @@ def check(
     """
     every = [found["protocols"][name] for name in evaluators for found in (first, second)]
     for place in allowed:
-        if every and not any(cards.has(card, place) for card in every):
+        if every and not any(provenance.has(card, place) for card in every):
             places = ", ".join(dict.fromkeys(name for card in every for name in card))
             raise InputError(f"--differ: no card has the place {place!r}; cards have {places}")
     where: dict[str, list[str]] = {}  # what differs, and how: the evaluators
@@ -106,7 +106,7 @@ def check(
     for evaluator in evaluators:
         pair = [found["protocols"][evaluator] for found in (first, second)]
         one, other = (behind(card, common(*pair)) for card in pair)
-        for place, a, b in cards.forbidden(one, other, allowed):
+        for place, a, b in provenance.forbidden(one, other, allowed):
             text = f"{place} is {short(a)} in A, {short(b)} in B"
             where.setdefault(text, []).append(evaluator)
             if place not in differ:

@@ -30,7 +30,7 @@ from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import cards
+from evqgan.evals import provenance
 from evqgan.evals.against_real import Features
 from evqgan.evals.finished import read as read_finished
 from evqgan.inference import evaluation, mode_sample
@@ -153,7 +153,7 @@ def finished(
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
         beside = real_images.against(second.dataset, **how["real"], features=features)
         values = {**found["numbers"], **beside.numbers.of(images, labels)}
-    subject = cards.subject(second, folder / "generator", made_by.step, state)
+    subject = provenance.subject(second, folder / "generator", made_by.step, state)
     card = {**found["protocols"], "samples": beside.card(subject, produced, labels)}
     number = comparison_tokenizers.number_of(state["params"])
     parameters = {"tokenizer": tokenizer.parameters, "generator": number}

@@ -13,7 +13,7 @@ from evqgan.core import build
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.evals.cards import Evaluation
+from evqgan.evals.provenance import Evaluation
 from evqgan.inference import evaluation
 from evqgan.inference.evaluators import evaluators_of
 from evqgan.inference.mode_inputs import load_model

@@ -15,9 +15,9 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline, transforms
 from evqgan.data.dataset import Dataset
 from evqgan.evals.against_real import AgainstReal, Features, RealImages, too_many
-from evqgan.evals.cards import Measured, Produced, Subject
 from evqgan.evals.image_set import STORED, ImageSet, Tally, crop_of
 from evqgan.evals.protocols import FOLDER
+from evqgan.evals.provenance import Measured, Produced, Subject
 from evqgan.inference import evaluation
 
 BATCH = 256  # ours: real images that are read at a time

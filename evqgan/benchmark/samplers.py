@@ -39,8 +39,8 @@ from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
 from evqgan.core.progress import announced
 from evqgan.evals.against_real import AgainstReal
-from evqgan.evals.cards import Produced, Subject
 from evqgan.evals.image_set import Tally
+from evqgan.evals.provenance import Produced, Subject
 from evqgan.features.extractor import Extractor
 from evqgan.inference.evaluation import data_of, of_split, subject_of
 from evqgan.inference.mode_inputs import load_model

@@ -24,7 +24,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals.against_real import Features
-from evqgan.evals.cards import Produced
+from evqgan.evals.provenance import Produced
 from evqgan.generators.blocks import ring_and_target
 from evqgan.inference import evaluation
 from evqgan.inference.mode_inputs import load_model

@@ -22,7 +22,7 @@ from evqgan.core import build, mesh
 from evqgan.core.errors import ContractError, InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals.batches import Batches
-from evqgan.evals.cards import Evaluation, Measured, Subject, enter
+from evqgan.evals.provenance import Evaluation, Measured, Subject, enter
 from evqgan.generators import Request
 
 
@@ -67,8 +67,8 @@ class Evaluator(Protocol):
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on.
 
-        With what `cards.subject` says of the model it becomes the card that the numbers need beside
-        them to be compared with others.
+        With what `provenance.subject` says of the model it becomes the card that the numbers need
+        beside them to be compared with others.
         """
 
 
@@ -199,8 +199,8 @@ def run_all(
     for one that gives what is neither a number nor a picture, or no card, or a name that another
     one has given.
 
-    subject: returns what `cards.subject` says of the state; called once, if there are evaluators.
-
+    subject: returns what `provenance.subject` says of the state; called once, if there are
+      evaluators.
     pictures: {name: uint8 [H,W,3]}.
     """
     found: Evaluation = {"numbers": {}, "protocols": {}}

@@ -19,7 +19,6 @@ from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
 from evqgan.evals import finished, kept_references, protocols
 from evqgan.evals.batches import Batches
-from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import (
     METRICS,
     FeatureSet,
@@ -32,6 +31,7 @@ from evqgan.evals.feature_metrics import (
 )
 from evqgan.evals.finished import Finished
 from evqgan.evals.image_set import ImageSet
+from evqgan.evals.provenance import Measured, Produced
 from evqgan.evals.real_images import (
     RealImages,
     of_gaussians,

@@ -12,7 +12,7 @@ import numpy as np
 from evqgan.core import npz, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.npz import Pieces
-from evqgan.evals.cards import MadeBy, Produced
+from evqgan.evals.provenance import MadeBy, Produced
 from evqgan.metrics.references import load_images
 
 READ = 256  # ours: samples that are read at a time

@@ -10,8 +10,8 @@ import numpy as np
 from evqgan.core import pictures, room
 from evqgan.core.errors import ContractError
 from evqgan.evals.batches import Batches
-from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.image_set import Tally
+from evqgan.evals.provenance import Measured, Produced
 from evqgan.generators import Request
 
 ENTROPY = "cross_entropy"  # what the names of the generator's numbers begin with

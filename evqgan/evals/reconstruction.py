@@ -14,9 +14,9 @@ from evqgan.core.leafwise_init import Drawing
 from evqgan.data import transforms
 from evqgan.evals import protocols
 from evqgan.evals.batches import Batches
-from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, measure, too_few
 from evqgan.evals.image_set import Tally
+from evqgan.evals.provenance import Measured, Produced
 from evqgan.features.extractor import extractors
 from evqgan.features.names import UNTRAINED
 from evqgan.tokenizers import tokenizer as tokenizers

@@ -14,7 +14,7 @@ from evqgan import models
 from evqgan.core import build, checkpoint, exported, public
 from evqgan.core.config_files import PATHS, of_tokenizer, of_workdir
 from evqgan.core.errors import InputError
-from evqgan.evals import cards
+from evqgan.evals import provenance
 from evqgan.inference.evaluation import read_evaluation
 
 # Keys of a tokenizer's config that a generator's config has, too.
@@ -42,7 +42,7 @@ class Gathered:
     steps: dict[str, int]
     traced: bool
     state: dict[str, Any]
-    evaluation: cards.Evaluation
+    evaluation: provenance.Evaluation
     dataset: Any
     origin: dict[str, Any]
 
@@ -126,7 +126,7 @@ def tokenizer_of(
             for step in steps_of(there):
                 state, _ = models.restored(there, blank(first), step)
                 theirs = {"params": state["ema"], "codebook": state["codebook"]}
-                if cards.fingerprint(theirs) == cards.fingerprint(weights):
+                if provenance.fingerprint(theirs) == provenance.fingerprint(weights):
                     return first, there, step
     if given:
         what = "holds another tokenizer than the one that the generator was trained on"
@@ -182,7 +182,7 @@ def evaluated_in(places: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 def evaluation_of(
     places: list[pathlib.Path], state: Mapping[str, Any], say: Callable[[str], None]
-) -> cards.Evaluation:
+) -> provenance.Evaluation:
     """Return the numbers in the evaluation.json of workdirs, later ones first, and their cards.
 
     Numbers of other weights than those of `state` are left out, and of a tokenizer those of a
@@ -191,10 +191,10 @@ def evaluation_of(
     generator = state.get("tokenizer")
     tokenizer = generator or {"params": state["ema"], "codebook": state["codebook"]}
     known = {
-        cards.fingerprint(tokenizer),
-        *([cards.fingerprint(state["ema"])] if generator else []),
+        provenance.fingerprint(tokenizer),
+        *([provenance.fingerprint(state["ema"])] if generator else []),
     }
-    found: cards.Evaluation = {"numbers": {}, "protocols": {}}
+    found: provenance.Evaluation = {"numbers": {}, "protocols": {}}
     for place in places:
         file = place / "evaluation.json"
         if not file.is_file():

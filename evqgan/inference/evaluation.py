@@ -15,11 +15,11 @@ from evqgan.core.errors import ContractError, InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
-from evqgan.evals import cards, finished
+from evqgan.evals import finished, provenance
 from evqgan.evals.against_real import AgainstReal, RealImages
-from evqgan.evals.cards import Card, Evaluation, Measured, Subject
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
+from evqgan.evals.provenance import Card, Evaluation, Measured, Subject
 from evqgan.inference.evaluation_parts import Part, check_metrics, parts_of
 from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load
@@ -42,9 +42,9 @@ def evaluate(
     """Run the evaluators of config.evals, and the statistics of samples; write evaluation.json.
 
     The samples are those of workdir/samples/samples.npz, where there is one; for an exported model
-    see `exported.results`. For the form of the file see `evals.cards`. Of a quickstart's workdir
-    and an exported model both the tokenizer and the generator, which has `config`, are measured:
-    see `evaluation_parts.parts_of`.
+    see `exported.results`. For the form of the file see `evals.provenance`. Of a quickstart's
+    workdir and an exported model both the tokenizer and the generator, which has `config`, are
+    measured: see `evaluation_parts.parts_of`.
 
     metrics: names of evaluators, which alone run; the other numbers of an evaluation.json remain.
     batch_size: images a device at a time (default: as the config says).
@@ -71,9 +71,9 @@ def evaluate(
     measured: list[str] = []  # evaluators
     for task in tasks_of(parts, metrics, samples, batch_size):
         for numbers, card in evaluate_part(task, metrics):
-            cards.enter(found, numbers, card)
+            provenance.enter(found, numbers, card)
             measured.append(card.evaluator)
-    found = cards.finite(found)
+    found = provenance.finite(found)
     if chief:
         files.save_json(file, found)
         show(found, measured, before)
@@ -226,7 +226,7 @@ def evaluate_model(
 
 def subject_of(model: Model) -> Subject:
     """Return how cards call a loaded model."""
-    return cards.subject(model.config, model.workdir, model.step, model.state)
+    return provenance.subject(model.config, model.workdir, model.step, model.state)
 
 
 def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tuple[Numbers, Card]:

@@ -18,7 +18,7 @@ from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, duration
 from evqgan.data.folder import check_apart
-from evqgan.evals.cards import MadeBy, fingerprint
+from evqgan.evals.provenance import MadeBy, fingerprint
 from evqgan.inference import (
     filmstrip,
     finished_samples,

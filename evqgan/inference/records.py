@@ -12,7 +12,7 @@ import numpy as np
 
 from evqgan.core import kinds
 from evqgan.core.errors import InputError
-from evqgan.evals.cards import fingerprint
+from evqgan.evals.provenance import fingerprint
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import SEED
 from evqgan.inference.sample_settings import plain

@@ -1,5 +1,6 @@
 """What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from evqgan.core import build, chips, cluster, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.log import Writer, alarms, check_skipped, highest
 from evqgan.core.progress import heartbeat, warn
-from evqgan.evals import cards
+from evqgan.evals import provenance
 from evqgan.evals.batches import errors_last
 from evqgan.training.setup import Setup
 from evqgan.training.timing import StepTimer
@@ -145,12 +146,11 @@ class Reporter:
         """
         config, workdir = self.setup.config, self.setup.workdir
         with cluster.failing_together(), errors_last():  # so that all can save the step then
-            found, shown = evals.run_all(
-                self.setup.evaluators, state, lambda: cards.subject(config, workdir, step, state)
-            )
+            subject = functools.partial(provenance.subject, config, workdir, step, state)
+            found, shown = evals.run_all(self.setup.evaluators, state, subject)
         if found["numbers"] and jax.process_index() == 0:
             file = self.writer.folder / "training" / f"evaluation_{step:07d}.json"
-            files.save_json(file, cards.finite(found))
+            files.save_json(file, provenance.finite(found))
         pictures = {f"val/{name}": picture for name, picture in shown.items()}
         return {f"val/{name}": value for name, value in found["numbers"].items()}, pictures
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evqgan.benchmark.paper.published import Table
-from evqgan.evals import cards
+from evqgan.evals import provenance
 
 Row = dict[str, Any]
 OURS = "measured here"
@@ -48,4 +48,4 @@ def check(row: Mapping[str, Any]) -> None:
 
 def card_of(dtype: str, **more: Any) -> dict[str, Any]:
     """Return the card of numbers that no trained model is behind. dtype: of the computation."""
-    return {**more, "run": dataclasses.asdict(cards.run_card(dtype))}
+    return {**more, "run": dataclasses.asdict(provenance.run_card(dtype))}

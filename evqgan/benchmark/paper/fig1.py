@@ -15,9 +15,9 @@ from evqgan.benchmark.paper import beside, locality, quality, reconstructed, sma
 from evqgan.benchmark.paper.published import FIGURES
 from evqgan.core import pictures
 from evqgan.core.cli import Flag, whole
-from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import RECONSTRUCTION
+from evqgan.evals.provenance import Measured, Produced
 from evqgan.inference import evaluation
 
 SIDE = 96  # ours: pixels that a small image is shown with, at least

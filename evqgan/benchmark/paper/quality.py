@@ -23,9 +23,9 @@ from evqgan.core.errors import InputError
 from evqgan.core.npz import Again, Pieces
 from evqgan.data.dataset import Dataset
 from evqgan.evals.against_real import AgainstReal
-from evqgan.evals.cards import Measured, Produced
 from evqgan.evals.feature_metrics import MetricName
 from evqgan.evals.protocols import FOLDER
+from evqgan.evals.provenance import Measured, Produced
 from evqgan.features import extractor, inception
 from evqgan.features.extractor import Extractor, extractors, several
 from evqgan.inference import evaluation, rejection, resumable

@@ -7,7 +7,7 @@ from typing import Any
 from evqgan.benchmark.paper.published import Table
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
-from evqgan.evals.cards import fingerprint
+from evqgan.evals.provenance import fingerprint
 from evqgan.inference.model import Model
 
 Named = Sequence[tuple[str, Model]]  # by their names in the table

@@ -1,4 +1,4 @@
-"""The card of a number: all that has to be known to compare it with another one.
+"""Where a number comes from: its card has all that must be known to compare it with another one.
 
 An evaluator says what it measured (`Measured`), the run says of which model, by which code and
 where (`ModelCard`, `RunCard`), and `Card` is all of it. A card is kept as JSON beside the numbers

@@ -11,9 +11,9 @@ import pytest
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import compare as compared
-from evqgan.evals import cards
-from evqgan.evals.cards import Measured, ModelCard, Produced, Subject
+from evqgan.evals import provenance
 from evqgan.evals.image_set import ImageSet, Tally
+from evqgan.evals.provenance import Measured, ModelCard, Produced, Subject
 
 REAL = ImageSet(
     source="/data/faces",
@@ -45,7 +45,7 @@ def subject(step):
 def evaluation(step=1, fid=10.0):
     """An evaluation as JSON has it."""
     found = {"numbers": {}, "protocols": {}}
-    cards.enter(found, {"fid_inception": fid}, subject(step).card("distribution", MEASURED))
+    provenance.enter(found, {"fid_inception": fid}, subject(step).card("distribution", MEASURED))
     return json.loads(json.dumps(found))
 
 
@@ -176,10 +176,15 @@ def test_cards_of_another_form_are_one_line(tmp_path, capsys, place, value):
 @pytest.mark.parametrize(
     "made_by, step, mark, warned",
     [
-        (cards.MadeBy(1, "fingerprint 1", ""), 1, "fingerprint 1", ""),
-        (cards.MadeBy(1), 1, "fingerprint 1", ""),  # of a file that does not say whose weights
-        (cards.MadeBy(2, "fingerprint 2", ""), 2, "fingerprint 2", "are of step 2, the model of 1"),
-        (cards.MadeBy(1, "other", ""), 1, "other", "are of other weights than the model's"),
+        (provenance.MadeBy(1, "fingerprint 1", ""), 1, "fingerprint 1", ""),
+        (provenance.MadeBy(1), 1, "fingerprint 1", ""),  # of a file that does not say whose weights
+        (
+            provenance.MadeBy(2, "fingerprint 2", ""),
+            2,
+            "fingerprint 2",
+            "are of step 2, the model of 1",
+        ),
+        (provenance.MadeBy(1, "other", ""), 1, "other", "are of other weights than the model's"),
     ],
 )
 def test_finished_samples_are_of_the_model_that_their_file_says(made_by, step, mark, warned):
@@ -228,7 +233,7 @@ def test_networks_of_other_numbers_do_not_matter(tmp_path, capsys):
     both = Measured(**{**vars(MEASURED), "features": [pixels, FEATURES]})
     numbers = {"frechet_pixels": 1.0, "fid_inception": 11.0}
     other = {"numbers": {}, "protocols": {}}
-    cards.enter(other, numbers, subject(2).card("distribution", both))
+    provenance.enter(other, numbers, subject(2).card("distribution", both))
     assert compare(tmp_path, found, json.loads(json.dumps(other))) == 0
     out = capsys.readouterr().out
     assert "fid_inception" in out and "frechet_pixels" not in out
@@ -237,7 +242,7 @@ def test_networks_of_other_numbers_do_not_matter(tmp_path, capsys):
 
 
 def test_numbers_that_are_not_finite_are_shown_as_none(tmp_path, capsys):
-    found = cards.finite(evaluation(fid=float("nan")))
+    found = provenance.finite(evaluation(fid=float("nan")))
     assert compare(tmp_path, found, evaluation(2)) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].split()[1:] == ["-", "10", "-"]
 
@@ -247,7 +252,7 @@ def test_a_number_replaces_what_its_evaluator_said_before():
     found["numbers"] |= {"b": 2, "c": 3}
     found["protocols"]["distribution"]["numbers"].append("b")
     found["protocols"]["other"] = {"numbers": ["c"]}
-    cards.enter(found, {"d": 4}, subject(2).card("distribution", MEASURED))
+    provenance.enter(found, {"d": 4}, subject(2).card("distribution", MEASURED))
     assert found["numbers"] == {"c": 3, "d": 4} and found["protocols"].keys() == {
         "distribution",
         "other",
@@ -259,31 +264,31 @@ def test_a_number_replaces_what_its_evaluator_said_before():
 def test_a_number_of_another_evaluator_makes_way_and_that_is_said(capsys):
     """Of a file from before, too, in which two cards claim a number."""
     found = evaluation(1)
-    cards.enter(found, {"frechet_pixels": 4, "own": 5}, subject(2).card("samples", MEASURED))
+    provenance.enter(found, {"frechet_pixels": 4, "own": 5}, subject(2).card("samples", MEASURED))
     assert not capsys.readouterr().out
-    cards.enter(found, {"frechet_pixels": 6}, subject(2).card("distribution", MEASURED))
+    provenance.enter(found, {"frechet_pixels": 6}, subject(2).card("distribution", MEASURED))
     said = "frechet_pixels of samples made way for distribution's\n"
     assert capsys.readouterr().out == said
     claimed = {name: card["numbers"] for name, card in found["protocols"].items()}
     assert claimed == {"distribution": ["frechet_pixels"], "samples": ["own"]}
     assert found["numbers"] == {"frechet_pixels": 6, "own": 5}
     found["protocols"]["samples"]["numbers"].append("frechet_pixels")
-    cards.enter(found, {"mmd_pixels": 7}, subject(2).card("distribution", MEASURED))
+    provenance.enter(found, {"mmd_pixels": 7}, subject(2).card("distribution", MEASURED))
     assert found["numbers"] == {"own": 5, "mmd_pixels": 7}
     assert found["protocols"]["samples"]["numbers"] == ["own"]
 
 
 def test_a_fingerprint_is_of_every_weight_its_place_and_dtype():
     tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": np.float32(1)}}
-    expected = cards.fingerprint(tree)
-    assert len(expected) == 16 and expected == cards.fingerprint(jax.device_get(tree))
+    expected = provenance.fingerprint(tree)
+    assert len(expected) == 16 and expected == provenance.fingerprint(jax.device_get(tree))
     others = (
         {**tree, "a": tree["a"].at[1, 2].add(1e-6)},
         {**tree, "a": tree["a"].reshape(3, 2)},
         {**tree, "a": tree["a"].astype(jnp.bfloat16)},
         {"b": tree["b"], "z": tree["a"]},
     )
-    assert len({expected, *map(cards.fingerprint, others)}) == 5
+    assert len({expected, *map(provenance.fingerprint, others)}) == 5
 
 
 def test_a_tally_is_the_same_however_batches_are_cut_and_filled_up():
