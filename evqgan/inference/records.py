@@ -12,10 +12,9 @@ import numpy as np
 
 from evqgan.core import kinds
 from evqgan.core.errors import InputError
-from evqgan.evals.provenance import fingerprint
+from evqgan.evals.provenance import fingerprint, plain
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import SEED
-from evqgan.inference.sample_settings import plain
 
 NUMBER = Annotated[int, kinds.Range(0, 2**32 - 1)]
 # What a record of a sample holds beside the sampler's settings; other modes have further keys.

@@ -9,6 +9,7 @@ import numpy as np
 
 from evqgan.core import build, stores
 from evqgan.evals.finished import in_words
+from evqgan.evals.provenance import plain
 
 Settings = dict[str, Any]
 
@@ -43,11 +44,6 @@ def _from(folder: str | os.PathLike[str], workdir: str | os.PathLike[str]) -> st
     if stores.is_remote(workdir) == stores.is_remote(folder):
         return os.path.relpath(workdir, folder)
     return os.fspath(workdir) if stores.is_remote(workdir) else os.path.abspath(workdir)
-
-
-def plain(value: Any) -> Any:
-    """Return a NumPy number as Python's, all else as text, for JSON."""
-    return value.item() if hasattr(value, "item") else str(value)
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
