@@ -31,7 +31,7 @@ from test_train import config_of, metrics_of, start, state_of
 import evqgan
 from evqgan.core import checkpoint, files, lease, npz, outages, pictures, stores
 from evqgan.core.errors import InputError
-from evqgan.core.log import Writer
+from evqgan.core.metrics_writer import Writer
 from evqgan.data import named, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.inference import mode_sample

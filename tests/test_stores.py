@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from evqgan.core import config_files, files, lease, log, mirror, stores
+from evqgan.core import config_files, files, lease, metrics_writer, mirror, stores
 from evqgan.core.errors import InputError
 from evqgan.core.lease import Lease
 from evqgan.main import main
@@ -211,7 +211,7 @@ def lines(folder):
 def test_metrics_are_copied_when_flushed_and_go_on_without_doubles(tmp_path, slow_mirror):
     place = tmp_path / "remote"
     place.mkdir()
-    with log.Writer(place) as writer:
+    with metrics_writer.Writer(place) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": float(step)})
         assert not list(place.iterdir())  # nothing yet: the step does not wait for it
@@ -220,7 +220,7 @@ def test_metrics_are_copied_when_flushed_and_go_on_without_doubles(tmp_path, slo
         writer.write(4, {"loss": 4.0})
     assert [line["step"] for line in lines(place)] == [1, 2, 3, 4]
     assert not writer.folder.exists()
-    with log.Writer(place, resume_step=2) as writer:
+    with metrics_writer.Writer(place, resume_step=2) as writer:
         writer.write(3, {"loss": 3.5})
     assert [(x["step"], x["loss"]) for x in lines(place)] == [(1, 1.0), (2, 2.0), (3, 3.5)]
     assert len(list(place.glob("events.*"))) == 2
@@ -229,7 +229,7 @@ def test_metrics_are_copied_when_flushed_and_go_on_without_doubles(tmp_path, slo
 def test_events_are_cut_into_parts_so_that_little_is_copied_again(
     tmp_path, slow_mirror, monkeypatch
 ):
-    monkeypatch.setattr(log, "PART", 1_000)
+    monkeypatch.setattr(metrics_writer, "PART", 1_000)
     place, copied, put = tmp_path / "remote", [], stores.put
     place.mkdir()
 
@@ -238,7 +238,7 @@ def test_events_are_cut_into_parts_so_that_little_is_copied_again(
         put(copy, file)
 
     monkeypatch.setattr(stores, "put", noted)
-    with log.Writer(place) as writer:
+    with metrics_writer.Writer(place) as writer:
         for step in range(1, 101):
             writer.write(step, {"loss": 1.0, "accuracy": 0.5})
             if step % 10 == 0:
@@ -259,7 +259,7 @@ def test_what_cannot_be_copied_is_kept_and_tried_again(tmp_path, slow_mirror, mo
         put(copy, file)
 
     monkeypatch.setattr(stores, "put", failing)
-    with log.Writer(place) as writer:
+    with metrics_writer.Writer(place) as writer:
         down.set()
         writer.write(1, {"loss": 1.0})
         until = time.monotonic() + 10
@@ -287,7 +287,7 @@ def test_an_error_that_ends_a_run_is_not_hidden_by_a_store_that_is_down(
         raise OSError("503")
 
     monkeypatch.setattr(stores, "put", failing)
-    with pytest.raises(KeyError), log.Writer(tmp_path / "remote") as writer:
+    with pytest.raises(KeyError), metrics_writer.Writer(tmp_path / "remote") as writer:
         writer.write(1, {"loss": 1.0})
         raise KeyError
     assert "503" in capsys.readouterr().out

@@ -21,8 +21,7 @@ from test_configs import load
 
 from evqgan import evals as evaluators
 from evqgan.core import build, checkpoint
-from evqgan.core.errors import ContractError, InputError
-from evqgan.core.log import NonFinite
+from evqgan.core.errors import ContractError, InputError, NonFinite
 from evqgan.evals import reconstruction
 from evqgan.evals.provenance import Measured, ModelCard, Produced, Subject
 from evqgan.training import loop, reporting, resume_rules, stopping

@@ -3,6 +3,6 @@
 `config_files`, `schema`, `build` and `kinds` go from a config to checked constructors; `mesh`,
 `cluster` and `processes` say which device and process does what; `checkpoint`, `weights` and
 `files` write whole files or none; `cli` is what the command lines share, `signals` what ends them;
-`log`, `progress` and `pictures` are what people see; `room` and `versions` are what a run needs and
-is made with.
+`metrics_writer`, `progress` and `pictures` are what people see; `room` and `versions` are what a
+run needs and is made with.
 """

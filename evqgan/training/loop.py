@@ -29,7 +29,7 @@ from evqgan.core import (
     versions,
 )
 from evqgan.core.errors import InputError
-from evqgan.core.log import Writer
+from evqgan.core.metrics_writer import Writer
 from evqgan.data import pipeline
 from evqgan.training import (
     disk,

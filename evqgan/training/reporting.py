@@ -12,10 +12,11 @@ import psutil
 from evqgan import evals
 from evqgan.core import build, chips, cluster, files, pictures
 from evqgan.core.errors import NonFinite
-from evqgan.core.log import Writer, alarms, check_skipped, highest
+from evqgan.core.metrics_writer import Writer
 from evqgan.core.progress import heartbeat, warn
 from evqgan.evals import provenance
 from evqgan.evals.batches import errors_last
+from evqgan.training.alarms import alarms, check_skipped, highest
 from evqgan.training.setup import Setup
 from evqgan.training.timing import StepTimer
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from evqgan.core import log
+from evqgan.core import metrics_writer
 from evqgan.core.errors import InputError
 
 
 def train(workdir, start, stop, resume_step):
-    with log.Writer(workdir, resume_step) as writer:
+    with metrics_writer.Writer(workdir, resume_step) as writer:
         for step in range(start, stop + 1):
             writer.write(
                 step,
@@ -69,7 +69,7 @@ def test_an_interrupted_run_ends_with_the_same_metrics(tmp_path, cut):
 
 def test_a_last_line_without_its_newline_is_kept_when_it_is_whole(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}')
-    with log.Writer(tmp_path, resume_step=2) as writer:
+    with metrics_writer.Writer(tmp_path, resume_step=2) as writer:
         writer.write(3, {"a": 3})
     assert [line["a"] for line in lines(tmp_path)] == [1, 2, 3]
 
@@ -83,18 +83,18 @@ def test_a_start_from_nothing_drops_the_lines_of_a_run_that_saved_nothing(tmp_pa
 def test_a_file_that_is_no_metrics_file_is_not_touched(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nmy notes\n{"step": 2}\n')
     with pytest.raises(InputError, match="line 2 is not a JSON object with a step"):
-        log.Writer(tmp_path, resume_step=1)
+        metrics_writer.Writer(tmp_path, resume_step=1)
     assert "my notes" in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_lines_can_be_read_while_the_run_goes_on(tmp_path):
-    with log.Writer(tmp_path) as writer:
+    with metrics_writer.Writer(tmp_path) as writer:
         writer.write(1, {"train/loss": 0.1, "images": np.int64(64), "on": np.bool_(True)})
         assert lines(tmp_path) == [{"step": 1, "train/loss": 0.1, "images": 64, "on": True}]
 
 
 def test_non_finite_numbers_are_null_and_named(tmp_path, caplog):
-    with log.Writer(tmp_path) as writer:
+    with metrics_writer.Writer(tmp_path) as writer:
         writer.write(1, {"a": float("nan"), "b": np.float32(-np.inf), "c": 1.0})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
@@ -112,7 +112,7 @@ def test_non_finite_numbers_are_null_and_named(tmp_path, caplog):
 
 def test_an_array_is_no_scalar(tmp_path):
     with (
-        log.Writer(tmp_path) as writer,
+        metrics_writer.Writer(tmp_path) as writer,
         pytest.raises(TypeError, match="expected a number for train/loss"),
     ):
         writer.write(1, {"train/loss": np.zeros(2)})
@@ -121,7 +121,7 @@ def test_an_array_is_no_scalar(tmp_path):
 
 def test_tensorboard_has_scalars_and_images_and_purges_what_is_written_again(tmp_path):
     train(tmp_path, 1, 3, 0)
-    with log.Writer(tmp_path, resume_step=2) as writer:
+    with metrics_writer.Writer(tmp_path, resume_step=2) as writer:
         writer.write(3, {"train/loss": 0.5})
         writer.images(3, {"samples": np.zeros((4, 6, 3), np.uint8)})
     found = events(tmp_path)
@@ -137,7 +137,7 @@ def test_tensorboard_has_scalars_and_images_and_purges_what_is_written_again(tmp
 
 
 def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
-    with log.Writer(tmp_path / "run", enabled=False) as writer:
+    with metrics_writer.Writer(tmp_path / "run", enabled=False) as writer:
         writer.write(1, {"a": 1.0})
         writer.images(1, {"b": np.zeros((2, 2, 3), np.uint8)})
     assert not (tmp_path / "run").exists()
@@ -148,11 +148,11 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"cannot write .*file/run: expected a folder, but .*file is a file"
     ):
-        log.Writer(tmp_path / "file" / "run")
+        metrics_writer.Writer(tmp_path / "file" / "run")
     with pytest.raises(InputError, match="expected a local path, or gs:"):
-        log.Writer("http://host/run")
+        metrics_writer.Writer("http://host/run")
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with log.Writer(tmp_path) as writer:
+    with metrics_writer.Writer(tmp_path) as writer:
         monkeypatch.setattr(writer, "_lines", Full(full))
         with pytest.raises(InputError, match=r"cannot write .*metrics\.jsonl: No space left"):
             writer.write(1, {"a": 1.0})
@@ -174,8 +174,8 @@ class Full:
 FILLED = """
 import resource, sys
 import numpy as np
-from evqgan.core import log
-writer = log.Writer(sys.argv[1])
+from evqgan.core import metrics_writer
+writer = metrics_writer.Writer(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 for step in range(1000):
     noise = np.random.default_rng(step).integers(0, 255, (16, 16, 3)).astype(np.uint8)
@@ -187,63 +187,3 @@ def test_a_full_disk_under_tensorboard_stops_the_run_instead_of_hanging_it(tmp_p
     command = [sys.executable, "-c", FILLED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode and f"InputError: cannot write {tmp_path}: File too large" in done.stderr
-
-
-def metrics_of(in_a_row, total, longest, **more):
-    skipped = {"_in_a_row": in_a_row, "": total, "_longest": longest}
-    return {**more, **{f"train/skipped{name}": value for name, value in skipped.items()}}
-
-
-def test_skipped_steps_are_told_once_and_end_the_run():
-    assert log.check_skipped(7, metrics_of(0, 3, 2, loss=1.0), 3, 10) == ""
-    wrong = {"train/loss": float("nan"), "train/ok": 1.0, "train/grad": np.float32("inf")}
-    line = log.check_skipped(1200, metrics_of(9, 12, 9, **wrong), 3, 10)
-    for part in (
-        "train/loss = nan",
-        "train/grad = inf",
-        "step 1,200",
-        "9 since",
-        "9 in a row",
-        "12 in all",
-    ):
-        assert part in line
-    assert "ok" not in line
-    # None of them at a step that is logged.
-    between = log.check_skipped(1300, metrics_of(0, 14, 9, loss=1.0), 12, 10)
-    assert "a step before this one was not finite" in between and "2 since" in between
-
-
-@pytest.mark.parametrize("now", [10, 0])  # they need not last until a line is due
-def test_too_many_in_a_row_end_the_run(now):
-    with pytest.raises(log.NonFinite) as caught:
-        log.check_skipped(
-            1201, metrics_of(now, 13, 10, **{"train/loss": float("nan" if now else "1")}), 3, 10
-        )
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in ("stopped at step 1,201", "10 in a row", "learning rate"):
-        assert part in message
-    assert ("train/loss = nan" in message) == bool(now)
-
-
-def test_an_alarm_when_a_number_falls_below_its_share_of_the_best():
-    best, shares = {}, {"val/usage": 0.5}
-    numbers = [("a", 0.2), ("b", 0.8), ("c", 0.5), ("d", 0.39), ("e", 0.9), ("f", 0.44)]
-    lines = [
-        list(log.alarms(10, {"val/usage": value, "val/psnr": 0}, best, shares))
-        for _, value in numbers
-    ]
-    assert [bool(line) for line in lines] == [False, False, False, True, False, True]
-    assert lines[3] == ["ALARM at step 10: val/usage fell to 0.39, it was 0.8"]
-    assert not list(log.alarms(10, {"val/psnr": 0}, best, shares))
-
-
-def test_the_highest_numbers_are_read_from_the_metrics(tmp_path):
-    assert log.highest(tmp_path, {"val/usage"}) == {}
-    with log.Writer(tmp_path) as writer:
-        for step, value in enumerate((0.1, 0.7, 0.3, float("nan"))):
-            writer.write(step, {"val/usage": value, "other": 9})
-    assert log.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 5, "val/usage": "0.9"}\n{"step": 6, "val/us')
-    assert log.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}

@@ -1,11 +1,11 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, and a stop on non-finite numbers."""
+"""The numbers and pictures of a run that trains, in metrics.jsonl and for TensorBoard."""
 
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from evqgan.core import stores
-from evqgan.core.errors import InputError, NonFinite
+from evqgan.core.errors import InputError
 from evqgan.core.files import atomic, writable
 from evqgan.core.metric_lines import parsed
 from evqgan.core.mirror import Mirror
@@ -139,73 +139,6 @@ class Writer:
             self._events = self._begun_events()
         self._size += event.ByteSize()
         self._events.write_event(event)
-
-
-def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, limit: int) -> str:
-    """Return a one-line warning if steps were skipped since the last report, otherwise "".
-
-    Steps are skipped as not finite (`training.skipping`).
-
-    metrics: host scalars {name: scalar} of `step`.
-    last_reported: the number of skipped steps that were reported already.
-    limit: how many in a row end the run.
-
-    Raises NonFinite, one line that says what was not finite and what to do, when at any time
-    `limit` steps in a row were.
-    """
-    now, total, longest = (
-        int(metrics[f"train/skipped{name}"]) for name in ("_in_a_row", "", "_longest")
-    )
-    if total <= last_reported:
-        return ""
-    wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    what = ", ".join(wrong) if now else "a step before this one was not finite"
-    counts = (
-        f"{total - last_reported:,} since the last line, {longest:,} in a row, {total:,} in all"
-    )
-    what = f"step {step:,}: {what}; skipped {counts}"
-    if longest >= limit:
-        raise NonFinite(
-            f"stopped at {what}. Weights are as before these steps, checkpoints untouched: start "
-            "again from the last one with a lower learning rate, a longer warm-up, stronger "
-            "gradient clipping or dtype float32"
-        )
-    return what
-
-
-def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
-    """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
-
-    Metrics that the file has not are left out, and so are damaged lines, which a Writer refuses.
-    """
-    path = stores.path(workdir) / "metrics.jsonl"
-    found: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        for name, value in (parsed(line) or {}).items():
-            if name in names and isinstance(value, int | float):
-                found[name] = max(value, found.get(name, value))
-    return found
-
-
-def alarms(
-    step: int,
-    numbers: Mapping[str, float],
-    best: dict[str, float],
-    shares: Mapping[str, float],
-) -> Iterator[str]:
-    """Yield a line for each number that fell below its share of its best: a codebook collapses.
-
-    numbers: {name: value}.
-    best: {name: value}, which is brought up to date.
-    shares: {name: share}, which numbers to watch.
-    """
-    for name, share in shares.items():
-        if name not in numbers:
-            continue
-        if numbers[name] < share * best.get(name, 0):
-            what = f"{name} fell to {numbers[name]:.4g}, it was {best[name]:.4g}"
-            yield f"ALARM at step {step:,}: {what}"
-        best[name] = max(best.get(name, numbers[name]), numbers[name])
 
 
 def _keep(path: pathlib.Path, step: int) -> None:
