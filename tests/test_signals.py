@@ -136,7 +136,7 @@ def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
     ):
         with signals.ending_in_order():
             for what in noted:
-                signals.keep(what)
+                signals.note_saved(what)
             for _ in range(2):  # the main thread and the watching one: one line
                 signals.print_stopped(signal.SIGTERM)
         assert capsys.readouterr().err == f"stopped by SIGTERM; {said}\n"
@@ -145,17 +145,17 @@ def test_what_is_saved_is_said_and_forgotten_by_the_next_command(capsys):
 def test_the_line_of_a_part_names_the_whole(capsys):
     def said(*noted):
         with signals.ending_in_order():
-            signals.begin("table7", "python -m evqgan.benchmark table7")
+            signals.note_work("table7", "python -m evqgan.benchmark table7")
             for note, what in noted:
                 note(what)
             signals.print_stopped(signal.SIGTERM)
         return capsys.readouterr().err.removeprefix("stopped by SIGTERM")
 
-    first = signals.done, "1 of 3 trainings in w"
+    first = signals.note_done, "1 of 3 trainings in w"
     go_on = "; go on: python -m evqgan.benchmark table7\n"
-    inner = signals.keep, "step 5 in w/generator"
+    inner = signals.note_saved, "step 5 in w/generator"
     assert said(first, inner) == f" in table7; kept: {first[1]}, and {inner[1]}{go_on}"
-    last = signals.done, "2 of 3 trainings in w"
+    last = signals.note_done, "2 of 3 trainings in w"
     assert said(first, inner, last) == f" in table7; kept: {last[1]}{go_on}"
     assert said() == "; give the same command again\n"  # nothing of it is done in parts
 

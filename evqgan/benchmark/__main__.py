@@ -95,7 +95,7 @@ def run(argv: list[str]) -> None:
 
     cli.start_jax()  # programs are not kept on disk: compiling is measured
     command = shlex.join(["python", "-m", "evqgan.benchmark", *argv])
-    signals.begin(argv[0], command)
+    signals.note_work(argv[0], command)
     try:
         with progress.warnings_once():
             title, rows = module.run(given, overrides)

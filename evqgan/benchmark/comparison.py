@@ -76,7 +76,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     groups = list(dict.fromkeys((owners[name], seed) for name, seed in trials))
     for number, (name, seed) in enumerate(trials):
-        signals.done(f"{number} of {progress.counted(len(trials), 'run')} in {out}")
+        signals.note_done(f"{number} of {progress.counted(len(trials), 'run')} in {out}")
         file = out / f"{name}_{seed}" / "numbers.json"
         if groups.index((owners[name], seed)) % parts == part - 1:
             system = config.systems[name]
@@ -86,7 +86,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
     if not found:
         raise InputError(f"--part={given.part} of {len(trials)} runs is none")
-    signals.done(f"all of {progress.counted(len(trials), 'run')} in {out}")
+    signals.note_done(f"all of {progress.counted(len(trials), 'run')} in {out}")
     picture(config, out, list(found))
     complete = all(len(of_seeds) == given.seeds for of_seeds in found.values())
     times: dict[str, dict[str, float]] = {name: {} for name in found}

@@ -152,7 +152,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
                 continue
             times = given.kills if name == "kill" else given.times
             rows.append(suffered(case, name, times, random.Random(f"{given.seed} {name}")))
-            signals.done(f"{len(rows)} faults")
+            signals.note_done(f"{len(rows)} faults")
     return "what faults cost, and whether runs end with the right bits", rows
 
 

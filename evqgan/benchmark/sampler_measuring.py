@@ -96,7 +96,7 @@ class Measurements:
             numbers = {name: found[name] for name in (self.distance, *OF_CLASSES) if name in found}
             self.known[key] = {**numbers, "seconds_per_image": seconds}
             files.save_json(self.file, {"protocol": self.protocol, "measured": self.known})
-            signals.keep(f"{progress.counted(len(self.known), 'measurement')} in {self.file}")
+            signals.note_saved(f"{progress.counted(len(self.known), 'measurement')} in {self.file}")
             self._seconds += time.perf_counter() - began
             self._fresh += 1
         self._asked.add(key)

@@ -86,7 +86,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     found: dict[str, list[Any]] = {name: [] for name in names}
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     for i, (name, seed) in enumerate(trials):
-        signals.done(f"{i} of {progress.counted(len(trials), 'run')} in {out}")
+        signals.note_done(f"{i} of {progress.counted(len(trials), 'run')} in {out}")
         workdir = workdir_of(out, name, seed)
         file = workdir / "variant.json"
         if i % parts == part - 1:

@@ -299,7 +299,7 @@ def _write(
             what = f"that one has {size:,} bytes, more are coming"
             raise InputError(f"{reply.url} is not the expected file: {what}")
         file.write(chunk)
-        signals.keep(f"what has come, in {part}")
+        signals.note_saved(f"what has come, in {part}")
         now = time.monotonic()
         if now - said > SAID[terminal] or have == end:
             said, rate = now, (have - before) / max(now - began, 1e-3)

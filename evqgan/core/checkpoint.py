@@ -313,7 +313,7 @@ class Checkpoints:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
             if self.writes and (steps := self.steps()):
-                signals.keep(f"step {steps[-1]:,} in {self.folder.parent}")
+                signals.note_saved(f"step {steps[-1]:,} in {self.folder.parent}")
         except Exception as error:  # the writing threads hand on whatever the file system raised
             why = space.why_unwritten(error, self.folder)
             raise InputError(f"cannot write checkpoints in {self.folder}: {why}") from error

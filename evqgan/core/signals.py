@@ -35,10 +35,10 @@ class Interrupted(KeyboardInterrupt):
 class _Noted:
     """What is noted in one body of `ending_in_order`, for the line of a signal."""
 
-    saved: str | None = None  # see `keep`; None: nothing was noted
-    work: str = ""  # see `begin`
+    saved: str | None = None  # see `note_saved`; None: nothing was noted
+    work: str = ""  # see `note_work`
     command: str = ""
-    done: str = ""  # see `done`
+    done: str = ""  # see `note_done`
     raised: int | None = None  # the signal of which Interrupted was raised
     # Free until the line is printed.
     unsaid: threading.Lock = dataclasses.field(default_factory=threading.Lock)
@@ -47,7 +47,7 @@ class _Noted:
 _noted = _Noted()
 
 
-def keep(what: str) -> None:
+def note_saved(what: str) -> None:
     """Note what is saved by now, from which the same command goes on, for the line of a signal.
 
     what: in words, such as "step 400 in workdirs/quickstart/tokenizer"; "" is nothing yet, unless
@@ -57,7 +57,7 @@ def keep(what: str) -> None:
         _noted.saved = what
 
 
-def begin(name: str, command: str) -> None:
+def note_work(name: str, command: str) -> None:
     """Note that what follows is a larger piece of work of many parts, for the line of a signal.
 
     name: of the piece, such as "table7".
@@ -66,10 +66,10 @@ def begin(name: str, command: str) -> None:
     _noted.work, _noted.command = name, command
 
 
-def done(what: str) -> None:
-    """Note what of the piece of `begin` is done, in words, as "2 of 3 trainings in workdirs/paper".
+def note_done(what: str) -> None:
+    """Note what of the work of `note_work` is done, such as "2 of 3 trainings in workdirs/paper".
 
-    What `keep` was told of a part that has ended is forgotten.
+    What `note_saved` was told of a part that has ended is forgotten.
     """
     _noted.done, _noted.saved = what, None
 

@@ -243,7 +243,9 @@ def encode(
     total = sum((shard.stop - shard.start) * info["splits"][shard.split]["views"] for shard in todo)
     done, began = 0, time.perf_counter()
     for number, shard in enumerate(todo, len(mine) - len(todo)):
-        signals.keep(f"{number:,} of {counted(len(mine), 'shard')} in {folder}" if number else "")
+        signals.note_saved(
+            f"{number:,} of {counted(len(mine), 'shard')} in {folder}" if number else ""
+        )
         views, ids, labels = info["splits"][shard.split]["views"], [], []
         for some, label in behind(_encoded(shard, batches, to_ids)):
             rows = np.asarray(some)[: len(label) * views].astype(id_type(info["codes"]))

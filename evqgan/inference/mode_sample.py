@@ -197,7 +197,7 @@ def make(
         card = card_of(request, model, classifier, progress.total)
         card["workdir"] = settings["workdir"]
         write(out, request, model, made, size, card, writing)
-        signals.keep(f"{counted(request.num, 'sample')} in {out}")
+        signals.note_saved(f"{counted(request.num, 'sample')} in {out}")
         best = f", the best of {progress.total:,}," if classifier else ""
         are = f"of {checkpoint.trained(model.step)} {'is' if request.num == 1 else 'are'} in {out}"
         rates = {"generated": progress.rate, "written": writing.rate}

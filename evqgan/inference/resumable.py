@@ -149,7 +149,7 @@ def keep(task: SamplingTask, done: int) -> None:
     """Note for `signals.print_stopped` how many of a task's images its folder keeps, if any."""
     if task.folder:
         what = f"{done:,} of {counted(len(task.labels), 'image')} in {task.folder}"
-        signals.keep(what if done else "")
+        signals.note_saved(what if done else "")
 
 
 def make_share(

@@ -63,7 +63,7 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     began = time.perf_counter()
     vacancy.check(workdir, both=False)
     place, step = stores.path(workdir), checkpoint.latest(workdir)
-    signals.keep(f"step {step:,} in {workdir}" if step else "")
+    signals.note_saved(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         last = checkpoint.latest(place)
         if is_searched := config.get("resume") == "last_good":

@@ -114,7 +114,9 @@ def measured(
         files.save_json(file, kept)
         sampling_folder.remove(candidates)
     tables = len(list(file.parent.glob("*.json")))
-    signals.done(f"all trainings, and {progress.counted(tables, 'measurement')} in {file.parent}")
+    signals.note_done(
+        f"all trainings, and {progress.counted(tables, 'measurement')} in {file.parent}"
+    )
     with npz.readable(images), npz.opened(images) as saved:
         return kept["numbers"], kept["card"], saved["images"]
 

@@ -183,7 +183,7 @@ def announce(jobs: Mapping[pathlib.Path, ConfigDict]) -> None:
 def tell(out: Any, jobs: Mapping[pathlib.Path, ConfigDict]) -> None:
     """Note how many are trained, for the line of a signal. jobs: configs by workdir."""
     trained = sum(is_done(workdir, config) for workdir, config in jobs.items())
-    signals.done(f"{trained} of {counted(len(jobs), 'training')} in {out}")
+    signals.note_done(f"{trained} of {counted(len(jobs), 'training')} in {out}")
 
 
 def is_done(workdir: pathlib.Path, config: ConfigDict) -> bool:
