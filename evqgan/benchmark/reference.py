@@ -30,7 +30,7 @@ from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import METRICS, too_few
-from evqgan.evals.real_images import RealImages, of_split
+from evqgan.evals.real_images import RealFeatures, of_split
 from evqgan.features.extractor import Extractor, card_of, several
 from evqgan.features.names import name_of
 from evqgan.metrics.references import Reference, load_reference, save_reference
@@ -147,7 +147,7 @@ def statistics(request: Request, network: Extractor) -> Reference:
     return Reference(gaussians["pooled"], gaussians.get("spatial"), described(found, network))
 
 
-def described(found: RealImages, network: Extractor) -> str:
+def described(found: RealFeatures, network: Extractor) -> str:
     """Return the card of a reference file: which images it is of, and of which features."""
     assert found.images is not None  # its metrics look at real images
     real = dataclasses.asdict(found.images)

@@ -33,7 +33,7 @@ from evqgan.evals.finished import Finished
 from evqgan.evals.image_set import ImageSet
 from evqgan.evals.provenance import Measured, Produced
 from evqgan.evals.real_images import (
-    RealImages,
+    RealFeatures,
     of_gaussians,
     of_real,
     of_reference,
@@ -111,7 +111,7 @@ class Evaluator:
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
         self.metrics = chosen(metrics, self.networks)
         # Measured once, as they depend on no state.
-        self.real: RealImages | None = None
+        self.real: RealFeatures | None = None
         if reference:
             self._check_room(of_file=True)
             self.real = self._of_reference(reference)
@@ -224,7 +224,7 @@ class Evaluator:
             return found._replace(produced=produced)
         return found
 
-    def _kept(self) -> RealImages | None:
+    def _kept(self) -> RealFeatures | None:
         """Return what `benchmark reference` keeps of these images, if it does and it is enough."""
         of_one = len(self.networks) == 1 and jax.process_count() == 1
         wanted = [metric for some in self.metrics for metric in of_real(some)]
@@ -241,7 +241,7 @@ class Evaluator:
         source = dataclasses.replace(found.images, source=dataset.folder or dataset.name)
         return dataclasses.replace(found, images=source)
 
-    def _of_reference(self, file: str) -> RealImages:
+    def _of_reference(self, file: str) -> RealFeatures:
         """Return what a reference file knows; InputError if its images are not as samples are."""
         key, dataset, size = f"{KEY}.reference", self.batches.dataset, self.batches.size
 
@@ -281,7 +281,7 @@ class Evaluator:
             lines += too_few(metrics, network.name_of, network.widths, *counts)
         return lines
 
-    def _counted(self, real: RealImages) -> Iterator[tuple[Extractor, Mapping[str, Metric], Any]]:
+    def _counted(self, real: RealFeatures) -> Iterator[tuple[Extractor, Mapping[str, Metric], Any]]:
         """Yield each network, its metrics, and how many images of each set there are."""
         for network, metrics, one in zip(self.networks, self.metrics, real.sets, strict=True):
             yield network, metrics, ({"generated images": self.samples}, {"real images": one.count})

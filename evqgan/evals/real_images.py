@@ -23,7 +23,7 @@ Chosen = Sequence[Mapping[str, Metric]]  # of each network, by name
 
 
 @dataclasses.dataclass(frozen=True)
-class RealImages:
+class RealFeatures:
     """What metrics need of the real images' features, for each network, and which images they are.
 
     notes: sentences on what a file does not say.
@@ -46,11 +46,11 @@ def is_of_inception(network: Extractor) -> bool:
 
 def of_split(
     batches: Batches, split: str, networks: Sequence[Extractor], metrics: Chosen
-) -> RealImages:
+) -> RealFeatures:
     """Read the images of a split once; every process has to, and all get the same."""
     sets, tally = [FeatureSet(of_real(some)) for some in metrics], Tally()
     if not any(map(of_real, metrics)):
-        return RealImages(sets, None)
+        return RealFeatures(sets, None)
     number = batches.number(split)
     with heartbeat(f"measuring {counted(number, 'real image')}", tell) as at:
         for batch in batches(split, images=True):
@@ -61,7 +61,7 @@ def of_split(
             for network, real in zip(networks, sets, strict=True):
                 real.add(network(batch["image"]), valid)
             at(tally.count, number)
-    return RealImages(sets, tally.image_set(batches.dataset.of_images(), split))
+    return RealFeatures(sets, tally.image_set(batches.dataset.of_images(), split))
 
 
 def of_reference(
@@ -71,7 +71,7 @@ def of_reference(
     rows: int,
     where: str,
     check: Callable[[ImageSet], None],
-) -> RealImages:
+) -> RealFeatures:
     """Return what a reference file knows: ours, pytorch-fid's, clean-fid's or ADM's.
 
     Gaussians are taken from the file where it has those of a network's features, all else comes
@@ -112,7 +112,7 @@ def of_gaussians(
     metrics: Mapping[str, Metric],
     where: str,
     check: Callable[[ImageSet], None],
-) -> RealImages:
+) -> RealFeatures:
     """Return what a file with `mu` and `sigma` knows; InputError if they are of other features."""
     found = gaussians_of(file, network, metrics, where)
     images, notes = card_of(file, found, network, where)
@@ -121,7 +121,7 @@ def of_gaussians(
     gaussians = {"pooled": found.pooled}
     if found.spatial:
         gaussians["spatial"] = found.spatial
-    return RealImages([FeatureSet(gaussians=gaussians, count=count)], images, notes)
+    return RealFeatures([FeatureSet(gaussians=gaussians, count=count)], images, notes)
 
 
 def gaussians_of(
@@ -189,7 +189,7 @@ def of_images(
     has_gaussians: bool,
     where: str,
     check: Callable[[ImageSet], None],
-) -> RealImages:
+) -> RealFeatures:
     """Return the features of the images in a file.
 
     has_gaussians: whether it has those of Inception's features, too, which then count, as they do
@@ -215,4 +215,4 @@ def of_images(
     notes = [f"{name} does not say how its images were cropped"]
     if has_gaussians:
         notes.append(f"mu and sigma in {name} may be of more than its {count:,} images")
-    return RealImages(sets, known_as, notes)
+    return RealFeatures(sets, known_as, notes)
