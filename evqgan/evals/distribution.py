@@ -4,7 +4,7 @@ The images are generated for it, or are finished samples.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -19,16 +19,8 @@ from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
 from evqgan.evals import finished, kept_references, protocols
 from evqgan.evals.batches import Batches
-from evqgan.evals.feature_metrics import (
-    METRICS,
-    FeatureSet,
-    Metric,
-    MetricName,
-    bytes_kept,
-    left_out,
-    measure,
-    too_few,
-)
+from evqgan.evals.feature_metrics import FeatureSet, MetricName, bytes_kept
+from evqgan.evals.feature_numbers import Comparison, chosen, of_finished
 from evqgan.evals.finished import Finished
 from evqgan.evals.image_set import ImageSet
 from evqgan.evals.provenance import Measured, Produced
@@ -39,7 +31,7 @@ from evqgan.evals.real_images import (
     of_reference,
     of_split,
 )
-from evqgan.features.extractor import Extractor, extractors
+from evqgan.features.extractor import extractors
 from evqgan.generators import Request
 from evqgan.generators.requests import request_of, seeds_of
 
@@ -109,7 +101,7 @@ class Evaluator:
         self.grid_and_depth = (*tokenizer.grid, tokenizer.network.quantizer.depth)
         self.split = split or protocols.split_of(self.protocol, view)
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
-        self.metrics = chosen(metrics, self.networks)
+        self.metrics = chosen(metrics, self.networks, f"{KEY}.")
         # Measured once, as they depend on no state.
         self.real: RealFeatures | None = None
         if reference:
@@ -123,20 +115,19 @@ class Evaluator:
         """Yield (name, value), which depend on the state alone.
 
         Raises InputError, before anything is generated, if there are too few images for all of
-        them; else `measure` leaves out what needs more.
+        them; else what needs more is left out.
         """
         if self.real is None:
             self.real = self._kept() or of_split(
                 self.batches, self.split, self.networks, self.metrics
             )
-        missing = [left_out(m, n.name_of, *counts) for n, m, counts in self._counted(self.real)]
-        if sum(map(len, missing)) == sum(map(len, self.metrics)):
-            raise InputError("; ".join(line for some in missing for line in some.values()))
-        found = self._of_file(self.finished) if self.finished else self._of_samples(state)
-        sets = zip(self.networks, self.metrics, found, self.real.sets, strict=True)
-        for network, metrics, generated, real in sets:
-            for name, value in measure(metrics, generated, real).items():
-                yield network.name_of(name), value
+        beside = self._beside(self.real)
+        beside.check()
+        if self.finished:
+            found = of_finished(self.finished.images, self.networks, self.metrics)
+        else:
+            found = self._of_samples(state)
+        yield from beside.numbers(found)
 
     def names(self) -> Sequence[str]:
         """Return the names of the numbers that a run yields, if there are enough images."""
@@ -179,19 +170,6 @@ class Evaluator:
                 for network, generated in zip(self.networks, sets, strict=True):
                     generated.add(network(images), numbers < self.samples)
                 at(min(start + size, self.samples), self.samples)
-        return sets
-
-    def _of_file(self, samples: Finished) -> list[FeatureSet]:
-        """Return what is needed of the features of finished samples, for each network."""
-        sets = [FeatureSet(metrics.values()) for metrics in self.metrics]
-        done, number = 0, samples.produced.count
-        with heartbeat(f"measuring {counted(number, 'finished sample')}", tell) as at:
-            for images in samples.images.pieces:
-                for network, found in zip(self.networks, sets, strict=True):
-                    for features, valid in network.pieces(images):
-                        found.add(features, valid)
-                done += len(images)
-                at(done, number)
         return sets
 
     def request(self, numbers: np.ndarray) -> Request:
@@ -274,31 +252,8 @@ class Evaluator:
     def _warnings(self) -> list[str]:
         """Return what is worth knowing of the numbers, such as that there are few images."""
         lines = protocols.warnings(self.protocol, self.samples, self.learned)
-        if not self.real:
-            return lines
-        lines += self.real.notes
-        for network, metrics, counts in self._counted(self.real):
-            lines += too_few(metrics, network.name_of, network.widths, *counts)
-        return lines
+        return lines + (self._beside(self.real).warnings() if self.real else [])
 
-    def _counted(self, real: RealFeatures) -> Iterator[tuple[Extractor, Mapping[str, Metric], Any]]:
-        """Yield each network, its metrics, and how many images of each set there are."""
-        for network, metrics, one in zip(self.networks, self.metrics, real.sets, strict=True):
-            yield network, metrics, ({"generated images": self.samples}, {"real images": one.count})
-
-
-def chosen(names: Sequence[str], networks: Sequence[Extractor]) -> list[dict[str, Metric]]:
-    """Return for each network the metrics of these names that its features have.
-
-    Raises InputError if there are none to measure, or one that no network has.
-    """
-    for name in names:
-        if not any(METRICS[name].layer in network.widths for network in networks):
-            what = f"{METRICS[name].layer} ones, which no network in {KEY}.features has"
-            raise InputError(f"{KEY}.metrics: {name} is of {what}")
-    if not names or not networks:
-        raise InputError(f"{KEY} needs one of features and one of metrics")
-    return [
-        {name: METRICS[name] for name in names if METRICS[name].layer in network.widths}
-        for network in networks
-    ]
+    def _beside(self, real: RealFeatures) -> Comparison:
+        """Return the comparison with the features of the real images."""
+        return Comparison(self.networks, self.metrics, self.samples, real)
