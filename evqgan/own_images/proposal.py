@@ -134,54 +134,18 @@ def propose(
     grid: tokens a side of a tokenizer that is given; None: it is proposed, too.
     has: whether the networks of a critic are there.
     """
-    scale = CPU
-    if device.accelerator:
-        scale = ACCELERATOR if images >= SOME else FOR_FEW
+    scale = scale_for(images, device)
     size = asked.size or size_for(images, side, device, scale)
     short = min(size) if isinstance(size, tuple) else size
     factor = asked.factor or factor_for(short, scale)
     grid = grid or short // factor
     critic = (has and device.accelerator) if asked.critic is None else asked.critic
-    batches = [batch_for(batch, images, device, short) for batch in scale.batches]
-    steps = [
-        steps_for(images, batch, *limits)
-        for batch, limits in zip(batches, scale.steps, strict=True)
-    ]
     codes = codes_for(images, device)
     dropout = 0.2 if images < MANY else 0.1
-    window = 4 if grid <= 8 else 8
-    coder = {
-        "width": scale.width,
-        "depths": (2,) * int(math.log2(factor // 2)),
-        "window": scale.window,
-    }
-    tokenizer: dict[str, Any] = {
-        "tokenizer.quantizer.codes": codes,
-        "tokenizer.quantizer.width": scale.code_width,
-        "tokenizer.quantizer.decay": scale.decay,
-    }
-    for part in ("encoder", "decoder"):
-        tokenizer |= {f"tokenizer.{part}.{name}": value for name, value in coder.items()}
-    generator = {
-        "generator.window": window,
-        "generator.extend": window // 4,
-        "generator.layers": scale.layers,
-        "generator.width": scale.channels,
-        "generator.heads": scale.heads,
-        "generator.dropout": dropout,
-        "loss.targets": 0 if device.accelerator else 1,
-    }
-    parts = (tokenizer, generator)
-    for k, values in enumerate(parts):
-        values |= {
-            "seed": 0,
-            "dtype": scale.dtype,
-            "dataset.size": size,
-            "batch_size": batches[k],
-            "duration": f"{steps[k]} steps",
-            "optimizer.learning_rate": scale.rates[k],
-            "optimizer.ema": scale.ema,
-        }
+    first, second = (
+        {"dataset.size": size, **training_for(stage, images, short, device, scale)}
+        for stage in (0, 1)
+    )
     reasons = [
         f"size {short}: {why_size(short, asked, images, side, device)}",
         f"tokens: {grid} a side, of {short // grid} pixels each; {codes} codes for "
@@ -190,7 +154,64 @@ def propose(
         f"{scale.channels} wide, dropout {dropout:g}, {why_models(images, device)}",
         f"loss: {why_loss(critic, has, asked, device)}",
     ]
-    return Proposal(tokenizer, generator, critic, reasons)
+    return Proposal(
+        tokenizer={**tokenizer_for(scale, factor, codes), **first},
+        generator={**generator_for(scale, grid, dropout, device), **second},
+        critic=critic,
+        reasons=reasons,
+    )
+
+
+def scale_for(images: int, device: Device) -> Scale:
+    """Return the table's row for a device, of an accelerator for so many images."""
+    if not device.accelerator:
+        return CPU
+    return ACCELERATOR if images >= SOME else FOR_FEW
+
+
+def tokenizer_for(scale: Scale, factor: int, codes: int) -> dict[str, Any]:
+    """Return {dotted key: value} of the tokenizer."""
+    coder = {
+        "width": scale.width,
+        "depths": (2,) * int(math.log2(factor // 2)),
+        "window": scale.window,
+    }
+    return {
+        "tokenizer.quantizer.codes": codes,
+        "tokenizer.quantizer.width": scale.code_width,
+        "tokenizer.quantizer.decay": scale.decay,
+        **{f"tokenizer.encoder.{name}": value for name, value in coder.items()},
+        **{f"tokenizer.decoder.{name}": value for name, value in coder.items()},
+    }
+
+
+def generator_for(scale: Scale, grid: int, dropout: float, device: Device) -> dict[str, Any]:
+    """Return {dotted key: value} of the generator of so many tokens a side, and of its loss."""
+    window = 4 if grid <= 8 else 8
+    return {
+        "generator.window": window,
+        "generator.extend": window // 4,
+        "generator.layers": scale.layers,
+        "generator.width": scale.channels,
+        "generator.heads": scale.heads,
+        "generator.dropout": dropout,
+        "loss.targets": 0 if device.accelerator else 1,
+    }
+
+
+def training_for(
+    stage: int, images: int, side: int, device: Device, scale: Scale
+) -> dict[str, Any]:
+    """Return {dotted key: value} of how a stage is trained. stage: 0 or 1, of pairs in `scale`."""
+    batch = batch_for(scale.batches[stage], images, device, side)
+    return {
+        "seed": 0,
+        "dtype": scale.dtype,
+        "batch_size": batch,
+        "duration": f"{steps_for(images, batch, *scale.steps[stage])} steps",
+        "optimizer.learning_rate": scale.rates[stage],
+        "optimizer.ema": scale.ema,
+    }
 
 
 def size_for(images: int, side: int, device: Device, scale: Scale) -> int:
