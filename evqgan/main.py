@@ -21,6 +21,7 @@ from evqgan.core import (
     cli,
     config_files,
     exported,
+    output,
     presets,
     replacing,
     signals,
@@ -56,7 +57,8 @@ def run(argv: list[str]) -> None:
         given = flags.compile_only, flags.mode, size, flags.tries or 0, flags.json or ""
         compile_only.run(config, *given)
     elif flags.mode == "train":
-        train(flags, config, workdir, keys_of(argv))
+        with output.outlived():
+            train(flags, config, workdir, keys_of(argv))
     else:
         use(flags, config, workdir)
 

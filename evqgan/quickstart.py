@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import evals
-from evqgan.core import begun, build, files, mesh, pictures, processes
+from evqgan.core import begun, build, exported, files, mesh, pictures, processes
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
@@ -39,7 +39,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None =
     if chief:
         files.tried(workdir)  # before data are made
     check_all(config, workdir)
-    if chief and command and not (workdir / "tokenizer" / "config.json").is_file():
+    if chief and command and goes_on(config, workdir):
         begun.save(workdir, command)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator
@@ -70,6 +70,21 @@ def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None =
     evaluation.evaluate(second, workdir, None, [])
     made = "evaluation.json, samples/grid.png, reconstructions.png and edits.png"
     print(f"done: {made} are in {workdir}")
+
+
+def goes_on(config: ConfigDict, workdir: pathlib.Path) -> bool:
+    """Return whether a run begins, or goes on before its generator began, as `train` will find it.
+
+    By then its tokenizer alone decides what is refused. A workdir without a command to go on with
+    it, as one that is stopped now has it, would need all keys again.
+    """
+    if any((workdir / "generator" / name).exists() for name in exported.RUN):
+        return False
+    try:
+        resume_rules.check_before_data(workdir / "tokenizer", config.tokenizer)
+    except InputError:  # `train` says it, and with resume="last_good" maybe not
+        return False
+    return True
 
 
 def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> None:

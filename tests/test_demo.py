@@ -290,7 +290,7 @@ def test_a_record_that_lies_is_refused(drawn, generated):
     for change in ({"label": 9}, {"sampler": {"nothing": 1}}, {"sampler": {"steps": 10**9}}):
         with pytest.raises(InputError):
             record = records.checked({**good, **change})
-            records.repeat(drawn.model, drawn.shared, record)
+            records.repeat(drawn.model, drawn.of_model, record)
 
 
 def test_events_of_work_end_with_its_result_or_its_error():

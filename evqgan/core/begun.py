@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from evqgan.core import config_files, exported, files
 from evqgan.core.errors import InputError
 
-FILE = "quickstart.json"
-PLAN = "plan.json"  # what was proposed for a folder of images, see `evqgan.own_images`
+# How the run was begun, and what was proposed for a folder of images (`evqgan.own_images`).
+FILE, PLAN = exported.BOTH
 # Keys of one command, not of the run.
 OF_ONE = re.compile(r"--config\.((tokenizer|generator)\.)?(changed_data|resume)=")
 LENGTH = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")

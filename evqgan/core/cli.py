@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
+import evqgan
 from evqgan.core import flag_kinds, kept_programs, output, signals, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
@@ -32,6 +33,7 @@ from evqgan.core.errors import (
 )
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
+VERSION = "--version"
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
 T = TypeVar("T")
@@ -157,9 +159,10 @@ def request(kind: Callable[..., T], values: flags.FlagValues) -> T:
 
 
 def describe(doc: str, table: Sequence[Flag]) -> str:
-    """Return the text of --help: `doc`, and a line for each flag."""
+    """Return the text of --help: `doc`, and a line for each flag, --version among them."""
+    version = Flag(VERSION.lstrip("-"), SWITCH, (), "print the version, and end")
     lines, width = [doc], max(len(flag.name) for flag in table)
-    for flag in table:
+    for flag in (*table, version):
         modes = f"{', '.join(flag.modes)}: " if flag.modes else ""
         lines.append(f"  --{flag.name:{width}s}  {modes}{flag.help}")
     return "\n".join(lines)
@@ -171,6 +174,7 @@ def main(
     """Run a command line: `run` does what the arguments say. Return its exit code.
 
     argv: the arguments, without the program's name. help_text: returns what --help prints.
+    --version prints that of the package.
 
     The exit code is 0; 2 for what a user can mend; 1 for a run that went wrong; 130 for Ctrl-C, 143
     for SIGTERM. Every other exception is a defect, and is raised. A process of several that fails
@@ -181,6 +185,8 @@ def main(
         logging.get_absl_logger().addFilter(_is_for_users)
     if any(arg in HELP for arg in argv):
         return run_to_code(argv, lambda _: print(help_text(), flush=True))
+    if VERSION in argv:
+        return run_to_code(argv, lambda _: print(f"evqgan {evqgan.__version__}", flush=True))
     # Of several processes JAX listens for SIGTERM itself.
     is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
     with signals.ending_in_order() if is_alone else contextlib.nullcontext():

@@ -28,6 +28,8 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"  # a folder for each m
 # What makes a folder a workdir or an exported model, if maybe not a whole one.
 RUN = (CONFIG, "checkpoints")  # of a run of one stage, or of a part of one of both
 OF_WORKDIR = (*RUN, WEIGHTS, *(f"{part}/{name}" for part in PARTS for name in RUN))
+# What the workdir of a run of both stages has besides its parts, from its start: see `core.begun`.
+BOTH = ("quickstart.json", "plan.json")
 
 
 def names() -> list[str]:
@@ -59,6 +61,11 @@ def no_workdir(path: pathlib.Path) -> str:
         return (
             f"{path} holds a run of both stages, whose generator has not begun: the command that "
             f"began it goes on with it; the tokenizer alone is {tokenizer}"
+        )
+    if any((path / name).is_file() for name in BOTH):
+        return (
+            f"{path} holds a run of both stages that was stopped before its tokenizer began: the "
+            "command that began it goes on with it"
         )
     hint = f"train one with --config=FILE --workdir={path}"
     if shipped := names():

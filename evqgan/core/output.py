@@ -1,9 +1,11 @@
 """What is printed: letters that an output lacks, and an output that cannot be written at all."""
 
+import contextlib
 import io
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from evqgan.core.errors import of_system
@@ -34,6 +36,51 @@ def _unless_of_an_ended_loop(found: Any) -> None:
         sys.__unraisablehook__(found)
 
 
+@contextlib.contextmanager
+def outlived() -> Iterator[None]:
+    """Have the body go on where nobody reads its output any more, which is said once.
+
+    It is for training: `tee` ends by the Ctrl-C that asks the run to save its state, and `head`
+    after its lines. What is printed after that goes nowhere.
+    """
+    before = sys.stdout, sys.stderr
+    lost = "what read the output, such as tee or head, has ended: the run goes on, and says no more"
+    sys.stdout, sys.stderr = _Outlived(sys.stdout, 1, lost), _Outlived(sys.stderr, 2)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class _Outlived:
+    """A stream of this process that is written to nowhere once nobody reads it."""
+
+    def __init__(self, stream: Any, number: int, lost: str = "") -> None:
+        """Stand for `stream`, the descriptor `number`; lost: is printed as a WARNING then."""
+        self._stream, self._number, self._lost = stream, number, lost
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stream has."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, as the stream does."""
+        return self._tried(self._stream.write, text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._tried(self._stream.flush)
+
+    def _tried(self, function: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return function(*given)
+        except BrokenPipeError:
+            _nowhere(self._number)
+            if self._lost:
+                print(f"WARNING {self._lost}", file=sys.stderr, flush=True)
+            return len(given[0]) if given else None
+
+
 def fault(error: Exception | None = None) -> int:
     """Return 0 if all that was printed is written, else say why not, and return the exit code.
 
@@ -58,5 +105,12 @@ def unread() -> int:
 def _drop(reason: str, code: int) -> int:
     """Print an error; what is still to be flushed goes nowhere. Return the code."""
     print(f"error: {reason}", file=sys.stderr)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _nowhere(1)
     return code
+
+
+def _nowhere(number: int) -> None:
+    """Let a descriptor of this process, and what is still to be flushed to it, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)

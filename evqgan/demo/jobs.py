@@ -14,24 +14,39 @@ class Event(NamedTuple):
     result: Any = None
 
 
+class Abandoned(Exception):
+    """Nobody listens to a piece of work any more, which ends by this."""
+
+
 def events(work: Callable[[Callable[[Event], None]], Any]) -> Iterator[Event]:
     """Yield the events of `work(hand_over)` as they come, and at last one with its result.
 
-    What it raises is raised here. Whoever stops to listen does not stop the work.
+    What it raises is raised here. When whoever listens has stopped, `hand_over` raises Abandoned
+    for the next line of text, and so ends work that waits for its turn. Pictures come from within
+    a computation, which goes on to its end.
     """
     found: queue.SimpleQueue = queue.SimpleQueue()
+    is_left = threading.Event()
+
+    def hand_over(event: Event) -> None:
+        if is_left.is_set() and event.line:
+            raise Abandoned
+        found.put((event, None))
 
     def run() -> None:
         try:
-            found.put((Event(result=work(lambda event: found.put((event, None)))), None))
+            found.put((Event(result=work(hand_over)), None))
         except BaseException as error:
             found.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()
-    while True:
-        event, error = found.get()
-        if error:
-            raise error
-        yield event
-        if event.result is not None:
-            return
+    try:
+        while True:
+            event, error = found.get()
+            if error:
+                raise error
+            yield event
+            if event.result is not None:
+                return
+    finally:
+        is_left.set()

@@ -9,7 +9,7 @@ import numpy as np
 from evqgan.core.errors import InputError
 from evqgan.demo import choices, uploads
 from evqgan.demo.studio import Studio
-from evqgan.demo.wiring import guarded
+from evqgan.demo.wiring import PRIVATE, QUIET, guarded
 
 
 class Output(NamedTuple):
@@ -84,7 +84,7 @@ def seed_field(name: str) -> gr.Number:
     new.click(
         lambda: int(np.random.default_rng().integers(2**31)),
         outputs=seed,
-        api_visibility="private",
+        **PRIVATE,
     )
     return seed
 
@@ -98,6 +98,19 @@ def class_field(studio: Studio, name: str, every: bool) -> gr.Dropdown:
         label="Class (type to search)",
         visible=bool(studio.model.classes),
         elem_id=f"{name}-class",
+    )
+
+
+def picture(name: str, height: int) -> gr.Image:
+    """Lay out the picture that a tab works on. height: of the element, in pixels of the screen."""
+    return gr.Image(
+        label="Picture",
+        interactive=False,
+        format="png",
+        buttons=[],
+        height=height,
+        elem_classes="pixels",
+        elem_id=f"{name}-picture",
     )
 
 
@@ -139,9 +152,8 @@ def connect(
         return opened(picked_image(images, picked), *values)
 
     both = [where.picture, *outputs]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    where.upload.upload(guarded(of_file), [where.upload, *more], both, **quiet)
-    where.take.click(guarded(of_images), [shared.images, shared.picked, *more], both, **quiet)
+    where.upload.upload(guarded(of_file), [where.upload, *more], both, **QUIET)
+    where.take.click(guarded(of_images), [shared.images, shared.picked, *more], both, **QUIET)
 
 
 def picked_image(images: Any, picked: Any) -> np.ndarray:

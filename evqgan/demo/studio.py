@@ -39,10 +39,10 @@ class Studio:
         self.model, self.workdir, self.files = model, workdir, ResultFiles(folder)
         self.generates = model.generator is not None
         self.presets: dict[str, Preset] = {}
-        self.shared: dict[str, Any] = {}
+        self.of_model: dict[str, Any] = {}  # what the records of all its images say
         if self.generates:
             self.presets = choices.all_presets(model, paths)
-            self.shared = records.of_model(model)
+            self.of_model = records.of_model(model)
         elif paths:
             raise InputError(
                 f"{workdir} holds a tokenizer, which has no sampler: leave out --preset"
@@ -51,13 +51,14 @@ class Studio:
 
     @contextlib.contextmanager
     def working(self, tell: Tell) -> Iterator[None]:
-        """Have the model for the body alone; what it says of compilations is told."""
+        """Have the model for the body alone; that it is at work, and that it compiles, is told."""
 
         def say(line: str) -> None:
             once = ", once for this size and these settings"
             tell(Event(line=f"{line}{once if line.startswith('compiling') else ''} ..."))
 
         with self._lock:
+            tell(Event(line="at work ..."))
             before, self.model.runner.tell = self.model.runner.tell, say
             try:
                 yield
@@ -114,7 +115,7 @@ class Studio:
             raise InputError(str(error).replace(path, pathlib.Path(path).name)) from None
         self.require("repeating an image")
         with self.working(tell):
-            image = records.repeat(self.model, self.shared, record)
+            image = records.repeat(self.model, self.of_model, record)
         text = self.captions(np.array([record["label"]]))[0]
         line = f"image {record['number']} of seed {record['seed']}, made again"
         again = {**record, "class": text} if self.model.class_names else record
@@ -236,7 +237,8 @@ class Studio:
         numbers = [0] * len(labels) if at_once == 1 else range(len(labels))
         pairs = zip(numbers, labels, strict=True)
         return [
-            records.of_image(self.model, self.shared, number=i, label=x, **given) for i, x in pairs
+            records.of_image(self.model, self.of_model, number=i, label=x, **given)
+            for i, x in pairs
         ]
 
     def edited(

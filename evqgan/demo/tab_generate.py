@@ -9,7 +9,7 @@ from evqgan.demo import choices, parts
 from evqgan.demo.choices import EVERY, OWN
 from evqgan.demo.parts import Shared
 from evqgan.demo.studio import IMAGES, Studio
-from evqgan.demo.wiring import QUEUE, guarded, outcome, streamed
+from evqgan.demo.wiring import ON_MODEL, PRIVATE, guarded, outcome, streamed
 
 
 def lay_out(studio: Studio, shared: Shared) -> None:
@@ -52,22 +52,16 @@ def lay_out(studio: Studio, shared: Shared) -> None:
             lambda pair: (*outcome(pair and pair[0]), gr.skip() if pair is None else 0),
         )
 
-    model: dict[str, Any] = {
-        "concurrency_id": QUEUE,
-        "concurrency_limit": 1,
-        "api_visibility": "private",
-        "show_progress": "hidden",
-    }
     outputs = [*shown, shared.picked]
-    run.click(generate, [label, num, seed, preset, watched, *fields.values()], outputs, **model)
-    again.upload(repeat, again, outputs, **model)
+    run.click(generate, [label, num, seed, preset, watched, *fields.values()], outputs, **ON_MODEL)
+    again.upload(repeat, again, outputs, **ON_MODEL)
     preset.change(
         guarded(lambda name: filled_in(studio, name)),
         preset,
         list(fields.values()),
-        api_visibility="private",
+        **PRIVATE,
     )
-    shown.gallery.select(pick, None, shared.picked, api_visibility="private")
+    shown.gallery.select(pick, None, shared.picked, **PRIVATE)
 
 
 def pick(event: gr.SelectData) -> int:

@@ -6,13 +6,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from evqgan.core.errors import InputError
 from evqgan.data import transforms
 from evqgan.demo import parts, uploads
 from evqgan.demo.parts import Shared
 from evqgan.demo.studio import Studio
-from evqgan.demo.tab_edit import MODEL
-from evqgan.demo.wiring import outcome, streamed
+from evqgan.demo.wiring import ON_MODEL, outcome, streamed
 
 
 def lay_out(studio: Studio, shared: Shared) -> None:
@@ -27,15 +25,7 @@ def lay_out(studio: Studio, shared: Shared) -> None:
                 f"Scaled until it covers {width} x {height} pixels; its middle is kept.",
                 elem_classes="line",
             )
-            picture = gr.Image(
-                label="Picture",
-                interactive=False,
-                format="png",
-                buttons=[],
-                height=260,
-                elem_classes="pixels",
-                elem_id="reconstruct-picture",
-            )
+            picture = parts.picture("reconstruct", height=260)
             run = gr.Button("Reconstruct", variant="primary", elem_id="reconstruct-run")
         with gr.Column(scale=3, min_width=400):
             shown = parts.output(gr.State(), "reconstruct")
@@ -47,11 +37,9 @@ def lay_out(studio: Studio, shared: Shared) -> None:
 
     def reconstruct(image: Any) -> Iterator:
         def work(tell: Any) -> Any:
-            if image is None:
-                raise InputError("upload a picture first")
-            return studio.reconstruct(image, tell)
+            return studio.reconstruct(uploads.required(image), tell)
 
         yield from streamed(studio, work, lambda pair: outcome(pair and pair[0]))
 
     parts.connect(where, shared, [], [picture], opened)
-    run.click(reconstruct, [where.picture], list(shown), **MODEL)
+    run.click(reconstruct, [where.picture], list(shown), **ON_MODEL)

@@ -16,6 +16,7 @@ BYTES = 16 * 2**20  # ours: of a file; a photograph of a telephone has a quarter
 PIXELS = 2**25  # ours: of a file as it is decoded, 100 MB; twice a photograph of 16 million
 CANVAS = 2**20  # ours: pixels of what is edited, a square of 1024
 SHOWN = 512  # ours: pixels that the longer side of a small picture has in the brush's canvas
+NONE = "upload a picture first, or take one from Generate"
 
 
 def read(path: str | os.PathLike[str] | None) -> np.ndarray:
@@ -24,13 +25,20 @@ def read(path: str | os.PathLike[str] | None) -> np.ndarray:
     Its size is read from its header, before its pixels are decoded.
     """
     if path is None:
-        raise InputError("upload a picture first, or take one from Generate")
+        raise InputError(NONE)
     size = pathlib.Path(path).stat().st_size
     if size > BYTES:
         raise InputError(f"expected a file of at most {BYTES:,} bytes, got {size:,}")
     data = transforms.read_bytes(path)
     check_header(data)
     return transforms.decode(data)
+
+
+def required(image: Any) -> np.ndarray:
+    """Return the picture that a tab has, uint8 [H,W,3]; InputError if it has none yet."""
+    if image is None:
+        raise InputError(NONE)
+    return image
 
 
 def check_header(data: bytes) -> None:

@@ -13,7 +13,11 @@ from evqgan.demo import filling, jobs
 from evqgan.demo.results import Result
 from evqgan.demo.studio import Studio, Tell
 
-QUEUE = "model"  # one queue for all that needs the model
+# What every handler is given: none of them is a function of an API.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+# Those that need the model wait in one queue, and one of them runs at a time.
+ON_MODEL: dict[str, Any] = {**QUIET, "concurrency_id": "model", "concurrency_limit": 1}
 
 
 def as_error(error: Exception) -> gr.Error:

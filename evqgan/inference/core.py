@@ -19,6 +19,7 @@ from evqgan.core.progress import counted
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once
+from evqgan.inference.guarded import Guarded
 from evqgan.inference.planning import Classes
 
 # watch(numbers uint32 [b], ids int32 [b,h,w,D]): some of the images, by their numbers, after a
@@ -26,7 +27,7 @@ from evqgan.inference.planning import Classes
 Watch = Callable[[np.ndarray, np.ndarray], None]
 
 
-class CoreModel:
+class CoreModel(Guarded):
     """The model of a workdir with its weights: functions of NumPy arrays, uint8 and int32.
 
     Work is split over the devices, `batch_size` images on each at a time (`runner`, a
@@ -75,6 +76,7 @@ class CoreModel:
             lambda settings, report: history_of(self._needed(), settings, report)
         )
         self._watch: Watch | None = None  # of the call of `history` that is running
+        self._is_loaded = True
 
     def __repr__(self) -> str:
         """Return in a line what it is, of which sizes, in what and where it computes."""

@@ -57,6 +57,8 @@ AGAIN = "give the config it was made with, or another --workdir, for a new run"
 # Keys of what weights are of: a run with others of these does not begin with them.
 OF_WEIGHTS = ("tokenizer", "generator", "dataset.size")
 OF_DATA = ("class_names", "data", "changed_data")  # what a run was trained on
+# Keys that say how one command goes on with a run: config.json does not keep them for the next one.
+OF_COMMAND = ("changed_data", "resume")
 # Keys that training adds to the config it is given (`prepare.note_data`, `stage2.resolve`).
 ADDED_BY_TRAINING = {
     "stage1": ("class_names", "data"),
@@ -75,7 +77,7 @@ def is_free(key: str) -> bool:
 
 
 def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
-    """Claim `workdir` for `config`.
+    """Claim `workdir` for `config`, which its config.json holds but for OF_COMMAND.
 
     fresh: whatever it holds was not trained, and another config's may be overwritten; else raises
       InputError when the workdir holds a run of another config.
@@ -83,7 +85,9 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
     if not fresh:
         check_claim(workdir, config)
     if jax.process_index() == 0:
-        files.save_json(stores.path(workdir) / "config.json", json.loads(config.to_json()))
+        found = json.loads(config.to_json())
+        lasting = {key: value for key, value in found.items() if key not in OF_COMMAND}
+        files.save_json(stores.path(workdir) / "config.json", lasting)
 
 
 def without_step(workdir: str | os.PathLike, config: Any) -> Any:

@@ -3,10 +3,9 @@
 import os
 import pathlib
 
-from evqgan.core import begun, exported, hub, stores
+from evqgan.core import exported, hub, stores
 from evqgan.core.errors import InputError
 
-OF_BOTH = (begun.FILE, begun.PLAN)  # what the workdir of both stages has besides its parts
 # What other commands write: a name or pattern each, and what a folder that has it holds.
 OTHERS = {
     "samples.npz": "samples",
@@ -34,7 +33,7 @@ def _holds(folder: pathlib.Path, both: bool) -> str:
     if exported.is_one(folder) or hub.is_named(folder):
         return "is an exported model, which nothing is written into"
     parts = [folder / part for part in exported.PARTS if _is_run(folder / part)]
-    is_pair = bool(parts) or any((folder / name).is_file() for name in OF_BOTH)
+    is_pair = bool(parts) or any((folder / name).is_file() for name in exported.BOTH)
     if both and _is_run(folder):
         return "holds a run of one stage, and this one is of both"
     if is_pair and not _is_run(folder) and not both:
