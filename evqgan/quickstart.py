@@ -73,10 +73,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None =
 
 
 def goes_on(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Return whether a run begins, or goes on before its generator began, as `train` will find it.
+    """Return whether it can be noted how a run is begun before it trains.
 
-    By then its tokenizer alone decides what is refused. A workdir without a command to go on with
-    it, as one that is stopped now has it, would need all keys again.
+    It is then new, or its generator has not begun and its tokenizer goes on by this config: if it
+    is stopped, the workdir alone says how it goes on. Later on it is noted once both have trained,
+    as what the generator is asked may still be refused.
     """
     if any((workdir / "generator" / name).exists() for name in exported.RUN):
         return False

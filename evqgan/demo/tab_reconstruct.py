@@ -9,7 +9,8 @@ import numpy as np
 from evqgan.data import transforms
 from evqgan.demo import parts, uploads
 from evqgan.demo.parts import Shared
-from evqgan.demo.studio import Studio
+from evqgan.demo.results import Result
+from evqgan.demo.studio import Studio, Tell
 from evqgan.demo.wiring import ON_MODEL, outcome, streamed
 
 
@@ -36,7 +37,7 @@ def lay_out(studio: Studio, shared: Shared) -> None:
         return image, uploads.canvas(image)["background"]
 
     def reconstruct(image: Any) -> Iterator:
-        def work(tell: Any) -> Any:
+        def work(tell: Tell) -> tuple[Result, np.ndarray]:
             return studio.reconstruct(uploads.required(image), tell)
 
         yield from streamed(studio, work, lambda pair: outcome(pair and pair[0]))

@@ -4,11 +4,7 @@ from typing import Any, Never, Self
 
 from evqgan.core.errors import InputError
 
-OF_LOAD = (
-    "batch_size",
-    "device",
-    "dtype",
-)  # arguments of `evqgan.load` that are taken for settings
+OF_LOAD = ("batch_size", "device", "dtype")  # what `evqgan.load` is given, and no call
 
 
 class Guarded:
