@@ -254,6 +254,8 @@ def run(system: str, source: Origin, dest: pathlib.Path, which: str = "") -> Non
 def run_model(argv: Sequence[str]) -> None:
     """Convert a whole model, there or back, as the arguments say."""
     values, words = cli.parse(OF_MODEL, argv, words=True)
+    if not words or words[0] not in LICENCES:  # the system is the value of a flag
+        raise InputError(f"expected one of {', '.join(LICENCES)} before its flags; see --help")
     system, *paths = words
     if len(paths) != 2:
         what = "WORKDIR and DEST after --back" if values.back else "SOURCE and DEST"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.convert.mapping import Row, Weights
+from evqgan.convert.mapping import Row, Weights, counted
 from evqgan.core.errors import InputError
 
 MASK = r"blocks\.\d+\.attn\.mask"  # a buffer, which positions see each other: `masks` makes it
@@ -78,10 +78,8 @@ def generator_config(
 
 
 def layers_of(theirs: Weights) -> int:
-    """Return the number of blocks."""
-    return 1 + max(
-        int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name))
-    )
+    """Return the number of blocks; InputError if one of them is missing."""
+    return counted(theirs, r"blocks\.(\d+)\.")
 
 
 def unmasked_of(theirs: Weights) -> int:

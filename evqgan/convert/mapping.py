@@ -158,6 +158,24 @@ def matching(table: Table, names: Iterable[str]) -> list[str]:
     return [name for name in names if any(row.fullmatch(name) for row in rows)]
 
 
+def numbers(names: Iterable[str], pattern: str) -> set[int]:
+    """Return the different numbers that the group of `pattern` is in the names' beginnings."""
+    return {int(match[1]) for match in map(re.compile(pattern).match, names) if match}
+
+
+def counted(names: Iterable[str], pattern: str) -> int:
+    """Return how many numbers, from 0 on without a gap, `numbers` finds.
+
+    Raises InputError for a gap: the number of layers, say, is not to be taken from one name alone.
+    """
+    found = numbers(names, pattern)
+    gaps = [n for n in range(len(found)) if n not in found]
+    if gaps:
+        plain = pattern.replace("\\", "").replace("(d+)", str(gaps[0]))
+        raise InputError(f"weights called {plain}* are missing, those of higher numbers are there")
+    return len(found)
+
+
 def to_theirs(table: Table, tree: Tree) -> Weights:
     """Return {their name: array} of a tree of ours: the inverse of `to_ours`.
 

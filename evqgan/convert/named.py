@@ -72,6 +72,8 @@ def run(argv: Sequence[str]) -> None:
 def parse(argv: Sequence[str]) -> Job:
     """Return what the arguments ask for; InputError for all that is wrong with them."""
     values, words = cli.parse(FLAGS, argv, words=True)
+    if not words or words[0] not in TABLE:  # the name is the value of a flag
+        raise InputError("expected NAME, of a public model, before its flags; see --list")
     name, *paths = words
     if values.weights not in ("", *names.WHICH):
         raise InputError(f"--weights is raw or ema, not {values.weights!r}")
@@ -204,7 +206,7 @@ def convert(job: Job, work: pathlib.Path, part: pathlib.Path) -> dict[str, str]:
         whole_model = source.generator is not None
         kept = {"tokenizer": converted(job, path, first, only_tokenizer=whole_model)}
     if source.generator is None:
-        for one in first.iterdir():
+        for one in list(first.iterdir()):
             one.replace(part / one.name)
         first.rmdir()
         return kept

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row, Tree, Weights
-from evqgan.convert.taming import numbers
+from evqgan.convert.mapping import Row, Tree, Weights, counted
 from evqgan.core.errors import InputError
 
 # Where a depth's words begin in the table of all: computed, no weight.
@@ -118,10 +117,7 @@ def generator_config(theirs: Weights, heads: int = 0, head_heads: int = 0) -> di
         got = f"one of {conditions} tokens of text, which is not built here"
         raise InputError(f"expected {wish}, got {got}")
     classes, classifier = len(theirs["cond_emb.weight"]), theirs["classifier.linear.weight"]
-    layers = [
-        1 + max(numbers(theirs, rf"{name}_transformer\.blocks\.(\d+)\."), default=-1)
-        for name in ("body", "head")
-    ]
+    layers = [counted(theirs, rf"{name}_transformer\.blocks\.(\d+)\.") for name in ("body", "head")]
 
     def biased(layer: str) -> bool | tuple[bool, bool]:
         body, head = (

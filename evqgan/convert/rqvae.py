@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row, Tree, Weights
-from evqgan.convert.taming import CODERS, coders_config, numbers, shape_of
+from evqgan.convert.mapping import Row, Tree, Weights, numbers
+from evqgan.convert.taming import CODERS, coders_config, shape_of
 from evqgan.core.errors import InputError
 
 CODES, USAGE, TOTAL = "weight", "cluster_size_ema", "embed_ema"

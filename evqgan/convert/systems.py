@@ -242,8 +242,8 @@ def same_codes(codes: int, tokenizer: Any) -> None:
 
 
 def tell(name: str, value: int) -> None:
-    """Print what was taken for granted."""
-    print(f"{name}: {value}, as published; the file does not tell, --{name}= says otherwise")
+    """Print what is assumed, as it is in the published models."""
+    print(f"{name}: {value} is assumed, as published: the file does not say, --{name}= does")
 
 
 def table_to_ours(table: Table, ignored: Sequence[str] = ()) -> Callable[..., Tree]:

@@ -1,10 +1,9 @@
 """Tables of weight names: the tokenizers of CompVis/taming-transformers <-> ours."""
 
-import re
 from typing import Any
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row, Tree, Weights
+from evqgan.convert.mapping import Row, Tree, Weights, numbers
 from evqgan.core.errors import InputError
 
 TOKENIZER_IGNORED = (r"^loss\.",)  # the discriminator and LPIPS
@@ -164,11 +163,6 @@ def coders_config(theirs: Weights) -> dict[str, Any]:
         "encoder": coder("encoder", "down", "pool"),
         "decoder": coder("decoder", "up", "nearest"),
     }
-
-
-def numbers(theirs: Weights, pattern: str) -> set[int]:
-    """Return the different numbers that the group of `pattern` is in the names' beginnings."""
-    return {int(match[1]) for match in map(re.compile(pattern).match, theirs) if match}
 
 
 def shape_of(theirs: Weights, name: str) -> tuple[int, ...]:

@@ -73,7 +73,10 @@ def _read(path: pathlib.Path, which: str) -> Weights:
     zipped = head.startswith(ZIP)
     if not zipped and head != LEGACY:
         if path.suffix == ".safetensors":
-            return names.plain(safetensors.numpy.load_file(path), which)
+            arrays = safetensors.numpy.load_file(path)
+            for name in arrays:
+                _check_name(name)
+            return names.plain(arrays, which)
         expected = "expected a PyTorch checkpoint or a .safetensors file"
         raise ValueError(f"{expected}, it begins with {head!r}")
     root, numbers, swapped = open_zip(path) if zipped else open_legacy(path)
@@ -103,11 +106,16 @@ def _state_dict(root: Any, which: str) -> tuple[dict[str, Tensor], str]:
         keys = ", ".join(repr(name)[:60] for name in first) or "none"
         raise ValueError(f"expected tensors at its top or under 'state_dict', got the keys {keys}")
     for name, value in found.items():
-        if not isinstance(name, str) or not name.isprintable():
-            raise ValueError("the name of a weight is no printable text")
+        _check_name(name)
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} is an object of {_kind(value)}, no tensor")
     return found, which
+
+
+def _check_name(name: Any) -> None:
+    """Raise ValueError for a name that cannot stand in a message, such as one that moves a cursor."""
+    if not isinstance(name, str) or not name.isprintable():
+        raise ValueError("the name of a weight is no printable text")
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -4,14 +4,13 @@ Their linear layer of queries, keys and values together is three weights here, s
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from evqgan.convert import mapping, together
-from evqgan.convert.mapping import Row, Tree, Weights
+from evqgan.convert.mapping import Row, Tree, Weights, counted
 from evqgan.convert.transformers import norm
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.vit import pair
@@ -125,8 +124,7 @@ def tokenizer_config(
 def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, head_dim: int) -> dict[str, Any]:
     """Return the keys of an encoder or a decoder that its blocks tell."""
     layer = f"{name}.transformer.layers"
-    number = re.compile(re.escape(layer) + r"\.(\d+)\.")
-    layers = [int(found[1]) for found in map(number.match, shapes) if found]
+    layers = counted(shapes, rf"{name}\.transformer\.layers\.(\d+)\.")
     inner = shapes[f"{layer}.0.0.fn.to_qkv.weight"][0] // 3
     mlp_width, width = shapes[f"{layer}.0.1.fn.net.0.weight"]
     if f"{layer}.0.0.fn.to_out.weight" not in shapes:  # one head as wide as the tokens
@@ -137,7 +135,7 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, head_dim: int) -> d
     return {
         "name": "vit",
         "width": width,
-        "layers": max(layers) + 1,
+        "layers": layers,
         "heads": inner // head_dim,
         "head_dim": head_dim,
         "mlp_width": mlp_width,

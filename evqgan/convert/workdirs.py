@@ -1,10 +1,12 @@
 """Public checkpoints of whole models into workdirs, and workdirs back into files of theirs."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ from evqgan.convert.systems import SIZE, SYSTEMS, Given, System
 from evqgan.core import build, files
 from evqgan.core.checkpoint import Checkpoints
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, first_line
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.tokenizers.quantizers import old_form
 
@@ -50,6 +52,7 @@ STAGE2 = {
     "evals": {"generation": {}},
     "best": "val/cross_entropy",
 }
+USUAL = {"stage1": STAGE1, "stage2": STAGE2}
 # The keys of a quantizer that decide which ids it gives, and their values for one without that key.
 DECIDES = {
     "codes": 0,
@@ -93,32 +96,12 @@ def convert(
     files.tried(dest)
     first, second = system.split(system.read(source, given.weights))
     second = None if only_tokenizer and first is not None else second
-    stage = "stage1" if second is None else "stage2"
-    if config is not None and config.stage != stage:
-        part = "generator" if second else "tokenizer"
-        raise InputError(f"{source} holds a {part}, --config is of {config.stage}")
-    wanted = config.copy_and_resolve_references() if config is not None else None
-    usual = ml_collections.ConfigDict(STAGE2 if second else STAGE1)
-    config = usual if wanted is None else wanted
-    config.unlock()
+    wanted, config = config, config_of(config, source, "stage1" if second is None else "stage2")
     try:
         if second is None:
-            model = wanted.tokenizer if wanted is not None else None
-            config.tokenizer, weights = tokenizer_of(system, first or {}, given, model)
-            size = config.tokenizer.encoder.get("size", given.size or SIZE)
-            state = {"ema": weights["params"], "codebook": weights["codebook"]}
+            size, state = stage1_of(system, first or {}, given, config, wanted)
         else:
-            if first is None:
-                config.tokenizer = tokenizer_config(tokenizer)
-                weights = None
-            else:
-                keys, weights = tokenizer_of(system, first, given, None)
-                config.tokenizer = {"weights": "", "model": keys, "dtype": "float32"}  # as theirs
-            size, generator, params = generator_of(system, second, config, given, wanted)
-            config.generator = generator
-            if weights is None:
-                weights, _ = image_tokenizer(config.tokenizer.model, size).restored(tokenizer)
-            state = {"ema": params, "tokenizer": weights}
+            size, state = stage2_of(system, first, second, given, config, wanted, tokenizer)
     except InputError as error:
         what = f"{source} is no file of {name}, or not of this --config"
         raise InputError(f"{what}: {error}") from error
@@ -126,7 +109,76 @@ def convert(
         config.dataset.size = size
     write(dest, config, {"step": np.zeros((), np.int32), **state})
     number = sum(x.size for x in jax.tree.leaves(state["ema"]))
-    return f"wrote {dest}: {stage}, {number:,} parameters from {pathlib.Path(source).name}"
+    return f"wrote {dest}: {config.stage}, {number:,} parameters from {pathlib.Path(source).name}"
+
+
+def config_of(wanted: Any, source: Path, stage: str) -> Any:
+    """Return the config of a new workdir, unlocked: a copy of `wanted`, or the usual one.
+
+    Raises InputError for one of another stage than what the file `source` holds.
+    """
+    if wanted is None:
+        config = ml_collections.ConfigDict(USUAL[stage])
+    elif wanted.stage == stage:
+        config = wanted.copy_and_resolve_references()
+    else:
+        part = "generator" if stage == "stage2" else "tokenizer"
+        raise InputError(f"{source} holds a {part}, --config is of {wanted.stage}")
+    config.unlock()
+    return config
+
+
+def stage1_of(
+    system: System, theirs: Weights, given: Given, config: Any, wanted: Any
+) -> tuple[Any, Tree]:
+    """Return the size of the images and the state of a tokenizer, and put its keys into `config`.
+
+    wanted: a config that it has to fit, or None.
+    """
+    keys = wanted.tokenizer if wanted is not None else None
+    config.tokenizer, weights = tokenizer_of(system, theirs, given, keys)
+    size = config.tokenizer.encoder.get("size", given.size or SIZE)
+    return size, {"ema": weights["params"], "codebook": weights["codebook"]}
+
+
+def stage2_of(
+    system: System,
+    first: Weights | None,
+    second: Weights,
+    given: Given,
+    config: Any,
+    wanted: Any,
+    tokenizer: str,
+) -> tuple[Any, Tree]:
+    """Return the size of the images and the state of a generator, and put its keys into `config`.
+
+    first: the weights of its tokenizer, None where the file holds none: `tokenizer` is its workdir.
+    second: the generator's own. wanted: a config that it has to fit, or None.
+    """
+    weights = None
+    if first is None:
+        config.tokenizer = tokenizer_config(tokenizer)
+    else:
+        keys, weights = tokenizer_of(system, first, given, None)
+        config.tokenizer = {"weights": "", "model": keys, "dtype": "float32"}  # as theirs
+    size, config.generator, params = generator_of(system, second, config, given, wanted)
+    if weights is None:
+        weights, _ = image_tokenizer(config.tokenizer.model, size).restored(tokenizer)
+    return size, {"ema": params, "tokenizer": weights}
+
+
+@contextlib.contextmanager
+def of_other_weights() -> Iterator[None]:
+    """Raise InputError for what the body finds no sense in: weights of other names or shapes."""
+    try:
+        yield
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"these are other weights: {error.args[0]} is missing") from error
+    except (IndexError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        what = "these are other weights, of names or shapes that make no sense here"
+        raise InputError(f"{what} ({first_line(error)})") from error
 
 
 def tokenizer_config(workdir: Path) -> dict[str, Any]:
@@ -149,7 +201,8 @@ def tokenizer_of(system: System, theirs: Weights, given: Given, wanted: Any) -> 
 
     Raises InputError if they do not.
     """
-    found = system.tokenizer(theirs, given)
+    with of_other_weights():
+        found = system.tokenizer(theirs, given)
     keys = ml_collections.ConfigDict(found) if wanted is None else wanted
     require_same(found, keys)
     blank = blank_tokenizer(keys)
@@ -227,7 +280,8 @@ def generator_of(
     Raises InputError if they do not.
     """
     tokenizer = tokenizers.make(config.tokenizer.model)
-    keys, tokens = system.generator(theirs, tokenizer, given)
+    with of_other_weights():
+        keys, tokens = system.generator(theirs, tokenizer, given)
     size = config.tokenizer.model.encoder.get("size", given.size)
     if not size:
         size = math.isqrt(tokens) * tokenizer.factor if tokens else SIZE
