@@ -113,7 +113,7 @@ def _state_dict(root: Any, which: str) -> tuple[dict[str, Tensor], str]:
 
 
 def _check_name(name: Any) -> None:
-    """Raise ValueError for a name that cannot stand in a message, such as one that moves a cursor."""
+    """Raise ValueError for a name that no message can show, such as one with control characters."""
     if not isinstance(name, str) or not name.isprintable():
         raise ValueError("the name of a weight is no printable text")
 

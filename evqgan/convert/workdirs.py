@@ -96,7 +96,9 @@ def convert(
     files.tried(dest)
     first, second = system.split(system.read(source, given.weights))
     second = None if only_tokenizer and first is not None else second
-    wanted, config = config, config_of(config, source, "stage1" if second is None else "stage2")
+    is_given = config is not None
+    config = config_of(config, source, "stage1" if second is None else "stage2")
+    wanted = config if is_given else None
     try:
         if second is None:
             size, state = stage1_of(system, first or {}, given, config, wanted)
@@ -105,25 +107,25 @@ def convert(
     except InputError as error:
         what = f"{source} is no file of {name}, or not of this --config"
         raise InputError(f"{what}: {error}") from error
-    if wanted is None:
+    if not is_given:
         config.dataset.size = size
     write(dest, config, {"step": np.zeros((), np.int32), **state})
     number = sum(x.size for x in jax.tree.leaves(state["ema"]))
     return f"wrote {dest}: {config.stage}, {number:,} parameters from {pathlib.Path(source).name}"
 
 
-def config_of(wanted: Any, source: Path, stage: str) -> Any:
-    """Return the config of a new workdir, unlocked: a copy of `wanted`, or the usual one.
+def config_of(given: Any, source: Path, stage: str) -> Any:
+    """Return the config of a new workdir, unlocked: a copy of a given one, or the usual one.
 
     Raises InputError for one of another stage than what the file `source` holds.
     """
-    if wanted is None:
+    if given is None:
         config = ml_collections.ConfigDict(USUAL[stage])
-    elif wanted.stage == stage:
-        config = wanted.copy_and_resolve_references()
+    elif given.stage == stage:
+        config = given.copy_and_resolve_references()
     else:
         part = "generator" if stage == "stage2" else "tokenizer"
-        raise InputError(f"{source} holds a {part}, --config is of {wanted.stage}")
+        raise InputError(f"{source} holds a {part}, --config is of {given.stage}")
     config.unlock()
     return config
 

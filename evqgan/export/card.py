@@ -119,7 +119,7 @@ class Card:
             model = config["generator"]
             rows += [("generator", f"{model['name']}: {count(self.weights('generator'))}")]
         rows += [("weights", f"averaged ones (EMA), {self.dtype}, {self.size / 1e6:.1f} MB")]
-        table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+        table = "\n".join(f"| {left} | {cell(right)} |" for left, right in rows)
         return (
             f"# {self.name}\n\n{kind}, by [Efficient-VQGAN]({PAPER}) (Cao et al., ICCV 2023) in "
             f"JAX.\n\n| | |\n|---|---|\n{table}\n"
@@ -134,11 +134,11 @@ class Card:
         name, run = shlex.quote(self.name), "python -m evqgan.main"
         named, (height, width) = names_of(self.found.config), sides(self.found.config)
         box = f"--box={width // 4},{height // 4},{width * 3 // 4},{height * 3 // 4}"
-        label = f", labels=[{json.dumps(named[0])}]" if named else ""
+        label = f", labels=[{quoted(named[0])}]" if named else ""
         is_generator = self.found.part == "generator"
         made = f"model.generate(8{label})  # uint8 [8, {height}, {width}, 3]"
         calls = [
-            f'model = evqgan.load("{self.name}")  # the path of this folder, or hf://USER/NAME',
+            f"model = evqgan.load({quoted(self.name)})  # this folder's path, or hf://USER/NAME",
             "images = " + made
             if is_generator
             else f"images = np.zeros((8, {height}, {width}, 3), np.uint8)  # yours",
@@ -147,7 +147,7 @@ class Card:
         ]
         commands = [f"{run} --workdir={name} --mode=reconstruct --image=PICTURE"]
         if is_generator:
-            own = f", {json.dumps(named[0])}" if named else ""
+            own = f", {quoted(named[0])}" if named else ""
             calls += [
                 f"mask = np.zeros(({height}, {width}), bool)",
                 f"mask[{height // 4}:{height * 3 // 4}, {width // 4}:{width * 3 // 4}] = True",
@@ -173,7 +173,7 @@ class Card:
             for number in shown(card):
                 value = evaluation["numbers"].get(number)
                 if value is not None:
-                    lines.append(f"| {number} | {value:.4g} | {name} | {on} |")
+                    lines.append(f"| {number} | {value:.4g} | {name} | {cell(on)} |")
         if self.checked:
             num, where = self.checked["num"], "training images"
             for key, what in MEASURED.items():
@@ -244,6 +244,16 @@ class Card:
 def shown(card: Mapping[str, Any]) -> list[str]:
     """Return the names of a card's numbers, but for those of single classes."""
     return [name for name in card["numbers"] if not name.startswith("sample_accuracy@")]
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table, whatever a class or a folder is called."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def quoted(text: str) -> str:
+    """Return a text as a literal of Python, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def sides(config: Mapping[str, Any]) -> tuple[int, int]:

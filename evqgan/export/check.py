@@ -13,7 +13,7 @@ import numpy as np
 from evqgan.core import build, exported, files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.inference.evaluation import read_split
+from evqgan.inference.evaluation import load_split, read_split
 from evqgan.inference.model import Model
 from evqgan.metrics import frechet, pixels
 from evqgan.metrics.frechet import Gaussian, Moments
@@ -40,7 +40,7 @@ def write(folder: pathlib.Path, model: Model, dataset: Any, num: int) -> dict[st
     card = {"source": dataset.name or pathlib.Path(dataset.folder).name, "split": dataset.train}
     card |= {"size": dataset.shape, "features": f"colours averaged to {SIDE}x{SIDE}"}
     save_reference(folder / REFERENCE, Reference(real.gaussian(), card=json.dumps(card)))
-    held = np.concatenate([images for images, _ in read_split(dataset, dataset.validation)])[:num]
+    held, _ = load_split(dataset, dataset.validation, limit=num)
     found = {"num": num, "seed": 0, "frechet": distance(folder, samples(model, num, 0))}
     found |= {"held_out": distance(folder, held), "random_ids": distance(folder, noise(model, num))}
     if found["frechet"] * SLACK >= found["random_ids"]:

@@ -13,10 +13,12 @@ def check_images(*sets: np.ndarray) -> None:
     """Raise InputError unless all sets are images uint8 [N,H,W,3] of one size, N from 1."""
     arrays = [np.asarray(images) for images in sets]
     sizes = {images.shape[1:] for images in arrays}
-    if len(sizes) > 1 or any(images.dtype != np.uint8 for images in arrays):
+    are_images = all(x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3 for x in arrays)
+    if len(sizes) > 1 or not are_images or not all(map(len, arrays)):
         found = ", ".join(f"{images.dtype} {list(images.shape)}" for images in arrays)
         raise InputError(
-            f"samples and real images must be uint8 of one size to be compared, got {found}"
+            "samples and real images must be uint8 [N,H,W,3] of one size to be compared, got "
+            f"{found}"
         )
 
 
@@ -37,10 +39,10 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
 
 
 def colours(images: np.ndarray) -> np.ndarray:
-    """Return float32 [N,192] of uint8 [N,H,W,3]: `features` for a Frechet distance.
+    """Return float32 [N,192] in [0, 1] of uint8 [N,H,W,3], fewer of images with a side below 8.
 
-    Averaged by area down to at most 8x8, in [0, 1]: no network is needed, and nothing of a learned
-    feature space (FID's) is meant.
+    They are the `features` of which a Frechet distance needs no network: colours averaged by area
+    down to at most 8x8. It is no FID.
     """
     return features(images, FRECHET_SIDE, colour=True)
 

@@ -55,19 +55,26 @@ def main(argv: list[str] | None = None) -> int:
 
 def help_text(argv: Sequence[str]) -> str:
     """Return what --help prints."""
-    return cli.describe(__doc__ or "", BLOCK if ATTENTION in argv else CURVES)
+    return cli.describe(__doc__ or "", table(argv))
+
+
+def table(argv: Sequence[str]) -> tuple[Flag, ...]:
+    """Return the flags of what is drawn: of a block if the first word says so, else of curves."""
+    first = next((word for word in argv if not word.startswith("-")), "")
+    return BLOCK if first == ATTENTION else CURVES
 
 
 def run(argv: list[str]) -> None:
     """Do what the arguments say."""
-    values, words = cli.parse(BLOCK if ATTENTION in argv[:1] else CURVES, argv, words=True)
+    flags = table(argv)
+    values, words = cli.parse(flags, argv, words=True)
     out = pathlib.Path(values.out)
     if out.suffix.lower() != ".png":
         raise InputError(f"--out={out}: expected the name of a PNG file")
     replacing.begin(out, PLOT)
-    if words[:1] == [ATTENTION]:
-        if words[1:]:
-            raise InputError(f"expected flags as --name=value, got {words[1]!r}; see --help")
+    if flags is BLOCK:
+        if words != [ATTENTION]:
+            raise InputError(f"expected {ATTENTION} and flags alone, got {' '.join(words)}")
         from evqgan.plot import attention  # brings JAX
 
         sizes = {name: values[name].value for name in ("tokens", "window", "extend")}
