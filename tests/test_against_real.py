@@ -114,9 +114,9 @@ def test_without_images_in_memory_there_are_distances_alone(sets, monkeypatch):
 def test_images_of_another_size_and_no_images_are_refused(sets):
     real, held = (split_of(*some, []) for some in sets[:2])
     images, labels = sets[2]
-    with pytest.raises(InputError, match="must be uint8 of one size to be compared"):
+    with pytest.raises(InputError, match=r"must be uint8 \[N,H,W,3\] of one size to be"):
         AgainstReal(real, held, (16, 8))
-    with pytest.raises(InputError, match="must be uint8 of one size to be compared"):
+    with pytest.raises(InputError, match=r"must be uint8 \[N,H,W,3\] of one size to be"):
         AgainstReal(real, held, SIZE).of(images[:, ::2], labels)
     with pytest.raises(InputError, match="of which a split has none"):
         AgainstReal(split_of(images[:0], labels[:0], []), held, SIZE)
