@@ -354,6 +354,21 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys):
     )
     fails(capsys, "g.ckpt is no file of taming", "taming", "g.ckpt", "w")
     fails(capsys, "expected a flax checkpoint", "maskgit", "t.ckpt", "w")
+    fails(capsys, "expected one of taming, maskgit, rqvae, vit", "--tokenizer", "taming")
+    whole, few = systems.SYSTEMS["taming"].join(*theirs("taming")[:2]), np.ones(6, np.float32)
+    lacking = {name: x for name, x in whole.items() if name != "transformer.tok_emb.weight"}
+    for name, arrays, message in (
+        ("taming", lacking, "these are other weights: tok_emb.weight is missing"),
+        ("taming", {**whole, "transformer.tok_emb.weight": few}, "of names or shapes that make no"),
+        (
+            "taming",
+            {**whole, "transformer.blocks.99.ln1.bias": few},
+            "called blocks.2.* are missing",
+        ),
+        ("vitvqgan", {"quantizer.embedding.weight": few}, "of names or shapes that make no sense"),
+    ):
+        save(name, tmp_path / "other.ckpt", arrays)
+        fails(capsys, message, name, "other.ckpt", "w")
     first.pop("decoder.conv_out.bias")
     save("rqvae", tmp_path / "t2.ckpt", first)
     fails(capsys, "params/decoder/to_rgb/bias is missing", "rqvae", "t2.ckpt", "w")

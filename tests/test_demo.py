@@ -4,6 +4,7 @@ import importlib.util
 import io
 import shlex
 import struct
+import threading
 import urllib.request
 import warnings
 import zipfile
@@ -306,6 +307,26 @@ def test_events_of_work_end_with_its_result_or_its_error():
 
     with pytest.raises(InputError, match="no"):
         list(jobs.events(fails))
+
+
+def test_work_whose_visitor_has_left_does_not_begin():
+    begins, ended = threading.Event(), threading.Event()
+
+    def waits(tell):
+        tell(jobs.Event(line="waiting"))
+        begins.wait(60)
+        try:
+            tell(jobs.Event(picture="seen by nobody"))  # a computation goes on to its end
+            tell(jobs.Event(line="at work"))
+        except jobs.Abandoned:
+            ended.set()
+            raise
+
+    events = jobs.events(waits)
+    assert next(events).line == "waiting"
+    events.close()
+    begins.set()
+    assert ended.wait(60)
 
 
 def test_without_gradio_a_line_says_how_to_install_it(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 The models that ship are read by their names.
 """
 
+import ast
 import dataclasses
 import json
 import pathlib
@@ -175,6 +176,21 @@ def test_a_card_says_what_it_is_and_what_is_not_known(place):
     assert "6 steps of 4 images, of 50 training images" in text
     assert "images: A folder of pictures." in text and "has to say it here" in text
     assert not (place / "float16" / "evaluation.json").exists()
+
+
+def test_a_card_holds_classes_and_a_folder_of_any_name(models, place):
+    found = gathered.gather(str(place / "run" / "generator"), say=lambda line: None)
+    names = found.configs["generator"]["class_names"]
+    found.configs["generator"]["class_names"] = ['a|"b"', "Blätter\nund", *names[2:]]
+    source = sources.Source("my | pictures")
+    text = cards_of.Card('mine "x"', found, source, "float32", 1).text()
+    table = text.partition("| | |\n")[2].partition("\n\n")[0].splitlines()
+    assert all(line.replace("\\|", "").count("|") == 3 for line in table)
+    assert "Blätter und" in text and "my \\| pictures" in text
+    python = text.partition("```python\n")[2].partition("```")[0]
+    calls = [node for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Call)]
+    load = next(call for call in calls if call.func.attr == "load")
+    assert load.args[0].value == 'mine "x"'
 
 
 @pytest.mark.parametrize(

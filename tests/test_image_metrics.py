@@ -32,6 +32,12 @@ def digits():
     return (images[:1437], labels[:1437]), (images[1437:], labels[1437:])
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 1), (2,)])
+def test_what_are_no_images_is_refused(shape):
+    with pytest.raises(InputError, match=r"must be uint8 \[N,H,W,3\] of one size to be compared"):
+        nearest(*[np.zeros(shape, np.uint8)] * 3)
+
+
 def noisy(images, seed=0, levels=12):
     noise = np.random.default_rng(seed).integers(-levels, levels + 1, images.shape)
     return np.clip(images + noise, 0, 255).astype(np.uint8)

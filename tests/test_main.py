@@ -1,6 +1,7 @@
 """The command line: what it understands; whatever is wrong ends in one line and exit code 2."""
 
 import errno
+import importlib
 import logging
 import os
 import pathlib
@@ -316,8 +317,16 @@ def test_help_is_given(capsys):
         assert all(f"--{flag.name} " in out for flag in flags.FLAGS)
 
 
+@pytest.mark.parametrize("command", ["evqgan.main", "evqgan.convert"])
+def test_the_version_is_printed(capsys, command):
+    module = importlib.import_module(f"{command}.__main__" if "convert" in command else command)
+    argv = ["--version"] if "convert" in command else ["main", "--config=none", "--version"]
+    assert module.main(argv) == 0
+    assert capsys.readouterr() == (f"evqgan {evqgan.__version__}\n", "")
+
+
 @pytest.mark.parametrize(
-    "args", [["--help"], ["--confg=3"], [TINY, "--seed=1"], [TINY, "--config.x=1"]]
+    "args", [["--help"], ["--version"], ["--confg=3"], [TINY, "--seed=1"], [TINY, "--config.x=1"]]
 )
 def test_help_and_wrong_flags_do_not_wait_for_jax(args):
     code = (

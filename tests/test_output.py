@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -48,6 +49,37 @@ def test_a_save_that_has_ended_prints_no_traceback_of_its_event_loop(monkeypatch
     for other in others:
         output._unless_of_an_ended_loop(other)
     assert shown == others
+
+
+OUTLIVES = """
+import sys, time
+from evqgan.core import output
+with output.outlived():
+    for n in range(4):
+        print(n, flush=True)
+        print("problem", n, file=sys.stderr, flush=True)
+        time.sleep(0.3)
+"""
+
+
+def test_a_run_outlives_what_reads_its_output():
+    """As `| head -1` and `| tee`, which a Ctrl-C ends first. Without it Python ends by an error."""
+    run = [sys.executable, "-c", OUTLIVES]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "0\n"
+        child.stdout.close()
+        said = child.stderr.read()
+        assert child.wait(60) == 0
+    assert said.count("WARNING what read the output") == 1 and "Error" not in said
+    assert said.count("problem") == 4
+    both = subprocess.run(
+        f"{' '.join(map(shlex.quote, run))} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        timeout=60,
+    )
+    assert both.returncode == 0 and both.stdout == b"0\n" and not both.stderr
 
 
 def test_hooks_of_others_stay(monkeypatch):

@@ -237,6 +237,12 @@ def test_a_factor_that_cannot_be_proposed_is_refused(completed, factor):
         ("batch_size=0", "config.batch_size expects a whole number from 1, got 0"),
         ("learning_rate=-1.0", "config.learning_rate expects a number from 0, got -1.0"),
         ("generator.seed=-1", "config.generator.seed expects a whole number from 0 to"),
+        ("generator.generator.layrs=2", "config.generator.generator has no key 'layrs': did you"),
+        ("generator.sample.stepps=2", "config.generator.sample has no key 'stepps': did you mean"),
+        ("generator.loss.target=2", "config.generator.loss has no key 'target': did you mean 'tar"),
+        ("tokenizer.tokenizer.quantizer.codez=2", "tokenizer.quantizer has no key 'codez': did"),
+        ("tokenizer.tokenizer.encoder.window=0", "encoder.window expects a whole number from 1"),
+        ("tokenizer.adversarial.critic.name=none", "config.tokenizer.adversarial.critic names"),
     ],
 )
 def test_what_no_folder_makes_right_is_refused_before_it_is_looked_through(
@@ -307,6 +313,25 @@ def test_a_shipped_model_is_fine_tuned_by_one_key(completed, tmp_path):
     for key in ("factor=8", "tokenizer.tokenizer.encoder.width=8", "generator.generator.layers=1"):
         with pytest.raises(InputError, match=rf"{key.split('=')[0]} is given beside config.init"):
             completed("init=drawings", key, run="other")
+
+
+def test_what_says_how_a_model_is_computed_goes_beside_one_that_ships(completed):
+    """All else of a model is refused, a 0 too: it would be lost without a word."""
+    config = completed("init=drawings", "generator.generator.remat=True")
+    theirs = initial_state.config_of(exported.find("drawings"), "stage2")["generator"]
+    assert config.generator.generator.remat is True and not theirs["remat"]
+    for key in ("dropout=0", "class_dropout=0.3"):
+        with pytest.raises(InputError, match=f"generator.{key.split('=')[0]} is given beside con"):
+            completed("init=drawings", f"generator.generator.{key}", run="other")
+
+
+@pytest.mark.parametrize("key", ["tokenizer", "critic"])
+def test_a_plan_of_other_values_is_damaged(completed, tmp_path, key):
+    completed()
+    file = tmp_path / "run" / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: "x"}))
+    with pytest.raises(InputError, match=f"plan.json is damaged, its '{key}' is not as it was"):
+        completed()
 
 
 def test_both_stages_begin_with_the_weights_of_a_shipped_model(completed):

@@ -271,4 +271,5 @@ def test_the_picture_of_attention_counts_what_it_shows(tmp_path):
     grid = image[attention.TOP + cell // 2 :: cell, attention.LEFT + cell // 2 :: cell][:32, :32]
     for colour, number in ((attention.BLUE, 64), (attention.ORANGE, 96), (attention.MASKED, 96)):
         assert (grid == colour).all(axis=-1).sum() == number
-    assert plot.main(["attention", "--workdir=drawings", f"--out={out}"]) == 0
+    assert plot.main([f"--out={out}", "attention", "--workdir=drawings"]) == 0  # in any order
+    assert plot.main(["attention", "workdirs/a"]) == 2

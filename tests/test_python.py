@@ -6,6 +6,7 @@ import functools
 import inspect
 import itertools
 import logging
+import pickle
 import re
 import shutil
 
@@ -46,6 +47,22 @@ def picture(height=64, width=64, seed=0):
 
 def exactly(found, expected):
     np.testing.assert_array_equal(np.stack([np.asarray(image) for image in found]), expected)
+
+
+def test_a_loaded_model_says_what_it_cannot_be_given():
+    model = loaded()
+    for name in ("batch_size", "device", "dtype"):
+        with pytest.raises(AttributeError, match=rf"load the model again, by .*\(..., {name}=3\)"):
+            setattr(model, name, 3)
+        assert not hasattr(model, name)
+    with pytest.raises(AttributeError, match="no 'temperature' that can be set: settings are giv"):
+        model.temperature = 0.9
+    for copied in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(InputError, match="cannot be pickled, .*: call evqgan.load in each"):
+            copied(model)
+    other = copy.copy(model)
+    other.classes = 3
+    assert other.runner is model.runner and model.classes == 9
 
 
 @pytest.mark.parametrize("name", ["load", "Model", *METHODS])

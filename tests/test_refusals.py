@@ -411,7 +411,11 @@ def test_what_is_no_workdir_is_told_by_what_it_is(tmp_path):
     (run / "generator" / "checkpoints" / "4").mkdir(parents=True)
     picture = tmp_path / "cat.png"
     picture.touch()
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    (stopped / "plan.json").touch()
     for path, message in (
+        (stopped, "holds a run of both stages that was stopped before its tokenizer began"),
         (picture, "cat.png is a file: give the folder"),
         (
             run / "generator" / "checkpoints" / "4",

@@ -229,6 +229,8 @@ def test_safetensors_are_read_too(tmp_path):
     )
     (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-1])
     refused(tmp_path / "x.safetensors", "is damaged: .*; fetch it again")
+    safetensors.numpy.save_file({"a\x1b[2J": np.zeros(1)}, tmp_path / "y.safetensors")
+    refused(tmp_path / "y.safetensors", "the name of a weight is no printable text")
 
 
 # What is hostile.

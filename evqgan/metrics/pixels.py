@@ -10,11 +10,11 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
 def check_images(*sets: np.ndarray) -> None:
-    """Raise InputError unless all sets are images uint8 [N,H,W,3] of one size, N from 1."""
+    """Raise InputError unless all sets are images uint8 [N,H,W,3] of one size, N from 0."""
     arrays = [np.asarray(images) for images in sets]
     sizes = {images.shape[1:] for images in arrays}
     are_images = all(x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 3 for x in arrays)
-    if len(sizes) > 1 or not are_images or not all(map(len, arrays)):
+    if len(sizes) > 1 or not are_images:
         found = ", ".join(f"{images.dtype} {list(images.shape)}" for images in arrays)
         raise InputError(
             "samples and real images must be uint8 [N,H,W,3] of one size to be compared, got "
