@@ -45,7 +45,7 @@ def outlived() -> Iterator[None]:
     """
     before = sys.stdout, sys.stderr
     lost = "what read the output, such as tee or head, has ended: the run goes on, and says no more"
-    sys.stdout, sys.stderr = _Outlived(sys.stdout, 1, lost), _Outlived(sys.stderr, 2)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Outlived(sys.stdout, 1, lost), _Outlived(sys.stderr, 2)
     try:
         yield
     finally:

@@ -141,8 +141,7 @@ def completed(config: ConfigDict, plan: Mapping[str, Any], workdir: pathlib.Path
     critic = plan["critic"] if config.critic is None else config.critic
     with config.tokenizer.unlocked():
         with_or_without_critic(config.tokenizer, critic)
-    names = ("stage", "samples", *PARTS)
-    return ConfigDict({name: config[name] for name in names})
+    return ConfigDict({name: config[name] for name in ("stage", "samples", *PARTS)})
 
 
 def values_of(
