@@ -73,8 +73,8 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--out={out}: expected the name of a PNG file")
     replacing.begin(out, PLOT)
     if flags is BLOCK:
-        if words != [ATTENTION]:
-            raise InputError(f"expected {ATTENTION} and flags alone, got {' '.join(words)}")
+        if others := [word for word in words if word != ATTENTION]:
+            raise InputError(f"expected flags as --name=value, got {others[0]!r}; see --help")
         from evqgan.plot import attention  # brings JAX
 
         sizes = {name: values[name].value for name in ("tokens", "window", "extend")}
