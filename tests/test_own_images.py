@@ -168,6 +168,28 @@ def test_a_longer_duration_is_of_both_until_the_generator_knows_the_codes(comple
     assert durations(completed()) == ["4 steps", "8 steps"]  # it is remembered
 
 
+def test_a_longer_run_that_is_stopped_before_its_generator_goes_on_by_its_workdir_alone(
+    completed, pictures, tmp_path, monkeypatch
+):
+    def stopped(*given):
+        raise InputError("stopped")
+
+    def trained(duration):
+        keys = f"--config.dataset.folder={pictures}", f"--config.duration={duration}"
+        with pytest.raises(InputError, match="^stopped$"):
+            quickstart.run(completed(f"duration={duration}"), run, how.Begun("folder", keys))
+        return main.parse([f"--workdir={run}"])[1].duration
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(quickstart, "check_all", lambda *given: None)
+    monkeypatch.setattr(quickstart, "train", stopped)
+    assert trained("4 steps") == "4 steps"
+    begun(run, completed("duration=4 steps"), "tokenizer")
+    assert trained("8 steps") == "8 steps"
+    monkeypatch.setattr(quickstart.resume_rules, "check_before_data", stopped)
+    assert trained("9 steps") == "8 steps"  # it may be refused, and is noted when both have trained
+
+
 def test_nothing_is_written_for_what_cannot_be_trained(completed, tmp_path):
     def refuse(config):
         raise InputError("no")
