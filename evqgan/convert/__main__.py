@@ -49,6 +49,7 @@ from evqgan.convert import (
     packages,
     public,
     torch_files,
+    way_back,
     workdirs,
 )
 from evqgan.convert.download import File
@@ -263,7 +264,7 @@ def run_model(argv: Sequence[str]) -> None:
         raise InputError(f"expected {what} of {system}, got {got}; see --help")
     source, dest = (pathlib.Path(path).expanduser() for path in paths)
     if values.back:
-        print(workdirs.back(system, source, dest))
+        print(way_back.back(system, source, dest))
         return
     check_which(values.weights)
     given = Given(values.size, values.heads, values.classes, values.condition, values.weights)
