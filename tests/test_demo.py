@@ -143,8 +143,9 @@ def test_what_a_browser_sends_is_checked(drawn, tmp_path):
     for label in (9, "rabbit", [1], None):
         with pytest.raises(InputError, match="class"):
             drawn.edit(image, hidden, label, 1, 0)
-    with pytest.raises(InputError, match="no preset"):
-        drawn.generate(0, 1, 0, preset="nothing")
+    for preset in ("nothing", ["nothing"], None):
+        with pytest.raises(InputError, match="no preset"):
+            drawn.generate(0, 1, 0, preset=preset)
     for key, value in (("temperature", -1), ("steps", 2.5), ("steps", "x"), ("top_p", 7)):
         with pytest.raises(InputError):
             drawn.generate(0, 1, 0, values={key: value})
@@ -233,6 +234,8 @@ def test_what_the_brush_paints_is_hidden():
     for layers in ([], [np.zeros_like(layer)], [layer[:-1]], [layer[..., :3]]):
         with pytest.raises(InputError):
             uploads.brushed({"layers": layers}, image)
+    with pytest.raises(InputError, match="nothing is painted yet"):
+        uploads.brushed("no layers", image)
     for box in ([0, 0, 97, 64], [5, 5, 5, 6], [0, 0, 1.5, 2], [None, 0, 1, 1], [0, 0, 1e400, 1]):
         with pytest.raises(InputError):
             uploads.boxed(image, box)

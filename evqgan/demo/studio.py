@@ -67,7 +67,7 @@ class Studio:
 
     def changes(self, preset: Any, values: Mapping[str, Any]) -> tuple[dict, list[str]]:
         """Return the changes to config.sample of a preset and the fields, and their arguments."""
-        if preset not in self.presets:
+        if not isinstance(preset, str) or preset not in self.presets:
             raise InputError(f"there is no preset {preset!r}: choose one of the list")
         chosen = self.presets[preset]
         changes, beside = choices.changed(self.model, chosen, values)

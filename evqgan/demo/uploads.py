@@ -3,7 +3,7 @@
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def brushed(drawn: Any, image: np.ndarray) -> np.ndarray:
     drawn: {"layers": [RGBA uint8 [H',W',4], ...]}, of the canvas's size; what is painted is not
       transparent. A pixel of the picture is hidden if half of it was painted.
     """
-    layers = (drawn or {}).get("layers") or []
+    layers = drawn.get("layers") or [] if isinstance(drawn, Mapping) else []
     k, (height, width) = zoom(image), image.shape[:2]
     share = np.zeros((height, width))
     for layer in map(np.asarray, layers):
