@@ -178,6 +178,15 @@ def test_a_card_says_what_it_is_and_what_is_not_known(place):
     assert not (place / "float16" / "evaluation.json").exists()
 
 
+def test_the_current_folder_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
+    """It would be replaced below the shell that is in it."""
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["drawings", "."], ["drawings", f"../{tmp_path.name}"]):
+        assert export.main(arguments) == 2
+        assert "is the current folder: give the name of a new one" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_card_holds_classes_and_a_folder_of_any_name(models, place):
     found = gathered.gather(str(place / "run" / "generator"), say=lambda line: None)
     names = found.configs["generator"]["class_names"]

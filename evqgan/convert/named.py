@@ -88,6 +88,7 @@ def parse(argv: Sequence[str]) -> Job:
     if len(paths) > 1:
         raise InputError(f"expected one DEST, got {' '.join(paths)}")
     dest = pathlib.Path(paths[0]).expanduser() if paths else public.folder(name)
+    files.check_elsewhere(dest)
     return Job(name, source, given, dest, values.weights, values.heads)
 
 

@@ -90,6 +90,7 @@ def convert(
     left there then.
     """
     system, dest = SYSTEMS[name], pathlib.Path(dest)
+    files.check_elsewhere(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         what = f"{dest} is there already: give another DEST"
         raise InputError(f"expected a new folder for the workdir, {what}")

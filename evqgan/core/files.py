@@ -234,6 +234,12 @@ def read_json(
     return found
 
 
+def check_elsewhere(folder: str | os.PathLike[str]) -> None:
+    """Raise InputError for the current folder, in whose place no folder can be put as a whole."""
+    if pathlib.Path(folder).resolve() == pathlib.Path.cwd():
+        raise InputError(f"{folder} is the current folder: give the name of a new one")
+
+
 @contextlib.contextmanager
 def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write into, which takes the place of `folder` when the body ends.

@@ -14,6 +14,7 @@ from evqgan.inference.model import load
 
 def require_new(dest: pathlib.Path) -> None:
     """Raise InputError unless `dest` is new or an empty folder that can be written."""
+    files.check_elsewhere(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         what = "holds files" if dest.is_dir() else "is a file"
         raise InputError(f"expected a new or empty folder, {dest} {what}: give another DEST")
