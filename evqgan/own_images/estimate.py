@@ -30,7 +30,7 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
     dataset = build.call(Dataset, config.tokenizer.dataset, "config.dataset")
     source = pipeline.open_split(dataset, dataset.train)
     held = len(pipeline.open_split(dataset, dataset.validation))
-    parts = []
+    parts, forward = [], 0.0  # the latter: seconds of an image in a forward pass
     for name in ("tokenizer", "generator"):
         part = of_part(config, name, len(source.class_names))
         length = RunLength.of(part, len(source))
@@ -43,10 +43,11 @@ def estimate(config: ConfigDict, device: str, log: Callable[[str], None]) -> flo
             first, complete, early = timed(part, len(source), len(source.class_names))
         early = min(early, length.total)
         training = early * first + (length.total - early) * complete
-        each = complete / part.batch_size / FORWARD  # seconds of an image in a forward pass
+        forward = complete / part.batch_size / FORWARD
         evaluations = length.total // max(1, length.steps(part.eval_every)) + 1
-        parts.append((name, length.total, training, evaluations * held * each))
-    sampled = config.samples * passes(config.generator, config.tokenizer) * each
+        parts.append((name, length.total, training, evaluations * held * forward))
+    # The generator, the last of both, samples.
+    sampled = config.samples * passes(config.generator, config.tokenizer) * forward
     for name, steps, training, _ in parts:
         log(f"{name}: {counted(steps, 'step')} take about {duration(training)}")
     total = sampled + sum(training + rest for _, _, training, rest in parts)
