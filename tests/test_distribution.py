@@ -356,7 +356,9 @@ def test_images_of_a_file_as_adm_has_them_are_a_reference(tmp_path):
 def test_what_cannot_be_is_one_line(monkeypatch):
     with pytest.raises(InputError, match=r"score is of logits ones, which no network in config"):
         run(noise, metrics=("score",))
-    with pytest.raises(InputError, match="needs one of features and one of metrics"):
+    with pytest.raises(
+        InputError, match="distribution.features and .*metrics: one of each is needed"
+    ):
         run(noise, features=(), metrics=())
     with pytest.raises(
         InputError, match=r"samples\), which are more than 20,000,000: ask for less$"

@@ -13,6 +13,7 @@ comparison      --config=FILE --out=DIR --seeds=3  the compared systems, trained
 compare         A.json B.json                    numbers of two evaluations, if their cards agree
 faults          --out=DIR --kills=20              runs that are killed, stopped and hindered
 reference       --folder=DIR --size=256 --crop=adm  statistics of real images for an FID
+distribution    --samples=DIR --folder=DIR        FID and its kin of samples of another program
 
 Prints a table, and where rows have cards, what they were measured on; --json writes {"name",
 "title", "device", "command", "rows": [{...}]}.
@@ -48,10 +49,15 @@ NAMES = (
     "comparison",
     "compare",
     "reference",
+    "distribution",
     "faults",
 )
 TAKE_FILES = ("compare",)  # the arguments that are no flags
-TO_FILE = ("reconstruction", "reference")  # whose --out is a file; of others a folder, or nothing
+TO_FILE = (
+    "reconstruction",
+    "reference",
+    "distribution",
+)  # whose --out is a file; of others a folder, or nothing
 JSON = Flag("json", PATH, (), "write the rows there (of the paper's: OUT/NAME.json)")
 
 

@@ -151,6 +151,8 @@ def row(first: float | None, second: float | None) -> dict[str, float | None]:
 def model_of(card: dict[str, Any]) -> str:
     """Return which model a card is of, in words."""
     model = card.get("model", {})
+    if "samples" in model:  # `provenance.ForeignModel`
+        return f"{model['samples']}, samples of another program ({model.get('digest')})"
     return f"{model.get('workdir')} at step {model.get('step')} ({model.get('fingerprint')})"
 
 

@@ -104,6 +104,23 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
 
 def requested(given: Any, overrides: list[str]) -> Request:
     """Return what a command line asks for; InputError if it does not say which images."""
+    dataset, split, _, measured = real_images(given, overrides, given.size)
+    room.require_batch(given.batch, dataset.shape)
+    features = given.features or several(measured.get("features") or "inception")[0]
+    weights = measured.get("weights", "") if given.weights is None else given.weights
+    return Request(dataset, split, features, weights, given.batch)
+
+
+def real_images(
+    given: Any, overrides: list[str], size: Any, protocol: protocols.OfSamples | None = None
+) -> tuple[Dataset, str, protocols.Protocol, dict[str, Any]]:
+    """Return a data set and its split, the protocol, and the section config.evals.distribution.
+
+    given: has config, folder, name, split and crop.
+    size: of the images; None: the config's. protocol: None: the config's.
+
+    Raises InputError if it is not said which images.
+    """
     keys: dict[str, Any] = {"crop": protocols.ADM.crop, "label_key": ""}
     measured: dict[str, Any] = {}
     if given.config:
@@ -116,19 +133,16 @@ def requested(given: Any, overrides: list[str]) -> Request:
         raise InputError(f"--folder: there is no folder {given.folder!r}")
     if given.folder or given.name:
         keys |= {"folder": given.folder or "", "name": given.name or ""}
-    if "size" not in keys and not given.size:
+    if "size" not in keys and not size:
         raise InputError("--size is needed: the side of the images in pixels")
-    chosen = {"size": given.size, "crop": given.crop}
+    chosen = {"size": size, "crop": given.crop}
     keys |= {name: value for name, value in chosen.items() if value}
     dataset = build.call(Dataset, keys, "config.dataset").of_images()
-    room.require_batch(given.batch, dataset.shape)
-    protocol = protocols.OF_SAMPLES[measured.get("protocol", "folder")]
+    found = protocols.OF_SAMPLES[protocol or measured.get("protocol", "folder")]
     if not given.crop:
-        dataset = protocols.view(protocol, dataset, f"{KEY}.protocol")
-    features = given.features or several(measured.get("features") or "inception")[0]
-    split = given.split or measured.get("split") or protocols.split_of(protocol, dataset)
-    weights = measured.get("weights", "") if given.weights is None else given.weights
-    return Request(dataset, split, features, weights, given.batch)
+        dataset = protocols.view(found, dataset, f"{KEY}.protocol")
+    split = given.split or measured.get("split") or protocols.split_of(found, dataset)
+    return dataset, split, found, measured
 
 
 def statistics(request: Request, network: Extractor) -> Reference:

@@ -22,7 +22,7 @@ from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import FeatureSet, MetricName, bytes_kept
 from evqgan.evals.feature_numbers import Comparison, chosen, of_finished
 from evqgan.evals.finished import Finished
-from evqgan.evals.image_set import ImageSet
+from evqgan.evals.image_set import ImageSet, crop_of
 from evqgan.evals.provenance import Measured, Produced
 from evqgan.evals.real_images import (
     RealFeatures,
@@ -224,7 +224,8 @@ class Evaluator:
         key, dataset, size = f"{KEY}.reference", self.batches.dataset, self.batches.size
 
         def check(images: ImageSet) -> None:
-            protocols.check_reference(images, dataset, self.protocol, key)
+            crop = crop_of(dataset)
+            protocols.check_reference(images, dataset.shape, crop, self.protocol, key)
 
         return of_reference(file, self.networks, self.metrics, size, key, check)
 

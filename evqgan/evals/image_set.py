@@ -43,7 +43,7 @@ class ImageSet:
 
 
 class Tally:
-    """Counts and hashes the images of a split while its batches go by.
+    """Counts and hashes images while their batches go by.
 
     The hash is of the digests that the reading threads made of each image (`pipeline.digest`): it
     costs the evaluator nothing, and does not depend on how batches are cut or shared.
@@ -59,6 +59,10 @@ class Tally:
         self.count += int(valid.sum())
         self._hash.update(np.ascontiguousarray(np.asarray(digest)[valid], "<u4").data)
 
+    def hash(self) -> str:
+        """Return 16 hexadecimal digits of what was added."""
+        return self._hash.hexdigest()[:16]
+
     def image_set(self, dataset: Dataset, split: str) -> ImageSet:
         """Return the set: what was added is all of a split, in the view of validation."""
         return ImageSet(
@@ -69,7 +73,7 @@ class Tally:
             crop=crop_of(dataset),
             resize=transforms.FILTERS[crop_of(dataset)],
             pixels=STORED,
-            digest=self._hash.hexdigest()[:16],
+            digest=self.hash(),
             digest_of="ids" if dataset.codes else "pixels",
         )
 

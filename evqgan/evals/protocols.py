@@ -8,7 +8,7 @@ from typing import Literal
 
 from evqgan.core.errors import InputError, size_text
 from evqgan.data.dataset import Crop, Dataset
-from evqgan.evals.image_set import ImageSet, crop_of
+from evqgan.evals.image_set import ImageSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +55,26 @@ def split_of(protocol: Protocol, dataset: Dataset) -> str:
     return dataset.train if protocol.split == "train" else dataset.validation
 
 
-def check_reference(reference: ImageSet, dataset: Dataset, protocol: Protocol, where: str) -> None:
+def check_reference(
+    reference: ImageSet, size: tuple[int, int], crop: str | None, protocol: Protocol, where: str
+) -> None:
     """Raise InputError for a reference whose images are of another size or crop than the samples'.
 
     reference: what the file says; what it does not say is not checked.
-    dataset: `view` of the samples' data set.
+    size: (height, width) of the samples.
+    crop: as `image_set.crop_of` the images that they are compared with; None: any.
     where: the key that names the file.
     """
-    if reference.size and tuple(reference.size) != dataset.shape:
-        theirs, ours = size_text(reference.size), size_text(dataset.shape)
+    if reference.size and tuple(reference.size) != size:
+        theirs, ours = size_text(reference.size), size_text(size)
         raise InputError(
             f"{where}: {reference.source} is of images of {theirs}, samples are of {ours}: make "
             "one of this size by `python -m evqgan.benchmark reference`"
         )
-    if reference.digest_of != "file" and reference.crop != crop_of(dataset):
+    if reference.digest_of != "file" and crop not in (None, reference.crop):
         raise InputError(
             f"{where}: {reference.source} is of images with the crop {reference.crop!r}, the "
-            f"protocol {protocol.name!r} has {crop_of(dataset)!r} here: make one of this crop by "
+            f"protocol {protocol.name!r} has {crop!r} here: make one of this crop by "
             "`python -m evqgan.benchmark reference`"
         )
 

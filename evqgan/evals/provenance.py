@@ -103,6 +103,18 @@ class ModelCard:
 
 
 @dataclasses.dataclass(frozen=True)
+class ForeignModel:
+    """What is known of a model of another program: its samples.
+
+    samples: the name of their file or folder.
+    digest: 16 hexadecimal digits of a sha256 of their pixels, in the order of their names.
+    """
+
+    samples: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
 class RunCard:
     """What computed it.
 
@@ -122,13 +134,14 @@ class RunCard:
 class Card:
     """The card of the numbers of one evaluator.
 
-    weights: "EMA", the averaged ones, or "raw" where nothing is averaged.
+    weights: "EMA", the averaged ones, or "raw" where nothing is averaged; `image_set.UNKNOWN` of
+      a foreign model.
     """
 
     evaluator: str
     protocol: str
     weights: str
-    model: ModelCard
+    model: ModelCard | ForeignModel
     real: ImageSet | None
     heldout: ImageSet | None
     produced: Produced

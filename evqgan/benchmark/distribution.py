@@ -1,0 +1,156 @@
+"""FID and its kin of samples that another program made: distribution --samples=DIR --folder=DIR
+
+The samples are images below a folder, or those in `arr_0` of an `.npz`, uint8 [N,H,W,3], as ADM's
+sampler writes them. They are measured as they are, neither scaled nor cropped, by the code that
+config.evals.distribution runs for a model of ours. The real images, at the samples' size, are those
+of --folder, --name or --config, or what a --reference file knows.
+
+--out=FILE is an evaluation.json, which `compare` takes beside that of a model of ours. Its card
+says that nothing is known of the weights, the seed, the labels and the sampler.
+"""
+
+from typing import Any, get_args
+
+import jax
+
+from evqgan.benchmark import reference
+from evqgan.core import build, files, mesh, progress, room
+from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, TEXTS, Flag, choice, whole
+from evqgan.core.errors import InputError
+from evqgan.data.dataset import CROPS, Dataset
+from evqgan.evals import foreign_samples, protocols, provenance
+from evqgan.evals.batches import Batches
+from evqgan.evals.feature_metrics import MetricName, bytes_kept
+from evqgan.evals.feature_numbers import Comparison, chosen, of_finished
+from evqgan.evals.foreign_samples import ForeignSamples
+from evqgan.evals.image_set import UNKNOWN, ImageSet
+from evqgan.evals.provenance import Card, Evaluation
+from evqgan.evals.real_images import Chosen, RealFeatures, of_real, of_reference, of_split
+from evqgan.features.extractor import Extractor, extractors
+
+NAME = "distribution"  # of the evaluator whose numbers these are
+FLAGS = (
+    Flag("samples", PATH, (), "a folder of images, or an .npz of them"),
+    Flag("reference", PATH, (), "an .npz with mu and sigma, or images, in the place of real ones"),
+    Flag("config", TEXT, (), "FILE[:variant] of an experiment whose images are the real ones"),
+    CONFIG_KEYS,
+    Flag("folder", PATH, (), "a folder of real images"),
+    Flag("name", TEXT, (), "or a data set by its name in tfds"),
+    Flag("split", TEXT, (), "of the real images, such as train[:10000] (the training images)"),
+    Flag("crop", choice(*CROPS), (), "how they are cropped (adm, or as the config says)"),
+    Flag("protocol", choice(*get_args(protocols.OfSamples)), (), "folder, or adm (the config's)"),
+    Flag("features", TEXTS, (), "networks of evqgan/features (inception, or the config's)"),
+    Flag("metrics", TEXTS, (), f"{', '.join(get_args(MetricName))} (frechet, or the config's)"),
+    Flag("weights", PATH, (), 'their weights: a folder, "" for the cache, or "random"'),
+    Flag("batch", whole(1), (), "real images at a time (64)", 64),
+    Flag("out", PATH, (), "the evaluation.json"),
+)
+
+
+def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the title and the one row."""
+    if not given.samples:
+        raise InputError("--samples is needed: a folder of images, or an .npz of them")
+    samples = foreign_samples.read(given.samples)
+    dataset, split, protocol, section = real_images(given, overrides, samples.size)
+    features = given.features or section.get("features") or ("inception",)
+    names = given.metrics or section.get("metrics") or ("frechet",)
+    known = get_args(MetricName)
+    if wrong := [name for name in names if name not in known]:
+        raise InputError(
+            f"--metrics: there is no {wrong[0]!r}: {build.suggestion(wrong[0], known)}"
+        )
+    weights = section.get("weights", "") if given.weights is None else given.weights
+    device_mesh = mesh.make(devices=jax.local_devices())
+    networks = extractors(features, weights, "--features", device_mesh)
+    metrics = chosen(names, networks, "--")
+    check_room(samples, networks, metrics)
+    if dataset is None:
+        real = of_file(given, protocol, samples, networks, metrics)
+    else:
+        size = -(-given.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
+        batches = Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)
+        real = of_split(batches, split, networks, metrics)
+    beside = Comparison(networks, metrics, samples.images.shape[0], real)
+    beside.check()
+    numbers = dict(beside.numbers(of_finished(samples.images, networks, metrics)))
+    for line in beside.warnings():
+        progress.warn(line)
+    if given.out:
+        files.save_json(given.out, evaluation(samples, protocol, beside, names, numbers))
+        print(f"these numbers, and how each was measured, are in {given.out}", flush=True)
+    compared = real.images.count if real.images else None
+    row = {"samples": samples.name, "images": samples.images.shape[0], "real": compared, **numbers}
+    return "samples of another program beside real images", [row]
+
+
+def real_images(
+    given: Any, overrides: list[str], size: tuple[int, int]
+) -> tuple[Dataset | None, str, protocols.Protocol, dict[str, Any]]:
+    """Return what `reference.real_images` does; no data set where there is a --reference."""
+    asked = [flag for flag in ("config", "folder", "name") if getattr(given, flag)]
+    if given.reference and (asked or given.split or given.crop):
+        raise InputError(
+            "--reference and --config, --folder, --name, --split or --crop all say which real "
+            "images: give one"
+        )
+    if given.reference:
+        return None, "", protocols.OF_SAMPLES[given.protocol or "folder"], {}
+    if not asked:
+        raise InputError("give the real images: --folder, --name, --config or --reference")
+    found = reference.real_images(given, overrides, size, given.protocol)
+    room.require_batch(given.batch, size)
+    return found
+
+
+def of_file(
+    given: Any,
+    protocol: protocols.Protocol,
+    samples: ForeignSamples,
+    networks: list[Extractor],
+    metrics: Chosen,
+) -> RealFeatures:
+    """Return what the file of --reference knows, if its images are of the samples' size."""
+    key = "--reference"
+
+    def check(images: ImageSet) -> None:
+        protocols.check_reference(images, samples.size, protocol.crop, protocol, key)
+
+    return of_reference(given.reference, networks, metrics, given.batch, key, check)
+
+
+def check_room(samples: ForeignSamples, networks: list[Extractor], metrics: Chosen) -> None:
+    """Raise InputError if the features that have to be kept do not fit into memory."""
+    number = samples.images.shape[0]
+    needed = sum(
+        bytes_kept(some.values(), network.widths, number)
+        + bytes_kept(of_real(some), network.widths, 1)
+        for some, network in zip(metrics, networks, strict=True)
+    )
+    room.require(needed, f"features of {number:,} samples")
+
+
+def evaluation(
+    samples: ForeignSamples,
+    protocol: protocols.Protocol,
+    beside: Comparison,
+    names: Any,
+    numbers: dict[str, float],
+) -> Evaluation:
+    """Return the numbers and their card, as --mode=evaluate has them."""
+    card = Card(
+        evaluator=NAME,
+        protocol=protocol.name,
+        weights=UNKNOWN,
+        model=samples.model(),
+        real=beside.real.images,
+        heldout=None,
+        produced=samples.produced(),
+        features=[network.card() for network in beside.networks],
+        settings={"metrics": list(names)},
+        run=provenance.run_card(UNKNOWN),
+        warnings=beside.warnings(),
+    )
+    found: Evaluation = {"numbers": {}, "protocols": {}}
+    provenance.enter(found, numbers, card)
+    return provenance.finite(found)
