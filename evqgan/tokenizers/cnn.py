@@ -37,22 +37,18 @@ from evqgan.nn.conv import (
 from evqgan.nn.linear import Conv, Dense
 
 
-class Encoder(nn.Module):
-    """image [B,H,W,3] float, sides multiples of `factor` -> features [B,h,w,c] in `dtype`.
+class Coder(nn.Module):
+    """What an encoder and a decoder share: their fields, and the parts of which both consist.
 
-    A 3x3 convolution to `width` channels (`conv_in`). A level for each of `multipliers`: `blocks`
-    residual blocks of width * multiplier channels; between levels, `down` halves the sides (see
-    `conv.downsample`). `middle` blocks more. A norm, and a 3x3 convolution to z_width channels
-    (`conv_out`).
-    z_width: c; 0: no last convolution, and c is the last level's width (MaskGIT).
+    Level i, counted from the image, has `blocks` residual blocks of width * multipliers[i]
+    channels; beside the latents there are `middle` blocks more.
     attention: factors (image side / map side) of the levels where non-local attention follows each
       block; 16: where images of 256x256 are maps of 16x16 (VQGAN).
-    middle: so many blocks after the last level.
-    down: how sides are halved, see `conv.downsample`.
-    middle_attention: after the first of the middle blocks.
+    middle: so many blocks after an encoder's last level, before a decoder's first one.
+    middle_attention: whether attention follows the first of the middle blocks.
     norm, activation, shortcut_of_output: see `conv.ResBlock`.
-    bias: of the blocks' convolutions and `conv_in`.
     remat: keep only what goes into blocks and attention for the backward pass.
+    Raises InputError for attention where there is no level.
     """
 
     width: Positive = 128
@@ -62,7 +58,6 @@ class Encoder(nn.Module):
     middle: int = 2
     middle_attention: bool = True
     z_width: int = 256
-    down: Down = "conv"
     norm: Norm = "group"
     activation: Activation = "swish"
     bias: bool = True
@@ -70,122 +65,110 @@ class Encoder(nn.Module):
     remat: bool = False
     dtype: Any = "float32"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for factor in self.attention:
+            if factor not in [2**i for i in range(len(self.multipliers))]:
+                raise InputError(
+                    f"attention: factors are powers of 2 up to {self.factor}, got {factor}: "
+                    "change it"
+                )
+
     @property
     def factor(self) -> int:
         """The image's side / the map's side, f."""
         return 2 ** (len(self.multipliers) - 1)
+
+    def level(self, x: jax.Array, i: int, way: str) -> jax.Array:
+        """Return x through the blocks of level i. way: "down" in an encoder, "up" in a decoder."""
+        attended = range(self.blocks) if 2**i in self.attention else ()
+        width = self.width * self.multipliers[i]
+        return self.chain(x, f"{way}{i}", width, self.blocks, attended)
+
+    def through_middle(self, x: jax.Array) -> jax.Array:
+        """Return x through the blocks beside the latents."""
+        attended = (0,) if self.middle_attention else ()
+        return self.chain(x, "middle", x.shape[-1], self.middle, attended)
+
+    def chain(
+        self, x: jax.Array, name: str, width: int, blocks: int, attended: Collection[int]
+    ) -> jax.Array:
+        """Return x [B,h,w,c] as [B,h,w,width], through residual blocks.
+
+        attended: the blocks after which a non-local attention follows, by number.
+        """
+        block = nn.remat(ResBlock) if self.remat else ResBlock
+        attention = nn.remat(NonLocal) if self.remat else NonLocal
+        for j in range(blocks):
+            x = block(
+                width,
+                self.norm,
+                self.activation,
+                self.bias,
+                self.shortcut_of_output,
+                self.dtype,
+                name=f"{name}_block{j}",
+            )(x)
+            if j in attended:
+                x = attention(self.norm, self.dtype, name=f"{name}_attention{j}")(x)
+        return x
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        """Return x through the norm and the activation before the last convolution."""
+        return activate(normalize(x, self.norm, self.dtype, "norm_out"), self.activation)
+
+
+class Encoder(Coder):
+    """image [B,H,W,3] float, sides multiples of `factor` -> features [B,h,w,c] in `dtype`.
+
+    A 3x3 convolution to `width` channels (`conv_in`); the levels, between which `down` halves the
+    sides; the middle blocks; a norm; and a 3x3 convolution to z_width channels (`conv_out`).
+    z_width: c; 0: no last convolution, and c is the last level's width (MaskGIT).
+    down: how sides are halved, see `conv.downsample`.
+    bias: of the blocks' convolutions and `conv_in`.
+    """
+
+    down: Down = "conv"
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Return the features."""
         x = Conv(self.width, (3, 3), use_bias=self.bias, dtype=self.dtype, name="conv_in")(image)
         for i in range(len(self.multipliers)):
-            x = level(self, x, i, "down")
-            if 2**i < self.factor:
+            x = self.level(x, i, "down")
+            if i + 1 < len(self.multipliers):
                 x = downsample(x, self.down, self.dtype, f"down{i}_conv")
-        x = finish(self, middle(self, x))
-        return (
-            Conv(self.z_width, (3, 3), dtype=self.dtype, name="conv_out")(x) if self.z_width else x
-        )
+        x = self.finish(self.through_middle(x))
+        if not self.z_width:
+            return x
+        return Conv(self.z_width, (3, 3), dtype=self.dtype, name="conv_out")(x)
 
 
-class Decoder(nn.Module):
+class Decoder(Coder):
     """z [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped; H = h * `factor`.
 
-    The encoder mirrored: a linear layer to z_width channels (`from_codes`, VQGAN's post_quant_conv;
-    z_width 0: none), a 3x3 convolution (`conv_in`), the middle blocks, the levels in reverse order
-    with `up` between them (see `conv.upsample`), a norm, and a 3x3 convolution to RGB (`to_rgb`).
-    Arguments as in `Encoder`, `multipliers` in the same order.
+    The encoder mirrored: a linear layer to z_width channels (`from_codes`, VQGAN's
+    post_quant_conv), a 3x3 convolution (`conv_in`), the middle blocks, the levels in reverse order
+    with `up` between them, a norm, and a 3x3 convolution to RGB (`to_rgb`).
+    multipliers: in the encoder's order.
+    z_width: channels of `from_codes`; 0: no such layer.
     up: how sides are doubled, see `conv.upsample`.
     bias: of the blocks' convolutions.
     """
 
-    width: Positive = 128
-    multipliers: Several = (1, 1, 2, 2, 4)
     blocks: Positive = 3  # VQGAN: one more than in the encoder
-    attention: tuple[Positive, ...] = (16,)
-    middle: int = 2
-    middle_attention: bool = True
-    z_width: int = 256
     up: Up = "conv"
-    norm: Norm = "group"
-    activation: Activation = "swish"
-    bias: bool = True
-    shortcut_of_output: bool = False
-    remat: bool = False
-    dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
-
-    @property
-    def factor(self) -> int:
-        """The image's side / the map's side, f."""
-        return 2 ** (len(self.multipliers) - 1)
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         """Return the image."""
         x = Dense(self.z_width, dtype=self.dtype, name="from_codes")(z) if self.z_width else z
         x = Conv(self.width * self.multipliers[-1], (3, 3), dtype=self.dtype, name="conv_in")(x)
-        x = middle(self, x)
+        x = self.through_middle(x)
         for i in reversed(range(len(self.multipliers))):
-            x = level(self, x, i, "up")
+            x = self.level(x, i, "up")
             if i:
                 x = upsample(x, self.up, self.dtype, f"up{i}_conv")
-        return Conv(3, (3, 3), precision="highest", name="to_rgb")(
-            finish(self, x).astype(jnp.float32)
-        )
-
-
-def level(coder: Encoder | Decoder, x: jax.Array, i: int, way: str) -> jax.Array:
-    """Return x through the blocks of the `i`-th level, counted from the image.
-
-    way: "down" in an encoder, "up" in a decoder.
-    """
-    for factor in coder.attention:
-        if factor not in [2**j for j in range(len(coder.multipliers))]:
-            raise InputError(
-                f"attention: factors are powers of 2 up to {coder.factor}, got {factor}: change it"
-            )
-    attended = range(coder.blocks) if 2**i in coder.attention else ()
-    return chain(coder, x, f"{way}{i}", coder.width * coder.multipliers[i], coder.blocks, attended)
-
-
-def middle(coder: Encoder | Decoder, x: jax.Array) -> jax.Array:
-    """Return x through the blocks beside the latents: an encoder's last, a decoder's first."""
-    return chain(
-        coder, x, "middle", x.shape[-1], coder.middle, (0,) if coder.middle_attention else ()
-    )
-
-
-def chain(
-    coder: Encoder | Decoder,
-    x: jax.Array,
-    name: str,
-    width: int,
-    blocks: int,
-    attended: Collection[int],
-) -> jax.Array:
-    """Return x [B,h,w,c] as [B,h,w,width], through residual blocks.
-
-    attended: the blocks after which a non-local attention follows, by number.
-    """
-    block = nn.remat(ResBlock) if coder.remat else ResBlock
-    attention = nn.remat(NonLocal) if coder.remat else NonLocal
-    for j in range(blocks):
-        x = block(
-            width,
-            coder.norm,
-            coder.activation,
-            coder.bias,
-            coder.shortcut_of_output,
-            coder.dtype,
-            name=f"{name}_block{j}",
-        )(x)
-        if j in attended:
-            x = attention(coder.norm, coder.dtype, name=f"{name}_attention{j}")(x)
-    return x
-
-
-def finish(coder: Encoder | Decoder, x: jax.Array) -> jax.Array:
-    """Return x through the norm and the activation before the last convolution."""
-    return activate(normalize(x, coder.norm, coder.dtype, "norm_out"), coder.activation)
+        x = self.finish(x).astype(jnp.float32)
+        return Conv(3, (3, 3), precision="highest", name="to_rgb")(x)

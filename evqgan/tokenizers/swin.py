@@ -22,26 +22,51 @@ from evqgan.nn.linear import Dense
 from evqgan.nn.windows import WindowBlock
 
 
-class Encoder(nn.Module):
-    """image [B,H,W,3] in [-1, 1], sides multiples of `factor` -> features [B,h,w,c] in `dtype`.
+class Coder(nn.Module):
+    """What an encoder and a decoder share: their fields, and the stages of blocks of both.
 
-    Patches of `patch` x `patch` pixels, then one stage for each entry of `depths` (its number of
-    blocks) with patch merging between stages: f = patch * 2^(stages - 1), so f = 4, 8, 16, 32 with
-    one to four stages (paper, Sec. 3.1), and c = width * 2^(stages - 1).
+    A stage for each entry of `depths`, which is its number of blocks; stage i, counted from the
+    image, is width * 2^i wide. Raises InputError for a width that the heads do not divide.
     """
 
     width: Positive = 128
     depths: Several = (2, 2, 18)
     head_dim: Positive = 32
     window: Positive = 8  # side of an attention window, in tokens
-    patch: Positive = 4  # paper, Sec. 3.1
     mlp_ratio: Above0 = 4.0
     remat: bool = False
     dtype: Any = "float32"
 
     def __post_init__(self) -> None:
-        check_width(self)
+        if self.width % self.head_dim:
+            raise InputError(
+                "the width of a Swin encoder or decoder is a multiple of its head_dim, "
+                f"{self.head_dim}, not {self.width}"
+            )
         super().__post_init__()
+
+    def stage(self, i: int) -> "Stage":
+        """Return stage i."""
+        return Stage(
+            self.depths[i],
+            self.width * 2**i // self.head_dim,
+            self.window,
+            self.mlp_ratio,
+            remat=self.remat,
+            dtype=self.dtype,
+            name=f"stage{i}",
+        )
+
+
+class Encoder(Coder):
+    """image [B,H,W,3] in [-1, 1], sides multiples of `factor` -> features [B,h,w,c] in `dtype`.
+
+    Patches of `patch` x `patch` pixels, then the stages with patch merging between them: f = patch
+    * 2^(stages - 1), so f = 4, 8, 16, 32 with one to four stages (paper, Sec. 3.1), and c = width *
+    2^(stages - 1).
+    """
+
+    patch: Positive = 4  # paper, Sec. 3.1
 
     @property
     def factor(self) -> int:
@@ -55,11 +80,11 @@ class Encoder(nn.Module):
         for i in range(len(self.depths)):
             if i:
                 x = PatchMerging(self.dtype, name=f"merge{i}")(x)
-            x = stage(self, i)(x)
+            x = self.stage(i)(x)
         return nn.LayerNorm(1e-5, self.dtype, name="norm")(x)  # 1e-5, and a norm at the end: Swin
 
 
-class Decoder(nn.Module):
+class Decoder(Coder):
     """z [B,h,w,c] of any c -> image [B,H,W,3] float32, not clipped; H = h * `factor`.
 
     The encoder mirrored (paper, Sec. 3.1): the stages in reverse order, each followed by patch
@@ -67,18 +92,7 @@ class Decoder(nn.Module):
     f = 2 * 2^stages. `depths` in the encoder's order.
     """
 
-    width: Positive = 128
-    depths: Several = (2, 2, 18)
-    head_dim: Positive = 32
-    window: Positive = 8  # side of an attention window, in tokens
-    mlp_ratio: Above0 = 4.0
-    remat: bool = False
-    dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
-
-    def __post_init__(self) -> None:
-        check_width(self)
-        super().__post_init__()
 
     @property
     def factor(self) -> int:
@@ -91,31 +105,9 @@ class Decoder(nn.Module):
         top = self.width * 2 ** (len(self.depths) - 1)
         x = Dense(top, dtype=self.dtype, name="from_codes")(z)
         for i in reversed(range(len(self.depths))):
-            x = stage(self, i)(x)
+            x = self.stage(i)(x)
             x = PatchExpanding(x.shape[-1] // 2, dtype=self.dtype, name=f"expand{i}")(x)
         return UpsampledConv(3, precision="highest", name="to_rgb")(x.astype(jnp.float32))
-
-
-def check_width(coder: Encoder | Decoder) -> None:
-    """Raise InputError unless the heads of an encoder or decoder divide its width."""
-    if coder.width % coder.head_dim:
-        raise InputError(
-            "the width of a Swin encoder or decoder is a multiple of its head_dim, "
-            f"{coder.head_dim}, not {coder.width}"
-        )
-
-
-def stage(coder: Encoder | Decoder, i: int) -> "Stage":
-    """Return the `i`-th stage of an encoder or decoder, counted from the image."""
-    return Stage(
-        coder.depths[i],
-        coder.width * 2**i // coder.head_dim,
-        coder.window,
-        coder.mlp_ratio,
-        remat=coder.remat,
-        dtype=coder.dtype,
-        name=f"stage{i}",
-    )
 
 
 class Stage(nn.Module):

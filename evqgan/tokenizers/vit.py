@@ -24,10 +24,11 @@ from evqgan.nn.layers import scan_layers
 from evqgan.nn.linear import Dense, DenseGeneral
 
 xavier = nn.initializers.xavier_uniform  # enhancing-transformers
+EPSILON = 1e-5  # of the layer norms: PyTorch
 
 
-class Encoder(nn.Module):
-    """image [B,H,W,3] float of exactly `size` -> [B,h,w,width] in `dtype`; h = H / `patch`.
+class Coder(nn.Module):
+    """What an encoder and a decoder share: their fields, and the transformer of both.
 
     size, patch: one number, or (height, width); size has to be a multiple of patch.
     heads, head_dim: every token looks at all others, in `heads` heads of `head_dim`. The
@@ -35,8 +36,7 @@ class Encoder(nn.Module):
       (enhancing-transformers).
     learned_positions: whether positions are trained (ours). They are a table of sines and cosines
       (`sincos`) added to the tokens; it is a parameter even if not trained, as in the port.
-    A linear layer (`embed`) makes one token of every patch. Raises InputError for an image of
-    another size.
+    Raises InputError for what no encoder or decoder can be built from.
     """
 
     size: Positive | tuple[Positive, Positive] = 256
@@ -52,12 +52,71 @@ class Encoder(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self)
+        size, patch = pair(self.size), pair(self.patch)
+        if any(side % of for side, of in zip(size, patch, strict=True)):
+            raise InputError(
+                f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: "
+                "change one"
+            )
+        if self.width % 4:
+            raise InputError(
+                f"expected a width that is a multiple of 4, got {self.width}: "
+                "positions have four parts"
+            )
 
     @property
     def factor(self) -> int:
-        """The image's side / the map's side, f."""
-        return factor(self)
+        """The image's side / the map's side, f: the patch's side.
+
+        Raises InputError if it has two, as all that works on tokens takes one factor for both.
+        """
+        below, right = pair(self.patch)
+        if below != right:
+            raise InputError(
+                f"expected patches as high as wide in a tokenizer, got {below}x{right}: "
+                "give one number"
+            )
+        return below
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w): how many patches an image of `size` has."""
+        (height, width), (below, right) = pair(self.size), pair(self.patch)
+        return height // below, width // right
+
+    def transformer(self, x: jax.Array) -> jax.Array:
+        """Return x [B,h,w,width] through positions, `layers` blocks, and a norm at the end.
+
+        The blocks are stacked under `blocks`.
+        """
+        b, h, w, width = x.shape
+        positions = self.param("positions", lambda _: jnp.asarray(sincos(h, w, width)))
+        if not self.learned_positions:
+            positions = jax.lax.stop_gradient(positions)
+        x = (x.reshape(b, h * w, width) + positions[None]).astype(x.dtype)
+        block = Block(
+            self.heads,
+            self.mlp_width / width,
+            dtype=self.dtype,
+            epsilon=EPSILON,
+            activation="tanh",
+            qkv_bias=False,
+            head_dim=self.head_dim,
+            project=self.heads > 1 or self.head_dim != width,
+            name="blocks",
+        )
+        x, _ = scan_layers(
+            lambda block, x, _: (block(x)[0], None), block, x, self.layers, self.remat
+        )
+        return nn.LayerNorm(EPSILON, self.dtype, name="norm")(x).reshape(b, h, w, width)
+
+
+class Encoder(Coder):
+    """image [B,H,W,3] float of exactly `size` -> [B,h,w,width] in `dtype`; h = H / `patch`.
+
+    A linear layer (`embed`) makes one token of every patch. Raises InputError for an image of
+    another size.
+    """
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -68,54 +127,34 @@ class Encoder(nn.Module):
                 f"expected images of {expected} (height x width), got {got}: "
                 "crop them or change size"
             )
-        (h, w), (below, right) = grid(self), pair(self.patch)
+        (h, w), (below, right) = self.grid, pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
-        x = x.reshape(-1, *x.shape[-3:])  # [B*h*w,patch,patch,3]
+        x = x.reshape(-1, *x.shape[-3:])  # [B*h*w,below,right,3]
         x = DenseGeneral(
             self.width, (-3, -2, -1), dtype=self.dtype, kernel_init=xavier(), name="embed"
         )(x)
-        return transformer(self, x.reshape(-1, h, w, self.width))
+        return self.transformer(x.reshape(-1, h, w, self.width))
 
 
-class Decoder(nn.Module):
+class Decoder(Coder):
     """z [B,h,w,c] of any c -> image [B,H,W,3] float32 of exactly `size`, not clipped.
 
     A linear layer to `width` (`from_codes`), positions, blocks, and a linear layer from each token
-    to the pixels of its patch (`to_rgb`). Arguments as in `Encoder`. Raises InputError for another
-    number of tokens.
+    to the pixels of its patch (`to_rgb`). Raises InputError for another number of tokens.
     """
 
-    size: Positive | tuple[Positive, Positive] = 256
-    patch: Positive | tuple[Positive, Positive] = 8
-    width: Positive = 768
-    layers: Positive = 12
-    heads: Positive = 12
-    head_dim: Positive = 64
-    mlp_width: Positive = 3072
-    learned_positions: bool = False
-    remat: bool = False
-    dtype: Any = "float32"
     last_layer = ("to_rgb", "kernel")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self)
-
-    @property
-    def factor(self) -> int:
-        """The image's side / the map's side, f."""
-        return factor(self)
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         """Return the image."""
-        if z.shape[1:3] != grid(self):
-            got, expected = by(z.shape[1:3]), by(grid(self))
+        if z.shape[1:3] != self.grid:
+            got, expected = by(z.shape[1:3]), by(self.grid)
             raise InputError(
                 f"expected {expected} tokens (height x width), got {got}: change the decoder's size"
             )
         x = Dense(self.width, dtype=self.dtype, name="from_codes")(flatten_tokens(z))
-        x = transformer(self, x.reshape(*z.shape[:3], self.width))
+        x = self.transformer(x.reshape(*z.shape[:3], self.width))
         return ToPatches(pair(self.patch), name="to_rgb")(x.astype(jnp.float32))
 
 
@@ -138,31 +177,6 @@ class ToPatches(nn.Module):
         y = jnp.matmul(flatten_tokens(x), flatten_tokens(kernel).T, precision="highest")
         y = y.reshape(b, h, w, below, right, 3).swapaxes(2, 3)
         return y.reshape(b, h * below, w * right, 3) + bias[None, None, None]
-
-
-def transformer(coder: Encoder | Decoder, x: jax.Array) -> jax.Array:
-    """Return x [B,h,w,width] through positions, `layers` blocks, and a norm at the end.
-
-    The blocks are stacked under `blocks`.
-    """
-    b, h, w, width = x.shape
-    positions = coder.param("positions", lambda _: jnp.asarray(sincos(h, w, width)))
-    if not coder.learned_positions:
-        positions = jax.lax.stop_gradient(positions)
-    x = (x.reshape(b, h * w, width) + positions[None]).astype(x.dtype)
-    block = Block(
-        coder.heads,
-        coder.mlp_width / width,
-        dtype=coder.dtype,
-        epsilon=1e-5,
-        activation="tanh",
-        qkv_bias=False,
-        head_dim=coder.head_dim,
-        project=coder.heads > 1 or coder.head_dim != width,
-        name="blocks",
-    )
-    x, _ = scan_layers(lambda block, x, _: (block(x)[0], None), block, x, coder.layers, coder.remat)
-    return nn.LayerNorm(1e-5, coder.dtype, name="norm")(x).reshape(b, h, w, width)  # 1e-5: PyTorch
 
 
 def sincos(h: int, w: int, width: int) -> np.ndarray:
@@ -191,37 +205,3 @@ def pair(value: int | Sequence[int]) -> tuple[int, int]:
 def by(sides: Sequence[int]) -> str:
     """Return (8, 4) as "8x4"."""
     return "x".join(map(str, sides))
-
-
-def grid(coder: Encoder | Decoder) -> tuple[int, int]:
-    """Return (h, w): how many patches an image of `size` has."""
-    (height, width), (below, right) = pair(coder.size), pair(coder.patch)
-    return height // below, width // right
-
-
-def check(coder: Encoder | Decoder) -> None:
-    """Raise InputError for what no encoder or decoder can be built from."""
-    size, patch = pair(coder.size), pair(coder.patch)
-    if any(side % of for side, of in zip(size, patch, strict=True)):
-        raise InputError(
-            f"expected a size that is a multiple of the patch {by(patch)}, got {by(size)}: "
-            "change one"
-        )
-    if coder.width % 4:
-        raise InputError(
-            f"expected a width that is a multiple of 4, got {coder.width}: "
-            "positions have four parts"
-        )
-
-
-def factor(coder: Encoder | Decoder) -> int:
-    """Return the patch's side.
-
-    Raises InputError if it has two, as all that works on tokens takes one factor for both.
-    """
-    below, right = pair(coder.patch)
-    if below != right:
-        raise InputError(
-            f"expected patches as high as wide in a tokenizer, got {below}x{right}: give one number"
-        )
-    return below
