@@ -84,6 +84,30 @@ def after_update(
     return z_q, ids, aux
 
 
+def by_table(
+    x: jax.Array, hits: jax.Array, shape: tuple[int, int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """Return the vectors of each table [K,n,c], and the codes that they chose, one-hot [K,n,V].
+
+    x, hits: as of `ema.Averages.update`.
+    shape: of the codebook, [K,V,c].
+    """
+    tables, codes, width = shape
+    return x.reshape(tables, -1, width), hits.reshape(tables, -1, codes)
+
+
+def moving_average(before: jax.Array, sums: jax.Array, decay: float, weight: float) -> jax.Array:
+    """Return the average after a batch, of whose sums each vector counts with this weight."""
+    return decay * before + (1 - decay) * weight * sums
+
+
+def embed_sum(codebook: jax.Array, ids: jax.Array) -> jax.Array:
+    """Return the sums [...,c] over depths of the codes [K,V,c] of ids [...,D]."""
+    depths = range(ids.shape[-1])
+    vectors = (codebook[d % len(codebook)][ids[..., d]] for d in depths)
+    return sum(vectors, jnp.zeros((), jnp.float32))
+
+
 def codebook_statistics(counts: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Return the share of codes used, and perplexity, means over D.
 

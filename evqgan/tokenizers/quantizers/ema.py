@@ -8,7 +8,12 @@ import jax.numpy as jnp
 
 from evqgan.core.kinds import Range
 from evqgan.tokenizers.quantizers import vq
-from evqgan.tokenizers.quantizers.codebooks import after_update, uniform_init
+from evqgan.tokenizers.quantizers.codebooks import (
+    after_update,
+    by_table,
+    moving_average,
+    uniform_init,
+)
 from evqgan.tokenizers.quantizers.revival import dead_and_seeds
 
 
@@ -19,6 +24,10 @@ class Averages:
     module's collection `codebook`. `usage` is how often a code is chosen, in units of the average
     over codes, so that no threshold depends on batch size and V.
     """
+
+    # Whether after a revival all vectors are the means of the new averages, so that a revived code
+    # is its seed but for the smoothing; else it is its seed exactly.
+    smooths_seeds = False
 
     def __init__(
         self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float
@@ -51,40 +60,23 @@ class Averages:
         """Return what a vector adds to the usage of its code. codes: V; vectors: in the batch."""
         return codes / vectors
 
-    def restarted(
-        self,
-        dead: jax.Array,
-        seeds: jax.Array,
-        table: jax.Array,
-        total: jax.Array,
-        usage: jax.Array,
-    ) -> jax.Array:
-        """Return the codes' vectors [K,V,c] after revival.
-
-        dead: bool [K,V,1], the codes that are revived; seeds: [K,V,c], what these become.
-        table: the vectors [K,V,c] before the revival.
-        total, usage: the averages after it; only `rqvae.Counts` needs them.
-        """
-        return jnp.where(dead, seeds, table)
-
     def update(self, x: jax.Array, hits: jax.Array) -> jax.Array:
         """Take in a batch and return the number of revived codes.
 
-        x: the vectors [D,N,c].
+        x: the vectors [D,N,c] of D depths; D is K, or any number for a table that all depths share.
         hits: the codes that they chose, one-hot [D,N,V].
         """
-        groups, number, width = self.value.shape
-        x, hits = x.reshape(groups, -1, width), hits.reshape(groups, -1, number)
-        weight = self.weight(number, x.shape[1])
-        usage = self.decay * self.usage.value + (1 - self.decay) * weight * hits.sum(axis=1)
+        x, hits = by_table(x, hits, self.value.shape)
+        weight = self.weight(hits.shape[2], x.shape[1])
+        usage = moving_average(self.usage.value, hits.sum(axis=1), self.decay, weight)
         sums = jnp.einsum("knv,knc->kvc", hits, x, precision="highest")
-        total = self.decay * self.total.value + (1 - self.decay) * weight * sums
+        total = moving_average(self.total.value, sums, self.decay, weight)
         table, revived = means(total, usage), jnp.zeros((), jnp.float32)
         if self.revive:
             dead, usage, seeds = dead_and_seeds(usage, self.revive, x, self.owner)
             revived, where = dead.sum().astype(jnp.float32), dead[..., None]
             total = jnp.where(where, seeds, total)
-            table = self.restarted(where, seeds, table, total, usage)
+            table = means(total, usage) if self.smooths_seeds else jnp.where(where, seeds, table)
         self.usage.value, self.total.value, self.table.value = usage, total, table
         return revived
 

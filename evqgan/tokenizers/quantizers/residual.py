@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from evqgan.core.kinds import PartialShare, Positive
 from evqgan.tokenizers.quantizers.codebooks import (
     codebook_statistics,
+    embed_sum,
     nearest,
     soft_codes,
     straight_through,
@@ -51,9 +52,7 @@ class Quantizer(nn.Module):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the sums [B,h,w,c] of the codes of ids [B,h,w,D]."""
-        codebook = self.codebook()
-        vectors = (codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
-        return sum(vectors, jnp.zeros((), jnp.float32))
+        return embed_sum(self.codebook(), ids)
 
     def soft_codes(
         self, z: jax.Array, temperature: float, rng: jax.Array | None

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.tokenizers.quantizers.codebooks import uniform_init
+from evqgan.tokenizers.quantizers.codebooks import by_table, moving_average, uniform_init
 
 
 def dead_and_seeds(
@@ -70,11 +70,9 @@ class Parameter:
         """
         if not self.revive:
             return jnp.zeros((), jnp.float32)
-        groups, number, width = self.value.shape
-        x, hits = x.reshape(groups, -1, width), hits.reshape(groups, -1, number)
-        usage = self.decay * self.usage.value + (1 - self.decay) * (number / x.shape[1]) * hits.sum(
-            axis=1
-        )
+        x, hits = by_table(x, hits, self.value.shape)
+        weight = hits.shape[2] / x.shape[1]
+        usage = moving_average(self.usage.value, hits.sum(axis=1), self.decay, weight)
         dead, self.usage.value, seeds = dead_and_seeds(usage, self.revive, x, self.owner)
         # A batch may come in parts, of which each notes its own.
         self.seeds.value = jnp.where(dead[..., None], seeds, self.seeds.value)

@@ -14,7 +14,7 @@ class Quantizer(vq.Quantizer):
       step all codes are. Ours.
     """
 
-    revive: float = 0.1  # configs/common.py
+    revive: float = 0.1  # ours, as in configs/common.py
 
     def setup(self) -> None:
         self.revival = Parameter(self, (1, self.codes, self.width), self.revive)

@@ -7,7 +7,7 @@ import jax
 
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.quantizers import residual
-from evqgan.tokenizers.quantizers.ema import Averages, means
+from evqgan.tokenizers.quantizers.ema import Averages
 
 
 class Counts(Averages):
@@ -16,6 +16,8 @@ class Counts(Averages):
     They start at 0, and a code is revived below a count.
     """
 
+    smooths_seeds = True
+
     def start(self, codes: int) -> float:
         """Return 0: no code was counted."""
         return 0.0
@@ -23,17 +25,6 @@ class Counts(Averages):
     def weight(self, codes: int, vectors: int) -> float:
         """Return 1: a vector is counted as one."""
         return 1.0
-
-    def restarted(
-        self,
-        dead: jax.Array,
-        seeds: jax.Array,
-        table: jax.Array,
-        total: jax.Array,
-        usage: jax.Array,
-    ) -> jax.Array:
-        """Return the means [K,V,c], smoothed with the counts after revival."""
-        return means(total, usage)
 
 
 class Quantizer(residual.Quantizer):

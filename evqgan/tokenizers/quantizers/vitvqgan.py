@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from evqgan.core.kinds import Positive
 from evqgan.tokenizers.quantizers.codebooks import (
     codebook_statistics,
+    embed_sum,
     l2_normalize,
     nearest,
     soft_codes,
@@ -53,9 +54,7 @@ class Quantizer(nn.Module):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Return the sums [B,h,w,c] of the codes of ids [B,h,w,D]."""
-        codebook = self.codebook()
-        vectors = (codebook[d % len(codebook)][ids[..., d]] for d in range(self.depth))
-        return sum(vectors, jnp.zeros((), jnp.float32))
+        return embed_sum(self.codebook(), ids)
 
     def soft_codes(
         self, z: jax.Array, temperature: float, rng: jax.Array | None
