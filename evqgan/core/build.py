@@ -110,11 +110,24 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
     for key, value in keys.items():
         if key not in known:
             raise InputError(f"{where} has no key {key!r}: {suggestion(key, known)}")
-        kind = kinds.of(known[key])
-        if not kinds.fits(kinds.read(value, kind), kind):
-            close = kinds.meant(value, kind)
-            hint = f": did you mean {close!r}?" if close else ""
-            raise InputError(f"{where}.{key} expects {kinds.describe(kind)}, got {value!r}{hint}")
+        _check_value(value, known[key], f"{where}.{key}")
+
+
+def check_fields(instance: Any, where: str) -> None:
+    """Raise InputError for a field of a data class whose value is not of the kind of the field.
+
+    where: what the section is called whose keys are these fields, as in `check`.
+    """
+    for name, parameter in keys_of(type(instance)).items():
+        _check_value(getattr(instance, name), parameter, f"{where}.{name}")
+
+
+def _check_value(value: Any, parameter: inspect.Parameter, where: str) -> None:
+    kind = kinds.of(parameter)
+    if not kinds.fits(kinds.read(value, kind), kind):
+        close = kinds.meant(value, kind)
+        hint = f": did you mean {close!r}?" if close else ""
+        raise InputError(f"{where} expects {kinds.describe(kind)}, got {value!r}{hint}")
 
 
 _noting: list[dict[str, dict[str, Any]]] = []

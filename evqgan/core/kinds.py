@@ -22,18 +22,20 @@ class Range(NamedTuple):
 
     low: float = 0
     high: float = math.inf
-    without: str = ""  # ends that do not belong: "low", "high" or "low and high"
+    open_low: bool = False  # whether `low` itself does not belong
+    open_high: bool = False  # whether `high` itself does not belong
 
     def holds(self, value: Any) -> bool:
         """Return whether a finite number lies in the range."""
-        above = self.low < value if "low" in self.without else self.low <= value
-        return above and (value < self.high if "high" in self.without else value <= self.high)
+        is_above = self.low < value if self.open_low else self.low <= value
+        is_below = value < self.high if self.open_high else value <= self.high
+        return is_above and is_below
 
-    def __str__(self):
-        low = f"above {self.low}" if "low" in self.without else f"from {self.low}"
+    def __str__(self) -> str:
+        low = f"above {self.low}" if self.open_low else f"from {self.low}"
         if self.high == math.inf:
             return "" if self.low == -math.inf else low
-        return f"{low} {'to below' if 'high' in self.without else 'to'} {self.high}"
+        return f"{low} {'to below' if self.open_high else 'to'} {self.high}"
 
 
 class Duration(NamedTuple):
@@ -53,7 +55,7 @@ class Duration(NamedTuple):
             return False
         return not self.positive or float(re.sub("[,_]", "", found[1])) != 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         words = 'a number of steps, "1000 steps", "20 epochs" or "5%"'
         return f"more than 0: {words}" if self.positive else words
 
@@ -68,7 +70,7 @@ class Text(NamedTuple):
         """Return whether the pattern matches a text."""
         return bool(re.fullmatch(self.pattern, value))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.words
 
 
@@ -81,7 +83,7 @@ class NonEmpty(NamedTuple):
         """Return whether a list is not empty."""
         return bool(value)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"a list of at least one whole number from {self.low}"
 
 
@@ -89,8 +91,9 @@ Positive = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what a key of JAX holds
 Several = Annotated[tuple[Positive, ...], NonEmpty()]
 Share = Annotated[float, Range(0, 1)]
-PartialShare = Annotated[float, Range(0, 1, "high")]  # dropout, decays of moving averages
-Above0 = Annotated[float, Range(0, math.inf, "low")]
+PositiveShare = Annotated[float, Range(0, 1, open_low=True)]
+PartialShare = Annotated[float, Range(0, 1, open_high=True)]  # dropout, decays of moving averages
+Above0 = Annotated[float, Range(0, open_low=True)]
 Signed = Annotated[float, Range(-math.inf)]
 Steps = Annotated[int | float | str, Duration()]
 Often = Annotated[int | float | str, Duration(positive=True)]

@@ -22,8 +22,9 @@ import jax
 
 from evqgan.core.errors import InputError
 
-# Whether a sampling loop also returns its tokens after each step. A function is also called with
-# them, traced, as they are made; the loop of `autoregressive` makes no steps to call it in.
+# Whether a sampling loop also returns its tokens after each step, see `kept`. A function in the
+# place of True is also called with them, traced, as they are made; not by the loop of
+# `autoregressive`, which makes all in one scan.
 KeepHistory = bool | Callable[[jax.Array], None]
 
 
@@ -111,6 +112,23 @@ class Generator(Protocol):
 
         keep_history: also return them after each step, [S,B,h,w,D]; see `KeepHistory`.
         """
+
+
+def kept(tokens: jax.Array, keep_history: KeepHistory) -> jax.Array | None:
+    """Return what a step of a sampling loop adds to its history: its tokens, or None.
+
+    tokens: after the step. If `keep_history` is a function, it is called with them.
+    """
+    if callable(keep_history):
+        keep_history(tokens)
+    return tokens if keep_history else None
+
+
+def check_heads(width: int, heads: int, name: str = "heads") -> None:
+    """Raise InputError if the width cannot be split among the heads. name: the key's."""
+    if width % heads:
+        given = f"generator.width = {width}"
+        raise InputError(f"{given} is no multiple of generator.{name} = {heads}")
 
 
 def squeeze_depth(ids: jax.Array, name: str) -> jax.Array:

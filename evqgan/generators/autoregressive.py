@@ -12,24 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Share
-from evqgan.generators.sampling import check_drawing, draw
+from evqgan.core.kinds import PositiveShare
+from evqgan.generators.sampling import draw
 
 
 @dataclasses.dataclass(frozen=True)
 class Autoregressive:
-    """The settings of autoregressive decoding; InputError for those that make no sense.
+    """The settings of autoregressive decoding; InputError for a value that a field cannot have.
 
     taming-transformers' sample_fast.py takes 1.0, 250 and 1.0.
     """
 
     temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
     top_k: int = 0  # see `sampling.restrict`
-    top_p: Share = 1.0
+    top_p: PositiveShare = 1.0
 
     def __post_init__(self) -> None:
-        check_drawing((self.temperature,), self.top_k, self.top_p)
+        build.check_fields(self, "config.sample")
 
     def draw(self, logits: jax.Array, noise: jax.Array) -> jax.Array:
         """Return codes [B] drawn from logits [B,V] by Gumbel noise [B,V]."""

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from evqgan.core.errors import InputError
 from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, sliding, squeeze_depth
 from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
@@ -110,8 +109,6 @@ def loss(
     label_smoothing: 0 in both originals.
     pkeep: see `predict` (taming-transformers).
     """
-    if not 0 <= pkeep <= 1:
-        raise InputError(f"config.loss.pkeep is a share in [0, 1], not {pkeep}")
     logits, target = predict(model, params, ids, label, rng, pkeep, train=True)
     one_hot = optax.smooth_labels(jax.nn.one_hot(target, model.codes), label_smoothing)
     metrics = {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == target)}

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
-from evqgan.generators.common import check_heads
+from evqgan.generators import check_heads
 from evqgan.nn.attention import Activation, flatten_tokens, kernel_init
 from evqgan.nn.causal import EPSILON, Block, apply_layers
 from evqgan.nn.dropout import Dropout

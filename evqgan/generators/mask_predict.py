@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Range, Share
-from evqgan.generators import Decoded, KeepHistory
+from evqgan.core.kinds import PositiveShare, Range, Share
+from evqgan.generators import Decoded, KeepHistory, kept
+from evqgan.generators.guidance import GUIDANCE_SCHEDULES, GuidanceSchedule, guided
 from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_schedule import Schedule, lowest, number_masked
 from evqgan.generators.remasking import (
@@ -22,20 +24,14 @@ from evqgan.generators.remasking import (
     remask_noise,
     with_remasked,
 )
-from evqgan.generators.sampling import (
-    GUIDANCE_SCHEDULES,
-    GuidanceSchedule,
-    check_drawing,
-    draw,
-    guided,
-)
+from evqgan.generators.sampling import draw
 
 Choice = Literal["confidence", "halton"]
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskPredict:
-    """The settings of mask-predict decoding; InputError for those that make no sense.
+    """The settings of mask-predict decoding; InputError for a value that a field cannot have.
 
     Temperatures, top_k and top_p are not part of the confidence, as in MaskGIT.
     """
@@ -51,21 +47,14 @@ class MaskPredict:
     choice_temperature: float = 4.5
     schedule: Schedule = "cosine"  # of how many tokens stay masked, see `mask_schedule.gamma`
     top_k: int = 0  # see `sampling.restrict`
-    top_p: Share = 1.0
-    guidance: float = 0.0  # largest scale of `sampling.guided`; needs generator.class_dropout
+    top_p: PositiveShare = 1.0
+    guidance: float = 0.0  # largest scale of `guidance.guided`; needs generator.class_dropout
     guidance_schedule: GuidanceSchedule = "linear"  # how the scale grows
     remask: Share = 0.0  # how many tokens of earlier steps are masked again, see `remask_chance`
     remask_schedule: RemaskSchedule = "rescale"  # how that changes over the steps
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"the sampler's steps are a whole number from 1, not {self.steps!r}")
-        temperatures = (self.temperature, self.last_temperature, self.choice_temperature)
-        check_drawing(temperatures, self.top_k, self.top_p)
-        if self.guidance < 0:
-            raise InputError(f"the sampler's guidance is a number from 0, not {self.guidance}")
-        if not 0 <= self.remask <= 1:
-            raise InputError(f"the sampler's remask is a share from 0 to 1, not {self.remask}")
+        build.check_fields(self, "config.sample")
 
     @property
     def last_temperature(self) -> float:
@@ -159,8 +148,7 @@ def mask_predict(
     grid: (h, w) of the N = h*w tokens in raster order, for the Halton order; None: one row.
     first: the step to begin with; MaskGIT's code edits from step 2 of 12, as part is known.
     noise: takes the place of what is drawn from the keys, see `image_noise`.
-    keep_history: also return the tokens after each step [steps - first,B,N]; a function is called
-      with each of them.
+    keep_history: also return the tokens after each step [steps - first,B,N], see `KeepHistory`.
     """
     number = tokens.shape[1]
     noise = image_noise(keys, number, codes) if noise is None else noise
@@ -192,9 +180,7 @@ def mask_predict(
             now = jnp.exp(log_probability(logits, sampled))
             probability = jnp.where(is_masked, now, probability)
         tokens = jnp.where(lowest(confidence, count), codes, sampled)
-        if callable(keep_history):
-            keep_history(tokens)
-        return (tokens, probability), tokens if keep_history else None
+        return (tokens, probability), kept(tokens, keep_history)
 
     (tokens, _), history = jax.lax.scan(step, start, jnp.arange(first, settings.steps))
     return Decoded(tokens, history)

@@ -19,8 +19,9 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
-from evqgan.generators import Decoded, KeepHistory, Request, Traits, squeeze_depth
-from evqgan.generators.common import by_share, check_class_dropout, check_heads, drop_class
+from evqgan.generators import Decoded, KeepHistory, Request, Traits, check_heads, squeeze_depth
+from evqgan.generators.evaluation import by_share
+from evqgan.generators.guidance import check_class_dropout, drop_class
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, tanh_gelu
@@ -40,7 +41,7 @@ class Settings(MaskPredict):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.first, int) or not 0 <= self.first < self.steps:
+        if self.first >= self.steps:
             expected = f"a whole number from 0 to {self.steps - 1}"
             raise InputError(f"the sampler's first step is {expected}, not {self.first!r}")
 

@@ -25,7 +25,8 @@ from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, ring_and_target, step_of_block
-from evqgan.generators.common import by_share, drop_class
+from evqgan.generators.evaluation import by_share
+from evqgan.generators.guidance import drop_class
 from evqgan.generators.mask_predict import MaskPredict
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
 from evqgan.nn.layers import separate

@@ -19,8 +19,9 @@ from flax import linen as nn
 
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
+from evqgan.generators import check_heads
 from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target
-from evqgan.generators.common import check_class_dropout, check_heads
+from evqgan.generators.guidance import check_class_dropout
 from evqgan.nn.linear import Dense, products_in
 from evqgan.nn.segments import SegmentTransformer
 

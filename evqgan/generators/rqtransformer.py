@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Share
+from evqgan.core.kinds import PositiveShare
 from evqgan.generators import Decoded, KeepHistory, Request, Traits
 from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
 from evqgan.generators.rqtransformer_network import Model, pair_of
@@ -40,9 +41,10 @@ class Settings:
 
     temperature: float = 1.0
     top_k: int | tuple[int, ...] = 0
-    top_p: Share | tuple[Share, ...] = 1.0
+    top_p: PositiveShare | tuple[PositiveShare, ...] = 1.0
 
     def __post_init__(self) -> None:
+        build.check_fields(self, "config.sample")
         lengths = {len(x) for x in (self.top_k, self.top_p) if isinstance(x, tuple)} or {1}
         if len(lengths) == 1:
             self.at_depths(*lengths)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from evqgan.core.kinds import PartialShare, Positive
-from evqgan.generators.common import check_heads
+from evqgan.generators import check_heads
 from evqgan.nn.attention import Activation, flatten_tokens
 from evqgan.nn.causal import EPSILON, Block, apply_layers
 from evqgan.nn.dropout import Dropout

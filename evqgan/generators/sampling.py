@@ -1,21 +1,7 @@
-"""Drawing codes from logits: temperature, top-k and nucleus sampling, classifier-free guidance."""
-
-import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+"""Drawing codes from logits: temperature, top-k and nucleus sampling."""
 
 import jax
 import jax.numpy as jnp
-
-from evqgan.core.errors import InputError
-
-GuidanceSchedule = Literal["constant", "linear", "cosine"]
-# The share of the full scale at `ratio` in (0, 1] of the steps.
-GUIDANCE_SCHEDULES: dict[GuidanceSchedule, Callable[[jax.Array], jax.Array]] = {
-    "constant": lambda ratio: jnp.ones_like(ratio),
-    "linear": lambda ratio: ratio,  # Muse (Chang et al., 2023), Sec. 2.7
-    "cosine": lambda ratio: (1 - jnp.cos(math.pi * ratio)) / 2,
-}
 
 
 def restrict(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
@@ -67,21 +53,3 @@ def first_largest(scores: jax.Array) -> jax.Array:
     is_largest = scores == jnp.max(scores, axis=-1, keepdims=True)
     at = jnp.where(is_largest, jnp.arange(number, dtype=jnp.int32), number - 1)
     return jnp.min(at, axis=-1)
-
-
-def check_drawing(temperatures: Sequence[float], top_k: int, top_p: float) -> None:
-    """Raise InputError unless `draw` can use these settings."""
-    if min(temperatures) < 0:
-        given = " and ".join(map(str, temperatures))
-        raise InputError(f"the sampler's temperatures are not negative, got {given}")
-    if not isinstance(top_k, int) or top_k < 0 or not 0 < top_p <= 1:
-        expected = "top_k is a whole number from 0 and top_p in (0, 1]"
-        raise InputError(f"the sampler's {expected}, got {top_k} and {top_p}")
-
-
-def guided(logits: jax.Array, without: jax.Array, scale: float | jax.Array) -> jax.Array:
-    """Return the logits moved away from those `without` the class by `scale` times the difference.
-
-    Classifier-free guidance (Ho and Salimans, 2022); scale 0 is no guidance.
-    """
-    return logits + scale * (logits - without)

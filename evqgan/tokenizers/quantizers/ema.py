@@ -99,7 +99,7 @@ class Quantizer(vq.Quantizer):
       RQ-VAE's restart of unused codes, with a threshold that does not depend on batch size and V.
     """
 
-    decay: Annotated[float, Range(0, 1, "low and high")] = 0.99  # VQ-VAE, RQ-VAE
+    decay: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.99  # VQ-VAE, RQ-VAE
     revive: float = 0.0
 
     def setup(self) -> None:
