@@ -1,6 +1,8 @@
 """Decoding block by block: its degenerate cases, what a block sees, and what must stay."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 from test_mask_predict import CODES, fixed_logits, keys, written_out
 
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import blocks_of, ring_and_target
+from evqgan.generators.blocks import Layout, blocks_of, ring_and_target
 from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_predict import MaskPredict
 
@@ -19,10 +21,26 @@ def noted(log, *inputs):
     jax.debug.callback(lambda *x: log.append([np.asarray(i) for i in x]), *inputs, ordered=True)
 
 
-def decoded(context, ids, mask, keys, steps=3, sampler=None, **how):
+@dataclasses.dataclass
+class FromContext:
+    """A `BlockModel` that carries nothing, by its function `context`."""
+
+    context: Callable
+    layout: Layout
+    codes: int = CODES
+
+    def begin(self):
+        return ()
+
+    def complete(self, carry, grid, blocks):
+        return carry
+
+
+def decoded(context, ids, mask, keys, steps=3, sampler=None, *, window, extend=0, **how):
     """`block_by_block`, compiled whole."""
+    model = FromContext(context, Layout(*ids.shape[1:], window, extend))
     settings = MaskPredict(steps=steps, **(sampler or {}))
-    run = jax.jit(lambda *given: block_by_block(context, *given, settings, codes=CODES, **how))
+    run = jax.jit(lambda *given: block_by_block(model, *given, settings, **how))
     made = run(jnp.asarray(ids), jnp.asarray(mask), keys)
     jax.effects_barrier()
     return made
@@ -137,12 +155,7 @@ def test_one_compilation_serves_all_blocks():
     counts = []
     for side in (4, 16):
         traced.clear()
-        settings = MaskPredict(steps=2)
-
-        def run(*given, settings=settings):
-            return block_by_block(context, *given, settings, window=2, codes=CODES)
-
-        jax.eval_shape(run, *whole(1, side, side), keys(1))
+        decoded(context, *whole(1, side, side), keys(1), steps=2, window=2)
         counts.append(len(traced))
     assert counts[0] == counts[1] <= 2
 
@@ -165,6 +178,5 @@ def test_wavefront_waits_for_all_that_raster_order_has_in_a_blocks_window():
 
 
 def test_a_grid_that_blocks_do_not_fill_is_refused():
-    given = *whole(2, 4, 6), keys(2), MaskPredict()
     with pytest.raises(ValueError, match="cannot be cut"):
-        block_by_block(None, *map(jnp.asarray, given[:2]), *given[2:], window=4, codes=CODES)
+        decoded(None, *whole(2, 4, 6), keys(2), window=4)

@@ -16,9 +16,11 @@ from golden_files import close, files, load, recorded
 
 from evqgan.convert import gpt as names
 from evqgan.convert import mapping
+from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, gpt, sliding
 from evqgan.generators.sampling import restrict
+from evqgan.models import GIVEN_TO_LOSS
 from evqgan.nn.linear import in_dtype
 
 CODES = 31  # of the small models
@@ -476,8 +478,8 @@ def test_a_share_of_the_codes_is_kept(one):
         # Sees the first code alone.
         same = np.isclose(logits[:, 1], right[:, 1], rtol=1e-4, atol=1e-5).all(-1).mean()
         assert abs(same - pkeep - (1 - pkeep) / CODES) < 0.08
-    with pytest.raises(InputError, match="pkeep is a share"):
-        gpt.loss(model, params, ids, label, jax.random.key(0), pkeep=1.5)
+    with pytest.raises(InputError, match="config.loss.pkeep expects a number from 0 to 1, got 1.5"):
+        build.check(gpt.loss, {"pkeep": 1.5}, "config.loss", GIVEN_TO_LOSS)
 
 
 def test_each_dropout_is_of_training(one):

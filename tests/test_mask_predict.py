@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
+from evqgan.generators.guidance import GUIDANCE_SCHEDULES
 from evqgan.generators.mask_predict import MaskPredict, image_noise, mask_predict
 from evqgan.generators.mask_schedule import SCHEDULES, gamma
-from evqgan.generators.sampling import GUIDANCE_SCHEDULES, first_largest
+from evqgan.generators.sampling import first_largest
 
 CODES = 11
 
@@ -196,17 +197,18 @@ def test_every_schedule_falls_from_all_to_none_and_fills_every_token(schedule):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"steps": 0}, "whole number from 1, not 0"),
-        ({"top_p": 0.0}, r"top_p in \(0, 1\], got 0 and 0.0"),
-        ({"top_k": 2.5}, "top_k is a whole number from 0"),
-        ({"temperature": -1.0}, "not negative"),
-        ({"final_temperature": -1.0}, "not negative, got 1.0 and -1.0 and 4.5"),
-        ({"guidance": -1.0}, "guidance is a number from 0, not -1.0"),
-        ({"remask": 1.5}, "remask is a share from 0 to 1, not 1.5"),
+        ({"steps": 0}, "steps expects a whole number from 1 to 4096, got 0"),
+        ({"top_p": 0.0}, "top_p expects a number above 0 to 1, got 0.0"),
+        ({"top_k": 2.5}, "top_k expects a whole number from 0, got 2.5"),
+        ({"temperature": -1.0}, "temperature expects a number from 0, got -1.0"),
+        ({"final_temperature": -1.0}, "final_temperature expects a number from 0 or None"),
+        ({"guidance": -1.0}, "guidance expects a number from 0, got -1.0"),
+        ({"remask": 1.5}, "remask expects a number from 0 to 1, got 1.5"),
+        ({"choice": "halten"}, "choice expects .*, got 'halten': did you mean 'halton'"),
     ],
 )
 def test_wrong_settings_end_in_one_line(settings, message):
-    with pytest.raises(InputError, match=message) as error:
+    with pytest.raises(InputError, match=rf"config\.sample\.{message}") as error:
         MaskPredict(**settings)
     assert "\n" not in str(error.value)
 

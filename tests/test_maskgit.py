@@ -355,17 +355,14 @@ def test_editing_may_begin_at_a_later_step():
     settings = maskgit.Settings(steps=5, first=2)
     made = jax.jit(lambda: maskgit.sample(model, params, request, settings, keep_history=True))()
     assert [int((state == CODES).sum()) // 2 for state in made.history] == [14, 7, 0]
-    for first in (-1, 5, 1.5):
-        with pytest.raises(
-            InputError, match=f"first step is a whole number from 0 to 4, not {first}"
-        ):
+    wrong = {-1: "a whole number from 0", 1.5: "a whole", 5: "less than config.sample.steps = 5"}
+    for first, expected in wrong.items():
+        with pytest.raises(InputError, match=f"first expects {expected}.*, got {first}"):
             maskgit.Settings(steps=5, first=first)
 
 
 def test_errors_say_what_was_expected():
-    with pytest.raises(
-        InputError, match=r"class_dropout is a share in \[0, 1\), and 0 without classes, not 0.1"
-    ):
+    with pytest.raises(InputError, match="class_dropout is 0 of .* without classes, not 0.1"):
         model_of(classes=0, class_dropout=0.1)
     with pytest.raises(
         InputError, match="the maskgit generator needs a quantizer of depth 1, not 4"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_block_decoding import FromContext
 
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, masking, multigrained
@@ -361,9 +362,9 @@ def plain_sample(model, params, ids, mask, label, keys, order):
 
         return tokens_to_logits
 
-    settings = multigrained.Settings(steps=3)
-    given = context, ids, mask, keys, settings
-    return block_by_block(*given, window=2, extend=1, codes=CODES, order=order).tokens
+    uncached = FromContext(context, model.layout, CODES)
+    given = uncached, ids, mask, keys, multigrained.Settings(steps=3)
+    return block_by_block(*given, order=order).tokens
 
 
 def test_guidance_is_the_difference_of_two_samplers_logits_and_needs_class_dropout():

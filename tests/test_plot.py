@@ -212,11 +212,9 @@ MODELS = (
 def masks_of(model, block):
     """Which token attends to which by the network's own masks, bool [S,S]."""
     given = {"grid": jnp.zeros((1, 1, *model.latent), jnp.int32), "block": jnp.array([[block]])}
-    given["ring"] = jnp.zeros(
-        (1, 1, ring_and_target(*model.latent, model.window, model.extend)[0].shape[1])
-    )
+    given["ring"] = jnp.zeros((1, 1, ring_and_target(*model.layout)[0].shape[1]))
     given["ring"] = given["ring"].astype(jnp.int32)
-    order = decoding_order(*model.latent, model.window, model.extend)
+    order = decoding_order(*model.layout)
     given["rank"] = jnp.argmax(order == np.arange(model.blocks)[:, None, None], axis=1).T + 1
     given["label"] = jnp.zeros(1, jnp.int32) if model.classes else None
     target = jnp.zeros((1, 1, model.window**2), jnp.int32)
@@ -242,7 +240,7 @@ def masks_of(model, block):
             parts = [wide(right, size, k) for (right, _), k in zip(masks, sizes, strict=True)]
         rows.append(np.concatenate(parts, axis=1))
     is_there = np.ones(sum(sizes), bool)
-    ring = ring_and_target(*model.latent, model.window, model.extend)[0][block]
+    ring = ring_and_target(*model.layout)[0][block]
     is_there[sizes[0] : sizes[0] + sizes[1]] = ring != NOWHERE
     return np.concatenate(rows)[is_there][:, is_there]
 
@@ -253,7 +251,7 @@ def test_the_attention_that_is_drawn_is_the_networks(keys):
     for block in {0, model.blocks // 2, model.blocks - 1}:
         sight = attention.Sight(model, block)
         np.testing.assert_array_equal(sight.matrix(), masks_of(model, block))
-        ring, target = ring_and_target(*model.latent, model.window, model.extend)
+        ring, target = ring_and_target(*model.layout)
         assert sight.sizes[1:] == ((ring[block] != NOWHERE).sum(), target.shape[1])
         assert sight.sizes[0] == bool(model.classes) + model.blocks
         said = " ".join(text for _, text in attention.texts(sight))

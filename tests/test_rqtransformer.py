@@ -547,7 +547,7 @@ def test_what_is_drawn_can_be_restricted_by_depth():
     assert rq.Settings(top_p=(1.0, 0.5)).at_depths(2)[1] == Autoregressive(top_p=0.5)
     with pytest.raises(InputError, match="one number or 2, one a depth"):
         rq.Settings(top_k=(1, 2, 3)).at_depths(2)
-    with pytest.raises(InputError, match="top_p in"):
+    with pytest.raises(InputError, match="top_p expects a number above 0 to 1"):
         rq.Settings(top_p=(0.5, 0.0))
 
     model, codebook = model_of(**VARIANTS["published"]), codebook_of()

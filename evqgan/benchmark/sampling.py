@@ -165,8 +165,7 @@ def work(model: multigrained.Model, steps: int, order: Order) -> tuple[int, floa
     The steps of a wavefront all have room for as many blocks as the widest; what fills a narrow one
     up counts, as it runs.
     """
-    geometry = *model.latent, model.window, model.extend
-    block_steps, blocks = decoding_order(*geometry, order).shape
+    block_steps, blocks = decoding_order(*model.layout, order).shape
     shared, ring, target = segments(model)
     if model.attention == "joint":
         passes = blocks * steps * (shared + ring + target)
@@ -183,7 +182,7 @@ def work(model: multigrained.Model, steps: int, order: Order) -> tuple[int, floa
 
 def segments(model: multigrained.Model) -> tuple[int, int, int]:
     """Return the tokens of a sequence: globals, ring, target."""
-    ring, target = ring_and_target(*model.latent, model.window, model.extend)
+    ring, target = ring_and_target(*model.layout)
     return model.blocks, ring.shape[1], target.shape[1] + (model.own == "partial")
 
 

@@ -9,82 +9,84 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from evqgan.generators import Decoded, KeepHistory
-from evqgan.generators.blocks import NOWHERE, Order, blocks_of, decoding_order, grid_of
+from evqgan.generators import Decoded, KeepHistory, kept
+from evqgan.generators.blocks import NOWHERE, Layout, Order, blocks_of, decoding_order, grid_of
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 
 ToLogits = Callable[[jax.Array], Any]  # tokens_to_logits of `mask_predict`
 
 
-class Context(Protocol):
-    """Prepares a step: called once with the grid as it stands, [MASK] = codes."""
+class BlockModel(Protocol):
+    """A model as `block_by_block` calls it, for one batch.
 
-    def __call__(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> ToLogits:
-        """Return tokens_to_logits of tokens [B*K,window*window]. blocks: int32 [K], traced."""
+    `begin` makes the carry: what is kept from step to step, a tree of arrays such as a KV cache.
+    Each step calls `context`, then `complete`. A grid is int32 [B,h,w], unknown tokens = codes.
+    """
 
+    codes: int  # V
+    layout: Layout
 
-class Complete(Protocol):
-    """Ends a step: called with the grid that now holds its blocks."""
+    def begin(self) -> Any:
+        """Return the carry before the first step."""
 
-    def __call__(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> Any:
-        """Return the new carry. blocks: int32 [K], NOWHERE where a step has fewer."""
+    def context(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> ToLogits:
+        """Return tokens_to_logits of the tokens [B*K,window*window] of a step's blocks.
+
+        grid: before the step. blocks: int32 [K], traced.
+        """
+
+    def complete(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> Any:
+        """Return the carry after a step.
+
+        grid: with the step's blocks in it. blocks: int32 [K], NOWHERE where a step has fewer.
+        """
 
 
 def block_by_block(
-    context: Context,
+    model: BlockModel,
     ids: jax.Array,
     mask: jax.Array,
     keys: jax.Array,
     settings: MaskPredict,
-    *,
-    codes: int,
-    window: int,
-    extend: int = 0,
     order: Order = "raster",
-    carry: Any = (),
-    complete: Complete | None = None,
     keep_history: KeepHistory = False,
 ) -> Decoded:
     """Generate the tokens of a grid where the mask is True, block by block.
 
     Steps in which nothing is to be generated are skipped. One compilation serves all of them.
 
-    context, complete: what a model does before and after each step, see `Context`, `Complete`.
     ids: int32 [B,h,w]; mask: bool [B,h,w]; keys: a random key [B] for each image.
+    settings: of the steps within a block.
     order: of the blocks, see `blocks.step_of_block`.
-    carry: what a model keeps from step to step, a tree of arrays.
-    keep_history: also return the grids after each step [steps,B,h,w]; a function is called with
-      each of them.
+    keep_history: also return the grids after each step [steps,B,h,w], see `KeepHistory`.
     """
-    batch, h, w = ids.shape
+    codes, (h, w, window, _) = model.codes, model.layout
     if h % window or w % window:
         sides = f"{window} x {window}"
         raise ValueError(f"a grid of {h} x {w} tokens cannot be cut into blocks of {sides}")
+    batch = len(ids)
     start = blocks_of(jnp.where(mask, codes, ids), window)
     number = start.shape[1]
 
     def fill(now: jax.Array, blocks: jax.Array, carry: Any) -> tuple:
         is_block = now != NOWHERE
         at = jnp.where(is_block, now, now[0])  # what fills a narrow step up is computed and dropped
-        tokens_to_logits = context(carry, grid_of(blocks, h, w, window), at)
+        tokens_to_logits = model.context(carry, grid_of(blocks, h, w, window), at)
         block_keys = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(at))(keys)
         tokens = blocks[:, at].reshape(batch * len(at), -1)
         given = tokens_to_logits, tokens, block_keys.reshape(-1), settings
         made = mask_predict(*given, codes=codes, grid=(window, window))
         tokens = made.tokens.reshape(batch, len(at), -1)
         blocks = blocks.at[:, jnp.where(is_block, now, number)].set(tokens, mode="drop")
-        return blocks, complete(carry, grid_of(blocks, h, w, window), now) if complete else carry
+        return blocks, model.complete(carry, grid_of(blocks, h, w, window), now)
 
     def step(loop: tuple, now: jax.Array) -> tuple[tuple, jax.Array | None]:
         blocks, _ = loop
         is_now = jnp.any(now[None, :] == jnp.arange(number)[:, None], axis=1)
         is_due = jnp.any(is_now[None, :, None] & (blocks == codes))
         loop = jax.lax.cond(is_due, fill, lambda _, *loop: loop, now, *loop)
-        grid = grid_of(loop[0], h, w, window)
-        if callable(keep_history):
-            keep_history(grid)
-        return loop, grid if keep_history else None
+        return loop, kept(grid_of(loop[0], h, w, window), keep_history)
 
-    steps = jnp.asarray(decoding_order(h, w, window, extend, order))
-    (blocks, _), history = jax.lax.scan(step, (start, carry), steps)
+    steps = jnp.asarray(decoding_order(*model.layout, order))
+    (blocks, _), history = jax.lax.scan(step, (start, model.begin()), steps)
     return Decoded(grid_of(blocks, h, w, window), history)

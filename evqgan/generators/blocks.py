@@ -5,7 +5,7 @@ Everything is static: NumPy arrays that a program holds as constants.
 
 import functools
 import math
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -15,6 +15,25 @@ from evqgan.core.errors import InputError
 NOWHERE = -1  # index of a ring position outside the image, and of no block in a decoding step
 Order = Literal["raster", "wavefront"]
 ORDERS = get_args(Order)
+
+
+class Layout(NamedTuple):
+    """How a grid is cut: `ring_and_target(*layout)`, `decoding_order(*layout, order)`."""
+
+    h: int
+    w: int
+    window: int  # W_s, the side of a block in tokens
+    extend: int  # E_s, the width of the ring around it
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return self.h * self.w // self.window**2
+
+    def block_of_token(self) -> np.ndarray:
+        """Return the block that each token of the grid lies in, int32 NumPy [h*w]."""
+        blocks = np.arange(self.blocks, dtype=np.int32).reshape(self.h // self.window, -1)
+        return blocks.repeat(self.window, 0).repeat(self.window, 1).reshape(-1)
 
 
 @functools.lru_cache

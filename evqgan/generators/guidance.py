@@ -1,7 +1,7 @@
-"""Classifier-free guidance (Ho and Salimans, 2022): class dropout in training, guided logits then.
+"""Classifier-free guidance (Ho and Salimans, 2022): class dropout, and guided logits.
 
-A model that is trained with class dropout knows images without a class, too: the class `classes`
-stands for none.
+In training some images lose their class: theirs is then `classes`, which stands for none. Sampling
+moves the logits away from those without a class.
 """
 
 import math
@@ -30,7 +30,7 @@ def check_class_dropout(class_dropout: float, classes: int) -> None:
 
 
 def drop_class(rng: jax.Array, label: jax.Array, classes: int, share: float) -> jax.Array:
-    """Return labels int32 [B], of which a share is `classes`, no class (for guidance)."""
+    """Return labels int32 [B], of which about this share is `classes`, no class."""
     if not share:
         return label
     return jnp.where(jax.random.bernoulli(rng, share, label.shape), classes, label)
@@ -39,6 +39,6 @@ def drop_class(rng: jax.Array, label: jax.Array, classes: int, share: float) -> 
 def guided(logits: jax.Array, without: jax.Array, scale: float | jax.Array) -> jax.Array:
     """Return the logits moved away from those `without` the class by `scale` times the difference.
 
-    Classifier-free guidance (Ho and Salimans, 2022); scale 0 is no guidance.
+    Scale 0 is no guidance.
     """
     return logits + scale * (logits - without)

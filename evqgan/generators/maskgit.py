@@ -42,8 +42,8 @@ class Settings(MaskPredict):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.first >= self.steps:
-            expected = f"a whole number from 0 to {self.steps - 1}"
-            raise InputError(f"the sampler's first step is {expected}, not {self.first!r}")
+            expected = f"less than config.sample.steps = {self.steps}"
+            raise InputError(f"config.sample.first expects {expected}, got {self.first}")
 
 
 class Model(nn.Module):

@@ -3,15 +3,15 @@
 Paper, Sec. 3.3.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target, step_of_block
 from evqgan.generators.mask_schedule import gamma
+from evqgan.generators.multigrained_network import Model
 
 EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
 WAVEFRONTS = 0.05  # ours: the share of images whose blocks come as a wavefront, not in raster order
@@ -73,7 +73,7 @@ def draw_blocks(
 
 
 def draw_generations(
-    model: Any,
+    model: Model,
     rng: jax.Array,
     batch: int,
     edits: float,
@@ -92,9 +92,8 @@ def draw_generations(
     rng_kind, rng_rectangle, rng_order = jax.random.split(rng, 3)
     rectangle = random_rectangle(rng_rectangle, batch, h, w)
     hidden = rectangle | ~jax.random.bernoulli(rng_kind, edits, (batch, 1, 1))
-    geometry = h, w, model.window, model.extend
-    raster = jnp.asarray(step_of_block(*geometry, "raster"))[None]
-    wavefront = jnp.asarray(step_of_block(*geometry, "wavefront"))[None]
+    raster = jnp.asarray(step_of_block(*model.layout, "raster"))[None]
+    wavefront = jnp.asarray(step_of_block(*model.layout, "wavefront"))[None]
     is_wavefront = jax.random.bernoulli(rng_order, wavefronts, (batch, 1))
     return hidden, rank_blocks(hidden, jnp.where(is_wavefront, wavefront, raster), model.window)
 
@@ -109,20 +108,27 @@ def rank_blocks(hidden: jax.Array, step: jax.Array, window: int) -> jax.Array:
     return jnp.where(jnp.any(blocks_of(hidden, window), axis=-1), step + 1, 0)
 
 
+class Corrupted(NamedTuple):
+    """What a network trains on: a batch with K target blocks an image, partly masked."""
+
+    inputs: dict[str, Any]  # of `multigrained_network.Model`, all but the label
+    target: jax.Array  # int32 [B,K,T], the ids of the target blocks
+    is_masked: jax.Array  # bool [B,K,T], which of them are to be predicted
+
+
 def corrupt(
-    model: Any,
+    model: Model,
     ids: jax.Array,
     rng: jax.Array,
-    masks: str,
+    masks: Masks,
     targets: int,
     share: float | None = None,
     edits: float = EDITS,
     wavefronts: float = WAVEFRONTS,
-) -> tuple[dict[str, Any], jax.Array, jax.Array]:
+) -> Corrupted:
     """Draw K target blocks of each image and mask some of their tokens.
 
-    Returns the inputs of `multigrained_network.Model` (all but the label), the target ids [B,K,T],
-    and which of them are masked [B,K,T]. Raises InputError for settings that make no sense.
+    Raises InputError for settings that make no sense.
 
     ids: int32 [B,h,w].
     masks: "matched" (ours): the states that sampling and editing meet, see `draw_generations`. A
@@ -135,83 +141,106 @@ def corrupt(
       schedule, gamma(r) with r uniform.
     edits, wavefronts: see `draw_generations`.
     """
-    check(model, masks, targets, edits, wavefronts)
-    rng_moment, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
-    batch, number = ids.shape[0], targets or model.blocks
+    if not 0 <= targets <= model.blocks:
+        expected = f"0 (all) or up to the {model.blocks} blocks"
+        raise InputError(f"the generator's targets are {expected}, got {targets}")
+    number = targets or model.blocks
     if masks == "paper":
-        rngs = rng_moment, rng_block, rng_share, rng_mask
-        return corrupt_as_in_paper(model, ids, number, share, rngs)
-    edits, wavefronts = (0.0, 0.0) if masks == "raster" else (edits, wavefronts)
+        return corrupt_as_in_paper(model, ids, rng, number, share)
+    if masks == "raster":
+        edits = wavefronts = 0.0
+    return corrupt_as_in_sampling(model, ids, rng, number, share, edits, wavefronts)
+
+
+def corrupt_as_in_sampling(
+    model: Model,
+    ids: jax.Array,
+    rng: jax.Array,
+    number: int,
+    share: float | None,
+    edits: float,
+    wavefronts: float,
+) -> Corrupted:
+    """Return `corrupt` by what sampling and editing know when they generate a target block.
+
+    number: K; else as in `corrupt`.
+    """
+    rng_moment, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
+    batch = len(ids)
     hidden, rank = draw_generations(model, rng_moment, batch, edits, wavefronts)
     block, is_candidate = draw_blocks(rng_block, rank > 0, number)
     target_rank = jnp.take_along_axis(rank, block, axis=-1)[..., None]  # [B,K,1]
-    of_blocks = ring_and_target(*model.latent, model.window, model.extend)
-    ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
-    token_rank = rank[:, block_of_token(model)]  # [B,h*w]
+    ring_index, target_index = positions_of(model, block)
+    token_rank = rank[:, model.layout.block_of_token()]  # [B,h*w]
 
     is_known = ~gather(hidden, ring_index) | (gather(token_rank, ring_index) < target_rank)
-    is_known &= ring_index != NOWHERE
     candidates = gather(hidden, target_index) & is_candidate[..., None]
     shares = draw_share(rng_share, (batch, number), share)
     is_masked = random_mask(rng_mask, candidates, shares)
     if model.global_tokens == "ordered":
-        inputs = {"grid": ids[:, None], "rank": rank}
+        of_globals = {"grid": ids[:, None], "rank": rank}
     else:
         is_seen = ~hidden.reshape(batch, 1, -1) | (token_rank[:, None] < target_rank)  # [B,K,h*w]
         grid = jnp.where(is_seen, ids.reshape(batch, 1, -1), model.codes)
-        inputs = {"grid": grid.reshape(batch, number, *model.latent)}
-    target = gather(ids, target_index)
-    inputs["ring"] = jnp.where(is_known, gather(ids, ring_index), model.codes)
-    inputs["target"] = jnp.where(is_masked, model.codes, target)
-    inputs["block"] = block
-    return inputs, target, is_masked
+        of_globals = {"grid": grid.reshape(batch, number, *model.latent)}
+    return with_local(model, ids, block, is_known, is_masked, of_globals)
 
 
 def corrupt_as_in_paper(
-    model: Any,
-    ids: jax.Array,
-    number: int,
-    share: float | None,
-    rngs: tuple[jax.Array, ...],
-) -> tuple[dict[str, Any], jax.Array, jax.Array]:
+    model: Model, ids: jax.Array, rng: jax.Array, number: int, share: float | None
+) -> Corrupted:
     """Return `corrupt` by the paper's masks (Sec. 3.3).
 
-    Every block may be a target; its own global token is masked anyhow.
+    Every block may be a target; its own global token is masked anyhow. number: K; else as in
+    `corrupt`.
     """
-    rng_blocks, rng_block, rng_share, rng_mask = rngs
-    batch, (h, w) = ids.shape[0], model.latent
+    if model.global_tokens == "ordered":
+        needed = 'generator.global_tokens = "masked"'
+        raise InputError(f'masks = "paper" hides random blocks: it needs {needed}')
+    rng_blocks, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
+    batch, (h, w) = len(ids), model.latent
     every_block = jnp.ones((batch, model.blocks), bool)
     block_shares = draw_share(jax.random.fold_in(rng_share, 1), (batch,), None)
     hidden = random_mask(rng_blocks, every_block, block_shares)
     block, _ = draw_blocks(rng_block, every_block, number)
     shares = draw_share(rng_share, (batch,), share)
     mask = random_mask(rng_mask, jnp.ones((batch, h * w), bool), shares)
-    of_blocks = ring_and_target(h, w, model.window, model.extend)
-    ring_index, target_index = (jnp.asarray(x)[block] for x in of_blocks)
-    is_masked, target = gather(mask, target_index), gather(ids, target_index)
-    is_known = (ring_index != NOWHERE) & ~gather(mask, ring_index)
-    flat = ids.reshape(batch, -1)
-    grid = jnp.where(hidden[:, block_of_token(model)], model.codes, flat).reshape(batch, 1, h, w)
-    inputs = {
-        "grid": jnp.broadcast_to(grid, (batch, number, h, w)),
+    ring_index, target_index = positions_of(model, block)
+    is_known, is_masked = ~gather(mask, ring_index), gather(mask, target_index)
+    is_hidden = hidden[:, model.layout.block_of_token()]
+    grid = jnp.where(is_hidden, model.codes, ids.reshape(batch, -1)).reshape(batch, 1, h, w)
+    of_globals = {"grid": jnp.broadcast_to(grid, (batch, number, h, w))}
+    return with_local(model, ids, block, is_known, is_masked, of_globals)
+
+
+def with_local(
+    model: Model,
+    ids: jax.Array,
+    block: jax.Array,
+    is_known: jax.Array,
+    is_masked: jax.Array,
+    of_globals: dict[str, jax.Array],
+) -> Corrupted:
+    """Return what a network trains on, given the inputs of its global tokens.
+
+    block: int32 [B,K], the targets. is_known: bool [B,K,R], which tokens of their rings they see,
+      anything where there is none. is_masked: bool [B,K,T], which tokens of their own they do not.
+    """
+    ring_index, target_index = positions_of(model, block)
+    is_known &= ring_index != NOWHERE
+    target = gather(ids, target_index)
+    local = {
         "ring": jnp.where(is_known, gather(ids, ring_index), model.codes),
         "target": jnp.where(is_masked, model.codes, target),
         "block": block,
     }
-    return inputs, target, is_masked
+    return Corrupted({**of_globals, **local}, target, is_masked)
 
 
-def check(model: Any, masks: str, targets: int, edits: float, wavefronts: float) -> None:
-    """Raise InputError for settings of `corrupt` that make no sense."""
-    if not 0 <= targets <= model.blocks:
-        expected = f"0 (all) or up to the {model.blocks} blocks"
-        raise InputError(f"the generator's targets are {expected}, got {targets}")
-    if not (0 <= edits <= 1 and 0 <= wavefronts <= 1):
-        given = f"{edits} and {wavefronts}"
-        raise InputError(f"the shares of edits and wavefronts lie in [0, 1], got {given}")
-    if masks == "paper" and model.global_tokens == "ordered":
-        needed = 'generator.global_tokens = "masked"'
-        raise InputError(f'masks = "paper" hides random blocks: it needs {needed}')
+def positions_of(model: Model, block: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the flat positions of rings [B,K,R] and targets [B,K,T] of blocks int32 [B,K]."""
+    ring, target = ring_and_target(*model.layout)
+    return jnp.asarray(ring)[block], jnp.asarray(target)[block]
 
 
 def draw_share(rng: jax.Array, shape: tuple[int, ...], share: float | None) -> jax.Array:
@@ -230,10 +259,3 @@ def gather(grid: jax.Array, index: jax.Array) -> jax.Array:
     grid: [B,h,w] or [B,h*w].
     """
     return jax.vmap(lambda row, at: row.reshape(-1)[at])(grid, index)
-
-
-def block_of_token(model: Any) -> np.ndarray:
-    """Return the block that each token of the grid lies in, int32 NumPy [h*w]."""
-    (h, w), side = model.latent, model.window
-    blocks = np.arange(model.blocks, dtype=np.int32).reshape(h // side, w // side)
-    return blocks.repeat(side, 0).repeat(side, 1).reshape(-1)

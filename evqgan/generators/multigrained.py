@@ -67,7 +67,7 @@ def likelihood(
     ids: jax.Array,
     label: jax.Array,
     rng: jax.Array,
-    masks: str,
+    masks: masking.Masks,
     targets: int,
     label_smoothing: float = 0.0,
     train: bool = False,
@@ -157,15 +157,16 @@ def evaluate(
 
 
 class BlockContext:
-    """The network as `block_by_block` calls it, for one request.
+    """The network as a `BlockModel`, for one request.
 
-    `begin` makes the carry (the KV cache of class and ordered globals) before the first step; each
-    step calls `context`, then `complete`, which adds the globals of the step's blocks to the carry.
-    With guidance the batch holds every image twice; its second half has no class.
+    The carry is the KV cache of class and ordered globals, to which `complete` adds the globals of
+    a step's blocks. With guidance the batch holds every image twice; its second half has no class.
     """
 
     def __init__(self, model: Model, params: dict, request: Request, settings: Settings) -> None:
-        self.model, self.params, self.guided = model, params, bool(settings.guidance)
+        self.model, self.params, self.request = model, params, request
+        self.codes, self.layout = model.codes, model.layout
+        self.guided = bool(settings.guidance)
         self.is_cached = model.attention == "prefix"
         self.is_ordered = model.global_tokens == "ordered"
         label = request.label if model.classes else None
@@ -173,8 +174,7 @@ class BlockContext:
             label = jnp.concatenate([label, jnp.full_like(label, model.classes)])
         self.fixed: dict[str, Any] = {"label": label}  # inputs that are the same in all steps
         if self.is_ordered:
-            geometry = *model.latent, model.window, model.extend
-            step = jnp.asarray(step_of_block(*geometry, settings.order))[None]
+            step = jnp.asarray(step_of_block(*model.layout, settings.order))[None]
             self.fixed["rank"] = self.twice(masking.rank_blocks(request.mask, step, model.window))
 
     def twice(self, x: jax.Array) -> jax.Array:
@@ -185,7 +185,7 @@ class BlockContext:
         """Apply the network, or a method of it such as `Model.context`."""
         return self.model.apply({"params": self.params}, *args, **inputs, method=method)
 
-    def begin(self, request: Request) -> Any:
+    def begin(self) -> Any:
         """Return the carry before anything is generated: the KV cache of class and global tokens.
 
         It is empty for a model without such a cache: that with masked global tokens, whose content
@@ -193,8 +193,8 @@ class BlockContext:
         """
         if not (self.is_ordered and self.is_cached):
             return ()
-        ids = squeeze_depth(request.ids, "multigrained")
-        grid = jnp.where(request.mask, self.model.codes, ids)
+        ids = squeeze_depth(self.request.ids, "multigrained")
+        grid = jnp.where(self.request.mask, self.codes, ids)
         return self.apply(self.twice(grid), **self.fixed, method=Model.begin)
 
     def context(self, carry: Any, grid: jax.Array, blocks: jax.Array) -> Callable:
@@ -203,8 +203,7 @@ class BlockContext:
         carry: see `begin`. grid: int32 [B,h,w] before the step, [MASK] = V.
         """
         batch, grid = grid.shape[0], self.twice(grid)
-        geometry = *self.model.latent, self.model.window, self.model.extend
-        ring_index = jnp.asarray(ring_and_target(*geometry)[0])[blocks]
+        ring_index = jnp.asarray(ring_and_target(*self.layout)[0])[blocks]
         block = jnp.broadcast_to(blocks[None], (grid.shape[0], len(blocks)))
         ring = grid.reshape(grid.shape[0], -1)[:, ring_index]
         inputs: dict[str, Any] = {"grid": grid[:, None], "ring": ring, "block": block, **self.fixed}
@@ -261,19 +260,13 @@ def sample(
     keep_history: also return the grids after each step of block_by_block [steps,B,h,w,1].
     """
     settings.require_class_dropout(model.class_dropout)
-    network = BlockContext(model, as_sampled(model, params), request, settings)
     made = block_by_block(
-        network.context,
+        BlockContext(model, as_sampled(model, params), request, settings),
         squeeze_depth(request.ids, "multigrained"),
         request.mask,
         request.keys,
         settings,
-        codes=model.codes,
-        window=model.window,
-        extend=model.extend,
-        order=settings.order,
-        carry=network.begin(request),
-        complete=network.complete,
-        keep_history=keep_history,
+        settings.order,
+        keep_history,
     )
     return jax.tree.map(lambda x: x[..., None], made)

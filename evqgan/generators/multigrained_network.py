@@ -20,7 +20,7 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators import check_heads
-from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target
+from evqgan.generators.blocks import NOWHERE, Layout, blocks_of, ring_and_target
 from evqgan.generators.guidance import check_class_dropout
 from evqgan.nn.linear import Dense, products_in
 from evqgan.nn.segments import SegmentTransformer
@@ -101,9 +101,14 @@ class Model(nn.Module):
         check_class_dropout(self.class_dropout, self.classes)
 
     @property
+    def layout(self) -> Layout:
+        """How the grid is cut into blocks."""
+        return Layout(*self.latent, self.window, self.extend)
+
+    @property
     def blocks(self) -> int:
         """The number of blocks of the grid."""
-        return self.latent[0] * self.latent[1] // self.window**2
+        return self.layout.blocks
 
     def setup(self) -> None:
         normal = nn.initializers.truncated_normal(0.02)  # MaskGIT
@@ -251,9 +256,7 @@ class Model(nn.Module):
 
         For masks see `SegmentTransformer`.
         """
-        index = jnp.asarray(ring_and_target(*self.latent, self.window, self.extend)[0])[
-            block
-        ]  # [B,K,R]
+        index = jnp.asarray(ring_and_target(*self.layout)[0])[block]  # [B,K,R]
         is_inside = (index != NOWHERE)[:, :, None, None]
         if self.global_tokens == "ordered":
             if rank is None:
@@ -303,7 +306,7 @@ class Model(nn.Module):
 
         With own = "partial" their global token is put in front: [B,K,1+T,c].
         """
-        index = jnp.asarray(ring_and_target(*self.latent, self.window, self.extend)[1])[block]
+        index = jnp.asarray(ring_and_target(*self.layout)[1])[block]
         x = self._local(target, index, TARGET)
         if self.own != "partial":
             return x

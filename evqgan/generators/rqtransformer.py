@@ -45,9 +45,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         build.check_fields(self, "config.sample")
-        lengths = {len(x) for x in (self.top_k, self.top_p) if isinstance(x, tuple)} or {1}
-        if len(lengths) == 1:
-            self.at_depths(*lengths)
 
     def at_depths(self, number: int) -> list[Autoregressive]:
         """Return the settings of each of `number` depths; InputError if there are not so many."""

@@ -52,7 +52,7 @@ class Sight:
     @property
     def rank(self) -> np.ndarray:
         """The step that generates each block, int32 [blocks], from 1; none is given."""
-        return step_of_block(*self.model.latent, self.model.window, self.model.extend) + 1
+        return step_of_block(*self.model.layout) + 1
 
     @property
     def is_known(self) -> np.ndarray:
@@ -94,9 +94,7 @@ class Sight:
         return found
 
     def _layout(self, part: int) -> np.ndarray:
-        index = ring_and_target(*self.model.latent, self.model.window, self.model.extend)[part][
-            self.block
-        ]
+        index = ring_and_target(*self.model.layout)[part][self.block]
         return index[index != NOWHERE]
 
 
