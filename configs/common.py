@@ -114,7 +114,9 @@ def with_critic(config: ConfigDict, distance: str = "lpips", weights: str = "") 
     }
     config.evals.reconstruction = {"perceptual": distance}
     # The critic makes val/mse worse.
-    config.best = f"val/{distance}" + "_untrained" * (weights == "random")
+    config.best = f"val/{distance}"
+    if weights == "random":
+        config.best += "_untrained"
     return config
 
 

@@ -36,7 +36,7 @@ class Settings:
     optimizer: dict | None = None  # keys of `training.optim.optimizer`
 
 
-class DiscriminatorOutput(NamedTuple):
+class CriticOutput(NamedTuple):
     """What a critic says of one batch."""
 
     loss: jax.Array  # L_adv, the generator's
@@ -46,7 +46,7 @@ class DiscriminatorOutput(NamedTuple):
     metrics: Metrics
 
 
-class Views(NamedTuple):
+class CriticBatch(NamedTuple):
     """What a critic sees of one batch."""
 
     image: jax.Array  # float32 [B,H,W,3] in [-1, 1]
@@ -117,9 +117,9 @@ class AdversarialLoss:
         variables = {"batch_stats": {}, **variables, "averages": gan.averages()}
         return {**self.updater.init(params), "variables": variables}, frozen
 
-    def discriminate(
-        self, params: dict, variables: dict, frozen: dict, views: Views, rng: jax.Array
-    ) -> DiscriminatorOutput:
+    def losses(
+        self, params: dict, variables: dict, frozen: dict, batch: CriticBatch, rng: jax.Array
+    ) -> CriticOutput:
         """Return L_adv, and the gradients of it and of the critic's own loss.
 
         params, variables, frozen: the critic's. Before `start` all is 0, and the variables stay.
@@ -129,20 +129,20 @@ class AdversarialLoss:
         # This leaves no trace in the running statistics.
         def generator_loss(reconstruction: jax.Array) -> jax.Array:
             given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
-            logits, _ = self._logits(given, reconstruction, views.label, rngs[0])
+            logits, _ = self._logits(given, reconstruction, batch.label, rngs[0])
             return gan.generator_loss(self.settings.loss, logits)
 
         def critic_loss(params: dict) -> tuple:
             given = {"params": params, "batch_stats": variables["batch_stats"], "frozen": frozen}
-            return self._critic_loss(given, variables["averages"], views, rngs[1:])
+            return self._critic_loss(given, variables["averages"], batch, rngs[1:])
 
-        loss, gradient = jax.value_and_grad(generator_loss)(views.reconstruction)
+        loss, gradient = jax.value_and_grad(generator_loss)(batch.reconstruction)
         (_, (changed, metrics)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params)
-        output = DiscriminatorOutput(loss, gradient, grads, changed, metrics)
+        output = CriticOutput(loss, gradient, grads, changed, metrics)
         # Ours: before `start` this is computed and dropped. A lax.cond would save it, but on the
         # CPU its branches run five times slower than the same operations outside of it.
         nothing = jax.tree.map(jnp.zeros_like, output)._replace(variables=variables)
-        return select(views.step >= self.start, output, nothing)
+        return select(batch.step >= self.start, output, nothing)
 
     def weight(
         self, norm_reconstruction: jax.Array, norm_adversarial: jax.Array, step: jax.Array
@@ -162,7 +162,7 @@ class AdversarialLoss:
     ) -> tuple[dict, Metrics]:
         """Return the critic's state after a step, and metrics; it stays unless `is_finite`.
 
-        variables, grads: of `discriminate`.
+        variables, grads: of `losses`.
         """
         part = {key: state[key] for key in ("params", "opt")}
         # Before it sets in nothing moves, the optimizer's counters included.
@@ -181,13 +181,13 @@ class AdversarialLoss:
         return logits, changed.get("batch_stats", {})
 
     def _critic_loss(
-        self, variables: dict, averages: dict, views: Views, rngs: jax.Array
+        self, variables: dict, averages: dict, batch: CriticBatch, rngs: jax.Array
     ) -> tuple[jax.Array, tuple[dict, Metrics]]:
         """Return the critic's loss with its penalties, and (its variables afterwards, metrics)."""
         settings = self.settings
-        real, stats = self._logits(variables, views.image, views.label, rngs[0])
+        real, stats = self._logits(variables, batch.image, batch.label, rngs[0])
         after = {**variables, "batch_stats": stats}
-        fake, stats = self._logits(after, views.reconstruction, views.label, rngs[1])
+        fake, stats = self._logits(after, batch.reconstruction, batch.label, rngs[1])
         loss = gan.critic_loss(settings.loss, real, fake, settings.factor)
         means = {"real_logits": jnp.mean(real), "fake_logits": jnp.mean(fake)}
         metrics = {"critic_loss": loss, **means}
@@ -196,11 +196,11 @@ class AdversarialLoss:
             averages = gan.update_ema(averages, real, fake)
             loss = loss + settings.lecam * metrics["lecam"]
         if settings.r1:
-            metrics["r1"] = self._penalty(variables, views)
+            metrics["r1"] = self._penalty(variables, batch)
             loss = loss + settings.r1 * settings.r1_every * metrics["r1"]
         return loss, ({"batch_stats": stats, "averages": averages}, metrics)
 
-    def _penalty(self, variables: dict, views: Views) -> jax.Array:
+    def _penalty(self, variables: dict, batch: CriticBatch) -> jax.Array:
         """Return R1 of real images every `r1_every` steps, counted as in the log; else 0.
 
         By the running statistics: see `gan.r1`.
@@ -208,10 +208,10 @@ class AdversarialLoss:
 
         def penalty() -> jax.Array:
             def logits(image: jax.Array) -> jax.Array:
-                out: Any = self.critic.apply(variables, image, views.label, train=False)
+                out: Any = self.critic.apply(variables, image, batch.label, train=False)
                 return out
 
-            return gan.r1(logits, views.image)
+            return gan.r1(logits, batch.image)
 
-        due = (views.step + 1) % self.settings.r1_every == 0
+        due = (batch.step + 1) % self.settings.r1_every == 0
         return jax.lax.cond(due, penalty, lambda: jnp.zeros(()))

@@ -239,10 +239,10 @@ class TokenizerStage:
             variables = {**variables, "codebook": codebook}
             metrics = self._joined(l_rec.metrics, aux)
             if self.adversary:
-                views = adversarial.Views(image, reconstruction, batch["label"], state["step"])
+                seen = adversarial.CriticBatch(image, reconstruction, batch["label"], state["step"])
                 critic = params["critic"], variables["critic"], frozen["critic"]
                 with build.at_key("config.adversarial.critic"):
-                    l_adv = self.adversary.discriminate(*critic, views, rngs[1])
+                    l_adv = self.adversary.losses(*critic, seen, rngs[1])
                 weight, more = self._lambda(self.adversary, pull_back, l_rec, l_adv, state["step"])
                 loss = loss + weight * l_adv.loss  # + lambda * L_adv
                 gradient = gradient + weight * l_adv.gradient
@@ -305,7 +305,7 @@ class TokenizerStage:
         adversary: adversarial.AdversarialLoss,
         pull_back: Callable,
         l_rec: Term,
-        l_adv: adversarial.DiscriminatorOutput,
+        l_adv: adversarial.CriticOutput,
         step: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
         """Return lambda of Eq. 1, and the metrics of the adversarial term.
