@@ -362,7 +362,7 @@ def test_editing_may_begin_at_a_later_step():
 
 
 def test_errors_say_what_was_expected():
-    with pytest.raises(InputError, match="class_dropout is 0 of .* without classes, not 0.1"):
+    with pytest.raises(InputError, match="class_dropout = 0.1, but .* no classes"):
         model_of(classes=0, class_dropout=0.1)
     with pytest.raises(
         InputError, match="the maskgit generator needs a quantizer of depth 1, not 4"

@@ -110,7 +110,8 @@ def check(function: Callable[..., Any], keys: Any, where: str, given: Iterable[s
     for key, value in keys.items():
         if key not in known:
             raise InputError(f"{where} has no key {key!r}: {suggestion(key, known)}")
-        _check_value(value, known[key], f"{where}.{key}")
+        kind = kinds.of(known[key])
+        _check_value(kinds.read(value, kind), kind, f"{where}.{key}")
 
 
 def check_fields(instance: Any, where: str) -> None:
@@ -119,12 +120,11 @@ def check_fields(instance: Any, where: str) -> None:
     where: what the section is called whose keys are these fields, as in `check`.
     """
     for name, parameter in keys_of(type(instance)).items():
-        _check_value(getattr(instance, name), parameter, f"{where}.{name}")
+        _check_value(getattr(instance, name), kinds.of(parameter), f"{where}.{name}")
 
 
-def _check_value(value: Any, parameter: inspect.Parameter, where: str) -> None:
-    kind = kinds.of(parameter)
-    if not kinds.fits(kinds.read(value, kind), kind):
+def _check_value(value: Any, kind: Any, where: str) -> None:
+    if not kinds.fits(value, kind):
         close = kinds.meant(value, kind)
         hint = f": did you mean {close!r}?" if close else ""
         raise InputError(f"{where} expects {kinds.describe(kind)}, got {value!r}{hint}")

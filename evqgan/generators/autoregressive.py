@@ -17,6 +17,13 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import PositiveShare
 from evqgan.generators.sampling import draw
 
+# (carry, n, the codes [B,D] at position n - 1, at first zeros) -> carry, state; called once a
+# position. The carry is what a model keeps from position to position, such as a KV cache.
+NextPosition = Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]]
+# (state, d, the code [B] at depth d - 1, at first zeros) -> state, logits [B,V]; called once a
+# depth. Both are traced once, and carry and state keep shapes and dtypes.
+NextDepth = Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Autoregressive:
@@ -38,8 +45,8 @@ class Autoregressive:
 
 
 def autoregress(
-    next_position: Callable,
-    next_depth: Callable,
+    next_position: NextPosition,
+    next_depth: NextDepth,
     carry: Any,
     ids: jax.Array,
     keys: jax.Array,
@@ -52,11 +59,7 @@ def autoregress(
     Positions come in order, at each one its depths in order (VQGAN, Sec. 3.2; RQ-VAE, Sec. 3.2).
     Known codes stay.
 
-    next_position: (carry, n, the codes [B,D] at n - 1, at first zeros) -> carry, state; called once
-      a position. Like next_depth it is traced once, and carry and state keep shapes and dtypes.
-    next_depth: (state, d, the code [B] at d - 1, at first zeros) -> state, logits [B,V]; called
-      once a depth.
-    carry: what the model keeps from position to position, such as a KV cache.
+    carry: that of the first position.
     ids: int32 [B,N,D], unknown = codes.
     keys: a random key [B] for each image.
     settings: those of each depth.

@@ -3,7 +3,6 @@
 A grid of one block is MaskGIT's decoding, blocks of one token are autoregression (paper, Sec. 4.4).
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -11,9 +10,7 @@ import jax.numpy as jnp
 
 from evqgan.generators import Decoded, KeepHistory, kept
 from evqgan.generators.blocks import NOWHERE, Layout, Order, blocks_of, decoding_order, grid_of
-from evqgan.generators.mask_predict import MaskPredict, mask_predict
-
-ToLogits = Callable[[jax.Array], Any]  # tokens_to_logits of `mask_predict`
+from evqgan.generators.mask_predict import MaskPredict, ToLogits, mask_predict
 
 
 class BlockModel(Protocol):
@@ -30,7 +27,7 @@ class BlockModel(Protocol):
         """Return the carry before the first step."""
 
     def context(self, carry: Any, grid: jax.Array, blocks: jax.Array, /) -> ToLogits:
-        """Return tokens_to_logits of the tokens [B*K,window*window] of a step's blocks.
+        """Return the logits function of the tokens [B*K,window*window] of a step's blocks.
 
         grid: before the step. blocks: int32 [K], traced.
         """

@@ -17,7 +17,12 @@ import optax
 
 from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, sliding, squeeze_depth
-from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
+from evqgan.generators.autoregressive import (
+    Autoregressive,
+    NextPosition,
+    autoregress,
+    row_history,
+)
 from evqgan.generators.gpt_network import Model
 from evqgan.nn.linear import in_dtype
 
@@ -174,7 +179,7 @@ def cached(
     params: dict,
     words: jax.Array,
     label: jax.Array | None,
-) -> tuple[Callable, Any]:
+) -> tuple[NextPosition, Any]:
     """Return next_position and carry for `autoregress`; carry is the KV cache of earlier codes."""
     apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
     first, cache = apply(condition_of(model, label, words.shape[0]), method=Model.begin)
@@ -196,7 +201,7 @@ def slide(
     params: dict,
     words: jax.Array,
     label: jax.Array | None,
-) -> tuple[Callable, jax.Array]:
+) -> tuple[NextPosition, jax.Array]:
     """Return next_position and carry for `autoregress`; each code sees a sliding window alone.
 
     The carry is the words made so far, int32 [B,h*w]: nothing is cached, as windows differ.

@@ -25,8 +25,10 @@ GUIDANCE_SCHEDULES: dict[GuidanceSchedule, Callable[[jax.Array], jax.Array]] = {
 def check_class_dropout(class_dropout: float, classes: int) -> None:
     """Raise InputError for class dropout of a model without classes."""
     if class_dropout and not classes:
-        expected = "0 of a generator without classes"
-        raise InputError(f"generator.class_dropout is {expected}, not {class_dropout}")
+        raise InputError(
+            f"generator.class_dropout = {class_dropout}, but the generator has no classes: set it "
+            "to 0"
+        )
 
 
 def drop_class(rng: jax.Array, label: jax.Array, classes: int, share: float) -> jax.Array:

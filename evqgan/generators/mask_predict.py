@@ -27,6 +27,10 @@ from evqgan.generators.remasking import (
 from evqgan.generators.sampling import draw
 
 Choice = Literal["confidence", "halton"]
+# Tokens [B,N] -> logits [B,N,V]; with guidance a pair of them, with the class and without it.
+ToLogits = Callable[[jax.Array], Any]
+# A step -> Gumbel noise for its codes [B,N,V] and for its choice of tokens [B,N].
+Noise = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +109,8 @@ def log_probability(logits: jax.Array, tokens: jax.Array) -> jax.Array:
     return jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
 
 
-def image_noise(keys: jax.Array, number: int, codes: int) -> Callable:
-    """Return noise(step) -> Gumbel noise for the codes [B,number,codes] and the choice [B,number].
+def image_noise(keys: jax.Array, number: int, codes: int) -> Noise:
+    """Return the noise of `number` tokens an image.
 
     keys: a random key [B] for each image, whose noise depends on nothing else.
     """
@@ -124,7 +128,7 @@ def image_noise(keys: jax.Array, number: int, codes: int) -> Callable:
 
 
 def mask_predict(
-    tokens_to_logits: Callable,
+    tokens_to_logits: ToLogits,
     tokens: jax.Array,
     keys: jax.Array,
     settings: MaskPredict,
@@ -132,7 +136,7 @@ def mask_predict(
     codes: int,
     grid: tuple[int, int] | None = None,
     first: int = 0,
-    noise: Callable | None = None,
+    noise: Noise | None = None,
     keep_history: KeepHistory = False,
 ) -> Decoded:
     """Fill the masked tokens in `settings.steps` parallel steps.
@@ -141,13 +145,11 @@ def mask_predict(
     masks those again that it is least sure of, or that come last in the Halton order. With
     `settings.remask` it also masks some that earlier steps have made. Known tokens never change.
 
-    tokens_to_logits: tokens [B,N] -> logits [B,N,V]; with guidance a pair of them, with the class
-      and without it.
     tokens: int32 [B,N], masked ones = codes.
     keys: a random key [B] for each image.
     grid: (h, w) of the N = h*w tokens in raster order, for the Halton order; None: one row.
     first: the step to begin with; MaskGIT's code edits from step 2 of 12, as part is known.
-    noise: takes the place of what is drawn from the keys, see `image_noise`.
+    noise: takes the place of what is drawn from the keys by `image_noise`.
     keep_history: also return the tokens after each step [steps - first,B,N], see `KeepHistory`.
     """
     number = tokens.shape[1]

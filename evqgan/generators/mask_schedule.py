@@ -1,7 +1,9 @@
-"""Mask schedules: how many tokens are still masked while decoding (MaskGIT, Sec. 4.4).
+"""Mask schedules: how many tokens are masked when so much is done (MaskGIT, Sec. 4.4).
 
-To add one, give it a name in `Named`, which config.sample.schedule may then have, and a branch in
-`gamma`.
+Decoding follows one, step by step; in training the share of masked tokens is gamma of a random
+number. To add one, give it a name in `Named`, which config.sample.schedule and the config.loss of
+`maskgit` may then have, and a branch in `gamma`; `multigrained` trains with "cosine", as the paper
+does.
 """
 
 import math

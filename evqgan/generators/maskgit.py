@@ -9,7 +9,6 @@ translates. Code of the original: google-research/maskgit.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, check_heads, squeeze_depth
 from evqgan.generators.evaluation import by_share
 from evqgan.generators.guidance import check_class_dropout, drop_class
-from evqgan.generators.mask_predict import MaskPredict, mask_predict
+from evqgan.generators.mask_predict import MaskPredict, ToLogits, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, tanh_gelu
 from evqgan.nn.dropout import Dropout
@@ -259,8 +258,8 @@ def tokens_to_logits(
     params: dict,
     label: jax.Array | None,
     guided: bool = False,
-) -> Callable:
-    """Return tokens [B,h*w] int32 ([MASK] = V) -> logits of the codes [B,h*w,V].
+) -> ToLogits:
+    """Return the logits function of tokens [B,h*w], [MASK] = V: logits of the codes [B,h*w,V].
 
     guided: return a pair of logits, with the class and without it.
     """

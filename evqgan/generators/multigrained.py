@@ -27,7 +27,7 @@ from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, ring_and_target, step_of_block
 from evqgan.generators.evaluation import by_share
 from evqgan.generators.guidance import drop_class
-from evqgan.generators.mask_predict import MaskPredict
+from evqgan.generators.mask_predict import MaskPredict, ToLogits
 from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
 from evqgan.nn.layers import separate
 from evqgan.nn.linear import in_dtype
@@ -197,7 +197,7 @@ class BlockContext:
         grid = jnp.where(self.request.mask, self.codes, ids)
         return self.apply(self.twice(grid), **self.fixed, method=Model.begin)
 
-    def context(self, carry: Any, grid: jax.Array, blocks: jax.Array) -> Callable:
+    def context(self, carry: Any, grid: jax.Array, blocks: jax.Array) -> ToLogits:
         """Return the function tokens_to_logits, [B*K,T] -> [B*K,T,V], of a step's `blocks` [K].
 
         carry: see `begin`. grid: int32 [B,h,w] before the step, [MASK] = V.

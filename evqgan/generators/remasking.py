@@ -17,7 +17,7 @@ FIRST = -1e30  # below every confidence
 STREAM = 2  # of an image's random numbers; 0 and 1 are those of `mask_predict.image_noise`
 
 
-def remask_noise(keys: jax.Array, number: int) -> Callable:
+def remask_noise(keys: jax.Array, number: int) -> Callable[[jax.Array], jax.Array]:
     """Return noise(step) -> uniform numbers in [0, 1) [B,number], of keys [B], one for each image.
 
     They are others than those of `mask_predict.image_noise`, which stay as they are.

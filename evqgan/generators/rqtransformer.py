@@ -21,7 +21,13 @@ from evqgan.core import build
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import PositiveShare
 from evqgan.generators import Decoded, KeepHistory, Request, Traits
-from evqgan.generators.autoregressive import Autoregressive, autoregress, row_history
+from evqgan.generators.autoregressive import (
+    Autoregressive,
+    NextDepth,
+    NextPosition,
+    autoregress,
+    row_history,
+)
 from evqgan.generators.rqtransformer_network import Model, pair_of
 from evqgan.nn.linear import in_dtype
 
@@ -147,7 +153,7 @@ def cached(
     label: jax.Array | None,
     codebook: jax.Array,
     batch: int,
-) -> tuple[Callable, Callable, jax.Array]:
+) -> tuple[NextPosition, NextDepth, jax.Array]:
     """Return next_position, next_depth and carry for `autoregress`, with KV caches."""
     apply: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 

@@ -43,7 +43,8 @@ class Tokenizer(nn.Module):
         if self.encoder.factor != self.decoder.factor:
             raise InputError(
                 f"expected an encoder and a decoder of one factor, got {self.encoder.factor} and "
-                f"{self.decoder.factor}: give both the same number of stages (depths)"
+                f"{self.decoder.factor}: give both as many stages (depths), or levels "
+                "(multipliers), or one patch"
             )
         # This product decides the ids: in full float32, or they would depend on the kind of device.
         self.to_codes = nn.Dense(self.quantizer.width // self.patch**2, precision="highest")
