@@ -150,7 +150,7 @@ class Decoder(Coder):
     The encoder mirrored: a linear layer to z_width channels (`from_codes`, VQGAN's
     post_quant_conv), a 3x3 convolution (`conv_in`), the middle blocks, the levels in reverse order
     with `up` between them, a norm, and a 3x3 convolution to RGB (`to_rgb`).
-    multipliers: in the encoder's order.
+    multipliers: channels of each level, as multiples of `width`, in the encoder's order.
     z_width: channels of `from_codes`; 0: no such layer.
     up: how sides are doubled, see `conv.upsample`.
     bias: of the blocks' convolutions.

@@ -84,9 +84,7 @@ def after_update(
     return z_q, ids, aux
 
 
-def by_table(
-    x: jax.Array, hits: jax.Array, shape: tuple[int, int, int]
-) -> tuple[jax.Array, jax.Array]:
+def by_table(x: jax.Array, hits: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Return the vectors of each table [K,n,c], and the codes that they chose, one-hot [K,n,V].
 
     x, hits: as of `ema.Averages.update`.
