@@ -77,6 +77,7 @@ RUN = [
     (r"benchmark NAME$", FAST, ["--help"]),
     (r"benchmark (samplers|comparison|variants|reconstruction)$", FAST, ["--help"]),
     (r"benchmark reference --folder=pictures", FAST, ["--features=pixels", "--out=reference.npz"]),
+    (r"benchmark distribution --samples=theirs/", FAST, ["--features=pixels"]),
     (r"benchmark reconstruction --workdir=workdirs/a", SLOW, []),
     (
         r"benchmark samplers --workdir=workdirs/quickstart .*--scan",
@@ -121,6 +122,10 @@ NOT_RUN = [
     (r"^bash launch/tpu_vm.sh|doctor --device=gpu", ACCELERATOR),
     (r"prepare_data|data.from_", "needs data that are not here: test_tfrecord makes small ones"),
     (
+        r"benchmark distribution --samples=theirs.npz",
+        "needs the weights of Inception: test_foreign_samples takes such files",
+    ),
+    (
         r"docs.make.(config_keys|fits_table|front_picture)",
         "writes into the repository: test_config_keys and test_fits_table compare",
     ),
@@ -142,6 +147,10 @@ NOT_RUN = [
     (r"benchmark step", HOURS.format("step")),
     (r"benchmark (samplers|reconstruction)", HOURS.format("samplers")),
     (r"main --config=configs/(folder|digits)", HOURS.format("own_images")),
+    (
+        r"main --workdir=workdirs/folder$",
+        "goes on with a stopped run: test_own_images, test_going_on",
+    ),
 ]
 
 
@@ -202,6 +211,8 @@ def home(tmp_path_factory):
     (home / "path" / "to" / "images").symlink_to(home / "pictures" / "cat")
     for name, side in (("in.png", 32), ("my_cat.png", 64)):
         pictures.save_png(home / name, generated.draw(0, 3, (side, side)))
+    for i in range(4):
+        pictures.save_png(home / "theirs" / f"{i}.png", generated.draw(i, i, (16, 16)))
     (home / "docs").symlink_to(ROOT / "docs")
     (runs / "samplers").mkdir()
     (runs / "samplers" / "sample.json").write_text(

@@ -49,7 +49,7 @@ def read(file: str | os.PathLike[str]) -> Finished:
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{file} is not what --mode=sample writes: {first_line(error)}; make the samples "
-            "again, or measure those of another program by `python -m evqgan.benchmark distribution`"
+            "again, or measure those of another program: python -m evqgan.benchmark distribution"
         ) from error
     asked = "none" if labels is None else in_words(labels.tolist())
     count, height, width, _ = images.shape
