@@ -115,7 +115,7 @@ class Reporter:
         now = ["put the images on a faster disk", "give each device more cores"]
         if not dataset.workers:
             now.insert(0, "read by processes if cores are idle (config.dataset.workers)")
-        return f"{', '.join(now)}, or for a new run {self.setup.stage.data_advice}"
+        return f"{', '.join(now)}, or {self.setup.stage.data_advice}"
 
     def evaluate(self, step: int, state: dict) -> float:
         """Evaluate a state, write its numbers and pictures, and return its score, lower is better.

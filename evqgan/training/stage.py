@@ -22,7 +22,7 @@ class Stage(Protocol):
     # yet, for the steps before this one, and `update` for all others. 0: `update` alone is used.
     complete_from: int
     model: Any  # `models.of(config)`: what evaluators and people use of it
-    data_advice: str  # what a new run may do to wait less for its images
+    data_advice: str  # "for a new run ...": what makes it wait less for images
 
     def init(self) -> dict:
         """Return the first state; traceable, and the same for the same seed."""

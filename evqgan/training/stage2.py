@@ -175,7 +175,7 @@ class GeneratorStage:
     updater: optim.Updater
     progress_keys: tuple[str, ...] = ()
     complete_from = 0
-    data_advice = "encode the images once (--mode=encode, config.dataset.codes)"
+    data_advice = "for a new run encode the images once (--mode=encode, config.dataset.codes)"
 
     @property
     def notes(self) -> tuple[str, ...]:
