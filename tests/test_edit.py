@@ -81,6 +81,13 @@ class Painter:
         return np.where(mask[..., None], MADE, ids)
 
 
+class Echo(Painter):
+    """A Painter that makes of each token the mean of those that its window knows."""
+
+    def fill(self, ids, mask, labels, seed, changes):
+        return np.where(mask[..., None], int(ids[~mask].mean()) if (~mask).any() else 7, ids)
+
+
 def grey_tokens(shape, seed=0):
     """An image [H,W,3] of 4 x 4 squares, of greys darker than MADE.
 
@@ -309,26 +316,44 @@ def test_known_pixels_stay_outside_the_feather(feather):
 def test_overlapping_tiles_agree():
     """Tokens and pixels are those of the whole image, wherever a tile begins and ends."""
     painter, image = Painter(), grey_tokens((60, 84))
-    unknown = np.zeros((15, 21), bool)
-    ids = editing.encode(painter, image, unknown, 2)
+    ids = editing.encode(painter, image, np.ones((15, 21), bool), 2)
     np.testing.assert_array_equal(ids[1, ..., 0] * 4, image[::4, ::4, 0])
-    made = editing.decode(painter, ids, np.ones((60, 84), bool))
+    tiles = editing.tiles_over(painter, (15, 21), np.ones((60, 84), bool))
+    made = editing.decode(painter, ids, tiles, image.shape)
     np.testing.assert_allclose(made, [image] * 2, atol=1e-4)
 
 
-def test_only_tiles_that_matter_are_encoded_and_decoded():
-    painter = Painter()
-    unknown = np.ones((8, 200), bool)
-    unknown[:, :4] = False
-    wanted = np.zeros((32, 800), bool)
-    wanted[5, 780] = True
+@pytest.mark.parametrize("at, tiles", [((5, 780), 2), ((100, 400), 4)])
+def test_only_tiles_that_matter_are_encoded_and_decoded(at, tiles):
+    """What an edit costs goes by its hole, not by the picture around it."""
+    painter, image = Painter(), grey_tokens((200, 800))
+    mask = np.zeros((200, 800), bool)
+    mask[at] = True
     calls = []
     for name in ("to_ids", "to_images"):
         do = getattr(painter, name)
         setattr(painter, name, lambda x, do=do, name=name: calls.append(name) or do(x))
-    ids = editing.encode(painter, grey_tokens((32, 800)), unknown, 1)
-    editing.decode(painter, ids, wanted)
-    assert calls.count("to_ids") == 1 and calls.count("to_images") == 2
+    made = editing.edit(painter, image[None], mask, margin=0, feather=0)[0]
+    assert made[at].tolist() == [4 * MADE] * 3
+    np.testing.assert_array_equal(made[~mask], image[~mask])
+    assert calls.count("to_ids") <= 25 and calls.count("to_images") == tiles
+    # The window sees the picture around the hole as it is.
+    whole = editing.encode(Painter(), image, np.ones((50, 200), bool), 1)
+    np.testing.assert_array_equal(whole[0, ..., 0] * 4, image[::4, ::4, 0])
+
+
+@pytest.mark.parametrize("shape, at", [((96, 160), np.s_[30:70, 50:120]), ((64, 64), np.s_[:9])])
+def test_windows_and_tiles_see_no_token_that_was_not_encoded(shape, at, monkeypatch):
+    image, mask = grey_tokens(shape), np.zeros(shape, bool)
+    mask[at] = True
+
+    def edited(encode):
+        monkeypatch.setattr(editing, "encode", encode)
+        return editing.edit(Echo(), image[None], mask, margin=1, feather=3)
+
+    encode = editing.encode
+    everything = edited(lambda *given: encode(*given[:2], np.ones_like(given[2]), given[3]))
+    np.testing.assert_array_equal(edited(encode), everything)
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,22 @@ def test_floating_point_pixels_are_refused():
         transforms.decode(encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
 
 
+@pytest.mark.parametrize("most", [255, 70_000])
+def test_32_bits_that_may_be_8_or_more_than_16_are_refused(most):
+    levels = np.arange(16, dtype=np.int32).reshape(4, 4) * most // 15
+    for read in (
+        lambda: transforms.of_pil(Image.fromarray(levels)),
+        lambda: transforms.decode(encode(Image.fromarray(levels), "TIFF")),
+    ):
+        with pytest.raises(InputError, match=f"32-bit pixels of unknown range, 0 to {most}: save"):
+            read()
+
+
+def test_an_image_in_memory_has_the_limit_of_a_file():
+    with pytest.raises(InputError, match="at most 89,478,485 pixels, got 20000x5000"):
+        transforms.of_pil(Image.new("1", (20_000, 5_000)))
+
+
 def test_arrays_pass_and_wrong_ones_are_refused():
     assert transforms.as_rgb(np.ones((3, 5), np.uint8)).shape == (3, 5, 3)
     assert transforms.as_rgb(np.ones((3, 5, 1), np.uint8)).shape == (3, 5, 3)

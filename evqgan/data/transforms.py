@@ -94,11 +94,8 @@ def check_size(width: int, height: int, length: int) -> None:
 
     length: bytes of its file.
     """
+    check_pixels(width, height)
     size = size_text((height, width))
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"expected an image of at most {MAX_PIXELS:,} pixels, got {size}: make it smaller"
-        )
     if 3 * width * height > max(BOMB, FOLD * length):
         raise InputError(
             f"expected an image that unfolds to at most {FOLD} times its bytes, got "
@@ -106,11 +103,22 @@ def check_size(width: int, height: int, length: int) -> None:
         )
 
 
+def check_pixels(width: int, height: int) -> None:
+    """Raise InputError for an image of more than MAX_PIXELS."""
+    if width * height > MAX_PIXELS:
+        size = size_text((height, width))
+        raise InputError(
+            f"expected an image of at most {MAX_PIXELS:,} pixels, got {size}: make it smaller"
+        )
+
+
 def of_pil(image: Image.Image, background: str = "white") -> np.ndarray:
     """Return a PIL image of any mode as uint8 [H,W,3], as `decode` returns a file's.
 
-    Raises InputError if its range is not known, or the file behind it is damaged.
+    Raises InputError if its range is not known, it has more than MAX_PIXELS, or the file behind it
+    is damaged.
     """
+    check_pixels(*image.size)
     try:
         return _decode_any(image, background)
     except InputError:
@@ -168,8 +176,12 @@ def _decode_any(image: Image.Image, background: str) -> np.ndarray:
         )
     if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
         levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise InputError("expected 8 or 16 bits a channel, got 32-bit pixels of unknown range")
+        least, most = levels.min(), levels.max()
+        if least < 0 or most > 65535 or (image.mode == "I" and 0 < most < 256):
+            raise InputError(
+                f"expected 8 or 16 bits a channel, got 32-bit pixels of unknown range, {least} to "
+                f"{most}: save it with 8 bits"
+            )
         # exactly round(level / 257): 65535 -> 255
         levels = (levels.astype(np.uint32) * 255 + 32895) >> 16
         image = Image.fromarray(levels.astype(np.uint8))

@@ -17,7 +17,7 @@ corners and grids are (rows, columns).
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -76,11 +76,14 @@ def edit(
     room.limit(least, MAX_WINDOWS, "windows to fill", force)
     holes = holes_of(unknown, grid)
     model.check_mask(np.stack([hole for _, hole in holes]))
-    ids = encode(model, painted_over(image, mask), unknown, num)
-    fill(model, ids, holes, labels, seed, changes, report)
     weight = feathered(mask, pixels)
-    made = decode(model, ids, weight > 0)
-    return paste(image, made, weight)
+    tiles = tiles_over(model, unknown.shape, weight > 0)
+    read = np.zeros(unknown.shape, bool)  # tokens that a window or a tile looks at
+    for at in itertools.chain((at for at, _ in holes), (tile.tokens for tile in tiles)):
+        read[at] = True
+    ids = encode(model, painted_over(image, mask), read & ~unknown, num)
+    fill(model, ids, holes, labels, seed, changes, report)
+    return paste(image, decode(model, ids, tiles, image.shape), weight)
 
 
 def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
@@ -227,23 +230,23 @@ def feathered(mask: np.ndarray, feather: float) -> np.ndarray:
     return np.clip(1 - distance / (feather + 1), 0, 1).astype(np.float32)
 
 
-def encode(model: CoreModel, image: np.ndarray, unknown: np.ndarray, num: int) -> np.ndarray:
-    """Return the ids int32 [num,h,w,D] of an image where they are known, the same `num` times.
+def encode(model: CoreModel, image: np.ndarray, needed: np.ndarray, num: int) -> np.ndarray:
+    """Return the ids int32 [num,h,w,D] of an image where they are needed, the same `num` times.
 
-    A token is taken from the tile whose centre is nearest. The image is continued beyond its end to
-    fill the grid.
+    A token is taken from the tile whose centre is nearest; tiles of which no token is needed are
+    not encoded. The image is continued beyond its end to fill the grid.
 
-    image: [H,W,3]; unknown: bool [h,w].
+    image: [H,W,3]; needed: bool [h,w].
     """
     size, f = grid_of(model), model.factor
-    sides = zip(unknown.shape, image.shape[:2], strict=True)
+    sides = zip(needed.shape, image.shape[:2], strict=True)
     short = [(0, tokens * f - side) for tokens, side in sides]
     image = np.pad(image, (*short, (0, 0)), mode="edge")
-    ids = np.zeros((*unknown.shape, model.depth), np.int32)
-    rows, columns = map(nearest_tiles, unknown.shape, size)
-    needed = [(y, x) for y in rows for x in columns if not unknown[y[1] : y[2], x[1] : x[2]].all()]
-    for i in range(0, len(needed), num):  # as many at once as are edited: nothing more to compile
-        parts = (needed[i : i + num] * num)[:num]
+    ids = np.zeros((*needed.shape, model.depth), np.int32)
+    rows, columns = map(nearest_tiles, needed.shape, size)
+    own = [(y, x) for y in rows for x in columns if needed[y[1] : y[2], x[1] : x[2]].any()]
+    for i in range(0, len(own), num):  # as many at once as are edited: nothing more to compile
+        parts = (own[i : i + num] * num)[:num]
         pixels = [[slice(f * at.start, f * at.stop) for at, *_ in part] for part in parts]
         cut = [image[y, x] for y, x in pixels]
         for found, part in zip(model.to_ids(np.stack(cut)), parts, strict=True):
@@ -272,21 +275,41 @@ def fill(
             report(n + 1, len(holes), model.runner.clock() - began)
 
 
-def decode(model: CoreModel, ids: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Return images float32 [B,H,W,3] from 0 to 255, right where needed bool [H,W] is True.
+class Tile(NamedTuple):
+    """A tile of the model's size over a larger canvas."""
+
+    tokens: tuple[slice, slice]
+    pixels: tuple[slice, slice]
+    weight: np.ndarray  # [H,W] of the model; those of all tiles over a pixel sum to 1
+
+
+def tiles_over(model: CoreModel, grid: Sequence[int], needed: np.ndarray) -> list[Tile]:
+    """Return the tiles, of those that cover a token grid [h,w], that hold a pixel which is needed.
+
+    needed: bool [H,W]; the grid may go on beyond it.
+    """
+    size, f, own = model.size, model.factor, grid_of(model)
+    axes = [blended(length, part, f) for length, part in zip(grid, own, strict=True)]
+    found = []
+    for (y, down), (x, across) in itertools.product(*axes):
+        pixels = slice(y * f, y * f + size[0]), slice(x * f, x * f + size[1])
+        if needed[pixels].any():
+            tokens = slice(y, y + own[0]), slice(x, x + own[1])
+            found.append(Tile(tokens, pixels, down[:, None] * across))
+    return found
+
+
+def decode(
+    model: CoreModel, ids: np.ndarray, tiles: Sequence[Tile], shape: Sequence[int]
+) -> np.ndarray:
+    """Return images float32 [B,H,W,3] from 0 to 255, right where the tiles are all that cover it.
 
     ids: [B,h,w,D].
+    shape: (H, W, ...) of the image; the grid may go on beyond it.
     """
-    size, f, shape = model.size, model.factor, needed.shape
-    height, width = (side * f for side in ids.shape[1:3])
-    made = np.zeros((len(ids), height, width, 3), np.float32)
-    sides = zip(ids.shape[1:3], grid_of(model), strict=True)
-    axes = [blended(length, own, f) for length, own in sides]
-    for (y, down), (x, across) in itertools.product(*axes):
-        at = slice(y * f, y * f + size[0]), slice(x * f, x * f + size[1])
-        if needed[at].any():
-            part = model.to_images(ids[:, y : y + size[0] // f, x : x + size[1] // f])
-            made[:, *at] += part * (down[:, None] * across)[..., None]
+    made = np.zeros((len(ids), *(side * model.factor for side in ids.shape[1:3]), 3), np.float32)
+    for tile in tiles:
+        made[:, *tile.pixels] += model.to_images(ids[:, *tile.tokens]) * tile.weight[..., None]
     return made[:, : shape[0], : shape[1]]
 
 

@@ -34,11 +34,14 @@ class Classes(NamedTuple):
     def label_of(self, name: Any) -> int:
         """Return the number of a class: of an int, that; of a text, of the class of that name.
 
-        A text that is no name is the number that it spells, unless classes have numbers for names.
+        A text that is no name is the number that it spells, unless classes have numbers for names;
+        blanks around it do not count.
         """
         if not self.number:
             model = f"{self.workdir} holds an unconditional model"
             raise InputError(f"{model}: it takes no labels, got {name!r}")
+        if isinstance(name, str) and name not in self.names:
+            name = name.strip()
         is_whole = kinds.fits(name, int)
         if not is_whole and str(name) in self.names:
             return list(self.names).index(str(name))
