@@ -791,6 +791,21 @@ def test_an_evaluation_that_cannot_be_leaves_the_last_one(workdir, config, metri
     assert files_of(workdir) == before
 
 
+@pytest.mark.parametrize("names", [("zebra", *workdirs.NAMES[1:]), workdirs.NAMES[:9], ()])
+def test_images_of_other_classes_do_not_measure_a_generator(workdir, config, names, tmp_path):
+    """A label is a place among the classes, so that numbers would be wrong without a word."""
+    for name in names or ("",):
+        for i in range(4):
+            pictures.save_png(tmp_path / name / f"{i}.png", generated.draw(i, 0, (32, 32)))
+    config.dataset.folder = str(tmp_path)
+    with pytest.raises(InputError, match=r"the classes of .* are not the model's, .*: where it ha"):
+        evaluation.evaluate(config, workdir, None, ["generation"])
+    keys = {"features": "pixels", "samples": 4, "split": "all"}
+    config.evals = ConfigDict({"distribution": keys})
+    found = evaluation.evaluate(config, workdir, None, ["distribution"])
+    assert "frechet_pixels" in found["numbers"]
+
+
 def test_what_the_command_line_changes_reaches_both_parts_of_a_quickstart(
     workdir, config, tmp_path
 ):

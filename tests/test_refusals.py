@@ -355,6 +355,7 @@ def test_labels_are_said_alike_in_python_and_on_the_command_line():
         np.testing.assert_array_equal(classes.labels_of(labels, 3), [3, 5, 3])
     comma = Classes(2, ("tench, Tinca", "cat"), "w")
     np.testing.assert_array_equal(comma.labels_of("tench, Tinca", 2), [0, 0])
+    assert comma.label_of(" cat ") == 1
     for nothing in ([], (), "", np.array([]), np.array([], int)):
         with pytest.raises(InputError, match="labels names no class: give one or several"):
             classes.labels_of(nothing, 3)

@@ -3,6 +3,10 @@
 Each function compiles once a size.
 """
 
+import concurrent.futures
+import threading
+import time
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -105,3 +109,36 @@ def test_what_cannot_be_is_refused():
             BatchRunner(size)
     with pytest.raises(InputError, match="expected at least one image, got none"):
         BatchRunner()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))
+
+
+def in_threads(number, work):
+    barrier = threading.Barrier(number)
+
+    def one(i):
+        barrier.wait()
+        return work(i)
+
+    with concurrent.futures.ThreadPoolExecutor(number) as pool:
+        return list(pool.map(one, range(number)))
+
+
+def test_threads_that_ask_for_one_new_program_compile_it_once():
+    runner, x = BatchRunner(4), np.ones((4, 2), np.float32)
+    found = in_threads(6, lambda i: runner(scaled, WEIGHTS, x, np.full(4, i, np.float32)))
+    assert TRACED == [4]
+    assert [made["sum"][0, 0] for made in found] == [3 + i for i in range(6)]
+
+
+def test_threads_that_ask_for_one_new_thing_make_it_once():
+    made = []
+    get = batched.once(lambda key: time.sleep(0.05) or made.append(key) or object())
+    assert len({id(x) for x in in_threads(6, lambda i: get("a"))}) == 1
+    assert get("b") is not get("a") and made == ["a", "b"]
+
+
+def test_no_more_programs_are_kept_than_so_many(monkeypatch):
+    monkeypatch.setattr(batched, "KEPT", 2)
+    runner = BatchRunner(64)
+    for number in (4, 8, 16, 16, 8, 4):
+        runner(scaled, WEIGHTS, np.ones((number, 2), np.float32), np.ones(number, np.float32))
+    assert TRACED == [4, 8, 16, 4]

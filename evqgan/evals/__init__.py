@@ -7,7 +7,8 @@ images is a function of arrays in `evqgan.metrics`; an evaluator computes these 
 reads the images, `evqgan.features` has networks for features, and `feature_metrics` gathers these.
 An attribute `stage` names the only stage whose models it measures, and `higher_is_better` those of
 its numbers, as `names` has them, of which config.best keeps the highest: of all others the lowest.
-`tests/test_contracts.py` tests every evaluator in this folder.
+`is_of_classes = False` says that it looks at no label, so that the images need not have the classes
+of the model. `tests/test_contracts.py` tests every evaluator in this folder.
 """
 
 import fnmatch
@@ -89,6 +90,12 @@ def stage_of(name: str) -> str:
         hint = build.suggestion(stage, MODELS)
         raise ContractError(f"{where} has stage = {stage!r}: {hint}, or none for any")
     return stage
+
+
+def is_of_classes(name: str) -> bool:
+    """Return whether the evaluator of this name may look at labels; it says so if it does not."""
+    found = build.module("evals", name, "config.evals", "Evaluator").Evaluator
+    return bool(getattr(found, "is_of_classes", True))
 
 
 def check_stage(name: str, stage: str) -> None:

@@ -63,6 +63,7 @@ class Evaluator:
     """
 
     stage = "stage2"  # whose models it measures
+    is_of_classes = False
 
     def __init__(
         self,

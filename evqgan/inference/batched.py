@@ -1,6 +1,8 @@
 """Compiled functions over any number of rows, in batches of few sizes, on all local devices."""
 
 import contextlib
+import functools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -18,6 +20,7 @@ Progressing: TypeAlias = bool | Report  # what a `progress` of the public method
 
 # ours: what a device takes at a time: 64 images of 256x256, and fewer of larger ones
 IMAGES, PIXELS = 64, 2**22
+KEPT = 64  # ours: programs that are kept in memory, 10 to 50 MB each; each temperature is another
 FEW = 4  # ours: the smallest batch: to compile a smaller one takes longer than to compute this one
 
 
@@ -27,6 +30,21 @@ def at_once(shape: Sequence[int], most: int | None = None) -> int:
     most: IMAGES if None.
     """
     return max(1, min(most or IMAGES, PIXELS // (shape[0] * shape[1])))
+
+
+def once(make: Callable) -> Callable:
+    """Return a function that remembers what `make` returned for its last KEPT arguments.
+
+    As functools.lru_cache, which lets several threads that ask for one new thing at once make one
+    each: here it is made once.
+    """
+    made, lock = functools.lru_cache(KEPT)(make), threading.Lock()
+
+    def get(*given: Any) -> Any:
+        with lock:
+            return made(*given)
+
+    return get
 
 
 class BatchRunner:
@@ -39,6 +57,8 @@ class BatchRunner:
     Weights are replicated; every device runs the same program on its own rows. With the same number
     of rows per device, results are bit-identical on any number of devices of one kind; otherwise
     they may differ by rounding, for a compiler may add up in another order.
+
+    Several threads may call it. One compiles at a time; what is compiled runs meanwhile.
     """
 
     def __init__(self, batch_size: int = IMAGES, devices: Sequence | None = None) -> None:
@@ -49,7 +69,8 @@ class BatchRunner:
         self.mesh = mesh.make(devices=devices or jax.local_devices())
         self.compiling = 0.0  # seconds it took so far
         self.tell: Callable = lambda line: None  # gets a line before anything compiles
-        self._compiled: dict = {}
+        self._compiled: dict = {}  # the last KEPT
+        self._compiles = threading.Lock()
 
     def rows(self, number: int) -> int:
         """Return how many rows a batch has, over all devices, when `number` are asked for."""
@@ -109,21 +130,31 @@ class BatchRunner:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
     def _compile(self, function: Callable, weights: Any, batch: list[np.ndarray]) -> Callable:
+        """Return the function, compiled for such a batch."""
         key = function, *((x.shape, x.dtype) for x in batch)
-        if key not in self._compiled:
-            images = counted(len(batch[0]), "image")
-            self.tell(f"compiling the {function.__name__} for {images} at a time")
-            began = time.perf_counter()
-            replicated, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
-            alone = jax.shard_map(
-                function,
-                mesh=self.mesh,
-                in_specs=(PartitionSpec(), *(split.spec for _ in batch)),
-                out_specs=split.spec,
-                check_vma=False,
-            )
-            jitted = jax.jit(alone, in_shardings=(replicated, *(split for _ in batch)))
-            with heartbeat("compiling", self.tell):
-                self._compiled[key] = jitted.lower(weights, *batch).compile()
-            self.compiling += time.perf_counter() - began
-        return self._compiled[key]
+        program = self._compiled.get(key)
+        if program is None:
+            with self._compiles:  # others that wait here for the same find it then
+                program = self._compiled.get(key) or self._compile_now(function, weights, batch)
+                self._compiled[key] = program
+                while len(self._compiled) > KEPT:
+                    del self._compiled[next(iter(self._compiled))]
+        return program
+
+    def _compile_now(self, function: Callable, weights: Any, batch: list[np.ndarray]) -> Callable:
+        images = counted(len(batch[0]), "image")
+        self.tell(f"compiling the {function.__name__} for {images} at a time")
+        began = time.perf_counter()
+        replicated, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
+        alone = jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), *(split.spec for _ in batch)),
+            out_specs=split.spec,
+            check_vma=False,
+        )
+        jitted = jax.jit(alone, in_shardings=(replicated, *(split for _ in batch)))
+        with heartbeat("compiling", self.tell):
+            program = jitted.lower(weights, *batch).compile()
+        self.compiling += time.perf_counter() - began
+        return program

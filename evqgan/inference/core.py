@@ -18,7 +18,7 @@ from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
-from evqgan.inference.batched import BatchRunner, at_once
+from evqgan.inference.batched import BatchRunner, at_once, once
 from evqgan.inference.guarded import Guarded
 from evqgan.inference.planning import Classes
 
@@ -70,9 +70,9 @@ class CoreModel(Guarded):
         self.chosen: set[tuple] = set()  # what `tiled.choose` has logged
         settings = dataclasses.asdict(self.settings()) if self.generator else {}
         self._sampler = types.MappingProxyType(settings)
-        # Cached, so that each compiles once.
-        self._sampler_of = functools.cache(lambda settings: sampler_of(self._needed(), settings))
-        self._history_of = functools.cache(
+        # So that each compiles once.
+        self._sampler_of = once(lambda settings: sampler_of(self._needed(), settings))
+        self._history_of = once(
             lambda settings, report: history_of(self._needed(), settings, report)
         )
         self._watch: Watch | None = None  # of the call of `history` that is running

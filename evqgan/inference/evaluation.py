@@ -20,7 +20,7 @@ from evqgan.evals.against_real import AgainstReal, RealImages
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
 from evqgan.evals.provenance import Card, Evaluation, Measured, Subject
-from evqgan.inference.evaluation_parts import Part, check_metrics, parts_of
+from evqgan.inference.evaluation_parts import Part, check_classes, check_metrics, parts_of
 from evqgan.inference.evaluators import Evaluators, chosen, evaluators_of, on_every_device
 from evqgan.inference.model import Model, load
 
@@ -110,7 +110,9 @@ def tasks_of(
         evals_of_part = chosen(part.config.evals, metrics)
         evaluators = evaluators_of(part.config, dataset, evals_of_part, batch_size)
         compares = part is parts[-1] and samples.is_file() and (not metrics or "samples" in metrics)
-        if evaluators.by_name or compares:
+        measures = [*evaluators.by_name, *(["samples"] if compares else [])]
+        check_classes(part.config, dataset, measures)
+        if measures:
             tasks.append(Task(part, dataset, evaluators, samples if compares else None))
     for task in tasks:  # a generator may have begun and saved nothing yet
         if not exported.is_one(task.part.workdir):

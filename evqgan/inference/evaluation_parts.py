@@ -1,5 +1,6 @@
 """What evaluation measures of a workdir: its parts, each with what the command line changes."""
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,9 @@ from ml_collections import ConfigDict
 from evqgan.core import build, exported
 from evqgan.core.config_files import of_tokenizer, of_workdir, replace_source
 from evqgan.core.errors import InputError
-from evqgan.evals import MODELS, stage_of
+from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
+from evqgan.evals import MODELS, is_of_classes, stage_of
 from evqgan.evals.feature_metrics import METRICS
 from evqgan.features.names import OF_INCEPTION
 
@@ -99,6 +102,31 @@ def check_metrics(
         raise InputError(
             f"there is no {samples}: make samples first, with --mode=sample --num=1000"
         )
+
+
+def check_classes(config: ConfigDict, dataset: Dataset, names: Sequence[str]) -> None:
+    """Raise InputError if images have other classes than a generator that is measured by them.
+
+    A label is the place of a class among all, which differs where they are called otherwise.
+
+    dataset: the images; names: what is measured, evaluators or "samples".
+    """
+    ours = tuple(config.get("class_names", ()))
+    if config.stage != "stage2" or not config.generator.get("classes", 0) or not ours:
+        return
+    if not (of_classes := [x for x in names if x == "samples" or is_of_classes(x)]):
+        return
+    theirs = tuple(pipeline.open_split(dataset, dataset.validation).class_names)
+    if theirs == ours:
+        return
+    differ = [(a, b) for a, b in itertools.zip_longest(ours, theirs) if a != b]
+    mine, other = (f"class {x!r}" if x is not None else "no more class" for x in differ[0])
+    where = dataset.folder or dataset.name
+    raise InputError(
+        f"the classes of {where} are not the model's, in their order: where it has {mine}, there "
+        f"is {other}; give its images the model's classes, or measure what looks at none by "
+        f"--metrics=distribution ({', '.join(of_classes)} look at classes)"
+    )
 
 
 def _not_here(name: str, parts: Sequence[Part], known: Sequence[str]) -> str:
