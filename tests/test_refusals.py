@@ -393,6 +393,22 @@ def test_settings_that_differ_are_named_with_both_values():
     assert sample_settings.difference(settings(long), changed) == texts
 
 
+def test_a_workdir_by_way_of_a_symbolic_link_is_the_same(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+
+    def settings(workdir):
+        given = tmp_path / workdir, tmp_path / workdir / "samples", {}, 1, np.zeros(1, np.int32)
+        return sample_settings.describe(*given)
+
+    assert settings("run") == settings("link")
+    apart = [
+        sample_settings.describe(tmp_path / x, tmp_path / "out", {}, 1, np.zeros(1, np.int32))
+        for x in ("run", "link", "other")
+    ]
+    assert apart[0] == apart[1] != apart[2]
+
+
 def test_the_names_of_the_package_are_listed(place, monkeypatch):
     assert dir(evqgan) == ["InputError", "Model", "__version__", "load"] and evqgan.InputError
     monkeypatch.setenv("HOME", str(place.parent))

@@ -42,8 +42,10 @@ class Evaluator(Protocol):
     ) -> None:
         """Take what an evaluator needs.
 
-        predict: (state, batch, rng) -> {name: array [B,...]}, by the model's `predict`; the batch's
-          own arrays, "valid" among them, are there too.
+        predict: (state, batch, rng) -> {name: array [B,...]}, by the model's `predict` in `models`:
+          "ids" and, of a tokenizer, "reconstruction", of a generator "sums". The batch's own arrays
+          are there, too: "image", "label", and "valid", which says what counts. Images are uint8
+          [B,H,W,3], so that their difference needs a cast.
         batches: called, it yields batches of the validation split, each image once; see `Batches`.
         sample: of a generator: (state, request) -> image uint8 [B,H,W,3], see `generators.Request`.
           All devices share the work, and each of them gets all images.

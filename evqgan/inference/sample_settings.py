@@ -40,9 +40,14 @@ def describe(
 
 
 def _from(folder: str | os.PathLike[str], workdir: str | os.PathLike[str]) -> str:
-    """Return the path of a workdir as seen from `folder`; of a bucket's from elsewhere, its URL."""
+    """Return the path of a workdir as seen from `folder`; of a bucket's from elsewhere, its URL.
+
+    Symbolic links are followed: by another way it is the same workdir.
+    """
     if stores.is_remote(workdir) == stores.is_remote(folder):
-        return os.path.relpath(workdir, folder)
+        if stores.is_remote(workdir):
+            return os.path.relpath(workdir, folder)
+        return os.path.relpath(os.path.realpath(workdir), os.path.realpath(folder))
     return os.fspath(workdir) if stores.is_remote(workdir) else os.path.abspath(workdir)
 
 
