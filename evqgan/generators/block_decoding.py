@@ -61,7 +61,7 @@ def block_by_block(
     if h % window or w % window:
         sides = f"{window} x {window}"
         raise ValueError(f"a grid of {h} x {w} tokens cannot be cut into blocks of {sides}")
-    batch = len(ids)
+    batch = ids.shape[0]  # which is symbolic where a program is exported: it has no len
     start = blocks_of(jnp.where(mask, codes, ids), window)
     number = start.shape[1]
 

@@ -166,7 +166,7 @@ def corrupt_as_in_sampling(
     number: K; else as in `corrupt`.
     """
     rng_moment, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
-    batch = len(ids)
+    batch = ids.shape[0]
     hidden, rank = draw_generations(model, rng_moment, batch, edits, wavefronts)
     block, is_candidate = draw_blocks(rng_block, rank > 0, number)
     target_rank = jnp.take_along_axis(rank, block, axis=-1)[..., None]  # [B,K,1]
@@ -198,7 +198,7 @@ def corrupt_as_in_paper(
         needed = 'generator.global_tokens = "masked"'
         raise InputError(f'masks = "paper" hides random blocks: it needs {needed}')
     rng_blocks, rng_block, rng_share, rng_mask = jax.random.split(rng, 4)
-    batch, (h, w) = len(ids), model.latent
+    batch, (h, w) = ids.shape[0], model.latent
     every_block = jnp.ones((batch, model.blocks), bool)
     block_shares = draw_share(jax.random.fold_in(rng_share, 1), (batch,), None)
     hidden = random_mask(rng_blocks, every_block, block_shares)
