@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from test_cards import evaluation
 
+from evqgan.core import cards, files
 from evqgan.core.errors import NonFinite
 from evqgan.core.metrics_writer import Writer
 from evqgan.training import alarms
@@ -49,12 +51,27 @@ def test_an_alarm_when_a_number_falls_below_its_share_of_the_best():
     best, shares = {}, {"val/usage": 0.5}
     numbers = [("a", 0.2), ("b", 0.8), ("c", 0.5), ("d", 0.39), ("e", 0.9), ("f", 0.44)]
     lines = [
-        list(alarms.alarms(10, {"val/usage": value, "val/psnr": 0}, best, shares))
+        list(alarms.alarms(10, {"val/usage": value, "val/psnr": 0}, {}, best, shares))
         for _, value in numbers
     ]
     assert [bool(line) for line in lines] == [False, False, False, True, False, True]
     assert lines[3] == ["ALARM at step 10: val/usage fell to 0.39, it was 0.8"]
-    assert not list(alarms.alarms(10, {"val/psnr": 0}, best, shares))
+    assert not list(alarms.alarms(10, {"val/psnr": 0}, {}, best, shares))
+
+
+def test_no_alarm_for_a_number_that_is_measured_otherwise_than_the_highest():
+    best, shares = {}, {"val/usage": 0.5}
+    numbers = [("of 64", 0.9), ("of 8", 0.2), ("of 8", 0.09), ("of 64", 0.4)]
+    lines = [
+        list(alarms.alarms(10, {"val/usage": value}, {"val/usage": how}, best, shares))
+        for how, value in numbers
+    ]
+    assert lines == [
+        [],
+        [],
+        ["ALARM at step 10: val/usage fell to 0.09, it was 0.2"],
+        ["ALARM at step 10: val/usage fell to 0.4, it was 0.9"],
+    ]
 
 
 def test_the_highest_numbers_are_read_from_the_metrics(tmp_path):
@@ -62,7 +79,21 @@ def test_the_highest_numbers_are_read_from_the_metrics(tmp_path):
     with Writer(tmp_path) as writer:
         for step, value in enumerate((0.1, 0.7, 0.3, float("nan"))):
             writer.write(step, {"val/usage": value, "other": 9})
-    assert alarms.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}
+    assert alarms.highest(tmp_path, {"val/usage": 0.5}) == {("val/usage", ""): 0.7}
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "val/usage": "0.9"}\n{"step": 6, "val/us')
-    assert alarms.highest(tmp_path, {"val/usage": 0.5}) == {"val/usage": 0.7}
+    assert alarms.highest(tmp_path, {"val/usage": 0.5}) == {("val/usage", ""): 0.7}
+
+
+def test_numbers_that_were_measured_otherwise_have_a_highest_each(tmp_path):
+    with Writer(tmp_path) as writer:
+        for step, (value, count) in enumerate(((0.7, 8), (0.8, 8), (0.3, 64), (0.2, 64))):
+            writer.write(step, {"val/usage": value})
+            noted = evaluation("reconstruction", {"usage": value}, count)
+            files.save_json(cards.file_of(tmp_path, step), noted)
+    how = [
+        cards.measurements(evaluation("reconstruction", {"usage": 0}, count))["val/usage"]
+        for count in (8, 64)
+    ]
+    found = alarms.highest(tmp_path, {"val/usage"})
+    assert found == {("val/usage", how[0]): 0.8, ("val/usage", how[1]): 0.3}

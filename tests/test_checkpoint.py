@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_cards import evaluation
 
-from evqgan.core import checkpoint, manifests, mesh
+from evqgan.core import cards, checkpoint, files, manifests, mesh
 from evqgan.core.errors import InputError
+from evqgan.core.retention import Score
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path, state):
 def test_the_latest_and_the_best_are_kept(tmp_path, state):
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
     for step, score in ((1, 5.0), (2, 1.0), (3, 4.0), (4, float("inf"))):
-        checkpoints.save(step, state, score)
+        checkpoints.save(step, state, Score(score, "val/mse"))
         checkpoints.wait()
     assert checkpoints.steps() == [2, 4]
     checkpoints.close()
@@ -79,46 +81,78 @@ def test_the_latest_and_the_best_are_kept(tmp_path, state):
 
 def test_the_best_and_no_more_survive_every_resume(tmp_path, state):
     """Each process leaves one, as a stopped one does: only the latest and the best stay."""
-    for step, score in ((6, 5.0), (11, 1.0), (16, float("inf")), (21, 4.0), (26, float("inf"))):
+    for step, score in ((6, 5.0), (11, 1.0), (16, float("inf")), (21, 4.0), (26, None)):
         checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
-        checkpoints.save(step, state, score)
+        checkpoints.save(step, state, score and Score(score, "val/mse"))
         checkpoints.close()
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
     assert checkpoints.steps() == [11, 26]
     checkpoints.close()
 
 
-def test_scores_of_other_numbers_are_not_compared(tmp_path, state):
-    """As of a run that goes on with another config.best: of each number the best one stays."""
+@pytest.mark.parametrize(
+    "kinds",
+    [[("val/mse",), ("val/psnr",)], [("val/fid", "of 8"), ("val/fid", "of 64")]],
+    ids=["another number", "measured otherwise"],
+)
+def test_scores_of_other_numbers_and_measurements_are_not_compared(kinds, tmp_path, state):
+    """As of a run that goes on with others of config.best or config.evals: each has its best."""
     parts = (
-        ("val/mse", ((1, 0.5), (2, 0.1), (3, 0.2))),
-        ("val/psnr", ((4, -20.0), (5, -30.0), (6, -25.0))),
-        ("val/mse", ((7, 0.3), (8, 0.05), (9, 0.2))),
+        (kinds[0], ((1, 0.5), (2, 0.1), (3, 0.2))),
+        (kinds[1], ((4, -20.0), (5, -30.0), (6, -25.0))),
+        (kinds[0], ((7, 0.3), (8, 0.05), (9, 0.2))),
     )
-    for (best, scores), steps in zip(parts, ([2, 3], [2, 5, 6], [5, 8, 9]), strict=True):
-        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best=best)
+    for (kind, scores), steps in zip(parts, ([2, 3], [2, 5, 6], [5, 8, 9]), strict=True):
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
         for step, score in scores:
-            checkpoints.save(step, state, score)
+            checkpoints.save(step, state, Score(score, *kind))
             checkpoints.wait()
         assert checkpoints.steps() == steps
         checkpoints.close()
 
 
+def older(workdir, *lacking):
+    """Take from the checkpoints of a workdir what those of older versions did not note."""
+    for file in workdir.glob("checkpoints/*/score/metadata"):
+        noted = json.loads(file.read_text())
+        for name in lacking:
+            del noted[name]
+        file.write_text(json.dumps(noted))
+
+
 def test_scores_that_were_saved_without_a_name_still_count_among_each_other(tmp_path, state):
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
     for step, score in ((1, 0.5), (2, 0.1), (3, 0.2)):
-        checkpoints.save(step, state, score)
+        checkpoints.save(step, state, Score(score, ""))
         checkpoints.wait()
     checkpoints.close()
-    for file in tmp_path.glob("checkpoints/*/score/metadata"):
-        noted = json.loads(file.read_text())
-        assert noted.pop("best") == ""
-        file.write_text(json.dumps(noted))
-    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best="val/mse")
+    older(tmp_path, "best", "measured")
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
     for step, score in ((4, 0.7), (5, 0.9)):
-        checkpoints.save(step, state, score)
+        checkpoints.save(step, state, Score(score, "val/mse", "of 8"))
         checkpoints.wait()
     assert checkpoints.steps() == [2, 4, 5]
+    checkpoints.close()
+
+
+def test_how_older_scores_were_measured_is_what_the_cards_of_their_evaluations_say(tmp_path, state):
+    """Those of steps 1 and 2 are compared with later ones, that of step 3 has no card and is not."""
+    noted = evaluation("distribution", {"fid": 1.0}, 8)
+    how = cards.measurements(noted)["val/fid"]
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
+    for step, score in ((1, 0.5), (2, 0.1), (3, 0.05)):
+        checkpoints.save(step, state, Score(score, "val/fid"))
+    checkpoints.close()
+    older(tmp_path, "measured")
+    for step in (1, 2):
+        files.save_json(cards.file_of(tmp_path, step), noted)
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    found = {1: (0.5, "val/fid", how), 2: (0.1, "val/fid", how), 3: (0.05, "val/fid", "")}
+    assert checkpoints.kept.scores == found
+    for step, score in ((4, 0.07), (5, 0.9)):
+        checkpoints.save(step, state, Score(score, "val/fid", how))
+        checkpoints.wait()
+    assert checkpoints.steps() == [3, 4, 5]
     checkpoints.close()
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from test_cards import evaluation
 
-from evqgan.core import axes
+from evqgan.core import axes, cards, files
 from evqgan.core.errors import InputError
 from evqgan.generators.blocks import NOWHERE, decoding_order, ring_and_target
 from evqgan.generators.multigrained_network import Model
@@ -150,6 +151,33 @@ def test_a_picture_has_a_panel_a_key_and_a_colour_a_run(tmp_path):
     for lines, message in (([], "no numbers yet"), ([line(10, train_loss=1)], "too few numbers")):
         with pytest.raises(InputError, match=message):
             charts.picture(curves.read([write(tmp_path / message[:3], lines)]), ())
+
+
+def test_a_curve_breaks_where_its_number_was_measured_otherwise(tmp_path):
+    """Of the evaluation at step 120 there is no card: it counts as measured like that before."""
+    place = trained(tmp_path / "w", number=24)
+    for step, count in ((40, 8), (80, 8), (160, 64), (200, 64), (240, 8)):
+        noted = evaluation("reconstruction", {"mse": 1 + step}, count)
+        files.save_json(cards.file_of(place, step), noted)
+    (run,) = curves.read([place])
+    assert run.breaks == {"val/mse": [160, 240]}
+    (panel,) = charts.panels([run], ["val/mse"], "steps")
+    assert panel.lines[0].breaks == [3, 5]
+    drawn = []
+
+    class Pen(Canvas):
+        def line(self, points, colour, width=1):
+            drawn.append((len(points), colour))
+            super().line(points, colour, width)
+
+    charts.draw(Pen(charts.WIDTH, charts.HEIGHT), panel, 0, 0, "steps")
+    lengths = [number for number, colour in drawn if colour == charts.COLOURS[0]]
+    assert lengths == [3, 2, 1]  # no line from one measurement to the next
+    assert [colour for _, colour in drawn].count(pale(charts.COLOURS[0])) == 2  # but a bar
+    whole = curves.read([trained(tmp_path / "whole", number=24)])
+    assert not whole[0].breaks
+    narrow = [charts.legend(None, "stage1", runs, "steps", 300, 0) for runs in (whole, [run])]
+    assert narrow[1] > narrow[0]  # as it says what a bar is
 
 
 def test_scales_are_logarithmic_where_values_span_much():

@@ -20,10 +20,11 @@ from ml_collections import ConfigDict
 from test_configs import load
 
 from evqgan import evals as evaluators
-from evqgan.core import build, checkpoint
+from evqgan.core import build, cards, checkpoint
 from evqgan.core.errors import ContractError, InputError, NonFinite
 from evqgan.evals import reconstruction
 from evqgan.evals.provenance import Measured, ModelCard, Produced, Subject
+from evqgan.plot import curves
 from evqgan.training import loop, reporting, resume_rules, stopping
 from evqgan.training.prepare import prepare
 
@@ -566,7 +567,8 @@ def test_a_failed_evaluation_loses_no_step_and_the_highest_psnr_is_kept(
     monkeypatch.setattr(reconstruction.Evaluator, "card", Given.card)
     loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
     kept = checkpoint.Checkpoints(tmp_path / "straight")
-    assert kept.kept.scores == {4: (-30.0, "val/psnr"), 6: (-10.0, "val/psnr")}
+    how = cards.measurements(cards.of_step(tmp_path / "straight", 4))["val/psnr"]
+    assert kept.kept.scores == {4: (-30.0, "val/psnr", how), 6: (-10.0, "val/psnr", how)}
     kept.close()
 
     failing += [2, 6]
@@ -577,13 +579,46 @@ def test_a_failed_evaluation_loses_no_step_and_the_highest_psnr_is_kept(
         said = capsys.readouterr().out
         assert f"the evaluation of step {step} failed; the step itself is saved" in said
     kept = checkpoint.Checkpoints(tmp_path / "failing")
-    assert kept.kept.scores == {4: (-30.0, "val/psnr"), 6: None}
+    assert kept.kept.scores == {4: (-30.0, "val/psnr", how), 6: None}
     kept.close()
     states = [state_of(config, tmp_path / name) for name in ("straight", "failing")]
     jax.tree.map(np.testing.assert_array_equal, *states)
     straight, failed = (metrics_of(tmp_path / name) for name in ("straight", "failing"))
     left_out = [x for x in straight if not ("val/psnr" in x and x["step"] in failing)]
     assert left_out == failed != straight
+
+
+def test_numbers_that_are_measured_otherwise_are_not_compared(tmp_path, monkeypatch, capsys):
+    """A finished run goes on with another key of an evaluator: best, alarm and curve begin anew."""
+    given = {2: 30.0, 4: 20.0, 6: 5.0, 8: 4.0, 10: 1.0}  # all of the later ones are worse
+
+    def run(self, state):
+        yield "psnr", given[int(state["step"])]
+
+    def card(self):
+        return Measured("reconstruction", Produced("reconstructions", self.batches.size, (8, 8)))
+
+    monkeypatch.setattr(reconstruction.Evaluator, "run", run)
+    monkeypatch.setattr(reconstruction.Evaluator, "card", card)
+    config = config_of(1, duration="4", log_every="2", eval_every="2", best="val/psnr", keep=1)
+    config.adversarial = None
+    with config.unlocked():
+        config.alarm, config.eval_batch_size = ConfigDict({"val/psnr": 0.5}), 8
+    loop.train(config.copy_and_resolve_references(), tmp_path)
+    assert checkpoint.steps_in(tmp_path) == [2, 4]
+    assert "otherwise" not in capsys.readouterr().out
+    config.update({"duration": "10", "eval_batch_size": 4})
+    loop.train(config, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("config.eval_batch_size: 8 -> 4: numbers that this changes are not") == 1
+    line = "measured otherwise than at step 4, and not compared with that"
+    assert re.findall(f"{line}.*", said) == [
+        f"{line} (config.best, config.alarm): val/psnr (produced.count: 8 -> 4)"
+    ]
+    assert re.findall("ALARM.*", said) == ["ALARM at step 10: val/psnr fell to 1, it was 5"]
+    assert checkpoint.steps_in(tmp_path) == [2, 6, 10]
+    (drawn,) = curves.read([str(tmp_path)])
+    assert drawn.breaks == {"val/psnr": [6]} and [*drawn.values["val/psnr"]] == [2, 4, 6, 8, 10]
 
 
 def test_the_end_of_a_run_says_that_many_steps_were_skipped(tmp_path, capsys):

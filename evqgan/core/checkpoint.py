@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from evqgan.core import files, integrity, manifests, signals, space, stores
+from evqgan.core import cards, files, integrity, manifests, signals, space, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.manifests import Manifest, changed, row_of
 from evqgan.core.mesh import path_name
@@ -28,9 +28,9 @@ DAMAGE = re.compile(
     r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 # What a checkpoint holds and how: "state", the arrays by orbax as OCDBT with zarr; "manifest", see
-# `manifests.of`; "score", {"score", "best", "format"}, of which some had no "best" yet. A change
-# after which this code cannot read what it wrote before makes it 2. tests/kept holds a checkpoint
-# of each.
+# `manifests.of`; "score", {"score", "best", "measured", "format"}, of which some had no "best" or
+# "measured" yet. A change after which this code cannot read what it wrote before makes it 2.
+# tests/kept holds a checkpoint of each.
 FORMAT = 1
 
 
@@ -142,16 +142,16 @@ class Checkpoints:
         workdir: str | os.PathLike[str],
         keep: int = 1,
         create: bool = True,
-        best: str = "",
     ) -> None:
         """Keep the `keep` latest checkpoints and the one with the lowest score.
 
-        best: the name of the number that scores are made of; scores of other names, as an earlier
-          part of a run may have saved, are not compared with these, and their best one stays, too.
+        Scores of other numbers, or of such that were measured otherwise, as an earlier part of a
+        run may have saved, are not compared with these, and their best one stays, too.
+
         create: False, to read only, makes no folder and raises InputError where there is none.
         """
         self.folder = stores.absolute(workdir) / "checkpoints"
-        self.kept, self.writes, self.best = BestAndLatest(keep), create, best
+        self.kept, self.writes = BestAndLatest(keep), create
         if not create and not self.folder.is_dir():
             raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
         with files.writable(self.folder):
@@ -180,10 +180,10 @@ class Checkpoints:
         """
         return sorted(self.manager.all_steps())
 
-    def save(self, step: int, state: Any, score: float = float("inf")) -> None:
+    def save(self, step: int, state: Any, score: Score | None = None) -> None:
         """Start to save; the state may be donated or changed right after.
 
-        score: lower is better.
+        score: None, or one that is not finite: it is never the best.
 
         Raises InputError if the save before this one could not be written (a full disk); what was
         saved earlier stays.
@@ -191,9 +191,11 @@ class Checkpoints:
         self.wait()
         if step in self.manager.all_steps():
             return
-        found = Score(float(score), self.best) if np.isfinite(score) else None
+        found = score if score and np.isfinite(score.value) else None
         self.kept.scores[step] = found
-        number = {"score": found and found.value, "best": self.best, "format": FORMAT}
+        number: dict[str, Any] = {"score": None, "best": "", "measured": "", "format": FORMAT}
+        if found:
+            number |= {"score": found.value, "best": found.name, "measured": found.measured}
         rows = manifests.of(state)
         items = {"state": ocp.args.PyTreeSave(state), "manifest": ocp.args.JsonSave(rows)}
         items = ocp.args.Composite(**items, score=ocp.args.JsonSave(number))
@@ -292,14 +294,20 @@ class Checkpoints:
     def _score(self, step: int) -> Score | None:
         """Return the score that was saved with a step.
 
-        It is None where there is none, as in checkpoints made before it was saved.
+        It is None where there is none, as in checkpoints made before it was saved. How it was
+        measured is what the evaluation's card says where older checkpoints do not.
         """
         noted = self._noted(step)
-        value = noted.get("score")
-        return Score(value, str(noted.get("best", ""))) if isinstance(value, int | float) else None
+        value, name = noted.get("score"), str(noted.get("best", ""))
+        if not isinstance(value, int | float):
+            return None
+        if (measured := noted.get("measured")) is None:
+            there = cards.measurements(cards.of_step(self.folder.parent, step))
+            measured = there.get(name, "")
+        return Score(value, name, str(measured))
 
     def _noted(self, step: int) -> dict[str, Any]:
-        """Return {"score", "best", "format"} of a step, of which older checkpoints lack some."""
+        """Return {"score", "best", "measured", "format"} of a step; older checkpoints lack some."""
         wanted = ocp.args.Composite(score=ocp.args.JsonRestore())
         try:
             found = self.manager.restore(step, args=wanted).get("score")

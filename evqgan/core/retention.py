@@ -6,14 +6,18 @@ import numpy as np
 
 
 class Score(NamedTuple):
-    """How good a checkpoint is: the lower the better, compared with scores of its name alone."""
+    """How good a checkpoint is: the lower the better.
+
+    It is compared with scores of the same number alone, measured in the same way.
+    """
 
     value: float
     name: str  # of the number that it is made of, "" where it was saved without
+    measured: str = ""  # how it was, `cards.fingerprint`; "" where that is not known
 
 
 class BestAndLatest:
-    """Which checkpoints stay: the `number` latest, and the one of the lowest score of each name.
+    """Which checkpoints stay: the `number` latest, and of scores that compare that of the lowest.
 
     Orbax asks after every save. Its own BestN forgets the scores of checkpoints that an earlier
     process wrote, and keeps all that it knows no score of.
@@ -28,9 +32,10 @@ class BestAndLatest:
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Return for each of the checkpoints, which are in ascending order, whether it stays."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        best: dict[str, tuple[float, int]] = {}
+        best: dict[tuple[str, str], tuple[float, int]] = {}
         for step in steps:
             if score := self.scores.get(step):
-                best[score.name] = min(best.get(score.name, (np.inf, 0)), (score.value, step))
+                kind = score.name, score.measured
+                best[kind] = min(best.get(kind, (np.inf, 0)), (score.value, step))
         kept = {*steps[-self.number :], *(step for _, step in best.values())}
         return [step in kept for step in steps]

@@ -18,13 +18,9 @@ import jax
 from jax.experimental import multihost_utils
 
 from evqgan import models
-from evqgan.core import build, mesh, processes, versions
+from evqgan.core import build, cards, mesh, processes, versions
 from evqgan.core.weights import hashed
 from evqgan.evals.image_set import ROUNDED, ImageSet
-
-# What may differ between the cards of numbers that compare, by its place on the card: which model
-# it is, what only names the real images (their digest identifies them), and remarks.
-MAY_DIFFER = ("model", "real.source", "settings.metrics", "run.commit", "warnings")
 
 # {"numbers": {name: value}, "protocols": {evaluator: {"numbers": their names, **card as JSON}}}
 Evaluation = dict[str, Any]
@@ -287,26 +283,13 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Dif
 
     What one of them does not say is None.
     """
-    found = build.differences(plain_tree(first), plain_tree(second))
+    found = cards.differences(first, second)
     return [Difference(place, *values) for place, values in found.items()]
-
-
-def plain_tree(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a card without the names of its numbers, and its lists of dicts as dicts."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: one(inner) for name, inner in value.items()}
-        if isinstance(value, list) and value and all(isinstance(x, Mapping) for x in value):
-            return {str(i): one(inner) for i, inner in enumerate(value)}
-        return value
-
-    return {name: one(value) for name, value in card.items() if name != "numbers"}
 
 
 def has(card: Mapping[str, Any], place: str) -> bool:
     """Return whether a card, as JSON has it, says something at a place, such as run.device."""
-    tree: Any = plain_tree(card)
+    tree: Any = cards.plain_tree(card)
     for name in place.split("."):
         if not isinstance(tree, Mapping) or name not in tree:
             return False
@@ -319,11 +302,7 @@ def forbidden(
 ) -> list[Difference]:
     """Return the differences that keep numbers of two cards from being compared.
 
-    allowed: places that may differ beside MAY_DIFFER; one stands for all that is below it.
+    allowed: places that may differ beside `cards.MAY_DIFFER`; one stands for all that is below it.
     """
-    places = (*MAY_DIFFER, *allowed)
-    return [
-        found
-        for found in differences(first, second)
-        if not any(f"{found.place}.".startswith(f"{place}.") for place in places)
-    ]
+    found = cards.differences(first, second, (*cards.MAY_DIFFER, *allowed))
+    return [Difference(place, *values) for place, values in found.items()]

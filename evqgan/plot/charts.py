@@ -1,5 +1,6 @@
 """Curves of several runs as one picture: a panel a key, and the panels of each stage together."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,6 +37,7 @@ class Line(NamedTuple):
     """A curve of a panel: x, y [N], and y smoothed.
 
     is_held_out: whether it is of held-out data. note: what tells it from others of its colour.
+    breaks: the indices of points from which on it was measured otherwise.
     """
 
     x: np.ndarray
@@ -44,6 +46,7 @@ class Line(NamedTuple):
     is_held_out: bool
     colour: Colour
     note: str = ""
+    breaks: Sequence[int] = ()
 
 
 class Panel(NamedTuple):
@@ -104,7 +107,9 @@ def panels(runs: Sequence[Run], keys: Sequence[str], axis: Axis) -> list[Panel]:
             y = np.array(list(run.values[key].values()), np.float64)
             is_held_out, colour = kind == "val", COLOURS[n % len(COLOURS)]
             smooth = y if is_held_out else curves.smoothed(y)
-            lines.setdefault(title, []).append(Line(x, y, smooth, is_held_out, colour, share))
+            starts = np.searchsorted(list(run.values[key]), run.breaks.get(key, ())).tolist()
+            line = Line(x, y, smooth, is_held_out, colour, share, starts)
+            lines.setdefault(title, []).append(line)
     return [Panel(*item) for item in lines.items()]
 
 
@@ -119,7 +124,13 @@ def legend(
     title = TITLES.get(stage, stage)
     texts: list[tuple[str, Colour, int, Colour | None]] = [(title, BLACK, 15, None)]
     texts += [(run.name, BLACK, 12, COLOURS[n % len(COLOURS)]) for n, run in enumerate(runs)]
-    said = "line: training, smoothed (pale: as it is)", "dots: held out", f"x: {OF_AXES[axis]}"
+    said: tuple[str, ...] = (
+        "line: training, smoothed (pale: as it is)",
+        "dots: held out",
+        f"x: {OF_AXES[axis]}",
+    )
+    if any(run.breaks for run in runs):
+        said += ("bar: measured otherwise from there on",)
     texts += [(text, GREY, 12, None) for text in said]
     for text, ink, size, colour in texts:
         swatch = 22 if colour else 0
@@ -172,7 +183,11 @@ def draw(canvas: Canvas, panel: Panel, left: int, top: int, axis: Axis) -> None:
                 )
         for line in panel.lines:
             points = [at(*point) for point in zip(line.x, line.smooth, strict=True)]
-            canvas.line(points, line.colour, 1.2 if line.is_held_out else 1.8)
+            for start, end in itertools.pairwise((0, *line.breaks, len(points))):
+                canvas.line(points[start:end], line.colour, 1.2 if line.is_held_out else 1.8)
+            for start in line.breaks:
+                middle = (points[start - 1][0] + points[start][0]) / 2
+                canvas.line([(middle, box[1]), (middle, box[3])], pale(line.colour), 1.2)
             for point in points if line.is_held_out or len(points) == 1 else ():
                 canvas.dot(*point, 2.4, line.colour)
             canvas.text(points[-1][0] + 4, points[-1][1], line.note, line.colour, 10, "lm")

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from evqgan.core import exported, files, metric_lines, stores
+from evqgan.core import cards, exported, files, metric_lines, stores
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
@@ -31,6 +31,7 @@ class Run(NamedTuple):
     stage: "stage1", "stage2", or "" where no config.json says so.
     batch_size: images a step, None where no config.json says so.
     values: {key: {step: number}}, in the order of the steps.
+    breaks: {key: the steps from which on it was measured otherwise than before}.
     damage: which lines of its file were left out as damaged, in words; "" for none.
     """
 
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     batch_size: int | None
     values: dict[str, dict[int, float]]
     damage: str = ""
+    breaks: Mapping[str, Sequence[int]] = {}
 
 
 def read(workdirs: Sequence[str]) -> list[Run]:
@@ -82,7 +84,25 @@ def run(folder: pathlib.Path, name: str) -> Run:
     config: Mapping[str, Any] = files.read_json(file) if file.is_file() else {}
     size, stage = config.get("batch_size"), config.get("stage", "")
     values, damage = numbers(folder / FILE)
-    return Run(name, folder, stage, size if isinstance(size, int) else None, values, damage)
+    size = size if isinstance(size, int) else None
+    return Run(name, folder, stage, size, values, damage, breaks(folder, values))
+
+
+def breaks(folder: pathlib.Path, values: Mapping[str, Mapping[int, float]]) -> dict[str, list[int]]:
+    """Return the steps from which on numbers were measured otherwise, by the cards in training/.
+
+    values: as of `Run`. A number without a card was measured as the one before, as far as is known.
+    """
+    found: dict[str, list[int]] = {}
+    last: dict[str, str] = {}
+    evaluated = {key: steps for key, steps in values.items() if key.startswith("val/")}
+    for step in sorted({step for steps in evaluated.values() for step in steps}):
+        how = cards.measurements(cards.of_step(folder, step))
+        for key in [key for key in how if step in evaluated.get(key, ())]:
+            if last.setdefault(key, how[key]) != how[key]:
+                found.setdefault(key, []).append(step)
+            last[key] = how[key]
+    return found
 
 
 def numbers(path: pathlib.Path) -> tuple[dict[str, dict[int, float]], str]:

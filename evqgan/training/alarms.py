@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from evqgan.core import stores
+from evqgan.core import cards, stores
 from evqgan.core.errors import NonFinite
 from evqgan.core.metric_lines import parsed
 
@@ -42,36 +42,53 @@ def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, lim
     return what
 
 
-def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> dict[str, float]:
-    """Return {name: largest number so far} of these metrics in a workdir's metrics.jsonl.
+# {(a number's name, how it was measured): its largest value so far}; see `cards.measurements`, ""
+# where that is not known.
+Highest = dict[tuple[str, str], float]
+
+
+def highest(workdir: str | os.PathLike[str], names: Collection[str]) -> Highest:
+    """Return the highest of these metrics in a workdir's metrics.jsonl.
 
     Metrics that the file has not are left out, and so are damaged lines, which a Writer refuses.
     """
     path = stores.path(workdir) / "metrics.jsonl"
-    found: dict[str, float] = {}
+    found: Highest = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        for name, value in (parsed(line) or {}).items():
-            if name in names and isinstance(value, int | float):
-                found[name] = max(value, found.get(name, value))
+        values = parsed(line) or {}
+        watched = {name: x for name, x in values.items() if name in names and is_number(x)}
+        how = cards.measurements(cards.of_step(workdir, values["step"])) if watched else {}
+        for name, value in watched.items():
+            kind = name, how.get(name, "")
+            found[kind] = max(value, found.get(kind, value))
     return found
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of metrics.jsonl is a number, and not null."""
+    return isinstance(value, int | float)
 
 
 def alarms(
     step: int,
     numbers: Mapping[str, float],
-    best: dict[str, float],
+    measured: Mapping[str, str],
+    best: Highest,
     shares: Mapping[str, float],
 ) -> Iterator[str]:
     """Yield a line for each number that fell below its share of its best: a codebook collapses.
 
+    It is compared with numbers that were measured alike.
+
     numbers: {name: value}.
-    best: {name: value}, which is brought up to date.
+    measured: {name: how it was}, of `cards.measurements`.
+    best: it is brought up to date.
     shares: {name: share}, which numbers to watch.
     """
     for name, share in shares.items():
         if name not in numbers:
             continue
-        if numbers[name] < share * best.get(name, 0):
-            what = f"{name} fell to {numbers[name]:.4g}, it was {best[name]:.4g}"
-            yield f"ALARM at step {step:,}: {what}"
-        best[name] = max(best.get(name, numbers[name]), numbers[name])
+        kind, value = (name, measured.get(name, "")), numbers[name]
+        if value < share * best.get(kind, 0):
+            yield f"ALARM at step {step:,}: {name} fell to {value:.4g}, it was {best[kind]:.4g}"
+        best[kind] = max(best.get(kind, value), value)

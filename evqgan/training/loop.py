@@ -30,6 +30,7 @@ from evqgan.core import (
 )
 from evqgan.core.errors import InputError
 from evqgan.core.metrics_writer import Writer
+from evqgan.core.retention import Score
 from evqgan.data import pipeline
 from evqgan.training import (
     disk,
@@ -72,8 +73,7 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
         cluster.by_first(lambda: disk.check(setup, last))
         if is_searched:  # now, as a run that is refused leaves the workdir as it was
             cluster.by_first(lambda: last_good.set_aside(place, last, log))
-        keep, best = setup.config.get("keep", 1), setup.config.get("best", "")
-        checkpoints = checkpoint.Checkpoints(setup.workdir, keep, best=best)
+        checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
         with progress.heartbeat("making the state that it begins with", log):
             state, notes = restore_or_init(setup, checkpoints)
         if int(state["step"]) < setup.length.total:
@@ -119,6 +119,8 @@ def restore_or_init(
     # Now, as a run that cannot load what it begins with leaves the workdir as it was.
     if not fresh and int(state["step"]) >= setup.length.total:
         config = resume_rules.without_step(workdir, config)
+    if not fresh and (line := resume_rules.remeasured(workdir, config)):
+        notes = (*notes, line)
     resume_rules.claim(workdir, config, fresh)
     return state, notes
 
@@ -222,7 +224,7 @@ class AfterStep:
         Raises Stopped, once the state is saved, if a signal has come.
         """
         stop, due = stop_now(self.stopping, self.checkpoints, step), self.setup.due(step)
-        is_last, score = step == self.setup.length.total, float("inf")
+        is_last, score = step == self.setup.length.total, None
         if due or stop:
             metrics = self.reporter.fetch(step, metrics)
         if "log" in due:
@@ -248,7 +250,7 @@ class AfterStep:
             log(f"stopped by {name} at step {step:,}{then}")
             raise Stopped(step, stop)
 
-    def _save(self, step: int, state: dict, score: float) -> None:
+    def _save(self, step: int, state: dict, score: Score | None) -> None:
         with self.reporter.progress.spend("save"):
             self.reporter.writer.flush()  # before the step that a run goes on from
             self.checkpoints.save(step, state, score)
@@ -262,7 +264,7 @@ class AfterStep:
             # Each process has a part of the state: all have to fail alike.
             if cluster.met(f"evaluation_{step}", cluster.LEAVING):
                 try:
-                    self._save(step, state, float("inf"))
+                    self._save(step, state, None)
                     self.checkpoints.wait()
                     log(f"the evaluation of step {step:,} failed; the step itself is saved")
                 except InputError as unwritten:

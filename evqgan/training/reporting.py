@@ -10,12 +10,14 @@ import numpy as np
 import psutil
 
 from evqgan import evals
-from evqgan.core import build, chips, cluster, files, pictures
+from evqgan.core import build, cards, chips, cluster, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.metrics_writer import Writer
 from evqgan.core.progress import heartbeat, warn
+from evqgan.core.retention import Score
 from evqgan.evals import provenance
 from evqgan.evals.batches import errors_last
+from evqgan.evals.provenance import Evaluation
 from evqgan.training.alarms import alarms, check_skipped, highest
 from evqgan.training.setup import Setup
 from evqgan.training.timing import StepTimer
@@ -57,6 +59,8 @@ class Reporter:
         # The chief alone says alarms, and may just mend that file.
         chief = jax.process_index() == 0
         self.highest_so_far = highest(setup.workdir, self.watched) if chief else {}
+        # The step of the last evaluation before, and its numbers with their cards.
+        self.before = cards.latest(setup.workdir, int(state["step"])) if chief else None
 
     def compiling(self, step: int, update: Callable) -> Callable:
         """Return an update that takes step `step` and, as its first one, is compiled by it.
@@ -117,54 +121,69 @@ class Reporter:
             now.insert(0, "read by processes if cores are idle (config.dataset.workers)")
         return f"{', '.join(now)}, or {self.setup.stage.data_advice}"
 
-    def evaluate(self, step: int, state: dict) -> float:
-        """Evaluate a state, write its numbers and pictures, and return its score, lower is better.
+    def evaluate(self, step: int, state: dict) -> Score | None:
+        """Evaluate a state, write its numbers and pictures, and return its score.
 
-        The score is made of the number config.best, infinite if no evaluator gives it.
+        The score is made of the number config.best, None if no evaluator gives it.
         """
         if self.setup.evaluators:
             log("evaluating")
             self.under_way = f"the evaluation of step {step:,}"
         with self.progress.spend("evaluation"), heartbeat("evaluating", log):
             began = time.perf_counter()
-            numbers, shown = self._measured(step, state)
+            found, shown = self._measured(step, state)
             seconds = {"perf/evaluation_seconds": time.perf_counter() - began}
-            score = self._score(numbers)
+            numbers = {f"val/{name}": value for name, value in found["numbers"].items()}
+            measured = cards.measurements(found)
+            score = self._score(numbers, measured)
             self.writer.write(step, {**numbers, **seconds})
             self.writer.images(step, shown)
             self._save_pictures(step, shown)
             if numbers:
                 log("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
-            for line in alarms(step, numbers, self.highest_so_far, self.watched):
+            self._tell_remeasured(step, found)
+            for line in alarms(step, numbers, measured, self.highest_so_far, self.watched):
                 log(line)
         self.under_way = STEP
         return score
 
-    def _measured(self, step: int, state: dict) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return numbers and pictures of a state, "val/<name>"; the first process saves the cards.
+    def _measured(self, step: int, state: dict) -> tuple[Evaluation, dict[str, np.ndarray]]:
+        """Return the numbers of a state with their cards, and pictures, "val/<name>".
 
-        They are in training/evaluation_<step>.json, in the form of an evaluation.json.
+        The first process saves the numbers and cards in training/evaluation_<step>.json, in the
+        form of an evaluation.json.
         """
         config, workdir = self.setup.config, self.setup.workdir
         with cluster.failing_together(), errors_last():  # so that all can save the step then
             subject = functools.partial(provenance.subject, config, workdir, step, state)
             found, shown = evals.run_all(self.setup.evaluators, state, subject)
         if found["numbers"] and jax.process_index() == 0:
-            file = self.writer.folder / "training" / f"evaluation_{step:07d}.json"
-            files.save_json(file, provenance.finite(found))
-        pictures = {f"val/{name}": picture for name, picture in shown.items()}
-        return {f"val/{name}": value for name, value in found["numbers"].items()}, pictures
+            files.save_json(cards.file_of(self.writer.folder, step), provenance.finite(found))
+        return found, {f"val/{name}": picture for name, picture in shown.items()}
 
-    def _score(self, numbers: dict[str, float]) -> float:
-        """Return the number config.best, negative if it is the better the higher it is.
+    def _tell_remeasured(self, step: int, found: Evaluation) -> None:
+        """Say which numbers are measured otherwise than at the last evaluation before."""
+        if self.before is not None:
+            earlier, there = self.before
+            for numbers in cards.remeasured(there, found):
+                log(
+                    f"measured otherwise than at step {earlier:,}, and not compared with that "
+                    f"(config.best, config.alarm): {numbers}"
+                )
+        self.before = step, found
 
-        A line says so if this evaluation did not give it.
+    def _score(self, numbers: dict[str, float], measured: dict[str, str]) -> Score | None:
+        """Return the score of the number config.best; a line says if this evaluation gave none.
+
+        numbers, measured: {name: its value}, {name: how it was}.
         """
         best = self.setup.config.get("best", "")
         if best and self.setup.evaluators and best not in numbers:
             log(f"this evaluation gave no {best} (config.best): its checkpoint has no score")
+        if best not in numbers:
+            return None
         sign = -1 if evals.is_better_higher(self.setup.evaluators, best) else 1
-        return sign * numbers[best] if best in numbers else float("inf")
+        return Score(float(sign * numbers[best]), best, measured.get(best, ""))
 
     def _save_pictures(self, step: int, shown: dict[str, np.ndarray]) -> None:
         """Save pictures {name: uint8 [H,W,3]} in the workdir, by the first process."""

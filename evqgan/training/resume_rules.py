@@ -52,6 +52,9 @@ MAY_CHANGE = (
 # draws. `optimizer.accumulate` is none of them: what is no mean over images, such as a codebook of
 # moving averages, an adaptive weight, or a mean over all masked tokens, is then of each part.
 MEMORY_KEYS = ("remat", "unroll", "chunk")
+# Keys by which numbers are measured, and names of such in them that change none.
+MEASURES = ("evals", "sample", "eval_batch_size", "best")
+MEASURE_NOTHING = ("show", "weights")
 # What to do with a workdir that holds another run.
 AGAIN = "give the config it was made with, or another --workdir, for a new run"
 # Keys of what weights are of: a run with others of these does not begin with them.
@@ -88,6 +91,27 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
         found = json.loads(config.to_json())
         lasting = {key: value for key, value in found.items() if key not in OF_COMMAND}
         files.save_json(stores.path(workdir) / "config.json", lasting)
+
+
+def remeasured(workdir: str | os.PathLike, config: Any) -> str:
+    """Return which keys of `config` measure otherwise than the run in `workdir` did, "" for none.
+
+    It is a line for the log: the numbers themselves, by their cards, say later if they do.
+    """
+    saved = read_config(workdir)
+    if saved is None:
+        return ""
+    ours, theirs = ({key: build.plain(c.get(key)) for key in MEASURES} for c in (config, saved))
+    for one, other in ((ours, saved), (theirs, config)):  # of evaluators that both have
+        one["evals"] = {name: x for name, x in one["evals"].items() if name in other.evals}
+    found = build.differences(theirs, ours)
+    found = {key: x for key, x in found.items() if key.split(".")[-1] not in MEASURE_NOTHING}
+    if not found:
+        return ""
+    return (
+        f"{build.listed(found, 'config.')}: numbers that this changes are not compared with "
+        "earlier ones, so the best checkpoint, alarms and curves of these begin anew"
+    )
 
 
 def without_step(workdir: str | os.PathLike, config: Any) -> Any:
