@@ -136,7 +136,7 @@ def test_scores_that_were_saved_without_a_name_still_count_among_each_other(tmp_
 
 
 def test_how_older_scores_were_measured_is_what_the_cards_of_their_evaluations_say(tmp_path, state):
-    """Those of steps 1 and 2 are compared with later ones, that of step 3 has no card and is not."""
+    """Those of steps 1 and 2 are compared with later ones; step 3 has no card, and stays."""
     noted = evaluation("distribution", {"fid": 1.0}, 8)
     how = cards.measurements(noted)["val/fid"]
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
