@@ -14,7 +14,14 @@ from test_block_decoding import FromContext
 from evqgan.core.errors import InputError
 from evqgan.generators import Request, masking, multigrained
 from evqgan.generators.block_decoding import block_by_block
-from evqgan.generators.blocks import NOWHERE, blocks_of, grid_of, ring_and_target, step_of_block
+from evqgan.generators.blocks import (
+    NOWHERE,
+    Layout,
+    blocks_of,
+    grid_of,
+    ring_and_target,
+    step_of_block,
+)
 
 CODES = 23
 SMALL = {
@@ -437,7 +444,8 @@ def test_loss_is_over_masked_target_tokens_only(small):
 class OfBlocks:
     """In the place of a model: the likelihood of a block's tokens depends on its number alone."""
 
-    codes, latent, window, extend, blocks, classes, class_dropout = CODES, (6, 8), 2, 1, 12, 0, 0.0
+    codes, latent, blocks, classes, class_dropout = CODES, (6, 8), 12, 0, 0.0
+    layout = Layout(6, 8, window=2, extend=1)
 
     def __init__(self, global_tokens):
         self.global_tokens = global_tokens
@@ -573,5 +581,7 @@ def test_errors_say_what_was_expected():
         model_of(window=4)
     with pytest.raises(InputError, match='is of global_tokens = "masked" alone'):
         model_of(own="dropped")
-    with pytest.raises(InputError, match="0 without classes, not 0.1"):
+    with pytest.raises(
+        InputError, match=r"class_dropout = 0.1, but the generator has no classes: set it to 0"
+    ):
         model_of(class_dropout=0.1)

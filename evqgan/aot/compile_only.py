@@ -1,8 +1,11 @@
 """`--compile_only=TOPOLOGY`: compile the programs of a mode, and say whether they fit."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from evqgan.aot import advice, programs, report, topology
 from evqgan.core import build, files
@@ -18,7 +21,8 @@ def run(config: Any, name: str, mode: str, batch_size: int | None, tries: int, j
 
     Raises InputError for what cannot be compiled, and DoesNotFit if a program does not fit.
     """
-    rows = rows_of(config, name, mode, batch_size, tries)
+    with compiled_anew():
+        rows = rows_of(config, name, mode, batch_size, tries)
     if json:
         as_json = [row._asdict() for row in rows]
         files.save_json(json, {"name": "compile_only", "rows": as_json})
@@ -31,7 +35,6 @@ def rows_of(
     config: Any, name: str, mode: str, batch_size: int | None = None, tries: int = 0
 ) -> list[report.Row]:
     """Return the rows of a config's programs, with advice; they are printed as they come."""
-    jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
     target, config, rows = topology.target(name), programs.completed(config), []
     wrong = f"nothing can be built for --mode={mode} from this config"
     with build.one_line(wrong):
@@ -46,3 +49,16 @@ def rows_of(
                 row = row._replace(advice=(*row.advice, line))
         rows.append(row)
     return rows
+
+
+@contextlib.contextmanager
+def compiled_anew() -> Iterator[None]:
+    """Take no kept program in the body: how long compiling takes is measured."""
+    name = "jax_enable_compilation_cache"
+    before = getattr(jax.config, name)
+    with contextlib.ExitStack() as stack:
+        stack.callback(compilation_cache.reset_cache)  # which notes whether it is used
+        stack.callback(jax.config.update, name, before)
+        jax.config.update(name, False)
+        compilation_cache.reset_cache()
+        yield
