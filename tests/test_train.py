@@ -611,9 +611,9 @@ def test_numbers_that_are_measured_otherwise_are_not_compared(tmp_path, monkeypa
     loop.train(config, tmp_path)
     said = capsys.readouterr().out
     assert said.count("config.eval_batch_size: 8 -> 4: numbers that this changes are not") == 1
-    line = "measured otherwise than at step 4, and not compared with that"
+    line = "measured otherwise than at step 4, and not compared with that,"
     assert re.findall(f"{line}.*", said) == [
-        f"{line} (config.best, config.alarm): val/psnr (produced.count: 8 -> 4)"
+        f"{line} for the best or an alarm: val/psnr (produced.count: 8 -> 4)"
     ]
     assert re.findall("ALARM.*", said) == ["ALARM at step 10: val/psnr fell to 1, it was 5"]
     assert checkpoint.steps_in(tmp_path) == [2, 6, 10]

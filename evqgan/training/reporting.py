@@ -167,8 +167,8 @@ class Reporter:
             earlier, there = self.before
             for numbers in cards.remeasured(there, found):
                 log(
-                    f"measured otherwise than at step {earlier:,}, and not compared with that "
-                    f"(config.best, config.alarm): {numbers}"
+                    f"measured otherwise than at step {earlier:,}, and not compared with that, "
+                    f"for the best or an alarm: {numbers}"
                 )
         self.before = step, found
 
