@@ -95,7 +95,8 @@ def draw_generations(
     raster = jnp.asarray(step_of_block(*model.layout, "raster"))[None]
     wavefront = jnp.asarray(step_of_block(*model.layout, "wavefront"))[None]
     is_wavefront = jax.random.bernoulli(rng_order, wavefronts, (batch, 1))
-    return hidden, rank_blocks(hidden, jnp.where(is_wavefront, wavefront, raster), model.window)
+    steps = jnp.where(is_wavefront, wavefront, raster)
+    return hidden, rank_blocks(hidden, steps, model.layout.window)
 
 
 def rank_blocks(hidden: jax.Array, step: jax.Array, window: int) -> jax.Array:
