@@ -71,7 +71,8 @@ def test_a_models_own_metrics_come_before_those_of_every_model(monkeypatch):
         workdir=None,
     )
     monkeypatch.setattr(reporting, "highest", lambda *args: {})
-    reporter = reporting.Reporter(setup, None, {"skipped": [0, 0, 0]}, 0.0)
+    monkeypatch.setattr(reporting.cards, "latest", lambda *args: None)
+    reporter = reporting.Reporter(setup, None, {"skipped": [0, 0, 0], "step": 0}, 0.0)
     given = ["gradient_norm", "l2", "learning_rate", "loss", "masked", "skipped"]
     given += ["skipped_in_a_row", "skipped_longest", "z_loss"]
     names = reporter.fetch(1, dict.fromkeys(given, 0.0))
