@@ -285,6 +285,13 @@ def test_rows_of_fits_are_taken_up_again_and_one_that_crashes_loses_itself_alone
     _, rows = fits.run(given, ["--config.seed=1"])
     assert len(began) == 2 and [row["note"] for row in rows][1] == "two"
     assert json.loads(file.read_text())["rows"] == rows
+    late = subprocess.TimeoutExpired("", 60)
+    monkeypatch.setattr(subprocess, "run", lambda *given, **keys: (_ for _ in ()).throw(late))
+    given.config = ["celebahq_stage1"]
+    _, rows = fits.run(given, [])
+    assert rows[-1]["note"] == "given up after 1 minutes"
+    monkeypatch.setattr(subprocess, "run", crash)  # it is tried again
+    assert [row["note"] for row in fits.run(given, [])[1]][-1] == "two" and len(rows) == 3
     file.write_text('{"name": "fits"}')
     with pytest.raises(InputError, match="fits.json is not what benchmark fits writes: .* no rows"):
         fits.run(given, [])

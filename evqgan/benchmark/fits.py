@@ -2,7 +2,8 @@
 
 Every row is compiled in a process of its own: one that crashes or takes too long loses itself
 alone. With --json=FILE each row is written as it comes, and rows that FILE has are not compiled
-again. A training step of stage 2 takes a TPU's compiler one to three minutes.
+again, but for those that were given up after --minutes. A training step of stage 2 takes a TPU's
+compiler one to ten minutes on two cores.
 """
 
 import json
@@ -75,6 +76,8 @@ FLAGS = (
     Flag("minutes", whole(1), (), "after which a row is given up (60)", 60),
 )
 
+GIVEN_UP = "given up"  # how the note of a row begins that took longer than --minutes
+
 
 class Row(NamedTuple):
     """What was asked, and what came of it: a program in the columns of the table.
@@ -142,7 +145,10 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def earlier(file: str | None) -> list[Row]:
-    """Return the rows of the file of --json, if an earlier run wrote it; InputError for others."""
+    """Return the rows of the file of --json, if an earlier run wrote it; InputError for others.
+
+    Those that were given up are left out, and so tried again: the machine may have more time now.
+    """
     if not file or not pathlib.Path(file).is_file():
         return []
     what, advice = "what benchmark fits writes", "give another --json"
@@ -150,9 +156,10 @@ def earlier(file: str | None) -> list[Row]:
     if not isinstance(rows, list):
         raise InputError(f"{file} is not {what}: it has no rows; {advice}")
     try:
-        return [Row(**row) for row in rows]
+        found = [Row(**row) for row in rows]
     except TypeError as error:
         raise InputError(f"{file} is not {what}: its rows have other columns; {advice}") from error
+    return [row for row in found if not row.note.startswith(GIVEN_UP)]
 
 
 def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
@@ -173,7 +180,7 @@ def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
                 timeout=seconds,
             )
         except subprocess.TimeoutExpired:
-            return [asked._replace(note=f"given up after {seconds / 60:.0f} minutes")]
+            return [asked._replace(note=f"{GIVEN_UP} after {seconds / 60:.0f} minutes")]
         if file.is_file():
             found = json.loads(file.read_text())["rows"]
             return [flat(asked, report.Row(**row)) for row in found]
