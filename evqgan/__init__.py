@@ -32,12 +32,12 @@ Words used in docstrings:
 from typing import TYPE_CHECKING, Any
 
 from evqgan.core.errors import InputError
+from evqgan.core.versions import VERSION as __version__
 
 if TYPE_CHECKING:
     from evqgan.inference.model import Model, load
 
 __all__ = ["InputError", "Model", "__version__", "load"]
-__version__ = "0.1.0"
 
 if not TYPE_CHECKING:  # a checker shall know that there are no other names
 

@@ -7,7 +7,6 @@ is imported only when a command line has turned out to be right.
 
 import contextlib
 import dataclasses
-import importlib
 import logging as python_logging
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import flag_kinds, kept_programs, output, signals, stores
+from evqgan.core import flag_kinds, kept_programs, output, signals, stores, versions
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import (
@@ -186,8 +185,7 @@ def main(
     if any(arg in HELP for arg in argv):
         return run_to_code(argv, lambda _: print(help_text(), flush=True))
     if VERSION in argv:
-        version = importlib.import_module("evqgan").__version__  # the package knows it, not core
-        return run_to_code(argv, lambda _: print(f"evqgan {version}", flush=True))
+        return run_to_code(argv, lambda _: print(f"evqgan {versions.VERSION}", flush=True))
     # Of several processes JAX listens for SIGTERM itself.
     is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
     with signals.ending_in_order() if is_alone else contextlib.nullcontext():
