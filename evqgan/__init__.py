@@ -31,8 +31,8 @@ Words used in docstrings:
 
 from typing import TYPE_CHECKING, Any
 
+from evqgan.core import VERSION as __version__
 from evqgan.core.errors import InputError
-from evqgan.core.versions import VERSION as __version__
 
 if TYPE_CHECKING:
     from evqgan.inference.model import Model, load

@@ -6,3 +6,5 @@
 `metrics_writer`, `progress` and `pictures` are what people see; `room` and `versions` are what a
 run needs and is made with.
 """
+
+VERSION = "0.1.0"  # of this package; here, as this file imports nothing

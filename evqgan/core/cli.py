@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import flag_kinds, kept_programs, output, signals, stores, versions
+from evqgan.core import VERSION, flag_kinds, kept_programs, output, signals, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import (
@@ -32,7 +32,7 @@ from evqgan.core.errors import (
 )
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
-VERSION = "--version"
+ASKS_VERSION = "--version"
 CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
 T = TypeVar("T")
@@ -159,7 +159,7 @@ def request(kind: Callable[..., T], values: flags.FlagValues) -> T:
 
 def describe(doc: str, table: Sequence[Flag]) -> str:
     """Return the text of --help: `doc`, and a line for each flag, --version among them."""
-    version = Flag(VERSION.lstrip("-"), SWITCH, (), "print the version, and end")
+    version = Flag(ASKS_VERSION.lstrip("-"), SWITCH, (), "print the version, and end")
     lines, width = [doc], max(len(flag.name) for flag in table)
     for flag in (*table, version):
         modes = f"{', '.join(flag.modes)}: " if flag.modes else ""
@@ -184,8 +184,8 @@ def main(
         logging.get_absl_logger().addFilter(_is_for_users)
     if any(arg in HELP for arg in argv):
         return run_to_code(argv, lambda _: print(help_text(), flush=True))
-    if VERSION in argv:
-        return run_to_code(argv, lambda _: print(f"evqgan {versions.VERSION}", flush=True))
+    if ASKS_VERSION in argv:
+        return run_to_code(argv, lambda _: print(f"evqgan {VERSION}", flush=True))
     # Of several processes JAX listens for SIGTERM itself.
     is_alone = os.environ.get("EVQGAN_DISTRIBUTED") != "1"
     with signals.ending_in_order() if is_alone else contextlib.nullcontext():

@@ -13,7 +13,6 @@ import subprocess
 from evqgan.core import files, stores
 from evqgan.core.errors import InputError
 
-VERSION = "0.1.0"  # of this package
 PACKAGE = pathlib.Path(__file__).parent.parent
 # Ours: what can matter.
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
