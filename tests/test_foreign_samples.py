@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.core import pictures
+from evqgan.core import pictures, room
 from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.evals import finished, foreign_samples, image_set
@@ -72,6 +72,17 @@ def test_two_sets_are_compared_where_it_is_said_that_they_may_differ(places, cap
     assert "produced.count is 9 in A, 7 in B" in capsys.readouterr().err
     assert benchmark.main(["compare", *files, "--differ=produced"]) == 0
     assert "samples.npz, samples of another program (" in capsys.readouterr().out
+
+
+def test_features_of_real_images_count_against_memory_before_they_are_read(
+    places, capsys, monkeypatch
+):
+    each = 2 * 4 * 192  # bytes of an image's colours, while parts become one array
+    monkeypatch.setattr(room, "of_machine", lambda: each * (NUMBER + NUMBER) - 1)
+    given = f"--samples={places / 'samples'}", "--split=all", "--batch=1"
+    assert call(places, *given) == 0  # Gaussians are small
+    assert call(places, *given, "--metrics=mmd") == 2
+    assert "features of 9 samples and 9 real images would take" in capsys.readouterr().err
 
 
 def test_a_reference_file_takes_the_place_of_real_images(places, capsys):

@@ -64,12 +64,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     device_mesh = mesh.make(devices=jax.local_devices())
     networks = extractors(features, weights, "--features", device_mesh)
     metrics = chosen(names, networks, "--")
-    check_room(samples, networks, metrics)
     if dataset is None:
+        check_room(samples, 0, networks, metrics)
         real = of_file(given, protocol, samples, networks, metrics)
     else:
         size = -(-given.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
         batches = Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)
+        check_room(samples, batches.number(split), networks, metrics)
         real = of_split(batches, split, networks, metrics)
     beside = Comparison(networks, metrics, samples.images.shape[0], real)
     beside.check()
@@ -119,15 +120,18 @@ def of_file(
     return of_reference(given.reference, networks, metrics, given.batch, key, check)
 
 
-def check_room(samples: ForeignSamples, networks: list[Extractor], metrics: Chosen) -> None:
-    """Raise InputError if the features that have to be kept do not fit into memory."""
-    number = samples.images.shape[0]
-    needed = sum(
-        bytes_kept(some.values(), network.widths, number)
-        + bytes_kept(of_real(some), network.widths, 1)
-        for some, network in zip(metrics, networks, strict=True)
-    )
-    room.require(needed, f"features of {number:,} samples")
+def check_room(
+    samples: ForeignSamples, real: int, networks: list[Extractor], metrics: Chosen
+) -> None:
+    """Raise InputError if the features that have to be kept do not fit into memory.
+
+    real: how many images samples are compared with; those of a file are not counted.
+    """
+    number, needed = samples.images.shape[0], 0
+    for network, some in zip(networks, metrics, strict=True):
+        needed += bytes_kept(some.values(), network.widths, number)
+        needed += bytes_kept(of_real(some), network.widths, real)
+    room.require(needed, f"features of {number:,} samples and {real:,} real images")
 
 
 def evaluation(
