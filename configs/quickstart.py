@@ -5,8 +5,8 @@ The main job, in minutes on a CPU.
 bash launch/local.sh
 
 32x32 images, f = 4: 8x8 tokens, 64 codes; blocks of 4x4, T = 4.
-Expected: PSNR 28 dB, all codes in use, 97 % of 1,000 samples in their class; 7 to 15 minutes on two
-CPU cores.
+Expected: PSNR 28 dB, all codes in use, 97 % of 1,000 samples in their class; 8 to 10 minutes on two
+CPU cores that do nothing else.
 :tiny  a few steps on generated images.
 """
 

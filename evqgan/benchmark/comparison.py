@@ -48,7 +48,7 @@ SCAN_SEEDS, SCAN_FIRST = 3, 1_000
 
 DEFAULT = "configs/comparison.py:digits"
 FLAGS = (
-    Flag("config", TEXT, (), "FILE:digits, :photographs, :drawings or :tiny", DEFAULT),
+    Flag("config", TEXT, (), "FILE:VARIANT, see configs/comparison.py", DEFAULT),
     runs.OUT,
     runs.SEEDS,
     runs.ONLY,

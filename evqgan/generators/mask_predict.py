@@ -40,8 +40,9 @@ class MaskPredict:
     Temperatures, top_k and top_p are not part of the confidence, as in MaskGIT.
     """
 
-    # T: 8 in the paper (Sec. 4.2); in MaskGIT's, 8 at 16 x 16 and 12 at 32 x 32 tokens
-    steps: Annotated[int, Range(1, 4096)] = 8  # at most ours: a step for each of 64 x 64 tokens
+    # T, in each block, of `maskgit` in all: 8 in the paper (Sec. 4.2); in MaskGIT's, 8 at 16 x 16
+    # and 12 at 32 x 32 tokens. At most, ours, a step for each of 64 x 64 tokens
+    steps: Annotated[int, Range(1, 4096)] = 8
     temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
     # the temperature of the last step, reached linearly; None: the same in all steps
     final_temperature: float | None = None

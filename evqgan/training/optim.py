@@ -102,7 +102,8 @@ def optimizer(
       `schedule`.
     moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai et al.,
       "Scaling Vision Transformers", 2022).
-    ema: decay of the averaged weights; 0: there are none, and no memory is taken for them.
+    ema: decay of the averaged weights, where the key is left out 0.999 in stage 1 and 0.9999 in
+      stage 2; 0: there are none, and no memory is taken for them.
     accumulate: the number of parts that a batch is cut into.
     """
     if run.batch_size % accumulate:

@@ -19,7 +19,8 @@ class Quantizer(nn.Module):
     """Vector quantizer of VQGAN (Esser et al., 2021, Eq. 4), as the paper takes it over (Sec. 3.1).
 
     L_VQ = |sg(z) - z_q|^2 + commitment * |z - sg(z_q)|^2, means over elements.
-    codes, width: V and c.
+    codes: V, the number of codes.
+    width: c, the length of a code's vector.
     l2_normalize: z and codes have length 1 (ViT-VQGAN, Sec. 3.2; with a small `width` these are its
       factorized codes).
     """
