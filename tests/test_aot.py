@@ -14,6 +14,7 @@ from jax.experimental import topologies
 
 from evqgan import main
 from evqgan.aot import advice, compile_only, hlo, layout, programs, report, topology
+from evqgan.aot.kernels import Kernel
 from evqgan.benchmark import fits
 from evqgan.core import chips, mesh
 from evqgan.core.config_files import read_file
@@ -97,7 +98,7 @@ def test_a_new_type_of_tpu_is_a_row(monkeypatch, tmp_path):
     monkeypatch.setitem(chips.TPUS, "v5x", new)
     assert topology.shape_of("v5x-2") == topology.shape_of("v5pro-2") == ("v5x", "1x1x1")
     assert topology.shape_of("v5x:2x2x4") == ("v5x", "2x2x4")
-    with pytest.raises(InputError, match=r"expected cpu, gpu, v4-8, .*v5x-2 and larger"):
+    with pytest.raises(InputError, match=r"expected cpu, gpu, .*, v4-8, .*v5x-2 and larger"):
         topology.shape_of("v9-8")
     assert chips.of("TPU v5 lite pro") == new.chip  # though the names of v5e and v5p are in it
     for name, number in (("vendor", "0x1ae0"), ("device", new.pci)):
@@ -135,7 +136,7 @@ def test_a_message_names_the_flag_that_was_given():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v7-8", "expected cpu, gpu, v4-8"),
+        ("v7-8", "expected cpu, gpu, .*, v4-8"),
         ("v5e-0", "expected one of v5e-1, v5e-4, v5e-8"),
         ("v5e-7", "expected one of v5e-1, v5e-4, v5e-8"),
         ("v5e:2x2x1", "expected a shape such as v5e:1x1"),
@@ -334,11 +335,15 @@ def test_a_row_of_fits_is_flat():
 def test_flops_give_a_lower_bound_of_time_where_there_are_no_cycles():
     chip = topology.Chip(2.0**30, flops=1e12, bandwidth=1e9, clock=1e9)
     row = a_row(memory_bytes=2**30, tflop=0.5, argument_bytes=3 * 10**8, output_bytes=10**8)
-    found = report.with_times(row, hlo.Found(), chip)
+    found = report.with_times(row, hlo.Found(), [], chip)
     assert found.seconds == 0.5 and found.seconds_by == "roofline" and found.mfu == 1
-    found = report.with_times(row, hlo.Found(cycles=1e9, random_bytes=10**9), chip)
+    found = report.with_times(row, hlo.Found(cycles=1e9, random_bytes=10**9), [], chip)
     assert found.seconds == 2 and found.seconds_by == "cycles" and found.mfu == 0.25
-    assert report.with_times(row, hlo.Found(), topology.Chip(2.0**30)) == row
+    assert report.with_times(row, hlo.Found(), [], topology.Chip(2.0**30)) == row
+    slow, large = Kernel("a", 2, 10**8, 0.0, ""), Kernel("b", 1, 10, 3e11, "")
+    found = report.with_times(row, hlo.Found(), [slow, large], chip)
+    assert found.seconds == pytest.approx(0.2 + 0.3) and found.kernels == 3
+    assert found.seconds_by == "kernels" and "of 3 kernels" in report.time_text(found)
 
 
 def test_a_compilers_refusal_is_one_line():

@@ -140,6 +140,19 @@ def test_gelu_and_its_derivative_down_to_the_end_of_the_tail(ours, exact, dtype)
         np.testing.assert_allclose(np.float64(got), expected, rtol=close, atol=0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gelu_and_its_derivative_on_a_gpu(dtype, monkeypatch):
+    """Within 1e-6 of an exact one, and in bfloat16 within half of its last bit from -4 on."""
+    monkeypatch.setattr(attention, "platform", lambda: "gpu")
+    x = jnp.linspace(-4 if dtype == "bfloat16" else -12, 6, 100).astype(dtype)
+    value, pull = jax.vjp(gelu, x)
+    close = {"rtol": 4e-3, "atol": 0} if dtype == "bfloat16" else {"rtol": 1e-5, "atol": 1e-6}
+    got = value, *pull(jnp.ones_like(x))
+    for found, expected in zip(got, exact_gelu(np.float64(x)), strict=True):
+        assert found.dtype == jnp.dtype(dtype)
+        np.testing.assert_allclose(np.float64(found), expected, **close)
+
+
 def test_gelus_are_those_of_jax():
     x = jnp.linspace(-6, 6, 101)
     for ours, approximate in ((gelu, False), (tanh_gelu, True)):

@@ -2,12 +2,14 @@
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from evqgan.aot import hlo
+from evqgan.aot import hlo, kernels
+from evqgan.aot.kernels import Kernel
 from evqgan.aot.programs import Program
 from evqgan.aot.topology import Target
 from evqgan.core import flops
@@ -40,9 +42,10 @@ class Row(NamedTuple):
     tflop: float | None = None  # without what is computed twice
     tflop_with_remat: float | None = None  # with it
     seconds: float | None = None  # an estimate
-    seconds_by: str | None = None  # of CYCLES or ROOFLINE
+    seconds_by: str | None = None  # of CYCLES, KERNELS or ROOFLINE
     mfu: float | None = None
     images_per_second: float | None = None
+    kernels: int | None = None  # that a GPU starts
     collectives: dict[str, list[int]] | None = None  # {operation: [number, bytes of results]}
     open_loops: int | None = None  # see `hlo.Found`
     trace_seconds: float = 0.0  # here
@@ -52,6 +55,7 @@ class Row(NamedTuple):
 
 
 CYCLES = "cycles"  # of the compiler, and random bits, of which it knows none, written once
+KERNELS = "kernels"  # a lower bound, by the rule of `aot.kernels`
 ROOFLINE = "roofline"  # a lower bound: FLOPs, and arguments and results moved once
 
 
@@ -74,9 +78,12 @@ def compiled(program: Program, target: Target) -> Row:
         taken = time.perf_counter() - began
         return row._replace(fits=False, error=reason_of(error), compile_seconds=taken)
     row = row._replace(compile_seconds=time.perf_counter() - began)
-    found = hlo.read(made.as_text())
+    text = made.as_text()
+    found = hlo.read(text)
     row = row._replace(collectives=found.collectives, open_loops=found.open_loops)
-    return with_times(with_memory(row, made, target), found, target.chip)
+    is_gpu = target.devices[0].platform == "gpu"
+    started = kernels.of_program(text) if is_gpu else []
+    return with_times(with_memory(row, made, target), found, started, target.chip)
 
 
 def described(program: Program, target: Target) -> Row:
@@ -136,15 +143,21 @@ def with_memory(row: Row, made: Any, target: Target) -> Row:
     )
 
 
-def with_times(row: Row, found: hlo.Found, chip: Chip) -> Row:
+def with_times(row: Row, found: hlo.Found, started: Sequence[Kernel], chip: Chip) -> Row:
     """Return a row with how long a call is thought to take, if that can be said.
 
     Nothing is overlapped, and collectives take no time.
+
+    started: the kernels of a GPU.
     """
     done = 1e12 * (row.tflop or 0)
+    if started:
+        row = row._replace(kernels=sum(kernel.times for kernel in started))
     if found.cycles and chip.clock:
         written = found.random_bytes / chip.bandwidth
         seconds, by = found.cycles / chip.clock + written, CYCLES
+    elif chip.flops and started:
+        seconds, by = sum(kernel.seconds(chip) for kernel in started), KERNELS
     elif chip.flops and done:
         moved = (row.argument_bytes or 0) + (row.output_bytes or 0)
         seconds, by = max(done / chip.flops, moved / chip.bandwidth), ROOFLINE
@@ -202,6 +215,8 @@ def time_text(row: Row) -> str:
     by = {
         CYCLES: "the compiler's cycles and random bits written once, nothing overlapped, without "
         "collectives",
+        KERNELS: f"lower bound of {row.kernels or 0:,} kernels, each at the peak of products or at "
+        "the bandwidth of memory, without collectives",
         ROOFLINE: "lower bound of FLOPs and of arguments and results moved once",
     }[row.seconds_by or ""]
     amount = f"{row.tflop:.3g} TFLOP a device" if row.tflop else "FLOPs unknown"

@@ -1,7 +1,7 @@
 """Accelerators by name: their devices, which need not be there, and how large and fast they are.
 
-A TPU's compiler is in libtpu and runs on any machine; a GPU's needs a GPU. What is known of a
-device are the vendor's figures.
+A TPU's compiler is in libtpu, a GPU's in the plugin of JAX for CUDA, and both run on any machine.
+What is known of a device are the vendor's figures.
 """
 
 import importlib.util
@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from evqgan.aot import gpus
 from evqgan.core import chips
-from evqgan.core.chips import TPUS, Chip
+from evqgan.core.chips import GPUS, TPUS, Chip
 from evqgan.core.errors import InputError
 
 HERE = ("cpu", "gpu")
@@ -28,7 +29,7 @@ class Target(NamedTuple):
     """Devices to compile for."""
 
     name: str
-    devices: Sequence[Any]  # of JAX; those of a TPU stand for ones that are not there
+    devices: Sequence[Any]  # of JAX; but on CPUs they stand for ones that need not be there
     chip: Chip
 
 
@@ -44,7 +45,8 @@ def shape_of(name: str, flag: str = "--compile_only") -> tuple[str, str]:
     found = re.fullmatch(rf"({'|'.join(kinds)})(?:-(\d+)|:(\d+(?:x\d+)+))", name)
     if not found:
         smallest = ", ".join(f"{kind}-{next(iter(tpu.shapes))}" for kind, tpu in TPUS.items())
-        expected = f"cpu, gpu, {smallest} and larger ones, or a shape such as v5e:2x4"
+        listed = ", ".join(("cpu, gpu", *GPUS, "h100-8", smallest))
+        expected = f"{listed} and larger ones, or a shape such as v5e:2x4"
         raise InputError(f"{flag}={name}: expected {expected}")
     kind = kinds[found[1]]
     shapes = TPUS[kind].shapes
@@ -64,17 +66,20 @@ def prepare(name: str, flag: str = "--compile_only") -> None:
 
     flag: where the name was given, for the messages.
 
-    Raises InputError for no topology, and for a TPU's without libtpu.
+    Raises InputError for no topology, and for devices whose compiler is not installed.
     """
-    if name == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    if name in HERE:
+    if name == "gpu":
         return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if name == "cpu":
+        return
+    if gpus.is_one(name):
+        gpus.number_of(name, flag)
+        return gpus.require_compiler(name, flag)
     shape_of(name, flag)
     if importlib.util.find_spec("libtpu") is None:
         hint = "pip install 'jax[tpu]' of the jax that is here (pip install '.[tpu]')"
         raise InputError(f"{flag}={name} needs libtpu, a TPU's compiler: {hint}")
-    os.environ["JAX_PLATFORMS"] = "cpu"
     for key, value in ABSENT.items():
         os.environ.setdefault(key, value)
 
@@ -86,6 +91,8 @@ def target(name: str) -> Target:
     """
     if name in HERE:
         return of_this_machine(name)
+    if gpus.is_one(name):
+        return Target(name, *gpus.devices(name))
     from jax.experimental import topologies
 
     kind, shape = shape_of(name)

@@ -4,6 +4,7 @@ A new type of TPU is a row of TPUS. The shell scripts of launch/, which need no 
 runtime and its sizes in launch/tpu.sh.
 """
 
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -64,12 +65,66 @@ TPUS = {
         shapes=FLAT,
     ),
 }
-# By a part of the name that JAX has for the device; dense bfloat16 of the SXM forms.
+
+
+class GPU(NamedTuple):
+    """A type of GPU by NVIDIA, and what its compiler asks of it.
+
+    The memory of `chip` is the whole, of which JAX leaves a part to programs, see `jax_share`.
+    """
+
+    chip: Chip
+    name: str  # as JAX has it, or its beginning
+    capability: tuple[int, int]  # for computing, as CUDA has it
+    processors: int  # streaming multiprocessors
+    clock: float  # of these in GHz
+    cache: int  # bytes of the second level
+    shared: int  # KiB of shared memory of a processor
+    threads: int  # that a processor holds
+
+
+MIB = 2**20
+# Memory: what nvidia-smi shows. Products in bfloat16 are dense and added up in float32; of the SXM
+# forms, where there are several.
 GPUS = {
-    "H200": Chip(0, 989e12, 4800e9),
-    "H100": Chip(0, 989e12, 3350e9),
-    "A100": Chip(0, 312e12, 2039e9),
+    "a100": GPU(
+        Chip(81_920 * MIB, 312e12, 2039e9), "NVIDIA A100", (8, 0), 108, 1.41, 40 * MIB, 164, 2048
+    ),
+    "h100": GPU(
+        Chip(81_559 * MIB, 989e12, 3350e9), "NVIDIA H100", (9, 0), 132, 1.98, 50 * MIB, 228, 2048
+    ),
+    "h200": GPU(
+        Chip(143_771 * MIB, 989e12, 4800e9), "NVIDIA H200", (9, 0), 132, 1.98, 50 * MIB, 228, 2048
+    ),
+    "rtx3090": GPU(
+        Chip(24_576 * MIB, 71e12, 936e9),
+        "NVIDIA GeForce RTX 3090",
+        (8, 6),
+        82,
+        1.70,
+        6 * MIB,
+        100,
+        1536,
+    ),
+    "rtx4090": GPU(
+        Chip(24_564 * MIB, 165e12, 1008e9),
+        "NVIDIA GeForce RTX 4090",
+        (8, 9),
+        128,
+        2.52,
+        72 * MIB,
+        100,
+        1536,
+    ),
 }
+
+
+def jax_share() -> float:
+    """Return the share of a GPU's memory that JAX takes, and programs can use.
+
+    It is XLA_PYTHON_CLIENT_MEM_FRACTION of the environment, 0.75 without it.
+    """
+    return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75))
 
 
 def of(device_kind: str) -> Chip:
@@ -77,6 +132,7 @@ def of(device_kind: str) -> Chip:
 
     Of several parts of a name the longest counts: "TPU v5" is a part of "TPU v5 lite", too.
     """
-    by_part = GPUS | {part: tpu.chip for tpu in TPUS.values() for part in tpu.names}
+    by_part = {gpu.name: gpu.chip for gpu in GPUS.values()}
+    by_part |= {part: tpu.chip for tpu in TPUS.values() for part in tpu.names}
     found = [part for part in by_part if part in device_kind]
     return by_part[max(found, key=len)] if found else Chip(0)
