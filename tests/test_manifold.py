@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 from evqgan.metrics.manifold import density_coverage, precision_recall
 
 
@@ -113,7 +113,7 @@ def test_density_of_the_same_distribution_is_about_1():
 def test_they_are_computed_in_pieces(monkeypatch, piece):
     generated, real = sets(23, 31)
     whole = precision_recall(generated, real), density_coverage(generated, real)
-    monkeypatch.setattr(pieces, "PIECE", piece)
+    monkeypatch.setattr(chunks, "CHUNK", piece)
     assert (precision_recall(generated, real), density_coverage(generated, real)) == whole
 
 

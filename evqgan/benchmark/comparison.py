@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from evqgan.benchmark import comparison_tokenizers, real_images, runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.core import build, cli, files, mesh, progress, signals
+from evqgan.core import build, compilation_cache, files, mesh, progress, signals
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
@@ -65,7 +65,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     config, names = chosen(given)
     part, parts = runs.split(given.part)
     features = runs.features_of(given)
-    cli.keep_programs()  # they are the same for every seed
+    compilation_cache.enable()  # they are the same for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "real": config.real.to_dict()}

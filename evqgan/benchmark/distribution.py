@@ -14,7 +14,7 @@ from typing import Any, get_args
 import jax
 
 from evqgan.benchmark import reference
-from evqgan.core import build, files, mesh, progress, room
+from evqgan.core import build, files, limits, mesh, progress
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, TEXTS, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import CROPS, Dataset
@@ -100,7 +100,7 @@ def real_images(
     if not asked:
         raise InputError("give the real images: --folder, --name, --config or --reference")
     found = reference.real_images(given, overrides, size, given.protocol)
-    room.require_batch(given.batch, size)
+    limits.require_batch(given.batch, size)
     return found
 
 
@@ -131,7 +131,7 @@ def check_room(
     for network, some in zip(networks, metrics, strict=True):
         needed += bytes_kept(some.values(), network.widths, number)
         needed += bytes_kept(of_real(some), network.widths, real)
-    room.require(needed, f"features of {number:,} samples and {real:,} real images")
+    limits.require_memory(needed, f"features of {number:,} samples and {real:,} real images")
 
 
 def evaluation(

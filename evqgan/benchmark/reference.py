@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from evqgan.benchmark import runs
-from evqgan.core import build, files, mesh, progress, room
+from evqgan.core import build, files, limits, mesh, progress
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
@@ -105,7 +105,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
 def requested(given: Any, overrides: list[str]) -> Request:
     """Return what a command line asks for; InputError if it does not say which images."""
     dataset, split, _, measured = real_images(given, overrides, given.size)
-    room.require_batch(given.batch, dataset.shape)
+    limits.require_batch(given.batch, dataset.shape)
     features = given.features or several(measured.get("features") or "inception")[0]
     weights = measured.get("weights", "") if given.weights is None else given.weights
     return Request(dataset, split, features, weights, given.batch)

@@ -33,7 +33,7 @@ from evqgan.benchmark.sampler_scan import (
     holds,
     search,
 )
-from evqgan.core import build, cli, files, pictures, presets, replacing
+from evqgan.core import build, compilation_cache, files, pictures, presets, replacing
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
@@ -84,7 +84,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     override(config, of_sample([arg for arg in overrides if arg not in scanned]))
     network = Extractor(given.features, given.weights, "--features")
     dataset, out = data_of(config), pathlib.Path(given.out)
-    cli.keep_programs()
+    compilation_cache.enable()
     files.tried(out)
     for file in (out / PRESET, out / FRONT):
         replacing.check(file, NAME)

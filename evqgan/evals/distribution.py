@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, mesh, room
+from evqgan.core import build, limits, mesh
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.kinds import Range, Seed
 from evqgan.core.processes import tell
@@ -86,11 +86,11 @@ class Evaluator:
 
         Raises InputError for a metric that no network has, a split that there is not, a reference
         that does not fit or stands beside a split, finished samples of another size, more than
-        `room.IMAGES` samples, and more features than memory holds.
+        `limits.IMAGES` samples, and more features than memory holds.
         """
         self.protocol = protocols.OF_SAMPLES[protocol]
         view = protocols.view(self.protocol, batches.dataset, f"{KEY}.protocol")
-        room.limit(samples, room.IMAGES, f"images to generate ({KEY}.samples)", None)
+        limits.limit_work(samples, limits.IMAGES, f"images to generate ({KEY}.samples)", None)
         if reference and split:
             raise InputError(f"{KEY}: split and reference both say which real images: give one")
         self.batches, self.sample, self.learned = batches.of(view), sample, batches.dataset
@@ -249,7 +249,7 @@ class Evaluator:
         of_one = sum(bytes_kept(m, w, 1) for m, w in zip(reals, widths, strict=True))
         number = self.batches.number(self.split) if of_one and not of_file else 0
         what = f"{KEY}: features of {self.samples:,} generated and {number:,} real images"
-        room.require(needed + number * of_one, what)
+        limits.require_memory(needed + number * of_one, what)
 
     def _warnings(self) -> list[str]:
         """Return what is worth knowing of the numbers, such as that there are few images."""

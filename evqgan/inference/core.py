@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported, mesh, room, stores
+from evqgan.core import build, checkpoint, exported, limits, mesh, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -54,7 +54,7 @@ class CoreModel(Guarded):
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
         most = at_once(tokenizer.shape) if batch_size is None else batch_size
         self.runner = BatchRunner(most, devices)
-        room.require_batch(self.runner.batch_size, tokenizer.shape)
+        limits.require_batch(self.runner.batch_size, tokenizer.shape)
         self.state, self.step = self._restored(model, step)
 
         network = tokenizer.network

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from evqgan.core import kinds, room
+from evqgan.core import kinds, limits
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -69,11 +69,11 @@ def edit(
     check_mask(image, mask)
     check_extent(model, image, margin, feather)
     what = f"an image of {size_text(mask.shape)}, in {counted(num, 'way')},"
-    room.require(BYTES_PER_PIXEL * num * mask.size, what)
+    limits.require_memory(BYTES_PER_PIXEL * num * mask.size, what)
     grid = grid_of(model)
     unknown = dilated(touched(mask, model.factor, grid), tokens)
     least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
-    room.limit(least, MAX_WINDOWS, "windows to fill", force)
+    limits.limit_work(least, MAX_WINDOWS, "windows to fill", force)
     holes = holes_of(unknown, grid)
     model.check_mask(np.stack([hole for _, hole in holes]))
     weight = feathered(mask, pixels)
@@ -165,7 +165,7 @@ def outpaint(
     left, top, right, bottom = map(int, (left, top, right, bottom))
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
     what = f"an image of {size_text(sides)}, in {counted(num, 'way')},"
-    room.require(BYTES_PER_PIXEL * num * math.prod(sides), what)
+    limits.require_memory(BYTES_PER_PIXEL * num * math.prod(sides), what)
     # The image begins where a token begins.
     above, before = -top % model.factor, -left % model.factor
     around = ((above + top, bottom), (before + left, right))

@@ -9,7 +9,7 @@ from typing import Any, Never, Unpack, overload
 import numpy as np
 from PIL.Image import Image
 
-from evqgan.core import processes, room
+from evqgan.core import limits, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.inference import devices, editing, images, keywords, planning, rejection, resumable
 from evqgan.inference.batched import Progressing
@@ -180,7 +180,7 @@ class Model(CodingModel):
         folder: goes on where the same call was stopped, see `resumable.SamplingTask`.
         part: (i, n) makes the i-th of n parts alone, as many images as `processes.share` gives it;
           what is reported counts all parts, as if each were as far as this one.
-        force: more than `room.IMAGES` too, and in the place of what other settings left in
+        force: more than `limits.IMAGES` too, and in the place of what other settings left in
           `folder`.
 
         >>> sorted(model.sample(2, labels=[8, 0], seed=1))
@@ -193,7 +193,7 @@ class Model(CodingModel):
         checked = self.checked_labels(num, labels, seed, acceptance, force)
         num, seed = len(checked), int(seed)
         self.check_settings(changes)
-        room.require_images(num, self.size)
+        limits.require_images(num, self.size)
         folder = folder and os.path.expanduser(folder)
         with self.runner.reporting(progress, "sample", "images") as report:
             task = SamplingTask(checked, seed, changes, folder, report, part, force)

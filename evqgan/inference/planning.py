@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, kinds, room
+from evqgan.core import build, kinds, limits
 from evqgan.core.errors import InputError
 
 SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
@@ -183,7 +183,7 @@ def checked_labels(
     check_number(num, seed)
     if not 0 < acceptance <= 1:
         raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
-    room.limit(num / acceptance, room.IMAGES, "images to generate", force)
+    limits.limit_work(num / acceptance, limits.IMAGES, "images to generate", force)
     return classes.labels_of(labels, int(num))
 
 
@@ -195,7 +195,7 @@ def checked_edit_labels(
     Raises InputError for what cannot be made. shape: (H, W) of the model's images.
     """
     check_number(num, seed)
-    room.require(int(num) * math.prod(shape) * 3, f"{num:,} results")
+    limits.require_memory(int(num) * math.prod(shape) * 3, f"{num:,} results")
     if classes.number > 1 and label is None:
         which = f"a whole number from 0 to {classes.number - 1}"
         if classes.names:

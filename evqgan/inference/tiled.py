@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evqgan.core import room
+from evqgan.core import limits
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -99,7 +99,7 @@ def decode(model: CoreModel, ids: np.ndarray, report: Report | None = None) -> n
     h, w = height // f, width // f
     sides = [length * f for length in ids.shape[1:3]]
     what = f"{counted(len(ids), 'image')} of {size_text(sides)}"
-    room.require(BYTES_PER_PIXEL * len(ids) * math.prod(sides), what)
+    limits.require_memory(BYTES_PER_PIXEL * len(ids) * math.prod(sides), what)
     canvas = np.zeros((len(ids), *sides, 3), np.float32)
     rows, columns = blended(ids.shape[1], h, f), blended(ids.shape[2], w, f)
     places = list(itertools.product(range(len(ids)), rows, columns))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evqgan.core import begun, checkpoint, config_files, files, processes
+from evqgan.core import checkpoint, config_files, files, processes, quickstart_record
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
@@ -15,11 +15,11 @@ from evqgan.data.survey import Survey, survey
 from evqgan.own_images import given, inits, plans, proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.own_images.given import PARTS, SHARED, dataset_of
-from evqgan.training import vacancy
+from evqgan.training import workdir_check
 from evqgan.training.reporting import log
 
 __all__ = ["PARTS", "begin", "dataset_of", "is_one", "saved"]
-PLAN, SURVEY = begun.PLAN, "survey.json"  # in the workdir
+PLAN, SURVEY = quickstart_record.PLAN, "survey.json"  # in the workdir
 
 
 def is_one(config: ConfigDict) -> bool:
@@ -35,7 +35,7 @@ def begin(
     What is proposed is kept in the workdir, and not proposed again when a run goes on.
     check: raises InputError for a complete config that cannot be trained; nothing is written then.
     """
-    vacancy.check(workdir, both=True)
+    workdir_check.check(workdir, both=True)
     dataset = dataset_of(config)
     check_apart(workdir, dataset.folder)
     given.check(config)

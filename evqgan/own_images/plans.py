@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evqgan.core import begun, build, config_files, exported, files, weights
+from evqgan.core import build, config_files, exported, files, quickstart_record, weights
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data.survey import Survey
@@ -23,7 +23,7 @@ KINDS = {**dict.fromkeys(PARTS, dict), "factor": int | None, "critic": bool}  # 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
     """Return what was proposed for a workdir, None where there is no plan.json."""
-    file = workdir / begun.PLAN
+    file = workdir / quickstart_record.PLAN
     if not file.is_file():
         return None
     plan = files.read_json(file, "what was proposed for the folder")

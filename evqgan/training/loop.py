@@ -38,10 +38,10 @@ from evqgan.training import (
     optim,
     profiling,
     resume_rules,
+    step_flops,
     timing,
-    vacancy,
     watchdog,
-    work,
+    workdir_check,
 )
 from evqgan.training.prepare import prepare
 from evqgan.training.reporting import Reporter, Taken, log
@@ -62,7 +62,7 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     after a signal of `core.signals.SIGNALS`.
     """
     began = time.perf_counter()
-    vacancy.check(workdir, both=False)
+    workdir_check.check(workdir, both=False)
     place, step = stores.path(workdir), checkpoint.latest(workdir)
     signals.note_saved(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
@@ -145,7 +145,7 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
         log(note)
     if each := setup.flops_at(step):
         peak = chips.of(jax.devices()[0].device_kind).flops
-        log(work.in_words(each, setup.device_mesh.size, peak))
+        log(step_flops.in_words(each, setup.device_mesh.size, peak))
     if again := timing.lost(setup.workdir, step):
         log(again)
 

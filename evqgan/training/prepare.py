@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from evqgan import evals
-from evqgan.core import build, cluster, config_files, mesh, progress, room
+from evqgan.core import build, cluster, config_files, limits, mesh, progress
 from evqgan.core.errors import InputError
 from evqgan.core.leafwise_init import Drawing
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_split import StoredSplit
-from evqgan.training import initial_state, optim, resume_rules, work
+from evqgan.training import initial_state, optim, resume_rules, step_flops
 from evqgan.training import stage as stages
 from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
@@ -80,7 +80,7 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
 
 def open_data(config: Any, dataset: Dataset) -> tuple[Source | StoredSplit, str]:
     """Return the source of the training images, prepared if need be, and a line about it."""
-    room.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
+    limits.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
     log(f"reading {dataset.codes or dataset.folder or dataset.name}")
     pipeline.prepare(dataset)  # which may download, and then shows how far it is
     with progress.heartbeat("reading", log):
@@ -188,7 +188,7 @@ def check_step(
     leaves = jax.tree.leaves(like)
     sizes = [np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
     what = "config.tokenizer, .generator and the like: the weights and the optimizer's state"
-    room.require(sum(map(int, sizes)), what, room.of_device())
+    limits.require_memory(sum(map(int, sizes)), what, limits.of_device())
     spread = mesh.batch_sharding(device_mesh)
 
     def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -216,7 +216,7 @@ def flops_of(
         data = len(source), len(source.class_names)
         return lambda config: getattr(module.make(config, *data), name)
 
-    complete = work.of_step(config, updates[-1], given, again("update"))
+    complete = step_flops.of_step(config, updates[-1], given, again("update"))
     if len(updates) == 1:
         return complete, complete
-    return work.of_step(config, updates[0], given, again("update_before")), complete
+    return step_flops.of_step(config, updates[0], given, again("update_before")), complete

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.core import begun, build, checkpoint, config_files, exported, files, stores
+from evqgan.core import build, checkpoint, config_files, exported, files, quickstart_record, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.folder import check_apart
@@ -206,7 +206,9 @@ def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike)
     if any(within(key, OF_WEIGHTS) for key in found):
         return ""
     place = stores.path(workdir)
-    beside = any((place.parent / name).is_file() for name in (begun.FILE, begun.PLAN))
+    beside = any(
+        (place.parent / name).is_file() for name in (quickstart_record.FILE, quickstart_record.PLAN)
+    )
     if beside and place.name in exported.PARTS:
         return f", with these weights by --config.{place.name}.init={workdir}"
     return f", with these weights by --config.init={workdir}"
