@@ -1,7 +1,7 @@
-"""Cards of numbers, as JSON has them, and how training's say that numbers were measured alike.
+"""Measurement cards, not model cards (`export.card`): how training says that numbers measure alike.
 
-`evals.provenance` makes cards, and says what is on them. Two numbers of one name compare where the
-`fingerprint` of their cards is the same.
+They are as JSON has them. `evals.provenance` makes them, and says what is on them. Two numbers of
+one name compare where the `measurement_digest` of their cards is the same.
 """
 
 import hashlib

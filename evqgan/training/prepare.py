@@ -13,12 +13,12 @@ from evqgan import evals
 from evqgan.core import build, cluster, config_files, limits, mesh, progress
 from evqgan.core.errors import InputError
 from evqgan.core.leafwise_init import Drawing
+from evqgan.core.processes import tell
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_split import StoredSplit
 from evqgan.training import initial_state, optim, resume_rules, step_flops
 from evqgan.training import stage as stages
-from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
 from evqgan.training.setup import Compiled, Setup
 
@@ -51,9 +51,9 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
     best = [config.best] if config.get("best") else []
     evals.check_names(evaluators, {"best": best, "alarm": config.get("alarm", {})})
-    log("building the model and what it begins with")
+    tell("building the model and what it begins with")
     wrong = "no training step can be built from this config"
-    with progress.heartbeat("building the model", log), build.one_line(wrong):
+    with progress.heartbeat("building the model", tell), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
         before = jitted_update(stage.update_before, compiled.like, device_mesh)
         updates = [before, compiled.update] if stage.complete_from else [compiled.update]
@@ -81,9 +81,9 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
 def open_data(config: Any, dataset: Dataset) -> tuple[Source | StoredSplit, str]:
     """Return the source of the training images, prepared if need be, and a line about it."""
     limits.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
-    log(f"reading {dataset.codes or dataset.folder or dataset.name}")
+    tell(f"reading {dataset.codes or dataset.folder or dataset.name}")
     pipeline.prepare(dataset)  # which may download, and then shows how far it is
-    with progress.heartbeat("reading", log):
+    with progress.heartbeat("reading", tell):
         source = pipeline.open_split(dataset, dataset.train)
         summary = pipeline.summary(dataset, source)
         if config.batch_size > len(source):
