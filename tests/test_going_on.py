@@ -264,9 +264,9 @@ def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_p
     class Setup:
         config, workdir = config_of(1), tmp_path
         length = type("Length", (), {"total": 10})
-        compiled = type("Compiled", (), {"like": {"params": np.zeros(1000, np.float32)}})
+        compiled = type("Compiled", (), {"abstract_state": {"params": np.zeros(1000, np.float32)}})
 
-    each = disk.need(Setup.compiled.like, Setup.config, tmp_path).each
+    each = disk.need(Setup.compiled.abstract_state, Setup.config, tmp_path).each
     monkeypatch.setattr(space, "free", lambda place: int(share * each))
     disk.check(Setup, 0)
     assert capsys.readouterr().out.count("WARNING the disk may get full: 3 checkpoints") == warned

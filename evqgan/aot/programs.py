@@ -82,7 +82,7 @@ def training(config: Any, devices: Any) -> list[Program]:
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh", devices=devices)
     rows_of(config, device_mesh)
     compiled = jitted(stage, device_mesh)
-    given = compiled.like, batch_of(config, device_mesh)
+    given = compiled.abstract_state, batch_of(config, device_mesh)
 
     def plain() -> tuple[Callable, tuple]:
         return stage_of(without_remat(config)).update, given

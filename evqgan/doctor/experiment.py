@@ -156,7 +156,7 @@ def memory(part: Part) -> str:
     """Check memory: of a device against weights and optimizer, of the machine against batches."""
     config, device_mesh = part.config, mesh_of(part)
     rows = prepare.rows_of(config, device_mesh)
-    state = a_device(prepare.jitted(part.stage, device_mesh).like)
+    state = a_device(prepare.jitted(part.stage, device_mesh).abstract_state)
     there = limits.of_device()
     if state > there:
         raise Wrong(

@@ -79,7 +79,7 @@ def encode(
             print(f"loading {folder}", flush=True)
             weights, step = tokenizer.restored(folder)
             about = {
-                "fingerprint": stored_ids.fingerprint(weights),
+                "fingerprint": stored_ids.weights_digest(weights),
                 "step": step,
                 "dtype": dtype,
                 "config": trained.tokenizer.to_dict(),

@@ -128,7 +128,7 @@ def restore_or_init(
 
 def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
     """Log what is about to run, and note its parameters and software versions in the workdir."""
-    params, step = setup.compiled.like["params"], int(state["step"])
+    params, step = setup.compiled.abstract_state["params"], int(state["step"])
     changed = ""
     if jax.process_index() == 0:
         with files.atomic(setup.workdir / "parameters.txt") as file:

@@ -55,11 +55,11 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     wrong = "no training step can be built from this config"
     with progress.heartbeat("building the model", tell), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
-        before = jitted_update(stage.update_before, compiled.like, device_mesh)
-        updates = [before, compiled.update] if stage.complete_from else [compiled.update]
-        batch = check_step(compiled.like, updates, dataset, source, config, device_mesh)
-        stage.check(optim.averaged(compiled.like))
-        flops = flops_of(config, module, source, updates, (compiled.like, batch))
+        early_update = jitted_update(stage.early_update, compiled.abstract_state, device_mesh)
+        updates = [early_update, compiled.update] if stage.early_steps else [compiled.update]
+        batch = check_step(compiled.abstract_state, updates, dataset, source, config, device_mesh)
+        stage.check(optim.averaged(compiled.abstract_state))
+        flops = flops_of(config, module, source, updates, (compiled.abstract_state, batch))
     return Setup(
         config=config,
         workdir=workdir,
@@ -72,7 +72,7 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
         device_mesh=device_mesh,
         rows=rows,
         compiled=compiled,
-        before=before,
+        early_update=early_update,
         evaluators=evaluators,
         flops=flops,
     )
@@ -219,4 +219,4 @@ def flops_of(
     complete = step_flops.of_step(config, updates[-1], given, again("update"))
     if len(updates) == 1:
         return complete, complete
-    return step_flops.of_step(config, updates[0], given, again("update_before")), complete
+    return step_flops.of_step(config, updates[0], given, again("early_update")), complete
