@@ -19,8 +19,8 @@ from evqgan.core.progress import counted
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once, once
+from evqgan.inference.class_names import Classes
 from evqgan.inference.guarded import Guarded
-from evqgan.inference.planning import Classes
 
 # watch(numbers uint32 [b], ids int32 [b,h,w,D]): some of the images, by their numbers, after a
 # step; V = `codes` where still unknown. An image may come twice.
@@ -189,7 +189,7 @@ class CoreModel(Guarded):
         return Classes(self.classes, self.class_names, self.workdir)
 
     def label_of(self, name: Any) -> int:
-        """Return the number of a class, see `planning.Classes.label_of`."""
+        """Return the number of a class, see `class_names.Classes.label_of`."""
         return self.known_classes().label_of(name)
 
     def checked_labels(
