@@ -181,7 +181,7 @@ def test_statistics_that_are_kept_are_not_computed_again(monkeypatch, tmp_path):
     file = kept_references.file_of(dataset, "train", network.card())
     request = reference.Request(dataset, "train", "pixels", "", batch=8)
     save_reference(file, reference.statistics(request, network))
-    monkeypatch.setattr(distribution, "of_split", None)
+    monkeypatch.setattr(distribution, "features_of_split", None)
     found, evaluator = run(noise)
     assert found == pytest.approx(expected, rel=1e-9) and evaluator.card() == before.card()
     other = dataclasses.replace(DATA, crop="adm")

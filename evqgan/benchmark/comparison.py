@@ -152,7 +152,7 @@ def finished(
     assert labels is not None  # every compared system is conditional on the class
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
         beside = real_images.against(second.dataset, **how["real"], features=features)
-        values = {**found["numbers"], **beside.numbers.of(images, labels)}
+        values = {**found["numbers"], **beside.against.numbers_of(images, labels)}
     subject = provenance.subject(second, folder / "generator", made_by.step, state)
     card = {**found["protocols"], "samples": beside.card(subject, produced, labels)}
     number = comparison_tokenizers.number_of(state["params"])
@@ -174,7 +174,7 @@ def best_sampler(
     """
     model = load_model(None, folder)
     with progress.announced("measuring real images"):
-        real = real_images.against(config.dataset, **how["real"], features=features).numbers
+        real = real_images.against(config.dataset, **how["real"], features=features).against
     distance = features.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
     given = model, real, distance, how["samples"], SCAN_SEEDS, most, file

@@ -30,7 +30,7 @@ from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import METRICS, too_few
-from evqgan.evals.real_images import RealFeatures, of_split
+from evqgan.evals.real_images import RealFeatures, features_of_split
 from evqgan.features.extractor import Extractor, card_of, several
 from evqgan.features.names import name_of
 from evqgan.metrics.references import Reference, load_reference, save_reference
@@ -152,7 +152,7 @@ def statistics(request: Request, network: Extractor) -> Reference:
     device_mesh = mesh.make(devices=jax.local_devices())
     size = -(-request.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
     batches = Batches(request.dataset, size, mesh.rows(device_mesh, size), device_mesh)
-    found = of_split(batches, request.split, [network], [metrics])
+    found = features_of_split(batches, request.split, [network], [metrics])
     if found.images and found.images.count == 1:
         source = request.dataset.folder or request.dataset.name
         where = f"the split {request.split!r} of {source} has one"

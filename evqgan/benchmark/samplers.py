@@ -269,7 +269,7 @@ def row(
 
 def real(like: dict[str, Any], against: AgainstReal) -> dict[str, Any]:
     """Return the row of held-out real images. like: a row, for its keys and card."""
-    of_real = {"setting": "real images, held out", **against.of_heldout()}
+    of_real = {"setting": "real images, held out", **against.numbers_of_heldout()}
     if "sample_accuracy" in of_real:
         of_real["spread_ratio"] = 1.0
     return {**dict.fromkeys(like), **of_real, "card": runs.of_real(like["card"])}

@@ -226,7 +226,7 @@ def scan(
         )
         with progress.announced(f"measuring {len(images):,} samples beside real images"):
             card = beside.card(subject, produced, labels)
-            numbers = beside.numbers.of(images, labels)
+            numbers = beside.against.numbers_of(images, labels)
         found.append({"sampler": {key: value}, "card": card, **numbers})
         if value == usual:
             npz.save(workdir / "shown.npz", images=images[: runs.SHOWN])

@@ -29,8 +29,8 @@ DAMAGE = re.compile(
 )
 # What a checkpoint holds and how: "state", the arrays by orbax as OCDBT with zarr; "manifest", see
 # `manifests.manifest_of`; "score", {"score", "best", "measured", "format"}, of which some had no
-# "best" or "measured" yet. A change after which this code cannot read what it wrote before makes it 2.
-# tests/kept holds a checkpoint of each.
+# "best" or "measured" yet. A change after which this code cannot read what it wrote before makes it
+# 2. tests/kept holds a checkpoint of each.
 FORMAT = 1
 
 
