@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-# launch/test.sh installs gcsfs, so that these tests run there. Owners, signs of life and mirrors
+# launch/test.sh installs gcsfs, so that these tests run there. Owners, heartbeats and mirrors
 # are guarded always, on local folders, by tests/test_stores.py.
 if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which sets it up before
     why = "gcsfs is not installed: pip install -r requirements-test.txt"
@@ -161,7 +161,7 @@ def test_a_bucket_that_is_not_there_is_named(store, capfd):
 
 
 def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.1)
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.1)
     monkeypatch.setattr(lease, "LOOK", 0.05)
     with files.owned("gs://bucket/run"):
         first = store.objects["run/.owner"].generation
@@ -177,8 +177,8 @@ def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
     assert not store.files()
 
 
-def test_a_sign_of_life_on_its_way_is_taken_away_too(store, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.05)
+def test_a_heartbeat_on_its_way_is_taken_away_too(store, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.05)
     owner = lease.Lease(stores.path("gs://bucket/run"), str)
     owner.take()
     theirs, arrived = owner._store, threading.Event()
