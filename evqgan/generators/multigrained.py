@@ -28,13 +28,11 @@ from evqgan.generators.blocks import Order, ring_and_target, step_of_block
 from evqgan.generators.evaluation import by_share
 from evqgan.generators.guidance import drop_class
 from evqgan.generators.mask_predict import MaskPredict, ToLogits
-from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
+from evqgan.generators.multigrained_network import Model
 from evqgan.nn.layers import separate
 from evqgan.nn.linear import in_dtype
 
 __all__ = [
-    "GLOBAL_TOKENS",
-    "OWN_GLOBAL",
     "TRAITS",
     "Model",
     "Settings",

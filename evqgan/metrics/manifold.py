@@ -18,12 +18,6 @@ class PrecisionRecall(NamedTuple):
     precision: float  # of generated images in a ball of real ones: fidelity
     recall: float  # of real images in a ball of generated ones: diversity
 
-    @property
-    def f_score(self) -> float:
-        """Return the harmonic mean of both, 0 if both are 0."""
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else 0.0
-
 
 class DensityCoverage(NamedTuple):
     """Numbers about balls of real images, in which outliers of the generated ones do not count."""
