@@ -11,20 +11,12 @@ from PIL.Image import Image
 
 from evqgan.core import limits, processes
 from evqgan.core.config_files import of_workdir
-from evqgan.inference import (
-    devices,
-    editing,
-    images,
-    keywords,
-    masks,
-    planning,
-    rejection,
-    resumable,
-)
+from evqgan.inference import devices, editing, images, keywords, planning, rejection, resumable
 from evqgan.inference.batched import Progressing
 from evqgan.inference.coding import CodingModel, Pictures, Rows
 from evqgan.inference.images import ImageLike, Output, PathLike
 from evqgan.inference.keywords import EditKeywords, GenerateKeywords, Label, Labels
+from evqgan.inference.masks import to_mask
 from evqgan.inference.resumable import SamplingTask
 
 
@@ -284,7 +276,7 @@ class Model(CodingModel):
         (2, 64, 64, 3)
         """
         self._check_edit(Model.edit, output, how)
-        given, hidden = images.to_uint8(image), masks.to_mask(mask)
+        given, hidden = images.to_uint8(image), to_mask(mask)
         with self.runner.reporting(progress, "edit", "windows") as report:
             made = editing.edit(self, given, hidden, label, num, seed, report=report, **how)
         return images.to_output(made, output)
