@@ -1,9 +1,9 @@
 """Run `python -m evqgan.main`, whose flags and help are in `evqgan.flags`."""
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import os
 import pathlib
@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from evqgan import flags as table
 from evqgan.aot import topology
 from evqgan.core import (
-    begun,
     build,
     cli,
     config_files,
     exported,
     output,
     presets,
+    quickstart_record,
     replacing,
     signals,
     stores,
@@ -81,11 +81,15 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
     from evqgan import next_steps, quickstart
     from evqgan.core import processes
     from evqgan.own_images import config as own_images
-    from evqgan.training import loop, vacancy
+    from evqgan.training import loop, workdir_check
 
     stores.require_bucket(workdir)
-    vacancy.check(workdir, config.stage == "quickstart")
-    command = begun.Begun(flags.config, ()) if flags.config else begun.read(workdir)
+    workdir_check.check(workdir, config.stage == "quickstart")
+    command = (
+        quickstart_record.Command(flags.config, ())
+        if flags.config
+        else quickstart_record.read(workdir)
+    )
     command = command and command.with_keys(keys)
     if own_images.is_one(config):
         config = own_images.begin(config, workdir, lambda x: quickstart.check_all(x, workdir))
@@ -254,13 +258,13 @@ def config_of(flags: Any) -> ConfigDict:
         return config_files.read_file(flags.config)
     place = stores.path(flags.workdir) if flags.workdir else None
     if flags.mode == "train" and not (place and (place / "config.json").is_file()):
-        if place and (both := begun.read(place)):
+        if place and (both := quickstart_record.read(place)):
             return both.config(place)
         which = "such as --config=configs/quickstart.py; see --help"
         if place and (place / "tokenizer" / "config.json").is_file():
             which = (
                 f"that which both stages in {place} were begun with, and its keys, as there is no "
-                f"{begun.FILE} that says them"
+                f"{quickstart_record.FILE} that says them"
             )
         raise InputError(f"--config=FILE is needed to train: {which}")
     if not flags.workdir:

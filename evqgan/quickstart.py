@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import evals
-from evqgan.core import begun, build, exported, files, mesh, pictures, processes
+from evqgan.core import build, exported, files, mesh, pictures, processes, quickstart_record
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
@@ -18,7 +18,7 @@ from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
-from evqgan.training import resume_rules, stage1, stage2, vacancy
+from evqgan.training import resume_rules, stage1, stage2, workdir_check
 from evqgan.training.loop import train
 
 SHOWN = 16  # ours: images of reconstructions.png
@@ -26,7 +26,9 @@ EDITED = 10  # ours: images of edits.png
 WAYS = 2  # ours: results of each edit in edits.png
 
 
-def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None = None) -> None:
+def run(
+    config: ConfigDict, workdir: pathlib.Path, command: quickstart_record.Command | None = None
+) -> None:
     """Train config.tokenizer and config.generator in `workdir`, then show what they do.
 
     What is done already is not done again: training resumes from its checkpoints, and the results
@@ -34,20 +36,20 @@ def run(config: ConfigDict, workdir: pathlib.Path, command: begun.Begun | None =
 
     command: how the config was given; the workdir keeps it, and goes on without it.
     """
-    vacancy.check(workdir, both=True)
+    workdir_check.check(workdir, both=True)
     chief = processes.this()[0] == 0
     if chief:
         files.tried(workdir)  # before data are made
     check_all(config, workdir)
     if chief and command and goes_on(config, workdir):
-        begun.save(workdir, command)
+        quickstart_record.save(workdir, command)
     train(config.tokenizer, workdir / "tokenizer")
     second = config.generator
     with second.unlocked():
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
     if chief and command:  # again, now that the runs in there have turned out to be of it
-        begun.save(workdir, command)
+        quickstart_record.save(workdir, command)
     second = resume_rules.settings(second, workdir / "generator")  # with the classes of the data
     done = workdir / "evaluation.json"
     protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}

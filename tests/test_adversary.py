@@ -219,10 +219,10 @@ def test_no_term_is_lost():
 def test_before_its_start_the_critic_does_not_exist():
     config = judged(start="2 steps", ramp="2 steps", weight=1.0, adaptive=False)
     stage, update = stage1.make(config), updating(config)
-    assert stage.complete_from == 2
+    assert stage.early_steps == 2
     state, factors = beginning(), []
     # A run takes these steps by a program in which it is not.
-    without, less = jax.jit(stage.update_before)(state, batch_of(2))
+    without, less = jax.jit(stage.early_update)(state, batch_of(2))
     same, more = update(state, batch_of(2))
     for a, b in zip(jax.tree.leaves(without), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -62,8 +62,8 @@ def test_real_images_are_read_once_for_many_sets_of_samples(sets):
     (train, _), (heldout, held_labels), (samples, labels) = sets
     real, held = (split_of(*some, reads) for some in sets[:2])
     against = AgainstReal(real, held, SIZE, [Colours(), Grey()], ("frechet", "score"))
-    found = against.of(samples, labels, copies=True)
-    assert against.of(samples, labels, copies=True) == found and reads == [61, 30]
+    found = against.numbers_of(samples, labels, copies=True)
+    assert against.numbers_of(samples, labels, copies=True) == found and reads == [61, 30]
     of_colours = [gaussian(pixels.colours(x)) for x in (samples, train, heldout)]
     assert found["frechet_pixels"] == pytest.approx(frechet_distance(*of_colours[:2]), rel=1e-9)
     floor = frechet_distance(of_colours[2], of_colours[1])
@@ -72,8 +72,8 @@ def test_real_images_are_read_once_for_many_sets_of_samples(sets):
     assert found["frechet_grey"] == pytest.approx(frechet_distance(*of_grey), rel=1e-9)
     assert found["score_grey"] >= 1 and "heldout_score_grey" not in found
     assert found["sample_accuracy"] == 1 and found["nearest_copies"] == 0
-    as_samples = against.of(heldout, held_labels)
-    of_heldout = against.of_heldout()
+    as_samples = against.numbers_of(heldout, held_labels)
+    of_heldout = against.numbers_of_heldout()
     assert of_heldout.keys() == {"frechet_pixels", "frechet_grey", "sample_accuracy"}
     for name, value in of_heldout.items():
         assert as_samples[name] == pytest.approx(value, rel=1e-9)
@@ -85,7 +85,7 @@ def test_samples_in_pieces_have_the_same_numbers(sets):
     pieces = Pieces(images.shape, images.dtype, [images[i : i + 9] for i in range(0, 40, 9)])
     against = AgainstReal(real, held, SIZE)
     for given in ((labels, True), (labels, False), (None, False)):
-        whole, in_pieces = against.of(images, *given), against.of(pieces, *given)
+        whole, in_pieces = against.numbers_of(images, *given), against.numbers_of(pieces, *given)
         assert whole.keys() == in_pieces.keys() and ("nearest_mean" in whole) == given[1]
         for name, value in whole.items():
             assert in_pieces[name] == pytest.approx(value, rel=1e-9)
@@ -97,16 +97,19 @@ def test_without_images_in_memory_there_are_distances_alone(sets, monkeypatch):
     images, labels = sets[2]
     warning = "no distance to the nearest image, accuracy and spread: "
     for against in (AgainstReal(real, held, SIZE, keep=False), AgainstReal(real, None, SIZE)):
-        assert against.of(images, labels).keys() <= {"frechet_pixels", "heldout_frechet_pixels"}
+        assert against.numbers_of(images, labels).keys() <= {
+            "frechet_pixels",
+            "heldout_frechet_pixels",
+        }
         (line,) = against.warnings(40)
-        assert ("30 held-out images" in line) == (against.of_heldout() != {})
+        assert ("30 held-out images" in line) == (against.numbers_of_heldout() != {})
     monkeypatch.setattr(against_real, "MOST", 1000)
     against = AgainstReal(real, held, SIZE)
-    assert against.of(images, labels, copies=True).keys() == {
+    assert against.numbers_of(images, labels, copies=True).keys() == {
         "frechet_pixels",
         "heldout_frechet_pixels",
     }
-    assert against.of_heldout().keys() == {"frechet_pixels"}
+    assert against.numbers_of_heldout().keys() == {"frechet_pixels"}
     assert against.warnings(40)[-1].startswith(warning)
     assert AgainstReal(real, None, SIZE).beyond == ""
 
@@ -117,7 +120,7 @@ def test_images_of_another_size_and_no_images_are_refused(sets):
     with pytest.raises(InputError, match=r"must be uint8 \[N,H,W,3\] of one size to be"):
         AgainstReal(real, held, (16, 8))
     with pytest.raises(InputError, match=r"must be uint8 \[N,H,W,3\] of one size to be"):
-        AgainstReal(real, held, SIZE).of(images[:, ::2], labels)
+        AgainstReal(real, held, SIZE).numbers_of(images[:, ::2], labels)
     with pytest.raises(InputError, match="of which a split has none"):
         AgainstReal(split_of(images[:0], labels[:0], []), held, SIZE)
 
@@ -147,10 +150,10 @@ def test_real_images_of_one_class_leave_the_classifier_out(sets):
     (train, classes), (heldout, held_classes), (samples, labels) = sets
     real, held = split_of(train, 0 * classes, []), split_of(heldout, 0 * held_classes, [])
     against = AgainstReal(real, held, SIZE)
-    found = against.of(samples, labels, copies=True)
+    found = against.numbers_of(samples, labels, copies=True)
     assert {"frechet_pixels", "nearest_mean"} <= found.keys()
     assert not [name for name in found if "accuracy" in name or "spread" in name]
-    assert against.settings == {} and against.of_heldout().keys() == {"frechet_pixels"}
+    assert against.settings == {} and against.numbers_of_heldout().keys() == {"frechet_pixels"}
     line = "no accuracy and spread of classes: the training images have fewer than two classes"
     assert line in against.warnings(40, labels) and line not in against.warnings(40)
 
@@ -164,7 +167,7 @@ def test_a_split_of_one_image_leaves_its_distance_out(sets, which):
     else:
         heldout, held_classes = heldout[:1], held_classes[:1]
     against = AgainstReal(split_of(train, classes, []), split_of(heldout, held_classes, []), SIZE)
-    found = against.of(samples, labels, copies=True)
+    found = against.numbers_of(samples, labels, copies=True)
     assert "heldout_frechet_pixels" not in found and "nearest_mean" in found
     assert ("frechet_pixels" in found) == ("sample_accuracy" in found) == (which == "held-out")
     name = "heldout_frechet_pixels" if which == "held-out" else "frechet_pixels"
@@ -179,7 +182,7 @@ def test_classes_without_a_pair_of_samples_leave_their_spread_out(sets):
     real, held = (split_of(*some, []) for some in sets[:2])
     against = AgainstReal(real, held, SIZE)
     images, labels = (x[:3] for x in sets[2])
-    found = against.of(images, labels, copies=True)
+    found = against.numbers_of(images, labels, copies=True)
     assert {"sample_accuracy", "nearest_mean", "frechet_pixels"} <= found.keys()
     assert not [name for name in found if "spread" in name]
     line = "no spread of classes: it needs a class with two samples and two real images"

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-# launch/test.sh installs gcsfs, so that these tests run there. Owners, signs of life and mirrors
+# launch/test.sh installs gcsfs, so that these tests run there. Owners, heartbeats and mirrors
 # are guarded always, on local folders, by tests/test_stores.py.
 if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which sets it up before
     why = "gcsfs is not installed: pip install -r requirements-test.txt"
@@ -29,7 +29,7 @@ from test_stored_ids import make
 from test_train import config_of, metrics_of, start, state_of
 
 import evqgan
-from evqgan.core import checkpoint, files, lease, npz, outages, pictures, stores
+from evqgan.core import bucket_retries, checkpoint, files, lease, npz, pictures, stores
 from evqgan.core.errors import InputError
 from evqgan.core.metrics_writer import Writer
 from evqgan.data import named, stored_ids, stored_split
@@ -161,7 +161,7 @@ def test_a_bucket_that_is_not_there_is_named(store, capfd):
 
 
 def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.1)
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.1)
     monkeypatch.setattr(lease, "LOOK", 0.05)
     with files.owned("gs://bucket/run"):
         first = store.objects["run/.owner"].generation
@@ -177,8 +177,8 @@ def test_a_folder_has_one_owner_at_a_time(store, monkeypatch):
     assert not store.files()
 
 
-def test_a_sign_of_life_on_its_way_is_taken_away_too(store, monkeypatch):
-    monkeypatch.setattr(lease, "BEAT", 0.05)
+def test_a_heartbeat_on_its_way_is_taken_away_too(store, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.05)
     owner = lease.Lease(stores.path("gs://bucket/run"), str)
     owner.take()
     theirs, arrived = owner._store, threading.Event()
@@ -205,9 +205,9 @@ def impatient(monkeypatch):
 
     quick = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0.001 * seconds))
     monkeypatch.setattr(retry, "asyncio", quick)
-    monkeypatch.setattr(outages, "PAUSE", 0.1)
-    monkeypatch.setattr(outages, "_said", float("-inf"))
-    outages._answered.clear()
+    monkeypatch.setattr(bucket_retries, "PAUSE", 0.1)
+    monkeypatch.setattr(bucket_retries, "_said", float("-inf"))
+    bucket_retries._answered.clear()
 
 
 @pytest.mark.parametrize("kind", [503, "drop"])
@@ -233,7 +233,7 @@ def test_one_that_has_not_answered_yet_or_was_given_up_is_not(store, impatient, 
         store.fault = lambda method, path: None
         files.save_json("gs://bucket/a.json", {"x": 1})
         store.fault = lambda method, path: 503
-        monkeypatch.setattr(outages, "OUTAGE", 2.0)
+        monkeypatch.setattr(bucket_retries, "OUTAGE", 2.0)
         began = time.monotonic()
         with pytest.raises(InputError, match="cannot write gs://bucket/a.json: status 503"):
             files.save_json("gs://bucket/a.json", {"x": 2})
@@ -268,11 +268,11 @@ def test_a_run_goes_on_after_an_outage_and_one_without_end_ends_it_in_a_line(
         if found and not re.search(r"/d/|ocdbt", path):
             began[int(found[1])].append(time.monotonic())
         if len(began[8]) > 5:
-            outages.OUTAGE = 0.5
+            bucket_retries.OUTAGE = 0.5
             return 503
         return 503 if len(began[4]) > 5 and time.monotonic() < began[4][5] + 1.5 else None
 
-    monkeypatch.setattr(outages, "OUTAGE", outages.OUTAGE)
+    monkeypatch.setattr(bucket_retries, "OUTAGE", bucket_retries.OUTAGE)
     store.fault = outage
     with pytest.raises(InputError, match="cannot write .*gs://bucket/run.*503") as caught:
         loop.train(config.copy_and_resolve_references(), GS_RUN)

@@ -64,14 +64,14 @@ OTHER = [
 @pytest.mark.parametrize("place", [*SAME, *OTHER], ids=lambda place: ".".join(map(str, place)))
 def test_a_measurement_is_what_decides_the_number_and_not_of_which_model_or_where(place):
     one, other = changed(place, ["x"]), changed(place, ["y"])
-    assert (cards.fingerprint(one) == cards.fingerprint(other)) == (place in SAME)
+    assert (cards.measurement_digest(one) == cards.measurement_digest(other)) == (place in SAME)
 
 
 def test_a_fingerprint_outlives_json_and_what_is_not_said():
     card = changed(("heldout",), None)
     there = json.loads(json.dumps(card))
     del there["heldout"]
-    assert cards.fingerprint(card) == cards.fingerprint(there)
+    assert cards.measurement_digest(card) == cards.measurement_digest(there)
 
 
 def test_what_is_measured_otherwise_is_named_with_what_differs():

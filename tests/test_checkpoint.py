@@ -231,9 +231,9 @@ def test_arrays_that_no_process_holds_whole_have_a_checksum_a_part(monkeypatch):
         manifests.multihost_utils, "process_allgather", lambda x: sent.append(x) or x[None]
     )
     for process in (0, 1):
-        manifests.of({"w": seen(process)})
+        manifests.manifest_of({"w": seen(process)})
     monkeypatch.setattr(manifests.multihost_utils, "process_allgather", lambda _: np.stack(sent))
-    rows = [manifests.of({"w": seen(process)}) for process in (0, 1)]
+    rows = [manifests.manifest_of({"w": seen(process)}) for process in (0, 1)]
     assert rows[0] == rows[1] and rows[0]["w"][:3] == [[4, 6], None, "float32"]
     assert rows[0]["w"][3] == {
         "0:2,0:6": manifests.crc32(array[:2]),

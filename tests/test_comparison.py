@@ -188,7 +188,7 @@ def test_features_of_a_network_take_the_place_of_colours(monkeypatch):
     images, labels = evaluation.load_split(Dataset(**config), "train")
     noise = np.random.default_rng(0).integers(0, 64, images.shape)
     samples = (images // 2 + noise).astype(np.uint8)
-    found = real_images.against(config, 1, True, network).numbers.of(samples, labels)
+    found = real_images.against(config, 1, True, network).against.numbers_of(samples, labels)
     gaussians = [gaussian(network(some)["pooled"]) for some in (samples, images)]
     expected = frechet_distance(*gaussians)
     assert found["frechet_tiny_untrained"] == pytest.approx(expected, rel=1e-3) and expected > 0
@@ -203,7 +203,7 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
     config, colours = load("comparison", "tiny").systems.vqgan.generator.dataset, Colours()
     images, labels = evaluation.load_split(Dataset(**config), "train")
     config.flip = False
-    found = real_images.against(config, 1, True, colours).numbers.of(images, labels)
+    found = real_images.against(config, 1, True, colours).against.numbers_of(images, labels)
     assert (
         found["frechet_pixels"] < 1e-6
         and found["sample_accuracy"] == found["heldout_accuracy"] == 1

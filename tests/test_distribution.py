@@ -22,7 +22,7 @@ import tiny_features
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import reference
-from evqgan.core import mesh, npz, room
+from evqgan.core import limits, mesh, npz
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.evals import distribution, kept_references, protocols
@@ -181,7 +181,7 @@ def test_statistics_that_are_kept_are_not_computed_again(monkeypatch, tmp_path):
     file = kept_references.file_of(dataset, "train", network.card())
     request = reference.Request(dataset, "train", "pixels", "", batch=8)
     save_reference(file, reference.statistics(request, network))
-    monkeypatch.setattr(distribution, "of_split", None)
+    monkeypatch.setattr(distribution, "features_of_split", None)
     found, evaluator = run(noise)
     assert found == pytest.approx(expected, rel=1e-9) and evaluator.card() == before.card()
     other = dataclasses.replace(DATA, crop="adm")
@@ -366,7 +366,7 @@ def test_what_cannot_be_is_one_line(monkeypatch):
         run(noise, samples=900_000_000)
     with pytest.raises(InputError, match="split and reference both say which real images: give"):
         run(noise, split="train", reference="statistics.npz")
-    monkeypatch.setattr(room, "of_machine", lambda: 2 * 4 * 192 * (NUMBER + NUMBER) - 1)
+    monkeypatch.setattr(limits, "of_machine", lambda: 2 * 4 * 192 * (NUMBER + NUMBER) - 1)
     run(noise)  # Gaussians are small
     with pytest.raises(InputError, match="features of 37 generated and 37 real images would take"):
         run(noise, metrics=("mmd",))

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from evqgan.core import cli, cluster, room, space, stores
+from evqgan.core import cli, cluster, limits, space, stores
 from evqgan.core.errors import InputError
 from evqgan.data import named
 from evqgan.data.builders import drawings
@@ -433,7 +433,7 @@ def test_too_little_room_is_told(quick, capsys, monkeypatch):
         patched.setattr(machine, "memory", lambda: (1e9, 1000.0))
         fails(capsys, "memory", "take a smaller config.batch_size", *asked)
     with monkeypatch.context() as patched:
-        patched.setattr(room, "of_device", lambda: 1000)
+        patched.setattr(limits, "of_device", lambda: 1000)
         fails(capsys, "memory", "give --config.mesh.fsdp=N", *asked)
 
 
@@ -515,10 +515,10 @@ def test_a_wrong_flag_is_one_line(capsys, arguments, message):
 
 def test_memory_is_that_of_the_container(monkeypatch):
     total, free = machine.memory()
-    assert 0 < free <= total <= room.of_machine() * 1.01
+    assert 0 < free <= total <= limits.of_machine() * 1.01
     read = pathlib.Path.read_text
-    limits = {"memory.max": "1000000", "memory.current": "400000"}
+    memory = {"memory.max": "1000000", "memory.current": "400000"}
     monkeypatch.setattr(
-        pathlib.Path, "read_text", lambda path, *a: limits.get(path.name) or read(path, *a)
+        pathlib.Path, "read_text", lambda path, *a: memory.get(path.name) or read(path, *a)
     )
     assert machine.memory() == (1_000_000, 600_000)

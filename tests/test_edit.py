@@ -20,7 +20,8 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.inference import editing, tiling
-from evqgan.inference.planning import Classes, checked_edit_labels
+from evqgan.inference.class_names import Classes
+from evqgan.inference.planning import checked_edit_labels
 
 LEFT = np.zeros((32, 32), bool)
 LEFT[5:20, :13] = True  # touches tokens 1 to 4 by 0 to 3, the last ones in part

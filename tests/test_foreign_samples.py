@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.core import pictures, room
+from evqgan.core import limits, pictures
 from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.evals import finished, foreign_samples, image_set
@@ -78,7 +78,7 @@ def test_features_of_real_images_count_against_memory_before_they_are_read(
     places, capsys, monkeypatch
 ):
     each = 2 * 4 * 192  # bytes of an image's colours, while parts become one array
-    monkeypatch.setattr(room, "of_machine", lambda: each * (NUMBER + NUMBER) - 1)
+    monkeypatch.setattr(limits, "of_machine", lambda: each * (NUMBER + NUMBER) - 1)
     given = f"--samples={places / 'samples'}", "--split=all", "--batch=1"
     assert call(places, *given) == 0  # Gaussians are small
     assert call(places, *given, "--metrics=mmd") == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance, gaussian
 
 
@@ -64,7 +64,7 @@ def test_what_was_added_before_stays_as_it_is():
 def test_large_batches_are_cut_into_pieces(monkeypatch):
     x = features(50)
     whole = gaussian(x)
-    monkeypatch.setattr(pieces, "PIECE", 7 * 5)
+    monkeypatch.setattr(chunks, "CHUNK", 7 * 5)
     np.testing.assert_allclose(gaussian(x).covariance, whole.covariance, rtol=1e-12)
 
 

@@ -118,7 +118,7 @@ def test_what_messages_advise_may_change_when_a_run_goes_on_or_is_said_to_be_for
     for key, said in found.items():
         if key in BEFORE or key in COMPARED:
             continue
-        if resume_rules.is_free(key) and key not in BRING:
+        if resume_rules.may_change(key) and key not in BRING:
             assert key in tried, f"{key} is advised, and that it may change is not tried"
             continue
         for file, text in said:
@@ -143,7 +143,7 @@ def test_what_changes_no_learning_may_change(stage, key, value, tmp_path):
         config.dataset.update({"name": "", "folder": "pictures"})
     resume_rules.claim(tmp_path, config)
     changed(config, key, value)
-    assert resume_rules.is_free(key)
+    assert resume_rules.may_change(key)
     resume_rules.check_claim(tmp_path, config)
     assert build.differences(resume_rules.read_config(tmp_path).to_dict(), config.to_dict())
 
@@ -264,9 +264,9 @@ def test_a_disk_that_may_get_full_is_a_warning(share, warned, monkeypatch, tmp_p
     class Setup:
         config, workdir = config_of(1), tmp_path
         length = type("Length", (), {"total": 10})
-        compiled = type("Compiled", (), {"like": {"params": np.zeros(1000, np.float32)}})
+        compiled = type("Compiled", (), {"abstract_state": {"params": np.zeros(1000, np.float32)}})
 
-    each = disk.need(Setup.compiled.like, Setup.config, tmp_path).each
+    each = disk.need(Setup.compiled.abstract_state, Setup.config, tmp_path).each
     monkeypatch.setattr(space, "free", lambda place: int(share * each))
     disk.check(Setup, 0)
     assert capsys.readouterr().out.count("WARNING the disk may get full: 3 checkpoints") == warned

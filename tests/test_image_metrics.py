@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces, pixels
+from evqgan.metrics import chunks, pixels
 from evqgan.metrics.classifier import classifier_agreement
 from evqgan.metrics.frechet import Moments, frechet_distance
 from evqgan.metrics.nearest import nearest
@@ -148,7 +148,7 @@ def test_distances_in_pieces_are_those_of_the_definition(digits, monkeypatch):
     difference = heldout[:, None].astype(np.float64) - train[None]
     expected = np.sqrt((difference**2).mean((2, 3, 4))).min(1)
     # Pieces of seven images, the last ones smaller.
-    monkeypatch.setattr(pieces, "PIECE", 7 * heldout[0].size)
+    monkeypatch.setattr(chunks, "CHUNK", 7 * heldout[0].size)
     found = nearest(heldout, train, heldout)
     np.testing.assert_allclose(
         [found["nearest_mean"], found["nearest_min"], found["nearest_q05"]],
@@ -156,7 +156,7 @@ def test_distances_in_pieces_are_those_of_the_definition(digits, monkeypatch):
         rtol=1e-12,
     )
     whole = pixels.features(train, 16, colour=True)
-    monkeypatch.setattr(pieces, "PIECE", 1)
+    monkeypatch.setattr(chunks, "CHUNK", 1)
     np.testing.assert_array_equal(pixels.features(train, 16, colour=True), whole)
 
 

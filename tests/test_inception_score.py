@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 from evqgan.metrics.inception_score import inception_score
 
 
@@ -52,7 +52,7 @@ def test_what_softmax_does_not_see_the_score_does_not_see():
 def test_the_score_is_computed_in_pieces(monkeypatch):
     x = logits()
     whole = inception_score(x, 3)
-    monkeypatch.setattr(pieces, "PIECE", 4 * 7)
+    monkeypatch.setattr(chunks, "CHUNK", 4 * 7)
     assert inception_score(x, 3) == pytest.approx(whole, rel=1e-12)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 from evqgan.metrics.kernel import kid, polynomial_mmd, rbf_mmd
 
 
@@ -103,7 +103,7 @@ def test_float32_features_are_summed_in_float64():
 def test_kernels_are_summed_in_pieces(monkeypatch, piece):
     a, b = sets()
     whole = polynomial_mmd(a, b), rbf_mmd(a, b)
-    monkeypatch.setattr(pieces, "PIECE", piece)
+    monkeypatch.setattr(chunks, "CHUNK", piece)
     assert (polynomial_mmd(a, b), rbf_mmd(a, b)) == pytest.approx(whole, rel=1e-9)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from evqgan.core.errors import InputError
 from evqgan.generators.guidance import GUIDANCE_SCHEDULES
 from evqgan.generators.mask_predict import MaskPredict, image_noise, mask_predict
-from evqgan.generators.mask_schedule import SCHEDULES, gamma
+from evqgan.generators.mask_schedule import Named, gamma
 from evqgan.generators.sampling import first_largest
 
 CODES = 11
@@ -184,7 +185,7 @@ def test_guidance_moves_away_from_what_is_likely_without_the_class():
         assert shares[-1] == 1 and (np.diff(shares) >= 0).all() and (shares >= 0).all(), name
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES, "pow1.5"])
+@pytest.mark.parametrize("schedule", [*get_args(Named), "pow1.5"])
 def test_every_schedule_falls_from_all_to_none_and_fills_every_token(schedule):
     ratio = np.linspace(0.02, 1, 50, dtype=np.float32)
     share = np.asarray(jax.jit(gamma, static_argnums=0)(schedule, ratio, 64))

@@ -8,6 +8,7 @@ import pytest
 from evqgan.core.errors import InputError
 from evqgan.generators import masking, multigrained
 from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target, step_of_block
+from evqgan.generators.multigrained_network import GLOBAL_TOKENS
 
 CODES = 23
 KEYS = {
@@ -20,8 +21,7 @@ KEYS = {
     "heads": 2,
 }
 MODELS = {
-    name: multigrained.Model(**KEYS, code_width=4, global_tokens=name)
-    for name in multigrained.GLOBAL_TOKENS
+    name: multigrained.Model(**KEYS, code_width=4, global_tokens=name) for name in GLOBAL_TOKENS
 }
 RING, TARGET = ring_and_target(6, 8, 2, 1)
 
@@ -82,7 +82,7 @@ def test_where_candidates_are_few_the_rest_is_not_real():
         assert these[row[ok]].all() and len(set(row)) == 4
 
 
-@pytest.mark.parametrize("tokens", multigrained.GLOBAL_TOKENS)
+@pytest.mark.parametrize("tokens", GLOBAL_TOKENS)
 def test_a_moment_of_sampling_knows_what_came_before_and_nothing_else(tokens):
     """By the definition, target by target.
 

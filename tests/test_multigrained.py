@@ -4,6 +4,7 @@ The cache changes nothing.
 """
 
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from evqgan.generators.blocks import (
     ring_and_target,
     step_of_block,
 )
+from evqgan.generators.multigrained_network import OwnGlobal
 
 CODES = 23
 SMALL = {
@@ -207,7 +209,7 @@ def test_ring_globals_label_and_block_number_all_matter(small):
     [
         ("ordered", "masked"),
         ("ordered", "partial"),
-        *(("masked", own) for own in multigrained.OWN_GLOBAL),
+        *(("masked", own) for own in get_args(OwnGlobal)),
     ],
 )
 def test_cached_logits_are_the_uncached_ones(tokens, own):

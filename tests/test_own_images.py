@@ -10,8 +10,15 @@ from PIL import Image
 from test_configs import load
 
 from evqgan import main, quickstart
-from evqgan.core import begun as how
-from evqgan.core import build, config_files, exported, exported_weights, files, mesh
+from evqgan.core import (
+    build,
+    config_files,
+    exported,
+    exported_weights,
+    files,
+    mesh,
+    quickstart_record,
+)
 from evqgan.core.errors import InputError
 from evqgan.core.space import GIB
 from evqgan.own_images import config as own
@@ -177,7 +184,9 @@ def test_a_longer_run_that_is_stopped_before_its_generator_goes_on_by_its_workdi
     def trained(duration):
         keys = f"--config.dataset.folder={pictures}", f"--config.duration={duration}"
         with pytest.raises(InputError, match="^stopped$"):
-            quickstart.run(completed(f"duration={duration}"), run, how.Begun("folder", keys))
+            quickstart.run(
+                completed(f"duration={duration}"), run, quickstart_record.Command("folder", keys)
+            )
         return main.parse([f"--workdir={run}"])[1].duration
 
     run = tmp_path / "run"
@@ -417,7 +426,7 @@ def test_the_command_trains_what_was_completed_and_other_modes_find_it(
     assert "that which both stages in" in capsys.readouterr().err
     (workdir / "tokenizer" / "config.json").unlink()
     # By what it was begun with, it goes on by its workdir alone, with the durations that it has.
-    how.save(workdir, command)
+    quickstart_record.save(workdir, command)
     _, again = main.parse([f"--workdir={workdir}", "--config.samples=3"])
     assert (again.duration, again.generator.duration, again.samples) == ("3 steps", "4 steps", 3)
     for part in exported.PARTS:

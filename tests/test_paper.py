@@ -42,7 +42,8 @@ OTHER = {"features": [{"name": "efficientnet", "weights": {"network": "012345678
 
 
 def test_the_papers_rows_are_whole():
-    for number, table in enumerate(published.TABLES, 1):
+    for number in range(1, 8):
+        table = getattr(published, f"TABLE{number}")
         assert table.name == f"Table {number}" and table.columns[0] == "system"
         assert all(len(row) == len(table.columns) for row in table.rows)
         assert len(set(table.rows)) == len(table.rows)

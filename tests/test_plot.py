@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from test_cards import evaluation
 
-from evqgan.core import axes, cards, files
+from evqgan.core import cards, files, ticks
 from evqgan.core.errors import InputError
 from evqgan.generators.blocks import NOWHERE, decoding_order, ring_and_target
 from evqgan.generators.multigrained_network import Model
@@ -195,8 +195,8 @@ def test_scales_are_logarithmic_where_values_span_much():
 
 def test_numbers_of_axes_are_short():
     given = (0, 0.05, 8000, 20_000, 1_500_000, 3e9, -4)
-    assert [*map(axes.number, given)] == ["0", "0.05", "8,000", "20k", "1.5M", "3G", "-4"]
-    assert axes.log_ticks(1e-9, 1, 5) == pytest.approx([10.0**k for k in range(-9, 1)])
+    assert [*map(ticks.number, given)] == ["0", "0.05", "8,000", "20k", "1.5M", "3G", "-4"]
+    assert ticks.log_ticks(1e-9, 1, 5) == pytest.approx([10.0**k for k in range(-9, 1)])
 
 
 def test_what_is_drawn_inside_a_box_stays_there():

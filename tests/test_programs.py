@@ -27,7 +27,7 @@ from evqgan.core.mesh import path_name
 from evqgan.export import __main__ as command_line
 from evqgan.export import folder as folders
 from evqgan.export import programs
-from evqgan.generators.multigrained import GLOBAL_TOKENS
+from evqgan.generators.multigrained_network import GLOBAL_TOKENS
 from evqgan.generators.requests import first_word, request_of, seeds_of
 from evqgan.tokenizers import tokenizer as tokenizers
 

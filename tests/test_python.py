@@ -21,7 +21,7 @@ from evqgan import models as networks
 from evqgan.core import pictures
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.inference import devices, images, tiled
+from evqgan.inference import devices, images, masks, tiled
 from evqgan.inference import model as models
 from evqgan.inference.model import Model
 
@@ -114,10 +114,10 @@ def test_masks_may_be_pictures(tmp_path):
     path = tmp_path / "mask.png"
     white.save(path)
     for mask in (white, white.convert("RGB"), path, str(path)):
-        np.testing.assert_array_equal(images.to_mask(mask), MASK)
-    assert images.to_mask(MASK) is MASK
+        np.testing.assert_array_equal(masks.to_mask(mask), MASK)
+    assert masks.to_mask(MASK) is MASK
     with pytest.raises(InputError, match="the mask has colours"):
-        images.to_mask(Image.new("RGB", (4, 4), "red"))
+        masks.to_mask(Image.new("RGB", (4, 4), "red"))
 
 
 def test_every_method_returns_pictures_if_asked():

@@ -27,8 +27,8 @@ from evqgan.data import stored_ids
 from evqgan.evals import finished
 from evqgan.export import __main__ as export
 from evqgan.inference import evaluation, finished_samples, mode_inputs, sample_settings
+from evqgan.inference.class_names import Classes
 from evqgan.inference.core import CoreModel
-from evqgan.inference.planning import Classes
 
 
 def call(capsys, *args):

@@ -19,7 +19,7 @@ from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.evals import finished
 from evqgan.inference import mode_sample, rejection, resumable, sampling_folder
-from evqgan.inference.planning import Classes
+from evqgan.inference.class_names import Classes
 from evqgan.nn import resnet
 
 

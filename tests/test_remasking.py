@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from test_mask_predict import CODES, decoded, fixed_logits, keys
 from evqgan.generators.halton import halton_rank
 from evqgan.generators.mask_predict import MaskPredict, mask_predict
 from evqgan.generators.mask_schedule import gamma
-from evqgan.generators.remasking import REMASK_SCHEDULES, remask_chance, with_remasked
+from evqgan.generators.remasking import RemaskSchedule, remask_chance, with_remasked
 
 SIDE, STEPS = 8, 6
 NUMBER = SIDE**2
@@ -39,7 +40,7 @@ def half_known(batch=3):
     return jnp.asarray(np.where(rng.random(tokens.shape) < 0.6, CODES, tokens), jnp.int32)
 
 
-@pytest.mark.parametrize("schedule", REMASK_SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(RemaskSchedule))
 def test_remasking_keeps_the_schedule_and_known_tokens_and_ends_with_none_masked(schedule):
     tokens = half_known()
     after = states(tokens, remask=0.7, remask_schedule=schedule)

@@ -21,7 +21,7 @@ from evqgan.benchmark.sampler_scan import (
     holds,
     search,
 )
-from evqgan.core import axes, presets
+from evqgan.core import presets, ticks
 from evqgan.core.errors import InputError
 
 DEFAULTS = {"steps": 8, "choice": "confidence", "choice_temperature": 4.5, "remask": 0.0}
@@ -114,9 +114,9 @@ def test_a_small_scan_is_a_grid_and_a_large_one_goes_key_by_key():
 
 
 def test_ticks_are_round_and_the_picture_shows_every_point():
-    assert axes.ticks(0.31, 0.72) == pytest.approx([0.4, 0.5, 0.6, 0.7])
-    assert axes.log_ticks(0.9, 25) == [1, 2, 5, 10, 20]
-    assert axes.log_ticks(3.0, 6.5) == pytest.approx([3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5])
+    assert ticks.ticks(0.31, 0.72) == pytest.approx([0.4, 0.5, 0.6, 0.7])
+    assert ticks.log_ticks(0.9, 25) == [1, 2, 5, 10, 20]
+    assert ticks.log_ticks(3.0, 6.5) == pytest.approx([3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5])
     points = [
         front.Point(1.0, 0.5, 0.02, "steps=1", ("front",)),
         front.Point(8.0, 0.4, 0.01, "the preset", ("preset",)),

@@ -332,8 +332,8 @@ def test_labels_that_are_none_are_refused(stored, split, wrong):
 
 def test_a_fingerprint_changes_with_whatever_changes():
     weights = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.zeros(2, np.float32)}
-    same = stored_ids.fingerprint(dict(reversed(weights.items())))
-    assert stored_ids.fingerprint(weights) == same
+    same = stored_ids.weights_digest(dict(reversed(weights.items())))
+    assert stored_ids.weights_digest(weights) == same
     others = [
         {**weights, "b": np.array([0, 1e-9], np.float32)},
         {**weights, "b": np.zeros(2, np.int32)},
@@ -341,7 +341,7 @@ def test_a_fingerprint_changes_with_whatever_changes():
         {**weights, "a": {"kernel": np.ones((3, 2), np.float32)}},
         {"a": weights["a"]},
     ]
-    assert len({same, *map(stored_ids.fingerprint, others)}) == 6
+    assert len({same, *map(stored_ids.weights_digest, others)}) == 6
 
 
 def test_one_batch_is_always_under_way():

@@ -102,7 +102,7 @@ def test_what_a_store_refuses_comes_with_what_to_do():
 @pytest.fixture
 def quick(monkeypatch):
     """Seconds become tens of milliseconds."""
-    for name, value in (("BEAT", 0.05), ("STALE", 3.0), ("LOOK", 0.02)):
+    for name, value in (("RENEW_EVERY", 0.05), ("STALE", 3.0), ("LOOK", 0.02)):
         monkeypatch.setattr(lease, name, value)
 
 
@@ -115,12 +115,12 @@ def owner(folder):
 
 
 def test_a_folder_with_signs_of_life_is_another_s(tmp_path, quick, capsys, monkeypatch):
-    monkeypatch.setattr(lease, "STALE", 60.0)  # a busy machine; one sign of life ends the wait
+    monkeypatch.setattr(lease, "STALE", 60.0)  # a busy machine; one heartbeat ends the wait
     first, second = leased(tmp_path), leased(tmp_path)
     first.take()
     with pytest.raises(InputError, match=f"in use by process {os.getpid()} on "):
         second.take()
-    assert "waiting up to 60 s for a sign of life" in capsys.readouterr().out
+    assert "waiting up to 60 s for a heartbeat" in capsys.readouterr().out
     first.release()
     first.release()
     assert not list(tmp_path.iterdir())
@@ -184,7 +184,7 @@ def test_an_owner_whose_folder_was_taken_over_is_told_and_leaves_it(tmp_path, qu
     lines = []
     first.take()
     other = {**owner(tmp_path), "token": "another"}
-    for _ in range(100):  # a sign of life may come between reading and writing
+    for _ in range(100):  # a heartbeat may come between reading and writing
         (tmp_path / lease.OWNER).write_text(json.dumps(other))
         if told.wait(0.2):
             break

@@ -183,7 +183,7 @@ def test_the_ends_of_steps_are_noted_as_they_come():
         until(lambda number=number: ends.number == number)
         assert ends.at == at
     assert ends.longest == 3.0  # the time to the first is not a step's
-    ends.begin()  # an evaluation comes between
+    ends.interrupt()  # an evaluation comes between
     clock.now = 100.0
     arrays[3].computed.set()
     until(lambda: ends.number == 4)

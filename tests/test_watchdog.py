@@ -88,8 +88,8 @@ def test_slow_steps_and_what_is_no_step_have_longer(monkeypatch):
 def test_of_several_processes_each_is_told_where_it_stands(monkeypatch):
     noted = []
     monkeypatch.setattr(cluster, "several", lambda: True)
-    monkeypatch.setattr(cluster, "tell", noted.append)
-    monkeypatch.setattr(cluster, "told", lambda: dict(zip("ABC", noted, strict=True)))
+    monkeypatch.setattr(cluster, "post_position", noted.append)
+    monkeypatch.setattr(cluster, "positions", lambda: dict(zip("ABC", noted, strict=True)))
     watchdog.tell(timer(12), "")
     watchdog.tell(timer(11, "data"), "process 7 of config.dataset.workers")
     watchdog.tell(timer(-1), "process 7 of config.dataset.workers")  # a batch that came meanwhile

@@ -103,5 +103,5 @@ def sharded_state(config: Any, target: Target) -> dict[int, int]:
     for fsdp in (2**i for i in range(number.bit_length())):
         if number % (fsdp * tensor) == 0:
             over = mesh.make(fsdp=fsdp, tensor=tensor, devices=target.devices)
-            found[fsdp] = report.a_device(jitted(stage, over).like)
+            found[fsdp] = report.a_device(jitted(stage, over).abstract_state)
     return found

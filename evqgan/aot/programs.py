@@ -19,7 +19,7 @@ from evqgan.data.dataset import Dataset
 from evqgan.inference import core
 from evqgan.inference.batched import at_once
 from evqgan.training.prepare import jitted, rows_of
-from evqgan.training.work import remat_sections, without_remat
+from evqgan.training.step_flops import remat_sections, without_remat
 
 EXAMPLES = 10**6  # images of a training set, where only the length of a run depends on them
 CLASSES = {"imagenet2012": 1000}  # of data sets by name, where a config takes those of the data
@@ -82,7 +82,7 @@ def training(config: Any, devices: Any) -> list[Program]:
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh", devices=devices)
     rows_of(config, device_mesh)
     compiled = jitted(stage, device_mesh)
-    given = compiled.like, batch_of(config, device_mesh)
+    given = compiled.abstract_state, batch_of(config, device_mesh)
 
     def plain() -> tuple[Callable, tuple]:
         return stage_of(without_remat(config)).update, given

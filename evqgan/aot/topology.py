@@ -114,11 +114,11 @@ def of_this_machine(platform: str) -> Target:
     """Return the CPU or the GPUs of this machine."""
     import jax
 
-    from evqgan.core import room
+    from evqgan.core import limits
 
     try:
         devices = jax.devices(platform)
     except RuntimeError as error:
         raise InputError(f"--compile_only={platform}: there is none here") from error
     known = chips.of(devices[0].device_kind)
-    return Target(platform, devices, known._replace(memory=float(room.of_device())))
+    return Target(platform, devices, known._replace(memory=float(limits.of_device())))

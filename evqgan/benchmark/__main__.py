@@ -19,10 +19,10 @@ Prints a table, and where rows have cards, what they were measured on; --json wr
 "title", "device", "command", "rows": [{...}]}.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import shlex
 import sys

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from evqgan.benchmark import comparison_tokenizers, real_images, runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.core import build, cli, files, mesh, progress, signals
+from evqgan.core import build, compilation_cache, files, mesh, progress, signals
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
@@ -65,7 +65,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     config, names = chosen(given)
     part, parts = runs.split(given.part)
     features = runs.features_of(given)
-    cli.keep_programs()  # they are the same for every seed
+    compilation_cache.enable()  # they are the same for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "real": config.real.to_dict()}
@@ -152,7 +152,7 @@ def finished(
     assert labels is not None  # every compared system is conditional on the class
     with progress.announced(f"{folder.name}: measuring {len(labels):,} samples beside real images"):
         beside = real_images.against(second.dataset, **how["real"], features=features)
-        values = {**found["numbers"], **beside.numbers.of(images, labels)}
+        values = {**found["numbers"], **beside.against.numbers_of(images, labels)}
     subject = provenance.subject(second, folder / "generator", made_by.step, state)
     card = {**found["protocols"], "samples": beside.card(subject, produced, labels)}
     number = comparison_tokenizers.number_of(state["params"])
@@ -174,7 +174,7 @@ def best_sampler(
     """
     model = load_model(None, folder)
     with progress.announced("measuring real images"):
-        real = real_images.against(config.dataset, **how["real"], features=features).numbers
+        real = real_images.against(config.dataset, **how["real"], features=features).against
     distance = features.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
     given = model, real, distance, how["samples"], SCAN_SEEDS, most, file

@@ -14,18 +14,24 @@ from typing import Any, get_args
 import jax
 
 from evqgan.benchmark import reference
-from evqgan.core import build, files, mesh, progress, room
+from evqgan.core import build, files, limits, mesh, progress
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, TEXTS, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import foreign_samples, protocols, provenance
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import MetricName, bytes_kept
-from evqgan.evals.feature_numbers import Comparison, chosen, of_finished
+from evqgan.evals.feature_numbers import Comparison, features_of_finished, metrics_per_network
 from evqgan.evals.foreign_samples import ForeignSamples
 from evqgan.evals.image_set import UNKNOWN, ImageSet
 from evqgan.evals.provenance import Card, Evaluation
-from evqgan.evals.real_images import Chosen, RealFeatures, of_real, of_reference, of_split
+from evqgan.evals.real_images import (
+    MetricsPerNetwork,
+    RealFeatures,
+    features_of_reference,
+    features_of_split,
+    needing_real,
+)
 from evqgan.features.extractor import Extractor, extractors
 
 NAME = "distribution"  # of the evaluator whose numbers these are
@@ -63,7 +69,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     weights = section.get("weights", "") if given.weights is None else given.weights
     device_mesh = mesh.make(devices=jax.local_devices())
     networks = extractors(features, weights, "--features", device_mesh)
-    metrics = chosen(names, networks, "--")
+    metrics = metrics_per_network(names, networks, "--")
     if dataset is None:
         check_room(samples, 0, networks, metrics)
         real = of_file(given, protocol, samples, networks, metrics)
@@ -71,10 +77,10 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         size = -(-given.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
         batches = Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)
         check_room(samples, batches.number(split), networks, metrics)
-        real = of_split(batches, split, networks, metrics)
+        real = features_of_split(batches, split, networks, metrics)
     beside = Comparison(networks, metrics, samples.images.shape[0], real)
     beside.check()
-    numbers = dict(beside.numbers(of_finished(samples.images, networks, metrics)))
+    numbers = dict(beside.numbers(features_of_finished(samples.images, networks, metrics)))
     for line in beside.warnings():
         progress.warn(line)
     if given.out:
@@ -100,7 +106,7 @@ def real_images(
     if not asked:
         raise InputError("give the real images: --folder, --name, --config or --reference")
     found = reference.real_images(given, overrides, size, given.protocol)
-    room.require_batch(given.batch, size)
+    limits.require_batch(given.batch, size)
     return found
 
 
@@ -109,7 +115,7 @@ def of_file(
     protocol: protocols.Protocol,
     samples: ForeignSamples,
     networks: list[Extractor],
-    metrics: Chosen,
+    metrics: MetricsPerNetwork,
 ) -> RealFeatures:
     """Return what the file of --reference knows, if its images are of the samples' size."""
     key = "--reference"
@@ -117,11 +123,11 @@ def of_file(
     def check(images: ImageSet) -> None:
         protocols.check_reference(images, samples.size, protocol.crop, protocol, key)
 
-    return of_reference(given.reference, networks, metrics, given.batch, key, check)
+    return features_of_reference(given.reference, networks, metrics, given.batch, key, check)
 
 
 def check_room(
-    samples: ForeignSamples, real: int, networks: list[Extractor], metrics: Chosen
+    samples: ForeignSamples, real: int, networks: list[Extractor], metrics: MetricsPerNetwork
 ) -> None:
     """Raise InputError if the features that have to be kept do not fit into memory.
 
@@ -130,8 +136,8 @@ def check_room(
     number, needed = samples.images.shape[0], 0
     for network, some in zip(networks, metrics, strict=True):
         needed += bytes_kept(some.values(), network.widths, number)
-        needed += bytes_kept(of_real(some), network.widths, real)
-    room.require(needed, f"features of {number:,} samples and {real:,} real images")
+        needed += bytes_kept(needing_real(some), network.widths, real)
+    limits.require_memory(needed, f"features of {number:,} samples and {real:,} real images")
 
 
 def evaluation(

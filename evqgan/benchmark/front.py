@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evqgan.core.axes import log_ticks, ticks
 from evqgan.core.captions import drawable
+from evqgan.core.ticks import log_ticks, ticks
 
 WIDTH, HEIGHT = 1200, 640  # ours: pixels
 LEFT, BOTTOM, TOP, RIGHT = 90, 60, 40, 440  # ours: of the margins; names stand in the right one

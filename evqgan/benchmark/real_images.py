@@ -30,7 +30,7 @@ class Beside(NamedTuple):
     settings, features: what cards say of how they are compared.
     """
 
-    numbers: AgainstReal
+    against: AgainstReal
     train: ImageSet
     heldout: ImageSet
     settings: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Beside(NamedTuple):
 
         of: the model that made them. labels: int32 [N], or None.
         """
-        warnings = self.numbers.warnings(produced.count, labels)
+        warnings = self.against.warnings(produced.count, labels)
         measured = Measured(
             FOLDER.name,
             produced,
@@ -84,13 +84,13 @@ def _against(config: str, views: int, colour: bool, features: Features) -> Besid
                 f"distances need two real images or more, and config.dataset.{part} = "
                 f"{getattr(dataset, part)!r} has one: add images, or give another split"
             )
-    numbers = AgainstReal(train, heldout, dataset.shape, [features], colour=colour)
+    beside = AgainstReal(train, heldout, dataset.shape, [features], colour=colour)
     return Beside(
-        numbers,
+        beside,
         splits[0].image_set(),
         splits[1].image_set(),
-        {"views": views, **numbers.settings},
-        numbers.cards,
+        {"views": views, **beside.settings},
+        beside.cards,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from evqgan.benchmark import runs
-from evqgan.core import build, files, mesh, progress, room
+from evqgan.core import build, files, limits, mesh, progress
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
@@ -30,7 +30,7 @@ from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import METRICS, too_few
-from evqgan.evals.real_images import RealFeatures, of_split
+from evqgan.evals.real_images import RealFeatures, features_of_split
 from evqgan.features.extractor import Extractor, card_of, several
 from evqgan.features.names import name_of
 from evqgan.metrics.references import Reference, load_reference, save_reference
@@ -105,7 +105,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
 def requested(given: Any, overrides: list[str]) -> Request:
     """Return what a command line asks for; InputError if it does not say which images."""
     dataset, split, _, measured = real_images(given, overrides, given.size)
-    room.require_batch(given.batch, dataset.shape)
+    limits.require_batch(given.batch, dataset.shape)
     features = given.features or several(measured.get("features") or "inception")[0]
     weights = measured.get("weights", "") if given.weights is None else given.weights
     return Request(dataset, split, features, weights, given.batch)
@@ -152,7 +152,7 @@ def statistics(request: Request, network: Extractor) -> Reference:
     device_mesh = mesh.make(devices=jax.local_devices())
     size = -(-request.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
     batches = Batches(request.dataset, size, mesh.rows(device_mesh, size), device_mesh)
-    found = of_split(batches, request.split, [network], [metrics])
+    found = features_of_split(batches, request.split, [network], [metrics])
     if found.images and found.images.count == 1:
         source = request.dataset.folder or request.dataset.name
         where = f"the split {request.split!r} of {source} has one"

@@ -92,7 +92,7 @@ class Measurements:
                 start = clock()
                 made = self.model.sample(self.num, None, seed, **setting)
                 seconds = (clock() - start) / self.num
-                found = self.real.of(made["images"], made.get("labels"))
+                found = self.real.numbers_of(made["images"], made.get("labels"))
             numbers = {name: found[name] for name in (self.distance, *OF_CLASSES) if name in found}
             self.known[key] = {**numbers, "seconds_per_image": seconds}
             files.save_json(self.file, {"protocol": self.protocol, "measured": self.known})

@@ -33,7 +33,7 @@ from evqgan.benchmark.sampler_scan import (
     holds,
     search,
 )
-from evqgan.core import build, cli, files, pictures, presets, replacing
+from evqgan.core import build, compilation_cache, files, pictures, presets, replacing
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
 from evqgan.core.config_files import OVERRIDE, of_workdir, override
 from evqgan.core.errors import InputError
@@ -84,7 +84,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     override(config, of_sample([arg for arg in overrides if arg not in scanned]))
     network = Extractor(given.features, given.weights, "--features")
     dataset, out = data_of(config), pathlib.Path(given.out)
-    cli.keep_programs()
+    compilation_cache.enable()
     files.tried(out)
     for file in (out / PRESET, out / FRONT):
         replacing.check(file, NAME)
@@ -269,7 +269,7 @@ def row(
 
 def real(like: dict[str, Any], against: AgainstReal) -> dict[str, Any]:
     """Return the row of held-out real images. like: a row, for its keys and card."""
-    of_real = {"setting": "real images, held out", **against.of_heldout()}
+    of_real = {"setting": "real images, held out", **against.numbers_of_heldout()}
     if "sample_accuracy" in of_real:
         of_real["spread_ratio"] = 1.0
     return {**dict.fromkeys(like), **of_real, "card": runs.of_real(like["card"])}

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import real_images, runs
-from evqgan.core import build, cli, files, metric_lines, npz, progress, signals
+from evqgan.core import build, compilation_cache, files, metric_lines, npz, progress, signals
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -79,7 +79,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     names, (part, parts) = chosen(given.only), runs.split(given.part)
     config = read(given.config, overrides)
     features = runs.features_of(given)
-    cli.keep_programs()  # sampling is the same program for every seed
+    compilation_cache.enable()  # sampling is the same program for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "views": given.views, "features": features.card()}
@@ -226,7 +226,7 @@ def scan(
         )
         with progress.announced(f"measuring {len(images):,} samples beside real images"):
             card = beside.card(subject, produced, labels)
-            numbers = beside.numbers.of(images, labels)
+            numbers = beside.against.numbers_of(images, labels)
         found.append({"sampler": {key: value}, "card": card, **numbers})
         if value == usual:
             npz.save(workdir / "shown.npz", images=images[: runs.SHOWN])

@@ -29,10 +29,10 @@ python -m evqgan.convert --list
 error names the one that is needed.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import pathlib
 import sys

@@ -1,7 +1,7 @@
-"""Cards of numbers, as JSON has them, and how training's say that numbers were measured alike.
+"""Measurement cards, not model cards (`export.card`): how training says that numbers measure alike.
 
-`evals.provenance` makes cards, and says what is on them. Two numbers of one name compare where the
-`fingerprint` of their cards is the same.
+They are as JSON has them. `evals.provenance` makes them, and says what is on them. Two numbers of
+one name compare where the `measurement_digest` of their cards is the same.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def differences(
     }
 
 
-def fingerprint(card: Mapping[str, Any]) -> str:
+def measurement_digest(card: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits of a sha256 of what decides how numbers were measured.
 
     That is all that their card says but for IN_A_RUN. What is None counts as not said.
@@ -65,13 +65,15 @@ def fingerprint(card: Mapping[str, Any]) -> str:
 
 
 def measurements(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """Return {"val/<name>": the `fingerprint` of its card} of the numbers of an evaluation.
+    """Return {"val/<name>": the `measurement_digest` of its card} of the numbers of an evaluation.
 
     evaluation: `evals.provenance.Evaluation`.
     """
     found: dict[str, str] = {}
     for card in evaluation["protocols"].values():
-        found |= dict.fromkeys((f"val/{name}" for name in card["numbers"]), fingerprint(card))
+        found |= dict.fromkeys(
+            (f"val/{name}" for name in card["numbers"]), measurement_digest(card)
+        )
     return found
 
 

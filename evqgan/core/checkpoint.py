@@ -28,9 +28,9 @@ DAMAGE = re.compile(
     r"|ZSTD|Zstd|not found|checksum|corrupt|truncated|[Ee]rror (decod|read)ing"
 )
 # What a checkpoint holds and how: "state", the arrays by orbax as OCDBT with zarr; "manifest", see
-# `manifests.of`; "score", {"score", "best", "measured", "format"}, of which some had no "best" or
-# "measured" yet. A change after which this code cannot read what it wrote before makes it 2.
-# tests/kept holds a checkpoint of each.
+# `manifests.manifest_of`; "score", {"score", "best", "measured", "format"}, of which some had no
+# "best" or "measured" yet. A change after which this code cannot read what it wrote before makes it
+# 2. tests/kept holds a checkpoint of each.
 FORMAT = 1
 
 
@@ -86,7 +86,7 @@ def _parts(rows: Manifest) -> set[str]:
 
 
 def manifest_in(folder: pathlib.Path) -> Manifest:
-    """Return the manifest (`manifests.of`) that was saved with a checkpoint.
+    """Return the manifest (`manifests.manifest_of`) that was saved with a checkpoint.
 
     It is not read by orbax, which reads something of the others, too, and these may be damaged.
     Raises InputError if it is damaged, or of another step than the name of the folder.
@@ -98,7 +98,7 @@ def manifest_in(folder: pathlib.Path) -> Manifest:
     except OSError as error:
         raise InputError(f"cannot read checkpoint {folder}: {first_line(error)}") from error
     rows: Manifest = json.loads(text)
-    if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
+    if not manifests.is_valid(rows):
         raise damaged(folder, "manifest/metadata is changed")
     if manifests.is_of_step(rows, int(folder.name)):
         return rows
@@ -196,7 +196,7 @@ class Checkpoints:
         number: dict[str, Any] = {"score": None, "best": "", "measured": "", "format": FORMAT}
         if found:
             number |= {"score": found.value, "best": found.name, "measured": found.measured}
-        rows = manifests.of(state)
+        rows = manifests.manifest_of(state)
         items = {"state": ocp.args.PyTreeSave(state), "manifest": ocp.args.JsonSave(rows)}
         items = ocp.args.Composite(**items, score=ocp.args.JsonSave(number))
         with files.writable(self.folder / str(step)):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import VERSION, flag_kinds, kept_programs, output, signals, stores
+from evqgan.core import VERSION, compilation_cache, flag_kinds, output, signals, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import (
@@ -33,7 +33,6 @@ from evqgan.core.errors import (
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 ASKS_VERSION = "--version"
-CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, who need no stamp
 T = TypeVar("T")
 # The kinds of flags, for the tables of command lines.
@@ -262,10 +261,10 @@ def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
     """
     if os.environ.get("EVQGAN_DISTRIBUTED") != "1":
         parsed = parse_all(argv)
-        keep_programs()
+        compilation_cache.enable()
         start_jax()
         return parsed
-    keep_programs()  # before anything compiles
+    compilation_cache.enable()  # before anything compiles
     start_jax(several=True)
     from evqgan.core import processes
 
@@ -309,15 +308,3 @@ def start_jax(several: bool = False) -> None:
 def _is_for_users(record: Any) -> bool:
     """Return whether a log record is neither orbax's, which are raised, too, nor of a profiler."""
     return "orbax" not in record.pathname and "profiler" not in record.pathname
-
-
-def keep_programs() -> None:
-    """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR, or CACHE."""
-    import jax
-
-    folder = os.path.expanduser(os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    # JAX keeps what took a second; a state is drawn by hundreds that take less.
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    kept_programs.watch(folder)

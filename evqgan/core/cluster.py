@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from evqgan.core import files, stores
 from evqgan.core.errors import InputError
+from evqgan.core.processes import stopped
 
 # What names the processes where no cluster does: process 0's address, how many, which this one is.
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -38,7 +39,7 @@ LONGEST = 86400  # ours: seconds that one that has not failed waits for slower o
 _meetings = itertools.count()  # of `failing_together`
 # Where JAX's coordination service keeps that a process has got a SIGTERM.
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"
-PLACES = "evqgan/places"  # where it keeps what processes `tell`
+PLACES = "evqgan/places"  # where it keeps what processes note by `post_position`
 NAME = 64  # bytes of a host's name, at most (Linux, HOST_NAME_MAX)
 
 # What Gloo, NCCL and JAX's coordination service say when a process they talk to is gone.
@@ -127,8 +128,8 @@ def terminated(seconds: float) -> bool:
     return True
 
 
-def tell(text: str) -> None:
-    """Note where this process stands, for `told` of all processes of a run of several.
+def post_position(text: str) -> None:
+    """Note where this process stands, for `positions` of all processes of a run of several.
 
     Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
     """
@@ -137,8 +138,8 @@ def tell(text: str) -> None:
     client.key_value_set(own, f"{socket.gethostname()} {text}", allow_overwrite=True)
 
 
-def told() -> dict[str, str]:
-    """Return {"process 1 (on HOST)": what it last noted by `tell`}, in order.
+def positions() -> dict[str, str]:
+    """Return {"process 1 (on HOST)": what it last noted by `post_position`}, in order.
 
     Raises JaxRuntimeError if the coordinator is gone. Any thread may call it.
     """
@@ -192,7 +193,7 @@ def by_first(work: Callable[[], int | None]) -> int:
         of_first = np.array([failed is None, number], np.int32)
         succeeded, number = map(int, multihost_utils.broadcast_one_to_all(of_first))
         if not succeeded:
-            raise failed or InputError("process 0 of this run stopped: its own message says why")
+            raise failed or stopped(0)
     if failed:
         raise failed
     return number
@@ -235,8 +236,7 @@ def failing_together() -> Iterator[None]:
     have_met = met(place, LONGEST)
     failed = sorted(int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(failures))
     if failed or not have_met:
-        which = f"process {failed[0]}" if failed else "another process"
-        raise InputError(f"{which} of this run stopped: its own message says why")
+        raise stopped(failed[0] if failed else None)
 
 
 def host_name() -> np.ndarray:

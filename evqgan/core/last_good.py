@@ -72,7 +72,7 @@ def damage(folder: pathlib.Path) -> str:
     if what := integrity.undescribed(folder) or integrity.damage(folder, "manifest"):
         return what
     rows = json.loads((folder / "manifest" / "metadata").read_text(encoding="utf-8"))
-    if not all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values()):
+    if not manifests.is_valid(rows):
         return "manifest/metadata is changed"
     if what := integrity.damage(folder, "state", {name.split("/")[0] for name in rows}):
         return what

@@ -1,9 +1,10 @@
 """Draw first values leaf by leaf: equal layers share one small program instead of a large one.
 
-A traced initialization is a graph of keys, of random bits made with them, and of arithmetic on
+One jit of a large model's initialization compiles for minutes; this gives the same numbers without
+it. A traced initialization is a graph of keys, of random bits made with them, and of arithmetic on
 these. Keys are computed at once. Each leaf of the result is a program of its own, and leaves that
 differ in their keys alone share one. On a single device the bits, whose cipher is most of what a
-draw takes to compile, come from one program for all. The numbers are those of one jit.
+draw takes to compile, come from one program for all.
 """
 
 import dataclasses
@@ -45,28 +46,30 @@ class Drawing:
         tree: Any = jax.tree.structure(self.shapes)
         where = [None] * tree.num_leaves if shardings is None else tree.flatten_up_to(shardings)
         config: Any = jax.config
-        early = config.jax_threefry_partitionable  # what `bits` is about
-        early &= all(x is None or len(x.device_set) == 1 for x in where)
-        leaves = _Graph(graph, early).leaves(where)
+        bits_first = config.jax_threefry_partitionable  # what `bits` is about
+        bits_first &= all(x is None or len(x.device_set) == 1 for x in where)
+        leaves = _Graph(graph, bits_first).leaves(where)
         return jax.tree.unflatten(tree, leaves)
 
 
 class _Graph:
     """The equations of an initialization, none of them in a function of its own."""
 
-    def __init__(self, graph: core.ClosedJaxpr, early: bool) -> None:
-        """early: whether bits are drawn before a leaf's program runs, and not by it."""
+    def __init__(self, graph: core.ClosedJaxpr, bits_first: bool) -> None:
+        """Take the graph.
+
+        bits_first: whether bits are drawn before a leaf's program runs, and not by it.
+        """
         self.results = graph.jaxpr.outvars
         self.made = {v: eqn for eqn in graph.jaxpr.eqns for v in eqn.outvars}
         self.known = dict(zip(graph.jaxpr.constvars, graph.consts, strict=True))  # and keys
-        self.early = early
+        self.bits_first = bits_first
         self.programs: dict[Any, Any] = {}  # by signature and sharding
         self.latest: tuple[Any, Any] = (None, None)  # the last bits drawn: two leaves may have them
 
     def leaves(self, shardings: Sequence[Any]) -> list[jax.Array]:
         """Return the results, each by the program of all leaves like it."""
-        cones = [self._cone(v) for v in self.results]
-        leaves = [self._leaf(v, *cone) for v, cone in zip(self.results, cones, strict=True)]
+        leaves = [self._leaf(v, *self._dependencies(v)) for v in self.results]
         names = [(x.signature(), where) for x, where in zip(leaves, shardings, strict=True)]
         distinct = dict(zip(names, leaves, strict=True))
         lowered = [
@@ -78,34 +81,38 @@ class _Graph:
         found: dict[int, jax.Array] = {}
         first: dict[Any, int] = {}  # leaves of the same bits follow each other
         for i in sorted(range(len(leaves)), key=lambda i: first.setdefault(leaves[i].source, i)):
-            found[i] = self.programs[names[i]](*[self._given(v) for v in leaves[i].given])
+            found[i] = self.programs[names[i]](*[self._input(v) for v in leaves[i].inputs])
         return [found[i] for i in range(len(leaves))]
 
-    def _leaf(self, result: Any, given: list[core.Var], equations: list[core.JaxprEqn]) -> "_Leaf":
-        impls = [jax.random.key_impl(self._value(v)) if _is_key(v) else None for v in given]
-        return _Leaf(given, impls, equations, result)
+    def _leaf(self, result: Any, inputs: list[core.Var], equations: list[core.JaxprEqn]) -> "_Leaf":
+        """Return the leaf that equations compute of inputs."""
+        impls = [jax.random.key_impl(self._value(v)) if _is_key(v) else None for v in inputs]
+        return _Leaf(inputs, impls, equations, result)
 
-    def _cone(self, result: Any) -> tuple[list[core.Var], list[core.JaxprEqn]]:
-        """Return what a variable is computed from by its program, and how, in order."""
-        given: dict[core.Var, None] = {}
+    def _dependencies(self, result: Any) -> tuple[list[core.Var], list[core.JaxprEqn]]:
+        """Return the inputs of the program that computes a variable, and its equations in order.
+
+        Inputs are keys, constants and, with `bits_first`, random bits.
+        """
+        inputs: dict[core.Var, None] = {}
         equations: dict[int, core.JaxprEqn] = {}
 
         def visit(v: Any) -> None:
             if isinstance(v, core.Literal):
                 return
             eqn = self.made.get(v)
-            if eqn is None or _is_key(v) or (self.early and _is_plain_bits(eqn)):
-                given[v] = None
+            if eqn is None or _is_key(v) or (self.bits_first and _is_plain_bits(eqn)):
+                inputs[v] = None
             elif id(eqn) not in equations:
                 for x in eqn.invars:
                     visit(x)
                 equations[id(eqn)] = eqn
 
         visit(result)
-        return list(given), list(equations.values())
+        return list(inputs), list(equations.values())
 
-    def _given(self, v: core.Var) -> Any:
-        """Return what a program is given for a variable: NumPy, as several processes need it."""
+    def _input(self, v: core.Var) -> Any:
+        """Return the value of a program's input as NumPy, which several processes need."""
         if _is_key(v):
             return np.asarray(jax.random.key_data(self._value(v)))
         if v in self.known:
@@ -130,29 +137,29 @@ class _Graph:
 class _Leaf:
     """A leaf as a function of keys, bits and constants."""
 
-    given: list[core.Var]
+    inputs: list[core.Var]
     impls: list[Any]  # of the keys among them; None: it is no key
     equations: list[core.JaxprEqn]
     result: Any
 
     def __call__(self, *values: Any) -> jax.Array:
-        """Return the value. values: of `given`, keys as their data."""
+        """Return the value. values: of `inputs`, keys as their data."""
         env = {
             v: x if impl is None else jax.random.wrap_key_data(x, impl=impl)
-            for v, impl, x in zip(self.given, self.impls, values, strict=True)
+            for v, impl, x in zip(self.inputs, self.impls, values, strict=True)
         }
         x = jnp.asarray(_read(_run(self.equations, env), self.result))
-        # astype takes a weak type away; copy, as a result may be what was given.
+        # astype takes a weak type away; copy, as a result may be an input.
         return jnp.copy(x.astype(x.dtype))
 
     @property
     def source(self) -> core.Var | None:
-        """The first variable that is given, None if there is none."""
-        return self.given[0] if self.given else None
+        """The first input, None if there is none."""
+        return self.inputs[0] if self.inputs else None
 
     @property
     def avals(self) -> list[jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of what is given."""
+        """Shapes and dtypes of the inputs, of keys those of their data."""
 
         def one(v: Any, impl: Any) -> jax.ShapeDtypeStruct:
             if impl is None:
@@ -160,17 +167,17 @@ class _Leaf:
             words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
             return jax.ShapeDtypeStruct((*v.aval.shape, *words.shape), words.dtype)
 
-        return list(map(one, self.given, self.impls))
+        return list(map(one, self.inputs, self.impls))
 
     def signature(self) -> str:
-        """Return a text that leaves have in common if they differ in what is given alone."""
-        number: dict[Any, int] = {v: i for i, v in enumerate(self.given)}
+        """Return a text that leaves have in common if they differ in the values of inputs alone."""
+        number: dict[Any, int] = {v: i for i, v in enumerate(self.inputs)}
 
         def name(v: Any) -> Any:
             return (v.val, v.aval) if isinstance(v, core.Literal) else number[v]
 
         lines: list[Any] = [
-            [(v.aval, impl) for v, impl in zip(self.given, self.impls, strict=True)]
+            [(v.aval, impl) for v, impl in zip(self.inputs, self.impls, strict=True)]
         ]
         for eqn in self.equations:
             lines.append((eqn.primitive, eqn.params, [name(v) for v in eqn.invars]))

@@ -1,10 +1,11 @@
-"""Whose a folder on an object store is: there are no locks, so its owner gives signs of life.
+"""A lock on a folder of an object store: its owner renews an object; a stale one may be taken over.
 
 The object .owner says who it is. It is written on the condition that it is as it was read, which
 the store itself checks, so that of two processes one alone can take a folder. The owner writes it
-anew every BEAT seconds. Who finds it waits up to STALE seconds for such a sign: if one comes, the
-folder is in use; if none does, as after a machine was lost, it takes the folder over. An owner that
-was cut off for so long and finds another's name ends at once, before it writes on.
+anew every RENEW_EVERY seconds, which is its heartbeat. Who finds it waits up to STALE seconds for
+one: if it comes, the folder is in use; if none does, as after a machine was lost, the folder is
+taken over. An owner that was cut off for so long and finds another's name ends at once, before it
+writes on.
 """
 
 import json
@@ -22,9 +23,9 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import say
 
 OWNER = ".owner"
-# Ours, seconds: between two signs of life; without one, until another may take over; from which age
-# on a last sign is not waited for, whatever two clocks differ by; between two looks.
-BEAT, STALE, LONG_AGO, LOOK = 20.0, 90.0, 600.0, 2.0
+# Ours, seconds: between two heartbeats; without one, until another may take over; from which age on
+# of the last one none is waited for, whatever two clocks differ by; between two looks.
+RENEW_EVERY, STALE, LONG_AGO, LOOK = 20.0, 90.0, 600.0, 2.0
 PATIENCE = 2.0  # ours: seconds for taking away the mark when the process is about to end
 
 
@@ -45,7 +46,7 @@ class Lease:
         self.folder, self._in_use, self._lost = folder, in_use, lost or end
         self._token, self._generation = os.urandom(8).hex(), b""
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread = threading.Thread(target=self._renew, daemon=True)
 
     def take(self) -> None:
         """Make the folder this process's; raise InputError if it is another's, or none can be.
@@ -67,7 +68,7 @@ class Lease:
     def release(self) -> None:
         """Let the folder go; calling it again does nothing."""
         self._ended.set()
-        if self._thread.is_alive():  # a sign of life may be on its way: the mark to take away
+        if self._thread.is_alive():  # a heartbeat may be on its way: the mark to take away
             self._thread.join(PATIENCE)
         generation, self._generation = self._generation, b""
         if generation:
@@ -80,13 +81,13 @@ class Lease:
     def _free(self, found: Any) -> bytes:
         """Return the generation of the object that may be replaced, once it may.
 
-        found: the object as it was read. Raises InputError if its owner gives a sign of life.
+        found: the object as it was read. Raises InputError if its owner gives a heartbeat.
         """
         owner = told(found.value)
-        if found.state == "missing" or is_left(owner):
+        if found.state == "missing" or is_abandoned(owner):
             return found.stamp.generation
         who, first = f"process {owner.get('process')} on {owner.get('host')}", found
-        say(f"{self.folder} was last used by {who}: waiting up to {STALE:.0f} s for a sign of life")
+        say(f"{self.folder} was last used by {who}: waiting up to {STALE:.0f} s for a heartbeat")
         until = time.monotonic() + STALE
         while time.monotonic() < until and found.stamp.generation == first.stamp.generation:
             time.sleep(LOOK)
@@ -96,7 +97,7 @@ class Lease:
         return found.stamp.generation
 
     def _written(self, generation: bytes) -> bool:
-        """Write a sign of life, if the object is of this generation still; return whether it was.
+        """Write a heartbeat, if the object is of this generation still; return whether it was.
 
         The store may have done so when it is asked a second time, as after a lost answer.
         """
@@ -109,17 +110,17 @@ class Lease:
         self._generation = made or self._generation
         return bool(made)
 
-    def _beat(self) -> None:
-        """Give signs of life until the end, or until another has taken the folder over."""
-        while not self._ended.wait(BEAT):
+    def _renew(self) -> None:
+        """Give heartbeats until the end, or until another has taken the folder over."""
+        while not self._ended.wait(RENEW_EVERY):
             try:
                 is_ours = self._written(self._generation)
             except Exception:  # out of reach: the next one may come through
                 continue
             if not is_ours and not self._ended.is_set():
                 self._lost(
-                    f"{self.folder} was taken over by another process, as this one gave no sign of "
-                    f"life for {STALE:.0f} s: it ends here, and has left all to that one"
+                    f"{self.folder} was taken over by another process, as this one gave no "
+                    f"heartbeat for {STALE:.0f} s: it ends here, and has left all to that one"
                 )
                 return
 
@@ -133,7 +134,7 @@ def told(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def is_left(owner: dict[str, Any]) -> bool:
+def is_abandoned(owner: dict[str, Any]) -> bool:
     """Return whether an owner has certainly ended: killed on this machine, or silent for long."""
     process, last = owner.get("process"), owner.get("time")
     if not isinstance(process, int) or not isinstance(last, int | float):

@@ -10,10 +10,10 @@ from jax.experimental import multihost_utils
 
 from evqgan.core.mesh import path_name
 
-Manifest = dict[str, list[Any]]  # what `of` returns
+Manifest = dict[str, list[Any]]  # what `manifest_of` returns
 
 
-def of(tree: Any) -> Manifest:
+def manifest_of(tree: Any) -> Manifest:
     """Return {path: [shape, CRC-32 of the bytes or None, dtype, {part: CRC-32}]} of every array.
 
     Orbax restores flipped bits without a word; these numbers, stored beside the arrays, tell. An
@@ -93,6 +93,11 @@ def row_of(rows: Manifest, name: str) -> list[Any]:
     """
     row = rows.get(name, ["nothing", None])
     return row if len(row) == 4 else [*row, None, {}]
+
+
+def is_valid(rows: Manifest) -> bool:
+    """Return whether what was read as a manifest has the form of one: a row for each array."""
+    return all(isinstance(row, list) and len(row) in (2, 4) for row in rows.values())
 
 
 def is_of_step(rows: Manifest, step: int) -> bool:

@@ -60,9 +60,16 @@ def together(part: tuple[int, int] | None = None) -> Iterator[None]:
     if raised:
         raise raised
     if failed.any():
-        raise InputError(
-            f"process {np.argmax(failed)} of this run stopped: its own message says why"
-        )
+        raise stopped(int(np.argmax(failed)))
+
+
+def stopped(index: int | None) -> InputError:
+    """Return the error of a process that ends as another one failed: the one of this index.
+
+    index: None where it is not known which.
+    """
+    which = "another process" if index is None else f"process {index}"
+    return InputError(f"{which} of this run stopped: its own message says why")
 
 
 def others_failed(failed: bool) -> str:

@@ -13,7 +13,7 @@ class Score(NamedTuple):
 
     value: float
     name: str  # of the number that it is made of, "" where it was saved without
-    measured: str = ""  # how it was, `cards.fingerprint`; "" where that is not known
+    measured: str = ""  # how it was, `cards.measurement_digest`; "" where that is not known
 
 
 class BestAndLatest:

@@ -23,7 +23,8 @@ class Experiment:
     dtype: that networks compute in; weights and optimizer are float32.
     batch_size: images of a step, all devices together.
     duration: of the run.
-    log_every, eval_every, checkpoint_every: how often it says numbers, evaluates, and saves.
+    log_every, eval_every, checkpoint_every: how often it logs metrics, evaluates, and saves a
+      checkpoint.
     dataset, tokenizer, optimizer, loss, mesh, evals: sections of their own; of evals one for each
       evaluator, by its name.
     eval_batch_size: None is batch_size.
@@ -41,8 +42,8 @@ class Experiment:
       exported model, or the name of one that ships.
     init_optimizer: whether it begins with the optimizer's moments of that workdir, too.
     class_names, data, began: noted by training, not given: the names of the classes, what the
-      training images are (`pipeline.identity`), and the step at which the present leg of the run
-      began (`run_length.RunLength`).
+      training images are (`pipeline.identity`), and the step from which a finished run was extended
+      by a longer duration, 0 where none was.
     """
 
     stage: Literal["stage1", "stage2"]

@@ -130,13 +130,13 @@ def leave(code: int) -> int:
 
 @contextlib.contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Have the first signal of SIGNALS raise Interrupted in the body: all it holds is let go.
+    """Have the first signal of SIGNALS raise Interrupted in the main thread: the body unwinds.
 
-    Where the main thread does not come to that within PATIENCE seconds, as XLA may compile for
-    minutes, or to the end of the body in CLEARING more, what is `files.owned` is let go and the
-    process ends with a line. The latter is also where Python ignores what is raised, in a finalizer
-    that happens to run as the signal comes. While a module is imported the process ends at once,
-    too: extensions abort it when an exception comes out of what they import. See `handled`.
+    The process is ended from a thread, with a line and after letting go of what is `files.owned`,
+    if the main thread has not heard of the signal after PATIENCE seconds (XLA may compile for
+    minutes), if it has not left the body CLEARING seconds later, or if Python dropped the exception
+    because a finalizer was running. While a module is imported it is ended at once, as extensions
+    abort on an exception there. See `handled`.
     """
     if not _is_main_thread():
         yield

@@ -1,9 +1,9 @@
 """Object stores: gs:// in the place of a folder, as a path with the methods of pathlib's.
 
 A store has objects, which appear whole or not at all, and no folders, renames or locks. What that
-changes is here and in `core.lease`, `core.mirror` and `core.outages`; all else takes a `path` of
-either kind. The libraries below retry what fails for a moment (429, 5xx, a dropped connection),
-with longer and longer waits.
+changes is here and in `core.lease`, `core.mirror` and `core.bucket_retries`; all else takes a
+`path` of either kind. The libraries below retry what fails for a moment (429, 5xx, a dropped
+connection), with longer and longer waits.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-from evqgan.core import outages
+from evqgan.core import bucket_retries
 from evqgan.core.errors import InputError, first_line
 
 Where = str | os.PathLike[str]
@@ -112,7 +112,7 @@ def _prepare() -> None:
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # would ask by gRPC first
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises, too
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
-    outages.outlast()
+    bucket_retries.outlast()
 
 
 def require_bucket(where: Where) -> None:

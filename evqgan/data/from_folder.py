@@ -7,10 +7,10 @@ do not decode are left out and named. DEST is a data_dir, where the data set get
 appears when it is whole. The files themselves are copied, not encoded anew.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import pathlib
 import sys

@@ -18,10 +18,10 @@ Every record's checksum is verified. One that is damaged is named, and nothing i
 unless --skip_damaged leaves such records out.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import pathlib
 import sys

@@ -55,7 +55,7 @@ class Shard(NamedTuple):
     stop: int
 
 
-def fingerprint(weights: dict) -> str:
+def weights_digest(weights: dict) -> str:
     """Return a hex text that other names, types, shapes or values of weights change (SHA-256).
 
     weights: a tree of NumPy arrays, nested dicts.

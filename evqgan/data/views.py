@@ -1,4 +1,4 @@
-"""What a data set's images are cropped to, for training and for validation, and its hash."""
+"""Augmentation: crop and flip of training images, centre crop of validation, an image's hash."""
 
 import hashlib
 

@@ -12,10 +12,10 @@ Nobody but this machine reaches it unless --host is given. It has no login and n
 --host in a network whose users you trust. Ctrl-C ends it. See docs/demo.md.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import importlib.util
 import sys

@@ -14,11 +14,11 @@ A line a check: ok, warning, or FAIL with what to do. Exit code 1 if one has fai
 trained, downloaded or prepared.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
-    starting.check_packages()
+    startup.end_in_a_line()
+    startup.check_packages()
 
 import importlib
 import os
@@ -26,7 +26,7 @@ import pathlib
 import sys
 from typing import Any
 
-from evqgan.core import cli, config_files, files, replacing, signals, space
+from evqgan.core import cli, compilation_cache, config_files, files, replacing, signals, space
 from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, PLACE, TEXT, TEXTS, Flag
 from evqgan.core.errors import InputError, Unfit
 from evqgan.core.progress import counted, say
@@ -78,7 +78,7 @@ def run(argv: list[str]) -> None:
 
 def start(several: bool) -> None:
     """Start JAX as evqgan.main does, and import what the other checks need."""
-    cli.keep_programs()
+    compilation_cache.enable()
     try:
         cli.start_jax(several)
     except InputError as error:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache, multihost_utils
 
-from evqgan.core import chips, cluster, processes, room, space, versions
+from evqgan.core import chips, cluster, limits, processes, space, versions
 from evqgan.core.progress import counted
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, Wrong
@@ -34,7 +34,7 @@ def found(platform: str, number: int) -> str:
     if len(jax.local_devices()) < len(devices):
         text += f", {len(jax.local_devices())} of them in each process"
     if here != "cpu":
-        text += f", {room.of_device() / space.GIB:.1f} GiB each"
+        text += f", {limits.of_device() / space.GIB:.1f} GiB each"
     if platform and platform != here:
         chosen = os.environ.get("JAX_PLATFORMS")
         hint = f"unset JAX_PLATFORMS={chosen}" if chosen else machine.INSTALL[platform]

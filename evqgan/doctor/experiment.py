@@ -23,8 +23,8 @@ from evqgan.core import (
     exported,
     files,
     integrity,
+    limits,
     mesh,
-    room,
     schema,
     stores,
     weights,
@@ -38,7 +38,7 @@ from evqgan.doctor.report import NotYet, Report, Wrong
 from evqgan.own_images import config as own_images
 from evqgan.own_images import plans
 from evqgan.training import disk as disks
-from evqgan.training import prepare, resume_rules, vacancy
+from evqgan.training import prepare, resume_rules, workdir_check
 from evqgan.training import stage as stages
 
 
@@ -84,7 +84,7 @@ def check(report: Report, config: ConfigDict, workdir: str) -> None:
     stages_fit = report.run("config", lambda: described(config, workdir, found))
     if own_images.is_one(config) and not found:  # no part says it
         report.run("data", lambda: datasets.check(own_images.dataset_of(config))[0], stages_fit)
-        report.run("workdir", lambda: vacancy.check(workdir, both=True), stages_fit)
+        report.run("workdir", lambda: workdir_check.check(workdir, both=True), stages_fit)
     looked: dict[str, tuple[bool, int | None]] = {}  # of both stages the data are mostly the same
     for part in found:
         check_part(report, part, looked)
@@ -156,8 +156,8 @@ def memory(part: Part) -> str:
     """Check memory: of a device against weights and optimizer, of the machine against batches."""
     config, device_mesh = part.config, mesh_of(part)
     rows = prepare.rows_of(config, device_mesh)
-    state = a_device(prepare.jitted(part.stage, device_mesh).like)
-    there = room.of_device()
+    state = a_device(prepare.jitted(part.stage, device_mesh).abstract_state)
+    there = limits.of_device()
     if state > there:
         raise Wrong(
             f"weights and optimizer take {gib(state)} of a device, and there are {gib(there)}: "
@@ -190,7 +190,7 @@ def place(part: Part) -> str:
     folder = stores.path(part.workdir)
     with files.writable(folder):  # what a bucket refuses is an error in a line
         stores.require_bucket(folder)
-        vacancy.check(exported.find(folder.parent if part.name else folder), bool(part.name))
+        workdir_check.check(exported.find(folder.parent if part.name else folder), bool(part.name))
         files.tried(folder)
         resume_rules.check_before_data(folder, part.claim or part.config)
         return state_of(folder)

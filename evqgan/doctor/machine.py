@@ -175,11 +175,11 @@ def memory() -> tuple[float, float]:
 
 
 def _of_linux() -> tuple[float, float]:
-    from evqgan.core import room
+    from evqgan.core import limits
 
     try:
         text = pathlib.Path("/proc/meminfo").read_text()
         kib = dict(re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE))
         return 1024.0 * int(kib["MemTotal"]), 1024.0 * int(kib["MemAvailable"])
     except (OSError, KeyError):  # another system
-        return room.of_machine(), room.of_machine()
+        return limits.of_machine(), limits.of_machine()

@@ -24,7 +24,7 @@ from evqgan.evals.feature_metrics import (
     measure,
     too_few,
 )
-from evqgan.evals.real_images import of_real
+from evqgan.evals.real_images import needing_real
 from evqgan.features.extractor import card_of
 from evqgan.features.names import name_of
 from evqgan.metrics import pixels
@@ -153,10 +153,10 @@ class AgainstReal:
     @property
     def settings(self) -> dict[str, Any]:
         """What cards say of all else that decides the numbers: who judges classes."""
-        judge = {"classifier": JUDGE, "classifier_sees_colours": self._colour}
-        return judge if self._is_kept and self._has_classes else {}
+        classifier = {"classifier": JUDGE, "classifier_sees_colours": self._colour}
+        return classifier if self._is_kept and self._has_classes else {}
 
-    def of(
+    def numbers_of(
         self, images: np.ndarray | Pieces, labels: np.ndarray | None, copies: bool = False
     ) -> dict[str, Any]:
         """Return {name: number} of samples, and beside each that of held-out images.
@@ -176,12 +176,12 @@ class AgainstReal:
         Raises InputError for other sizes and dtypes, and for no samples.
         """
         with heartbeat(f"measuring {counted(images.shape[0], 'sample')}"):
-            return self._of(images, labels, copies)
+            return self._numbers_of(images, labels, copies)
 
-    def _of(
+    def _numbers_of(
         self, images: np.ndarray | Pieces, labels: np.ndarray | None, copies: bool
     ) -> dict[str, Any]:
-        """Return what `of` does."""
+        """Return what `numbers_of` does."""
         sets = [FeatureSet(metrics.values()) for metrics in self._metrics]
         wanted = self._is_kept and (copies or labels is not None)
         if isinstance(images, Pieces):
@@ -198,18 +198,18 @@ class AgainstReal:
         if not wanted:
             return numbers
         assert self._heldout is not None
-        _, real, of_real = self._train
-        _, held, of_held = self._heldout
+        _, real, real_labels = self._train
+        _, held, held_labels = self._heldout
         if copies:
             numbers |= nearest(whole, real, held)
         if labels is not None and self._has_classes:
-            given = real, of_real, whole, labels, held, of_held
+            given = real, real_labels, whole, labels, held, held_labels
             numbers |= classifier_agreement(*given, colour=self._colour)
-            if classes_that_count(labels, of_real):
-                numbers |= spread(whole, labels, real, of_real)
+            if classes_that_count(labels, real_labels):
+                numbers |= spread(whole, labels, real, real_labels)
         return numbers
 
-    def of_heldout(self) -> dict[str, Any]:
+    def numbers_of_heldout(self) -> dict[str, Any]:
         """Return the numbers of held-out real images under the names that samples' have.
 
         They are the distances, and where images of two classes or more are kept, sample_accuracy.
@@ -233,8 +233,8 @@ class AgainstReal:
             no_floor = left_out(metrics, partial(_of_heldout, one), {}, held)
             lines += no_floor.values()
             for name, metric in metrics.items():
-                of_real = real if name in no_floor else real | held
-                given = {name: metric}, one.name_of, one.widths, {"samples": number}, of_real
+                real_counts = real if name in no_floor else real | held
+                given = {name: metric}, one.name_of, one.widths, {"samples": number}, real_counts
                 lines += too_few(*given)
         if self.beyond:
             what = "no distance to the nearest image, accuracy and spread"
@@ -260,7 +260,7 @@ class AgainstReal:
 
     def _read(self, real: RealImages) -> _Split:
         """Read the real images of a split once."""
-        sets = [FeatureSet(of_real(metrics)) for metrics in self._metrics]
+        sets = [FeatureSet(needing_real(metrics)) for metrics in self._metrics]
         kept: list[tuple[np.ndarray, np.ndarray]] = []
         done = 0
         with heartbeat(f"measuring {counted(real.number, 'real image')}") as at:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, mesh, room
+from evqgan.core import build, limits, mesh
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.kinds import Range, Seed
 from evqgan.core.processes import tell
@@ -20,16 +20,16 @@ from evqgan.core.progress import counted, heartbeat
 from evqgan.evals import finished, kept_references, protocols
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import FeatureSet, MetricName, bytes_kept
-from evqgan.evals.feature_numbers import Comparison, chosen, of_finished
+from evqgan.evals.feature_numbers import Comparison, features_of_finished, metrics_per_network
 from evqgan.evals.finished import Finished
 from evqgan.evals.image_set import ImageSet, crop_of
 from evqgan.evals.provenance import Measured, Produced
 from evqgan.evals.real_images import (
     RealFeatures,
-    of_gaussians,
-    of_real,
-    of_reference,
-    of_split,
+    features_of_reference,
+    features_of_split,
+    features_of_statistics,
+    needing_real,
 )
 from evqgan.features.extractor import extractors
 from evqgan.generators import Request
@@ -86,11 +86,11 @@ class Evaluator:
 
         Raises InputError for a metric that no network has, a split that there is not, a reference
         that does not fit or stands beside a split, finished samples of another size, more than
-        `room.IMAGES` samples, and more features than memory holds.
+        `limits.IMAGES` samples, and more features than memory holds.
         """
         self.protocol = protocols.OF_SAMPLES[protocol]
         view = protocols.view(self.protocol, batches.dataset, f"{KEY}.protocol")
-        room.limit(samples, room.IMAGES, f"images to generate ({KEY}.samples)", None)
+        limits.limit_work(samples, limits.IMAGES, f"images to generate ({KEY}.samples)", None)
         if reference and split:
             raise InputError(f"{KEY}: split and reference both say which real images: give one")
         self.batches, self.sample, self.learned = batches.of(view), sample, batches.dataset
@@ -102,7 +102,7 @@ class Evaluator:
         self.grid_and_depth = (*tokenizer.grid, tokenizer.network.quantizer.depth)
         self.split = split or protocols.split_of(self.protocol, view)
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
-        self.metrics = chosen(metrics, self.networks, f"{KEY}.")
+        self.metrics = metrics_per_network(metrics, self.networks, f"{KEY}.")
         # Measured once, as they depend on no state.
         self.real: RealFeatures | None = None
         if reference:
@@ -119,13 +119,13 @@ class Evaluator:
         them; else what needs more is left out.
         """
         if self.real is None:
-            self.real = self._kept() or of_split(
+            self.real = self._kept() or features_of_split(
                 self.batches, self.split, self.networks, self.metrics
             )
         beside = self._beside(self.real)
         beside.check()
         if self.finished:
-            found = of_finished(self.finished.images, self.networks, self.metrics)
+            found = features_of_finished(self.finished.images, self.networks, self.metrics)
         else:
             found = self._of_samples(state)
         yield from beside.numbers(found)
@@ -205,17 +205,17 @@ class Evaluator:
 
     def _kept(self) -> RealFeatures | None:
         """Return what `benchmark reference` keeps of these images, if it does and it is enough."""
-        of_one = len(self.networks) == 1 and jax.process_count() == 1
-        wanted = [metric for some in self.metrics for metric in of_real(some)]
+        is_alone = len(self.networks) == 1 and jax.process_count() == 1
+        wanted = [metric for some in self.metrics for metric in needing_real(some)]
         is_enough = wanted and all(metric.gaussian for metric in wanted)
-        if not (of_one and is_enough and kept_references.folder().is_dir()):
+        if not (is_alone and is_enough and kept_references.folder().is_dir()):
             return None
         (network,), (metrics,), dataset = self.networks, self.metrics, self.batches.dataset
         file = kept_references.file_of(dataset.of_images(), self.split, network.card())
         if not file.is_file():
             return None
         tell(f"statistics of real images, known already: {file}")
-        found = of_gaussians(str(file), network, metrics, str(file), lambda images: None)
+        found = features_of_statistics(str(file), network, metrics, str(file), lambda images: None)
         assert found.images is not None  # its card has them
         source = dataclasses.replace(found.images, source=dataset.folder or dataset.name)
         return dataclasses.replace(found, images=source)
@@ -228,11 +228,11 @@ class Evaluator:
             crop = crop_of(dataset)
             protocols.check_reference(images, dataset.shape, crop, self.protocol, key)
 
-        return of_reference(file, self.networks, self.metrics, size, key, check)
+        return features_of_reference(file, self.networks, self.metrics, size, key, check)
 
     def _check_split(self) -> None:
         """Raise InputError if there is no such split of the real images, and metrics need them."""
-        if not any(map(of_real, self.metrics)):
+        if not any(map(needing_real, self.metrics)):
             return
         with build.at_key(f"{KEY}.split"):
             self.batches.number(self.split)
@@ -243,13 +243,13 @@ class Evaluator:
         of_file: whether the real images are those of a file, which are not counted.
         """
         widths = [network.widths for network in self.networks]
-        reals = [of_real(metrics) for metrics in self.metrics]
+        reals = [needing_real(metrics) for metrics in self.metrics]
         pairs = [(m.values(), w) for m, w in zip(self.metrics, widths, strict=True)]
         needed = sum(bytes_kept(m, w, self.samples) for m, w in pairs)
-        of_one = sum(bytes_kept(m, w, 1) for m, w in zip(reals, widths, strict=True))
-        number = self.batches.number(self.split) if of_one and not of_file else 0
+        bytes_per_image = sum(bytes_kept(m, w, 1) for m, w in zip(reals, widths, strict=True))
+        number = self.batches.number(self.split) if bytes_per_image and not of_file else 0
         what = f"{KEY}: features of {self.samples:,} generated and {number:,} real images"
-        room.require(needed + number * of_one, what)
+        limits.require_memory(needed + number * bytes_per_image, what)
 
     def _warnings(self) -> list[str]:
         """Return what is worth knowing of the numbers, such as that there are few images."""

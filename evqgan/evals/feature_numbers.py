@@ -8,11 +8,11 @@ from evqgan.core.npz import Pieces
 from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
 from evqgan.evals.feature_metrics import METRICS, FeatureSet, Metric, left_out, measure, too_few
-from evqgan.evals.real_images import Chosen, RealFeatures
+from evqgan.evals.real_images import MetricsPerNetwork, RealFeatures
 from evqgan.features.extractor import Extractor
 
 
-def chosen(
+def metrics_per_network(
     names: Sequence[str], networks: Sequence[Extractor], key: str
 ) -> list[dict[str, Metric]]:
     """Return for each network the metrics of these names that its features have.
@@ -33,7 +33,9 @@ def chosen(
     ]
 
 
-def of_finished(images: Pieces, networks: Sequence[Extractor], metrics: Chosen) -> list[FeatureSet]:
+def features_of_finished(
+    images: Pieces, networks: Sequence[Extractor], metrics: MetricsPerNetwork
+) -> list[FeatureSet]:
     """Return what is needed of the features of images that are there, for each network.
 
     images: uint8 [N,H,W,3].
@@ -57,7 +59,11 @@ class Comparison:
     """
 
     def __init__(
-        self, networks: Sequence[Extractor], metrics: Chosen, generated: int, real: RealFeatures
+        self,
+        networks: Sequence[Extractor],
+        metrics: MetricsPerNetwork,
+        generated: int,
+        real: RealFeatures,
     ) -> None:
         """Take them; nothing is computed."""
         self.networks, self.metrics = networks, metrics

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import pictures, room
+from evqgan.core import limits, pictures
 from evqgan.core.errors import ContractError
 from evqgan.evals.batches import Batches
 from evqgan.evals.image_set import Tally
@@ -34,7 +34,9 @@ class Evaluator:
         self, predict: Callable, batches: Batches, config: Any, sample: Callable, show: int = 16
     ) -> None:
         """Take what `evals.Evaluator` says, and `show`; InputError for too many."""
-        room.limit(show, room.IMAGES, "images to generate (config.evals.generation.show)", None)
+        limits.limit_work(
+            show, limits.IMAGES, "images to generate (config.evals.generation.show)", None
+        )
         self.predict, self.batches, self.sample, self.show = predict, batches, sample, show
         self.classes = config.generator.get("classes", 0)
         self.generator = config.generator.get("name", "")

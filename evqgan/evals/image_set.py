@@ -45,7 +45,7 @@ class ImageSet:
 class Tally:
     """Counts and hashes images while their batches go by.
 
-    The hash is of the digests that the reading threads made of each image (`pipeline.digest`): it
+    The hash is of the digests that the reading threads made of each image (`views.digest`): it
     costs the evaluator nothing, and does not depend on how batches are cut or shared.
     """
 

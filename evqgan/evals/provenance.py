@@ -2,7 +2,8 @@
 
 An evaluator says what it measured (`Measured`), the run says of which model, by which code and
 where (`ModelCard`, `RunCard`), and `Card` is all of it. A card is kept as JSON beside the numbers
-in evaluation.json, under "protocols". `difference` finds where two of them disagree.
+in evaluation.json, under "protocols". `differences` finds where two of them disagree, and
+`forbidden` which of these keep their numbers from being compared.
 """
 
 import dataclasses

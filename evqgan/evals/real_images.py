@@ -19,7 +19,7 @@ from evqgan.features.extractor import Extractor, networks_of_width
 from evqgan.metrics import references
 from evqgan.metrics.references import Reference
 
-Chosen = Sequence[Mapping[str, Metric]]  # of each network, by name
+MetricsPerNetwork = Sequence[Mapping[str, Metric]]  # of each network, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RealFeatures:
     notes: Sequence[str] = ()
 
 
-def of_real(metrics: Mapping[str, Metric]) -> list[Metric]:
+def needing_real(metrics: Mapping[str, Metric]) -> list[Metric]:
     """Return those of the metrics that look at real images."""
     return [metric for metric in metrics.values() if metric.real]
 
@@ -44,12 +44,12 @@ def is_of_inception(network: Extractor) -> bool:
     return network.network == "inception" and not network.untrained
 
 
-def of_split(
-    batches: Batches, split: str, networks: Sequence[Extractor], metrics: Chosen
+def features_of_split(
+    batches: Batches, split: str, networks: Sequence[Extractor], metrics: MetricsPerNetwork
 ) -> RealFeatures:
     """Read the images of a split once; every process has to, and all get the same."""
-    sets, tally = [FeatureSet(of_real(some)) for some in metrics], Tally()
-    if not any(map(of_real, metrics)):
+    sets, tally = [FeatureSet(needing_real(some)) for some in metrics], Tally()
+    if not any(map(needing_real, metrics)):
         return RealFeatures(sets, None)
     number = batches.number(split)
     with heartbeat(f"measuring {counted(number, 'real image')}", tell) as at:
@@ -64,10 +64,10 @@ def of_split(
     return RealFeatures(sets, tally.image_set(batches.dataset.of_images(), split))
 
 
-def of_reference(
+def features_of_reference(
     file: str,
     networks: Sequence[Extractor],
-    metrics: Chosen,
+    metrics: MetricsPerNetwork,
     rows: int,
     where: str,
     check: Callable[[ImageSet], None],
@@ -102,11 +102,11 @@ def of_reference(
         )
     usable = is_of_inception(networks[0]) or "card" in there or not has_images
     if has_gaussians and usable and not needs_images and len(networks) == 1:
-        return of_gaussians(file, networks[0], metrics[0], where, check)
-    return of_images(file, networks, metrics, rows, has_gaussians, where, check)
+        return features_of_statistics(file, networks[0], metrics[0], where, check)
+    return features_of_file_images(file, networks, metrics, rows, has_gaussians, where, check)
 
 
-def of_gaussians(
+def features_of_statistics(
     file: str,
     network: Extractor,
     metrics: Mapping[str, Metric],
@@ -131,7 +131,7 @@ def gaussians_of(
 
     Raises InputError, which says whose features the file has, for another number of them.
     """
-    layers = {metric.layer for metric in of_real(metrics) if metric.gaussian}
+    layers = {metric.layer for metric in needing_real(metrics) if metric.gaussian}
     width, spatial = network.widths["pooled"], network.widths.get("spatial")
     found = references.load_reference(file, None, spatial if "spatial" in layers else None)
     there = len(found.pooled.mean)
@@ -181,10 +181,10 @@ def card_of(
     return images, []
 
 
-def of_images(
+def features_of_file_images(
     file: str,
     networks: Sequence[Extractor],
-    metrics: Chosen,
+    metrics: MetricsPerNetwork,
     rows: int,
     has_gaussians: bool,
     where: str,
@@ -208,7 +208,7 @@ def of_images(
         if has_gaussians and is_of_inception(network):
             found = gaussians_of(file, network, some, where)
             known = {"pooled": found.pooled} | ({"spatial": found.spatial} if found.spatial else {})
-        sets.append(FeatureSet(of_real(some), gaussians=known))
+        sets.append(FeatureSet(needing_real(some), gaussians=known))
     for piece in images.pieces:
         for network, real in zip(networks, sets, strict=True):
             real.add(network(piece), np.ones(len(piece), bool))

@@ -27,10 +27,10 @@ Use it by its path wherever a --workdir is asked for, or once it is pushed by hf
 is made with it goes to workdirs/NAME.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import pathlib
 import shlex

@@ -8,7 +8,7 @@ does.
 
 import math
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from evqgan.core.kinds import Text
 
 # MaskGIT, Sec. 4.4, and Halton-MaskGIT's
 Named = Literal["cosine", "linear", "square", "cubic", "root", "log", "exp", "arccos"]
-SCHEDULES = get_args(Named)
 POWERS = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "root": 0.5}
 POWER = r"pow(?=.*[1-9])(\d+\.?\d*)"  # "pow2.5" is 1 - ratio^2.5
 Schedule = Named | Annotated[str, Text(POWER, "a power such as pow2.5")]

@@ -28,13 +28,11 @@ from evqgan.generators.blocks import Order, ring_and_target, step_of_block
 from evqgan.generators.evaluation import by_share
 from evqgan.generators.guidance import drop_class
 from evqgan.generators.mask_predict import MaskPredict, ToLogits
-from evqgan.generators.multigrained_network import GLOBAL_TOKENS, OWN_GLOBAL, Model
+from evqgan.generators.multigrained_network import Model
 from evqgan.nn.layers import separate
 from evqgan.nn.linear import in_dtype
 
 __all__ = [
-    "GLOBAL_TOKENS",
-    "OWN_GLOBAL",
     "TRAITS",
     "Model",
     "Settings",
@@ -73,10 +71,11 @@ def likelihood(
     train: bool = False,
     **how: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mask tokens of K target blocks and predict them: -log p(x_i | L_T, G_T) of Eq. 2.
+    """Mask tokens of K target blocks and predict them.
 
-    Returns negative log-likelihoods, whether the likeliest code is right, and whether the token was
-    masked, each [B,K,T].
+    Returns cross-entropies with the smoothed target (-log p(x_i | L_T, G_T) of Eq. 2 for
+    label_smoothing = 0), whether the likeliest code is right, and whether the token was masked,
+    each [B,K,T].
 
     train: with dropout, and class dropout.
     how: keyword arguments that `masking.corrupt` gets: share, edits, wavefronts.
@@ -107,9 +106,10 @@ def loss(
     edits: Share = masking.EDITS,
     wavefronts: Share = masking.WAVEFRONTS,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the negative log-likelihood of masked target tokens (paper, Eq. 2), and metrics.
+    """Return the cross-entropy of masked target tokens (paper, Eq. 2), and metrics.
 
-    It is the mean over all masked tokens of the batch.
+    It is the mean over all masked tokens of the batch, and for label_smoothing = 0 their negative
+    log-likelihood.
 
     ids: int32 [B,h,w,1]; label: int32 [B].
     targets: 0 is Eq. 2's sum over all blocks; k estimates it from k random blocks an image, in

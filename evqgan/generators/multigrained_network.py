@@ -29,7 +29,7 @@ GLOBAL, RING, TARGET = range(3)  # rows of the type embedding
 AttentionMask = Literal["joint", "prefix"]
 OwnGlobal = Literal["masked", "dropped", "partial"]
 GlobalTokens = Literal["ordered", "masked"]
-OWN_GLOBAL, GLOBAL_TOKENS = get_args(OwnGlobal), get_args(GlobalTokens)
+GLOBAL_TOKENS = get_args(GlobalTokens)
 
 
 class Model(nn.Module):

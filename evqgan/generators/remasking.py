@@ -6,13 +6,12 @@ after it; here both are exact counts, so that the mask schedule is kept to the t
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 RemaskSchedule = Literal["cap", "rescale", "conf"]
-REMASK_SCHEDULES = get_args(RemaskSchedule)
 FIRST = -1e30  # below every confidence
 STREAM = 2  # of an image's random numbers; 0 and 1 are those of `mask_predict.image_noise`
 

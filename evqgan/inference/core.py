@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported, mesh, room, stores
+from evqgan.core import build, checkpoint, exported, limits, mesh, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.generators.requests import request_of, seeds_of
 from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once, once
+from evqgan.inference.class_names import Classes
 from evqgan.inference.guarded import Guarded
-from evqgan.inference.planning import Classes
 
 # watch(numbers uint32 [b], ids int32 [b,h,w,D]): some of the images, by their numbers, after a
 # step; V = `codes` where still unknown. An image may come twice.
@@ -54,7 +54,7 @@ class CoreModel(Guarded):
         tokenizer = model.tokenizer if isinstance(model, models.TokenGenerator) else model
         most = at_once(tokenizer.shape) if batch_size is None else batch_size
         self.runner = BatchRunner(most, devices)
-        room.require_batch(self.runner.batch_size, tokenizer.shape)
+        limits.require_batch(self.runner.batch_size, tokenizer.shape)
         self.state, self.step = self._restored(model, step)
 
         network = tokenizer.network
@@ -189,7 +189,7 @@ class CoreModel(Guarded):
         return Classes(self.classes, self.class_names, self.workdir)
 
     def label_of(self, name: Any) -> int:
-        """Return the number of a class, see `planning.Classes.label_of`."""
+        """Return the number of a class, see `class_names.Classes.label_of`."""
         return self.known_classes().label_of(name)
 
     def checked_labels(

@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from evqgan.core import kinds, room
+from evqgan.core import kinds, limits
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
+from evqgan.inference.masks import as_bool, check_mask
 from evqgan.inference.planning import checked_edit_labels
-from evqgan.inference.tiling import blended, dilated, holes_of, nearest_tiles, touched
+from evqgan.inference.tiling import blended, dilated, holes_of, nearest_tiles, own_part, touched
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
 BYTES_PER_PIXEL = 32  # ours, of a result: its canvas in float32, its weights, the result
@@ -54,7 +55,7 @@ def edit(
 
     Result n depends on (seed, n). Raises InputError for a request that cannot be fulfilled.
 
-    images: uint8 [1,H,W,3]; mask: [H,W], see `hidden`.
+    images: uint8 [1,H,W,3]; mask: [H,W], see `masks.as_bool`.
     label: the class of what is made, by number or name.
     margin: in tokens; feather: in pixels; for their defaults see `extent`.
     report: report(windows done, of how many, seconds) is called after each window.
@@ -65,15 +66,15 @@ def edit(
     num, seed = len(labels), int(seed)
     model.check_settings(changes)
     tokens, pixels = extent(model, margin, feather)
-    image, mask = one_image(images), hidden(mask)
+    image, mask = one_image(images), as_bool(mask)
     check_mask(image, mask)
     check_extent(model, image, margin, feather)
     what = f"an image of {size_text(mask.shape)}, in {counted(num, 'way')},"
-    room.require(BYTES_PER_PIXEL * num * mask.size, what)
+    limits.require_memory(BYTES_PER_PIXEL * num * mask.size, what)
     grid = grid_of(model)
     unknown = dilated(touched(mask, model.factor, grid), tokens)
     least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
-    room.limit(least, MAX_WINDOWS, "windows to fill", force)
+    limits.limit_work(least, MAX_WINDOWS, "windows to fill", force)
     holes = holes_of(unknown, grid)
     model.check_mask(np.stack([hole for _, hole in holes]))
     weight = feathered(mask, pixels)
@@ -86,19 +87,6 @@ def edit(
     return paste(image, decode(model, ids, tiles, image.shape), weight)
 
 
-def check_mask(image: np.ndarray, mask: np.ndarray) -> None:
-    """Raise InputError unless a mask [H,W] has the image's size and hides something."""
-    if mask.shape != image.shape[:2]:
-        got = "a number" if not mask.ndim else f"an array of the shape {list(mask.shape)}"
-        got = size_text(mask.shape) if mask.ndim == 2 else got
-        one = ": give one channel" if mask.ndim == 3 else ""
-        expected = size_text(image.shape[:2])
-        raise InputError(f"expected a mask of the image's size, {expected}, got {got}{one}")
-    if not mask.any():
-        needed = "it must be white where the image is to be generated"
-        raise InputError(f"the mask hides nothing: {needed}")
-
-
 def check_extent(model: CoreModel, image: np.ndarray, margin: Any, feather: Any) -> None:
     """Raise InputError for a margin or feather that was given, and is larger than the image."""
     beyond = f"reaches beyond the image of {size_text(image.shape[:2])}: give less"
@@ -106,28 +94,6 @@ def check_extent(model: CoreModel, image: np.ndarray, margin: Any, feather: Any)
         raise InputError(f"a margin of {margin:,} tokens, {model.factor} pixels each, {beyond}")
     if (feather or 0) > max(image.shape[:2]):
         raise InputError(f"a feather of {feather:,} pixels {beyond}")
-
-
-def hidden(mask: Any) -> np.ndarray:
-    """Return a mask [H,W] or [H,W,1] as bool [H,W], True where it hides.
-
-    A boolean mask is returned as it is. In a mask of numbers 0 keeps a pixel, and one other value
-    hides it.
-    """
-    mask = np.asarray(mask)
-    mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
-    if mask.dtype == bool:
-        return mask
-    is_number = mask.dtype.kind in "uif"
-    others = np.unique(mask[mask != 0]) if is_number else np.zeros(0)
-    is_finite = np.isfinite(others).all()
-    if is_number and is_finite and len(others) <= 1:
-        return mask != 0
-    some = "of no numbers"
-    if is_number:
-        some = f"with {len(others)} values beside 0" if is_finite else "with infinite ones or NaN"
-    expected = "a boolean mask, or one of 0 (kept) and one other value"
-    raise InputError(f"expected {expected}, got {mask.dtype} {some}")
 
 
 def check_margins(margins: Sequence[int]) -> None:
@@ -165,7 +131,7 @@ def outpaint(
     left, top, right, bottom = map(int, (left, top, right, bottom))
     sides = image.shape[0] + top + bottom, image.shape[1] + left + right
     what = f"an image of {size_text(sides)}, in {counted(num, 'way')},"
-    room.require(BYTES_PER_PIXEL * num * math.prod(sides), what)
+    limits.require_memory(BYTES_PER_PIXEL * num * math.prod(sides), what)
     # The image begins where a token begins.
     above, before = -top % model.factor, -left % model.factor
     around = ((above + top, bottom), (before + left, right))
@@ -250,9 +216,8 @@ def encode(model: CoreModel, image: np.ndarray, needed: np.ndarray, num: int) ->
         pixels = [[slice(f * at.start, f * at.stop) for at, *_ in part] for part in parts]
         cut = [image[y, x] for y, x in pixels]
         for found, part in zip(model.to_ids(np.stack(cut)), parts, strict=True):
-            (y, top, bottom), (x, left, right) = part
-            inner = found[top - y.start : bottom - y.start, left - x.start : right - x.start]
-            ids[top:bottom, left:right] = inner
+            y, x = part
+            ids[y[1] : y[2], x[1] : x[2]] = own_part(found, y, x)
     return np.repeat(ids[None], num, axis=0)
 
 

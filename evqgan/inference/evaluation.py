@@ -240,7 +240,7 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
     print(f"comparing {produced.count:,} samples with {number:,} images", flush=True)
     with heartbeat("comparing"):
         against = AgainstReal(train, heldout, produced.size)
-        numbers = against.of(images, labels, copies=True)
+        numbers = against.numbers_of(images, labels, copies=True)
     warnings = against.warnings(produced.count, labels)
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import mesh, room
+from evqgan.core import limits, mesh
 from evqgan.data.dataset import Dataset
 from evqgan.evals import Evaluator, build_all
 
@@ -42,7 +42,7 @@ def evaluators_of(
     """
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
-    room.require_batch(batch_size or 1, dataset.shape)
+    limits.require_batch(batch_size or 1, dataset.shape)
     size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
     with config.unlocked():  # no pictures

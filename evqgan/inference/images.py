@@ -1,4 +1,4 @@
-"""What people give as an image or as a mask, as arrays; and arrays as what they ask for."""
+"""What people give as an image, as arrays; and arrays as what they ask for."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -18,9 +18,6 @@ ImageLike: TypeAlias = ArrayLike | Image.Image | PathLike
 Images: TypeAlias = ImageLike | Sequence[ImageLike]
 Output = Literal["numpy", "pil"]
 OUTPUTS = get_args(Output)
-
-WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
-COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant to be grey
 
 
 def check_output(output: str) -> None:
@@ -82,16 +79,6 @@ def _hint(shape: Sequence[int]) -> str:
     return ""
 
 
-def to_mask(mask: Any) -> Any:
-    """Return a mask given as a PIL image or a file as bool [H,W], see `read_mask`.
-
-    Any other is returned as it is, see `editing.hidden`.
-    """
-    if isinstance(mask, Image.Image):
-        return mask_of(transforms.of_pil(mask, "black"), "the mask")
-    return read_mask(mask) if isinstance(mask, str | os.PathLike) else mask
-
-
 def read_image(path: PathLike, background: str = "white") -> np.ndarray:
     """Return the picture in a file as uint8 [H,W,3]; transparency is laid over the `background`."""
     data = transforms.read_bytes(path)
@@ -99,34 +86,6 @@ def read_image(path: PathLike, background: str = "white") -> np.ndarray:
         return transforms.decode(data, background)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def read_mask(path: PathLike) -> np.ndarray:
-    """Return a mask file as bool [H,W], see `mask_of`; what is transparent is kept."""
-    return mask_of(read_image(path, "black"), f"the mask {path}")
-
-
-def mask_of(image: np.ndarray, what: str) -> np.ndarray:
-    """Return a picture uint8 [H,W,3] as a mask bool [H,W].
-
-    It is True where the picture is white, and the image is generated; what is black is kept.
-
-    what: the mask, in an error.
-
-    Raises InputError for a mask that hides nothing, or has colours.
-    """
-    rule = "it must be white where the image is generated, and black or transparent elsewhere"
-    if (colour := np.ptp(image, axis=-1)).max() > COLOUR:
-        y, x = np.unravel_index(colour.argmax(), colour.shape)
-        found = ", ".join(map(str, image[y, x]))
-        raise InputError(f"{what} has colours (red, green, blue = {found}): {rule}")
-    grey = image.mean(axis=-1)
-    if grey.max() < WHITE:
-        raise InputError(
-            f"{what} hides nothing: pixels are generated from {WHITE} of 255 on, and its "
-            f"brightest is {grey.max():.0f}; {rule}"
-        )
-    return grey >= WHITE
 
 
 def _several_shapes(images: Iterable[Any]) -> str:

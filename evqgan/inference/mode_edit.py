@@ -18,8 +18,9 @@ from evqgan.core.progress import Progress, counted
 from evqgan.data import folder as folders
 from evqgan.inference import planning, records
 from evqgan.inference.editing import GREY, check_margins
-from evqgan.inference.images import read_image, read_mask
+from evqgan.inference.images import read_image
 from evqgan.inference.keywords import EditKeywords
+from evqgan.inference.masks import check_mask, read_mask
 from evqgan.inference.mode_inputs import load_model, of_flag
 from evqgan.inference.model import Model
 
@@ -137,11 +138,7 @@ def hidden_pixels(image: np.ndarray, request: EditRequest) -> np.ndarray:
     if request.mask is not None:
         with of_flag("--mask"):
             white = read_mask(request.mask)
-        if white.shape != (height, width):
-            raise InputError(
-                f"expected a mask of the image's size, {size_text((height, width))}, "
-                f"{request.mask} is of {size_text(white.shape)}"
-            )
+            check_mask(image, white)
         return white
     left, top, right, bottom = four_numbers("--box", request.box or ())
     box = f"--box={left},{top},{right},{bottom}"

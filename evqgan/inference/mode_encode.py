@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, exported, files, mesh, processes, room, stores
+from evqgan.core import build, exported, files, limits, mesh, processes, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.data import pipeline, stored_ids, transforms
@@ -35,7 +35,7 @@ class EncodeRequest:
     views: random crops and flips of each training image.
     seed: of these.
     batch_size: images a device at a time; None: as `batched.at_once` has it.
-    force: more than `room.IMAGES`, too.
+    force: more than `limits.IMAGES`, too.
     """
 
     views: int = 1
@@ -73,13 +73,13 @@ def encode(
         split: pipeline.open_split(dataset, getattr(dataset, split)) for split in stored_ids.SPLITS
     }
     number = len(sources["train"]) * request.views
-    room.limit(number, room.IMAGES, "images to encode", request.force)
+    limits.limit_work(number, limits.IMAGES, "images to encode", request.force)
     with own(out):
         with processes.together():
             print(f"loading {folder}", flush=True)
             weights, step = tokenizer.restored(folder)
             about = {
-                "fingerprint": stored_ids.fingerprint(weights),
+                "fingerprint": stored_ids.weights_digest(weights),
                 "step": step,
                 "dtype": dtype,
                 "config": trained.tokenizer.to_dict(),

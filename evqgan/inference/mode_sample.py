@@ -53,7 +53,7 @@ class SampleRequest:
     classifier: what rates them (`rejection.find`); None: resnet101.
     classifier_weights: where its weights lie.
     steps_strip: also draw steps.png, images being filled (`filmstrip.picture`).
-    force: more than `room.IMAGES`, too, and in the place of samples of other settings.
+    force: more than `limits.IMAGES`, too, and in the place of samples of other settings.
     batch_size: images a device at a time; None: as `load` has it.
     pngs: whether images/ gets a PNG for each image.
     advice: what an error says to do about samples of other settings.

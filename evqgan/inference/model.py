@@ -9,13 +9,14 @@ from typing import Any, Never, Unpack, overload
 import numpy as np
 from PIL.Image import Image
 
-from evqgan.core import processes, room
+from evqgan.core import limits, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.inference import devices, editing, images, keywords, planning, rejection, resumable
 from evqgan.inference.batched import Progressing
 from evqgan.inference.coding import CodingModel, Pictures, Rows
 from evqgan.inference.images import ImageLike, Output, PathLike
 from evqgan.inference.keywords import EditKeywords, GenerateKeywords, Label, Labels
+from evqgan.inference.masks import to_mask
 from evqgan.inference.resumable import SamplingTask
 
 
@@ -180,7 +181,7 @@ class Model(CodingModel):
         folder: goes on where the same call was stopped, see `resumable.SamplingTask`.
         part: (i, n) makes the i-th of n parts alone, as many images as `processes.share` gives it;
           what is reported counts all parts, as if each were as far as this one.
-        force: more than `room.IMAGES` too, and in the place of what other settings left in
+        force: more than `limits.IMAGES` too, and in the place of what other settings left in
           `folder`.
 
         >>> sorted(model.sample(2, labels=[8, 0], seed=1))
@@ -193,7 +194,7 @@ class Model(CodingModel):
         checked = self.checked_labels(num, labels, seed, acceptance, force)
         num, seed = len(checked), int(seed)
         self.check_settings(changes)
-        room.require_images(num, self.size)
+        limits.require_images(num, self.size)
         folder = folder and os.path.expanduser(folder)
         with self.runner.reporting(progress, "sample", "images") as report:
             task = SamplingTask(checked, seed, changes, folder, report, part, force)
@@ -275,7 +276,7 @@ class Model(CodingModel):
         (2, 64, 64, 3)
         """
         self._check_edit(Model.edit, output, how)
-        given, hidden = images.to_uint8(image), images.to_mask(mask)
+        given, hidden = images.to_uint8(image), to_mask(mask)
         with self.runner.reporting(progress, "edit", "windows") as report:
             made = editing.edit(self, given, hidden, label, num, seed, report=report, **how)
         return images.to_output(made, output)

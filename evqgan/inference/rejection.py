@@ -23,8 +23,8 @@ from evqgan.core.errors import InputError, first_line, is_out_of_memory
 from evqgan.core.leafwise_init import Drawing
 from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
+from evqgan.inference.class_names import Classes
 from evqgan.inference.core import CoreModel
-from evqgan.inference.planning import Classes
 from evqgan.inference.resumable import SamplingTask
 from evqgan.nn import resnet
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import files, processes, room, signals
+from evqgan.core import files, limits, processes, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.inference import sampling_folder
@@ -91,7 +91,7 @@ def with_images(
 def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None:
     """Raise InputError unless there is room for `total` images to make, and the ids of `kept`."""
     tokens = math.prod(model.size) // model.factor**2 * model.depth
-    room.require(BYTES_PER_IMAGE * total + 4 * kept * tokens, what)
+    limits.require_memory(BYTES_PER_IMAGE * total + 4 * kept * tokens, what)
 
 
 def settings_of(

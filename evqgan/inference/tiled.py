@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evqgan.core import room
+from evqgan.core import limits
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.inference.batched import PIXELS
 from evqgan.inference.core import CoreModel
-from evqgan.inference.tiling import blended, nearest_tiles
+from evqgan.inference.tiling import blended, nearest_tiles, own_part
 
 BYTES_PER_PIXEL = 19  # ours: two copies of the canvas in float32, and the result
 
@@ -75,18 +75,15 @@ def encode(model: CoreModel, images: np.ndarray, report: Report | None = None) -
         )
     grid = [side // f for side in images.shape[1:3]]
     ids = np.zeros((len(images), *grid, model.depth), np.int32)
-    axes = map(nearest_tiles, grid, (height // f, width // f))
-    places = list(itertools.product(range(len(images)), *axes))
+    rows, columns = map(nearest_tiles, grid, (height // f, width // f))
+    places = list(itertools.product(range(len(images)), rows, columns))
     at = [(n, y.start * f, x.start * f) for n, (y, *_), (x, *_) in places]
     for start, size in batches(model, len(at), report):
         part = at[start : start + size]
         cut = np.stack([images[n, y : y + height, x : x + width] for n, y, x in part])
         made = model.to_ids(cut, size)
-        for one, (n, (y, top, bottom), (x, left, right)) in zip(
-            made, places[start : start + size], strict=True
-        ):
-            inner = one[top - y.start : bottom - y.start, left - x.start : right - x.start]
-            ids[n, top:bottom, left:right] = inner
+        for one, (n, y, x) in zip(made, places[start : start + size], strict=True):
+            ids[n, y[1] : y[2], x[1] : x[2]] = own_part(one, y, x)
     return ids
 
 
@@ -99,7 +96,7 @@ def decode(model: CoreModel, ids: np.ndarray, report: Report | None = None) -> n
     h, w = height // f, width // f
     sides = [length * f for length in ids.shape[1:3]]
     what = f"{counted(len(ids), 'image')} of {size_text(sides)}"
-    room.require(BYTES_PER_PIXEL * len(ids) * math.prod(sides), what)
+    limits.require_memory(BYTES_PER_PIXEL * len(ids) * math.prod(sides), what)
     canvas = np.zeros((len(ids), *sides, 3), np.float32)
     rows, columns = blended(ids.shape[1], h, f), blended(ids.shape[2], w, f)
     places = list(itertools.product(range(len(ids)), rows, columns))

@@ -53,12 +53,24 @@ def ramps(starts: Sequence[int], size: int, length: int) -> list[np.ndarray]:
     return [tent / total[start : start + size] for start in starts]
 
 
-def nearest_tiles(length: int, size: int) -> list[tuple[slice, int, int]]:
+Side = tuple[slice, int, int]  # of a tile: all its tokens; from which to which it is nearest to
+
+
+def nearest_tiles(length: int, size: int) -> list[Side]:
     """Return tiles that cover `length`, each with the tokens (from, to) that it is nearest to."""
     starts = tiles(length, size)
     middles = ((a + b + size) // 2 for a, b in itertools.pairwise(starts))
     bounds = itertools.pairwise([0, *middles, length])
     return [(slice(s, s + size), a, b) for s, (a, b) in zip(starts, bounds, strict=True)]
+
+
+def own_part(ids: np.ndarray, y: Side, x: Side) -> np.ndarray:
+    """Return of a tile's ids [h,w,D] those of the tokens that it is nearest to.
+
+    y, x: of `nearest_tiles`, down and across.
+    """
+    (rows, top, bottom), (columns, left, right) = y, x
+    return ids[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
 
 
 def blended(length: int, size: int, factor: int) -> list[tuple[int, np.ndarray]]:

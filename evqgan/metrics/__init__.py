@@ -1,7 +1,7 @@
 """Metrics: what the field counts of features and images, as functions of NumPy arrays.
 
 No network, no file of images and no JAX is here: a caller computes features [N,F], and gets
-numbers. Statistics are in float64, and work is cut into pieces of bounded memory (`pieces`).
+numbers. Statistics are in float64, and work is cut into chunks of bounded memory (`chunks`).
 Generated ones come first, real ones second, where a function has both.
 
 Of features of any network (of Inception's alone they are called FID, sFID, IS and KID):
@@ -18,8 +18,8 @@ nearest: whether samples are copies of training images.
 pixels: images averaged down to few numbers, and the Frechet distance of these.
 
 To add one, write a module with a function that takes arrays, checks them by
-`pieces.checked_features` or `pixels.check_images`, walks over large ones by `pieces.slices` or
-`pieces.tiles`, and returns a float or a named tuple of them. Its docstring gives shapes, dtypes,
+`chunks.checked_features` or `pixels.check_images`, walks over large ones by `chunks.slices` or
+`chunks.tiles`, and returns a float or a named tuple of them. Its docstring gives shapes, dtypes,
 ranges, errors, and the paper and its section. Its test has a case whose answer is known in closed
 form, and the original's recorded numbers where there are any. What names a number in a run, and
 computes the features, is an evaluator (`evqgan.evals`).

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class Gaussian:
                 "a Gaussian has a mean [F] and a covariance [F,F], got "
                 f"{list(mean.shape)} and {list(covariance.shape)}"
             )
-        pieces.check_finite(mean, "the means of features")
-        pieces.check_finite(covariance, "the covariances of features")
+        chunks.check_finite(mean, "the means of features")
+        chunks.check_finite(covariance, "the covariances of features")
         variances = np.diagonal(covariance)
         # ours: float32 files are symmetric to 1e-7
         allowed = 1e-5 * np.abs(variances).max()
@@ -68,9 +68,9 @@ class Moments:
 
         Raises InputError for another F than before, NaN and infinity.
         """
-        features = pieces.checked_features(features, 0, len(self.mean) if self.count else None)
+        features = chunks.checked_features(features, 0, len(self.mean) if self.count else None)
         total = self
-        for rows in pieces.slices(*features.shape):
+        for rows in chunks.slices(*features.shape):
             x = features[rows].astype(np.float64)
             mean = x.mean(axis=0)
             x -= mean

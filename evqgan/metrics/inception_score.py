@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import entr, log_softmax
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 
 
 def inception_score(
@@ -26,7 +26,7 @@ def inception_score(
     """
     if splits < 1:
         raise InputError(f"an Inception score needs one split or more, got {splits}")
-    logits = pieces.checked_features(logits, splits, name="logits")
+    logits = chunks.checked_features(logits, splits, name="logits")
     number = len(logits)
     order = np.arange(number)
     if seed is not None:
@@ -42,7 +42,7 @@ def _score(logits: np.ndarray, rows: np.ndarray) -> float:
     That is the mean KL divergence of the one from the other.
     """
     sums, entropies = np.zeros(logits.shape[1]), 0.0
-    for some in pieces.slices(len(rows), logits.shape[1]):
+    for some in chunks.slices(len(rows), logits.shape[1]):
         log_p = log_softmax(logits[rows[some]].astype(np.float64), axis=1)
         p = np.exp(log_p)
         sums += p.sum(axis=0)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]  # x [n,F], y [m,F] -> [n,m]
 
@@ -37,7 +37,7 @@ def kid(
         raise InputError(
             f"KID needs one subset or more of two images or more, got {subsets} of {subset_size}"
         )
-    generated, real = pieces.checked_pair(generated, real)
+    generated, real = chunks.checked_pair(generated, real)
     if min(len(generated), len(real)) < subset_size:
         raise InputError(
             f"KID of subsets of {subset_size:,} needs as many images, got {len(generated):,} "
@@ -60,7 +60,7 @@ def polynomial_mmd(generated: np.ndarray, real: np.ndarray) -> float:
 
     Raises InputError for fewer, NaN and infinity.
     """
-    generated, real = pieces.checked_pair(generated, real, least=2)
+    generated, real = chunks.checked_pair(generated, real, least=2)
     within = 0.0
     for features in (generated, real):
         number = len(features)
@@ -83,11 +83,11 @@ def rbf_mmd(
 
     Raises InputError for empty sets, NaN and infinity.
     """
-    generated, real = pieces.checked_pair(generated, real)
+    generated, real = chunks.checked_pair(generated, real)
     origin = real.mean(axis=0, dtype=np.float64)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.exp(-pieces.squared_distances(x, y) / (2 * sigma**2))
+        return np.exp(-chunks.squared_distances(x, y) / (2 * sigma**2))
 
     def mean(a: np.ndarray, b: np.ndarray) -> float:
         return _sum_of_pairs(a, b, kernel, origin) / (len(a) * len(b))
@@ -105,13 +105,13 @@ def _sum_of_pairs(
     a: np.ndarray, b: np.ndarray, kernel: Kernel, origin: np.ndarray | float = 0.0
 ) -> float:
     """Return the sum of a kernel over all pairs of a row of a [N,F] and one of b [M,F]."""
-    return sum(float(kernel(x, y).sum()) for _, _, x, y in pieces.tiles(a, b, origin))
+    return sum(float(kernel(x, y).sum()) for _, _, x, y in chunks.tiles(a, b, origin))
 
 
 def _sum_of_own(features: np.ndarray) -> float:
     """Return the sum of KID's kernel over the pairs of a row of [N,F] and itself."""
     total = 0.0
-    for rows in pieces.slices(*features.shape):
+    for rows in chunks.slices(*features.shape):
         x = features[rows].astype(np.float64)
         total += float(np.sum((np.einsum("nf,nf->n", x, x) / x.shape[1] + 1) ** 3))
     return total

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 
 
 class PrecisionRecall(NamedTuple):
@@ -17,12 +17,6 @@ class PrecisionRecall(NamedTuple):
 
     precision: float  # of generated images in a ball of real ones: fidelity
     recall: float  # of real images in a ball of generated ones: diversity
-
-    @property
-    def f_score(self) -> float:
-        """Return the harmonic mean of both, 0 if both are 0."""
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else 0.0
 
 
 class DensityCoverage(NamedTuple):
@@ -46,8 +40,8 @@ def precision_recall(generated: np.ndarray, real: np.ndarray, k: int = 3) -> Pre
     real_radii = _squared_radii(real, k, origin)
     radii = _squared_radii(generated, k, origin)
     precise, recalled = np.zeros(len(generated), bool), np.zeros(len(real), bool)
-    for i, j, x, y in pieces.tiles(generated, real, origin):
-        squared = pieces.squared_distances(x, y)
+    for i, j, x, y in chunks.tiles(generated, real, origin):
+        squared = chunks.squared_distances(x, y)
         precise[i] |= (squared <= real_radii[j]).any(axis=1)
         recalled[j] |= (squared <= radii[i, None]).any(axis=0)
     return PrecisionRecall(float(precise.mean()), float(recalled.mean()))
@@ -66,8 +60,8 @@ def density_coverage(generated: np.ndarray, real: np.ndarray, k: int = 5) -> Den
     generated, real, origin = _checked(generated, real, k)
     real_radii = _squared_radii(real, k, origin)
     balls, nearest = 0, np.full(len(real), np.inf)
-    for _, j, x, y in pieces.tiles(generated, real, origin):
-        squared = pieces.squared_distances(x, y)
+    for _, j, x, y in chunks.tiles(generated, real, origin):
+        squared = chunks.squared_distances(x, y)
         balls += int((squared < real_radii[j]).sum())
         nearest[j] = np.minimum(nearest[j], squared.min(axis=0))
     return DensityCoverage(balls / (k * len(generated)), float((nearest < real_radii).mean()))
@@ -79,14 +73,14 @@ def _checked(
     """Return both sets and the real ones' mean [F], about which distances are computed."""
     if k < 1:
         raise InputError(f"neighbours are counted from 1, got k = {k}")
-    generated, real = pieces.checked_pair(generated, real, least=k + 1)
+    generated, real = chunks.checked_pair(generated, real, least=k + 1)
     return generated, real, real.mean(axis=0, dtype=np.float64)
 
 
 def _squared_radii(features: np.ndarray, k: int, origin: np.ndarray) -> np.ndarray:
     """Return float64 [N], the squared distance of each row [N,F] to its k-th nearest other row."""
     smallest = np.full((len(features), k + 1), np.inf)  # itself among them, at 0
-    for i, _, x, y in pieces.tiles(features, features, origin):
-        candidates = np.concatenate([smallest[i], pieces.squared_distances(x, y)], axis=1)
+    for i, _, x, y in chunks.tiles(features, features, origin):
+        candidates = np.concatenate([smallest[i], chunks.squared_distances(x, y)], axis=1)
         smallest[i] = np.partition(candidates, k, axis=1)[:, : k + 1]
     return smallest.max(axis=1)

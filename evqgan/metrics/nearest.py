@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 from evqgan.metrics.pixels import check_images
 
 
@@ -38,7 +38,7 @@ def _to_nearest(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return float64 [N], the distance of each of uint8 [N,H,W,3] to the nearest of [M,H,W,3]."""
     a, b = images.reshape(len(images), -1), others.reshape(len(others), -1)
     squared = np.full(len(a), np.inf)
-    for i, _, x, y in pieces.tiles(a, b):
-        distances = pieces.squared_distances(x, y, integers=True)
+    for i, _, x, y in chunks.tiles(a, b):
+        distances = chunks.squared_distances(x, y, integers=True)
         squared[i] = np.minimum(squared[i], distances.min(axis=1))
     return np.sqrt(squared / a.shape[1])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 
 FRECHET_SIDE = 8  # ours: 192 numbers, fewer than the images that their covariance is of
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
@@ -31,7 +31,7 @@ def features(images: np.ndarray, side: int, colour: bool) -> np.ndarray:
     rows, columns = averaging(images.shape[1], side), averaging(images.shape[2], side)
     channels = np.eye(3) / 255 if colour else np.array(GREY)[:, None] / 255
     found = []
-    for part in pieces.slices(len(images), images[0].size):
+    for part in chunks.slices(len(images), images[0].size):
         coloured = np.moveaxis(images[part] @ channels, -1, 1)  # float64 [n,C,H,W]
         small = np.moveaxis(rows @ coloured @ columns.T, 1, -1)
         found.append(small.reshape(len(small), -1).astype(np.float32))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from evqgan.core.errors import InputError
-from evqgan.metrics import pieces
+from evqgan.metrics import chunks
 from evqgan.metrics.pixels import check_images
 
 NO_PAIR = "it needs a class with two samples and two real images: sample more"
@@ -54,6 +54,6 @@ def _mean_of_pairs(images: np.ndarray) -> float:
     """Return the mean distance over the pairs of different images, of uint8 [N,H,W,3]."""
     number, flat = len(images), images.reshape(len(images), -1)
     total = 0.0
-    for _, _, x, y in pieces.tiles(flat, flat):
-        total += float(np.sqrt(pieces.squared_distances(x, y, integers=True) / flat.shape[1]).sum())
+    for _, _, x, y in chunks.tiles(flat, flat):
+        total += float(np.sqrt(chunks.squared_distances(x, y, integers=True) / flat.shape[1]).sum())
     return total / (number * (number - 1))  # an image is at 0 from itself

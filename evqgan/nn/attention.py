@@ -13,8 +13,8 @@ from evqgan.core.errors import InputError
 from evqgan.core.mesh import platform
 from evqgan.nn import fused
 from evqgan.nn.dropout import Dropout
+from evqgan.nn.kv_pieces import joined, joined_mask
 from evqgan.nn.linear import Dense, DenseGeneral, KeyValue
-from evqgan.nn.pieces import joined, joined_mask
 
 kernel_init = nn.initializers.truncated_normal(0.02)  # Swin Transformer and MaskGIT
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.mesh import platform
-from evqgan.nn.pieces import joined, joined_mask
+from evqgan.nn.kv_pieces import joined, joined_mask
 
 LEAST_QUERIES = 16  # ours: the kernel works on tiles of queries, which fewer would leave empty
 MOST_CHANNELS = 128  # of a head, in the backward pass of GPUs before Hopper, too

@@ -6,8 +6,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evqgan.core import begun, checkpoint, config_files, files, processes
+from evqgan.core import checkpoint, config_files, files, processes, quickstart_record
 from evqgan.core.errors import InputError
+from evqgan.core.processes import tell
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
 from evqgan.data.folder import check_apart
@@ -15,11 +16,10 @@ from evqgan.data.survey import Survey, survey
 from evqgan.own_images import given, inits, plans, proposal
 from evqgan.own_images.estimate import estimate, lengths
 from evqgan.own_images.given import PARTS, SHARED, dataset_of
-from evqgan.training import vacancy
-from evqgan.training.reporting import log
+from evqgan.training import workdir_check
 
 __all__ = ["PARTS", "begin", "dataset_of", "is_one", "saved"]
-PLAN, SURVEY = begun.PLAN, "survey.json"  # in the workdir
+PLAN, SURVEY = quickstart_record.PLAN, "survey.json"  # in the workdir
 
 
 def is_one(config: ConfigDict) -> bool:
@@ -35,7 +35,7 @@ def begin(
     What is proposed is kept in the workdir, and not proposed again when a run goes on.
     check: raises InputError for a complete config that cannot be trained; nothing is written then.
     """
-    vacancy.check(workdir, both=True)
+    workdir_check.check(workdir, both=True)
     dataset = dataset_of(config)
     check_apart(workdir, dataset.folder)
     given.check(config)
@@ -53,7 +53,7 @@ def begin(
     complete = completed(config, plan, workdir)
     if found and is_new:
         for line in lengths(complete, found.train):
-            log(f"  {line}")
+            tell(f"  {line}")
     check(complete)
     plans.check(complete, workdir, theirs)
     if found and chief:
@@ -61,16 +61,16 @@ def begin(
     if is_new and chief:
         files.save_json(workdir / PLAN, plan)
     if not checkpoint.latest(workdir / "tokenizer"):
-        estimate(complete, proposal.here().name, log)
+        estimate(complete, proposal.here().name, tell)
     return complete
 
 
 def looked_through(dataset: Dataset) -> Survey:
     """Return what a folder of images holds, and say it."""
-    log(f"looking through {dataset.folder}")
-    found = survey(dataset, log)
+    tell(f"looking through {dataset.folder}")
+    found = survey(dataset, tell)
     for line in found.lines():
-        log(line)
+        tell(line)
     return found
 
 
@@ -84,7 +84,7 @@ def new_plan(
     plan = plans.planned(plans.asked(config, theirs), found, proposal.here())
     if theirs:
         there = " and ".join(str(workdir / part) for part in theirs)
-        log(f"there was no {workdir / PLAN}: {there} stays as it was begun")
+        tell(f"there was no {workdir / PLAN}: {there} stays as it was begun")
     return plans.made_again(plan, theirs)
 
 

@@ -86,7 +86,7 @@ def of_part(config: ConfigDict, name: str, classes: int) -> ConfigDict:
 def timed(config: ConfigDict, examples: int, classes: int) -> tuple[float, float, int]:
     """Return the seconds of an early step and of a complete one, and how many are early.
 
-    See `stage.Stage.complete_from`. Reading the images is a part of a step.
+    See `stage.Stage.early_steps`. Reading the images is a part of a step.
     """
     stage = stages.module(config).make(config, examples, classes)
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
@@ -110,9 +110,9 @@ def timed(config: ConfigDict, examples: int, classes: int) -> tuple[float, float
     try:
         complete = seconds(compiled.update)
         early = complete
-        if stage.complete_from:
-            early = seconds(jitted_update(stage.update_before, compiled.like, device_mesh))
-        return early, complete, stage.complete_from
+        if stage.early_steps:
+            early = seconds(jitted_update(stage.early_update, compiled.abstract_state, device_mesh))
+        return early, complete, stage.early_steps
     finally:
         batches.close()
 

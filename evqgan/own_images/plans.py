@@ -7,15 +7,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evqgan.core import begun, build, config_files, exported, files, weights
+from evqgan.core import build, config_files, exported, files, quickstart_record, weights
 from evqgan.core.errors import InputError
+from evqgan.core.processes import tell
 from evqgan.core.progress import counted
 from evqgan.data.survey import Survey
 from evqgan.own_images import inits, proposal
 from evqgan.own_images.given import PARTS, SHARED
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training import resume_rules
-from evqgan.training.reporting import log
 
 NETWORK = "efficientnet_lite0"  # of the critic and the perceptual distance
 KINDS = {**dict.fromkeys(PARTS, dict), "factor": int | None, "critic": bool}  # of the keys
@@ -23,7 +23,7 @@ KINDS = {**dict.fromkeys(PARTS, dict), "factor": int | None, "critic": bool}  # 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
     """Return what was proposed for a workdir, None where there is no plan.json."""
-    file = workdir / begun.PLAN
+    file = workdir / quickstart_record.PLAN
     if not file.is_file():
         return None
     plan = files.read_json(file, "what was proposed for the folder")
@@ -56,11 +56,11 @@ def planned(config: ConfigDict, found: Survey, device: proposal.Device) -> dict[
             inits.check_model(config, part)
             plan[part] = inits.with_model(plan[part], part, theirs)
     reasons = list(reasons_of(config, made, models))
-    log("proposed, where it is not given by its key (see the head of configs/folder.py):")
+    tell("proposed, where it is not given by its key (see the head of configs/folder.py):")
     for reason in reasons:
-        log(f"  {reason}")
+        tell(f"  {reason}")
     if found.train < proposal.FEW:
-        log(
+        tell(
             f"WARNING {counted(found.train, 'image')} to train on are few: samples will be "
             f"much like them; with {proposal.SOME:,} or more there is something to learn"
         )

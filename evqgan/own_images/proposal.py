@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from evqgan.core import room
+from evqgan.core import limits
 from evqgan.core.progress import counted
 from evqgan.core.space import GIB
 
@@ -122,7 +122,7 @@ def here() -> Device:
     first = jax.devices()[0]
     accelerated = first.platform != "cpu"
     name = first.device_kind if accelerated else "CPU"
-    return Device(name, accelerated, room.of_device(), jax.device_count())
+    return Device(name, accelerated, limits.of_device(), jax.device_count())
 
 
 def propose(

@@ -11,10 +11,10 @@ The second draws a target block of a multi-grained generator (paper, Fig. 3): it
 around it and the global tokens, and which of these sees which.
 """
 
-from evqgan.core import starting
+from evqgan.core import startup
 
 if __name__ == "__main__":
-    starting.end_in_a_line()
+    startup.end_in_a_line()
 
 import pathlib
 import sys

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evqgan.core.axes import log_ticks, number, ticks
 from evqgan.core.errors import InputError
+from evqgan.core.ticks import log_ticks, number, ticks
 from evqgan.plot import curves
 from evqgan.plot.canvas import BLACK, GREY, PALE_GREY, Canvas, Colour, pale, width_of
 from evqgan.plot.curves import Axis, Run

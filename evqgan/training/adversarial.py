@@ -19,7 +19,10 @@ from evqgan.training.skipping import Metrics, select
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keys of config.adversarial. Durations that are shares are of the run's first leg."""
+    """The keys of config.adversarial.
+
+    Durations that are shares are of the run as it first was, without extensions of a finished one.
+    """
 
     critic: dict  # the module in evqgan/losses and its arguments
     weights: str = ""  # of the critic's frozen networks, see `core.weights`
@@ -150,7 +153,8 @@ class AdversarialLoss:
         """Return lambda, a float32 scalar.
 
         norm_reconstruction, norm_adversarial: norms of the gradients of L_2 + L_perceptual, and of
-          L_adv, in the decoder's last layer.
+          L_adv, in the decoder's last layer. Their ratio is clipped: its clip is
+          `gan.adaptive_weight`'s `limit`.
         """
         scheduled = self.settings.weight * gan.ramp(step, self.start, self.ramp)
         if not self.settings.adaptive:

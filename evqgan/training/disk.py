@@ -61,7 +61,7 @@ def check(setup: Setup, step: int) -> None:
     """
     if step >= setup.length.total or stores.is_remote(setup.workdir):
         return  # nothing is saved any more; a bucket grows
-    found = need(setup.compiled.like, setup.config, setup.workdir)
+    found = need(setup.compiled.abstract_state, setup.config, setup.workdir)
     if found.each > found.free:
         raise InputError(
             f"a checkpoint takes about {space.gib(found.each)}, and there are "

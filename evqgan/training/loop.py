@@ -30,6 +30,7 @@ from evqgan.core import (
 )
 from evqgan.core.errors import InputError
 from evqgan.core.metrics_writer import Writer
+from evqgan.core.processes import tell
 from evqgan.core.retention import Score
 from evqgan.data import pipeline
 from evqgan.training import (
@@ -38,13 +39,13 @@ from evqgan.training import (
     optim,
     profiling,
     resume_rules,
+    step_flops,
     timing,
-    vacancy,
     watchdog,
-    work,
+    workdir_check,
 )
 from evqgan.training.prepare import prepare
-from evqgan.training.reporting import Reporter, Taken, log
+from evqgan.training.reporting import Reporter, Taken
 from evqgan.training.setup import Setup
 from evqgan.training.stopping import Stopped, stop_now, stop_signal
 
@@ -62,26 +63,26 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
     after a signal of `core.signals.SIGNALS`.
     """
     began = time.perf_counter()
-    vacancy.check(workdir, both=False)
+    workdir_check.check(workdir, both=False)
     place, step = stores.path(workdir), checkpoint.latest(workdir)
     signals.note_saved(f"step {step:,} in {workdir}" if step else "")
     with files.owned(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         last = checkpoint.latest(place)
         if is_searched := config.get("resume") == "last_good":
-            last = cluster.by_first(lambda: last_good.find(place, log))
+            last = cluster.by_first(lambda: last_good.find(place, tell))
         setup = prepare(config, place, last)
         cluster.by_first(lambda: disk.check(setup, last))
         if is_searched:  # now, as a run that is refused leaves the workdir as it was
-            cluster.by_first(lambda: last_good.set_aside(place, last, log))
+            cluster.by_first(lambda: last_good.set_aside(place, last, tell))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
-        with progress.heartbeat("making the state that it begins with", log):
+        with progress.heartbeat("making the state that it begins with", tell):
             state, notes = restore_or_init(setup, checkpoints)
         if int(state["step"]) < setup.length.total:
             announce(setup, state, notes)
             state = run(setup, checkpoints, state, began, profile)
         checkpoints.close()
         step, total = int(state["step"]), setup.length.total
-        log(f"{setup.workdir}: trained to step {step:,} of {total:,}")
+        tell(f"{setup.workdir}: trained to step {step:,} of {total:,}")
         if (line := many_skipped(int(state["skipped"][1]), step)) and jax.process_index() == 0:
             progress.warn(line)
         return optim.averaged(state)
@@ -127,7 +128,7 @@ def restore_or_init(
 
 def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
     """Log what is about to run, and note its parameters and software versions in the workdir."""
-    params, step = setup.compiled.like["params"], int(state["step"])
+    params, step = setup.compiled.abstract_state["params"], int(state["step"])
     changed = ""
     if jax.process_index() == 0:
         with files.atomic(setup.workdir / "parameters.txt") as file:
@@ -135,19 +136,19 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
             file.write(overview.encode())
         changed = versions.note(setup.workdir, step)
     number, length = sum(x.size for x in jax.tree.leaves(params)), setup.length
-    log(
+    tell(
         f"{setup.workdir}: {setup.config.stage}, {number:,} parameters, {length.examples:,} "
         f"images, batch {length.batch_size}, steps {step:,} to {length.total:,} on "
         f"{setup.device_mesh.size} x {jax.devices()[0].device_kind}"
     )
     notes = (setup.data, *notes, *([changed] if changed else []), *setup.stage.notes)
     for note in notes:
-        log(note)
+        tell(note)
     if each := setup.flops_at(step):
         peak = chips.of(jax.devices()[0].device_kind).flops
-        log(work.in_words(each, setup.device_mesh.size, peak))
+        tell(step_flops.in_words(each, setup.device_mesh.size, peak))
     if again := timing.lost(setup.workdir, step):
-        log(again)
+        tell(again)
 
 
 def steps(
@@ -155,7 +156,7 @@ def steps(
 ) -> Iterator[Taken]:
     """Yield after each step to the end of the run: how many are done, the state, and metrics."""
     compiled: Any = None
-    telling: Any = progress.heartbeat("reading the first batch", log)
+    telling: Any = progress.heartbeat("reading the first batch", tell)
     for step in range(int(state["step"]) + 1, setup.length.total + 1):
         with reporter.progress.waiting(step - 1), telling:
             batch = mesh.put(next(batches), setup.device_mesh, setup.config.batch_size)
@@ -242,12 +243,12 @@ class AfterStep:
         if is_last:
             with self.reporter.progress.spend("save"):
                 self.checkpoints.wait()
-            log(f"time: {self.reporter.progress.summary()}")
+            tell(f"time: {self.reporter.progress.summary()}")
             stop = stop or self.stopping()  # the last moment to hear of one
         if stop:
             self.checkpoints.close()
             name, then = signal.Signals(stop).name, further(step, self.setup.length.total)
-            log(f"stopped by {name} at step {step:,}{then}")
+            tell(f"stopped by {name} at step {step:,}{then}")
             raise Stopped(step, stop)
 
     def _save(self, step: int, state: dict, score: Score | None) -> None:
@@ -266,7 +267,7 @@ class AfterStep:
                 try:
                     self._save(step, state, None)
                     self.checkpoints.wait()
-                    log(f"the evaluation of step {step:,} failed; the step itself is saved")
+                    tell(f"the evaluation of step {step:,} failed; the step itself is saved")
                 except InputError as unwritten:
                     progress.warn(str(unwritten))  # the error that ends the run says more
             raise

@@ -97,9 +97,9 @@ def optimizer(
     b1, b2: decays of the two moments.
     weight_decay: of kernels alone.
     clip: largest global gradient norm, 0 = none.
-    warmup, hold: durations at the beginning; "5%" is a share of the run's present leg.
-    decay, final: how the rate falls from then on, to which value at the end of that leg; see
-      `schedule`.
+    warmup, hold: durations at the beginning; "5%" is a share of the run, or of its extension where
+      a finished run was given a longer duration.
+    decay, final: how the rate falls from then on, to which value at its end; see `schedule`.
     moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai et al.,
       "Scaling Vision Transformers", 2022).
     ema: decay of the averaged weights, where the key is left out 0.999 in stage 1 and 0.9999 in

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 
 from evqgan import evals
-from evqgan.core import build, cluster, config_files, mesh, progress, room
+from evqgan.core import build, cluster, config_files, limits, mesh, progress
 from evqgan.core.errors import InputError
 from evqgan.core.leafwise_init import Drawing
+from evqgan.core.processes import tell
 from evqgan.data import Source, pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.data.stored_split import StoredSplit
-from evqgan.training import initial_state, optim, resume_rules, work
+from evqgan.training import initial_state, optim, resume_rules, step_flops
 from evqgan.training import stage as stages
-from evqgan.training.reporting import log
 from evqgan.training.run_length import RunLength
 from evqgan.training.setup import Compiled, Setup
 
@@ -51,15 +51,15 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     evaluators = evals.build_all(config, stage.model, dataset, device_mesh)
     best = [config.best] if config.get("best") else []
     evals.check_names(evaluators, {"best": best, "alarm": config.get("alarm", {})})
-    log("building the model and what it begins with")
+    tell("building the model and what it begins with")
     wrong = "no training step can be built from this config"
-    with progress.heartbeat("building the model", log), build.one_line(wrong):
+    with progress.heartbeat("building the model", tell), build.one_line(wrong):
         compiled = jitted(stage, device_mesh)
-        before = jitted_update(stage.update_before, compiled.like, device_mesh)
-        updates = [before, compiled.update] if stage.complete_from else [compiled.update]
-        batch = check_step(compiled.like, updates, dataset, source, config, device_mesh)
-        stage.check(optim.averaged(compiled.like))
-        flops = flops_of(config, module, source, updates, (compiled.like, batch))
+        early_update = jitted_update(stage.early_update, compiled.abstract_state, device_mesh)
+        updates = [early_update, compiled.update] if stage.early_steps else [compiled.update]
+        batch = check_step(compiled.abstract_state, updates, dataset, source, config, device_mesh)
+        stage.check(optim.averaged(compiled.abstract_state))
+        flops = flops_of(config, module, source, updates, (compiled.abstract_state, batch))
     return Setup(
         config=config,
         workdir=workdir,
@@ -72,7 +72,7 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
         device_mesh=device_mesh,
         rows=rows,
         compiled=compiled,
-        before=before,
+        early_update=early_update,
         evaluators=evaluators,
         flops=flops,
     )
@@ -80,10 +80,10 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
 
 def open_data(config: Any, dataset: Dataset) -> tuple[Source | StoredSplit, str]:
     """Return the source of the training images, prepared if need be, and a line about it."""
-    room.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
-    log(f"reading {dataset.codes or dataset.folder or dataset.name}")
+    limits.require_images(config.batch_size, dataset.shape, "config.batch_size = ")
+    tell(f"reading {dataset.codes or dataset.folder or dataset.name}")
     pipeline.prepare(dataset)  # which may download, and then shows how far it is
-    with progress.heartbeat("reading", log):
+    with progress.heartbeat("reading", tell):
         source = pipeline.open_split(dataset, dataset.train)
         summary = pipeline.summary(dataset, source)
         if config.batch_size > len(source):
@@ -188,7 +188,7 @@ def check_step(
     leaves = jax.tree.leaves(like)
     sizes = [np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
     what = "config.tokenizer, .generator and the like: the weights and the optimizer's state"
-    room.require(sum(map(int, sizes)), what, room.of_device())
+    limits.require_memory(sum(map(int, sizes)), what, limits.of_device())
     spread = mesh.batch_sharding(device_mesh)
 
     def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -216,7 +216,7 @@ def flops_of(
         data = len(source), len(source.class_names)
         return lambda config: getattr(module.make(config, *data), name)
 
-    complete = work.of_step(config, updates[-1], given, again("update"))
+    complete = step_flops.of_step(config, updates[-1], given, again("update"))
     if len(updates) == 1:
         return complete, complete
-    return work.of_step(config, updates[0], given, again("update_before")), complete
+    return step_flops.of_step(config, updates[0], given, again("early_update")), complete

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import jax
 
 from evqgan.core import stores
-from evqgan.training.reporting import Taken, log
+from evqgan.core.processes import tell
+from evqgan.training.reporting import Taken
 from evqgan.training.timing import StepTimer
 
 WARM = 2  # ours: steps before the trace: the first one compiles, the next fills what is read ahead
@@ -38,11 +39,11 @@ def traced(
                     jax.profiler.stop_trace()
                     copied.close()
                 tracing = False
-                log(said(folder, first, last))
+                tell(said(folder, first, last))
             yield step, state, metrics
             if step == first - 1 < last:
                 jax.block_until_ready(metrics)
-                log(f"tracing steps {first:,} to {last:,}")
+                tell(f"tracing steps {first:,} to {last:,}")
                 with timer.spend("profile"):
                     place = copied.enter_context(stores.as_folder(folder))
                     jax.profiler.start_trace(place, create_perfetto_trace=True)

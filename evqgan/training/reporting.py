@@ -1,4 +1,8 @@
-"""What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms."""
+"""What a run says and writes while it trains: lines, metrics, evaluations, pictures, alarms.
+
+The line of a step is made by `timing.StepTimer.line`; those at the start of a run are said by
+`loop.announce`.
+"""
 
 import functools
 import time
@@ -13,6 +17,7 @@ from evqgan import evals
 from evqgan.core import build, cards, chips, cluster, files, pictures
 from evqgan.core.errors import NonFinite
 from evqgan.core.metrics_writer import Writer
+from evqgan.core.processes import tell
 from evqgan.core.progress import heartbeat, warn
 from evqgan.core.retention import Score
 from evqgan.evals import provenance
@@ -27,12 +32,6 @@ Taken = tuple[int, dict, dict[str, Any]]  # steps that are done, the state after
 LAST = ("gradient_norm", "learning_rate", "skipped")
 STEP = "the step under way"  # what a signal waits for
 SKIPS = 10  # ours: updates in a row that were not finite before a run gives up
-
-
-def log(line: str) -> None:
-    """Print a line at once, on the first process of a run alone."""
-    if jax.process_index() == 0:
-        print(line, flush=True)
 
 
 def memory() -> float:
@@ -70,11 +69,11 @@ class Reporter:
 
         def take(state: dict, batch: dict) -> Any:
             began = time.perf_counter()
-            log("compiling the training step: minutes at full size, and kept for the next time")
-            with self.progress.spend("compiling"), heartbeat("compiling", log):
+            tell("compiling the training step: minutes at full size, and kept for the next time")
+            with self.progress.spend("compiling"), heartbeat("compiling", tell):
                 done = jax.block_until_ready(update(state, batch))
             self.progress.start(step)
-            log(f"compiled in {time.perf_counter() - began:.0f} s")
+            tell(f"compiled in {time.perf_counter() - began:.0f} s")
             return done
 
         return take
@@ -97,13 +96,13 @@ class Reporter:
                 files.save_json(self.setup.workdir / "nonfinite.json", report)
             raise
         if line:
-            log(line)
+            tell(line)
         self.last_reported = int(found["train/skipped"])
         return found
 
     def write(self, step: int, metrics: dict[str, float], skipped_images: int) -> None:
         """Print the progress line, and write the metrics of `fetch`."""
-        log(self.progress.line(step, metrics))
+        tell(self.progress.line(step, metrics))
         perf = self.progress.perf(step)
         own = {"skipped_images": skipped_images, "memory_gib": memory()}
         self.writer.write(step, {**metrics, **perf, **{f"perf/{k}": x for k, x in own.items()}})
@@ -127,9 +126,9 @@ class Reporter:
         The score is made of the number config.best, None if no evaluator gives it.
         """
         if self.setup.evaluators:
-            log("evaluating")
+            tell("evaluating")
             self.under_way = f"the evaluation of step {step:,}"
-        with self.progress.spend("evaluation"), heartbeat("evaluating", log):
+        with self.progress.spend("evaluation"), heartbeat("evaluating", tell):
             began = time.perf_counter()
             found, shown = self._measured(step, state)
             seconds = {"perf/evaluation_seconds": time.perf_counter() - began}
@@ -140,10 +139,10 @@ class Reporter:
             self.writer.images(step, shown)
             self._save_pictures(step, shown)
             if numbers:
-                log("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+                tell("  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
             self._tell_remeasured(step, found)
             for line in alarms(step, numbers, measured, self.highest_so_far, self.watched):
-                log(line)
+                tell(line)
         self.under_way = STEP
         return score
 
@@ -166,7 +165,7 @@ class Reporter:
         if self.before is not None:
             earlier, there = self.before
             for numbers in cards.remeasured(there, found):
-                log(
+                tell(
                     f"measured otherwise than at step {earlier:,}, and not compared with that, "
                     f"for the best or an alarm: {numbers}"
                 )
@@ -179,7 +178,7 @@ class Reporter:
         """
         best = self.setup.config.get("best", "")
         if best and self.setup.evaluators and best not in numbers:
-            log(f"this evaluation gave no {best} (config.best): its checkpoint has no score")
+            tell(f"this evaluation gave no {best} (config.best): its checkpoint has no score")
         if best not in numbers:
             return None
         sign = -1 if evals.is_better_higher(self.setup.evaluators, best) else 1

@@ -1,4 +1,4 @@
-"""Whose a workdir is: the run of which config, and which of its keys may be others later on."""
+"""Which run a workdir belongs to, and which config keys may change when that run is resumed."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.core import begun, build, checkpoint, config_files, exported, files, stores
+from evqgan.core import build, checkpoint, config_files, exported, files, quickstart_record, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.folder import check_apart
@@ -74,7 +74,7 @@ def within(key: str, sections: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
-def is_free(key: str) -> bool:
+def may_change(key: str) -> bool:
     """Return whether a dotted key may be another when a run goes on (MAY_CHANGE, MEMORY_KEYS)."""
     return within(key, MAY_CHANGE) or key.split(".")[-1] in MEMORY_KEYS
 
@@ -190,9 +190,11 @@ def check_claim(workdir: str | os.PathLike, config: Any) -> None:
             f"{workdir} was trained on {there['examples']:,} examples, and {other} are there now: "
             "give another --workdir, or go on with these by --config.changed_data=True"
         )
-    grown = ours.pop("began") > theirs.pop("began")
+    is_extended = ours.pop("began") > theirs.pop("began")
     found = build.differences(theirs, ours)
-    found = {key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, grown)}
+    found = {
+        key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, is_extended)
+    }
     if found:
         hint = f"{AGAIN}{_with_weights(found, workdir)}{_unfinished(found, config, workdir)}"
         raise _another(workdir, found, hint)
@@ -206,7 +208,9 @@ def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike)
     if any(within(key, OF_WEIGHTS) for key in found):
         return ""
     place = stores.path(workdir)
-    beside = any((place.parent / name).is_file() for name in (begun.FILE, begun.PLAN))
+    beside = any(
+        (place.parent / name).is_file() for name in (quickstart_record.FILE, quickstart_record.PLAN)
+    )
     if beside and place.name in exported.PARTS:
         return f", with these weights by --config.{place.name}.init={workdir}"
     return f", with these weights by --config.init={workdir}"
@@ -241,16 +245,16 @@ def _another(
     return InputError(f"{workdir} holds a run of another config, {keys}: {hint}")
 
 
-def _may_differ(key: str, here: Any, there: Any, grown: bool) -> bool:
+def _may_differ(key: str, here: Any, there: Any, is_extended: bool) -> bool:
     """Return whether a run may go on though config.key was `there`, and is `here` now.
 
-    grown: whether it was finished, and goes on with a longer duration.
+    is_extended: whether it was finished, and goes on with a longer duration.
     """
     if run_length.normalized(here) == run_length.normalized(there):
         return True
     if key in WEIGHTS and "random" in (here, there):
         return False
-    return (grown and key == "duration") or is_free(key)
+    return (is_extended and key == "duration") or may_change(key)
 
 
 def settings(given: Any, workdir: str | os.PathLike) -> Any:
@@ -271,7 +275,7 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
     ours, theirs = (with_defaults(c) if same else {"stage": c.stage} for c in (given, config))
     found = build.differences(theirs, ours)
     noted = ADDED_BY_TRAINING[config.stage]
-    found = {key: x for key, x in found.items() if not (is_free(key) or within(key, noted))}
+    found = {key: x for key, x in found.items() if not (may_change(key) or within(key, noted))}
     if found:
         raise _another(folder, found, "give another --workdir, or leave --config out")
     with config.unlocked():

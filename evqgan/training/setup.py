@@ -18,7 +18,7 @@ from evqgan.training.run_length import RunLength
 class Compiled(NamedTuple):
     """The functions of a stage over a device mesh; see `prepare.jitted`."""
 
-    like: Any  # the abstract state: shapes with shardings
+    abstract_state: Any  # shapes with shardings
     init: Callable[[], dict]
     update: Any  # jitted: (state, batch) -> state, metrics
 
@@ -38,17 +38,17 @@ class Setup:
     device_mesh: jax.sharding.Mesh
     rows: np.ndarray  # of a batch, that this process reads
     compiled: Compiled
-    before: Any  # jitted, as `compiled.update`: the steps before `stage.complete_from`
+    early_update: Any  # jitted, as `compiled.update`: of the first `stage.early_steps` steps
     evaluators: dict[str, evals.Evaluator]
-    flops: tuple[float, float]  # of a step before that one, and of others; 0: unknown
+    flops: tuple[float, float]  # of an early step, and of others; 0: unknown
 
     def update_at(self, step: int) -> Any:
         """Return the jitted update after `step` steps."""
-        return self.compiled.update if step >= self.stage.complete_from else self.before
+        return self.compiled.update if step >= self.stage.early_steps else self.early_update
 
     def flops_at(self, step: int) -> float:
         """Return the FLOPs of the update after `step` steps on each device; 0 if not known."""
-        return self.flops[step >= self.stage.complete_from] / self.device_mesh.size
+        return self.flops[step >= self.stage.early_steps] / self.device_mesh.size
 
     def due(self, step: int) -> set[str]:
         """Return which of "log", "eval" and "checkpoint" are due after `step` steps."""

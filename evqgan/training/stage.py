@@ -18,9 +18,9 @@ class Stage(Protocol):
 
     notes: tuple[str, ...]  # lines for the log of every run, such as what is not trained
     progress_keys: tuple[str, ...]  # metrics that come first in the progress line
-    # A stage may have two programs of a step: `update_before`, which leaves out what does not count
-    # yet, for the steps before this one, and `update` for all others. 0: `update` alone is used.
-    complete_from: int
+    # A stage may have two programs of a step: `early_update`, which leaves out what does not count
+    # yet, for so many steps at the beginning, and `update` for all others. 0: `update` alone.
+    early_steps: int
     model: Any  # `models.of(config)`: what evaluators and people use of it
     data_advice: str  # "for a new run ...": what makes it wait less for images
 
@@ -50,8 +50,8 @@ class Stage(Protocol):
         What is random is a function of (seed, step) alone.
         """
 
-    def update_before(self, state: dict, batch: dict) -> tuple[dict, dict]:
-        """Take a step before `complete_from`, without what does not count yet.
+    def early_update(self, state: dict, batch: dict) -> tuple[dict, dict]:
+        """Take one of the first `early_steps` steps, without what does not count yet.
 
         What is left out is, for example, a critic that does not judge yet: the program is smaller
         without it. Its metrics are absent.

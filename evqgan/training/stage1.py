@@ -205,14 +205,14 @@ class TokenizerStage:
         return {**state, "frozen": frozen}
 
     @property
-    def complete_from(self) -> int:
-        """The step at which the adversarial term sets in; 0 where there is none or at once.
+    def early_steps(self) -> int:
+        """The number of steps before the adversarial term sets in; 0 if it does at once, or never.
 
-        The loop calls `update_before` up to this step, and `update` from it on.
+        The loop calls `early_update` for these, and `update` for all others.
         """
         return self.adversary.start if self.adversary else 0
 
-    def update_before(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
+    def early_update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
         """Take a step as `update` does, but without the critic, for steps before it sets in.
 
         The compiled program is smaller, as nothing of the critic is in it.

@@ -174,7 +174,7 @@ class GeneratorStage:
     model: models.TokenGenerator
     updater: optim.Updater
     progress_keys: tuple[str, ...] = ()
-    complete_from = 0
+    early_steps = 0
     data_advice = "for a new run encode the images once (--mode=encode, config.dataset.codes)"
 
     @property
@@ -232,12 +232,12 @@ class GeneratorStage:
                 f"config.dataset.codes = {folder!r}: "
                 "there are no stored ids of an untrained tokenizer"
             )
-        info, fingerprint = stored_ids.read_info(folder), stored_ids.fingerprint(self._restored())
+        info, digest = stored_ids.read_info(folder), stored_ids.weights_digest(self._restored())
         stored_ids.require(
-            folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": fingerprint}}
+            folder, info, {"tokenizer": {**info["tokenizer"], "fingerprint": digest}}
         )
 
-    def update_before(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
+    def early_update(self, state: dict, batch: dict) -> tuple[dict, Metrics]:
         """Take the same step as `update`: this stage leaves nothing out at first."""
         return self.update(state, batch)
 

@@ -26,8 +26,8 @@ class StepEnds:
     """Notes when each step ends on the devices; the loop that takes them need not wait for it.
 
     number, at: of the last step that has ended, and when, by `clock`.
-    longest: seconds from the end of one step to that of the next, at most, within `steady` runs
-      of steps (`begin`).
+    longest: the most seconds between the ends of two consecutive steps, not counting pairs with
+      something else between them (`interrupt`).
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -44,7 +44,7 @@ class StepEnds:
         """
         self._taken.put((number, made))
 
-    def begin(self) -> None:
+    def interrupt(self) -> None:
         """Say that something else than steps was done: the time to the next end is not a step's."""
         self._steady = False
 
@@ -114,7 +114,7 @@ class StepTimer:
             seconds, self.part = self._clock() - began, before
             self._spent[part] += seconds
             self._paused += seconds
-            self.ends.begin()
+            self.ends.interrupt()
 
     @contextlib.contextmanager
     def waiting(self, step: int) -> Iterator[None]:

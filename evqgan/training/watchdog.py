@@ -105,7 +105,7 @@ def tell(timer: StepTimer, awaited: str) -> None:
     """Note for the other processes of the run where this one stands."""
     if cluster.several():
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # the main thread meets it, too
-            cluster.tell(f"{timer.ends.number} {doing(timer, awaited)}")
+            cluster.post_position(f"{timer.ends.number} {doing(timer, awaited)}")
 
 
 def stuck(timer: StepTimer, seconds: float, awaited: str) -> str:
@@ -114,7 +114,7 @@ def stuck(timer: StepTimer, seconds: float, awaited: str) -> str:
     if not cluster.several():
         return f"no step has ended for {duration(seconds)}: {what}"
     try:
-        places = {who: text.partition(" ") for who, text in cluster.told().items()}
+        places = {who: text.partition(" ") for who, text in cluster.positions().items()}
     except jax.errors.JaxRuntimeError:
         return f"no step has ended for {duration(seconds)}: {what}; the coordinator is gone"
     said = [

@@ -147,7 +147,6 @@ TABLE7 = Table(
     ),
     {"section": "4.2", "images": "256x256; samples and reference not said", "device": "not said"},
 )
-TABLES = (TABLE1, TABLE2, TABLE3, TABLE4, TABLE5, TABLE6, TABLE7)
 
 # Figures have no numbers in the text: what the paper says of them.
 FIGURES = {

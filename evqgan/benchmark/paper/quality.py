@@ -148,9 +148,9 @@ def of_generator(
     with progress.announced(f"measuring {given.samples:,} samples beside real images"):
         real, of_networks, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
         for network, against in of_networks:
-            numbers |= columns(network, against.of(images, None))
+            numbers |= columns(network, against.numbers_of(images, None))
         if held:
-            found = held.of(images, labels)
+            found = held.numbers_of(images, labels)
             numbers["frechet_pixels"] = found.get("frechet_pixels")
             numbers["in_class"] = found.get("sample_accuracy")
     features = [card for _, against in of_networks for card in against.cards]
@@ -252,7 +252,7 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
         return None
     keep = bool(model.classes)
     against = AgainstReal(real.train, real.heldout, model.size, colour=colour, keep=keep)
-    found = against.of_heldout()
+    found = against.numbers_of_heldout()
     sets = {
         name: real.image_set(dataset, getattr(dataset, name)) for name in ("train", "validation")
     }

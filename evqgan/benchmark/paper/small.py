@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, cli, files, signals
+from evqgan.core import build, checkpoint, compilation_cache, files, signals
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import SHIPPED, read_file
 from evqgan.core.errors import InputError
@@ -161,7 +161,7 @@ def generators(out: Any, systems: Iterable[Small]) -> list[pathlib.Path]:
 def trained_tokenizer(out: Any, small: Small) -> pathlib.Path:
     """Train a tokenizer, if that is not done yet, and return its workdir."""
     config, workdir = small.config().tokenizer, small.tokenizer(out)
-    cli.keep_programs()  # several systems and commands have the same ones
+    compilation_cache.enable()  # several systems and commands have the same ones
     if not is_done(workdir, config):
         train(config, workdir)
     return workdir

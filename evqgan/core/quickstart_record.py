@@ -22,13 +22,13 @@ OF_ONE = re.compile(r"--config\.((tokenizer|generator)\.)?(changed_data|resume)=
 LENGTH = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")
 
 
-class Begun(NamedTuple):
+class Command(NamedTuple):
     """The config file of a run, as --config names it, and keys, as "--config.KEY=VALUE"."""
 
     file: str
     keys: tuple[str, ...]
 
-    def with_keys(self, keys: Sequence[str]) -> "Begun":
+    def with_keys(self, keys: Sequence[str]) -> "Command":
         """Return it with further keys, in the place of those of their names."""
         names = {key.partition("=")[0] for key in keys}
         others = [key for key in self.keys if key.partition("=")[0] not in names]
@@ -64,13 +64,13 @@ def ships(file: str) -> bool:
     return path.is_relative_to((config_files.SHIPPED / "configs").resolve())
 
 
-def save(workdir: pathlib.Path, begun: Begun) -> None:
+def save(workdir: pathlib.Path, command: Command) -> None:
     """Write how the run in a workdir was begun."""
-    lasting = [key for key in begun.keys if not OF_ONE.match(key)]
-    files.save_json(workdir / FILE, {"config": begun.file, "keys": lasting})
+    lasting = [key for key in command.keys if not OF_ONE.match(key)]
+    files.save_json(workdir / FILE, {"config": command.file, "keys": lasting})
 
 
-def read(workdir: pathlib.Path) -> Begun | None:
+def read(workdir: pathlib.Path) -> Command | None:
     """Return how the run of both stages in a workdir was begun, None where nothing says so."""
     file = workdir / FILE
     if not file.is_file():
@@ -79,7 +79,7 @@ def read(workdir: pathlib.Path) -> Begun | None:
     name, keys = found.get("config"), found.get("keys")
     if not isinstance(name, str) or not isinstance(keys, list) or not all(map(is_key, keys)):
         raise InputError(f"{file} is changed: bring back a whole one, or give --config=FILE")
-    return Begun(name, tuple(keys))
+    return Command(name, tuple(keys))
 
 
 def is_key(text: object) -> bool:

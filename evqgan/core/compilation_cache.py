@@ -1,10 +1,11 @@
-"""Compiled programs that JAX keeps on disk: what a cut-off write leaves there is removed.
+"""JAX's persistent compilation cache: where it lies, and what removes entries cut off in writing.
 
 JAX writes an entry in place and never writes one that is there: without this, a full disk or a kill
 would leave a truncated entry that every later start warns of, and compiles in vain.
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 import warnings
@@ -14,9 +15,22 @@ from typing import Any
 
 from evqgan.core import progress, stores
 
+CACHE = "~/.cache/evqgan/jax"  # ours: where compiled programs are kept
 # What `jax/_src/compiler.py` warns of: the reading comes before it compiles and writes anew.
 MESSAGE = r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)"
 ZSTD = b"\x28\xb5\x2f\xfd"  # how the entries begin that JAX writes where zstandard is installed
+
+
+def enable() -> None:
+    """Keep compiled programs on disk: in JAX_COMPILATION_CACHE_DIR, or CACHE."""
+    import jax
+
+    folder = os.path.expanduser(os.environ.get("JAX_COMPILATION_CACHE_DIR", CACHE))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # JAX keeps what took a second; a state is drawn by hundreds that take less.
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    watch(folder)
 
 
 def watch(folder: str) -> None:

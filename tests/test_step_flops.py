@@ -8,7 +8,7 @@ import pytest
 import test_stage2
 
 from evqgan.core import chips
-from evqgan.training import loop, work
+from evqgan.training import loop, step_flops
 from evqgan.training.prepare import prepare
 
 
@@ -33,7 +33,7 @@ def test_a_loop_of_unknown_length_has_no_number():
 
     config = test_stage2.config_of()
     shape = jax.ShapeDtypeStruct((4, 4), "float32")
-    assert work.of_step(config, step, (shape,), lambda config: step) == 0.0
+    assert step_flops.of_step(config, step, (shape,), lambda config: step) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_loop_of_unknown_length_has_no_number():
     ],
 )
 def test_it_is_said_in_words(each, devices, peak, text):
-    assert work.in_words(each, devices, peak).startswith(text)
+    assert step_flops.in_words(each, devices, peak).startswith(text)
 
 
 @pytest.mark.parametrize(

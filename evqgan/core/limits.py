@@ -26,7 +26,7 @@ def of_device() -> int:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", of_machine())
 
 
-def require(needed: float, what: str, there: int | None = None) -> None:
+def require_memory(needed: float, what: str, there: int | None = None) -> None:
     """Raise InputError if something takes more bytes than there are.
 
     needed: bytes that it takes.
@@ -50,10 +50,10 @@ def require_images(number: int, shape: Sequence[int], before: str = "") -> None:
     shape: (H, W). before: begins the message.
     """
     what = f"{before}{counted(number, 'image')} of {size_text(shape)}"
-    require(number * math.prod(shape) * 3, what)
+    require_memory(number * math.prod(shape) * 3, what)
 
 
-def limit(number: float, most: int, what: str, force: bool | None = False) -> None:
+def limit_work(number: float, most: int, what: str, force: bool | None = False) -> None:
     """Raise InputError if there is more to do than `most`, unless `force` lifts that.
 
     So much work is more often a slip than a wish.

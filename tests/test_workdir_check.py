@@ -11,7 +11,7 @@ from test_configs import load
 from evqgan import main, quickstart
 from evqgan.core import exported, files
 from evqgan.core.errors import InputError
-from evqgan.training import loop, vacancy
+from evqgan.training import loop, workdir_check
 
 
 def contents(folder):
@@ -85,7 +85,7 @@ def test_a_command_refuses_a_folder_of_something_else(
     said = capsys.readouterr().err.strip()
     assert said.count("\n") == 0 and said.endswith("give another --workdir")
     with pytest.raises(InputError, match=message) as caught:
-        vacancy.check(place, config != "one")
+        workdir_check.check(place, config != "one")
     assert str(caught.value) in said and contents(tmp_path) == before
 
 
@@ -102,8 +102,8 @@ def test_python_refuses_it_too(tmp_path):
 def test_a_run_of_the_same_kind_goes_on(tmp_path):
     both, one = made(tmp_path / "both", "of both"), made(tmp_path / "one", "of one")
     for place in (both, tmp_path / "new", made(tmp_path / "begun", "of both, begun")):
-        vacancy.check(place, both=True)
+        workdir_check.check(place, both=True)
     (one / "samples.npz").touch()  # --out=WORKDIR
     for place in (one, both / "tokenizer", both / "generator", tmp_path / "new"):
-        vacancy.check(place, both=False)
+        workdir_check.check(place, both=False)
     assert json.loads((one / "config.json").read_text())["stage"] == "stage1"

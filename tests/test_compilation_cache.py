@@ -9,11 +9,11 @@ import zlib
 
 import pytest
 
-from evqgan.core import kept_programs
+from evqgan.core import compilation_cache
 
 STEP = """
-from evqgan.core import cli
-cli.keep_programs()
+from evqgan.core import compilation_cache
+compilation_cache.enable()
 import jax, jax.numpy as jnp
 def step(x):
     return jnp.sin(x) @ jnp.cos(x)
@@ -43,7 +43,7 @@ def test_an_entry_that_was_cut_off_is_removed_and_written_anew(tmp_path):
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     made = start(tmp_path)
     assert LINE.format(tmp_path) in made and "UserWarning" not in made
-    assert not any(map(kept_programs.is_damaged, entries(tmp_path).values()))
+    assert not any(map(compilation_cache.is_damaged, entries(tmp_path).values()))
     assert [*entries(tmp_path)] == [name]
     assert "cut off" not in start(tmp_path)
 
@@ -67,8 +67,8 @@ def shown(monkeypatch, tmp_path):
     """What other warnings are, while the folder is watched."""
     found = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: found.append(message))
-    kept_programs.watch("/another folder")
-    kept_programs.watch(str(tmp_path))  # replaces it
+    compilation_cache.watch("/another folder")
+    compilation_cache.watch(str(tmp_path))  # replaces it
     return found
 
 
@@ -93,7 +93,7 @@ def test_other_warnings_are_shown_as_ever_and_whole_entries_stay(shown, tmp_path
 def test_an_entry_of_zstandard_is_told_from_a_damaged_one():
     zstandard = pytest.importorskip("zstandard", reason="JAX takes zlib where it is absent")
     entry = zstandard.ZstdCompressor().compress(bytes(1000))
-    assert not kept_programs.is_damaged(entry) and kept_programs.is_damaged(entry[:-1])
+    assert not compilation_cache.is_damaged(entry) and compilation_cache.is_damaged(entry[:-1])
 
 
 def test_an_entry_of_zstandard_is_read_by_it_where_it_is_installed(monkeypatch):
@@ -106,7 +106,7 @@ def test_an_entry_of_zstandard_is_read_by_it_where_it_is_installed(monkeypatch):
 
     stand_in = types.SimpleNamespace(ZstdDecompressor=Decompressor, ZstdError=EOFError)
     monkeypatch.setitem(sys.modules, "zstandard", stand_in)
-    entry = kept_programs.ZSTD + b"!"
-    assert not kept_programs.is_damaged(entry) and kept_programs.is_damaged(entry[:-1])
+    entry = compilation_cache.ZSTD + b"!"
+    assert not compilation_cache.is_damaged(entry) and compilation_cache.is_damaged(entry[:-1])
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    assert not kept_programs.is_damaged(entry[:-1])  # JAX does not look at it either
+    assert not compilation_cache.is_damaged(entry[:-1])  # JAX does not look at it either

@@ -1,4 +1,4 @@
-"""What all metrics share: checks of features, and work in pieces of bounded memory."""
+"""What all metrics share: checks of features, and work in chunks of bounded memory."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 
-PIECE = 1 << 23  # float64 numbers in one piece: 64 MiB
+CHUNK = 1 << 23  # float64 numbers in one chunk: 64 MiB
 
 
 def checked_features(
@@ -52,11 +52,11 @@ def checked_pair(
 
 
 def slices(number: int, width: int) -> Iterator[slice]:
-    """Yield slices that cut `number` rows of `width` numbers into pieces, in order.
+    """Yield slices that cut `number` rows of `width` numbers into chunks, in order.
 
-    A piece has at most PIECE numbers, but one row at least.
+    A chunk has at most CHUNK numbers, but one row at least.
     """
-    step = max(1, PIECE // width)
+    step = max(1, CHUNK // width)
     for start in range(0, number, step):
         yield slice(start, min(start + step, number))
 
@@ -64,15 +64,15 @@ def slices(number: int, width: int) -> Iterator[slice]:
 def tiles(
     a: np.ndarray, b: np.ndarray, origin: np.ndarray | float = 0.0
 ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
-    """Yield pieces of two arrays, so that each row of one meets each row of the other once.
+    """Yield chunks of two arrays, so that each row of one meets each row of the other once.
 
     a: [N,F]. b: [M,F].
     origin: float64 [F], subtracted from both. Distances do not depend on it, but their rounding
       does: the mean of the data is best where this is far from 0.
     Yields the rows i of `a` and j of `b`, and these as float64: x = a[i] - origin [n,F] and
-      y = b[j] - origin [m,F]. None of x, y and an array [n,m] has more than PIECE numbers.
+      y = b[j] - origin [m,F]. None of x, y and an array [n,m] has more than CHUNK numbers.
     """
-    width = max(a.shape[1], math.isqrt(PIECE))
+    width = max(a.shape[1], math.isqrt(CHUNK))
     for i in slices(len(a), width):
         x = a[i].astype(np.float64) - origin
         for j in slices(len(b), width):
