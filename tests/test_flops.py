@@ -52,3 +52,21 @@ def test_what_is_within_loops_and_calls_is_counted_as_often_as_it_runs():
         flops.count(
             lambda x, w: jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ w, x), x, w
         )
+
+
+def test_what_no_result_depends_on_is_not_counted():
+    x, w = jnp.zeros((4, 5)), jnp.zeros((5, 5))
+    once = 2 * 4 * 5 * 5
+
+    def layers(weights):
+        y = jax.lax.scan(lambda y, w: (y @ w, None), x, weights[0])[0]
+        return jnp.sum(jax.jit(lambda y: y @ weights[1])(y))
+
+    def last(weights):  # the gradient for the last layer, as the adaptive weight takes it
+        return jax.grad(layers)(weights)[1]
+
+    weights = jnp.stack([w, w, w]), w
+    # Three layers forward, and backward for two sides each; of the last, whose result is not asked
+    # for, the two sides backward, or one.
+    assert flops.count(jax.grad(layers), weights) == (3 + 2 * 3 + 2) * once
+    assert flops.count(last, weights) == (3 + 1) * once
