@@ -2,7 +2,7 @@
 
 Hours in the heads of the tokenizers' configs are estimates, nothing was timed: images x TFLOP an
 image / (devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss.
-Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 25 % of a v5e, by its compiler's
+Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 15 % of a v5e, by its compiler's
 estimate for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with
 L2 and LPIPS, docs/results.md). With one or two images a device it is less.
 """

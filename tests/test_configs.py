@@ -290,7 +290,7 @@ def test_hours_in_the_head_are_those_of_the_formula(name):
         steps = to_steps(config.duration, examples, config.batch_size)
         assert float(images) == pytest.approx(steps * config.batch_size / 1e6, rel=0.02)
         # TFLOP/s of v5e and H100, and MFU.
-        for devices, peak, mfu, found in ((16, 197, 0.25, hours[0]), (8, 990, 0.18, hours[1])):
+        for devices, peak, mfu, found in ((16, 197, 0.15, hours[0]), (8, 990, 0.18, hours[1])):
             expected = float(images) * 1e6 * float(tflop) / (devices * peak * mfu) / 3600
             assert float(found) == pytest.approx(expected, rel=0.02, abs=0.06)
 

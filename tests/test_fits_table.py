@@ -38,16 +38,30 @@ def test_a_row_has_its_keys_and_a_gap_is_named():
     changed = ROW._replace(changes=codes, fits=False, note=note, **nothing)
     lost = fits.Row("celebahq_stage2", "", "v5e-16", "train", note="a batch of 8")
     sampled = ROW._replace(config="imagenet_stage1", mode="sample", program="decoder")
-    lines = maker("fits_table").page([sampled, changed, lost, ROW]).splitlines()
+    of_gpu = ROW._replace(topology="h100-8")
+    given = [sampled, changed, lost, ROW, of_gpu]
+    text = maker("fits_table").page(given)
+    lines, paragraphs = text.splitlines(), [" ".join(x.split()) for x in text.split("\n\n")]
     rows = [line for line in lines if line.startswith("| `")]
     assert rows[0] == (
         "| `imagenet_stage2` | train | data 16 | 1,024 | yes | 7.50 | 15.75 | 2.00 | 9.74 | 1.2 s "
         "| 41.4% | 1,200 | 1.05 |"
     )
+    assert rows[3] == rows[0]
     assert rows[1].startswith("| `imagenet_stage2`, `generator.unroll=1` | train | data 16 | 1,024")
     assert "| **no** | 59.12 of temporaries | 15.75 |" in rows[1]
-    assert rows[2].startswith("| `imagenet_stage1` | decoder |") and len(rows) == 3
-    (gap,) = (line for line in lines if "`ffhq_stage2`" in line)
+    assert rows[2].startswith("| `imagenet_stage1` | decoder |") and len(rows) == 4
+    assert text.index(rows[2]) < text.index("## h100-8") < text.rindex(rows[3])
+    (gap,) = (text for text in paragraphs if "`ffhq_stage2`" in text)
     assert "`imagenet_stage1`" in gap and "`imagenet_stage2`," not in gap
-    assert "celebahq_stage2" not in gap and "`celebahq_stage2` was refused: a batch of 8." in lines
-    assert sum("not compiled yet: all." in line for line in lines) == 4
+    assert "celebahq_stage2" not in gap
+    assert "`celebahq_stage2` was refused: a batch of 8." in paragraphs
+    assert sum("not compiled yet: all." in text for text in paragraphs) == 4
+    assert all(len(line) <= 120 or line.startswith("|") for line in lines)
+
+
+def test_a_config_that_was_compiled_with_other_keys_alone_is_still_a_gap():
+    for changes, is_gap in (("generator.unroll=1", True), ("dataset.codes=IDS", False)):
+        page = maker("fits_table").page([ROW._replace(changes=f"--config.{changes}")])
+        there = page.partition("## v5e-16")[2].partition("##")[0]
+        assert ("`imagenet_stage2`," in there.partition("not compiled yet: ")[2]) == is_gap

@@ -156,7 +156,8 @@ def test_without_the_compiler_a_line_says_what_to_install(monkeypatch):
 def test_a_tiny_step_is_compiled_for_a_gpu_that_is_not_there(name, tmp_path):
     file = tmp_path / "rows.json"
     given = ["--config=configs/imagenet_stage2.py:tiny", "--config.generator.layers=1"]
-    given += ["--config.batch_size=8", "--config.dataset.codes=nowhere", f"--compile_only={name}", f"--json={file}"]
+    given += ["--config.batch_size=8", "--config.dataset.codes=nowhere"]
+    given += [f"--compile_only={name}", f"--json={file}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": ""}
     command = [sys.executable, "-m", "evqgan.main", *given]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 
 from evqgan.benchmark.fits import CONFIGS, TOPOLOGIES, Row, earlier
@@ -23,8 +24,10 @@ not: compiled, not run. What the columns are: [accelerators.md](accelerators.md)
 
 Keys of `config` that were changed stand behind its name; generators take stored ids
 (`--config.dataset.codes`) but for RQ-Transformers, which encode images. Memory is of a device, in
-GiB; TFLOP, collectives and their GB are of a step on a device; the time is without collectives.
+GiB; TFLOP, collectives and their GB are of a step on a device; the time is without collectives. Of
+GPUs it is a lower bound, and the MFU so an upper one.
 """
+WIDTH = 120  # columns of a line of text
 NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)G\)")
 
 
@@ -32,20 +35,27 @@ def page(rows: Iterable[Row]) -> str:
     """Return the page for rows of `benchmark fits`: a table for each accelerator."""
     rows = list(rows)
     parts = [HEAD]
-    for topology in TOPOLOGIES:
+    others = dict.fromkeys(row.topology for row in rows if row.topology not in TOPOLOGIES)
+    for topology in (*TOPOLOGIES, *others):
         here = [row for row in rows if row.topology == topology]
         known = sorted((row for row in here if row.fits is not None), key=place)
         refused = [row for row in here if row.fits is None]
         parts.append(f"## {topology}\n")
         if known:
             parts.append(table(known))
-        parts += [f"`{row.config}` was refused: {row.note}.\n" for row in refused]
-        done = {row.config for row in (*known, *refused) if row.mode == "train"}
+        parts += [wrapped(f"`{row.config}` was refused: {row.note}.") for row in refused]
+        trained = (row for row in here if row.mode == "train" and not changed(row))
+        done = {row.config for row in trained}
         left = ", ".join(f"`{name}`" for name in CONFIGS if name not in done)
-        if left:
+        if left and topology not in others:
             which = left if known else "all"
-            parts.append(f"Training steps that were not compiled yet: {which}.\n")
+            parts.append(wrapped(f"Training steps that were not compiled yet: {which}."))
     return "\n".join(parts)
+
+
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines of WIDTH columns, and an end of a line."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def place(row: Row) -> tuple[int, bool, int]:
