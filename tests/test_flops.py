@@ -70,3 +70,21 @@ def test_what_no_result_depends_on_is_not_counted():
     # for, the two sides backward, or one.
     assert flops.count(jax.grad(layers), weights) == (3 + 2 * 3 + 2) * once
     assert flops.count(last, weights) == (3 + 1) * once
+
+
+def test_fused_attention_counts_as_the_products_that_it_stands_for(monkeypatch):
+    # Nothing is compiled: JAX asks for the library while it traces.
+    version = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(version, lambda: 91000)
+    query, keys = (jnp.zeros((2, length, 4, 64), "bfloat16") for length in (10, 12))
+
+    def gradient(implementation):
+        def attended(query, keys):
+            given = query, keys, keys
+            return jnp.sum(jax.nn.dot_product_attention(*given, implementation=implementation))
+
+        return jax.grad(attended, (0, 1))
+
+    each = 2 * (2 * 4) * 10 * 12 * 64
+    assert flops.count(gradient("xla"), query, keys) == (2 + 4 - 1) * each  # the sum is not asked for
+    assert flops.count(gradient("cudnn"), query, keys) == (2 + 4) * each  # its forward part is one

@@ -15,6 +15,11 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 
+# cuDNN's attention, as JAX has it, and its products with queries, keys and values: forward of
+# queries and keys, and of weights and values; backward the two sides of each.
+FUSED = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}
+
+
 def count(function: Callable, *given: Any) -> float:
     """Return the FLOPs of one call of `function`; arguments may be shapes."""
     return of_jaxpr(jax.make_jaxpr(function)(*given).jaxpr)
@@ -38,6 +43,8 @@ def of_equation(equation: Any) -> float:
         return of_product(equation)
     if name == "conv_general_dilated":
         return of_convolution(equation)
+    if name in FUSED:
+        return of_fused_attention(equation)
     if name == "cond":  # the most expensive branch
         return max(of_equations(branch.jaxpr) for branch in keys["branches"])
     within = sum(of_equations(jaxpr) for jaxpr in jaxprs_of(keys))
@@ -72,3 +79,10 @@ def of_convolution(equation: Any) -> float:
     dilated = math.prod(equation.params["lhs_dilation"])  # zeros that are put in between
     each = math.prod(kernel) / out_channels / dilated
     return 2 * each * math.prod(equation.outvars[0].aval.shape)
+
+
+def of_fused_attention(equation: Any) -> float:
+    """Return the FLOPs of an attention in one operation, as if nothing in it were done twice."""
+    query, keys = (equation.invars[i].aval.shape for i in (0, 1))
+    length = keys[1 if equation.params["layout"] == 0 else 2]  # [B,S,heads,d] or [B,heads,S,d]
+    return FUSED[equation.primitive.name] * 2 * math.prod(query) * length
