@@ -30,8 +30,8 @@ evaluate  --metrics=reconstruction,... --out=DIR
                     evaluation.json
 
 --compile_only=TOPOLOGY compiles the step of training, the sampler or the prediction of evaluation
-for cpu, gpu, or a TPU that need not be there (v5e-8, v5e:2x4, v4-8, v6e-8; needs libtpu), and
-prints memory, FLOPs, an estimate of time, and collectives. Nothing is read or run. Exit code 1: it
+for cpu, gpu, or what need not be there: a TPU (v5e-8, v5e:2x4, v4-8, v6e-8; needs libtpu) or GPUs
+(a100, h100-8, rtx4090; needs jax[cuda13]). It prints memory, FLOPs, an estimate of time, and collectives. Nothing is read or run. Exit code 1: it
 does not fit; then lines say what to change, and --tries=3 compiles three such changes. --layout
 prints which array of the state is split how over those devices, and compiles nothing.
 
@@ -142,7 +142,7 @@ FLAGS = (
         "which evaluators (default: all of the config's, and samples if there are any)",
     ),
     Flag("force", SWITCH, DRAWING, "begin what may take weeks; sample: replace other samples"),
-    Flag("compile_only", TEXT, COMPILED, "only compile for these devices: v5e-8, cpu, ..."),
+    Flag("compile_only", TEXT, COMPILED, "only compile for these devices: v5e-8, h100-8, cpu"),
     Flag("layout", SWITCH, ("train",), "with --compile_only: only how the state is split"),
     Flag("tries", whole(0), ("train",), "changes to compile, of a step that does not fit (0)"),
     Flag("json", PATH, COMPILED, "a file for what --compile_only finds"),

@@ -86,5 +86,7 @@ def test_fused_attention_counts_as_the_products_that_it_stands_for(monkeypatch):
         return jax.grad(attended, (0, 1))
 
     each = 2 * (2 * 4) * 10 * 12 * 64
-    assert flops.count(gradient("xla"), query, keys) == (2 + 4 - 1) * each  # the sum is not asked for
+    assert (
+        flops.count(gradient("xla"), query, keys) == (2 + 4 - 1) * each
+    )  # the sum is not asked for
     assert flops.count(gradient("cudnn"), query, keys) == (2 + 4) * each  # its forward part is one

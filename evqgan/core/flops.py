@@ -14,7 +14,6 @@ import jax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-
 # cuDNN's attention, as JAX has it, and its products with queries, keys and values: forward of
 # queries and keys, and of weights and values; backward the two sides of each.
 FUSED = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}
