@@ -138,7 +138,7 @@ NOT_RUN = [
     (r"hf://USER|FOLDER DEST", "needs the Hub: test_hub has one on loopback; test_programs copies"),
     (r"export workdirs/drawings_stage2", DATA),
     (r"demo --workdir", "serves until it is stopped: test_demo starts the page"),
-    (r"compile_only=v5e|benchmark (device|fits)", ACCELERATOR),
+    (r"compile_only=(v5e|h100)|benchmark (device|fits)", ACCELERATOR),
     (r"features=inception|reference --(name|config)=", NETWORK),
     (r"drawings_stage|=drawings|imagenet|ffhq|photos|num=50000", DATA),
     (r"benchmark (table\d|fig\d)", HOURS.format("paper")),

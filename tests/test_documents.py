@@ -103,8 +103,8 @@ def test_a_command_of_main_is_understood(words, monkeypatch, tmp_path):
         config = config_files.read_file("configs/quickstart.py:tiny").tokenizer
         (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
         words = [word for word in words if word != MODEL] + [f"--workdir={tmp_path}"]
-    # A TPU's compiler is an extra; what is said for the CPU is read in the same way.
-    main.parse([re.sub(r"^(--compile_only)=v.*", r"\1=cpu", word) for word in words])
+    # Compilers of accelerators are extras; what is said for the CPU is read in the same way.
+    main.parse([re.sub(r"^(--compile_only)=[vh].*", r"\1=cpu", word) for word in words])
 
 
 @pytest.mark.parametrize("words", of("python", "-m", "evqgan.benchmark"))
