@@ -128,6 +128,15 @@ def test_gpus_by_name(name, number, shape, monkeypatch):
     assert f"core_count: {gpu.processors}\n" in description and gpu.name in description
 
 
+def test_a_plugin_that_cannot_describe_gpus_is_told_in_a_line(monkeypatch):
+    def refused(*given, **keys):
+        raise RuntimeError("no\nsuch thing")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", refused)
+    with pytest.raises(InputError, match="=h100: JAX's plugin for CUDA .*: no such thing"):
+        topology.target("h100")
+
+
 @pytest.mark.parametrize("name", ["h100-0", "h100-12"])
 def test_numbers_of_gpus_that_no_machines_have(name):
     with pytest.raises(InputError, match=f"{name}: expected 1 to 8 GPUs, or a multiple of 8"):

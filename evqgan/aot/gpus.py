@@ -48,7 +48,8 @@ def require_compiler(name: str, flag: str) -> None:
 def devices(name: str) -> tuple[Sequence[Any], Chip]:
     """Return the devices of JAX that stand for the GPUs of `name`, and what is known of one.
 
-    Its memory is that which JAX leaves to programs, see `chips.jax_share`.
+    Its memory is that which JAX leaves to programs, see `chips.jax_share`. Raises InputError where
+    the compiler that is installed cannot describe them.
     """
     from jax.experimental import topologies
 
@@ -56,9 +57,14 @@ def devices(name: str) -> tuple[Sequence[Any], Chip]:
     hosts = max(1, number // A_HOST)
     shape = f"1x{hosts}x{number // hosts}"  # slices, hosts, GPUs of a host
     kind = KINDS.fullmatch(name)[1]  # type: ignore[index]  # `number_of` has seen to it
-    found = topologies.get_topology_desc(
-        "", platform="cuda", target_config=description(kind), topology=shape
-    )
+    try:
+        found = topologies.get_topology_desc(
+            "", platform="cuda", target_config=description(kind), topology=shape
+        )
+    except Exception as error:  # of many types, by what the plugin finds wrong
+        reason = " ".join(str(error).split())[:200]
+        what = f"--compile_only={name}: JAX's plugin for CUDA cannot describe it"
+        raise InputError(f"{what}: {reason}") from error
     chip = GPUS[kind].chip
     return found.devices, chip._replace(memory=jax_share() * chip.memory)
 
