@@ -79,6 +79,7 @@ CHANGES = [
     (1, "mesh", {"fsdp": 2}),
     (1, "mesh", {"tensor": 2}),
     (1, "tokenizer.encoder.remat", True),
+    (1, "tokenizer.decoder.unroll", 0),
     (2, "dataset.max_bad", 0.5),
     (2, "generator.remat", True),
     (2, "generator.unroll", 0),

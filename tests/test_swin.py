@@ -246,17 +246,26 @@ def test_scan_equals_blocks_one_by_one(depth):
     close(apply(stage, params, x), y)
 
 
-def test_remat_changes_nothing():
+@pytest.mark.parametrize("changes", [{"remat": True}, {"unroll": 0}, {"unroll": 0, "remat": True}])
+def test_how_blocks_are_compiled_changes_nothing(changes):
     x = normal((1, 8, 8, 16))
-    params = init(Stage(2, 2, 4), x)
+    params = init(Stage(4, 2, 4), x)
 
-    def grads(remat):
-        return jax.jit(
-            jax.grad(lambda p: jnp.sum(jnp.sin(Stage(2, 2, 4, remat=remat).apply(p, x))))
-        )(params)
+    def grads(**changes):
+        stage = Stage(4, 2, 4, **changes)
+        return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(stage.apply(p, x)))))(params)
 
-    for kept, recomputed in zip(*map(jax.tree.leaves, (grads(False), grads(True))), strict=True):
-        np.testing.assert_allclose(kept, recomputed, rtol=1e-5, atol=1e-6)
+    for plain, other in zip(*map(jax.tree.leaves, (grads(), grads(**changes))), strict=True):
+        np.testing.assert_allclose(plain, other, rtol=0, atol=1e-4 * np.abs(plain).max())
+
+
+def test_unroll_reaches_the_loop_of_every_stage():
+    x, whole = jnp.zeros((1, 64, 64, 3)), {}
+    for unroll in (1, 0):
+        coder = Encoder(16, (2, 6), 8, unroll=unroll)
+        params = jax.eval_shape(coder.init, jax.random.key(0), x)
+        whole[unroll] = str(jax.make_jaxpr(coder.apply)(params, x))
+    assert "unroll=3" in whole[0] and "unroll=3" not in whole[1]
 
 
 def test_program_does_not_grow_with_depth():

@@ -42,6 +42,15 @@ class Instruction(NamedTuple):
     line: str
 
 
+class Run(NamedTuple):
+    """An instruction, and how it is run in a call of the program."""
+
+    one: Instruction
+    times: int
+    is_fused: bool  # whether it is within one operation
+    shapes: dict[str, str]  # of what stands beside it, by name
+
+
 @dataclasses.dataclass
 class Found:
     """What a program does in one call on one device.
@@ -63,7 +72,18 @@ def read(text: str) -> Found:
     """Return what the text of a compiled program says."""
     computations, entry = parse(text)
     found = Found()
-    walk(computations, entry, 1, found, fused=False)
+    for one, times, is_fused, shapes in runs(computations, entry):
+        operation = one.operation.removesuffix("-start")
+        if operation in COLLECTIVES:
+            number = found.collectives.setdefault(operation, [0, 0])
+            number[0] += times
+            number[1] += times * size_of(one, shapes)
+        # The cycles of what is fused are known as a whole.
+        if not is_fused and (cycles := CYCLES.search(one.line)):
+            found.cycles += times * int(cycles[1])
+        elif one.operation == "rng-bit-generator" and not is_fused:
+            found.random_bytes += times * bytes_of(one.shape)
+        found.open_loops += one.operation == "while" and trips(computations, one) is None
     return found
 
 
@@ -107,32 +127,21 @@ def closing(text: str) -> int:
     return len(text)
 
 
-def walk(
-    computations: dict[str, list[Instruction]], name: str, times: int, found: Found, fused: bool
-) -> None:
-    """Add to `found` what a computation does if it runs so many `times`.
+def runs(
+    computations: dict[str, list[Instruction]], name: str, times: int = 1, is_fused: bool = False
+) -> Iterator[Run]:
+    """Yield each instruction that a computation and those it calls run, if it runs `times`.
 
-    fused: whether it is within one operation, whose cycles are known as a whole.
+    is_fused: whether the computation is within one operation.
     """
-    shapes = {one.name: one.shape for one in computations.get(name, ())}
-    for one in computations.get(name, ()):
-        operation = one.operation.removesuffix("-start")
-        if operation in COLLECTIVES:
-            number = found.collectives.setdefault(operation, [0, 0])
-            number[0] += times
-            number[1] += times * size_of(one, shapes)
-        if not fused and (cycles := CYCLES.search(one.line)):
-            found.cycles += times * int(cycles[1])
-        elif one.operation == "rng-bit-generator" and not fused:
-            found.random_bytes += times * bytes_of(one.shape)
-        turns = 1
-        if one.operation == "while":
-            known = trips(computations, one)
-            found.open_loops += known is None
-            turns = 1 if known is None else known
-        within = fused or one.operation == "fusion"
+    instructions = computations.get(name, [])
+    shapes = {one.name: one.shape for one in instructions}
+    for one in instructions:
+        yield Run(one, times, is_fused, shapes)
+        turns = (trips(computations, one) or 1) if one.operation == "while" else 1
+        within = is_fused or one.operation == "fusion"
         for inner in called(one):
-            walk(computations, inner, times * turns, found, within)
+            yield from runs(computations, inner, times * turns, within)
 
 
 def called(one: Instruction) -> Iterator[str]:

@@ -8,7 +8,7 @@ passes, in which each instruction that computes is a kernel, and a fusion one in
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from evqgan.aot import hlo
@@ -53,27 +53,21 @@ class Kernel(NamedTuple):
 def of_program(text: str) -> list[Kernel]:
     """Return the kernels of a compiled program, those of each loop as often as it turns."""
     computations, entry = hlo.parse(text)
-    return list(walk(computations, entry, 1))
+    return [
+        kernel(run, computations.get(next(hlo.called(run.one), ""), []))
+        for run in hlo.runs(computations, entry)
+        if not run.is_fused and is_kernel(run.one)
+    ]
 
 
-def walk(computations: dict[str, list[Instruction]], name: str, times: int) -> Iterator[Kernel]:
-    """Yield the kernels of a computation that runs so many `times`."""
-    shapes = {one.name: one.shape for one in computations.get(name, ())}
-    for one in computations.get(name, ()):
-        if not is_kernel(one):
-            turns = 1
-            if one.operation == "while":
-                turns = hlo.trips(computations, one) or 1
-            for part in hlo.called(one):
-                yield from walk(computations, part, times * turns)
-            continue
-        origin = re.search(r'op_name="([^"]*)"', one.line)
-        inner = computations.get(next(hlo.called(one), ""), [])
-        moved = moved_by(one, inner, shapes)
-        flops = flops_of(one, shapes) + sum(
-            flops_of(part, {x.name: x.shape for x in inner}) for part in inner
-        )
-        yield Kernel(one.name, times, moved, flops, origin[1] if origin else "")
+def kernel(run: hlo.Run, inner: Sequence[Instruction]) -> Kernel:
+    """Return the kernel of an instruction; inner: the instructions of a fusion, none of others."""
+    one, shapes = run.one, run.shapes
+    within = {part.name: part.shape for part in inner}
+    flops = flops_of(one, shapes) + sum(flops_of(part, within) for part in inner)
+    origin = re.search(r'op_name="([^"]*)"', one.line)
+    moved = moved_by(one, inner, shapes)
+    return Kernel(one.name, run.times, moved, flops, origin[1] if origin else "")
 
 
 def is_kernel(one: Instruction) -> bool:

@@ -35,6 +35,7 @@ class Coder(nn.Module):
     window: Positive = 8  # side of an attention window, in tokens
     mlp_ratio: Above0 = 4.0
     remat: bool = False
+    unroll: int = 1  # pairs of blocks in a turn of the loop over each stage; 0: no loop
     dtype: Any = "float32"
 
     def __post_init__(self) -> None:
@@ -53,6 +54,7 @@ class Coder(nn.Module):
             self.window,
             self.mlp_ratio,
             remat=self.remat,
+            unroll=self.unroll,
             dtype=self.dtype,
             name=f"stage{i}",
         )
@@ -115,7 +117,7 @@ class Stage(nn.Module):
 
     The pairs (plain, shifted) are one scan over parameters stacked as [depth // 2,...] under
     `pairs`; of an odd depth, the last block (plain) follows under `last`. `remat` keeps only the
-    pairs' inputs for the backward pass.
+    pairs' inputs for the backward pass; `unroll` is that of `scan_layers`.
     """
 
     depth: int
@@ -124,6 +126,7 @@ class Stage(nn.Module):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     remat: bool = False
+    unroll: int = 1
     dtype: Any = "float32"
 
     @nn.compact
@@ -139,7 +142,8 @@ class Stage(nn.Module):
         pairs, last = divmod(self.depth, 2)
         if pairs:
             pair = Pair(block, name="pairs")
-            x, _ = scan_layers(lambda pair, x, _: (pair(x), None), pair, x, pairs, self.remat)
+            step = lambda pair, x, _: (pair(x), None)  # noqa: E731 (of one line)
+            x, _ = scan_layers(step, pair, x, pairs, self.remat, unroll=self.unroll)
         return block(name="last")(x) if last else x
 
 
