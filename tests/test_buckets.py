@@ -252,6 +252,7 @@ def test_what_is_refused_is_not_waited_for(store, impatient, capfd, code):
     assert not capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_an_outage_and_one_without_end_ends_it_in_a_line(
     store, impatient, tmp_path, monkeypatch, capfd
 ):

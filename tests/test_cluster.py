@@ -246,6 +246,7 @@ def test_a_process_that_lost_the_other_ends_within_a_minute_with_a_line(killed):
     assert "Traceback" not in first
 
 
+@pytest.mark.slow
 def test_a_process_that_is_stuck_ends_all_within_a_minute_and_is_named(tmp_path):
     config = config_of(evals={}, mesh={"data": 2}, stall=5.0)
     started = pair(config, tmp_path, (run, run_until_stuck))
@@ -439,6 +440,7 @@ def by_variables(config, place, **changes):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_that_variables_name_train_as_one(tmp_path):
     config = config_of(evals={}, mesh={"data": 2}, duration="1 step", eval_every="1 step")
     codes, outputs = by_variables(config, tmp_path, JAX_NUM_PROCESSES="2")

@@ -238,6 +238,7 @@ def test_samples_are_measured_against_all_views_of_real_images(monkeypatch):
         real_images.against(config, 8, True, colours)
 
 
+@pytest.mark.slow
 def test_the_best_sampler_of_a_run_is_chosen_by_other_seeds_than_its_samples(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "SCAN_SEEDS", 1)
     folder = workdirs.copy(tmp_path / "vqgan_0")

@@ -324,7 +324,6 @@ def test_the_tiny_form_shrinks_what_a_quantizer_has_and_adds_no_key(quantizer, c
 
 
 TINY = [*((p.stem, "") for p in FILES if p.stem not in PAIRS), ("imagenet_stage1", "plus")]
-TRAINED = ("ffhq_stage1",)  # always; the others in the slow run
 # Always, one of each generator and one tokenizer with its critic; the others in the slow run.
 BUILT = (
     "imagenet_stage2",
@@ -379,8 +378,9 @@ def test_a_step_of_the_tiny_form_can_be_built(name, variant):
 
 @pytest.mark.parametrize(
     "name, variant",
-    [pytest.param(*key, marks=[] if key[0] in TRAINED else pytest.mark.slow) for key in TINY],
+    TINY,
 )
+@pytest.mark.slow
 def test_the_tiny_form_trains(name, variant, tmp_path):
     state = loop.train(in_tiny(name, variant), tmp_path)
     assert int(state["step"]) == 4
@@ -400,8 +400,9 @@ def test_all_of_full_size_are_compiled_by_benchmark_fits():
 
 @pytest.mark.parametrize(
     "name, variant",
-    [pytest.param("imagenet_stage1", "", marks=pytest.mark.slow), ("ffhq_stage1", "1024")],
+    [("imagenet_stage1", ""), ("ffhq_stage1", "1024")],
 )
+@pytest.mark.slow
 def test_a_full_size_step_in_bfloat16_keeps_the_types_of_its_state(name, variant):
     """Traced, not run: all terms of the loss, the tokenizer and the critic at full size."""
     config = load(name, variant)

@@ -284,6 +284,7 @@ def test_what_changes_on_the_hub_while_a_model_is_exported_is_seen(
     assert len(served.commits[NAME]) == before + 2
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it_in_a_process_of_its_own(served, tmp_path):
     pictures.save_png(tmp_path / "in.png", np.zeros((64, 64, 3), np.uint8))
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": served.url}

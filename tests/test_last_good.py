@@ -157,7 +157,7 @@ def test_whole_checkpoints_stay_where_they_are(saved, tmp_path, monkeypatch, rel
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(stage, tmp_path, capsys):
     """Stage 1 has a critic, its optimizer, and the counts of a codebook that is a moving average.
 

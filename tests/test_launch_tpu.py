@@ -227,8 +227,15 @@ def test_a_config_is_found_as_the_program_finds_it(cloud, config):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("more", [[], ["--dry_run"]])
-@pytest.mark.parametrize("script", ["tpu_vm", "queued_resource"])
+@pytest.mark.parametrize(
+    "script, more",
+    [
+        ("tpu_vm", []),
+        ("queued_resource", ["--dry_run"]),
+        pytest.param("tpu_vm", ["--dry_run"], marks=pytest.mark.slow),
+        pytest.param("queued_resource", [], marks=pytest.mark.slow),
+    ],
+)
 def test_flags_that_the_program_in_the_commit_has_not_begin_nothing(cloud, script, more):
     (cloud.cloud / "vm").unlink()
     cloud.add_program()
@@ -257,6 +264,7 @@ def test_flags_that_the_program_in_the_commit_has_not_begin_nothing(cloud, scrip
     assert done.returncode == 0 and "checked" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_each_kind_of_tpu_has_its_devices(cloud):
     """JAX takes a core of v2 and v3 for a device, and a chip of all others."""
     cloud.add_program()

@@ -46,6 +46,7 @@ CONFIGS = {
     "vit": lambda: load("vitvqgan_imagenet_stage1", "tiny"),
     "rqtransformer": lambda: load("rqtransformer_imagenet_stage2", "tiny"),
 }
+ALWAYS = ("tokenizer", "generator")  # the others in the slow run
 
 
 def places(node, above=()):
@@ -78,7 +79,10 @@ def line(config):
     return ""
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.slow) for name in CONFIGS],
+)
 def test_each_value_made_wrong_is_refused_in_one_line_or_makes_sense(name):
     config = json.loads(CONFIGS[name]().to_json())
     assert not line(ConfigDict(config)), name

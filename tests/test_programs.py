@@ -80,7 +80,13 @@ def test_a_seed_is_numpys(seed):
     assert int(jax.jit(first_word)(np.uint32(seed))) == seeds_of(seed, 1)[0]
 
 
-@pytest.mark.parametrize("form", small.FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, marks=[] if form in ("multigrained", "gpt") else pytest.mark.slow)
+        for form in small.FORMS
+    ],
+)
 def test_samples_of_every_generator_are_the_librarys(form):
     model, settings = small.generator(form), None
     settings = model.settings({"steps": 3} if "steps" in small.names_of(model) else {})
@@ -116,7 +122,13 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("form, keys, sampler", WAYS)
+@pytest.mark.parametrize(
+    "form, keys, sampler",
+    [
+        *WAYS[:4],
+        *(pytest.param(*way, marks=pytest.mark.slow) for way in WAYS[4:]),
+    ],
+)
 def test_every_way_of_sampling_can_be_exported(form, keys, sampler):
     model = small.generator(form, **keys)
     settings, state = model.settings(sampler), small.moved(model.shapes())
@@ -208,6 +220,7 @@ def test_programs_and_card_hold_no_place_of_this_machine(place):
     assert programs.TITLE not in (place / "float32" / exported.CARD).read_text()
 
 
+@pytest.mark.slow
 def test_a_copy_has_programs_that_are_written_anew(place, tmp_path):
     (tmp_path / "new").mkdir()
     assert command_line.main([str(place / "float32"), str(tmp_path / "new")]) == 0

@@ -41,6 +41,7 @@ STANDINS = {
     "rqtransformer-imagenet-480m": ("rqvae", Given(size=SIZE, **HEADS)),
     "vitvqgan-imagenet-base": ("vitvqgan", Given()),
 }
+ALWAYS = ("taming-imagenet256",)  # the others, which are handled alike, in the slow run
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,10 @@ def test_the_table_names_every_model_and_guesses_nothing():
                 assert (file.sha256 or file.size is None) or "no public hash" in file.known
 
 
-@pytest.mark.parametrize("name", STANDINS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.slow) for name in STANDINS],
+)
 def test_a_model_is_fetched_converted_and_opened_by_its_name(
     name, arrays, server, monkeypatch, tmp_path, capsys
 ):

@@ -186,7 +186,10 @@ def test_python_samples_into_an_owned_folder(place, tmp_path):
         model.sample(2, folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))],
+)
 def test_sampling_that_a_signal_stops_goes_on(
     foreground, place, tmp_path, capsys, monkeypatch, name
 ):

@@ -142,8 +142,10 @@ def straight(request, tmp_path_factory):
     "straight, with_signal",
     [
         (1, signal.SIGTERM),
-        (2, signal.SIGKILL),
-        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((2, signal.SIGKILL), (1, signal.SIGKILL))
+        ),
         pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
     ],
     indirect=["straight"],
@@ -373,7 +375,15 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "stage, more, gone",
-    [(1, {}, "psnr"), (2, {"distribution": {"features": "pixels", "samples": 8}}, "generation")],
+    [
+        (1, {}, "psnr"),
+        pytest.param(
+            2,
+            {"distribution": {"features": "pixels", "samples": 8}},
+            "generation",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_numbers_that_nobody_gives_are_said_before_anything_is_written(
     stage, more, gone, tmp_path, capsys

@@ -50,6 +50,7 @@ def read(file):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_each_run_is_a_workdir(out):
     for seed in range(2):
         place = out / f"own_dropped_{seed}"
@@ -88,6 +89,7 @@ def test_terms_are_equal():
     assert terms["wider"][2:] == (4, 4 * (4 + 36))
 
 
+@pytest.mark.slow
 def test_rows_are_mean_and_deviation_over_seeds(out):
     assert read(out / "1.json")["own dropped"]["seeds"] == 1
     assert read(out / "1.json")["own dropped"]["cross_entropy_sd"] is None
@@ -116,6 +118,7 @@ def test_rows_are_mean_and_deviation_over_seeds(out):
     assert rows["real images"]["card"]["real"] == card["samples"]["real"]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(out, capsys):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("variant.json")}
     only = ["--only=own dropped", "--seeds=2"]
