@@ -117,6 +117,7 @@ def find(source, image):
     raise AssertionError("this image is of no example")
 
 
+@pytest.mark.slow
 def test_a_run_from_stored_ids_goes_on_with_the_same_bits(stored, tmp_path, capsys):
     config = config_of(stored)
     config.checkpoint_every = config.eval_every = "3 steps"

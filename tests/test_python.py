@@ -49,6 +49,48 @@ def exactly(found, expected):
     np.testing.assert_array_equal(np.stack([np.asarray(image) for image in found]), expected)
 
 
+WRONG = {
+    "config": (lambda: evqgan.load("drawings", config="nope"), "config as a ConfigDict, .*'nope'"),
+    "device": (
+        lambda: evqgan.load("drawings", device=[jax.devices()[0]] * 2),
+        "expected each device once, got",
+    ),
+    "ids": (
+        lambda: loaded().decode(np.zeros((1, 0, 8, 1), np.int32)),
+        r"ids of at least one token, got \[1, 0, 8, 1\]",
+    ),
+    "num": (lambda: loaded().generate(10**14, force=True), "labels of 100,000,.* ask for less"),
+    "nul": (lambda: loaded().encode("a\0b"), "expected the path of a file of this machine"),
+    "url": (lambda: loaded().encode("https://x.org/a.png"), "cannot read 'https://x.org/a.png'"),
+    "no path": (lambda: loaded().encode(""), "cannot read ''"),
+    "folder": (lambda: loaded().sample(1, folder="a\0b"), "expected the path of a folder"),
+    "dict": (lambda: loaded().encode({"a": picture()}), r"got {'a': array.*\.\.\.$"),
+    "masked": (lambda: loaded().encode(np.ma.masked_array(picture())), "got a masked array"),
+    "nan": (lambda: loaded().encode(np.full((64, 64, 3), np.nan)), "some that are not finite"),
+    "near": (
+        lambda: loaded().encode(np.full((64, 64, 3), -1.0000001)),
+        "got -1.0000001 to -1.0000001",
+    ),
+    "dtypes": (
+        lambda: loaded().encode([picture(), picture() / 127.5 - 1]),
+        "images of one dtype, got float64 and uint8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_used_is_refused_in_one_line(name):
+    wrong, message = WRONG[name]
+    with pytest.raises(InputError, match=message) as refused:
+        wrong()
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+def test_images_may_come_from_a_generator():
+    expected = loaded().encode(list(made()))
+    np.testing.assert_array_equal(loaded().encode(image for image in made()), expected)
+
+
 def test_a_loaded_model_says_what_it_cannot_be_given():
     model = loaded()
     for name in ("batch_size", "device", "dtype"):

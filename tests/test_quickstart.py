@@ -104,6 +104,7 @@ def test_another_tokenizer_for_the_generator_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_results_that_were_cut_off_are_made_again(workdir):
     (workdir / "evaluation.json").unlink()
     (workdir / "edits.png").unlink()

@@ -22,6 +22,10 @@ class InputError(ValueError):
     without a traceback and exits with code 2; other exceptions are defects and show theirs.
     """
 
+    def __init__(self, message: str = "") -> None:
+        """message: what it says; lines of it are joined."""
+        super().__init__(re.sub(r"\s*\n\s*", " ", message))
+
 
 class NoModule(InputError):
     """A config names a module of this package that is not there. file: the path of that module."""
@@ -45,6 +49,12 @@ class DoesNotFit(RuntimeError):
 
 class Unfit(DoesNotFit):
     """A machine has failed checks of what is asked of it. Exit code 1."""
+
+
+def shown(value: object) -> str:
+    """Return what somebody gave, as a message shows it: as in Python, at most 200 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def size_text(size: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from evqgan.core.errors import InputError, of_system, size_text
+from evqgan.core.errors import InputError, of_system, shown, size_text
 from evqgan.data import damage
 
 MAX_PIXELS = 2**28 // 3  # Pillow's own limit against decompression bombs: a quarter of a GiB as RGB
@@ -40,7 +40,10 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
     Raises InputError if it is none.
     """
-    path = pathlib.Path(path).expanduser()
+    text = os.fspath(path)
+    if not text or "\0" in text or "://" in text:
+        raise InputError(f"cannot read {shown(text)}: expected the path of a file of this machine")
+    path = pathlib.Path(text).expanduser()
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # to open a pipe or a device may wait for ever

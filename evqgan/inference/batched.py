@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from evqgan.core import kinds, mesh
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, shown
 from evqgan.core.processes import Report
 from evqgan.core.progress import Progress, counted, heartbeat, say
 
@@ -64,7 +64,7 @@ class BatchRunner:
     def __init__(self, batch_size: int = IMAGES, devices: Sequence | None = None) -> None:
         if not kinds.fits(batch_size, kinds.Positive):
             expected = kinds.describe(kinds.Positive)
-            raise InputError(f"expected a batch_size that is {expected}, got {batch_size!r}")
+            raise InputError(f"expected a batch_size that is {expected}, got {shown(batch_size)}")
         self.batch_size = batch_size
         self.mesh = mesh.make(devices=devices or jax.local_devices())
         self.compiling = 0.0  # seconds it took so far
@@ -91,7 +91,7 @@ class BatchRunner:
         """
         if not isinstance(progress, bool) and not callable(progress):
             expected = "progress=True, or a function of (done, total, seconds)"
-            raise InputError(f"expected {expected}, got {progress!r}")
+            raise InputError(f"expected {expected}, got {shown(progress)}")
         if progress is not True:
             yield progress or None
             return

@@ -165,6 +165,8 @@ class CoreModel(Guarded):
         if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":
             expected = f"ids as int [h,w,{self.depth}] or [B,h,w,{self.depth}]"
             raise InputError(f"expected {expected}, got {given.dtype} {list(given.shape)}")
+        if len(ids) and not ids.size:
+            raise InputError(f"expected ids of at least one token, got {list(given.shape)}")
         if ids.size and not 0 <= ids.min() <= ids.max() < self.codes:
             found = f"{ids.min()} to {ids.max()}"
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from evqgan.core.build import suggestion
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, shown
 
 Device: TypeAlias = str | jax.Device | Sequence[jax.Device]
 Dtype = Literal["float32", "bfloat16"]
@@ -30,8 +30,12 @@ def of(device: Device | None) -> list[jax.Device]:
     if not isinstance(device, str):
         found = list(device) if isinstance(device, Sequence) else []
         if found and all(isinstance(one, jax.Device) for one in found):
-            return found
-        raise InputError(f"expected a device such as 'cpu' or jax.devices()[0], got {device!r}")
+            if len(set(found)) == len(found):
+                return found
+            raise InputError(f"expected each device once, got {shown(found)}")
+        raise InputError(
+            f"expected a device such as 'cpu' or jax.devices()[0], got {shown(device)}"
+        )
     name, colon, index = device.partition(":")
     name = {"cuda": "gpu"}.get(name, name)
     if name not in NAMES or not re.fullmatch(r"\d+" if colon else "", index):

@@ -23,7 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from evqgan.core import kinds, limits
-from evqgan.core.errors import InputError, size_text
+from evqgan.core.errors import InputError, shown, size_text
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
@@ -155,9 +155,11 @@ def extent(model: CoreModel, margin: Any, feather: Any) -> tuple[int, float]:
     feather = model.factor // 2 if feather is None else feather
     if not kinds.fits(margin, int):
         expected = "a margin that is a whole number of tokens from 0"
-        raise InputError(f"expected {expected}, got {margin!r}")
+        raise InputError(f"expected {expected}, got {shown(margin)}")
     if not kinds.fits(feather, float):
-        raise InputError(f"expected a feather that is a number of pixels from 0, got {feather!r}")
+        raise InputError(
+            f"expected a feather that is a number of pixels from 0, got {shown(feather)}"
+        )
     return margin, feather
 
 

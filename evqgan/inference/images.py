@@ -1,7 +1,7 @@
 """What people give as an image, as arrays; and arrays as what they ask for."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from evqgan.core.build import suggestion
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, shown
 from evqgan.data import transforms
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -41,7 +41,13 @@ def to_uint8(images: Images) -> np.ndarray:
     [0, 1], and are refused, too: read as they stand they would be pale, unnoticed. Images that are
     so bright can be given as uint8; all 1 is white in either range.
     """
+    if np.ma.isMaskedArray(images):
+        raise InputError("expected images without a mask, got a masked array: give its .filled()")
     arrays = _as_arrays(images)
+    if isinstance(arrays, list | tuple):
+        dtypes = sorted({str(image.dtype) for image in arrays if isinstance(image, np.ndarray)})
+        if len(dtypes) > 1 and "uint8" in dtypes:
+            raise InputError(f"expected images of one dtype, got {' and '.join(dtypes)}")
     try:
         given = np.asarray(arrays)
     except ValueError as error:  # a list of images of several shapes
@@ -51,15 +57,17 @@ def to_uint8(images: Images) -> np.ndarray:
     images = given[None] if given.ndim == 3 else given
     is_float = images.dtype.kind == "f"
     if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
-        got = f"{given.dtype} {list(given.shape)}" if given.ndim else repr(arrays)
+        got = f"{given.dtype} {list(given.shape)}" if given.ndim else shown(arrays)
         raise InputError(
             "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
             f"{got}{_hint(given.shape)}"
         )
     if images.dtype == np.uint8:
         return images
+    if not np.isfinite(images).all():
+        raise InputError("expected floats in [-1, 1], got some that are not finite")
     if not (np.abs(images) <= 1).all():
-        found = f"{images.min():.4g} to {images.max():.4g}"
+        found = f"{images.min():.9g} to {images.max():.9g}"
         raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
     if images.min() >= 0 and images.min() < 1:
         raise InputError(
@@ -98,6 +106,8 @@ def _several_shapes(images: Iterable[Any]) -> str:
 def _as_arrays(images: Any) -> Any:
     """Return `images` with arrays in the place of PIL images and paths."""
     pictures = Image.Image | str | os.PathLike
+    if isinstance(images, Iterator):
+        images = list(images)
     if isinstance(images, list | tuple) and any(isinstance(x, pictures) for x in images):
         found = [_as_arrays(image) for image in images]
         if len({np.shape(image) for image in found}) > 1:

@@ -55,6 +55,7 @@ def load(
         workdir = os.path.expanduser(workdir)
     saved, folder = of_workdir(workdir)
     places = devices.of(device)
+    planning.check_config(config)
     if config is None or dtype is not None:
         config = devices.in_dtype(config or saved, dtype, places)
     return Model(config, folder, step, batch_size, places)

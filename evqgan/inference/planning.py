@@ -10,10 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, kinds, limits
-from evqgan.core.errors import InputError
+from evqgan.core import build, kinds, limits, schema
+from evqgan.core.errors import InputError, shown
 from evqgan.inference.class_names import NAMES, Classes
 
+LABEL = 16  # bytes that a label takes while those of all images are made
 SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
 
 
@@ -58,6 +59,16 @@ def sampler_of(config: ConfigDict) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
+def check_config(config: Any) -> None:
+    """Raise InputError unless it is the config of one stage, as models have it, or None."""
+    if config is None:
+        return
+    if not isinstance(config, ConfigDict):
+        expected = "a ConfigDict, such as another model's .config, with changes"
+        raise InputError(f"expected config as {expected}, got {shown(config)}")
+    schema.check(config)
+
+
 def check_keywords(given: Iterable[str], sampler: Iterable[str], keywords: Iterable[str]) -> None:
     """Raise InputError for a keyword that `load` or a method of `Model` does not have.
 
@@ -73,9 +84,9 @@ def check_number(num: Any, seed: Any) -> None:
     """Raise InputError unless there can be `num` images of this seed."""
     if not kinds.fits(num, kinds.Positive):
         expected = "at least one image to generate, a whole number"
-        raise InputError(f"expected {expected}, got {num!r}")
+        raise InputError(f"expected {expected}, got {shown(num)}")
     if not kinds.fits(seed, SEED):
-        raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {seed!r}")
+        raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {shown(seed)}")
 
 
 def check_part(part: Any) -> None:
@@ -83,13 +94,15 @@ def check_part(part: Any) -> None:
     expected = "a part (i, n), the i-th of n from 0 on"
     whole = isinstance(part, tuple | list) and all(kinds.fits(x, int) for x in part)
     if not whole or len(part) != 2 or not part[0] < part[1]:
-        raise InputError(f"expected {expected}, got {part!r}")
+        raise InputError(f"expected {expected}, got {shown(part)}")
 
 
 def check_folder(folder: Any) -> None:
     """Raise InputError unless it is the path of a folder, or None."""
-    if folder is not None and not isinstance(folder, str | os.PathLike):
-        raise InputError(f"expected the path of a folder, got {folder!r}")
+    if folder is None:
+        return
+    if not isinstance(folder, str | os.PathLike) or "\0" in os.fspath(folder):
+        raise InputError(f"expected the path of a folder, got {shown(folder)}")
 
 
 def checked_labels(
@@ -108,6 +121,8 @@ def checked_labels(
     if not 0 < acceptance <= 1:
         raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
     limits.limit_work(num / acceptance, limits.IMAGES, "images to generate", force)
+    # Not yet the images, which need not be in memory all at once.
+    limits.require_memory(int(num) * LABEL, f"the labels of {num:,} images")
     return classes.labels_of(labels, int(num))
 
 
