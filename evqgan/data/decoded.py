@@ -98,7 +98,8 @@ class DecodedImages:
             self.failed = self.failed or count > self.allowed
             if new and not self.failed and (where, reason) not in named:
                 named.add((where, reason))
-                logging.warning("Skipped %s: %s", where, reason)
+                said = reason.removeprefix(f"cannot read {where}: ")
+                logging.warning("Skipped %s: %s", where, said)
         if count > self.allowed:
             raise InputError(
                 f"{count} of {len(self)} images do not decode, which is more than the share "
