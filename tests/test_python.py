@@ -66,7 +66,7 @@ WRONG = {
     "folder": (lambda: loaded().sample(1, folder="a\0b"), "expected the path of a folder"),
     "dict": (lambda: loaded().encode({"a": picture()}), r"got {'a': array.*\.\.\.$"),
     "masked": (lambda: loaded().encode(np.ma.masked_array(picture())), "got a masked array"),
-    "nan": (lambda: loaded().encode(np.full((64, 64, 3), np.nan)), "some that are not finite"),
+    "nan": (lambda: loaded().encode(np.full((64, 64, 3), np.nan)), "got nan or infinite numbers"),
     "near": (
         lambda: loaded().encode(np.full((64, 64, 3), -1.0000001)),
         "got -1.0000001 to -1.0000001",

@@ -65,7 +65,7 @@ def to_uint8(images: Images) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     if not np.isfinite(images).all():
-        raise InputError("expected floats in [-1, 1], got some that are not finite")
+        raise InputError("expected floats in [-1, 1], got nan or infinite numbers")
     if not (np.abs(images) <= 1).all():
         found = f"{images.min():.9g} to {images.max():.9g}"
         raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
