@@ -66,6 +66,18 @@ WRONG = {
     "folder": (lambda: loaded().sample(1, folder="a\0b"), "expected the path of a folder"),
     "dict": (lambda: loaded().encode({"a": picture()}), r"got {'a': array.*\.\.\.$"),
     "masked": (lambda: loaded().encode(np.ma.masked_array(picture())), "got a masked array"),
+    "masked in a list": (
+        lambda: loaded().encode([picture(), np.ma.masked_array(picture())]),
+        "got a masked array",
+    ),
+    "masked ids": (
+        lambda: loaded().decode(np.ma.masked_array(np.zeros((8, 8, 1), np.int32))),
+        "expected ids as plain arrays, got a masked array",
+    ),
+    "masked mask": (
+        lambda: loaded().edit(picture(), np.ma.masked_array(MASK), label=0),
+        "expected a mask as plain arrays, got a masked array",
+    ),
     "nan": (lambda: loaded().encode(np.full((64, 64, 3), np.nan)), "got nan or infinite numbers"),
     "near": (
         lambda: loaded().encode(np.full((64, 64, 3), -1.0000001)),

@@ -21,6 +21,7 @@ from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once, once
 from evqgan.inference.class_names import Classes
 from evqgan.inference.guarded import Guarded
+from evqgan.inference.images import check_unmasked
 
 # watch(numbers uint32 [b], ids int32 [b,h,w,D]): some of the images, by their numbers, after a
 # step; V = `codes` where still unknown. An image may come twice.
@@ -160,6 +161,7 @@ class CoreModel(Guarded):
 
     def checked_ids(self, ids: Any) -> np.ndarray:
         """Return ids [h,w,D] or [B,h,w,D] int as int32 [B,h,w,D]; InputError for all else."""
+        check_unmasked(ids, "ids")
         given = np.asarray(ids)
         ids = given[None] if given.ndim == 3 else given
         if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":

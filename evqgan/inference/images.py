@@ -41,8 +41,8 @@ def to_uint8(images: Images) -> np.ndarray:
     [0, 1], and are refused, too: read as they stand they would be pale, unnoticed. Images that are
     so bright can be given as uint8; all 1 is white in either range.
     """
-    if np.ma.isMaskedArray(images):
-        raise InputError("expected images without a mask, got a masked array: give its .filled()")
+    images = list(images) if isinstance(images, Iterator) else images
+    check_unmasked(images, "images")
     arrays = _as_arrays(images)
     if isinstance(arrays, list | tuple):
         dtypes = sorted({str(image.dtype) for image in arrays if isinstance(image, np.ndarray)})
@@ -78,6 +78,13 @@ def to_uint8(images: Images) -> np.ndarray:
     return transforms.unscale(images)
 
 
+def check_unmasked(given: Any, what: str) -> None:
+    """Raise InputError for a masked array of NumPy, or a list with one: its mask would be lost."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if any(np.ma.isMaskedArray(one) for one in several):
+        raise InputError(f"expected {what} as plain arrays, got a masked array: give its .filled()")
+
+
 def _hint(shape: Sequence[int]) -> str:
     """Return what may be wrong with the shape of what should be images, or ""."""
     if len(shape) in (3, 4) and shape[-3] == 3 and shape[-1] not in (1, 3, 4):
@@ -106,8 +113,6 @@ def _several_shapes(images: Iterable[Any]) -> str:
 def _as_arrays(images: Any) -> Any:
     """Return `images` with arrays in the place of PIL images and paths."""
     pictures = Image.Image | str | os.PathLike
-    if isinstance(images, Iterator):
-        images = list(images)
     if isinstance(images, list | tuple) and any(isinstance(x, pictures) for x in images):
         found = [_as_arrays(image) for image in images]
         if len({np.shape(image) for image in found}) > 1:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from evqgan.core.errors import InputError, size_text
 from evqgan.data import transforms
-from evqgan.inference.images import PathLike, read_image
+from evqgan.inference.images import PathLike, check_unmasked, read_image
 
 WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
 COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant to be grey
@@ -58,6 +58,7 @@ def as_bool(mask: Any) -> np.ndarray:
     A boolean mask is returned as it is. In a mask of numbers 0 keeps a pixel, and one other value
     hides it.
     """
+    check_unmasked(mask, "a mask")
     mask = np.asarray(mask)
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     if mask.dtype == bool:
