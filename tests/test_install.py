@@ -103,3 +103,9 @@ def test_a_config_of_the_users_comes_before_one_of_that_name(tmp_path, monkeypat
     with pytest.raises(InputError, match="there is no file commen.py; ") as caught:
         config_files.find("commen.py")
     assert "common" not in str(caught.value)
+    monkeypatch.chdir(config_files.SHIPPED)
+    # A common folder and suffix make no two names alike.
+    with pytest.raises(InputError, match="there is no file configs/nope.py; expected one of"):
+        config_files.find("configs/nope.py")
+    with pytest.raises(InputError, match="did you mean '[^']*configs/folder.py'"):
+        config_files.find("configs/foldr.py")

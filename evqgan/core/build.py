@@ -15,20 +15,29 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from evqgan.core import kinds
-from evqgan.core.errors import InputError, NoModule, first_line
+from evqgan.core.errors import InputError, NoModule, first_line, shown
 
 T = TypeVar("T")
 LISTED, SHORT = 5, 60  # ours: differences that a message lists, and the length of a value in it
 
 
-def suggestion(word: object, words: Iterable[object]) -> str:
+def without_dashes(word: str) -> str:
+    """Return a flag without its dashes, which make no two alike."""
+    return word.lstrip("-")
+
+
+def suggestion(
+    word: object, words: Iterable[object], key: Callable[[str], str] = without_dashes
+) -> str:
     """Return the part of a sentence that helps after a misspelt `word`.
 
     It names the closest of `words`, or all of them.
+
+    key: from a word to what of it is compared.
     """
     known = [str(w) for w in words]
-    bare = {w.lstrip("-"): w for w in known}  # the dashes of flags make no two alike
-    close = difflib.get_close_matches(str(word).lstrip("-"), bare, n=1)
+    bare = {key(w): w for w in known}
+    close = difflib.get_close_matches(key(str(word)), bare, n=1)
     if close:
         return f"did you mean {bare[close[0]]!r}?"
     return "expected one of " + ", ".join(sorted(known))
@@ -127,7 +136,7 @@ def _check_value(value: Any, kind: Any, where: str) -> None:
     if not kinds.fits(value, kind):
         close = kinds.meant(value, kind)
         hint = f": did you mean {close!r}?" if close else ""
-        raise InputError(f"{where} expects {kinds.describe(kind)}, got {value!r}{hint}")
+        raise InputError(f"{where} expects {kinds.describe(kind)}, got {shown(value)}{hint}")
 
 
 _noting: list[dict[str, dict[str, Any]]] = []

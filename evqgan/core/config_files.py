@@ -116,7 +116,9 @@ def find(name: str) -> pathlib.Path:
         if other.stem not in NO_RUNS and not other.stem.startswith("_")
     ]
     there = sorted(other.stem if bare else str(other) for other in near)
-    hint = suggestion(path, there) if there else "expected the path of a file in configs/"
+    hint = "expected the path of a file in configs/"
+    if there:  # folders and suffixes make no two alike
+        hint = suggestion(path, there, lambda other: pathlib.Path(other).stem)
     raise InputError(f"there is no file {path}; {hint}")
 
 

@@ -3,9 +3,9 @@
 To add one, write a module with a class `Features` of the form below, and PRETRAINED; an evaluator
 then takes its name in `features`, or a dict of `name` and the other keys, which are arguments of
 the constructor. A network's weights are NAME.safetensors (`core.weights`); `evqgan.convert` makes
-it from a table in convert/frozen.py and an address in convert/download.py. `extractor` runs a
-network on all devices; `names` says what its numbers are called. `tests/test_contracts.py` tests
-every one in this folder.
+it from a table in convert/frozen.py and an address in convert/download.py. `nn.frozen` holds a
+network's weights inside a module; `extractor` runs it on all devices; `names` says what its
+numbers are called. `tests/test_contracts.py` tests every one in this folder.
 """
 
 from typing import Protocol

@@ -1,12 +1,10 @@
 """CLIP's embeddings of images, by ViT-L/14@336: those of CMMD (Jayasumana et al., 2024)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.nn import clip
+from evqgan.nn import clip, frozen
 
 PRETRAINED = {"network": "clip"}
 
@@ -23,10 +21,6 @@ class Features(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return the features."""
         side = clip.Network().side
-
-        def init() -> Any:
-            return clip.Network().init(self.make_rng("params"), jnp.zeros((1, side, side, 3)))
-
-        weights = self.variable("frozen", "network", init).value
-        x: Any = clip.Network(parent=None).apply(weights, clip.prepare(image, side))
+        network = frozen.inside(self, clip.Network(parent=None), (side, side, 3))
+        x = network(clip.prepare(image, side))
         return {"pooled": x / jnp.linalg.norm(x, axis=-1, keepdims=True)}

@@ -1,13 +1,11 @@
 """A small classifier of digits, trained by `convert.train_digits`; its weights are shipped."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from evqgan.metrics.pixels import GREY
-from evqgan.nn import digits
+from evqgan.nn import digits, frozen
 
 PRETRAINED = {"network": "digits"}
 # Of the shipped file, which numbers by it are of.
@@ -29,10 +27,5 @@ class Features(nn.Module):
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return the features."""
         x = prepare(image)
-
-        def init() -> Any:
-            return digits.Network().init(self.make_rng("params"), jnp.zeros((1, *x.shape[1:])))
-
-        weights = self.variable("frozen", "network", init).value
-        made: Any = digits.Network(parent=None).apply(weights, x)
+        made = frozen.inside(self, digits.Network(parent=None), x.shape[1:])(x)
         return {"pooled": made["48"], "logits": made["logits"]}

@@ -1,12 +1,9 @@
 """DINOv2's features of images, by ViT-L/14: those of FD-DINOv2 (Stein et al., 2023)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from evqgan.nn import dinov2
+from evqgan.nn import dinov2, frozen
 
 PRETRAINED = {"network": "dinov2"}
 
@@ -22,11 +19,6 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return the features."""
-
-        def init() -> Any:
-            shape = (1, dinov2.SIDE, dinov2.SIDE, 3)
-            return dinov2.Network().init(self.make_rng("params"), jnp.zeros(shape))
-
-        weights = self.variable("frozen", "network", init).value
-        pooled: Any = dinov2.Network(parent=None).apply(weights, dinov2.prepare(image))
-        return {"pooled": pooled}
+        shape = (dinov2.SIDE, dinov2.SIDE, 3)
+        network = frozen.inside(self, dinov2.Network(parent=None), shape)
+        return {"pooled": network(dinov2.prepare(image))}

@@ -1,12 +1,10 @@
 """EfficientNet-lite0, whose trained weights are small and free: features in the place of FID's."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.nn import efficientnet
+from evqgan.nn import efficientnet, frozen
 
 PRETRAINED = {"network": "efficientnet_lite0"}
 SIDE = 224  # of the images it was trained on
@@ -23,12 +21,7 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return the features."""
-
-        def init() -> Any:
-            return efficientnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))
-
-        weights = self.variable("frozen", "network", init).value
         scaled = image.astype(jnp.float32) / 127.5 - 1
         resized = jax.image.resize(scaled, (len(image), SIDE, SIDE, 3), "bilinear")
-        maps: Any = efficientnet.Network(parent=None).apply(weights, resized)
-        return {"pooled": jnp.mean(maps[-1], (1, 2))}
+        network = frozen.inside(self, efficientnet.Network(parent=None), (32, 32, 3))
+        return {"pooled": jnp.mean(network(resized)[-1], (1, 2))}

@@ -1,12 +1,11 @@
 """InceptionV3 of 2015, the network of FID, sFID, KID and the Inception score."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from evqgan.nn import inception
+from evqgan.nn import frozen, inception
 
 PRETRAINED = {"network": "inception"}
 PREPARE = {"tf1": inception.prepare_tf1, "torch": inception.prepare_torch}
@@ -37,13 +36,8 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
         """Return the features."""
-
-        def init() -> Any:
-            # the smallest input: weights do not depend on it
-            return inception.Network().init(self.make_rng("params"), jnp.zeros((1, 75, 75, 3)))
-
-        weights = self.variable("frozen", "network", init).value
-        made: Any = inception.Network(parent=None).apply(weights, PREPARE[self.prepare](image))
+        network = frozen.inside(self, inception.Network(parent=None), (75, 75, 3))
+        made = network(PREPARE[self.prepare](image))
         return {
             "pooled": made["2048"],
             "spatial": made["spatial"],

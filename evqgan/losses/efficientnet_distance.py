@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.losses.lpips import compare
-from evqgan.nn import efficientnet
+from evqgan.nn import efficientnet, frozen
 
 PRETRAINED = {"network": "efficientnet_lite0"}
 
@@ -33,16 +33,12 @@ class Distance(nn.Module):
     remat: bool = False
 
     def setup(self) -> None:
-        def init() -> Any:
-            return efficientnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))
-
-        self.network = self.variable("frozen", "network", init)
+        network = efficientnet.Network(self.dtype, self.remat, parent=None)
+        self.network = frozen.inside(self, network, (32, 32, 3))
 
     def maps(self, a: jax.Array, b: jax.Array) -> list[jax.Array]:
         """Return the squared differences of each map, float32 [B,H/4,W/4], ..., [B,H/32,W/32]."""
-        network = efficientnet.Network(self.dtype, self.remat, parent=None)
-        weights = jax.lax.stop_gradient(self.network.value)
-        pairs: Any = zip(network.apply(weights, a), network.apply(weights, b), strict=True)
+        pairs = zip(self.network(a), self.network(b), strict=True)
         return [compare(x, y, jnp.ones((1, 1, x.shape[-1], 1))) for x, y in pairs]
 
     def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.nn import resnet
+from evqgan.nn import frozen, resnet
 
 PRETRAINED = {"network": "resnet50"}
 
@@ -31,15 +31,10 @@ class Distance(nn.Module):
     @nn.compact
     def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Return the distances."""
-
-        def init() -> Any:
-            return resnet.Network().init(self.make_rng("params"), jnp.zeros((1, 32, 32, 3)))
-
-        weights = jax.lax.stop_gradient(self.variable("frozen", "network", init).value)
-        network = resnet.Network(dtype=self.dtype, parent=None)
+        network = frozen.inside(self, resnet.Network(dtype=self.dtype, parent=None), (32, 32, 3))
 
         def features(image: jax.Array) -> jax.Array:
-            outputs: Any = network.apply(weights, resnet.prepare(image))
+            outputs = network(resnet.prepare(image))
             return outputs[self.of].astype(jnp.float32)
 
         x, y = features(a), features(b)

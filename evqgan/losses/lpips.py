@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from evqgan.nn import vgg
+from evqgan.nn import frozen, vgg
 
 PRETRAINED = {"trunk": "vgg16", "heads": "lpips"}
 # Of images in [-1, 1]; richzhang/PerceptualSimilarity.
@@ -75,18 +75,14 @@ class Distance(nn.Module):
     remat: bool = False
 
     def setup(self) -> None:
-        def init_trunk() -> Any:
-            return vgg.Network().init(self.make_rng("params"), jnp.zeros((1, 16, 16, 3)))
-
-        self.trunk = self.variable("frozen", "trunk", init_trunk)
+        network = vgg.Network(self.dtype, self.remat, parent=None)
+        self.trunk = frozen.inside(self, network, (16, 16, 3), "trunk")
         self.heads = self.variable("frozen", "heads", lambda: init_heads(self.make_rng("params")))
 
     def features(self, image: jax.Array) -> tuple[jax.Array, ...]:
         """Return the five maps of `vgg.Network` of image [B,H,W,3] float32 in [-1, 1]."""
         shift, scale = (jnp.array(x, jnp.float32).reshape(1, 1, 1, 3) for x in (SHIFT, SCALE))
-        network = vgg.Network(self.dtype, self.remat, parent=None)
-        weights = jax.lax.stop_gradient(self.trunk.value)
-        maps: Any = network.apply(weights, (image - shift) / scale)
+        maps: Any = self.trunk((image - shift) / scale)
         return maps
 
     def maps(self, a: jax.Array, b: jax.Array) -> list[jax.Array]:

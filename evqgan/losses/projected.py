@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.losses.augment import POLICY, Augmentation, augment
-from evqgan.nn import efficientnet
+from evqgan.nn import efficientnet, frozen
 from evqgan.nn.norms import BatchNorm
 from evqgan.nn.spectral import SpectralConv, torch_bias, torch_kernel
 
@@ -199,15 +199,11 @@ class Critic(nn.Module):
     trainable = True
 
     def setup(self) -> None:
-        image = jnp.zeros((1, 32, 32, 3))
-
-        def init_backbone() -> Any:
-            return efficientnet.Network().init(self.make_rng("params"), image)
-
         def init_mixing() -> dict:
             return init_projections(self.make_rng("params"), self.cout, self.expand, self.proj_type)
 
-        self.backbone = self.variable("frozen", "backbone", init_backbone)
+        network = efficientnet.Network(self.dtype, self.remat, parent=None)
+        self.backbone = frozen.inside(self, network, (32, 32, 3), "backbone")
         self.projections = self.variable("frozen", "projections", init_mixing)
         how = self.separable, self.patch, self.label_classes, self.dtype
         self.head = [Head(widths, *how) for widths in self.widths()]
@@ -237,8 +233,7 @@ class Critic(nn.Module):
         if resized:
             shape = (len(image), LEAST, LEAST, 3)
             image = jax.image.resize(image, shape, "bilinear", antialias=False)
-        network = efficientnet.Network(self.dtype, self.remat, parent=None)
-        maps: Any = network.apply(jax.lax.stop_gradient(self.backbone.value), image)
+        maps = self.backbone(image)
         projections = jax.lax.stop_gradient(self.projections.value)
         return maps, mix(projections, maps, self.proj_type, jnp.dtype(self.dtype))
 
