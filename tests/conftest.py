@@ -10,7 +10,7 @@ import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/evqgan/jax-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # Most programs here run once, and take longer to compile than to run; 0 is what users have.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
@@ -21,12 +21,15 @@ from evqgan.convert import __main__ as converter
 from evqgan.convert import packages
 from evqgan.core import weights
 
-if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jax.__version_info__ < (0, 12):
-    # Fusions by way of MLIR take half of what is left. XLA ends a process with a flag that it does
-    # not know; all versions below 0.12 know this one.
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
-    )
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    # Half of what is left of compiling goes into one LLVM module for each thread, which is more
+    # work in all, and into XLA's checks of itself between its passes.
+    flags = ["--xla_cpu_parallel_codegen_split_count=1", "--xla_disable_hlo_passes=hlo-verifier"]
+    if jax.__version_info__ < (0, 12):
+        # Fusions by way of MLIR are slower to compile. XLA ends a process with a flag that it does
+        # not know; all versions below 0.12 know this one.
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
