@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import large_weights
 import numpy as np
 import optax
 import pytest
@@ -46,18 +47,7 @@ def tokenizer():
     quantizer = {"codes": CODES, "width": 4, "depth": DEPTH}
     keys = {"encoder": coder, "decoder": coder, "quantizer": quantizer}
     found = models.ImageTokenizer(tokenizers.make(keys), (16, 16))
-    return found, moved(jax.eval_shape(found.init, jax.random.key(0)))
-
-
-def moved(shapes):
-    """Random weights large enough to see effects: nothing has to compile for them."""
-    rng = np.random.default_rng(0)
-
-    def drawn(path, x):
-        is_scale = path[-1].key == "scale"
-        return np.asarray(is_scale + 0.3 * rng.standard_normal(x.shape), x.dtype)
-
-    return jax.tree_util.tree_map_with_path(drawn, shapes)
+    return found, large_weights.drawn(jax.eval_shape(found.init, jax.random.key(0)))
 
 
 @functools.cache
@@ -92,7 +82,7 @@ def form(request):
 
 @pytest.fixture(scope="module")
 def params(form):
-    return moved(jax.eval_shape(generator(form).init, jax.random.key(0)))
+    return large_weights.drawn(jax.eval_shape(generator(form).init, jax.random.key(0)))
 
 
 def request_of(**changes):
@@ -209,7 +199,7 @@ def test_layers_without_a_loop_change_nothing_in_training(form):
     found = [generator(form, layers=2, dropout=0.5, unroll=unroll) for unroll in (1, 0)]
     request, weights = request_of(), tokenizer()[1]
     given = weights, request.ids, request.label, jax.random.key(0)
-    params = moved(jax.eval_shape(found[0].init, jax.random.key(0)))
+    params = large_weights.drawn(jax.eval_shape(found[0].init, jax.random.key(0)))
     losses = [lambda p, one=one: one.loss(p, *given)[0] for one in found]
     loop, whole = (str(jax.make_jaxpr(loss)(params)) for loss in losses)
     assert "unroll=2" in whole and "unroll=2" not in loop

@@ -8,6 +8,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import large_weights
 import numpy as np
 import pytest
 from test_block_decoding import FromContext
@@ -46,15 +47,9 @@ def model_of(**changes):
 @functools.cache
 def moved(model):
     """Parameters large enough to see effects."""
-
-    @jax.jit
-    def draw():
-        params = multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32))
-        return jax.tree.map(
-            lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params
-        )
-
-    return draw()
+    return large_weights.drawn(
+        jax.eval_shape(lambda: multigrained.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
+    )
 
 
 # Compiled whole: operation by operation takes many small compilations.

@@ -9,6 +9,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import large_weights
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -342,13 +343,7 @@ def model_of(tables=1, **changes):
 def with_effects(model):
     """Parameters large enough to see effects."""
     shapes = jax.eval_shape(lambda: rq.init(model, jax.random.key(0), jnp.zeros(1, jnp.int32)))
-    rng = np.random.default_rng(0)
-
-    def drawn(path, leaf):
-        noise = 0.4 * rng.standard_normal(leaf.shape)
-        return jnp.asarray(noise + (path[-1].key == "scale"), jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(drawn, shapes)
+    return large_weights.drawn(shapes, 0.4)
 
 
 def codebook_of(tables=1):
